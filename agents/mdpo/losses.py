@@ -1,0 +1,69 @@
+"""Losses of on-policy MDPO: pure functions of tensors.
+
+Equation numbers are those of this repository's agents/mdpo/README.md. Shapes: B batch.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+Info = dict[str, Tensor]
+
+
+def policy_loss(
+    log_prob: Tensor,
+    old_log_prob: Tensor,
+    advantages: Tensor,
+    divergence: Tensor,
+    entropy: Tensor,
+    *,
+    step_size: float,
+    ent_coef: float,
+) -> tuple[Tensor, Info]:
+    """Equation (1), to minimise: -E[r A] + E[B(pi || pi_k)] / t_k - ent_coef E[H(pi)], with r = pi(a|s) / pi_k(a|s).
+
+    :param log_prob: [B], log pi(a|s) of the actions taken, with gradient
+    :param old_log_prob: [B], log pi_k(a|s) of the same actions
+    :param advantages: [B], advantages of pi_k
+    :param divergence: [B], B_q(pi || pi_k) at each state, with gradient
+    :param entropy: [B], entropy of pi at each state, with gradient
+    :param step_size: t_k > 0, the mirror-descent step size
+    :param ent_coef: weight of the entropy bonus, >= 0
+    """
+    if not log_prob.shape == old_log_prob.shape == advantages.shape == divergence.shape == entropy.shape:
+        shapes = [tuple(x.shape) for x in (log_prob, old_log_prob, advantages, divergence, entropy)]
+        raise ValueError(f"policy_loss needs five tensors of one shape [B], got {shapes}")
+    ratio = (log_prob - old_log_prob).exp()
+    surrogate, proximity, bonus = (ratio * advantages).mean(), divergence.mean(), entropy.mean()
+    loss = -surrogate + proximity / step_size - ent_coef * bonus
+    info = {"policy_loss": loss, "divergence": proximity, "entropy": bonus, "ratio_std": ratio.std(correction=0)}
+    return loss, {name: value.detach() for name, value in info.items()}
+
+
+def value_loss(
+    values: Tensor, returns: Tensor, old_values: Tensor, *, clip_range_vf: float | None
+) -> tuple[Tensor, Info]:
+    """Equation (2), to minimise: the mean squared error to the lambda-returns.
+
+    :param values: [B], V(s) with gradient
+    :param returns: [B], targets
+    :param old_values: [B], V(s) when the data were collected; used only for clipping
+    :param clip_range_vf: if given, V may move at most this far from ``old_values``
+    """
+    if not values.shape == returns.shape == old_values.shape:
+        shapes = [tuple(x.shape) for x in (values, returns, old_values)]
+        raise ValueError(f"value_loss needs three tensors of one shape [B], got {shapes}")
+    if clip_range_vf is not None:
+        values = old_values + torch.clamp(values - old_values, -clip_range_vf, clip_range_vf)
+    loss = (values - returns).square().mean()
+    return loss, {"value_loss": loss.detach()}
+
+
+def annealed_step_size(step_size: float, *, progress_remaining: float, rollout_fraction: float) -> float:
+    """t_k = step_size * (1 - k/K) for update k = 0 .. K-1, so that it ends at step_size / K and 1 / t_k stays finite.
+
+    :param progress_remaining: 1 - (steps done, the batch of update k included) / (steps in all)
+    :param rollout_fraction: 1 / K, the share of all steps that one rollout is, in (0, 1]
+    """
+    return step_size * max(progress_remaining + rollout_fraction, rollout_fraction)

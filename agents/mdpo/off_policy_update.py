@@ -1,0 +1,270 @@
+"""The gradient step of off-policy MDPO: a function of a batch and its noise, on top of SAC's networks."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from stable_baselines3.common.distributions import StateDependentNoiseDistribution, TanhBijector
+from stable_baselines3.common.type_aliases import ReplayBufferSamples
+from stable_baselines3.common.utils import get_parameters_by_name
+from stable_baselines3.sac.policies import Actor
+from stable_baselines3.sac.sac import SAC
+from torch import Tensor
+
+from rlopt.agents.mdpo import off_policy_losses as losses
+from rlopt.agents.mdpo.value_network import ValueNetwork, make_value_network
+from rlopt.errors import NonFiniteError
+
+
+class MirrorDescentSAC(SAC):
+    """SAC's networks with the old policy, the value network and the update of MDPO; see :class:`rlopt.OffPolicyMDPO`.
+
+    Random numbers are drawn in the order in which SAC draws them, and with ``kl_coef=0`` every tensor is computed by
+    the same operations in the same order, so that the parameters stay equal to SAC's bit for bit.
+    """
+
+    kl_coef: float
+    tsallis_q: float
+    old_policy_period: int
+    value_network: bool
+    actor_q: Literal["min", "first"]
+    critic_log_prob_bound: float | None
+    log_density_floor: float | None
+    mean_penalty: float
+    log_std_penalty: float
+    analytic_kl: bool
+    old_actor: Actor | None
+    """pi_k; None when ``kl_coef`` is 0."""
+    value_net: ValueNetwork | None
+    value_net_target: ValueNetwork | None
+
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        self.old_actor = self.value_net = self.value_net_target = None
+        # The generator is put back, so that a seed gives the same networks, exploration and batches with and without
+        # these copies: SAC and every variant can be compared seed by seed.
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            if self.kl_coef > 0:
+                self.old_actor = self.policy.make_actor()
+                self.old_actor.requires_grad_(False)
+                self.old_actor.set_training_mode(False)
+                self._copy_old_policy()
+            if self.value_network:
+                self.value_net, self.value_net_target = (make_value_network(self.policy) for _ in range(2))
+                self.value_net_target.load_state_dict(self.value_net.state_dict())
+                self.value_net_target.requires_grad_(False)
+                self.value_net_target.set_training_mode(False)
+                make_optimizer: Any = self.policy.optimizer_class
+                self.value_net.optimizer = make_optimizer(
+                    self.value_net.parameters(), lr=self.lr_schedule(1), **self.policy.optimizer_kwargs
+                )
+
+    def _copy_old_policy(self) -> None:
+        assert self.old_actor is not None
+        self.old_actor.load_state_dict(self.actor.state_dict())
+
+    def train(self, gradient_steps: int, batch_size: int = 64) -> None:
+        """Takes ``gradient_steps`` gradient steps on batches of ``batch_size`` transitions from the replay buffer."""
+        self.policy.set_training_mode(True)
+        optimizers = [self.actor.optimizer, self.critic.optimizer]
+        if self.ent_coef_optimizer is not None:
+            optimizers.append(self.ent_coef_optimizer)
+        if self.value_net is not None:
+            self.value_net.set_training_mode(True)
+            optimizers.append(self.value_net.optimizer)
+        self._update_learning_rate(optimizers)
+
+        assert self.replay_buffer is not None
+        statistics: list[losses.Info] = []
+        for gradient_step in range(gradient_steps):
+            batch = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
+            statistics.append(self._gradient_step(batch, *self._draw_noise(batch)))
+            if gradient_step % self.target_update_interval == 0:
+                self._update_targets()
+            self._n_updates += 1
+            if self.old_actor is not None and self._n_updates % self.old_policy_period == 0:
+                self._copy_old_policy()
+        if statistics:
+            self._record(statistics)
+
+    def _draw_noise(self, batch: ReplayBufferSamples) -> tuple[Tensor | None, Tensor | None]:
+        """Standard normal noise (B, A) for the actions at the states and at the next states, in SAC's order."""
+        if self.use_sde:
+            self.actor.reset_noise()
+            return None, None
+        noise = torch.randn(batch.actions.shape, device=self.device)
+        return noise, None if self.value_network else torch.randn(batch.actions.shape, device=self.device)
+
+    def _gradient_step(
+        self, batch: ReplayBufferSamples, noise: Tensor | None, next_noise: Tensor | None
+    ) -> losses.Info:
+        """One update of every network from one batch; returns detached scalars by name."""
+        policy = self._sample_policy(batch.observations, noise)
+        joint = losses.joint_log_prob(policy.log_density, policy.log_jacobian)
+        ent_coef, info = self._update_ent_coef(joint)
+        is_shannon = self.tsallis_q == 1.0 and self.log_density_floor is None
+        log_prob = joint if is_shannon else self._regularised_log_prob(policy)
+
+        info |= self._update_critic(batch, next_noise, ent_coef)
+
+        if self.actor_q == "first":
+            q_values = smallest_q = self.critic.q1_forward(batch.observations, policy.actions)
+        else:
+            q_values = torch.cat(self.critic(batch.observations, policy.actions), dim=1)
+            smallest_q = torch.min(q_values, dim=1, keepdim=True)[0]
+        divergence, kl_info = self._divergence(batch.observations, policy)
+        loss, actor_info = losses.actor_loss(log_prob, smallest_q, divergence, ent_coef=ent_coef, kl_coef=self.kl_coef)
+        if self.mean_penalty or self.log_std_penalty:
+            loss = loss + losses.output_penalty(
+                policy.mean, policy.std, mean_penalty=self.mean_penalty, log_std_penalty=self.log_std_penalty
+            )
+        if self.value_net is not None:
+            info |= self._update_value(self.value_net, batch, policy, q_values, log_prob, ent_coef)
+        self._check_loss("actor loss", loss)
+        self.actor.optimizer.zero_grad()
+        # Gradients of the critic's weights would be thrown away: naming the inputs saves computing them.
+        loss.backward(inputs=list(self.actor.parameters()))
+        self.actor.optimizer.step()
+        return info | actor_info | kl_info
+
+    def _sample_policy(self, observations: Any, noise: Tensor | None) -> losses.PolicySample:
+        """An action of the current policy for each observation: from ``noise``, or from gSDE's exploration matrix."""
+        mean, log_std, extra = self.actor.get_action_dist_params(observations)
+        if noise is not None:
+            return losses.sample_squashed_gaussian(mean, log_std, noise)
+        distribution = self.actor.action_dist
+        assert isinstance(distribution, StateDependentNoiseDistribution)
+        actions = distribution.actions_from_params(mean, log_std, extra["latent_sde"])
+        pre_tanh = TanhBijector.inverse(actions)
+        std = distribution.distribution.scale
+        log_density = losses.gaussian_log_density(pre_tanh, mean, std)
+        return losses.PolicySample(actions, pre_tanh, mean, std, log_density, losses.log_jacobian(torch.tanh(pre_tanh)))
+
+    def _regularised_log_prob(self, policy: losses.PolicySample) -> Tensor:
+        return losses.regularised_log_prob(
+            policy.log_density,
+            policy.log_jacobian,
+            tsallis_q=self.tsallis_q,
+            log_density_floor=self.log_density_floor,
+        )
+
+    def _divergence(self, observations: Any, policy: losses.PolicySample) -> tuple[Tensor | None, losses.Info]:
+        """The term that ``kl_coef`` weighs, (B, 1), and the KL divergence in closed form as a statistic."""
+        if self.old_actor is None:
+            return None, {}
+        with torch.no_grad():
+            old_mean, old_log_std, extra = self.old_actor.get_action_dist_params(observations)
+            if self.use_sde:
+                old = self.old_actor.action_dist.proba_distribution(old_mean, old_log_std, **extra)
+                old_std = old.distribution.scale
+            else:
+                old_std = old_log_std.exp()
+        with torch.set_grad_enabled(self.analytic_kl):
+            kl = losses.gaussian_kl(policy.mean, policy.std, old_mean, old_std)
+        info = {"kl": kl.detach().mean()}
+        if self.analytic_kl:
+            return kl, info
+        divergence = losses.proximity(
+            policy.log_density,
+            losses.gaussian_log_density(policy.pre_tanh, old_mean, old_std),
+            policy.log_jacobian,
+            tsallis_q=self.tsallis_q,
+            log_density_floor=self.log_density_floor,
+        )
+        return divergence, info
+
+    def _update_ent_coef(self, log_prob: Tensor) -> tuple[Tensor, losses.Info]:
+        """Adjusts lambda if it is learned; returns its value from before, which this gradient step uses."""
+        if self.ent_coef_optimizer is None or self.log_ent_coef is None:
+            return self.ent_coef_tensor, {"ent_coef": self.ent_coef_tensor}
+        assert isinstance(self.target_entropy, float)
+        ent_coef = torch.exp(self.log_ent_coef.detach())
+        loss, info = losses.ent_coef_loss(self.log_ent_coef, log_prob, target_entropy=self.target_entropy)
+        self._check_loss("entropy coefficient loss", loss)
+        self.ent_coef_optimizer.zero_grad()
+        loss.backward()
+        self.ent_coef_optimizer.step()
+        return ent_coef, {"ent_coef": ent_coef, **info}
+
+    def _update_critic(self, batch: ReplayBufferSamples, next_noise: Tensor | None, ent_coef: Tensor) -> losses.Info:
+        with torch.no_grad():
+            if self.value_net_target is not None:
+                next_values = self.value_net_target(batch.next_observations)
+            else:
+                policy = self._sample_policy(batch.next_observations, next_noise)
+                next_q = torch.cat(self.critic_target(batch.next_observations, policy.actions), dim=1)
+                log_prob = self._regularised_log_prob(policy)
+                next_values = losses.soft_value(
+                    next_q, log_prob, ent_coef=ent_coef, log_prob_bound=self.critic_log_prob_bound
+                )
+            discounts = (1 - batch.dones) * (self.gamma if batch.discounts is None else batch.discounts)
+            targets = losses.td_target(batch.rewards, discounts, next_values)
+        loss, info = losses.critic_loss(self.critic(batch.observations, batch.actions), targets)
+        self._check_loss("critic loss", loss)
+        self.critic.optimizer.zero_grad()
+        loss.backward()
+        self.critic.optimizer.step()
+        return info
+
+    def _update_value(
+        self,
+        value_net: ValueNetwork,
+        batch: ReplayBufferSamples,
+        policy: losses.PolicySample,
+        q_values: Tensor,
+        log_prob: Tensor,
+        ent_coef: Tensor,
+    ) -> losses.Info:
+        with torch.no_grad():
+            if self.actor_q == "first":
+                q_values = torch.cat(self.critic(batch.observations, policy.actions), dim=1)
+            targets = losses.soft_value(
+                q_values, log_prob, ent_coef=ent_coef, log_prob_bound=self.critic_log_prob_bound
+            )
+        loss, info = losses.value_loss(value_net(batch.observations), targets)
+        self._check_loss("value loss", loss)
+        value_net.optimizer.zero_grad()
+        loss.backward()
+        value_net.optimizer.step()
+        return info
+
+    @torch.no_grad()
+    def _update_targets(self) -> None:
+        """Moves the slow copies by ``tau``: two calls for all tensors, the arithmetic of SB3's ``polyak_update``."""
+        source: torch.nn.Module = self.critic
+        target: torch.nn.Module = self.critic_target
+        statistics, target_statistics = self.batch_norm_stats, self.batch_norm_stats_target
+        if self.value_net is not None and self.value_net_target is not None:
+            source, target = self.value_net, self.value_net_target
+            statistics, target_statistics = (get_parameters_by_name(net, ["running_"]) for net in (source, target))
+        targets: list[Tensor] = list(target.parameters())
+        torch._foreach_mul_(targets, 1 - self.tau)
+        torch._foreach_add_(targets, list[Tensor](source.parameters()), alpha=self.tau)
+        if target_statistics:
+            torch._foreach_copy_(target_statistics, statistics)
+
+    def _check_loss(self, name: str, loss: Tensor) -> None:
+        # Reading a value costs nothing on the CPU; on an accelerator it would wait for the device, so there the losses
+        # are looked at once, in _record.
+        if loss.device.type == "cpu":
+            self._require_finite(name, loss.item())
+
+    def _require_finite(self, name: str, value: float) -> None:
+        if not math.isfinite(value):
+            raise NonFiniteError(
+                f"{name} is NaN or infinite at step {self.num_timesteps} (gradient step {self._n_updates}): lower the "
+                "learning rate or the reward scale and continue from the last good checkpoint"
+            )
+
+    def _record(self, statistics: list[losses.Info]) -> None:
+        """Brings the statistics of a ``train`` call to the host in one transfer, checks them and logs their means."""
+        names = list(statistics[0])
+        columns = torch.stack([torch.stack([info[name].reshape(()) for info in statistics]) for name in names])
+        for name, column in zip(names, columns.cpu().numpy().astype(np.float64), strict=True):
+            mean = float(column.mean())
+            self._require_finite(name.replace("_", " "), mean)
+            self.logger.record(f"train/{name}", mean)
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")

@@ -1,0 +1,358 @@
+"""On-policy mirror descent policy optimisation on Stable-Baselines3's OnPolicyAlgorithm."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal
+
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.distributions import Distribution
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.policies import (
+    ActorCriticCnnPolicy,
+    ActorCriticPolicy,
+    BasePolicy,
+    MultiInputActorCriticPolicy,
+)
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.utils import FloatSchedule, explained_variance, update_learning_rate
+from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor
+
+from rlopt.agents.mdpo.divergences import Bernoulli, Categorical, Factors, Gaussian
+from rlopt.agents.mdpo.losses import annealed_step_size, policy_loss, value_loss
+from rlopt.errors import SpaceError
+from rlopt.resumable import FiniteVecEnv, Resumable, check_finite, named_policy_kwargs, require
+
+Observations = Tensor | dict[str, Tensor]
+
+
+class MDPO(Resumable, OnPolicyAlgorithm):
+    """Mirror descent policy optimisation, on-policy (Tomar et al., arXiv 2005.09814, section 4.1).
+
+    Each update takes ``n_epochs`` (the paper's m) passes over one rollout on -E[r A] + E[B_q(pi || pi_k)] / t_k, then
+    fits the value function in a phase of its own. What is not listed means what it means in Stable-Baselines3's PPO.
+
+    :param policy: "MlpPolicy", "CnnPolicy", "MultiInputPolicy" or a policy class
+    :param env: environment or id; Box, Discrete, MultiDiscrete and MultiBinary actions
+    :param learning_rate: of the policy phase; a number or a Stable-Baselines3 schedule
+    :param n_steps: steps per environment and rollout; the batch is ``n_steps * n_envs``
+    :param batch_size: rows per gradient step of the policy phase; None is the full batch, as in the paper. With
+        minibatches the method is PPO with a KL(new || old) penalty in place of the clip
+    :param n_epochs: m, passes over the rollout in the policy phase, >= 1; with the full batch these are gradient steps,
+        the first of which is a plain policy gradient because the divergence is flat at pi_k
+    :param n_value_epochs: passes over the rollout in the value phase, >= 1
+    :param value_batch_size: rows per gradient step of the value phase; None is the full batch
+    :param value_learning_rate: None takes ``learning_rate``
+    :param step_size: t_0 > 0, weight of the advantage against the divergence (advantages are standardised)
+    :param step_size_schedule: "linear" anneals t_k = t_0 (1 - k/K), "constant" keeps t_0
+    :param tsallis_q: 1 for the KL divergence, up to 2 for the Tsallis divergence
+    :param ent_coef: weight of an entropy bonus, >= 0
+    :param clip_range_vf: clips the change of the value function if given, > 0
+    :raises ConfigError: for a value outside its range
+    :raises SpaceError: for an action space that the agent cannot use
+    :raises NonFiniteError: during ``learn``, for a NaN or infinite observation, reward or loss
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "MlpPolicy": ActorCriticPolicy,
+        "CnnPolicy": ActorCriticCnnPolicy,
+        "MultiInputPolicy": MultiInputActorCriticPolicy,
+    }
+    state_attributes: ClassVar[tuple[str, ...]] = ("_n_rollouts",)
+    policy: ActorCriticPolicy
+
+    def __init__(
+        self,
+        policy: str | type[ActorCriticPolicy],
+        env: GymEnv | str | None,
+        learning_rate: float | Schedule = 3e-4,
+        n_steps: int = 2048,
+        batch_size: int | None = None,
+        n_epochs: int = 10,
+        gamma: float = 0.99,
+        gae_lambda: float = 0.95,
+        n_value_epochs: int = 5,
+        value_batch_size: int | None = 128,
+        value_learning_rate: float | Schedule | None = None,
+        step_size: float = 1.0,
+        step_size_schedule: Literal["linear", "constant"] = "linear",
+        tsallis_q: float = 1.0,
+        normalize_advantage: bool = True,
+        ent_coef: float = 0.0,
+        clip_range_vf: float | None = None,
+        max_grad_norm: float = 0.5,
+        use_sde: bool = False,
+        sde_sample_freq: int = -1,
+        rollout_buffer_class: type[RolloutBuffer] | None = None,
+        rollout_buffer_kwargs: dict[str, Any] | None = None,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+        _init_setup_model: bool = True,
+    ) -> None:
+        given = locals()
+        self.constructor_settings = {
+            name: given[name] for name in given if name not in ("self", "env", "_init_setup_model", "__class__")
+        }
+        require(n_epochs >= 1, f"n_epochs must be at least 1, not {n_epochs}")
+        require(n_value_epochs >= 1, f"n_value_epochs must be at least 1, not {n_value_epochs}")
+        require(step_size > 0, f"step_size must be positive, not {step_size}")
+        require(1 <= tsallis_q <= 2, f"tsallis_q must lie in [1, 2], not {tsallis_q}")
+        require(ent_coef >= 0, f"ent_coef must not be negative, not {ent_coef}")
+        require(
+            clip_range_vf is None or clip_range_vf > 0, f"clip_range_vf must be positive or None, not {clip_range_vf}"
+        )
+        require(
+            step_size_schedule in ("linear", "constant"),
+            f"step_size_schedule is linear or constant, not {step_size_schedule!r}",
+        )
+        for name, rows in (("batch_size", batch_size), ("value_batch_size", value_batch_size)):
+            require(rows is None or rows >= 1, f"{name} must be at least 1 or None for the full batch, not {rows}")
+        self.batch_size = batch_size
+        self.n_epochs = n_epochs
+        self.n_value_epochs = n_value_epochs
+        self.value_batch_size = value_batch_size
+        self.value_learning_rate = learning_rate if value_learning_rate is None else value_learning_rate
+        self.step_size = step_size
+        self.step_size_schedule = step_size_schedule
+        self.tsallis_q = tsallis_q
+        self.normalize_advantage = normalize_advantage
+        self.clip_range_vf = clip_range_vf
+        self._n_rollouts = 0
+        super().__init__(
+            policy,
+            env,  # type: ignore[arg-type]
+            learning_rate=learning_rate,
+            n_steps=n_steps,
+            gamma=gamma,
+            gae_lambda=gae_lambda,
+            ent_coef=ent_coef,
+            vf_coef=1.0,
+            max_grad_norm=max_grad_norm,
+            use_sde=use_sde,
+            sde_sample_freq=sde_sample_freq,
+            rollout_buffer_class=rollout_buffer_class,
+            rollout_buffer_kwargs=rollout_buffer_kwargs,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            policy_kwargs=named_policy_kwargs(policy_kwargs),
+            verbose=verbose,
+            seed=seed,
+            device=device,
+            _init_setup_model=False,
+        )
+        if _init_setup_model:
+            self._setup_model()
+
+    def _setup_model(self) -> None:
+        supported = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+        if not isinstance(self.action_space, supported):
+            raise SpaceError(
+                f"MDPO cannot use the action space {self.action_space}: it takes Box, Discrete, MultiDiscrete or "
+                "MultiBinary; flatten other spaces with gymnasium.wrappers"
+            )
+        rows = self.n_steps * self.n_envs
+        for name, size in (("batch_size", self.batch_size), ("value_batch_size", self.value_batch_size)):
+            require(
+                size is None or size <= rows, f"{name}={size} is more than the rollout's {rows} rows (n_steps * n_envs)"
+            )
+        super()._setup_model()
+        self.value_lr_schedule = FloatSchedule(self.value_learning_rate)
+        self._split_parameters()
+
+    def _split_parameters(self) -> None:
+        """Gives each phase an optimiser over its own parameters; a shared features extractor is in both."""
+        policy = self.policy
+        value_only: list[Any] = [policy.value_net, getattr(policy.mlp_extractor, "value_net", None)]
+        policy_only: list[Any] = [policy.action_net, getattr(policy.mlp_extractor, "policy_net", None)]
+        if not policy.share_features_extractor:
+            value_only.append(policy.vf_features_extractor)
+            policy_only.append(policy.pi_features_extractor)
+
+        def parameters(modules: list[Any]) -> set[int]:
+            return {id(parameter) for module in modules if module is not None for parameter in module.parameters()}
+
+        in_value, in_policy = parameters(value_only), parameters(policy_only)
+        if isinstance(getattr(policy, "log_std", None), torch.nn.Parameter):
+            in_policy.add(id(policy.log_std))
+        everything = list(policy.parameters())
+        self.policy_parameters = [p for p in everything if id(p) not in in_value]
+        self.value_parameters = [p for p in everything if id(p) not in in_policy]
+        make, options = policy.optimizer_class, policy.optimizer_kwargs
+        policy.optimizer = make(self.policy_parameters, lr=self.lr_schedule(1), **options)  # type: ignore[call-arg]
+        self.value_optimizer = make(self.value_parameters, lr=self.value_lr_schedule(1), **options)  # type: ignore[call-arg]
+
+    def collect_rollouts(
+        self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
+    ) -> bool:
+        if not self.at_boundary():
+            return False
+        checked = FiniteVecEnv(env, self.num_timesteps)
+        going_on = super().collect_rollouts(checked, callback, rollout_buffer, n_rollout_steps)
+        self._n_rollouts += int(going_on)
+        return going_on
+
+    def train(self) -> None:
+        """One mirror-descent update on the rollout: the policy phase, then the value phase."""
+        self.policy.set_training_mode(True)
+        update_learning_rate(self.policy.optimizer, self.lr_schedule(self._current_progress_remaining))
+        update_learning_rate(self.value_optimizer, self.value_lr_schedule(self._current_progress_remaining))
+        buffer = self.rollout_buffer
+        observations = self._flat(buffer.observations)
+        actions = self._flat(buffer.actions).float()
+        if isinstance(self.action_space, spaces.Discrete):
+            actions = actions.flatten()
+        history: dict[str, list[Tensor]] = defaultdict(list)
+        step_size = self.current_step_size()
+        self._policy_phase(observations, actions, self._flat(buffer.advantages), step_size, history)
+        self._value_phase(observations, self._flat(buffer.returns), self._flat(buffer.values), history)
+        self._log_update(step_size, history)
+
+    def current_step_size(self) -> float:
+        """t_k of the update that follows the rollout just collected."""
+        if self.step_size_schedule == "constant":
+            return self.step_size
+        fraction = min(1.0, self.n_steps * self.n_envs / max(self._total_timesteps, 1))
+        progress = self._current_progress_remaining
+        return annealed_step_size(self.step_size, progress_remaining=progress, rollout_fraction=fraction)
+
+    def _flat(self, values: Any) -> Any:
+        """[T, N, ...] arrays of the rollout buffer as one [T*N, ...] tensor on the device, floats as float32."""
+        if isinstance(values, dict):
+            return {key: self._flat(value) for key, value in values.items()}
+        tensor = torch.as_tensor(values, device=self.device)
+        return tensor.reshape(-1, *values.shape[2:])
+
+    def _policy_phase(
+        self,
+        observations: Observations,
+        actions: Tensor,
+        advantages: Tensor,
+        step_size: float,
+        history: dict[str, list[Tensor]],
+    ) -> None:
+        if self.normalize_advantage and len(advantages) > 1:
+            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        with torch.no_grad():
+            old_distribution = self._distribution(observations)
+            old_factors, old_log_prob = factors(old_distribution), old_distribution.log_prob(actions)
+        for _ in range(self.n_epochs):
+            for rows in self._minibatches(len(advantages), self.batch_size):
+                batch = slice(None) if rows is None else rows
+                distribution = self._distribution(_rows(observations, batch))
+                log_prob = distribution.log_prob(actions[batch])
+                entropy = distribution.entropy()
+                old = old_factors if rows is None else old_factors.rows(rows)
+                loss, info = policy_loss(
+                    log_prob,
+                    old_log_prob[batch],
+                    advantages[batch],
+                    factors(distribution).divergence(old, q=self.tsallis_q),  # type: ignore[arg-type]
+                    -log_prob if entropy is None else entropy,
+                    step_size=step_size,
+                    ent_coef=self.ent_coef,
+                )
+                self._step(self.policy.optimizer, self.policy_parameters, loss)
+                for name, value in info.items():
+                    history[name].append(value)
+
+    def _value_phase(
+        self, observations: Observations, returns: Tensor, old_values: Tensor, history: dict[str, list[Tensor]]
+    ) -> None:
+        for _ in range(self.n_value_epochs):
+            for rows in self._minibatches(len(returns), self.value_batch_size):
+                batch = slice(None) if rows is None else rows
+                values = self.policy.predict_values(_rows(observations, batch)).flatten()
+                loss, info = value_loss(values, returns[batch], old_values[batch], clip_range_vf=self.clip_range_vf)
+                self._step(self.value_optimizer, self.value_parameters, loss)
+                history["value_loss"].append(info["value_loss"])
+
+    def _minibatches(self, n_rows: int, batch_size: int | None) -> Iterator[Tensor | None]:
+        """Row numbers of each gradient step of one pass; None stands for all rows in order."""
+        if batch_size is None or batch_size >= n_rows:
+            yield None
+            return
+        yield from torch.randperm(n_rows).to(self.device).split(batch_size)
+
+    def _step(self, optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter], loss: Tensor) -> None:
+        self.policy.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
+        optimizer.step()
+
+    def _distribution(self, observations: Observations) -> Distribution:
+        return self.policy.get_distribution(observations)
+
+    def _log_update(self, step_size: float, history: dict[str, list[Tensor]]) -> None:
+        self._n_updates += self.n_epochs
+        means = {}
+        for name, values in history.items():
+            stacked = torch.stack(values).cpu()
+            if name.endswith("loss"):
+                check_finite(name.replace("_", " "), stacked, self.num_timesteps)
+            means[name] = stacked.mean().item()
+            if name == "divergence":
+                means["final_divergence"] = stacked[-1].item()
+        for name, mean in means.items():
+            self.logger.record(f"train/{name}", mean)
+        buffer = self.rollout_buffer
+        self.logger.record(
+            "train/explained_variance", explained_variance(buffer.values.flatten(), buffer.returns.flatten())
+        )
+        self.logger.record("train/step_size", step_size)
+        self.logger.record("train/learning_rate", self.policy.optimizer.param_groups[0]["lr"])
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        if hasattr(self.policy, "log_std"):
+            self.logger.record("train/std", torch.exp(self.policy.log_std).mean().item())
+
+    def dump_logs(self, iteration: int = 0) -> None:
+        super().dump_logs(self._n_rollouts)
+
+    def learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 1,
+        tb_log_name: str = "MDPO",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> MDPO:
+        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+
+    def _excluded_save_params(self) -> list[str]:
+        ours = ["value_optimizer", "policy_parameters", "value_parameters", "boundary_hook"]
+        return [*super()._excluded_save_params(), *ours]
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        return ["policy", "policy.optimizer", "value_optimizer"], []
+
+
+def _rows(observations: Observations, batch: slice | Tensor) -> Observations:
+    if isinstance(observations, dict):
+        return {key: value[batch] for key, value in observations.items()}
+    return observations[batch]
+
+
+def factors(distribution: Distribution) -> Factors:
+    """The parameters of a Stable-Baselines3 action distribution, from which divergences have closed forms.
+
+    The KL is invariant to the tanh of a squashed Gaussian, so the parameters before squashing are returned.
+    """
+    inner = distribution.distribution
+    if isinstance(inner, torch.distributions.Normal):
+        return Gaussian(inner.mean, inner.stddev)
+    if isinstance(inner, torch.distributions.Categorical):
+        return Categorical((inner.logits,))
+    if isinstance(inner, list):
+        return Categorical(tuple(factor.logits for factor in inner))  # type: ignore[attr-defined]
+    if isinstance(inner, torch.distributions.Bernoulli):
+        return Bernoulli(inner.logits)
+    raise SpaceError(f"MDPO has no divergence for {type(distribution).__name__}: use one of Stable-Baselines3's")

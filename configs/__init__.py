@@ -1,0 +1,1 @@
+"""Presets: `<agent>/<suite>/<task>.yaml`, each citing the source of its numbers."""

@@ -1,0 +1,63 @@
+"""Environment ids: where each comes from, and which one a misspelt id was meant to be."""
+
+from __future__ import annotations
+
+import importlib
+
+import gymnasium
+
+from rlopt.envs.tables import DM_CONTROL_TASKS
+from rlopt.errors import ConfigError, unknown_name
+
+DM_CONTROL_PREFIX = "dm_control/"
+_ROBOTICS_PREFIXES = ("PointMaze_", "AntMaze_", "Fetch", "Hand", "Adroit", "FrankaKitchen")
+
+
+def is_dm_control(env_id: str) -> bool:
+    """Whether ``env_id`` is written as a dm_control task."""
+    return env_id.startswith(DM_CONTROL_PREFIX)
+
+
+def check_id(env_id: str) -> None:
+    """Makes sure that ``env_id`` can be made, importing the packages that register it.
+
+    Raises :class:`rlopt.errors.UnknownNameError` with the nearest id, or :class:`rlopt.errors.ConfigError` when the
+    package that provides the environment is not installed.
+    """
+    import rlopt.envs.toy  # noqa: F401  # registers rlopt/*
+
+    if is_dm_control(env_id):
+        if env_id.removeprefix(DM_CONTROL_PREFIX) not in DM_CONTROL_TASKS:
+            raise _unknown(env_id)
+        return
+    module, colon, name = env_id.partition(":")
+    if colon:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            raise ConfigError(f"environment {env_id!r}: cannot import {error.name!r}; install it or fix its name") from None
+    else:
+        name = env_id
+    if name in gymnasium.registry:
+        return
+    if name.startswith(_ROBOTICS_PREFIXES):
+        _register_robotics(env_id)
+    if name not in gymnasium.registry:
+        raise _unknown(env_id)
+
+
+def _register_robotics(env_id: str) -> None:
+    try:
+        import gymnasium_robotics
+    except ModuleNotFoundError:
+        raise ConfigError(
+            f"environment {env_id!r} comes with gymnasium-robotics: pip install 'rlopt[d4rl]'"
+        ) from None
+    gymnasium.register_envs(gymnasium_robotics)
+
+
+def _unknown(env_id: str) -> Exception:
+    known = [DM_CONTROL_PREFIX + task for task in DM_CONTROL_TASKS] + list(gymnasium.registry)
+    return unknown_name(
+        "environment", env_id, known, "use dm_control/<domain>-<task>, a registered Gymnasium id or module:id"
+    )

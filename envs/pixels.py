@@ -1,0 +1,27 @@
+"""Pixel observations on the gymnasium backend."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+
+class PixelObservation(gymnasium.ObservationWrapper[np.ndarray, Any, Any]):
+    """Replaces the observation by the rendered image, uint8 [3, size, size]; images of another size are resampled."""
+
+    def __init__(self, env: gymnasium.Env[Any, Any], size: int) -> None:
+        super().__init__(env)
+        self._size = size
+        self.observation_space = spaces.Box(0, 255, (3, size, size), np.uint8)
+
+    def observation(self, observation: Any) -> np.ndarray:
+        image = np.asarray(self.env.render())
+        if image.shape[:2] != (self._size, self._size):
+            from PIL import Image
+
+            resized = Image.fromarray(image).resize((self._size, self._size), Image.Resampling.BOX)
+            image = np.asarray(resized)
+        return np.ascontiguousarray(image.transpose(2, 0, 1))

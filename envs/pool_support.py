@@ -1,0 +1,51 @@
+"""Whether EnvPool can be used here, and what its environments lack."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from rlopt.errors import ConfigError
+
+_CURE = "pip install 'rlopt[fast]', or use backend='gymnasium'"
+
+
+@cache
+def envpool_problem() -> str | None:
+    """Why EnvPool cannot be used here, in words; None when it can."""
+    try:
+        importlib.import_module("envpool")
+    except ModuleNotFoundError as error:
+        return f"the package {error.name} is not installed"
+    except (ImportError, OSError) as error:
+        # EnvPool reads files of all its asset packages when imported, also for tasks that need none of them.
+        return f"envpool cannot be imported, a part of it such as its asset packages is missing or broken ({error})"
+    return None
+
+
+def import_envpool() -> Any:
+    """The envpool module; raises :class:`rlopt.errors.ConfigError` with the cure where it cannot be used."""
+    problem = envpool_problem()
+    if problem is not None:
+        raise ConfigError(f"backend 'envpool': {problem}: {_CURE}")
+    return importlib.import_module("envpool")
+
+
+def available_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def maze_reward(achieved: np.ndarray, desired: np.ndarray, *, dense: bool) -> np.ndarray:
+    """The reward of gymnasium-robotics' point mazes, which EnvPool does not offer for relabelling.
+
+    :param achieved: positions [..., 2]
+    :param desired: goals [..., 2]
+    :returns: [...]: 1 within 0.45 of the goal and 0 elsewhere, or exp(-distance) if ``dense``
+    """
+    distance = np.linalg.norm(np.asarray(achieved) - np.asarray(desired), axis=-1)
+    return np.exp(-distance) if dense else (distance <= 0.45).astype(np.float64)

@@ -1,0 +1,102 @@
+"""Headless OpenGL: choosing a library, and saying clearly which package is missing where there is none."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import os
+import sys
+
+from rlopt.errors import ConfigError
+
+APT_EGL = "libegl1 libopengl0 libgl1-mesa-dri"
+"""Debian and Ubuntu packages that ``MUJOCO_GL=egl`` needs (the last one only without a GPU driver)."""
+APT_OSMESA = "libosmesa6"
+"""Debian and Ubuntu package that ``MUJOCO_GL=osmesa`` needs."""
+_DISABLED = ("off", "disable", "disabled", "false", "0")
+
+
+def available_gl() -> str | None:
+    """The headless platform that can be used here: ``egl``, ``osmesa`` or None.
+
+    Only loads the libraries; a machine that has libEGL but no driver is noticed when the first image is drawn.
+    """
+    if _loads("libEGL.so.1") and _loads("libOpenGL.so.0") and _egl_has_driver():
+        return "egl"
+    return "osmesa" if _loads("libOSMesa.so.8") or _loads("libOSMesa.so.6") else None
+
+
+def prepare_state() -> None:
+    """Before mujoco or dm_control is imported for states alone: asks for no GL, unless the user chose a platform.
+
+    Without this, a machine with no GL library prints warnings or fails at the import.
+    """
+    if sys.platform == "linux" and "MUJOCO_GL" not in os.environ and not os.environ.get("DISPLAY"):
+        os.environ["MUJOCO_GL"] = "disable"
+
+
+def prepare_rendering() -> str | None:
+    """Makes rendering possible in this process, also where :func:`prepare_state` had switched it off.
+
+    :returns: the platform in use; None where the operating system's own default is used
+    :raises ConfigError: when no GL library is found, with the command that installs one
+    """
+    if sys.platform != "linux":
+        return None
+    chosen = os.environ.get("MUJOCO_GL", "").lower()
+    if not chosen or chosen in _DISABLED:
+        chosen = gl_environment()["MUJOCO_GL"]
+        os.environ["MUJOCO_GL"] = chosen
+    render = sys.modules.get("dm_control._render")
+    if render is not None and render.BACKEND != chosen:
+        # dm_control picks its platform when imported, perhaps for states alone: let it pick again.
+        importlib.reload(render)
+    return chosen
+
+
+def gl_environment() -> dict[str, str]:
+    """Environment variables for a process that renders without a display.
+
+    :raises ConfigError: when no GL library is found, with the command that installs one
+    """
+    if sys.platform != "linux":
+        return {}
+    platform = available_gl()
+    if platform is None:
+        raise ConfigError(
+            f"rendering needs a headless OpenGL library: apt-get install {APT_EGL} (or {APT_OSMESA}), "
+            "or work from states without video"
+        )
+    return {"MUJOCO_GL": platform, "PYOPENGL_PLATFORM": platform}
+
+
+def preload_egl() -> None:
+    """Puts libEGL where EnvPool's MuJoCo finds it; without it, EnvPool's first image ends the process.
+
+    :raises ConfigError: when libEGL is not installed
+    """
+    try:
+        ctypes.CDLL("libEGL.so.1", mode=ctypes.RTLD_GLOBAL)
+    except OSError:
+        raise ConfigError(f"EnvPool's pixels need libEGL: apt-get install {APT_EGL}, or backend='gymnasium'") from None
+
+
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
+
+
+def _egl_has_driver() -> bool:
+    """Whether EGL offers a display: libEGL alone, without Mesa or a GPU driver, offers none."""
+    egl = ctypes.CDLL("libEGL.so.1")
+    egl.eglGetProcAddress.restype = ctypes.c_void_p
+    egl.eglGetProcAddress.argtypes = [ctypes.c_char_p]
+    address = egl.eglGetProcAddress(b"eglQueryDevicesEXT")
+    if not address:
+        return False
+    query = ctypes.CFUNCTYPE(ctypes.c_uint, ctypes.c_int, ctypes.c_void_p, ctypes.POINTER(ctypes.c_int))(address)
+    count = ctypes.c_int(0)
+    return bool(query(0, None, ctypes.byref(count))) and count.value > 0

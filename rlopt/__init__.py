@@ -1,0 +1,43 @@
+"""rlopt: policy-optimisation methods on Stable-Baselines3 components.
+
+Names are loaded when first used, so ``import rlopt`` is quick and does not import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "MDPO": "rlopt.agents.mdpo.on_policy",
+    "OffPolicyMDPO": "rlopt.agents.mdpo.off_policy",
+    "make_env": "rlopt.envs.make",
+    "load": "rlopt.loading",
+    "evaluate": "rlopt.evaluation",
+}
+
+__all__ = ["MDPO", "OffPolicyMDPO", "__version__", "evaluate", "load", "make_env"]
+
+if TYPE_CHECKING:
+    from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
+    from rlopt.agents.mdpo.on_policy import MDPO
+    from rlopt.envs.make import make_env
+    from rlopt.evaluation import evaluate
+    from rlopt.loading import load
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    try:
+        return importlib.import_module(f"{__name__}.{name}")
+    except ModuleNotFoundError as error:
+        if error.name != f"{__name__}.{name}":
+            raise
+        raise AttributeError(f"module 'rlopt' has no attribute {name!r}") from None
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,65 @@
+"""Entry point of the ``rlopt`` command. Imports neither torch nor the verbs, so that ``--help`` is instant."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from rlopt import __version__
+from rlopt.errors import RloptError, unknown_name
+
+VERBS: dict[str, str] = {
+    "train": "train an agent and write a run folder",
+    "resume": "continue a run from its newest checkpoint, exactly",
+    "evaluate": "evaluate a run or a checkpoint",
+    "plot": "draw the learning curves of runs",
+    "doctor": "check this machine and its packages",
+}
+
+
+def usage() -> str:
+    """The text of ``rlopt --help``."""
+    verbs = "\n".join(f"  {verb:<10}{summary}" for verb, summary in VERBS.items())
+    return (
+        "usage: rlopt VERB ...\n\n"
+        f"rlopt {__version__}: policy-optimisation methods on Stable-Baselines3 components.\n\n"
+        f"verbs:\n{verbs}\n\n"
+        "rlopt VERB --help explains a verb. Exit codes: 0 done, 1 rlopt doctor found a problem, 2 bad input (one line\n"
+        "on stderr says what to do), 130 or 143 stopped by Ctrl-C or SIGTERM after writing a checkpoint.\n\n"
+        "example: rlopt train mdpo --env HalfCheetah-v5 --total-timesteps 1000000"
+    )
+
+
+def run_verb(argv: list[str]) -> int:
+    """Runs one command line without the program's name; returns the exit code, lets errors through."""
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if argv[0] in ("-V", "--version"):
+        print(f"rlopt {__version__}")
+        return 0
+    verb, rest = argv[0], argv[1:]
+    if verb not in VERBS:
+        raise unknown_name("verb", verb, VERBS)
+    code: int = importlib.import_module(f"rlopt.cli.{verb}").main(rest)
+    return code
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line; a mistake of the user becomes one line on stderr and exit code 2."""
+    try:
+        return run_verb(sys.argv[1:] if argv is None else argv)
+    except RloptError as error:
+        print(f"rlopt: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("rlopt: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has left (rlopt ... | head); there is nobody to tell.
+        sys.stderr.close()
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

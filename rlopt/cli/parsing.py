@@ -1,0 +1,46 @@
+"""Argument parser for the verbs with few options: a mistake is one line that names the nearest option."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from rlopt.config import Range, coerce
+from rlopt.errors import ConfigError, unknown_name
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Raises :class:`rlopt.errors.ConfigError` where argparse prints its usage and exits; underscores are accepted."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(allow_abbrev=False, **settings)
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message} (see {self.prog} --help)")
+
+    def parse(self, argv: Sequence[str]) -> argparse.Namespace:
+        """Parses ``argv``, naming the nearest option for one that does not exist."""
+        known = [option for option in self._option_string_actions if option.startswith("--")]
+        tokens: list[str] = []
+        for token in argv:
+            name, equals, value = token.partition("=")
+            if token.startswith("--") and len(token) > 2:
+                name = name.replace("_", "-")
+                if name not in known:
+                    raise unknown_name("option", name, known)
+            tokens.append(name + equals + value)
+        return self.parse_args(tokens)
+
+
+def number(option: str, text: str | None, kind: type, bounds: Range) -> Any:
+    """Reads the value of a numeric option, None if it was not given; understands 1e6 where a whole number is wanted."""
+    if text is None:
+        return None
+    try:
+        value = coerce(text, kind)
+    except ConfigError as error:
+        raise ConfigError(f"{option}: {error}") from None
+    if not bounds.contains(value):
+        raise ConfigError(f"{option}: {value!r} is outside {bounds}")
+    return value

@@ -1,0 +1,29 @@
+"""``rlopt resume RUN``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rlopt.cli.parsing import OneLineParser, number
+from rlopt.config import Range
+
+
+def main(argv: list[str]) -> int:
+    """Continues a run; returns 0 when done or already complete, 130 or 143 when a signal stopped it."""
+    parser = OneLineParser(
+        prog="rlopt resume",
+        description="Continue a run from its newest undamaged checkpoint. On the CPU the result is bit for bit that of "
+        "a run that was never stopped, where the environment can give its state.",
+    )
+    parser.add_argument("run", metavar="RUN", type=Path, help="run folder, as rlopt train printed it")
+    parser.add_argument(
+        "--total-timesteps",
+        metavar="N",
+        help="train up to this many environment steps instead of the number the run was started with",
+    )
+    arguments = parser.parse(argv)
+    total = number("--total-timesteps", arguments.total_timesteps, int, Range(ge=1))
+
+    from rlopt.run import resume
+
+    return resume(arguments.run, total_timesteps=total).exit_code

@@ -1,0 +1,36 @@
+"""``rlopt train <agent> --env <id> ...``"""
+
+from __future__ import annotations
+
+from rlopt.cli.flags import parse_training
+from rlopt.errors import ConfigError
+from rlopt.registry import AGENTS, agent_spec, resolve
+
+
+def usage() -> str:
+    """The text of ``rlopt train --help``."""
+    width = max(len(name) for name in AGENTS) + 2
+    agents = "\n".join(f"  {name:<{width}}{spec.summary}" for name, spec in AGENTS.items())
+    return (
+        "usage: rlopt train AGENT --env ID [--preset NAME] [--seed N] [--total-timesteps N] [--OPTION VALUE ...]\n\n"
+        f"agents:\n{agents}\n\n"
+        "rlopt train AGENT --help lists every option. Values come from the agent's defaults, then the preset, then\n"
+        "the flags. Ctrl-C writes a checkpoint and prints the command that continues; a second one aborts at once.\n\n"
+        "example: rlopt train mdpo --env dm_control/cheetah-run --total-timesteps 1000000 --n-envs 8"
+    )
+
+
+def main(argv: list[str]) -> int:
+    """Trains an agent; returns 0 when done, 130 or 143 when a signal stopped it."""
+    if argv and argv[0] in ("-h", "--help"):
+        print(usage())
+        return 0
+    if not argv or argv[0].startswith("-"):
+        raise ConfigError(f"which agent? write rlopt train AGENT --env ID, with AGENT one of {', '.join(AGENTS)}")
+    agent = argv[0]
+    spec = agent_spec(agent)
+    run_config, agent_config = parse_training(agent, resolve(spec.config), argv[1:])
+
+    from rlopt.run import train
+
+    return train(agent, run_config, agent_config).exit_code

@@ -1,0 +1,228 @@
+"""Settings: dataclass defaults <- preset file <- flags. Imports no torch, so that ``--help`` is instant."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar, Union
+
+from rlopt.errors import ConfigError, unknown_name
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """Bounds of a numeric setting, written ``Annotated[float, Range(ge=0, lt=1)]``."""
+
+    gt: float = -math.inf
+    ge: float = -math.inf
+    lt: float = math.inf
+    le: float = math.inf
+
+    def contains(self, value: float) -> bool:
+        return self.gt < value < self.lt and self.ge <= value <= self.le
+
+    def __str__(self) -> str:
+        low = f"({self.gt:g}" if self.gt > self.ge else f"[{self.ge:g}" if self.ge > -math.inf else "(-inf"
+        high = f"{self.lt:g})" if self.lt < self.le else f"{self.le:g}]" if self.le < math.inf else "inf)"
+        return f"{low}, {high}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Settings of a training run that do not depend on the agent."""
+
+    env: str = ""
+    """Environment id: dm_control/<domain>-<task>, a Gymnasium id such as HalfCheetah-v5, or rlopt/<name>. Required,
+    here or in the preset."""
+    preset: str | None = None
+    """Settings that are known to work, such as dmc/cheetah-run, or the path of a YAML file; flags override it."""
+    seed: Annotated[int, Range(ge=0, lt=2**31)] = 0
+    """Seed of the networks, the actions and the environments, in [0, 2^31)."""
+    total_timesteps: Annotated[int, Range(ge=1)] = 1_000_000
+    """Environment steps to train for, summed over the environments."""
+    n_envs: Annotated[int, Range(ge=1)] = 1
+    """Environments stepped side by side."""
+    backend: Literal["auto", "envpool", "gymnasium"] = "auto"
+    """What steps the environments; auto takes EnvPool for four or more of them, for a task whose parity is tested."""
+    device: str = "auto"
+    """Torch device: auto, cpu, cuda, cuda:1, mps. Exact resume is promised on the CPU."""
+    num_threads: Annotated[int, Range(ge=0)] = 1
+    """Threads that torch computes with; 0 leaves torch's default. One is fastest for small networks, and it makes the
+    results independent of the number of cores."""
+    run_dir: str | None = None
+    """Folder of the run, new or empty; default runs/<agent>-<env>-seed<seed>-<UTC time>."""
+    checkpoint_every: Annotated[int, Range(ge=0)] = 50_000
+    """Environment steps between checkpoints; 0 writes only the last one."""
+    keep_checkpoints: Annotated[int, Range(ge=1)] = 3
+    """Newest checkpoints kept, beside the best one by evaluation."""
+    eval_every: Annotated[int, Range(ge=0)] = 50_000
+    """Environment steps between evaluations; 0 for none."""
+    eval_episodes: Annotated[int, Range(ge=1)] = 10
+    """Episodes of one evaluation, acted deterministically in environments of their own."""
+    log_every: Annotated[int, Range(ge=1)] = 5_000
+    """Environment steps between rows of progress.csv and of TensorBoard."""
+    action_repeat: Annotated[int, Range(ge=1)] = 1
+    """Simulator control steps per action; rewards are summed."""
+    frame_stack: Annotated[int, Range(ge=1)] = 1
+    """Last observations that the agent sees together."""
+    max_episode_steps: Annotated[int, Range(ge=1)] | None = None
+    """Environment steps, before action repeat, after which an episode is truncated; default is the task's own limit."""
+    from_pixels: bool = False
+    """Whether the agent sees images instead of the state."""
+    image_size: Annotated[int, Range(ge=8, le=1024)] = 84
+    """Height and width of the images."""
+    normalize_observations: bool = False
+    """Whether observations are shifted and scaled by their running mean and variance (VecNormalize)."""
+    normalize_rewards: bool = False
+    """Whether rewards are scaled by the running deviation of the discounted return (VecNormalize)."""
+
+
+class _Mismatch(Exception):
+    """A value does not have the wanted type; the text says what was expected."""
+
+
+def coerce(value: Any, annotation: Any) -> Any:
+    """Reads ``value``, as it comes from YAML, JSON or a flag, as the type ``annotation``.
+
+    YAML reads ``3e-4`` as a string and ``64`` where a float is wanted as an integer; both are understood here. Raises
+    :class:`rlopt.errors.ConfigError` when the value does not fit.
+    """
+    try:
+        return _coerce(value, annotation)
+    except _Mismatch as mismatch:
+        raise ConfigError(f"{value!r} is not {mismatch}") from None
+
+
+def _coerce(value: Any, annotation: Any) -> Any:
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        return _coerce(value, args[0])
+    if origin in (Union, types.UnionType):
+        return _coerce_union(value, args)
+    if origin is Literal:
+        if value not in args:
+            raise unknown_name("choice", str(value), [str(choice) for choice in args])
+        return value
+    if origin in (tuple, list):
+        return _coerce_sequence(value, origin, args)
+    if annotation is bool:
+        words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+        if str(value).lower() in words:
+            return words[str(value).lower()]
+        raise _Mismatch("true or false")
+    if annotation in (int, float):
+        return _coerce_number(value, annotation)
+    if annotation is str and not isinstance(value, str):
+        raise _Mismatch("a text")
+    return value
+
+
+def _coerce_number(value: Any, kind: type) -> int | float:
+    expected = _Mismatch("a whole number" if kind is int else "a number")
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise expected
+    if kind is float:
+        try:
+            return float(value)
+        except ValueError:
+            raise expected from None
+    if isinstance(value, str):
+        try:
+            return int(value)
+        except ValueError:
+            pass
+    try:
+        number = float(value)
+    except ValueError:
+        raise expected from None
+    if not number.is_integer():
+        raise expected
+    return int(number)
+
+
+def _coerce_union(value: Any, members: tuple[Any, ...]) -> Any:
+    optional = types.NoneType in members
+    if optional and (value is None or (isinstance(value, str) and value.lower() in ("none", "null"))):
+        return None
+    expected: list[str] = []
+    # Text accepts nearly everything, so it is tried last.
+    for member in sorted((m for m in members if m is not types.NoneType), key=lambda m: m is str):
+        try:
+            return _coerce(value, member)
+        except _Mismatch as mismatch:
+            expected.append(str(mismatch))
+        except ConfigError:
+            expected.append(" or ".join(repr(choice) for choice in typing.get_args(member)))
+    raise _Mismatch(" or ".join([*expected, "none"] if optional else expected))
+
+
+def _coerce_sequence(value: Any, origin: type, args: tuple[Any, ...]) -> Any:
+    items = value.replace(",", " ").split() if isinstance(value, str) else value
+    items = list(items) if isinstance(items, list | tuple) else [items]
+    if origin is list or (len(args) == 2 and args[1] is Ellipsis):
+        return origin(_coerce(item, args[0]) for item in items)
+    if len(items) != len(args):
+        raise _Mismatch(f"{len(args)} values")
+    return tuple(_coerce(item, member) for item, member in zip(items, args, strict=True))
+
+
+def field_types(config_class: type) -> dict[str, Any]:
+    """The annotation of every field of a settings dataclass, with :class:`Range` kept."""
+    hints = typing.get_type_hints(config_class, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(config_class)}
+
+
+def from_mapping(config_class: type[T], values: Mapping[str, Any], where: str) -> T:
+    """Builds ``config_class`` from ``values``, each read as its field's type and checked against its range.
+
+    :param where: what the values come from, for error messages: "preset dmc/cheetah-run"
+    :raises rlopt.errors.ConfigError: for an unknown field, a value of the wrong type, or one out of range
+    """
+    annotations = field_types(config_class)
+    settings: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in annotations:
+            raise ConfigError(f"{where}: {unknown_name('setting', name, annotations)}")
+        try:
+            settings[name] = coerce(value, annotations[name])
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {name}: {error}") from None
+    config = config_class(**settings)
+    check_ranges(config, where)
+    return config
+
+
+def check_ranges(config: Any, where: str = "") -> None:
+    """Raises :class:`rlopt.errors.ConfigError` for the first setting that lies outside its :class:`Range`."""
+    for name, annotation in field_types(type(config)).items():
+        outside = _outside(getattr(config, name), annotation)
+        if outside is not None:
+            value, allowed = outside
+            raise ConfigError(f"{where + ': ' if where else ''}{name} = {value!r} is outside {allowed}")
+
+
+def _outside(value: Any, annotation: Any) -> tuple[Any, Range] | None:
+    """The number inside ``value`` that breaks a range of ``annotation``, with that range."""
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        numbers = value if isinstance(value, tuple | list) else [value]
+        for bounds in (extra for extra in args[1:] if isinstance(extra, Range)):
+            for number in numbers:
+                if isinstance(number, int | float) and not bounds.contains(number):
+                    return number, bounds
+        return _outside(value, args[0])
+    if origin in (tuple, list) and isinstance(value, tuple | list):
+        variadic = origin is list or (len(args) == 2 and args[1] is Ellipsis)
+        members = [args[0]] * len(value) if variadic else args
+        found = (_outside(item, member) for item, member in zip(value, members, strict=True))
+        return next((outside for outside in found if outside is not None), None)
+    if origin in (Union, types.UnionType) and value is not None:
+        found = (_outside(value, member) for member in args)
+        return next((outside for outside in found if outside is not None), None)
+    return None

@@ -1,0 +1,57 @@
+"""The exceptions rlopt raises on purpose: one line each, saying what is wrong and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class RloptError(Exception):
+    """Base of every error that rlopt raises on purpose. The command line prints it in one line and exits with 2."""
+
+
+class ConfigError(RloptError, ValueError):
+    """A setting is unknown, has the wrong type or lies outside its range."""
+
+
+class UnknownNameError(ConfigError):
+    """A name (agent, environment, preset, option) does not exist."""
+
+
+class SpaceError(RloptError, ValueError):
+    """The environment's observation or action space is not one the agent can use."""
+
+
+class NonFiniteError(RloptError, FloatingPointError):
+    """An observation, action, reward or loss is NaN or infinite."""
+
+
+class StateUnavailableError(RloptError):
+    """An environment cannot give or take its simulator state."""
+
+
+class CheckpointError(RloptError):
+    """A checkpoint is missing, damaged, unsafe, or belongs to another agent, environment or shape."""
+
+
+class RunError(RloptError):
+    """A run folder exists where a new one was asked for, or does not hold what is needed."""
+
+
+def unknown_name(kind: str, name: str, candidates: Iterable[str], hint: str = "") -> UnknownNameError:
+    """Builds the error for a misspelt ``name``, naming the nearest of ``candidates``.
+
+    :param kind: what is named, for people: "agent", "environment", "preset", "option"
+    :param candidates: the valid names
+    :param hint: what to do when nothing is near, such as the command that lists the names
+    """
+    known = sorted(set(candidates))
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if near:
+        advice = f"did you mean {near[0]!r}?"
+    elif hint:
+        advice = hint
+    else:
+        shown = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
+        advice = f"known: {shown}"
+    return UnknownNameError(f"unknown {kind} {name!r}: {advice}")

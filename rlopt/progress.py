@@ -1,0 +1,92 @@
+"""What a person sees while a run trains: one bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+PLAIN_SECONDS = 10.0
+"""Least time between two plain lines, so that a log file stays readable."""
+
+
+def duration(seconds: float) -> str:
+    """``seconds`` for people: 42s, 3m05s, 2h07m; ? when unknown."""
+    if not math.isfinite(seconds):
+        return "?"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+class Progress:
+    """Reports environment steps per second, the mean return of recent episodes and the time left.
+
+    :param total: environment steps of the whole run
+    :param start: environment steps already done by an earlier process
+    """
+
+    def __init__(self, total: int, start: int = 0) -> None:
+        self.total, self.start, self.step = total, start, start
+        self.began = time.monotonic()
+        self._last_line = self.began
+        self._bar: Any = None
+        if sys.stderr.isatty() and sys.stdout.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(
+                total=total,
+                initial=start,
+                unit=" steps",
+                unit_scale=True,
+                dynamic_ncols=True,
+                bar_format="{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}, {rate_fmt}{postfix}, {remaining} left",
+            )
+
+    def update(self, step: int, mean_return: Callable[[], float | None]) -> None:
+        """Called at every boundary; draws only as often as a person can read.
+
+        :param mean_return: computes that of the last episodes, None before the first one ends
+        """
+        advanced, self.step = step - self.step, step
+        now = time.monotonic()
+        if self._bar is not None:
+            if now - self._last_line > 0.5:
+                self._last_line, value = now, mean_return()
+                self._bar.set_postfix_str("" if value is None else f"return {value:.1f}", refresh=False)
+            self._bar.update(advanced)
+        elif now - self._last_line >= PLAIN_SECONDS:
+            self._last_line = now
+            print(self.line(mean_return()), flush=True)
+
+    def line(self, mean_return: float | None) -> str:
+        """The plain line: steps done, steps per second, mean return, time left."""
+        elapsed = max(time.monotonic() - self.began, 1e-9)
+        rate = (self.step - self.start) / elapsed
+        left = (self.total - self.step) / rate if rate > 0 else math.inf
+        shown = "no episode has ended" if mean_return is None else f"mean return {mean_return:.1f}"
+        share = 100 * self.step / self.total
+        return (
+            f"step {self.step:,} of {self.total:,} ({share:.0f} %), {rate:,.0f} env steps/s, {shown}, "
+            f"{duration(max(left, 0.0))} left"
+        )
+
+    def say(self, text: str) -> None:
+        """Prints a line without tearing the bar."""
+        if self._bar is not None:
+            self._bar.write(text, file=sys.stdout)
+        else:
+            print(text, flush=True)
+
+    def finish(self, mean_return: float | None) -> None:
+        """Closes the bar, or prints the last plain line."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+        else:
+            print(self.line(mean_return), flush=True)

@@ -1,0 +1,57 @@
+"""Agent names and where their parts live. Imports no torch, so that ``--help`` is instant."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+from rlopt.errors import unknown_name
+
+
+@dataclass(frozen=True)
+class AgentSpec:
+    """Where an agent's parts are: each an import string ``module:name``, resolved only when used."""
+
+    config: str
+    """The frozen dataclass with the agent's own settings; its module imports no torch."""
+    algorithm: str
+    """The Stable-Baselines3 algorithm class."""
+    summary: str
+    """One line for ``rlopt train --help``."""
+
+
+AGENTS: dict[str, AgentSpec] = {
+    "mdpo": AgentSpec(
+        config="rlopt.agents.mdpo.config:MDPOConfig",
+        algorithm="rlopt.agents.mdpo.on_policy:MDPO",
+        summary="mirror descent policy optimisation, on-policy",
+    ),
+    "off_policy_mdpo": AgentSpec(
+        config="rlopt.agents.mdpo.config:OffPolicyMDPOConfig",
+        algorithm="rlopt.agents.mdpo.off_policy:OffPolicyMDPO",
+        summary="mirror descent policy optimisation, off-policy (kl_coef=0 is SAC)",
+    ),
+}
+
+
+def agent_spec(name: str) -> AgentSpec:
+    """Returns the entry of agent ``name``; raises :class:`rlopt.errors.UnknownNameError` with the nearest name."""
+    if name not in AGENTS:
+        raise unknown_name("agent", name, AGENTS)
+    return AGENTS[name]
+
+
+def resolve(import_string: str) -> Any:
+    """Imports ``module:name``. Only for the strings of this file, never for strings read from a file."""
+    module, _, attribute = import_string.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def agent_name(algorithm_class: type) -> str:
+    """The registered name of an algorithm class; raises :class:`rlopt.errors.UnknownNameError` for a foreign one."""
+    path = f"{algorithm_class.__module__}:{algorithm_class.__name__}"
+    for name, spec in AGENTS.items():
+        if spec.algorithm == path:
+            return name
+    raise unknown_name("algorithm class", path, [spec.algorithm for spec in AGENTS.values()])

@@ -1,0 +1,119 @@
+"""What every deep agent adds to its Stable-Baselines3 base so that a run can be checked and continued exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
+from torch import nn
+
+from rlopt.errors import ConfigError, NonFiniteError, unknown_name
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "leaky_relu": nn.LeakyReLU,
+}
+OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "sgd": torch.optim.SGD,
+    "rmsprop": torch.optim.RMSprop,
+}
+
+
+class Resumable:
+    """Mixin placed before the Stable-Baselines3 base class.
+
+    A *boundary* is the moment between two rollouts, after the update and before the next action: the only place where
+    a checkpoint is taken, because everything that the next step depends on is then in the model's state.
+    """
+
+    state_attributes: ClassVar[tuple[str, ...]] = ()
+    """Plain attributes (numbers, strings, arrays) that belong to the training state, beyond Stable-Baselines3's own."""
+
+    constructor_settings: dict[str, Any]
+    """The constructor's keyword arguments as given, without ``env``: a checkpoint rebuilds the model from them."""
+
+    boundary_hook: Callable[[Any], bool] | None = None
+    """Called with the model at every boundary; returning False ends ``learn``. Set by :mod:`rlopt.run`."""
+
+    def at_boundary(self) -> bool:
+        """Runs the boundary hook; returns whether training goes on. Call first thing in ``collect_rollouts``."""
+        return self.boundary_hook is None or self.boundary_hook(self)
+
+
+def named_policy_kwargs(policy_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Replaces the names ``activation_fn="tanh"`` and ``optimizer_class="adam"`` by their classes.
+
+    Raises :class:`rlopt.errors.UnknownNameError` for a name that is not in the tables of this module.
+    """
+    resolved = dict(policy_kwargs or {})
+    tables: dict[str, Mapping[str, type]] = {"activation_fn": ACTIVATIONS, "optimizer_class": OPTIMIZERS}
+    for key, table in tables.items():
+        name = resolved.get(key)
+        if isinstance(name, str):
+            if name not in table:
+                raise unknown_name(key, name, table)
+            resolved[key] = table[name]
+    return resolved
+
+
+def require(condition: bool, message: str) -> None:
+    """Raises :class:`rlopt.errors.ConfigError` with ``message`` unless ``condition`` holds."""
+    if not condition:
+        raise ConfigError(message)
+
+
+def check_finite(name: str, values: Any, step: int) -> None:
+    """Raises :class:`rlopt.errors.NonFiniteError` if ``values`` holds a NaN or an infinity.
+
+    :param name: what the values are, for people: "reward", "observation[position]", "policy loss"
+    :param values: a number, array, tensor, or a mapping of those (Dict observations)
+    :param step: the environment step at which they were seen
+    """
+    if isinstance(values, Mapping):
+        for key, value in values.items():
+            check_finite(f"{name}[{key}]", value, step)
+        return
+    if isinstance(values, torch.Tensor):
+        finite = bool(torch.isfinite(values).all())
+    else:
+        array = np.asarray(values)
+        finite = array.dtype.kind not in "fc" or bool(np.isfinite(array).all())
+    if not finite:
+        raise NonFiniteError(
+            f"{name} is NaN or infinite at step {step}: check the environment's {name.split('[')[0]}s, lower the "
+            "learning rate, or continue from the last good checkpoint"
+        )
+
+
+class FiniteVecEnv(VecEnvWrapper):
+    """Stops at the first step whose observation, terminal observation or reward is NaN or infinite.
+
+    :param venv: the training environment
+    :param step: environment steps done so far, for the message
+    """
+
+    def __init__(self, venv: VecEnv, step: int) -> None:
+        super().__init__(venv)
+        self._step = step
+
+    def reset(self) -> VecEnvObs:
+        return self.venv.reset()
+
+    def step_wait(self) -> VecEnvStepReturn:
+        observations, rewards, dones, infos = self.venv.step_wait()
+        self._step += self.num_envs
+        check_finite("observation", observations, self._step)
+        check_finite("reward", rewards, self._step)
+        for index in np.flatnonzero(dones):
+            check_finite("terminal observation", infos[index].get("terminal_observation", 0.0), self._step)
+        return observations, rewards, dones, infos

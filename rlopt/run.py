@@ -1,0 +1,291 @@
+"""A training run: from settings to a run folder, stoppable at any instant and continued exactly."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.vec_env import VecEnv, VecMonitor, VecNormalize
+
+from rlopt.checkpoint import Checkpoint, latest_checkpoint, list_checkpoints
+from rlopt.config import RunConfig
+from rlopt.envs.make import make_env
+from rlopt.errors import ConfigError, NonFiniteError, RunError, SpaceError
+from rlopt.log_writers import RunLogs
+from rlopt.progress import Progress
+from rlopt.registry import agent_spec, resolve
+from rlopt.run_folder import RunFolder, default_folder, shell_quote
+from rlopt.run_hook import EpisodeRecorder, HookState, RunHook, mean_return
+from rlopt.state import describe_model, learn_from
+from rlopt.stopping import StopSignals
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a call of :func:`train` or :func:`resume` ended."""
+
+    path: Path
+    """The run folder."""
+    step: int
+    """Environment steps done."""
+    exit_code: int
+    """0 when the run is complete, 130 or 143 when Ctrl-C or SIGTERM stopped it."""
+    best_return: float | None
+    """Best mean return of an evaluation, None if there was none."""
+
+
+def train(agent: str, run: RunConfig, agent_config: Any) -> RunResult:
+    """Trains from the first step and writes a run folder.
+
+    :param agent: name in :data:`rlopt.registry.AGENTS`
+    :param run: settings of the run
+    :param agent_config: settings of the agent, an instance of its config class
+    :raises rlopt.errors.RunError: if the run folder exists and is not empty
+    :raises rlopt.errors.RloptError: for settings, environments or spaces that cannot be used, or a full disk
+    :raises rlopt.errors.NonFiniteError: at the first NaN or infinite observation, reward or loss; checkpoints are kept
+    """
+    folder = RunFolder(Path(run.run_dir) if run.run_dir else default_folder(agent, run))
+    folder.require_new()
+    model, env_settings = build(agent, run, agent_config)
+    run = dataclasses.replace(run, backend=env_settings.backend, run_dir=str(folder.path))
+    try:
+        with folder.locked():
+            folder.require_new()
+            print(f"run folder: {folder.path}", flush=True)
+            folder.write_config(agent, run, agent_config)
+            folder.record_versions(_machine(model))
+            return _learn(folder, agent, run, model, env_settings, None)
+    finally:
+        _close(model)
+
+
+def resume(path: str | Path, total_timesteps: int | None = None) -> RunResult:
+    """Continues a run from its newest undamaged checkpoint, or from the start if it was killed before the first.
+
+    On the CPU, with the same packages, the result is bit for bit that of a run that was never stopped. An environment
+    that cannot give its state starts fresh episodes instead, and a line says so.
+
+    :param path: the run folder
+    :param total_timesteps: train up to this step instead; schedules then follow the new length from here on
+    :raises rlopt.errors.RunError: if ``path`` is no run folder, or another process trains in it
+    :raises rlopt.errors.CheckpointError: if there are checkpoints but all are damaged, or they are another model's
+    """
+    folder = RunFolder(Path(path))
+    agent, run, agent_config = folder.read_config()
+    with folder.locked():
+        checkpoint = _newest(folder)
+        total = run.total_timesteps if total_timesteps is None else total_timesteps
+        if checkpoint is not None and checkpoint.step >= total:
+            print(f"{folder.path} is complete: {checkpoint.step:,} of {total:,} steps are done", flush=True)
+            more = f"{folder.command} --total-timesteps {2 * checkpoint.step}"
+            print(f"to train on: {more}\nrun folder: {folder.path}", flush=True)
+            return RunResult(folder.path, checkpoint.step, 0, _hook_state(checkpoint).best_return)
+        run = dataclasses.replace(run, total_timesteps=total)
+        model, env_settings = build(agent, run, agent_config)
+        try:
+            print(f"run folder: {folder.path}", flush=True)
+            step = 0 if checkpoint is None else checkpoint.step
+            for warning in folder.record_versions(_machine(model), resumed_at=step):
+                print(f"warning: {warning}", flush=True)
+            folder.write_config(agent, run, agent_config)
+            if checkpoint is None:
+                print("there is no checkpoint yet: starting from step 0", flush=True)
+            else:
+                print(f"continuing from {checkpoint.path.name} ({step:,} of {total:,} steps)", flush=True)
+            return _learn(folder, agent, run, model, env_settings, checkpoint)
+        finally:
+            _close(model)
+
+
+def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm, Any]:
+    """Makes the environment and the model of a run.
+
+    The environment is ``make_env(...)``, in a VecMonitor, in a VecNormalize if the settings ask for one.
+
+    :returns: the model and the settings of its environment, the backend resolved
+    """
+    _check_device(run.device)
+    if run.num_threads:
+        torch.set_num_threads(run.num_threads)
+    base = make_env(
+        run.env,
+        n_envs=run.n_envs,
+        seed=run.seed,
+        backend=run.backend,
+        action_repeat=run.action_repeat,
+        frame_stack=run.frame_stack,
+        from_pixels=run.from_pixels,
+        image_size=run.image_size,
+        max_episode_steps=run.max_episode_steps,
+    )
+    try:
+        env: VecEnv = VecMonitor(base)
+        if run.normalize_observations or run.normalize_rewards:
+            gamma = float(getattr(agent_config, "gamma", 0.99))
+            env = VecNormalize(env, norm_obs=run.normalize_observations, norm_reward=run.normalize_rewards, gamma=gamma)
+        algorithm = resolve(agent_spec(agent).algorithm)
+        try:
+            model: BaseAlgorithm = algorithm(
+                policy_name(env.observation_space),
+                env,
+                seed=run.seed,
+                device=run.device,
+                **agent_config.algorithm_kwargs(),
+            )
+        except AssertionError as error:
+            # Stable-Baselines3's own checks of the spaces are assertions.
+            raise SpaceError(f"{agent} cannot be trained on {run.env}: {' '.join(str(error).split())}") from error
+    except BaseException:
+        base.close()
+        raise
+    return model, base.settings  # type: ignore[attr-defined]
+
+
+def policy_name(space: spaces.Space) -> str:
+    """Stable-Baselines3's name of the policy for observations of ``space``."""
+    if isinstance(space, spaces.Dict):
+        return "MultiInputPolicy"
+    return "CnnPolicy" if is_image_space(space) else "MlpPolicy"
+
+
+def _check_device(device: str) -> None:
+    if device == "auto":
+        return
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        raise ConfigError(f"unknown device {device!r}: write auto, cpu, cuda, cuda:1 or mps") from None
+    usable = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not usable.get(kind, False):
+        raise ConfigError(
+            f"device {device!r} is not usable with this torch {torch.__version__}: use --device cpu or auto"
+        )
+
+
+def _learn(
+    folder: RunFolder,
+    agent: str,
+    run: RunConfig,
+    model: BaseAlgorithm,
+    env_settings: Any,
+    checkpoint: Checkpoint | None,
+) -> RunResult:
+    """Trains ``model`` to the end or to a stop, from ``checkpoint`` if there is one."""
+    state = HookState() if checkpoint is None else _hook_state(checkpoint)
+    positions = None if checkpoint is None else checkpoint.trees["run"]["logs"]
+    start = 0 if checkpoint is None else checkpoint.step
+    # Events of a run that was killed before its first checkpoint are hidden too, hence -1.
+    resumed_at = start if checkpoint is not None else (-1 if folder.tensorboard.exists() else None)
+    with _disk_errors(folder), StopSignals() as stop:
+        logs = RunLogs(folder.path, positions, resumed_at)
+        for log in logs.files:
+            if log.missing_rows:
+                print(
+                    f"warning: {log.path.name} lacks {log.missing_rows} rows that it had at the checkpoint", flush=True
+                )
+        progress = Progress(run.total_timesteps, start)
+        metadata = {
+            "agent": agent,
+            "run": dataclasses.asdict(run),
+            "env": env_settings.as_dict(),
+            "model": describe_model(model),
+        }
+        hook = RunHook(folder, run, env_settings, logs, progress, stop, metadata, state)
+        if checkpoint is not None:
+            hook.write_best()
+        model.set_logger(logs.logger)
+        model.boundary_hook = hook  # type: ignore[attr-defined]
+        try:
+            with _naming_last_checkpoint(folder):
+                _run_to_the_end(model, run.total_timesteps, checkpoint, EpisodeRecorder(logs.episodes))
+                if not hook.stopped:
+                    hook.finish(model)
+        finally:
+            progress.finish(mean_return(model))
+            logs.close()
+    _print_end(folder, run, model.num_timesteps, hook, stop)
+    return RunResult(folder.path, model.num_timesteps, stop.exit_code if hook.stopped else 0, state.best_return)
+
+
+def _run_to_the_end(model: BaseAlgorithm, total: int, checkpoint: Checkpoint | None, callback: EpisodeRecorder) -> None:
+    # The hook writes the rows, at boundaries, so Stable-Baselines3's own interval is switched off.
+    options: dict[str, Any] = {"callback": callback, "log_interval": None}
+    if checkpoint is None:
+        model.learn(total, **options)
+        return
+    trees = {name: tree for name, tree in checkpoint.trees.items() if name != "run"}
+    learn_from(model, trees, total, **options)
+
+
+def _print_end(folder: RunFolder, run: RunConfig, step: int, hook: RunHook, stop: StopSignals) -> None:
+    if hook.stopped:
+        name = stop.received.name if stop.received is not None else "a signal"
+        print(f"stopped by {name} at step {step:,} of {run.total_timesteps:,}, checkpoint written; continue with:")
+        print(folder.command)
+    elif hook.state.best_return is not None:
+        print(f"best evaluation: mean return {hook.state.best_return:.1f} ({hook.state.best_checkpoint})")
+        print(f"evaluate it with: rlopt evaluate {shell_quote(str(folder.path))}")
+    print(f"run folder: {folder.path}", flush=True)
+
+
+def _newest(folder: RunFolder) -> Checkpoint | None:
+    """The newest whole checkpoint; None if none was ever written. Damaged newer ones are named and set aside."""
+    found = list_checkpoints(folder.checkpoints)
+    if not found:
+        return None
+    checkpoint = latest_checkpoint(folder.checkpoints, lambda line: print(f"warning: {line}", flush=True))
+    for damaged in found[found.index(checkpoint.path) + 1 :]:
+        # Left in place, it would count among the newest that are kept.
+        target = damaged.with_name(f"damaged-{damaged.name}")
+        if not target.exists():
+            damaged.rename(target)
+    return checkpoint
+
+
+def _hook_state(checkpoint: Checkpoint) -> HookState:
+    tree = checkpoint.trees.get("run")
+    if not isinstance(tree, Mapping) or "logs" not in tree:
+        raise RunError(f"{checkpoint.path} was not written by rlopt train: load it with rlopt.load instead")
+    names = {field.name for field in dataclasses.fields(HookState)}
+    return HookState(**{name: value for name, value in tree.items() if name in names})
+
+
+def _machine(model: BaseAlgorithm) -> dict[str, Any]:
+    return {"device": str(model.device), "torch_threads": torch.get_num_threads()}
+
+
+def _close(model: BaseAlgorithm) -> None:
+    if model.env is not None:
+        model.env.close()
+
+
+@contextmanager
+def _naming_last_checkpoint(folder: RunFolder) -> Iterator[None]:
+    """Adds the last good checkpoint to the message of a :class:`rlopt.errors.NonFiniteError`."""
+    try:
+        yield
+    except NonFiniteError as error:
+        found = list_checkpoints(folder.checkpoints)
+        last = f"the last good checkpoint is {found[-1]}" if found else "no checkpoint was written before"
+        raise NonFiniteError(f"{error}; {last}") from error
+
+
+@contextmanager
+def _disk_errors(folder: RunFolder) -> Iterator[None]:
+    """Turns a full disk into one line. Checkpoints that exist are whole: they are written beside and renamed."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            what = f"cannot write to {folder.path} ({error.strerror})"
+            raise RunError(f"{what}: free space there, then continue with {folder.command}") from error
+        raise

@@ -1,0 +1,214 @@
+"""The folder of a training run: where things lie, who may write there, what was installed. Imports no torch."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import rlopt
+from rlopt.config import RunConfig, from_mapping
+from rlopt.errors import RunError
+from rlopt.registry import agent_spec, resolve
+
+PACKAGES = (
+    "rlopt", "torch", "stable-baselines3", "gymnasium", "numpy", "mujoco", "dm-control", "envpool", "safetensors",
+    "gymnasium-robotics", "tyro",
+)  # fmt: skip
+EXACTNESS_PACKAGES = ("rlopt", "torch", "stable-baselines3", "gymnasium", "numpy", "mujoco", "dm-control", "envpool")
+"""Packages whose version decides whether a resumed run is bit for bit the one that was stopped."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFolder:
+    """Paths of a run. Nothing is created by naming them."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def versions(self) -> Path:
+        return self.path / "versions.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "best.json"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tb"
+
+    def require_new(self) -> None:
+        """Raises :class:`rlopt.errors.RunError` unless the folder is absent or empty."""
+        if self.path.exists() and not self.path.is_dir():
+            raise RunError(f"{self.path} is a file: choose another --run-dir")
+        if self.path.is_dir() and any(entry.name != ".lock" for entry in self.path.iterdir()):
+            raise RunError(
+                f"run folder {self.path} exists: choose another --run-dir or continue it with {self.command}"
+            )
+
+    @property
+    def command(self) -> str:
+        """The command that continues this run."""
+        return f"rlopt resume {shell_quote(str(self.path))}"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the folder for this process; raises :class:`rlopt.errors.RunError` if another one trains in it.
+
+        The lock is the system's and ends with the process, also one that is killed.
+        """
+        try:
+            import fcntl
+        except ImportError:  # Windows has no such lock
+            yield
+            return
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise RunError(
+                f"cannot write to run folder {self.path} ({error.strerror}): choose another --run-dir"
+            ) from None
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise RunError(
+                    f"run folder {self.path} is in use by another rlopt process: wait for it or stop it"
+                ) from None
+            yield
+        finally:
+            os.close(handle)
+
+    def write_config(self, agent: str, run: RunConfig, agent_config: Any) -> None:
+        """Writes the resolved settings, so that the run can be read and continued."""
+        settings = {"agent": agent, "run": dataclasses.asdict(run), "agent_config": dataclasses.asdict(agent_config)}
+        write_json(self.config, settings)
+
+    def read_config(self) -> tuple[str, RunConfig, Any]:
+        """The agent's name, the run's settings and the agent's settings, as :meth:`write_config` wrote them."""
+        if not self.config.is_file():
+            hint = "it does not exist" if not self.path.exists() else "it holds no config.json"
+            raise RunError(f"{self.path} is not a run folder ({hint}): give the folder that rlopt train printed")
+        settings = read_json(self.config)
+        if not isinstance(settings, dict) or not {"agent", "run", "agent_config"} <= settings.keys():
+            raise RunError(f"{self.config} is damaged: agent, run or agent_config is missing; start a new run")
+        spec = agent_spec(str(settings["agent"]))
+        run = from_mapping(RunConfig, settings["run"], str(self.config))
+        return (
+            str(settings["agent"]),
+            run,
+            from_mapping(resolve(spec.config), settings["agent_config"], str(self.config)),
+        )
+
+    def record_versions(self, extra: Mapping[str, Any], *, resumed_at: int | None = None) -> list[str]:
+        """Writes what is installed; on resume appends it and returns one line for each package that changed."""
+        now = {**environment_record(), **extra}
+        if resumed_at is None or not self.versions.is_file():
+            write_json(self.versions, now)
+            return []
+        before = read_json(self.versions)
+        old, new = before.get("packages", {}), now["packages"]
+        write_json(self.versions, {**before, "resumed": [*before.get("resumed", []), {"step": resumed_at, **now}]})
+        return [
+            f"{name} is {new.get(name) or 'not installed'}, the run was started with {old.get(name) or 'none'}: "
+            "the continuation may differ from the uninterrupted run"
+            for name in EXACTNESS_PACKAGES
+            if new.get(name) != old.get(name)
+        ]
+
+
+def default_folder(agent: str, run: RunConfig) -> Path:
+    """``runs/<agent>-<env>-seed<seed>-<UTC time>``, with characters that are awkward in paths replaced."""
+    env = re.sub(r"[^A-Za-z0-9.-]+", "_", run.env)
+    stem = f"{agent}-{env}-seed{run.seed}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+    path, copies = Path("runs") / stem, 1
+    while path.exists():
+        copies += 1
+        path = Path("runs") / f"{stem}-{copies}"
+    return path
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes ``value`` so that a reader finds the old file or the new one, whole, whatever happens."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with open(temporary, "w", encoding="utf-8") as file:
+        json.dump(value, file, indent=2)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file; raises :class:`rlopt.errors.RunError` if it is not one."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise RunError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+
+
+def environment_record() -> dict[str, Any]:
+    """Packages, Python, machine, git revisions and command line of this process."""
+    source = Path(rlopt.__file__).resolve().parent
+    return {
+        "packages": {name: installed_version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "git_revision": _git_revision(source.parent) if (source.parent / ".git").exists() else None,
+        "working_directory_git_revision": _git_revision(Path.cwd()),
+        "command_line": shell_join(sys.argv),
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def installed_version(package: str) -> str | None:
+    """Version of an installed distribution, None if it is absent."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_revision(folder: Path) -> str | None:
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(folder), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+
+    try:
+        revision = git("rev-parse", "HEAD")
+        return revision + ("-dirty" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def shell_quote(text: str) -> str:
+    """``text`` as a word of a POSIX shell."""
+    import shlex
+
+    return shlex.quote(text)
+
+
+def shell_join(words: list[str]) -> str:
+    """``words`` as a command line of a POSIX shell, the program without its folder."""
+    program = Path(words[0]).name if words else ""
+    return " ".join([shell_quote(program), *(shell_quote(word) for word in words[1:])])
