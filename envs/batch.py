@@ -62,7 +62,9 @@ def stacked_space(space: spaces.Space[Any], frames: int) -> spaces.Space[Any]:
     if isinstance(space, spaces.Dict):
         return spaces.Dict({key: stacked_space(inner, frames) for key, inner in space.spaces.items()})
     if not isinstance(space, spaces.Box) or not space.shape:
-        raise SpaceError(f"frame_stack={frames} needs array observations, this environment has {space}: use frame_stack=1")
+        raise SpaceError(
+            f"frame_stack={frames} needs array observations, this environment has {space}: use frame_stack=1"
+        )
     low, high = (np.concatenate([bound] * frames, axis=0) for bound in (space.low, space.high))
     return spaces.Box(low, high, dtype=space.dtype.type)
 

@@ -10,9 +10,12 @@ import numpy as np
 from stable_baselines3.common.vec_env import DummyVecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
-from rlopt.envs.batch import ObservationBuffer, float32_actions, guard_actions
+from rlopt.envs import exact_state, snapshots
+from rlopt.envs.batch import ObservationBuffer, check_settings, float32_actions, guard_actions
+from rlopt.envs.replay import ActionLog
 from rlopt.envs.seeding import derive_seeds
 from rlopt.envs.settings import EnvSettings
+from rlopt.errors import StateUnavailableError
 
 
 class GymnasiumVecEnv(DummyVecEnv):
@@ -33,6 +36,15 @@ class GymnasiumVecEnv(DummyVecEnv):
         self.observation_space = buffer.space
         self.action_space = float32_actions(self.action_space)
         self._env_action_dtype = getattr(envs[0].action_space, "dtype", None)
+        self._methods = [exact_state.method_of(env) for env in self.envs]
+        self._reference = snapshots.fresh_model(self.envs[0]) if "snapshot" in self._methods else None
+        self._log: ActionLog | None = None
+        if "replay" in self._methods:
+            space = self.action_space
+            self._log = ActionLog(len(envs), space.shape or (), space.dtype or np.int64, capacity=256)
+        self._starts = [exact_state.EpisodeStart(env) for env in self.envs]
+        self._totals = np.zeros(len(envs))
+        self._started = False
         self.seed(settings.seed)
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
@@ -45,6 +57,8 @@ class GymnasiumVecEnv(DummyVecEnv):
         self.actions = guard_actions(actions, self.action_space, self.num_envs)
 
     def step_wait(self) -> VecEnvStepReturn:
+        if self._log is not None:
+            self._log.append(self.actions)
         rewards = np.zeros(self.num_envs, np.float32)
         dones = np.zeros(self.num_envs, bool)
         infos: list[dict[str, Any]] = []
@@ -62,6 +76,7 @@ class GymnasiumVecEnv(DummyVecEnv):
     def reset(self) -> VecEnvObs:
         for index in range(self.num_envs):
             self._reset_one(index, self._seeds[index], self._options[index])
+        self._started = True
         self._reset_seeds()
         self._reset_options()
         return self._buffer.read()
@@ -73,10 +88,84 @@ class GymnasiumVecEnv(DummyVecEnv):
             total += float(reward)
             if terminated or truncated:
                 break
+        self._totals[index] += total
         return observation, total, bool(terminated), bool(truncated), info
 
     def _reset_one(self, index: int, seed: int | None = None, options: dict[str, Any] | None = None) -> None:
         arguments: dict[str, Any] = {"options": options} if options else {}
+        if self._log is not None:
+            self._starts[index].before_reset(seed, options)
+            self._log.clear(index)
+        self._totals[index] = 0.0
         observation, self.reset_infos[index] = self.envs[index].reset(seed=seed, **arguments)
         self._buffer.write(index, observation)
         self._buffer.restart([index])
+
+    def get_state(self) -> dict[str, Any]:
+        """Everything that the coming steps depend on, as a tree of arrays, numbers and strings.
+
+        :raises StateUnavailableError: when an environment that defines ``get_state`` says so
+        """
+        return {
+            "settings": self.settings.as_dict(),
+            "started": self._started,
+            "seeds": list(self._seeds),
+            "frames": self._buffer.get_state(),
+            "log": self._log.get_state() if self._log is not None else None,
+            "envs": [self._take(index) for index in range(self.num_envs)] if self._started else [],
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Brings the environments to ``state``: the next steps are bit for bit those that would have followed.
+
+        :raises StateUnavailableError: when the state is of other settings or another simulator version, or when a
+            replay does not lead back to it
+        """
+        check_settings(state, self.settings)
+        self._seeds, self._started = list(state["seeds"]), bool(state["started"])
+        if not self._started:
+            return
+        if self._log is not None:
+            self._log.set_state(state["log"])
+        for index, saved in enumerate(state["envs"]):
+            self._put(index, saved)
+        replayed = [index for index, method in enumerate(self._methods) if method == "replay"]
+        reached = self._buffer.get_state()["rows"]
+        self._buffer.set_state(state["frames"])
+        for key, rows in self._buffer.get_state()["rows"].items():
+            if rows[replayed].tobytes() != reached[key][replayed].tobytes():
+                raise StateUnavailableError(exact_state.WRONG_REPLAY)
+
+    def _take(self, index: int) -> dict[str, Any]:
+        env, method = self.envs[index], self._methods[index]
+        if method == "snapshot":
+            return snapshots.take(env, self._reference)
+        if method == "own":
+            return exact_state.take_own(env)
+        return {
+            "start": self._starts[index].record,
+            "total": float(self._totals[index]),
+            "elapsed": exact_state.elapsed_steps(env),
+            "random": exact_state.random_states(env),
+        }
+
+    def _put(self, index: int, state: dict[str, Any]) -> None:
+        env, method = self.envs[index], self._methods[index]
+        if method == "snapshot":
+            snapshots.put(env, self._reference, state)
+        elif method == "own":
+            exact_state.put_own(env, state)
+        else:
+            self._replay(index, state)
+
+    def _replay(self, index: int, state: dict[str, Any]) -> None:
+        assert self._log is not None
+        observation = self._starts[index].repeat(state["start"])
+        self._totals[index] = 0.0
+        for step in range(int(self._log.lengths[index])):
+            action = self._log.at(np.array([index]), step)[0]
+            observation, _, terminated, truncated, _ = self._step_one(index, action)
+            if terminated or truncated:
+                raise StateUnavailableError(exact_state.WRONG_REPLAY)
+        self._buffer.write(index, observation)
+        exact_state.check_replay(self.envs[index], self._totals[index], state)

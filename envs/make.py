@@ -23,6 +23,9 @@ __all__ = ["EnvSettings", "make_env", "make_from_settings"]
 AUTO_POOL_ENVS = 4
 """Copies from which ``auto`` takes EnvPool: its call costs about 0.1 ms whatever the number of environments."""
 
+NEEDS_GL = ("dm_control/quadruped-escape",)
+"""Tasks whose reset makes a rendering context even where nothing is drawn."""
+
 
 def make_env(
     id: str,
@@ -118,7 +121,7 @@ def _make_gymnasium(settings: EnvSettings) -> GymnasiumVecEnv:
     from rlopt.envs.gymnasium_vec import GymnasiumVecEnv
     from rlopt.envs.seeding import derive_seeds
 
-    if settings.from_pixels or settings.render_mode is not None:
+    if settings.from_pixels or settings.render_mode is not None or settings.id in NEEDS_GL:
         rendering.prepare_rendering()
     seeds = derive_seeds(settings.seed, settings.n_envs)
 
@@ -161,6 +164,7 @@ def _make_dm_control(settings: EnvSettings, seed: int, render_mode: str | None) 
 
 
 def _make_registered(settings: EnvSettings, render_mode: str | None) -> gymnasium.Env[Any, Any]:
+    names.register(settings.id)
     kwargs: dict[str, Any] = dict(settings.env_kwargs or {})
     if settings.from_pixels and _is_mujoco(settings.id):
         kwargs |= {"width": settings.image_size, "height": settings.image_size, "camera_id": settings.camera_id}

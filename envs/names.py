@@ -6,7 +6,7 @@ import importlib
 
 import gymnasium
 
-from rlopt.envs.tables import DM_CONTROL_TASKS
+from rlopt.envs.tables import DM_CONTROL_TASKS, POOL_TASKS
 from rlopt.errors import ConfigError, unknown_name
 
 DM_CONTROL_PREFIX = "dm_control/"
@@ -30,12 +30,20 @@ def check_id(env_id: str) -> None:
         if env_id.removeprefix(DM_CONTROL_PREFIX) not in DM_CONTROL_TASKS:
             raise _unknown(env_id)
         return
+    if env_id not in POOL_TASKS:
+        register(env_id)
+
+
+def register(env_id: str) -> None:
+    """Imports the package that registers a Gymnasium id; raises as :func:`check_id` does."""
     module, colon, name = env_id.partition(":")
     if colon:
         try:
             importlib.import_module(module)
         except ModuleNotFoundError as error:
-            raise ConfigError(f"environment {env_id!r}: cannot import {error.name!r}; install it or fix its name") from None
+            raise ConfigError(
+                f"environment {env_id!r}: cannot import {error.name!r}; install it or fix its name"
+            ) from None
     else:
         name = env_id
     if name in gymnasium.registry:
@@ -50,9 +58,7 @@ def _register_robotics(env_id: str) -> None:
     try:
         import gymnasium_robotics
     except ModuleNotFoundError:
-        raise ConfigError(
-            f"environment {env_id!r} comes with gymnasium-robotics: pip install 'rlopt[d4rl]'"
-        ) from None
+        raise ConfigError(f"environment {env_id!r} comes with gymnasium-robotics: pip install 'rlopt[d4rl]'") from None
     gymnasium.register_envs(gymnasium_robotics)
 
 

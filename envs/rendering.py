@@ -48,7 +48,7 @@ def prepare_rendering() -> str | None:
         chosen = gl_environment()["MUJOCO_GL"]
         os.environ["MUJOCO_GL"] = chosen
     render = sys.modules.get("dm_control._render")
-    if render is not None and render.BACKEND != chosen:
+    if render is not None and chosen != render.BACKEND:
         # dm_control picks its platform when imported, perhaps for states alone: let it pick again.
         importlib.reload(render)
     return chosen

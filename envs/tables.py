@@ -90,6 +90,10 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "reacher": ("position", "to_target", "velocity"),
     "walker": ("orientations", "height", "velocity"),
 }
+_KEYS_OF_TASK: dict[str, tuple[str, ...]] = {
+    "finger-spin": ("position", "velocity", "touch"),
+    "humanoid-run_pure_state": ("position", "velocity"),
+}
 _DM_CONTROL_IN_POOL: dict[str, tuple[str, ...]] = {
     "acrobot": ("swingup", "swingup_sparse"),
     "ball_in_cup": ("catch",),
@@ -97,7 +101,7 @@ _DM_CONTROL_IN_POOL: dict[str, tuple[str, ...]] = {
     "cheetah": ("run",),
     "finger": ("spin", "turn_easy", "turn_hard"),
     "hopper": ("stand", "hop"),
-    "humanoid": ("stand", "walk", "run"),
+    "humanoid": ("stand", "walk", "run", "run_pure_state"),
     "pendulum": ("swingup",),
     "point_mass": ("easy",),
     "quadruped": ("walk", "run"),
@@ -134,9 +138,7 @@ def _pool_tasks() -> dict[str, PoolTask]:
     tasks = {env_id: PoolTask(env_id, steps) for env_id, steps in _GYMNASIUM_IN_POOL.items()}
     for domain, names in _DM_CONTROL_IN_POOL.items():
         for name in names:
-            keys = _KEYS[domain]
-            if (domain, name) == ("finger", "spin"):
-                keys = keys[:3]
+            keys = _KEYS_OF_TASK.get(f"{domain}-{name}", _KEYS[domain])
             pool_id = f"{_camel(domain)}{_camel(name)}-v1"
             tasks[f"dm_control/{domain}-{name}"] = PoolTask(pool_id, DM_CONTROL_EPISODE_STEPS, keys)
     return tasks

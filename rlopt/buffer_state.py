@@ -33,7 +33,7 @@ def capture_buffer(buffer: ReplayBuffer | None, copy: bool = True) -> Tree:
         return None
     name = type(buffer).__name__
     if hasattr(type(buffer), "get_state"):
-        return {"class": name, "own": buffer.get_state()}
+        return {"class": name, "own": buffer.get_state()}  # type: ignore[attr-defined]
     if type(buffer) not in _BUFFERS:
         raise CheckpointError(f"replay_buffer_class: the state of {name} cannot be captured: {_OWN_STATE}")
     filled = _filled_rows(buffer, buffer.pos, buffer.full)
@@ -88,7 +88,7 @@ def restore_buffer(buffer: ReplayBuffer | None, state: Tree) -> None:
     if buffer is None:
         return
     if hasattr(type(buffer), "set_state"):
-        buffer.set_state(state["own"])
+        buffer.set_state(state["own"])  # type: ignore[attr-defined]
         return
     before, filled = _filled_rows(buffer, buffer.pos, buffer.full), _filled_rows(buffer, state["pos"], state["full"])
     for attribute, saved in state["rows"].items():
@@ -133,7 +133,7 @@ def capture_noise(noise: ActionNoise | None) -> Tree:
     if noise is None or type(noise) is NormalActionNoise:
         return None
     if hasattr(type(noise), "get_state"):
-        return {"own": noise.get_state()}
+        return {"own": noise.get_state()}  # type: ignore[attr-defined]
     if type(noise) is OrnsteinUhlenbeckActionNoise:
         return {"previous": copy_arrays(noise.noise_prev)}
     if type(noise) is VectorizedActionNoise:

@@ -324,9 +324,7 @@ def _io_errors(what: str) -> Iterator[None]:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         code = error.errno if isinstance(error, OSError) else None
         full = code in (errno.ENOSPC, errno.EDQUOT) or "No space left" in reason or "os error 28" in reason
-        cure = (
-            "free space there or use another run folder" if full else "check the folder's permissions and disk"
-        )
+        cure = "free space there or use another run folder" if full else "check the folder's permissions and disk"
         raise CheckpointError(f"{what} ({reason}): {cure}; the older checkpoints are untouched") from error
 
 

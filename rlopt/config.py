@@ -84,7 +84,11 @@ class RunConfig:
 
 
 class _Mismatch(Exception):
-    """A value does not have the wanted type; the text says what was expected."""
+    """A value does not have the wanted type."""
+
+    def __init__(self, value: Any, expected: str) -> None:
+        super().__init__(f"{value!r} is not {expected}")
+        self.expected = expected
 
 
 def coerce(value: Any, annotation: Any) -> Any:
@@ -96,7 +100,7 @@ def coerce(value: Any, annotation: Any) -> Any:
     try:
         return _coerce(value, annotation)
     except _Mismatch as mismatch:
-        raise ConfigError(f"{value!r} is not {mismatch}") from None
+        raise ConfigError(str(mismatch)) from None
 
 
 def _coerce(value: Any, annotation: Any) -> Any:
@@ -115,16 +119,16 @@ def _coerce(value: Any, annotation: Any) -> Any:
         words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
         if str(value).lower() in words:
             return words[str(value).lower()]
-        raise _Mismatch("true or false")
+        raise _Mismatch(value, "true or false")
     if annotation in (int, float):
         return _coerce_number(value, annotation)
     if annotation is str and not isinstance(value, str):
-        raise _Mismatch("a text")
+        raise _Mismatch(value, "a text")
     return value
 
 
 def _coerce_number(value: Any, kind: type) -> int | float:
-    expected = _Mismatch("a whole number" if kind is int else "a number")
+    expected = _Mismatch(value, "a whole number" if kind is int else "a number")
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise expected
     if kind is float:
@@ -156,19 +160,19 @@ def _coerce_union(value: Any, members: tuple[Any, ...]) -> Any:
         try:
             return _coerce(value, member)
         except _Mismatch as mismatch:
-            expected.append(str(mismatch))
+            expected.append(mismatch.expected)
         except ConfigError:
             expected.append(" or ".join(repr(choice) for choice in typing.get_args(member)))
-    raise _Mismatch(" or ".join([*expected, "none"] if optional else expected))
+    raise _Mismatch(value, " or ".join([*expected, "none"] if optional else expected))
 
 
 def _coerce_sequence(value: Any, origin: type, args: tuple[Any, ...]) -> Any:
-    items = value.replace(",", " ").split() if isinstance(value, str) else value
-    items = list(items) if isinstance(items, list | tuple) else [items]
+    given = list(value) if isinstance(value, list | tuple) else [value]
+    items = [part for item in given for part in (item.replace(",", " ").split() if isinstance(item, str) else [item])]
     if origin is list or (len(args) == 2 and args[1] is Ellipsis):
         return origin(_coerce(item, args[0]) for item in items)
     if len(items) != len(args):
-        raise _Mismatch(f"{len(args)} values")
+        raise _Mismatch(value, f"{len(args)} values")
     return tuple(_coerce(item, member) for item, member in zip(items, args, strict=True))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import (
     VecCheckNan,
@@ -61,7 +62,7 @@ def capture_env(env: VecEnv) -> Tree:
         reason = f"{type(base).__name__} has no get_state() and set_state(state)"
     elif reason is None:
         try:
-            base_state = base.get_state()
+            base_state = base.get_state()  # type: ignore[attr-defined]
         except StateUnavailableError as error:
             reason = str(error)
     available = reason is None
@@ -80,7 +81,7 @@ def restore_env(env: VecEnv, state: Tree) -> str | None:
     if not hasattr(type(base), "set_state"):
         return f"{type(base).__name__} has no get_state() and set_state(state)"
     try:
-        base.set_state(state["base"])
+        base.set_state(state["base"])  # type: ignore[attr-defined]
     except StateUnavailableError as error:
         return str(error)
     return None
@@ -135,8 +136,11 @@ def restore_normalization(wrapper: VecNormalize, state: Tree, statistics_only: b
             setattr(wrapper, name, state[name])
     if not statistics_only:
         wrapper.returns = _like(wrapper.returns, state["returns"], "VecNormalize.returns")
-        wrapper.old_reward = np.array(state["old_reward"])
+        if state["old_reward"].shape not in ((0,), (wrapper.num_envs,)):
+            raise CheckpointError("the checkpoint's VecNormalize has another number of rewards: use the same n_envs")
+        wrapper.old_reward = state["old_reward"].copy()
         if state["old_obs"] is not None:
+            check_observations(state["old_obs"], wrapper.venv.observation_space, wrapper.num_envs, "observation")
             wrapper.old_obs = copy_arrays(state["old_obs"])
 
 
@@ -151,13 +155,28 @@ def copy_arrays(tree: Tree) -> Tree:
     return tree
 
 
+def check_observations(observations: Tree, space: spaces.Space[Any], n_envs: int, name: str) -> None:
+    """Raises CheckpointError unless ``observations`` are ``n_envs`` of ``space``: [n_envs, ...] or a dict of such."""
+    parts: dict[str | None, spaces.Space[Any]] = {None: space}
+    if isinstance(space, spaces.Dict):
+        parts = dict(space.spaces.items())
+    for key, part in parts.items():
+        saved = observations if key is None else observations.get(key) if isinstance(observations, dict) else None
+        expected = (n_envs, *(part.shape or ()))
+        if not isinstance(saved, np.ndarray) or saved.shape != expected:
+            raise CheckpointError(
+                f"the checkpoint's {name}{'' if key is None else f'[{key}]'} has shape "
+                f"{getattr(saved, 'shape', None)}, this environment's {expected}"
+            )
+
+
 def _kind(wrapper: VecEnvWrapper) -> str | None:
-    return next(
-        (cls.__name__ for cls in (VecNormalize, VecMonitor, VecFrameStack, *_STATELESS) if type(wrapper) is cls), None
-    )
+    known = (VecNormalize, VecMonitor, VecFrameStack, *_STATELESS)
+    return type(wrapper).__name__ if type(wrapper) in known else None
 
 
-def _capture_normalize(wrapper: VecNormalize) -> Tree:
+def capture_normalization(wrapper: VecNormalize) -> Tree:
+    """The statistics, settings and last values of a VecNormalize."""
     own = vars(wrapper)
     obs_rms = own.get("obs_rms")
     state: dict[str, Tree] = {name: getattr(wrapper, name) for name in _NORMALIZE_SETTINGS}
@@ -238,7 +257,7 @@ def _restore_nothing(wrapper: Any, state: Tree) -> None:
 
 
 _CAPTURE: dict[str, Callable[[Any], Tree]] = {
-    "VecNormalize": _capture_normalize,
+    "VecNormalize": capture_normalization,
     "VecMonitor": _capture_monitor,
     "VecFrameStack": lambda wrapper: _capture_stack(wrapper.stacked_obs),
     **{cls.__name__: _capture_nothing for cls in _STATELESS},

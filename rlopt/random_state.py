@@ -41,6 +41,9 @@ def restore_random(state: Tree, action_space: spaces.Space[Any] | None) -> None:
     """Sets all generators as :func:`capture_random` found them; CUDA's as far as this machine has such devices."""
     python, legacy = state["python"], state["numpy"]
     random.setstate((python["version"], tuple(int(word) for word in python["words"]), python["gauss"]))
+    # numpy takes any position and would read beyond its key.
+    if type(legacy["pos"]) is not int or not 0 <= legacy["pos"] <= 624:
+        raise CheckpointError("the checkpoint's numpy random state is malformed")
     np.random.set_state(("MT19937", legacy["key"], legacy["pos"], legacy["has_gauss"], legacy["gauss"]))
     torch.set_rng_state(state["torch"])
     if state["cuda"] and torch.cuda.is_available():

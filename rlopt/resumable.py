@@ -45,9 +45,44 @@ class Resumable:
     boundary_hook: Callable[[Any], bool] | None = None
     """Called with the model at every boundary; returning False ends ``learn``. Set by :mod:`rlopt.run`."""
 
+    observation_statistics: Any = None
+    """A VecNormalize whose statistics :meth:`predict` applies to raw observations. Set by :func:`rlopt.load`."""
+
     def at_boundary(self) -> bool:
         """Runs the boundary hook; returns whether training goes on. Call first thing in ``collect_rollouts``."""
+        if self.observation_statistics is not None:
+            raise ConfigError(
+                "this model was trained on normalised observations: wrap its environment in VecNormalize before training "
+                "it further (set_env fills in the statistics)"
+            )
         return self.boundary_hook is None or self.boundary_hook(self)
+
+    def predict(self, observation: Any, *args: Any, **kwargs: Any) -> Any:
+        """As Stable-Baselines3's ``predict``; a loaded model normalises raw observations as in its training.
+
+        With a VecNormalize environment set, observations are expected as that environment gives them.
+        """
+        if self.observation_statistics is not None:
+            observation = self.observation_statistics.normalize_obs(observation)
+        return super().predict(observation, *args, **kwargs)  # type: ignore[misc]
+
+    def set_env(self, env: Any, force_reset: bool = True) -> None:
+        """As Stable-Baselines3's ``set_env``; the statistics of a loaded model go into a VecNormalize environment."""
+        super().set_env(env, force_reset)  # type: ignore[misc]
+        buffer = getattr(self, "replay_buffer", None)
+        if hasattr(buffer, "env"):  # hindsight goals need the environment's rewards
+            buffer.env = self.env  # type: ignore[attr-defined, union-attr]
+        own: Any = getattr(self, "_vec_normalize_env", None)
+        if self.observation_statistics is not None and own is not None:
+            from rlopt.env_state import capture_normalization, restore_normalization
+
+            state = capture_normalization(self.observation_statistics)
+            restore_normalization(own, state, statistics_only=True)
+            self.observation_statistics = None
+
+    def _excluded_save_params(self) -> list[str]:
+        hooks = ["boundary_hook", "observation_statistics"]
+        return [*super()._excluded_save_params(), *hooks]  # type: ignore[misc]
 
 
 def named_policy_kwargs(policy_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:

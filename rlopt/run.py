@@ -25,7 +25,7 @@ from rlopt.progress import Progress
 from rlopt.registry import agent_spec, resolve
 from rlopt.run_folder import RunFolder, default_folder, shell_quote
 from rlopt.run_hook import EpisodeRecorder, HookState, RunHook, mean_return
-from rlopt.state import describe_model, learn_from
+from rlopt.state import learn_from
 from rlopt.stopping import StopSignals
 
 
@@ -193,12 +193,7 @@ def _learn(
                     f"warning: {log.path.name} lacks {log.missing_rows} rows that it had at the checkpoint", flush=True
                 )
         progress = Progress(run.total_timesteps, start)
-        metadata = {
-            "agent": agent,
-            "run": dataclasses.asdict(run),
-            "env": env_settings.as_dict(),
-            "model": describe_model(model),
-        }
+        metadata = {"agent": agent, "run": dataclasses.asdict(run), "env": env_settings.as_dict()}
         hook = RunHook(folder, run, env_settings, logs, progress, stop, metadata, state)
         if checkpoint is not None:
             hook.write_best()
@@ -223,7 +218,7 @@ def _run_to_the_end(model: BaseAlgorithm, total: int, checkpoint: Checkpoint | N
         model.learn(total, **options)
         return
     trees = {name: tree for name, tree in checkpoint.trees.items() if name != "run"}
-    learn_from(model, trees, total, **options)
+    learn_from(model, trees, total, report=lambda line: print(f"warning: {line}", flush=True), **options)
 
 
 def _print_end(folder: RunFolder, run: RunConfig, step: int, hook: RunHook, stop: StopSignals) -> None:

@@ -108,6 +108,7 @@ class RunHook:
     def finish(self, model: BaseAlgorithm) -> None:
         """The last boundary: an evaluation, a row and a checkpoint of the end, whatever the intervals say."""
         self.state.previous_step = step = model.num_timesteps
+        self.progress.update(step, lambda: mean_return(model))
         if self.run.eval_every > 0 and self.state.last_evaluation != step:
             self.evaluate(model)
         if self.state.last_log != step:
@@ -150,7 +151,7 @@ class RunHook:
         self.logs.flush(to_disk=True)
         self.state.last_checkpoint = model.num_timesteps
         run_tree = {**vars(self.state), "logs": self.logs.position()}
-        trees = {**capture_state(model), "run": run_tree}
+        trees = {**capture_state(model, copy=False), "run": run_tree}
         path = write_checkpoint(self.folder.checkpoints, model.num_timesteps, trees, self.metadata)
         self.write_best()
         best = self.state.best_checkpoint

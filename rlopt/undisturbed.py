@@ -12,20 +12,21 @@ import numpy.typing as npt
 import torch
 from stable_baselines3.common.distributions import Distribution, StateDependentNoiseDistribution
 
+from rlopt.random_state import capture_random, restore_random
+
 
 @contextmanager
 def undisturbed(model: Any) -> Iterator[None]:
     """Restores on exit, whatever happens inside, all that acting changes in the process and in ``model``.
 
-    These are the global random states of Python, numpy and torch (CPU, and CUDA where it is in use), the generator of
-    the model's action space, training or evaluation mode of each module, and what the action distributions hold,
-    gSDE's exploration matrices among it.
+    These are the global random states of Python, numpy and torch (CPU, and CUDA where it is in use), torch's number of
+    threads, the generator of the model's action space, training or evaluation mode of each module, and what
+    the action distributions hold, gSDE's exploration matrices among it.
 
     :param model: a Stable-Baselines3 model, or any object (then only what it has of these)
     """
-    generators = _random_states()
     space = getattr(model, "action_space", None)
-    space_state = space.np_random.bit_generator.state if space is not None else None
+    generators = capture_random(space)
     modes = [(module, module.training) for module in _modules(model)]
     held = [(distribution, dict(vars(distribution))) for distribution in _distributions(model)]
     try:
@@ -36,9 +37,7 @@ def undisturbed(model: Any) -> Iterator[None]:
             vars(distribution).update(attributes)
         for module, training in modes:
             module.training = training
-        if space is not None:
-            space.np_random.bit_generator.state = space_state
-        _restore_random_states(generators)
+        restore_random(generators, space)
 
 
 def seed_everything(seed: int) -> None:
@@ -94,22 +93,3 @@ def _distributions(model: Any) -> list[Distribution]:
         if isinstance(value, Distribution)
     }
     return list(found.values())
-
-
-def _random_states() -> dict[str, Any]:
-    states: dict[str, Any] = {
-        "python": random.getstate(),
-        "numpy": np.random.get_state(),
-        "torch": torch.get_rng_state(),
-    }
-    if torch.cuda.is_initialized():
-        states["cuda"] = torch.cuda.get_rng_state_all()
-    return states
-
-
-def _restore_random_states(states: dict[str, Any]) -> None:
-    random.setstate(states["python"])
-    np.random.set_state(states["numpy"])
-    torch.set_rng_state(states["torch"])
-    if "cuda" in states:
-        torch.cuda.set_rng_state_all(states["cuda"])

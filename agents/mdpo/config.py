@@ -80,11 +80,85 @@ class MDPOConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OffPolicyMDPOConfig:
-    """Off-policy mirror descent policy optimisation."""
+    """Off-policy mirror descent policy optimisation; with kl_coef 0 it is SAC.
 
+    Where no source is named, the default is Stable-Baselines3's for SAC.
+    """
+
+    learning_rate: Annotated[float, Range(ge=0)] = 3e-4
+    """Adam's step size for every network, >= 0 (paper and SAC: 3e-4)."""
+    buffer_size: Annotated[int, Range(ge=1)] = 1_000_000
+    """Transitions that the replay buffer holds, over all environments."""
+    learning_starts: Annotated[int, Range(ge=0)] = 100
+    """Environment steps of uniformly random actions before the first update (released code: 10000)."""
+    batch_size: Annotated[int, Range(ge=1)] = 256
+    """Transitions of one gradient step."""
+    tau: Annotated[float, Range(gt=0, le=1)] = 0.005
+    """Part of the way that the slow copy of the critic moves at each gradient step, in (0, 1]."""
     gamma: Annotated[float, Range(ge=0, le=1)] = 0.99
     """Discount factor, in [0, 1]."""
+    train_freq: Annotated[int, Range(ge=1)] = 1
+    """Steps of every environment between two updates."""
+    gradient_steps: Annotated[int, Range(ge=-1)] = 1
+    """Gradient steps an update; -1 takes as many as transitions were collected since the last."""
+    n_steps: Annotated[int, Range(ge=1)] = 1
+    """Rewards summed before bootstrapping (n-step return)."""
+    ent_coef: Annotated[float, Range(ge=0)] | str = "auto"
+    """lambda, the weight of the entropy: a number >= 0 (paper: 0.2), auto to learn it, auto_0.1 to start from 0.1."""
+    target_entropy: float | str = "auto"
+    """Entropy in nats that a learned ent_coef aims at; auto is minus the number of action dimensions."""
+    target_update_interval: Annotated[int, Range(ge=1)] = 1
+    """Gradient steps within an update between two moves of the slow copies."""
+    kl_coef: Annotated[float, Range(ge=0)] = 0.1
+    """c - lambda, the weight of the divergence from the old policy, in units of reward; 0 is SAC. The paper's c is
+    kl_coef + ent_coef: 0.3 on HalfCheetah with lambda 0.2, so 0.1."""
+    tsallis_q: Annotated[float, Range(ge=1, le=2)] = 1.0
+    """q of the Tsallis entropy and divergence, in [1, 2]; 1 is Shannon and KL."""
+    old_policy_period: Annotated[int, Range(ge=1)] = 1000
+    """Gradient steps between two copies of the old policy (paper, section 5.1: 1000)."""
+    analytic_kl: bool = False
+    """Whether the KL divergence is taken in closed form instead of from one sampled action; only with tsallis_q 1."""
+    value_network: bool = False
+    """Whether Q's target comes from a value network (paper) instead of an action sampled at the next state (SAC)."""
+    actor_q: Literal["min", "first"] = "min"
+    """Which Q the actor climbs: the smallest of all critics, or the first (released code)."""
+    deterministic_behaviour: bool = False
+    """Whether the mean action is taken while training (released code) instead of a sampled one."""
+    critic_log_prob_bound: Annotated[float, Range(gt=0)] | None = None
+    """Bound in nats on the log-density in the critic's target (MDAC, arXiv 2502.03854); none for no bound."""
+    log_density_floor: float | None = None
+    """Lowest log-density of an action dimension in nats, without gradient below (released code: -13.8); none for no
+    floor."""
+    mean_penalty: Annotated[float, Range(ge=0)] = 0.0
+    """Weight of the mean square of the actor's means (released code: 1e-3)."""
+    log_std_penalty: Annotated[float, Range(ge=0)] = 0.0
+    """Weight of the mean square of the actor's log standard deviations (released code: 1e-3)."""
+    use_sde: bool = False
+    """Whether exploration is state-dependent (gSDE, arXiv 2005.05719)."""
+    sde_sample_freq: Annotated[int, Range(ge=-1)] = -1
+    """Steps between two exploration matrices of gSDE; -1 draws one an update."""
+    her: bool = False
+    """Whether transitions are relabelled with goals that were reached (hindsight experience replay); needs a task with
+    achieved_goal and desired_goal observations."""
+    her_goals: Annotated[int, Range(ge=1)] = 4
+    """Relabelled goals a real one, with her."""
+    net_arch: tuple[Annotated[int, Range(ge=1)], ...] = (256, 256)
+    """Width of each hidden layer of actor and critics (paper: 256 256)."""
+    activation_fn: Literal["tanh", "relu", "elu", "gelu", "silu", "leaky_relu"] = "relu"
+    """Activation of the hidden layers."""
+    n_critics: Annotated[int, Range(ge=1)] = 2
+    """Number of Q networks."""
 
     def algorithm_kwargs(self) -> dict[str, Any]:
-        """The constructor arguments of :class:`rlopt.OffPolicyMDPO`."""
-        return {"gamma": self.gamma}
+        """The constructor arguments of :class:`rlopt.OffPolicyMDPO`; names in place of classes."""
+        own = ("her", "her_goals", "net_arch", "activation_fn", "n_critics")
+        arguments = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in own}
+        arguments["policy_kwargs"] = {
+            "net_arch": list(self.net_arch),
+            "activation_fn": self.activation_fn,
+            "n_critics": self.n_critics,
+        }
+        if self.her:
+            arguments["replay_buffer_class"] = "her"
+            arguments["replay_buffer_kwargs"] = {"n_sampled_goal": self.her_goals, "goal_selection_strategy": "future"}
+        return arguments

@@ -186,7 +186,9 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         everything = list(policy.parameters())
         self.policy_parameters = [p for p in everything if id(p) not in in_value]
         self.value_parameters = [p for p in everything if id(p) not in in_policy]
-        make, options = policy.optimizer_class, policy.optimizer_kwargs
+        make, options = policy.optimizer_class, dict(policy.optimizer_kwargs)
+        if make in (torch.optim.Adam, torch.optim.AdamW):
+            options = {"fused": True, **options}  # one kernel instead of ten a parameter
         policy.optimizer = make(self.policy_parameters, lr=self.lr_schedule(1), **options)  # type: ignore[call-arg]
         self.value_optimizer = make(self.value_parameters, lr=self.value_lr_schedule(1), **options)  # type: ignore[call-arg]
 
@@ -283,7 +285,7 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         yield from torch.randperm(n_rows).to(self.device).split(batch_size)
 
     def _step(self, optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter], loss: Tensor) -> None:
-        self.policy.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
         optimizer.step()

@@ -77,6 +77,10 @@ def vec(*envs: gym.Env) -> DummyVecEnv:
     return DummyVecEnv([lambda env=env: env for env in envs])
 
 
+def brief(name: str) -> gym.Env:
+    return gym.make(name, max_episode_steps=12)
+
+
 def test_every_episode_counts_once_and_short_ones_are_not_preferred() -> None:
     # the first six to finish would be mostly ones; the quotas decided in advance are 2, 2, 1, 1
     env = vec(Schedule([1, 9]), Schedule([30, 2]), Schedule([1]), Schedule([50]))
@@ -149,14 +153,14 @@ def test_nothing_is_disturbed_in_the_middle_of_training(make: Any, sde: bool, de
     short = {"n_steps": 32, "n_epochs": 1, "batch_size": 32} if make is PPO else {"learning_starts": 10}
 
     def train(interrupt: bool) -> tuple[list[torch.Tensor], bool]:
-        model = make("MlpPolicy", VecNormalize(DummyVecEnv([lambda: gym.make(name)])), **small, **short)
+        model = make("MlpPolicy", VecNormalize(vec(brief(name))), **small, **short)
         same = []
 
         class Between(BaseCallback):
             def _on_rollout_start(self) -> None:
                 if interrupt:
                     before = fingerprint(self.model)
-                    evaluate(self.model, vec(gym.make(name), gym.make(name)), 2, deterministic=deterministic)
+                    evaluate(self.model, vec(brief(name), brief(name)), 3, deterministic=deterministic)
                     same.append(fingerprint(self.model) == before)
 
             def _on_step(self) -> bool:
@@ -199,7 +203,9 @@ def test_stochastic_evaluation_is_seeded() -> None:
 
 def test_gsde_noise_is_fresh_for_each_episode_and_environment() -> None:
     box = spaces.Box(-5, 5, (3,), np.float32)
-    model = PPO("MlpPolicy", vec(Echo(np.ones(3, np.float32), box)), device="cpu", seed=0, use_sde=True, policy_kwargs=CALM)
+    model = PPO(
+        "MlpPolicy", vec(Echo(np.ones(3, np.float32), box)), device="cpu", seed=0, use_sde=True, policy_kwargs=CALM
+    )
     env = vec(*(Echo(np.ones(3, np.float32), box) for _ in range(3)))
     returns = evaluate(model, env, 9, deterministic=False).returns
     assert len(np.unique(returns.round(6))) == 9  # the observation is fixed, so equal noise would give equal returns
@@ -209,7 +215,9 @@ def test_gsde_noise_is_fresh_for_each_episode_and_environment() -> None:
 
 def test_gsde_noise_lasts_for_an_episode() -> None:
     box = spaces.Box(-5, 5, (3,), np.float32)
-    model = PPO("MlpPolicy", vec(Echo(np.ones(3, np.float32), box)), device="cpu", seed=0, use_sde=True, policy_kwargs=CALM)
+    model = PPO(
+        "MlpPolicy", vec(Echo(np.ones(3, np.float32), box)), device="cpu", seed=0, use_sde=True, policy_kwargs=CALM
+    )
     seen: list[float] = []
 
     class Watched(Echo):

@@ -1,0 +1,137 @@
+"""``rlopt evaluate RUN``"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlopt.cli.parsing import OneLineParser, number
+from rlopt.config import Range
+
+if TYPE_CHECKING:
+    from rlopt.checkpoint import Checkpoint
+    from rlopt.envs.settings import EnvSettings
+    from rlopt.evaluation import EvaluationResult
+
+
+def main(argv: list[str]) -> int:
+    """Evaluates a checkpoint of a run, prints a table and writes RUN/evaluation.json; returns 0."""
+    arguments = _parser().parse(argv)
+    episodes = number("--episodes", arguments.episodes, int, Range(ge=1))
+    filmed = number("--video-episodes", arguments.video_episodes, int, Range(ge=1))
+    n_envs = number("--n-envs", arguments.n_envs, int, Range(ge=1, le=4096))
+    seed = number("--seed", arguments.seed, int, Range(ge=0, lt=2**31))
+
+    from rlopt.checkpoint_choice import choose_checkpoint, environment_settings, run_folder_of
+
+    checkpoint = choose_checkpoint(arguments.run, arguments.checkpoint, lambda line: print(f"warning: {line}"))
+    settings = environment_settings(checkpoint.metadata, arguments.env)
+    folder = run_folder_of(checkpoint.path)
+    result = _evaluate(checkpoint, settings, episodes, n_envs, seed, arguments)
+    print(format_table(result, checkpoint, settings))
+
+    from rlopt.run_folder import write_json
+
+    record = {
+        "agent": checkpoint.metadata.get("agent"),
+        "env": settings.id,
+        "checkpoint": checkpoint.path.name,
+        "step": checkpoint.step,
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "env_settings": settings.as_dict(),
+        **result.as_dict(),
+    }
+    out = folder / "evaluation.json"
+    write_json(out, record)
+    print(f"evaluation: {out}", flush=True)
+    if arguments.video:
+        from rlopt.video import render_in_process
+
+        options = ["--episodes", str(filmed), "--seed", str(seed), "--device", arguments.device]
+        options += ["--stochastic"] if arguments.stochastic else []
+        options += ["--env", arguments.env] if arguments.env else []
+        print(f"video: {render_in_process(checkpoint.path, folder / 'video.mp4', *options)}")
+    return 0
+
+
+def _parser() -> OneLineParser:
+    parser = OneLineParser(
+        prog="rlopt evaluate",
+        description="Play whole episodes with a trained policy and report the interquartile mean (IQM) of their "
+        "returns with a 95% bootstrap interval. Writes RUN/evaluation.json and, with --video, RUN/video.mp4.",
+    )
+    parser.add_argument("run", metavar="RUN", type=Path, help="run folder, as rlopt train printed it, or a checkpoint")
+    parser.add_argument("--episodes", metavar="N", default="100", help="episodes to play (default 100)")
+    parser.add_argument(
+        "--checkpoint", metavar="WHICH", default="latest", help="latest (default), best, or a checkpoint's name or path"
+    )
+    parser.add_argument("--env", metavar="ID", help="another environment with the same spaces")
+    parser.add_argument("--stochastic", action="store_true", help="sample actions instead of taking the most likely")
+    parser.add_argument("--seed", metavar="N", default="0", help="of environments and sampling (default 0)")
+    parser.add_argument("--n-envs", metavar="N", help="environments side by side (default at most 16)")
+    parser.add_argument("--device", metavar="DEVICE", default="cpu", help="torch device (default cpu)")
+    parser.add_argument("--video", action="store_true", help="also write a video; needs a headless OpenGL library")
+    parser.add_argument("--video-episodes", metavar="N", default="1", help="episodes in the video (default 1)")
+    return parser
+
+
+def _evaluate(
+    checkpoint: Checkpoint, settings: EnvSettings, episodes: int, n_envs: int | None, seed: int, arguments: Any
+) -> EvaluationResult:
+    import torch
+
+    from rlopt.evaluation import evaluate
+    from rlopt.loading import load
+
+    threads = (checkpoint.metadata.get("run") or {}).get("num_threads")
+    if isinstance(threads, int) and 0 < threads <= 1024:
+        torch.set_num_threads(threads)
+    model: Any = load(checkpoint.path, device=arguments.device)
+    with _progress(episodes) as on_episode:
+        return evaluate(
+            model,
+            settings,
+            episodes,
+            deterministic=not arguments.stochastic,
+            seed=seed,
+            n_envs=n_envs,
+            on_episode=on_episode,
+        )
+
+
+@contextmanager
+def _progress(episodes: int) -> Iterator[Callable[[int, int], None] | None]:
+    """A progress bar on a terminal, silence elsewhere."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=episodes, unit="episode", leave=False) as bar:
+
+        def on_episode(done: int, total: int) -> None:
+            bar.update(done - bar.n)
+
+        yield on_episode
+
+
+def format_table(result: EvaluationResult, checkpoint: Checkpoint, settings: EnvSettings) -> str:
+    """What a person wants to know about an evaluation, a line each."""
+    low, high = result.interval
+    actions = "most likely actions" if result.deterministic else "sampled actions"
+    limit = f", {result.truncated.mean():.0%} ended by the time limit"
+    rows = {
+        "checkpoint": f"{checkpoint.path.name} of {checkpoint.path.parent}",
+        "environment": f"{settings.id}, {actions}, seed {result.seed}",
+        "episodes": f"{len(result.returns)}, mean length {result.lengths.mean():.1f}{limit}",
+        "return, IQM": f"{result.iqm:.1f} [{low:.1f}, {high:.1f}] ({result.confidence:.0%} interval over episodes)",
+        "return, mean": f"{result.mean:.1f}, standard deviation {result.std:.1f}",
+        "return, range": f"{result.returns.min():.1f} to {result.returns.max():.1f}",
+        "success": "" if result.success_rate is None else f"{result.success_rate:.1%} of episodes",
+        "speed": f"{result.env_steps_per_second:,.0f} env steps/s in {result.n_envs} environments",
+    }
+    return "\n".join(f"{name:<15}{value}" for name, value in rows.items() if value)

