@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from rlopt.envs.mujoco_log import route_warnings
+
 RENDER_SIZE = (240, 320)
 """Height and width of ``render()`` where no other size is asked for."""
+
+_METADATA: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 40}
 
 
 class DMControlEnv(gymnasium.Env[np.ndarray, np.ndarray]):
@@ -23,7 +27,7 @@ class DMControlEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     :param seed: of the random numbers that build the model (lqr alone draws some)
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 40}
+    metadata: dict[str, Any] = _METADATA
 
     def __init__(
         self,
@@ -38,6 +42,7 @@ class DMControlEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     ) -> None:
         from dm_control import suite
 
+        route_warnings()
         domain_name, _, task_name = task.partition("-")
         kwargs = {"time_limit": float("inf"), **(task_kwargs or {}), "random": np.random.RandomState(seed)}
         self.dm_env = suite.load(domain_name, task_name, task_kwargs=kwargs)

@@ -45,8 +45,8 @@ class EnvPoolVecEnv(VecEnv):
         """EnvPool's own object; None before the first ``reset``."""
         self._limit = settings.max_episode_steps or self.task.episode_steps
         self._max_resets = max_resets or (MAX_RESETS_DM_CONTROL if self.task.keys else MAX_RESETS)
-        self._seed, self._generation, self._pending_seed = settings.seed, 0, settings.seed
-        self._fresh = True
+        self._seed, self._generation = settings.seed, 0
+        self._pending_seed: int | None = settings.seed
         spec = self._envpool.make_spec(self.task.pool_id, **self._pixel_options())
         single, self._slices = _single_space(spec.gymnasium_observation_space, self.task.keys)
         count = settings.n_envs
@@ -60,7 +60,7 @@ class EnvPoolVecEnv(VecEnv):
         self._actions = np.zeros((count, *shape), np.float32)
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
-        """Seeds every environment at the next ``reset``; EnvPool takes seeds only when it is made, so it is made anew."""
+        """Seeds every environment at the next ``reset``; the pool is then made anew, as EnvPool asks for."""
         self._pending_seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else int(seed)
         return list(derive_seeds(self._pending_seed, self.num_envs))
 
@@ -89,7 +89,7 @@ class EnvPoolVecEnv(VecEnv):
             if renew:
                 dones[:] = True
                 ended = np.arange(self.num_envs)
-            for index in ended:
+            for index in ended.tolist():
                 infos[index]["terminal_observation"] = self._buffer.read_row(index)
                 infos[index]["TimeLimit.truncated"] = not terminated[index]
             if renew:
@@ -130,9 +130,10 @@ class EnvPoolVecEnv(VecEnv):
     def _load(self, observation: Any, indices: Any) -> None:
         rows = self._buffer.rows
         if self._slices:
-            for key, part in self._slices:
-                value = observation[key]
-                rows[None][indices, part] = value.reshape(len(value), -1)
+            flat = rows[None]
+            for name, part in self._slices:
+                value = observation[name]
+                flat[indices, part] = value.reshape(len(value), -1)
         elif None in rows:
             rows[None][indices] = observation
         else:
@@ -276,7 +277,7 @@ def _single_space(space: Any, keys: tuple[str, ...]) -> tuple[spaces.Space[Any],
     if isinstance(space, spaces.Dict) and keys:
         slices, start = [], 0
         for key in keys:
-            size = int(np.prod(space[key].shape))
+            size = int(np.prod(space[key].shape or ()))
             slices.append((key, slice(start, start + size)))
             start += size
         return spaces.Box(-np.inf, np.inf, (start,), np.float32), slices

@@ -68,9 +68,9 @@ class GymnasiumVecEnv(DummyVecEnv):
             dones[index] = terminated or truncated
             infos.append({**info, "TimeLimit.truncated": truncated and not terminated})
         self._buffer.advance()
-        for index in np.flatnonzero(dones):
+        for index in np.flatnonzero(dones).tolist():
             infos[index]["terminal_observation"] = self._buffer.read_row(index)
-            self._reset_one(int(index))
+            self._reset_one(index)
         return self._buffer.read(), rewards, dones, infos
 
     def reset(self) -> VecEnvObs:

@@ -66,7 +66,7 @@ def take(env: gymnasium.Env[Any, Any], reference: Any) -> dict[str, Any]:
     """The state of ``env`` between two steps; ``reference`` is a :func:`fresh_model` of an equal environment."""
     import mujoco
 
-    base = env.unwrapped
+    base: Any = env.unwrapped
     found = _simulator(base)
     if found is None:
         raise StateUnavailableError("the environment has no MuJoCo simulator")
@@ -107,7 +107,7 @@ def put(env: gymnasium.Env[Any, Any], reference: Any, state: dict[str, Any]) -> 
             f"the state is of mujoco {state['mujoco']}, this is {mujoco.__version__}: "
             f"pip install mujoco=={state['mujoco']} to continue exactly"
         )
-    base = env.unwrapped
+    base: Any = env.unwrapped
     # The reset makes the attributes that only a reset makes; everything it set is overwritten below.
     env.reset()
     found = _simulator(base)
@@ -156,7 +156,7 @@ def _field(model: Any, name: str) -> np.ndarray:
 def _plain_attributes(owner: Any) -> dict[str, Any]:
     kept: dict[str, Any] = {}
     for name, value in vars(owner).items():
-        if (isinstance(value, np.ndarray) and value.dtype.kind in "fiub") or (isinstance(value, np.generic) and value.dtype.kind in "fiub"):
+        if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "fiub":
             kept[name] = np.array(value)
         elif isinstance(value, (bool, int, float)):
             kept[name] = value
@@ -174,13 +174,13 @@ def _set_attributes(owner: Any, attributes: dict[str, Any]) -> None:
             setattr(owner, name, np.array(value) if isinstance(value, np.ndarray) else value)
 
 
-def _random_state(owner: Any) -> dict[str, Any] | None:
+def _random_state(owner: Any) -> dict[str, Any]:
     if isinstance(owner, gymnasium.Env):
         return dict(owner.np_random.bit_generator.state)
     return dict(owner.random.get_state(legacy=False))
 
 
-def _set_random_state(owner: Any, state: dict[str, Any] | None) -> None:
+def _set_random_state(owner: Any, state: dict[str, Any]) -> None:
     if isinstance(owner, gymnasium.Env):
         owner.np_random.bit_generator.state = state
     else:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+_METADATA: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 4}
 
-class Corridor(gymnasium.Env[np.ndarray, int]):
+
+class Corridor(gymnasium.Env[np.ndarray, Any]):
     """A corridor of cells 0..length; start in cell 0, reward 1 and the end of the episode in the last cell.
 
     Observation: the cell, float32 [1]. Actions: 0 stays, 1 goes right. Reward: -0.1 a step, +1 in the last cell.
@@ -17,7 +19,7 @@ class Corridor(gymnasium.Env[np.ndarray, int]):
     steps with return 0.6; staying always truncates it after 6 steps with return -0.6.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"]}
+    metadata: dict[str, Any] = _METADATA
 
     def __init__(self, length: int = 4, render_mode: str | None = None) -> None:
         self.length = length
@@ -52,8 +54,6 @@ class RandomTarget(gymnasium.Env[np.ndarray, np.ndarray]):
     ``rlopt/RandomTarget-v0`` with a limit of 10 steps; the best return is 0.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
-
     def __init__(self, render_mode: str | None = None) -> None:
         self.render_mode = render_mode
         self.observation_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
@@ -74,12 +74,10 @@ class RandomTarget(gymnasium.Env[np.ndarray, np.ndarray]):
 
 
 def _register() -> None:
-    for env_id, entry_point, steps in (
-        ("rlopt/Corridor-v0", Corridor, 6),
-        ("rlopt/RandomTarget-v0", RandomTarget, 10),
-    ):
+    for name, steps in (("Corridor", 6), ("RandomTarget", 10)):
+        env_id = f"rlopt/{name}-v0"
         if env_id not in gymnasium.registry:
-            gymnasium.register(env_id, entry_point=entry_point, max_episode_steps=steps)
+            gymnasium.register(env_id, entry_point=f"rlopt.envs.toy:{name}", max_episode_steps=steps)
 
 
 _register()

@@ -87,18 +87,22 @@ def restore_env(env: VecEnv, state: Tree) -> str | None:
     return None
 
 
-def restore_wrappers(env: VecEnv, state: Tree) -> None:
-    """Puts the wrappers of ``env`` alone into ``state``; raises CheckpointError if they are other wrappers."""
-    wrappers, _ = split_chain(env)
-    kinds = [_kind(wrapper) or "unknown" for wrapper in wrappers]
+def check_wrappers(env: VecEnv, state: Tree) -> None:
+    """Raises CheckpointError, naming both, unless the wrappers of ``env`` are those of ``state``."""
+    kinds = [_kind(wrapper) or "unknown" for wrapper in split_chain(env)[0]]
     saved = [str(entry["kind"]) for entry in state["wrappers"]]
     if kinds != saved:
         raise CheckpointError(
             f"the checkpoint's environment has the wrappers [{', '.join(saved)}], this one [{', '.join(kinds)}]: "
             "wrap it alike"
         )
-    for wrapper, kind, entry in zip(wrappers, kinds, state["wrappers"], strict=True):
-        if kind != "unknown":
+
+
+def restore_wrappers(env: VecEnv, state: Tree) -> None:
+    """Puts the wrappers of ``env`` alone into ``state``, which :func:`check_wrappers` accepted."""
+    for wrapper, entry in zip(split_chain(env)[0], state["wrappers"], strict=True):
+        kind = _kind(wrapper)
+        if kind is not None:
             _RESTORE[kind](wrapper, entry["state"])
 
 

@@ -289,7 +289,8 @@ def _observed_as_trained(
     trained_in = getattr(model, "env", None)
     norm = unwrap_vec_normalize(trained_in) if isinstance(trained_in, VecEnv) else None
     while isinstance(env, VecMonitor | VecNormalize) and unwrap_vec_normalize(env) is not None:
-        if isinstance(env, VecNormalize) and norm is None:
+        # a loaded model normalises in predict, with its own statistics
+        if isinstance(env, VecNormalize) and norm is None and getattr(model, "observation_statistics", None) is None:
             norm = env
         env = env.venv
     inner = unwrap_vec_normalize(env)

@@ -52,8 +52,8 @@ class Resumable:
         """Runs the boundary hook; returns whether training goes on. Call first thing in ``collect_rollouts``."""
         if self.observation_statistics is not None:
             raise ConfigError(
-                "this model was trained on normalised observations: wrap its environment in VecNormalize before training "
-                "it further (set_env fills in the statistics)"
+                "this model was trained on normalised observations: wrap its environment in VecNormalize before more "
+                "training (set_env fills in the statistics)"
             )
         return self.boundary_hook is None or self.boundary_hook(self)
 

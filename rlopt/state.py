@@ -26,7 +26,7 @@ from rlopt.buffer_state import (
 )
 from rlopt.checkpoint import write_checkpoint
 from rlopt.describe import describe_model, describe_spaces
-from rlopt.env_state import capture_env, check_observations, copy_arrays, restore_env, restore_wrappers
+from rlopt.env_state import capture_env, check_observations, check_wrappers, copy_arrays, restore_env, restore_wrappers
 from rlopt.errors import CheckpointError, RloptError
 from rlopt.network_state import capture_networks, check_networks, restore_networks
 from rlopt.random_state import capture_random, restore_random
@@ -149,6 +149,7 @@ def _restore(model: Any, trees: Mapping[str, Tree]) -> str | None:
         check_model(model, trees["model"])
         check_networks(model, trees["networks"])
         check_buffer(getattr(model, "replay_buffer", None), trees["replay"])
+        check_wrappers(model.env, trees["env"])
         _check_training(model, trees["training"])
 
     def restore() -> str | None:

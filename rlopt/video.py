@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -135,41 +135,53 @@ def _frame_rate(env: VecEnv) -> float:
 @contextmanager
 def _mp4(path: Path, fps: float) -> Iterator[Any]:
     """Yields a function that takes images uint8 [H, W, 3]; the file appears under its name once all are written."""
-    import imageio_ffmpeg
-
     temporary = path.with_name(f".{path.stem}.tmp.mp4")
     writer: Any = None
 
     def write(image: np.ndarray) -> None:
         nonlocal writer
-        if writer is None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            writer = imageio_ffmpeg.write_frames(
-                str(temporary),
-                (image.shape[1], image.shape[0]),
-                fps=fps,
-                codec="libx264",
-                pix_fmt_out="yuv420p",
-                macro_block_size=2,
-                ffmpeg_log_level="error",
-                output_params=["-movflags", "+faststart"],
-            )
-            writer.send(None)
-        writer.send(image)
+        with _writing(path):
+            if writer is None:
+                writer = _open_writer(temporary, (image.shape[1], image.shape[0]), fps)
+            writer.send(image)
 
     try:
         yield write
-        if writer is not None:
+        with _writing(path):
             writer.close()
             os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:
-        if isinstance(error, RloptError):
-            raise
-        raise ConfigError(f"the video {path} cannot be written: {' '.join(str(error).split())}") from None
     finally:
         if writer is not None:
             writer.close()
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def _open_writer(path: Path, size: tuple[int, int], fps: float) -> Any:
+    import imageio_ffmpeg
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer = imageio_ffmpeg.write_frames(
+        str(path),
+        size,
+        fps=fps,
+        codec="libx264",
+        pix_fmt_out="yuv420p",
+        macro_block_size=2,
+        ffmpeg_log_level="error",
+        output_params=["-movflags", "+faststart"],
+    )
+    writer.send(None)
+    return writer
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turns what the file system or ffmpeg refuses into one line."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        raise ConfigError(f"the video {path} cannot be written: {' '.join(str(error).split())}") from None
 
 
 def render_in_process(checkpoint: Path, out: Path, *options: str) -> str:

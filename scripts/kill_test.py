@@ -34,7 +34,8 @@ from rlopt.checkpoint import list_checkpoints, read_checkpoint
 
 TIME_COLUMNS = ("time/fps", "time/time_elapsed")
 MAX_KILLS = 3
-ON_POLICY = "--n-steps 32 --net-arch 16 --value-batch-size 32 --checkpoint-every 250 --normalize-observations --normalize-rewards"
+NORMALIZED = "--normalize-observations --normalize-rewards"
+ON_POLICY = f"--n-steps 32 --net-arch 16 --value-batch-size 32 --checkpoint-every 250 {NORMALIZED}"
 OFF_POLICY = "--net-arch 16 --batch-size 16 --learning-starts 50 --old-policy-period 100 --checkpoint-every 150"
 COMMON = "--max-episode-steps 40 --log-every 100 --eval-every 500 --eval-episodes 2 --keep-checkpoints 2 --device cpu"
 
@@ -192,7 +193,8 @@ def is_clock(path: tuple[str, ...]) -> bool:
 
 def bits(leaf: Any) -> Any:
     if isinstance(leaf, torch.Tensor):
-        leaf = leaf.contiguous().view(torch.uint8).numpy() if leaf.numel() else leaf.numpy()
+        raw = leaf.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if leaf.numel() else b""
+        return (str(leaf.dtype), tuple(leaf.shape), raw)
     if isinstance(leaf, np.ndarray | np.generic):
         return (str(leaf.dtype), leaf.shape, leaf.tobytes())
     return struct.pack(">d", leaf) if isinstance(leaf, float) else leaf

@@ -30,19 +30,43 @@ ZOO_POLICY = {
     "net_arch": {"pi": [256, 256], "vf": [256, 256]},
 }
 ZOO_PPO: dict[str, dict[str, Any]] = {
-    "HalfCheetah-v5": dict(
-        batch_size=64, n_steps=512, gamma=0.98, learning_rate=2.0633e-05, ent_coef=0.000401762, clip_range=0.1,
-        n_epochs=20, gae_lambda=0.92, max_grad_norm=0.8, vf_coef=0.58096,
-    ),
-    "Hopper-v5": dict(
-        batch_size=32, n_steps=512, gamma=0.999, learning_rate=9.80828e-05, ent_coef=0.00229519, clip_range=0.2,
-        n_epochs=5, gae_lambda=0.99, max_grad_norm=0.7, vf_coef=0.835671,
-    ),
-    "Walker2d-v5": dict(
-        batch_size=32, n_steps=512, gamma=0.99, learning_rate=5.05041e-05, ent_coef=0.000585045, clip_range=0.1,
-        n_epochs=20, gae_lambda=0.95, max_grad_norm=1.0, vf_coef=0.871923,
-    ),
-}  # fmt: skip
+    "HalfCheetah-v5": {
+        "batch_size": 64,
+        "n_steps": 512,
+        "gamma": 0.98,
+        "learning_rate": 2.0633e-05,
+        "ent_coef": 0.000401762,
+        "clip_range": 0.1,
+        "n_epochs": 20,
+        "gae_lambda": 0.92,
+        "max_grad_norm": 0.8,
+        "vf_coef": 0.58096,
+    },
+    "Hopper-v5": {
+        "batch_size": 32,
+        "n_steps": 512,
+        "gamma": 0.999,
+        "learning_rate": 9.80828e-05,
+        "ent_coef": 0.00229519,
+        "clip_range": 0.2,
+        "n_epochs": 5,
+        "gae_lambda": 0.99,
+        "max_grad_norm": 0.7,
+        "vf_coef": 0.835671,
+    },
+    "Walker2d-v5": {
+        "batch_size": 32,
+        "n_steps": 512,
+        "gamma": 0.99,
+        "learning_rate": 5.05041e-05,
+        "ent_coef": 0.000585045,
+        "clip_range": 0.1,
+        "n_epochs": 20,
+        "gae_lambda": 0.95,
+        "max_grad_norm": 1.0,
+        "vf_coef": 0.871923,
+    },
+}
 
 
 def make_peer_env(env_id: str, seed: int) -> VecEnv:

@@ -24,7 +24,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from rlopt.agents.mdpo.divergences import Bernoulli, Categorical, Factors, Gaussian
-from rlopt.agents.mdpo.losses import annealed_step_size, policy_loss, value_loss
+from rlopt.agents.mdpo import losses
 from rlopt.errors import SpaceError
 from rlopt.resumable import FiniteVecEnv, Resumable, check_finite, named_policy_kwargs, require
 
@@ -64,6 +64,10 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         "MultiInputPolicy": MultiInputActorCriticPolicy,
     }
     state_attributes: ClassVar[tuple[str, ...]] = ("_n_rollouts",)
+    policy_loss = staticmethod(losses.policy_loss)
+    """The loss of the policy phase; a subclass may put another function of the same arguments here."""
+    value_loss = staticmethod(losses.value_loss)
+    """The loss of the value phase; likewise."""
     policy: ActorCriticPolicy
 
     def __init__(
@@ -224,7 +228,7 @@ class MDPO(Resumable, OnPolicyAlgorithm):
             return self.step_size
         fraction = min(1.0, self.n_steps * self.n_envs / max(self._total_timesteps, 1))
         progress = self._current_progress_remaining
-        return annealed_step_size(self.step_size, progress_remaining=progress, rollout_fraction=fraction)
+        return losses.annealed_step_size(self.step_size, progress_remaining=progress, rollout_fraction=fraction)
 
     def _flat(self, values: Any) -> Any:
         """[T, N, ...] arrays of the rollout buffer as one [T*N, ...] tensor on the device, floats as float32."""
@@ -253,7 +257,7 @@ class MDPO(Resumable, OnPolicyAlgorithm):
                 log_prob = distribution.log_prob(actions[batch])
                 entropy = distribution.entropy()
                 old = old_factors if rows is None else old_factors.rows(rows)
-                loss, info = policy_loss(
+                loss, info = self.policy_loss(
                     log_prob,
                     old_log_prob[batch],
                     advantages[batch],
@@ -273,7 +277,9 @@ class MDPO(Resumable, OnPolicyAlgorithm):
             for rows in self._minibatches(len(returns), self.value_batch_size):
                 batch = slice(None) if rows is None else rows
                 values = self.policy.predict_values(_rows(observations, batch)).flatten()
-                loss, info = value_loss(values, returns[batch], old_values[batch], clip_range_vf=self.clip_range_vf)
+                loss, info = self.value_loss(
+                    values, returns[batch], old_values[batch], clip_range_vf=self.clip_range_vf
+                )
                 self._step(self.value_optimizer, self.value_parameters, loss)
                 history["value_loss"].append(info["value_loss"])
 

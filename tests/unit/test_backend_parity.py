@@ -21,7 +21,7 @@ from rlopt.envs.settings import EnvSettings
 from rlopt.envs.tables import DM_CONTROL_EPISODE_STEPS, DM_CONTROL_TASKS, POOL_TASKS
 
 rendering.prepare_state()
-N = 3
+N = 2
 DM_TASKS = [env_id for env_id in POOL_TASKS if names.is_dm_control(env_id)]
 MAZES = [env_id for env_id in POOL_TASKS if env_id.startswith("PointMaze_")]
 GYM_TASKS = [env_id for env_id in POOL_TASKS if env_id not in DM_TASKS and env_id not in MAZES]
@@ -189,6 +189,8 @@ def test_dm_control_task(env_id):
     domain, hidden_yaw = task.split("-")[0], task in YAW_IS_HIDDEN
     dm_env = load_dm(env_id)
     assert tuple(dm_env.observation_spec()) == keys
+    # dm_control ends an episode after time_limit / control_timestep steps.
+    assert dm_env._step_limit == DM_CONTROL_EPISODE_STEPS == POOL_TASKS[env_id].episode_steps
     rng = np.random.default_rng(0)
     actions = rng.uniform(-1.0, 1.0, (10, N, *env.action_space.shape)).astype(np.float32)
     actions = np.clip(actions, env.action_space.low, env.action_space.high)
@@ -215,7 +217,7 @@ def test_dm_control_task(env_id):
             tolerance = 1e-6 if step == 0 else 1e-3
             found = vector({key: obs[key][index] for key in keys})
             close(found, vector(expected.observation), tolerance, f"step {step + 1}")
-            close(reward[index], expected.reward, 1e-5, f"reward {step + 1}")
+            close(reward[index], expected.reward, 1e-5 if step == 0 else 1e-4, f"reward {step + 1}")
             compared += 1
     assert compared >= N
 
@@ -224,12 +226,6 @@ def test_every_suite_task_is_listed():
     from dm_control import suite
 
     assert {f"{domain}-{task}" for domain, task in suite.ALL_TASKS} == set(DM_CONTROL_TASKS)
-
-
-@pytest.mark.parametrize("env_id", DM_TASKS)
-def test_dm_control_episode_length(env_id):
-    # dm_control ends an episode after time_limit / control_timestep steps.
-    assert load_dm(env_id)._step_limit == DM_CONTROL_EPISODE_STEPS == POOL_TASKS[env_id].episode_steps
 
 
 GYM_STATES = {

@@ -118,17 +118,15 @@ def test_foreign_spaces_and_settings_are_refused() -> None:
 
 def test_first_step_is_the_plain_policy_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     """pi_k is the policy that collected the data, from the first update on (the released code starts from another)."""
-    import rlopt.agents.mdpo.on_policy as module
-
     seen: list[tuple[float, float]] = []
-    original = module.policy_loss
+    original = MDPO.policy_loss
 
     def spy(*args: Any, **kwargs: Any) -> Any:
         loss, info = original(*args, **kwargs)
         seen.append((info["divergence"].item(), info["ratio_std"].item()))
         return loss, info
 
-    monkeypatch.setattr(module, "policy_loss", spy)
+    monkeypatch.setattr(MDPO, "policy_loss", staticmethod(spy))
     model(n_epochs=4, learning_rate=1e-2).learn(64)
     assert len(seen) == 8, "m full-batch gradient steps a rollout"
     for first in (seen[0], seen[4]):

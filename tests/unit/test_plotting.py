@@ -151,13 +151,14 @@ def test_the_figure_names_axes_panels_and_lines(tmp_path: Path) -> None:
     assert colors["ppo"] == ant.get_lines()[0].get_color() != colors["mdpo"]
 
 
-def test_pyplot_is_not_touched() -> None:
+def test_pyplot_is_not_touched(tmp_path: Path) -> None:
     code = (
-        "import sys, rlopt.plotting as p; assert 'matplotlib' not in sys.modules; p.draw([], x_label='', y_label='', band='')"
-        " if False else None; from matplotlib.figure import Figure; print('matplotlib.pyplot' in sys.modules,"
-        " 'torch' in sys.modules)"
+        "import sys, numpy as np; from rlopt.curves import GroupCurve; from rlopt.plotting import draw, save_figure;"
+        "from pathlib import Path; assert 'matplotlib' not in sys.modules; x = np.arange(3.0);"
+        "figure = draw([GroupCurve('e', 'a', (), x, x, None, None)], x_label='', y_label='', band='');"
+        "save_figure(figure, Path(sys.argv[1])); print('matplotlib.pyplot' in sys.modules, 'torch' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "c.png")], capture_output=True, text=True)
     assert done.stdout.strip() == "False False", done.stderr
 
 

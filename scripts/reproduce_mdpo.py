@@ -1,0 +1,204 @@
+"""MDPO against Stable-Baselines3, cell by cell: train, evaluate, and print the tables of docs/results/mdpo.md.
+
+Every cell is one training run of one seed. A cell whose result file exists is not run again, so the script can be
+stopped and called again at any time. Our agents are trained through the command line with their presets; the peers by
+scripts/peers.py. All are evaluated alike: the last policy, acting deterministically, 20 episodes, the gymnasium backend.
+
+    python scripts/reproduce_mdpo.py run --table on_policy     # about two hours a seed on one core, PPO's runs mostly
+    python scripts/reproduce_mdpo.py run --table off_policy
+    python scripts/reproduce_mdpo.py table                     # prints the tables from the result files
+    python scripts/reproduce_mdpo.py write                     # puts them into docs/results/mdpo.md and README.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "docs" / "results" / "mdpo"
+EPISODES = 20
+
+
+@dataclass(frozen=True)
+class Column:
+    """One contestant: ``key`` names its result files, ``flags`` are added to ``rlopt train``; a peer has no agent."""
+
+    key: str
+    title: str
+    agent: str | None = None
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Table:
+    title: str
+    steps: int
+    seeds: tuple[int, ...]
+    presets: dict[str, str]
+    """Environment id -> preset."""
+    columns: tuple[Column, ...]
+
+
+SAC_LIKE = ("--learning-starts", "100", "--eval-every", "0", "--checkpoint-every", "0")
+TABLES = {
+    "on_policy": Table(
+        title="On-policy MDPO and Stable-Baselines3's PPO with rl-zoo's tuned settings, 1M steps",
+        steps=1_000_000,
+        seeds=(0, 1, 2),
+        presets={
+            "HalfCheetah-v5": "mujoco/half_cheetah",
+            "Hopper-v5": "mujoco/hopper",
+            "Walker2d-v5": "mujoco/walker2d",
+        },
+        columns=(
+            Column("sb3_ppo", "SB3 PPO"),
+            Column("mdpo", "MDPO", "mdpo", ("--eval-every", "0", "--checkpoint-every", "0")),
+        ),
+    ),
+    "off_policy": Table(
+        title="Off-policy MDPO and Stable-Baselines3's SAC, equal networks and settings, 60k steps",
+        steps=60_000,
+        seeds=(0, 1, 2),
+        presets={
+            "dm_control/cartpole-swingup": "dmc/cartpole-swingup",
+            "dm_control/walker-walk": "dmc/walker-walk",
+        },
+        columns=(
+            Column("sb3_sac", "SB3 SAC"),
+            Column("off_policy_mdpo_kl0", "MDPO, kl_coef 0", "off_policy_mdpo", (*SAC_LIKE, "--kl-coef", "0")),
+            Column("off_policy_mdpo", "MDPO, preset", "off_policy_mdpo", SAC_LIKE),
+        ),
+    ),
+}
+
+
+def result_path(results: Path, column: Column, env: str, steps: int, seed: int) -> Path:
+    return results / f"{column.key}-{env.replace('/', '_')}-{steps}-seed{seed}.json"
+
+
+def cells(table: Table) -> Iterator[tuple[Column, str, int]]:
+    """Seed by seed, so that a run that is stopped early leaves whole comparisons."""
+    for seed in table.seeds:
+        for env in table.presets:
+            for column in table.columns:
+                yield column, env, seed
+
+
+def run_cell(table: Table, column: Column, env: str, seed: int, results: Path, runs: Path) -> None:
+    path = result_path(results, column, env, table.steps, seed)
+    if path.exists():
+        return
+    results.mkdir(parents=True, exist_ok=True)
+    common = ["--seed", str(seed), "--total-timesteps", str(table.steps)]
+    if column.agent is None:
+        peer = [sys.executable, str(ROOT / "scripts" / "peers.py"), "--agent", column.key, "--env", env, *common]
+        subprocess.run([*peer, "--episodes", str(EPISODES), "--out", str(results)], check=True)
+        return
+    run = runs / path.stem
+    flags = ["--preset", table.presets[env], "--run-dir", str(run), *common, *column.flags]
+    command = [sys.executable, "-m", "rlopt.cli.main", "train", column.agent, *flags]
+    if list(run.glob("checkpoints/step-*")):
+        command = [sys.executable, "-m", "rlopt.cli.main", "resume", str(run)]
+    start = time.perf_counter()
+    subprocess.run(command, check=True)
+    write_result(path, column, env, seed, table.steps, run, time.perf_counter() - start)
+
+
+def write_result(path: Path, column: Column, env: str, seed: int, steps: int, run: Path, wall: float) -> None:
+    import rlopt
+
+    model = rlopt.load(run, device="cpu")
+    evaluation = rlopt.evaluate(model, env, n_episodes=EPISODES, seed=seed + 100_000, backend="gymnasium")
+    config = json.loads((run / "config.json").read_text())
+    result = {
+        "agent": column.key,
+        "env": env,
+        "seed": seed,
+        "total_timesteps": steps,
+        "returns": evaluation.returns.tolist(),
+        "mean_return": evaluation.mean,
+        "wall_seconds": wall,
+        "config": config,
+        "versions": json.loads((run / "versions.json").read_text())["packages"],
+    }
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(result, indent=1) + "\n")
+    temporary.rename(path)
+    print(path, f"{evaluation.mean:.0f}")
+
+
+def scores(results: Path, table: Table, column: Column, env: str) -> list[float]:
+    paths = [result_path(results, column, env, table.steps, seed) for seed in table.seeds]
+    return [json.loads(path.read_text())["mean_return"] for path in paths if path.exists()]
+
+
+def cell_text(values: list[float], n_seeds: int) -> str:
+    from rlopt.statistics import bootstrap_interval, iqm
+
+    if not values:
+        return "not run"
+    low, high = bootstrap_interval(np.array(values), seed=0)
+    missing = "" if len(values) == n_seeds else f" ({len(values)} of {n_seeds} seeds)"
+    return f"{iqm(np.array(values)):.0f} [{low:.0f}, {high:.0f}]{missing}"
+
+
+def table_text(name: str, results: Path) -> str:
+    table = TABLES[name]
+    lines = [
+        f"{table.title}; {len(table.seeds)} seeds, action repeat 1, IQM over seeds of the mean of {EPISODES} "
+        "deterministic episodes of the last policy [95% bootstrap interval]:",
+        "",
+        "| task | " + " | ".join(column.title for column in table.columns) + " |",
+        "|---" * (1 + len(table.columns)) + "|",
+    ]
+    for env in table.presets:
+        texts = [cell_text(scores(results, table, column, env), len(table.seeds)) for column in table.columns]
+        lines.append(f"| {env} | " + " | ".join(texts) + " |")
+    return "\n".join([*lines, "", f"`python scripts/reproduce_mdpo.py run --table {name}`"])
+
+
+def replace_between(text: str, marker: str, content: str) -> str:
+    opening, closing = f"<!-- {marker} -->", f"<!-- /{marker} -->"
+    before, _, rest = text.partition(opening)
+    _, _, after = rest.partition(closing)
+    return f"{before}{opening}\n{content}\n{closing}{after}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("action", choices=["run", "table", "write"])
+    parser.add_argument("--table", choices=sorted(TABLES), help="default: both")
+    parser.add_argument("--only", help="run only the contestant of this key, such as mdpo or sb3_ppo")
+    parser.add_argument("--env", help="run only this task")
+    parser.add_argument("--seed", type=int, help="run only this seed")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "reproduce_mdpo")
+    args = parser.parse_args()
+
+    names = [args.table] if args.table else sorted(TABLES)
+    for name in names:
+        if args.action == "run":
+            for column, env, seed in cells(TABLES[name]):
+                wanted = (args.only in (None, column.key), args.env in (None, env), args.seed in (None, seed))
+                if all(wanted):
+                    run_cell(TABLES[name], column, env, seed, args.results, args.runs)
+        print(table_text(name, args.results), end="\n\n")
+    if args.action == "write":
+        for path in (ROOT / "README.md", ROOT / "docs" / "results" / "mdpo.md"):
+            text = path.read_text()
+            for name in names:
+                text = replace_between(text, f"results {name}", table_text(name, args.results))
+            path.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
