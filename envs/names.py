@@ -63,7 +63,7 @@ def _register_robotics(env_id: str) -> None:
 
 
 def _unknown(env_id: str) -> Exception:
-    known = [DM_CONTROL_PREFIX + task for task in DM_CONTROL_TASKS] + list(gymnasium.registry)
+    known = [DM_CONTROL_PREFIX + task for task in DM_CONTROL_TASKS] + list(gymnasium.registry) + list(POOL_TASKS)
     return unknown_name(
         "environment", env_id, known, "use dm_control/<domain>-<task>, a registered Gymnasium id or module:id"
     )

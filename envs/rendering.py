@@ -23,7 +23,12 @@ def available_gl() -> str | None:
     """
     if _loads("libEGL.so.1") and _loads("libOpenGL.so.0") and _egl_has_driver():
         return "egl"
-    return "osmesa" if _loads("libOSMesa.so.8") or _loads("libOSMesa.so.6") else None
+    return "osmesa" if has_osmesa() else None
+
+
+def has_osmesa() -> bool:
+    """Whether the software renderer OSMesa is installed."""
+    return _loads("libOSMesa.so.8") or _loads("libOSMesa.so.6")
 
 
 def prepare_state() -> None:

@@ -337,6 +337,6 @@ def _damage(path: Path) -> Iterator[None]:
         name = Path(error.filename).name if error.filename else "a file"
         raise CheckpointError(f"{path} is damaged: {name} is missing") from error
     except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError, MemoryError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from error
+        raise CheckpointError(f"{path} is damaged: {' '.join(str(error)[:200].split())}") from error
     except (SafetensorError, RuntimeError) as error:
-        raise CheckpointError(f"{path} is damaged: {str(error).splitlines()[0][:200]}") from error
+        raise CheckpointError(f"{path} is damaged: {' '.join(str(error)[:200].split())}") from error

@@ -127,7 +127,7 @@ def rebuild_model(description: Any, env: VecEnv | None = None, device: str = "au
         raise
     except (RloptError, Exception) as error:
         raise CheckpointError(
-            f"the checkpoint's model cannot be built ({type(error).__name__}: {str(error)[:200]}): it is malformed or "
+            f"the checkpoint's model cannot be built ({type(error).__name__}: {' '.join(str(error)[:200].split())}): it is malformed or "
             "of another version"
         ) from error
 

@@ -167,10 +167,12 @@ def check_observations(observations: Tree, space: spaces.Space[Any], n_envs: int
     for key, part in parts.items():
         saved = observations if key is None else observations.get(key) if isinstance(observations, dict) else None
         expected = (n_envs, *(part.shape or ()))
-        if not isinstance(saved, np.ndarray) or saved.shape != expected:
+        # Normalisation and frame stacking may have changed the dtype, but not to text or from floats to integers.
+        kinds = "f" if part.dtype is not None and part.dtype.kind == "f" else "fiub"
+        if not isinstance(saved, np.ndarray) or saved.shape != expected or saved.dtype.kind not in kinds:
             raise CheckpointError(
-                f"the checkpoint's {name}{'' if key is None else f'[{key}]'} has shape "
-                f"{getattr(saved, 'shape', None)}, this environment's {expected}"
+                f"the checkpoint's {name}{'' if key is None else f'[{key}]'} is {getattr(saved, 'dtype', type(saved).__name__)} "
+                f"{getattr(saved, 'shape', '')}, this environment's {part.dtype} {expected}"
             )
 
 

@@ -19,7 +19,7 @@ from rlopt.errors import CheckpointError, RloptError
 from rlopt.network_state import check_networks, restore_networks
 from rlopt.placeholder import SpacesOnlyVecEnv
 from rlopt.space_codec import decode_space
-from rlopt.state import restore_counters
+from rlopt.training_state import restore_counters
 from rlopt.tree import Tree
 from rlopt.undisturbed import undisturbed
 
@@ -51,7 +51,7 @@ def load(path: str | Path, env: VecEnv | None = None, device: str = "auto") -> A
         raise
     except Exception as error:
         raise CheckpointError(
-            f"{checkpoint.path} does not hold a model ({type(error).__name__}: {str(error)[:200]}): it is malformed "
+            f"{checkpoint.path} does not hold a model ({type(error).__name__}: {' '.join(str(error)[:200].split())}): it is malformed "
             "or of another version"
         ) from error
 

@@ -72,7 +72,7 @@ def _capture_optimizer(optimizer: torch.optim.Optimizer, copy: bool) -> Tree:
     moments = [
         [int(index), {k: _take(v, copy) for k, v in moment.items()}] for index, moment in state_dict["state"].items()
     ]
-    return {"class": type(optimizer).__name__, "groups": groups, "state": moments}
+    return {"class": type(optimizer).__name__, "groups": groups, "state": moments, "size": len(moments)}
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
@@ -93,18 +93,43 @@ def _check_optimizer(name: str, optimizer: torch.optim.Optimizer, saved: Tree) -
         for key, value in group.items():
             if key != "params" and not _same_kind(value, saved_group[key]):
                 raise CheckpointError(f"the checkpoint's {name} has {key}={saved_group[key]!r}, this model's {value!r}")
-    parameters = _parameters(optimizer)
+    parameters, template = _parameters(optimizer), _moment_template(optimizer)
     indices = [index for index, _ in saved["state"]]
     known = all(type(index) is int and 0 <= index < len(parameters) for index in indices)
-    if not known or len(set(indices)) < len(indices):
+    if not known or len(set(indices)) < len(indices) or len(indices) != saved["size"]:
         raise CheckpointError(f"the checkpoint's {name} has moments of parameters that do not exist: it is malformed")
     for index, moments in saved["state"]:
+        if template is not None and set(moments) != set(template):
+            raise CheckpointError(f"the checkpoint's {name} has moments {sorted(moments)}, not {sorted(template)}")
         for key, value in moments.items():
-            shape, own_shape = tuple(getattr(value, "shape", ())), tuple(parameters[index].shape)
-            if shape not in ((), own_shape):
-                raise CheckpointError(
-                    f"the checkpoint's {name} has {key} of shape {shape} for a parameter of shape {own_shape}"
-                )
+            _check_moment(f"{name}'s {key}", value, parameters[index], None if template is None else template[key])
+
+
+def _moment_template(optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
+    """What an optimiser of this class and settings keeps for a parameter; None if that cannot be tried out."""
+    first = _parameters(optimizer)[0]
+    dummy = nn.Parameter(torch.zeros(2, 3, dtype=first.dtype, device=first.device))
+    dummy.grad = torch.zeros_like(dummy)
+    try:
+        trial = type(optimizer)([dummy], **optimizer.defaults)
+        trial.step()
+    except Exception:
+        return None
+    return dict(trial.state[dummy])
+
+
+def _check_moment(name: str, value: Tree, parameter: torch.Tensor, example: Any) -> None:
+    shape, own_shape = tuple(getattr(value, "shape", ())), tuple(parameter.shape)
+    fits = shape in ((), own_shape)
+    if isinstance(example, torch.Tensor):
+        expected = () if example.dim() == 0 else own_shape
+        fits = isinstance(value, torch.Tensor) and shape == expected and value.dtype == example.dtype
+    elif example is not None:
+        fits = type(value) is type(example)
+    if not fits:
+        raise CheckpointError(
+            f"the checkpoint's {name} is {type(value).__name__} of shape {shape} for a parameter of shape {own_shape}"
+        )
 
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, saved: Tree) -> None:

@@ -147,7 +147,7 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm,
     except BaseException:
         base.close()
         raise
-    return model, base.settings  # type: ignore[attr-defined]
+    return model, base.settings
 
 
 def policy_name(space: spaces.Space) -> str:

@@ -59,7 +59,7 @@ class RunFolder:
         """Raises :class:`rlopt.errors.RunError` unless the folder is absent or empty."""
         if self.path.exists() and not self.path.is_dir():
             raise RunError(f"{self.path} is a file: choose another --run-dir")
-        if self.path.is_dir() and any(entry.name != ".lock" for entry in self.path.iterdir()):
+        if self.path.is_dir() and any(not entry.name.startswith(".") for entry in self.path.iterdir()):
             raise RunError(
                 f"run folder {self.path} exists: choose another --run-dir or continue it with {self.command}"
             )

@@ -143,7 +143,7 @@ class RunHook:
     def log(self, model: BaseAlgorithm) -> None:
         """Writes one row of everything the agent has logged since the last one."""
         self.state.last_log = model.num_timesteps
-        model.dump_logs()  # type: ignore[attr-defined]
+        model.dump_logs()
         self.logs.flush()
 
     def checkpoint(self, model: BaseAlgorithm) -> Path:

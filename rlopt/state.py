@@ -7,34 +7,27 @@ is not state: a checkpoint is restored into a model that was built with the same
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from stable_baselines3.common.noise import VectorizedActionNoise
 
 from rlopt.buffer_state import (
     capture_buffer,
-    capture_noise,
     check_buffer,
     cut_episodes,
     restore_buffer,
-    restore_noise,
 )
 from rlopt.checkpoint import write_checkpoint
 from rlopt.describe import describe_model, describe_spaces
-from rlopt.env_state import capture_env, check_observations, check_wrappers, copy_arrays, restore_env, restore_wrappers
+from rlopt.env_state import capture_env, check_wrappers, restore_env, restore_wrappers
 from rlopt.errors import CheckpointError, RloptError
 from rlopt.network_state import capture_networks, check_networks, restore_networks
 from rlopt.random_state import capture_random, restore_random
 from rlopt.space_codec import decode_space
+from rlopt.training_state import capture_training, check_training, restore_counters, restore_log, restore_training
 from rlopt.tree import Tree
-
-_COUNTERS = ("num_timesteps", "_total_timesteps", "_episode_num", "_n_updates", "_current_progress_remaining")
-_OPTIONAL_COUNTERS = ("_n_calls", "exploration_rate")
 
 
 def capture_state(model: Any, copy: bool = True) -> dict[str, Tree]:
@@ -54,7 +47,7 @@ def capture_state(model: Any, copy: bool = True) -> dict[str, Tree]:
         "env": {"available": False, "reason": "the model had no environment", "base": None, "wrappers": []}
         if model.env is None
         else capture_env(model.env),
-        "training": _capture_training(model),
+        "training": capture_training(model),
         "random": capture_random(model.action_space),
     }
 
@@ -150,13 +143,13 @@ def _restore(model: Any, trees: Mapping[str, Tree]) -> str | None:
         check_networks(model, trees["networks"])
         check_buffer(getattr(model, "replay_buffer", None), trees["replay"])
         check_wrappers(model.env, trees["env"])
-        _check_training(model, trees["training"])
+        check_training(model, trees["training"])
 
     def restore() -> str | None:
         restore_networks(model, trees["networks"])
         restore_buffer(getattr(model, "replay_buffer", None), trees["replay"])
         reason = restore_env(model.env, trees["env"])
-        _restore_training(model, trees["training"])
+        restore_training(model, trees["training"])
         if reason is not None:
             _begin_episodes(model)
         restore_random(trees["random"], model.action_space)
@@ -164,6 +157,10 @@ def _restore(model: Any, trees: Mapping[str, Tree]) -> str | None:
 
     _guarded(model, check)
     return _guarded(model, restore)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error)[:200].split())
 
 
 def _guarded(model: Any, action: Callable[[], Any]) -> Any:
@@ -175,20 +172,20 @@ def _guarded(model: Any, action: Callable[[], Any]) -> Any:
     except Exception as error:
         kind = type(model).__name__
         raise CheckpointError(
-            f"the checkpoint's state does not fit this {kind} ({type(error).__name__}: {str(error)[:200]}): "
+            f"the checkpoint's state does not fit this {kind} ({type(error).__name__}: {_one_line(error)}): "
             "it is malformed or of other versions"
         ) from error
 
 
 def _restore_after_setup(model: Any, trees: Mapping[str, Tree]) -> None:
     restore_wrappers(model.env, trees["env"])
-    _restore_training(model, trees["training"])
+    restore_training(model, trees["training"])
     restore_random(trees["random"], model.action_space)
 
 
 def _restore_progress(model: Any, training: Tree) -> None:
     restore_counters(model, training)
-    _restore_log(model, training["log"])
+    restore_log(model, training["log"])
 
 
 def _begin_episodes(model: Any) -> None:
@@ -200,109 +197,3 @@ def _begin_episodes(model: Any) -> None:
         model._last_original_obs = model._vec_normalize_env.get_original_obs()
     if model.action_noise is not None:
         model.action_noise.reset()
-
-
-def _capture_training(model: Any) -> Tree:
-    state: dict[str, Tree] = {name: _plain(getattr(model, name)) for name in _COUNTERS}
-    state |= {name: _plain(getattr(model, name)) for name in _OPTIONAL_COUNTERS if hasattr(model, name)}
-    state["last_obs"] = copy_arrays(model._last_obs)
-    state["last_original_obs"] = copy_arrays(model._last_original_obs)
-    state["last_episode_starts"] = copy_arrays(model._last_episode_starts)
-    for name in ("ep_info_buffer", "ep_success_buffer"):
-        buffer = getattr(model, name)
-        state[name] = None if buffer is None else [copy_arrays(entry) for entry in buffer]
-    state["noise"] = capture_noise(model.action_noise)
-    state["attributes"] = {name: _copy(getattr(model, name)) for name in getattr(model, "state_attributes", ())}
-    state["log"] = _capture_log(model)
-    return state
-
-
-def _check_training(model: Any, state: Tree) -> None:
-    for name in _COUNTERS:
-        if type(state[name]) not in (int, float) or (state[name] < 0 and name != "_current_progress_remaining"):
-            raise CheckpointError(f"the checkpoint's {name} is {state[name]!r}: it is malformed")
-    if state["last_obs"] is not None:
-        check_observations(state["last_obs"], model.observation_space, model.n_envs, "last observation")
-    starts = state["last_episode_starts"]
-    if starts is not None and (starts.shape != (model.n_envs,) or starts.dtype != bool):
-        raise CheckpointError(
-            "the checkpoint's episode starts are of another number of environments: use the same n_envs"
-        )
-    expected, saved = set(getattr(model, "state_attributes", ())), set(state["attributes"])
-    if expected != saved:
-        raise CheckpointError(f"the checkpoint has the attributes {sorted(saved)}, this model {sorted(expected)}")
-    for name, value in state["attributes"].items():
-        _check_like(name, getattr(model, name), value)
-
-
-def _restore_training(model: Any, state: Tree) -> None:
-    model._last_obs = copy_arrays(state["last_obs"])
-    model._last_original_obs = copy_arrays(state["last_original_obs"])
-    model._last_episode_starts = copy_arrays(state["last_episode_starts"])
-    noise = model.action_noise
-    if noise is not None and model.n_envs > 1 and not isinstance(noise, VectorizedActionNoise):
-        if state["noise"] is not None and "parts" in state["noise"]:
-            # What learn() will do; done here so that the state has a place to go.
-            model.action_noise = VectorizedActionNoise(noise, model.n_envs)
-            restore_noise(model.action_noise, state["noise"])
-    else:
-        restore_noise(noise, state["noise"])
-    restore_counters(model, state)
-    _restore_log(model, state["log"])
-
-
-def restore_counters(model: Any, state: Tree) -> None:
-    """Restores the counters, plain attributes and episode statistics of a captured ``training`` state."""
-    for name in _COUNTERS + tuple(name for name in _OPTIONAL_COUNTERS if hasattr(model, name)):
-        setattr(model, name, state[name])
-    for name, value in state["attributes"].items():
-        own = getattr(model, name)
-        setattr(model, name, value.to(own.device) if isinstance(own, torch.Tensor) else _copy(value))
-    for name in ("ep_info_buffer", "ep_success_buffer"):
-        if state[name] is not None:
-            entries = [copy_arrays(entry) for entry in state[name]]
-            setattr(model, name, deque(entries, maxlen=model._stats_window_size))
-
-
-def _capture_log(model: Any) -> Tree:
-    """The values recorded but not yet written; pictures, videos and the like are left out."""
-    logger = getattr(model, "_logger", None)
-    if logger is None:
-        return []
-    entries = []
-    for name, value in logger.name_to_value.items():
-        plain = _plain(value)
-        if isinstance(plain, (str, int, float, np.generic, np.ndarray, torch.Tensor)):
-            excluded = list(logger.name_to_excluded.get(name) or ("",))
-            entries.append([name, _copy(plain), logger.name_to_count.get(name), excluded])
-    return entries
-
-
-def _restore_log(model: Any, entries: Tree) -> None:
-    logger = getattr(model, "_logger", None)
-    if logger is None:
-        return
-    for values in (logger.name_to_value, logger.name_to_count, logger.name_to_excluded):
-        values.clear()
-    for name, value, count, excluded in entries:
-        logger.name_to_value[name] = _copy(value)
-        logger.name_to_excluded[name] = tuple(excluded)
-        if count is not None:
-            logger.name_to_count[name] = count
-
-
-def _check_like(name: str, own: Any, saved: Any) -> None:
-    if isinstance(own, (np.ndarray, torch.Tensor)):
-        fits = type(saved) is type(own) and saved.shape == own.shape and saved.dtype == own.dtype
-    else:
-        fits = own is None or saved is None or type(saved) is type(own)
-    if not fits:
-        raise CheckpointError(f"the checkpoint's {name} is {type(saved).__name__}, this model's {type(own).__name__}")
-
-
-def _copy(value: Tree) -> Tree:
-    return value.detach().clone() if isinstance(value, torch.Tensor) else copy_arrays(value)
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) and value.dtype.kind == "b" else value

@@ -51,6 +51,8 @@ def record_video(
 ) -> Video:
     """Plays whole episodes and writes them, one after the other, as an MP4 that runs at the simulation's speed.
 
+    MuJoCo is drawn without shadows and anti-aliasing, which takes a CPU a sixth of the time.
+
     :param model: as for :func:`rlopt.evaluate`
     :param settings: of the environment; one copy of it is made on the gymnasium backend
     :param path: the file, ``.mp4``, written whole or not at all
@@ -58,10 +60,8 @@ def record_video(
     :raises ConfigError: if there is no OpenGL library (with the packages to install), no ffmpeg, or nothing to draw
     :raises SpaceError: if the spaces of model and environment differ
     """
-    from rlopt.envs.make import make_env
-
     settings = replace(settings, n_envs=1, seed=seed, backend="gymnasium", render_mode="rgb_array")
-    env = make_env(**settings.as_dict())
+    env = _make_to_draw(settings)
     try:
         fps = _frame_rate(env) / settings.action_repeat
         return film(model, env, path, fps=fps, episodes=episodes, deterministic=deterministic, seed=seed)
@@ -93,6 +93,16 @@ def film(
         filmed = _Filmed(env, writer, stride, episodes)
         result = evaluate(model, filmed, episodes, deterministic=deterministic, seed=seed)
     return Video(path, filmed.frames, fps / stride, result)
+
+
+def _make_to_draw(settings: EnvSettings) -> VecEnv:
+    """MuJoCo without shadows, which on a CPU draws several times faster, unless the agent itself sees the images."""
+    from rlopt.envs.make import make_env
+
+    if not settings.from_pixels:
+        with suppress(ConfigError):  # not MuJoCo
+            return make_env(**replace(settings, fast_render=True).as_dict())
+    return make_env(**settings.as_dict())
 
 
 class _Filmed(VecEnvWrapper):

@@ -36,7 +36,7 @@ TIME_COLUMNS = ("time/fps", "time/time_elapsed")
 MAX_KILLS = 3
 NORMALIZED = "--normalize-observations --normalize-rewards"
 ON_POLICY = f"--n-steps 32 --net-arch 16 --value-batch-size 32 --checkpoint-every 250 {NORMALIZED}"
-OFF_POLICY = "--net-arch 16 --batch-size 16 --learning-starts 50 --old-policy-period 100 --checkpoint-every 150"
+OFF_POLICY = "--net-arch 16 --batch-size 16 --learning-starts 50 --old-policy-period 100 --checkpoint-every 100"
 COMMON = "--max-episode-steps 40 --log-every 100 --eval-every 500 --eval-episodes 2 --keep-checkpoints 2 --device cpu"
 
 
@@ -62,9 +62,9 @@ class Case:
 
 CASES = (
     Case("mdpo", "HalfCheetah-v5", "gymnasium", 2, 4000, ON_POLICY),
-    Case("off_policy_mdpo", "dm_control/cartpole-swingup", "gymnasium", 1, 1000, OFF_POLICY),
+    Case("off_policy_mdpo", "dm_control/cartpole-swingup", "gymnasium", 1, 600, OFF_POLICY),
     Case("mdpo", "HalfCheetah-v5", "envpool", 4, 4000, ON_POLICY),
-    Case("off_policy_mdpo", "dm_control/cartpole-swingup", "envpool", 4, 3000, OFF_POLICY),
+    Case("off_policy_mdpo", "dm_control/cartpole-swingup", "envpool", 4, 1600, OFF_POLICY),
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -61,8 +61,6 @@ class OffPolicyMDPO(Resumable, MirrorDescentSAC):
     :raises rlopt.errors.NonFiniteError: from ``learn``, for a NaN or infinite observation, reward or loss. On the CPU
         nothing has been updated with it then; on an accelerator losses are looked at once per call of ``train``
     """
-
-    state_attributes: ClassVar[tuple[str, ...]] = ("_n_updates",)
 
     def __init__(
         self,
@@ -195,7 +193,7 @@ class OffPolicyMDPO(Resumable, MirrorDescentSAC):
             check_finite("observation", self._vec_normalize_env.get_original_obs(), self.num_timesteps)
         for done, info in zip(dones, infos, strict=True):
             if done and info.get("terminal_observation") is not None:
-                check_finite("observation", info["terminal_observation"], self.num_timesteps)
+                check_finite("terminal observation", info["terminal_observation"], self.num_timesteps)
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
 
     def _setup_learn(

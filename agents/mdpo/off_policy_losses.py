@@ -84,14 +84,11 @@ def joint_log_prob(log_density: Tensor, log_jacobian: Tensor) -> Tensor:
 def tsallis_log(log_x: Tensor, *, tsallis_q: float) -> Tensor:
     """log_q(x) = (x^(q-1) - 1)/(q-1), any shape, from ln x: no power of a density is ever formed.
 
-    ``expm1`` keeps full precision near q = 1, where log_q is the natural logarithm; within 1e-6 of it the first two
-    terms of the series are used, because q - 1 could vanish in single precision.
+    ``expm1`` keeps full precision all the way to q = 1, where log_q is the natural logarithm.
     """
     p = tsallis_q - 1.0
     if p == 0.0:
         return log_x
-    if abs(p) < 1e-6:
-        return log_x * (1.0 + 0.5 * p * log_x)
     return torch.expm1(p * log_x) / p
 
 

@@ -38,8 +38,9 @@ def parse_training(agent: str, agent_config: type, argv: Sequence[str]) -> tuple
     if preset:
         values |= load_preset(agent, preset)
     run_values, agent_values = split_settings(values, agent_config, where)
-    defaults = (from_mapping(RunConfig, run_values, where), from_mapping(agent_config, agent_values, where))
-    run, settings = _parse_with_tyro(agent, defaults, tokens)
+    run_default = from_mapping(RunConfig, run_values, where)
+    agent_default: Any = from_mapping(agent_config, agent_values, where)
+    run, settings = _parse_with_tyro(agent, (run_default, agent_default), tokens)
     if not run.env:
         raise ConfigError(
             "no environment given: add --env, such as --env HalfCheetah-v5 or --env dm_control/cheetah-run"
@@ -57,7 +58,7 @@ def _parse_with_tyro(agent: str, defaults: tuple[RunConfig, Any], tokens: Sequen
     for config in defaults:
         texts = field_help(type(config))
         for name, annotation in field_types(type(config)).items():
-            described = Annotated[annotation, tyro.conf.arg(help=texts.get(name, ""))]
+            described = Annotated[annotation, tyro.conf.arg(help=texts.get(name, ""))]  # type: ignore[valid-type]
             fields.append((name, described, dataclasses.field(default=getattr(config, name))))
     flat = dataclasses.make_dataclass("TrainSettings", fields, frozen=True, kw_only=True)
     summary = " ".join((type(settings).__doc__ or agent).split("\n\n")[0].split())

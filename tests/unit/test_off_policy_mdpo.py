@@ -152,6 +152,21 @@ def test_proximity_holds_the_policy_near_the_old_one(options: dict[str, Any]) ->
     assert 0 <= last_kl(20.0) < 0.25 * last_kl(1e-6)
 
 
+def test_divergence_is_exact_where_the_actions_saturate() -> None:
+    model = make(kl_coef=0.3)
+    for actor, mean in ((model.actor, 30.0), (model.old_actor, 29.0)):
+        for layer, bias in ((actor.mu, mean), (actor.log_std, 0.0)):
+            torch.nn.init.zeros_(layer.weight)
+            torch.nn.init.constant_(layer.bias, bias)
+    observations = torch.randn(4, 2)
+    policy = model._sample_policy(observations, torch.zeros(4, 2))
+    assert torch.all(policy.actions == 1.0)
+    divergence, info = model._divergence(observations, policy)
+    # a shift of 1 at standard deviation 1 is 1/2 in each of the two dimensions; through atanh(1) it would be infinite
+    torch.testing.assert_close(divergence, torch.full((4, 1), 1.0))
+    assert info["kl"].item() == pytest.approx(1.0)
+
+
 # --- the options ---
 
 VARIANTS: list[dict[str, Any]] = [

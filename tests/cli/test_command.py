@@ -1,0 +1,133 @@
+"""The ``rlopt`` command as a user meets it, each in a process of its own."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+HEAVY = ("torch", "stable_baselines3", "gymnasium", "mujoco", "matplotlib", "numpy")
+SMALL_RUN = (
+    "train mdpo --env rlopt/RandomTarget-v0 --n-envs 2 --n-steps 16 --net-arch 8 --value_batch_size=16 --device cpu "
+    "--total-timesteps 2e4 --checkpoint-every 320 --eval-every 4000 --eval-episodes 2 --log-every 640"
+)
+
+
+def rlopt(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "rlopt.cli.main", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=cwd, env=environment())
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["train", "--help"], ["train", "mdpo", "--help"], ["--version"]])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "rlopt.cli.main", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment())
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    assert done.returncode == 0 and "rlopt" in done.stdout
+    assert "rlopt" in imported and not imported & set(HEAVY)
+
+
+def test_module_of_the_agent_is_the_same_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "rlopt.agents.mdpo", "--help"], capture_output=True, text=True, env=environment()
+    )
+    assert done.returncode == 0 and done.stdout == rlopt("train", "mdpo", "--help").stdout
+    assert "--gae-lambda" in done.stdout and "--total-timesteps" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("trian mdpo", "unknown verb 'trian': did you mean 'train'?"),
+        ("train mdop", "unknown agent 'mdop': did you mean 'mdpo'?"),
+        ("train", "which agent?"),
+        ("train mdpo --env Hopper-v5 --gae-lamda 0.9", "unknown option '--gae-lamda': did you mean '--gae-lambda'?"),
+        ("train mdpo --env Hopper-v5 --backend envpol", "unknown choice 'envpol': did you mean 'envpool'?"),
+        ("train mdpo --env Hopper-v5 --gae-lambda 1.5", "gae_lambda = 1.5 is outside [0, 1]"),
+        ("train mdpo --env Hopper-v5 --gae-lambda big", "--gae-lambda: 'big' is not a number"),
+        ("train mdpo --preset mujoco/hoper", "unknown preset 'mujoco/hoper'"),
+        ("train mdpo", "no environment given"),
+        ("resume", "required: RUN"),
+        ("resume x --total-timestep 5", "did you mean '--total-timesteps'?"),
+        ("doctor --quick", "unknown option '--quick'"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(line: str, named: str) -> None:
+    done = rlopt(*line.split())
+    assert done.returncode == 2 and done.stdout == ""
+    (said,) = done.stderr.splitlines()
+    assert said.startswith("rlopt: error: ") and named in said
+
+
+def test_misspelt_environment_is_one_line_with_the_nearest(tmp_path: Path) -> None:
+    done = rlopt("train", "mdpo", "--env", "dm_control/cheeta-run", cwd=tmp_path)
+    assert done.returncode == 2 and list(tmp_path.iterdir()) == []
+    (said,) = done.stderr.splitlines()
+    assert said.startswith("rlopt: error: ") and "dm_control/cheetah-run" in said
+
+
+def test_run_folder_that_exists_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    done = rlopt("train", "mdpo", "--env", "rlopt/Corridor-v0", "--run-dir", str(tmp_path))
+    assert done.returncode == 2 and [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    (said,) = done.stderr.splitlines()
+    assert "exists: choose another --run-dir" in said
+
+
+def test_folder_that_is_no_run_cannot_be_resumed(tmp_path: Path) -> None:
+    done = rlopt("resume", str(tmp_path / "nothing"))
+    assert done.returncode == 2 and not (tmp_path / "nothing").exists()
+    (said,) = done.stderr.splitlines()
+    assert "is not a run folder" in said
+
+
+@pytest.mark.slow
+def test_ctrl_c_prints_the_resume_command_and_the_resumed_run_is_the_same(tmp_path: Path) -> None:
+    whole = rlopt(*SMALL_RUN.split(), "--run-dir", "whole", cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    lines = whole.stdout.splitlines()
+    assert lines[0] == lines[-1] == "run folder: whole"
+    assert any("env steps/s" in line and "left" in line for line in lines)
+
+    command = [sys.executable, "-m", "rlopt.cli.main", *SMALL_RUN.split(), "--run-dir", "cut"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+    )
+    while process.poll() is None and not list(tmp_path.glob("cut/checkpoints/step-*")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert "rlopt resume cut" in out.splitlines() and "Traceback" not in err
+
+    resumed = rlopt("resume", "cut", cwd=tmp_path)
+    assert resumed.returncode == 0 and "continuing from step-" in resumed.stdout
+    again = rlopt("resume", "cut", cwd=tmp_path)
+    assert again.returncode == 0 and "is complete" in again.stdout
+    for name in ("progress.csv", "episodes.csv", "evaluations.csv"):
+        assert rows(tmp_path / "cut" / name) == rows(tmp_path / "whole" / name), name
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        times = ("time/fps", "time/time_elapsed")
+        return [{key: value for key, value in row.items() if key not in times} for row in csv.DictReader(file)]
+
+
+@pytest.mark.slow
+def test_killed_runs_are_continued_bit_for_bit(tmp_path: Path) -> None:
+    script = Path(__file__).parents[2] / "scripts" / "kill_test.py"
+    command = [sys.executable, str(script), "--runs", "1", "--folder", str(tmp_path / "runs")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1200, env=environment())
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 of 2 killed runs are bit for bit the uninterrupted run" in done.stdout
