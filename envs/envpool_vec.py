@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvO
 
 from rlopt.envs.batch import ObservationBuffer, check_settings, float32_actions, guard_actions
 from rlopt.envs.pool_support import available_cores, import_envpool, maze_reward
-from rlopt.envs.rendering import preload_egl
+from rlopt.envs.rendering import require_pool_pixels
 from rlopt.envs.replay import ActionLog
 from rlopt.envs.seeding import derive_seeds
 from rlopt.envs.settings import EnvSettings
@@ -22,8 +22,9 @@ from rlopt.errors import ConfigError, StateUnavailableError
 
 MAX_RESETS = 2000
 """Resets of one environment after which the pool is made anew, so that a replay on resume takes seconds."""
-MAX_RESETS_DM_CONTROL = 250
-"""The same for dm_control tasks: their resets settle the body for up to 200 physics steps, their episodes are long."""
+MAX_RESETS_DM_CONTROL = 20
+"""The same for dm_control tasks: their resets are slow (up to 10 ms of CPU time each), and as all episodes have one
+length and end together, a new pool cuts none of them."""
 _BOOKKEEPING = ("env_id", "players", "elapsed_step")
 
 
@@ -152,7 +153,7 @@ class EnvPoolVecEnv(VecEnv):
     def _make_pool(self) -> None:
         self.close()
         if self.settings.from_pixels:
-            preload_egl()
+            require_pool_pixels()
         # EnvPool calls an episode that ends truly in its last allowed step truncated: the limit is kept here instead,
         # and the pool's own lies one step behind it.
         self.pool = self._envpool.make(

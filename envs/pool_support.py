@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from rlopt.envs.rendering import preload_egl
 from rlopt.errors import ConfigError
 
 _CURE = "pip install 'rlopt[fast]', or use backend='gymnasium'"
@@ -17,6 +18,7 @@ _CURE = "pip install 'rlopt[fast]', or use backend='gymnasium'"
 @cache
 def envpool_problem() -> str | None:
     """Why EnvPool cannot be used here, in words; None when it can."""
+    preload_egl()
     try:
         importlib.import_module("envpool")
     except ModuleNotFoundError as error:

@@ -75,15 +75,39 @@ def gl_environment() -> dict[str, str]:
     return {"MUJOCO_GL": platform, "PYOPENGL_PLATFORM": platform}
 
 
-def preload_egl() -> None:
-    """Puts libEGL where EnvPool's MuJoCo finds it; without it, EnvPool's first image ends the process.
+_POOL_LIBRARIES = ("libEGL.so.1", "libOpenGL.so.0")
+_preloaded: list[bool] = []
 
-    :raises ConfigError: when libEGL is not installed
+
+def preload_egl() -> None:
+    """Puts libEGL and libOpenGL, where they exist, in front of the copies that EnvPool brings and MuJoCo cannot use.
+
+    Works only before envpool is imported, so it is done whether or not pixels will be asked for.
     """
+    if not _preloaded:
+        _preloaded.append("envpool" not in sys.modules and all(map(_loads_globally, _POOL_LIBRARIES)))
+
+
+def require_pool_pixels() -> None:
+    """Checks that EnvPool can draw; where it cannot, its first image would end the process.
+
+    :raises ConfigError: when a library is missing, or envpool was imported before rlopt could prepare it
+    """
+    if not all(map(_loads, _POOL_LIBRARIES)):
+        raise ConfigError(f"EnvPool's pixels need libEGL: apt-get install {APT_EGL}, or backend='gymnasium'")
+    if not any(_preloaded):
+        raise ConfigError(
+            "EnvPool's pixels need rlopt to load envpool: call rlopt.make_env before importing it, "
+            "or use backend='gymnasium'"
+        )
+
+
+def _loads_globally(library: str) -> bool:
     try:
-        ctypes.CDLL("libEGL.so.1", mode=ctypes.RTLD_GLOBAL)
+        ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
     except OSError:
-        raise ConfigError(f"EnvPool's pixels need libEGL: apt-get install {APT_EGL}, or backend='gymnasium'") from None
+        return False
+    return True
 
 
 def _loads(library: str) -> bool:

@@ -23,7 +23,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from rlopt.errors import CheckpointError
+from rlopt.errors import CheckpointError, one_line
 from rlopt.tree import Tree, TreeWriter, decode, dump_json, parse_json
 
 FORMAT, VERSION = "rlopt-checkpoint", 1
@@ -337,6 +337,6 @@ def _damage(path: Path) -> Iterator[None]:
         name = Path(error.filename).name if error.filename else "a file"
         raise CheckpointError(f"{path} is damaged: {name} is missing") from error
     except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError, MemoryError) as error:
-        raise CheckpointError(f"{path} is damaged: {' '.join(str(error)[:200].split())}") from error
+        raise CheckpointError(f"{path} is damaged: {one_line(error)}") from error
     except (SafetensorError, RuntimeError) as error:
-        raise CheckpointError(f"{path} is damaged: {' '.join(str(error)[:200].split())}") from error
+        raise CheckpointError(f"{path} is damaged: {one_line(error)}") from error

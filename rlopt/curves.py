@@ -152,6 +152,8 @@ def _aggregate(
 
 def _progress(run: Path, key: str, x: str) -> list[tuple[float, float]]:
     rows, columns = _rows(run / "progress.csv")
+    if key not in columns and key.startswith("rollout/ep_"):
+        raise RunError(f"{run} has no {key}: no episode has ended yet; train for longer, or plot --key {EVALUATION}")
     if key not in columns:
         raise unknown_name("key", key, [EVALUATION, *columns], hint="see the header of progress.csv")
     at = next((column for column in X_COLUMNS[x] if column in columns), None)

@@ -21,7 +21,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.her.goal_selection_strategy import GoalSelectionStrategy
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
-from rlopt.errors import CheckpointError, ConfigError, RloptError, UnknownNameError
+from rlopt.errors import CheckpointError, ConfigError, RloptError, UnknownNameError, one_line
 from rlopt.placeholder import SpacesOnlyVecEnv
 from rlopt.registry import agent_name, agent_spec, resolve
 from rlopt.space_codec import decode_array, decode_space, encode_array, encode_space
@@ -127,7 +127,7 @@ def rebuild_model(description: Any, env: VecEnv | None = None, device: str = "au
         raise
     except (RloptError, Exception) as error:
         raise CheckpointError(
-            f"the checkpoint's model cannot be built ({type(error).__name__}: {' '.join(str(error)[:200].split())}): it is malformed or "
+            f"the checkpoint's model cannot be built ({type(error).__name__}: {one_line(error)}): it is malformed or "
             "of another version"
         ) from error
 

@@ -170,9 +170,11 @@ def check_observations(observations: Tree, space: spaces.Space[Any], n_envs: int
         # Normalisation and frame stacking may have changed the dtype, but not to text or from floats to integers.
         kinds = "f" if part.dtype is not None and part.dtype.kind == "f" else "fiub"
         if not isinstance(saved, np.ndarray) or saved.shape != expected or saved.dtype.kind not in kinds:
+            found = getattr(saved, "dtype", type(saved).__name__)
+            what = name if key is None else f"{name}[{key}]"
             raise CheckpointError(
-                f"the checkpoint's {name}{'' if key is None else f'[{key}]'} is {getattr(saved, 'dtype', type(saved).__name__)} "
-                f"{getattr(saved, 'shape', '')}, this environment's {part.dtype} {expected}"
+                f"the checkpoint's {what} is {found} {getattr(saved, 'shape', '')}, this environment's {part.dtype} "
+                f"{expected}: use the environment it was trained on"
             )
 
 

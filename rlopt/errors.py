@@ -55,3 +55,8 @@ def unknown_name(kind: str, name: str, candidates: Iterable[str], hint: str = ""
         shown = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
         advice = f"known: {shown}"
     return UnknownNameError(f"unknown {kind} {name!r}: {advice}")
+
+
+def one_line(error: BaseException) -> str:
+    """The beginning of a foreign error's message, without line breaks."""
+    return " ".join(str(error)[:200].split())

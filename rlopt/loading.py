@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from rlopt.checkpoint import MANIFEST, Checkpoint, latest_checkpoint, list_checkpoints, read_checkpoint
 from rlopt.describe import rebuild_model
 from rlopt.env_state import find_normalization, restore_normalization
-from rlopt.errors import CheckpointError, RloptError
+from rlopt.errors import CheckpointError, RloptError, one_line
 from rlopt.network_state import check_networks, restore_networks
 from rlopt.placeholder import SpacesOnlyVecEnv
 from rlopt.space_codec import decode_space
@@ -51,7 +51,7 @@ def load(path: str | Path, env: VecEnv | None = None, device: str = "auto") -> A
         raise
     except Exception as error:
         raise CheckpointError(
-            f"{checkpoint.path} does not hold a model ({type(error).__name__}: {' '.join(str(error)[:200].split())}): it is malformed "
+            f"{checkpoint.path} does not hold a model ({type(error).__name__}: {one_line(error)}): it is malformed "
             "or of another version"
         ) from error
 

@@ -153,11 +153,8 @@ def _copy_of(value: Tree, device: torch.device | None) -> Tree:
 
 
 def _same_kind(own: Any, saved: Any) -> bool:
-    numbers = (int, float)
     if own is None or saved is None:
         return isinstance(own, (bool, type(None))) and isinstance(saved, (bool, type(None)))
-    if type(own) in numbers and type(saved) in numbers:
-        return True
     if isinstance(own, (tuple, list)):
         return type(own) is type(saved) and len(own) == len(saved) and all(map(_same_kind, own, saved))
     return type(own) is type(saved)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rlopt.curves import EVALUATION, GroupCurve, group_curves, read_run_curve
-from rlopt.errors import ConfigError, unknown_name
+from rlopt.errors import ConfigError
 from rlopt.statistics import Statistic, iqm
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -173,4 +173,4 @@ def save_figure(figure: Any, out: Path) -> None:
 
 def _check_suffix(out: Path) -> None:
     if out.suffix.lower() not in SUFFIXES:
-        raise unknown_name("picture format", out.suffix or out.name, SUFFIXES, hint="use .png or .svg")
+        raise ConfigError(f"{out}: pictures are written as .png or .svg")

@@ -42,7 +42,7 @@ class Progress:
             self._bar = tqdm(
                 total=total,
                 initial=start,
-                unit=" steps",
+                unit=" env steps",
                 unit_scale=True,
                 dynamic_ncols=True,
                 bar_format="{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}, {rate_fmt}{postfix}, {remaining} left",

@@ -41,6 +41,8 @@ def restore_random(state: Tree, action_space: spaces.Space[Any] | None) -> None:
     """Sets all generators as :func:`capture_random` found them; CUDA's as far as this machine has such devices."""
     python, legacy = state["python"], state["numpy"]
     random.setstate((python["version"], tuple(int(word) for word in python["words"]), python["gauss"]))
+    if not isinstance(python["gauss"], float | None) or not isinstance(legacy["gauss"], float):
+        raise CheckpointError("the checkpoint's random state is malformed")
     # numpy takes any position and would read beyond its key.
     if type(legacy["pos"]) is not int or not 0 <= legacy["pos"] <= 624:
         raise CheckpointError("the checkpoint's numpy random state is malformed")

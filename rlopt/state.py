@@ -22,7 +22,7 @@ from rlopt.buffer_state import (
 from rlopt.checkpoint import write_checkpoint
 from rlopt.describe import describe_model, describe_spaces
 from rlopt.env_state import capture_env, check_wrappers, restore_env, restore_wrappers
-from rlopt.errors import CheckpointError, RloptError
+from rlopt.errors import CheckpointError, RloptError, one_line
 from rlopt.network_state import capture_networks, check_networks, restore_networks
 from rlopt.random_state import capture_random, restore_random
 from rlopt.space_codec import decode_space
@@ -159,10 +159,6 @@ def _restore(model: Any, trees: Mapping[str, Tree]) -> str | None:
     return _guarded(model, restore)
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error)[:200].split())
-
-
 def _guarded(model: Any, action: Callable[[], Any]) -> Any:
     """Runs ``action``; whatever a malformed state makes fail becomes a CheckpointError."""
     try:
@@ -172,7 +168,7 @@ def _guarded(model: Any, action: Callable[[], Any]) -> Any:
     except Exception as error:
         kind = type(model).__name__
         raise CheckpointError(
-            f"the checkpoint's state does not fit this {kind} ({type(error).__name__}: {_one_line(error)}): "
+            f"the checkpoint's state does not fit this {kind} ({type(error).__name__}: {one_line(error)}): "
             "it is malformed or of other versions"
         ) from error
 

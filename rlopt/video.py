@@ -99,10 +99,18 @@ def _make_to_draw(settings: EnvSettings) -> VecEnv:
     """MuJoCo without shadows, which on a CPU draws several times faster, unless the agent itself sees the images."""
     from rlopt.envs.make import make_env
 
-    if not settings.from_pixels:
-        with suppress(ConfigError):  # not MuJoCo
-            return make_env(**replace(settings, fast_render=True).as_dict())
-    return make_env(**settings.as_dict())
+    if settings.from_pixels:
+        return make_env(**settings.as_dict())
+    try:
+        env = make_env(**replace(settings, fast_render=True).as_dict())
+    except ConfigError:  # not MuJoCo
+        return make_env(**settings.as_dict())
+    # Gymnasium's own choice is a camera that stays behind when the body runs away; the tasks' first camera follows it.
+    for single in env.get_attr("unwrapped"):
+        renderer = getattr(single, "mujoco_renderer", None)
+        if renderer is not None and single.model.ncam > settings.camera_id and renderer.camera_id == -1:
+            renderer.camera_id = settings.camera_id
+    return env
 
 
 class _Filmed(VecEnvWrapper):

@@ -296,9 +296,7 @@ def forge_settings(folder: Path, rng: random.Random) -> None:
         lambda: settings.update({"__class__": "x"}),
         lambda: settings.update(policy=rng.choice(["os:system", "NoPolicy", 3, None, {"type": "class", "name": "x"}])),
         lambda: kwargs.update(net_arch=rng.choice([[10**9, 10**9], [-8], ["8"], [8] * 5000, 8, {"a": [8]}, [0]])),
-        lambda: kwargs.update(
-            activation_fn=rng.choice(["sys", 3, [], {"type": "class", "name": "torch.optim.SGD"}])
-        ),
+        lambda: kwargs.update(activation_fn=rng.choice(["sys", 3, [], {"type": "class", "name": "torch.optim.SGD"}])),
         lambda: kwargs.update(optimizer_class={"type": "class", "name": rng.choice(["torch.nn.ReLU", "os.system"])}),
         lambda: kwargs.update(features_extractor_class={"type": "class", "name": "sb3.NatureCNN"}),
         lambda: kwargs.update(unknown=1),

@@ -48,7 +48,7 @@ class Table:
     columns: tuple[Column, ...]
 
 
-SAC_LIKE = ("--learning-starts", "100", "--eval-every", "0", "--checkpoint-every", "0")
+SAC_LIKE = ("--learning-starts", "100", "--eval-every", "0", "--checkpoint-every", "200000")
 TABLES = {
     "on_policy": Table(
         title="On-policy MDPO and Stable-Baselines3's PPO with rl-zoo's tuned settings, 1M steps",
@@ -61,7 +61,7 @@ TABLES = {
         },
         columns=(
             Column("sb3_ppo", "SB3 PPO"),
-            Column("mdpo", "MDPO", "mdpo", ("--eval-every", "0", "--checkpoint-every", "0")),
+            Column("mdpo", "MDPO", "mdpo", ("--eval-every", "0", "--checkpoint-every", "200000")),
         ),
     ),
     "off_policy": Table(
@@ -106,7 +106,7 @@ def run_cell(table: Table, column: Column, env: str, seed: int, results: Path, r
     run = runs / path.stem
     flags = ["--preset", table.presets[env], "--run-dir", str(run), *common, *column.flags]
     command = [sys.executable, "-m", "rlopt.cli.main", "train", column.agent, *flags]
-    if list(run.glob("checkpoints/step-*")):
+    if run.exists():
         command = [sys.executable, "-m", "rlopt.cli.main", "resume", str(run)]
     start = time.perf_counter()
     subprocess.run(command, check=True)

@@ -169,6 +169,7 @@ def test_missing_or_empty_logs_are_one_line(tmp_path: Path) -> None:
         (lambda: (run / "progress.csv").write_text(""), "holds no rows"),
         (lambda: (run / "progress.csv").write_text("step,rollout/ep_rew_mean\n"), "holds no rows"),
         (lambda: (run / "progress.csv").write_text("step,rollout/ep_rew_mean\n100,\n"), "no finite value"),
+        (lambda: (run / "progress.csv").write_text("step,time/fps\n100,5\n"), "no episode has ended yet"),
         (lambda: (run / "progress.csv").write_text("rollout/ep_rew_mean\n1\n"), "no column step"),
         (lambda: (run / "config.json").write_text("[]"), "damaged"),
         (lambda: (run / "config.json").write_text("{"), "cannot be read"),
@@ -187,12 +188,12 @@ def test_missing_or_empty_logs_are_one_line(tmp_path: Path) -> None:
 def test_bad_arguments_name_the_nearest(tmp_path: Path) -> None:
     run, other = line(tmp_path / "1", [1.0, 2.0]), line(tmp_path / "2", [1.0, 2.0], start=5000)
     with pytest.raises(UnknownNameError, match="rollout/ep_rew_mean"):
-        plot_runs([run], tmp_path / "c.png", key="rollout/ep_rew")
+        plot_runs([run], tmp_path / "c.png", key="rolout/ep_rew")
     with pytest.raises(UnknownNameError, match="steps"):
         plot_runs([run], tmp_path / "c.png", x="step")
     with pytest.raises(UnknownNameError, match="preset"):
         plot_runs([run], tmp_path / "c.png", by="presets")
-    with pytest.raises(UnknownNameError, match=r"\.png"):
+    with pytest.raises(ConfigError, match=r"\.png or \.svg"):
         plot_runs([run], tmp_path / "c.pgn")
     with pytest.raises(ConfigError, match="twice"):
         plot_runs([run, tmp_path / "2" / ".." / "1"], tmp_path / "c.png")

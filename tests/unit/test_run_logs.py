@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import torch
 from rlopt.log_writers import CsvLog, ProgressCsv
 from rlopt.progress import Progress, duration
 from rlopt.run_hook import crossed
+from rlopt.stopping import StopSignals
 
 
 def rows(path: Path) -> list[list[str]]:
@@ -122,3 +125,31 @@ def test_plain_line_counts_only_this_process_in_the_rate(
     progress.step = 5_000
     # 1,000 steps in 10 s; the other 5,000 take 50 s.
     assert progress.line(1.25) == "step 5,000 of 10,000 (50 %), 100 env steps/s, mean return 1.2, 50s left"
+
+
+def test_on_a_terminal_there_is_one_bar_and_no_plain_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    progress = Progress(total=100)
+    progress.update(100, lambda: 2.0)
+    progress.say("evaluation done")
+    progress.finish(2.0)
+    out, err = capsys.readouterr()
+    assert out.split() == ["evaluation", "done"]
+    assert "100%" in err and "100/100" in err and "left" in err
+
+
+def test_signals_are_left_alone_outside_the_main_thread() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    inside: list[Any] = []
+
+    def body() -> None:
+        with StopSignals() as stop:
+            inside.extend([signal.getsignal(signal.SIGINT), stop.exit_code])
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    thread.join()
+    assert inside == [before, 0]

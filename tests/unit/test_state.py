@@ -12,11 +12,13 @@ import torch
 from gymnasium import spaces
 from stable_baselines3 import DQN, PPO, SAC, TD3
 from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import RolloutReturn
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecFrameStack, VecMonitor, VecNormalize
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
+import rlopt
 from rlopt.checkpoint import read_checkpoint
 from rlopt.errors import CheckpointError, ConfigError, StateUnavailableError
 from rlopt.resumable import Resumable
@@ -283,10 +285,27 @@ CASES: dict[str, Make] = {
 }
 
 
+def mdpo() -> Any:
+    env = normalized(rlopt.make_env("Pendulum-v1", n_envs=2, seed=1, backend="gymnasium"))
+    settings = {"n_steps": 8, "n_epochs": 2, "value_batch_size": 4, "policy_kwargs": {"net_arch": [8]}, "seed": 3}
+    return rlopt.MDPO("MlpPolicy", env, device="cpu", **settings)
+
+
+def off_policy_mdpo() -> Any:
+    env = normalized(rlopt.make_env("Pendulum-v1", n_envs=2, seed=1, backend="gymnasium"))
+    settings = {"learning_starts": 20, "batch_size": 8, "policy_kwargs": {"net_arch": [8]}, "seed": 3}
+    return rlopt.OffPolicyMDPO(
+        "MlpPolicy", env, device="cpu", buffer_size=60, old_policy_period=7, value_network=True, n_steps=2, **settings
+    )
+
+
+CASES |= {"mdpo": mdpo, "off_policy_mdpo": off_policy_mdpo}
+
+
 def final_state(model: Any, total: int, trees: Any = None) -> dict[str, Any]:
     """Trains to the first boundary at or after ``total`` steps; returns the state there."""
     stop_at(total, model)
-    log_interval = None if isinstance(model, PPO) else 4
+    log_interval = 4 if isinstance(model, OffPolicyAlgorithm) else None
     if trees is None:
         model.learn(10 * total, log_interval=log_interval)
     else:
@@ -297,7 +316,7 @@ def final_state(model: Any, total: int, trees: Any = None) -> dict[str, Any]:
 @pytest.mark.parametrize("name", CASES)
 def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(name: str, tmp_path: Any) -> None:
     # Three quarters of a buffer of 60 rows, then past its end: both a partly filled and a full one are restored.
-    total = 96 if name.startswith("ppo") else 100
+    total = 96
     uninterrupted = final_state(CASES[name](), total)
     assert uninterrupted["training"]["num_timesteps"] >= total
     rng = np.random.default_rng(sum(map(ord, name)))
@@ -305,7 +324,7 @@ def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(name: str, tmp_path:
     for stop in sorted(stops):
         stopped = CASES[name]()
         stop_at(stop, stopped)
-        stopped.learn(10 * total, log_interval=None if isinstance(stopped, PPO) else 4)
+        stopped.learn(10 * total, log_interval=4 if isinstance(stopped, OffPolicyAlgorithm) else None)
         path = save_checkpoint(stopped, tmp_path)
         torch.rand(3), np.random.rand(3)  # whatever happens between the two processes
         resumed = final_state(CASES[name](), total, read_checkpoint(path).trees)

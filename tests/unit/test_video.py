@@ -152,6 +152,31 @@ def test_mujoco_is_drawn_at_the_simulations_speed(
     assert images.std() > 10  # something is in the picture
 
 
+FOLLOW = """
+from rlopt.envs.settings import EnvSettings
+from rlopt.video import _make_to_draw
+env = _make_to_draw(EnvSettings("HalfCheetah-v5", render_mode="rgb_array"))
+env.reset()
+for x in (0.0, 30.0):
+    body = env.envs[0].unwrapped
+    position = body.data.qpos.copy()
+    position[0] = x
+    body.set_state(position, body.data.qvel.copy())
+    image = env.get_images()[0].astype(int)
+    print(int((image[..., 0] - image[..., 2] > 40).sum()))
+"""
+
+
+@pytest.mark.gl
+@pytest.mark.skipif(available_gl() is None, reason="no headless OpenGL library (libegl1 libopengl0 libgl1-mesa-dri)")
+def test_the_camera_follows_a_body_that_runs_away() -> None:
+    done = subprocess.run([sys.executable, "-c", FOLLOW], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    at_start, far_away = map(int, done.stdout.split())  # pixels of skin: the floor is grey
+    assert at_start > 1000
+    assert far_away > 0.7 * at_start
+
+
 def test_without_a_gl_library_the_packages_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from rlopt.envs import rendering
 
