@@ -35,6 +35,8 @@ class EpisodeStart:
 
     def repeat(self, record: dict[str, Any]) -> Any:
         """Begins the recorded episode in this environment; returns its first observation."""
+        if not is_seed(record["seed"]) or not isinstance(record["options"], dict):
+            raise StateUnavailableError("the record of how the episode began is damaged")
         self.record = record
         options = {"options": record["options"]} if record["options"] else {}
         if record["seed"] is None:
@@ -42,6 +44,11 @@ class EpisodeStart:
             self._env.reset(seed=0)
             set_random_states(self._env, record["random"])
         return self._env.reset(seed=record["seed"], **options)[0]
+
+
+def is_seed(value: Any) -> bool:
+    """Whether ``value`` can be the seed of a reset: an integer that is not negative, or None."""
+    return value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0)
 
 
 def method_of(env: gymnasium.Env[Any, Any]) -> str:

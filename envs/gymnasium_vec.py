@@ -122,7 +122,10 @@ class GymnasiumVecEnv(DummyVecEnv):
             replay does not lead back to it
         """
         check_settings(state, self.settings)
-        self._seeds, self._started = list(state["seeds"]), bool(state["started"])
+        seeds = state["seeds"]
+        if len(seeds) != self.num_envs or not all(exact_state.is_seed(seed) for seed in seeds):
+            raise StateUnavailableError(f"the state's seeds are not {self.num_envs} integers or None: it is damaged")
+        self._seeds, self._started = list(seeds), bool(state["started"])
         if not self._started:
             return
         if self._log is not None:

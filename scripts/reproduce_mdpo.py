@@ -1,7 +1,7 @@
 """MDPO against Stable-Baselines3, cell by cell: train, evaluate, and print the tables of docs/results/mdpo.md.
 
 Every cell is one training run of one seed. A cell whose result file exists is not run again, so the script can be
-stopped and called again at any time. Our agents are trained through the command line with their presets; the peers by
+stopped and called again at any time. Our agents are trained through the command line, with presets; the peers by
 scripts/peers.py. All are evaluated alike: the last policy, acting deterministically, 20 episodes, the gymnasium backend.
 
     python scripts/reproduce_mdpo.py run --table on_policy     # about two hours a seed on one core, PPO's runs mostly

@@ -23,8 +23,8 @@ from stable_baselines3.common.utils import FloatSchedule, explained_variance, up
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from rlopt.agents.mdpo.divergences import Bernoulli, Categorical, Factors, Gaussian
 from rlopt.agents.mdpo import losses
+from rlopt.agents.mdpo.divergences import Bernoulli, Categorical, Factors, Gaussian
 from rlopt.errors import SpaceError
 from rlopt.resumable import FiniteVecEnv, Resumable, check_finite, named_policy_kwargs, require
 
