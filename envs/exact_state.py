@@ -29,16 +29,18 @@ class EpisodeStart:
 
     def before_reset(self, seed: int | None, options: dict[str, Any] | None) -> None:
         """Notes the seed, or without one the state of the environment's random generators."""
-        self.record = {"seed": seed, "options": dict(options or {}), "random": {}}
+        self.record = {"seed": seed, "random": {}}
+        if options:
+            self.record["options"] = dict(options)
         if seed is None:
             self.record["random"] = random_states(self._env)
 
     def repeat(self, record: dict[str, Any]) -> Any:
         """Begins the recorded episode in this environment; returns its first observation."""
-        if not is_seed(record["seed"]) or not isinstance(record["options"], dict):
+        options = {"options": record["options"]} if "options" in record else {}
+        if not is_seed(record["seed"]) or not all(isinstance(value, dict) for value in options.values()):
             raise StateUnavailableError("the record of how the episode began is damaged")
         self.record = record
-        options = {"options": record["options"]} if record["options"] else {}
         if record["seed"] is None:
             # A first reset makes what only a reset makes, such as generators that are attributes.
             self._env.reset(seed=0)

@@ -109,7 +109,7 @@ class GymnasiumVecEnv(DummyVecEnv):
         return {
             "settings": self.settings.as_dict(),
             "started": self._started,
-            "seeds": list(self._seeds),
+            "seeds": None if self._started and not any(self._seeds) else list(self._seeds),
             "frames": self._buffer.get_state(),
             "log": self._log.get_state() if self._log is not None else None,
             "envs": [self._take(index) for index in range(self.num_envs)] if self._started else [],
@@ -122,7 +122,7 @@ class GymnasiumVecEnv(DummyVecEnv):
             replay does not lead back to it
         """
         check_settings(state, self.settings)
-        seeds = state["seeds"]
+        seeds = [None] * self.num_envs if state["seeds"] is None else state["seeds"]
         if len(seeds) != self.num_envs or not all(exact_state.is_seed(seed) for seed in seeds):
             raise StateUnavailableError(f"the state's seeds are not {self.num_envs} integers or None: it is damaged")
         self._seeds, self._started = list(seeds), bool(state["started"])

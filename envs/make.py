@@ -123,7 +123,9 @@ def _make_gymnasium(settings: EnvSettings) -> GymnasiumVecEnv:
     from rlopt.envs.gymnasium_vec import GymnasiumVecEnv
     from rlopt.envs.seeding import derive_seeds
 
-    if settings.from_pixels or settings.render_mode is not None or settings.id in NEEDS_GL:
+    drawn = settings.from_pixels or settings.render_mode is not None
+    # An environment that is not known to draw with MuJoCo (CartPole, a user's own) may draw without GL.
+    if settings.id in NEEDS_GL or (drawn and (_draws_with_mujoco(settings.id) or rendering.available_gl())):
         rendering.prepare_rendering()
     seeds = derive_seeds(settings.seed, settings.n_envs)
 
@@ -187,6 +189,13 @@ def _make_registered(settings: EnvSettings, render_mode: str | None) -> gymnasiu
     if settings.fast_render:
         _fast_render(env)
     return env
+
+
+def _draws_with_mujoco(env_id: str) -> bool:
+    if names.is_dm_control(env_id):
+        return True
+    names.register(env_id)
+    return str(gymnasium.spec(env_id).entry_point).startswith(("gymnasium.envs.mujoco", "gymnasium_robotics"))
 
 
 def _is_mujoco(env_id: str) -> bool:

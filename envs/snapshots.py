@@ -120,8 +120,9 @@ def put(env: gymnasium.Env[Any, Any], reference: Any, state: dict[str, Any]) -> 
         if array.tobytes() != target.tobytes():
             array[...] = target
     for owner, attributes, random in zip(_owners(base), state["attributes"], state["random"], strict=True):
-        _set_attributes(owner, attributes)
+        # The generator first: making it lazily overwrites the seed that is among the attributes.
         _set_random_state(owner, random)
+        _set_attributes(owner, attributes)
     integration = np.ascontiguousarray(state["integration"])
     mujoco.mj_setState(model, data, integration, kind)
     mujoco.mj_forward(model, data)

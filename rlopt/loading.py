@@ -14,6 +14,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from rlopt.checkpoint import MANIFEST, Checkpoint, latest_checkpoint, list_checkpoints, read_checkpoint
 from rlopt.describe import rebuild_model
+from rlopt.devices import check_device
 from rlopt.env_state import find_normalization, restore_normalization
 from rlopt.errors import CheckpointError, RloptError, one_line
 from rlopt.network_state import check_networks, restore_networks
@@ -40,7 +41,9 @@ def load(path: str | Path, env: VecEnv | None = None, device: str = "auto") -> A
     :param device: "auto", "cpu", "cuda", ...
     :returns: the Stable-Baselines3 algorithm
     :raises rlopt.errors.CheckpointError: there is no checkpoint, it is damaged, or it does not fit ``env``
+    :raises rlopt.errors.ConfigError: ``device`` cannot be used
     """
+    check_device(device)
     checkpoint = _find(Path(path))
     try:
         missing = set(_NEEDED) - set(checkpoint.trees)

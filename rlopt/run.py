@@ -18,8 +18,9 @@ from stable_baselines3.common.vec_env import VecEnv, VecMonitor, VecNormalize
 
 from rlopt.checkpoint import Checkpoint, latest_checkpoint, list_checkpoints
 from rlopt.config import RunConfig
+from rlopt.devices import check_device
 from rlopt.envs.make import make_env
-from rlopt.errors import ConfigError, NonFiniteError, RunError, SpaceError
+from rlopt.errors import NonFiniteError, RunError, SpaceError
 from rlopt.log_writers import RunLogs
 from rlopt.progress import Progress
 from rlopt.registry import agent_spec, resolve
@@ -113,7 +114,7 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm,
 
     :returns: the model and the settings of its environment, the backend resolved
     """
-    _check_device(run.device)
+    check_device(run.device)
     if run.num_threads:
         torch.set_num_threads(run.num_threads)
     base = make_env(
@@ -155,20 +156,6 @@ def policy_name(space: spaces.Space) -> str:
     if isinstance(space, spaces.Dict):
         return "MultiInputPolicy"
     return "CnnPolicy" if is_image_space(space) else "MlpPolicy"
-
-
-def _check_device(device: str) -> None:
-    if device == "auto":
-        return
-    try:
-        kind = torch.device(device).type
-    except RuntimeError:
-        raise ConfigError(f"unknown device {device!r}: write auto, cpu, cuda, cuda:1 or mps") from None
-    usable = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not usable.get(kind, False):
-        raise ConfigError(
-            f"device {device!r} is not usable with this torch {torch.__version__}: use --device cpu or auto"
-        )
 
 
 def _learn(

@@ -2,7 +2,7 @@
 
 Every cell is one training run of one seed. A cell whose result file exists is not run again, so the script can be
 stopped and called again at any time. Our agents are trained through the command line, with presets; the peers by
-scripts/peers.py. All are evaluated alike: the last policy, acting deterministically, 20 episodes, the gymnasium backend.
+scripts/peers.py. All are evaluated alike: the last policy, acting deterministically, 20 episodes, gymnasium backend.
 
     python scripts/reproduce_mdpo.py run --table on_policy     # about two hours a seed on one core, PPO's runs mostly
     python scripts/reproduce_mdpo.py run --table off_policy

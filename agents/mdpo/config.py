@@ -52,7 +52,7 @@ class MDPOConfig:
     """Steps between new gSDE noise matrices; -1 for one a rollout."""
     net_arch: tuple[int, ...] = (64, 64)
     """Hidden layers of the policy network and of the value network."""
-    activation: Literal["tanh", "relu", "elu", "gelu", "silu", "leaky_relu"] = "tanh"
+    activation_fn: Literal["tanh", "relu", "elu", "gelu", "silu", "leaky_relu"] = "tanh"
     """Activation function of the hidden layers."""
     ortho_init: bool = True
     """Orthogonal initialisation."""
@@ -65,7 +65,7 @@ class MDPOConfig:
         layers = list(kwargs.pop("net_arch"))
         kwargs["policy_kwargs"] = {
             "net_arch": {"pi": layers, "vf": layers},
-            "activation_fn": kwargs.pop("activation"),
+            "activation_fn": kwargs.pop("activation_fn"),
             "ortho_init": kwargs.pop("ortho_init"),
             "log_std_init": kwargs.pop("log_std_init"),
         }

@@ -46,7 +46,7 @@ class MDPO(Resumable, OnPolicyAlgorithm):
     :param n_epochs: m, passes over the rollout in the policy phase, >= 1; with the full batch these are gradient steps,
         the first of which is a plain policy gradient because the divergence is flat at pi_k
     :param n_value_epochs: passes over the rollout in the value phase, >= 1
-    :param value_batch_size: rows per gradient step of the value phase; None is the full batch
+    :param value_batch_size: rows per gradient step of the value phase; None, or more than there are, is the full batch
     :param value_learning_rate: None takes ``learning_rate``
     :param step_size: t_0 > 0, weight of the advantage against the divergence (advantages are standardised)
     :param step_size_schedule: "linear" anneals t_k = t_0 (1 - k/K), "constant" keeps t_0
@@ -164,10 +164,8 @@ class MDPO(Resumable, OnPolicyAlgorithm):
                 "MultiBinary; flatten other spaces with gymnasium.wrappers"
             )
         rows = self.n_steps * self.n_envs
-        for name, size in (("batch_size", self.batch_size), ("value_batch_size", self.value_batch_size)):
-            require(
-                size is None or size <= rows, f"{name}={size} is more than the rollout's {rows} rows (n_steps * n_envs)"
-            )
+        too_many = f"batch_size={self.batch_size} is more than the rollout's {rows} rows (n_steps * n_envs)"
+        require(self.batch_size is None or self.batch_size <= rows, too_many)
         super()._setup_model()
         self.value_lr_schedule = FloatSchedule(self.value_learning_rate)
         self._split_parameters()
