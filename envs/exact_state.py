@@ -37,8 +37,9 @@ class EpisodeStart:
 
     def repeat(self, record: dict[str, Any]) -> Any:
         """Begins the recorded episode in this environment; returns its first observation."""
-        options = {"options": record["options"]} if "options" in record else {}
-        if not is_seed(record["seed"]) or not all(isinstance(value, dict) for value in options.values()):
+        options = {name: value for name, value in record.items() if name not in ("seed", "random")}
+        known = set(record) <= {"seed", "random", "options"} and {"seed", "random"} <= set(record)
+        if not known or not is_seed(record["seed"]) or not all(isinstance(value, dict) for value in options.values()):
             raise StateUnavailableError("the record of how the episode began is damaged")
         self.record = record
         if record["seed"] is None:
@@ -49,8 +50,8 @@ class EpisodeStart:
 
 
 def is_seed(value: Any) -> bool:
-    """Whether ``value`` can be the seed of a reset: an integer that is not negative, or None."""
-    return value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0)
+    """Whether ``value`` can be the seed of a reset: an integer in [0, 2^64), or None."""
+    return value is None or (isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**64)
 
 
 def method_of(env: gymnasium.Env[Any, Any]) -> str:

@@ -21,6 +21,8 @@ Tree: TypeAlias = Any
 """Nested dict[str, ...] / list / tuple of tensors, arrays, numpy scalars, str, int, float, bool and None."""
 
 MAX_DEPTH = 64
+MAX_INT_BITS = 4096
+"""Random states are the longest integers, of 128 bits; a forged one of millions would stall whatever prints it."""
 _SIZES = ("i2", "i4", "i8", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16")
 ARRAY_TYPES = frozenset({"|b1", "|i1", "|u1"} | {order + size for order in "<>" for size in _SIZES})
 """The numpy dtypes a tree may hold: fixed-size numbers, no objects and no text."""
@@ -48,6 +50,8 @@ class TreeWriter:
         if tree is None or type(tree) in (bool, str):
             return tree
         if type(tree) is int:
+            if tree.bit_length() > MAX_INT_BITS:
+                raise CheckpointError(f"{'/'.join(path)}: an integer of more than {MAX_INT_BITS} bits")
             return tree if abs(tree) < 2**63 else {"$int": hex(tree)}
         if type(tree) is float:
             return tree if math.isfinite(tree) else {"$float": struct.pack(">d", tree).hex()}
@@ -126,7 +130,7 @@ def decode(encoded: Any, tensor: Callable[[str], torch.Tensor]) -> Tree:
     if len(encoded) != 1:
         raise ValueError("a tagged value has more than one key")
     [(tag, value)] = encoded.items()
-    if tag == "$int" and isinstance(value, str):
+    if tag == "$int" and isinstance(value, str) and len(value) <= MAX_INT_BITS // 4 + 3:
         return int(value, 16)
     if tag == "$float" and isinstance(value, str):
         return struct.unpack(">d", _bytes(value, 8))[0]
