@@ -195,11 +195,11 @@ def _draws_with_mujoco(env_id: str) -> bool:
     if names.is_dm_control(env_id):
         return True
     names.register(env_id)
-    return str(gymnasium.spec(env_id).entry_point).startswith(("gymnasium.envs.mujoco", "gymnasium_robotics"))
+    return names.entry_point(env_id).startswith(("gymnasium.envs.mujoco", "gymnasium_robotics"))
 
 
 def _is_mujoco(env_id: str) -> bool:
-    return str(gymnasium.spec(env_id).entry_point).startswith("gymnasium.envs.mujoco")
+    return names.entry_point(env_id).startswith("gymnasium.envs.mujoco")
 
 
 def _fast_render(env: gymnasium.Env[Any, Any]) -> None:

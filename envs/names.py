@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 
 import gymnasium
 
 from rlopt.envs.tables import DM_CONTROL_TASKS, POOL_TASKS
-from rlopt.errors import ConfigError, unknown_name
+from rlopt.errors import ConfigError, one_line, unknown_name
 
 DM_CONTROL_PREFIX = "dm_control/"
 _ROBOTICS_PREFIXES = ("PointMaze_", "AntMaze_", "Fetch", "Hand", "Adroit", "FrankaKitchen")
@@ -36,22 +38,36 @@ def check_id(env_id: str) -> None:
 
 def register(env_id: str) -> None:
     """Imports the package that registers a Gymnasium id; raises as :func:`check_id` does."""
-    module, colon, name = env_id.partition(":")
+    module, colon, name = env_id.rpartition(":")
     if colon:
-        try:
-            importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            raise ConfigError(
-                f"environment {env_id!r}: cannot import {error.name!r}; install it or fix its name"
-            ) from None
-    else:
-        name = env_id
+        _import(module, env_id)
     if name in gymnasium.registry:
         return
     if name.startswith(_ROBOTICS_PREFIXES):
         _register_robotics(env_id)
     if name not in gymnasium.registry:
         raise _unknown(env_id)
+
+
+def entry_point(env_id: str) -> str:
+    """Where the class of a registered id comes from, as text."""
+    return str(gymnasium.spec(env_id.rpartition(":")[2]).entry_point)
+
+
+def _import(module: str, env_id: str) -> None:
+    """Imports the module of a ``module:id``; the working directory is searched last, the command does not have it."""
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"environment {env_id!r}: cannot import {error.name!r}; install it, fix its name, or run where it lies"
+        ) from None
+    except Exception as error:
+        raise ConfigError(
+            f"environment {env_id!r}: importing {module!r} failed ({type(error).__name__}: {one_line(error)})"
+        ) from error
 
 
 def _register_robotics(env_id: str) -> None:

@@ -16,7 +16,7 @@ from rlopt import MDPO, evaluate, load, make_env
 from rlopt.checkpoint import checkpoint_name, write_checkpoint
 from rlopt.checkpoint_choice import choose_checkpoint, environment_settings, run_folder_of
 from rlopt.cli.main import main
-from rlopt.envs import rendering
+from rlopt.envs import make, rendering
 from rlopt.errors import CheckpointError, ConfigError, RunError, UnknownNameError
 from rlopt.run_folder import write_json
 from rlopt.state import capture_state
@@ -178,6 +178,7 @@ def test_without_a_gl_library_the_numbers_are_kept(
         return subprocess.CompletedProcess(command, code, "", capsys.readouterr().err)
 
     monkeypatch.setattr(rendering, "available_gl", lambda: None)
+    monkeypatch.setattr(make, "_draws_with_mujoco", lambda env_id: True)  # the corridor stands for a MuJoCo task here
     monkeypatch.setenv("MUJOCO_GL", "disable")
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(rlopt.video.subprocess, "run", child)

@@ -156,11 +156,12 @@ def test_stopped_and_resumed_run_equals_the_uninterrupted_one(
     code: int,
 ) -> None:
     folder = tmp_path / "stopped"
+    before = signal.getsignal(signal.SIGINT)
     signal_at(stop_step, number)
     result = train("mdpo", settings(folder), AGENT)
     assert (result.exit_code, result.step) == (code, stop_step)
     assert f"\nrlopt resume {folder}\n" in capsys.readouterr().out
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
     monkeypatch.undo()
     torch.manual_seed(999)  # a new process has other random states
     assert resume(folder).exit_code == 0
@@ -168,11 +169,12 @@ def test_stopped_and_resumed_run_equals_the_uninterrupted_one(
 
 
 def test_second_signal_aborts_at_once_and_loses_no_checkpoint(tmp_path: Path, signal_at: Any) -> None:
+    before = signal.getsignal(signal.SIGINT)
     signal_at(96, signal.SIGINT, times=2)
     with pytest.raises(KeyboardInterrupt):
         train("mdpo", settings(tmp_path / "run"), AGENT)
     assert steps(tmp_path / "run") == [64]
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def crash_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
