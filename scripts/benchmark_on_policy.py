@@ -21,23 +21,21 @@ import stable_baselines3 as sb3
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 
 import rlopt
-from rlopt.config import RunConfig
-from rlopt.presets import load_preset
+from rlopt.config import RunConfig, from_mapping
+from rlopt.presets import load_preset, split_settings
 from rlopt.registry import agent_spec, resolve
+from rlopt.run import build
 
 
-def mdpo(env_id: str, preset: str, device: str) -> BaseAlgorithm:
+def mdpo(env_id: str, preset: str, device: str, threads: int) -> BaseAlgorithm:
     """The agent exactly as ``rlopt train mdpo --preset`` builds it."""
-    run, agent_config = load_preset("mdpo", preset, RunConfig, resolve(agent_spec("mdpo").config))
-    env = VecMonitor(rlopt.make_env(env_id, n_envs=run.n_envs, seed=0, backend=run.backend))
-    if run.normalize_observations or run.normalize_rewards:
-        env = VecNormalize(
-            env, norm_obs=run.normalize_observations, norm_reward=run.normalize_rewards, gamma=agent_config.gamma
-        )
-    return rlopt.MDPO("MlpPolicy", env, seed=0, device=device, **agent_config.algorithm_kwargs())
+    config_class = resolve(agent_spec("mdpo").config)
+    run_settings, agent_settings = split_settings(load_preset("mdpo", preset), config_class, preset)
+    settings = {**run_settings, "env": env_id, "device": device, "num_threads": threads}
+    run = from_mapping(RunConfig, settings, preset)
+    return build("mdpo", run, from_mapping(config_class, agent_settings, preset))[0]
 
 
 def ppo(env_id: str, device: str) -> BaseAlgorithm:
@@ -59,9 +57,9 @@ def envpool_alone(env_id: str, n_envs: int, steps: int) -> float:
     return rate
 
 
-def trained(build: Callable[[], BaseAlgorithm], steps: int) -> float:
+def trained(make: Callable[[], BaseAlgorithm], steps: int) -> float:
     """Steps per second of ``learn`` after one warm-up rollout, set-up excluded."""
-    model = build()
+    model = make()
     model.learn(model.n_steps * model.n_envs)  # type: ignore[attr-defined]
     start, before = time.perf_counter(), model.num_timesteps
     model.learn(steps, reset_num_timesteps=False)
@@ -85,7 +83,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     rows: dict[str, list[float]] = {"mdpo": [], "sb3_ppo": [], "envpool_alone": []}
     for number in range(args.rounds):
-        rows["mdpo"].append(trained(lambda: mdpo(args.env, args.preset, args.device), args.steps))
+        rows["mdpo"].append(trained(lambda: mdpo(args.env, args.preset, args.device, args.threads), args.steps))
         rows["sb3_ppo"].append(trained(lambda: ppo(args.env, args.device), args.peer_steps))
         rows["envpool_alone"].append(envpool_alone(args.env, 64, 100_000))
         print(
