@@ -65,7 +65,7 @@ class Gaussian:
     mean: Tensor
     std: Tensor
 
-    def rows(self, index: Tensor) -> Gaussian:
+    def rows(self, index: Tensor | slice) -> Gaussian:
         return Gaussian(self.mean[index], self.std[index])
 
     def divergence(self, old: Gaussian, *, q: float) -> Tensor:
@@ -78,7 +78,7 @@ class Categorical:
 
     logits: tuple[Tensor, ...]
 
-    def rows(self, index: Tensor) -> Categorical:
+    def rows(self, index: Tensor | slice) -> Categorical:
         return Categorical(tuple(factor[index] for factor in self.logits))
 
     def divergence(self, old: Categorical, *, q: float) -> Tensor:
@@ -92,7 +92,7 @@ class Bernoulli:
 
     logits: Tensor
 
-    def rows(self, index: Tensor) -> Bernoulli:
+    def rows(self, index: Tensor | slice) -> Bernoulli:
         return Bernoulli(self.logits[index])
 
     def divergence(self, old: Bernoulli, *, q: float) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -249,17 +248,19 @@ class MDPO(Resumable, OnPolicyAlgorithm):
             old_distribution = self._distribution(observations)
             old_factors, old_log_prob = factors(old_distribution), old_distribution.log_prob(actions)
         for _ in range(self.n_epochs):
-            for rows in self._minibatches(len(advantages), self.batch_size):
-                batch = slice(None) if rows is None else rows
-                distribution = self._distribution(_rows(observations, batch))
-                log_prob = distribution.log_prob(actions[batch])
+            order, batches = self._minibatches(len(advantages), self.batch_size)
+            shuffled, old = _rows(observations, order), old_factors.rows(order)
+            columns = actions[order], old_log_prob[order], advantages[order]
+            for batch in batches:
+                distribution = self._distribution(_rows(shuffled, batch))
+                batch_actions, batch_old_log_prob, batch_advantages = (column[batch] for column in columns)
+                log_prob = distribution.log_prob(batch_actions)
                 entropy = distribution.entropy()
-                old = old_factors if rows is None else old_factors.rows(rows)
                 loss, info = self.policy_loss(
                     log_prob,
-                    old_log_prob[batch],
-                    advantages[batch],
-                    factors(distribution).divergence(old, q=self.tsallis_q),  # type: ignore[arg-type]
+                    batch_old_log_prob,
+                    batch_advantages,
+                    factors(distribution).divergence(old.rows(batch), q=self.tsallis_q),  # type: ignore[arg-type]
                     -log_prob if entropy is None else entropy,
                     step_size=step_size,
                     ent_coef=self.ent_coef,
@@ -272,21 +273,21 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         self, observations: Observations, returns: Tensor, old_values: Tensor, history: dict[str, list[Tensor]]
     ) -> None:
         for _ in range(self.n_value_epochs):
-            for rows in self._minibatches(len(returns), self.value_batch_size):
-                batch = slice(None) if rows is None else rows
-                values = self.policy.predict_values(_rows(observations, batch)).flatten()
-                loss, info = self.value_loss(
-                    values, returns[batch], old_values[batch], clip_range_vf=self.clip_range_vf
-                )
+            order, batches = self._minibatches(len(returns), self.value_batch_size)
+            shuffled, columns = _rows(observations, order), (returns[order], old_values[order])
+            for batch in batches:
+                values = self.policy.predict_values(_rows(shuffled, batch)).flatten()
+                targets, before = (column[batch] for column in columns)
+                loss, info = self.value_loss(values, targets, before, clip_range_vf=self.clip_range_vf)
                 self._step(self.value_optimizer, self.value_parameters, loss)
                 history["value_loss"].append(info["value_loss"])
 
-    def _minibatches(self, n_rows: int, batch_size: int | None) -> Iterator[Tensor | None]:
-        """Row numbers of each gradient step of one pass; None stands for all rows in order."""
+    def _minibatches(self, n_rows: int, batch_size: int | None) -> tuple[slice | Tensor, list[slice]]:
+        """The order of the rows in one pass, and the slices of that order that are its gradient steps."""
         if batch_size is None or batch_size >= n_rows:
-            yield None
-            return
-        yield from torch.randperm(n_rows).to(self.device).split(batch_size)
+            return slice(None), [slice(None)]
+        order = torch.randperm(n_rows).to(self.device)
+        return order, [slice(start, start + batch_size) for start in range(0, n_rows, batch_size)]
 
     def _step(self, optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter], loss: Tensor) -> None:
         optimizer.zero_grad(set_to_none=True)
