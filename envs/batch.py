@@ -97,6 +97,9 @@ class ObservationBuffer:
             and any(isinstance(inner, (spaces.Dict, spaces.Tuple)) for inner in single.spaces.values())
         ):
             raise SpaceError(f"observations must be an array or one level of named arrays, got {space}: flatten them")
+        for part in single.spaces.values() if isinstance(single, spaces.Dict) else [single]:
+            if part.shape is None or part.dtype is None:
+                raise SpaceError(f"observations must be numbers, got {part}: encode them in the environment")
         self.space = stacked_space(single, frames)
         self._frames = frames
         parts: dict[str | None, spaces.Space[Any]] = {None: single}
@@ -114,7 +117,15 @@ class ObservationBuffer:
     def write(self, index: int, observation: Any) -> None:
         """Stores the newest frame of environment ``index``."""
         for key, rows in self.rows.items():
-            rows[index] = observation if key is None else observation[key]
+            part = observation if key is None else observation[key]
+            try:
+                rows[index] = part
+            except (TypeError, ValueError):
+                name, found = "" if key is None else f" {key!r}", getattr(part, "shape", type(part).__name__)
+                raise SpaceError(
+                    f"the environment gave an observation{name} of shape {found}, its observation_space says "
+                    f"{rows.shape[1:]}: make the two agree"
+                ) from None
 
     def advance(self) -> None:
         """Appends the newest frame of every environment to its stack."""

@@ -185,6 +185,10 @@ def _make_registered(settings: EnvSettings, render_mode: str | None) -> gymnasiu
     except gymnasium.error.DependencyNotInstalled as error:
         raise ConfigError(f"environment {settings.id!r} needs a package that is not installed: {error}") from None
     except TypeError as error:
+        if render_mode and "render_mode" in str(error) and not kwargs:
+            raise ConfigError(
+                f"environment {settings.id!r} cannot be drawn: its constructor takes no render_mode"
+            ) from None
         raise ConfigError(f"environment {settings.id!r} does not take env_kwargs {kwargs}: {error}") from None
     if settings.fast_render:
         _fast_render(env)

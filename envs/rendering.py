@@ -14,6 +14,7 @@ APT_EGL = "libegl1 libopengl0 libgl1-mesa-dri"
 APT_OSMESA = "libosmesa6"
 """Debian and Ubuntu package that ``MUJOCO_GL=osmesa`` needs."""
 _DISABLED = ("off", "disable", "disabled", "false", "0")
+_ENABLED = ("on", "enable", "enabled", "true", "1")
 
 
 def available_gl() -> str | None:
@@ -35,7 +36,12 @@ def prepare_state() -> None:
     """Before mujoco or dm_control is imported for states alone: asks for no GL, unless the user chose a platform.
 
     Without this, a machine with no GL library prints warnings or fails at the import.
+
+    :raises ConfigError: when the user's choice is none that MuJoCo knows, which would fail at the import too
     """
+    chosen = os.environ.get("MUJOCO_GL", "").lower()
+    if chosen and chosen not in (*_DISABLED, *_ENABLED, "egl", "osmesa", "glfw", "glx", "cgl", "wgl"):
+        raise ConfigError(f"the environment variable MUJOCO_GL is {chosen!r}: set it to egl, osmesa or disable")
     if sys.platform == "linux" and "MUJOCO_GL" not in os.environ and not os.environ.get("DISPLAY"):
         os.environ["MUJOCO_GL"] = "disable"
 

@@ -124,8 +124,9 @@ def check_finite(name: str, values: Any, step: int) -> None:
         array = np.asarray(values)
         finite = array.dtype.kind not in "fc" or bool(np.isfinite(array).all())
     if not finite:
+        source = "size of the rewards" if name.endswith("loss") else f"{name.split('[')[0]}s"
         raise NonFiniteError(
-            f"{name} is NaN or infinite at step {step}: check the environment's {name.split('[')[0]}s, lower the "
+            f"{name} is NaN or infinite at step {step}: check the environment's {source}, lower the "
             "learning rate, or continue from the last good checkpoint"
         )
 

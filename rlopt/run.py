@@ -20,7 +20,7 @@ from rlopt.checkpoint import Checkpoint, latest_checkpoint, list_checkpoints
 from rlopt.config import RunConfig
 from rlopt.devices import check_device
 from rlopt.envs.make import make_env
-from rlopt.errors import NonFiniteError, RunError, SpaceError
+from rlopt.errors import ConfigError, NonFiniteError, RloptError, RunError, SpaceError, one_line
 from rlopt.log_writers import RunLogs
 from rlopt.progress import Progress
 from rlopt.registry import agent_spec, resolve
@@ -142,9 +142,17 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm,
                 device=run.device,
                 **agent_config.algorithm_kwargs(),
             )
-        except AssertionError as error:
-            # Stable-Baselines3's own checks of the spaces are assertions.
+        except RloptError:
+            raise
+        except (AssertionError, ValueError) as error:
+            # Stable-Baselines3's own checks of the spaces.
             raise SpaceError(f"{agent} cannot be trained on {run.env}: {' '.join(str(error).split())}") from error
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "memory" not in str(error):
+                raise
+            raise ConfigError(
+                f"{agent} does not fit into memory ({one_line(error)}): lower n_steps or buffer_size, or net_arch"
+            ) from error
     except BaseException:
         base.close()
         raise
@@ -215,7 +223,9 @@ def _print_end(folder: RunFolder, run: RunConfig, step: int, hook: RunHook, stop
         print(folder.command)
     elif hook.state.best_return is not None:
         print(f"best evaluation: mean return {hook.state.best_return:.1f} ({hook.state.best_checkpoint})")
-        print(f"evaluate it with: rlopt evaluate {shell_quote(str(folder.path))}")
+        # What a run's file names is imported only on demand, see rlopt.checkpoint_choice.environment_settings.
+        env = f" --env {shell_quote(run.env)}" if ":" in run.env else ""
+        print(f"evaluate it with: rlopt evaluate {shell_quote(str(folder.path))}{env}")
     print(f"run folder: {folder.path}", flush=True)
 
 

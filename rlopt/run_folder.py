@@ -57,7 +57,11 @@ class RunFolder:
 
     def require_new(self) -> None:
         """Raises :class:`rlopt.errors.RunError` unless the folder is absent or empty."""
-        if self.path.exists() and not self.path.is_dir():
+        try:
+            exists = self.path.exists()
+        except OSError as error:  # such as a name that is too long
+            raise RunError(f"the run folder cannot be used ({error.strerror}): choose another --run-dir") from None
+        if exists and not self.path.is_dir():
             raise RunError(f"{self.path} is a file: choose another --run-dir")
         if self.path.is_dir() and any(not entry.name.startswith(".") for entry in self.path.iterdir()):
             raise RunError(
@@ -111,6 +115,9 @@ class RunFolder:
         settings = read_json(self.config)
         if not isinstance(settings, dict) or not {"agent", "run", "agent_config"} <= settings.keys():
             raise RunError(f"{self.config} is damaged: agent, run or agent_config is missing; start a new run")
+        for part in ("run", "agent_config"):
+            if not isinstance(settings[part], dict):
+                raise RunError(f"{self.config} is damaged: {part} is not a mapping of settings; start a new run")
         spec = agent_spec(str(settings["agent"]))
         run = from_mapping(RunConfig, settings["run"], str(self.config))
         return (
@@ -126,8 +133,12 @@ class RunFolder:
             write_json(self.versions, now)
             return []
         before = read_json(self.versions)
-        old, new = before.get("packages", {}), now["packages"]
-        write_json(self.versions, {**before, "resumed": [*before.get("resumed", []), {"step": resumed_at, **now}]})
+        if not isinstance(before, dict) or not isinstance(before.get("packages"), dict):
+            raise RunError(f"{self.versions} is damaged: remove it to continue without a comparison of versions")
+        old, new = before["packages"], now["packages"]
+        resumed = before.get("resumed")
+        resumed = resumed if isinstance(resumed, list) else []
+        write_json(self.versions, {**before, "resumed": [*resumed, {"step": resumed_at, **now}]})
         return [
             f"{name} is {new.get(name) or 'not installed'}, the run was started with {old.get(name) or 'none'}: "
             "the continuation may differ from the uninterrupted run"

@@ -258,10 +258,14 @@ def _run(argv: list[str]) -> int:
     except RloptError as error:
         print(f"{_MARK}{' '.join(str(error).split())}", file=sys.stderr)
     except Exception as error:  # drawing fails in many ways where a GL library is there but does not work
+        from gymnasium.error import DependencyNotInstalled
+
         from rlopt.envs.rendering import APT_EGL, APT_OSMESA
 
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        print(f"{_MARK}drawing failed ({reason}); apt-get install {APT_EGL}, or {APT_OSMESA}", file=sys.stderr)
+        # A package that Gymnasium misses, such as pygame, is named by the error itself.
+        cure = "" if isinstance(error, DependencyNotInstalled) else f"; apt-get install {APT_EGL}, or {APT_OSMESA}"
+        print(f"{_MARK}drawing failed ({reason}){cure}", file=sys.stderr)
     return 2
 
 

@@ -50,13 +50,13 @@ class MDPOConfig:
     """State-dependent exploration (gSDE) in place of independent Gaussian noise."""
     sde_sample_freq: Annotated[int, Range(ge=-1)] = -1
     """Steps between new gSDE noise matrices; -1 for one a rollout."""
-    net_arch: tuple[int, ...] = (64, 64)
+    net_arch: tuple[Annotated[int, Range(ge=1)], ...] = (64, 64)
     """Hidden layers of the policy network and of the value network."""
     activation_fn: Literal["tanh", "relu", "elu", "gelu", "silu", "leaky_relu"] = "tanh"
     """Activation function of the hidden layers."""
     ortho_init: bool = True
     """Orthogonal initialisation."""
-    log_std_init: float = 0.0
+    log_std_init: Annotated[float, Range()] = 0.0
     """Natural logarithm of the initial standard deviation of the actions."""
 
     def algorithm_kwargs(self) -> dict[str, Any]:

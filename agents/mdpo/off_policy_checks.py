@@ -64,6 +64,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         )
     _check_train_freq(settings["train_freq"])
     _check_ent_coef(settings["ent_coef"])
+    _check_target_entropy(settings["target_entropy"])
 
 
 def _check_number(name: str, value: Any, low: float, high: float, closed: bool, whole: bool) -> None:
@@ -96,6 +97,14 @@ def _check_ent_coef(ent_coef: Any) -> None:
         math.isfinite(number) and number >= smallest,
         f'ent_coef is {ent_coef!r}: give a number >= 0, "auto", or "auto_0.1" to start from 0.1',
     )
+
+
+def _check_target_entropy(target_entropy: Any) -> None:
+    try:
+        number = 0.0 if target_entropy == "auto" else float(target_entropy)
+    except (TypeError, ValueError):
+        number = math.nan
+    require(math.isfinite(number), f'target_entropy is {target_entropy!r}: give a number of nats or "auto"')
 
 
 def resolve_replay_buffer(choice: str | type[ReplayBuffer] | None) -> type[ReplayBuffer] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from typing import Any, ClassVar, Literal
 
@@ -107,7 +108,14 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         }
         require(n_epochs >= 1, f"n_epochs must be at least 1, not {n_epochs}")
         require(n_value_epochs >= 1, f"n_value_epochs must be at least 1, not {n_value_epochs}")
-        require(step_size > 0, f"step_size must be positive, not {step_size}")
+        require(n_steps >= 1, f"n_steps must be at least 1, not {n_steps}")
+        require(0 <= gamma <= 1, f"gamma must lie in [0, 1], not {gamma}")
+        require(0 <= gae_lambda <= 1, f"gae_lambda must lie in [0, 1], not {gae_lambda}")
+        require(max_grad_norm > 0, f"max_grad_norm must be positive, not {max_grad_norm}")
+        require(0 < step_size < math.inf, f"step_size must be positive and finite, not {step_size}")
+        for name, rate in (("learning_rate", learning_rate), ("value_learning_rate", value_learning_rate)):
+            usable = rate is None or callable(rate) or 0 <= rate < math.inf
+            require(usable, f"{name} must be a number >= 0 or a schedule, not {rate}")
         require(1 <= tsallis_q <= 2, f"tsallis_q must lie in [1, 2], not {tsallis_q}")
         require(ent_coef >= 0, f"ent_coef must not be negative, not {ent_coef}")
         require(
@@ -265,7 +273,7 @@ class MDPO(Resumable, OnPolicyAlgorithm):
                     step_size=step_size,
                     ent_coef=self.ent_coef,
                 )
-                self._step(self.policy.optimizer, self.policy_parameters, loss)
+                self._step("policy", self.policy.optimizer, self.policy_parameters, loss)
                 for name, value in info.items():
                     history[name].append(value)
 
@@ -279,7 +287,7 @@ class MDPO(Resumable, OnPolicyAlgorithm):
                 values = self.policy.predict_values(_rows(shuffled, batch)).flatten()
                 targets, before = (column[batch] for column in columns)
                 loss, info = self.value_loss(values, targets, before, clip_range_vf=self.clip_range_vf)
-                self._step(self.value_optimizer, self.value_parameters, loss)
+                self._step("value", self.value_optimizer, self.value_parameters, loss)
                 history["value_loss"].append(info["value_loss"])
 
     def _minibatches(self, n_rows: int, batch_size: int | None) -> tuple[slice | Tensor, list[slice]]:
@@ -289,10 +297,16 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         order = torch.randperm(n_rows).to(self.device)
         return order, [slice(start, start + batch_size) for start in range(0, n_rows, batch_size)]
 
-    def _step(self, optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter], loss: Tensor) -> None:
+    def _step(
+        self, name: str, optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter], loss: Tensor
+    ) -> None:
+        """One gradient step; on the CPU, a broken loss or gradient stops before it reaches the networks."""
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
+        if norm.device.type == "cpu":
+            check_finite(f"{name} loss", loss.item(), self.num_timesteps)
+            check_finite(f"gradient of the {name} loss", norm.item(), self.num_timesteps)
         optimizer.step()
 
     def _distribution(self, observations: Observations) -> Distribution:

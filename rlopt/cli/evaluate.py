@@ -34,6 +34,7 @@ def main(argv: list[str]) -> int:
     result = _evaluate(checkpoint, settings, episodes, n_envs, seed, arguments)
     print(format_table(result, checkpoint, settings))
 
+    from rlopt.errors import RunError
     from rlopt.run_folder import write_json
 
     record = {
@@ -46,7 +47,10 @@ def main(argv: list[str]) -> int:
         **result.as_dict(),
     }
     out = folder / "evaluation.json"
-    write_json(out, record)
+    try:
+        write_json(out, record)
+    except OSError as error:
+        raise RunError(f"{out} cannot be written ({error.strerror}): free space there, or copy the run") from None
     print(f"evaluation: {out}", flush=True)
     if arguments.video:
         from rlopt.video import render_in_process
