@@ -24,6 +24,7 @@ from stable_baselines3.sac.policies import SACPolicy
 from rlopt.agents.mdpo.off_policy_checks import check_replay, check_settings, check_spaces, resolve_replay_buffer
 from rlopt.agents.mdpo.off_policy_update import MirrorDescentSAC
 from rlopt.resumable import Resumable, check_finite, named_policy_kwargs
+from rlopt.update import CompileChoice
 
 
 class OffPolicyMDPO(Resumable, MirrorDescentSAC):
@@ -56,6 +57,9 @@ class OffPolicyMDPO(Resumable, MirrorDescentSAC):
     :param log_std_penalty: weight of the mean square of the actor's log standard deviations (released code: 1e-3)
     :param analytic_kl: use the closed form of the KL divergence in the actor's loss instead of the one-sample estimate:
         the same expectation without the sampling noise; only with ``tsallis_q=1``
+    :param compile: take gradient steps by one compiled call (a captured CUDA graph on a GPU): "on", "off", or "auto" for
+        runs that are long enough to earn the compilation back. gSDE, value networks, images and Dict observations, and
+        optimisers other than Adam are not compiled
     :raises rlopt.errors.ConfigError: for a setting out of range
     :raises rlopt.errors.SpaceError: for actions or observations that cannot be used
     :raises rlopt.errors.NonFiniteError: from ``learn``, for a NaN or infinite observation, reward or loss. On the CPU
@@ -103,6 +107,7 @@ class OffPolicyMDPO(Resumable, MirrorDescentSAC):
         mean_penalty: float = 0.0,
         log_std_penalty: float = 0.0,
         analytic_kl: bool = False,
+        compile: CompileChoice = "auto",
         _init_setup_model: bool = True,
     ) -> None:
         not_settings = ("self", "env", "_init_setup_model", "not_settings", "__class__")
@@ -132,6 +137,7 @@ class OffPolicyMDPO(Resumable, MirrorDescentSAC):
         self.mean_penalty = float(mean_penalty)
         self.log_std_penalty = float(log_std_penalty)
         self.analytic_kl = analytic_kl
+        self.compile = compile
         super().__init__(
             policy,
             env,  # type: ignore[arg-type]
@@ -236,7 +242,7 @@ class OffPolicyMDPO(Resumable, MirrorDescentSAC):
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "old_actor", "value_net", "value_net_target", "boundary_hook"]
+        return [*super()._excluded_save_params(), "old_actor", "value_net", "value_net_target", "boundary_hook", "fused"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         state_dicts, tensors = super()._get_torch_save_params()

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from stable_baselines3.common.distributions import StateDependentNoiseDistribution, TanhBijector
-from stable_baselines3.common.type_aliases import ReplayBufferSamples
+from stable_baselines3.common.type_aliases import ReplayBufferSamples, TrainFreq, TrainFrequencyUnit
 from stable_baselines3.common.utils import get_parameters_by_name
 from stable_baselines3.sac.policies import Actor
 from stable_baselines3.sac.sac import SAC
 from torch import Tensor
 
 from rlopt.agents.mdpo import off_policy_losses as losses
+from rlopt.agents.mdpo.fused_update import FusedStep, obstacle
+from rlopt.agents.mdpo.off_policy_objectives import Objective, OldPolicy
 from rlopt.agents.mdpo.value_network import ValueNetwork, make_value_network
 from rlopt.errors import NonFiniteError
+from rlopt.update import CompileChoice, choose_mode
 
 
 class MirrorDescentSAC(SAC):
@@ -40,9 +44,13 @@ class MirrorDescentSAC(SAC):
     """pi_k; None when ``kl_coef`` is 0."""
     value_net: ValueNetwork | None
     value_net_target: ValueNetwork | None
+    compile: CompileChoice
+    fused: FusedStep | None
+    """The compiled step, once one was taken."""
 
     def _setup_model(self) -> None:
         super()._setup_model()
+        self.fused = None
         self.old_actor = self.value_net = self.value_net_target = None
         # The generator is put back, so that a seed gives the same networks, exploration and batches with and without
         # these copies: SAC and every variant can be compared seed by seed.
@@ -62,6 +70,12 @@ class MirrorDescentSAC(SAC):
                     self.value_net.parameters(), lr=self.lr_schedule(1), **self.policy.optimizer_kwargs
                 )
 
+    @property
+    def objective(self) -> Objective:
+        """The losses with the present settings. A subclass that returns another Objective changes them."""
+        names = [field.name for field in dataclasses.fields(Objective)]
+        return Objective(**{name: getattr(self, name) for name in names})
+
     def _copy_old_policy(self) -> None:
         assert self.old_actor is not None
         self.old_actor.load_state_dict(self.actor.state_dict())
@@ -78,17 +92,38 @@ class MirrorDescentSAC(SAC):
         self._update_learning_rate(optimizers)
 
         assert self.replay_buffer is not None
+        fused = self._fused_step()
         statistics: list[losses.Info] = []
         for gradient_step in range(gradient_steps):
-            batch = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
-            statistics.append(self._gradient_step(batch, *self._draw_noise(batch)))
-            if gradient_step % self.target_update_interval == 0:
-                self._update_targets()
+            move_targets = gradient_step % self.target_update_interval == 0
+            if fused is not None:
+                statistics.append(fused.take(self, batch_size, move_targets))
+            else:
+                batch = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
+                statistics.append(self._gradient_step(batch, *self._draw_noise(batch)))
+                if move_targets:
+                    self._update_targets()
             self._n_updates += 1
             if self.old_actor is not None and self._n_updates % self.old_policy_period == 0:
                 self._copy_old_policy()
         if statistics:
             self._record(statistics)
+
+    def _fused_step(self) -> FusedStep | None:
+        """The step in one call, for a run that is long enough to compile it; None to take it part by part."""
+        mode = choose_mode(self.compile, self.device, self._planned_gradient_steps())
+        if mode == "eager" or obstacle(self) is not None:
+            return None
+        if self.fused is None or self.fused.mode != mode:
+            self.fused = FusedStep(self, mode)
+        self.fused.update.attach()
+        return self.fused
+
+    def _planned_gradient_steps(self) -> int:
+        assert isinstance(self.train_freq, TrainFreq)
+        if self.gradient_steps < 0 or self.train_freq.unit is not TrainFrequencyUnit.STEP:
+            return self._total_timesteps
+        return self._total_timesteps // (self.train_freq.frequency * self.n_envs) * self.gradient_steps
 
     def _draw_noise(self, batch: ReplayBufferSamples) -> tuple[Tensor | None, Tensor | None]:
         """Standard normal noise (B, A) for the actions at the states and at the next states, in SAC's order."""
@@ -105,30 +140,23 @@ class MirrorDescentSAC(SAC):
         policy = self._sample_policy(batch.observations, noise)
         joint = losses.joint_log_prob(policy.log_density, policy.log_jacobian)
         ent_coef, info = self._update_ent_coef(joint)
-        is_shannon = self.tsallis_q == 1.0 and self.log_density_floor is None
-        log_prob = joint if is_shannon else self._regularised_log_prob(policy)
-
         info |= self._update_critic(batch, next_noise, ent_coef)
 
         if self.actor_q == "first":
-            q_values = smallest_q = self.critic.q1_forward(batch.observations, policy.actions)
+            q_values = self.critic.q1_forward(batch.observations, policy.actions)
         else:
             q_values = torch.cat(self.critic(batch.observations, policy.actions), dim=1)
-            smallest_q = torch.min(q_values, dim=1, keepdim=True)[0]
-        divergence, kl_info = self._divergence(batch.observations, policy)
-        loss, actor_info = losses.actor_loss(log_prob, smallest_q, divergence, ent_coef=ent_coef, kl_coef=self.kl_coef)
-        if self.mean_penalty or self.log_std_penalty:
-            loss = loss + losses.output_penalty(
-                policy.mean, policy.std, mean_penalty=self.mean_penalty, log_std_penalty=self.log_std_penalty
-            )
+        loss, actor_info = self.objective.actor_loss(
+            policy, q_values, self._old_policy(batch.observations), ent_coef=ent_coef, kl_coef=self.kl_coef
+        )
         if self.value_net is not None:
-            info |= self._update_value(self.value_net, batch, policy, q_values, log_prob, ent_coef)
+            info |= self._update_value(self.value_net, batch, policy, q_values, ent_coef)
         self._check_loss("actor loss", loss)
         self.actor.optimizer.zero_grad()
         # Gradients of the critic's weights would be thrown away: naming the inputs saves computing them.
         loss.backward(inputs=list(self.actor.parameters()))
         self.actor.optimizer.step()
-        return info | actor_info | kl_info
+        return info | actor_info
 
     def _sample_policy(self, observations: Any, noise: Tensor | None) -> losses.PolicySample:
         """An action of the current policy for each observation: from ``noise``, or from gSDE's exploration matrix."""
@@ -143,38 +171,15 @@ class MirrorDescentSAC(SAC):
         log_density = losses.gaussian_log_density(pre_tanh, mean, std)
         return losses.PolicySample(actions, pre_tanh, mean, std, log_density, losses.log_jacobian(torch.tanh(pre_tanh)))
 
-    def _regularised_log_prob(self, policy: losses.PolicySample) -> Tensor:
-        return losses.regularised_log_prob(
-            policy.log_density,
-            policy.log_jacobian,
-            tsallis_q=self.tsallis_q,
-            log_density_floor=self.log_density_floor,
-        )
-
-    def _divergence(self, observations: Any, policy: losses.PolicySample) -> tuple[Tensor | None, losses.Info]:
-        """The term that ``kl_coef`` weighs, (B, 1), and the KL divergence in closed form as a statistic."""
+    @torch.no_grad()
+    def _old_policy(self, observations: Any) -> OldPolicy | None:
         if self.old_actor is None:
-            return None, {}
-        with torch.no_grad():
-            old_mean, old_log_std, extra = self.old_actor.get_action_dist_params(observations)
-            if self.use_sde:
-                old = self.old_actor.action_dist.proba_distribution(old_mean, old_log_std, **extra)
-                old_std = old.distribution.scale
-            else:
-                old_std = old_log_std.exp()
-        with torch.set_grad_enabled(self.analytic_kl):
-            kl = losses.gaussian_kl(policy.mean, policy.std, old_mean, old_std)
-        info = {"kl": kl.detach().mean()}
-        if self.analytic_kl:
-            return kl, info
-        divergence = losses.proximity(
-            policy.log_density,
-            losses.gaussian_log_density(policy.pre_tanh, old_mean, old_std),
-            policy.log_jacobian,
-            tsallis_q=self.tsallis_q,
-            log_density_floor=self.log_density_floor,
-        )
-        return divergence, info
+            return None
+        mean, log_std, extra = self.old_actor.get_action_dist_params(observations)
+        if self.use_sde:
+            old = self.old_actor.action_dist.proba_distribution(mean, log_std, **extra)
+            return mean, old.distribution.scale
+        return mean, log_std.exp()
 
     def _update_ent_coef(self, log_prob: Tensor) -> tuple[Tensor, losses.Info]:
         """Adjusts lambda if it is learned; returns its value from before, which this gradient step uses."""
@@ -196,13 +201,10 @@ class MirrorDescentSAC(SAC):
             else:
                 policy = self._sample_policy(batch.next_observations, next_noise)
                 next_q = torch.cat(self.critic_target(batch.next_observations, policy.actions), dim=1)
-                log_prob = self._regularised_log_prob(policy)
-                next_values = losses.soft_value(
-                    next_q, log_prob, ent_coef=ent_coef, log_prob_bound=self.critic_log_prob_bound
-                )
+                next_values = self.objective.soft_value(next_q, policy, ent_coef)
             discounts = (1 - batch.dones) * (self.gamma if batch.discounts is None else batch.discounts)
             targets = losses.td_target(batch.rewards, discounts, next_values)
-        loss, info = losses.critic_loss(self.critic(batch.observations, batch.actions), targets)
+        loss, info = self.objective.critic_loss(self.critic(batch.observations, batch.actions), targets)
         self._check_loss("critic loss", loss)
         self.critic.optimizer.zero_grad()
         loss.backward()
@@ -215,15 +217,12 @@ class MirrorDescentSAC(SAC):
         batch: ReplayBufferSamples,
         policy: losses.PolicySample,
         q_values: Tensor,
-        log_prob: Tensor,
         ent_coef: Tensor,
     ) -> losses.Info:
         with torch.no_grad():
             if self.actor_q == "first":
                 q_values = torch.cat(self.critic(batch.observations, policy.actions), dim=1)
-            targets = losses.soft_value(
-                q_values, log_prob, ent_coef=ent_coef, log_prob_bound=self.critic_log_prob_bound
-            )
+            targets = self.objective.soft_value(q_values, policy, ent_coef)
         loss, info = losses.value_loss(value_net(batch.observations), targets)
         self._check_loss("value loss", loss)
         value_net.optimizer.zero_grad()

@@ -1,0 +1,139 @@
+"""Networks as functions of stacked parameters: an ensemble is one batched matrix product, a step updates all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Layer = nn.Module | None
+"""None for a linear layer, which takes the next weight and bias; otherwise an activation."""
+
+Home = tuple[Tensor, Tensor, dict[str, Tensor]]
+"""A network's parameter, the view that it is to be, and the views that its optimiser state is to be."""
+
+_ELEMENTWISE = (nn.ReLU, nn.Tanh, nn.ELU, nn.GELU, nn.SiLU, nn.LeakyReLU, nn.Sigmoid, nn.Softplus, nn.Identity)
+
+
+def mlp_layers(network: nn.Module) -> list[Layer] | None:
+    """The layers of a Sequential of Linear (with bias) and activations; None if it holds anything else."""
+    layers: list[Layer] = []
+    for module in network if isinstance(network, nn.Sequential) else [network]:
+        if type(module) is nn.Linear and module.bias is not None:
+            layers.append(None)
+        elif type(module) in _ELEMENTWISE:
+            layers.append(module)
+        else:
+            return None
+    return layers
+
+
+def mlp(layers: Sequence[Layer], parameters: Sequence[Tensor], x: Tensor) -> Tensor:
+    """The network's output (B, out), or that of N stacked networks (N, B, out).
+
+    :param parameters: weight (out, in) and bias (out,) of each linear layer in turn, or stacked (N, out, in), (N, out)
+    :param x: (B, in), or (N, B, in) for stacked networks
+    """
+    remaining = iter(parameters)
+    for layer in layers:
+        if layer is not None:
+            x = layer(x)
+            continue
+        weight, bias = next(remaining), next(remaining)
+        x = F.linear(x, weight, bias) if weight.dim() == 2 else torch.baddbmm(bias.unsqueeze(1), x, weight.mT)
+    return x
+
+
+class StackedParameters:
+    """Parameters of one or more equal networks, with Adam's moments, each kind in one tensor.
+
+    The networks' own parameters and their optimiser's state become views into these tensors. So whatever reads or
+    writes them in place (``state_dict``, ``load_state_dict``, checkpoints) goes on working, and sees every update.
+
+    :param columns: ``columns[k]`` holds the k-th parameter of every network
+    :param shape: how the networks are laid out: () for a single one, (N,) for an ensemble of N
+    :param optimizer: the ``torch.optim.Adam`` that these parameters belong to; None for networks that are not trained
+    """
+
+    def __init__(
+        self, columns: Sequence[Sequence[Tensor]], shape: tuple[int, ...], optimizer: torch.optim.Optimizer | None
+    ) -> None:
+        self._columns = [list(column) for column in columns]
+        self._optimizer = optimizer
+        self.tensors = [self._empty(column, shape) for column in self._columns]
+        trained = optimizer is not None
+        self.first_moments = [self._empty(column, shape) for column in self._columns] if trained else []
+        self.second_moments = [self._empty(column, shape) for column in self._columns] if trained else []
+        self.steps = torch.zeros(sum(map(len, self._columns)), device=self.tensors[0].device)
+        """Adam's step count, one for each parameter, because torch keeps it so; all are equal."""
+        self._homes: list[Home] = []
+        number = 0
+        for index, column in enumerate(self._columns):
+            for member, parameter in enumerate(column):
+                home, *moments = (
+                    part[index].view(-1, *parameter.shape)[member]
+                    for part in (self.tensors, self.first_moments, self.second_moments)
+                    if part
+                )
+                state = dict(zip(("exp_avg", "exp_avg_sq", "step"), [*moments, self.steps[number]], strict=trained))
+                self._homes.append((parameter, home, state if trained else {}))
+                number += 1
+        self.attach()
+
+    @staticmethod
+    def _empty(column: Sequence[Tensor], shape: tuple[int, ...]) -> Tensor:
+        return torch.zeros(*shape, *column[0].shape, dtype=column[0].dtype, device=column[0].device)
+
+    def changed(self) -> list[Tensor]:
+        """Every tensor that :meth:`adam` writes."""
+        return [*self.tensors, *self.first_moments, *self.second_moments, self.steps]
+
+    def attach(self) -> None:
+        """Makes parameters and optimiser state views again, keeping their values, where something replaced them."""
+        for parameter, home, moments in self._homes:
+            if parameter.data_ptr() != home.data_ptr():
+                home.copy_(parameter.detach())
+                parameter.data = home
+            if self._optimizer is None:
+                continue
+            state: dict[str, Any] = self._optimizer.state[parameter]
+            for name, view in moments.items():
+                value = state.get(name)
+                if value is None:
+                    view.zero_()
+                elif value is not view:
+                    view.copy_(value)
+                state[name] = view
+
+    def adam(self, gradients: Sequence[Tensor], learning_rate: Tensor, keep: Tensor, betas: Any, eps: float) -> None:
+        """One step of Adam (Kingma and Ba, arXiv 1412.6980) on every parameter, in place.
+
+        :param gradients: in the order and shapes of ``tensors``
+        :param learning_rate: a scalar
+        :param keep: scalar bool; where it is False, nothing changes
+        """
+        self.steps.add_(keep.to(self.steps.dtype))
+        # Powers of 0.999 need float64: 1 - 0.999^t would lose four digits.
+        step = self.steps[0].double()
+        scale = (1 - torch.pow(betas[1], step)).sqrt()
+        step_size = learning_rate * scale / (1 - torch.pow(betas[0], step))
+        step_size, scaled_eps = step_size.to(self.steps.dtype), (scale * eps).to(self.steps.dtype)
+        groups = zip(self.tensors, gradients, self.first_moments, self.second_moments, strict=True)
+        for parameter, gradient, first, second in groups:
+            new_first = first + (gradient - first) * (1 - betas[0])
+            new_second = second * betas[1] + gradient * gradient * (1 - betas[1])
+            new = parameter - step_size * new_first / (new_second.sqrt() + scaled_eps)
+            first.copy_(torch.where(keep, new_first, first))
+            second.copy_(torch.where(keep, new_second, second))
+            parameter.copy_(torch.where(keep, new, parameter))
+
+
+def plain_adam(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether ``optimizer`` is Adam with one group and no option that :meth:`StackedParameters.adam` lacks."""
+    if type(optimizer) is not torch.optim.Adam or len(optimizer.param_groups) != 1:
+        return False
+    group = optimizer.param_groups[0]
+    return not (group["weight_decay"] or group["amsgrad"] or group["maximize"] or group["differentiable"])

@@ -1,0 +1,117 @@
+"""A gradient step as one call: run as it is, compiled for the CPU, or compiled and captured in a CUDA graph.
+
+The step is a function of tensors that updates its state in place and returns named scalars. It must not read a tensor's
+value on the host, nor branch on one.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import types
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+Mode = Literal["eager", "compiled", "cuda_graph"]
+CompileChoice = Literal["auto", "on", "off"]
+Statistics = dict[str, Tensor]
+
+COMPILE_PAYS_AFTER = 20_000
+"""Gradient steps after which the seconds that compilation takes are earned back, with networks of SAC's size."""
+
+
+def choose_mode(choice: CompileChoice, device: torch.device, gradient_steps: int) -> Mode:
+    """How a run of ``gradient_steps`` gradient steps on ``device`` takes them.
+
+    "auto" compiles where that is earned back. Where no C++ compiler is found, a step on the CPU is taken as it is.
+    """
+    if choice == "off" or (choice == "auto" and gradient_steps < COMPILE_PAYS_AFTER):
+        return "eager"
+    if device.type == "cuda":
+        return "cuda_graph"
+    return "compiled" if device.type == "cpu" and compiler_found() else "eager"
+
+
+def compiler_found() -> bool:
+    """Whether torch.compile can build kernels for the CPU here."""
+    return any(shutil.which(name) for name in (os.environ.get("CXX") or "g++", "clang++"))
+
+
+class GradientStep:
+    """Calls ``function(*inputs, **settings)`` in the way that ``mode`` says, with equal results.
+
+    Inputs are tensors; another shape or dtype, or another value of a setting, compiles or captures anew. State tensors
+    are those that ``function`` refers to itself: they are updated in place and must stay where they are in memory.
+
+    :param function: returns named scalars, the same names each time
+    :param mode: see :func:`choose_mode`
+    :param state: gives every tensor that ``function`` changes; capturing a CUDA graph runs the function a few times
+        and puts these tensors back afterwards
+    """
+
+    def __init__(self, function: Callable[..., Statistics], mode: Mode, state: Callable[[], Sequence[Tensor]]) -> None:
+        self.mode = mode
+        self._function = function
+        self._state = state
+        self._ready: dict[Hashable, Callable[..., Statistics]] = {}
+
+    def __call__(self, *inputs: Tensor, **settings: Hashable) -> Statistics:
+        """One step. In a CUDA graph the statistics are overwritten by the next call: copy what is to be kept."""
+        if self.mode == "eager":
+            with torch.no_grad():
+                return self._function(*inputs, **settings)
+        key = (tuple((tuple(x.shape), x.dtype, x.device) for x in inputs), tuple(sorted(settings.items())))
+        if key not in self._ready:
+            self._ready[key] = self._prepare(inputs, settings)
+        with torch.no_grad():
+            return self._ready[key](*inputs)
+
+    def _prepare(self, inputs: Sequence[Tensor], settings: dict[str, Any]) -> Callable[..., Statistics]:
+        compiled = compile_function(self._function, **settings)
+        return compiled if self.mode == "compiled" else _CudaGraph(compiled, inputs, self._state())
+
+
+def compile_function(function: Callable[..., Any], **settings: Any) -> Callable[..., Any]:
+    """``torch.compile`` of ``function`` with ``settings`` bound, for arguments of one shape only.
+
+    torch checks at every call whether what it has compiled still applies, which for a step with a hundred tensors takes
+    a twentieth of the step. Those checks are left out, because :class:`GradientStep` keeps shapes and settings apart.
+    """
+
+    def call(*inputs: Any) -> Any:
+        return function(*inputs, **settings)
+
+    # torch keeps what it compiled by code object, and without the checks it could not tell two closures apart.
+    own = types.FunctionType(call.__code__.replace(), call.__globals__, call.__name__, None, call.__closure__)
+    options: dict[str, Any] = {"guard_filter_fn": torch.compiler.skip_all_guards_unsafe}
+    return torch.compile(own, fullgraph=True, dynamic=False, options=options)
+
+
+class _CudaGraph:
+    """One captured call: its inputs are copied to fixed addresses, its outputs lie at fixed addresses."""
+
+    def __init__(
+        self, function: Callable[..., Statistics], inputs: Sequence[Tensor], state: Sequence[Tensor], warm_up: int = 3
+    ) -> None:
+        self._inputs = [x.clone() for x in inputs]
+        before = [x.clone() for x in state]
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream), torch.no_grad():
+            for _ in range(warm_up):
+                function(*self._inputs)
+        torch.cuda.current_stream().wait_stream(stream)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph), torch.no_grad():
+            self._outputs = function(*self._inputs)
+        for tensor, value in zip(state, before, strict=True):
+            tensor.copy_(value)
+
+    def __call__(self, *inputs: Tensor) -> Statistics:
+        for own, given in zip(self._inputs, inputs, strict=True):
+            own.copy_(given, non_blocking=True)
+        self._graph.replay()
+        return self._outputs

@@ -1,0 +1,190 @@
+"""Off-policy speed: ours, Stable-Baselines3's SAC and, from an interpreter that has it, SBX's (JAX), in one run.
+
+Two numbers each: gradient steps per second on a filled replay buffer, one call of ``train`` a gradient step, and
+environment steps per second of whole training at one gradient step an environment step. Each contestant lives in a
+process of its own; they work in turn, round after round, so that a machine whose speed drifts slows all alike, and
+ratios are taken within a round. Networks 256-256, batches of 256, the peers as their users run them.
+
+    python scripts/benchmark_off_policy.py                                  # this machine's CPU
+    python scripts/benchmark_off_policy.py --sbx-python ../sbx/bin/python   # with SBX, installed in another environment
+    python scripts/benchmark_off_policy.py --device cuda --updates 2000 --steps 5000 --whole dm_control/cheetah-run
+
+``--whole ENV`` also trains ours for ``--whole-steps`` (1M) environment steps and prints how long it took.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+WARM_UP = 1_000
+"""Environment steps of random actions that fill the buffer before anything is timed."""
+CONTESTANTS = {
+    "rlopt": "kl_coef 0, which is SAC",
+    "rlopt_mdpo": "kl_coef 0.1: one more pass of the old policy",
+    "rlopt_eager": "kl_coef 0, not compiled",
+    "sb3": "Stable-Baselines3's SAC",
+    "sbx": "SBX's SAC",
+}
+TASKS = ("updates", "training")
+
+
+def build(name: str, env_id: str, device: str) -> Any:
+    """A contestant's model, with its defaults: 256-256, batch 256, one gradient step an environment step."""
+    settings: dict[str, Any] = {"seed": 0, "learning_starts": WARM_UP, "buffer_size": 200_000, "batch_size": 256}
+    if name == "sbx":
+        import sbx
+
+        return sbx.SAC("MlpPolicy", env_id, **settings)
+    if name == "sb3":
+        import stable_baselines3 as sb3
+
+        return sb3.SAC("MlpPolicy", make_env(env_id), device=device, **settings)
+    import rlopt
+
+    settings |= {"compile": "off" if name == "rlopt_eager" else "on", "kl_coef": 0.1 if name == "rlopt_mdpo" else 0.0}
+    return rlopt.OffPolicyMDPO("MlpPolicy", make_env(env_id), device=device, **settings)
+
+
+def make_env(env_id: str) -> Any:
+    """Ours for dm_control ids, which Gymnasium does not know; Gymnasium's own for the rest."""
+    if not env_id.startswith("dm_control/"):
+        return env_id
+    import rlopt
+
+    return rlopt.make_env(env_id, n_envs=1, seed=0, backend="gymnasium")
+
+
+def work(name: str, env_id: str, device: str, threads: int) -> None:
+    """Serves one contestant: reads "task count" lines, writes a rate for each."""
+    if name != "sbx":
+        import torch
+
+        torch.set_num_threads(threads)
+    model = build(name, env_id, device)
+    model.learn(WARM_UP)
+    for steps in (5, 5):  # compilation, and what is made at the first call
+        model.learn(steps, reset_num_timesteps=False)
+    print("ready", flush=True)
+    for line in sys.stdin:
+        task, count = line.split()
+        start = time.perf_counter()
+        if task == "updates":
+            for _ in range(int(count)):
+                model.train(gradient_steps=1, batch_size=256)
+        else:
+            model.learn(int(count), reset_num_timesteps=False)
+        wait_for_device(model, name)
+        print(int(count) / (time.perf_counter() - start), flush=True)
+
+
+def wait_for_device(model: Any, name: str) -> None:
+    if name == "sbx":
+        import jax
+
+        jax.block_until_ready(model.policy.qf_state.params)
+    elif model.device.type == "cuda":
+        import torch
+
+        torch.cuda.synchronize()
+
+
+class Contestant:
+    """A worker process."""
+
+    def __init__(self, name: str, python: str, args: argparse.Namespace) -> None:
+        flags = ["--worker", name, "--env", args.env, "--device", args.device, "--threads", str(args.threads)]
+        self._process = subprocess.Popen(
+            [python, __file__, *flags], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        while self._read() != "ready":
+            pass
+
+    def _read(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            sys.exit("a contestant stopped, see its error above")
+        return line.strip()
+
+    def rate(self, task: str, count: int) -> float:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{task} {count}\n")
+        self._process.stdin.flush()
+        return float(self._read())
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def whole_run(args: argparse.Namespace) -> float:
+    """Seconds of one long training of ours, compilation and everything else included."""
+    import rlopt
+
+    start = time.perf_counter()
+    env = rlopt.make_env(args.whole, n_envs=1, seed=0, backend="gymnasium")
+    model = rlopt.OffPolicyMDPO("MlpPolicy", env, seed=0, device=args.device, learning_starts=WARM_UP)
+    model.learn(args.whole_steps)
+    return time.perf_counter() - start
+
+
+def table(rates: dict[str, dict[str, list[float]]]) -> str:
+    """Medians with their range, and our ratio to each contestant, taken round by round."""
+    lines = [f"{'task':10}{'contestant':14}{'median /s':>12}{'min':>10}{'max':>10}   rlopt / contestant (range)"]
+    for task, rows in rates.items():
+        for name, values in rows.items():
+            ratios = sorted(ours / theirs for ours, theirs in zip(rows["rlopt"], values, strict=True))
+            ratio = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f}-{ratios[-1]:.2f})"
+            lines.append(
+                f"{task:10}{name:14}{statistics.median(values):>12.1f}{min(values):>10.1f}{max(values):>10.1f}   {ratio}"
+            )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--env", default="HalfCheetah-v5")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--updates", type=int, default=300, help="gradient steps a round")
+    parser.add_argument("--steps", type=int, default=300, help="environment steps of whole training a round")
+    parser.add_argument("--sbx-python", help="interpreter of an environment with sbx-rl; left out without")
+    parser.add_argument("--whole", help="environment for one long training of ours")
+    parser.add_argument("--whole-steps", type=int, default=1_000_000)
+    parser.add_argument("--out", type=Path, help="also write the result as JSON")
+    parser.add_argument("--worker", choices=list(CONTESTANTS), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        work(args.worker, args.env, args.device, args.threads)
+        return
+
+    pythons = {name: args.sbx_python if name == "sbx" else sys.executable for name in CONTESTANTS}
+    contestants = {name: Contestant(name, python, args) for name, python in pythons.items() if python}
+    rates: dict[str, dict[str, list[float]]] = {task: {name: [] for name in contestants} for task in TASKS}
+    for number in range(args.rounds):
+        for task, count in zip(TASKS, (args.updates, args.steps), strict=True):
+            for name, contestant in contestants.items():
+                rates[task][name].append(contestant.rate(task, count))
+        print(f"round {number + 1} of {args.rounds}", file=sys.stderr, flush=True)
+    for contestant in contestants.values():
+        contestant.close()
+    print(table(rates))
+    result: dict[str, Any] = {"settings": {name: str(value) for name, value in vars(args).items()}, "rates": rates}
+    if args.whole:
+        result["whole_seconds"] = whole_run(args)
+        print(f"{args.whole_steps:,} steps of {args.whole} in {result['whole_seconds']:.0f} s")
+    if args.out:
+        args.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
