@@ -1,4 +1,4 @@
-"""Networks as functions of stacked parameters: an ensemble is one batched matrix product, a step updates all at once."""
+"""Networks as functions of stacked parameters: an ensemble is one batched product, an update treats all at once."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ value on the host, nor branch on one.
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import types
@@ -35,6 +36,7 @@ def choose_mode(choice: CompileChoice, device: torch.device, gradient_steps: int
     return "compiled" if device.type == "cpu" and compiler_found() else "eager"
 
 
+@functools.cache
 def compiler_found() -> bool:
     """Whether torch.compile can build kernels for the CPU here."""
     return any(shutil.which(name) for name in (os.environ.get("CXX") or "g++", "clang++"))

@@ -138,14 +138,13 @@ def whole_run(args: argparse.Namespace) -> float:
 
 def table(rates: dict[str, dict[str, list[float]]]) -> str:
     """Medians with their range, and our ratio to each contestant, taken round by round."""
-    lines = [f"{'task':10}{'contestant':14}{'median /s':>12}{'min':>10}{'max':>10}   rlopt / contestant (range)"]
+    lines = [f"{'task':10}{'contestant':14}{'median /s':>11}{'min':>11}{'max':>11}   rlopt / contestant (range)"]
     for task, rows in rates.items():
         for name, values in rows.items():
             ratios = sorted(ours / theirs for ours, theirs in zip(rows["rlopt"], values, strict=True))
             ratio = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f}-{ratios[-1]:.2f})"
-            lines.append(
-                f"{task:10}{name:14}{statistics.median(values):>12.1f}{min(values):>10.1f}{max(values):>10.1f}   {ratio}"
-            )
+            shown = [statistics.median(values), min(values), max(values)]
+            lines.append(f"{task:10}{name:14}" + "".join(f"{value:>11.1f}" for value in shown) + f"   {ratio}")
     return "\n".join(lines)
 
 

@@ -148,6 +148,9 @@ class OffPolicyMDPOConfig:
     """Activation of the hidden layers."""
     n_critics: Annotated[int, Range(ge=1)] = 2
     """Number of Q networks."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Whether each gradient step is one compiled call (a CUDA graph on a GPU); auto compiles runs that are long enough
+    to earn the compilation back."""
 
     def algorithm_kwargs(self) -> dict[str, Any]:
         """The constructor arguments of :class:`rlopt.OffPolicyMDPO`; names in place of classes."""

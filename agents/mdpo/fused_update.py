@@ -36,6 +36,8 @@ class FusedUpdate:
         reason = obstacle(model)
         if reason is not None:
             raise ValueError(f"the gradient step cannot be fused: {reason}")
+        assert model.action_space.shape is not None
+        self.action_shape: tuple[int, ...] = model.action_space.shape
         self._n_critics = len(model.critic.q_networks)
         self._actor_layers = _layers(model.actor.latent_pi)
         self._critic_layers = _layers(model.critic.q_networks[0])
@@ -95,6 +97,7 @@ class FusedUpdate:
 
     def step_on_rows(self, rows: Tensor, *arguments: Tensor, **settings: Any) -> losses.Info:
         """:meth:`step` on rows (B,) of the replay buffer, gathered within the same call."""
+        assert self._gather is not None
         return self.step(self._gather(rows), *arguments, **settings)
 
     def step(
@@ -200,7 +203,8 @@ class FusedStep:
             batch = buffer.sample(batch_size, env=model.get_vec_normalize_env())
             discounts = torch.full_like(batch.rewards, model.gamma) if batch.discounts is None else batch.discounts
             step, inputs = self._on_batch, (*batch[:5], discounts)
-        noise = [torch.randn(batch_size, *model.action_space.shape, device=model.device) for _ in range(2)]
+        shape = (batch_size, *self.update.action_shape)
+        noise = [torch.randn(shape, device=model.device) for _ in range(2)]
         info = step(*inputs, *noise, self.update.scalars(model), **settings)
         values = torch.stack([value.reshape(()) for value in info.values()])
         if values.device.type == "cpu" and not bool(values.isfinite().all()):
@@ -249,5 +253,5 @@ def _layers(network: nn.Module) -> list[Layer]:
 def _stack_actor(actor: Actor, optimizer: torch.optim.Optimizer | None) -> StackedParameters:
     parts = [actor.latent_pi, actor.mu, actor.log_std]
     assert isinstance(actor.log_std, nn.Module)
-    parameters = [parameter for part in parts for parameter in part.parameters()]  # type: ignore[union-attr]
+    parameters = [parameter for part in parts for parameter in part.parameters()]
     return StackedParameters([[parameter] for parameter in parameters], (), optimizer)

@@ -57,9 +57,9 @@ class OffPolicyMDPO(Resumable, MirrorDescentSAC):
     :param log_std_penalty: weight of the mean square of the actor's log standard deviations (released code: 1e-3)
     :param analytic_kl: use the closed form of the KL divergence in the actor's loss instead of the one-sample estimate:
         the same expectation without the sampling noise; only with ``tsallis_q=1``
-    :param compile: take gradient steps by one compiled call (a captured CUDA graph on a GPU): "on", "off", or "auto" for
-        runs that are long enough to earn the compilation back. gSDE, value networks, images and Dict observations, and
-        optimisers other than Adam are not compiled
+    :param compile: take each gradient step by one compiled call (on a GPU, a captured CUDA graph): "on", "off" or "auto"
+        for runs that are long enough to earn the compilation back. gSDE, value networks, image and Dict observations,
+        and optimisers other than Adam are never compiled
     :raises rlopt.errors.ConfigError: for a setting out of range
     :raises rlopt.errors.SpaceError: for actions or observations that cannot be used
     :raises rlopt.errors.NonFiniteError: from ``learn``, for a NaN or infinite observation, reward or loss. On the CPU
@@ -242,7 +242,8 @@ class OffPolicyMDPO(Resumable, MirrorDescentSAC):
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "old_actor", "value_net", "value_net_target", "boundary_hook", "fused"]
+        ours = ["old_actor", "value_net", "value_net_target", "boundary_hook", "fused"]
+        return [*super()._excluded_save_params(), *ours]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         state_dicts, tensors = super()._get_torch_save_params()

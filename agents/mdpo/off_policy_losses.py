@@ -147,7 +147,7 @@ def actor_loss(
     divergence: Tensor | None = None,
     *,
     ent_coef: Tensor | float,
-    kl_coef: float = 0.0,
+    kl_coef: Tensor | float = 0.0,
 ) -> tuple[Tensor, Info]:
     """Equations (1) and (2), the batch's mean; without ``divergence`` it is SAC's loss (arXiv 1812.05905, eq. 7).
 

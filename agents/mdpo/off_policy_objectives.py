@@ -77,9 +77,7 @@ class Objective:
         """The actor's loss; ``q_values`` (B, n) at the action of ``policy``, n being 1 with ``actor_q="first"``."""
         smallest = torch.min(q_values, dim=1, keepdim=True)[0]
         divergence, kl_info = self.divergence(policy, old)
-        loss, info = losses.actor_loss(
-            self.log_prob(policy), smallest, divergence, ent_coef=ent_coef, kl_coef=kl_coef
-        )
+        loss, info = losses.actor_loss(self.log_prob(policy), smallest, divergence, ent_coef=ent_coef, kl_coef=kl_coef)
         if self.mean_penalty or self.log_std_penalty:
             loss = loss + losses.output_penalty(
                 policy.mean, policy.std, mean_penalty=self.mean_penalty, log_std_penalty=self.log_std_penalty

@@ -6,7 +6,6 @@ import dataclasses
 import math
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from stable_baselines3.common.distributions import StateDependentNoiseDistribution, TanhBijector
 from stable_baselines3.common.type_aliases import ReplayBufferSamples, TrainFreq, TrainFrequencyUnit
@@ -82,7 +81,8 @@ class MirrorDescentSAC(SAC):
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         """Takes ``gradient_steps`` gradient steps on batches of ``batch_size`` transitions from the replay buffer."""
-        self.policy.set_training_mode(True)
+        if not self.policy.training:
+            self.policy.set_training_mode(True)
         optimizers = [self.actor.optimizer, self.critic.optimizer]
         if self.ent_coef_optimizer is not None:
             optimizers.append(self.ent_coef_optimizer)
@@ -112,9 +112,11 @@ class MirrorDescentSAC(SAC):
     def _fused_step(self) -> FusedStep | None:
         """The step in one call, for a run that is long enough to compile it; None to take it part by part."""
         mode = choose_mode(self.compile, self.device, self._planned_gradient_steps())
-        if mode == "eager" or obstacle(self) is not None:
+        if mode == "eager":
             return None
         if self.fused is None or self.fused.mode != mode:
+            if obstacle(self) is not None:
+                return None
             self.fused = FusedStep(self, mode)
         self.fused.update.attach()
         return self.fused
@@ -261,9 +263,8 @@ class MirrorDescentSAC(SAC):
     def _record(self, statistics: list[losses.Info]) -> None:
         """Brings the statistics of a ``train`` call to the host in one transfer, checks them and logs their means."""
         names = list(statistics[0])
-        columns = torch.stack([torch.stack([info[name].reshape(()) for info in statistics]) for name in names])
-        for name, column in zip(names, columns.cpu().numpy().astype(np.float64), strict=True):
-            mean = float(column.mean())
+        table = torch.stack([torch.stack([info[name].reshape(()) for name in names]) for info in statistics])
+        for name, mean in zip(names, table.double().mean(dim=0).tolist(), strict=True):
             self._require_finite(name.replace("_", " "), mean)
             self.logger.record(f"train/{name}", mean)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")

@@ -1,0 +1,166 @@
+"""The gradient step as one function against the same step taken part by part, and its compiled form."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from reach import SMALL, Reach, ReachGoal, make, vec_env
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+import rlopt
+from rlopt.agents.mdpo import off_policy_losses as losses
+from rlopt.agents.mdpo.fused_update import FusedStep, obstacle
+from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
+from rlopt.agents.mdpo.off_policy_objectives import Objective
+from rlopt.errors import NonFiniteError
+from rlopt.state import save_checkpoint
+from rlopt.update import compiler_found
+
+needs_compiler = pytest.mark.skipif(not compiler_found(), reason="no C++ compiler: torch.compile cannot be tried")
+
+
+def collected(**options: Any) -> OffPolicyMDPO:
+    """A model whose replay buffer is filled by random actions, the same for the same options."""
+    model = make(compile="off", **{"learning_starts": 200, "old_policy_period": 7, **options})
+    model.learn(200)
+    return model
+
+
+def fused(model: OffPolicyMDPO) -> OffPolicyMDPO:
+    """Makes ``model`` take the step as one function without compiling it."""
+    step = FusedStep(model, "eager")
+    model._fused_step = lambda: (step.update.attach(), step)[1]  # type: ignore[method-assign, assignment]
+    return model
+
+
+def train(model: OffPolicyMDPO, gradient_steps: int) -> dict[str, float]:
+    torch.manual_seed(1)
+    np.random.seed(1)
+    model.train(gradient_steps, batch_size=16)
+    return {key: value for key, value in model.logger.name_to_value.items() if key.startswith("train/")}
+
+
+def assert_same(first: OffPolicyMDPO, second: OffPolicyMDPO, tolerance: float) -> None:
+    wanted = second.policy.state_dict()
+    for name, tensor in first.policy.state_dict().items():
+        assert torch.allclose(tensor, wanted[name], rtol=tolerance, atol=tolerance), name
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"kl_coef": 0.0},
+        {"ent_coef": 0.2, "tsallis_q": 1.5},
+        {"analytic_kl": True, "critic_log_prob_bound": 2.0},
+        {"log_density_floor": -1.0, "mean_penalty": 0.1, "log_std_penalty": 0.1, "actor_q": "first"},
+        {"policy_kwargs": {"net_arch": {"pi": [16], "qf": [8, 8, 8]}, "n_critics": 3, "activation_fn": "tanh"}},
+        {"n_steps": 3, "target_update_interval": 3},
+        {"n_envs": 4, "policy_kwargs": {"net_arch": []}},
+    ],
+)
+def test_the_fused_step_is_the_step(options: dict[str, Any]) -> None:
+    plain, one_call = collected(**options), fused(collected(**options))
+    for steps in (1, 99):
+        logged = train(plain, steps)
+        assert train(one_call, steps) == pytest.approx(logged, rel=1e-4, abs=1e-5)
+    assert_same(plain, one_call, 1e-4)
+    if plain.old_actor is not None and one_call.old_actor is not None:
+        assert torch.allclose(plain.old_actor.mu.weight, one_call.old_actor.mu.weight, atol=1e-4)
+
+
+def test_the_fused_step_sees_normalised_samples() -> None:
+    def model() -> OffPolicyMDPO:
+        env = VecNormalize(DummyVecEnv([Reach]))
+        model = OffPolicyMDPO("MlpPolicy", env, seed=5, **{**SMALL, "learning_starts": 200})  # type: ignore[arg-type]
+        model.learn(200)
+        return model
+
+    plain, one_call = model(), fused(model())
+    train(plain, 20)
+    train(one_call, 20)
+    assert_same(plain, one_call, 1e-5)
+
+
+@needs_compiler
+def test_the_compiled_step_is_the_step(tmp_path: Path) -> None:
+    plain, compiled = collected(), collected()
+    compiled.compile = "on"
+    logged = train(plain, 20)
+    assert train(compiled, 20) == pytest.approx(logged, rel=1e-3, abs=1e-4)
+    assert_same(plain, compiled, 1e-3)
+    # A learning rate or a coefficient that changes takes effect without compiling anew.
+    prepared = compiled.fused._on_batch._ready or compiled.fused._on_rows._ready  # type: ignore[union-attr]
+    for model in (plain, compiled):
+        model.kl_coef, model.tau = 0.5, 0.1
+        model.lr_schedule = lambda _: 1e-2
+        train(model, 3)
+    assert_same(plain, compiled, 1e-2)
+    assert len(prepared) == 1
+    # What was trained compiled is saved and loaded like everything else.
+    checkpoint = save_checkpoint(compiled, tmp_path)
+    loaded = rlopt.load(checkpoint, device="cpu")
+    assert_same(compiled, loaded, 0.0)
+
+
+@needs_compiler
+def test_a_broken_batch_stops_before_it_reaches_the_networks() -> None:
+    model = collected()
+    model.compile = "on"
+    train(model, 2)
+    before = {key: value.clone() for key, value in model.policy.state_dict().items()}
+    model.replay_buffer.rewards[:] = np.nan  # type: ignore[union-attr]
+    with pytest.raises(NonFiniteError, match="critic loss is NaN"):
+        train(model, 1)
+    for key, value in model.policy.state_dict().items():
+        assert torch.equal(value, before[key]), key
+    assert model.log_ent_coef is not None and torch.isfinite(model.log_ent_coef).all()
+
+
+class NoEntropy(Objective):
+    def log_prob(self, policy: losses.PolicySample) -> torch.Tensor:
+        return 0 * super().log_prob(policy)
+
+
+class WithoutEntropy(OffPolicyMDPO):
+    @property
+    def objective(self) -> Objective:
+        return NoEntropy()
+
+
+def test_another_objective_counts_in_both_ways() -> None:
+    def model(cls: type[OffPolicyMDPO]) -> OffPolicyMDPO:
+        model = make(cls, compile="off", learning_starts=100, ent_coef=0.5)
+        model.learn(100)
+        return model
+
+    own, plain, one_call = model(OffPolicyMDPO), model(WithoutEntropy), fused(model(WithoutEntropy))
+    losses_seen = [train(m, 1)["train/actor_loss"] for m in (own, plain, one_call)]
+    assert losses_seen[1] == pytest.approx(losses_seen[2])
+    assert losses_seen[0] != pytest.approx(losses_seen[1])
+
+
+class OwnStep(OffPolicyMDPO):
+    def _update_critic(self, *args: Any) -> Any:
+        return super()._update_critic(*args)
+
+
+def test_what_cannot_be_fused_says_why_and_trains_part_by_part() -> None:
+    class Image(Reach):
+        observation_space = spaces.Box(-10, 10, (2, 1), np.float32)
+
+    assert obstacle(make()) is None
+    assert "use_sde" in str(obstacle(make(use_sde=True)))
+    assert "value_network" in str(obstacle(make(value_network=True)))
+    assert "_update_critic" in str(obstacle(make(OwnStep)))
+    assert "Adam" in str(obstacle(make(policy_kwargs={"optimizer_class": "sgd"})))
+    goal = OffPolicyMDPO("MultiInputPolicy", vec_env(env=ReachGoal), **SMALL)  # type: ignore[arg-type]
+    assert "flat" in str(obstacle(goal))
+    model = make(use_sde=True, compile="on")
+    model.learn(40)
+    assert model.fused is None and model._n_updates == 20
