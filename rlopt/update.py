@@ -117,3 +117,39 @@ class _CudaGraph:
             own.copy_(given, non_blocking=True)
         self._graph.replay()
         return self._outputs
+
+
+class ActingCopy:
+    """The parameters that actions are computed with, on the CPU.
+
+    On the CPU they are the parameters themselves. On an accelerator they are a copy of those before the last update, so
+    that acting never waits for the update that is running.
+
+    :param source: the policy's parameters, which are updated in place
+    """
+
+    def __init__(self, source: Sequence[Tensor]) -> None:
+        self._source = list(source)
+        self._on_cpu = all(tensor.device.type == "cpu" for tensor in self._source)
+        if self._on_cpu:
+            return
+        self._copies = [[tensor.cpu().pin_memory() for tensor in self._source] for _ in range(2)]
+        self._arrived = [torch.cuda.Event() for _ in range(2)]
+        self._newest = 0
+
+    def follow(self) -> None:
+        """To be called after an update was started: starts to copy its result."""
+        if self._on_cpu:
+            return
+        self._newest = 1 - self._newest
+        for copy, tensor in zip(self._copies[self._newest], self._source, strict=True):
+            copy.copy_(tensor, non_blocking=True)
+        self._arrived[self._newest].record()
+
+    def parameters(self) -> list[Tensor]:
+        """Parameters to act with, in the order of ``source``."""
+        if self._on_cpu:
+            return self._source
+        older = 1 - self._newest
+        self._arrived[older].synchronize()
+        return self._copies[older]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.torch_layers import FlattenExtractor
@@ -21,7 +22,7 @@ from torch.func import grad
 from rlopt.agents.mdpo import off_policy_losses as losses
 from rlopt.agents.mdpo.off_policy_objectives import Objective
 from rlopt.networks import Layer, StackedParameters, mlp, mlp_layers, plain_adam
-from rlopt.update import GradientStep, Mode
+from rlopt.update import ActingCopy, GradientStep, Mode
 
 if TYPE_CHECKING:
     from rlopt.agents.mdpo.off_policy_update import MirrorDescentSAC
@@ -165,17 +166,18 @@ class FusedUpdate:
         group = self._groups[index]
         part.adam(gradients, lr, keep, group["betas"], group["eps"])
 
-    def _actor(self, parameters: Parameters, observations: Tensor) -> tuple[Tensor, Tensor]:
+    def actor_outputs(self, parameters: Parameters, observations: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and logarithm of the standard deviation before tanh, each (B, A), from flat observations (B, O)."""
         features = mlp(self._actor_layers, parameters[:-4], observations)
         mean = nn.functional.linear(features, *parameters[-4:-2])
         return mean, nn.functional.linear(features, *parameters[-2:]).clamp(LOG_STD_MIN, LOG_STD_MAX)
 
     def _policy(self, parameters: Parameters, observations: Tensor, noise: Tensor) -> losses.PolicySample:
-        return losses.sample_squashed_gaussian(*self._actor(parameters, observations), noise)
+        return losses.sample_squashed_gaussian(*self.actor_outputs(parameters, observations), noise)
 
     @torch.no_grad()
     def _old_policy(self, parameters: Parameters, observations: Tensor) -> tuple[Tensor, Tensor]:
-        mean, log_std = self._actor(parameters, observations)
+        mean, log_std = self.actor_outputs(parameters, observations)
         return mean, log_std.exp()
 
     def _q_values(self, parameters: Parameters, observations: Tensor, actions: Tensor) -> Tensor:
@@ -185,11 +187,16 @@ class FusedUpdate:
 
 
 class FusedStep:
-    """Takes gradient steps of ``model`` in ``mode``: draws the batch and its noise, as SAC does, and makes one call."""
+    """Takes gradient steps of ``model`` in ``mode``: draws the batch and its noise, as SAC does, and makes one call.
+
+    It also acts, without what Stable-Baselines3's ``predict`` does around the network. On an accelerator the policy
+    that acts is one update old, so that the environment is stepped while the update runs.
+    """
 
     def __init__(self, model: MirrorDescentSAC, mode: Mode) -> None:
         self.mode = mode
         self.update = FusedUpdate(model)
+        self._acting = ActingCopy(self.update.actor.tensors)
         self._on_rows = GradientStep(self.update.step_on_rows, mode, self.update.state)
         self._on_batch = GradientStep(self.update.step_on_batch, mode, self.update.state)
 
@@ -210,7 +217,16 @@ class FusedStep:
         if values.device.type == "cpu" and not bool(values.isfinite().all()):
             for name, value in info.items():
                 model._check_loss(name.replace("_", " "), value)
+        self._acting.follow()
         return dict(zip(info, values.unbind(), strict=True))
+
+    @torch.no_grad()
+    def act(self, observations: np.ndarray, deterministic: bool) -> np.ndarray:
+        """Actions in [-1, 1] for a batch of observations: (N, A) from (N, ...)."""
+        mean, log_std = self.update.actor_outputs(self._acting.parameters(), flat(torch.as_tensor(observations)))
+        if not deterministic:
+            mean = mean + torch.randn(mean.shape) * log_std.exp()
+        return mean.tanh().numpy()
 
 
 def flat(observations: Any) -> Tensor:

@@ -57,13 +57,13 @@ class OffPolicyMDPO(Resumable, MirrorDescentSAC):
     :param log_std_penalty: weight of the mean square of the actor's log standard deviations (released code: 1e-3)
     :param analytic_kl: use the closed form of the KL divergence in the actor's loss instead of the one-sample estimate:
         the same expectation without the sampling noise; only with ``tsallis_q=1``
-    :param compile: take each gradient step by one compiled call (on a GPU, a captured CUDA graph): "on", "off" or "auto"
+    :param compile: take each gradient step by one compiled call (a captured CUDA graph on a GPU): "on", "off" or "auto"
         for runs that are long enough to earn the compilation back. gSDE, value networks, image and Dict observations,
         and optimisers other than Adam are never compiled
     :raises rlopt.errors.ConfigError: for a setting out of range
     :raises rlopt.errors.SpaceError: for actions or observations that cannot be used
     :raises rlopt.errors.NonFiniteError: from ``learn``, for a NaN or infinite observation, reward or loss. On the CPU
-        nothing has been updated with it then; on an accelerator losses are looked at once per call of ``train``
+        nothing has been updated with it then; on an accelerator losses are looked at every 64 gradient steps
     """
 
     def __init__(
@@ -174,10 +174,14 @@ class OffPolicyMDPO(Resumable, MirrorDescentSAC):
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
         warming_up = self.num_timesteps < learning_starts and not (self.use_sde and self.use_sde_at_warmup)
-        if warming_up or not self.deterministic_behaviour:
+        if warming_up or (self.fused is None and not self.deterministic_behaviour):
             return super()._sample_action(learning_starts, action_noise, n_envs)
         assert self._last_obs is not None
-        scaled = self.policy.scale_action(self.predict(self._last_obs, deterministic=True)[0])
+        if self.fused is not None and isinstance(self._last_obs, np.ndarray):
+            unscaled = self.policy.unscale_action(self.fused.act(self._last_obs, self.deterministic_behaviour))
+        else:
+            unscaled = self.predict(self._last_obs, deterministic=True)[0]
+        scaled = self.policy.scale_action(unscaled)
         if action_noise is not None:
             scaled = np.clip(scaled + action_noise(), -1, 1)
         return self.policy.unscale_action(scaled), scaled
@@ -242,7 +246,7 @@ class OffPolicyMDPO(Resumable, MirrorDescentSAC):
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
     def _excluded_save_params(self) -> list[str]:
-        ours = ["old_actor", "value_net", "value_net_target", "boundary_hook", "fused"]
+        ours = ["old_actor", "value_net", "value_net_target", "boundary_hook", "fused", "_unread"]
         return [*super()._excluded_save_params(), *ours]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:

@@ -21,6 +21,9 @@ from rlopt.agents.mdpo.value_network import ValueNetwork, make_value_network
 from rlopt.errors import NonFiniteError
 from rlopt.update import CompileChoice, choose_mode
 
+READ_EVERY = 64
+"""Gradient steps on an accelerator between two looks at their losses."""
+
 
 class MirrorDescentSAC(SAC):
     """SAC's networks with the old policy, the value network and the update of MDPO; see :class:`rlopt.OffPolicyMDPO`.
@@ -50,6 +53,7 @@ class MirrorDescentSAC(SAC):
     def _setup_model(self) -> None:
         super()._setup_model()
         self.fused = None
+        self._unread: list[losses.Info] = []
         self.old_actor = self.value_net = self.value_net_target = None
         # The generator is put back, so that a seed gives the same networks, exploration and batches with and without
         # these copies: SAC and every variant can be compared seed by seed.
@@ -106,8 +110,11 @@ class MirrorDescentSAC(SAC):
             self._n_updates += 1
             if self.old_actor is not None and self._n_updates % self.old_policy_period == 0:
                 self._copy_old_policy()
-        if statistics:
-            self._record(statistics)
+        self._unread += statistics
+        # Reading a value waits for the device: an accelerator is asked once in a while, the CPU at once.
+        if len(self._unread) >= (1 if self.device.type == "cpu" else READ_EVERY):
+            self._record(self._unread)
+            self._unread = []
 
     def _fused_step(self) -> FusedStep | None:
         """The step in one call, for a run that is long enough to compile it; None to take it part by part."""
@@ -249,7 +256,7 @@ class MirrorDescentSAC(SAC):
 
     def _check_loss(self, name: str, loss: Tensor) -> None:
         # Reading a value costs nothing on the CPU; on an accelerator it would wait for the device, so there the losses
-        # are looked at once, in _record.
+        # are looked at in _record.
         if loss.device.type == "cpu":
             self._require_finite(name, loss.item())
 
@@ -261,7 +268,7 @@ class MirrorDescentSAC(SAC):
             )
 
     def _record(self, statistics: list[losses.Info]) -> None:
-        """Brings the statistics of a ``train`` call to the host in one transfer, checks them and logs their means."""
+        """Brings the statistics of gradient steps to the host in one transfer, checks them and logs their means."""
         names = list(statistics[0])
         table = torch.stack([torch.stack([info[name].reshape(()) for name in names]) for info in statistics])
         for name, mean in zip(names, table.double().mean(dim=0).tolist(), strict=True):

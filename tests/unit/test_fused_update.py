@@ -87,6 +87,20 @@ def test_the_fused_step_sees_normalised_samples() -> None:
     assert_same(plain, one_call, 1e-5)
 
 
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize("n_envs", [1, 3])
+def test_acting_is_predicting(n_envs: int, deterministic: bool) -> None:
+    model = collected(n_envs=n_envs, deterministic_behaviour=deterministic)
+    for seed in range(20):
+        torch.manual_seed(seed)
+        model.fused = None
+        actions, scaled = model._sample_action(0, None, n_envs)
+        torch.manual_seed(seed)
+        model.fused = FusedStep(model, "eager")
+        for ours, theirs in zip(model._sample_action(0, None, n_envs), (actions, scaled), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
 @needs_compiler
 def test_the_compiled_step_is_the_step(tmp_path: Path) -> None:
     plain, compiled = collected(), collected()

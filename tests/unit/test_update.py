@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.func import grad
 
-from rlopt.update import COMPILE_PAYS_AFTER, GradientStep, choose_mode, compiler_found
+from rlopt.update import COMPILE_PAYS_AFTER, ActingCopy, GradientStep, choose_mode, compiler_found
 
 needs_compiler = pytest.mark.skipif(not compiler_found(), reason="no C++ compiler: torch.compile cannot be tried")
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: CUDA graphs cannot be tried")
@@ -82,6 +82,17 @@ def test_shapes_settings_and_owners_are_compiled_apart() -> None:
     step(*small[0], power=1)  # the gradient of the mean absolute error
     x, y = small[0]
     torch.testing.assert_close(first.weight, before - 0.05 / 8 * x.T @ (x @ before - y).sign())
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_cuda)])
+def test_the_acting_copy_is_at_most_one_update_old(device: str) -> None:
+    source = [torch.zeros(2, device=device)]
+    acting = ActingCopy(source)
+    for update in range(1, 5):
+        source[0].fill_(update)
+        acting.follow()
+        lag = 0 if device == "cpu" else 1
+        assert acting.parameters()[0].tolist() == [update - lag] * 2
 
 
 def test_auto_compiles_long_runs_only() -> None:
