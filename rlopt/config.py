@@ -81,6 +81,8 @@ class RunConfig:
     """Whether observations are shifted and scaled by their running mean and variance (VecNormalize)."""
     normalize_rewards: bool = False
     """Whether rewards are scaled by the running deviation of the discounted return (VecNormalize)."""
+    profile: bool = False
+    """Whether to measure where the time goes: a table at the end, profile.json, and a trace of one second."""
 
 
 class _Mismatch(Exception):

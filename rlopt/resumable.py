@@ -39,6 +39,9 @@ class Resumable:
     state_attributes: ClassVar[tuple[str, ...]] = ()
     """Plain attributes (numbers, strings, arrays) that belong to the training state, beyond Stable-Baselines3's own."""
 
+    profiled_sections: ClassVar[dict[str, str]] = {}
+    """Method -> the section of ``rlopt train --profile`` that its time counts for, see :mod:`rlopt.profiling`."""
+
     constructor_settings: dict[str, Any]
     """The constructor's keyword arguments as given, without ``env``: a checkpoint rebuilds the model from them."""
 

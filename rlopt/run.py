@@ -22,6 +22,7 @@ from rlopt.devices import check_device
 from rlopt.envs.make import make_env
 from rlopt.errors import ConfigError, NonFiniteError, RloptError, RunError, SpaceError, one_line
 from rlopt.log_writers import RunLogs
+from rlopt.profiling import Profile
 from rlopt.progress import Progress
 from rlopt.registry import agent_spec, resolve
 from rlopt.run_folder import RunFolder, default_folder, shell_quote
@@ -194,6 +195,7 @@ def _learn(
             hook.write_best()
         model.set_logger(logs.logger)
         model.boundary_hook = hook  # type: ignore[attr-defined]
+        profile = Profile(model, folder.path) if run.profile else None
         try:
             with _naming_last_checkpoint(folder):
                 _run_to_the_end(model, run.total_timesteps, checkpoint, EpisodeRecorder(logs.episodes))
@@ -202,6 +204,8 @@ def _learn(
         finally:
             progress.finish(mean_return(model))
             logs.close()
+            if profile is not None:
+                print(profile.finish(model), flush=True)
     _print_end(folder, run, model.num_timesteps, hook, stop)
     return RunResult(folder.path, model.num_timesteps, stop.exit_code if hook.stopped else 0, state.best_return)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -65,6 +65,13 @@ class OffPolicyMDPO(Resumable, MirrorDescentSAC):
     :raises rlopt.errors.NonFiniteError: from ``learn``, for a NaN or infinite observation, reward or loss. On the CPU
         nothing has been updated with it then; on an accelerator losses are looked at every 64 gradient steps
     """
+
+    profiled_sections: ClassVar[dict[str, str]] = {
+        "_sample_action": "act",
+        "_store_transition": "store",
+        "replay_buffer.sample": "sample",
+        "replay_buffer.sample_rows": "sample",
+    }
 
     def __init__(
         self,

@@ -70,6 +70,8 @@ class MDPO(Resumable, OnPolicyAlgorithm):
     """The loss of the value phase; likewise."""
     policy: ActorCriticPolicy
 
+    profiled_sections: ClassVar[dict[str, str]] = {"policy.forward": "act", "rollout_buffer.add": "store"}
+
     def __init__(
         self,
         policy: str | type[ActorCriticPolicy],
