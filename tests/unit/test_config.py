@@ -184,6 +184,21 @@ def test_mistakes_in_flags_are_one_line(argv: list[str], message: str) -> None:
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("flag", "value", "message"),
+    [
+        ("--net-arch", "0", "net_arch = 0 is outside [1, inf)"),
+        ("--net-arch", "64,-64", "net_arch = -64 is outside [1, inf)"),
+        ("--log-std-init", "nan", "log_std_init = nan is outside (-inf, inf)"),
+        ("--log-std-init", "inf", "log_std_init = inf is outside (-inf, inf)"),
+    ],
+)
+def test_network_settings_of_mdpo_have_ranges(flag: str, value: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_training("mdpo", resolve(AGENTS["mdpo"].config), ["--env", "x", flag, value])
+    assert message in str(caught.value)
+
+
 def test_multi_line_field_texts_become_one_paragraph() -> None:
     assert field_help(ToyConfig)["learning_rate"] == "Step size, > 0, which is explained on two lines."
 

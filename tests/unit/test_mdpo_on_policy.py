@@ -116,6 +116,32 @@ def test_foreign_spaces_and_settings_are_refused() -> None:
         return True
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("n_steps", 0),
+        ("gamma", 1.01),
+        ("gamma", float("nan")),
+        ("gae_lambda", -0.1),
+        ("max_grad_norm", 0.0),
+        ("step_size", float("inf")),
+        ("learning_rate", -1e-3),
+        ("learning_rate", float("nan")),
+        ("value_learning_rate", float("inf")),
+    ],
+)
+def test_a_setting_out_of_range_is_named_with_its_value(name: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=rf"^{name} must .*not {value}$"):
+        model(**{name: value})
+
+
+def test_the_ends_of_the_ranges_are_allowed() -> None:
+    algorithm = model(gamma=0.0, gae_lambda=1.0, learning_rate=0.0, value_learning_rate=0.0, n_steps=2)
+    before = weights(algorithm)
+    algorithm.learn(2)
+    assert all(torch.equal(value, before[name]) for name, value in weights(algorithm).items())
+
+
 def test_first_step_is_the_plain_policy_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     """pi_k is the policy that collected the data, from the first update on (the released code starts from another)."""
     seen: list[tuple[float, float]] = []
@@ -216,6 +242,49 @@ def test_diverging_loss_is_named() -> None:
     algorithm = model(Random(reward=1e30), normalize_advantage=False)
     with pytest.raises(NonFiniteError, match="loss is NaN or infinite at step 32"):
         algorithm.learn(64)
+
+
+def nan_loss(loss: torch.Tensor) -> torch.Tensor:
+    return loss * float("nan")
+
+
+def infinite_loss(loss: torch.Tensor) -> torch.Tensor:
+    return loss + float("inf")
+
+
+def infinite_gradient(loss: torch.Tensor) -> torch.Tensor:
+    """The loss as it is; the derivative of x^0.5 at 0 is infinite."""
+    return loss + (loss - loss.detach()).clamp(min=0).pow(0.5)
+
+
+@pytest.mark.parametrize(
+    ("breaks", "named"),
+    [
+        (nan_loss, "{} loss is NaN or infinite at step 32: .*rewards.*learning rate"),
+        (infinite_loss, "{} loss is NaN or infinite at step 32: .*rewards.*learning rate"),
+        (infinite_gradient, "gradient of the {} loss is NaN or infinite at step 32: .*learning rate"),
+    ],
+)
+@pytest.mark.parametrize("phase", ["policy", "value"])
+def test_a_broken_loss_stops_before_it_reaches_the_networks(phase: str, breaks: Any, named: str) -> None:
+    algorithm = model(learning_rate=1e-2)
+    original = getattr(algorithm, f"{phase}_loss")
+
+    def broken(*args: Any, **kwargs: Any) -> Any:
+        loss, info = original(*args, **kwargs)
+        return breaks(loss), info
+
+    setattr(algorithm, f"{phase}_loss", broken)
+    own = {id(p) for p in getattr(algorithm, f"{phase}_parameters")}
+    before = weights(algorithm)
+    with pytest.raises(NonFiniteError, match=f"^{named.format(phase)}"):
+        algorithm.learn(64)
+    names = {name for name, parameter in algorithm.policy.named_parameters() if id(parameter) in own}
+    after = weights(algorithm)
+    assert names and all(torch.equal(after[name], before[name]) for name in names)
+    assert all(torch.isfinite(value).all() for value in after.values())
+    optimizer = algorithm.policy.optimizer if phase == "policy" else algorithm.value_optimizer
+    assert not optimizer.state, "the moments are untouched too"
 
 
 def test_same_seed_same_run_and_sb3_zip_round_trip(tmp_path: Path) -> None:

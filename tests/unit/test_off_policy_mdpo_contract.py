@@ -85,6 +85,10 @@ def weights(model: OffPolicyMDPO) -> list[torch.Tensor]:
         ("ent_coef", -0.2),
         ("ent_coef", "aut"),
         ("ent_coef", "auto_0"),
+        ("target_entropy", "aut"),
+        ("target_entropy", None),
+        ("target_entropy", math.nan),
+        ("target_entropy", -math.inf),
         ("gamma", 1.01),
         ("tau", 0.0),
         ("batch_size", 0),
@@ -102,6 +106,13 @@ def test_settings_out_of_range(setting: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=setting) as raised:
         make(**{setting: value})
     assert "\n" not in str(raised.value)
+
+
+def test_target_entropy_names_its_cure_and_takes_what_it_names() -> None:
+    with pytest.raises(ConfigError, match=r'target_entropy is .*: give a number of nats or "auto"'):
+        make(target_entropy="nan")
+    assert make(target_entropy="auto").target_entropy == -1.0  # minus the one action dimension
+    assert make(target_entropy="-0.5").target_entropy == make(target_entropy=-0.5).target_entropy == -0.5
 
 
 def test_misspelt_names_get_the_nearest_one() -> None:
