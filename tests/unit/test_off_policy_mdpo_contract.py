@@ -138,7 +138,10 @@ def test_closed_form_needs_the_plain_divergence(options: dict[str, Any]) -> None
         ({"action_space": spaces.Box(-np.inf, np.inf, (2,))}, "finite bounds"),
         ({"action_space": spaces.Box(np.array([-1.0, -1.0]), np.array([1.0, np.inf]))}, "finite bounds"),
         ({"action_space": spaces.Box(np.array([-1.0, 2.0]), np.array([1.0, 2.0]))}, "without extent"),
+        ({"action_space": spaces.Box(-1, 1, (0,))}, "no dimensions"),
         ({"observation_space": spaces.Text(5)}, "FlattenObservation"),
+        ({"observation_space": spaces.Discrete(3, start=2)}, "does not count from 0"),
+        ({"observation_space": spaces.Box(-1, 1, ())}, "make it an array"),
         ({"observation_space": spaces.Dict({"a": spaces.Text(5)})}, "'a'"),
     ],
 )
