@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from gymnasium import spaces
 
-from rlopt.errors import SpaceError
+from rlopt.errors import SpaceError, one_line
 
 OBSERVATION_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
@@ -36,6 +36,8 @@ def check_counted_from_zero(space: spaces.Space, what: str) -> None:
     :param what: the space in words, for the message
     """
     if isinstance(space, spaces.Discrete | spaces.MultiDiscrete) and np.any(space.start):
-        raise SpaceError(f"{what} is {space}, which does not count from 0: shift it by its start in the environment")
+        raise SpaceError(
+            f"{what} is {one_line(space)}, which does not count from 0: shift it by its start in the environment"
+        )
     if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim != 1:
-        raise SpaceError(f"{what} is {space}, which has more than one axis: give its numbers in one row")
+        raise SpaceError(f"{what} is {one_line(space)}, which has more than one axis: give its numbers in one row")

@@ -183,6 +183,33 @@ def test_an_observation_unlike_its_space_is_named(given, found, key):
     del gymnasium.registry["rlopt-test/Other-v0"]
 
 
+@pytest.mark.parametrize(
+    ("outcome", "named"),
+    [
+        ((0, None, False, False, {}), "the reward None: make it one number"),
+        ((0, np.array([1.0, 2.0]), False, False, {}), r"the reward \[1\. 2\.\]: make it one number"),
+        ((0, 1.0, False, {}), "old interface of Gym"),
+        (None, "does not return observation, reward"),
+    ],
+)
+def test_a_step_that_returns_something_else_is_named(outcome, named):
+    class Odd(gymnasium.Env):
+        observation_space = action_space = gymnasium.spaces.Discrete(2)
+
+        def reset(self, *, seed=None, options=None):
+            return 0, {}
+
+        def step(self, action):
+            return outcome
+
+    gymnasium.register("rlopt-test/Odd-v0", entry_point=Odd, disable_env_checker=True, order_enforce=False)
+    env = rlopt.make_env("rlopt-test/Odd-v0")
+    env.reset()
+    with pytest.raises(SpaceError, match=named):
+        env.step(np.zeros(1, int))
+    del gymnasium.registry["rlopt-test/Odd-v0"]
+
+
 def test_run_seeds_share_no_stream():
     first, second = derive_seeds(1, 64), derive_seeds(2, 64)
     assert len(set(first)) == len(set(second)) == 64

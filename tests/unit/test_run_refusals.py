@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
+import numpy as np
 import pytest
+from gymnasium import spaces
+from stable_baselines3.common.torch_layers import NatureCNN
 
 from rlopt.agents.mdpo.config import MDPOConfig
 from rlopt.config import RunConfig
 from rlopt.errors import ConfigError, RunError, SpaceError
-from rlopt.run import _print_end, resume, train
+from rlopt.run import SMALLEST_IMAGE, _check_images, _print_end, resume, train
 from rlopt.run_folder import RunFolder, write_json
 
 AGENT = MDPOConfig(n_steps=16, net_arch=(8,), value_batch_size=16)
@@ -33,11 +38,60 @@ def test_config_whose_settings_are_no_mapping_is_named(tmp_path: Path, part: str
         resume(tmp_path)
 
 
-@pytest.mark.parametrize("content", ["[]", "3", "{}", '{"packages": []}'])
+def test_config_that_names_no_environment_or_is_no_json_is_named_with_the_cure(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.write_config("mdpo", settings(tmp_path, env=""), AGENT)
+    with pytest.raises(RunError, match=r"config\.json is damaged: the environment's id is missing; start a new run"):
+        resume(tmp_path)
+    for content in (b"{", b"\xff", b"[" * 100_000):
+        folder.config.write_bytes(content)
+        with pytest.raises(RunError, match=r"config\.json cannot be read: .*; start a new run"):
+            resume(tmp_path)
+
+
+def test_a_moved_run_knows_its_new_folder(tmp_path: Path) -> None:
+    train("mdpo", settings(tmp_path / "old"), AGENT)
+    (tmp_path / "old").rename(tmp_path / "new place")
+    resume(tmp_path / "new place", total_timesteps=64)
+    run = json.loads((tmp_path / "new place" / "config.json").read_text())["run"]
+    assert run["run_dir"] == str(tmp_path / "new place")
+
+
+@pytest.mark.parametrize("file", ["config.json", "versions.json"])
+def test_full_disk_at_the_beginning_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str) -> None:
+    train("mdpo", settings(tmp_path / "whole"), AGENT)
+
+    def write(path: Path, value: Any) -> None:
+        if path.name == file:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write_json(path, value)
+
+    monkeypatch.setattr("rlopt.run_folder.write_json", write)
+    with pytest.raises(RunError, match=r"cannot write to .*No space left on device.*free space there"):
+        train("mdpo", settings(tmp_path / "new"), AGENT)
+    with pytest.raises(RunError, match=r"cannot write to .*No space left on device.*rlopt resume"):
+        resume(tmp_path / "whole", total_timesteps=64)
+
+
+@pytest.mark.parametrize("shape", [(20, 20, 3), (3, 84, 35)])
+def test_images_that_are_too_small_name_the_smallest(shape: tuple[int, ...]) -> None:
+    small = spaces.Box(0, 255, shape, np.uint8)
+    for space in (small, spaces.Dict({"camera": small, "speed": spaces.Box(-1, 1, (1,))})):
+        with pytest.raises(SpaceError, match=r"too small .* at least 36 x 36, with --image-size"):
+            _check_images(space)
+    # What NatureCNN takes is what the check lets pass.
+    smallest = spaces.Box(0, 255, (3, SMALLEST_IMAGE, SMALLEST_IMAGE), np.uint8)
+    _check_images(smallest)
+    assert NatureCNN(smallest).features_dim == 512
+    with pytest.raises(RuntimeError):
+        NatureCNN(spaces.Box(0, 255, (3, SMALLEST_IMAGE - 1, SMALLEST_IMAGE - 1), np.uint8))
+
+
+@pytest.mark.parametrize("content", ["[]", "3", "{}", '{"packages": []}', "", "{"])
 def test_damaged_versions_are_named_with_the_cure_and_removing_them_is_one(tmp_path: Path, content: str) -> None:
     folder = RunFolder(tmp_path)
     folder.versions.write_text(content)
-    with pytest.raises(RunError, match=r"versions\.json is damaged: remove it to continue"):
+    with pytest.raises(RunError, match=r"versions\.json (is damaged: |cannot be read: .*; )remove it to continue"):
         folder.record_versions({}, resumed_at=7)
     assert folder.versions.read_text() == content
     folder.versions.unlink()

@@ -183,6 +183,7 @@ def test_the_camera_follows_a_body_that_runs_away() -> None:
     ("failure", "named", "packages"),
     [
         (DependencyNotInstalled("pygame is not installed, run `pip install pygame`"), "pip install pygame", False),
+        (NotImplementedError(), "cannot be drawn: give it a render() for rgb_array", False),
         (RuntimeError("no context"), "drawing failed (RuntimeError: no context)", True),
     ],
 )
