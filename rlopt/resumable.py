@@ -148,6 +148,16 @@ def check_finite(name: str, values: Any, step: int) -> None:
         )
 
 
+def check_parameters(network: nn.Module, step: int) -> None:
+    """Raises :class:`rlopt.errors.NonFiniteError` if an update left a NaN or an infinity in ``network``."""
+    for name, parameter in network.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise NonFiniteError(
+                f"the update at step {step} made the parameter {name} NaN or infinite: lower the learning rate, or "
+                "continue from the last good checkpoint"
+            )
+
+
 class FiniteVecEnv(VecEnvWrapper):
     """Stops at the first step whose observation, terminal observation or reward is NaN or infinite.
 

@@ -288,9 +288,16 @@ def _naming_last_checkpoint(folder: RunFolder) -> Iterator[None]:
 
 @contextmanager
 def _disk_errors(folder: RunFolder) -> Iterator[None]:
-    """Turns a full disk into one line. Checkpoints that exist are whole: they are written beside and renamed."""
+    """Turns a full disk or memory into one line.
+
+    Checkpoints that exist are whole: they are written beside and renamed.
+    """
     try:
         yield
+    except MemoryError as error:
+        raise RunError(
+            f"memory is full ({one_line(error)}): lower batch_size, buffer_size or n_envs in a new run"
+        ) from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             what = f"cannot write to {folder.path} ({error.strerror})"

@@ -130,7 +130,18 @@ def check_spaces(observation_space: spaces.Space, action_space: spaces.Space) ->
 def check_replay(
     observation_space: spaces.Space, *, n_steps: int, replay_buffer_class: Any, optimize_memory_usage: bool
 ) -> None:
-    """Raises :class:`rlopt.errors.ConfigError` for an n-step return that Stable-Baselines3's buffers cannot give."""
+    """Raises :class:`rlopt.errors.ConfigError` for a replay that Stable-Baselines3's buffers cannot give.
+
+    Such are hindsight goals in a task without goals, and n-step returns of Dict observations.
+    """
+    goals = {"observation", "achieved_goal", "desired_goal"}
+    if isinstance(replay_buffer_class, type) and issubclass(replay_buffer_class, HerReplayBuffer):
+        given = observation_space.spaces.keys() if isinstance(observation_space, spaces.Dict) else set()
+        require(
+            goals <= given,
+            "hindsight replay needs a task whose observations are named observation, achieved_goal and desired_goal: "
+            "leave it off, or take a task with goals such as PointMaze_UMaze-v3",
+        )
     if n_steps == 1 or replay_buffer_class is not None:
         return
     if isinstance(observation_space, spaces.Dict):

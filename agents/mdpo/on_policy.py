@@ -27,7 +27,7 @@ from rlopt.agents.mdpo import losses
 from rlopt.agents.mdpo.divergences import Bernoulli, Categorical, Factors, Gaussian
 from rlopt.agents.mdpo.on_policy_checks import check_settings, check_spaces
 from rlopt.errors import SpaceError
-from rlopt.resumable import FiniteVecEnv, Resumable, check_finite, named_policy_kwargs, require
+from rlopt.resumable import FiniteVecEnv, Resumable, check_finite, check_parameters, named_policy_kwargs, require
 
 Observations = Tensor | dict[str, Tensor]
 
@@ -204,6 +204,7 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         step_size = self.current_step_size()
         self._policy_phase(observations, actions, self._flat(buffer.advantages), step_size, history)
         self._value_phase(observations, self._flat(buffer.returns), self._flat(buffer.values), history)
+        check_parameters(self.policy, self.num_timesteps)
         self._log_update(step_size, history)
 
     def current_step_size(self) -> float:

@@ -174,6 +174,7 @@ def test_normalise(argv: list[str], expected: list[str]) -> None:
         (["Hopper-v5"], "unexpected argument 'Hopper-v5'"),
         (["--layers", "8", "big"], "--layers: 'big' is not a whole number"),
         (["--env", "x", "--seed", "-1"], "seed = -1 is outside"),
+        (["--env", "x", "--num-threads", "100000"], "num_threads = 100000 is outside [0, 1024]"),
         (["--env", "x", "--learning-rate", "nan"], "learning_rate = nan is outside"),
         ([], "no environment given"),
     ],

@@ -247,6 +247,11 @@ def test_stops_at_the_first_broken_value_and_names_the_step(what: str, name: str
     assert all(torch.isfinite(value).all() for value in weights(algorithm).values())
 
 
+def test_an_update_beyond_all_numbers_is_named() -> None:
+    with pytest.raises(NonFiniteError, match=r"update at step 32 made the parameter .* infinite: lower the learning"):
+        model(learning_rate=1e300, value_learning_rate=1e-3, n_epochs=1).learn(64)
+
+
 def test_a_broken_first_observation_is_named() -> None:
     class BrokenReset(Random):
         def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:

@@ -14,6 +14,7 @@ import yaml
 from gymnasium import spaces
 from stable_baselines3 import SAC
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 from rlopt.agents.mdpo.config import OffPolicyMDPOConfig
 from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
@@ -153,6 +154,12 @@ def test_spaces_that_cannot_be_used(odd: dict[str, Any], cure: str) -> None:
 def test_spaces_of_an_environment_given_by_id() -> None:
     with pytest.raises(SpaceError, match=r"rlopt\.MDPO"):
         OffPolicyMDPO("MlpPolicy", "CartPole-v1", device="cpu")
+
+
+@pytest.mark.parametrize("choice", ["her", HerReplayBuffer])
+def test_hindsight_replay_without_goals_is_refused(choice: Any) -> None:
+    with pytest.raises(ConfigError, match="achieved_goal and desired_goal: leave it off"):
+        make(replay_buffer_class=choice)
 
 
 def test_n_step_returns_that_the_buffers_cannot_give() -> None:

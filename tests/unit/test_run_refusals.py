@@ -19,6 +19,7 @@ from rlopt.config import RunConfig
 from rlopt.errors import ConfigError, RunError, SpaceError
 from rlopt.run import SMALLEST_IMAGE, _check_images, _print_end, resume, train
 from rlopt.run_folder import RunFolder, write_json
+from rlopt.run_hook import RunHook
 
 AGENT = MDPOConfig(n_steps=16, net_arch=(8,), value_batch_size=16)
 
@@ -47,6 +48,15 @@ def test_config_that_names_no_environment_or_is_no_json_is_named_with_the_cure(t
         folder.config.write_bytes(content)
         with pytest.raises(RunError, match=r"config\.json cannot be read: .*; start a new run"):
             resume(tmp_path)
+
+
+def test_full_memory_while_training_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(self: RunHook, model: Any) -> NoReturn:
+        raise MemoryError("Unable to allocate 7.28 TiB\nfor an array")
+
+    monkeypatch.setattr(RunHook, "log", no_room)
+    with pytest.raises(RunError, match=r"memory is full .* 7\.28 TiB for .*: lower batch_size"):
+        train("mdpo", settings(tmp_path / "run"), AGENT)
 
 
 def test_a_moved_run_knows_its_new_folder(tmp_path: Path) -> None:
