@@ -15,7 +15,7 @@ from rlopt.envs.batch import ObservationBuffer, check_settings, float32_actions,
 from rlopt.envs.replay import ActionLog
 from rlopt.envs.seeding import derive_seeds
 from rlopt.envs.settings import EnvSettings
-from rlopt.errors import StateUnavailableError
+from rlopt.errors import SpaceError, StateUnavailableError, one_line
 
 
 class GymnasiumVecEnv(DummyVecEnv):
@@ -84,8 +84,12 @@ class GymnasiumVecEnv(DummyVecEnv):
     def _step_one(self, index: int, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         env, total = self.envs[index], 0.0
         for _ in range(self.settings.action_repeat):
-            observation, reward, terminated, truncated, info = env.step(action)
-            total += float(reward)
+            outcome = env.step(action)
+            try:
+                observation, reward, terminated, truncated, info = outcome
+                total += float(reward)
+            except (TypeError, ValueError):
+                raise _odd_outcome(outcome) from None
             if terminated or truncated:
                 break
         self._totals[index] += total
@@ -172,3 +176,12 @@ class GymnasiumVecEnv(DummyVecEnv):
                 raise StateUnavailableError(exact_state.WRONG_REPLAY)
         self._buffer.write(index, observation)
         exact_state.check_replay(self.envs[index], self._totals[index], state)
+
+
+def _odd_outcome(outcome: Any) -> SpaceError:
+    if isinstance(outcome, tuple) and len(outcome) == 5:
+        return SpaceError(f"the environment gave the reward {one_line(outcome[1])}: make it one number")
+    return SpaceError(
+        "the environment's step() does not return observation, reward, terminated, truncated and info: it has the old "
+        "interface of Gym, wrap it with shimmy.GymV21CompatibilityV0"
+    )

@@ -52,7 +52,7 @@ class RunConfig:
     """What steps the environments; auto takes EnvPool for four or more of them, for a task whose parity is tested."""
     device: str = "auto"
     """Torch device: auto, cpu, cuda, cuda:1, mps. Exact resume is promised on the CPU."""
-    num_threads: Annotated[int, Range(ge=0)] = 1
+    num_threads: Annotated[int, Range(ge=0, le=1024)] = 1
     """Threads that torch computes with; 0 leaves torch's default. One is fastest for small networks, and it makes the
     results independent of the number of cores."""
     run_dir: str | None = None

@@ -57,6 +57,6 @@ def unknown_name(kind: str, name: str, candidates: Iterable[str], hint: str = ""
     return UnknownNameError(f"unknown {kind} {name!r}: {advice}")
 
 
-def one_line(error: BaseException) -> str:
-    """The beginning of a foreign error's message, without line breaks."""
-    return " ".join(str(error)[:200].split())
+def one_line(value: object) -> str:
+    """The beginning of a foreign error's message, or of what a value looks like, without line breaks."""
+    return " ".join(str(value)[:200].split())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ from rlopt.statistics import Interval, bootstrap_interval, iqm
 from rlopt.undisturbed import StateDependentNoise, seed_everything, undisturbed
 
 MAX_DEFAULT_ENVS = 16
+LONGEST_EPISODE = 100_000
+"""Steps after which an episode of :func:`rlopt.make_env` is taken to have no end, unless its own limit is higher."""
 
 
 class Predictor(Protocol):
@@ -156,8 +159,9 @@ def evaluate(
     :param on_episode: called with (episodes finished, ``n_episodes``) after each counted episode
     :param env_settings: further arguments of :func:`rlopt.make_env`, with an id or settings
     :raises SpaceError: if the spaces of model and environment differ
-    :raises NonFiniteError: if an action or a reward is NaN or infinite
-    :raises ConfigError: if an argument is out of range or does not fit the kind of ``env``
+    :raises NonFiniteError: if an observation, an action or a reward is NaN or infinite
+    :raises ConfigError: if an argument is out of range or does not fit the kind of ``env``, or if an episode goes on
+        beyond :data:`LONGEST_EPISODE` steps in an environment without a higher ``max_episode_steps``
     """
     if n_episodes < 1:
         raise ConfigError(f"n_episodes must be at least 1, not {n_episodes}")
@@ -209,24 +213,35 @@ def _play(
     returns = np.zeros(n)
     starts = np.ones(n, dtype=bool)
     state, steps = None, 0
+    settings = getattr(_base(env), "settings", None)
+    longest = math.inf if settings is None else max(LONGEST_EPISODE, settings.max_episode_steps or 0)
     noise = None if deterministic else StateDependentNoise.of(model, n)
     observations = env.reset()
     while (counts < quota).any():
+        _check_observations(observations, steps)
         if noise is not None:
             noise.draw(steps, starts)
         actions, state = model.predict(
             seen(observations), state=state, episode_start=starts, deterministic=deterministic
         )
         if not np.isfinite(actions).all():
-            raise NonFiniteError(f"the model's action is NaN or infinite at evaluation step {steps}")
+            raise NonFiniteError(
+                f"the model's action is NaN or infinite at evaluation step {steps}: evaluate an earlier checkpoint"
+            )
         observations, rewards, starts, infos = env.step(actions)
         rewards = np.asarray(raw_reward(rewards), dtype=np.float64)
         if not np.isfinite(rewards).all():
             bad = int(np.flatnonzero(~np.isfinite(rewards))[0])
-            raise NonFiniteError(f"the reward is {rewards[bad]} in environment {bad} at evaluation step {steps}")
+            raise NonFiniteError(
+                f"the reward is {rewards[bad]} in environment {bad} at evaluation step {steps}: check the environment"
+            )
         steps += 1
         returns += rewards
         lengths += 1
+        if lengths.max() > longest:
+            raise ConfigError(
+                f"an episode has not ended after {longest:,} steps: give the environment a limit, max_episode_steps"
+            )
         for i in np.flatnonzero(starts):
             if counts[i] < quota[i]:
                 info = infos[i]
@@ -245,6 +260,13 @@ def _play(
         float(np.mean(successes)) if len(successes) == len(flat) else None,
         steps * n,
     )
+
+
+def _check_observations(observations: Any, step: int) -> None:
+    for key, part in observations.items() if isinstance(observations, dict) else [("", observations)]:
+        if part.dtype.kind == "f" and not np.isfinite(part).all():
+            name = f"observation {key!r}" if key else "observation"
+            raise NonFiniteError(f"the {name} is NaN or infinite at evaluation step {step}: check the environment")
 
 
 def _open(

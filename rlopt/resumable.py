@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -110,6 +111,21 @@ def require(condition: bool, message: str) -> None:
         raise ConfigError(message)
 
 
+def check_number(name: str, value: Any, low: float, high: float, closed: bool, whole: bool) -> None:
+    """Raises :class:`rlopt.errors.ConfigError` unless ``value`` is a finite number from ``low`` to ``high``.
+
+    :param closed: whether ``low`` itself is allowed
+    :param whole: whether it must be a whole number
+    """
+    is_number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if is_number and whole:
+        is_number = not isinstance(value, (float, np.floating))
+    inside = is_number and math.isfinite(value) and (low <= value if closed else low < value) and value <= high
+    kind = "a whole number" if whole else "a number"
+    left, right = ("[" if closed else "("), (f"{high:g}]" if math.isfinite(high) else "inf)")
+    require(inside, f"{name} is {value!r}: give {kind} in {left}{low:g}, {right}")
+
+
 def check_finite(name: str, values: Any, step: int) -> None:
     """Raises :class:`rlopt.errors.NonFiniteError` if ``values`` holds a NaN or an infinity.
 
@@ -127,11 +143,22 @@ def check_finite(name: str, values: Any, step: int) -> None:
         array = np.asarray(values)
         finite = array.dtype.kind not in "fc" or bool(np.isfinite(array).all())
     if not finite:
-        source = "size of the rewards" if name.endswith("loss") else f"{name.split('[')[0]}s"
+        what = name.split("[")[0]
+        source = "the size of the environment's rewards" if what.endswith("loss") else f"the environment's {what}s"
         raise NonFiniteError(
-            f"{name} is NaN or infinite at step {step}: check the environment's {source}, lower the "
+            f"{name} is NaN or infinite at step {step}: check {source}, lower the "
             "learning rate, or continue from the last good checkpoint"
         )
+
+
+def check_parameters(network: nn.Module, step: int) -> None:
+    """Raises :class:`rlopt.errors.NonFiniteError` if an update left a NaN or an infinity in ``network``."""
+    for name, parameter in network.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise NonFiniteError(
+                f"the update at step {step} made the parameter {name} NaN or infinite: lower the learning rate, or "
+                "continue from the last good checkpoint"
+            )
 
 
 class FiniteVecEnv(VecEnvWrapper):

@@ -30,6 +30,9 @@ from rlopt.run_hook import EpisodeRecorder, HookState, RunHook, mean_return
 from rlopt.state import learn_from
 from rlopt.stopping import StopSignals
 
+SMALLEST_IMAGE = 36
+"""Height and width at which the last convolution of Stable-Baselines3's NatureCNN still has an output."""
+
 
 @dataclass(frozen=True)
 class RunResult:
@@ -60,7 +63,7 @@ def train(agent: str, run: RunConfig, agent_config: Any) -> RunResult:
     model, env_settings = build(agent, run, agent_config)
     run = dataclasses.replace(run, backend=env_settings.backend, run_dir=str(folder.path))
     try:
-        with folder.locked():
+        with folder.locked(), _disk_errors(folder):
             folder.require_new()
             print(f"run folder: {folder.path}", flush=True)
             folder.write_config(agent, run, agent_config)
@@ -83,7 +86,7 @@ def resume(path: str | Path, total_timesteps: int | None = None) -> RunResult:
     """
     folder = RunFolder(Path(path))
     agent, run, agent_config = folder.read_config()
-    with folder.locked():
+    with folder.locked(), _disk_errors(folder):
         checkpoint = _newest(folder)
         total = run.total_timesteps if total_timesteps is None else total_timesteps
         if checkpoint is not None and checkpoint.step >= total:
@@ -91,7 +94,7 @@ def resume(path: str | Path, total_timesteps: int | None = None) -> RunResult:
             more = f"{folder.command} --total-timesteps {2 * checkpoint.step}"
             print(f"to train on: {more}\nrun folder: {folder.path}", flush=True)
             return RunResult(folder.path, checkpoint.step, 0, _hook_state(checkpoint).best_return)
-        run = dataclasses.replace(run, total_timesteps=total)
+        run = dataclasses.replace(run, total_timesteps=total, run_dir=str(folder.path))
         model, env_settings = build(agent, run, agent_config)
         try:
             print(f"run folder: {folder.path}", flush=True)
@@ -134,6 +137,7 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm,
         if run.normalize_observations or run.normalize_rewards:
             gamma = float(getattr(agent_config, "gamma", 0.99))
             env = VecNormalize(env, norm_obs=run.normalize_observations, norm_reward=run.normalize_rewards, gamma=gamma)
+        _check_images(env.observation_space)
         algorithm = resolve(agent_spec(agent).algorithm)
         try:
             model: BaseAlgorithm = algorithm(
@@ -167,6 +171,17 @@ def policy_name(space: spaces.Space) -> str:
     return "CnnPolicy" if is_image_space(space) else "MlpPolicy"
 
 
+def _check_images(space: spaces.Space) -> None:
+    """Raises :class:`rlopt.errors.SpaceError` for images that Stable-Baselines3's NatureCNN cannot take."""
+    for part in space.spaces.values() if isinstance(space, spaces.Dict) else [space]:
+        # Channels come first or last; the shorter side is in the middle where they are few, as colours are.
+        if is_image_space(part) and sorted(part.shape or ())[1] < SMALLEST_IMAGE:
+            raise SpaceError(
+                f"images of shape {part.shape} are too small for the convolutional network: give at least "
+                f"{SMALLEST_IMAGE} x {SMALLEST_IMAGE}, with --image-size where rlopt draws them"
+            )
+
+
 def _learn(
     folder: RunFolder,
     agent: str,
@@ -181,7 +196,7 @@ def _learn(
     start = 0 if checkpoint is None else checkpoint.step
     # Events of a run that was killed before its first checkpoint are hidden too, hence -1.
     resumed_at = start if checkpoint is not None else (-1 if folder.tensorboard.exists() else None)
-    with _disk_errors(folder), StopSignals() as stop:
+    with StopSignals() as stop:
         logs = RunLogs(folder.path, positions, resumed_at)
         for log in logs.files:
             if log.missing_rows:
@@ -277,9 +292,16 @@ def _naming_last_checkpoint(folder: RunFolder) -> Iterator[None]:
 
 @contextmanager
 def _disk_errors(folder: RunFolder) -> Iterator[None]:
-    """Turns a full disk into one line. Checkpoints that exist are whole: they are written beside and renamed."""
+    """Turns a full disk or memory into one line.
+
+    Checkpoints that exist are whole: they are written beside and renamed.
+    """
     try:
         yield
+    except MemoryError as error:
+        raise RunError(
+            f"memory is full ({one_line(error)}): lower batch_size, buffer_size or n_envs in a new run"
+        ) from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             what = f"cannot write to {folder.path} ({error.strerror})"

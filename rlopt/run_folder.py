@@ -18,7 +18,7 @@ from typing import Any
 
 import rlopt
 from rlopt.config import RunConfig, from_mapping
-from rlopt.errors import RunError
+from rlopt.errors import RunError, one_line
 from rlopt.registry import agent_spec, resolve
 
 PACKAGES = (
@@ -112,12 +112,14 @@ class RunFolder:
         if not self.config.is_file():
             hint = "it does not exist" if not self.path.exists() else "it holds no config.json"
             raise RunError(f"{self.path} is not a run folder ({hint}): give the folder that rlopt train printed")
-        settings = read_json(self.config)
+        settings = read_json(self.config, "start a new run")
         if not isinstance(settings, dict) or not {"agent", "run", "agent_config"} <= settings.keys():
             raise RunError(f"{self.config} is damaged: agent, run or agent_config is missing; start a new run")
         for part in ("run", "agent_config"):
             if not isinstance(settings[part], dict):
                 raise RunError(f"{self.config} is damaged: {part} is not a mapping of settings; start a new run")
+        if not settings["run"].get("env"):
+            raise RunError(f"{self.config} is damaged: the environment's id is missing; start a new run")
         spec = agent_spec(str(settings["agent"]))
         run = from_mapping(RunConfig, settings["run"], str(self.config))
         return (
@@ -132,9 +134,10 @@ class RunFolder:
         if resumed_at is None or not self.versions.is_file():
             write_json(self.versions, now)
             return []
-        before = read_json(self.versions)
+        cure = "remove it to continue without a comparison of versions"
+        before = read_json(self.versions, cure)
         if not isinstance(before, dict) or not isinstance(before.get("packages"), dict):
-            raise RunError(f"{self.versions} is damaged: remove it to continue without a comparison of versions")
+            raise RunError(f"{self.versions} is damaged: {cure}")
         old, new = before["packages"], now["packages"]
         resumed = before.get("resumed")
         resumed = resumed if isinstance(resumed, list) else []
@@ -169,12 +172,13 @@ def write_json(path: Path, value: Any) -> None:
     os.replace(temporary, path)
 
 
-def read_json(path: Path) -> Any:
-    """Reads a JSON file; raises :class:`rlopt.errors.RunError` if it is not one."""
+def read_json(path: Path, cure: str = "") -> Any:
+    """Reads a JSON file; raises :class:`rlopt.errors.RunError`, with the ``cure``, if it is not one."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise RunError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+    except (ValueError, OSError, RecursionError) as error:
+        reason = f"{path} cannot be read: {one_line(error)}"
+        raise RunError(f"{reason}; {cure}" if cure else reason) from None
 
 
 def environment_record() -> dict[str, Any]:

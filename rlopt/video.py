@@ -257,6 +257,8 @@ def _run(argv: list[str]) -> int:
         return main(argv)
     except RloptError as error:
         print(f"{_MARK}{' '.join(str(error).split())}", file=sys.stderr)
+    except NotImplementedError:
+        print(f"{_MARK}the environment cannot be drawn: give it a render() for rgb_array", file=sys.stderr)
     except Exception as error:  # drawing fails in many ways where a GL library is there but does not work
         from gymnasium.error import DependencyNotInstalled
 

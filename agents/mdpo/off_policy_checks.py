@@ -12,7 +12,8 @@ from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 from rlopt.errors import ConfigError, SpaceError, unknown_name
-from rlopt.resumable import require
+from rlopt.resumable import check_number, require
+from rlopt.space_checks import check_observation_space
 
 REPLAY_BUFFERS: dict[str, type[ReplayBuffer]] = {
     "replay": ReplayBuffer,
@@ -21,7 +22,6 @@ REPLAY_BUFFERS: dict[str, type[ReplayBuffer]] = {
     "her": HerReplayBuffer,
 }
 ACTOR_Q = ("min", "first")
-OBSERVATION_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
 # name -> (smallest, largest, whether the smallest is allowed, whether it is a whole number)
 _RANGES: dict[str, tuple[float, float, bool, bool]] = {
@@ -47,10 +47,10 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     for name, bounds in _RANGES.items():
         value = settings[name]
         if name != "critic_log_prob_bound" or value is not None:
-            _check_number(name, value, *bounds)
+            check_number(name, value, *bounds)
     learning_rate = settings["learning_rate"]
     if not callable(learning_rate):
-        _check_number("learning_rate", learning_rate, 0, math.inf, True, False)
+        check_number("learning_rate", learning_rate, 0, math.inf, True, False)
     if settings["actor_q"] not in ACTOR_Q:
         raise unknown_name("actor_q", str(settings["actor_q"]), ACTOR_Q)
     floor = settings["log_density_floor"]
@@ -65,16 +65,6 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     _check_train_freq(settings["train_freq"])
     _check_ent_coef(settings["ent_coef"])
     _check_target_entropy(settings["target_entropy"])
-
-
-def _check_number(name: str, value: Any, low: float, high: float, closed: bool, whole: bool) -> None:
-    is_number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if is_number and whole:
-        is_number = not isinstance(value, (float, np.floating))
-    inside = is_number and math.isfinite(value) and (low <= value if closed else low < value) and value <= high
-    kind = "a whole number" if whole else "a number"
-    left, right = ("[" if closed else "("), (f"{high:g}]" if math.isfinite(high) else "inf)")
-    require(inside, f"{name} is {value!r}: give {kind} in {left}{low:g}, {right}")
 
 
 def _check_train_freq(train_freq: Any) -> None:
@@ -123,6 +113,8 @@ def check_spaces(observation_space: spaces.Space, action_space: spaces.Space) ->
             f"off-policy MDPO needs a continuous (Box) action space, not {action_space}: use rlopt.MDPO for discrete "
             "actions"
         )
+    if 0 in action_space.shape:
+        raise SpaceError(f"the action space {action_space} has no dimensions: give the agent something to do")
     if not (np.isfinite(action_space.low).all() and np.isfinite(action_space.high).all()):
         raise SpaceError(
             f"the action space {action_space} is unbounded: give its Box finite bounds, for instance with "
@@ -132,21 +124,24 @@ def check_spaces(observation_space: spaces.Space, action_space: spaces.Space) ->
         raise SpaceError(
             f"the action space {action_space} has a dimension without extent: remove it from the environment"
         )
-    parts = (
-        observation_space.spaces if isinstance(observation_space, spaces.Dict) else {"observation": observation_space}
-    )
-    for name, space in parts.items():
-        if not isinstance(space, OBSERVATION_SPACES):
-            raise SpaceError(
-                f"observation {name!r} is a {type(space).__name__} space, which Stable-Baselines3 cannot read: flatten "
-                "it with gymnasium.wrappers.FlattenObservation"
-            )
+    check_observation_space(observation_space)
 
 
 def check_replay(
     observation_space: spaces.Space, *, n_steps: int, replay_buffer_class: Any, optimize_memory_usage: bool
 ) -> None:
-    """Raises :class:`rlopt.errors.ConfigError` for an n-step return that Stable-Baselines3's buffers cannot give."""
+    """Raises :class:`rlopt.errors.ConfigError` for a replay that Stable-Baselines3's buffers cannot give.
+
+    Such are hindsight goals in a task without goals, and n-step returns of Dict observations.
+    """
+    goals = {"observation", "achieved_goal", "desired_goal"}
+    if isinstance(replay_buffer_class, type) and issubclass(replay_buffer_class, HerReplayBuffer):
+        given = observation_space.spaces.keys() if isinstance(observation_space, spaces.Dict) else set()
+        require(
+            goals <= given,
+            "hindsight replay needs a task whose observations are named observation, achieved_goal and desired_goal: "
+            "leave it off, or take a task with goals such as PointMaze_UMaze-v3",
+        )
     if n_steps == 1 or replay_buffer_class is not None:
         return
     if isinstance(observation_space, spaces.Dict):

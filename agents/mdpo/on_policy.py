@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from typing import Any, ClassVar, Literal
 
 import torch
 from gymnasium import spaces
+from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.distributions import Distribution
@@ -25,8 +25,9 @@ from torch import Tensor
 
 from rlopt.agents.mdpo import losses
 from rlopt.agents.mdpo.divergences import Bernoulli, Categorical, Factors, Gaussian
+from rlopt.agents.mdpo.on_policy_checks import check_settings, check_spaces
 from rlopt.errors import SpaceError
-from rlopt.resumable import FiniteVecEnv, Resumable, check_finite, named_policy_kwargs, require
+from rlopt.resumable import FiniteVecEnv, Resumable, check_finite, check_parameters, named_policy_kwargs, require
 
 Observations = Tensor | dict[str, Tensor]
 
@@ -54,7 +55,7 @@ class MDPO(Resumable, OnPolicyAlgorithm):
     :param ent_coef: weight of an entropy bonus, >= 0
     :param clip_range_vf: clips the change of the value function if given, > 0
     :raises ConfigError: for a value outside its range
-    :raises SpaceError: for an action space that the agent cannot use
+    :raises SpaceError: for an observation or action space that the agent cannot use
     :raises NonFiniteError: during ``learn``, for a NaN or infinite observation, reward or loss
     """
 
@@ -108,27 +109,10 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         self.constructor_settings = {
             name: given[name] for name in given if name not in ("self", "env", "_init_setup_model", "__class__")
         }
-        require(n_epochs >= 1, f"n_epochs must be at least 1, not {n_epochs}")
-        require(n_value_epochs >= 1, f"n_value_epochs must be at least 1, not {n_value_epochs}")
-        require(n_steps >= 1, f"n_steps must be at least 1, not {n_steps}")
-        require(0 <= gamma <= 1, f"gamma must lie in [0, 1], not {gamma}")
-        require(0 <= gae_lambda <= 1, f"gae_lambda must lie in [0, 1], not {gae_lambda}")
-        require(max_grad_norm > 0, f"max_grad_norm must be positive, not {max_grad_norm}")
-        require(0 < step_size < math.inf, f"step_size must be positive and finite, not {step_size}")
-        for name, rate in (("learning_rate", learning_rate), ("value_learning_rate", value_learning_rate)):
-            usable = rate is None or callable(rate) or 0 <= rate < math.inf
-            require(usable, f"{name} must be a number >= 0 or a schedule, not {rate}")
-        require(1 <= tsallis_q <= 2, f"tsallis_q must lie in [1, 2], not {tsallis_q}")
-        require(ent_coef >= 0, f"ent_coef must not be negative, not {ent_coef}")
-        require(
-            clip_range_vf is None or clip_range_vf > 0, f"clip_range_vf must be positive or None, not {clip_range_vf}"
-        )
-        require(
-            step_size_schedule in ("linear", "constant"),
-            f"step_size_schedule is linear or constant, not {step_size_schedule!r}",
-        )
-        for name, rows in (("batch_size", batch_size), ("value_batch_size", value_batch_size)):
-            require(rows is None or rows >= 1, f"{name} must be at least 1 or None for the full batch, not {rows}")
+        check_settings(self.constructor_settings)
+        if env is not None:
+            env = maybe_make_env(env, verbose)
+            check_spaces(env.observation_space, env.action_space)
         self.batch_size = batch_size
         self.n_epochs = n_epochs
         self.n_value_epochs = n_value_epochs
@@ -166,12 +150,6 @@ class MDPO(Resumable, OnPolicyAlgorithm):
             self._setup_model()
 
     def _setup_model(self) -> None:
-        supported = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
-        if not isinstance(self.action_space, supported):
-            raise SpaceError(
-                f"MDPO cannot use the action space {self.action_space}: it takes Box, Discrete, MultiDiscrete or "
-                "MultiBinary; flatten other spaces with gymnasium.wrappers"
-            )
         rows = self.n_steps * self.n_envs
         too_many = f"batch_size={self.batch_size} is more than the rollout's {rows} rows (n_steps * n_envs)"
         require(self.batch_size is None or self.batch_size <= rows, too_many)
@@ -208,6 +186,7 @@ class MDPO(Resumable, OnPolicyAlgorithm):
     ) -> bool:
         if not self.at_boundary():
             return False
+        check_finite("observation", self._last_obs, self.num_timesteps)
         checked = FiniteVecEnv(env, self.num_timesteps)
         going_on = super().collect_rollouts(checked, callback, rollout_buffer, n_rollout_steps)
         self._n_rollouts += int(going_on)
@@ -227,6 +206,7 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         step_size = self.current_step_size()
         self._policy_phase(observations, actions, self._flat(buffer.advantages), step_size, history)
         self._value_phase(observations, self._flat(buffer.returns), self._flat(buffer.values), history)
+        check_parameters(self.policy, self.num_timesteps)
         self._log_update(step_size, history)
 
     def current_step_size(self) -> float:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -128,6 +130,20 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert error.startswith("rlopt: error: ")
     assert words in error
     assert not (run / "evaluation.json").exists()
+
+
+def test_a_full_disk_under_the_result_is_one_line_after_the_table(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_space(path: Path, value: Any) -> NoReturn:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("rlopt.run_folder.write_json", no_space)
+    assert main(["evaluate", str(run), "--episodes", "2"]) == 2
+    printed = capsys.readouterr()
+    assert "-0.6" in printed.out, "the numbers are not lost"
+    (error,) = printed.err.splitlines()
+    assert "evaluation.json cannot be written (No space left on device): free space there, or copy the run" in error
 
 
 def test_help_is_light() -> None:

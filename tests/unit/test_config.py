@@ -174,6 +174,7 @@ def test_normalise(argv: list[str], expected: list[str]) -> None:
         (["Hopper-v5"], "unexpected argument 'Hopper-v5'"),
         (["--layers", "8", "big"], "--layers: 'big' is not a whole number"),
         (["--env", "x", "--seed", "-1"], "seed = -1 is outside"),
+        (["--env", "x", "--num-threads", "100000"], "num_threads = 100000 is outside [0, 1024]"),
         (["--env", "x", "--learning-rate", "nan"], "learning_rate = nan is outside"),
         ([], "no environment given"),
     ],
@@ -182,6 +183,21 @@ def test_mistakes_in_flags_are_one_line(argv: list[str], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_training("toy", ToyConfig, argv)
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "message"),
+    [
+        ("--net-arch", "0", "net_arch = 0 is outside [1, inf)"),
+        ("--net-arch", "64,-64", "net_arch = -64 is outside [1, inf)"),
+        ("--log-std-init", "nan", "log_std_init = nan is outside (-inf, inf)"),
+        ("--log-std-init", "inf", "log_std_init = inf is outside (-inf, inf)"),
+    ],
+)
+def test_network_settings_of_mdpo_have_ranges(flag: str, value: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_training("mdpo", resolve(AGENTS["mdpo"].config), ["--env", "x", flag, value])
+    assert message in str(caught.value)
 
 
 def test_multi_line_field_texts_become_one_paragraph() -> None:

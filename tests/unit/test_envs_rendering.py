@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 
+import gymnasium
 import pytest
 
 import rlopt
@@ -66,6 +67,31 @@ def test_environments_that_draw_without_opengl():
     # Five cells of 16 pixels, the first one lit.
     assert image.shape == (16, 80, 3)
     assert image[:, :16].min() == 255 and image[:, 16:].max() == 0
+
+
+def test_an_environment_that_takes_no_render_mode_is_named():
+    class Plain(gymnasium.Env):
+        observation_space = gymnasium.spaces.Discrete(2)
+        action_space = gymnasium.spaces.Discrete(2)
+
+        def __init__(self):
+            pass
+
+    gymnasium.register("rlopt-test/Plain-v0", entry_point=Plain)
+    with pytest.raises(ConfigError, match=r"'rlopt-test/Plain-v0' cannot be drawn: .* takes no render_mode"):
+        rlopt.make_env("rlopt-test/Plain-v0", render_mode="rgb_array")
+    with pytest.raises(ConfigError, match=r"does not take env_kwargs \{'size': 3\}"):
+        rlopt.make_env("rlopt-test/Plain-v0", render_mode="rgb_array", env_kwargs={"size": 3})
+    del gymnasium.registry["rlopt-test/Plain-v0"]
+
+
+def test_a_platform_that_mujoco_does_not_know_is_named(monkeypatch):
+    monkeypatch.setenv("MUJOCO_GL", "EGLL")
+    with pytest.raises(ConfigError, match="MUJOCO_GL is 'egll': set it to egl, osmesa or disable"):
+        rlopt.make_env("CartPole-v1")
+    for known in ("EGL", "osmesa", "glfw", "disable", "off", "1"):
+        monkeypatch.setenv("MUJOCO_GL", known)
+        rendering.prepare_state()
 
 
 VIDEO = """

@@ -143,6 +143,73 @@ def test_observation_spaces_that_cannot_be_used():
         rlopt.make_env("FrozenLake-v1", frame_stack=2)
 
 
+def test_observations_that_are_no_numbers_are_refused():
+    text = gymnasium.spaces.Text(5)
+
+    class Spoken(gymnasium.Env):
+        observation_space = text
+        action_space = gymnasium.spaces.Discrete(2)
+
+    class PartlySpoken(Spoken):
+        observation_space = gymnasium.spaces.Dict({"a": gymnasium.spaces.Discrete(2), "b": text})
+
+    for name, entry in (("Spoken", Spoken), ("PartlySpoken", PartlySpoken)):
+        gymnasium.register(f"rlopt-test/{name}-v0", entry_point=entry)
+        with pytest.raises(SpaceError, match=r"must be numbers, got Text.*encode them in the environment"):
+            rlopt.make_env(f"rlopt-test/{name}-v0")
+
+
+@pytest.mark.parametrize(
+    ("given", "found", "key"),
+    [
+        (np.zeros(3, np.float32), r"of shape \(3,\), its observation_space says \(2,\)", ""),
+        ("words", r"of shape str, its observation_space says \(2,\)", ""),
+        ({"a": np.zeros((2, 2), np.float32)}, r"'a' of shape \(2, 2\), its observation_space says \(2,\)", "a"),
+    ],
+)
+def test_an_observation_unlike_its_space_is_named(given, found, key):
+    box = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+
+    class Other(gymnasium.Env):
+        observation_space = gymnasium.spaces.Dict({key: box}) if key else box
+        action_space = gymnasium.spaces.Discrete(2)
+
+        def reset(self, *, seed=None, options=None):
+            return given, {}
+
+    gymnasium.register("rlopt-test/Other-v0", entry_point=Other)
+    with pytest.raises(SpaceError, match=f"gave an observation ?{found}: make the two agree"):
+        rlopt.make_env("rlopt-test/Other-v0").reset()
+    del gymnasium.registry["rlopt-test/Other-v0"]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "named"),
+    [
+        ((0, None, False, False, {}), "the reward None: make it one number"),
+        ((0, np.array([1.0, 2.0]), False, False, {}), r"the reward \[1\. 2\.\]: make it one number"),
+        ((0, 1.0, False, {}), "old interface of Gym"),
+        (None, "does not return observation, reward"),
+    ],
+)
+def test_a_step_that_returns_something_else_is_named(outcome, named):
+    class Odd(gymnasium.Env):
+        observation_space = action_space = gymnasium.spaces.Discrete(2)
+
+        def reset(self, *, seed=None, options=None):
+            return 0, {}
+
+        def step(self, action):
+            return outcome
+
+    gymnasium.register("rlopt-test/Odd-v0", entry_point=Odd, disable_env_checker=True, order_enforce=False)
+    env = rlopt.make_env("rlopt-test/Odd-v0")
+    env.reset()
+    with pytest.raises(SpaceError, match=named):
+        env.step(np.zeros(1, int))
+    del gymnasium.registry["rlopt-test/Odd-v0"]
+
+
 def test_run_seeds_share_no_stream():
     first, second = derive_seeds(1, 64), derive_seeds(2, 64)
     assert len(set(first)) == len(set(second)) == 64

@@ -366,3 +366,41 @@ def test_random_policy_spans_the_space_and_leaves_the_given_one() -> None:
     assert actions.shape == (500, 2)
     assert actions.mean() == pytest.approx(0.5, abs=4 * 5 / np.sqrt(12 * 1000))
     assert str(space.np_random.bit_generator.state) == before
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("key", [None, "speed"])
+def test_a_broken_observation_is_stopped(key: str | None, first: bool) -> None:
+    class Broken(Schedule):
+        observation_space = (
+            Schedule.observation_space if key is None else spaces.Dict({key: Schedule.observation_space})
+        )
+
+        def observe(self, value: float) -> Any:
+            observation = np.full(3, value, np.float32)
+            return observation if key is None else {key: observation}
+
+        def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+            super().reset(**kwargs)
+            return self.observe(np.nan if first else 0.0), {}
+
+        def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+            return self.observe(np.inf), *super().step(action)[1:]
+
+    named = "observation 'speed'" if key else "observation"
+    with pytest.raises(
+        NonFiniteError, match=rf"the {named} is NaN or infinite at evaluation step {0 if first else 1}:"
+    ):
+        evaluate(Still(), DummyVecEnv([lambda: Broken([5])]), 1)
+
+
+def test_an_episode_without_an_end_is_stopped_unless_its_limit_is_higher(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rlopt.evaluation.LONGEST_EPISODE", 30)
+    gym.register("rlopt-test/Endless-v0", lambda: Schedule([10**9]))
+    try:
+        with pytest.raises(ConfigError, match="not ended after 30 steps: give the environment a limit, max_episode_st"):
+            evaluate(Still(), "rlopt-test/Endless-v0", 1)
+        for limit in (30, 40):
+            assert evaluate(Still(), "rlopt-test/Endless-v0", 1, max_episode_steps=limit).lengths.tolist() == [limit]
+    finally:
+        del gym.registry["rlopt-test/Endless-v0"]

@@ -27,8 +27,9 @@ class Random(gymnasium.Env):
         broken: dict[int, str] | None = None,
         reward: float | None = None,
     ) -> None:
-        self.observation_space = observation_space or spaces.Box(-1, 1, (3,), np.float32)
-        self.action_space = action_space or spaces.Box(-1, 1, (2,), np.float32)
+        # An empty Dict is false, so None is asked for by name.
+        self.observation_space = spaces.Box(-1, 1, (3,)) if observation_space is None else observation_space
+        self.action_space = spaces.Box(-1, 1, (2,)) if action_space is None else action_space
         self.limit, self.broken, self.reward, self.total, self.t = limit, broken or {}, reward, 0, 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -114,6 +115,40 @@ def test_foreign_spaces_and_settings_are_refused() -> None:
 
     def _on_step(self) -> bool:
         return True
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("n_steps", 0),
+        ("gamma", 1.01),
+        ("gamma", float("nan")),
+        ("gae_lambda", -0.1),
+        ("max_grad_norm", 0.0),
+        ("step_size", float("inf")),
+        ("learning_rate", -1e-3),
+        ("learning_rate", float("nan")),
+        ("value_learning_rate", float("inf")),
+        ("n_steps", 1.5),
+        ("n_steps", True),
+        ("n_epochs", 2.5),
+        ("batch_size", 2.5),
+        ("gamma", "0.9"),
+        ("gae_lambda", None),
+        ("learning_rate", "fast"),
+    ],
+)
+def test_a_setting_out_of_range_is_named_with_its_value(name: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"^{name} is {value!r}: give a (whole )?number in [\[(]"):
+        model(**{name: value})
+
+
+def test_the_ends_of_the_ranges_are_allowed() -> None:
+    still: dict[str, Any] = {"learning_rate": 0.0, "value_learning_rate": 0.0, "max_grad_norm": float("inf")}
+    algorithm = model(gamma=0, gae_lambda=1.0, n_steps=np.int64(2), **still)
+    before = weights(algorithm)
+    algorithm.learn(2)
+    assert all(torch.equal(value, before[name]) for name, value in weights(algorithm).items())
 
 
 def test_first_step_is_the_plain_policy_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,10 +247,89 @@ def test_stops_at_the_first_broken_value_and_names_the_step(what: str, name: str
     assert all(torch.isfinite(value).all() for value in weights(algorithm).values())
 
 
+def test_an_update_beyond_all_numbers_is_named() -> None:
+    with pytest.raises(NonFiniteError, match=r"update at step 32 made the parameter .* infinite: lower the learning"):
+        model(learning_rate=1e300, value_learning_rate=1e-3, n_epochs=1).learn(64)
+
+
+def test_a_broken_first_observation_is_named() -> None:
+    class BrokenReset(Random):
+        def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+            return np.full(3, np.nan, np.float32), {}
+
+    with pytest.raises(NonFiniteError, match=r"^observation is NaN or infinite at step 0: check the env"):
+        model(BrokenReset()).learn(32)
+
+
+@pytest.mark.parametrize(
+    ("odd", "cure"),
+    [
+        ({"action_space": spaces.Discrete(3, start=2)}, "the action space .* does not count from 0: shift it"),
+        ({"action_space": spaces.MultiDiscrete([2, 3], start=[0, 1])}, "the action space .* shift it"),
+        ({"action_space": spaces.MultiDiscrete([[2, 3], [2, 2]])}, "the action space .* give its numbers in one row"),
+        ({"action_space": spaces.Box(-1, 1, (0,))}, "no dimensions"),
+        ({"observation_space": spaces.Discrete(3, start=-1)}, "'observation' .* shift it"),
+        ({"observation_space": spaces.Dict({"a": spaces.Discrete(3, start=1)})}, "'a' .* shift it"),
+        ({"observation_space": spaces.Dict({})}, "empty Dict"),
+        ({"observation_space": spaces.Box(-1, 1, ())}, r"shape \(\): make it an array"),
+        ({"observation_space": spaces.Box(-1, 1, (2, 0))}, r"shape \(2, 0\): make it an array"),
+        ({"observation_space": spaces.Text(3)}, "FlattenObservation"),
+    ],
+)
+def test_spaces_that_networks_would_read_wrongly_are_refused(odd: dict[str, Any], cure: str) -> None:
+    policy = "MultiInputPolicy" if isinstance(odd.get("observation_space"), spaces.Dict) else "MlpPolicy"
+    with pytest.raises(SpaceError, match=cure) as caught:
+        model(Random(**odd), policy=policy)
+    assert "\n" not in str(caught.value)
+
+
 def test_diverging_loss_is_named() -> None:
     algorithm = model(Random(reward=1e30), normalize_advantage=False)
     with pytest.raises(NonFiniteError, match="loss is NaN or infinite at step 32"):
         algorithm.learn(64)
+
+
+def nan_loss(loss: torch.Tensor) -> torch.Tensor:
+    return loss * float("nan")
+
+
+def infinite_loss(loss: torch.Tensor) -> torch.Tensor:
+    return loss + float("inf")
+
+
+def infinite_gradient(loss: torch.Tensor) -> torch.Tensor:
+    """The loss as it is; the derivative of x^0.5 at 0 is infinite."""
+    return loss + (loss - loss.detach()).clamp(min=0).pow(0.5)
+
+
+@pytest.mark.parametrize(
+    ("breaks", "named"),
+    [
+        (nan_loss, "{} loss is NaN or infinite at step 32: check the size of the environment's rewards, lower the"),
+        (infinite_loss, "{} loss is NaN or infinite at step 32: .*rewards.*learning rate"),
+        (infinite_gradient, "gradient of the {} loss is NaN or infinite at step 32: .*learning rate"),
+    ],
+)
+@pytest.mark.parametrize("phase", ["policy", "value"])
+def test_a_broken_loss_stops_before_it_reaches_the_networks(phase: str, breaks: Any, named: str) -> None:
+    algorithm = model(learning_rate=1e-2)
+    original = getattr(algorithm, f"{phase}_loss")
+
+    def broken(*args: Any, **kwargs: Any) -> Any:
+        loss, info = original(*args, **kwargs)
+        return breaks(loss), info
+
+    setattr(algorithm, f"{phase}_loss", broken)
+    own = {id(p) for p in getattr(algorithm, f"{phase}_parameters")}
+    before = weights(algorithm)
+    with pytest.raises(NonFiniteError, match=f"^{named.format(phase)}"):
+        algorithm.learn(64)
+    names = {name for name, parameter in algorithm.policy.named_parameters() if id(parameter) in own}
+    after = weights(algorithm)
+    assert names and all(torch.equal(after[name], before[name]) for name in names)
+    assert all(torch.isfinite(value).all() for value in after.values())
+    optimizer = algorithm.policy.optimizer if phase == "policy" else algorithm.value_optimizer
+    assert not optimizer.state, "the moments are untouched too"
 
 
 def test_same_seed_same_run_and_sb3_zip_round_trip(tmp_path: Path) -> None:

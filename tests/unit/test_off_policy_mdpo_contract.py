@@ -14,6 +14,7 @@ import yaml
 from gymnasium import spaces
 from stable_baselines3 import SAC
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 from rlopt.agents.mdpo.config import OffPolicyMDPOConfig
 from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
@@ -85,6 +86,10 @@ def weights(model: OffPolicyMDPO) -> list[torch.Tensor]:
         ("ent_coef", -0.2),
         ("ent_coef", "aut"),
         ("ent_coef", "auto_0"),
+        ("target_entropy", "aut"),
+        ("target_entropy", None),
+        ("target_entropy", math.nan),
+        ("target_entropy", -math.inf),
         ("gamma", 1.01),
         ("tau", 0.0),
         ("batch_size", 0),
@@ -102,6 +107,13 @@ def test_settings_out_of_range(setting: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=setting) as raised:
         make(**{setting: value})
     assert "\n" not in str(raised.value)
+
+
+def test_target_entropy_names_its_cure_and_takes_what_it_names() -> None:
+    with pytest.raises(ConfigError, match=r'target_entropy is .*: give a number of nats or "auto"'):
+        make(target_entropy="nan")
+    assert make(target_entropy="auto").target_entropy == -1.0  # minus the one action dimension
+    assert make(target_entropy="-0.5").target_entropy == make(target_entropy=-0.5).target_entropy == -0.5
 
 
 def test_misspelt_names_get_the_nearest_one() -> None:
@@ -127,7 +139,10 @@ def test_closed_form_needs_the_plain_divergence(options: dict[str, Any]) -> None
         ({"action_space": spaces.Box(-np.inf, np.inf, (2,))}, "finite bounds"),
         ({"action_space": spaces.Box(np.array([-1.0, -1.0]), np.array([1.0, np.inf]))}, "finite bounds"),
         ({"action_space": spaces.Box(np.array([-1.0, 2.0]), np.array([1.0, 2.0]))}, "without extent"),
+        ({"action_space": spaces.Box(-1, 1, (0,))}, "no dimensions"),
         ({"observation_space": spaces.Text(5)}, "FlattenObservation"),
+        ({"observation_space": spaces.Discrete(3, start=2)}, "does not count from 0"),
+        ({"observation_space": spaces.Box(-1, 1, ())}, "make it an array"),
         ({"observation_space": spaces.Dict({"a": spaces.Text(5)})}, "'a'"),
     ],
 )
@@ -139,6 +154,12 @@ def test_spaces_that_cannot_be_used(odd: dict[str, Any], cure: str) -> None:
 def test_spaces_of_an_environment_given_by_id() -> None:
     with pytest.raises(SpaceError, match=r"rlopt\.MDPO"):
         OffPolicyMDPO("MlpPolicy", "CartPole-v1", device="cpu")
+
+
+@pytest.mark.parametrize("choice", ["her", HerReplayBuffer])
+def test_hindsight_replay_without_goals_is_refused(choice: Any) -> None:
+    with pytest.raises(ConfigError, match="achieved_goal and desired_goal: leave it off"):
+        make(replay_buffer_class=choice)
 
 
 def test_n_step_returns_that_the_buffers_cannot_give() -> None:

@@ -6,15 +6,17 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import gymnasium as gym
 import imageio_ffmpeg
 import numpy as np
 import pytest
 from gymnasium import spaces
+from gymnasium.error import DependencyNotInstalled
 from stable_baselines3.common.vec_env import DummyVecEnv
 
+import rlopt.video
 from rlopt.envs.rendering import available_gl
 from rlopt.envs.settings import EnvSettings
 from rlopt.errors import ConfigError
@@ -175,6 +177,26 @@ def test_the_camera_follows_a_body_that_runs_away() -> None:
     at_start, far_away = map(int, done.stdout.split())  # pixels of skin: the floor is grey
     assert at_start > 1000
     assert far_away > 0.7 * at_start
+
+
+@pytest.mark.parametrize(
+    ("failure", "named", "packages"),
+    [
+        (DependencyNotInstalled("pygame is not installed, run `pip install pygame`"), "pip install pygame", False),
+        (NotImplementedError(), "cannot be drawn: give it a render() for rgb_array", False),
+        (RuntimeError("no context"), "drawing failed (RuntimeError: no context)", True),
+    ],
+)
+def test_what_drawing_lacks_is_one_line_and_gl_is_named_only_where_it_may_be_that(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, failure: Exception, named: str, packages: bool
+) -> None:
+    def fail(argv: list[str]) -> NoReturn:
+        raise failure
+
+    monkeypatch.setattr(rlopt.video, "main", fail)
+    assert rlopt.video._run([]) == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert named in error and ("apt-get" in error) is packages
 
 
 def test_without_a_gl_library_the_packages_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
