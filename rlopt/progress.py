@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -22,6 +23,14 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60}m{whole % 60:02d}s"
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+def say(text: str) -> None:
+    """Prints a line; when the reader has left (``rlopt train ... | head``), training goes on in silence."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - it lasts as long as the process
 
 
 class Progress:
@@ -62,7 +71,7 @@ class Progress:
             self._bar.update(advanced)
         elif now - self._last_line >= PLAIN_SECONDS:
             self._last_line = now
-            print(self.line(mean_return()), flush=True)
+            say(self.line(mean_return()))
 
     def line(self, mean_return: float | None) -> str:
         """The plain line: steps done, steps per second, mean return, time left."""
@@ -81,7 +90,7 @@ class Progress:
         if self._bar is not None:
             self._bar.write(text, file=sys.stdout)
         else:
-            print(text, flush=True)
+            say(text)
 
     def finish(self, mean_return: float | None) -> None:
         """Closes the bar, or prints the last plain line."""
@@ -89,4 +98,4 @@ class Progress:
             self._bar.close()
             self._bar = None
         else:
-            print(self.line(mean_return), flush=True)
+            say(self.line(mean_return))

@@ -1,18 +1,19 @@
-"""Ctrl-C and SIGTERM as a wish to stop at the next boundary. Imports no torch."""
+"""Ctrl-C, SIGTERM and a lost terminal as a wish to stop at the next boundary. Imports no torch."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 class StopSignals:
-    """Context in which the first Ctrl-C or SIGTERM only sets :attr:`received` and the second one aborts at once.
+    """Context in which the first Ctrl-C, SIGTERM or SIGHUP sets :attr:`received`, the second aborts at once.
 
     Outside the main thread, where signals cannot be handled, it does nothing.
     """
@@ -28,7 +29,9 @@ class StopSignals:
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+            # nohup makes a process ignore the loss of its terminal; that is left so.
+            numbers = [n for n in SIGNALS if n.name != "SIGHUP" or signal.getsignal(n) is not signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._handle) for number in numbers}
         return self
 
     def __exit__(
@@ -43,4 +46,5 @@ class StopSignals:
             raise KeyboardInterrupt
         self.received = signal.Signals(number)
         # print() may be interrupted in the middle of itself, write() may not.
-        os.write(2, b"\nrlopt: stopping after this update with a checkpoint; once more aborts at once\n")
+        with contextlib.suppress(OSError):  # the terminal may be what was lost
+            os.write(2, b"\nrlopt: stopping after this update with a checkpoint; once more aborts at once\n")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import os
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -153,3 +156,32 @@ def test_signals_are_left_alone_outside_the_main_thread() -> None:
     thread.start()
     thread.join()
     assert inside == [before, 0]
+
+
+@pytest.mark.parametrize(("inherited", "code"), [(signal.SIG_DFL, 129), (signal.SIG_IGN, 0)])
+def test_a_lost_terminal_stops_a_run_unless_it_was_started_with_nohup(inherited: Any, code: int) -> None:
+    before = signal.signal(signal.SIGHUP, inherited)
+    try:
+        with StopSignals() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.exit_code == code
+        assert signal.getsignal(signal.SIGHUP) == inherited
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_training_goes_on_when_nobody_reads_its_lines() -> None:
+    program = """
+import sys
+from rlopt.progress import Progress
+progress = Progress(total=10)
+for step in range(10):
+    progress.say("x" * 100_000)
+progress.finish(None)
+print("finished", file=sys.stderr)
+"""
+    read, write = os.pipe()
+    os.close(read)
+    result = subprocess.run([sys.executable, "-c", program], stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (result.returncode, result.stderr) == (0, "finished\n")
