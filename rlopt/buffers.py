@@ -27,8 +27,19 @@ from rlopt.tree import Tree
 Observations: TypeAlias = Tensor | dict[str, Tensor]
 
 
-def _each(tree: Any, function: Callable[[Tensor], Tensor]) -> Any:
+def _each(tree: Any, function: Callable[[Tensor], Any]) -> Any:
     return {key: function(part) for key, part in tree.items()} if isinstance(tree, dict) else function(tree)
+
+
+def _write_part(storage: np.ndarray | Tensor, position: int, value: Any, reshape: bool) -> None:
+    if reshape:
+        value = value.reshape(storage.shape[1:])
+    if isinstance(storage, np.ndarray):
+        storage[position] = value
+        return
+    row = np.empty(storage.shape[1:], torch.empty(0, dtype=storage.dtype).numpy().dtype)
+    row[...] = value
+    storage[position].copy_(torch.from_numpy(row), non_blocking=True)
 
 
 class DeviceReplayBuffer(ReplayBuffer):
@@ -80,6 +91,10 @@ class DeviceReplayBuffer(ReplayBuffer):
         self.buffer_size = max(buffer_size // n_envs, 1)
         self.optimize_memory_usage = optimize_memory_usage
         self.handle_timeout_termination = handle_timeout_termination
+        # (n_envs,) does not broadcast to (n_envs, 1).
+        parts = {"observations": observation_space, "next_observations": observation_space}
+        parts = observation_space.spaces if isinstance(observation_space, spaces.Dict) else parts
+        self._to_reshape = {name for name, space in parts.items() if isinstance(space, spaces.Discrete)}
         self._fields: Fields = row_fields(observation_space, action_space, optimize_memory_usage)
         if not storage_is_deferred():
             self._allocate()
@@ -88,9 +103,16 @@ class DeviceReplayBuffer(ReplayBuffer):
         check_memory(self._fields, self.buffer_size * self.n_envs, self.n_envs, self.device)
         for name, field in self._fields.items():
             setattr(self, name, allocate(field, (self.buffer_size, self.n_envs), self.device))
+        self._view_storage()
+
+    def _view_storage(self) -> None:
+        """Numpy arrays on the same memory: writing a small row through torch takes several times as long."""
+        self._views: dict[str, Any] = {}
+        if self._on_host:
+            self._views = {name: _each(getattr(self, name), lambda part: part.numpy()) for name in self._fields}
 
     def __getattr__(self, name: str) -> Any:
-        if name in self.__dict__.get("_fields", ()):
+        if "_fields" in self.__dict__ and name in (*self._fields, "_views"):
             self._allocate()
             return self.__dict__[name]
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
@@ -107,6 +129,8 @@ class DeviceReplayBuffer(ReplayBuffer):
         for name, value in list(self.__dict__.items()):
             if name in self.__dict__.get("_fields", ()) or isinstance(value, Tensor):
                 setattr(self, name, _each(value, lambda part: part.to(device)))
+        if "_views" in self.__dict__:
+            self._view_storage()
 
     def add(
         self,
@@ -140,25 +164,13 @@ class DeviceReplayBuffer(ReplayBuffer):
             self.pos += 1
 
     def _write(self, name: str, position: int, value: Any) -> None:
-        storage = getattr(self, name)
+        """Writes ``value`` (n_envs, ...), or a dict of such, to the rows at ``position``."""
+        storage = self._views[name] if self._on_host else getattr(self, name)
         if isinstance(storage, dict):
-            subspaces = self.observation_space.spaces  # type: ignore[attr-defined]
             for key, part in storage.items():
-                self._write_part(part, position, value[key], isinstance(subspaces[key], spaces.Discrete))
+                _write_part(part, position, value[key], key in self._to_reshape)
         else:
-            discrete = name.endswith("observations") and isinstance(self.observation_space, spaces.Discrete)
-            self._write_part(storage, position, value, discrete)
-
-    def _write_part(self, storage: Tensor, position: int, value: Any, discrete: bool) -> None:
-        shape = storage.shape[1:]
-        if discrete:  # (n_envs,) does not broadcast to (n_envs, 1)
-            value = np.reshape(value, shape)
-        if self._on_host:
-            storage.numpy()[position] = value
-        else:
-            row = np.empty(shape, torch.empty(0, dtype=storage.dtype).numpy().dtype)
-            row[...] = value
-            storage[position].copy_(torch.from_numpy(row), non_blocking=True)
+            _write_part(storage, position, value, name in self._to_reshape)
 
     def sample_rows(self, batch_size: int) -> Tensor:
         """Rows (B,) int64, on the device, drawn uniformly with replacement among those that can be used.
@@ -235,8 +247,8 @@ class DeviceReplayBuffer(ReplayBuffer):
         restore_rows(self, state)
 
     def __getstate__(self) -> dict[str, Any]:
-        filled = self.get_state()
-        kept = {name: value for name, value in self.__dict__.items() if name not in self._fields}
+        filled, storage = self.get_state(), {*self._fields, "_views"}
+        kept = {name: value for name, value in self.__dict__.items() if name not in storage}
         return {name: value for name, value in kept.items() if not isinstance(value, Tensor)} | {"filled": filled}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -286,20 +298,20 @@ class DeviceNStepReplayBuffer(DeviceReplayBuffer, NStepReplayBuffer):
         # Both in float32 and from numpy, to be Stable-Baselines3's bit for bit.
         powers = self.gamma ** np.arange(self.n_steps + 1, dtype=np.float32)
         self._powers = torch.from_numpy(powers).to(self.device)
+        self._offsets = torch.arange(self.n_steps, device=self.device) * self.n_envs
 
     def gather(self, rows: Tensor, env: VecNormalize | None = None) -> ReplayBufferSamples:
         """As :meth:`DeviceReplayBuffer.gather`, with n-step returns and ``discounts``."""
         n_envs, total = self.n_envs, self.buffer_size * self.n_envs
-        steps = torch.arange(self.n_steps, device=rows.device)
-        sequence = (rows[:, None] + steps * n_envs) % total
+        sequence = (rows[:, None] + self._offsets) % total
         dones, timeouts, rewards = (
             self._at(part, sequence.flatten()).reshape(sequence.shape)
             for part in (self.dones, self.timeouts, self.rewards)
         )
         rewards = normalize_rewards(rewards, env)
         # The newest transition ends every return: what follows it in memory is the oldest, of another episode.
-        ends = (dones != 0) | (timeouts != 0) | (sequence // n_envs == self._newest)
-        within = (ends.cumsum(1) - ends.long()) == 0
+        ends = dones + timeouts + (sequence // n_envs == self._newest)
+        within = ends.cumsum(1) == ends  # nothing has ended before
         count = within.sum(1)
         terms = torch.where(within, rewards * self._powers[:-1], 0.0)
         last = (rows + (count - 1) * n_envs) % total

@@ -60,8 +60,8 @@ class OffPolicyMDPO(Resumable, MirrorDescentSAC):
     :param analytic_kl: use the closed form of the KL divergence in the actor's loss instead of the one-sample estimate:
         the same expectation without the sampling noise; only with ``tsallis_q=1``
     :param compile: take each gradient step by one compiled call (on a GPU, a captured CUDA graph): "on", "off" or
-        "auto" for runs that are long enough to earn the compilation back. gSDE, value networks, image and Dict observations,
-        and optimisers other than Adam are never compiled
+        "auto" for runs that are long enough to earn the compilation back. gSDE, value networks, image and Dict
+        observations, and optimisers other than Adam are never compiled
     :raises rlopt.errors.ConfigError: for a setting out of range
     :raises rlopt.errors.SpaceError: for actions or observations that cannot be used
     :raises rlopt.errors.NonFiniteError: from ``learn``, for a NaN or infinite observation, reward or loss. On the CPU

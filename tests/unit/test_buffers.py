@@ -30,7 +30,7 @@ SPACES: dict[str, spaces.Space] = {
     "MultiDiscrete": spaces.MultiDiscrete([3, 4]),
     "MultiBinary": spaces.MultiBinary(5),
 }
-DICT = spaces.Dict({"vector": VECTOR, "image": SPACES["image"], "room": spaces.Discrete(4)})
+DICT = spaces.Dict({"vector": VECTOR, "image": SPACES["image"], "actions": spaces.Discrete(4)})
 SAVING = {"optimize_memory_usage": True, "handle_timeout_termination": False}
 PAIRS: dict[str, tuple[type[ReplayBuffer], type[DeviceReplayBuffer], spaces.Space, dict[str, Any]]] = {
     **{name: (ReplayBuffer, DeviceReplayBuffer, space, {}) for name, space in SPACES.items()},
