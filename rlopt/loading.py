@@ -19,6 +19,7 @@ from rlopt.env_state import find_normalization, restore_normalization
 from rlopt.errors import CheckpointError, RloptError, one_line
 from rlopt.network_state import check_networks, restore_networks
 from rlopt.placeholder import SpacesOnlyVecEnv
+from rlopt.replay_memory import deferred_storage
 from rlopt.space_codec import decode_space
 from rlopt.training_state import restore_counters
 from rlopt.tree import Tree
@@ -62,7 +63,7 @@ def load(path: str | Path, env: VecEnv | None = None, device: str = "auto") -> A
 def _build(trees: dict[str, Tree], env: VecEnv | None, device: str) -> Any:
     description = trees["model"]
     _check_widths(description["settings"], trees["networks"])
-    with undisturbed(None):
+    with undisturbed(None), deferred_storage():
         model = rebuild_model(description, env, device)
     check_networks(model, trees["networks"])
     restore_networks(model, trees["networks"])

@@ -162,6 +162,6 @@ class OffPolicyMDPOConfig:
             "n_critics": self.n_critics,
         }
         if self.her:
-            arguments["replay_buffer_class"] = "her"
+            arguments["replay_buffer_class"] = "device_her"
             arguments["replay_buffer_kwargs"] = {"n_sampled_goal": self.her_goals, "goal_selection_strategy": "future"}
         return arguments

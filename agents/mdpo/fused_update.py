@@ -51,7 +51,7 @@ class FusedUpdate:
             self._fixed_ent_coef = model.ent_coef_tensor
         else:
             self.log_ent_coef = StackedParameters([[model.log_ent_coef]], (), model.ent_coef_optimizer)
-        self._gather = getattr(model.replay_buffer, "gather", None)
+        self.buffer: Any = model.replay_buffer
         self._optimizers = [model.actor.optimizer, model.critic.optimizer]
         self._optimizers += [] if model.ent_coef_optimizer is None else [model.ent_coef_optimizer]
         self._groups = [part.param_groups[0] for part in self._optimizers]
@@ -98,8 +98,7 @@ class FusedUpdate:
 
     def step_on_rows(self, rows: Tensor, *arguments: Tensor, **settings: Any) -> losses.Info:
         """:meth:`step` on rows (B,) of the replay buffer, gathered within the same call."""
-        assert self._gather is not None
-        return self.step(self._gather(rows), *arguments, **settings)
+        return self.step(self.buffer.gather(rows), *arguments, **settings)
 
     def step(
         self,

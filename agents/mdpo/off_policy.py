@@ -35,7 +35,9 @@ class OffPolicyMDPO(Resumable, MirrorDescentSAC):
 
     :param policy: "MlpPolicy", "CnnPolicy", "MultiInputPolicy" or a :class:`SACPolicy` class
     :param env: an environment, a VecEnv or a Gymnasium id, with a Box action space of finite bounds
-    :param replay_buffer_class: a class, or "replay", "n_step", "dict", "her"; None chooses by ``n_steps`` and the space
+    :param replay_buffer_class: a class, or the name of one on the training device, "device", "device_n_step",
+        "device_dict", "device_her", or of Stable-Baselines3's on the host, "replay", "n_step", "dict", "her"; None
+        chooses one on the device by ``n_steps`` and the space
     :param ent_coef: lambda, the weight of the entropy, >= 0 ("auto" learns it); the paper has 0.2
     :param policy_kwargs: as in SAC; ``activation_fn`` and ``optimizer_class`` may be names such as "tanh" and "adam"
     :param kl_coef: c - lambda >= 0, the weight of the divergence from the old policy, in units of reward. The paper's
@@ -57,9 +59,9 @@ class OffPolicyMDPO(Resumable, MirrorDescentSAC):
     :param log_std_penalty: weight of the mean square of the actor's log standard deviations (released code: 1e-3)
     :param analytic_kl: use the closed form of the KL divergence in the actor's loss instead of the one-sample estimate:
         the same expectation without the sampling noise; only with ``tsallis_q=1``
-    :param compile: take each gradient step by one compiled call (a captured CUDA graph on a GPU): "on", "off" or "auto"
-        for runs that are long enough to earn the compilation back. gSDE, value networks, image and Dict observations,
-        and optimisers other than Adam are never compiled
+    :param compile: take each gradient step by one compiled call (on a GPU, a captured CUDA graph): "on", "off" or
+        "auto" for runs that are long enough to earn the compilation back. gSDE, value networks, image and Dict
+        observations, and optimisers other than Adam are never compiled
     :raises rlopt.errors.ConfigError: for a setting out of range
     :raises rlopt.errors.SpaceError: for actions or observations that cannot be used
     :raises rlopt.errors.NonFiniteError: from ``learn``, for a NaN or infinite observation, reward or loss. On the CPU

@@ -11,7 +11,9 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
+from rlopt.buffers import DeviceDictReplayBuffer, DeviceNStepReplayBuffer, DeviceReplayBuffer
 from rlopt.errors import ConfigError, SpaceError, unknown_name
+from rlopt.hindsight import DeviceHerReplayBuffer
 from rlopt.resumable import check_number, require
 from rlopt.space_checks import check_observation_space
 
@@ -20,6 +22,10 @@ REPLAY_BUFFERS: dict[str, type[ReplayBuffer]] = {
     "n_step": NStepReplayBuffer,
     "dict": DictReplayBuffer,
     "her": HerReplayBuffer,
+    "device": DeviceReplayBuffer,
+    "device_n_step": DeviceNStepReplayBuffer,
+    "device_dict": DeviceDictReplayBuffer,
+    "device_her": DeviceHerReplayBuffer,
 }
 ACTOR_Q = ("min", "first")
 
@@ -104,6 +110,13 @@ def resolve_replay_buffer(choice: str | type[ReplayBuffer] | None) -> type[Repla
             raise unknown_name("replay_buffer_class", choice, REPLAY_BUFFERS)
         return REPLAY_BUFFERS[choice]
     return choice
+
+
+def fitting_replay_buffer(observation_space: spaces.Space, n_steps: int) -> type[DeviceReplayBuffer]:
+    """The replay buffer on the training device for these observations and ``n_steps``."""
+    if isinstance(observation_space, spaces.Dict):
+        return DeviceDictReplayBuffer
+    return DeviceNStepReplayBuffer if n_steps > 1 else DeviceReplayBuffer
 
 
 def check_spaces(observation_space: spaces.Space, action_space: spaces.Space) -> None:

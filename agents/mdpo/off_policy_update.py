@@ -16,6 +16,7 @@ from torch import Tensor
 
 from rlopt.agents.mdpo import off_policy_losses as losses
 from rlopt.agents.mdpo.fused_update import FusedStep, obstacle
+from rlopt.agents.mdpo.off_policy_checks import fitting_replay_buffer
 from rlopt.agents.mdpo.off_policy_objectives import Objective, OldPolicy
 from rlopt.agents.mdpo.value_network import ValueNetwork, make_value_network
 from rlopt.errors import NonFiniteError
@@ -51,7 +52,23 @@ class MirrorDescentSAC(SAC):
     """The compiled step, once one was taken."""
 
     def _setup_model(self) -> None:
+        chosen = None
+        if self.replay_buffer_class is None and self.replay_buffer is None:
+            chosen = fitting_replay_buffer(self.observation_space, self.n_steps)
+            if self.n_steps > 1:
+                self.replay_buffer_kwargs.update({"n_steps": self.n_steps, "gamma": self.gamma})
+            self.replay_buffer = chosen(
+                self.buffer_size,
+                self.observation_space,
+                self.action_space,
+                device=self.device,
+                n_envs=self.n_envs,
+                optimize_memory_usage=self.optimize_memory_usage,
+                **self.replay_buffer_kwargs,
+            )
         super()._setup_model()
+        # Not before: Stable-Baselines3 warns that a class which it did not choose itself ignores n_steps.
+        self.replay_buffer_class = chosen or self.replay_buffer_class
         self.fused = None
         self._unread: list[losses.Info] = []
         self.old_actor = self.value_net = self.value_net_target = None
@@ -121,7 +138,8 @@ class MirrorDescentSAC(SAC):
         mode = choose_mode(self.compile, self.device, self._planned_gradient_steps())
         if mode == "eager":
             return None
-        if self.fused is None or self.fused.mode != mode:
+        stale = self.fused is not None and self.fused.update.buffer is not self.replay_buffer
+        if self.fused is None or stale or self.fused.mode != mode:
             if obstacle(self) is not None:
                 return None
             self.fused = FusedStep(self, mode)

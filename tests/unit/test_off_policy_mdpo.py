@@ -226,7 +226,7 @@ def test_behaviour_is_sampled_unless_asked_for_the_mean() -> None:
 
 
 def test_hindsight_replay_and_dict_observations() -> None:
-    for buffer, kwargs in (("her", {"n_sampled_goal": 4}), (None, None)):
+    for buffer, kwargs in (("device_her", {"n_sampled_goal": 4}), (None, None)):
         model = OffPolicyMDPO(
             "MultiInputPolicy",
             vec_env(2, ReachGoal),
@@ -238,7 +238,7 @@ def test_hindsight_replay_and_dict_observations() -> None:
         )
         model.learn(90)
         assert model._n_updates >= 14
-        assert type(model.replay_buffer).__name__ == ("HerReplayBuffer" if buffer else "DictReplayBuffer")
+        assert type(model.replay_buffer).__name__ == ("DeviceHerReplayBuffer" if buffer else "DeviceDictReplayBuffer")
         assert np.isfinite(model.logger.name_to_value["train/critic_loss"])
 
 

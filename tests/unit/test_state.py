@@ -19,8 +19,10 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecFrameStac
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 import rlopt
+from rlopt.buffers import DeviceDictReplayBuffer, DeviceNStepReplayBuffer, DeviceReplayBuffer
 from rlopt.checkpoint import read_checkpoint
 from rlopt.errors import CheckpointError, ConfigError, StateUnavailableError
+from rlopt.hindsight import DeviceHerReplayBuffer
 from rlopt.resumable import Resumable
 from rlopt.state import capture_state, learn_from, restore_state, save_checkpoint
 
@@ -244,7 +246,12 @@ def her_class() -> type:
     return HerReplayBuffer
 
 
+def on_device(cls: type) -> Callable[[], type]:
+    return lambda: cls
+
+
 HER = {"replay_buffer_class": her_class, "learning_starts": 30}
+HER_ON_DEVICE = {**HER, "replay_buffer_class": on_device(DeviceHerReplayBuffer)}
 CASES: dict[str, Make] = {
     "ppo": ppo(monitored),
     "ppo, normalised": ppo(normalized, n_envs=3, learning_rate=LinearSchedule(1e-3, 1e-4, 0.8)),
@@ -266,6 +273,38 @@ CASES: dict[str, Make] = {
     "sac, HER": off_policy(ResumableSAC, goal_normalized, 2, "MultiInputPolicy", "goal", **HER),
     "sac, HER with infos": off_policy(
         ResumableSAC, bare, 1, "MultiInputPolicy", "goal", replay_buffer_kwargs=lambda: {"copy_info_dict": True}, **HER
+    ),
+    "sac, on the device": off_policy(
+        ResumableSAC, normalized, 3, replay_buffer_class=on_device(DeviceReplayBuffer), gradient_steps=-1
+    ),
+    "sac, on the device, memory saving": off_policy(
+        ResumableSAC,
+        monitored,
+        optimize_memory_usage=True,
+        replay_buffer_class=on_device(DeviceReplayBuffer),
+        replay_buffer_kwargs=lambda: {"handle_timeout_termination": False},
+    ),
+    "sac, on the device, n-step": off_policy(
+        ResumableSAC,
+        normalized,
+        2,
+        replay_buffer_class=on_device(DeviceNStepReplayBuffer),
+        replay_buffer_kwargs=lambda: {"n_steps": 3},
+    ),
+    "sac, on the device, Dict observations": off_policy(
+        ResumableSAC, normalized, 2, "MultiInputPolicy", "dict", replay_buffer_class=on_device(DeviceDictReplayBuffer)
+    ),
+    "sac, on the device, HER": off_policy(
+        ResumableSAC, goal_normalized, 2, "MultiInputPolicy", "goal", **HER_ON_DEVICE
+    ),
+    "sac, on the device, HER with infos": off_policy(
+        ResumableSAC,
+        bare,
+        1,
+        "MultiInputPolicy",
+        "goal",
+        replay_buffer_kwargs=lambda: {"copy_info_dict": True},
+        **HER_ON_DEVICE,
     ),
     "sac, noise per env": off_policy(ResumableSAC, monitored, 2, action_noise=ou_noise),
     "sac, AdamW with AMSGrad": off_policy(
