@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,15 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 import rlopt
 from rlopt.agents.mdpo import off_policy_losses as losses
+from rlopt.agents.mdpo.config import OffPolicyMDPOConfig
 from rlopt.agents.mdpo.fused_update import FusedStep, obstacle
 from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
 from rlopt.agents.mdpo.off_policy_objectives import Objective
+from rlopt.checkpoint import list_checkpoints
+from rlopt.config import RunConfig
 from rlopt.errors import NonFiniteError
+from rlopt.run import resume
+from rlopt.run import train as train_run
 from rlopt.state import save_checkpoint
 from rlopt.update import compiler_found
 
@@ -134,6 +140,28 @@ def test_a_broken_batch_stops_before_it_reaches_the_networks() -> None:
     for key, value in model.policy.state_dict().items():
         assert torch.equal(value, before[key]), key
     assert model.log_ent_coef is not None and torch.isfinite(model.log_ent_coef).all()
+
+
+@pytest.mark.slow
+@needs_compiler
+def test_a_compiled_run_is_resumed_bit_for_bit(tmp_path: Path) -> None:
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    run = RunConfig(
+        env="Pendulum-v1", total_timesteps=300, checkpoint_every=150, eval_every=0, device="cpu", run_dir=str(whole)
+    )
+    agent = OffPolicyMDPOConfig(
+        compile="on", net_arch=(16, 16), batch_size=16, learning_starts=50, buffer_size=1000, old_policy_period=20
+    )
+    train_run("off_policy_mdpo", run, agent)
+    shutil.copytree(whole, stopped)
+    last = list_checkpoints(stopped / "checkpoints")[-1].name
+    shutil.rmtree(stopped / "checkpoints" / last)
+    torch.manual_seed(99)  # a new process has other random states
+    assert resume(stopped).step == 300
+    tensors = sorted((whole / "checkpoints" / last).glob("*.safetensors"))
+    assert tensors
+    for file in tensors:
+        assert file.read_bytes() == (stopped / "checkpoints" / last / file.name).read_bytes(), file.name
 
 
 class NoEntropy(Objective):
