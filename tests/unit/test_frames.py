@@ -19,6 +19,7 @@ from rlopt.checkpoint import read_checkpoint, write_checkpoint
 from rlopt.errors import CheckpointError, ConfigError
 from rlopt.n_step import DeviceNStepReplayBuffer
 from rlopt.replay_memory import replay_bytes
+from rlopt.update import compiler_found
 
 CHANNELS, SIZE = 2, 4
 
@@ -96,7 +97,7 @@ def test_each_frame_is_kept_once_and_freed_with_its_last_row() -> None:
     source = Pictures(3, 2, 0.05)
     framed = build(3, 3, size=400)
     feed(source, 3000, framed)
-    # A row has one frame of its own; an episode, of 20 steps on average, one more to begin with; two rows are left over.
+    # A row has one frame of its own; an episode, of 20 steps on average, one more to begin with.
     assert len(framed.get_state()["frames"]) < 400 * 1.15
     referred = np.unique(framed.frame_index.numpy())
     free = framed.frame_store._free
@@ -120,6 +121,17 @@ def test_short_episodes_make_the_store_grow_and_say_so() -> None:
     feed(source, 100, plain, framed)
     assert framed.storage_version > version
     assert_equal_batches(draw(plain), draw(framed))
+
+
+@pytest.mark.skipif(not compiler_found(), reason="no C++ compiler: torch.compile cannot be tried")
+def test_gathering_stacks_compiles_whole() -> None:
+    source, framed = Pictures(3, 2, 0.2), build(3, 3)
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda rows: framed.gather(rows), fullgraph=True, dynamic=False)
+    for steps in (9, 31):
+        feed(source, steps, framed)
+        rows = framed.sample_rows(16)
+        assert_equal_batches(framed.gather(rows), compiled(rows))
 
 
 def test_what_is_no_stack_of_frames_is_refused() -> None:
