@@ -6,19 +6,19 @@ A transition has a *row*: ``position * n_envs + environment``. Drawing rows (``s
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.buffers import BaseBuffer, DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
+from stable_baselines3.common.buffers import BaseBuffer, DictReplayBuffer, ReplayBuffer
 from stable_baselines3.common.type_aliases import DictReplayBufferSamples, ReplayBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
 from rlopt.errors import CheckpointError, ConfigError
+from rlopt.frame_store import FrameStore, frame_capacity, frame_shape
 from rlopt.replay_memory import Fields, allocate, check_memory, row_fields, storage_is_deferred
 from rlopt.replay_normalization import normalize_observations, normalize_rewards
 from rlopt.replay_rows import capture_rows, check_rows, restore_rows
@@ -56,6 +56,9 @@ class DeviceReplayBuffer(ReplayBuffer):
     :param optimize_memory_usage: keep each observation once; only with ``handle_timeout_termination=False``, because
         the observation at a timeout is then lost
     :param handle_timeout_termination: a batch's ``dones`` are 0 where the episode was cut by a time limit
+    :param frames: k, where observations are images (k * channels, height, width) of the last k frames, oldest first,
+        before an episode's first frame that frame again or zeros: each frame is kept once, which takes about 1 / 2k of
+        the memory. 1 keeps observations as they are
     :raises rlopt.errors.ConfigError: the rows do not fit into the free memory of ``device``, or the two last settings
         exclude each other
     :raises rlopt.errors.SpaceError: observations or actions of a dtype that torch does not have
@@ -81,6 +84,7 @@ class DeviceReplayBuffer(ReplayBuffer):
         n_envs: int = 1,
         optimize_memory_usage: bool = False,
         handle_timeout_termination: bool = True,
+        frames: int = 1,
     ) -> None:
         BaseBuffer.__init__(self, buffer_size, observation_space, action_space, device, n_envs=n_envs)
         if optimize_memory_usage and handle_timeout_termination:
@@ -88,6 +92,9 @@ class DeviceReplayBuffer(ReplayBuffer):
                 "optimize_memory_usage loses the observations at time limits: set handle_timeout_termination=False "
                 "(replay_buffer_kwargs) with it, or switch it off"
             )
+        if optimize_memory_usage and frames > 1:
+            raise ConfigError("frames > 1 keeps each frame once already: switch optimize_memory_usage off")
+        self.frames = frames
         self.buffer_size = max(buffer_size // n_envs, 1)
         self.optimize_memory_usage = optimize_memory_usage
         self.handle_timeout_termination = handle_timeout_termination
@@ -95,24 +102,41 @@ class DeviceReplayBuffer(ReplayBuffer):
         parts = {"observations": observation_space, "next_observations": observation_space}
         parts = observation_space.spaces if isinstance(observation_space, spaces.Dict) else parts
         self._to_reshape = {name for name, space in parts.items() if isinstance(space, spaces.Discrete)}
-        self._fields: Fields = row_fields(observation_space, action_space, optimize_memory_usage)
+        self._fields: Fields = row_fields(observation_space, action_space, optimize_memory_usage, frames)
         if not storage_is_deferred():
             self._allocate()
 
     def _allocate(self) -> None:
-        check_memory(self._fields, self.buffer_size * self.n_envs, self.n_envs, self.device)
+        rows, space = self.buffer_size * self.n_envs, self.observation_space
+        check_memory(self._fields, rows, self.n_envs, self.device, space, self.frames)
         for name, field in self._fields.items():
             setattr(self, name, allocate(field, (self.buffer_size, self.n_envs), self.device))
         self._view_storage()
+        self.frame_store: FrameStore | None = None
+        if self.frames > 1:
+            shape, dtype = frame_shape(space, self.frames), np.dtype(space.dtype)
+            self.frame_store = FrameStore(
+                self.frame_index,
+                shape,
+                dtype,
+                frame_capacity(rows, self.n_envs, self.frames),
+                lambda count: allocate((shape, dtype), (count,), self.device),
+            )
+
+    @property
+    def storage_version(self) -> int:
+        """Changes when rows move in memory: code that was compiled or captured with :meth:`gather` is then void."""
+        return self._moves + (self.frame_store.version if self.frame_store is not None else 0)
 
     def _view_storage(self) -> None:
         """Numpy arrays on the same memory: writing a small row through torch takes several times as long."""
+        self._moves = self.__dict__.get("_moves", 0) + 1
         self._views: dict[str, Any] = {}
         if self._on_host:
             self._views = {name: _each(getattr(self, name), lambda part: part.numpy()) for name in self._fields}
 
     def __getattr__(self, name: str) -> Any:
-        if "_fields" in self.__dict__ and name in (*self._fields, "_views"):
+        if "_fields" in self.__dict__ and name in (*self._fields, "_views", "frame_store"):
             self._allocate()
             return self.__dict__[name]
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
@@ -131,6 +155,8 @@ class DeviceReplayBuffer(ReplayBuffer):
                 setattr(self, name, _each(value, lambda part: part.to(device)))
         if "_views" in self.__dict__:
             self._view_storage()
+            if self.frame_store is not None:
+                self.frame_store.move(self.frame_index, self.frame_store.frames.to(device))
 
     def add(
         self,
@@ -148,11 +174,10 @@ class DeviceReplayBuffer(ReplayBuffer):
         :param reward: (n_envs,), as ``done``
         :param infos: one an environment; "TimeLimit.truncated" says that a time limit ended the episode
         """
-        self._write("observations", self.pos, obs)
-        if self.optimize_memory_usage:
-            self._write("observations", (self.pos + 1) % self.buffer_size, next_obs)
+        if self.frame_store is not None:
+            self.frame_store.write(self.pos, self.full, obs, next_obs)
         else:
-            self._write("next_observations", self.pos, next_obs)
+            self._write_observations(obs, next_obs)
         self._write("actions", self.pos, action.reshape((self.n_envs, self.action_dim)))
         self._write("rewards", self.pos, reward)
         self._write("dones", self.pos, done)
@@ -162,6 +187,19 @@ class DeviceReplayBuffer(ReplayBuffer):
             self.full, self.pos = True, 0
         else:
             self.pos += 1
+
+    def reset(self) -> None:
+        """Empties the buffer."""
+        super().reset()
+        if self.frame_store is not None:
+            self.frame_store.reset()
+
+    def _write_observations(self, obs: Any, next_obs: Any) -> None:
+        self._write("observations", self.pos, obs)
+        if self.optimize_memory_usage:
+            self._write("observations", (self.pos + 1) % self.buffer_size, next_obs)
+        else:
+            self._write("next_observations", self.pos, next_obs)
 
     def _write(self, name: str, position: int, value: Any) -> None:
         """Writes ``value`` (n_envs, ...), or a dict of such, to the rows at ``position``."""
@@ -198,31 +236,31 @@ class DeviceReplayBuffer(ReplayBuffer):
         :param env: normalises observations and rewards with its present statistics
         :returns: (B, ...) tensors on the device, rewards and dones (B, 1)
         """
-        if self.optimize_memory_usage:
-            next_rows = (rows + self.n_envs) % (self.buffer_size * self.n_envs)
-            next_observations = self._at(self.observations, next_rows)
-        else:
-            next_observations = self._at(self.next_observations, rows)
         rewards = normalize_rewards(self._at(self.rewards, rows), env)
-        return self._samples(rows, next_observations, self._terminal(rows), rewards, env)
+        return self._samples(rows, rows, rewards, env)
 
     def sample(self, batch_size: int, env: VecNormalize | None = None) -> Any:
         """A batch as Stable-Baselines3's ``sample`` gives it: :meth:`gather` of :meth:`sample_rows`."""
         return self.gather(self.sample_rows(batch_size), env)
 
-    def _samples(
-        self, rows: Tensor, next_observations: Observations, dones: Tensor, rewards: Tensor, env: VecNormalize | None
-    ) -> Any:
+    def _samples(self, rows: Tensor, last: Tensor, rewards: Tensor, env: VecNormalize | None) -> Any:
+        """Transitions that begin at ``rows`` and end after those at ``last``, which are the same for single steps."""
+        if self.frame_store is not None:
+            observations, next_observations = self.frame_store.stacks(rows, False), self.frame_store.stacks(last, True)
+        elif self.optimize_memory_usage:
+            next_rows = (last + self.n_envs) % (self.buffer_size * self.n_envs)
+            observations, next_observations = (self._at(self.observations, part) for part in (rows, next_rows))
+        else:
+            observations = self._at(self.observations, rows)
+            next_observations = self._at(self.next_observations, last)
+        dones = self._at(self.dones, last) * (1 - self._at(self.timeouts, last))
         return self._batch(
-            normalize_observations(self._at(self.observations, rows), env),
+            normalize_observations(observations, env),
             self._at(self.actions, rows),
             normalize_observations(next_observations, env),
             dones.reshape(-1, 1),
             rewards.reshape(-1, 1),
         )
-
-    def _terminal(self, rows: Tensor) -> Tensor:
-        return self._at(self.dones, rows) * (1 - self._at(self.timeouts, rows))
 
     def _at(self, storage: Any, rows: Tensor) -> Any:
         return _each(storage, lambda part: part.flatten(0, 1).index_select(0, rows))
@@ -232,12 +270,17 @@ class DeviceReplayBuffer(ReplayBuffer):
 
         :param copy: False gives views on the CPU, valid until the next transition is stored
         """
-        return capture_rows(self, copy)
+        state = capture_rows(self, copy)
+        return state if self.frame_store is None else state | {"frames": self.frame_store.get_state(copy)}
 
     def check_state(self, state: Tree) -> None:
         """Raises :class:`rlopt.errors.CheckpointError` unless ``state`` is well-formed and of a buffer like this."""
         try:
+            if ("frames" in state) is not (self.frame_store is not None):
+                raise CheckpointError("the checkpoint's replay buffer has other frames: use the same number of frames")
             check_rows(self, state)
+            if self.frame_store is not None:
+                self.frame_store.check_state(state["frames"], state["rows"]["frame_index"])
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise CheckpointError("the checkpoint's replay buffer is malformed: use an older checkpoint") from error
 
@@ -245,9 +288,11 @@ class DeviceReplayBuffer(ReplayBuffer):
         """Fills the buffer, in place, from what :meth:`get_state` gave; raises as :meth:`check_state` does."""
         self.check_state(state)
         restore_rows(self, state)
+        if self.frame_store is not None:
+            self.frame_store.set_state(state["frames"], self.size(), self.pos - 1)
 
     def __getstate__(self) -> dict[str, Any]:
-        filled, storage = self.get_state(), {*self._fields, "_views"}
+        filled, storage = self.get_state(), {*self._fields, "_views", "frame_store"}
         kept = {name: value for name, value in self.__dict__.items() if name not in storage}
         return {name: value for name, value in kept.items() if not isinstance(value, Tensor)} | {"filled": filled}
 
@@ -259,82 +304,6 @@ class DeviceReplayBuffer(ReplayBuffer):
         self._allocate()
         self.full, self.pos = False, 0
         self.set_state(filled)
-
-
-class DeviceNStepReplayBuffer(DeviceReplayBuffer, NStepReplayBuffer):
-    """As :class:`stable_baselines3.common.buffers.NStepReplayBuffer`, on the device: see :class:`DeviceReplayBuffer`.
-
-    A sample's reward is the discounted sum of up to ``n_steps`` rewards, to the end of the episode or to the newest
-    transition; ``next_observations`` and ``dones`` are those after the last of them, and ``discounts`` (B, 1) is
-    ``gamma`` to the power of their number.
-
-    :param n_steps: >= 1
-    :param gamma: discount factor, 0 to 1
-    """
-
-    def __init__(self, *args: Any, n_steps: int = 3, gamma: float = 0.99, **kwargs: Any) -> None:
-        if n_steps < 1:
-            raise ConfigError(f"n_steps is {n_steps}: give a whole number >= 1")
-        self.n_steps = n_steps
-        self.gamma = gamma
-        DeviceReplayBuffer.__init__(self, *args, **kwargs)
-        if self.optimize_memory_usage:
-            raise ConfigError("n-step returns do not work with optimize_memory_usage: switch one of them off")
-
-    @property
-    def pos(self) -> int:
-        """Where the next transition goes. A tensor follows it, so that compiled and captured code sees it move."""
-        return self._pos
-
-    @pos.setter
-    def pos(self, position: int) -> None:
-        self._pos = int(position)
-        if "_newest" in self.__dict__:
-            self._newest.fill_((self._pos - 1) % self.buffer_size)
-
-    def _allocate(self) -> None:
-        super()._allocate()
-        self._newest = torch.tensor((self.pos - 1) % self.buffer_size, device=self.device)
-        # Both in float32 and from numpy, to be Stable-Baselines3's bit for bit.
-        powers = self.gamma ** np.arange(self.n_steps + 1, dtype=np.float32)
-        self._powers = torch.from_numpy(powers).to(self.device)
-        self._offsets = torch.arange(self.n_steps, device=self.device) * self.n_envs
-
-    def gather(self, rows: Tensor, env: VecNormalize | None = None) -> ReplayBufferSamples:
-        """As :meth:`DeviceReplayBuffer.gather`, with n-step returns and ``discounts``."""
-        n_envs, total = self.n_envs, self.buffer_size * self.n_envs
-        sequence = (rows[:, None] + self._offsets) % total
-        dones, timeouts, rewards = (
-            self._at(part, sequence.flatten()).reshape(sequence.shape)
-            for part in (self.dones, self.timeouts, self.rewards)
-        )
-        rewards = normalize_rewards(rewards, env)
-        # The newest transition ends every return: what follows it in memory is the oldest, of another episode.
-        ends = dones + timeouts + (sequence // n_envs == self._newest)
-        within = ends.cumsum(1) == ends  # nothing has ended before
-        count = within.sum(1)
-        terms = torch.where(within, rewards * self._powers[:-1], 0.0)
-        last = (rows + (count - 1) * n_envs) % total
-        next_observations = self._at(self.next_observations, last)
-        batch = self._samples(rows, next_observations, self._terminal(last), numpy_sum(terms), env)
-        return batch._replace(discounts=self._powers[count].reshape(-1, 1))
-
-
-def numpy_sum(terms: Tensor) -> Tensor:
-    """The sums (B,) of terms (B, n), n <= 128, added in numpy's order."""
-    columns = list(terms.unbind(1))
-    whole = len(columns) // 8 * 8
-    total: Tensor | None = None
-    if whole:
-        lanes = terms[:, :whole].unflatten(1, (-1, 8)).unbind(1)
-        eight = functools.reduce(torch.add, lanes)
-        two = eight[:, 0::2] + eight[:, 1::2]
-        four = two[:, 0::2] + two[:, 1::2]
-        total = four[:, 0] + four[:, 1]
-    for column in columns[whole:]:
-        total = column if total is None else total + column
-    assert total is not None
-    return total
 
 
 class DeviceDictReplayBuffer(DeviceReplayBuffer, DictReplayBuffer):

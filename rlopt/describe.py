@@ -21,9 +21,8 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.her.goal_selection_strategy import GoalSelectionStrategy
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
-from rlopt import buffers
+from rlopt import buffers, hindsight, n_step
 from rlopt.errors import CheckpointError, ConfigError, RloptError, UnknownNameError, one_line
-from rlopt.hindsight import DeviceHerReplayBuffer
 from rlopt.placeholder import SpacesOnlyVecEnv
 from rlopt.registry import agent_name, agent_spec, resolve
 from rlopt.space_codec import decode_array, decode_space, encode_array, encode_space
@@ -53,14 +52,16 @@ _MODULES: tuple[tuple[str, Any, list[str]], ...] = (
         sb3_buffers,
         ["ReplayBuffer", "DictReplayBuffer", "NStepReplayBuffer", "RolloutBuffer", "DictRolloutBuffer"],
     ),
-    ("rlopt", buffers, ["DeviceReplayBuffer", "DeviceDictReplayBuffer", "DeviceNStepReplayBuffer"]),
+    ("rlopt", buffers, ["DeviceReplayBuffer", "DeviceDictReplayBuffer"]),
+    ("rlopt", n_step, ["DeviceNStepReplayBuffer"]),
+    ("rlopt", hindsight, ["DeviceHerReplayBuffer"]),
     ("sb3.sac", sac_policies, ["SACPolicy", "CnnPolicy", "MultiInputPolicy"]),
     ("sb3.td3", td3_policies, ["TD3Policy", "CnnPolicy", "MultiInputPolicy"]),
     ("sb3.dqn", dqn_policies, ["DQNPolicy", "CnnPolicy", "MultiInputPolicy"]),
 )
 CLASSES: dict[str, type] = {
     f"{prefix}.{name}": getattr(module, name) for prefix, module, names in _MODULES for name in names
-} | {"sb3.HerReplayBuffer": HerReplayBuffer, "rlopt.DeviceHerReplayBuffer": DeviceHerReplayBuffer}
+} | {"sb3.HerReplayBuffer": HerReplayBuffer}
 """The classes that a checkpoint may name."""
 _CLASS_NAMES = {cls: name for name, cls in CLASSES.items()}
 _NOT_SETTINGS = frozenset({"env", "device", "tensorboard_log", "_init_setup_model", "self"})

@@ -7,16 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.preprocessing import get_action_dim, get_obs_shape
-from torch import Tensor
 
 from rlopt.errors import ConfigError, SpaceError
+from rlopt.frame_store import frame_capacity, frame_shape
 
 Field: TypeAlias = tuple[tuple[int, ...], np.dtype]
 """Shape and dtype of what one transition has of something."""
@@ -41,7 +41,9 @@ def storage_is_deferred() -> bool:
     return _deferred.get()
 
 
-def row_fields(observation_space: spaces.Space, action_space: spaces.Space, optimize_memory_usage: bool) -> Fields:
+def row_fields(
+    observation_space: spaces.Space, action_space: spaces.Space, optimize_memory_usage: bool, frames: int = 1
+) -> Fields:
     """What a buffer keeps of a transition, by name.
 
     :raises rlopt.errors.SpaceError: observations or actions of a dtype that torch does not have
@@ -52,7 +54,10 @@ def row_fields(observation_space: spaces.Space, action_space: spaces.Space, opti
     else:
         observations = _observation(observation_space)
     fields: Fields = {"observations": observations}
-    if not optimize_memory_usage:
+    if frames != 1:
+        frame_shape(observation_space, frames)
+        fields = {"frame_index": ((frames + 1,), np.dtype(np.int32))}
+    elif not optimize_memory_usage:
         fields["next_observations"] = observations
     dtype = np.dtype(ReplayBuffer._maybe_cast_dtype(action_space.dtype))
     fields["actions"] = _usable(action_space, (get_action_dim(action_space),), dtype)
@@ -85,10 +90,17 @@ def replay_bytes(
     action_space: spaces.Space,
     n_envs: int = 1,
     optimize_memory_usage: bool = False,
+    frames: int = 1,
 ) -> int:
     """Bytes that a buffer of :mod:`rlopt.buffers` takes on its device when it is full; arguments as there."""
     rows = max(buffer_size // n_envs, 1) * n_envs
-    return rows * bytes_per_row(row_fields(observation_space, action_space, optimize_memory_usage))
+    fields = row_fields(observation_space, action_space, optimize_memory_usage, frames)
+    return _total_bytes(fields, rows, n_envs, observation_space, frames)
+
+
+def _total_bytes(fields: Fields, rows: int, n_envs: int, space: spaces.Space, frames: int) -> int:
+    each = 0 if frames == 1 else math.prod(frame_shape(space, frames)) * np.dtype(space.dtype).itemsize
+    return rows * bytes_per_row(fields) + frame_capacity(rows, n_envs, frames) * each
 
 
 def free_memory(device: torch.device) -> int | None:
@@ -106,28 +118,26 @@ def free_memory(device: torch.device) -> int | None:
     return None
 
 
-def check_memory(fields: Fields, rows: int, n_envs: int, device: torch.device) -> None:
+def check_memory(
+    fields: Fields, rows: int, n_envs: int, device: torch.device, space: spaces.Space, frames: int = 1
+) -> None:
     """Raises :class:`rlopt.errors.ConfigError` unless ``rows`` transitions fit into the free memory of ``device``."""
-    free, each = free_memory(device), bytes_per_row(fields)
-    if free is None or rows * each <= free:
+    free, needed = free_memory(device), _total_bytes(fields, rows, n_envs, space, frames)
+    if free is None or needed <= free:
         return
-    most = free // each // n_envs * n_envs
+    # What does not grow with the rows is taken off first.
+    fixed = _total_bytes(fields, 0, n_envs, space, frames)
+    most = max(free - fixed, 0) * rows // (needed - fixed) // n_envs * n_envs
     cure = f"lower buffer_size to at most {most}" if most else "use a device with more memory"
     raise ConfigError(
-        f"buffer_size={rows} needs {rows * each / 1e9:.2f} GB and {device} has {free / 1e9:.2f} GB free: {cure}"
+        f"buffer_size={rows} needs {needed / 1e9:.2f} GB and {device} has {free / 1e9:.2f} GB free: {cure}"
     )
 
 
-def allocate(
-    field: Field | dict[str, Field], rows: tuple[int, int], device: torch.device
-) -> Tensor | dict[str, Tensor]:
-    """Zeros (buffer_size, n_envs, ...) on ``device``; on the CPU a page takes memory when it is first written."""
+def allocate(field: Field | dict[str, Field], rows: tuple[int, ...], device: torch.device) -> Any:
+    """Zeros (*rows, ...), a tensor or a dict of tensors; on the CPU a page takes memory when it is first written."""
     if isinstance(field, dict):
-        return {key: _zeros(part, rows, device) for key, part in field.items()}
-    return _zeros(field, rows, device)
-
-
-def _zeros(field: Field, rows: tuple[int, int], device: torch.device) -> Tensor:
+        return {key: allocate(part, rows, device) for key, part in field.items()}
     shape, dtype = (*rows, *field[0]), field[1]
     if device.type == "cpu":
         # torch writes its zeros; numpy asks the operating system for pages that are zero already.

@@ -17,7 +17,17 @@ from rlopt.env_state import copy_arrays
 from rlopt.errors import CheckpointError
 from rlopt.tree import Tree
 
-_ROWS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts", "ep_start", "ep_length")
+_ROWS = (
+    "observations",
+    "next_observations",
+    "frame_index",
+    "actions",
+    "rewards",
+    "dones",
+    "timeouts",
+    "ep_start",
+    "ep_length",
+)
 
 
 def capture_rows(buffer: ReplayBuffer, copy: bool = True) -> dict[str, Tree]:

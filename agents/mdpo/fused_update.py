@@ -52,6 +52,7 @@ class FusedUpdate:
         else:
             self.log_ent_coef = StackedParameters([[model.log_ent_coef]], (), model.ent_coef_optimizer)
         self.buffer: Any = model.replay_buffer
+        self._version = getattr(model.replay_buffer, "storage_version", 0)
         self._optimizers = [model.actor.optimizer, model.critic.optimizer]
         self._optimizers += [] if model.ent_coef_optimizer is None else [model.ent_coef_optimizer]
         self._groups = [part.param_groups[0] for part in self._optimizers]
@@ -69,6 +70,10 @@ class FusedUpdate:
         """To be called before a step: takes over parameters or moments that were replaced, as by loading."""
         for part in self.parts:
             part.attach()
+
+    def reads(self, buffer: Any) -> bool:
+        """Whether it was made for ``buffer`` with its rows where they are now."""
+        return self.buffer is buffer and self._version == getattr(buffer, "storage_version", 0)
 
     def state(self) -> list[Tensor]:
         """Every tensor that a step may change."""

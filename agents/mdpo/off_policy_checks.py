@@ -11,9 +11,10 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
-from rlopt.buffers import DeviceDictReplayBuffer, DeviceNStepReplayBuffer, DeviceReplayBuffer
+from rlopt.buffers import DeviceDictReplayBuffer, DeviceReplayBuffer
 from rlopt.errors import ConfigError, SpaceError, unknown_name
 from rlopt.hindsight import DeviceHerReplayBuffer
+from rlopt.n_step import DeviceNStepReplayBuffer
 from rlopt.resumable import check_number, require
 from rlopt.space_checks import check_observation_space
 

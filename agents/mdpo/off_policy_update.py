@@ -138,7 +138,7 @@ class MirrorDescentSAC(SAC):
         mode = choose_mode(self.compile, self.device, self._planned_gradient_steps())
         if mode == "eager":
             return None
-        stale = self.fused is not None and self.fused.update.buffer is not self.replay_buffer
+        stale = self.fused is not None and not self.fused.update.reads(self.replay_buffer)
         if self.fused is None or stale or self.fused.mode != mode:
             if obstacle(self) is not None:
                 return None

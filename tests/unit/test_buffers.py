@@ -14,8 +14,9 @@ from replay import ACTIONS, assert_equal_batches, draw, fill, normalizer
 from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
 
 from rlopt import replay_memory
-from rlopt.buffers import DeviceDictReplayBuffer, DeviceNStepReplayBuffer, DeviceReplayBuffer, numpy_sum
+from rlopt.buffers import DeviceDictReplayBuffer, DeviceReplayBuffer
 from rlopt.errors import ConfigError, SpaceError
+from rlopt.n_step import DeviceNStepReplayBuffer, numpy_sum
 from rlopt.replay_memory import replay_bytes
 from rlopt.update import compiler_found
 

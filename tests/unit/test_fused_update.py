@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -206,3 +207,24 @@ def test_what_cannot_be_fused_says_why_and_trains_part_by_part() -> None:
     model = make(use_sde=True, compile="on")
     model.learn(40)
     assert model.fused is None and model._n_updates == 20
+
+
+def test_the_fused_step_reads_the_buffer_that_the_model_has_now() -> None:
+    model = collected()
+    model.compile = "on"
+    step = FusedStep(model, "compiled")
+    assert step.update.reads(model.replay_buffer)
+    other = pickle.loads(pickle.dumps(model.replay_buffer))
+    assert not step.update.reads(other)
+    model.replay_buffer.device = torch.device("cpu")  # type: ignore[union-attr]
+    assert not step.update.reads(model.replay_buffer)
+
+
+@needs_compiler
+def test_a_replaced_buffer_is_the_one_that_is_trained_on() -> None:
+    model = collected()
+    model.compile = "on"
+    train(model, 1)
+    model.replay_buffer = pickle.loads(pickle.dumps(model.replay_buffer))
+    model.replay_buffer.rewards[:] = 1e6
+    assert train(model, 1)["train/critic_loss"] > 1e9

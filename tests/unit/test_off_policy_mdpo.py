@@ -1,16 +1,21 @@
 """Off-policy MDPO as an algorithm: equality with SAC, the old policy, the options and what they must not break."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from reach import SMALL, ReachGoal, make, vec_env
+from gymnasium import spaces
+from reach import SMALL, Reach, ReachGoal, make, vec_env
 from stable_baselines3 import SAC
+from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.noise import NormalActionNoise
-from stable_baselines3.common.vec_env import VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize
 
 from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
+from rlopt.buffers import DeviceReplayBuffer
+from rlopt.n_step import DeviceNStepReplayBuffer
 
 
 def equal_states(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
@@ -249,3 +254,61 @@ def test_critic_gradients_do_not_leak_from_the_actors_step() -> None:
     model._update_critic = lambda *_: {}
     model.train(1, 16)
     assert all(parameter.grad is None for parameter in model.critic.parameters())
+
+
+# --- where the replay is kept ---
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, DeviceReplayBuffer),
+        ({"n_steps": 3}, DeviceNStepReplayBuffer),
+        ({"replay_buffer_class": "device"}, DeviceReplayBuffer),
+        ({"replay_buffer_class": "device_n_step"}, DeviceNStepReplayBuffer),
+        ({"replay_buffer_class": "replay"}, ReplayBuffer),
+        ({"replay_buffer_class": "n_step"}, NStepReplayBuffer),
+        ({"replay_buffer_class": ReplayBuffer}, ReplayBuffer),
+    ],
+)
+def test_replay_is_on_the_device_unless_asked_otherwise(
+    options: dict[str, Any], expected: type, recwarn: pytest.WarningsRecorder
+) -> None:
+    model = make(gamma=0.9, **options)
+    assert type(model.replay_buffer) is model.replay_buffer_class is expected
+    if options.get("n_steps"):
+        assert (model.replay_buffer.n_steps, model.replay_buffer.gamma) == (3, 0.9)
+    assert not [warning for warning in recwarn if "n_steps" in str(warning.message)]
+
+
+def test_replay_is_saved_and_loaded_as_stable_baselines3_does(tmp_path: Path) -> None:
+    model = make(n_steps=2)
+    model.learn(60)
+    model.save(tmp_path / "model.zip")
+    model.save_replay_buffer(tmp_path / "replay.pkl")
+    loaded = OffPolicyMDPO.load(tmp_path / "model.zip", env=vec_env(), device="cpu")
+    assert type(loaded.replay_buffer) is DeviceNStepReplayBuffer and loaded.replay_buffer.size() == 0
+    loaded.load_replay_buffer(tmp_path / "replay.pkl")
+    np.random.seed(0)
+    expected = model.replay_buffer.sample(50)
+    np.random.seed(0)
+    assert all(torch.equal(x, y) for x, y in zip(expected, loaded.replay_buffer.sample(50), strict=True))
+
+
+def test_images_as_single_frames_train_alike() -> None:
+    def trained(frames: int) -> OffPolicyMDPO:
+        env = VecFrameStack(DummyVecEnv([Camera]), 3, channels_order="first")
+        kwargs = {"replay_buffer_kwargs": {"frames": frames}, "buffer_size": 25, "policy_kwargs": {"net_arch": [8]}}
+        return OffPolicyMDPO("MlpPolicy", env, seed=0, **{**SMALL, **kwargs}).learn(60)
+
+    assert equal_states(trained(1).policy.state_dict(), trained(3).policy.state_dict())
+
+
+class Camera(Reach):
+    """Shows the point as a picture."""
+
+    observation_space = spaces.Box(0, 255, (1, 6, 6), np.uint8)
+
+    def observation(self) -> np.ndarray:
+        distance = np.abs(np.arange(6)[None] - self.point[:, None] - 2.5)
+        return (255 * np.exp(-distance[0][:, None] - distance[1])).astype(np.uint8)[None]

@@ -15,10 +15,11 @@ from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 from rlopt.buffer_state import capture_buffer, check_buffer, cut_episodes, restore_buffer
-from rlopt.buffers import DeviceDictReplayBuffer, DeviceNStepReplayBuffer, DeviceReplayBuffer
+from rlopt.buffers import DeviceDictReplayBuffer, DeviceReplayBuffer
 from rlopt.checkpoint import read_checkpoint, write_checkpoint
 from rlopt.errors import CheckpointError
 from rlopt.hindsight import DeviceHerReplayBuffer
+from rlopt.n_step import DeviceNStepReplayBuffer
 
 VECTOR = spaces.Box(-np.inf, np.inf, (3,), np.float32)
 GOALS = spaces.Dict(dict.fromkeys(("observation", "achieved_goal", "desired_goal"), VECTOR))

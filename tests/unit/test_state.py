@@ -19,10 +19,11 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecFrameStac
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 import rlopt
-from rlopt.buffers import DeviceDictReplayBuffer, DeviceNStepReplayBuffer, DeviceReplayBuffer
+from rlopt.buffers import DeviceDictReplayBuffer, DeviceReplayBuffer
 from rlopt.checkpoint import read_checkpoint
 from rlopt.errors import CheckpointError, ConfigError, StateUnavailableError
 from rlopt.hindsight import DeviceHerReplayBuffer
+from rlopt.n_step import DeviceNStepReplayBuffer
 from rlopt.resumable import Resumable
 from rlopt.state import capture_state, learn_from, restore_state, save_checkpoint
 
