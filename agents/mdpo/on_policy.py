@@ -26,7 +26,7 @@ from torch import Tensor
 from rlopt.agents.mdpo import losses
 from rlopt.agents.mdpo.heads import action_head
 from rlopt.errors import SpaceError
-from rlopt.gradients import clip_gradients
+from rlopt.gradients import ClippedStep
 from rlopt.resumable import FiniteVecEnv, Resumable, check_finite, named_policy_kwargs, require
 from rlopt.rollout import Observations, can_collect, collect, flat, flat_actions, rows
 
@@ -251,6 +251,7 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         head = action_head(self.policy)
         with torch.no_grad():
             old, old_log_prob, _ = head.evaluate(observations, actions)
+        step = ClippedStep(self.policy.optimizer, self.policy_parameters, self.max_grad_norm)
         for _ in range(self.n_epochs):
             columns = (observations, actions, advantages, old_log_prob, old)
             for batch in self._minibatches(columns, self.batch_size):
@@ -265,19 +266,20 @@ class MDPO(Resumable, OnPolicyAlgorithm):
                     step_size=step_size,
                     ent_coef=self.ent_coef,
                 )
-                self._step("policy", self.policy.optimizer, self.policy_parameters, loss)
+                self._step("policy", step, loss)
                 for name, value in info.items():
                     history[name].append(value)
 
     def _value_phase(
         self, observations: Observations, returns: Tensor, old_values: Tensor, history: dict[str, list[Tensor]]
     ) -> None:
+        step = ClippedStep(self.value_optimizer, self.value_parameters, self.max_grad_norm)
         for _ in range(self.n_value_epochs):
             for batch in self._minibatches((observations, returns, old_values), self.value_batch_size):
                 batch_observations, targets, before = batch
                 values = self.policy.predict_values(batch_observations).flatten()
                 loss, info = self.value_loss(values, targets, before, clip_range_vf=self.clip_range_vf)
-                self._step("value", self.value_optimizer, self.value_parameters, loss)
+                self._step("value", step, loss)
                 history["value_loss"].append(info["value_loss"])
 
     def _minibatches(self, columns: tuple[Any, ...], batch_size: int | None) -> Iterator[tuple[Any, ...]]:
@@ -291,18 +293,13 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         for start in range(0, n_rows, batch_size):
             yield tuple(rows(column, slice(start, start + batch_size)) for column in shuffled)
 
-    def _step(
-        self, name: str, optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter], loss: Tensor
-    ) -> None:
+    def _step(self, name: str, step: ClippedStep, loss: Tensor) -> None:
         """One gradient step; on the CPU, a broken loss or gradient stops before it reaches the networks."""
-        for parameter in parameters:
-            parameter.grad = None
-        loss.backward()
-        norm = clip_gradients(parameters, self.max_grad_norm)
-        if norm.device.type == "cpu":
-            check_finite(f"{name} loss", loss.item(), self.num_timesteps)
-            check_finite(f"gradient of the {name} loss", norm.item(), self.num_timesteps)
-        optimizer.step()
+        norm = step.backward(loss)
+        if norm.device.type == "cpu" and not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
+            check_finite(f"{name} loss", loss, self.num_timesteps)
+            check_finite(f"gradient of the {name} loss", norm, self.num_timesteps)
+        step.apply()
 
     def _log_update(self, step_size: float, history: dict[str, list[Tensor]]) -> None:
         self._n_updates += self.n_epochs
