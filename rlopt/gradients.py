@@ -48,7 +48,7 @@ class ClippedStep:
             self.optimizer.step()
             return
         with torch.no_grad():
-            adam(*self._tensors, **self._settings)
+            adam(**self._arguments)
 
     def _gather(self) -> None:
         parameters, group = self.parameters, self.optimizer.param_groups[0]
@@ -58,9 +58,13 @@ class ClippedStep:
             parameter.grad = part.view_as(parameter)
             gradients.append(parameter.grad)
         states = [self.optimizer.state[parameter] for parameter in parameters]
-        moments = [[state[name] for state in states] for name in ("exp_avg", "exp_avg_sq")]
-        self._tensors: tuple[list[Any], ...] = (parameters, gradients, *moments, [], [s["step"] for s in states])
-        self._settings = {
+        self._arguments: dict[str, Any] = {
+            "params": parameters,
+            "grads": gradients,
+            "exp_avgs": [state["exp_avg"] for state in states],
+            "exp_avg_sqs": [state["exp_avg_sq"] for state in states],
+            "max_exp_avg_sqs": [],
+            "state_steps": [state["step"] for state in states],
             "fused": True,
             "decoupled_weight_decay": group["decoupled_weight_decay"],
             "amsgrad": False,

@@ -131,7 +131,9 @@ def check_finite(name: str, values: Any, step: int) -> None:
         )
 
 
-def check_step(observations: Any, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]], step: int) -> None:
+def check_step(
+    observations: Any, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]], step: int
+) -> None:
     """:func:`check_finite` for what a ``VecEnv`` returned from step number ``step``, terminal observations included."""
     check_finite("observation", observations, step)
     check_finite("reward", rewards, step)

@@ -103,7 +103,7 @@ def collect(
         if not callback.on_step():
             return False
         model._update_info_buffer(infos, dones)
-        for index in np.flatnonzero(dones):
+        for index in np.flatnonzero(dones).tolist():
             terminal = infos[index].get("terminal_observation")
             if terminal is not None and infos[index].get("TimeLimit.truncated", False):
                 cut.append((step, index, terminal))
@@ -190,9 +190,7 @@ def _store(buffer: RolloutBuffer, observations: Any, actions: np.ndarray, reward
     buffer.full = buffer.pos == buffer.buffer_size
 
 
-def _evaluate(
-    model: OnPolicyAlgorithm, actor: Actor, buffer: RolloutBuffer, cut: list[tuple[int, int, Any]]
-) -> None:
+def _evaluate(model: OnPolicyAlgorithm, actor: Actor, buffer: RolloutBuffer, cut: list[tuple[int, int, Any]]) -> None:
     """Completes ``buffer``: values, log-probabilities, bootstrapped rewards, advantages and returns.
 
     :param cut: step, environment and last observation of each episode that a time limit cut

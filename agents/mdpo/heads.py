@@ -1,4 +1,4 @@
-"""How on-policy MDPO asks a Stable-Baselines3 actor-critic policy for actions, log-probabilities and divergences.
+"""How on-policy MDPO asks a Stable-Baselines3 actor-critic policy for actions, log-probabilities, divergences, values.
 
 Shapes: B batch, A action dimensions.
 """
@@ -6,12 +6,16 @@ Shapes: B batch, A action dimensions.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
+from gymnasium import spaces
 from stable_baselines3.common.distributions import DiagGaussianDistribution, Distribution
 from stable_baselines3.common.policies import ActorCriticPolicy, BaseModel
-from torch import Tensor
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor, MlpExtractor
+from torch import Tensor, nn
 
 from rlopt.agents.mdpo.divergences import Bernoulli, Categorical, Factors, Gaussian
 from rlopt.errors import SpaceError
@@ -55,6 +59,8 @@ class GaussianHead:
 
     def __init__(self, policy: ActorCriticPolicy) -> None:
         self.policy = policy
+        body = policy.mlp_extractor.policy_net
+        self._mean = _network(policy, policy.pi_features_extractor, body, policy.action_net)
 
     def sample(self, observations: Observations) -> Tensor:
         """Actions [B, *action shape], from the same random numbers as ``Normal.rsample``."""
@@ -75,19 +81,60 @@ class GaussianHead:
         entropy = (nats + 0.5 * len(log_std)).expand(len(mean))
         return Evaluation(Gaussian(mean, std), log_prob, entropy)
 
-    def _mean(self, observations: Observations) -> Tensor:
-        policy = self.policy
-        features = BaseModel.extract_features(policy, observations, policy.pi_features_extractor)
-        return policy.action_net(policy.mlp_extractor.forward_actor(features))
-
 
 def action_head(policy: ActorCriticPolicy) -> GaussianHead | DistributionHead:
     """The quickest head that computes what ``policy.get_distribution`` does."""
     own = ("get_distribution", "_get_action_dist_from_latent")
     unchanged = all(getattr(type(policy), name) is getattr(ActorCriticPolicy, name) for name in own)
-    if unchanged and type(policy.action_dist) is DiagGaussianDistribution:
+    if (
+        unchanged
+        and type(policy.mlp_extractor) is MlpExtractor
+        and type(policy.action_dist) is DiagGaussianDistribution
+    ):
         return GaussianHead(policy)
     return DistributionHead(policy)
+
+
+def value_function(policy: ActorCriticPolicy) -> Callable[[Observations], Tensor]:
+    """What ``policy.predict_values`` computes: observations of B states to [B, 1]."""
+    body = policy.mlp_extractor
+    if type(policy).predict_values is not ActorCriticPolicy.predict_values or type(body) is not MlpExtractor:
+        return policy.predict_values
+    return _network(policy, policy.vf_features_extractor, body.value_net, policy.value_net)
+
+
+def _network(
+    policy: ActorCriticPolicy, extractor: BaseFeaturesExtractor, *modules: nn.Module
+) -> Callable[[Observations], Tensor]:
+    """The features of ``extractor`` and then ``modules``, without the calls around calls that small networks feel."""
+    space = policy.observation_space
+    flatten = type(extractor) is FlattenExtractor and isinstance(space, spaces.Box) and not is_image_space(space)
+    layers = _layers(modules)
+
+    def forward(observations: Observations) -> Tensor:
+        if flatten:
+            values = observations.float().flatten(1)  # type: ignore[union-attr]
+        else:
+            values = BaseModel.extract_features(policy, observations, extractor)
+        for layer in layers:
+            values = layer(values)
+        return values
+
+    return forward
+
+
+def _layers(modules: Iterable[nn.Module]) -> list[Callable[[Tensor], Tensor]]:
+    """The forward functions of ``modules``, containers opened; a module with hooks is called whole."""
+    found: list[Callable[[Tensor], Tensor]] = []
+    for module in modules:
+        hooked = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
+        if hooked or module._backward_pre_hooks:
+            found.append(module)
+        elif type(module) is nn.Sequential:
+            found.extend(_layers(module))
+        else:
+            found.append(module.forward)
+    return found
 
 
 def factors(distribution: Distribution) -> Factors:

@@ -24,7 +24,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from rlopt.agents.mdpo import losses
-from rlopt.agents.mdpo.heads import action_head
+from rlopt.agents.mdpo.heads import action_head, value_function
 from rlopt.errors import SpaceError
 from rlopt.gradients import ClippedStep
 from rlopt.resumable import FiniteVecEnv, Resumable, check_finite, named_policy_kwargs, require
@@ -125,8 +125,8 @@ class MDPO(Resumable, OnPolicyAlgorithm):
             step_size_schedule in ("linear", "constant"),
             f"step_size_schedule is linear or constant, not {step_size_schedule!r}",
         )
-        for name, rows in (("batch_size", batch_size), ("value_batch_size", value_batch_size)):
-            require(rows is None or rows >= 1, f"{name} must be at least 1 or None for the full batch, not {rows}")
+        for name, size in (("batch_size", batch_size), ("value_batch_size", value_batch_size)):
+            require(size is None or size >= 1, f"{name} must be at least 1 or None for the full batch, not {size}")
         self.batch_size = batch_size
         self.n_epochs = n_epochs
         self.n_value_epochs = n_value_epochs
@@ -170,9 +170,9 @@ class MDPO(Resumable, OnPolicyAlgorithm):
                 f"MDPO cannot use the action space {self.action_space}: it takes Box, Discrete, MultiDiscrete or "
                 "MultiBinary; flatten other spaces with gymnasium.wrappers"
             )
-        rows = self.n_steps * self.n_envs
-        too_many = f"batch_size={self.batch_size} is more than the rollout's {rows} rows (n_steps * n_envs)"
-        require(self.batch_size is None or self.batch_size <= rows, too_many)
+        size = self.n_steps * self.n_envs
+        too_many = f"batch_size={self.batch_size} is more than the rollout's {size} rows (n_steps * n_envs)"
+        require(self.batch_size is None or self.batch_size <= size, too_many)
         super()._setup_model()
         self.value_lr_schedule = FloatSchedule(self.value_learning_rate)
         self._split_parameters()
@@ -273,11 +273,12 @@ class MDPO(Resumable, OnPolicyAlgorithm):
     def _value_phase(
         self, observations: Observations, returns: Tensor, old_values: Tensor, history: dict[str, list[Tensor]]
     ) -> None:
+        predict = value_function(self.policy)
         step = ClippedStep(self.value_optimizer, self.value_parameters, self.max_grad_norm)
         for _ in range(self.n_value_epochs):
             for batch in self._minibatches((observations, returns, old_values), self.value_batch_size):
                 batch_observations, targets, before = batch
-                values = self.policy.predict_values(batch_observations).flatten()
+                values = predict(batch_observations).flatten()
                 loss, info = self.value_loss(values, targets, before, clip_range_vf=self.clip_range_vf)
                 self._step("value", step, loss)
                 history["value_loss"].append(info["value_loss"])
