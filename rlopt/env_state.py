@@ -21,6 +21,7 @@ from stable_baselines3.common.vec_env import (
 from stable_baselines3.common.vec_env.stacked_observations import StackedObservations
 
 from rlopt.errors import CheckpointError, StateUnavailableError
+from rlopt.normalize import Normalize
 from rlopt.tree import Tree
 
 _NORMALIZE_SETTINGS: dict[str, tuple[type, ...]] = {
@@ -179,6 +180,8 @@ def check_observations(observations: Tree, space: spaces.Space[Any], n_envs: int
 
 
 def _kind(wrapper: VecEnvWrapper) -> str | None:
+    if type(wrapper) is Normalize:
+        return VecNormalize.__name__
     known = (VecNormalize, VecMonitor, VecFrameStack, *_STATELESS)
     return type(wrapper).__name__ if type(wrapper) in known else None
 

@@ -161,6 +161,16 @@ def check_parameters(network: nn.Module, step: int) -> None:
             )
 
 
+def check_step(
+    observations: Any, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]], step: int
+) -> None:
+    """:func:`check_finite` for what a ``VecEnv`` returned from step number ``step``, terminal observations included."""
+    check_finite("observation", observations, step)
+    check_finite("reward", rewards, step)
+    for index in np.flatnonzero(dones):
+        check_finite("terminal observation", infos[index].get("terminal_observation", 0.0), step)
+
+
 class FiniteVecEnv(VecEnvWrapper):
     """Stops at the first step whose observation, terminal observation or reward is NaN or infinite.
 
@@ -178,8 +188,5 @@ class FiniteVecEnv(VecEnvWrapper):
     def step_wait(self) -> VecEnvStepReturn:
         observations, rewards, dones, infos = self.venv.step_wait()
         self._step += self.num_envs
-        check_finite("observation", observations, self._step)
-        check_finite("reward", rewards, self._step)
-        for index in np.flatnonzero(dones):
-            check_finite("terminal observation", infos[index].get("terminal_observation", 0.0), self._step)
+        check_step(observations, rewards, dones, infos, self._step)
         return observations, rewards, dones, infos

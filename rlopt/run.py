@@ -14,7 +14,7 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.preprocessing import is_image_space
-from stable_baselines3.common.vec_env import VecEnv, VecMonitor, VecNormalize
+from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
 from rlopt.checkpoint import Checkpoint, latest_checkpoint, list_checkpoints
 from rlopt.config import RunConfig
@@ -22,6 +22,7 @@ from rlopt.devices import check_device
 from rlopt.envs.make import make_env
 from rlopt.errors import ConfigError, NonFiniteError, RloptError, RunError, SpaceError, one_line
 from rlopt.log_writers import RunLogs
+from rlopt.normalize import Normalize
 from rlopt.profiling import Profile
 from rlopt.progress import Progress
 from rlopt.registry import agent_spec, resolve
@@ -136,7 +137,7 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm,
         env: VecEnv = VecMonitor(base)
         if run.normalize_observations or run.normalize_rewards:
             gamma = float(getattr(agent_config, "gamma", 0.99))
-            env = VecNormalize(env, norm_obs=run.normalize_observations, norm_reward=run.normalize_rewards, gamma=gamma)
+            env = Normalize(env, norm_obs=run.normalize_observations, norm_reward=run.normalize_rewards, gamma=gamma)
         _check_images(env.observation_space)
         algorithm = resolve(agent_spec(agent).algorithm)
         try:

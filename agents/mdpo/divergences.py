@@ -22,12 +22,12 @@ from torch.nn import functional
 
 
 def gaussian_divergence(mean: Tensor, std: Tensor, old_mean: Tensor, old_std: Tensor, *, q: float) -> Tensor:
-    """Divergence between diagonal Gaussians; all arguments [B, A], standard deviations positive."""
+    """Divergence between diagonal Gaussians: means [B, A], standard deviations [B, A] or [A], positive."""
     p = q - 1.0
     ratio = (std / old_std).square()
     if p == 0.0:
-        terms = ratio - 1.0 - ratio.log() + ((mean - old_mean) / old_std).square()
-        return 0.5 * terms.sum(dim=-1)
+        spread = (ratio - 1.0 - ratio.log()).sum(dim=-1)
+        return 0.5 * (((mean - old_mean) / old_std).square().sum(dim=-1) + spread)
     # With A = int new^q, B = int new old^p, C = int old^q: B_q = (A - q B + p C) / p. Written with expm1 of log-ratios
     # it loses no digits as p -> 0, where it becomes the KL.
     cross = 0.5 * (torch.log1p(p * ratio) - math.log1p(p))
@@ -60,13 +60,13 @@ def bernoulli_divergence(logits: Tensor, old_logits: Tensor, *, q: float) -> Ten
 
 @dataclass(frozen=True)
 class Gaussian:
-    """A diagonal Gaussian's parameters, each [B, A]."""
+    """A diagonal Gaussian's parameters: mean [B, A]; std [B, A], or [A] where it is the same in every row."""
 
     mean: Tensor
     std: Tensor
 
     def rows(self, index: Tensor | slice) -> Gaussian:
-        return Gaussian(self.mean[index], self.std[index])
+        return Gaussian(self.mean[index], self.std if self.std.dim() == 1 else self.std[index])
 
     def divergence(self, old: Gaussian, *, q: float) -> Tensor:
         return gaussian_divergence(self.mean, self.std, old.mean, old.std, q=q)

@@ -37,7 +37,12 @@ def policy_loss(
     ratio = (log_prob - old_log_prob).exp()
     surrogate, proximity, bonus = (ratio * advantages).mean(), divergence.mean(), entropy.mean()
     loss = -surrogate + proximity / step_size - ent_coef * bonus
-    info = {"policy_loss": loss, "divergence": proximity, "entropy": bonus, "ratio_std": ratio.std(correction=0)}
+    info = {
+        "policy_loss": loss,
+        "divergence": proximity,
+        "entropy": bonus,
+        "ratio_std": ratio.detach().std(correction=0),
+    }
     return loss, {name: value.detach() for name, value in info.items()}
 
 

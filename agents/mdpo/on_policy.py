@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
+from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 import torch
-from gymnasium import spaces
 from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.distributions import Distribution
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import (
     ActorCriticCnnPolicy,
@@ -24,12 +24,11 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from rlopt.agents.mdpo import losses
-from rlopt.agents.mdpo.divergences import Bernoulli, Categorical, Factors, Gaussian
+from rlopt.agents.mdpo.heads import action_head, value_function
 from rlopt.agents.mdpo.on_policy_checks import check_settings, check_spaces
-from rlopt.errors import SpaceError
+from rlopt.gradients import ClippedStep
 from rlopt.resumable import FiniteVecEnv, Resumable, check_finite, check_parameters, named_policy_kwargs, require
-
-Observations = Tensor | dict[str, Tensor]
+from rlopt.rollout import Observations, can_collect, collect, flat, flat_actions, rows
 
 
 class MDPO(Resumable, OnPolicyAlgorithm):
@@ -71,7 +70,7 @@ class MDPO(Resumable, OnPolicyAlgorithm):
     """The loss of the value phase; likewise."""
     policy: ActorCriticPolicy
 
-    profiled_sections: ClassVar[dict[str, str]] = {"policy.forward": "act", "rollout_buffer.add": "store"}
+    profiled_sections: ClassVar[dict[str, str]] = {"collect_rollouts": "act"}
 
     def __init__(
         self,
@@ -150,9 +149,9 @@ class MDPO(Resumable, OnPolicyAlgorithm):
             self._setup_model()
 
     def _setup_model(self) -> None:
-        rows = self.n_steps * self.n_envs
-        too_many = f"batch_size={self.batch_size} is more than the rollout's {rows} rows (n_steps * n_envs)"
-        require(self.batch_size is None or self.batch_size <= rows, too_many)
+        size = self.n_steps * self.n_envs
+        too_many = f"batch_size={self.batch_size} is more than the rollout's {size} rows (n_steps * n_envs)"
+        require(self.batch_size is None or self.batch_size <= size, too_many)
         super()._setup_model()
         self.value_lr_schedule = FloatSchedule(self.value_learning_rate)
         self._split_parameters()
@@ -187,8 +186,11 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         if not self.at_boundary():
             return False
         check_finite("observation", self._last_obs, self.num_timesteps)
-        checked = FiniteVecEnv(env, self.num_timesteps)
-        going_on = super().collect_rollouts(checked, callback, rollout_buffer, n_rollout_steps)
+        if can_collect(self.policy, rollout_buffer):
+            going_on = collect(self, action_head(self.policy), env, callback, rollout_buffer, n_rollout_steps)
+        else:
+            checked = FiniteVecEnv(env, self.num_timesteps)
+            going_on = super().collect_rollouts(checked, callback, rollout_buffer, n_rollout_steps)
         self._n_rollouts += int(going_on)
         return going_on
 
@@ -198,14 +200,14 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         update_learning_rate(self.policy.optimizer, self.lr_schedule(self._current_progress_remaining))
         update_learning_rate(self.value_optimizer, self.value_lr_schedule(self._current_progress_remaining))
         buffer = self.rollout_buffer
-        observations = self._flat(buffer.observations)
-        actions = self._flat(buffer.actions).float()
-        if isinstance(self.action_space, spaces.Discrete):
-            actions = actions.flatten()
+        observations, actions = flat(buffer.observations, self.device), flat_actions(buffer, self.device)
+        advantages, returns, values = (
+            flat(column, self.device) for column in (buffer.advantages, buffer.returns, buffer.values)
+        )
         history: dict[str, list[Tensor]] = defaultdict(list)
         step_size = self.current_step_size()
-        self._policy_phase(observations, actions, self._flat(buffer.advantages), step_size, history)
-        self._value_phase(observations, self._flat(buffer.returns), self._flat(buffer.values), history)
+        self._policy_phase(observations, actions, advantages, step_size, history)
+        self._value_phase(observations, returns, values, history)
         check_parameters(self.policy, self.num_timesteps)
         self._log_update(step_size, history)
 
@@ -217,13 +219,6 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         progress = self._current_progress_remaining
         return losses.annealed_step_size(self.step_size, progress_remaining=progress, rollout_fraction=fraction)
 
-    def _flat(self, values: Any) -> Any:
-        """[T, N, ...] arrays of the rollout buffer as one [T*N, ...] tensor on the device, floats as float32."""
-        if isinstance(values, dict):
-            return {key: self._flat(value) for key, value in values.items()}
-        tensor = torch.as_tensor(values, device=self.device)
-        return tensor.reshape(-1, *values.shape[2:])
-
     def _policy_phase(
         self,
         observations: Observations,
@@ -234,65 +229,59 @@ class MDPO(Resumable, OnPolicyAlgorithm):
     ) -> None:
         if self.normalize_advantage and len(advantages) > 1:
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        head = action_head(self.policy)
         with torch.no_grad():
-            old_distribution = self._distribution(observations)
-            old_factors, old_log_prob = factors(old_distribution), old_distribution.log_prob(actions)
+            old, old_log_prob, _ = head.evaluate(observations, actions)
+        step = ClippedStep(self.policy.optimizer, self.policy_parameters, self.max_grad_norm)
         for _ in range(self.n_epochs):
-            order, batches = self._minibatches(len(advantages), self.batch_size)
-            shuffled, old = _rows(observations, order), old_factors.rows(order)
-            columns = actions[order], old_log_prob[order], advantages[order]
-            for batch in batches:
-                distribution = self._distribution(_rows(shuffled, batch))
-                batch_actions, batch_old_log_prob, batch_advantages = (column[batch] for column in columns)
-                log_prob = distribution.log_prob(batch_actions)
-                entropy = distribution.entropy()
+            columns = (observations, actions, advantages, old_log_prob, old)
+            for batch in self._minibatches(columns, self.batch_size):
+                batch_observations, batch_actions, batch_advantages, batch_old_log_prob, batch_old = batch
+                new, log_prob, entropy = head.evaluate(batch_observations, batch_actions)
                 loss, info = self.policy_loss(
                     log_prob,
                     batch_old_log_prob,
                     batch_advantages,
-                    factors(distribution).divergence(old.rows(batch), q=self.tsallis_q),  # type: ignore[arg-type]
-                    -log_prob if entropy is None else entropy,
+                    new.divergence(batch_old, q=self.tsallis_q),
+                    entropy,
                     step_size=step_size,
                     ent_coef=self.ent_coef,
                 )
-                self._step("policy", self.policy.optimizer, self.policy_parameters, loss)
+                self._step("policy", step, loss)
                 for name, value in info.items():
                     history[name].append(value)
 
     def _value_phase(
         self, observations: Observations, returns: Tensor, old_values: Tensor, history: dict[str, list[Tensor]]
     ) -> None:
+        predict = value_function(self.policy)
+        step = ClippedStep(self.value_optimizer, self.value_parameters, self.max_grad_norm)
         for _ in range(self.n_value_epochs):
-            order, batches = self._minibatches(len(returns), self.value_batch_size)
-            shuffled, columns = _rows(observations, order), (returns[order], old_values[order])
-            for batch in batches:
-                values = self.policy.predict_values(_rows(shuffled, batch)).flatten()
-                targets, before = (column[batch] for column in columns)
+            for batch in self._minibatches((observations, returns, old_values), self.value_batch_size):
+                batch_observations, targets, before = batch
+                values = predict(batch_observations).flatten()
                 loss, info = self.value_loss(values, targets, before, clip_range_vf=self.clip_range_vf)
-                self._step("value", self.value_optimizer, self.value_parameters, loss)
+                self._step("value", step, loss)
                 history["value_loss"].append(info["value_loss"])
 
-    def _minibatches(self, n_rows: int, batch_size: int | None) -> tuple[slice | Tensor, list[slice]]:
-        """The order of the rows in one pass, and the slices of that order that are its gradient steps."""
+    def _minibatches(self, columns: tuple[Any, ...], batch_size: int | None) -> Iterator[tuple[Any, ...]]:
+        """One pass over the rows of ``columns``: shuffled in batches, or all at once in their own order."""
+        n_rows = self.rollout_buffer.buffer_size * self.n_envs
         if batch_size is None or batch_size >= n_rows:
-            return slice(None), [slice(None)]
+            yield columns
+            return
         order = torch.randperm(n_rows).to(self.device)
-        return order, [slice(start, start + batch_size) for start in range(0, n_rows, batch_size)]
+        shuffled = [rows(column, order) for column in columns]
+        for start in range(0, n_rows, batch_size):
+            yield tuple(rows(column, slice(start, start + batch_size)) for column in shuffled)
 
-    def _step(
-        self, name: str, optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter], loss: Tensor
-    ) -> None:
+    def _step(self, name: str, step: ClippedStep, loss: Tensor) -> None:
         """One gradient step; on the CPU, a broken loss or gradient stops before it reaches the networks."""
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
-        if norm.device.type == "cpu":
-            check_finite(f"{name} loss", loss.item(), self.num_timesteps)
-            check_finite(f"gradient of the {name} loss", norm.item(), self.num_timesteps)
-        optimizer.step()
-
-    def _distribution(self, observations: Observations) -> Distribution:
-        return self.policy.get_distribution(observations)
+        norm = step.backward(loss)
+        if norm.device.type == "cpu" and not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
+            check_finite(f"{name} loss", loss, self.num_timesteps)
+            check_finite(f"gradient of the {name} loss", norm, self.num_timesteps)
+        step.apply()
 
     def _log_update(self, step_size: float, history: dict[str, list[Tensor]]) -> None:
         self._n_updates += self.n_epochs
@@ -336,26 +325,3 @@ class MDPO(Resumable, OnPolicyAlgorithm):
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "policy.optimizer", "value_optimizer"], []
-
-
-def _rows(observations: Observations, batch: slice | Tensor) -> Observations:
-    if isinstance(observations, dict):
-        return {key: value[batch] for key, value in observations.items()}
-    return observations[batch]
-
-
-def factors(distribution: Distribution) -> Factors:
-    """The parameters of a Stable-Baselines3 action distribution, from which divergences have closed forms.
-
-    The KL is invariant to the tanh of a squashed Gaussian, so the parameters before squashing are returned.
-    """
-    inner = distribution.distribution
-    if isinstance(inner, torch.distributions.Normal):
-        return Gaussian(inner.mean, inner.stddev)
-    if isinstance(inner, torch.distributions.Categorical):
-        return Categorical((inner.logits,))
-    if isinstance(inner, list):
-        return Categorical(tuple(factor.logits for factor in inner))  # type: ignore[attr-defined]
-    if isinstance(inner, torch.distributions.Bernoulli):
-        return Bernoulli(inner.logits)
-    raise SpaceError(f"MDPO has no divergence for {type(distribution).__name__}: use one of Stable-Baselines3's")

@@ -12,7 +12,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from rlopt.agents.mdpo.on_policy import MDPO, factors
+from rlopt.agents.mdpo.heads import factors
+from rlopt.agents.mdpo.on_policy import MDPO
 from rlopt.errors import ConfigError, NonFiniteError, SpaceError
 
 

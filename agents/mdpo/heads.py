@@ -1,0 +1,154 @@
+"""How on-policy MDPO asks a Stable-Baselines3 actor-critic policy for actions, log-probabilities, divergences, values.
+
+Shapes: B batch, A action dimensions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.distributions import DiagGaussianDistribution, Distribution
+from stable_baselines3.common.policies import ActorCriticPolicy, BaseModel
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor, MlpExtractor
+from torch import Tensor, nn
+
+from rlopt.agents.mdpo.divergences import Bernoulli, Categorical, Factors, Gaussian
+from rlopt.errors import SpaceError
+from rlopt.rollout import Observations
+
+
+class Evaluation(NamedTuple):
+    """What the loss needs to know of the policy at a batch of states and actions."""
+
+    factors: Factors
+    log_prob: Tensor
+    """[B]"""
+    entropy: Tensor
+    """[B]; minus the log-probability where the entropy has no closed form"""
+
+
+class DistributionHead:
+    """Any policy, through Stable-Baselines3's distribution objects."""
+
+    def __init__(self, policy: ActorCriticPolicy) -> None:
+        self.policy = policy
+
+    def sample(self, observations: Observations) -> Tensor:
+        """Actions [B, *action shape]."""
+        actions = self.policy.get_distribution(observations).get_actions()
+        return actions.reshape(-1, *self.policy.action_space.shape)  # type: ignore[misc]
+
+    def log_prob(self, observations: Observations, actions: Tensor) -> Tensor:
+        """[B]"""
+        return self.policy.get_distribution(observations).log_prob(actions)
+
+    def evaluate(self, observations: Observations, actions: Tensor) -> Evaluation:
+        """The policy at these states and actions, with gradient."""
+        distribution = self.policy.get_distribution(observations)
+        log_prob, entropy = distribution.log_prob(actions), distribution.entropy()
+        return Evaluation(factors(distribution), log_prob, -log_prob if entropy is None else entropy)
+
+
+class GaussianHead:
+    """A diagonal Gaussian whose standard deviation does not depend on the state, in few tensor operations."""
+
+    def __init__(self, policy: ActorCriticPolicy) -> None:
+        self.policy = policy
+        body = policy.mlp_extractor.policy_net
+        self._mean = _network(policy, policy.pi_features_extractor, body, policy.action_net)
+
+    def sample(self, observations: Observations) -> Tensor:
+        """Actions [B, *action shape], from the same random numbers as ``Normal.rsample``."""
+        mean = self._mean(observations)
+        actions = mean + torch.empty_like(mean).normal_() * self.policy.log_std.exp()
+        return actions.reshape(-1, *self.policy.action_space.shape)  # type: ignore[misc]
+
+    def log_prob(self, observations: Observations, actions: Tensor) -> Tensor:
+        """[B]"""
+        return self.evaluate(observations, actions).log_prob
+
+    def evaluate(self, observations: Observations, actions: Tensor) -> Evaluation:
+        """The policy at these states and actions, with gradient."""
+        mean, log_std = self._mean(observations), self.policy.log_std
+        std = log_std.exp()
+        nats = log_std.sum() + 0.5 * math.log(2.0 * math.pi) * len(log_std)
+        log_prob = ((actions - mean) / std).square().sum(dim=-1) * -0.5 - nats
+        entropy = (nats + 0.5 * len(log_std)).expand(len(mean))
+        return Evaluation(Gaussian(mean, std), log_prob, entropy)
+
+
+def action_head(policy: ActorCriticPolicy) -> GaussianHead | DistributionHead:
+    """The quickest head that computes what ``policy.get_distribution`` does."""
+    own = ("get_distribution", "_get_action_dist_from_latent")
+    unchanged = all(getattr(type(policy), name) is getattr(ActorCriticPolicy, name) for name in own)
+    if (
+        unchanged
+        and type(policy.mlp_extractor) is MlpExtractor
+        and type(policy.action_dist) is DiagGaussianDistribution
+    ):
+        return GaussianHead(policy)
+    return DistributionHead(policy)
+
+
+def value_function(policy: ActorCriticPolicy) -> Callable[[Observations], Tensor]:
+    """What ``policy.predict_values`` computes: observations of B states to [B, 1]."""
+    body = policy.mlp_extractor
+    if type(policy).predict_values is not ActorCriticPolicy.predict_values or type(body) is not MlpExtractor:
+        return policy.predict_values
+    return _network(policy, policy.vf_features_extractor, body.value_net, policy.value_net)
+
+
+def _network(
+    policy: ActorCriticPolicy, extractor: BaseFeaturesExtractor, *modules: nn.Module
+) -> Callable[[Observations], Tensor]:
+    """The features of ``extractor`` and then ``modules``, without the calls around calls that small networks feel."""
+    space = policy.observation_space
+    flatten = type(extractor) is FlattenExtractor and isinstance(space, spaces.Box) and not is_image_space(space)
+    layers = _layers(modules)
+
+    def forward(observations: Observations) -> Tensor:
+        if flatten:
+            values = observations.float().flatten(1)  # type: ignore[union-attr]
+        else:
+            values = BaseModel.extract_features(policy, observations, extractor)
+        for layer in layers:
+            values = layer(values)
+        return values
+
+    return forward
+
+
+def _layers(modules: Iterable[nn.Module]) -> list[Callable[[Tensor], Tensor]]:
+    """The forward functions of ``modules``, containers opened; a module with hooks is called whole."""
+    found: list[Callable[[Tensor], Tensor]] = []
+    for module in modules:
+        hooked = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
+        if hooked or module._backward_pre_hooks:
+            found.append(module)
+        elif type(module) is nn.Sequential:
+            found.extend(_layers(module))
+        else:
+            found.append(module.forward)
+    return found
+
+
+def factors(distribution: Distribution) -> Factors:
+    """The parameters of a Stable-Baselines3 action distribution, from which divergences have closed forms.
+
+    The KL is invariant to the tanh of a squashed Gaussian, so the parameters before squashing are returned.
+    """
+    inner = distribution.distribution
+    if isinstance(inner, torch.distributions.Normal):
+        return Gaussian(inner.mean, inner.stddev)
+    if isinstance(inner, torch.distributions.Categorical):
+        return Categorical((inner.logits,))
+    if isinstance(inner, list):
+        return Categorical(tuple(factor.logits for factor in inner))  # type: ignore[attr-defined]
+    if isinstance(inner, torch.distributions.Bernoulli):
+        return Bernoulli(inner.logits)
+    raise SpaceError(f"MDPO has no divergence for {type(distribution).__name__}: use one of Stable-Baselines3's")
