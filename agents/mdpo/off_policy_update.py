@@ -102,7 +102,8 @@ class MirrorDescentSAC(SAC):
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         """Takes ``gradient_steps`` gradient steps on batches of ``batch_size`` transitions from the replay buffer."""
-        if not self.policy.training:
+        fused = self._fused_step()
+        if fused is None and not self.policy.training:  # what can be fused has no layer that differs in training
             self.policy.set_training_mode(True)
         optimizers = [self.actor.optimizer, self.critic.optimizer]
         if self.ent_coef_optimizer is not None:
@@ -113,7 +114,6 @@ class MirrorDescentSAC(SAC):
         self._update_learning_rate(optimizers)
 
         assert self.replay_buffer is not None
-        fused = self._fused_step()
         statistics: list[losses.Info] = []
         for gradient_step in range(gradient_steps):
             move_targets = gradient_step % self.target_update_interval == 0
