@@ -13,6 +13,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 from torch import nn
 
 from rlopt.errors import ConfigError, NonFiniteError, unknown_name
+from rlopt.turns import take_turns
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
@@ -54,6 +55,7 @@ class Resumable:
 
     def at_boundary(self) -> bool:
         """Runs the boundary hook; returns whether training goes on. Call first thing in ``collect_rollouts``."""
+        take_turns()
         if self.observation_statistics is not None:
             raise ConfigError(
                 "this model was trained on normalised observations: wrap its environment in VecNormalize before more "

@@ -58,6 +58,9 @@ class MDPOConfig:
     """Orthogonal initialisation."""
     log_std_init: Annotated[float, Range()] = 0.0
     """Natural logarithm of the initial standard deviation of the actions."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Whether each gradient step is one compiled call (a CUDA graph on a GPU); auto compiles runs that are long enough
+    to earn the compilation back."""
 
     def algorithm_kwargs(self) -> dict[str, Any]:
         """The constructor arguments of :class:`rlopt.MDPO`."""

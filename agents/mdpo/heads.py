@@ -74,12 +74,16 @@ class GaussianHead:
 
     def evaluate(self, observations: Observations, actions: Tensor) -> Evaluation:
         """The policy at these states and actions, with gradient."""
-        mean, log_std = self._mean(observations), self.policy.log_std
-        std = log_std.exp()
-        nats = log_std.sum() + 0.5 * math.log(2.0 * math.pi) * len(log_std)
-        log_prob = ((actions - mean) / std).square().sum(dim=-1) * -0.5 - nats
-        entropy = (nats + 0.5 * len(log_std)).expand(len(mean))
-        return Evaluation(Gaussian(mean, std), log_prob, entropy)
+        return gaussian_evaluation(self._mean(observations), self.policy.log_std, actions)
+
+
+def gaussian_evaluation(mean: Tensor, log_std: Tensor, actions: Tensor) -> Evaluation:
+    """The diagonal Gaussian of means [B, A] and standard deviations exp(``log_std``) [A] at ``actions`` [B, A]."""
+    std = log_std.exp()
+    nats = log_std.sum() + 0.5 * math.log(2.0 * math.pi) * len(log_std)
+    log_prob = ((actions - mean) / std).square().sum(dim=-1) * -0.5 - nats
+    entropy = (nats + 0.5 * len(log_std)).expand(len(mean))
+    return Evaluation(Gaussian(mean, std), log_prob, entropy)
 
 
 def action_head(policy: ActorCriticPolicy) -> GaussianHead | DistributionHead:

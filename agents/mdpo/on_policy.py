@@ -24,11 +24,17 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from rlopt.agents.mdpo import losses
+from rlopt.agents.mdpo.fused_phases import FusedPhases, Request, obstacle, update_models
 from rlopt.agents.mdpo.heads import action_head, value_function
 from rlopt.agents.mdpo.on_policy_checks import check_settings, check_spaces
 from rlopt.gradients import ClippedStep
 from rlopt.resumable import FiniteVecEnv, Resumable, check_finite, check_parameters, named_policy_kwargs, require
 from rlopt.rollout import Observations, can_collect, collect, flat, flat_actions, rows
+from rlopt.turns import has_company, together
+from rlopt.update import CompileChoice, Mode, choose_mode
+
+COMPILE_PAYS_AFTER = 100_000
+"""Gradient steps, of small networks, after which the seconds that compilation takes are earned back."""
 
 
 class MDPO(Resumable, OnPolicyAlgorithm):
@@ -53,6 +59,9 @@ class MDPO(Resumable, OnPolicyAlgorithm):
     :param tsallis_q: 1 for the KL divergence, up to 2 for the Tsallis divergence
     :param ent_coef: weight of an entropy bonus, >= 0
     :param clip_range_vf: clips the change of the value function if given, > 0
+    :param compile: take each gradient step by one compiled call (on a GPU, a captured CUDA graph): "on", "off" or
+        "auto" for runs that are long enough to earn the compilation back. Only for Box actions without gSDE, flat
+        observations and Adam
     :raises ConfigError: for a value outside its range
     :raises SpaceError: for an observation or action space that the agent cannot use
     :raises NonFiniteError: during ``learn``, for a NaN or infinite observation, reward or loss
@@ -102,6 +111,7 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         verbose: int = 0,
         seed: int | None = None,
         device: torch.device | str = "auto",
+        compile: CompileChoice = "auto",
         _init_setup_model: bool = True,
     ) -> None:
         given = locals()
@@ -122,6 +132,8 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         self.tsallis_q = tsallis_q
         self.normalize_advantage = normalize_advantage
         self.clip_range_vf = clip_range_vf
+        self.compile = compile
+        self.fused: FusedPhases | None = None
         self._n_rollouts = 0
         super().__init__(
             policy,
@@ -155,6 +167,7 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         super()._setup_model()
         self.value_lr_schedule = FloatSchedule(self.value_learning_rate)
         self._split_parameters()
+        self.fused = None
 
     def _split_parameters(self) -> None:
         """Gives each phase an optimiser over its own parameters; a shared features extractor is in both."""
@@ -204,10 +217,20 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         advantages, returns, values = (
             flat(column, self.device) for column in (buffer.advantages, buffer.returns, buffer.values)
         )
+        if self.normalize_advantage and len(advantages) > 1:
+            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        step_size, mode = self.current_step_size(), self._fused_mode()
         history: dict[str, list[Tensor]] = defaultdict(list)
-        step_size = self.current_step_size()
-        self._policy_phase(observations, actions, advantages, step_size, history)
-        self._value_phase(observations, returns, values, history)
+        if mode is not None and isinstance(observations, Tensor):
+            columns = (observations, actions, advantages, returns, values)
+            policy_orders = self._orders(self.n_epochs, self.batch_size)
+            value_orders = self._orders(self.n_value_epochs, self.value_batch_size)
+            request = Request(self, mode, columns, policy_orders, value_orders, step_size)
+            history = together(update_models, request)
+            self._check_history(history)
+        else:
+            self._policy_phase(observations, actions, advantages, step_size, history)
+            self._value_phase(observations, returns, values, history)
         check_parameters(self.policy, self.num_timesteps)
         self._log_update(step_size, history)
 
@@ -219,6 +242,35 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         progress = self._current_progress_remaining
         return losses.annealed_step_size(self.step_size, progress_remaining=progress, rollout_fraction=fraction)
 
+    def _fused_mode(self) -> Mode | None:
+        """How each gradient step is taken in one call; None to take it part by part."""
+        rollouts = self._total_timesteps / (self.n_steps * self.n_envs)
+        per_rollout = self._batches(self.batch_size) * self.n_epochs
+        per_rollout += self._batches(self.value_batch_size) * self.n_value_epochs
+        mode = choose_mode(self.compile, self.device, int(rollouts * per_rollout), pays_after=COMPILE_PAYS_AFTER)
+        alone = mode == "eager" and not has_company()
+        if alone or (self.fused is None and obstacle(self) is not None):
+            self.fused = None
+            return None
+        return mode
+
+    def _batches(self, batch_size: int | None) -> int:
+        """Gradient steps of one pass over the rollout."""
+        return 1 if batch_size is None else -(-self.n_steps * self.n_envs // batch_size)
+
+    def _orders(self, passes: int, batch_size: int | None) -> tuple[Tensor, ...]:
+        """The order of the rows in each pass: random for minibatches, none for the full batch."""
+        if self._batches(batch_size) == 1:
+            return ()
+        return tuple(torch.randperm(self.n_steps * self.n_envs).to(self.device) for _ in range(passes))
+
+    def _check_history(self, history: dict[str, list[Tensor]]) -> None:
+        """Names a broken loss or gradient; what it would have moved has stayed as it was."""
+        for name in ("policy", "value"):
+            check_finite(f"{name} loss", torch.stack(history[f"{name}_loss"]), self.num_timesteps)
+            norms = torch.stack(history.pop(f"{name}_gradient_norm"))
+            check_finite(f"gradient of the {name} loss", norms, self.num_timesteps)
+
     def _policy_phase(
         self,
         observations: Observations,
@@ -227,8 +279,6 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         step_size: float,
         history: dict[str, list[Tensor]],
     ) -> None:
-        if self.normalize_advantage and len(advantages) > 1:
-            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
         head = action_head(self.policy)
         with torch.no_grad():
             old, old_log_prob, _ = head.evaluate(observations, actions)
@@ -266,13 +316,12 @@ class MDPO(Resumable, OnPolicyAlgorithm):
 
     def _minibatches(self, columns: tuple[Any, ...], batch_size: int | None) -> Iterator[tuple[Any, ...]]:
         """One pass over the rows of ``columns``: shuffled in batches, or all at once in their own order."""
-        n_rows = self.rollout_buffer.buffer_size * self.n_envs
-        if batch_size is None or batch_size >= n_rows:
+        order = self._orders(1, batch_size)
+        if batch_size is None or not order:
             yield columns
             return
-        order = torch.randperm(n_rows).to(self.device)
-        shuffled = [rows(column, order) for column in columns]
-        for start in range(0, n_rows, batch_size):
+        shuffled = [rows(column, order[0]) for column in columns]
+        for start in range(0, len(order[0]), batch_size):
             yield tuple(rows(column, slice(start, start + batch_size)) for column in shuffled)
 
     def _step(self, name: str, step: ClippedStep, loss: Tensor) -> None:
@@ -320,7 +369,7 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
     def _excluded_save_params(self) -> list[str]:
-        ours = ["value_optimizer", "policy_parameters", "value_parameters", "boundary_hook"]
+        ours = ["value_optimizer", "policy_parameters", "value_parameters", "boundary_hook", "fused"]
         return [*super()._excluded_save_params(), *ours]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:

@@ -11,6 +11,7 @@ from gymnasium import spaces
 from rlopt.errors import SpaceError
 from rlopt.resumable import check_number, require
 from rlopt.space_checks import check_counted_from_zero, check_observation_space
+from rlopt.update import check_compile_choice
 
 ACTION_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
@@ -44,6 +45,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
             check_number(name, value, *bounds)
     choice = settings["step_size_schedule"]
     require(choice in ("linear", "constant"), f"step_size_schedule is linear or constant, not {choice!r}")
+    check_compile_choice(settings["compile"])
 
 
 def check_spaces(observation_space: spaces.Space, action_space: spaces.Space) -> None:

@@ -382,10 +382,10 @@ def test_default_folder_names_agent_env_and_seed_and_is_new(tmp_path: Path, monk
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("rlopt.run_folder.time.strftime", lambda *_: "20261123T101112Z")
     run = RunConfig(env="dm_control/cheetah-run", seed=3)
-    first = default_folder("mdpo", run)
+    first = default_folder("mdpo", run, "seed0")
     assert first == Path("runs/mdpo-dm_control_cheetah-run-seed3-20261123T101112Z")
     first.mkdir(parents=True)
-    assert default_folder("mdpo", run).name == first.name + "-2"
+    assert default_folder("mdpo", run, "seed0").name == first.name + "-2"
 
 
 @pytest.mark.parametrize(
