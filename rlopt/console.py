@@ -52,8 +52,9 @@ class SharedProgress(Progress):
         self.update(sum(self._steps.values()), self._mean)
 
     def end(self) -> None:
-        """Closes the bar, or prints the last line."""
-        self.finish(self._mean())
+        """Closes the bar, or prints the last line; nothing if no run trained."""
+        if self.total:
+            self.finish(self._mean())
 
     def _mean(self) -> float | None:
         found = [value for value in (function() for function in self._returns.values()) if value is not None]

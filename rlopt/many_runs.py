@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -49,7 +49,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     :raises rlopt.errors.ConfigError: for anything else, a seed outside [0, 2^31), one named twice, or more than 1024
     """
     seeds: list[int] = []
-    for part in text.replace(" ", ",").split(","):
+    for part in re.split(r"[,\s]+", text.strip()):
         span = _RANGE.fullmatch(part)
         low, high = (int(span[1]), int(span[2])) if span else (int(part), int(part)) if part.isdecimal() else (1, 0)
         if high < low:
@@ -74,8 +74,8 @@ def train_seeds(agent: str, run: RunConfig, agent_config: Any) -> ManyResult:
     seeds = parse_seeds(run.seeds or "")
     if run.profile:
         raise ConfigError("--profile measures one run: give --seed instead of --seeds")
-    which = f"seeds{seeds[0]}-{seeds[-1]}" if len(seeds) > 1 else f"seeds{seeds[0]}"
-    parent = RunFolder(Path(run.run_dir) if run.run_dir else default_folder(agent, run, which))
+    name = f"seeds{seeds[0]}-{seeds[-1]}"
+    parent = RunFolder(Path(run.run_dir) if run.run_dir else default_folder(agent, run, name))
     parent.require_new()
     jobs = {}
     for seed in seeds:
@@ -108,7 +108,7 @@ def _newest_step(path: Path) -> int:
     return latest_checkpoint(checkpoints, lambda line: None, only=()).step
 
 
-def _run_all(parent: RunFolder, jobs: dict[str, Callable[..., RunResult]], num_threads: int) -> ManyResult:
+def _run_all(parent: RunFolder, jobs: Mapping[str, Callable[..., RunResult]], num_threads: int) -> ManyResult:
     """Runs ``jobs``, each of which takes its console, and says how they ended."""
     wish, progress = StopWish(), SharedProgress(len(jobs))
     named = [partial(job, console=SharedConsole(name, progress, wish)) for name, job in jobs.items()]
@@ -127,7 +127,7 @@ def _run_all(parent: RunFolder, jobs: dict[str, Callable[..., RunResult]], num_t
             progress.end()
     ended = dict(zip(jobs, outcomes, strict=True))
     failures = {name: outcome for name, outcome in ended.items() if isinstance(outcome, BaseException)}
-    runs = {name: outcome for name, outcome in ended.items() if name not in failures}
+    runs = {name: outcome for name, outcome in ended.items() if isinstance(outcome, RunResult)}
     for error in failures.values():
         if not isinstance(error, RloptError):
             raise error

@@ -251,14 +251,17 @@ def _run_to_the_end(
 def _say_end(console: Console, folder: RunFolder, run: RunConfig, step: int, hook: RunHook) -> None:
     if hook.stopped and console.alone:
         name = hook.stop.received.name if hook.stop.received is not None else "a signal"
-        console.say(f"stopped by {name} at step {step:,} of {run.total_timesteps:,}, checkpoint written; continue with:")
+        console.say(
+            f"stopped by {name} at step {step:,} of {run.total_timesteps:,}, checkpoint written; continue with:"
+        )
         console.say(folder.command)
     elif not hook.stopped and hook.state.best_return is not None:
         console.say(f"best evaluation: mean return {hook.state.best_return:.1f} ({hook.state.best_checkpoint})")
         # What a run's file names is imported only on demand, see rlopt.checkpoint_choice.environment_settings.
         env = f" --env {shell_quote(run.env)}" if ":" in run.env else ""
-        console.say(f"evaluate it with: rlopt evaluate {shell_quote(str(folder.path))}{env}")
-    console.say(f"run folder: {folder.path}")
+        console.say(f"evaluate it with: rlopt evaluate {folder.quoted}{env}")
+    if console.alone:
+        console.say(f"run folder: {folder.path}")
 
 
 def newest_checkpoint(folder: RunFolder, console: Console, no_later_than: int | None = None) -> Checkpoint | None:

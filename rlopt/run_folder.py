@@ -159,7 +159,9 @@ def run_folders(path: Path) -> list[Path]:
     """``path`` if it is a run folder; the run folders in it, by seed, if ``rlopt train --seeds`` made it."""
     if RunFolder(path).config.is_file() or not path.is_dir():
         return [path]
-    found = [entry for entry in path.iterdir() if re.fullmatch(r"seed\d+", entry.name) and (entry / "config.json").is_file()]
+    found = [
+        entry for entry in path.iterdir() if re.fullmatch(r"seed\d+", entry.name) and (entry / "config.json").is_file()
+    ]
     return sorted(found, key=lambda entry: int(entry.name[4:])) or [path]
 
 

@@ -18,7 +18,7 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import Tensor, nn
 from torch.func import grad, vmap
 
-from rlopt.agents.mdpo.divergences import Gaussian
+from rlopt.agents.mdpo.divergences import gaussian_divergence
 from rlopt.agents.mdpo.heads import GaussianHead, action_head, gaussian_evaluation
 from rlopt.agents.mdpo.losses import Info
 from rlopt.networks import Layer, StackedParameters, mlp, mlp_layers, over, plain_adam
@@ -108,7 +108,9 @@ class FusedPhases:
 
     def belongs_to(self, models: Sequence[MDPO]) -> bool:
         """Whether it was made for these models, with the optimisers that they have now."""
-        return len(models) == len(self.models) and all(own is model for own, model in zip(self.models, models, strict=True))
+        return len(models) == len(self.models) and all(
+            own is model for own, model in zip(self.models, models, strict=True)
+        )
 
     def take(self, requests: Sequence[Request]) -> list[History]:
         """Both phases of each model; their statistics, which stay as they are."""
@@ -125,7 +127,11 @@ class FusedPhases:
             )
         columns = (observations, actions, advantages, old_log_prob, old_mean)
         scalars = self._scalars([[r.model.policy.optimizer.param_groups[0]["lr"], r.step_size] for r in requests])
-        settings = {"tsallis_q": first.tsallis_q, "ent_coef": first.ent_coef, "max_grad_norm": first.max_grad_norm}
+        settings: dict[str, Any] = {
+            "tsallis_q": first.tsallis_q,
+            "ent_coef": first.ent_coef,
+            "max_grad_norm": first.max_grad_norm,
+        }
         history: dict[str, list[Tensor]] = defaultdict(list)
         for rows in self._batches([r.policy_orders for r in requests], first.n_epochs, first.batch_size):
             self._record(history, self._policy_step(*columns, old_std, scalars, *rows, **settings))
@@ -170,10 +176,12 @@ class FusedPhases:
         policy_loss = self.models[0].policy_loss
         batch = [self._rows(column, *rows) for column in (observations, actions, advantages, old_log_prob, old_mean)]
 
-        def loss(mean: Tensor, log_std: Tensor, step_size: Tensor, old_std: Tensor, *rest: Tensor) -> tuple[Tensor, Info]:
+        def loss(
+            mean: Tensor, log_std: Tensor, step_size: Tensor, old_std: Tensor, *rest: Tensor
+        ) -> tuple[Tensor, Info]:
             actions, advantages, old_log_prob, old_mean = rest
-            new, log_prob, entropy = gaussian_evaluation(mean, log_std, actions)
-            divergence = new.divergence(Gaussian(old_mean, old_std), q=tsallis_q)
+            _, log_prob, entropy = gaussian_evaluation(mean, log_std, actions)
+            divergence = gaussian_divergence(mean, log_std.exp(), old_mean, old_std, q=tsallis_q)
             return policy_loss(
                 log_prob, old_log_prob, advantages, divergence, entropy, step_size=step_size, ent_coef=ent_coef
             )

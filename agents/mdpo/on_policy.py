@@ -33,7 +33,7 @@ from rlopt.rollout import Observations, can_collect, collect, flat, flat_actions
 from rlopt.turns import has_company, together
 from rlopt.update import CompileChoice, Mode, choose_mode
 
-COMPILE_PAYS_AFTER = 100_000
+COMPILE_PAYS_AFTER = 60_000
 """Gradient steps, of small networks, after which the seconds that compilation takes are earned back."""
 
 

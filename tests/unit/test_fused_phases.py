@@ -77,9 +77,7 @@ def test_seeds_trained_together_are_the_seeds_trained_alone(options: dict[str, A
         alone = trained(seed, 256, **options)()
         assert algorithm._n_updates == alone._n_updates > 0
         assert_same(algorithm, alone, 2e-3)
-        np.testing.assert_allclose(
-            algorithm.rollout_buffer.actions, alone.rollout_buffer.actions, rtol=1e-3, atol=1e-3
-        )
+        np.testing.assert_allclose(algorithm.rollout_buffer.actions, alone.rollout_buffer.actions, rtol=1e-3, atol=1e-3)
     assert together[0].fused is together[2].fused is not None
 
 
