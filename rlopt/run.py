@@ -329,4 +329,7 @@ def _disk_errors(folder: RunFolder) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             what = f"cannot write to {folder.path} ({error.strerror})"
             raise RunError(f"{what}: free space there, then continue with {folder.command}") from error
+        if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.EACCES, errno.EPERM):
+            what = f"{error.filename or folder.path} cannot be used ({error.strerror})"
+            raise RunError(f"{what}: move it away or allow access, then continue with {folder.command}") from error
         raise

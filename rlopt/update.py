@@ -37,7 +37,8 @@ def choose_mode(
 ) -> Mode:
     """How a run of ``gradient_steps`` gradient steps on ``device`` takes them.
 
-    "auto" compiles runs of at least ``pays_after`` gradient steps. Where no C++ compiler is found, a step on the CPU is taken as it is.
+    "auto" compiles runs of at least ``pays_after`` gradient steps. Where no C++ compiler is found, a step on the CPU is
+    taken as it is.
     """
     if choice == "off" or (choice == "auto" and gradient_steps < pays_after):
         return "eager"

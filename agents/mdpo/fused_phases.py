@@ -22,6 +22,7 @@ from rlopt.agents.mdpo.divergences import gaussian_divergence
 from rlopt.agents.mdpo.heads import GaussianHead, action_head, gaussian_evaluation
 from rlopt.agents.mdpo.losses import Info
 from rlopt.networks import Layer, StackedParameters, mlp, mlp_layers, over, plain_adam
+from rlopt.resumable import check_finite
 from rlopt.update import GradientStep, Mode
 
 if TYPE_CHECKING:
@@ -81,6 +82,16 @@ def update_models(requests: Sequence[Request]) -> list[History]:
         for model in models:
             model.fused = phases
     return phases.take(requests)
+
+
+def check_history(history: History, step: int) -> None:
+    """Raises :class:`rlopt.errors.NonFiniteError` for a broken loss or gradient, which has moved nothing.
+
+    Takes the norms of the gradients out of ``history``.
+    """
+    for name in ("policy", "value"):
+        check_finite(f"{name} loss", torch.stack(history[f"{name}_loss"]), step)
+        check_finite(f"gradient of the {name} loss", torch.stack(history.pop(f"{name}_gradient_norm")), step)
 
 
 class FusedPhases:

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 import torch
-from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -24,11 +23,19 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from rlopt.agents.mdpo import losses
-from rlopt.agents.mdpo.fused_phases import FusedPhases, Request, obstacle, update_models
-from rlopt.agents.mdpo.heads import action_head, value_function
+from rlopt.agents.mdpo.fused_phases import FusedPhases, Request, check_history, obstacle, update_models
+from rlopt.agents.mdpo.heads import action_head, phase_parameters, value_function
 from rlopt.agents.mdpo.on_policy_checks import check_settings, check_spaces
 from rlopt.gradients import ClippedStep
-from rlopt.resumable import FiniteVecEnv, Resumable, check_finite, check_parameters, named_policy_kwargs, require
+from rlopt.resumable import (
+    FiniteVecEnv,
+    Resumable,
+    check_finite,
+    check_parameters,
+    named_policy_kwargs,
+    require,
+    training_env,
+)
 from rlopt.rollout import Observations, can_collect, collect, flat, flat_actions, rows
 from rlopt.turns import has_company, together
 from rlopt.update import CompileChoice, Mode, choose_mode
@@ -120,7 +127,7 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         }
         check_settings(self.constructor_settings)
         if env is not None:
-            env = maybe_make_env(env, verbose)
+            env = training_env(env, verbose)
             check_spaces(env.observation_space, env.action_space)
         self.batch_size = batch_size
         self.n_epochs = n_epochs
@@ -166,27 +173,13 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         require(self.batch_size is None or self.batch_size <= size, too_many)
         super()._setup_model()
         self.value_lr_schedule = FloatSchedule(self.value_learning_rate)
-        self._split_parameters()
+        self._make_optimizers()
         self.fused = None
 
-    def _split_parameters(self) -> None:
-        """Gives each phase an optimiser over its own parameters; a shared features extractor is in both."""
+    def _make_optimizers(self) -> None:
+        """Gives each phase an optimiser over its own parameters."""
         policy = self.policy
-        value_only: list[Any] = [policy.value_net, getattr(policy.mlp_extractor, "value_net", None)]
-        policy_only: list[Any] = [policy.action_net, getattr(policy.mlp_extractor, "policy_net", None)]
-        if not policy.share_features_extractor:
-            value_only.append(policy.vf_features_extractor)
-            policy_only.append(policy.pi_features_extractor)
-
-        def parameters(modules: list[Any]) -> set[int]:
-            return {id(parameter) for module in modules if module is not None for parameter in module.parameters()}
-
-        in_value, in_policy = parameters(value_only), parameters(policy_only)
-        if isinstance(getattr(policy, "log_std", None), torch.nn.Parameter):
-            in_policy.add(id(policy.log_std))
-        everything = list(policy.parameters())
-        self.policy_parameters = [p for p in everything if id(p) not in in_value]
-        self.value_parameters = [p for p in everything if id(p) not in in_policy]
+        self.policy_parameters, self.value_parameters = phase_parameters(policy)
         make, options = policy.optimizer_class, dict(policy.optimizer_kwargs)
         if make in (torch.optim.Adam, torch.optim.AdamW):
             options = {"fused": True, **options}  # one kernel instead of ten a parameter
@@ -227,7 +220,7 @@ class MDPO(Resumable, OnPolicyAlgorithm):
             value_orders = self._orders(self.n_value_epochs, self.value_batch_size)
             request = Request(self, mode, columns, policy_orders, value_orders, step_size)
             history = together(update_models, request)
-            self._check_history(history)
+            check_history(history, self.num_timesteps)
         else:
             self._policy_phase(observations, actions, advantages, step_size, history)
             self._value_phase(observations, returns, values, history)
@@ -245,31 +238,23 @@ class MDPO(Resumable, OnPolicyAlgorithm):
     def _fused_mode(self) -> Mode | None:
         """How each gradient step is taken in one call; None to take it part by part."""
         rollouts = self._total_timesteps / (self.n_steps * self.n_envs)
-        per_rollout = self._batches(self.batch_size) * self.n_epochs
-        per_rollout += self._batches(self.value_batch_size) * self.n_value_epochs
-        mode = choose_mode(self.compile, self.device, int(rollouts * per_rollout), pays_after=COMPILE_PAYS_AFTER)
+        steps = self._steps_a_pass(self.batch_size) * self.n_epochs
+        steps += self._steps_a_pass(self.value_batch_size) * self.n_value_epochs
+        mode = choose_mode(self.compile, self.device, int(rollouts * steps), pays_after=COMPILE_PAYS_AFTER)
         alone = mode == "eager" and not has_company()
         if alone or (self.fused is None and obstacle(self) is not None):
             self.fused = None
             return None
         return mode
 
-    def _batches(self, batch_size: int | None) -> int:
-        """Gradient steps of one pass over the rollout."""
+    def _steps_a_pass(self, batch_size: int | None) -> int:
         return 1 if batch_size is None else -(-self.n_steps * self.n_envs // batch_size)
 
     def _orders(self, passes: int, batch_size: int | None) -> tuple[Tensor, ...]:
         """The order of the rows in each pass: random for minibatches, none for the full batch."""
-        if self._batches(batch_size) == 1:
+        if self._steps_a_pass(batch_size) == 1:
             return ()
         return tuple(torch.randperm(self.n_steps * self.n_envs).to(self.device) for _ in range(passes))
-
-    def _check_history(self, history: dict[str, list[Tensor]]) -> None:
-        """Names a broken loss or gradient; what it would have moved has stayed as it was."""
-        for name in ("policy", "value"):
-            check_finite(f"{name} loss", torch.stack(history[f"{name}_loss"]), self.num_timesteps)
-            norms = torch.stack(history.pop(f"{name}_gradient_norm"))
-            check_finite(f"gradient of the {name} loss", norms, self.num_timesteps)
 
     def _policy_phase(
         self,

@@ -9,7 +9,7 @@ from typing import Any
 from gymnasium import spaces
 
 from rlopt.errors import SpaceError
-from rlopt.resumable import check_number, require
+from rlopt.resumable import MAX_LEARNING_RATE, check_number, require
 from rlopt.space_checks import check_counted_from_zero, check_observation_space
 from rlopt.update import check_compile_choice
 
@@ -29,8 +29,8 @@ _RANGES: dict[str, tuple[float, float, bool, bool]] = {
     "ent_coef": (0, math.inf, True, False),
     "clip_range_vf": (0, math.inf, False, False),
     "max_grad_norm": (0, math.inf, False, False),
-    "learning_rate": (0, math.inf, True, False),
-    "value_learning_rate": (0, math.inf, True, False),
+    "learning_rate": (0, MAX_LEARNING_RATE, True, False),
+    "value_learning_rate": (0, MAX_LEARNING_RATE, True, False),
 }
 _MAY_BE_NONE = ("batch_size", "value_batch_size", "clip_range_vf", "value_learning_rate")
 
