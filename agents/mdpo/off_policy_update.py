@@ -36,6 +36,7 @@ class MirrorDescentSAC(SAC):
     """
 
     kl_coef: float
+    kl_unit: Literal["reward", "ent_coef"]
     tsallis_q: float
     old_policy_period: int
     value_network: bool
