@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from typing import Any, Literal
@@ -70,6 +71,8 @@ class MirrorDescentSAC(SAC):
                 **self.replay_buffer_kwargs,
             )
         super()._setup_model()
+        # Environments of one class often share one space object, and with it the generator of the warm-up's actions.
+        self.action_space = copy.deepcopy(self.action_space)
         # Not before: Stable-Baselines3 warns that a class which it did not choose itself ignores n_steps.
         self.replay_buffer_class = chosen or self.replay_buffer_class
         self.fused = None
