@@ -114,6 +114,8 @@ def read_minari_folder(folder: Path, clip_actions: bool = False) -> Dataset:
 
 def _metadata(folder: Path) -> dict[str, Any]:
     path = folder / "metadata.json"
+    if not path.is_file():
+        raise DataError(f"{path} is no file: give the folder of a Minari data set")
     try:
         if path.stat().st_size > _MAX_METADATA:
             raise ValueError("it is too large")
