@@ -57,8 +57,9 @@ def inventory(folder: Path) -> dict[str, tuple[int, int, int]]:
 def table(report: Report, kinds: Collection[str]) -> str:
     """The counts, a row a kind of damage."""
     outcomes = sorted({outcome for _, outcome in report.outcomes})
-    lines = [f"{'damage':38}" + "".join(f"{outcome:>30}" for outcome in outcomes)]
+    width = max(map(len, kinds)) + 2
+    lines = [f"{'damage':{width}}" + "".join(f"{outcome:>30}" for outcome in outcomes)]
     for kind in kinds:
-        lines.append(f"{kind:38}" + "".join(f"{report.outcomes[kind, outcome] or '':>30}" for outcome in outcomes))
+        lines.append(f"{kind:{width}}" + "".join(f"{report.outcomes[kind, outcome] or '':>30}" for outcome in outcomes))
     totals = [sum(count for (_, out), count in report.outcomes.items() if out == outcome) for outcome in outcomes]
-    return "\n".join([*lines, f"{'all':38}" + "".join(f"{total:>30}" for total in totals)])
+    return "\n".join([*lines, f"{'all':{width}}" + "".join(f"{total:>30}" for total in totals)])
