@@ -291,7 +291,8 @@ def _actions(actions: np.ndarray, space_text: str, clip: bool) -> tuple[np.ndarr
         raise
     except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
         raise DataError("its action space is malformed or neither Box nor Discrete") from None
-    if kind != "Box" or actions.dtype.kind != "f" or len(shape) != 1 or actions.shape[1:] != shape != low.shape:
+    shapes = {actions.shape[1:], shape, low.shape, high.shape}
+    if kind != "Box" or actions.dtype.kind != "f" or len(shape) != 1 or len(shapes) > 1:
         raise DataError(f"actions of shape {actions.shape[1:]} in a {kind} space of shape {shape} are not supported")
     actions = _float32("actions", actions)
     if not clip:
