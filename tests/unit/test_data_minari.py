@@ -188,7 +188,7 @@ def test_a_failing_download_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None
         ("bounds", "out of bounds .* clip_actions=True"),
         ("nan", "rewards hold NaN"),
         ("spaces", "has no observation_space"),
-        ("space", r"actions of shape \(2,\) in a Box space of shape \(2,\) are not supported"),
+        ("space", "do not fit the bounds of their space"),
         ("format", "format 'arrow' is not read"),
         ("json", "metadata.json is damaged"),
         ("objects", "objects, text and pickles are not read"),
