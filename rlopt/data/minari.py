@@ -19,7 +19,7 @@ import numpy as np
 
 from rlopt.data.checks import check_bounds, check_discrete_actions
 from rlopt.data.dataset import Dataset, Metadata
-from rlopt.data.hdf5 import import_h5py, open_hdf5, read_array, size_limit
+from rlopt.data.hdf5 import import_h5py, open_hdf5, read_array, read_group, size_limit
 from rlopt.errors import DataError, one_line
 from rlopt.strict_json import parse_json
 
@@ -103,7 +103,7 @@ def read_minari_folder(folder: Path, clip_actions: bool = False) -> Dataset:
         for number in range(total):
             name = f"episode_{number}"
             try:
-                _read_episode(file, name, limit, columns)
+                _read_episode(read_group(file, name), limit, columns)
             except DataError as error:
                 raise DataError(f"{name}: {error}") from None
     try:
@@ -134,8 +134,9 @@ def _metadata(folder: Path) -> dict[str, Any]:
     return values
 
 
-def _read_episode(file: Any, name: str, limit: int, columns: _Columns) -> None:
-    arrays = {key: read_array(file, f"{name}/{key}", limit) for key in ("rewards", "terminations", "truncations")}
+def _read_episode(file: Any, limit: int, columns: _Columns) -> None:
+    """Adds one episode, from its group."""
+    arrays = {key: read_array(file, key, limit) for key in ("rewards", "terminations", "truncations")}
     missing = [key for key, array in arrays.items() if array is None or array.ndim != 1]
     if missing:
         raise DataError(f"{', '.join(missing)} missing or not (T,): the data set is damaged or was cut")
@@ -147,12 +148,12 @@ def _read_episode(file: Any, name: str, limit: int, columns: _Columns) -> None:
         raise DataError(f"{len(terminations)} terminations and {len(truncations)} truncations for {steps} rewards")
     if terminations[:-1].any():
         raise DataError("it goes on behind a termination: split it there")
-    for key, array in _leaves(file, f"{name}/observations", limit, columns).items():
+    for key, array in _leaves(file, "observations", limit, columns).items():
         if len(array) != steps + 1:
             raise DataError(f"{len(array)} observations for {steps} steps: Minari has one more (T + 1), make it anew")
         columns.observations.setdefault(key, []).append(array[:-1])
         columns.next_observations.setdefault(key, []).append(array[1:])
-    actions = read_array(file, f"{name}/actions", limit)
+    actions = read_array(file, "actions", limit)
     if actions is None or len(actions) != steps:
         raise DataError(f"{0 if actions is None else len(actions)} actions for {steps} steps")
     ends = truncations.astype(bool)
@@ -166,7 +167,7 @@ def _read_episode(file: Any, name: str, limit: int, columns: _Columns) -> None:
     columns.rewards.append(rewards)
     columns.discounts.append(discounts)
     columns.ends.append(ends)
-    _read_infos(file, f"{name}/infos", steps, limit, columns)
+    _read_infos(file, steps, limit, columns)
 
 
 def _leaves(file: Any, name: str, limit: int, columns: _Columns) -> dict[str, np.ndarray]:
@@ -178,31 +179,33 @@ def _leaves(file: Any, name: str, limit: int, columns: _Columns) -> dict[str, np
         array = read_array(file, name, limit)
         return {"": array} if array is not None else {}
     found: dict[str, np.ndarray] = {}
-    for key in file[name]:
-        item = file[name].get(key)
+    group = read_group(file, name)
+    for key in group:
+        item = group.get(key)
         if isinstance(item, h5py.Group):
-            inner = _leaves(file, f"{name}/{key}", limit, columns)
+            inner = _leaves(group, key, limit, columns)
             found |= {f"{key}/{path}": array for path, array in inner.items()}
         elif isinstance(item, h5py.Dataset) and h5py.check_string_dtype(item.dtype) is not None:
             columns.counts[f"text {key}"] += 1
         else:
-            array = read_array(file, f"{name}/{key}", limit)
+            array = read_array(group, key, limit)
             if array is not None:
                 found[key] = array
     return found
 
 
-def _read_infos(file: Any, name: str, steps: int, limit: int, columns: _Columns) -> None:
+def _read_infos(file: Any, steps: int, limit: int, columns: _Columns) -> None:
     h5py = import_h5py()
-    if name not in file or not isinstance(file[name], h5py.Group):
+    if "infos" not in file:
         return
-    for key in file[name]:
-        item = file[name].get(key)
+    group = read_group(file, "infos")
+    for key in group:
+        item = group.get(key)
         if not isinstance(item, h5py.Dataset) or item.dtype.kind not in "biuf" or not item.shape:
             continue
         rows = item.shape[0]
         if rows == steps or (rows == steps + 1 and key in _STATES):
-            array = read_array(file, f"{name}/{key}", limit)
+            array = read_array(group, key, limit)
             if array is not None:
                 columns.extras.setdefault(key, []).append(array[:steps])
 
