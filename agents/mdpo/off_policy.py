@@ -7,7 +7,6 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
-from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
@@ -23,7 +22,7 @@ from stable_baselines3.sac.policies import SACPolicy
 
 from rlopt.agents.mdpo.off_policy_checks import check_replay, check_settings, check_spaces, resolve_replay_buffer
 from rlopt.agents.mdpo.off_policy_update import MirrorDescentSAC
-from rlopt.resumable import Resumable, check_finite, named_policy_kwargs
+from rlopt.resumable import Resumable, check_finite, named_policy_kwargs, training_env
 from rlopt.update import CompileChoice
 
 
@@ -42,6 +41,8 @@ class OffPolicyMDPO(Resumable, MirrorDescentSAC):
     :param policy_kwargs: as in SAC; ``activation_fn`` and ``optimizer_class`` may be names such as "tanh" and "adam"
     :param kl_coef: c - lambda >= 0, the weight of the divergence from the old policy, in units of reward. The paper's
         Bregman step size c is ``kl_coef + ent_coef``
+    :param kl_unit: "reward", or "ent_coef" to give ``kl_coef`` as a multiple of ``ent_coef``, which keeps the two in
+        proportion where ``ent_coef`` is learned: c is then ``(1 + kl_coef) ent_coef``
     :param tsallis_q: q in [1, 2] of the Tsallis entropy and divergence; 1 is Shannon and KL. "auto" still adjusts
         lambda to the Shannon entropy
     :param old_policy_period: gradient steps between two copies of the old policy, >= 1 (paper, section 5.1: 1000). One
@@ -106,6 +107,7 @@ class OffPolicyMDPO(Resumable, MirrorDescentSAC):
         device: torch.device | str = "auto",
         *,
         kl_coef: float = 0.1,
+        kl_unit: Literal["reward", "ent_coef"] = "reward",
         tsallis_q: float = 1.0,
         old_policy_period: int = 1000,
         value_network: bool = False,
@@ -127,7 +129,7 @@ class OffPolicyMDPO(Resumable, MirrorDescentSAC):
         check_settings({**settings, "train_freq": train_freq})
         replay_buffer_class = resolve_replay_buffer(replay_buffer_class)
         if env is not None:
-            env = maybe_make_env(env, verbose)
+            env = training_env(env, verbose)
             check_spaces(env.observation_space, env.action_space)
             check_replay(
                 env.observation_space,
@@ -136,6 +138,7 @@ class OffPolicyMDPO(Resumable, MirrorDescentSAC):
                 optimize_memory_usage=optimize_memory_usage,
             )
         self.kl_coef = float(kl_coef)
+        self.kl_unit = kl_unit
         self.tsallis_q = float(tsallis_q)
         self.old_policy_period = old_policy_period
         self.value_network = value_network
@@ -187,7 +190,7 @@ class OffPolicyMDPO(Resumable, MirrorDescentSAC):
             return super()._sample_action(learning_starts, action_noise, n_envs)
         assert self._last_obs is not None
         if self.fused is not None and isinstance(self._last_obs, np.ndarray):
-            unscaled = self.policy.unscale_action(self.fused.act(self._last_obs, self.deterministic_behaviour))
+            unscaled = self.policy.unscale_action(self.fused.act(self, self._last_obs, self.deterministic_behaviour))
         else:
             unscaled = self.predict(self._last_obs, deterministic=True)[0]
         scaled = self.policy.scale_action(unscaled)
