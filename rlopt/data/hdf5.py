@@ -60,7 +60,7 @@ def read_array(file: Any, name: str, limit: int) -> np.ndarray | None:
         return None
     item = file[name]
     if not isinstance(item, h5py.Dataset):
-        raise DataError(f"{name!r} is a group, not an array: this is no D4RL file")
+        raise DataError(f"{name!r} is a group, not an array: the file is damaged or of another layout")
     if item.is_virtual or item.external:
         raise DataError(f"{name!r} lies in another file: copy it into this one")
     if item.dtype.kind not in "biuf" or item.dtype.itemsize > 8:
