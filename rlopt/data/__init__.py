@@ -1,0 +1,59 @@
+"""Offline data: one :class:`Dataset`, and the formats, names and scores it is read from and written to.
+
+Names are loaded when first used, so that importing this package imports neither torch nor h5py.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_LAZY = {
+    "D4RLOptions": "rlopt.data.d4rl_conversion",
+    "Dataset": "rlopt.data.dataset",
+    "Metadata": "rlopt.data.dataset",
+    "check_spaces": "rlopt.data.checks",
+    "load_dataset": "rlopt.data.loading",
+    "normalized_score": "rlopt.data.scores",
+    "read_d4rl": "rlopt.data.d4rl",
+    "read_minari": "rlopt.data.minari",
+    "score": "rlopt.data.scores",
+    "to_pointmaze": "rlopt.data.maze2d",
+    "write_d4rl": "rlopt.data.d4rl",
+    "write_minari": "rlopt.data.minari",
+}
+
+__all__ = [
+    "D4RLOptions",
+    "Dataset",
+    "Metadata",
+    "check_spaces",
+    "load_dataset",
+    "normalized_score",
+    "read_d4rl",
+    "read_minari",
+    "score",
+    "to_pointmaze",
+    "write_d4rl",
+    "write_minari",
+]
+
+if TYPE_CHECKING:
+    from rlopt.data.checks import check_spaces
+    from rlopt.data.d4rl import read_d4rl, write_d4rl
+    from rlopt.data.d4rl_conversion import D4RLOptions
+    from rlopt.data.dataset import Dataset, Metadata
+    from rlopt.data.loading import load_dataset
+    from rlopt.data.maze2d import to_pointmaze
+    from rlopt.data.minari import read_minari, write_minari
+    from rlopt.data.scores import normalized_score, score
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'rlopt.data' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
