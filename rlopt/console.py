@@ -33,23 +33,38 @@ class Console:
 
 
 class SharedProgress(Progress):
-    """One bar, or one line, for several runs: the steps of all, the mean of their returns."""
+    """One bar, or one line, for several runs: the steps of all, the mean of their returns.
 
-    def __init__(self, count: int) -> None:
+    :param count: how many runs
+    :param begun: called when the first of them begins
+    """
+
+    def __init__(self, count: int, begun: Callable[[], None]) -> None:
         super().__init__(total=0)
-        self.count = count
+        self.count, self._begun = count, begun
         self._steps: dict[str, int] = {}
+        self._totals: dict[str, int] = {}
         self._returns: dict[str, MeanReturn] = {}
 
     def add(self, name: str, total: int, start: int) -> None:
         """Counts a run in."""
-        self._steps[name] = start
+        if not self._totals:
+            self._begun()
+        self._steps[name], self._totals[name] = start, total
         self.extend(total, start)
 
     def report(self, name: str, step: int, mean_return: MeanReturn) -> None:
         """To be called when run ``name`` is at ``step``."""
         self._steps[name], self._returns[name] = step, mean_return
         self.update(sum(self._steps.values()), self._mean)
+
+    def drop(self, name: str) -> bool:
+        """Counts a run out that will not go on; returns whether it was counted in."""
+        if name not in self._totals:
+            return False
+        self.extend(self._steps[name] - self._totals.pop(name), 0)
+        self.count -= 1
+        return True
 
     def end(self) -> None:
         """Closes the bar, or prints the last line; nothing if no run trained."""
@@ -95,6 +110,11 @@ class SharedConsole(Console):
 
     def say(self, line: str) -> None:
         self._whole.say(f"{self.name}: {line}")
+
+    def leave(self, reason: str) -> None:
+        """Says that the run has failed, if it had begun to train; what fails before ends all, and is said there."""
+        if self._whole.drop(self.name):
+            self.say(f"failed: {reason}")
 
     @contextmanager
     def stop_signals(self) -> Iterator[StopWish]:

@@ -20,6 +20,7 @@ from rlopt.errors import CheckpointError, RloptError, one_line
 from rlopt.network_state import check_networks, restore_networks
 from rlopt.placeholder import SpacesOnlyVecEnv
 from rlopt.replay_memory import deferred_storage
+from rlopt.run_folder import run_folders
 from rlopt.space_codec import decode_space
 from rlopt.training_state import restore_counters
 from rlopt.tree import Tree
@@ -102,6 +103,8 @@ def _find(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path} does not exist: give a run folder or a checkpoint folder")
     parent = path / "checkpoints" if (path / "checkpoints").is_dir() else path
     if not list_checkpoints(parent):
+        if (runs := run_folders(path)) != [path]:
+            raise CheckpointError(f"{path} holds the runs {', '.join(run.name for run in runs)}: give one of them")
         raise CheckpointError(f"{path} holds no checkpoint: give a run folder or a checkpoint folder")
     return latest_checkpoint(parent, lambda line: warnings.warn(line, stacklevel=4), _NEEDED)
 

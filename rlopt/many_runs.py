@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,17 +16,18 @@ from typing import Any
 
 import torch
 
-from rlopt.checkpoint import latest_checkpoint, list_checkpoints
+from rlopt.checkpoint import checkpoint_step, list_checkpoints, read_checkpoint
 from rlopt.config import RunConfig
 from rlopt.console import SharedConsole, SharedProgress
-from rlopt.errors import ConfigError, RloptError
+from rlopt.errors import CheckpointError, ConfigError, RloptError, RunError, one_line
+from rlopt.progress import say
 from rlopt.run import RunResult, resume, train
-from rlopt.run_folder import RunFolder, default_folder, run_folders
+from rlopt.run_folder import GROUP_FILE, RunFolder, default_folder, read_json, write_json
 from rlopt.stopping import StopSignals, StopWish
 from rlopt.turns import Turns
 
 MOST_SEEDS = 1024
-_RANGE = re.compile(r"(\d{1,10})\.\.(\d{1,10})")
+_SEED = re.compile(r"(\d{1,10})(?:\.\.(\d{1,10}))?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,10 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     """
     seeds: list[int] = []
     for part in re.split(r"[,\s]+", text.strip()):
-        span = _RANGE.fullmatch(part)
-        low, high = (int(span[1]), int(span[2])) if span else (int(part), int(part)) if part.isdecimal() else (1, 0)
+        span = _SEED.fullmatch(part)
+        low, high = (int(span[1]), int(span[2] or span[1])) if span else (1, 0)
         if high < low:
-            raise ConfigError(f"--seeds: {part!r} is no seed: write 0..7 for the seeds 0 to 7, or 0,3,5")
+            raise ConfigError(f"--seeds: {part[:40]!r} is no seed: write 0..7 for the seeds 0 to 7, or 0,3,5")
         if high >= 2**31 or high - low >= MOST_SEEDS:
             raise ConfigError(f"--seeds: {part!r}: give at most {MOST_SEEDS} seeds below 2^31")
         seeds += range(low, high + 1)
@@ -74,44 +75,115 @@ def train_seeds(agent: str, run: RunConfig, agent_config: Any) -> ManyResult:
     seeds = parse_seeds(run.seeds or "")
     if run.profile:
         raise ConfigError("--profile measures one run: give --seed instead of --seeds")
+    if run.seed:
+        raise ConfigError(f"--seed {run.seed} and --seeds {run.seeds}: give one of them")
     name = f"seeds{seeds[0]}-{seeds[-1]}"
-    parent = RunFolder(Path(run.run_dir) if run.run_dir else default_folder(agent, run, name))
-    parent.require_new()
-    jobs = {}
-    for seed in seeds:
-        own = dataclasses.replace(run, seed=seed, seeds=None, run_dir=str(parent.path / f"seed{seed}"))
-        jobs[f"seed{seed}"] = partial(train, agent, own, agent_config)
-    return _run_all(parent, jobs, run.num_threads)
+    group = GroupFolder(Path(run.run_dir) if run.run_dir else default_folder(agent, run, name))
+    group.require_new()
+    run = dataclasses.replace(run, run_dir=str(group.path))
+    jobs = {name: partial(train, agent, own, agent_config) for name, own in _runs(run).items()}
+
+    def begun() -> None:
+        group.write_config(agent, run, agent_config)
+
+    return _run_all(group, jobs, run.num_threads, begun)
 
 
 def resume_seeds(path: Path, total_timesteps: int | None = None) -> ManyResult:
-    """Continues all runs in the folder ``path``, together, from the newest checkpoint that every one of them has.
+    """Continues the runs in the folder ``path``, together, from the newest checkpoint that every one of them has.
 
-    On the CPU the result is bit for bit that of runs that were never stopped, as with :func:`rlopt.run.resume`.
+    On the CPU the result is bit for bit that of runs that were never stopped, as with :func:`rlopt.run.resume`. Runs
+    that failed are left out. Where no step has a checkpoint of every run, each goes on from its own newest.
 
     :raises rlopt.errors.RloptError: as :func:`rlopt.run.resume`, if a run cannot begin; later errors are in the result
     """
-    folders = run_folders(path)
-    steps = [_newest_step(folder) for folder in folders]
-    _, run, _ = RunFolder(folders[0]).read_config()
-    jobs = {}
-    for folder in folders:
-        jobs[folder.name] = partial(resume, folder, total_timesteps, no_later_than=min(steps))
-    return _run_all(RunFolder(path), jobs, run.num_threads)
+    group = GroupFolder(path)
+    agent, run, agent_config = group.read_config()
+    run = dataclasses.replace(run, run_dir=str(path))
+    failed = group.failures()
+    for name, reason in failed.items():
+        again = RunFolder(path / name).command
+        print(f"{name} is left out, it failed: {reason}; when that is mended, continue it with {again}", flush=True)
+    runs = {name: own for name, own in _runs(run).items() if name not in failed}
+    if not runs:
+        raise RunError(f"every run in {path} has failed: continue them one by one, or start anew")
+    folders = {name: RunFolder(path / name) for name in runs}
+    step = common_step(list(folders.values()))
+    if step is None:
+        print("warning: no step has a checkpoint of every run: each goes on from its own newest", flush=True)
+    jobs: dict[str, Callable[..., RunResult]] = {}
+    for name, own in runs.items():
+        if folders[name].config.is_file():
+            jobs[name] = partial(resume, folders[name].path, total_timesteps, no_later_than=step)
+        else:  # killed before it began, or lost
+            own = own if total_timesteps is None else dataclasses.replace(own, total_timesteps=total_timesteps)
+            jobs[name] = partial(train, agent, own, agent_config)
+    return _run_all(group, jobs, run.num_threads)
 
 
-def _newest_step(path: Path) -> int:
-    """Step of the newest whole checkpoint of a run, 0 if none was ever written."""
-    checkpoints = RunFolder(path).checkpoints
-    if not list_checkpoints(checkpoints):
-        return 0
-    return latest_checkpoint(checkpoints, lambda line: None, only=()).step
+def common_step(folders: Sequence[RunFolder]) -> int | None:
+    """The newest step at which every run has a whole checkpoint.
+
+    0 if they were stopped while their first ones were written, so that all begin again; None if there is no such step.
+    """
+    checkpoints = [{checkpoint_step(path): path for path in list_checkpoints(f.checkpoints)} for f in folders]
+    for step in sorted(set.intersection(*map(set, checkpoints)), reverse=True):
+        if all(_is_whole(own[step]) for own in checkpoints):
+            return step
+    none_yet = any(not own for own in checkpoints)
+    return 0 if none_yet and all(len(own) <= 1 for own in checkpoints) else None
 
 
-def _run_all(parent: RunFolder, jobs: Mapping[str, Callable[..., RunResult]], num_threads: int) -> ManyResult:
-    """Runs ``jobs``, each of which takes its console, and says how they ended."""
-    wish, progress = StopWish(), SharedProgress(len(jobs))
-    named = [partial(job, console=SharedConsole(name, progress, wish)) for name, job in jobs.items()]
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        read_checkpoint(checkpoint, only=())
+    except CheckpointError:
+        return False
+    return True
+
+
+class GroupFolder(RunFolder):
+    """The folder with the run folders of several seeds. Nothing is created by naming it."""
+
+    @property
+    def config(self) -> Path:
+        return self.path / GROUP_FILE
+
+    def failures(self) -> dict[str, str]:
+        """The runs that failed, each with its error."""
+        path = self.path / "failures.json"
+        content = read_json(path, "remove it to continue these runs too") if path.is_file() else {}
+        return {str(name): str(reason) for name, reason in content.items()} if isinstance(content, dict) else {}
+
+    def add_failures(self, failures: Mapping[str, BaseException]) -> None:
+        """Notes runs that failed, so that the others can be continued without them."""
+        if failures and self.path.is_dir():
+            new = {name: one_line(error) for name, error in failures.items()}
+            write_json(self.path / "failures.json", {**self.failures(), **new})
+
+
+def _runs(run: RunConfig) -> dict[str, RunConfig]:
+    """The settings of each run of a group, by its name."""
+    return {
+        f"seed{seed}": dataclasses.replace(
+            run, seed=seed, seeds=None, run_dir=str(Path(run.run_dir or "") / f"seed{seed}")
+        )
+        for seed in parse_seeds(run.seeds or "")
+    }
+
+
+def _run_all(
+    group: GroupFolder,
+    jobs: Mapping[str, Callable[..., RunResult]],
+    num_threads: int,
+    begun: Callable[[], None] = lambda: None,
+) -> ManyResult:
+    """Runs ``jobs``, each of which takes its console, and says how they ended.
+
+    :param begun: called when the first run begins to train
+    """
+    wish, progress = StopWish(), SharedProgress(len(jobs), begun)
+    named = [partial(_reporting, job, SharedConsole(name, progress, wish)) for name, job in jobs.items()]
     with StopSignals() as signals:
 
         def on_round() -> None:
@@ -128,21 +200,34 @@ def _run_all(parent: RunFolder, jobs: Mapping[str, Callable[..., RunResult]], nu
     ended = dict(zip(jobs, outcomes, strict=True))
     failures = {name: outcome for name, outcome in ended.items() if isinstance(outcome, BaseException)}
     runs = {name: outcome for name, outcome in ended.items() if isinstance(outcome, RunResult)}
+    group.add_failures(failures)
+    codes = [2 for _ in failures] + [run.exit_code for run in runs.values()]
+    result = ManyResult(group.path, runs, failures, max(codes))
+    _say_end(group, result, wish)
     for error in failures.values():
         if not isinstance(error, RloptError):
             raise error
-    codes = [2 for _ in failures] + [run.exit_code for run in runs.values()]
-    result = ManyResult(parent.path, runs, failures, max(codes))
-    _say_end(parent, result, wish)
     return result
 
 
-def _say_end(parent: RunFolder, result: ManyResult, wish: StopWish) -> None:
+def _reporting(job: Callable[..., RunResult], console: SharedConsole) -> RunResult:
+    """Says at once when a run that trains fails."""
+    try:
+        return job(console=console)
+    except Exception as error:
+        console.leave(one_line(error))
+        raise
+
+
+def _say_end(group: GroupFolder, result: ManyResult, wish: StopWish) -> None:
     for name, error in result.failures.items():
-        print(f"{name}: failed: {error}")
+        say(f"{name} failed: {one_line(error)}")
+        say(f"when that is mended, continue it with: {RunFolder(group.path / name).command}")
     if any(run.exit_code for run in result.runs.values()) and wish.received is not None:
-        print(f"stopped by {wish.received.name}, checkpoints written; continue with:")
-        print(parent.command)
-    else:
-        print(f"compare them with: rlopt plot {parent.quoted}")
-    print(f"run folders: {parent.path}", flush=True)
+        say(f"stopped by {wish.received.name}, checkpoints written; continue with:")
+        say(group.command)
+    elif result.runs:
+        step = max(run.step for run in result.runs.values())
+        say(f"compare them with: rlopt plot {group.quoted}")
+        say(f"train on with: {group.command} --total-timesteps {2 * step}")
+    say(f"run folders: {group.path}")

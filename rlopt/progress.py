@@ -86,7 +86,7 @@ class Progress:
         rate = (self.step - self.start) / elapsed
         left = (self.total - self.step) / rate if rate > 0 else math.inf
         shown = "no episode has ended" if mean_return is None else f"mean return {mean_return:.1f}"
-        share = 100 * self.step / self.total
+        share = min(100 * self.step / max(self.total, 1), 100)
         return (
             f"step {self.step:,} of {self.total:,} ({share:.0f} %), {rate:,.0f} env steps/s, {shown}, "
             f"{duration(max(left, 0.0))} left"

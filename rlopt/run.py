@@ -270,7 +270,7 @@ def newest_checkpoint(folder: RunFolder, console: Console, no_later_than: int | 
     Damaged newer ones are named and set aside.
     """
     found = list_checkpoints(folder.checkpoints)
-    if not found:
+    if not found or no_later_than == 0:
         return None
     checkpoint = latest_checkpoint(
         folder.checkpoints, lambda line: console.say(f"warning: {line}"), no_later_than=no_later_than

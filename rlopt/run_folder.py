@@ -28,6 +28,9 @@ PACKAGES = (
 EXACTNESS_PACKAGES = ("rlopt", "torch", "stable-baselines3", "gymnasium", "numpy", "mujoco", "dm-control", "envpool")
 """Packages whose version decides whether a resumed run is bit for bit the one that was stopped."""
 
+GROUP_FILE = "seeds.json"
+"""Settings of several runs that were started together, in the folder that holds their folders."""
+
 
 @dataclasses.dataclass(frozen=True)
 class RunFolder:

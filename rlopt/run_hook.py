@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from rlopt.progress import Progress
 from rlopt.run_folder import RunFolder, write_json
 from rlopt.state import capture_state
 from rlopt.stopping import StopWish
+from rlopt.turns import has_company
 
 EVALUATION_SEED_OFFSET = 1_000_003
 """Added to the run's seed for evaluations, so that they do not play the episodes that were trained on."""
@@ -60,6 +61,8 @@ class HookState:
     last_log: int = -1
     best_return: float | None = None
     best_checkpoint: str | None = None
+    scheduled: list[int] = field(default_factory=list)
+    """Steps of the last two checkpoints that every run of the same settings writes, whatever its evaluations."""
 
 
 class RunHook:
@@ -96,7 +99,9 @@ class RunHook:
             improved = crossed(self.run.eval_every, previous, step) and self.evaluate(model)
             if self.state.last_evaluation == step or crossed(self.run.log_every, previous, step):
                 self.log(model)
-            if improved or crossed(self.run.checkpoint_every, previous, step):
+            if crossed(self.run.checkpoint_every, previous, step):
+                self.checkpoint(model, scheduled=True)
+            elif improved:
                 self.checkpoint(model)
         if self.stop.received is None:
             return True
@@ -113,7 +118,7 @@ class RunHook:
             self.evaluate(model)
         if self.state.last_log != step:
             self.log(model)
-        self.checkpoint(model)
+        self.checkpoint(model, scheduled=True)
 
     def evaluate(self, model: BaseAlgorithm) -> bool:
         """Plays evaluation episodes; returns whether their mean return is the best so far."""
@@ -146,9 +151,11 @@ class RunHook:
         model.dump_logs()
         self.logs.flush()
 
-    def checkpoint(self, model: BaseAlgorithm) -> Path:
+    def checkpoint(self, model: BaseAlgorithm, scheduled: bool = False) -> Path:
         """Writes a checkpoint, then removes the ones that are neither among the newest nor the best."""
         self.logs.flush(to_disk=True)
+        if scheduled:
+            self.state.scheduled = [*self.state.scheduled[-1:], model.num_timesteps]
         self.state.last_checkpoint = model.num_timesteps
         run_tree = {**vars(self.state), "logs": self.logs.position()}
         trees = {**capture_state(model, copy=False), "run": run_tree}
@@ -156,6 +163,8 @@ class RunHook:
         self.write_best()
         best = self.state.best_checkpoint
         keep = [] if best is None else [self.folder.checkpoints / best]
+        if has_company():  # runs that were killed go on together from a step that all of them have
+            keep += [self.folder.checkpoints / checkpoint_name(step) for step in self.state.scheduled]
         prune_checkpoints(self.folder.checkpoints, self.run.keep_checkpoints, keep)
         return path
 

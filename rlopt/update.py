@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import functools
 import os
+import shlex
 import shutil
+import subprocess
 import types
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Literal, get_args
@@ -16,7 +18,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from rlopt.errors import unknown_name
+from rlopt.errors import ConfigError, one_line, unknown_name
 
 Mode = Literal["eager", "compiled", "cuda_graph"]
 CompileChoice = Literal["auto", "on", "off"]
@@ -49,8 +51,17 @@ def choose_mode(
 
 @functools.cache
 def compiler_found() -> bool:
-    """Whether torch.compile can build kernels for the CPU here."""
-    return any(shutil.which(name) for name in (os.environ.get("CXX") or "g++", "clang++"))
+    """Whether torch.compile can build kernels for the CPU here: whether the compiler that it takes compiles."""
+    named = os.environ.get("CXX")
+    commands = [shlex.split(named)] if named else [["g++"], ["clang++"]]
+    found = next((command for command in commands if command and shutil.which(command[0])), None)
+    if found is None:
+        return False
+    trial = [*found, "-x", "c++", "-c", "-o", os.devnull, "-"]
+    try:
+        return subprocess.run(trial, input=b"int f() { return 0; }", capture_output=True, timeout=60).returncode == 0
+    except (OSError, subprocess.SubprocessError):
+        return False
 
 
 class GradientStep:
@@ -85,10 +96,20 @@ class GradientStep:
             with torch.no_grad():
                 return self._function(*inputs, **settings)
         key = (tuple((tuple(x.shape), x.dtype, x.device) for x in inputs), tuple(sorted(settings.items())))
-        if key not in self._ready:
-            self._ready[key] = self._prepare(key, inputs, settings)
-        with torch.no_grad():
-            return self._ready[key](*inputs)
+        if key in self._ready:
+            with torch.no_grad():
+                return self._ready[key](*inputs)
+        try:
+            with torch.no_grad():
+                self._ready[key] = self._prepare(key, inputs, settings)
+                return self._ready[key](*inputs)
+        except RuntimeError as error:
+            self._ready.pop(key, None)
+            from torch._dynamo.exc import TorchDynamoException  # takes long, and is imported already by now
+
+            if not isinstance(error, TorchDynamoException):
+                raise
+            raise ConfigError(f"the gradient step cannot be compiled ({one_line(error)}): use --compile off") from error
 
     def _prepare(self, key: Hashable, inputs: Sequence[Tensor], settings: dict[str, Any]) -> Callable[..., Statistics]:
         function = self._function

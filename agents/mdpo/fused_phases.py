@@ -18,6 +18,7 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import Tensor, nn
 from torch.func import grad, vmap
 
+from rlopt.agents.mdpo import losses
 from rlopt.agents.mdpo.divergences import gaussian_divergence
 from rlopt.agents.mdpo.heads import GaussianHead, action_head, gaussian_evaluation
 from rlopt.agents.mdpo.losses import Info
@@ -56,6 +57,9 @@ def obstacle(model: MDPO) -> str | None:
     own = [name for name in phases if getattr(type(model), name) is not getattr(Base, name) or name in vars(model)]
     if own:
         return f"{type(model).__name__} overrides {own[0]}"
+    if model.compile != "on" and (model.policy_loss, model.value_loss) != (losses.policy_loss, losses.value_loss):
+        # What such a function reads besides its arguments would be kept as it was at the first step.
+        return "a loss is one's own, and compile is not 'on'"
     policy = model.policy
     if not isinstance(action_head(policy), GaussianHead):
         return "the policy is no Gaussian whose standard deviation is one for all states"
@@ -137,12 +141,10 @@ class FusedPhases:
                 self._mean(self.actor.tensors, observations), self.actor.tensors[-1], actions
             )
         columns = (observations, actions, advantages, old_log_prob, old_mean)
-        scalars = self._scalars([[r.model.policy.optimizer.param_groups[0]["lr"], r.step_size] for r in requests])
-        settings: dict[str, Any] = {
-            "tsallis_q": first.tsallis_q,
-            "ent_coef": first.ent_coef,
-            "max_grad_norm": first.max_grad_norm,
-        }
+        scalars = self._scalars(
+            [[r.model.policy.optimizer.param_groups[0]["lr"], r.step_size, r.model.ent_coef] for r in requests]
+        )
+        settings: dict[str, Any] = {"tsallis_q": first.tsallis_q, "max_grad_norm": first.max_grad_norm}
         history: dict[str, list[Tensor]] = defaultdict(list)
         for rows in self._batches([r.policy_orders for r in requests], first.n_epochs, first.batch_size):
             self._record(history, self._policy_step(*columns, old_std, scalars, *rows, **settings))
@@ -175,32 +177,30 @@ class FusedPhases:
         scalars: Tensor,
         *rows: Tensor,
         tsallis_q: float,
-        ent_coef: float,
         max_grad_norm: float,
     ) -> Info:
         """One gradient step of the policy phase on ``rows``, in place.
 
         :param old_std: (A,), the same in every row
-        :param scalars: learning rate and t_k
+        :param scalars: learning rate, t_k and the weight of the entropy
         """
-        learning_rate, step_size = scalars.unbind(-1)
+        learning_rate, step_size, ent_coef = scalars.unbind(-1)
         policy_loss = self.models[0].policy_loss
         batch = [self._rows(column, *rows) for column in (observations, actions, advantages, old_log_prob, old_mean)]
 
         def loss(
-            mean: Tensor, log_std: Tensor, step_size: Tensor, old_std: Tensor, *rest: Tensor
+            mean: Tensor, log_std: Tensor, t_k: Tensor, weight: Tensor, old_std: Tensor, *rest: Tensor
         ) -> tuple[Tensor, Info]:
             actions, advantages, old_log_prob, old_mean = rest
             _, log_prob, entropy = gaussian_evaluation(mean, log_std, actions)
             divergence = gaussian_divergence(mean, log_std.exp(), old_mean, old_std, q=tsallis_q)
-            return policy_loss(
-                log_prob, old_log_prob, advantages, divergence, entropy, step_size=step_size, ent_coef=ent_coef
-            )
+            return policy_loss(log_prob, old_log_prob, advantages, divergence, entropy, step_size=t_k, ent_coef=weight)
 
         def objective(actor: Parameters) -> tuple[Tensor, Info]:
-            mean, t_k = self._mean(actor, batch[0]), step_size.to(old_std.dtype)
-            losses, info = self._each(loss)(mean, actor[-1], t_k, old_std, *batch[1:])
-            return losses.sum(), info
+            mean = self._mean(actor, batch[0])
+            numbers = step_size.to(mean.dtype), ent_coef.to(mean.dtype)
+            values, info = self._each(loss)(mean, actor[-1], *numbers, old_std, *batch[1:])
+            return values.sum(), info
 
         return self._step(self.actor, objective, "policy", learning_rate, max_grad_norm)
 
@@ -223,8 +223,8 @@ class FusedPhases:
 
         def objective(critic: Parameters) -> tuple[Tensor, Info]:
             values = mlp(self._critic_layers, critic, batch[0]).squeeze(-1)
-            losses, info = self._each(loss)(values, *batch[1:])
-            return losses.sum(), info
+            found, info = self._each(loss)(values, *batch[1:])
+            return found.sum(), info
 
         return self._step(self.critic, objective, "value", scalars[..., 0], max_grad_norm)
 

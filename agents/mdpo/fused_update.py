@@ -263,6 +263,9 @@ def obstacle(model: MirrorDescentSAC) -> str | None:
     own = [name for name in ("_gradient_step", "_update_critic", "_draw_noise") if _overrides(model, Base, name)]
     if own:
         return f"{type(model).__name__} overrides {own[0]}"
+    if model.compile != "on" and type(model.objective) is not Objective:
+        # What its methods read besides their arguments would be kept as it was at the first step.
+        return "the objective is one's own, and compile is not 'on'"
     if model.use_sde:
         return "use_sde is set"
     if model.value_network:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rlopt.cli.parsing import OneLineParser, number
 from rlopt.config import Range
-from rlopt.run_folder import run_folders
+from rlopt.run_folder import GROUP_FILE
 
 
 def main(argv: list[str]) -> int:
@@ -26,7 +26,7 @@ def main(argv: list[str]) -> int:
     arguments = parser.parse(argv)
     total = number("--total-timesteps", arguments.total_timesteps, int, Range(ge=1))
 
-    if run_folders(arguments.run) != [arguments.run]:
+    if (arguments.run / GROUP_FILE).is_file():
         from rlopt.many_runs import resume_seeds
 
         return resume_seeds(arguments.run, total_timesteps=total).exit_code

@@ -16,7 +16,7 @@ from reach import assert_same, needs_compiler, vec_env
 from rlopt.agents.mdpo.fused_phases import obstacle
 from rlopt.agents.mdpo.losses import policy_loss
 from rlopt.agents.mdpo.on_policy import MDPO
-from rlopt.errors import NonFiniteError
+from rlopt.errors import ConfigError, NonFiniteError
 from rlopt.turns import Turns
 
 
@@ -102,9 +102,36 @@ class OwnLoss(MDPO):
 def test_a_loss_of_ones_own_counts_in_the_fused_step() -> None:
     options: dict[str, Any] = {"policy_kwargs": {"optimizer_kwargs": {"eps": 1.0}}, "max_grad_norm": math.inf}
     own, plain = model(0, OwnLoss, **options).learn(64), model(**options).learn(64)
-    fused_own = fused(model(0, OwnLoss, **options)).learn(64)
+    fused_own = fused(model(0, OwnLoss, compile="on", **options)).learn(64)
     assert_same(own, fused_own, 1e-5)
     assert not torch.allclose(own.policy.action_net.weight, plain.policy.action_net.weight, atol=1e-6)
+
+
+def branching(log_prob: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+    return policy_loss(log_prob, *args, **kwargs) if log_prob.mean().item() < 1e9 else None
+
+
+class BranchingLoss(MDPO):
+    policy_loss = staticmethod(branching)
+
+
+@needs_compiler
+def test_a_loss_that_cannot_be_compiled_is_one_line_with_the_cure() -> None:
+    model(cls=BranchingLoss, compile="auto").learn(64)
+    with pytest.raises(ConfigError, match=r"cannot be compiled .*: use --compile off") as caught:
+        model(cls=BranchingLoss, compile="on").learn(64)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_entropy_weight_that_changes_takes_effect() -> None:
+    def annealed(algorithm: MDPO) -> MDPO:
+        algorithm.learn(64)
+        algorithm.ent_coef = 0.5
+        return algorithm.learn(64, reset_num_timesteps=False)
+
+    changed, constant = annealed(fused(model())), fused(model()).learn(128)
+    assert_same(changed, annealed(model()), 1e-4)
+    assert not torch.allclose(changed.policy.log_std, constant.policy.log_std, atol=1e-4)
 
 
 @pytest.mark.parametrize(("column", "name"), [("advantages", "policy"), ("returns", "value")])
@@ -129,6 +156,7 @@ class OwnStep(MDPO):
 def test_what_cannot_be_fused_says_why() -> None:
     assert obstacle(model()) is None
     assert "_step" in str(obstacle(model(cls=OwnStep)))
+    assert "loss" in str(obstacle(model(cls=OwnLoss))) and obstacle(model(cls=OwnLoss, compile="on")) is None
     assert "Gaussian" in str(obstacle(model(use_sde=True)))
     assert "Gaussian" in str(obstacle(MDPO("MlpPolicy", "CartPole-v1", n_steps=16)))
     assert "Adam" in str(obstacle(model(policy_kwargs={"optimizer_class": "sgd"})))

@@ -38,6 +38,7 @@ def collected(**options: Any) -> OffPolicyMDPO:
 
 def fused(model: OffPolicyMDPO) -> OffPolicyMDPO:
     """Makes ``model`` take the step as one function without compiling it."""
+    model.compile = "on"  # an objective of one's own asks for it
     model._fused_mode = lambda: "eager"  # type: ignore[method-assign]
     return model
 

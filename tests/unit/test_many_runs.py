@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 from runs import AGENT, assert_same_result, leaves, read_csv, send_signal_at, settings, steps
 
+import rlopt
 from rlopt.agents.mdpo.config import OffPolicyMDPOConfig
 from rlopt.checkpoint import list_checkpoints, read_checkpoint
 from rlopt.cli.main import main
 from rlopt.config import RunConfig
-from rlopt.errors import ConfigError, NonFiniteError, RunError, UnknownNameError
-from rlopt.many_runs import parse_seeds, resume_seeds, train_seeds
+from rlopt.errors import CheckpointError, ConfigError, NonFiniteError, RunError, UnknownNameError
+from rlopt.many_runs import common_step, parse_seeds, resume_seeds, train_seeds
 from rlopt.run import train
-from rlopt.run_folder import run_folders
+from rlopt.run_folder import RunFolder, run_folders
 from rlopt.run_hook import RunHook
 
 OFF_POLICY = OffPolicyMDPOConfig(
@@ -80,11 +81,50 @@ def test_runs_that_were_stopped_and_killed_go_on_bit_for_bit(whole: Path, tmp_pa
     # Every run has stopped at the same boundary, with a checkpoint of it.
     newest = {steps(folder / name)[-1] for name in NAMES}
     assert len(newest) == 1 and newest < {160, 192}
-    # Killed while checkpoints were written: one run is behind the others.
+    # Killed while checkpoints were written: one run is behind the others, one checkpoint is damaged.
     shutil.rmtree(list_checkpoints(folder / "seed2" / "checkpoints")[-1])
+    damage(list_checkpoints(folder / "seed1" / "checkpoints")[-2])
     assert resume_seeds(folder).exit_code == 0
     for name in NAMES:
         assert_same_result(folder / name, whole / name)
+
+
+def damage(checkpoint: Path) -> None:
+    file = next(checkpoint.glob("networks.safetensors"))
+    file.write_bytes(file.read_bytes()[:-1] + b"\xff")
+
+
+@pytest.mark.parametrize("lost", ["checkpoints", "."])
+def test_runs_that_were_killed_at_their_first_checkpoint_begin_again(lost: str, whole: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "killed"
+    shutil.copytree(whole, folder)
+    for name in NAMES:
+        for path in list_checkpoints(folder / name / "checkpoints")[1:]:
+            shutil.rmtree(path)
+    shutil.rmtree(folder / "seed5" / lost)
+    assert resume_seeds(folder).exit_code == 0
+    for name in NAMES:
+        assert_same_result(folder / name, whole / name)
+
+
+def test_runs_without_a_common_checkpoint_go_on_from_their_own(whole: Path, tmp_path: Path, capsys: Any) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(whole, folder)
+    shutil.rmtree(folder / "seed1")
+    assert common_step([RunFolder(folder / name) for name in NAMES]) is None
+    assert resume_seeds(folder).exit_code == 0
+    said = capsys.readouterr().out
+    assert "no step has a checkpoint of every run" in said and f"seed2: {folder / 'seed2'} is complete" in said
+    assert steps(folder / "seed1")[-1] == 320
+
+
+def test_a_common_checkpoint_outlives_better_ones(tmp_path: Path) -> None:
+    """Checkpoints of improved evaluations do not push out the last two that all runs have."""
+    folder = tmp_path / "runs"
+    agent = dataclasses.replace(AGENT, n_steps=8)
+    train_seeds("mdpo", many(folder, eval_every=16, keep_checkpoints=1, checkpoint_every=128), agent)
+    for name in NAMES[:-1]:  # until the last one ends
+        assert {256, 320} <= set(steps(folder / name)) and 128 not in steps(folder / name)
 
 
 def test_a_run_goes_on_alone_too(whole: Path, tmp_path: Path) -> None:
@@ -125,10 +165,20 @@ def test_one_broken_run_leaves_the_others_whole(whole: Path, tmp_path: Path, mon
     result = train_seeds("mdpo", many(tmp_path / "runs"), AGENT)
     assert result.exit_code == 2 and list(result.failures) == ["seed2"] and list(result.runs) == ["seed1", "seed5"]
     said = capsys.readouterr().out
-    assert "seed2: failed: policy loss is NaN or infinite at step 160; the last good checkpoint is" in said
+    failure = said.index("seed2: failed: policy loss is NaN or infinite at step 160; the last good checkpoint is")
+    assert failure < said.index("seed1: best evaluation")  # at once, not in the end
+    again = f"rlopt resume {tmp_path / 'runs' / 'seed2'}"
+    assert again in said
     for name in ("seed1", "seed5"):
         ours, theirs = (read_csv(path / name / "episodes.csv") for path in (tmp_path / "runs", whole))
         assert all(close(a[key], b[key]) for a, b in zip(ours, theirs, strict=True) for key in a)
+    monkeypatch.undo()
+    # The others are not held back by it, and it can be continued alone.
+    assert resume_seeds(tmp_path / "runs", 352).exit_code == 0
+    said = capsys.readouterr().out
+    assert "seed2 is left out, it failed: policy loss is NaN or infinite at step 160" in said and again in said
+    assert [steps(tmp_path / "runs" / name)[-1] for name in NAMES] == [352, 128, 352]
+    assert main(["resume", str(tmp_path / "runs" / "seed2")]) == 0
 
 
 @pytest.mark.parametrize(
@@ -140,6 +190,9 @@ def test_one_broken_run_leaves_the_others_whole(whole: Path, tmp_path: Path, mon
         ({"seeds": "1,2,1"}, ConfigError, "seed 1 is named twice"),
         ({"seeds": "0..5000"}, ConfigError, "at most 1024"),
         ({"seeds": "4294967296"}, ConfigError, "below 2^31"),
+        ({"seeds": "9" * 5000}, ConfigError, "is no seed"),
+        ({"seeds": "٣"}, ConfigError, "is no seed"),
+        ({"seed": 3}, ConfigError, "--seed 3 and --seeds 1,2: give one of them"),
         ({"profile": True}, ConfigError, "--profile measures one run"),
         ({"env": "rlopt/RandomTarge-v0"}, UnknownNameError, "did you mean"),
     ],
@@ -178,6 +231,8 @@ def test_the_command_line_trains_plots_and_resumes_seeds(tmp_path: Path, capsys:
     assert steps(runs / "seed1")[-1] == 96
     assert main(["evaluate", str(runs)]) == 2
     assert "seed0" in capsys.readouterr().err
+    with pytest.raises(CheckpointError, match="holds the runs seed0, seed1: give one of them"):
+        rlopt.load(runs)
 
 
 def test_a_single_run_folder_is_itself(whole: Path, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
@@ -110,5 +112,26 @@ def test_without_a_compiler_the_step_is_taken_as_it_is(monkeypatch: pytest.Monke
     compiler_found.cache_clear()
     try:
         assert choose_mode("on", torch.device("cpu"), 10**9) == "eager"
+    finally:
+        compiler_found.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("script", "works"), [("#!/bin/sh\nexit 1\n", False), ('#!/bin/sh\nexec g++ "$@"\n', True), (None, False)]
+)
+def test_a_compiler_counts_if_it_compiles(
+    script: str | None, works: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if works and not compiler_found():
+        pytest.skip("no C++ compiler: there is none to wrap")
+    command = tmp_path / "c++wrapper"
+    if script is not None:
+        command.write_text(script)
+        command.chmod(0o755)
+    monkeypatch.setenv("CXX", f"{command} -O1")
+    compiler_found.cache_clear()
+    try:
+        assert compiler_found() is works
+        assert (choose_mode("on", torch.device("cpu"), 1) == "compiled") is works
     finally:
         compiler_found.cache_clear()
