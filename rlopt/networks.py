@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 Layer = nn.Module | None
-"""None for a linear layer, which takes the next weight and bias; otherwise an activation."""
+"""None for a linear layer, which takes the next weight and bias; a LayerNorm, which does too; or an activation."""
 
 Home = tuple[Tensor, Tensor, dict[str, Tensor]]
 """A network's parameter, the view that it is to be, and the views that its optimiser state is to be."""
@@ -19,30 +19,39 @@ _ELEMENTWISE = (nn.ReLU, nn.Tanh, nn.ELU, nn.GELU, nn.SiLU, nn.LeakyReLU, nn.Sig
 
 
 def mlp_layers(network: nn.Module) -> list[Layer] | None:
-    """The layers of a Sequential of Linear (with bias) and activations; None if it holds anything else."""
+    """The layers of a Sequential of Linear, LayerNorm (with bias) and activations; None if it holds anything else."""
     layers: list[Layer] = []
     for module in network if isinstance(network, nn.Sequential) else [network]:
         if type(module) is nn.Linear and module.bias is not None:
             layers.append(None)
-        elif type(module) in _ELEMENTWISE:
+        elif type(module) in _ELEMENTWISE or _is_layer_norm(module):
             layers.append(module)
         else:
             return None
     return layers
 
 
+def _is_layer_norm(module: nn.Module) -> bool:
+    return type(module) is nn.LayerNorm and module.bias is not None and len(module.normalized_shape) == 1
+
+
 def mlp(layers: Sequence[Layer], parameters: Sequence[Tensor], x: Tensor) -> Tensor:
     """The network's output (B, out), or that of N stacked networks (N, B, out).
 
-    :param parameters: weight (out, in) and bias (out,) of each linear layer in turn, or stacked (N, out, in), (N, out)
+    :param parameters: weight (out, in) and bias (out,) of each linear layer in turn, or stacked (N, out, in), (N, out);
+        of a LayerNorm (out,) and (out,), or stacked (N, out) and (N, out)
     :param x: (B, in), or (N, B, in) for stacked networks
     """
     remaining = iter(parameters)
     for layer in layers:
-        if layer is not None:
+        if layer is not None and not isinstance(layer, nn.LayerNorm):
             x = layer(x)
             continue
         weight, bias = next(remaining), next(remaining)
+        if isinstance(layer, nn.LayerNorm):
+            normal = F.layer_norm(x, layer.normalized_shape, eps=layer.eps)
+            x = normal * weight.unsqueeze(-2) + bias.unsqueeze(-2)
+            continue
         x = F.linear(x, weight, bias) if weight.dim() == 2 else torch.baddbmm(bias.unsqueeze(1), x, weight.mT)
     return x
 

@@ -34,7 +34,9 @@ def test_a_stack_computes_what_its_members_compute() -> None:
     assert not networks[2][0].weight.any()
 
 
-@pytest.mark.parametrize("other", [nn.LayerNorm(3), nn.Dropout(0.5), nn.Linear(3, 2, bias=False), nn.Flatten()])
+@pytest.mark.parametrize(
+    "other", [nn.LayerNorm(3, elementwise_affine=False), nn.Dropout(0.5), nn.Linear(3, 2, bias=False), nn.Flatten()]
+)
 def test_other_layers_are_refused(other: nn.Module) -> None:
     assert mlp_layers(nn.Sequential(nn.Linear(3, 3), other)) is None
 
