@@ -53,11 +53,12 @@ class Networks:
             self.value = self._stack([policy.value], (), "value")
         if len(policy.scalars):
             columns = [[parameter] for parameter in policy.scalars.values()]
-            self.scalars = StackedParameters(columns, (), policy.optimizer_of("scalars"))
+            self.scalars = StackedParameters(columns, (), [policy.optimizer_of("scalars")])
 
     def _stack(self, members: list[nn.Module], shape: tuple[int, ...], name: str | None) -> StackedParameters:
         columns = list(zip(*(ordered_parameters(member) for member in members), strict=True))
-        return StackedParameters(columns, shape, None if name is None else self.policy.optimizer_of(name))
+        optimizers = [] if name is None else [self.policy.optimizer_of(name)] * len(members)
+        return StackedParameters(columns, shape, optimizers)
 
     @property
     def parts(self) -> list[StackedParameters]:

@@ -17,7 +17,7 @@ def network() -> nn.Sequential:
 
 def stack(networks: list[nn.Sequential], optimizer: torch.optim.Optimizer | None = None) -> StackedParameters:
     columns = list(zip(*(list(net.parameters()) for net in networks), strict=True))
-    return StackedParameters(columns, (len(networks),), optimizer)
+    return StackedParameters(columns, (len(networks),), [optimizer] * len(networks) if optimizer else [])
 
 
 def test_a_stack_computes_what_its_members_compute() -> None:
