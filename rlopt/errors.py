@@ -34,6 +34,10 @@ class CheckpointError(RloptError):
     """A checkpoint is missing, damaged, unsafe, or belongs to another agent, environment or shape."""
 
 
+class DataError(RloptError, ValueError):
+    """A data set is missing, damaged, unsafe, inconsistent, or belongs to another environment."""
+
+
 class RunError(RloptError):
     """A run folder exists where a new one was asked for, or does not hold what is needed."""
 

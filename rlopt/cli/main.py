@@ -13,6 +13,7 @@ VERBS: dict[str, str] = {
     "resume": "continue a run from its newest checkpoint, exactly",
     "evaluate": "evaluate a run or a checkpoint",
     "plot": "draw the learning curves of runs",
+    "data": "describe and convert offline data sets",
     "doctor": "check this machine and its packages",
 }
 

@@ -1,0 +1,172 @@
+"""What must hold for every data set."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rlopt.errors import DataError, unknown_name
+
+if TYPE_CHECKING:
+    from rlopt.data.dataset import Dataset, Metadata
+
+GENERATIONS = ("d4rl", "minari", "rlopt")
+_OBSERVATION_DTYPES = ("float32", "uint8", "int64")
+
+
+def check_metadata(metadata: Metadata) -> None:
+    """Raises :class:`rlopt.errors.DataError` for a field of the wrong type or out of range."""
+    if not isinstance(metadata.env, str) or not metadata.env:
+        raise DataError(f"metadata.env is {metadata.env!r}: give the environment's id with its version")
+    if type(metadata.action_repeat) is not int or metadata.action_repeat < 1:
+        raise DataError(f"metadata.action_repeat is {metadata.action_repeat!r}: give a whole number from 1")
+    if not isinstance(metadata.generator, str):
+        raise DataError(f"metadata.generator is a {type(metadata.generator).__name__}: give a text")
+    if metadata.seed is not None and type(metadata.seed) is not int:
+        raise DataError(f"metadata.seed is {metadata.seed!r}: give a whole number or None")
+    if metadata.generation not in GENERATIONS:
+        raise DataError(str(unknown_name("generation", str(metadata.generation), GENERATIONS)))
+    reference = metadata.reference_returns
+    if reference is not None and not (
+        len(reference) == 2
+        and all(type(value) in (int, float) and math.isfinite(value) for value in reference)
+        and reference[0] < reference[1]
+    ):
+        raise DataError(f"metadata.reference_returns is {reference!r}: give (random, expert) with random < expert")
+    if not all(isinstance(part, str) for item in metadata.versions.items() for part in item):
+        raise DataError("metadata.versions must map package names to version texts")
+    if not all(isinstance(note, str) for note in metadata.notes):
+        raise DataError("metadata.notes must be texts")
+
+
+def check_columns(data: Dataset) -> None:
+    """Raises :class:`rlopt.errors.DataError` for arrays that do not make a data set; see :class:`Dataset`."""
+    rewards = _array("rewards", data.rewards)
+    if rewards.ndim != 1 or len(rewards) == 0:
+        raise DataError(f"rewards have shape {rewards.shape}: a data set needs (N,) with at least one transition")
+    length = len(rewards)
+    _column("rewards", rewards, length, ("float32",), ndim=1)
+    _column("discounts", data.discounts, length, ("float32",), ndim=1)
+    _column("episode_ends", data.episode_ends, length, ("bool",), ndim=1)
+    discrete = _array("actions", data.actions).dtype == np.int64
+    _column("actions", data.actions, length, ("float32", "int64"), ndim=1 if discrete else 2)
+    _observations(data, length)
+    for name, column in data.extras.items():
+        if not isinstance(name, str) or not name:
+            raise DataError(f"the extra column {name!r} needs a text as its name")
+        _column(f"extras[{name!r}]", column, length, None)
+    _episode_structure(data)
+
+
+def _observations(data: Dataset, length: int) -> None:
+    pairs: list[tuple[str, Any, Any]]
+    if isinstance(data.observations, Mapping) or isinstance(data.next_observations, Mapping):
+        if not (isinstance(data.observations, Mapping) and isinstance(data.next_observations, Mapping)):
+            raise DataError("observations and next_observations must both be dictionaries or both be arrays")
+        if not data.observations or data.observations.keys() != data.next_observations.keys():
+            raise DataError(
+                f"observations have the keys {sorted(data.observations)}, next_observations "
+                f"{sorted(data.next_observations)}: give both the same, at least one"
+            )
+        pairs = [(f"[{key!r}]", value, data.next_observations[key]) for key, value in data.observations.items()]
+    else:
+        pairs = [("", data.observations, data.next_observations)]
+    for key, here, following in pairs:
+        _column(f"observations{key}", here, length, _OBSERVATION_DTYPES)
+        _column(f"next_observations{key}", following, length, _OBSERVATION_DTYPES)
+        if here.shape != following.shape or here.dtype != following.dtype:
+            raise DataError(
+                f"observations{key} are {here.dtype} {here.shape}, next_observations{key} {following.dtype} "
+                f"{following.shape}: they must be alike"
+            )
+
+
+def _array(name: str, value: Any) -> np.ndarray:
+    if not isinstance(value, np.ndarray):
+        raise DataError(f"{name} is a {type(value).__name__}: give a numpy array")
+    return value
+
+
+def _column(name: str, value: Any, length: int, dtypes: tuple[str, ...] | None, ndim: int | None = None) -> None:
+    """``dtypes`` None stands for any number or bool."""
+    array = _array(name, value)
+    if array.dtype.name not in dtypes if dtypes else array.dtype.kind not in "biuf":
+        wanted = " or ".join(dtypes) if dtypes else "numbers"
+        raise DataError(f"{name} have dtype {array.dtype}: convert them to {wanted}")
+    if ndim is not None and array.ndim != ndim:
+        raise DataError(f"{name} have shape {array.shape}: {'(N,)' if ndim == 1 else '(N, dimensions)'} is needed")
+    if array.ndim == 0 or len(array) != length:
+        raise DataError(f"{name} have {len(array) if array.ndim else 0} rows, rewards {length}: they must be equal")
+    if array.dtype.kind == "f":
+        require_finite(name, array)
+
+
+def require_finite(name: str, array: np.ndarray) -> None:
+    """Raises :class:`rlopt.errors.DataError` naming the first row that holds NaN or infinity."""
+    if not np.isfinite(array).all():
+        bad = ~np.isfinite(array).reshape(len(array), -1).all(axis=1)
+        raise DataError(
+            f"{name} hold NaN or infinity in {bad.sum()} of {len(bad)} rows, first in row {int(bad.argmax())}: "
+            "remove these episodes or make the data anew"
+        )
+
+
+def _episode_structure(data: Dataset) -> None:
+    discounts, ends = data.discounts, data.episode_ends
+    wrong = (discounts != 0) & (discounts != 1)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise DataError(f"discounts are {discounts[row]} in row {row}: give 0 at a true terminal and 1 elsewhere")
+    inside = (discounts == 0) & ~ends
+    if inside.any():
+        raise DataError(f"row {int(inside.argmax())} is terminal but ends no episode: set episode_ends there")
+    if not ends[-1]:
+        raise DataError("the last transition ends no episode: set episode_ends there (discount 1 if it was cut)")
+
+
+def check_spaces(data: Dataset, observation_space: Any, action_space: Any, env: str) -> None:
+    """Makes sure that the data fit an environment's Gymnasium spaces.
+
+    :param env: the environment's id, for the message
+    :raises rlopt.errors.DataError: another shape, other keys, or actions out of bounds
+    """
+    cure = f"this data set is of {data.metadata.env!r}; choose the data set or the environment that fits"
+    spaces = getattr(observation_space, "spaces", None)
+    if isinstance(spaces, Mapping) != isinstance(data.observations, dict):
+        raise DataError(f"observations of {env} are {'' if spaces else 'not '}dictionaries: {cure}")
+    parts = data.observations if isinstance(data.observations, dict) else {"": data.observations}
+    wanted = dict(spaces) if isinstance(spaces, Mapping) else {"": observation_space}
+    if parts.keys() != wanted.keys():
+        raise DataError(f"observations have the keys {sorted(parts)}, {env} has {sorted(wanted)}: {cure}")
+    for key, part in parts.items():
+        if part.shape[1:] != tuple(wanted[key].shape):
+            raise DataError(f"observations {key} have shape {part.shape[1:]}, {env} {wanted[key].shape}: {cure}")
+    number = getattr(action_space, "n", None)
+    if number is not None:
+        start = int(getattr(action_space, "start", 0))
+        check_discrete_actions(data.actions, start, start + int(number) - 1, env)
+        return
+    if data.actions.shape[1:] != tuple(action_space.shape):
+        raise DataError(f"actions have shape {data.actions.shape[1:]}, {env} takes {action_space.shape}: {cure}")
+    check_bounds(data.actions, action_space.low, action_space.high, cure)
+
+
+def check_discrete_actions(actions: np.ndarray, lowest: int, highest: int, env: str) -> None:
+    """Raises :class:`rlopt.errors.DataError` for actions that are no integers from ``lowest`` to ``highest``."""
+    if actions.dtype != np.int64 or actions.min() < lowest or actions.max() > highest:
+        raise DataError(f"actions are not integers from {lowest} to {highest}, as {env} takes: choose data that fit it")
+
+
+def check_bounds(actions: np.ndarray, low: Any, high: Any, cure: str) -> None:
+    """Raises :class:`rlopt.errors.DataError` for actions outside [low, high] by more than float32 rounding."""
+    below = actions < low - 1e-6 * np.maximum(1.0, np.abs(low))
+    outside = (below | (actions > high + 1e-6 * np.maximum(1.0, np.abs(high)))).any(axis=1)
+    if outside.any():
+        row = int(outside.argmax())
+        raise DataError(
+            f"actions are out of bounds in {outside.sum()} of {len(actions)} rows, first in row {row} (largest "
+            f"{np.abs(actions[row]).max():.6g}): {cure}"
+        )
