@@ -66,6 +66,8 @@ class Maze:
         names.check_id(env_id)
         names.register(env_id)
         kwargs = gymnasium.spec(env_id.rpartition(":")[2]).kwargs
+        if "base" in kwargs and "maze_map" not in kwargs:
+            kwargs = gymnasium.spec(kwargs["base"]).kwargs
         if "maze_map" not in kwargs:
             raise ConfigError(f"{env_id} has no maze map: use a PointMaze or AntMaze environment")
         return cls(kwargs["maze_map"], 4.0 if "AntMaze" in env_id else 1.0)

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 _LAZY = {
     "Dataset": "rlopt.data.dataset",
     "Metadata": "rlopt.data.dataset",
+    "generate": "rlopt.data.generators",
 }
 
-__all__ = ["Dataset", "Metadata"]
+__all__ = ["Dataset", "Metadata", "generate"]
 
 if TYPE_CHECKING:
     from rlopt.data.dataset import Dataset, Metadata
+    from rlopt.data.generators import generate
 
 
 def __getattr__(name: str) -> Any:
