@@ -1,7 +1,8 @@
 """D4RL's HDF5 layout: reading with every known trap handled, and writing.
 
 The layout: ``observations``, ``actions``, ``rewards``, ``terminals``, usually ``timeouts``, sometimes
-``next_observations`` and ``infos/{goal,qpos,qvel}``, one row a step (Fu et al. 2020, arXiv 2004.07219). Needs h5py only.
+``next_observations`` and ``infos/{goal,qpos,qvel}``, one row a step (Fu et al. 2020, arXiv
+2004.07219). Needs h5py only.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ def read_d4rl(path: str | Path, name: str | None = None, env: str | None = None,
     :param name: the D4RL name of the file; None recognises the names under which D4RL published
     :param env: id of the environment, for a file that is none of D4RL's
     :param options: fields of :class:`D4RLOptions`
-    :raises rlopt.errors.DataError: missing, truncated or damaged; keys missing; wrong shape or dtype; objects or pickles;
-        NaN; actions out of bounds; sizes of another environment; no transition left
+    :raises rlopt.errors.DataError: missing, truncated or damaged; keys missing; wrong shape or dtype; objects or
+        pickles; NaN; actions out of bounds; sizes of another environment; no transition left
     :raises rlopt.errors.UnknownNameError: a misspelt name or option
     """
     path = Path(path)

@@ -25,7 +25,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 ANT_JUMP = 2.0
 """Metres. An ant moves well below 1 m in a step of 0.1 s; between two rows further apart it was reset."""
 MAZE2D_STEP, MAZE2D_TOLERANCE = 0.01, 1e-4
-"""Seconds of a maze2d step, and how far (float32 rounding of both ends) a position may be from the last plus velocity."""
+"""Seconds of a maze2d step, and how far a position may be from the last plus velocity (float32 rounding of both)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,20 +33,22 @@ class D4RLOptions:
     """How to read a D4RL file; the defaults keep what is true and correct what is known to be wrong."""
 
     conversion: str = "qlearning"
-    """``qlearning``: D4RL's transition-wise conversion: rows that timed out and the last row are left out. ``sequence``:
-    by episodes: rows that timed out are kept where the file has their successor, an unfinished last episode is not."""
+    """``qlearning``: D4RL's transition-wise conversion: rows that timed out and the last row are left out.
+    ``sequence``: by episodes: rows that timed out are kept where the file has their successor, an unfinished last
+    episode is not."""
     waypoints: str = "end"
-    """maze2d, where ``timeouts`` mark that the planner reached a waypoint goal of one endless rollout, not a time limit.
-    ``end``: the marked transitions are kept and end an episode; ``drop``: they are left out, as D4RL does; ``join``: the
-    marks are ignored and the rollout is cut at the task's time limit."""
+    """maze2d, where ``timeouts`` mark that the planner reached a waypoint goal of one endless rollout, not a time
+    limit. ``end``: the marked transitions are kept and end an episode; ``drop``: they are left out, as D4RL does;
+    ``join``: the marks are ignored and the rollout is cut at the task's time limit."""
     rewards: str = "auto"
-    """``recorded``: as in the file; ``next``: the reward of the following row; ``auto``: ``next`` where maze2d's rewards
-    are found to be those of the observation before the step (D4RL issue 194), else as recorded."""
+    """``recorded``: as in the file; ``next``: the reward of the following row; ``auto``: ``next`` where maze2d's
+    rewards are found to be those of the observation before the step (D4RL issue 194), else as recorded."""
     reward_shift: float = 0.0
     """Added to every reward. -1 is the convention of IQL and CORL for antmaze."""
     after_goal: str = "keep"
-    """antmaze, where all rows near the goal are marked terminal while the ant walks on (one row only in umaze-diverse).
-    ``keep``: each is a terminal transition, as in D4RL; ``drop``: an episode ends at its first, what follows is left out."""
+    """antmaze, where all rows near the goal are marked terminal while the ant walks on (in umaze-diverse only one).
+    ``keep``: each is a terminal transition, as in D4RL; ``drop``: an episode ends at its first, the rest is left
+    out."""
     clip_actions: bool = False
     """Clip actions to [-1, 1] instead of refusing a file with others."""
     max_episode_steps: int | None = None
@@ -85,21 +87,21 @@ def convert(raw: RawFile, entry: D4RLName | None, options: D4RLOptions) -> Trans
     terminal, timeout = _marks(raw, entry, options)
     broken = _broken(raw, family, terminal, timeout)
     following, known = _successors(raw, terminal, broken)
+    dropped = np.zeros(len(raw), bool)
     if family == "antmaze":
         dropped = _after_goal(raw, terminal, timeout | broken, options)
-    else:
-        dropped = np.zeros(len(raw), bool)
     if options.conversion == "qlearning":
         keep = known & ~dropped
         keep[-1] = False
+        left_out = "the last row, as in D4RL's qlearning_dataset"
         if family != "maze2d" or options.waypoints == "drop":
             keep &= ~timeout
-        left_out = "timed-out rows and the last row left out, as in D4RL's qlearning_dataset"
+            left_out = "timed-out rows and the last row, as in D4RL's qlearning_dataset"
     else:
         finished = np.flatnonzero(terminal | timeout)
         keep = known & ~dropped & (np.arange(len(raw)) <= (finished[-1] if len(finished) else -1))
-        left_out = "an unfinished last episode and rows without a successor left out, as by episodes"
-    raw.notes.append(f"{int((~keep).sum())} of {len(raw)} rows left out ({left_out})")
+        left_out = "an unfinished last episode and rows without a successor, conversion by episodes"
+    raw.notes.append(f"{int((~keep).sum())} of {len(raw)} rows left out: {left_out}")
     rows = np.flatnonzero(keep)
     if len(rows) == 0:
         raise DataError("no transition with a known successor is left: the file has no finished or timed-out episode")
@@ -151,8 +153,8 @@ def _broken(raw: RawFile, family: str | None, terminal: np.ndarray, timeout: np.
         unmarked = int((jump & ~(terminal | timeout)[:-1]).sum())
         if unmarked:
             raw.notes.append(
-                f"{unmarked} resets without a timeout mark found by a jump of over {ANT_JUMP} m (D4RL issue 77): episodes "
-                "cut there"
+                f"{unmarked} resets without a timeout mark found by a jump of over {ANT_JUMP} m (D4RL issue 77): "
+                "episodes cut there"
             )
         broken[:-1] = jump | timeout[:-1]
     else:
@@ -162,7 +164,10 @@ def _broken(raw: RawFile, family: str | None, terminal: np.ndarray, timeout: np.
 
 
 def _one_maze2d_step(raw: RawFile) -> np.ndarray:
-    """Whether each row but the last is one simulator step from the next: MuJoCo's Euler integrator adds dt * new velocity."""
+    """Whether each row but the last is one simulator step from the next.
+
+    MuJoCo's Euler integrator adds the time step times the new velocity to the position, in contact too.
+    """
     position, velocity = raw.observations[:, :2].astype(np.float64), raw.observations[:, 2:]
     error = np.abs(position[1:] - position[:-1] - MAZE2D_STEP * velocity[1:]).max(axis=1)
     one_step = error <= MAZE2D_TOLERANCE
@@ -189,8 +194,8 @@ def _successors(raw: RawFile, terminal: np.ndarray, broken: np.ndarray) -> tuple
     if masked.any():
         following[masked] = raw.observations[masked]
         raw.notes.append(
-            f"the observations after {int(masked.sum())} terminals are not in the file (its next row is the next episode's "
-            "first): the last one is repeated there, masked by the discount"
+            f"the observations after {int(masked.sum())} terminals are not in the file (its next row is the next "
+            "episode's first): the last one is repeated there, masked by the discount"
         )
     return following, ~broken | masked
 

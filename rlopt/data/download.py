@@ -46,8 +46,8 @@ def find_or_download(entry: D4RLName, download: bool, report: Callable[[str], No
     url = f"{os.environ.get(HOST_VARIABLE, PUBLISHED_AT).rstrip('/')}/{entry.path}"
     if not download:
         raise DataError(
-            f"{entry.name}: no file {path}: download it with --download (download=True) from {url}, put it there, or set "
-            f"{DATA_DIR_VARIABLE} to its folder"
+            f"{entry.name}: no file {path}: download it with --download (download=True) from {url}, put it there, or "
+            f"set {DATA_DIR_VARIABLE} to its folder"
         )
     if not re.match(r"https?://", url):
         raise DataError(f"{url} is no web address: set {HOST_VARIABLE} to one that begins with http:// or https://")
@@ -104,6 +104,4 @@ def verify(path: Path) -> None:
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if not noted or noted[0].lower() != digest:
-        raise DataError(
-            f"{path} is not what {note.name} was noted for (SHA-256 {digest}): delete both and fetch it again"
-        )
+        raise DataError(f"{path} (SHA-256 {digest}) is not what {note.name} says: delete both and fetch it again")

@@ -1,9 +1,9 @@
 """D4RL's maze2d: its traps, and its map into the frame of gymnasium-robotics' PointMaze-v3.
 
-Both simulate the same point mass (equal time step, integrator, damping, density, gear and velocity limit). D4RL's x is the
-row of the maze and its y the column, with cell (row, column) centred at (row - 0.2, column - 0.2); PointMaze is centred at
-the origin with x to the right and y up. The map between the two is a rotation by -90 degrees and a shift, so that the
-transitions stay exact; rewards are those of PointMaze's own function (radius 0.45, not D4RL's 0.5).
+Both simulate the same point mass (equal time step, integrator, damping, density, gear and velocity limit). D4RL's x is
+the row of the maze and its y the column, with cell (row, column) centred at (row - 0.2, column - 0.2); PointMaze is
+centred at the origin with x to the right and y up. The map between the two is a rotation by -90 degrees and a shift, so
+that the transitions stay exact; rewards are those of PointMaze's own function (radius 0.45, not D4RL's 0.5).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def reward_of_observation(raw: RawFile, entry: D4RLName) -> bool:
     following = float((np.abs(label[1:] - raw.rewards[:-1]) < 1e-4).mean())
     if max(own, following) < 0.999:
         raw.notes.append(
-            f"rewards match the task's in {100 * max(own, following):.1f} % of the rows only: to_pointmaze relabels them"
+            f"rewards match the task's in only {100 * max(own, following):.1f} % of rows: to_pointmaze relabels them"
         )
     return own >= 0.999 and own > following
 

@@ -50,8 +50,8 @@ def _reference(name: str, family: str) -> tuple[float, float]:
 D4RL_REFERENCE_RETURNS: dict[str, tuple[float, float]] = {
     name: _reference(name, entry.family) for name, entry in D4RL_NAMES.items()
 }
-"""(random, expert) by D4RL name. The maze2d experts are waypoint controllers that were not reset between episodes, so that
-scores above 100 are common."""
+"""(random, expert) by D4RL name. The maze2d experts are waypoint controllers that were not reset between episodes, so
+that scores above 100 are common."""
 
 
 def normalized_score(returns: Any, name: str, generation: str) -> np.ndarray:

@@ -321,7 +321,7 @@ def test_links_out_of_the_file_are_refused(tmp_path: Path) -> None:
                 file.create_dataset("actions", (40, 3), np.float32, external=raw)
             else:
                 file["actions"] = link
-        with pytest.raises(DataError, match="link out of its place|lies in another file"):
+        with pytest.raises(DataError, match=r"link out of its place|lies in another file"):
             read_d4rl(path, HOPPER)
 
 

@@ -57,7 +57,7 @@ def test_the_map_is_a_rotation_and_its_inverse_is_right() -> None:
     matrix = vector_to_pointmaze(np.eye(2)).T
     np.testing.assert_allclose(matrix @ matrix.T, np.eye(2))
     assert np.linalg.det(matrix) == 1
-    moved = position_to_pointmaze(points + [0.3, -0.7], (5, 8)) - position_to_pointmaze(points, (5, 8))
+    moved = position_to_pointmaze(points + np.array([0.3, -0.7]), (5, 8)) - position_to_pointmaze(points, (5, 8))
     np.testing.assert_allclose(moved, np.broadcast_to(vector_to_pointmaze(np.array([0.3, -0.7])), (50, 2)), atol=1e-12)
 
 
@@ -128,7 +128,7 @@ def test_every_mapped_transition_is_what_the_simulator_does(tmp_path: Path, maze
     assert data.metadata.reference_returns is None and any("mapped from" in note for note in data.metadata.notes)
     errors = replay_errors(data, env)
     # float32 rounds positions of up to 6 by 2.4e-7; where a wall pushes back, its stiffness makes tens of that
-    assert np.median(errors) < 1e-6 and errors.max() < 1e-4, (np.median(errors), errors.max())
+    assert np.quantile(errors, 0.9) < 1e-5 and errors.max() < 1e-4, np.quantile(errors, (0.5, 0.9, 1))
     assert len(data) == 599 and len(data.episodes()) == 3
 
 
