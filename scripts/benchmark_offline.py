@@ -2,8 +2,8 @@
 
 The peer is written the way CORL's users run it: actor, critics and their slow copies as separate modules, autograd,
 ``torch.optim.Adam``, the data as tensors on the device, indices from numpy, each loss read after each step. Each
-``torch.optim.Adam``, the data as tensors on the device, indices from numpy, each loss read after each step. Each
-HalfCheetah's sizes.
+contestant lives in a process of its own; they work in turn, round after round. Networks 256-256, batches of 256, data
+of HalfCheetah's sizes.
 
     python scripts/benchmark_offline.py --rounds 10
     python scripts/benchmark_offline.py --device cuda --updates 5000 --whole 1000000
