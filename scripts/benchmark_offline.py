@@ -6,6 +6,7 @@ contestant lives in a process of its own; they work in turn, round after round. 
 of HalfCheetah's sizes.
 
     python scripts/benchmark_offline.py --rounds 10
+    python scripts/benchmark_offline.py --rounds 10 --hidden 128       # the networks of GuDA's experiments
     python scripts/benchmark_offline.py --device cuda --updates 5000 --whole 1000000
 
 ``--whole N`` also trains ours for N gradient steps and prints how long it took, compilation included.
@@ -28,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 CONTESTANTS = {"rlopt": "compiled", "rlopt_eager": "not compiled", "plain": "the loop of plain PyTorch"}
-OBSERVATIONS, ACTIONS, WIDTH, BATCH = 17, 6, 256, 256
+OBSERVATIONS, ACTIONS, BATCH = 17, 6, 256
 
 
 def arrays(transitions: int) -> dict[str, np.ndarray]:
@@ -49,14 +50,14 @@ def arrays(transitions: int) -> dict[str, np.ndarray]:
 class PlainTD3BC:
     """TD3+BC (arXiv 2106.06860) as a loop over modules."""
 
-    def __init__(self, data: dict[str, np.ndarray], device: str) -> None:
+    def __init__(self, data: dict[str, np.ndarray], device: str, hidden: list[int]) -> None:
         observations = data["observations"]
         mean, std = observations.mean(0), observations.std(0) + 1e-3
         normal = {name: (data[name] - mean) / std for name in ("observations", "next_observations")}
         tensors = {**data, **normal}
         self.data = {name: torch.tensor(value, dtype=torch.float32, device=device) for name, value in tensors.items()}
-        self.actor = network(OBSERVATIONS, ACTIONS, nn.Tanh()).to(device)
-        self.critics = [network(OBSERVATIONS + ACTIONS, 1).to(device) for _ in range(2)]
+        self.actor = network(OBSERVATIONS, ACTIONS, hidden, nn.Tanh()).to(device)
+        self.critics = [network(OBSERVATIONS + ACTIONS, 1, hidden).to(device) for _ in range(2)]
         self.slow_actor, self.slow_critics = copy.deepcopy(self.actor), copy.deepcopy(self.critics)
         self.actor_adam = torch.optim.Adam(self.actor.parameters(), lr=3e-4)
         self.critic_adams = [torch.optim.Adam(critic.parameters(), lr=3e-4) for critic in self.critics]
@@ -101,31 +102,35 @@ class PlainTD3BC:
                 target.data.copy_(0.005 * source.data + 0.995 * target.data)
 
 
-def network(inputs: int, outputs: int, *last: nn.Module) -> nn.Sequential:
-    hidden = [nn.Linear(inputs, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH), nn.ReLU()]
-    return nn.Sequential(*hidden, nn.Linear(WIDTH, outputs), *last)
+def network(inputs: int, outputs: int, hidden: list[int], *last: nn.Module) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for width in hidden:
+        layers += [nn.Linear(inputs, width), nn.ReLU()]
+        inputs = width
+    return nn.Sequential(*layers, nn.Linear(inputs, outputs), *last)
 
 
-def build(transitions: int, device: str, compile: str) -> Any:
+def build(args: argparse.Namespace, compile: Any) -> Any:
     """Our learner at its defaults."""
     import rlopt
     from rlopt.data import Dataset, Metadata
 
-    dataset = Dataset(**arrays(transitions), metadata=Metadata(env="HalfCheetah-v5"))  # type: ignore[arg-type]
-    return rlopt.TD3BC("MlpPolicy", dataset, seed=0, device=device, compile=compile)  # type: ignore[arg-type]
+    dataset = Dataset(**arrays(args.transitions), metadata=Metadata(env="HalfCheetah-v5"))
+    nets = {"net_arch": args.hidden}
+    return rlopt.TD3BC("MlpPolicy", dataset, seed=0, device=args.device, compile=compile, policy_kwargs=nets)
 
 
 def work(name: str, args: argparse.Namespace) -> None:
     """Serves one contestant."""
     torch.set_num_threads(args.threads)
     if name == "plain":
-        peer = PlainTD3BC(arrays(args.transitions), args.device)
+        peer = PlainTD3BC(arrays(args.transitions), args.device, args.hidden)
 
         def updates(count: int) -> None:
             for _ in range(count):
                 peer.step()
     else:
-        model = build(args.transitions, args.device, "off" if name == "rlopt_eager" else "on")
+        model = build(args, "off" if name == "rlopt_eager" else "on")
 
         def updates(count: int) -> None:
             model.learn(count, reset_num_timesteps=False, log_interval=None)
@@ -138,7 +143,7 @@ def whole_run(args: argparse.Namespace) -> float:
     """Seconds of one long training of ours, compilation and everything else included."""
     torch.set_num_threads(args.threads)
     start = time.perf_counter()
-    model = build(args.transitions, args.device, "auto")
+    model = build(args, "auto")
     model.learn(args.whole, log_interval=None)
     return time.perf_counter() - start
 
@@ -148,6 +153,7 @@ def main() -> None:
     common_flags(parser, list(CONTESTANTS))
     parser.add_argument("--updates", type=int, default=500, help="gradient steps a round")
     parser.add_argument("--transitions", type=int, default=1_000_000, help="size of the data set")
+    parser.add_argument("--hidden", type=int, nargs="+", default=[256, 256], help="widths of the hidden layers")
     parser.add_argument("--whole", type=int, metavar="N", help="also train ours for N gradient steps")
     parser.add_argument("--out", type=Path, help="also write the result as JSON")
     args = parser.parse_args()
@@ -155,6 +161,7 @@ def main() -> None:
         work(args.worker, args)
         return
     flags = ["--device", args.device, "--threads", str(args.threads), "--transitions", str(args.transitions)]
+    flags += ["--hidden", *map(str, args.hidden)]
     contestants = {name: Contestant(name, sys.executable, __file__, flags) for name in CONTESTANTS}
     rates = race(contestants, {"updates": args.updates}, args.rounds)
     print(table(rates))
