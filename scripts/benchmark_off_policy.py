@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from contestants import Contestant, common_flags, race, serve, table
+from contestants import compete, serve, table
 
 WARM_UP = 1_000
 """Environment steps of random actions that fill the buffer before anything is timed."""
@@ -71,14 +71,18 @@ def work(name: str, env_id: str, device: str, threads: int) -> None:
     for steps in (5, 5):  # compilation, and what is made at the first call
         model.learn(steps, reset_num_timesteps=False)
 
-    def updates(count: int) -> None:
+    def updates(count: int) -> int:
         for _ in range(count):
             model.train(gradient_steps=1, batch_size=256)
+        wait_for_device(model, name)
+        return count
 
-    def training(count: int) -> None:
+    def training(count: int) -> int:
         model.learn(count, reset_num_timesteps=False)
+        wait_for_device(model, name)
+        return count
 
-    serve({"updates": updates, "training": training}, lambda: wait_for_device(model, name))
+    serve({"updates": updates, "training": training})
 
 
 def wait_for_device(model: Any, name: str) -> None:
@@ -106,13 +110,16 @@ def whole_run(args: argparse.Namespace) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--env", default="HalfCheetah-v5")
-    common_flags(parser, list(CONTESTANTS))
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--updates", type=int, default=300, help="gradient steps a round")
     parser.add_argument("--steps", type=int, default=300, help="environment steps of whole training a round")
     parser.add_argument("--sbx-python", help="interpreter of an environment with sbx-rl; left out without")
     parser.add_argument("--whole", help="environment for one long training of ours")
     parser.add_argument("--whole-steps", type=int, default=1_000_000)
     parser.add_argument("--out", type=Path, help="also write the result as JSON")
+    parser.add_argument("--worker", choices=list(CONTESTANTS), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
         work(args.worker, args.env, args.device, args.threads)
@@ -120,9 +127,9 @@ def main() -> None:
 
     pythons = {name: args.sbx_python if name == "sbx" else sys.executable for name in CONTESTANTS}
     flags = ["--env", args.env, "--device", args.device, "--threads", str(args.threads)]
-    contestants = {name: Contestant(name, python, __file__, flags) for name, python in pythons.items() if python}
-    rates = race(contestants, {"updates": args.updates, "training": args.steps}, args.rounds)
-    print(table(rates))
+    commands = {name: [python, __file__, "--worker", name, *flags] for name, python in pythons.items() if python}
+    rates = compete(commands, {"updates": args.updates, "training": args.steps}, args.rounds)
+    print(table(rates, "rlopt"))
     result: dict[str, Any] = {"settings": {name: str(value) for name, value in vars(args).items()}, "rates": rates}
     if args.whole:
         result["whole_seconds"] = whole_run(args)

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from contestants import Contestant, common_flags, race, serve, table
+from contestants import compete, serve, table
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -123,20 +123,23 @@ def build(args: argparse.Namespace, compile: Any) -> Any:
 def work(name: str, args: argparse.Namespace) -> None:
     """Serves one contestant."""
     torch.set_num_threads(args.threads)
+    wait = torch.cuda.synchronize if args.device.startswith("cuda") else lambda: None
     if name == "plain":
         peer = PlainTD3BC(arrays(args.transitions), args.device, args.hidden)
-
-        def updates(count: int) -> None:
-            for _ in range(count):
-                peer.step()
     else:
         model = build(args, "off" if name == "rlopt_eager" else "on")
 
-        def updates(count: int) -> None:
+    def updates(count: int) -> int:
+        if name == "plain":
+            for _ in range(count):
+                peer.step()
+        else:
             model.learn(count, reset_num_timesteps=False, log_interval=None)
+        wait()
+        return count
 
     updates(20)  # compilation, and what is made at the first steps
-    serve({"updates": updates}, torch.cuda.synchronize if args.device.startswith("cuda") else lambda: None)
+    serve({"updates": updates})
 
 
 def whole_run(args: argparse.Namespace) -> float:
@@ -150,7 +153,10 @@ def whole_run(args: argparse.Namespace) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    common_flags(parser, list(CONTESTANTS))
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--worker", choices=list(CONTESTANTS), help=argparse.SUPPRESS)
     parser.add_argument("--updates", type=int, default=500, help="gradient steps a round")
     parser.add_argument("--transitions", type=int, default=1_000_000, help="size of the data set")
     parser.add_argument("--hidden", type=int, nargs="+", default=[256, 256], help="widths of the hidden layers")
@@ -162,9 +168,9 @@ def main() -> None:
         return
     flags = ["--device", args.device, "--threads", str(args.threads), "--transitions", str(args.transitions)]
     flags += ["--hidden", *map(str, args.hidden)]
-    contestants = {name: Contestant(name, sys.executable, __file__, flags) for name in CONTESTANTS}
-    rates = race(contestants, {"updates": args.updates}, args.rounds)
-    print(table(rates))
+    commands = {name: [sys.executable, __file__, "--worker", name, *flags] for name in CONTESTANTS}
+    rates = compete(commands, {"updates": args.updates}, args.rounds)
+    print(table(rates, "rlopt"))
     result: dict[str, Any] = {"settings": {name: str(value) for name, value in vars(args).items()}, "rates": rates}
     if args.whole:
         result["whole_seconds"] = whole_run(args)

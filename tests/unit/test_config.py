@@ -188,8 +188,8 @@ def test_mistakes_in_flags_are_one_line(argv: list[str], message: str) -> None:
 @pytest.mark.parametrize(
     ("flag", "value", "message"),
     [
-        ("--net-arch", "0", "net_arch = 0 is outside [1, inf)"),
-        ("--net-arch", "64,-64", "net_arch = -64 is outside [1, inf)"),
+        ("--net-arch", "0", "net_arch = 0 is outside [1, 65536]"),
+        ("--net-arch", "64,-64", "net_arch = -64 is outside [1, 65536]"),
         ("--log-std-init", "nan", "log_std_init = nan is outside (-inf, inf)"),
         ("--log-std-init", "inf", "log_std_init = inf is outside (-inf, inf)"),
     ],
