@@ -136,17 +136,7 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm,
     check_device(run.device)
     if run.num_threads:
         torch.set_num_threads(run.num_threads)
-    base = make_env(
-        run.env,
-        n_envs=run.n_envs,
-        seed=run.seed,
-        backend=run.backend,
-        action_repeat=run.action_repeat,
-        frame_stack=run.frame_stack,
-        from_pixels=run.from_pixels,
-        image_size=run.image_size,
-        max_episode_steps=run.max_episode_steps,
-    )
+    base = make_run_env(run)
     try:
         env: VecEnv = VecMonitor(base)
         if run.normalize_observations or run.normalize_rewards:
@@ -177,6 +167,21 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm,
         base.close()
         raise
     return model, base.settings
+
+
+def make_run_env(run: RunConfig) -> Any:
+    """The environments that the settings of a run describe, without wrappers."""
+    return make_env(
+        run.env,
+        n_envs=run.n_envs,
+        seed=run.seed,
+        backend=run.backend,
+        action_repeat=run.action_repeat,
+        frame_stack=run.frame_stack,
+        from_pixels=run.from_pixels,
+        image_size=run.image_size,
+        max_episode_steps=run.max_episode_steps,
+    )
 
 
 def policy_name(space: spaces.Space) -> str:

@@ -291,7 +291,8 @@ def test_mistakes_are_one_line() -> None:
         make("BC", vec_env(), dataset=pendulum())
     with pytest.raises(ConfigError, match="VecNormalize"):
         make("TD3BC", pendulum()).set_env(VecNormalize(rlopt.make_env("Pendulum-v1")))
-    for option in ({"alpha": -1}, {"tau": 0}, {"policy_delay": 0}, {"validation_fraction": 1}, {"compile": "yes"}):
+    wrong: list[dict[str, Any]] = [{"alpha": -1}, {"tau": 0}, {"reward_scale": 0}, {"policy_delay": 0}]
+    for option in [*wrong, {"validation_fraction": 1}, {"compile": "yes"}]:
         with pytest.raises(ConfigError, match=next(iter(option))):
             make("TD3BC", pendulum(), **option)
     with pytest.raises(ConfigError, match="adam only"):
