@@ -190,7 +190,6 @@ class OfflineAlgorithm(Learner):
                 f"{type(self).__name__} learns from data and has none: give dataset=..., or call set_dataset"
             )
         if self.online:
-            self._begin_online()
             return super().learn(
                 total_timesteps,
                 callback,
