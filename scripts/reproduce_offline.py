@@ -1,6 +1,6 @@
 """Offline learners on data of our own agents: train the experts, make the data, learn from them, print the table.
 
-Per task one run of on-policy MDPO with a checkpoint every 50,000 steps is the source; the data sets are its medium
+Per task one run of on-policy MDPO with a checkpoint every 20,000 steps is the source; the data sets are its medium
 checkpoint (a third of the way from random to best return) and equal shares of all checkpoints up to that. Scores are
 100 (R - random) / (expert - random) with the two returns that are written in the data set. Each cell is one run of one
 learner with one configuration for all data sets; a cell whose result file exists is not run again, so the script can be
@@ -81,7 +81,7 @@ def source_run(env: str, args: argparse.Namespace) -> Path:
         call("resume", str(folder))
         return folder
     flags = ["--preset", SOURCES[env][1], "--total-timesteps", str(args.source_steps), "--run-dir", str(folder)]
-    call("train", "mdpo", *flags, "--checkpoint-every", "50000", "--keep-checkpoints", "1000", "--eval-every", "0")
+    call("train", "mdpo", *flags, "--checkpoint-every", "20000", "--keep-checkpoints", "1000", "--eval-every", "0")
     return folder
 
 
