@@ -13,6 +13,7 @@ from rlopt.errors import ConfigError, one_line, unknown_name
 
 DM_CONTROL_PREFIX = "dm_control/"
 _ROBOTICS_PREFIXES = ("PointMaze_", "AntMaze_", "Fetch", "Hand", "Adroit", "FrankaKitchen")
+_OWN_ROBOTICS_PREFIX = "rlopt/PointMaze_"
 
 
 def is_dm_control(env_id: str) -> bool:
@@ -26,7 +27,8 @@ def check_id(env_id: str) -> None:
     Raises :class:`rlopt.errors.UnknownNameError` with the nearest id, or :class:`rlopt.errors.ConfigError` when the
     package that provides the environment is not installed.
     """
-    import rlopt.envs.toy  # noqa: F401  # registers rlopt/*
+    import rlopt.envs.own_tasks  # registers rlopt/*
+    import rlopt.envs.toy  # noqa: F401
 
     if is_dm_control(env_id):
         if env_id.removeprefix(DM_CONTROL_PREFIX) not in DM_CONTROL_TASKS:
@@ -41,6 +43,8 @@ def register(env_id: str) -> None:
     module, colon, name = env_id.rpartition(":")
     if colon:
         _import(module, env_id)
+    if name.startswith(_OWN_ROBOTICS_PREFIX):
+        _register_robotics(env_id)
     if name in gymnasium.registry:
         return
     if name.startswith(_ROBOTICS_PREFIXES):

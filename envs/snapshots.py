@@ -13,11 +13,17 @@ import gymnasium
 import numpy as np
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 
+from rlopt.envs.flat import FlatObservation
 from rlopt.envs.pixels import PixelObservation
 from rlopt.errors import StateUnavailableError
 
-_SNAPSHOT_MODULES = ("gymnasium.envs.mujoco.", "gymnasium_robotics.envs.maze.", "rlopt.envs.dmc")
-_SNAPSHOT_WRAPPERS = (TimeLimit, OrderEnforcing, PassiveEnvChecker, PixelObservation)
+_SNAPSHOT_MODULES = (
+    "gymnasium.envs.mujoco.",
+    "gymnasium_robotics.envs.maze.",
+    "rlopt.envs.dmc",
+    "rlopt.envs.point_maze",
+)
+_SNAPSHOT_WRAPPERS = (TimeLimit, OrderEnforcing, PassiveEnvChecker, PixelObservation, FlatObservation)
 _LEFTOVERS = ("xpos", "xipos", "cfrc_ext")
 """Results of the last step that Gymnasium's rewards read before the next one refreshes them."""
 

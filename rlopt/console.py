@@ -27,9 +27,9 @@ class Console:
         with StopSignals() as stop:
             yield stop
 
-    def progress(self, total: int, start: int) -> Progress:
-        """Shows a run of ``total`` environment steps from step ``start`` on."""
-        return Progress(total, start)
+    def progress(self, total: int, start: int, unit: str = "env steps") -> Progress:
+        """Shows a run of ``total`` steps, which are counted in ``unit``, from step ``start`` on."""
+        return Progress(total, start, unit)
 
 
 class SharedProgress(Progress):
@@ -120,6 +120,7 @@ class SharedConsole(Console):
     def stop_signals(self) -> Iterator[StopWish]:
         yield self._stop
 
-    def progress(self, total: int, start: int) -> Progress:
+    def progress(self, total: int, start: int, unit: str = "env steps") -> Progress:
+        self._whole.unit = unit
         self._whole.add(self.name, total, start)
         return _Part(self._whole, self.name)  # type: ignore[return-value]

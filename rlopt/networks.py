@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 Layer = nn.Module | None
-"""None for a linear layer, which takes the next weight and bias; otherwise an activation."""
+"""None for a linear layer, which takes the next weight and bias; a LayerNorm, which does too; or an activation."""
 
 Home = tuple[Tensor, Tensor, torch.optim.Optimizer | None, dict[str, Tensor]]
 """A network's parameter, the view that it is to be, its optimiser, and the views that its state there is to be."""
@@ -19,32 +19,44 @@ _ELEMENTWISE = (nn.ReLU, nn.Tanh, nn.ELU, nn.GELU, nn.SiLU, nn.LeakyReLU, nn.Sig
 
 
 def mlp_layers(network: nn.Module) -> list[Layer] | None:
-    """The layers of a Sequential of Linear (with bias) and activations; None if it holds anything else."""
+    """The layers of a Sequential of Linear, LayerNorm (with bias) and activations; None if it holds anything else."""
     layers: list[Layer] = []
     for module in network if isinstance(network, nn.Sequential) else [network]:
         if type(module) is nn.Linear and module.bias is not None:
             layers.append(None)
-        elif type(module) in _ELEMENTWISE:
+        elif type(module) in _ELEMENTWISE or _is_layer_norm(module):
             layers.append(module)
         else:
             return None
     return layers
 
 
+def _is_layer_norm(module: nn.Module) -> bool:
+    return type(module) is nn.LayerNorm and module.bias is not None and len(module.normalized_shape) == 1
+
+
 def mlp(layers: Sequence[Layer], parameters: Sequence[Tensor], x: Tensor) -> Tensor:
     """The network's output (B, out), or that of stacked networks (..., B, out).
 
     :param parameters: weight (out, in) and bias (out,) of each linear layer in turn, or stacked (..., out, in) and
-        (..., out) with one or more axes in front
+        (..., out) with one or more axes in front; of a LayerNorm two of (out,), or stacked (..., out)
     :param x: (B, in), or (..., B, in) for stacked networks
     """
     remaining = iter(parameters)
     for layer in layers:
-        if layer is not None:
+        if layer is not None and not isinstance(layer, nn.LayerNorm):
             x = layer(x)
             continue
         weight, bias = next(remaining), next(remaining)
-        x = F.linear(x, weight, bias) if weight.dim() == 2 else _batched_linear(x, weight, bias)
+        if isinstance(layer, nn.LayerNorm):
+            normal = F.layer_norm(x, layer.normalized_shape, eps=layer.eps)
+            x = normal * weight.unsqueeze(-2) + bias.unsqueeze(-2)
+            continue
+        if torch.compiler.is_compiling():
+            # The bias is then added in one pass with what follows; addmm would write it to the result beforehand.
+            x = x @ weight.mT + bias.unsqueeze(-2)
+        else:
+            x = F.linear(x, weight, bias) if weight.dim() == 2 else _batched_linear(x, weight, bias)
     return x
 
 
@@ -58,6 +70,11 @@ def _batched_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 def over(values: Tensor, tensor: Tensor) -> Tensor:
     """``values`` (shape of the stack) with as many axes behind as it needs to broadcast against ``tensor``."""
     return values.reshape(values.shape + (1,) * (tensor.dim() - values.dim()))
+
+
+def _computed_once(values: Tensor) -> Tensor:
+    """``values`` in memory of their own; torch.compile would compute them, powers and all, for every few parameters."""
+    return values.as_strided(values.shape, values.stride())
 
 
 class StackedParameters:
@@ -136,7 +153,7 @@ class StackedParameters:
         step = self.steps[0].double()
         scale = (1 - torch.pow(betas[1], step)).sqrt()
         step_size = over(learning_rate, step) * scale / (1 - torch.pow(betas[0], step))
-        step_size, scaled_eps = step_size.to(self.steps.dtype), (scale * eps).to(self.steps.dtype)
+        step_size, scaled_eps = (_computed_once(x.to(self.steps.dtype)) for x in (step_size, scale * eps))
         groups = zip(self.tensors, gradients, self.first_moments, self.second_moments, strict=True)
         for parameter, gradient, first, second in groups:
             new_first = first + (gradient - first) * (1 - betas[0])

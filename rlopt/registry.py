@@ -19,6 +19,20 @@ class AgentSpec:
     """The Stable-Baselines3 algorithm class."""
     summary: str
     """One line for ``rlopt train --help``."""
+    builder: str = ""
+    """What makes the model of a run in place of :func:`rlopt.run.build`; empty for that."""
+    completer: str = ""
+    """What completes the settings of a run once its flags were read: ``(run, agent_config)`` to the same."""
+
+
+def _offline(algorithm: str, summary: str) -> AgentSpec:
+    return AgentSpec(
+        config=f"rlopt.agents.offline.config:{algorithm.partition(':')[2]}Config",
+        algorithm=f"rlopt.agents.offline.{algorithm}",
+        summary=summary,
+        builder="rlopt.offline_run:build",
+        completer="rlopt.offline_run:complete",
+    )
 
 
 AGENTS: dict[str, AgentSpec] = {
@@ -32,6 +46,12 @@ AGENTS: dict[str, AgentSpec] = {
         algorithm="rlopt.agents.mdpo.off_policy:OffPolicyMDPO",
         summary="mirror descent policy optimisation, off-policy (kl_coef=0 is SAC)",
     ),
+    "bc": _offline("bc:BC", "behaviour cloning of a data set"),
+    "td3_bc": _offline("td3_bc:TD3BC", "TD3 with behaviour cloning, from a data set"),
+    "awac": _offline("awac:AWAC", "advantage-weighted actor-critic, from a data set"),
+    "iql": _offline("iql:IQL", "implicit Q-learning, from a data set"),
+    "cql": _offline("cql:CQL", "conservative Q-learning, from a data set"),
+    "rebrac": _offline("rebrac:ReBRAC", "behaviour-regularised actor-critic, from a data set"),
 }
 
 

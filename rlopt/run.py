@@ -130,20 +130,13 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm,
 
     :returns: the model and the settings of its environment, the backend resolved
     """
+    if agent_spec(agent).builder:
+        built: tuple[BaseAlgorithm, Any] = resolve(agent_spec(agent).builder)(agent, run, agent_config)
+        return built
     check_device(run.device)
     if run.num_threads:
         torch.set_num_threads(run.num_threads)
-    base = make_env(
-        run.env,
-        n_envs=run.n_envs,
-        seed=run.seed,
-        backend=run.backend,
-        action_repeat=run.action_repeat,
-        frame_stack=run.frame_stack,
-        from_pixels=run.from_pixels,
-        image_size=run.image_size,
-        max_episode_steps=run.max_episode_steps,
-    )
+    base = make_run_env(run)
     try:
         env: VecEnv = VecMonitor(base)
         if run.normalize_observations or run.normalize_rewards:
@@ -174,6 +167,21 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm,
         base.close()
         raise
     return model, base.settings
+
+
+def make_run_env(run: RunConfig) -> Any:
+    """The environments that the settings of a run describe, without wrappers."""
+    return make_env(
+        run.env,
+        n_envs=run.n_envs,
+        seed=run.seed,
+        backend=run.backend,
+        action_repeat=run.action_repeat,
+        frame_stack=run.frame_stack,
+        from_pixels=run.from_pixels,
+        image_size=run.image_size,
+        max_episode_steps=run.max_episode_steps,
+    )
 
 
 def policy_name(space: spaces.Space) -> str:
@@ -214,7 +222,7 @@ def _learn(
         for log in logs.files:
             if log.missing_rows:
                 console.say(f"warning: {log.path.name} lacks {log.missing_rows} rows that it had at the checkpoint")
-        progress = console.progress(run.total_timesteps, start)
+        progress = console.progress(run.total_timesteps, start, getattr(model, "step_unit", "env steps"))
         metadata = {"agent": agent, "run": dataclasses.asdict(run), "env": env_settings.as_dict()}
         hook = RunHook(folder, run, env_settings, logs, progress, stop, metadata, state)
         if checkpoint is not None:

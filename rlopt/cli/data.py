@@ -8,6 +8,7 @@ from rlopt.errors import unknown_name
 
 SUBVERBS: dict[str, str] = {
     "convert": "write a data set in another format, or a maze2d file in PointMaze's frame",
+    "generate": "make a data set here: point mazes, snapshots of trained agents",
     "info": "describe a data set: counts, returns, lengths, a picture of the states it covers",
 }
 """Name -> one line of help. ``rlopt data NAME`` is ``main(argv) -> int`` of the module ``rlopt.cli.data_NAME``."""

@@ -13,6 +13,7 @@ _LAZY = {
     "Dataset": "rlopt.data.dataset",
     "Metadata": "rlopt.data.dataset",
     "check_spaces": "rlopt.data.checks",
+    "generate": "rlopt.data.generators",
     "load_dataset": "rlopt.data.loading",
     "normalized_score": "rlopt.data.scores",
     "read_d4rl": "rlopt.data.d4rl",
@@ -28,6 +29,7 @@ __all__ = [
     "Dataset",
     "Metadata",
     "check_spaces",
+    "generate",
     "load_dataset",
     "normalized_score",
     "read_d4rl",
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from rlopt.data.d4rl import read_d4rl, write_d4rl
     from rlopt.data.d4rl_conversion import D4RLOptions
     from rlopt.data.dataset import Dataset, Metadata
+    from rlopt.data.generators import generate
     from rlopt.data.loading import load_dataset
     from rlopt.data.maze2d import to_pointmaze
     from rlopt.data.minari import read_minari, write_minari

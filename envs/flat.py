@@ -1,0 +1,38 @@
+"""Chosen parts of a dictionary observation as one vector, as offline learners want it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from rlopt.errors import SpaceError
+
+
+def flatten(parts: Mapping[str, np.ndarray], keys: Sequence[str]) -> np.ndarray:
+    """Concatenates the entries ``keys`` of an observation, or of a batch of them, along the last axis."""
+    return np.concatenate([parts[key] for key in keys], axis=-1)
+
+
+class FlatObservation(gymnasium.ObservationWrapper[np.ndarray, Any, Any]):
+    """Observes the entries ``keys`` of a dictionary of vectors, one behind the other.
+
+    :raises SpaceError: an observation that is no dictionary, or an entry that is missing or no vector
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any], keys: Sequence[str]) -> None:
+        super().__init__(env)
+        space = env.observation_space
+        entries = dict(space.spaces) if isinstance(space, spaces.Dict) else {}
+        boxes = [entries.get(key) for key in keys]
+        if not boxes or any(not isinstance(box, spaces.Box) or len(box.shape) != 1 for box in boxes):
+            raise SpaceError(f"cannot flatten the entries {list(keys)} of {space}: each must be a vector in it")
+        self.keys = tuple(keys)
+        low, high = (np.concatenate([getattr(box, side) for box in boxes]) for side in ("low", "high"))
+        self.observation_space = spaces.Box(low, high, dtype=low.dtype.type)
+
+    def observation(self, observation: Any) -> np.ndarray:
+        return flatten(observation, self.keys)

@@ -1,0 +1,40 @@
+"""Registers the tasks of our own that need more than numpy: point mazes with a fixed goal. Imports no simulator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import gymnasium
+
+
+@dataclass(frozen=True)
+class FixedGoalMaze:
+    """A point maze of gymnasium-robotics with the goal cell that D4RL's maze2d of the same map has."""
+
+    base: str
+    """gymnasium-robotics' id, whose map and time limit are taken."""
+    goal_cell: tuple[int, int]
+    """Row and column."""
+    episode_steps: int
+
+
+FIXED_GOAL_MAZES: dict[str, FixedGoalMaze] = {
+    "rlopt/PointMaze_UMaze-v0": FixedGoalMaze("PointMaze_UMaze-v3", (1, 1), 300),
+    "rlopt/PointMaze_Medium-v0": FixedGoalMaze("PointMaze_Medium-v3", (6, 6), 600),
+    "rlopt/PointMaze_Large-v0": FixedGoalMaze("PointMaze_Large-v3", (7, 9), 800),
+}
+"""Environment id -> what it is made of."""
+
+
+def _register() -> None:
+    for env_id, maze in FIXED_GOAL_MAZES.items():
+        if env_id not in gymnasium.registry:
+            gymnasium.register(
+                env_id,
+                entry_point="rlopt.envs.point_maze:make_fixed_goal_maze",
+                max_episode_steps=maze.episode_steps,
+                kwargs={"base": maze.base, "goal_cell": maze.goal_cell},
+            )
+
+
+_register()
