@@ -235,8 +235,13 @@ def _walk(simulator: Simulator, walkers: Walkers, steps: int, limit: int) -> dic
         age[ends[step]] = 0
     if not np.isfinite(states).all():
         raise NonFiniteError("the simulator gave NaN or infinity: check the MuJoCo installation with rlopt doctor")
-    recorded = {"states": states, "actions": actions, "targets": walkers.maze.free_cells[targets], "ends": ends}
-    return {name: np.ascontiguousarray(array.swapaxes(0, 1)) for name, array in recorded.items()}
+    recorded: dict[str, np.ndarray] = {
+        "states": states,
+        "actions": actions,
+        "targets": walkers.maze.free_cells[targets],
+        "ends": ends,
+    }
+    return {name: np.ascontiguousarray(np.swapaxes(array, 0, 1)) for name, array in recorded.items()}
 
 
 def _assemble(
