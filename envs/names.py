@@ -45,6 +45,8 @@ def register(env_id: str) -> None:
         _import(module, env_id)
     if name.startswith(_OWN_ROBOTICS_PREFIX):
         _register_robotics(env_id)
+    if name.startswith("parking-"):
+        _register_parking(env_id)
     if name in gymnasium.registry:
         return
     if name.startswith(_ROBOTICS_PREFIXES):
@@ -80,6 +82,14 @@ def _register_robotics(env_id: str) -> None:
     except ModuleNotFoundError:
         raise ConfigError(f"environment {env_id!r} comes with gymnasium-robotics: pip install 'rlopt[d4rl]'") from None
     gymnasium.register_envs(gymnasium_robotics)
+
+
+def _register_parking(env_id: str) -> None:
+    try:
+        import highway_env
+    except ModuleNotFoundError:
+        raise ConfigError(f"environment {env_id!r} comes with highway-env: pip install 'rlopt[parking]'") from None
+    gymnasium.register_envs(highway_env)
 
 
 def _unknown(env_id: str) -> Exception:

@@ -1,4 +1,4 @@
-"""Registers the tasks of our own that need more than numpy: point mazes with a fixed goal. Imports no simulator."""
+"""Registers the tasks of our own with a goal: point mazes and soccer in the plane. Imports no simulator."""
 
 from __future__ import annotations
 
@@ -35,6 +35,9 @@ def _register() -> None:
                 max_episode_steps=maze.episode_steps,
                 kwargs={"base": maze.base, "goal_cell": maze.goal_cell},
             )
+    if "rlopt/BallToGoal-v0" not in gymnasium.registry:
+        entry_point = "rlopt.envs.ball_to_goal:BallToGoal"
+        gymnasium.register("rlopt/BallToGoal-v0", entry_point=entry_point, max_episode_steps=200)
 
 
 _register()

@@ -39,6 +39,10 @@ class Translate(Operation):
 
     column = "position"
 
+    def check(self, domain: Domain) -> None:
+        if not domain.translates:
+            raise ConfigError(f"{domain.name} cannot be translated: {domain.inexact_because}")
+
     def sample(self, domain: Domain, batch: Batch, generator: np.random.Generator) -> np.ndarray:
         return domain.positions(generator, batch.n_segments)
 
@@ -164,11 +168,25 @@ class Augmentation:
         :raises AugmentationError: parameters that are not this augmentation's, one entry a segment
         """
         self._check(batch, parameters)
+        moved = self._in_place(batch) if set(parameters) <= {"goal"} else self._moving(batch, parameters)
+        if "goal" in parameters and self.domain.goal_columns is not None:
+            goals = batch.spread(parameters["goal"])
+            moved.observations[:, self.domain.goal_columns] = goals
+            moved.next_observations[:, self.domain.goal_columns] = goals
+        moved.rewards, moved.discounts = self.domain.outcome(moved)
+        return moved, batch.all_rows(self.domain.valid(moved))
+
+    def _in_place(self, batch: Batch) -> Batch:
+        """A copy, bit for bit: a new goal moves nothing."""
+        observations, following = batch.observations.copy(), batch.next_observations.copy()
+        return Batch(observations, batch.actions, batch.rewards, following, batch.discounts, batch.starts)
+
+    def _moving(self, batch: Batch, parameters: Parameters) -> Batch:
         motion = Motion.of(batch, parameters)
         anchors = self.anchors(batch)
         places = batch.spread(parameters["position"]) if "position" in parameters else batch.spread(anchors)
         anchors = batch.spread(anchors)
-        moved = Batch(
+        return Batch(
             self._moved(batch.observations, motion, anchors, places),
             self._moved_actions(batch.actions, motion),
             batch.rewards,
@@ -176,12 +194,6 @@ class Augmentation:
             batch.discounts,
             batch.starts,
         )
-        if "goal" in parameters and self.domain.goal_columns is not None:
-            goals = batch.spread(parameters["goal"])
-            moved.observations[:, self.domain.goal_columns] = goals
-            moved.next_observations[:, self.domain.goal_columns] = goals
-        moved.rewards, moved.discounts = self.domain.outcome(moved)
-        return moved, batch.all_rows(self.domain.valid(moved))
 
     def anchors(self, batch: Batch) -> np.ndarray:
         """The point of each segment that is placed, [S, 2]."""

@@ -50,6 +50,8 @@ class Domain:
     """The rotations under which the simulator's dynamics are the same up to rounding: a subset of ``rotations``."""
     inexact_because: str = ""
     """Why the other rotations are approximate."""
+    translates: bool = True
+    """Whether positions can be moved."""
     mirrors: bool = True
     """Whether mirroring makes sense."""
     goal_columns: slice | None = None
@@ -72,7 +74,7 @@ class Domain:
         raise NotImplementedError
 
     def positions(self, generator: np.random.Generator, count: int) -> np.ndarray:
-        """Uniform valid places for the first point of the layout, [count, 2] float32, in units of the observation."""
+        """Uniform places for the first point of the layout, [count, 2] float32, in units of the observation."""
         raise NotImplementedError
 
     def goals(self, generator: np.random.Generator, count: int) -> np.ndarray:

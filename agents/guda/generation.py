@@ -189,7 +189,7 @@ def _dataset(
         seed=int(seed),
         notes=(*source.metadata.notes, *([f"Augmented transitions are approximate: {because}."] if because else [])),
     )
-    return Dataset(**columns, metadata=metadata, extras=extras)  # type: ignore[arg-type]
+    return Dataset(**columns, metadata=metadata, extras=extras)
 
 
 def _named(guide: Guide | None) -> str:

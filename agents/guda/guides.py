@@ -95,3 +95,108 @@ def _pick(table: np.ndarray, lengths: np.ndarray, rows: np.ndarray, draws: np.nd
     counts = lengths.take(rows)
     which = np.minimum((draws * counts).astype(np.int32), np.maximum(counts - 1, 0))
     return table.reshape(-1).take(rows * table.shape[1] + which)
+
+
+class ParkAtGoal:
+    """The drive ends in the spot that is its new goal, headed as the goal is (the paper's rule for parking).
+
+    :param heading_noise: radians: the heading is off by up to this much, uniformly, in [0, pi]. Paper: 45 degrees.
+    """
+
+    def __init__(self, heading_noise: float = np.pi / 4) -> None:
+        if not 0 <= heading_noise <= np.pi:
+            raise ConfigError(f"heading_noise must be in [0, pi] radians, got {heading_noise}")
+        self.heading_noise = heading_noise
+
+    def __str__(self) -> str:
+        return f"drives that end in their goal, heading off by up to {np.degrees(self.heading_noise):g} degrees"
+
+    def __call__(self, augmentation: Augmentation, batch: Batch, generator: np.random.Generator) -> Parameters:
+        """Draws the goal; sets position and angle. Needs RelabelGoal, Translate and Rotate about the last state."""
+        _require(augmentation, self, {"goal", "position", "angle"})
+        parameters = augmentation.sample(batch, generator)
+        goal, end = parameters["goal"], batch.next_observations[batch.last()]
+        heading = np.arctan2(end[:, 5], end[:, 4])
+        if "mirror" in parameters:
+            heading = np.where(parameters["mirror"], -heading, heading)
+        noise = generator.uniform(-self.heading_noise, self.heading_noise, len(goal))
+        parameters["angle"] = (np.arctan2(goal[:, 5], goal[:, 4]) - heading + noise).astype(np.float32)
+        parameters["position"] = goal[:, :2].copy()
+        return parameters
+
+
+class BallToward:
+    """Soccer segments that bring the ball to the goal: kicking segments aim at it, walking ones get behind the ball.
+
+    A segment in which the ball moves is turned so that the ball moves toward the goal, from a uniform place. A segment
+    in which it rests is turned so that the ball lies between the robot and the goal at its end; if the robot walks away
+    from the ball, the segment is not used.
+
+    :param aim_noise: radians: directions are off by up to this much, uniformly, in [0, pi]
+    """
+
+    def __init__(self, aim_noise: float = 0.1) -> None:
+        if not 0 <= aim_noise <= np.pi:
+            raise ConfigError(f"aim_noise must be in [0, pi] radians, got {aim_noise}")
+        self.aim_noise = aim_noise
+
+    def __str__(self) -> str:
+        return f"balls that move toward the goal, aim off by up to {self.aim_noise:g} rad"
+
+    def __call__(self, augmentation: Augmentation, batch: Batch, generator: np.random.Generator) -> Parameters:
+        """Sets the angle (and leaves out what walks away); position and mirror stay uniform."""
+        _require(augmentation, self, {"position", "angle"})
+        parameters = augmentation.sample(batch, generator)
+        before, after = batch.observations[batch.first()], batch.next_observations[batch.last()]
+        rolled = after[:, 4:6] - before[:, 4:6]
+        moves = np.hypot(rolled[:, 0], rolled[:, 1]) > 1e-6
+        lies = after[:, 4:6] - after[:, 0:2]
+        was = before[:, 4:6] - before[:, 0:2]
+        own = np.where(moves[:, None], rolled, lies)
+        direction = np.arctan2(own[:, 1], own[:, 0])
+        if "mirror" in parameters:
+            direction = np.where(parameters["mirror"], -direction, direction)
+        goal = after[:, 8:10] - parameters["position"]
+        noise = generator.uniform(-self.aim_noise, self.aim_noise, len(goal))
+        parameters["angle"] = (np.arctan2(goal[:, 1], goal[:, 0]) - direction + noise).astype(np.float32)
+        leaves = ~moves & (np.hypot(lies[:, 0], lies[:, 1]) >= np.hypot(was[:, 0], was[:, 1]))
+        parameters["position"][leaves] = NOWHERE
+        return parameters
+
+
+class BallInGoal:
+    """The ball ends in the goal; turned and mirrored at random (the paper's rule for whole soccer episodes)."""
+
+    def __str__(self) -> str:
+        return "balls that end in the goal"
+
+    def __call__(self, augmentation: Augmentation, batch: Batch, generator: np.random.Generator) -> Parameters:
+        """Sets the position to somewhere in the goal; the rest stays uniform, the field's border decides."""
+        _require(augmentation, self, {"position"})
+        parameters = augmentation.sample(batch, generator)
+        goal = batch.next_observations[batch.last()][:, 8:10]
+        spread = generator.uniform(-0.4, 0.4, len(goal))
+        parameters["position"] = np.stack((goal[:, 0], goal[:, 1] + spread), axis=1).astype(np.float32)
+        return parameters
+
+
+class ReachedGoal:
+    """The goal is what the segment achieved at its end (hindsight), for Fetch tasks."""
+
+    def __str__(self) -> str:
+        return "goals that the segment reached"
+
+    def __call__(self, augmentation: Augmentation, batch: Batch, generator: np.random.Generator) -> Parameters:
+        """Sets the goal."""
+        _require(augmentation, self, {"goal"})
+        parameters = augmentation.sample(batch, generator)
+        parameters["goal"] = augmentation.domain.achieved_goal(batch.next_observations[batch.last()]).copy()
+        return parameters
+
+
+def _require(augmentation: Augmentation, guide: object, columns: set[str]) -> None:
+    if not columns <= set(augmentation.columns):
+        raise ConfigError(
+            f"the guide {type(guide).__name__} sets {', '.join(sorted(columns))}, but ({augmentation}) has "
+            f"{', '.join(augmentation.columns)}: give it the operations for them"
+        )

@@ -111,3 +111,32 @@ def _require_robotics() -> None:
         names.register("PointMaze_UMaze-v3")
     except ConfigError as error:
         raise StateUnavailableError(f"checking needs the simulator: {error}") from None
+
+
+def parking_state(env: Any, observation: np.ndarray) -> None:
+    """Puts highway-env's parking into the state of a flat observation [12]."""
+    base = env.unwrapped
+    car, row = base.vehicle, np.asarray(observation, np.float64)
+    car.position = row[0:2] * 100.0
+    car.heading = float(np.arctan2(row[5], row[4]))
+    car.speed = float(5.0 * (row[2] * np.cos(car.heading) + row[3] * np.sin(car.heading)))
+    car.crashed, car.impact = False, None
+    car.goal.position = row[6:8] * 100.0
+    car.goal.heading = float(np.arctan2(row[11], row[10]))
+    base.time = base.steps = 0
+
+
+def ball_state(env: Any, observation: np.ndarray) -> None:
+    """Puts ``rlopt/BallToGoal-v0`` into the state of a flat observation [10]."""
+    env.unwrapped.state = np.array(observation[:8], np.float64)
+    env.unwrapped.goal = np.array(observation[8:10], np.float64)
+
+
+def make_registered(env_id: str, **kwargs: Any) -> Any:
+    """One environment of a registered id; raises :class:`rlopt.errors.ConfigError` if its package is missing."""
+    import gymnasium
+
+    from rlopt.envs import names
+
+    names.check_id(env_id)
+    return gymnasium.make(env_id, **kwargs)
