@@ -72,7 +72,7 @@ def inside(points: np.ndarray, margin: float = 0.0) -> np.ndarray:
     return (np.abs(points[..., 0]) <= HALF_LENGTH - margin) & (np.abs(points[..., 1]) <= HALF_WIDTH - margin)
 
 
-class BallToGoal(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
+class BallToGoal(gymnasium.Env[Any, np.ndarray]):
     """``rlopt/BallToGoal-v0``: the dynamics of :func:`advance` on a field of 9 m by 6 m.
 
     Observation: a dictionary of ``observation`` float64 [8] (see :func:`advance`), ``achieved_goal`` (the ball) and
@@ -89,7 +89,7 @@ class BallToGoal(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         if reward_type not in ("sparse", "dense"):
             raise ConfigError(f"reward_type must be 'sparse' or 'dense', got {reward_type!r}")
         self.reward_type, self.render_mode = reward_type, render_mode
-        self.observation_space: spaces.Dict = spaces.Dict(
+        self.observation_space = spaces.Dict(
             {
                 name: spaces.Box(-np.inf, np.inf, (size,), np.float64)
                 for name, size in (("observation", 8), ("achieved_goal", 2), ("desired_goal", 2))
