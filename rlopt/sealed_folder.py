@@ -24,7 +24,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from rlopt.errors import CheckpointError, RloptError, one_line
-from rlopt.tree import Tree, TreeWriter, decode, dump_json, parse_json
+from rlopt.strict_json import dump_json, parse_json
+from rlopt.tree import Tree, TreeWriter, decode
 
 MANIFEST = "manifest.json"
 _TREE_NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")

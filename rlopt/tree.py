@@ -6,7 +6,6 @@ scalars, str, int (any size), float (infinities and NaN too), bool and None.
 
 from __future__ import annotations
 
-import json
 import math
 import struct
 from collections.abc import Callable, Mapping
@@ -16,11 +15,11 @@ import numpy as np
 import torch
 
 from rlopt.errors import CheckpointError
+from rlopt.strict_json import MAX_DEPTH
 
 Tree: TypeAlias = Any
 """Nested dict[str, ...] / list / tuple of tensors, arrays, numpy scalars, str, int, float, bool and None."""
 
-MAX_DEPTH = 64
 MAX_INT_BITS = 4096
 """Random states are the longest integers, of 128 bits; a forged one of millions would stall whatever prints it."""
 _SIZES = ("i2", "i4", "i8", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16")
@@ -190,39 +189,3 @@ def _bytes(text: Any, size: int) -> bytes:
     if len(data) != size:
         raise ValueError("a number of the wrong size")
     return data
-
-
-def dump_json(value: Any) -> str:
-    """Strict JSON, one line, keys in the order given."""
-    return json.dumps(value, allow_nan=False, separators=(",", ":"))
-
-
-def parse_json(text: str | bytes) -> Any:
-    """Strict JSON: ``ValueError`` for repeated keys, NaN, infinities, too deep nesting, or text after the end."""
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        value = dict(pairs)
-        if len(value) != len(pairs):
-            raise ValueError("repeated key")
-        return value
-
-    def finite(number: str) -> float:
-        value = float(number)
-        if not math.isfinite(value):
-            raise ValueError("a number out of range")
-        return value
-
-    def constant(name: str) -> float:
-        raise ValueError(f"{name} is not JSON")
-
-    try:
-        value = json.loads(text, object_pairs_hook=unique, parse_float=finite, parse_constant=constant)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    depth, level = 0, [value]
-    while level := [item for item in level if isinstance(item, (dict, list))]:
-        depth += 1
-        if depth > 4 * MAX_DEPTH:
-            raise ValueError("nested too deeply")
-        level = [item for parent in level for item in (parent.values() if isinstance(parent, dict) else parent)]
-    return value

@@ -9,16 +9,47 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _LAZY = {
+    "D4RLOptions": "rlopt.data.d4rl_conversion",
     "Dataset": "rlopt.data.dataset",
     "Metadata": "rlopt.data.dataset",
+    "check_spaces": "rlopt.data.checks",
     "generate": "rlopt.data.generators",
+    "load_dataset": "rlopt.data.loading",
+    "normalized_score": "rlopt.data.scores",
+    "read_d4rl": "rlopt.data.d4rl",
+    "read_minari": "rlopt.data.minari",
+    "score": "rlopt.data.scores",
+    "to_pointmaze": "rlopt.data.maze2d",
+    "write_d4rl": "rlopt.data.d4rl",
+    "write_minari": "rlopt.data.minari",
 }
 
-__all__ = ["Dataset", "Metadata", "generate"]
+__all__ = [
+    "D4RLOptions",
+    "Dataset",
+    "Metadata",
+    "check_spaces",
+    "generate",
+    "load_dataset",
+    "normalized_score",
+    "read_d4rl",
+    "read_minari",
+    "score",
+    "to_pointmaze",
+    "write_d4rl",
+    "write_minari",
+]
 
 if TYPE_CHECKING:
+    from rlopt.data.checks import check_spaces
+    from rlopt.data.d4rl import read_d4rl, write_d4rl
+    from rlopt.data.d4rl_conversion import D4RLOptions
     from rlopt.data.dataset import Dataset, Metadata
     from rlopt.data.generators import generate
+    from rlopt.data.loading import load_dataset
+    from rlopt.data.maze2d import to_pointmaze
+    from rlopt.data.minari import read_minari, write_minari
+    from rlopt.data.scores import normalized_score, score
 
 
 def __getattr__(name: str) -> Any:

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-import rlopt.checkpoint
+import rlopt.sealed_folder
 from rlopt.checkpoint import (
     checkpoint_name,
     latest_checkpoint,
@@ -258,7 +258,7 @@ def test_the_file_systems_refusal_at_any_point_leaves_the_older_checkpoints(
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise OSError(code, os.strerror(code))
 
-    owner = {"mkdir": Path, "fsync": os, "rename": os, "text": rlopt.checkpoint}[call]
+    owner = {"mkdir": Path, "fsync": os, "rename": os, "text": rlopt.sealed_folder}[call]
     with monkeypatch.context() as patch:
         patch.setattr(owner, "_write_text" if call == "text" else call, refuse)
         with pytest.raises(CheckpointError) as caught:
@@ -336,7 +336,7 @@ def test_an_interrupt_while_writing_leaves_nothing(tmp_path: Path, monkeypatch: 
     def interrupt(*args: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(rlopt.checkpoint, "_move_into_place", interrupt)
+    monkeypatch.setattr(rlopt.sealed_folder, "_move_into_place", interrupt)
     with pytest.raises(KeyboardInterrupt):
         write_small(tmp_path, 1)
     assert os.listdir(tmp_path) == []

@@ -18,7 +18,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-import rlopt.checkpoint
+import rlopt.sealed_folder
 from rlopt.agents.mdpo.config import MDPOConfig
 from rlopt.checkpoint import checkpoint_name, list_checkpoints, read_checkpoint
 from rlopt.config import RunConfig
@@ -284,7 +284,7 @@ def test_config_with_a_setting_out_of_range_is_refused(tmp_path: Path, whole: Pa
 def test_full_disk_while_checkpointing_keeps_the_older_checkpoints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, written = rlopt.checkpoint.save_file, []
+    original, written = rlopt.sealed_folder.save_file, []
 
     def save_file(tensors: Any, path: Path) -> None:
         written.append(path)
@@ -292,7 +292,7 @@ def test_full_disk_while_checkpointing_keeps_the_older_checkpoints(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         original(tensors, path)
 
-    monkeypatch.setattr(rlopt.checkpoint, "save_file", save_file)
+    monkeypatch.setattr(rlopt.sealed_folder, "save_file", save_file)
     with pytest.raises(CheckpointError, match="No space left on device"):
         train("mdpo", settings(tmp_path / "run"), AGENT)
     assert steps(tmp_path / "run") == [64] and written

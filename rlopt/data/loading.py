@@ -1,0 +1,57 @@
+"""``load_dataset``: one call for every source."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from rlopt.data.dataset import Dataset
+from rlopt.data.names import D4RL_NAMES
+from rlopt.errors import DataError, unknown_name
+
+MINARI_PREFIX = "minari:"
+HDF5_SUFFIXES = (".hdf5", ".h5")
+
+
+def load_dataset(name_or_path: str | Path, download: bool = False, **options: Any) -> Dataset:
+    """Loads a data set from wherever it is.
+
+    :param name_or_path: a folder that :meth:`Dataset.save` wrote; an HDF5 file of the D4RL layout; a D4RL name
+        (``maze2d-umaze-v1``), whose file is looked up in ``RLOPT_DATA_DIR`` or ``~/.d4rl/datasets``; or a Minari id
+        (``minari:D4RL/pointmaze/umaze-v2``)
+    :param download: fetch what is not on this machine; size and SHA-256 are told on stderr
+    :param options: for D4RL files: ``name``, ``env`` and the fields of :class:`rlopt.data.D4RLOptions`; for Minari:
+        see :func:`rlopt.data.read_minari`
+    :raises rlopt.errors.DataError: missing, damaged, unsafe or inconsistent data, in one line with the cure
+    :raises rlopt.errors.UnknownNameError: a misspelt name, with the nearest one
+    """
+    text = str(name_or_path)
+    if text.startswith(MINARI_PREFIX):
+        from rlopt.data.minari import read_minari
+
+        return read_minari(text.removeprefix(MINARI_PREFIX), download=download, **options)
+    path = Path(name_or_path).expanduser()
+    if path.is_dir():
+        if options:
+            raise DataError(f"{path} is a folder of rlopt's and read as it was written: give no options")
+        return Dataset.load(path)
+    if path.exists() or path.suffix in HDF5_SUFFIXES:
+        return _from_file(path, options)
+    if text in D4RL_NAMES:
+        from rlopt.data.download import find_or_download
+
+        file = find_or_download(D4RL_NAMES[text], download, lambda line: print(line, file=sys.stderr))
+        return _from_file(file, {"name": text, **options})
+    if path.name != text:
+        raise DataError(f"{path} does not exist: give a data set folder, an HDF5 file, a D4RL name or minari:<id>")
+    raise unknown_name("data set", text, D4RL_NAMES, "give a data set folder, an HDF5 file, a D4RL name or minari:<id>")
+
+
+def _from_file(path: Path, options: dict[str, Any]) -> Dataset:
+    from rlopt.data.d4rl import read_d4rl
+    from rlopt.data.download import verify
+
+    if path.is_file():
+        verify(path)
+    return read_d4rl(path, **options)
