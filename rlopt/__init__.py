@@ -13,16 +13,41 @@ __version__ = "0.1.0"
 _LAZY = {
     "MDPO": "rlopt.agents.mdpo.on_policy",
     "OffPolicyMDPO": "rlopt.agents.mdpo.off_policy",
+    "BC": "rlopt.agents.offline.bc",
+    "TD3BC": "rlopt.agents.offline.td3_bc",
+    "AWAC": "rlopt.agents.offline.awac",
+    "IQL": "rlopt.agents.offline.iql",
+    "CQL": "rlopt.agents.offline.cql",
+    "ReBRAC": "rlopt.agents.offline.rebrac",
     "make_env": "rlopt.envs.make",
     "load": "rlopt.loading",
     "evaluate": "rlopt.evaluation",
 }
 
-__all__ = ["MDPO", "OffPolicyMDPO", "__version__", "evaluate", "load", "make_env"]
+__all__ = [
+    "AWAC",
+    "BC",
+    "CQL",
+    "IQL",
+    "MDPO",
+    "TD3BC",
+    "OffPolicyMDPO",
+    "ReBRAC",
+    "__version__",
+    "evaluate",
+    "load",
+    "make_env",
+]
 
 if TYPE_CHECKING:
     from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
     from rlopt.agents.mdpo.on_policy import MDPO
+    from rlopt.agents.offline.awac import AWAC
+    from rlopt.agents.offline.bc import BC
+    from rlopt.agents.offline.cql import CQL
+    from rlopt.agents.offline.iql import IQL
+    from rlopt.agents.offline.rebrac import ReBRAC
+    from rlopt.agents.offline.td3_bc import TD3BC
     from rlopt.envs.make import make_env
     from rlopt.evaluation import evaluate
     from rlopt.loading import load

@@ -10,67 +10,90 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 Layer = nn.Module | None
-"""None for a linear layer, which takes the next weight and bias; otherwise an activation."""
+"""None for a linear layer, which takes the next weight and bias; a LayerNorm, which does too; or an activation."""
 
-Home = tuple[Tensor, Tensor, dict[str, Tensor]]
-"""A network's parameter, the view that it is to be, and the views that its optimiser state is to be."""
+Home = tuple[Tensor, Tensor, torch.optim.Optimizer | None, dict[str, Tensor]]
+"""A network's parameter, the view that it is to be, its optimiser, and the views that its state there is to be."""
 
 _ELEMENTWISE = (nn.ReLU, nn.Tanh, nn.ELU, nn.GELU, nn.SiLU, nn.LeakyReLU, nn.Sigmoid, nn.Softplus, nn.Identity)
 
 
 def mlp_layers(network: nn.Module) -> list[Layer] | None:
-    """The layers of a Sequential of Linear (with bias) and activations; None if it holds anything else."""
+    """The layers of a Sequential of Linear, LayerNorm (with bias) and activations; None if it holds anything else."""
     layers: list[Layer] = []
     for module in network if isinstance(network, nn.Sequential) else [network]:
         if type(module) is nn.Linear and module.bias is not None:
             layers.append(None)
-        elif type(module) in _ELEMENTWISE:
+        elif type(module) in _ELEMENTWISE or _is_layer_norm(module):
             layers.append(module)
         else:
             return None
     return layers
 
 
-def mlp(layers: Sequence[Layer], parameters: Sequence[Tensor], x: Tensor) -> Tensor:
-    """The network's output (B, out), or that of N stacked networks (N, B, out).
+def _is_layer_norm(module: nn.Module) -> bool:
+    return type(module) is nn.LayerNorm and module.bias is not None and len(module.normalized_shape) == 1
 
-    :param parameters: weight (out, in) and bias (out,) of each linear layer in turn, or stacked (N, out, in), (N, out)
-    :param x: (B, in), or (N, B, in) for stacked networks
+
+def mlp(layers: Sequence[Layer], parameters: Sequence[Tensor], x: Tensor) -> Tensor:
+    """The network's output (B, out), or that of stacked networks (..., B, out).
+
+    :param parameters: weight (out, in) and bias (out,) of each linear layer in turn, or stacked (..., out, in) and
+        (..., out) with one or more axes in front; of a LayerNorm two of (out,), or stacked (..., out)
+    :param x: (B, in), or (..., B, in) for stacked networks
     """
     remaining = iter(parameters)
     for layer in layers:
-        if layer is not None:
+        if layer is not None and not isinstance(layer, nn.LayerNorm):
             x = layer(x)
             continue
         weight, bias = next(remaining), next(remaining)
-        x = F.linear(x, weight, bias) if weight.dim() == 2 else torch.baddbmm(bias.unsqueeze(1), x, weight.mT)
+        if isinstance(layer, nn.LayerNorm):
+            normal = F.layer_norm(x, layer.normalized_shape, eps=layer.eps)
+            x = normal * weight.unsqueeze(-2) + bias.unsqueeze(-2)
+            continue
+        x = F.linear(x, weight, bias) if weight.dim() == 2 else _batched_linear(x, weight, bias)
     return x
+
+
+def _batched_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """``F.linear`` of every stacked layer, as one batched product: (..., B, out)."""
+    stack = weight.shape[:-2]
+    product = torch.baddbmm(bias.flatten(0, -2).unsqueeze(1), x.flatten(0, -3), weight.flatten(0, -3).mT)
+    return product.unflatten(0, stack)
+
+
+def over(values: Tensor, tensor: Tensor) -> Tensor:
+    """``values`` (shape of the stack) with as many axes behind as it needs to broadcast against ``tensor``."""
+    return values.reshape(values.shape + (1,) * (tensor.dim() - values.dim()))
 
 
 class StackedParameters:
     """Parameters of one or more equal networks, with Adam's moments, each kind in one tensor.
 
-    The networks' own parameters and their optimiser's state become views into these tensors. So whatever reads or
+    The networks' own parameters and their optimisers' state become views into these tensors. So whatever reads or
     writes them in place (``state_dict``, ``load_state_dict``, checkpoints) goes on working, and sees every update.
 
     :param columns: ``columns[k]`` holds the k-th parameter of every network
-    :param shape: how the networks are laid out: () for a single one, (N,) for an ensemble of N
-    :param optimizer: the ``torch.optim.Adam`` that these parameters belong to; None for networks that are not trained
+    :param shape: how the networks are laid out: () for a single one, (N,) for an ensemble of N, (S, N) for S ensembles
+    :param optimizers: the ``torch.optim.Adam`` of each network, as many as a column has entries; empty for networks
+        that are not trained
     """
 
     def __init__(
-        self, columns: Sequence[Sequence[Tensor]], shape: tuple[int, ...], optimizer: torch.optim.Optimizer | None
+        self,
+        columns: Sequence[Sequence[Tensor]],
+        shape: tuple[int, ...],
+        optimizers: Sequence[torch.optim.Optimizer],
     ) -> None:
         self._columns = [list(column) for column in columns]
-        self._optimizer = optimizer
         self.tensors = [self._empty(column, shape) for column in self._columns]
-        trained = optimizer is not None
+        trained = bool(optimizers)
         self.first_moments = [self._empty(column, shape) for column in self._columns] if trained else []
         self.second_moments = [self._empty(column, shape) for column in self._columns] if trained else []
-        self.steps = torch.zeros(sum(map(len, self._columns)), device=self.tensors[0].device)
-        """Adam's step count, one for each parameter, because torch keeps it so; all are equal."""
+        self.steps = torch.zeros(len(self._columns), *shape, device=self.tensors[0].device)
+        """Adam's step count, one for each parameter because torch keeps it so; those of one network are equal."""
         self._homes: list[Home] = []
-        number = 0
         for index, column in enumerate(self._columns):
             for member, parameter in enumerate(column):
                 home, *moments = (
@@ -78,9 +101,10 @@ class StackedParameters:
                     for part in (self.tensors, self.first_moments, self.second_moments)
                     if part
                 )
-                state = dict(zip(("exp_avg", "exp_avg_sq", "step"), [*moments, self.steps[number]], strict=trained))
-                self._homes.append((parameter, home, state if trained else {}))
-                number += 1
+                count = self.steps[index].view(-1)[member]
+                state = dict(zip(("exp_avg", "exp_avg_sq", "step"), [*moments, count], strict=trained))
+                owner = optimizers[member] if trained else None
+                self._homes.append((parameter, home, owner, state if trained else {}))
         self.attach()
 
     @staticmethod
@@ -93,13 +117,13 @@ class StackedParameters:
 
     def attach(self) -> None:
         """Makes parameters and optimiser state views again, keeping their values, where something replaced them."""
-        for parameter, home, moments in self._homes:
+        for parameter, home, optimizer, moments in self._homes:
             if parameter.data_ptr() != home.data_ptr():
                 home.copy_(parameter.detach())
                 parameter.data = home
-            if self._optimizer is None:
+            if optimizer is None:
                 continue
-            state: dict[str, Any] = self._optimizer.state[parameter]
+            state: dict[str, Any] = optimizer.state[parameter]
             for name, view in moments.items():
                 value = state.get(name)
                 if value is None:
@@ -112,23 +136,24 @@ class StackedParameters:
         """One step of Adam (Kingma and Ba, arXiv 1412.6980) on every parameter, in place.
 
         :param gradients: in the order and shapes of ``tensors``
-        :param learning_rate: a scalar
-        :param keep: scalar bool; where it is False, nothing changes
+        :param learning_rate: a scalar, or one for each entry of the stack's first axis
+        :param keep: bool, of the same shape; where it is False, nothing changes
         """
-        self.steps.add_(keep.to(self.steps.dtype))
+        self.steps.add_(over(keep, self.steps[0]).to(self.steps.dtype))
         # Powers of 0.999 need float64: 1 - 0.999^t would lose four digits.
         step = self.steps[0].double()
         scale = (1 - torch.pow(betas[1], step)).sqrt()
-        step_size = learning_rate * scale / (1 - torch.pow(betas[0], step))
+        step_size = over(learning_rate, step) * scale / (1 - torch.pow(betas[0], step))
         step_size, scaled_eps = step_size.to(self.steps.dtype), (scale * eps).to(self.steps.dtype)
         groups = zip(self.tensors, gradients, self.first_moments, self.second_moments, strict=True)
         for parameter, gradient, first, second in groups:
             new_first = first + (gradient - first) * (1 - betas[0])
             new_second = second * betas[1] + gradient * gradient * (1 - betas[1])
-            new = parameter - step_size * new_first / (new_second.sqrt() + scaled_eps)
-            first.copy_(torch.where(keep, new_first, first))
-            second.copy_(torch.where(keep, new_second, second))
-            parameter.copy_(torch.where(keep, new, parameter))
+            change = over(step_size, parameter) * new_first / (new_second.sqrt() + over(scaled_eps, parameter))
+            kept = over(keep, parameter)
+            first.copy_(torch.where(kept, new_first, first))
+            second.copy_(torch.where(kept, new_second, second))
+            parameter.copy_(torch.where(kept, parameter - change, parameter))
 
 
 def plain_adam(optimizer: torch.optim.Optimizer) -> bool:

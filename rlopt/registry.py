@@ -19,6 +19,17 @@ class AgentSpec:
     """The Stable-Baselines3 algorithm class."""
     summary: str
     """One line for ``rlopt train --help``."""
+    builder: str = "rlopt.run:build"
+    """What makes the model of a run and tells the settings of its environment, see :func:`rlopt.run.build`."""
+
+
+def _offline(algorithm: str, summary: str) -> AgentSpec:
+    return AgentSpec(
+        config=f"rlopt.agents.offline.config:{algorithm.partition(':')[2]}Config",
+        algorithm=f"rlopt.agents.offline.{algorithm}",
+        summary=summary,
+        builder="rlopt.offline_run:build",
+    )
 
 
 AGENTS: dict[str, AgentSpec] = {
@@ -32,6 +43,12 @@ AGENTS: dict[str, AgentSpec] = {
         algorithm="rlopt.agents.mdpo.off_policy:OffPolicyMDPO",
         summary="mirror descent policy optimisation, off-policy (kl_coef=0 is SAC)",
     ),
+    "bc": _offline("bc:BC", "behaviour cloning of a data set"),
+    "td3_bc": _offline("td3_bc:TD3BC", "TD3 with behaviour cloning, from a data set"),
+    "awac": _offline("awac:AWAC", "advantage-weighted actor-critic, from a data set"),
+    "iql": _offline("iql:IQL", "implicit Q-learning, from a data set"),
+    "cql": _offline("cql:CQL", "conservative Q-learning, from a data set"),
+    "rebrac": _offline("rebrac:ReBRAC", "behaviour-regularised actor-critic, from a data set"),
 }
 
 

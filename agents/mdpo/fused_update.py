@@ -2,64 +2,94 @@
 
 It computes what ``MirrorDescentSAC._gradient_step`` computes, from the same batch and noise, with the critics as one
 batched network and Adam and the slow copies in the same call. Parameters and optimiser states are shared with the
-model's networks, see :class:`rlopt.networks.StackedParameters`.
+models' networks, see :class:`rlopt.networks.StackedParameters`. Several models of equal settings, such as those of
+several seeds, take their steps together: every tensor then has an axis S in front.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.torch_layers import FlattenExtractor
-from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.sac.policies import LOG_STD_MAX, LOG_STD_MIN, Actor, ContinuousCritic
 from torch import Tensor, nn
-from torch.func import grad
+from torch.func import grad, vmap
 
 from rlopt.agents.mdpo import off_policy_losses as losses
-from rlopt.agents.mdpo.off_policy_objectives import Objective
-from rlopt.networks import Layer, StackedParameters, mlp, mlp_layers, plain_adam
-from rlopt.update import ActingCopy, GradientStep, Mode
+from rlopt.agents.mdpo.off_policy_objectives import Objective, OldPolicy
+from rlopt.networks import Layer, StackedParameters, mlp, mlp_layers, over, plain_adam
 
 if TYPE_CHECKING:
     from rlopt.agents.mdpo.off_policy_update import MirrorDescentSAC
 
 Parameters = Sequence[Tensor]
+Batch = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+"""Observations (B, O), actions (B, A), next observations (B, O), rewards (B, 1), discounts (B, 1), in float32."""
 
 
 class FusedUpdate:
-    """Holds the networks of ``model`` in stacked form and updates them; see :func:`obstacle` for what it takes."""
+    """Holds the networks of ``models`` in stacked form and updates them; see :func:`obstacle` for what it takes.
 
-    def __init__(self, model: MirrorDescentSAC) -> None:
-        reason = obstacle(model)
-        if reason is not None:
-            raise ValueError(f"the gradient step cannot be fused: {reason}")
-        assert model.action_space.shape is not None
-        self.action_shape: tuple[int, ...] = model.action_space.shape
-        self._n_critics = len(model.critic.q_networks)
-        self._actor_layers = _layers(model.actor.latent_pi)
-        self._critic_layers = _layers(model.critic.q_networks[0])
-        self.actor = _stack_actor(model.actor, model.actor.optimizer)
-        self.old_actor = None if model.old_actor is None else _stack_actor(model.old_actor, None)
-        self.critic = self._stack_critic(model.critic, model.critic.optimizer)
-        self.critic_target = self._stack_critic(model.critic_target, None)
+    :param models: one, or several whose networks and settings are alike
+    """
+
+    def __init__(self, models: Sequence[MirrorDescentSAC]) -> None:
+        for model in models:
+            reason = obstacle(model)
+            if reason is not None:
+                raise ValueError(f"the gradient step cannot be fused: {reason}")
+        self.models = list(models)
+        first = models[0]
+        assert first.action_space.shape is not None
+        self.action_shape: tuple[int, ...] = first.action_space.shape
+        self._shape = (len(models),) if len(models) > 1 else ()
+        self._n_critics = len(first.critic.q_networks)
+        self._actor_layers = _layers(first.actor.latent_pi)
+        self._critic_layers = _layers(first.critic.q_networks[0])
+        self.actor = self._stack_actors([model.actor for model in models], trained=True)
+        old = [model.old_actor for model in models if model.old_actor is not None]
+        self.old_actor = self._stack_actors(old, trained=False) if old else None
+        self.critic = self._stack_critics([model.critic for model in models], trained=True)
+        self.critic_target = self._stack_critics([model.critic_target for model in models], trained=False)
         self.log_ent_coef: StackedParameters | None = None
-        if model.ent_coef_optimizer is None or model.log_ent_coef is None:
-            self._fixed_ent_coef = model.ent_coef_tensor
+        if first.ent_coef_optimizer is None or first.log_ent_coef is None:
+            self._fixed_ent_coef = self.stacked([model.ent_coef_tensor for model in models])
         else:
-            self.log_ent_coef = StackedParameters([[model.log_ent_coef]], (), model.ent_coef_optimizer)
-        self.buffer: Any = model.replay_buffer
-        self._version = getattr(model.replay_buffer, "storage_version", 0)
-        self._optimizers = [model.actor.optimizer, model.critic.optimizer]
-        self._optimizers += [] if model.ent_coef_optimizer is None else [model.ent_coef_optimizer]
-        self._groups = [part.param_groups[0] for part in self._optimizers]
+            coefficients: Any = [model.log_ent_coef for model in models]
+            owners: Any = [model.ent_coef_optimizer for model in models]
+            self.log_ent_coef = StackedParameters([coefficients], self._shape, owners)
+        self._buffers: list[Any] = [model.replay_buffer for model in models]
+        self._versions = [getattr(buffer, "storage_version", 0) for buffer in self._buffers]
+        self._optimizers = [
+            [part for part in (model.actor.optimizer, model.critic.optimizer, model.ent_coef_optimizer) if part]
+            for model in models
+        ]
+        self._groups = [part.param_groups[0] for part in self._optimizers[0]]
 
-    def _stack_critic(self, critic: ContinuousCritic, optimizer: torch.optim.Optimizer | None) -> StackedParameters:
-        members = [list(network.parameters()) for network in critic.q_networks]
-        return StackedParameters(list(zip(*members, strict=True)), (self._n_critics,), optimizer)
+    def stacked(self, values: Sequence[Tensor]) -> Tensor:
+        """One tensor of each model as one tensor, (S, ...); that of a single model as it is."""
+        return torch.stack(list(values)) if self._shape else values[0]
+
+    def _each(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """``function`` of one model's tensors, for all models."""
+        return vmap(function) if self._shape else function
+
+    def _stack_actors(self, actors: Sequence[Actor], trained: bool) -> StackedParameters:
+        members = []
+        for actor in actors:
+            assert isinstance(actor.log_std, nn.Module)
+            parts = [actor.latent_pi, actor.mu, actor.log_std]
+            members.append([parameter for part in parts for parameter in part.parameters()])
+        owners = [actor.optimizer for actor in actors] if trained else []
+        return StackedParameters(list(zip(*members, strict=True)), self._shape, owners)
+
+    def _stack_critics(self, critics: Sequence[ContinuousCritic], trained: bool) -> StackedParameters:
+        members = [list(network.parameters()) for critic in critics for network in critic.q_networks]
+        owners = [critic.optimizer for critic in critics for _ in critic.q_networks] if trained else []
+        return StackedParameters(list(zip(*members, strict=True)), (*self._shape, self._n_critics), owners)
 
     @property
     def parts(self) -> list[StackedParameters]:
@@ -71,20 +101,26 @@ class FusedUpdate:
         for part in self.parts:
             part.attach()
 
-    def reads(self, buffer: Any) -> bool:
-        """Whether it was made for ``buffer`` with its rows where they are now."""
-        return self.buffer is buffer and self._version == getattr(buffer, "storage_version", 0)
+    def belongs_to(self, models: Sequence[MirrorDescentSAC]) -> bool:
+        """Whether it was made for these models with the rows of their replay buffers where they are now."""
+        return len(models) == len(self.models) and all(
+            own is model and buffer is model.replay_buffer and version == getattr(buffer, "storage_version", 0)
+            for own, model, buffer, version in zip(self.models, models, self._buffers, self._versions, strict=True)
+        )
 
     def state(self) -> list[Tensor]:
         """Every tensor that a step may change."""
         return [tensor for part in self.parts for tensor in part.changed()]
 
-    def scalars(self, model: MirrorDescentSAC) -> Tensor:
-        """The numbers that may change from step to step, as a float64 tensor (6,), on the device."""
-        rates = [float(group["lr"]) for group in self._groups]
-        target_entropy = float(model.target_entropy)
-        values = [*rates, *[0.0] * (3 - len(rates)), model.kl_coef, model.tau, target_entropy]
-        return torch.tensor(values, dtype=torch.float64).to(model.device, non_blocking=True)
+    def scalars(self) -> Tensor:
+        """The numbers that may change from step to step, as a float64 tensor (6,) or (S, 6), on the device."""
+        table = []
+        for model, optimizers in zip(self.models, self._optimizers, strict=True):
+            rates = [float(part.param_groups[0]["lr"]) for part in optimizers]
+            target_entropy = float(model.target_entropy)
+            table.append([*rates, *[0.0] * (3 - len(rates)), model.kl_coef, model.tau, target_entropy])
+        values = torch.tensor(table if self._shape else table[0], dtype=torch.float64)
+        return values.to(self.models[0].device, non_blocking=True)
 
     def step_on_batch(
         self,
@@ -95,59 +131,77 @@ class FusedUpdate:
         rewards: Tensor,
         discounts: Tensor,
         *arguments: Tensor,
+        gamma: float,
         **settings: Any,
     ) -> losses.Info:
-        """:meth:`step` on a batch that was sampled before."""
-        batch = ReplayBufferSamples(observations, actions, next_observations, dones, rewards, discounts)
-        return self.step(batch, *arguments, **settings)
+        """:meth:`step` on a batch that was sampled before; ``discounts`` are those of rows that are not terminal."""
+        first = len(self._shape) + 1  # the first axis that belongs to an observation
+        batch = (observations.float().flatten(first), actions, next_observations.float().flatten(first))
+        return self.step((*batch, rewards, (1 - dones) * discounts), *arguments, **settings)
 
-    def step_on_rows(self, rows: Tensor, *arguments: Tensor, **settings: Any) -> losses.Info:
-        """:meth:`step` on rows (B,) of the replay buffer, gathered within the same call."""
-        return self.step(self.buffer.gather(rows), *arguments, **settings)
+    def step_on_rows(self, rows: Tensor, *arguments: Tensor, gamma: float, **settings: Any) -> losses.Info:
+        """:meth:`step` on rows (B,) or (S, B) of the replay buffers, gathered within the same call."""
+        batches = []
+        for buffer, own in zip(self._buffers, rows.unbind() if self._shape else [rows], strict=True):
+            sample = buffer.gather(own)
+            discounts = (1 - sample.dones) * (gamma if sample.discounts is None else sample.discounts)
+            observations = flat(sample.observations), sample.actions, flat(sample.next_observations)
+            batches.append((*observations, sample.rewards, discounts))
+        columns = [self.stacked(column) for column in zip(*batches, strict=True)]
+        return self.step(tuple(columns), *arguments, **settings)  # type: ignore[arg-type]
 
     def step(
         self,
-        batch: ReplayBufferSamples,
+        batch: Batch,
         noise: Tensor,
         next_noise: Tensor,
         scalars: Tensor,
         *,
         objective: Objective,
-        gamma: float,
         move_targets: bool,
     ) -> losses.Info:
         """One update of every network, in place; where a loss is not finite, what it drives stays as it was.
 
         :param noise: (B, A) standard normal, for the actions at the states; ``next_noise`` at the next states
         :param scalars: from :meth:`scalars`
-        :returns: the losses and statistics of the step, scalars by name
+        :returns: the losses and statistics of the step by name, scalars or (S,)
         """
-        actor_lr, critic_lr, ent_lr, kl_coef, tau, target_entropy = scalars.unbind()
-        observations, rewards = flat(batch.observations), batch.rewards
-        discounts = (1 - batch.dones) * (gamma if batch.discounts is None else batch.discounts)
+        actor_lr, critic_lr, ent_lr, kl_coef, tau, target_entropy = scalars.unbind(-1)
+        observations, actions, next_observations, rewards, discounts = batch
+        kl_coef = kl_coef.to(rewards.dtype)
         ent_coef = self._fixed_ent_coef if self.log_ent_coef is None else self.log_ent_coef.tensors[0].exp()
-        info: losses.Info = {"ent_coef": ent_coef.clone()}
+        info: losses.Info = {"ent_coef": ent_coef.reshape(self._shape).clone()}
 
         def critic_objective(critic: Parameters) -> tuple[Tensor, losses.Info]:
+            def loss(q_values: Tensor, targets: Tensor) -> tuple[Tensor, losses.Info]:
+                return objective.critic_loss(q_values.split(1, dim=1), targets)
+
             with torch.no_grad():
-                next_observations = flat(batch.next_observations)
                 policy = self._policy(self.actor.tensors, next_observations, next_noise)
                 next_q = self._q_values(self.critic_target.tensors, next_observations, policy.actions)
-                next_values = objective.soft_value(next_q, policy, ent_coef)
-                targets = losses.td_target(rewards, discounts, next_values)
-            q_values = self._q_values(critic, observations, batch.actions)
-            return objective.critic_loss(q_values.split(1, dim=1), targets)
+                next_values = self._each(objective.soft_value)(next_q, policy, ent_coef)
+                targets = self._each(losses.td_target)(rewards, discounts, next_values)
+            losses_, critic_info = self._each(loss)(self._q_values(critic, observations, actions), targets)
+            return losses_.sum(), critic_info
 
         def actor_objective(actor: Parameters) -> tuple[Tensor, tuple[losses.Info, Tensor]]:
+            def loss(
+                policy: losses.PolicySample, q_values: Tensor, old: OldPolicy | None, ent_coef: Tensor, kl_coef: Tensor
+            ) -> tuple[Tensor, losses.Info]:
+                return objective.actor_loss(policy, q_values, old, ent_coef=ent_coef, kl_coef=kl_coef)
+
             policy = self._policy(actor, observations, noise)
             n_critics = self._n_critics if objective.actor_q == "min" else 1
-            critic = [tensor[:n_critics] for tensor in self.critic.tensors]
+            critic = [tensor.narrow(len(self._shape), 0, n_critics) for tensor in self.critic.tensors]
             q_values = self._q_values(critic, observations, policy.actions)
             old = None if self.old_actor is None else self._old_policy(self.old_actor.tensors, observations)
-            loss, actor_info = objective.actor_loss(
-                policy, q_values, old, ent_coef=ent_coef, kl_coef=kl_coef.to(rewards.dtype)
-            )
-            return loss, (actor_info, losses.joint_log_prob(policy.log_density, policy.log_jacobian).detach())
+            if self._shape:
+                in_dims = (0, 0, None if old is None else 0, 0, 0)
+                losses_, actor_info = vmap(loss, in_dims=in_dims)(policy, q_values, old, ent_coef, kl_coef)
+            else:
+                losses_, actor_info = loss(policy, q_values, old, ent_coef, kl_coef)
+            log_prob = self._each(losses.joint_log_prob)(policy.log_density, policy.log_jacobian)
+            return losses_.sum(), (actor_info, log_prob.detach())
 
         gradients, critic_info = grad(critic_objective, has_aux=True)(self.critic.tensors)
         keep = critic_info["critic_loss"].isfinite()
@@ -157,13 +211,13 @@ class FusedUpdate:
         self._adam(self.actor, 0, gradients, actor_lr, keep)
         if self.log_ent_coef is not None:
             log_ent_coef = self.log_ent_coef.tensors[0]
-            excess = (log_prob + target_entropy.to(rewards.dtype)).mean()
-            info["ent_coef_loss"] = -(log_ent_coef * excess).reshape(())
-            self._adam(self.log_ent_coef, 2, [-excess.expand_as(log_ent_coef)], ent_lr, keep)
+            excess = log_prob.mean(dim=(-2, -1)) + target_entropy.to(rewards.dtype)
+            info["ent_coef_loss"] = -(log_ent_coef.reshape(self._shape) * excess)
+            self._adam(self.log_ent_coef, 2, [-over(excess, log_ent_coef).expand_as(log_ent_coef)], ent_lr, keep)
         if move_targets:
             part = torch.where(keep, tau, 0.0).to(rewards.dtype)
             for slow, fast in zip(self.critic_target.tensors, self.critic.tensors, strict=True):
-                slow.copy_(slow * (1 - part) + fast * part)
+                slow.copy_(slow * (1 - over(part, slow)) + fast * over(part, fast))
         return info | critic_info | actor_info
 
     def _adam(self, part: StackedParameters, index: int, gradients: Parameters, lr: Tensor, keep: Tensor) -> None:
@@ -173,64 +227,28 @@ class FusedUpdate:
     def actor_outputs(self, parameters: Parameters, observations: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and logarithm of the standard deviation before tanh, each (B, A), from flat observations (B, O)."""
         features = mlp(self._actor_layers, parameters[:-4], observations)
-        mean = nn.functional.linear(features, *parameters[-4:-2])
-        return mean, nn.functional.linear(features, *parameters[-2:]).clamp(LOG_STD_MIN, LOG_STD_MAX)
+        mean = mlp(_LINEAR, parameters[-4:-2], features)
+        return mean, mlp(_LINEAR, parameters[-2:], features).clamp(LOG_STD_MIN, LOG_STD_MAX)
 
     def _policy(self, parameters: Parameters, observations: Tensor, noise: Tensor) -> losses.PolicySample:
-        return losses.sample_squashed_gaussian(*self.actor_outputs(parameters, observations), noise)
+        mean, log_std = self.actor_outputs(parameters, observations)
+        sample: losses.PolicySample = self._each(losses.sample_squashed_gaussian)(mean, log_std, noise)
+        return sample
 
     @torch.no_grad()
-    def _old_policy(self, parameters: Parameters, observations: Tensor) -> tuple[Tensor, Tensor]:
+    def _old_policy(self, parameters: Parameters, observations: Tensor) -> OldPolicy:
         mean, log_std = self.actor_outputs(parameters, observations)
         return mean, log_std.exp()
 
     def _q_values(self, parameters: Parameters, observations: Tensor, actions: Tensor) -> Tensor:
         """(B, n) from n stacked critics."""
-        x = torch.cat([observations, actions], dim=1)
-        return mlp(self._critic_layers, parameters, x.expand(len(parameters[0]), *x.shape)).squeeze(2).T
+        x = torch.cat([observations, actions], dim=-1).unsqueeze(-3)
+        n_critics = parameters[0].shape[-3]
+        x = x.expand(*self._shape, n_critics, *x.shape[-2:])
+        return mlp(self._critic_layers, parameters, x).squeeze(-1).mT
 
 
-class FusedStep:
-    """Takes gradient steps of ``model`` in ``mode``: draws the batch and its noise, as SAC does, and makes one call.
-
-    It also acts, without what Stable-Baselines3's ``predict`` does around the network. On an accelerator the policy
-    that acts is one update old, so that the environment is stepped while the update runs.
-    """
-
-    def __init__(self, model: MirrorDescentSAC, mode: Mode) -> None:
-        self.mode = mode
-        self.update = FusedUpdate(model)
-        self._acting = ActingCopy(self.update.actor.tensors)
-        self._on_rows = GradientStep(self.update.step_on_rows, mode, self.update.state)
-        self._on_batch = GradientStep(self.update.step_on_batch, mode, self.update.state)
-
-    def take(self, model: MirrorDescentSAC, batch_size: int, move_targets: bool) -> losses.Info:
-        """One gradient step; its statistics, which stay as they are."""
-        buffer: Any = model.replay_buffer
-        settings = {"objective": model.objective, "gamma": float(model.gamma), "move_targets": move_targets}
-        if hasattr(buffer, "gather") and model.get_vec_normalize_env() is None:
-            step, inputs = self._on_rows, (buffer.sample_rows(batch_size),)
-        else:
-            batch = buffer.sample(batch_size, env=model.get_vec_normalize_env())
-            discounts = torch.full_like(batch.rewards, model.gamma) if batch.discounts is None else batch.discounts
-            step, inputs = self._on_batch, (*batch[:5], discounts)
-        shape = (batch_size, *self.update.action_shape)
-        noise = [torch.randn(shape, device=model.device) for _ in range(2)]
-        info = step(*inputs, *noise, self.update.scalars(model), **settings)
-        values = torch.stack([value.reshape(()) for value in info.values()])
-        if values.device.type == "cpu" and not bool(values.isfinite().all()):
-            for name, value in info.items():
-                model._check_loss(name.replace("_", " "), value)
-        self._acting.follow()
-        return dict(zip(info, values.unbind(), strict=True))
-
-    @torch.no_grad()
-    def act(self, observations: np.ndarray, deterministic: bool) -> np.ndarray:
-        """Actions in [-1, 1] for a batch of observations: (N, A) from (N, ...)."""
-        mean, log_std = self.update.actor_outputs(self._acting.parameters(), flat(torch.as_tensor(observations)))
-        if not deterministic:
-            mean = mean + torch.randn(mean.shape) * log_std.exp()
-        return mean.tanh().numpy()
+_LINEAR: Sequence[Layer] = (None,)
 
 
 def flat(observations: Any) -> Tensor:
@@ -268,10 +286,3 @@ def _layers(network: nn.Module) -> list[Layer]:
     layers = mlp_layers(network)
     assert layers is not None
     return layers
-
-
-def _stack_actor(actor: Actor, optimizer: torch.optim.Optimizer | None) -> StackedParameters:
-    parts = [actor.latent_pi, actor.mu, actor.log_std]
-    assert isinstance(actor.log_std, nn.Module)
-    parameters = [parameter for part in parts for parameter in part.parameters()]
-    return StackedParameters([[parameter] for parameter in parameters], (), optimizer)

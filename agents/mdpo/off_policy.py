@@ -187,7 +187,7 @@ class OffPolicyMDPO(Resumable, MirrorDescentSAC):
             return super()._sample_action(learning_starts, action_noise, n_envs)
         assert self._last_obs is not None
         if self.fused is not None and isinstance(self._last_obs, np.ndarray):
-            unscaled = self.policy.unscale_action(self.fused.act(self._last_obs, self.deterministic_behaviour))
+            unscaled = self.policy.unscale_action(self.fused.act(self, self._last_obs, self.deterministic_behaviour))
         else:
             unscaled = self.predict(self._last_obs, deterministic=True)[0]
         scaled = self.policy.scale_action(unscaled)

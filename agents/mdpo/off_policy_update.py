@@ -15,12 +15,14 @@ from stable_baselines3.sac.sac import SAC
 from torch import Tensor
 
 from rlopt.agents.mdpo import off_policy_losses as losses
-from rlopt.agents.mdpo.fused_update import FusedStep, obstacle
+from rlopt.agents.mdpo.fused_step import FusedStep, Request, take_steps
+from rlopt.agents.mdpo.fused_update import obstacle
 from rlopt.agents.mdpo.off_policy_checks import fitting_replay_buffer
 from rlopt.agents.mdpo.off_policy_objectives import Objective, OldPolicy
 from rlopt.agents.mdpo.value_network import ValueNetwork, make_value_network
 from rlopt.errors import NonFiniteError
-from rlopt.update import CompileChoice, choose_mode
+from rlopt.turns import has_company, together
+from rlopt.update import CompileChoice, Mode, choose_mode
 
 READ_EVERY = 64
 """Gradient steps on an accelerator between two looks at their losses."""
@@ -102,8 +104,8 @@ class MirrorDescentSAC(SAC):
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         """Takes ``gradient_steps`` gradient steps on batches of ``batch_size`` transitions from the replay buffer."""
-        fused = self._fused_step()
-        if fused is None and not self.policy.training:  # what can be fused has no layer that differs in training
+        mode = self._fused_mode()
+        if mode is None and not self.policy.training:  # what can be fused has no layer that differs in training
             self.policy.set_training_mode(True)
         optimizers = [self.actor.optimizer, self.critic.optimizer]
         if self.ent_coef_optimizer is not None:
@@ -117,8 +119,9 @@ class MirrorDescentSAC(SAC):
         statistics: list[losses.Info] = []
         for gradient_step in range(gradient_steps):
             move_targets = gradient_step % self.target_update_interval == 0
-            if fused is not None:
-                statistics.append(fused.take(self, batch_size, move_targets))
+            if mode is not None:
+                request = Request.draw(self, mode, batch_size, move_targets)
+                statistics.append(self._checked(together(take_steps, request)))
             else:
                 batch = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
                 statistics.append(self._gradient_step(batch, *self._draw_noise(batch)))
@@ -133,18 +136,20 @@ class MirrorDescentSAC(SAC):
             self._record(self._unread)
             self._unread = []
 
-    def _fused_step(self) -> FusedStep | None:
-        """The step in one call, for a run that is long enough to compile it; None to take it part by part."""
+    def _fused_mode(self) -> Mode | None:
+        """How the step is taken in one call; None to take it part by part, which a short run of its own does."""
         mode = choose_mode(self.compile, self.device, self._planned_gradient_steps())
-        if mode == "eager":
+        alone = mode == "eager" and not has_company()
+        if alone or (self.fused is None and obstacle(self) is not None):
+            self.fused = None
             return None
-        stale = self.fused is not None and not self.fused.update.reads(self.replay_buffer)
-        if self.fused is None or stale or self.fused.mode != mode:
-            if obstacle(self) is not None:
-                return None
-            self.fused = FusedStep(self, mode)
-        self.fused.update.attach()
-        return self.fused
+        return mode
+
+    def _checked(self, info: losses.Info) -> losses.Info:
+        if self.device.type == "cpu" and not bool(torch.stack(list(info.values())).isfinite().all()):
+            for name, value in info.items():
+                self._check_loss(name.replace("_", " "), value)
+        return info
 
     def _planned_gradient_steps(self) -> int:
         assert isinstance(self.train_freq, TrainFreq)

@@ -9,11 +9,13 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from offline_data import pendulum
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecMonitor
 
 import rlopt
+from rlopt.agents.offline.base import OfflineAlgorithm
 from rlopt.config import field_types
 from rlopt.registry import AGENTS, agent_name, agent_spec, resolve
 from rlopt.resumable import Resumable
@@ -22,6 +24,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "mdpo": {"n_steps": 32, "n_epochs": 2, "value_batch_size": 32},
     "off_policy_mdpo": {"learning_starts": 20, "buffer_size": 500, "batch_size": 16, "kl_coef": 0.1},
 }
+SMALL |= {name: {"batch_size": 16, "buffer_size": 500} for name in ("bc", "td3_bc", "awac", "iql", "cql", "rebrac")}
 
 
 @pytest.fixture(params=sorted(AGENTS))
@@ -33,6 +36,8 @@ def build(agent: str, env: Any = "Pendulum-v1", n_envs: int = 1, **kwargs: Any) 
     algorithm = resolve(agent_spec(agent).algorithm)
     vec_env = VecMonitor(rlopt.make_env(env, n_envs=n_envs, seed=1)) if isinstance(env, str) else env
     settings = {"policy": "MlpPolicy", "seed": 0, "device": "cpu", **SMALL[agent], **kwargs}
+    if issubclass(algorithm, OfflineAlgorithm):
+        settings["dataset"] = pendulum()
     model: BaseAlgorithm = algorithm(env=vec_env, **settings)
     return model
 

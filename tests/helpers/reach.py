@@ -4,12 +4,16 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import pytest
+import torch
 from gymnasium import spaces
 from stable_baselines3 import SAC
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
+from rlopt.update import compiler_found
 
+needs_compiler = pytest.mark.skipif(not compiler_found(), reason="no C++ compiler: torch.compile cannot be tried")
 SMALL = {"policy_kwargs": {"net_arch": [16, 16]}, "batch_size": 16, "learning_starts": 20, "device": "cpu"}
 
 
@@ -55,3 +59,10 @@ def vec_env(n_envs: int = 1, env: type[gym.Env] = Reach) -> DummyVecEnv:
 
 def make(cls: type[SAC] = OffPolicyMDPO, n_envs: int = 1, seed: int = 5, **kwargs: Any) -> Any:
     return cls("MlpPolicy", vec_env(n_envs), seed=seed, **{**SMALL, **kwargs})
+
+
+def assert_same(first: Any, second: Any, tolerance: float) -> None:
+    """Asserts that two models have the same parameters up to ``tolerance``."""
+    wanted = second.policy.state_dict()
+    for name, tensor in first.policy.state_dict().items():
+        assert torch.allclose(tensor, wanted[name], rtol=tolerance, atol=tolerance), name

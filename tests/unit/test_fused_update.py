@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from reach import SMALL, Reach, ReachGoal, make, vec_env
+from reach import SMALL, Reach, ReachGoal, assert_same, make, needs_compiler, vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 import rlopt
 from rlopt.agents.mdpo import off_policy_losses as losses
 from rlopt.agents.mdpo.config import OffPolicyMDPOConfig
-from rlopt.agents.mdpo.fused_update import FusedStep, obstacle
+from rlopt.agents.mdpo.fused_step import FusedStep, Request, take_steps
+from rlopt.agents.mdpo.fused_update import obstacle
 from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
 from rlopt.agents.mdpo.off_policy_objectives import Objective
 from rlopt.checkpoint import list_checkpoints
@@ -26,9 +27,6 @@ from rlopt.errors import NonFiniteError
 from rlopt.run import resume
 from rlopt.run import train as train_run
 from rlopt.state import save_checkpoint
-from rlopt.update import compiler_found
-
-needs_compiler = pytest.mark.skipif(not compiler_found(), reason="no C++ compiler: torch.compile cannot be tried")
 
 
 def collected(**options: Any) -> OffPolicyMDPO:
@@ -40,8 +38,7 @@ def collected(**options: Any) -> OffPolicyMDPO:
 
 def fused(model: OffPolicyMDPO) -> OffPolicyMDPO:
     """Makes ``model`` take the step as one function without compiling it."""
-    step = FusedStep(model, "eager")
-    model._fused_step = lambda: (step.update.attach(), step)[1]  # type: ignore[method-assign, assignment]
+    model._fused_mode = lambda: "eager"  # type: ignore[method-assign]
     return model
 
 
@@ -50,12 +47,6 @@ def train(model: OffPolicyMDPO, gradient_steps: int) -> dict[str, float]:
     np.random.seed(1)
     model.train(gradient_steps, batch_size=16)
     return {key: value for key, value in model.logger.name_to_value.items() if key.startswith("train/")}
-
-
-def assert_same(first: OffPolicyMDPO, second: OffPolicyMDPO, tolerance: float) -> None:
-    wanted = second.policy.state_dict()
-    for name, tensor in first.policy.state_dict().items():
-        assert torch.allclose(tensor, wanted[name], rtol=tolerance, atol=tolerance), name
 
 
 @pytest.mark.parametrize(
@@ -103,7 +94,7 @@ def test_acting_is_predicting(n_envs: int, deterministic: bool) -> None:
         model.fused = None
         actions, scaled = model._sample_action(0, None, n_envs)
         torch.manual_seed(seed)
-        model.fused = FusedStep(model, "eager")
+        model.fused = FusedStep([model], "eager")
         for ours, theirs in zip(model._sample_action(0, None, n_envs), (actions, scaled), strict=True):
             np.testing.assert_array_equal(ours, theirs)
 
@@ -212,12 +203,13 @@ def test_what_cannot_be_fused_says_why_and_trains_part_by_part() -> None:
 def test_the_fused_step_reads_the_buffer_that_the_model_has_now() -> None:
     model = collected()
     model.compile = "on"
-    step = FusedStep(model, "compiled")
-    assert step.update.reads(model.replay_buffer)
-    other = pickle.loads(pickle.dumps(model.replay_buffer))
-    assert not step.update.reads(other)
+    update = FusedStep([model], "compiled").update
+    assert update.belongs_to([model]) and not update.belongs_to([collected()])
     model.replay_buffer.device = torch.device("cpu")  # type: ignore[union-attr]
-    assert not step.update.reads(model.replay_buffer)
+    assert not update.belongs_to([model])  # its rows have moved
+    update = FusedStep([model], "compiled").update
+    model.replay_buffer = pickle.loads(pickle.dumps(model.replay_buffer))
+    assert not update.belongs_to([model])
 
 
 @needs_compiler

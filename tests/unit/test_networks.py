@@ -17,7 +17,7 @@ def network() -> nn.Sequential:
 
 def stack(networks: list[nn.Sequential], optimizer: torch.optim.Optimizer | None = None) -> StackedParameters:
     columns = list(zip(*(list(net.parameters()) for net in networks), strict=True))
-    return StackedParameters(columns, (len(networks),), optimizer)
+    return StackedParameters(columns, (len(networks),), [optimizer] * len(networks) if optimizer else [])
 
 
 def test_a_stack_computes_what_its_members_compute() -> None:
@@ -34,7 +34,29 @@ def test_a_stack_computes_what_its_members_compute() -> None:
     assert not networks[2][0].weight.any()
 
 
-@pytest.mark.parametrize("other", [nn.LayerNorm(3), nn.Dropout(0.5), nn.Linear(3, 2, bias=False), nn.Flatten()])
+def test_a_stack_computes_layer_norms() -> None:
+    networks = [nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.LayerNorm(4), nn.Linear(4, 2)) for _ in range(2)]
+    for net in networks:
+        nn.init.normal_(net[2].weight)
+        nn.init.normal_(net[2].bias)
+    x = torch.randn(7, 3)
+    expected = torch.stack([net(x) for net in networks])
+    layers = mlp_layers(networks[0])
+    assert layers is not None
+    torch.testing.assert_close(mlp(layers, list(networks[1].parameters()), x), expected[1])
+    torch.testing.assert_close(mlp(layers, stack(networks).tensors, x.expand(2, 7, 3)), expected)
+
+
+REFUSED = [
+    nn.LayerNorm(3, elementwise_affine=False),
+    nn.LayerNorm((3, 3)),
+    nn.Dropout(0.5),
+    nn.Linear(3, 2, bias=False),
+    nn.Flatten(),
+]
+
+
+@pytest.mark.parametrize("other", REFUSED)
 def test_other_layers_are_refused(other: nn.Module) -> None:
     assert mlp_layers(nn.Sequential(nn.Linear(3, 3), other)) is None
 

@@ -1,0 +1,123 @@
+"""The four kinds of actor, each a network and functions of its parameters.
+
+Letters: B batch, O observation numbers, A action dimensions. Continuous actions are scaled to [-1, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rlopt.agents.mdpo.off_policy_losses import gaussian_log_density, joint_log_prob, sample_squashed_gaussian
+from rlopt.networks import Layer, mlp, mlp_layers
+
+Kind = Literal["deterministic", "gaussian", "squashed", "categorical"]
+"""deterministic: tanh(f(s)). gaussian: N(tanh(f(s)), std) with one std for all states. squashed: tanh of a Gaussian
+whose mean and std both depend on the state (SAC's). categorical: a softmax over Discrete actions."""
+
+LOG_STD_RANGE: dict[str, tuple[float, float]] = {"gaussian": (-5.0, 2.0), "squashed": (-20.0, 2.0)}
+"""Smallest and largest log standard deviation. IQL's released code has (-5, 2), SAC's (-20, 2)."""
+
+
+class Sample(NamedTuple):
+    """One action per state with its log-density."""
+
+    actions: Tensor
+    """(B, A)."""
+    log_prob: Tensor
+    """(B, 1), in nats."""
+
+
+class ActorFunction:
+    """An actor as a function of its parameters, so that they can be differentiated, stacked and compiled.
+
+    :param network: a Sequential that maps (B, O) to (B, A), or (B, 2A) for "squashed", without a last activation
+    """
+
+    def __init__(self, kind: Kind, network: nn.Sequential) -> None:
+        layers = mlp_layers(network)
+        assert layers is not None
+        self.kind = kind
+        self.layers: list[Layer] = layers
+
+    def outputs(self, parameters: Sequence[Tensor], observations: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log standard deviation, each (B, A); before tanh for "squashed", logits (B, n) for "categorical".
+
+        The second is zero for the kinds that have no deviation.
+        """
+        if self.kind == "gaussian":
+            mean = mlp(self.layers, parameters[:-1], observations).tanh()
+            return mean, parameters[-1].clamp(*LOG_STD_RANGE["gaussian"]).expand_as(mean)
+        out = mlp(self.layers, parameters, observations)
+        if self.kind == "squashed":
+            mean, log_std = out.chunk(2, dim=1)
+            return mean, log_std.clamp(*LOG_STD_RANGE["squashed"])
+        out = out.tanh() if self.kind == "deterministic" else out
+        return out, torch.zeros_like(out)
+
+    def mean_action(self, parameters: Sequence[Tensor], observations: Tensor) -> Tensor:
+        """The most likely action, (B, A) in [-1, 1], or (B,) int64."""
+        mean, _ = self.outputs(parameters, observations)
+        if self.kind == "categorical":
+            return mean.argmax(dim=1)
+        return mean.tanh() if self.kind == "squashed" else mean
+
+    def sample(self, parameters: Sequence[Tensor], observations: Tensor, noise: Tensor) -> Sample:
+        """A reparametrised action from ``noise`` (B, A) standard normal; not for "categorical".
+
+        The log-density of a "gaussian" is that before its action is cut to [-1, 1]; a deterministic one has 0.
+        """
+        mean, log_std = self.outputs(parameters, observations)
+        if self.kind == "squashed":
+            drawn = sample_squashed_gaussian(mean, log_std, noise)
+            return Sample(drawn.actions, joint_log_prob(drawn.log_density, drawn.log_jacobian))
+        if self.kind == "deterministic":
+            return Sample(mean, torch.zeros_like(mean[:, :1]))
+        std = log_std.exp()
+        actions = mean + std * noise
+        log_prob = gaussian_log_density(actions, mean, std).sum(dim=1, keepdim=True)
+        return Sample(actions.clamp(-1, 1), log_prob)
+
+    def log_prob(self, parameters: Sequence[Tensor], observations: Tensor, actions: Tensor) -> Tensor:
+        """ln pi(a|s) of given actions, (B, 1): (B, A) for "gaussian", (B,) int64 for "categorical"."""
+        mean, log_std = self.outputs(parameters, observations)
+        if self.kind == "categorical":
+            return F.log_softmax(mean, dim=1).gather(1, actions.unsqueeze(1))
+        assert self.kind == "gaussian", f"{self.kind} actors have no density of given actions"
+        return gaussian_log_density(actions, mean, log_std.exp()).sum(dim=1, keepdim=True)
+
+    def probabilities(self, parameters: Sequence[Tensor], observations: Tensor) -> Tensor:
+        """pi(.|s) of a categorical actor, (B, n)."""
+        return self.outputs(parameters, observations)[0].softmax(dim=1)
+
+
+class Actor(nn.Module):
+    """The network of an actor with what it acts by.
+
+    :param network: as in :class:`ActorFunction`
+    :param action_dim: A
+    """
+
+    def __init__(self, kind: Kind, network: nn.Sequential, action_dim: int) -> None:
+        super().__init__()
+        self.network = network
+        self.log_std = nn.Parameter(torch.zeros(action_dim)) if kind == "gaussian" else None
+        self.function = ActorFunction(kind, network)
+
+    def ordered_parameters(self) -> list[nn.Parameter]:
+        """In the order that :class:`ActorFunction` takes them."""
+        return [*self.network.parameters(), *([] if self.log_std is None else [self.log_std])]
+
+    def forward(self, observations: Tensor, deterministic: bool = True) -> Tensor:
+        """Actions (B, A) in [-1, 1], or (B,), for normalised observations (B, O)."""
+        parameters = self.ordered_parameters()
+        if deterministic or self.function.kind == "deterministic":
+            return self.function.mean_action(parameters, observations)
+        if self.function.kind == "categorical":
+            return torch.multinomial(self.function.probabilities(parameters, observations), 1).squeeze(1)
+        mean, _ = self.function.outputs(parameters, observations)
+        return self.function.sample(parameters, observations, torch.randn_like(mean)).actions

@@ -1,0 +1,138 @@
+"""Advantage-weighted actor-critic (Nair et al., arXiv 2006.09359)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Unpack
+
+import torch
+from stable_baselines3.common.type_aliases import GymEnv
+from torch import Tensor
+
+from rlopt.agents.offline import losses, weighted_losses
+from rlopt.agents.offline.base import OfflineAlgorithm
+from rlopt.agents.offline.data import Batch
+from rlopt.agents.offline.losses import Info
+from rlopt.agents.offline.policy import Needs, OfflinePolicy
+from rlopt.agents.offline.settings import CommonSettings, common_settings
+from rlopt.agents.offline.update import Parameters
+from rlopt.data.dataset import Dataset
+
+
+class AWAC(OfflineAlgorithm):
+    """Advantage-weighted actor-critic: the actor is fitted to the data's actions, weighted by their advantages.
+
+    The settings that every offline learner has are those of
+    :class:`~rlopt.agents.offline.base.OfflineAlgorithm`, with ``normalize_observations`` on; ``learn`` counts gradient
+    steps until ``set_env`` hands the model an environment to be fine-tuned in. Discrete actions too: the values of
+    states are then exact means over actions instead of one sample.
+
+    :param awac_lambda: temperature of the weights, > 0, in units of return
+    :param largest_weight: bound of the weights, > 0
+    :param critic_learning_rate: None for ``learning_rate``
+    :param gamma: discount factor, in [0, 1]
+    :param tau: part of the way that the slow critics move at each gradient step, in (0, 1]
+    """
+
+    coefficients: ClassVar[tuple[str, ...]] = (
+        *OfflineAlgorithm.coefficients,
+        "critic_learning_rate",
+        "gamma",
+        "tau",
+        "awac_lambda",
+        "largest_weight",
+    )
+    discrete_actions: ClassVar[bool] = True
+
+    @common_settings(normalize_observations=True)
+    def __init__(
+        self,
+        policy: str | type[OfflinePolicy],
+        env: Dataset | GymEnv | str | None,
+        *,
+        awac_lambda: float = 1.0,
+        largest_weight: float = 100.0,
+        critic_learning_rate: float | None = None,
+        gamma: float = 0.99,
+        tau: float = 0.005,
+        **common: Unpack[CommonSettings],
+    ) -> None:
+        own = {
+            "awac_lambda": awac_lambda,
+            "largest_weight": largest_weight,
+            "critic_learning_rate": critic_learning_rate,
+            "gamma": gamma,
+            "tau": tau,
+        }
+        super().__init__(policy, env, own, **common)
+
+    def needs(self) -> Needs:
+        return Needs(self.actor_kind("gaussian"), n_critics=2)
+
+    def draw_noise(self, steps: int, batch_size: int) -> list[Tensor]:
+        if self.discrete:
+            return []
+        assert self.action_space.shape is not None
+        shape = (steps, batch_size, *self.action_space.shape)
+        return [torch.randn(shape, device=self.device) for _ in range(2)]
+
+    def update(self, batch: Batch, noise: Sequence[Tensor], c: Mapping[str, Tensor], with_actor: bool) -> Info:
+        nets = self.networks
+        keep = torch.ones((), dtype=torch.bool, device=batch.rewards.device)
+        at_state, at_next = noise if noise else (None, None)
+        targets = self.targets(batch, at_next, c)
+
+        def critic_objective(critics: Parameters) -> tuple[Tensor, Info]:
+            return losses.critic_loss(nets.q_values(critics, batch.observations, batch.actions), targets)
+
+        info, keep = nets.descend(nets.critics, "critics", critic_objective, c["critic_learning_rate"], keep)
+        advantages = self.advantages(batch, at_state)
+
+        def actor_objective(actor: Parameters) -> tuple[Tensor, Info]:
+            return self.actor_objective(actor, advantages, batch, c)
+
+        actor_info, keep = nets.descend(nets.actor, "actor", actor_objective, c["learning_rate"], keep)
+        nets.follow(nets.critics_target, nets.critics, c["tau"], keep)
+        return info | actor_info
+
+    def state_values(self, critics: Parameters, observations: Tensor, noise: Tensor | None) -> Tensor:
+        """E_pi[min_i Q_i(s, a)], (B, 1): from one action made of ``noise`` (B, A), or exact for Discrete actions."""
+        nets = self.networks
+        if noise is None:
+            weights = nets.actor_function.probabilities(nets.actor.tensors, observations)
+            return (weights * nets.every_q_value(critics, observations).min(dim=0)[0]).sum(dim=1, keepdim=True)
+        actions = nets.actor_function.sample(nets.actor.tensors, observations, noise).actions
+        return losses.smallest(nets.q_values(critics, observations, actions))
+
+    @torch.no_grad()
+    def targets(self, batch: Batch, noise: Tensor | None, c: Mapping[str, Tensor]) -> Tensor:
+        """r + gamma E_pi[min Q'(s', a')], (B, 1)."""
+        assert self.networks.critics_target is not None
+        next_values = self.state_values(self.networks.critics_target.tensors, batch.next_observations, noise)
+        return losses.td_target(batch.rewards, c["gamma"] * batch.continues, next_values)
+
+    @torch.no_grad()
+    def advantages(self, batch: Batch, noise: Tensor | None) -> Tensor:
+        """min_i Q_i(s, a) - V(s) of the data's actions, (B, 1)."""
+        nets = self.networks
+        assert nets.critics is not None
+        taken = losses.smallest(nets.q_values(nets.critics.tensors, batch.observations, batch.actions))
+        return taken - self.state_values(nets.critics.tensors, batch.observations, noise)
+
+    def actor_objective(
+        self, actor: Parameters, advantages: Tensor, batch: Batch, c: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Info]:
+        """The loss that the actor's parameters descend, with ``advantages`` (B, 1) of the data's actions."""
+        weights = weighted_losses.advantage_weights(
+            advantages, inverse_temperature=1 / c["awac_lambda"], largest=c["largest_weight"]
+        )
+        errors = -self.networks.actor_function.log_prob(actor, batch.observations, batch.actions)
+        return weighted_losses.weighted_cloning_loss(weights, errors)
+
+    def validate(self, batch: Batch, c: Mapping[str, Tensor]) -> Info:
+        nets = self.networks
+        assert nets.critics is not None
+        noise = None if self.discrete else torch.zeros_like(batch.actions)
+        q_values = nets.q_values(nets.critics.tensors, batch.observations, batch.actions)
+        critic_info = losses.critic_loss(q_values, self.targets(batch, noise, c))[1]
+        return critic_info | self.actor_objective(nets.actor.tensors, self.advantages(batch, noise), batch, c)[1]

@@ -1,0 +1,395 @@
+"""What the offline learners share: the Stable-Baselines3 surface, training from data, fine-tuning in an environment."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.base_class import maybe_make_env
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from torch import Tensor
+
+from rlopt.agents.offline import data as resident
+from rlopt.agents.offline.actors import Kind
+from rlopt.agents.offline.data import Batch, ReplayRows, ResidentData
+from rlopt.agents.offline.fine_tuning import FineTuning, OfflineVecEnv
+from rlopt.agents.offline.losses import Info
+from rlopt.agents.offline.policy import Needs, OfflinePolicy
+from rlopt.agents.offline.settings import check_model_spaces, check_settings
+from rlopt.agents.offline.update import Networks, OfflineStep, Source
+from rlopt.data.dataset import Dataset
+from rlopt.errors import ConfigError, NonFiniteError
+from rlopt.resumable import named_policy_kwargs, require
+from rlopt.update import CompileChoice, choose_mode
+
+BLOCK = 100
+"""Gradient steps between two boundaries of offline training: checkpoints and evaluations fall on its multiples."""
+VALIDATION_ROWS = 4096
+"""Held-out transitions that a validation loss is taken over, at most."""
+
+
+class OfflineAlgorithm(FineTuning):
+    """Base of the offline learners.
+
+    ``learn(n)`` takes n **gradient steps** on the data set and acts in no environment: ``num_timesteps``, callbacks,
+    checkpoints and logs count gradient steps. After ``set_env(env)`` the model is fine-tuned: ``learn(n)`` then
+    collects n environment steps into a replay buffer that begins with the data set, as any off-policy algorithm does.
+    :meth:`set_dataset` goes back to training from data.
+
+    :param policy: "MlpPolicy", or "MultiInputPolicy" for Dict observations (the same class), or an OfflinePolicy class
+    :param env: a data set, or what tells the spaces: an environment, a VecEnv or an id. Nothing acts in it
+    :param own: the learner's own settings, which become attributes
+    :param learning_rate: Adam's step size, >= 0, or a schedule of the remaining progress; of every network unless the
+        learner has ``critic_learning_rate``
+    :param batch_size: transitions of a gradient step
+    :param dataset: a :class:`rlopt.data.Dataset`, or a folder, file or name that ``rlopt.data.load_dataset`` reads
+    :param normalize_observations: shift and scale observations by their mean and deviation in the data set; the
+        statistics are part of the policy and travel with it
+    :param normalize_rewards: scale rewards to a range of 1000 between the worst and the best episode of the data set
+        (IQL's released code for MuJoCo)
+    :param reward_scale: rewards are multiplied with this, not 0, and then
+    :param reward_shift: this is added (-1 on AntMaze)
+    :param validation_fraction: share of the episodes, in [0, 0.9], that is not trained on but gives the logged
+        ``validation/`` losses
+    :param buffer_size: transitions collected in fine-tuning that are kept, beside the data set
+    :param train_freq: steps of every environment between two updates in fine-tuning
+    :param gradient_steps: gradient steps an update in fine-tuning; -1 takes as many as steps were collected
+    :param exploration_noise: deviation of Gaussian noise that a deterministic actor adds in fine-tuning, in units of
+        half the action range
+    :param compile: take each gradient step by one compiled call (on a GPU, a captured CUDA graph): "on", "off" or
+        "auto" for runs that are long enough to earn the compilation back
+    :param policy_kwargs: of :class:`rlopt.agents.offline.policy.OfflinePolicy`; ``activation_fn`` may be a name
+    :raises rlopt.errors.ConfigError: for a setting out of range, or from ``learn`` without a data set
+    :raises rlopt.errors.DataError: for a data set that is damaged or does not fit the spaces
+    :raises rlopt.errors.SpaceError: for actions or observations that cannot be used
+    :raises rlopt.errors.NonFiniteError: from ``learn``, when a loss is NaN or infinite. Nothing was updated with it
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "MlpPolicy": OfflinePolicy,
+        "MultiInputPolicy": OfflinePolicy,
+    }
+    state_attributes: ClassVar[tuple[str, ...]] = ("data_fingerprint", "reward_range_scale")
+    profiled_sections: ClassVar[dict[str, str]] = {"_train_block": "update", "_store_transition": "store"}
+    discrete_actions: ClassVar[bool] = False
+    """Whether it can learn Discrete actions."""
+    step_unit: ClassVar[str] = "gradient steps"
+    coefficients: ClassVar[tuple[str, ...]] = ("learning_rate", "reward_scale", "reward_shift")
+    """Attributes that every gradient step reads anew, so that changing one takes effect at once."""
+
+    normalize_observations: bool
+    normalize_rewards: bool
+    validation_fraction: float
+    compile: CompileChoice
+    best_fraction: float = 1.0
+    policy_delay: int = 1
+
+    def __init__(
+        self,
+        policy: str | type[OfflinePolicy],
+        env: Dataset | GymEnv | str | None,
+        own: Mapping[str, Any] | None = None,
+        *,
+        learning_rate: float | Schedule = 3e-4,
+        batch_size: int = 256,
+        dataset: Dataset | str | Path | None = None,
+        normalize_observations: bool = False,
+        normalize_rewards: bool = False,
+        reward_scale: float = 1.0,
+        reward_shift: float = 0.0,
+        validation_fraction: float = 0.0,
+        buffer_size: int = 1_000_000,
+        train_freq: int = 1,
+        gradient_steps: int = 1,
+        exploration_noise: float = 0.1,
+        compile: CompileChoice = "auto",
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+        _init_setup_model: bool = True,
+    ) -> None:
+        names = set(inspect.signature(OfflineAlgorithm.__init__).parameters) - {"self", "env", "own", "dataset"}
+        settings = {name: value for name, value in locals().items() if name in names}
+        settings = {**settings, **(own or {}), "policy_kwargs": copy.deepcopy(policy_kwargs)}
+        del settings["_init_setup_model"]
+        check_settings({**settings, "learning_rate": 0.0} if callable(learning_rate) else settings)
+        for name in ("normalize_observations", "normalize_rewards", "validation_fraction", "exploration_noise"):
+            setattr(self, name, settings[name])
+        for name in ("reward_scale", "reward_shift", "compile", *(own or {})):
+            setattr(self, name, settings[name])
+        if isinstance(env, Dataset):
+            require(dataset is None, "two data sets were given: give one, as env or as dataset")
+            env, dataset = None, env
+        loaded = None if dataset is None else _loaded(dataset)
+        placeholder = self._placeholder(env, loaded, verbose)
+        super().__init__(
+            policy,
+            placeholder,  # type: ignore[arg-type]
+            learning_rate,
+            buffer_size,
+            0,
+            batch_size,
+            settings.get("tau", 0.005),
+            settings.get("gamma", 0.99),
+            train_freq,
+            gradient_steps,
+            policy_kwargs=named_policy_kwargs(policy_kwargs),
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            verbose=verbose,
+            device=device,
+            support_multi_env=True,
+            seed=seed,
+            sde_support=False,
+        )
+        self.constructor_settings = settings
+        self.data_fingerprint, self.reward_range_scale = "", 1.0
+        self.online = False
+        self._forget()
+        if _init_setup_model:
+            self._setup_model()
+        if loaded is not None:
+            self.set_dataset(loaded)
+
+    def _placeholder(self, env: Any, dataset: Dataset | None, verbose: int) -> OfflineVecEnv | None:
+        if env is None and dataset is None:
+            return None
+        if env is None:
+            assert dataset is not None
+            observation_space, action_space = resident.spaces_of(dataset)
+        else:
+            given = maybe_make_env(env, verbose)
+            observation_space, action_space = given.observation_space, given.action_space
+            if isinstance(env, str):
+                given.close()
+        check_model_spaces(type(self).__name__, observation_space, action_space, self.discrete_actions)
+        return OfflineVecEnv(1, observation_space, action_space)
+
+    # What a learner defines.
+
+    def needs(self) -> Needs:
+        """The networks of this learner for its action space and settings."""
+        raise NotImplementedError
+
+    def draw_noise(self, steps: int, batch_size: int) -> list[Tensor]:
+        """The random numbers of ``steps`` gradient steps, each (steps, ...), from torch's generator of the device."""
+        return []
+
+    def update(self, batch: Batch, noise: Sequence[Tensor], c: Mapping[str, Tensor], with_actor: bool) -> Info:
+        """One gradient step, in place, on :attr:`networks`: tensor operations only, no branch on a tensor's value.
+
+        :param noise: what :meth:`draw_noise` drew, of one step
+        :param c: the :attr:`coefficients`, scalar tensors
+        :param with_actor: whether the actor and what follows it moves in this step
+        """
+        raise NotImplementedError
+
+    def validate(self, batch: Batch, c: Mapping[str, Tensor]) -> Info:
+        """Losses on held-out transitions that need no random numbers."""
+        raise NotImplementedError
+
+    # Shared.
+
+    @property
+    def discrete(self) -> bool:
+        return isinstance(self.action_space, spaces.Discrete)
+
+    def actor_kind(self, continuous: Kind) -> Kind:
+        """``continuous``, or a softmax for Discrete actions."""
+        return "categorical" if self.discrete else continuous
+
+    def _forget(self) -> None:
+        """Drops what is made from data and networks; nothing of it is saved."""
+        self.dataset: Dataset | None = None
+        self._data: ResidentData | None = None
+        self._held_out: ResidentData | None = None
+        self._rows: ReplayRows | None = None
+        self._networks: Networks | None = None
+        self._step: OfflineStep | None = None
+
+    def _setup_model(self) -> None:
+        self._setup_lr_schedule()
+        self.set_random_seed(self.seed)
+        self.policy = self.policy_class(
+            self.observation_space, self.action_space, self.lr_schedule, needs=self.needs(), **self.policy_kwargs
+        ).to(self.device)  # type: ignore[assignment]
+        self._convert_train_freq()
+        self._networks = self._step = None
+
+    @property
+    def networks(self) -> Networks:
+        """The policy's networks in stacked form."""
+        if self._networks is None:
+            self._networks = Networks(self.policy)
+        return self._networks
+
+    def set_dataset(self, dataset: Dataset | str | Path) -> None:
+        """Trains from ``dataset`` from now on.
+
+        A model that was not trained yet takes the statistics of its observations; a trained one keeps its own.
+
+        :raises rlopt.errors.DataError: it does not fit the model's spaces, or cannot be split for validation
+        """
+        whole = resident.best_episodes(_loaded(dataset), self.best_fraction)
+        held_out: Dataset | None = None
+        training = whole
+        if self.validation_fraction > 0:
+            training, held_out = whole.split(self.validation_fraction, seed=self.seed or 0)
+        self._data = ResidentData(training, self.policy)
+        self._held_out = None if held_out is None else ResidentData(held_out, self.policy)
+        self.dataset, self.online = training, False
+        self.data_fingerprint = self._data.fingerprint
+        if self._n_updates == 0:
+            self.reward_range_scale = resident.return_range_scale(training) if self.normalize_rewards else 1.0
+            if self.normalize_observations:
+                mean, std = resident.statistics(training, self.policy)
+                self.policy.observation_mean.copy_(mean)
+                self.policy.observation_std.copy_(std)
+
+    def learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int | None = 10,
+        tb_log_name: str | None = None,
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> Self:
+        """Takes ``total_timesteps`` gradient steps on the data; after ``set_env``, that many environment steps.
+
+        :param log_interval: blocks of 100 gradient steps between two rows of the log (episodes after ``set_env``)
+        """
+        name = tb_log_name or type(self).__name__
+        if self._data is None:
+            raise ConfigError(
+                f"{type(self).__name__} learns from data and has none: give dataset=..., or call set_dataset"
+            )
+        if self.online:
+            self._begin_online()
+            return super().learn(
+                total_timesteps,
+                callback,
+                log_interval or 4,
+                name,
+                reset_num_timesteps,
+                progress_bar,
+            )
+        if not isinstance(self.env, OfflineVecEnv):
+            self.env, self.n_envs = OfflineVecEnv(1, self.observation_space, self.action_space), 1
+            self._last_obs = None
+        total, callback = self._setup_learn(total_timesteps, callback, reset_num_timesteps, name, progress_bar)
+        callback.on_training_start(locals(), globals())
+        blocks = 0
+        while self.num_timesteps < total and self.at_boundary():
+            self._check_fingerprint()
+            if not self._train_block(min(BLOCK, total - self.num_timesteps), callback):
+                break
+            blocks += 1
+            if log_interval is not None and blocks % log_interval == 0:
+                self.dump_logs()
+        callback.on_training_end()
+        return self
+
+    def _train_block(self, steps: int, callback: BaseCallback) -> bool:
+        """Gradient steps up to the next boundary; returns whether the callbacks let training go on."""
+        assert self._data is not None
+        # What callbacks look for in the local variables of a rollout: no environment was stepped.
+        stepped = {"dones": np.zeros(0, bool), "infos": [], "rewards": np.zeros(0, np.float32)}
+
+        def after() -> bool:
+            self.num_timesteps += 1
+            callback.update_locals(stepped)
+            return callback.on_step()
+
+        callback.on_rollout_start()
+        goes_on = self._gradient_steps(self._data, steps, self._total_timesteps, after)
+        callback.on_rollout_end()
+        return goes_on
+
+    def _gradient_steps(self, source: Source, steps: int, planned: int, after: Any) -> bool:
+        self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
+        mode = choose_mode(self.compile, self.device, planned)
+        if self._step is None or self._step.mode != mode or not self._step.reads(source):
+            self._step = OfflineStep(self, source, mode)
+        goes_on = self._step.take(steps, self.batch_size, after)
+        for name, value in self._step.statistics().items():
+            if not math.isfinite(value):
+                raise NonFiniteError(
+                    f"{name.replace('_', ' ')} is NaN or infinite before gradient step {self._n_updates}: check the "
+                    "rewards' size or lower the learning rate"
+                )
+            self.logger.record(f"train/{name}", value)
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        self.logger.record("train/learning_rate", self.coefficient("learning_rate"))
+        return goes_on
+
+    def moves_actor(self, update: int) -> bool:
+        """Whether gradient step number ``update``, from 1, moves the actor."""
+        return update % self.policy_delay == 0
+
+    def coefficient(self, name: str) -> float:
+        """The present value of one of :attr:`coefficients`."""
+        if name == "learning_rate":
+            return float(self.lr_schedule(self._current_progress_remaining))
+        if name == "critic_learning_rate" and getattr(self, name) is None:
+            return self.coefficient("learning_rate")
+        scale = self.reward_range_scale if name == "reward_scale" else 1.0
+        return float(getattr(self, name)) * scale
+
+    def _check_fingerprint(self) -> None:
+        """A resumed run has the fingerprint of its data from the checkpoint."""
+        assert self._data is not None
+        if self.data_fingerprint != self._data.fingerprint:
+            raise ConfigError("the run was trained on other data than these: give the data set that it began with")
+
+    def dump_logs(self) -> None:
+        """Writes a row of the log, with the validation losses."""
+        if self._held_out is not None:
+            for name, value in self.validation_losses().items():
+                self.logger.record(f"validation/{name}", value)
+        super().dump_logs()
+
+    @torch.no_grad()
+    def validation_losses(self) -> dict[str, float]:
+        """The losses on held-out episodes, always the same transitions; learning's random numbers are not touched."""
+        if self._held_out is None:
+            return {}
+        generator = torch.Generator().manual_seed(0)
+        rows = torch.randperm(len(self._held_out), generator=generator)[:VALIDATION_ROWS].to(self.device)
+        batch = self._held_out.gather(rows, torch.zeros((), device=self.device))
+        numbers = {name: torch.tensor(self.coefficient(name), device=self.device) for name in self.coefficients}
+        batch = batch._replace(rewards=batch.rewards * numbers["reward_scale"] + numbers["reward_shift"])
+        return {name: float(value) for name, value in self.validate(batch, numbers).items()}
+
+    # Saving.
+
+    def _excluded_save_params(self) -> list[str]:
+        ours = ["dataset", "_data", "_held_out", "_rows", "_networks", "_step", "online"]
+        return [*super()._excluded_save_params(), *ours]
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        return ["policy", *(f"policy.{name}" for name in self.policy.optimizer_names())], []
+
+
+def _loaded(dataset: Dataset | str | Path) -> Dataset:
+    if isinstance(dataset, Dataset):
+        return dataset
+    from rlopt.data import load_dataset  # type: ignore[attr-defined]
+
+    loaded: Dataset = load_dataset(str(dataset))
+    return loaded
+
+
+__all__ = ["BLOCK", "OfflineAlgorithm", "OfflineVecEnv"]

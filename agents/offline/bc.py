@@ -1,0 +1,69 @@
+"""Behaviour cloning as supervised learning on the data's actions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Unpack
+
+import torch
+from stable_baselines3.common.type_aliases import GymEnv
+from torch import Tensor
+
+from rlopt.agents.offline import losses
+from rlopt.agents.offline.base import OfflineAlgorithm
+from rlopt.agents.offline.data import Batch
+from rlopt.agents.offline.losses import Info
+from rlopt.agents.offline.policy import Needs, OfflinePolicy
+from rlopt.agents.offline.settings import CommonSettings, common_settings
+from rlopt.agents.offline.update import Parameters
+from rlopt.data.dataset import Dataset
+
+
+class BC(OfflineAlgorithm):
+    """Behaviour cloning: no rewards, no critics.
+
+    The settings that every offline learner has are those of
+    :class:`~rlopt.agents.offline.base.OfflineAlgorithm`, with ``normalize_observations`` on. ``learn`` always counts
+    gradient steps on the data: there is nothing to fine-tune in an environment.
+
+    :param stochastic: a Gaussian actor fitted by likelihood instead of a deterministic one fitted by squared error;
+        Discrete actions are always fitted by likelihood
+    :param best_fraction: share of the episodes, those with the highest returns, that is cloned, in (0, 1]
+    """
+
+    discrete_actions: ClassVar[bool] = True
+    fine_tunes: ClassVar[bool] = False
+    stochastic: bool
+
+    @common_settings(normalize_observations=True)
+    def __init__(
+        self,
+        policy: str | type[OfflinePolicy],
+        env: Dataset | GymEnv | str | None,
+        *,
+        stochastic: bool = False,
+        best_fraction: float = 1.0,
+        **common: Unpack[CommonSettings],
+    ) -> None:
+        super().__init__(policy, env, {"stochastic": stochastic, "best_fraction": best_fraction}, **common)
+
+    def needs(self) -> Needs:
+        return Needs(self.actor_kind("gaussian" if self.stochastic else "deterministic"))
+
+    def update(self, batch: Batch, noise: Sequence[Tensor], c: Mapping[str, Tensor], with_actor: bool) -> Info:
+        keep = torch.ones((), dtype=torch.bool, device=batch.rewards.device)
+        nets = self.networks
+        info, _ = nets.descend(
+            nets.actor, "actor", lambda actor: self.actor_objective(actor, batch), c["learning_rate"], keep
+        )
+        return info
+
+    def actor_objective(self, actor: Parameters, batch: Batch) -> tuple[Tensor, Info]:
+        """The loss that the actor's parameters descend."""
+        function = self.networks.actor_function
+        if function.kind == "deterministic":
+            return losses.cloning_loss(function.mean_action(actor, batch.observations), batch.actions)
+        return losses.likelihood_loss(function.log_prob(actor, batch.observations, batch.actions))
+
+    def validate(self, batch: Batch, c: Mapping[str, Tensor]) -> Info:
+        return self.actor_objective(self.networks.actor.tensors, batch)[1]

@@ -1,0 +1,173 @@
+"""Settings of the offline learners. Imports no torch.
+
+CORL is the implementation whose published scores people compare with (its configs are named as sources as figures).
+``--total-timesteps`` counts gradient steps; ``--normalize-observations`` and ``--normalize-rewards`` are settings of
+the run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, ClassVar, Literal
+
+from rlopt.config import Range
+
+_POLICY = ("net_arch", "activation_fn", "critic_layer_norm", "actor_layer_norm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfflineConfig:
+    """What every offline learner has."""
+
+    dataset: str = ""
+    """Data set to learn from: a folder that rlopt wrote, an HDF5 file, a D4RL name or minari:ID. Required."""
+    learning_rate: Annotated[float, Range(ge=0)] = 3e-4
+    """Adam's step size, >= 0: of all networks, or of the actor where critic_learning_rate is given. CORL: 3e-4."""
+    batch_size: Annotated[int, Range(ge=1)] = 256
+    """Transitions of a gradient step. CORL: 256."""
+    reward_scale: float = 1.0
+    """Rewards are multiplied with this, not 0."""
+    reward_shift: float = 0.0
+    """Added to rewards after scaling; -1 on AntMaze (CORL)."""
+    validation_fraction: Annotated[float, Range(ge=0, le=0.9)] = 0.0
+    """Share of the episodes that is held out: it gives the logged validation losses and is not trained on."""
+    net_arch: tuple[Annotated[int, Range(ge=1)], ...] = (256, 256)
+    """Width of each hidden layer of every network. CORL: 256 256."""
+    activation_fn: Literal["tanh", "relu", "elu", "gelu", "silu", "leaky_relu"] = "relu"
+    """Activation of the hidden layers."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Whether each gradient step is one compiled call (a CUDA graph on a GPU); auto compiles runs that are long enough
+    to earn the compilation back."""
+
+    run_defaults: ClassVar[dict[str, Any]] = {}
+
+    def algorithm_kwargs(self) -> dict[str, Any]:
+        """The constructor arguments of the learner's class, without the data set; names in place of classes."""
+        own = {field.name: getattr(self, field.name) for field in fields(self)}
+        policy = {name: own.pop(name) for name in _POLICY if name in own}
+        del own["dataset"]
+        return own | {"policy_kwargs": policy | {"net_arch": list(self.net_arch)}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CriticConfig(OfflineConfig):
+    """What every learner with critics has."""
+
+    critic_learning_rate: Annotated[float, Range(ge=0)] | None = None
+    """Adam's step size of the critics (and of the value network), >= 0; default is learning_rate."""
+    gamma: Annotated[float, Range(ge=0, le=1)] = 0.99
+    """Discount factor, in [0, 1]."""
+    tau: Annotated[float, Range(gt=0, le=1)] = 0.005
+    """Part of the way that the slow copies move at each of their updates, in (0, 1]. CORL: 5e-3."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BCConfig(OfflineConfig):
+    """Behaviour cloning."""
+
+    stochastic: bool = False
+    """Whether the actor is a Gaussian fitted by likelihood instead of a function fitted by squared error. Discrete
+    actions are always fitted by likelihood."""
+    best_fraction: Annotated[float, Range(gt=0, le=1)] = 1.0
+    """Share of the episodes, those with the highest returns, that is cloned. CORL's BC-10%: 0.1."""
+
+    run_defaults: ClassVar[dict[str, Any]] = {"normalize_observations": True}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TD3BCConfig(CriticConfig):
+    """TD3 with behaviour cloning (TD3+BC, arXiv 2106.06860)."""
+
+    alpha: Annotated[float, Range(ge=0)] = 2.5
+    """Weight of Q, scaled to mean size 1, against cloning. Paper, table 3: 2.5."""
+    policy_delay: Annotated[int, Range(ge=1)] = 2
+    """Gradient steps between two of the actor and the slow copies. Paper: 2."""
+    target_policy_noise: Annotated[float, Range(ge=0)] = 0.2
+    """Deviation of the noise on target actions, in units of half the action range. Paper: 0.2."""
+    target_noise_clip: Annotated[float, Range(ge=0)] = 0.5
+    """Largest size of that noise. Paper: 0.5."""
+
+    run_defaults: ClassVar[dict[str, Any]] = {"normalize_observations": True}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReBRACConfig(CriticConfig):
+    """Behaviour-regularised actor-critic revisited (ReBRAC, arXiv 2305.09836)."""
+
+    learning_rate: Annotated[float, Range(ge=0)] = 1e-3
+    """Adam's step size, >= 0. Released configs: 1e-3 on MuJoCo, 3e-4 elsewhere."""
+    batch_size: Annotated[int, Range(ge=1)] = 1024
+    """Transitions of a gradient step. Released configs: 1024 on MuJoCo, 256 elsewhere."""
+    net_arch: tuple[Annotated[int, Range(ge=1)], ...] = (256, 256, 256)
+    """Width of each hidden layer of every network. Paper: 256 256 256."""
+    actor_bc_coef: Annotated[float, Range(ge=0)] = 0.01
+    """beta_1, weight of |pi(s) - a|^2 in the actor's loss. Chosen per task among 1e-3 to 1 (paper, appendix)."""
+    critic_bc_coef: Annotated[float, Range(ge=0)] = 0.01
+    """beta_2, weight of |pi(s') - a'|^2 in the critics' target. Chosen per task among 0 to 0.5 (paper, appendix)."""
+    normalize_q: bool = True
+    """Whether Q is scaled to mean size 1 in the actor's loss. Released code: yes."""
+    policy_delay: Annotated[int, Range(ge=1)] = 2
+    """Gradient steps between two of the actor and the slow copies. Paper: 2."""
+    target_policy_noise: Annotated[float, Range(ge=0)] = 0.2
+    """Deviation of the noise on target actions, in units of half the action range. Paper: 0.2."""
+    target_noise_clip: Annotated[float, Range(ge=0)] = 0.5
+    """Largest size of that noise. Paper: 0.5."""
+    critic_layer_norm: bool = True
+    """Whether the critics have layer normalisation. Paper: yes."""
+    actor_layer_norm: bool = False
+    """Whether the actor has layer normalisation. Paper: no."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AWACConfig(CriticConfig):
+    """Advantage-weighted actor-critic (AWAC, arXiv 2006.09359)."""
+
+    awac_lambda: Annotated[float, Range(gt=0)] = 1.0
+    """Temperature lambda of the weights exp(A / lambda), in units of return. CORL: 0.33 on MuJoCo, 0.1 on mazes."""
+    largest_weight: Annotated[float, Range(gt=0)] = 100.0
+    """Largest weight. CORL: 100."""
+
+    run_defaults: ClassVar[dict[str, Any]] = {"normalize_observations": True}
+
+
+@dataclass(frozen=True, kw_only=True)
+class IQLConfig(CriticConfig):
+    """Implicit Q-learning (IQL, arXiv 2110.06169)."""
+
+    beta: Annotated[float, Range(ge=0)] = 3.0
+    """Inverse temperature of the weights exp(beta A). Paper: 3 on MuJoCo, 10 on AntMaze."""
+    expectile: Annotated[float, Range(gt=0, lt=1)] = 0.7
+    """tau of the value's expectile regression, in (0, 1). Paper: 0.7 on MuJoCo, 0.9 on AntMaze."""
+    largest_weight: Annotated[float, Range(gt=0)] = 100.0
+    """Largest weight. Released code: 100."""
+    deterministic_actor: bool = False
+    """Whether the actor is a function fitted by weighted squared error instead of a Gaussian."""
+    cosine_decay: bool = True
+    """Whether the actor's step size falls to zero along a cosine over the run. Released code: yes."""
+
+    run_defaults: ClassVar[dict[str, Any]] = {"normalize_observations": True}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CQLConfig(CriticConfig):
+    """Conservative Q-learning (CQL, arXiv 2006.04779)."""
+
+    learning_rate: Annotated[float, Range(ge=0)] = 3e-5
+    """Adam's step size of the actor and of the temperature, >= 0. Paper, appendix F and CORL: 3e-5."""
+    critic_learning_rate: Annotated[float, Range(ge=0)] | None = 3e-4
+    """Adam's step size of the critics, >= 0. Paper, appendix F and CORL: 3e-4."""
+    net_arch: tuple[Annotated[int, Range(ge=1)], ...] = (256, 256, 256)
+    """Width of each hidden layer of every network. CORL: 256 256 256."""
+    cql_alpha: Annotated[float, Range(ge=0)] = 10.0
+    """Weight of the conservative term in the critics' loss. CORL: 10."""
+    cql_temperature: Annotated[float, Range(gt=0)] = 1.0
+    """Temperature of its soft maximum. CORL: 1."""
+    n_actions: Annotated[int, Range(ge=1)] = 10
+    """Actions sampled uniformly, from the policy at s, and from the policy at s', each. Paper and CORL: 10."""
+    lagrange_gap: float | None = None
+    """tau: cql_alpha times a learned multiplier keeps the conservative gap near this; none for a fixed weight. Paper: 5
+    or 10; CORL: 5 on mazes."""
+    entropy_in_target: bool = False
+    """Whether the critics' target has the entropy term of SAC. CORL: no."""
+
+    run_defaults: ClassVar[dict[str, Any]] = {"normalize_observations": True}

@@ -1,0 +1,252 @@
+"""A data set on the training device, and rows of it drawn and read there."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from rlopt.data.checks import check_spaces
+from rlopt.data.dataset import Dataset
+from rlopt.errors import ConfigError, RloptError, SpaceError
+from rlopt.replay_memory import free_memory
+
+if TYPE_CHECKING:
+    from rlopt.agents.offline.policy import OfflinePolicy
+
+
+class Batch(NamedTuple):
+    """B transitions, observations normalised, actions scaled to [-1, 1]."""
+
+    observations: Tensor
+    """(B, O) float32."""
+    actions: Tensor
+    """(B, A) float32, or (B,) int64."""
+    rewards: Tensor
+    """(B, 1)."""
+    next_observations: Tensor
+    """(B, O)."""
+    continues: Tensor
+    """(B, 1): 0 where the episode truly ended, 1 elsewhere."""
+    next_actions: Tensor
+    """(B, A): what the data did at the next observation, arbitrary where ``next_known`` is 0."""
+    next_known: Tensor
+    """(B, 1): 1 where the next action is in the data."""
+
+
+class ResidentData:
+    """The transitions of ``dataset`` as tensors on the device of ``policy``, observations flat.
+
+    :raises rlopt.errors.DataError: they do not fit the policy's spaces
+    :raises rlopt.errors.ConfigError: they do not fit into the memory of the device
+    """
+
+    storage_version = 0
+
+    def __init__(self, dataset: Dataset, policy: OfflinePolicy) -> None:
+        check_spaces(dataset, policy.observation_space, policy.action_space, "the model's environment")
+        self.policy = policy
+        device = policy.device
+        size = policy.observation_mean.numel()
+        # Observations twice, and nine numbers a transition at most beside its action.
+        needed = 4 * len(dataset) * (2 * size + dataset.actions[0].size + 9)
+        free = free_memory(device)
+        if free is not None and needed > free:
+            raise ConfigError(
+                f"the data set needs {needed / 1e9:.2f} GB and {device} has {free / 1e9:.2f} GB free: use a part of it "
+                "(Dataset.take) or a device with more memory"
+            )
+        self.observations = _flat(dataset.observations, policy)
+        self.next_observations = _flat(dataset.next_observations, policy)
+        self.actions = torch.from_numpy(scaled_actions(dataset.actions, policy.action_space)).to(device)
+        self.rewards = torch.from_numpy(dataset.rewards).to(device).unsqueeze(1)
+        self.continues = torch.from_numpy(dataset.discounts).to(device).unsqueeze(1)
+        self.next_known = torch.from_numpy(~dataset.episode_ends).to(device, torch.float32).unsqueeze(1)
+        self.fingerprint = fingerprint(dataset)
+
+    def __len__(self) -> int:
+        return len(self.rewards)
+
+    def sample_rows(self, steps: int, batch_size: int) -> Tensor:
+        """Rows (steps, B) int64, uniform with replacement, from torch's generator of the device."""
+        return torch.randint(len(self), (steps, batch_size), device=self.rewards.device)
+
+    def gather(self, rows: Tensor, newest: Tensor) -> Batch:
+        """The transitions at ``rows`` (B,): tensor operations only. ``newest`` is for replay and not used here."""
+        following = (rows + 1).clamp(max=len(self.rewards) - 1)
+        return Batch(
+            self.policy.normalized(self.observations.index_select(0, rows)),
+            self.actions.index_select(0, rows),
+            self.rewards.index_select(0, rows),
+            self.policy.normalized(self.next_observations.index_select(0, rows)),
+            self.continues.index_select(0, rows),
+            self.actions.index_select(0, following),
+            self.next_known.index_select(0, rows),
+        )
+
+    def newest(self) -> int:
+        return 0
+
+
+class ReplayRows:
+    """The same reading of a replay buffer of :mod:`rlopt.buffers` that holds data and what was collected since."""
+
+    def __init__(self, buffer: Any, policy: OfflinePolicy) -> None:
+        self.buffer, self.policy = buffer, policy
+        self.discrete = isinstance(policy.action_space, spaces.Discrete)
+
+    @property
+    def storage_version(self) -> int:
+        """Changes when rows move in memory."""
+        return int(self.buffer.storage_version)
+
+    def sample_rows(self, steps: int, batch_size: int) -> Tensor:
+        """Rows (steps, B) int64, uniform with replacement."""
+        return self.buffer.sample_rows(steps * batch_size).view(steps, batch_size)
+
+    def newest(self) -> int:
+        """The position written last, the one whose next action is not known yet."""
+        return (self.buffer.pos - 1) % self.buffer.buffer_size
+
+    def gather(self, rows: Tensor, newest: Tensor) -> Batch:
+        """As :meth:`ResidentData.gather`; ``newest`` is a scalar tensor of :meth:`newest`."""
+        buffer, policy = self.buffer, self.policy
+        found = buffer.gather(rows)
+        following = (rows + buffer.n_envs) % (buffer.buffer_size * buffer.n_envs)
+        ended = buffer.dones.flatten().index_select(0, rows)
+        known = (1 - ended) * (rows // buffer.n_envs != newest)
+        actions, next_actions = found.actions, buffer.actions.flatten(0, 1).index_select(0, following)
+        if self.discrete:
+            actions, next_actions = actions.flatten(), next_actions.flatten()
+        return Batch(
+            policy.normalized(policy.flat(found.observations)),
+            actions,
+            found.rewards,
+            policy.normalized(policy.flat(found.next_observations)),
+            1 - found.dones,
+            next_actions,
+            known.unsqueeze(1),
+        )
+
+
+def seed_buffer(buffer: Any, dataset: Dataset) -> None:
+    """Writes ``dataset`` to the first rows of an empty replay buffer, each environment a stretch of it.
+
+    A stretch that ends inside an episode is marked as cut there; the rest that does not divide by the number of
+    environments is left out.
+    """
+    length = len(dataset) // buffer.n_envs
+    actions = scaled_actions(dataset.actions, buffer.action_space)
+    ends = dataset.episode_ends.copy()
+    ends[length - 1 :: length] = True
+    columns: dict[str, Any] = {
+        "observations": dataset.observations,
+        "next_observations": dataset.next_observations,
+        "actions": actions.reshape(len(dataset), -1),
+        "rewards": dataset.rewards,
+        "dones": ends.astype(np.float32),
+        "timeouts": (ends & (dataset.discounts > 0)).astype(np.float32),
+    }
+    for name, column in columns.items():
+        storage = getattr(buffer, name)
+        pairs = [(storage[key], column[key]) for key in storage] if isinstance(storage, dict) else [(storage, column)]
+        for rows, values in pairs:
+            part = torch.from_numpy(np.ascontiguousarray(values[: length * buffer.n_envs]))
+            stretches = part.reshape(buffer.n_envs, length, *part.shape[1:]).transpose(0, 1)
+            rows[:length] = stretches.reshape(rows[:length].shape).to(rows.dtype)
+    buffer.pos = length % buffer.buffer_size
+    buffer.full = length == buffer.buffer_size
+
+
+def scaled_actions(actions: np.ndarray, space: spaces.Space) -> np.ndarray:
+    """Actions of a Box in [-1, 1], (N, A) float32; those of a Discrete space as they are."""
+    if not isinstance(space, spaces.Box):
+        return actions
+    flat_low, flat_high = space.low.reshape(-1), space.high.reshape(-1)
+    scaled = 2.0 * (actions - flat_low) / (flat_high - flat_low) - 1.0
+    return np.clip(scaled, -1.0, 1.0).astype(np.float32)
+
+
+def statistics(dataset: Dataset, policy: OfflinePolicy) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation + 1e-3 of the flat observations, each (O,) (TD3+BC, arXiv 2106.06860, section 5)."""
+    flat = _flat(dataset.observations, policy).double()
+    return flat.mean(dim=0).float(), (flat.std(dim=0, correction=0) + 1e-3).float()
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """SHA-256 of every column that learning reads."""
+    digest = hashlib.sha256()
+    columns = dataset.columns()
+    for name in sorted(set(columns) - {"extras"}):
+        column = columns[name]
+        parts = column if isinstance(column, Mapping) else {"": column}
+        for key in sorted(parts):
+            digest.update(f"{name}/{key}/{parts[key].dtype}{parts[key].shape}".encode())
+            digest.update(np.ascontiguousarray(parts[key]).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def best_episodes(dataset: Dataset, fraction: float) -> Dataset:
+    """The share ``fraction`` in (0, 1] of the episodes with the highest returns, at least one, in their order."""
+    if fraction >= 1:
+        return dataset
+    returns = dataset.episode_returns()
+    count = max(round(fraction * len(returns)), 1)
+    chosen = np.zeros(len(returns), bool)
+    chosen[np.argsort(-returns, kind="stable")[:count]] = True
+    lengths = np.diff(np.flatnonzero(dataset.episode_ends) + 1, prepend=0)
+    return dataset.take(np.repeat(chosen, lengths))
+
+
+def return_range_scale(dataset: Dataset) -> float:
+    """1000 / (best - worst episode return), as IQL's released code scales MuJoCo rewards; 1 where all are equal."""
+    returns = dataset.episode_returns()
+    spread = float(returns.max() - returns.min())
+    return 1000.0 / spread if spread > 0 else 1.0
+
+
+def spaces_of(dataset: Dataset) -> tuple[spaces.Space, spaces.Space]:
+    """Observation and action space of the data set's environment, or, where that cannot be made, of its arrays.
+
+    The arrays tell no bounds, so observations are then unbounded and continuous actions in [-1, 1].
+
+    :raises rlopt.errors.SpaceError: actions beyond [-1, 1] in an environment that cannot be made
+    """
+    env_id = dataset.metadata.env
+    if ":" not in env_id:  # such an id imports a module, which reading data must not
+        from rlopt.envs.make import make_env
+
+        try:
+            env = make_env(env_id, n_envs=1, backend="gymnasium", action_repeat=dataset.metadata.action_repeat)
+        except RloptError:
+            pass
+        else:
+            env.close()
+            return env.observation_space, env.action_space
+    actions = dataset.actions
+    if actions.ndim == 1:
+        action_space: spaces.Space = spaces.Discrete(int(actions.max()) + 1)
+    elif np.abs(actions).max() <= 1:
+        action_space = spaces.Box(-1.0, 1.0, actions.shape[1:], np.float32)
+    else:
+        raise SpaceError(
+            f"the data set's environment {env_id!r} cannot be made here, and its actions exceed [-1, 1]: give the "
+            "environment, for its bounds"
+        )
+    observations = dataset.observations
+    if isinstance(observations, dict):
+        parts = {key: spaces.Box(-np.inf, np.inf, part.shape[1:], np.float32) for key, part in observations.items()}
+        return spaces.Dict(parts), action_space  # type: ignore[arg-type]
+    return spaces.Box(-np.inf, np.inf, observations.shape[1:], np.float32), action_space
+
+
+def _flat(observations: Any, policy: OfflinePolicy) -> Tensor:
+    """(N, O) on the policy's device."""
+    if isinstance(observations, dict):
+        return policy.flat({key: torch.from_numpy(part).to(policy.device) for key, part in observations.items()})
+    return policy.flat(torch.from_numpy(observations).to(policy.device))

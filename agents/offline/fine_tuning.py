@@ -1,0 +1,112 @@
+"""Acting: what stands for an environment while data are learnt from, and going on to learn in a real one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from gymnasium import spaces
+from stable_baselines3.common.noise import NormalActionNoise
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.type_aliases import GymEnv, RolloutReturn
+from stable_baselines3.common.vec_env import unwrap_vec_normalize
+
+from rlopt.agents.mdpo.off_policy_checks import fitting_replay_buffer
+from rlopt.agents.offline.data import ReplayRows, seed_buffer
+from rlopt.agents.offline.policy import OfflinePolicy
+from rlopt.agents.offline.update import Source
+from rlopt.data.dataset import Dataset
+from rlopt.errors import ConfigError
+from rlopt.placeholder import SpacesOnlyVecEnv
+from rlopt.resumable import Resumable, check_step
+
+
+class OfflineVecEnv(SpacesOnlyVecEnv):
+    """Stands where an algorithm expects an environment while it trains from data; it has no state."""
+
+    def reset(self) -> Any:
+        """Zeros of the observation space."""
+        space = self.observation_space
+        parts = space.spaces if isinstance(space, spaces.Dict) else {"": space}
+        zeros = {key: np.zeros((self.num_envs, *(part.shape or ())), part.dtype) for key, part in parts.items()}
+        return zeros if isinstance(space, spaces.Dict) else zeros[""]
+
+    def step_async(self, actions: Any) -> Any:
+        raise ConfigError("this model trains from data and has no environment: hand it one with model.set_env(env)")
+
+    def get_state(self) -> dict[str, Any]:
+        return {}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        pass
+
+
+class FineTuning(Resumable, OffPolicyAlgorithm):
+    """The part of an offline learner that acts in an environment, once it has been handed one."""
+
+    fine_tunes: ClassVar[bool] = True
+    """Whether it can go on learning in an environment."""
+
+    policy: OfflinePolicy
+    dataset: Dataset | None
+    exploration_noise: float
+    online: bool
+    """Whether ``learn`` acts in the environment."""
+    _rows: ReplayRows | None
+
+    def _gradient_steps(self, source: Source, steps: int, planned: int, after: Any) -> bool:
+        raise NotImplementedError
+
+    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
+        """Acts and learns in ``env`` from now on, beginning with the data set as experience (not for BC, which only
+        takes note of the spaces); any number of environments."""
+        wrapped = self._wrap_env(env, self.verbose)
+        if unwrap_vec_normalize(wrapped) is not None:
+            raise ConfigError(
+                "an offline learner normalises observations itself: hand it the environment without VecNormalize"
+            )
+        n_envs = self.n_envs
+        self.n_envs = wrapped.num_envs
+        try:
+            super().set_env(wrapped, force_reset)
+        except BaseException:
+            self.n_envs = n_envs
+            raise
+        self.online = self.fine_tunes
+
+    def _begin_online(self) -> None:
+        assert self.dataset is not None
+        if self.replay_buffer is None:
+            buffer_class = fitting_replay_buffer(self.observation_space, 1)
+            size = self.buffer_size + len(self.dataset)
+            self.replay_buffer = buffer_class(
+                size, self.observation_space, self.action_space, device=self.device, n_envs=self.n_envs
+            )
+            seed_buffer(self.replay_buffer, self.dataset)
+        if self.replay_buffer.n_envs != self.n_envs:
+            raise ConfigError(
+                f"the replay buffer holds steps of {self.replay_buffer.n_envs} environments, the new one has "
+                f"{self.n_envs}: set one with as many"
+            )
+        if self.policy.needs.actor == "deterministic" and self.action_noise is None and self.exploration_noise > 0:
+            assert self.action_space.shape is not None
+            mean = np.zeros(self.action_space.shape)
+            self.action_noise = NormalActionNoise(mean, np.full_like(mean, self.exploration_noise))
+
+    def collect_rollouts(self, *args: Any, **kwargs: Any) -> RolloutReturn:
+        if not self.at_boundary():
+            return RolloutReturn(0, 0, continue_training=False)
+        return super().collect_rollouts(*args, **kwargs)
+
+    def _store_transition(
+        self, replay_buffer: Any, buffer_action: Any, new_obs: Any, reward: Any, dones: Any, infos: Any
+    ) -> None:
+        check_step(new_obs, reward, dones, infos, self.num_timesteps)
+        super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
+
+    def train(self, gradient_steps: int, batch_size: int = 256) -> None:
+        """Takes ``gradient_steps`` gradient steps on the replay buffer, the data set among it."""
+        if self._rows is None or self._rows.buffer is not self.replay_buffer:
+            self._rows = ReplayRows(self.replay_buffer, self.policy)
+        self._gradient_steps(self._rows, gradient_steps, self._total_timesteps, lambda: True)

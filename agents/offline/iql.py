@@ -1,0 +1,151 @@
+"""Implicit Q-learning (Kostrikov, Nair and Levine, arXiv 2110.06169)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Unpack
+
+import torch
+from stable_baselines3.common.type_aliases import GymEnv
+from torch import Tensor
+
+from rlopt.agents.offline import losses, weighted_losses
+from rlopt.agents.offline.base import OfflineAlgorithm
+from rlopt.agents.offline.data import Batch
+from rlopt.agents.offline.losses import Info
+from rlopt.agents.offline.policy import Needs, OfflinePolicy
+from rlopt.agents.offline.settings import CommonSettings, common_settings
+from rlopt.agents.offline.update import Parameters
+from rlopt.data.dataset import Dataset
+
+
+class IQL(OfflineAlgorithm):
+    """Implicit Q-learning: no action outside the data is ever evaluated.
+
+    The settings that every offline learner has are those of
+    :class:`~rlopt.agents.offline.base.OfflineAlgorithm`, with ``normalize_observations`` on; ``learn`` counts gradient
+    steps until ``set_env`` hands the model an environment to be fine-tuned in. Discrete actions too.
+
+    :param beta: inverse temperature of the weights, >= 0 (paper: 3 on MuJoCo, 10 on AntMaze)
+    :param expectile: tau in (0, 1) (paper: 0.7 on MuJoCo, 0.9 on AntMaze)
+    :param largest_weight: bound of the weights, > 0
+    :param deterministic_actor: a function fitted by weighted squared error instead of a Gaussian
+    :param cosine_decay: let the actor's learning rate fall to zero along a cosine over the run (released code)
+    :param critic_learning_rate: of critics and value network; None for ``learning_rate``
+    :param gamma: discount factor, in [0, 1]
+    :param tau: part of the way that the slow critics move at each gradient step, in (0, 1]
+    """
+
+    coefficients: ClassVar[tuple[str, ...]] = (
+        *OfflineAlgorithm.coefficients,
+        "critic_learning_rate",
+        "gamma",
+        "tau",
+        "beta",
+        "expectile",
+        "largest_weight",
+    )
+    discrete_actions: ClassVar[bool] = True
+    deterministic_actor: bool
+    cosine_decay: bool
+
+    @common_settings(normalize_observations=True)
+    def __init__(
+        self,
+        policy: str | type[OfflinePolicy],
+        env: Dataset | GymEnv | str | None,
+        *,
+        beta: float = 3.0,
+        expectile: float = 0.7,
+        largest_weight: float = 100.0,
+        deterministic_actor: bool = False,
+        cosine_decay: bool = True,
+        critic_learning_rate: float | None = None,
+        gamma: float = 0.99,
+        tau: float = 0.005,
+        **common: Unpack[CommonSettings],
+    ) -> None:
+        own = {
+            "beta": beta,
+            "expectile": expectile,
+            "largest_weight": largest_weight,
+            "deterministic_actor": deterministic_actor,
+            "cosine_decay": cosine_decay,
+            "critic_learning_rate": critic_learning_rate,
+            "gamma": gamma,
+            "tau": tau,
+        }
+        super().__init__(policy, env, own, **common)
+
+    def needs(self) -> Needs:
+        kind = self.actor_kind("deterministic" if self.deterministic_actor else "gaussian")
+        return Needs(kind, n_critics=2, value=True)
+
+    def coefficient(self, name: str) -> float:
+        value = super().coefficient(name)
+        if name == "learning_rate" and self.cosine_decay and not self.online:
+            # Fine-tuning begins at the full rate again, which stays.
+            value *= 0.5 * (1 + math.cos(math.pi * (1 - self._current_progress_remaining)))
+        return value
+
+    def update(self, batch: Batch, noise: Sequence[Tensor], c: Mapping[str, Tensor], with_actor: bool) -> Info:
+        nets = self.networks
+        assert nets.critics_target is not None and nets.value is not None
+        keep = torch.ones((), dtype=torch.bool, device=batch.rewards.device)
+        with torch.no_grad():
+            slow = losses.smallest(nets.q_values(nets.critics_target.tensors, batch.observations, batch.actions))
+            advantages = slow - nets.state_values(nets.value.tensors, batch.observations)
+
+        def value_objective(value: Parameters) -> tuple[Tensor, Info]:
+            differences = slow - nets.state_values(value, batch.observations)
+            return weighted_losses.expectile_loss(differences, expectile=c["expectile"])
+
+        info, keep = nets.descend(nets.value, "value", value_objective, c["critic_learning_rate"], keep)
+        targets = self.targets(batch, c)
+
+        def critic_objective(critics: Parameters) -> tuple[Tensor, Info]:
+            return losses.critic_loss(nets.q_values(critics, batch.observations, batch.actions), targets)
+
+        critic_info, keep = nets.descend(nets.critics, "critics", critic_objective, c["critic_learning_rate"], keep)
+
+        def actor_objective(actor: Parameters) -> tuple[Tensor, Info]:
+            return self.actor_objective(actor, advantages, batch, c)
+
+        actor_info, keep = nets.descend(nets.actor, "actor", actor_objective, c["learning_rate"], keep)
+        nets.follow(nets.critics_target, nets.critics, c["tau"], keep)
+        return info | critic_info | actor_info
+
+    @torch.no_grad()
+    def targets(self, batch: Batch, c: Mapping[str, Tensor]) -> Tensor:
+        """r + gamma V(s'), (B, 1) (eq. 6)."""
+        nets = self.networks
+        assert nets.value is not None
+        next_values = nets.state_values(nets.value.tensors, batch.next_observations)
+        return losses.td_target(batch.rewards, c["gamma"] * batch.continues, next_values)
+
+    def actor_objective(
+        self, actor: Parameters, advantages: Tensor, batch: Batch, c: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Info]:
+        """The loss that the actor's parameters descend, with advantages (B, 1) of the data's actions."""
+        function = self.networks.actor_function
+        weights = weighted_losses.advantage_weights(
+            advantages, inverse_temperature=c["beta"], largest=c["largest_weight"]
+        )
+        if function.kind == "deterministic":
+            errors = losses.squared_distance(function.mean_action(actor, batch.observations), batch.actions)
+        else:
+            errors = -function.log_prob(actor, batch.observations, batch.actions)
+        return weighted_losses.weighted_cloning_loss(weights, errors)
+
+    def validate(self, batch: Batch, c: Mapping[str, Tensor]) -> Info:
+        nets = self.networks
+        assert nets.critics is not None and nets.critics_target is not None and nets.value is not None
+        slow = losses.smallest(nets.q_values(nets.critics_target.tensors, batch.observations, batch.actions))
+        advantages = slow - nets.state_values(nets.value.tensors, batch.observations)
+        q_values = nets.q_values(nets.critics.tensors, batch.observations, batch.actions)
+        return (
+            weighted_losses.expectile_loss(advantages, expectile=c["expectile"])[1]
+            | losses.critic_loss(q_values, self.targets(batch, c))[1]
+            | self.actor_objective(nets.actor.tensors, advantages, batch, c)[1]
+        )

@@ -1,0 +1,141 @@
+"""TD3+BC (Fujimoto and Gu, arXiv 2106.06860), and the deterministic actor-critic that it shares with ReBRAC."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Unpack
+
+import torch
+from stable_baselines3.common.type_aliases import GymEnv
+from torch import Tensor
+
+from rlopt.agents.offline import losses
+from rlopt.agents.offline.base import OfflineAlgorithm
+from rlopt.agents.offline.data import Batch
+from rlopt.agents.offline.losses import Info
+from rlopt.agents.offline.policy import Needs, OfflinePolicy
+from rlopt.agents.offline.settings import CommonSettings, common_settings
+from rlopt.agents.offline.update import Parameters
+from rlopt.data.dataset import Dataset
+
+
+class DeterministicActorCritic(OfflineAlgorithm):
+    """TD3 (arXiv 1802.09477) on data: two critics, smoothed target actions, an actor that moves less often."""
+
+    coefficients: ClassVar[tuple[str, ...]] = (
+        *OfflineAlgorithm.coefficients,
+        "critic_learning_rate",
+        "gamma",
+        "tau",
+        "target_policy_noise",
+        "target_noise_clip",
+    )
+    critic_learning_rate: float | None
+    target_policy_noise: float
+    target_noise_clip: float
+
+    def needs(self) -> Needs:
+        return Needs("deterministic", actor_target=True, n_critics=2)
+
+    def draw_noise(self, steps: int, batch_size: int) -> list[Tensor]:
+        assert self.action_space.shape is not None
+        return [torch.randn(steps, batch_size, *self.action_space.shape, device=self.device)]
+
+    def update(self, batch: Batch, noise: Sequence[Tensor], c: Mapping[str, Tensor], with_actor: bool) -> Info:
+        nets = self.networks
+        keep = torch.ones((), dtype=torch.bool, device=batch.rewards.device)
+        targets = self.targets(batch, noise[0], c)
+
+        def critic_objective(critics: Parameters) -> tuple[Tensor, Info]:
+            return losses.critic_loss(nets.q_values(critics, batch.observations, batch.actions), targets)
+
+        info, keep = nets.descend(nets.critics, "critics", critic_objective, c["critic_learning_rate"], keep)
+        if not with_actor:
+            return info
+        actor_info, keep = nets.descend(
+            nets.actor, "actor", lambda actor: self.actor_objective(actor, batch, c), c["learning_rate"], keep
+        )
+        nets.follow(nets.critics_target, nets.critics, c["tau"], keep)
+        nets.follow(nets.actor_target, nets.actor, c["tau"], keep)
+        return info | actor_info
+
+    @torch.no_grad()
+    def targets(self, batch: Batch, noise: Tensor, c: Mapping[str, Tensor]) -> Tensor:
+        """y = r + gamma V'(s'), (B, 1)."""
+        nets = self.networks
+        assert nets.actor_target is not None and nets.critics_target is not None
+        smoothing = {"std": c["target_policy_noise"], "clip": c["target_noise_clip"]}
+        actions = nets.actor_function.mean_action(nets.actor_target.tensors, batch.next_observations)
+        actions = losses.smoothed_actions(actions, noise, **smoothing)
+        q_values = nets.q_values(nets.critics_target.tensors, batch.next_observations, actions)
+        next_values = self.next_values(q_values, actions, batch, c)
+        return losses.td_target(batch.rewards, c["gamma"] * batch.continues, next_values)
+
+    def next_values(self, q_values: Tensor, actions: Tensor, batch: Batch, c: Mapping[str, Tensor]) -> Tensor:
+        """V'(s'), (B, 1), from the slow critics' values (B, n) at the smoothed ``actions`` (B, A)."""
+        return losses.smallest(q_values)
+
+    def actor_objective(self, actor: Parameters, batch: Batch, c: Mapping[str, Tensor]) -> tuple[Tensor, Info]:
+        """The loss that the actor's parameters descend."""
+        raise NotImplementedError
+
+    def validate(self, batch: Batch, c: Mapping[str, Tensor]) -> Info:
+        nets = self.networks
+        assert nets.critics is not None
+        targets = self.targets(batch, torch.zeros_like(batch.actions), c)
+        q_values = nets.q_values(nets.critics.tensors, batch.observations, batch.actions)
+        return losses.critic_loss(q_values, targets)[1] | self.actor_objective(nets.actor.tensors, batch, c)[1]
+
+
+class TD3BC(DeterministicActorCritic):
+    """TD3 with behaviour cloning: the actor climbs Q and stays near the data's actions.
+
+    The settings that every offline learner has are those of
+    :class:`~rlopt.agents.offline.base.OfflineAlgorithm`, with ``normalize_observations`` on; ``learn`` counts gradient
+    steps until ``set_env`` hands the model an environment to be fine-tuned in.
+
+    :param alpha: weight of Q against cloning, >= 0 (paper: 2.5)
+    :param critic_learning_rate: None for ``learning_rate``
+    :param gamma: discount factor, in [0, 1]
+    :param tau: part of the way that the slow copies move at each step of the actor, in (0, 1]
+    :param policy_delay: gradient steps between two of the actor and the slow copies
+    :param target_policy_noise: deviation of the noise on target actions, in units of half the action range
+    :param target_noise_clip: its largest size
+    """
+
+    coefficients: ClassVar[tuple[str, ...]] = (*DeterministicActorCritic.coefficients, "alpha")
+    alpha: float
+
+    @common_settings(normalize_observations=True)
+    def __init__(
+        self,
+        policy: str | type[OfflinePolicy],
+        env: Dataset | GymEnv | str | None,
+        *,
+        alpha: float = 2.5,
+        critic_learning_rate: float | None = None,
+        gamma: float = 0.99,
+        tau: float = 0.005,
+        policy_delay: int = 2,
+        target_policy_noise: float = 0.2,
+        target_noise_clip: float = 0.5,
+        **common: Unpack[CommonSettings],
+    ) -> None:
+        own = {
+            "alpha": alpha,
+            "critic_learning_rate": critic_learning_rate,
+            "gamma": gamma,
+            "tau": tau,
+            "policy_delay": policy_delay,
+            "target_policy_noise": target_policy_noise,
+            "target_noise_clip": target_noise_clip,
+        }
+        super().__init__(policy, env, own, **common)
+
+    def actor_objective(self, actor: Parameters, batch: Batch, c: Mapping[str, Tensor]) -> tuple[Tensor, Info]:
+        nets = self.networks
+        assert nets.critics is not None
+        actions = nets.actor_function.mean_action(actor, batch.observations)
+        first = [tensor[:1] for tensor in nets.critics.tensors]
+        q_values = nets.q_values(first, batch.observations, actions)
+        return losses.td3_bc_loss(q_values, actions, batch.actions, alpha=c["alpha"])

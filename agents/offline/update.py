@@ -1,0 +1,205 @@
+"""The gradient step of an offline learner as one function of tensors: eager, compiled, or captured in a CUDA graph.
+
+Rows and noise of a block of steps are drawn at once; each step is then one call that gathers its batch, computes every
+loss, and updates networks, slow copies and Adam's moments in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.func import grad
+
+from rlopt.agents.offline.actors import ActorFunction
+from rlopt.agents.offline.data import Batch, ReplayRows, ResidentData
+from rlopt.agents.offline.losses import Info
+from rlopt.agents.offline.policy import OfflinePolicy, ordered_parameters
+from rlopt.networks import Layer, StackedParameters, mlp, mlp_layers
+from rlopt.update import GradientStep, Mode
+
+if TYPE_CHECKING:
+    from rlopt.agents.offline.base import OfflineAlgorithm
+
+Parameters = Sequence[Tensor]
+Objective = Callable[[Parameters], tuple[Tensor, Info]]
+Source = ResidentData | ReplayRows
+
+MOST_STATISTICS = 16
+
+
+class Networks:
+    """The networks of a policy in stacked form; parameters and Adam's moments are shared with it.
+
+    A part that the learner does not have is None.
+    """
+
+    def __init__(self, policy: OfflinePolicy) -> None:
+        self.policy = policy
+        self.actor_function: ActorFunction = policy.actor.function
+        self.actor = self._stack([policy.actor], (), "actor")
+        self.actor_target = None if policy.actor_target is None else self._stack([policy.actor_target], (), None)
+        self.n_critics = len(policy.critics)
+        self._critic_layers: list[Layer] = []
+        self.critics = self.critics_target = self.value = self.scalars = None
+        if self.n_critics:
+            self._critic_layers = _layers(policy.critics[0])
+            self.critics = self._stack(list(policy.critics), (self.n_critics,), "critics")
+            self.critics_target = self._stack(list(policy.critics_target), (self.n_critics,), None)
+        if policy.value is not None:
+            self._value_layers = _layers(policy.value)
+            self.value = self._stack([policy.value], (), "value")
+        if len(policy.scalars):
+            columns = [[parameter] for parameter in policy.scalars.values()]
+            self.scalars = StackedParameters(columns, (), [policy.optimizer_of("scalars")])
+
+    def _stack(self, members: list[nn.Module], shape: tuple[int, ...], name: str | None) -> StackedParameters:
+        columns = list(zip(*(ordered_parameters(member) for member in members), strict=True))
+        optimizers = [] if name is None else [self.policy.optimizer_of(name)] * len(members)
+        return StackedParameters(columns, shape, optimizers)
+
+    @property
+    def parts(self) -> list[StackedParameters]:
+        found = (self.actor, self.actor_target, self.critics, self.critics_target, self.value, self.scalars)
+        return [part for part in found if part is not None]
+
+    def q_values(self, parameters: Parameters, observations: Tensor, actions: Tensor) -> Tensor:
+        """Q_i(s, a), (B, n): of actions (B, A), or of (B,) int64 where the critics have a number for each action."""
+        if actions.dim() == 1:
+            every = self.every_q_value(parameters, observations)
+            return every.gather(2, actions.expand(len(every), -1).unsqueeze(2)).squeeze(2).T
+        return self.stacked_q_values(parameters, torch.cat([observations, actions], dim=1)).squeeze(2).T
+
+    def stacked_q_values(self, parameters: Parameters, x: Tensor) -> Tensor:
+        """What the n critics give for x (B, inputs): (n, B, outputs)."""
+        return mlp(self._critic_layers, parameters, x.expand(len(parameters[0]), *x.shape))
+
+    def every_q_value(self, parameters: Parameters, observations: Tensor) -> Tensor:
+        """Q_i(s, .) of all Discrete actions, (n, B, actions)."""
+        return self.stacked_q_values(parameters, observations)
+
+    def state_values(self, parameters: Parameters, observations: Tensor) -> Tensor:
+        """V(s), (B, 1)."""
+        return mlp(self._value_layers, parameters, observations)
+
+    def descend(
+        self,
+        part: StackedParameters | None,
+        name: str,
+        objective: Objective,
+        learning_rate: Tensor,
+        keep: Tensor,
+    ) -> tuple[Info, Tensor]:
+        """One step of Adam down ``objective``, unless its loss or one before it was not finite.
+
+        :param name: of the optimiser
+        :param keep: scalar bool: whether all losses of this gradient step were finite so far
+        :returns: the statistics of the objective, whose first is the loss, and ``keep`` with this loss
+        """
+        assert part is not None
+        gradients, info = grad(objective, has_aux=True)(part.tensors)
+        keep = keep & next(iter(info.values())).isfinite()
+        self.adam(part, name, gradients, learning_rate, keep)
+        return info, keep
+
+    def adam(
+        self, part: StackedParameters, name: str, gradients: Parameters, learning_rate: Tensor, keep: Tensor
+    ) -> None:
+        """One step of Adam, with the betas of the optimiser ``name``, where ``keep`` holds."""
+        group = self.policy.optimizer_of(name).param_groups[0]
+        part.adam(gradients, learning_rate, keep, group["betas"], group["eps"])
+
+    @staticmethod
+    def follow(slow: StackedParameters | None, fast: StackedParameters | None, tau: Tensor, keep: Tensor) -> None:
+        """Moves the slow copy by ``tau`` of the way, where ``keep`` holds."""
+        assert slow is not None and fast is not None
+        part = torch.where(keep, tau, torch.zeros_like(tau))
+        for target, source in zip(slow.tensors, fast.tensors, strict=True):
+            target.copy_(target + (source - target) * part)
+
+
+class OfflineStep:
+    """Takes blocks of gradient steps of ``model`` on ``source`` in ``mode``."""
+
+    def __init__(self, model: OfflineAlgorithm, source: Source, mode: Mode) -> None:
+        self.mode, self.source, self._version = mode, source, source.storage_version
+        self._model = model
+        self._sums = torch.zeros(2, MOST_STATISTICS, device=model.device)
+        self._names: dict[int, list[str]] = {}
+        self._counts = [0, 0]
+        self._step = GradientStep(self._call, mode, self._state)
+        self._numbers: tuple[float, ...] = ()
+        self._tensor = torch.empty(0)
+
+    def reads(self, source: Source) -> bool:
+        """Whether it was made for ``source`` with its rows where they are now."""
+        return self.source is source and self._version == source.storage_version
+
+    def _state(self) -> list[Tensor]:
+        return [tensor for part in self._model.networks.parts for tensor in part.changed()] + [self._sums]
+
+    def _call(self, rows: Tensor, *inputs: Tensor, with_actor: bool) -> Info:
+        """Everything that one gradient step does; ``inputs`` are the noise and, last, the numbers."""
+        *noise, numbers = inputs
+        newest, *coefficients = numbers.unbind()
+        batch = self.source.gather(rows, newest.long())
+        named = {name: value.float() for name, value in zip(self._model.coefficients, coefficients, strict=True)}
+        batch = batch._replace(rewards=batch.rewards * named["reward_scale"] + named["reward_shift"])
+        info = self._model.update(batch, noise, named, with_actor)
+        stacked = torch.stack([value.reshape(()).float() for value in info.values()])
+        self._sums[int(with_actor), : len(stacked)].add_(stacked)
+        return info
+
+    def take(self, steps: int, batch_size: int, after: Callable[[], bool]) -> bool:
+        """``steps`` gradient steps; ``after`` is called after each and ends the block by returning False.
+
+        :returns: whether no ``after`` returned False
+        """
+        model = self._model
+        for part in model.networks.parts:
+            part.attach()
+        rows = self.source.sample_rows(steps, batch_size)
+        noise = model.draw_noise(steps, batch_size)
+        numbers = self._as_tensor()
+        for step in range(steps):
+            with_actor = model.moves_actor(model._n_updates + 1)
+            info = self._step(rows[step], *(part[step] for part in noise), numbers, with_actor=with_actor)
+            self._names.setdefault(int(with_actor), list(info))
+            self._counts[with_actor] += 1
+            model._n_updates += 1
+            if not after():
+                return False
+        return True
+
+    def _as_tensor(self) -> Tensor:
+        """The newest row's position and the coefficients, as a float64 tensor on the device, made anew on change."""
+        model = self._model
+        numbers = (float(self.source.newest()), *(float(model.coefficient(name)) for name in model.coefficients))
+        if numbers != self._numbers:
+            self._numbers = numbers
+            self._tensor = torch.tensor(numbers, dtype=torch.float64).to(model.device)
+        return self._tensor
+
+    def statistics(self) -> dict[str, float]:
+        """Means of the statistics since the last call, in one transfer from the device."""
+        sums = self._sums.tolist()
+        totals: dict[str, float] = {}
+        counts: dict[str, int] = {}
+        for variant, names in self._names.items():
+            for name, value in zip(names, sums[variant], strict=False):
+                totals[name] = totals.get(name, 0.0) + value
+                counts[name] = counts.get(name, 0) + self._counts[variant]
+        self._sums.zero_()
+        self._counts = [0, 0]
+        return {name: value / counts[name] for name, value in totals.items() if counts[name]}
+
+
+def _layers(network: nn.Module) -> list[Layer]:
+    layers = mlp_layers(network)
+    assert layers is not None
+    return layers
+
+
+__all__ = ["Batch", "Networks", "OfflineStep", "Parameters", "Source"]

@@ -1,0 +1,175 @@
+"""Several runs in one process, a thread each, one at a time: each with random states of its own, and joint calls.
+
+The code of a run stays as it is. Between two runs the global generators of Python, numpy and torch are exchanged, so
+that each sees the stream that it would see alone. Where all do the same work, :func:`together` hands it to one call.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+Request = TypeVar("Request")
+Answer = TypeVar("Answer")
+_here = threading.local()
+
+
+class Cancelled(BaseException):
+    """Raised in a run that is to end because the others cannot begin."""
+
+
+class _Member:
+    """One run: its thread, its random states, and what it waits for."""
+
+    def __init__(self, job: Callable[[], Any]) -> None:
+        self.job = job
+        self.go, self.back = threading.Semaphore(0), threading.Semaphore(0)
+        self.streams = capture_streams()
+        self.function: Callable[[Sequence[Any]], Sequence[Any]] | None = None
+        self.request: Any = None
+        self.answer: Any = None
+        self.error: BaseException | None = None
+        """Raised at the next return to the run: an error of the joint call, or :class:`Cancelled`."""
+        self.begun = self.ended = self.met = False
+        self.outcome: Any = None
+        self.failure: BaseException | None = None
+
+    def main(self, turns: Turns) -> None:
+        self.go.acquire()
+        _here.member, _here.turns = self, turns
+        try:
+            if self.error is None:
+                self.outcome = self.job()
+        except BaseException as error:
+            self.failure = error
+        self.ended = True
+        self.back.release()
+
+    def wait(self) -> Any:
+        """Called by the run: hands the turn back until the coordinator gives it again."""
+        self.begun = True
+        self.back.release()
+        self.go.acquire()
+        if self.error is not None:
+            error, self.error = self.error, None
+            raise error
+        return self.answer
+
+
+class Turns:
+    """Runs ``jobs``, each in a thread of its own, taking turns; what they do :func:`together` runs in the caller's.
+
+    :param jobs: functions without arguments, each a whole run
+    :param on_round: called each time when every run has had its turn
+    """
+
+    def __init__(self, jobs: Sequence[Callable[[], Any]], on_round: Callable[[], None] = lambda: None) -> None:
+        self._members = [_Member(job) for job in jobs]
+        self._on_round = on_round
+
+    @property
+    def running(self) -> int:
+        """How many runs have not ended."""
+        return sum(not member.ended for member in self._members)
+
+    def run(self) -> list[Any | BaseException]:
+        """The result of each job, or the exception that ended it.
+
+        A job that fails before its first turn ends, as for settings that cannot be used, ends all: it is raised here.
+        """
+        outside = capture_streams()
+        for member in self._members:
+            threading.Thread(target=member.main, args=(self,), daemon=True).start()
+        try:
+            while alive := [member for member in self._members if not member.ended]:
+                if all(member.function is not None for member in alive):
+                    _answer(alive)
+                for member in alive:
+                    if member.function is None:
+                        self._turn(member)
+                self._on_round()
+        except BaseException:
+            self._cancel()
+            raise
+        finally:
+            restore_streams(outside)
+        return [member.outcome if member.failure is None else member.failure for member in self._members]
+
+    def _turn(self, member: _Member) -> None:
+        first = not member.begun
+        restore_streams(member.streams)
+        member.go.release()
+        member.back.acquire()
+        member.streams = capture_streams()
+        if first and member.failure is not None:
+            raise member.failure
+
+    def _cancel(self) -> None:
+        for member in self._members:
+            while not member.ended:
+                member.error = Cancelled()
+                member.go.release()
+                member.back.acquire()
+
+
+def _answer(members: Sequence[_Member]) -> None:
+    """Makes the joint call that all of ``members`` wait for."""
+    function = members[0].function
+    assert function is not None
+    try:
+        answers = function([member.request for member in members])
+    except Exception as error:
+        for member in members:
+            member.function, member.error = None, error
+        return
+    for member, answer in zip(members, answers, strict=True):
+        member.function, member.answer = None, answer
+
+
+def has_company() -> bool:
+    """Whether the caller's run takes turns with others that have not ended."""
+    turns: Turns | None = getattr(_here, "turns", None)
+    return turns is not None and turns.running > 1
+
+
+def take_turns() -> None:
+    """Lets the other runs of the process catch up; nothing for a run of its own, or if they met since the last call."""
+    member: _Member | None = getattr(_here, "member", None)
+    if member is not None and not member.met:
+        member.wait()
+    elif member is not None:
+        member.met = False
+
+
+def together(function: Callable[[Sequence[Request]], Sequence[Answer]], request: Request) -> Answer:
+    """``function([request])[0]``; in a process of several runs, one call with the requests of all and an answer each.
+
+    The call is made when every run that has not ended waits for one; all must then ask for the same function.
+    """
+    member: _Member | None = getattr(_here, "member", None)
+    if member is None:
+        return function([request])[0]
+    member.function, member.request, member.met = function, request, True
+    answer: Answer = member.wait()
+    return answer
+
+
+def capture_streams() -> tuple[Any, ...]:
+    """The states of the global generators of Python, numpy and torch, in the form that is quickest to restore."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    return random.getstate(), np.random.get_state(legacy=False), torch.get_rng_state(), cuda
+
+
+def restore_streams(streams: tuple[Any, ...]) -> None:
+    """Puts back what :func:`capture_streams` returned."""
+    python, legacy, words, cuda = streams
+    random.setstate(python)
+    np.random.set_state(legacy)
+    torch.set_rng_state(words)
+    if cuda is not None:
+        torch.cuda.set_rng_state_all(cuda)
