@@ -38,7 +38,7 @@ class ShortestPath:
     With a rotation by quarter turns: a uniform free place, and the turn that brings the segment's own direction nearest
     to a heading on a shortest path, which leaves it up to 45 degrees off. Without a rotation: a place where the
     direction that the segment has lies on a shortest path. In the goal's cell every heading will do. Free cells from
-    which no path leads to the goal are left out.
+    which no path leads to the goal are left out. If goals are relabelled, it is to the centre of the goal cell.
 
     :param maze: the map
     :param goal_cell: row and column
@@ -49,6 +49,7 @@ class ShortestPath:
         row, column = maze.free_cells.T
         allowed = maze.headings(goal_cell)[row, column]
         self.goal_cell = tuple(int(part) for part in goal_cell)
+        self._goal = maze.cell_to_xy(goal_cell).astype(np.float32)
         self._cells = np.flatnonzero(allowed.any(axis=1)).astype(np.int32)
         self._headings, self._n_headings = _ragged([np.flatnonzero(row) for row in allowed])
         self._cells_of, self._n_cells_of = _ragged([np.flatnonzero(column) for column in allowed.T])
@@ -66,6 +67,8 @@ class ShortestPath:
         parameters = augmentation.sample(batch, generator)
         quarter = quarter_of(*displacement(augmentation, batch))
         draws = generator.random(batch.n_segments, dtype=np.float32)
+        if "goal" in parameters:
+            parameters["goal"] = np.tile(self._goal, (batch.n_segments, 1))
         if "mirror" in parameters:
             quarter = np.where(parameters["mirror"], -quarter % 4, quarter)
         if "quarter_turns" in parameters:

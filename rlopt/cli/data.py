@@ -8,6 +8,8 @@ from rlopt.errors import unknown_name
 
 SUBVERBS: dict[str, str] = {
     "generate": "make a data set here: point mazes",
+    "augment": "make a small data set large by guided augmentation",
+    "check": "replay augmented transitions in the simulator",
     "info": "describe a data set: counts, returns, lengths, a picture of the states it covers",
 }
 """Name -> one line of help. ``rlopt data NAME`` is ``main(argv) -> int`` of the module ``rlopt.cli.data_NAME``."""

@@ -75,6 +75,35 @@ def _parse_with_tyro(agent: str, defaults: tuple[RunConfig, Any], tokens: Sequen
     return dataclasses.replace(run, **run_values), dataclasses.replace(settings, **agent_values)
 
 
+def parse_settings(prog: str, config_class: type, argv: Sequence[str]) -> Any:
+    """Reads flags into ``config_class``; ``--help`` prints and exits.
+
+    :param prog: the command before the flags, for the help: "rlopt data augment IN OUT"
+    :raises rlopt.errors.ConfigError: for the first mistake, in one line
+    """
+    import tyro
+
+    annotations, texts = field_types(config_class), field_help(config_class)
+    asks_help = any(token in ("-h", "--help") for token in argv)
+    tokens = list(argv) if asks_help else normalise(argv, annotations)
+    fields: list[tuple[str, Any, Any]] = []
+    for name, annotation in annotations.items():
+        described = Annotated[annotation, tyro.conf.arg(help=texts.get(name, ""))]  # type: ignore[valid-type]
+        default = next(field.default for field in dataclasses.fields(config_class) if field.name == name)
+        fields.append((name, described, dataclasses.field(default=default)))
+    flat = dataclasses.make_dataclass("Settings", fields, frozen=True, kw_only=True)
+    summary = " ".join((config_class.__doc__ or "").split("\n\n")[0].split())
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            parsed: Any = tyro.cli(flat, prog=prog, description=summary, args=tokens)
+    except SystemExit as stop:
+        if stop.code:
+            raise ConfigError(f"{_one_line(complaint.getvalue())} (see {prog} --help)") from None
+        raise
+    return from_mapping(config_class, {name: getattr(parsed, name) for name in annotations}, prog)
+
+
 def field_help(config_class: type) -> dict[str, str]:
     """The text under each field of a settings dataclass, inherited ones included, as one paragraph."""
     texts: dict[str, str] = {}
