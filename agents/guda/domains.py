@@ -56,6 +56,9 @@ class Domain:
     """Whether mirroring makes sense."""
     goal_columns: slice | None = None
     """Where a flat observation has the desired goal; None where the goal is fixed and not observed."""
+    factors: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = ()
+    """Columns of the observation and of the action that evolve without the others away from walls; for the learned
+    dynamics. Columns in no factor (the goal) stay together with the first one."""
     keys: tuple[str, ...] = ("observation", "desired_goal")
     """The entries of a dictionary observation that a flat one consists of."""
     invalid_because: str = "it left the valid states"

@@ -91,6 +91,7 @@ class PointMaze(MazeDomain):
     rotations = exact_rotations = "quarter"
     inexact_because = "the bounds of its actions and velocities are axis-aligned squares"
     layout = Layout(points=((0, 1),), vectors=((2, 3),), action_vectors=((0, 1),))
+    factors = (((0, 2), (0,)), ((1, 3), (1,)))
 
     def __init__(self, maze: Maze, goal: Any, **settings: bool) -> None:
         super().__init__(maze, goal, BALL_MARGIN, 4, **settings)

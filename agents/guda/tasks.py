@@ -53,10 +53,12 @@ def _maze(dataset: Dataset, config: GuDAConfig, kind: type[MazeDomain], state: i
     observed = isinstance(observations, dict) or width == state + 2
     env_id = dataset.metadata.env
     maze = Maze.from_id(env_id)
+    if not env_id.startswith(TASKS[kind.name].prefixes):
+        raise AugmentationError(f"the domain {kind.name} does not fit data of {env_id}: choose the one that does")
     # The cell only places the goal where observations do not have it.
     goal = (0.0, 0.0) if observed else maze.cell_to_xy(_goal_cell(maze, dataset, config.goal_cell))
     settings = {"goal_in_observation": observed, "dense": "Dense" in env_id, "continuing": True}
-    made: Domain = kind(maze, goal, **settings)  # type: ignore[call-arg]
+    made: Domain = kind(maze, goal, **settings)
     return made
 
 
