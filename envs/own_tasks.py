@@ -16,12 +16,15 @@ class FixedGoalMaze:
     goal_cell: tuple[int, int]
     """Row and column."""
     episode_steps: int
+    reference_returns: tuple[float, float]
+    """Mean return of uniform random actions and of :class:`rlopt.data.point_maze.GoalController`, 200 episodes each:
+    ``python scripts/reproduce_guda.py references``."""
 
 
 FIXED_GOAL_MAZES: dict[str, FixedGoalMaze] = {
-    "rlopt/PointMaze_UMaze-v0": FixedGoalMaze("PointMaze_UMaze-v3", (1, 1), 300),
-    "rlopt/PointMaze_Medium-v0": FixedGoalMaze("PointMaze_Medium-v3", (6, 6), 600),
-    "rlopt/PointMaze_Large-v0": FixedGoalMaze("PointMaze_Large-v3", (7, 9), 800),
+    "rlopt/PointMaze_UMaze-v0": FixedGoalMaze("PointMaze_UMaze-v3", (1, 1), 300, (14.8, 228.7)),
+    "rlopt/PointMaze_Medium-v0": FixedGoalMaze("PointMaze_Medium-v3", (6, 6), 600, (15.5, 473.6)),
+    "rlopt/PointMaze_Large-v0": FixedGoalMaze("PointMaze_Large-v3", (7, 9), 800, (5.7, 621.8)),
 }
 """Environment id -> what it is made of."""
 

@@ -47,7 +47,7 @@ class Task:
     """0: whole episodes."""
 
 
-def _maze(dataset: Dataset, config: GuDAConfig, kind: type[MazeDomain], state: int) -> Domain:
+def _maze(dataset: Dataset, config: GuDAConfig, kind: type[PointMaze] | type[AntMaze], state: int) -> Domain:
     observations = dataset.observations
     width = observations.shape[1] if isinstance(observations, np.ndarray) and observations.ndim == 2 else 0
     observed = isinstance(observations, dict) or width == state + 2
@@ -57,9 +57,7 @@ def _maze(dataset: Dataset, config: GuDAConfig, kind: type[MazeDomain], state: i
         raise AugmentationError(f"the domain {kind.name} does not fit data of {env_id}: choose the one that does")
     # The cell only places the goal where observations do not have it.
     goal = (0.0, 0.0) if observed else maze.cell_to_xy(_goal_cell(maze, dataset, config.goal_cell))
-    settings = {"goal_in_observation": observed, "dense": "Dense" in env_id, "continuing": True}
-    made: Domain = kind(maze, goal, **settings)
-    return made
+    return kind(maze, goal, goal_in_observation=observed, dense="Dense" in env_id)
 
 
 def _goal_cell(maze: Maze, dataset: Dataset, wanted: tuple[int, ...] | None) -> tuple[int, int]:
