@@ -39,13 +39,14 @@ class RunConfig:
 
     env: str = ""
     """Environment id: dm_control/<domain>-<task>, a Gymnasium id such as HalfCheetah-v5, or rlopt/<name>. Required,
-    here or in the preset."""
+    here or in the preset; an agent that learns from a data set is evaluated there, by default in that of the data."""
     preset: str | None = None
     """Settings that are known to work, such as dmc/cheetah-run, or the path of a YAML file; flags override it."""
     seed: Annotated[int, Range(ge=0, lt=2**31)] = 0
     """Seed of the networks, the actions and the environments, in [0, 2^31)."""
     total_timesteps: Annotated[int, Range(ge=1)] = 1_000_000
-    """Environment steps to train for, summed over the environments."""
+    """Environment steps to train for, summed over the environments; gradient steps for an agent that learns from a
+    data set, as in all the intervals below."""
     n_envs: Annotated[int, Range(ge=1)] = 1
     """Environments stepped side by side."""
     backend: Literal["auto", "envpool", "gymnasium"] = "auto"

@@ -38,10 +38,11 @@ class Progress:
 
     :param total: environment steps of the whole run
     :param start: environment steps already done by an earlier process
+    :param unit: what is counted, if it is not environment steps
     """
 
-    def __init__(self, total: int, start: int = 0) -> None:
-        self.total, self.start, self.step = total, start, start
+    def __init__(self, total: int, start: int = 0, unit: str = "env steps") -> None:
+        self.total, self.start, self.step, self.unit = total, start, start, unit
         self.began = time.monotonic()
         self._last_line = self.began
         self._bar: Any = None
@@ -51,7 +52,7 @@ class Progress:
             self._bar = tqdm(
                 total=total,
                 initial=start,
-                unit=" env steps",
+                unit=f" {unit}",
                 unit_scale=True,
                 dynamic_ncols=True,
                 bar_format="{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}, {rate_fmt}{postfix}, {remaining} left",
@@ -78,10 +79,11 @@ class Progress:
         elapsed = max(time.monotonic() - self.began, 1e-9)
         rate = (self.step - self.start) / elapsed
         left = (self.total - self.step) / rate if rate > 0 else math.inf
-        shown = "no episode has ended" if mean_return is None else f"mean return {mean_return:.1f}"
+        shown = "no episode has ended, " if self.unit == "env steps" else ""
+        shown = shown if mean_return is None else f"mean return {mean_return:.1f}, "
         share = 100 * self.step / self.total
         return (
-            f"step {self.step:,} of {self.total:,} ({share:.0f} %), {rate:,.0f} env steps/s, {shown}, "
+            f"step {self.step:,} of {self.total:,} ({share:.0f} %), {rate:,.0f} {self.unit}/s, {shown}"
             f"{duration(max(left, 0.0))} left"
         )
 

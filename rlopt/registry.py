@@ -19,8 +19,10 @@ class AgentSpec:
     """The Stable-Baselines3 algorithm class."""
     summary: str
     """One line for ``rlopt train --help``."""
-    builder: str = "rlopt.run:build"
-    """What makes the model of a run and tells the settings of its environment, see :func:`rlopt.run.build`."""
+    builder: str = ""
+    """What makes the model of a run in place of :func:`rlopt.run.build`; empty for that."""
+    completer: str = ""
+    """What completes the settings of a run once its flags were read: ``(run, agent_config)`` to the same."""
 
 
 def _offline(algorithm: str, summary: str) -> AgentSpec:
@@ -29,6 +31,7 @@ def _offline(algorithm: str, summary: str) -> AgentSpec:
         algorithm=f"rlopt.agents.offline.{algorithm}",
         summary=summary,
         builder="rlopt.offline_run:build",
+        completer="rlopt.offline_run:complete",
     )
 
 

@@ -119,6 +119,9 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm,
 
     :returns: the model and the settings of its environment, the backend resolved
     """
+    if agent_spec(agent).builder:
+        built: tuple[BaseAlgorithm, Any] = resolve(agent_spec(agent).builder)(agent, run, agent_config)
+        return built
     check_device(run.device)
     if run.num_threads:
         torch.set_num_threads(run.num_threads)
@@ -204,7 +207,7 @@ def _learn(
                 print(
                     f"warning: {log.path.name} lacks {log.missing_rows} rows that it had at the checkpoint", flush=True
                 )
-        progress = Progress(run.total_timesteps, start)
+        progress = Progress(run.total_timesteps, start, getattr(model, "step_unit", "env steps"))
         metadata = {"agent": agent, "run": dataclasses.asdict(run), "env": env_settings.as_dict()}
         hook = RunHook(folder, run, env_settings, logs, progress, stop, metadata, state)
         if checkpoint is not None:

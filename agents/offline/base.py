@@ -341,10 +341,8 @@ class OfflineAlgorithm(FineTuning):
 
     def coefficient(self, name: str) -> float:
         """The present value of one of :attr:`coefficients`."""
-        if name == "learning_rate":
+        if name == "learning_rate" or (name == "critic_learning_rate" and getattr(self, name) is None):
             return float(self.lr_schedule(self._current_progress_remaining))
-        if name == "critic_learning_rate" and getattr(self, name) is None:
-            return self.coefficient("learning_rate")
         scale = self.reward_range_scale if name == "reward_scale" else 1.0
         return float(getattr(self, name)) * scale
 
@@ -386,10 +384,9 @@ class OfflineAlgorithm(FineTuning):
 def _loaded(dataset: Dataset | str | Path) -> Dataset:
     if isinstance(dataset, Dataset):
         return dataset
-    from rlopt.data import load_dataset  # type: ignore[attr-defined]
+    from rlopt.data import load_dataset
 
-    loaded: Dataset = load_dataset(str(dataset))
-    return loaded
+    return load_dataset(str(dataset))
 
 
 __all__ = ["BLOCK", "OfflineAlgorithm", "OfflineVecEnv"]

@@ -7,9 +7,10 @@ import importlib
 from rlopt.errors import unknown_name
 
 SUBVERBS: dict[str, str] = {
-    "generate": "make a data set here: point mazes",
     "augment": "make a small data set large by guided augmentation",
     "check": "replay augmented transitions in the simulator",
+    "convert": "write a data set in another format, or a maze2d file in PointMaze's frame",
+    "generate": "make a data set here: point mazes, snapshots of trained agents",
     "info": "describe a data set: counts, returns, lengths, a picture of the states it covers",
 }
 """Name -> one line of help. ``rlopt data NAME`` is ``main(argv) -> int`` of the module ``rlopt.cli.data_NAME``."""

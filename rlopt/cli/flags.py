@@ -21,6 +21,7 @@ from typing import Annotated, Any, Union
 from rlopt.config import RunConfig, check_ranges, coerce, field_types, from_mapping
 from rlopt.errors import ConfigError, unknown_name
 from rlopt.presets import load_preset, split_settings
+from rlopt.registry import AGENTS, resolve
 
 
 def parse_training(agent: str, agent_config: type, argv: Sequence[str]) -> tuple[RunConfig, Any]:
@@ -41,6 +42,9 @@ def parse_training(agent: str, agent_config: type, argv: Sequence[str]) -> tuple
     run_default = from_mapping(RunConfig, run_values, where)
     agent_default: Any = from_mapping(agent_config, agent_values, where)
     run, settings = _parse_with_tyro(agent, (run_default, agent_default), tokens)
+    completer = AGENTS[agent].completer if agent in AGENTS else ""
+    if completer:
+        run, settings = resolve(completer)(run, settings)
     if not run.env:
         raise ConfigError(
             "no environment given: add --env, such as --env HalfCheetah-v5 or --env dm_control/cheetah-run"

@@ -54,10 +54,41 @@ def _point_maze(name: str) -> Generator:
     )
 
 
+_SNAPSHOT_OPTIONS = {
+    "run": Option(str, "", "run folder of rlopt train in this task, or several with commas between"),
+    "medium_fraction": Option(float, 1 / 3, "share of the way from random to expert return that is medium, in (0, 1)"),
+    "tolerance": Option(float, 0.1, "largest distance from that share, > 0"),
+    "episodes": Option(int, 10, "episodes that tell the return of a checkpoint"),
+    "n_envs": Option(int, 8, "environments stepped together"),
+    "backend": Option(str, "auto", "auto, envpool or gymnasium"),
+}
+_LEVELS = {
+    "random": "uniformly random actions",
+    "medium": "the checkpoint of a run whose return is nearest to a third of the expert's",
+    "medium-replay": "what a run collected up to its medium checkpoint",
+    "expert": "the best checkpoint of a run",
+}
+
+
+def _snapshots(task: str, env_id: str) -> dict[str, Generator]:
+    return {
+        f"mujoco-{task}-{level}": Generator(
+            "rlopt.data.snapshots:generate_snapshots",
+            f"{env_id}: {summary}",
+            {"env_id": env_id, "level": level},
+            _SNAPSHOT_OPTIONS,
+        )
+        for level, summary in _LEVELS.items()
+    }
+
+
 GENERATORS: dict[str, Generator] = {
     "pointmaze-umaze": _point_maze("UMaze"),
     "pointmaze-medium": _point_maze("Medium"),
     "pointmaze-large": _point_maze("Large"),
+    **_snapshots("halfcheetah", "HalfCheetah-v5"),
+    **_snapshots("hopper", "Hopper-v5"),
+    **_snapshots("walker2d", "Walker2d-v5"),
 }
 """Name -> generator; another family of data sets is another entry."""
 

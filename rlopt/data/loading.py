@@ -30,6 +30,8 @@ def load_dataset(name_or_path: str | Path, download: bool = False, **options: An
     if text.startswith(MINARI_PREFIX):
         from rlopt.data.minari import read_minari
 
+        if foreign := sorted(set(options) - {"clip_actions"}):
+            raise DataError(f"{foreign[0]} is an option of D4RL files; a Minari data set takes clip_actions only")
         return read_minari(text.removeprefix(MINARI_PREFIX), download=download, **options)
     path = Path(name_or_path).expanduser()
     if path.is_dir():

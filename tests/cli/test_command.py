@@ -28,7 +28,19 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
 
 
-@pytest.mark.parametrize("arguments", [[], ["--help"], ["train", "--help"], ["train", "mdpo", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--help"],
+        ["train", "--help"],
+        ["train", "mdpo", "--help"],
+        ["--version"],
+        ["data"],
+        ["data", "info", "--help"],
+        ["data", "convert", "--help"],
+    ],
+)
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     command = [sys.executable, "-X", "importtime", "-m", "rlopt.cli.main", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment())

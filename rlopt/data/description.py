@@ -1,0 +1,64 @@
+"""A data set in words and numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rlopt.data.dataset import Dataset, layout
+from rlopt.data.scores import D4RL_REFERENCE_RETURNS, score
+
+_SHOWN_COLUMNS = 6
+
+
+def describe(data: Dataset) -> str:
+    """Counts, returns, lengths, ends, bounds, origin and notes, a line each."""
+    lengths = np.array([rows.stop - rows.start for rows in data.episodes()])
+    terminals = int((data.discounts == 0).sum())
+    metadata = data.metadata
+    lines = {
+        "environment": f"{metadata.env} ({metadata.generation} generation, action repeat {metadata.action_repeat})",
+        "transitions": f"{len(data):,} in {len(lengths):,} episodes",
+        "returns": _spread(data.episode_returns()),
+        "lengths": _spread(lengths),
+        "ends": f"{terminals:,} true terminals, {len(lengths) - terminals:,} truncations or cuts",
+        "rewards": f"{_number(data.rewards.min())} to {_number(data.rewards.max())} a step",
+        "actions": f"{layout(data.actions)}; {_bounds(data.actions)}",
+    }
+    if isinstance(data.observations, dict):
+        lines |= {f"  {key}": f"{layout(part)}; {_bounds(part)}" for key, part in data.observations.items()}
+    else:
+        lines["observations"] = f"{layout(data.observations)}; {_bounds(data.observations)}"
+    reference = metadata.reference_returns
+    if metadata.generation == "d4rl":
+        reference = D4RL_REFERENCE_RETURNS.get(metadata.env, reference)
+    if reference is not None:
+        mean = float(score(data.episode_returns(), reference).mean())
+        lines["score"] = f"{mean:.1f} on average (0 is a random policy with {reference[0]:g}, 100 an expert with "
+        lines["score"] += f"{reference[1]:g})"
+    if data.extras:
+        lines["extras"] = ", ".join(f"{name} ({layout(column)})" for name, column in data.extras.items())
+    lines["generator"] = f"{metadata.generator or 'unknown'}; seed {metadata.seed}"
+    if metadata.versions:
+        lines["versions"] = ", ".join(f"{name} {version}" for name, version in metadata.versions.items())
+    text = [f"{name:<15}{value}" for name, value in lines.items()]
+    return "\n".join([*text, *(f"note: {note}" for note in metadata.notes)])
+
+
+def _spread(values: np.ndarray) -> str:
+    low, quarter, half, three_quarters, high = np.quantile(values, (0, 0.25, 0.5, 0.75, 1))
+    return (
+        f"mean {_number(values.mean())}; least {_number(low)}, quartiles {_number(quarter)}, {_number(half)}, "
+        f"{_number(three_quarters)}, most {_number(high)}"
+    )
+
+
+def _bounds(column: np.ndarray) -> str:
+    flat = column.reshape(len(column), -1)
+    if column.ndim != 2 or flat.shape[1] > _SHOWN_COLUMNS:
+        return f"{_number(flat.min())} to {_number(flat.max())}"
+    pairs = zip(flat.min(axis=0), flat.max(axis=0), strict=True)
+    return ", ".join(f"[{_number(low)}, {_number(high)}]" for low, high in pairs)
+
+
+def _number(value: float) -> str:
+    return f"{float(value):,.4g}" if abs(float(value)) < 1e4 else f"{float(value):,.0f}"

@@ -1,0 +1,95 @@
+"""Runs that learn from a data set: what is different from :mod:`rlopt.run`. Imports no torch by itself."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlopt.config import RunConfig
+from rlopt.errors import ConfigError, RloptError
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.base_class import BaseAlgorithm
+
+    from rlopt.data.dataset import Dataset
+    from rlopt.envs.settings import EnvSettings
+
+
+def complete(run: RunConfig, agent_config: Any) -> tuple[RunConfig, Any]:
+    """Takes the environment from the data set where ``--env`` is not given, and makes a data set's path absolute.
+
+    :raises rlopt.errors.ConfigError: no data set, or one that cannot be read
+    """
+    if not agent_config.dataset:
+        raise ConfigError("no data set given: add --dataset, a folder, an HDF5 file, a D4RL name or minari:ID")
+    path = Path(agent_config.dataset).expanduser()
+    if path.exists():
+        # The run may be continued from another working directory.
+        agent_config = dataclasses.replace(agent_config, dataset=str(path.resolve()))
+    if not run.env:
+        metadata = _read(agent_config.dataset).metadata
+        run = dataclasses.replace(run, env=metadata.env, action_repeat=metadata.action_repeat)
+    return run, agent_config
+
+
+def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm, EnvSettings]:
+    """Makes the model of a run from its data set, as :func:`rlopt.run.build` does from its environment.
+
+    No environment is kept: the one that is named is made once for its spaces and its resolved settings, in which the
+    run is evaluated. With ``eval_every=0`` it need not exist here.
+    """
+    import torch
+
+    from rlopt.agents.offline.data import spaces_of
+    from rlopt.agents.offline.fine_tuning import OfflineVecEnv
+    from rlopt.devices import check_device
+    from rlopt.envs.settings import EnvSettings
+    from rlopt.registry import agent_spec, resolve
+
+    check_device(run.device)
+    if run.num_threads:
+        torch.set_num_threads(run.num_threads)
+    dataset = _read(agent_config.dataset)
+    try:
+        settings, spaces = _evaluation_env(run)
+    except RloptError as error:
+        if run.eval_every > 0:
+            cure = "give another --env, or --eval-every 0 to train without evaluations"
+            raise ConfigError(f"the environment to evaluate in cannot be made ({error}): {cure}") from error
+        settings, spaces = EnvSettings(id=run.env), spaces_of(dataset)
+    model = resolve(agent_spec(agent).algorithm)(
+        "MlpPolicy",
+        OfflineVecEnv(1, *spaces),
+        dataset=dataset,
+        seed=run.seed,
+        device=run.device,
+        normalize_observations=run.normalize_observations,
+        normalize_rewards=run.normalize_rewards,
+        **agent_config.algorithm_kwargs(),
+    )
+    return model, settings
+
+
+def _evaluation_env(run: RunConfig) -> tuple[EnvSettings, tuple[Any, Any]]:
+    from rlopt.envs.make import make_env
+
+    env = make_env(
+        run.env,
+        n_envs=1,
+        seed=run.seed,
+        backend=run.backend,
+        action_repeat=run.action_repeat,
+        frame_stack=run.frame_stack,
+        from_pixels=run.from_pixels,
+        image_size=run.image_size,
+        max_episode_steps=run.max_episode_steps,
+    )
+    env.close()
+    return env.settings, (env.observation_space, env.action_space)
+
+
+def _read(name: str) -> Dataset:
+    from rlopt.data import load_dataset
+
+    return load_dataset(name)

@@ -1,0 +1,96 @@
+"""``rlopt data`` as a user meets it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from d4rl_files import gym_arrays, maze2d_rollout, write_file
+from PIL import Image
+
+from rlopt.cli.main import main
+from rlopt.data import load_dataset
+
+
+@pytest.fixture(autouse=True)
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    monkeypatch.setenv("RLOPT_DATA_DIR", str(tmp_path / "files"))
+    monkeypatch.chdir(tmp_path)
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert main(["data", *arguments]) == 2
+    captured = capsys.readouterr()
+    (said,) = captured.err.splitlines()
+    assert said.startswith("rlopt: error: ") and captured.out == ""
+    return said
+
+
+def test_info_tells_the_numbers_and_draws_a_picture(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    write_file(tmp_path / "hopper_medium-v2.hdf5", gym_arrays(40, timeouts=(9, 39), terminals=(19,)))
+    assert main(["data", "info", "hopper_medium-v2.hdf5"]) == 0
+    said = capsys.readouterr().out
+    # rows 0-8, 10-19, 20-38: row i pays i
+    assert "38 in 3 episodes" in said and "1 true terminals, 2 truncations or cuts" in said
+    assert "mean 244; least 36" in said and "most 551" in said
+    assert "hopper-medium-v2 (d4rl generation" in said and "note: 2 of 40 rows left out" in said
+    reference = 100 * (np.mean([36, 145, 551]) + 20.272305) / (3234.3 + 20.272305)
+    assert f"{reference:.1f} on average" in said
+    with Image.open(tmp_path / "hopper_medium-v2.hdf5-coverage.png") as picture:
+        assert len(np.unique(np.asarray(picture.convert("L")))) > 50
+
+
+def test_a_name_is_looked_up_converted_and_described(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    said = refused(capsys, "info", "maze2d-umaze-v1")
+    assert str(tmp_path / "files" / "maze2d-umaze-sparse-v1.hdf5") in said and "--download" in said
+    (tmp_path / "files").mkdir()
+    write_file(tmp_path / "files" / "maze2d-umaze-sparse-v1.hdf5", maze2d_rollout(300, reached=(100,)))
+    assert main(["data", "convert", "maze2d-umaze-v1", "maze", "--pointmaze", "task", "--waypoints", "drop"]) == 0
+    assert "298 transitions, 2 episodes" in capsys.readouterr().out
+    assert main(["data", "info", "maze", "--out", "pictures/maze.svg"]) == 0
+    said = capsys.readouterr().out
+    assert "PointMaze_UMaze-v3 (rlopt generation" in said and "desired_goal" in said and "mapped from" in said
+    assert (tmp_path / "pictures" / "maze.svg").read_text().startswith("<?xml")
+
+
+def test_every_format_leads_to_every_other_and_back(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    write_file(tmp_path / "x.hdf5", maze2d_rollout(300, reached=(100,)))
+    assert main(["data", "convert", "x.hdf5", "a", "--name", "maze2d-umaze-v1", "--pointmaze", "task"]) == 0
+    for source, out in (("a", "b.hdf5"), ("b.hdf5", "minari:mine/walk-v0"), ("minari:mine/walk-v0", "c")):
+        assert main(["data", "convert", source, out]) == 0
+    first, last = load_dataset("a"), load_dataset("c")
+    np.testing.assert_equal(last.columns(), first.columns())
+    assert last.metadata == first.metadata
+    assert main(["data", "convert", "a", "d", "--format", "d4rl"]) == 0 and (tmp_path / "d").is_file()
+    capsys.readouterr()
+    for out in ("b.hdf5", "c", "minari:mine/walk-v0"):
+        assert "exists" in refused(capsys, "convert", "a", out)
+        assert main(["data", "convert", "a", out, "--overwrite"]) == 0
+        np.testing.assert_equal(load_dataset(out).columns(), first.columns())
+        capsys.readouterr()
+    (tmp_path / "notes.txt").write_text("mine")
+    refused(capsys, "convert", "a", "notes.txt", "--overwrite", "--format", "d4rl")
+    refused(capsys, "convert", "a", "notes.txt", "--overwrite")
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("inf x", "unknown subverb of rlopt data 'inf': did you mean 'info'?"),
+        ("info", "required: DATASET"),
+        ("info nothing/here", "nothing/here does not exist"),
+        ("info hoper-medium-v2", "did you mean 'hopper-medium-v"),
+        ("info x.hdf5", "does not exist"),
+        ("info minari:umaze", "is no Minari id"),
+        ("info minari:D4RL/door/human-v2 --conversion sequence", "an option of D4RL files"),
+        ("info x.hdf5 --max-episode-steps 0", "--max-episode-steps: 0 is outside [1, 1e+09]"),
+        ("info x.hdf5 --reward-shift much", "--reward-shift: 'much' is not a number"),
+        ("convert a b --format d4r", "unknown format 'd4r': did you mean 'd4rl'?"),
+        ("convert a b --pointmase task", "did you mean '--pointmaze'?"),
+    ],
+)
+def test_mistakes_are_one_line(capsys: pytest.CaptureFixture[str], line: str, named: str) -> None:
+    assert named in refused(capsys, *line.split())
