@@ -109,6 +109,8 @@ def read_sealed(
         wanted = [name for name in content["trees"] if only is None or name in only]
         trees = {name: _read_tree(path, name) for name in wanted}
         content["metadata"] = decode(content["metadata"], _no_tensor)
+        if not isinstance(content["metadata"], dict):
+            raise ValueError(f"{MANIFEST} has no metadata")
         return content, trees
 
 
@@ -169,8 +171,8 @@ def _read_manifest(path: Path, kind: FolderKind) -> dict[str, Any]:
         raise ValueError(f"{MANIFEST} is none of rlopt's {kind.name}s")
     if content.get("version") != kind.version:
         raise kind.error(
-            f"{path} has format version {content.get('version')!r}, this rlopt reads {kind.version}: use the one it "
-            "is from"
+            f"{path} has format version {one_line(repr(content.get('version')))}, this rlopt reads {kind.version}: use "
+            "the one it is from"
         )
     if content.pop("sha256", None) != _digest_of(content):
         raise ValueError(f"{MANIFEST} is not what was written")

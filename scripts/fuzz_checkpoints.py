@@ -20,15 +20,14 @@ import sys
 import tempfile
 import traceback
 import warnings
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from checkpoint_damage import DAMAGE
+from fuzzing import Report, differences, inventory, table
 from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 
 import rlopt
@@ -38,14 +37,6 @@ from rlopt.state import capture_state, restore_state, save_checkpoint
 
 MEMORY_LIMIT_MB = 1500
 AGENTS = ("off_policy_mdpo", "mdpo")
-
-
-@dataclass
-class Report:
-    """What became of the damaged checkpoints."""
-
-    outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
-    failures: list[str] = field(default_factory=list)
 
 
 def make_model(agent: str) -> Any:
@@ -63,33 +54,6 @@ def write_originals(agent: str, parent: Path) -> None:
     for steps in (32, 64):
         model.learn(steps - model.num_timesteps, log_interval=None, reset_num_timesteps=False)
         save_checkpoint(model, parent, {"note": "fuzz"})
-
-
-def differences(a: Any, b: Any, path: str = "") -> list[str]:
-    """The paths at which two trees differ in type or any bit."""
-    if type(a) is not type(b):
-        return [path]
-    if isinstance(a, dict):
-        return ([] if a.keys() == b.keys() else [path]) + [
-            line for key in a.keys() & b.keys() for line in differences(a[key], b[key], f"{path}/{key}")
-        ]
-    if isinstance(a, (list, tuple)):
-        parts = [line for i, (x, y) in enumerate(zip(a, b, strict=False)) for line in differences(x, y, f"{path}/{i}")]
-        return parts if len(a) == len(b) else [path, *parts]
-    if isinstance(a, torch.Tensor):
-        a, b = a.numpy(), b.numpy()
-    if isinstance(a, (np.ndarray, np.generic)):
-        return [] if a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes() else [path]
-    return [] if repr(a) == repr(b) else [path]
-
-
-def inventory(folder: Path) -> dict[str, tuple[int, int, int]]:
-    """Everything below ``folder`` with its mode, size and time of change."""
-    return {
-        str(path.relative_to(folder)): (info.st_mode, info.st_size, info.st_mtime_ns)
-        for path in folder.rglob("*")
-        for info in [path.lstat()]
-    }
 
 
 def examine(agent: str, parent: Path, original: dict[str, Any]) -> str:
@@ -157,24 +121,11 @@ def fuzz(cases: int, seed: int, folder: Path, progress: Callable[[int], None] = 
         if memory > MEMORY_LIMIT_MB:
             report.failures.append(f"{memory} MB of memory at case {case} ({kind}, {agent}, seed {case_seed})")
             break
-        if outcome.startswith(("WRONG", "CRASH")):
-            report.failures.append(f"{kind}, {agent}, seed {case_seed}: {outcome}")
-            outcome = outcome.split(":")[0]
-        report.outcomes[kind, outcome] += 1
+        report.add(kind, outcome, f"{kind}, {agent}, seed {case_seed}")
         shutil.rmtree(parent)
         progress(case + 1)
     read_checkpoint(max((folder / f"sound-{AGENTS[0]}").glob("step-*")))
     return report
-
-
-def table(report: Report) -> str:
-    """The counts, a row a kind of damage."""
-    outcomes = sorted({outcome for _, outcome in report.outcomes})
-    lines = [f"{'damage':38}" + "".join(f"{outcome:>30}" for outcome in outcomes)]
-    for kind in DAMAGE:
-        lines.append(f"{kind:38}" + "".join(f"{report.outcomes[kind, outcome] or '':>30}" for outcome in outcomes))
-    totals = [sum(count for (_, out), count in report.outcomes.items() if out == outcome) for outcome in outcomes]
-    return "\n".join([*lines, f"{'all':38}" + "".join(f"{total:>30}" for total in totals)])
 
 
 def main() -> int:
@@ -191,7 +142,7 @@ def main() -> int:
 
     with tempfile.TemporaryDirectory() as folder:
         report = fuzz(arguments.cases, arguments.seed, Path(folder) / "fuzz", progress)
-    print(table(report))
+    print(table(report, DAMAGE))
     print(*report.failures, sep="\n")
     print(f"{sum(report.outcomes.values())} damaged checkpoints, {len(report.failures)} failures")
     return 1 if report.failures else 0

@@ -32,5 +32,5 @@ def main(argv: list[str]) -> int:
     place = place_of(arguments.dataset)
     out = arguments.out or place.with_name(f"{place.name}-coverage.png")
     save_figure(draw_coverage(data), out)
-    print(f"picture        {out}")
+    print(f"picture          {out}")
     return 0

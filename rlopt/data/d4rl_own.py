@@ -155,7 +155,7 @@ def _parsed(text: bytes) -> dict[str, Any]:
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise DataError(f"it is damaged: {MANIFEST} is none of rlopt's")
     if manifest.get("version") != VERSION:
-        raise DataError(f"it has format version {manifest.get('version')!r}, this rlopt reads {VERSION}")
+        raise DataError(f"it has format version {one_line(repr(manifest.get('version')))}, this rlopt reads {VERSION}")
     if manifest.pop("sha256", None) != _digest_of_manifest(manifest):
         raise DataError(f"it is damaged: {MANIFEST} is not what was written")
     kinds = {"metadata": dict, "extras": list, "goal_dictionary": bool, "arrays": dict}

@@ -40,7 +40,7 @@ def describe(data: Dataset) -> str:
     lines["generator"] = f"{metadata.generator or 'unknown'}; seed {metadata.seed}"
     if metadata.versions:
         lines["versions"] = ", ".join(f"{name} {version}" for name, version in metadata.versions.items())
-    text = [f"{name:<15}{value}" for name, value in lines.items()]
+    text = [f"{name:<17}{value}" for name, value in lines.items()]
     return "\n".join([*text, *(f"note: {note}" for note in metadata.notes)])
 
 

@@ -114,6 +114,8 @@ def read_minari_folder(folder: Path, clip_actions: bool = False) -> Dataset:
 
 def _metadata(folder: Path) -> dict[str, Any]:
     path = folder / "metadata.json"
+    if not path.is_file():
+        raise DataError(f"{path} is no file: give the folder of a Minari data set")
     try:
         if path.stat().st_size > _MAX_METADATA:
             raise ValueError("it is too large")
@@ -234,21 +236,32 @@ def _build(columns: _Columns, metadata: dict[str, Any], clip_actions: bool) -> D
     )
 
 
+def _space(text: str, path: str = "") -> tuple[str, tuple[int, ...], dict[str, Any]]:
+    """(type, shape, entry) of the space at ``path`` in Minari's JSON; the shape of what is no Box is ().
+
+    :raises rlopt.errors.DataError: malformed, or no such entry
+    """
+    try:
+        entry = json.loads(text)
+        for part in path.split("/") if path else ():
+            entry = entry["subspaces"][part]
+        kind = entry["type"]
+        shape = entry["shape"] if kind == "Box" else []
+        if not isinstance(kind, str) or not all(type(size) is int and size >= 0 for size in shape):
+            raise TypeError
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise DataError(f"its spaces have no entry {path!r} or are malformed") from None
+    return kind, tuple(shape), entry
+
+
 def _check_shapes(observations: dict[str, np.ndarray], space_text: str) -> None:
     """Makes sure that the arrays have the shapes that the metadata declare."""
     for key, array in observations.items():
-        try:
-            space = json.loads(space_text)
-            for part in key.split("/") if key else ():
-                space = space["subspaces"][part]
-            shape = tuple(space["shape"]) if space["type"] == "Box" else ()
-            known = space["type"] in ("Box", "Discrete")
-        except (ValueError, KeyError, TypeError, RecursionError):
-            raise DataError(f"its observation space has no entry {key!r} or is malformed") from None
-        if known and array.shape[1:] != shape:
+        kind, shape, _ = _space(space_text, key)
+        if kind in ("Box", "Discrete") and array.shape[1:] != shape:
             raise DataError(
-                f"observations {key} have shape {array.shape[1:]}, their space {shape}: images that minari stored as "
-                "JPEG are not read (write them with jpeg_encoding=False), anything else is damaged"
+                f"observations {key} have shape {array.shape[1:]}, their space {one_line(shape)}: images that minari "
+                "stored as JPEG are not read (write them with jpeg_encoding=False), anything else is damaged"
             )
 
 
@@ -275,22 +288,22 @@ def _observation(array: np.ndarray, key: str) -> np.ndarray:
 
 def _actions(actions: np.ndarray, space_text: str, clip: bool) -> tuple[np.ndarray, list[str]]:
     """Actions in the data set's dtype, checked against the space that the metadata declares, and notes."""
+    kind, shape, entry = _space(space_text)
     try:
-        space = json.loads(space_text)
-        kind = space["type"]
         if kind == "Discrete":
-            actions = actions.reshape(len(actions), -1)[:, 0].astype(np.int64)
-            start = int(space.get("start", 0))
-            check_discrete_actions(actions, start, start + int(space["n"]) - 1, "the data set's action space")
-            return actions, []
-        low, high = (np.asarray(space[side], np.float64) for side in ("low", "high"))
-        shape = tuple(space["shape"])
-    except DataError:
-        raise
-    except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
-        raise DataError("its action space is malformed or neither Box nor Discrete") from None
-    if kind != "Box" or actions.dtype.kind != "f" or len(shape) != 1 or actions.shape[1:] != shape != low.shape:
-        raise DataError(f"actions of shape {actions.shape[1:]} in a {kind} space of shape {shape} are not supported")
+            start, number = int(entry.get("start", 0)), int(entry["n"])
+        elif kind == "Box":
+            low, high = (np.asarray(entry[side], np.float64) for side in ("low", "high"))
+    except (ValueError, KeyError, TypeError, OverflowError, AttributeError):
+        raise DataError("the bounds of its action space are malformed") from None
+    if kind == "Discrete" and actions.dtype.kind in "iu":
+        actions = actions.reshape(len(actions), -1)[:, 0].astype(np.int64)
+        check_discrete_actions(actions, start, start + number - 1, "the data set's action space")
+        return actions, []
+    if kind != "Box" or actions.dtype.kind != "f" or len(shape) != 1:
+        raise DataError(f"{actions.dtype} actions in a {one_line(kind)} space of shape {shape} are not supported")
+    if not actions.shape[1:] == shape == low.shape == high.shape:
+        raise DataError(f"actions of shape {actions.shape[1:]} do not fit the bounds of their space: damaged")
     actions = _float32("actions", actions)
     if not clip:
         check_bounds(actions, low, high, "the bounds are the data set's own; clip_actions=True clips them")

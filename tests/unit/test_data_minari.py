@@ -188,6 +188,7 @@ def test_a_failing_download_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None
         ("bounds", "out of bounds .* clip_actions=True"),
         ("nan", "rewards hold NaN"),
         ("spaces", "has no observation_space"),
+        ("space", "do not fit the bounds of their space"),
         ("format", "format 'arrow' is not read"),
         ("json", "metadata.json is damaged"),
         ("objects", "objects, text and pickles are not read"),
@@ -218,6 +219,8 @@ def test_bad_data_sets_are_one_line(kind: str, said: str, datasets_here: Path) -
     if kind == "spaces":
         del metadata["observation_space"]
         metadata["env_spec"] = json.dumps({"id": "Trap-v0", "entry_point": "os:getcwd"})
+    elif kind == "space":
+        metadata["action_space"] = json.dumps(json.loads(metadata["action_space"]) | {"low": [-1.0, -1.0, -1.0]})
     elif kind == "format":
         metadata["data_format"] = "arrow"
     text = json.dumps(metadata)

@@ -1,0 +1,59 @@
+"""docs/data.md does what it says, and damaged data sets are refused."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rlopt.cli.data import SUBVERBS
+from rlopt.data.d4rl_conversion import D4RLOptions
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "data.md").read_text()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_examples_of_the_page_run_and_print_what_they_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    snippets = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+    assert len(snippets) == 6
+    names: dict[str, object] = {}
+    for snippet in snippets:
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(snippet, "docs/data.md", "exec"), names)
+        for promised in re.findall(r"^ *print\(.*\)  # (.*)$", snippet, flags=re.MULTILINE):
+            if not promised.startswith("with "):
+                assert promised in printed.getvalue()
+
+
+def test_the_commands_and_options_of_the_page_exist() -> None:
+    assert set(re.findall(r"^rlopt data (\w+)", PAGE, flags=re.MULTILINE)) <= set(SUBVERBS)
+    help_text = subprocess.run(
+        [sys.executable, "-m", "rlopt.cli.main", "data", "convert", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    for option in set(re.findall(r"`?(--[a-z][a-z-]+)", PAGE)):
+        assert option in help_text, option
+    for option in D4RLOptions.__dataclass_fields__:
+        assert f"--{option.replace('_', '-')}" in help_text
+
+
+def test_damaged_data_sets_are_refused_or_load_unharmed() -> None:
+    command = [sys.executable, str(ROOT / "scripts" / "fuzz_datasets.py"), "--cases", "100", "--seed", "5"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "100 damaged data sets, 0 failures" in done.stdout
+    refused = sum(int(line.split()[-1]) for line in done.stdout.splitlines() if line.startswith("all "))
+    assert refused >= 80
