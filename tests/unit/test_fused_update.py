@@ -28,6 +28,7 @@ from rlopt.run import resume
 from rlopt.run import train as train_run
 from rlopt.state import save_checkpoint
 
+
 def collected(**options: Any) -> OffPolicyMDPO:
     """A model whose replay buffer is filled by random actions, the same for the same options."""
     model = make(compile="off", **{"learning_starts": 200, "old_policy_period": 7, **options})
