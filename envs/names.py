@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
 import os
 import sys
 
@@ -78,7 +80,9 @@ def _import(module: str, env_id: str) -> None:
 
 def _register_robotics(env_id: str) -> None:
     try:
-        import gymnasium_robotics
+        # On import it prints a notice about the Adroit tasks, whatever is made.
+        with contextlib.redirect_stderr(sys.stderr if "Adroit" in env_id else io.StringIO()):
+            import gymnasium_robotics
     except ModuleNotFoundError:
         raise ConfigError(f"environment {env_id!r} comes with gymnasium-robotics: pip install 'rlopt[d4rl]'") from None
     gymnasium.register_envs(gymnasium_robotics)
