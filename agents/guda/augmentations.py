@@ -26,8 +26,9 @@ class Operation:
     column: str
     """The parameter's name, also that of its provenance column."""
 
-    def check(self, domain: Domain) -> None:
-        """Raises :class:`rlopt.errors.ConfigError` if the domain does not have this symmetry."""
+    def fitted(self, domain: Domain) -> Operation:
+        """The operation as the domain has it; raises :class:`rlopt.errors.ConfigError` if it does not."""
+        return self
 
     def sample(self, domain: Domain, batch: Batch, generator: np.random.Generator) -> np.ndarray:
         """Uniform values, [S, ...]."""
@@ -39,9 +40,10 @@ class Translate(Operation):
 
     column = "position"
 
-    def check(self, domain: Domain) -> None:
+    def fitted(self, domain: Domain) -> Operation:
         if not domain.translates:
             raise ConfigError(f"{domain.name} cannot be translated: {domain.inexact_because}")
+        return self
 
     def sample(self, domain: Domain, batch: Batch, generator: np.random.Generator) -> np.ndarray:
         return domain.positions(generator, batch.n_segments)
@@ -51,20 +53,20 @@ class Rotate(Operation):
     """Turns the segment about its anchor, counter-clockwise.
 
     :param quarter: by multiples of 90 degrees, ``quarter_turns`` [S] int8 in 0..3; else by any ``angle`` [S] float32
-        in radians. None takes what the domain allows.
+        in radians. None takes the most that is exact in the domain.
     """
 
     def __init__(self, quarter: bool | None = None) -> None:
         self.quarter = quarter
-        self.column = "angle" if quarter is False else "quarter_turns"
+        self.column = "quarter_turns" if quarter else "angle"
 
-    def check(self, domain: Domain) -> None:
+    def fitted(self, domain: Domain) -> Operation:
         if self.quarter is None:
-            self.quarter = domain.rotations != "any"
-            self.column = "quarter_turns" if self.quarter else "angle"
+            return Rotate(quarter=domain.exact_rotations != "any").fitted(domain)
         if domain.rotations == "none" or (domain.rotations == "quarter" and not self.quarter):
             allowed = "cannot be rotated" if domain.rotations == "none" else "turns by multiples of 90 degrees only"
             raise ConfigError(f"{domain.name} {allowed}: {domain.inexact_because}")
+        return self
 
     def sample(self, domain: Domain, batch: Batch, generator: np.random.Generator) -> np.ndarray:
         if self.quarter:
@@ -85,9 +87,10 @@ class Reflect(Operation):
             raise ConfigError(f"the probability of a reflection must be in [0, 1], got {probability}")
         self.probability = probability
 
-    def check(self, domain: Domain) -> None:
+    def fitted(self, domain: Domain) -> Operation:
         if not domain.mirrors:
             raise ConfigError(f"{domain.name} has no mirror symmetry that keeps its observation: leave Reflect out")
+        return self
 
     def sample(self, domain: Domain, batch: Batch, generator: np.random.Generator) -> np.ndarray:
         return generator.random(batch.n_segments) < self.probability
@@ -98,9 +101,12 @@ class RelabelGoal(Operation):
 
     column = "goal"
 
-    def check(self, domain: Domain) -> None:
+    def fitted(self, domain: Domain) -> Operation:
         if domain.goal_columns is None:
-            domain.goals(np.random.default_rng(0), 1)
+            raise ConfigError(
+                f"{domain.name} has one goal that is not part of the observation: it cannot be relabelled"
+            )
+        return self
 
     def sample(self, domain: Domain, batch: Batch, generator: np.random.Generator) -> np.ndarray:
         return domain.goals(generator, batch.n_segments)
@@ -121,8 +127,7 @@ class Augmentation:
     def __init__(self, domain: Domain, *operations: Operation, anchor: str = "first") -> None:
         if anchor not in ("first", "last"):
             raise ConfigError(f"anchor must be 'first' or 'last', got {anchor!r}")
-        for operation in operations:
-            operation.check(domain)
+        operations = tuple(operation.fitted(domain) for operation in operations)
         kinds = [type(operation) for operation in operations]
         if not kinds or len(set(kinds)) != len(kinds):
             raise ConfigError("an augmentation needs one or more operations, each kind at most once")

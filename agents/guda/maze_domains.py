@@ -64,8 +64,7 @@ class MazeDomain(Domain):
         return self.clearance.sample(generator, cells)
 
     def goals(self, generator: np.random.Generator, count: int) -> np.ndarray:
-        """Uniform places, if the goal is part of the observation."""
-        return super().goals(generator, count) if self.goal_columns is None else self.positions(generator, count)
+        return self.positions(generator, count)
 
     def outcome(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         """gymnasium-robotics' ``compute_reward`` and ``compute_terminated`` of its mazes."""

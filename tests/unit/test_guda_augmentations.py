@@ -10,7 +10,7 @@ from mazes import point_maze_data, point_maze_domain
 from rlopt.agents.guda.augmentations import Augmentation, Reflect, RelabelGoal, Rotate, Translate
 from rlopt.agents.guda.batch import Batch
 from rlopt.agents.guda.domains import Domain, Layout
-from rlopt.agents.guda.maze_domains import PointMaze
+from rlopt.agents.guda.maze_domains import AntMaze, PointMaze
 from rlopt.envs.mazes import Maze
 from rlopt.errors import AugmentationError, ConfigError
 
@@ -201,3 +201,13 @@ def test_wrong_parameters_are_refused() -> None:
         Augmentation(Plane(), Translate(), anchor="middle")
     with pytest.raises(ConfigError, match="probability"):
         Reflect(1.5)
+
+
+def test_a_rotation_takes_the_most_that_is_exact_and_serves_several_domains() -> None:
+    rotate = Rotate()
+    maze = Maze.from_id("AntMaze_UMaze-v5")
+    assert Augmentation(Plane(), rotate).columns == ("angle",)
+    assert Augmentation(point_maze_domain(point_maze_data("umaze")), rotate).columns == ("quarter_turns",)
+    ant = Augmentation(AntMaze(maze, (0, 0)), rotate)
+    assert ant.columns == ("quarter_turns",) and ant.inexact_because is None
+    assert Augmentation(AntMaze(maze, (0, 0)), Rotate(quarter=False)).inexact_because is not None
