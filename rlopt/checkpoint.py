@@ -69,6 +69,11 @@ def checkpoint_name(step: int) -> str:
     return f"step-{step:012d}"
 
 
+def checkpoint_step(path: Path) -> int:
+    """The step that a checkpoint's folder is named after."""
+    return int(path.name.rpartition("-")[2])
+
+
 def write_checkpoint(parent: Path, step: int, trees: Mapping[str, Tree], metadata: Mapping[str, Any]) -> Path:
     """Writes a checkpoint to ``parent/step-<step>`` and returns that path; what was there before is replaced whole.
 
@@ -124,14 +129,22 @@ def list_checkpoints(parent: Path) -> list[Path]:
     return [found[step] for step in sorted(found)]
 
 
-def latest_checkpoint(parent: Path, report: Callable[[str], None], only: Collection[str] | None = None) -> Checkpoint:
+def latest_checkpoint(
+    parent: Path,
+    report: Callable[[str], None],
+    only: Collection[str] | None = None,
+    no_later_than: int | None = None,
+) -> Checkpoint:
     """The newest checkpoint in ``parent`` that is whole.
 
     :param report: called with a line of text for each damaged checkpoint that is passed over
     :param only: see :func:`read_checkpoint`
+    :param no_later_than: pass over checkpoints of later steps
     :raises rlopt.errors.CheckpointError: there is none
     """
     candidates = list_checkpoints(parent)
+    if no_later_than is not None:
+        candidates = [path for path in candidates if checkpoint_step(path) <= no_later_than]
     for path in reversed(candidates):
         try:
             return read_checkpoint(path, only)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlopt.errors import CheckpointError, ConfigError, RunError, unknown_name
-from rlopt.run_folder import RunFolder, read_json
+from rlopt.run_folder import RunFolder, read_json, run_folders
 
 if TYPE_CHECKING:
     from rlopt.checkpoint import Checkpoint
@@ -37,6 +37,8 @@ def choose_checkpoint(
     folder = RunFolder(run)
     if not folder.checkpoints.is_dir():
         why = "it holds no checkpoints" if run.is_dir() else "there is no such folder"
+        if (runs := run_folders(run)) != [run]:
+            raise RunError(f"{run} holds the runs {', '.join(path.name for path in runs)}: give one of them")
         raise RunError(f"{run} is not a run folder ({why}): give the folder that rlopt train printed")
     if which == "latest":
         return latest_checkpoint(folder.checkpoints, report, only=())

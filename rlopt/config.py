@@ -44,6 +44,9 @@ class RunConfig:
     """Settings that are known to work, such as dmc/cheetah-run, or the path of a YAML file; flags override it."""
     seed: Annotated[int, Range(ge=0, lt=2**31)] = 0
     """Seed of the networks, the actions and the environments, in [0, 2^31)."""
+    seeds: str | None = None
+    """Several runs in one process instead, one for each of these seeds, with their gradient steps in one call: 0..7, or
+    0,3,5. Each has a folder of its own in run_dir, with the result of the run that is done alone."""
     total_timesteps: Annotated[int, Range(ge=1)] = 1_000_000
     """Environment steps to train for, summed over the environments; gradient steps for an agent that learns from a
     data set, as in all the intervals below."""
@@ -54,8 +57,8 @@ class RunConfig:
     device: str = "auto"
     """Torch device: auto, cpu, cuda, cuda:1, mps. Exact resume is promised on the CPU."""
     num_threads: Annotated[int, Range(ge=0, le=1024)] = 1
-    """Threads that torch computes with; 0 leaves torch's default. One is fastest for small networks, and it makes the
-    results independent of the number of cores."""
+    """Threads that torch computes with; 0 leaves torch's default. One makes the results independent of the number of
+    cores and is fastest for small networks; off-policy networks and several seeds gain from more."""
     run_dir: str | None = None
     """Folder of the run, new or empty; default runs/<agent>-<env>-seed<seed>-<UTC time>."""
     checkpoint_every: Annotated[int, Range(ge=0)] = 50_000

@@ -40,6 +40,7 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm,
     run is evaluated. With ``eval_every=0`` it need not exist here.
     """
     import torch
+    from gymnasium.spaces import Dict
 
     from rlopt.agents.offline.data import spaces_of
     from rlopt.agents.offline.fine_tuning import OfflineVecEnv
@@ -59,7 +60,7 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm,
             raise ConfigError(f"the environment to evaluate in cannot be made ({error}): {cure}") from error
         settings, spaces = EnvSettings(id=run.env), spaces_of(dataset)
     model = resolve(agent_spec(agent).algorithm)(
-        "MlpPolicy",
+        "MultiInputPolicy" if isinstance(spaces[0], Dict) else "MlpPolicy",
         OfflineVecEnv(1, *spaces),
         dataset=dataset,
         seed=run.seed,
@@ -72,19 +73,9 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm,
 
 
 def _evaluation_env(run: RunConfig) -> tuple[EnvSettings, tuple[Any, Any]]:
-    from rlopt.envs.make import make_env
+    from rlopt.run import make_run_env
 
-    env = make_env(
-        run.env,
-        n_envs=1,
-        seed=run.seed,
-        backend=run.backend,
-        action_repeat=run.action_repeat,
-        frame_stack=run.frame_stack,
-        from_pixels=run.from_pixels,
-        image_size=run.image_size,
-        max_episode_steps=run.max_episode_steps,
-    )
+    env = make_run_env(dataclasses.replace(run, n_envs=1))
     env.close()
     return env.settings, (env.observation_space, env.action_space)
 

@@ -58,6 +58,13 @@ class Progress:
                 bar_format="{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}, {rate_fmt}{postfix}, {remaining} left",
             )
 
+    def extend(self, total: int, start: int) -> None:
+        """Adds the steps of one more run, ``start`` of which are done already."""
+        self.total, self.start, self.step = self.total + total, self.start + start, self.step + start
+        if self._bar is not None:
+            self._bar.total, self._bar.initial = self.total, self.start
+            self._bar.update(start)
+
     def update(self, step: int, mean_return: Callable[[], float | None]) -> None:
         """Called at every boundary; draws only as often as a person can read.
 

@@ -8,12 +8,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from stable_baselines3.common.base_class import maybe_make_env
+from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 from torch import nn
 
 from rlopt.errors import ConfigError, NonFiniteError, unknown_name
+from rlopt.turns import take_turns
 
+MAX_LEARNING_RATE = 1e6
+"""Steps beyond it do not fit into float32 with ordinary gradients."""
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
     "relu": nn.ReLU,
@@ -54,6 +59,7 @@ class Resumable:
 
     def at_boundary(self) -> bool:
         """Runs the boundary hook; returns whether training goes on. Call first thing in ``collect_rollouts``."""
+        take_turns()
         if self.observation_statistics is not None:
             raise ConfigError(
                 "this model was trained on normalised observations: wrap its environment in VecNormalize before more "
@@ -87,6 +93,17 @@ class Resumable:
     def _excluded_save_params(self) -> list[str]:
         hooks = ["boundary_hook", "observation_statistics"]
         return [*super()._excluded_save_params(), *hooks]  # type: ignore[misc]
+
+
+def training_env(env: GymEnv | str, verbose: int) -> GymEnv:
+    """``env``, or the environment of that id: dm_control's through :func:`rlopt.make_env`, others as in Gymnasium."""
+    if isinstance(env, str) and env.startswith("dm_control/"):
+        from rlopt.envs.make import make_env
+
+        return make_env(env)
+    made = maybe_make_env(env, verbose)
+    assert made is not None
+    return made
 
 
 def named_policy_kwargs(policy_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:

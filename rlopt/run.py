@@ -16,20 +16,19 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
-from rlopt.checkpoint import Checkpoint, latest_checkpoint, list_checkpoints
+from rlopt.checkpoint import Checkpoint, checkpoint_step, latest_checkpoint, list_checkpoints
 from rlopt.config import RunConfig
+from rlopt.console import Console
 from rlopt.devices import check_device
 from rlopt.envs.make import make_env
 from rlopt.errors import ConfigError, NonFiniteError, RloptError, RunError, SpaceError, one_line
 from rlopt.log_writers import RunLogs
 from rlopt.normalize import Normalize
 from rlopt.profiling import Profile
-from rlopt.progress import Progress
 from rlopt.registry import agent_spec, resolve
 from rlopt.run_folder import RunFolder, default_folder, shell_quote
 from rlopt.run_hook import EpisodeRecorder, HookState, RunHook, mean_return
 from rlopt.state import learn_from
-from rlopt.stopping import StopSignals
 
 SMALLEST_IMAGE = 36
 """Height and width at which the last convolution of Stable-Baselines3's NatureCNN still has an output."""
@@ -49,32 +48,40 @@ class RunResult:
     """Best mean return of an evaluation, None if there was none."""
 
 
-def train(agent: str, run: RunConfig, agent_config: Any) -> RunResult:
+def train(agent: str, run: RunConfig, agent_config: Any, console: Console | None = None) -> RunResult:
     """Trains from the first step and writes a run folder.
 
     :param agent: name in :data:`rlopt.registry.AGENTS`
     :param run: settings of the run
     :param agent_config: settings of the agent, an instance of its config class
+    :param console: where it speaks; the default is for a run that has the process to itself
     :raises rlopt.errors.RunError: if the run folder exists and is not empty
     :raises rlopt.errors.RloptError: for settings, environments or spaces that cannot be used, or a full disk
     :raises rlopt.errors.NonFiniteError: at the first NaN or infinite observation, reward or loss; checkpoints are kept
     """
-    folder = RunFolder(Path(run.run_dir) if run.run_dir else default_folder(agent, run))
+    console = console or Console()
+    folder = RunFolder(Path(run.run_dir) if run.run_dir else default_folder(agent, run, f"seed{run.seed}"))
     folder.require_new()
     model, env_settings = build(agent, run, agent_config)
     run = dataclasses.replace(run, backend=env_settings.backend, run_dir=str(folder.path))
     try:
         with folder.locked(), _disk_errors(folder):
             folder.require_new()
-            print(f"run folder: {folder.path}", flush=True)
+            console.say(f"run folder: {folder.path}")
             folder.write_config(agent, run, agent_config)
             folder.record_versions(_machine(model))
-            return _learn(folder, agent, run, model, env_settings, None)
+            return _learn(folder, agent, run, model, env_settings, None, console)
     finally:
         _close(model)
 
 
-def resume(path: str | Path, total_timesteps: int | None = None) -> RunResult:
+def resume(
+    path: str | Path,
+    total_timesteps: int | None = None,
+    *,
+    no_later_than: int | None = None,
+    console: Console | None = None,
+) -> RunResult:
     """Continues a run from its newest undamaged checkpoint, or from the start if it was killed before the first.
 
     On the CPU, with the same packages, the result is bit for bit that of a run that was never stopped. An environment
@@ -82,32 +89,36 @@ def resume(path: str | Path, total_timesteps: int | None = None) -> RunResult:
 
     :param path: the run folder
     :param total_timesteps: train up to this step instead; schedules then follow the new length from here on
+    :param no_later_than: pass over checkpoints of later steps
+    :param console: as for :func:`train`
     :raises rlopt.errors.RunError: if ``path`` is no run folder, or another process trains in it
     :raises rlopt.errors.CheckpointError: if there are checkpoints but all are damaged, or they are another model's
     """
+    console = console or Console()
     folder = RunFolder(Path(path))
     agent, run, agent_config = folder.read_config()
     with folder.locked(), _disk_errors(folder):
-        checkpoint = _newest(folder)
+        checkpoint = newest_checkpoint(folder, console, no_later_than)
         total = run.total_timesteps if total_timesteps is None else total_timesteps
         if checkpoint is not None and checkpoint.step >= total:
-            print(f"{folder.path} is complete: {checkpoint.step:,} of {total:,} steps are done", flush=True)
-            more = f"{folder.command} --total-timesteps {2 * checkpoint.step}"
-            print(f"to train on: {more}\nrun folder: {folder.path}", flush=True)
+            console.say(f"{folder.path} is complete: {checkpoint.step:,} of {total:,} steps are done")
+            if console.alone:
+                console.say(f"to train on: {folder.command} --total-timesteps {2 * checkpoint.step}")
+            console.say(f"run folder: {folder.path}")
             return RunResult(folder.path, checkpoint.step, 0, _hook_state(checkpoint).best_return)
         run = dataclasses.replace(run, total_timesteps=total, run_dir=str(folder.path))
         model, env_settings = build(agent, run, agent_config)
         try:
-            print(f"run folder: {folder.path}", flush=True)
+            console.say(f"run folder: {folder.path}")
             step = 0 if checkpoint is None else checkpoint.step
             for warning in folder.record_versions(_machine(model), resumed_at=step):
-                print(f"warning: {warning}", flush=True)
+                console.say(f"warning: {warning}")
             folder.write_config(agent, run, agent_config)
             if checkpoint is None:
-                print("there is no checkpoint yet: starting from step 0", flush=True)
+                console.say("there is no checkpoint yet: starting from step 0")
             else:
-                print(f"continuing from {checkpoint.path.name} ({step:,} of {total:,} steps)", flush=True)
-            return _learn(folder, agent, run, model, env_settings, checkpoint)
+                console.say(f"continuing from {checkpoint.path.name} ({step:,} of {total:,} steps)")
+            return _learn(folder, agent, run, model, env_settings, checkpoint, console)
         finally:
             _close(model)
 
@@ -125,17 +136,7 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm,
     check_device(run.device)
     if run.num_threads:
         torch.set_num_threads(run.num_threads)
-    base = make_env(
-        run.env,
-        n_envs=run.n_envs,
-        seed=run.seed,
-        backend=run.backend,
-        action_repeat=run.action_repeat,
-        frame_stack=run.frame_stack,
-        from_pixels=run.from_pixels,
-        image_size=run.image_size,
-        max_episode_steps=run.max_episode_steps,
-    )
+    base = make_run_env(run)
     try:
         env: VecEnv = VecMonitor(base)
         if run.normalize_observations or run.normalize_rewards:
@@ -168,6 +169,21 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm,
     return model, base.settings
 
 
+def make_run_env(run: RunConfig) -> Any:
+    """The environments that the settings of a run describe, without wrappers."""
+    return make_env(
+        run.env,
+        n_envs=run.n_envs,
+        seed=run.seed,
+        backend=run.backend,
+        action_repeat=run.action_repeat,
+        frame_stack=run.frame_stack,
+        from_pixels=run.from_pixels,
+        image_size=run.image_size,
+        max_episode_steps=run.max_episode_steps,
+    )
+
+
 def policy_name(space: spaces.Space) -> str:
     """Stable-Baselines3's name of the policy for observations of ``space``."""
     if isinstance(space, spaces.Dict):
@@ -193,6 +209,7 @@ def _learn(
     model: BaseAlgorithm,
     env_settings: Any,
     checkpoint: Checkpoint | None,
+    console: Console,
 ) -> RunResult:
     """Trains ``model`` to the end or to a stop, from ``checkpoint`` if there is one."""
     state = HookState() if checkpoint is None else _hook_state(checkpoint)
@@ -200,14 +217,12 @@ def _learn(
     start = 0 if checkpoint is None else checkpoint.step
     # Events of a run that was killed before its first checkpoint are hidden too, hence -1.
     resumed_at = start if checkpoint is not None else (-1 if folder.tensorboard.exists() else None)
-    with StopSignals() as stop:
+    with console.stop_signals() as stop:
         logs = RunLogs(folder.path, positions, resumed_at)
         for log in logs.files:
             if log.missing_rows:
-                print(
-                    f"warning: {log.path.name} lacks {log.missing_rows} rows that it had at the checkpoint", flush=True
-                )
-        progress = Progress(run.total_timesteps, start, getattr(model, "step_unit", "env steps"))
+                console.say(f"warning: {log.path.name} lacks {log.missing_rows} rows that it had at the checkpoint")
+        progress = console.progress(run.total_timesteps, start, getattr(model, "step_unit", "env steps"))
         metadata = {"agent": agent, "run": dataclasses.asdict(run), "env": env_settings.as_dict()}
         hook = RunHook(folder, run, env_settings, logs, progress, stop, metadata, state)
         if checkpoint is not None:
@@ -217,48 +232,60 @@ def _learn(
         profile = Profile(model, folder.path) if run.profile else None
         try:
             with _naming_last_checkpoint(folder):
-                _run_to_the_end(model, run.total_timesteps, checkpoint, EpisodeRecorder(logs.episodes))
+                _run_to_the_end(model, run.total_timesteps, checkpoint, EpisodeRecorder(logs.episodes), console)
                 if not hook.stopped:
                     hook.finish(model)
         finally:
             progress.finish(mean_return(model))
             logs.close()
             if profile is not None:
-                print(profile.finish(model), flush=True)
-    _print_end(folder, run, model.num_timesteps, hook, stop)
+                console.say(profile.finish(model))
+    _say_end(console, folder, run, model.num_timesteps, hook)
     return RunResult(folder.path, model.num_timesteps, stop.exit_code if hook.stopped else 0, state.best_return)
 
 
-def _run_to_the_end(model: BaseAlgorithm, total: int, checkpoint: Checkpoint | None, callback: EpisodeRecorder) -> None:
+def _run_to_the_end(
+    model: BaseAlgorithm, total: int, checkpoint: Checkpoint | None, callback: EpisodeRecorder, console: Console
+) -> None:
     # The hook writes the rows, at boundaries, so Stable-Baselines3's own interval is switched off.
     options: dict[str, Any] = {"callback": callback, "log_interval": None}
     if checkpoint is None:
         model.learn(total, **options)
         return
     trees = {name: tree for name, tree in checkpoint.trees.items() if name != "run"}
-    learn_from(model, trees, total, report=lambda line: print(f"warning: {line}", flush=True), **options)
+    learn_from(model, trees, total, report=lambda line: console.say(f"warning: {line}"), **options)
 
 
-def _print_end(folder: RunFolder, run: RunConfig, step: int, hook: RunHook, stop: StopSignals) -> None:
-    if hook.stopped:
-        name = stop.received.name if stop.received is not None else "a signal"
-        print(f"stopped by {name} at step {step:,} of {run.total_timesteps:,}, checkpoint written; continue with:")
-        print(folder.command)
-    elif hook.state.best_return is not None:
-        print(f"best evaluation: mean return {hook.state.best_return:.1f} ({hook.state.best_checkpoint})")
+def _say_end(console: Console, folder: RunFolder, run: RunConfig, step: int, hook: RunHook) -> None:
+    if hook.stopped and console.alone:
+        name = hook.stop.received.name if hook.stop.received is not None else "a signal"
+        console.say(
+            f"stopped by {name} at step {step:,} of {run.total_timesteps:,}, checkpoint written; continue with:"
+        )
+        console.say(folder.command)
+    elif not hook.stopped and hook.state.best_return is not None:
+        console.say(f"best evaluation: mean return {hook.state.best_return:.1f} ({hook.state.best_checkpoint})")
         # What a run's file names is imported only on demand, see rlopt.checkpoint_choice.environment_settings.
         env = f" --env {shell_quote(run.env)}" if ":" in run.env else ""
-        print(f"evaluate it with: rlopt evaluate {shell_quote(str(folder.path))}{env}")
-    print(f"run folder: {folder.path}", flush=True)
+        console.say(f"evaluate it with: rlopt evaluate {folder.quoted}{env}")
+    if console.alone:
+        console.say(f"run folder: {folder.path}")
 
 
-def _newest(folder: RunFolder) -> Checkpoint | None:
-    """The newest whole checkpoint; None if none was ever written. Damaged newer ones are named and set aside."""
+def newest_checkpoint(folder: RunFolder, console: Console, no_later_than: int | None = None) -> Checkpoint | None:
+    """The newest whole checkpoint, up to step ``no_later_than`` if given; None if none was ever written.
+
+    Damaged newer ones are named and set aside.
+    """
     found = list_checkpoints(folder.checkpoints)
     if not found:
         return None
-    checkpoint = latest_checkpoint(folder.checkpoints, lambda line: print(f"warning: {line}", flush=True))
+    checkpoint = latest_checkpoint(
+        folder.checkpoints, lambda line: console.say(f"warning: {line}"), no_later_than=no_later_than
+    )
     for damaged in found[found.index(checkpoint.path) + 1 :]:
+        if no_later_than is not None and checkpoint_step(damaged) > no_later_than:
+            continue  # passed over, not damaged
         # Left in place, it would count among the newest that are kept.
         target = damaged.with_name(f"damaged-{damaged.name}")
         if not target.exists():
@@ -310,4 +337,7 @@ def _disk_errors(folder: RunFolder) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             what = f"cannot write to {folder.path} ({error.strerror})"
             raise RunError(f"{what}: free space there, then continue with {folder.command}") from error
+        if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.EACCES, errno.EPERM):
+            what = f"{error.filename or folder.path} cannot be used ({error.strerror})"
+            raise RunError(f"{what}: move it away or allow access, then continue with {folder.command}") from error
         raise

@@ -69,9 +69,14 @@ class RunFolder:
             )
 
     @property
+    def quoted(self) -> str:
+        """Its path as a word of a command line."""
+        return shell_quote(str(self.path))
+
+    @property
     def command(self) -> str:
         """The command that continues this run."""
-        return f"rlopt resume {shell_quote(str(self.path))}"
+        return f"rlopt resume {self.quoted}"
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -150,10 +155,23 @@ class RunFolder:
         ]
 
 
-def default_folder(agent: str, run: RunConfig) -> Path:
-    """``runs/<agent>-<env>-seed<seed>-<UTC time>``, with characters that are awkward in paths replaced."""
+def run_folders(path: Path) -> list[Path]:
+    """``path`` if it is a run folder; the run folders in it, by seed, if ``rlopt train --seeds`` made it."""
+    if RunFolder(path).config.is_file() or not path.is_dir():
+        return [path]
+    found = [
+        entry for entry in path.iterdir() if re.fullmatch(r"seed\d+", entry.name) and (entry / "config.json").is_file()
+    ]
+    return sorted(found, key=lambda entry: int(entry.name[4:])) or [path]
+
+
+def default_folder(agent: str, run: RunConfig, which: str) -> Path:
+    """``runs/<agent>-<env>-<which>-<UTC time>``, with characters that are awkward in paths replaced.
+
+    :param which: what tells it from other runs of the agent, such as "seed0"
+    """
     env = re.sub(r"[^A-Za-z0-9.-]+", "_", run.env)
-    stem = f"{agent}-{env}-seed{run.seed}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+    stem = f"{agent}-{env}-{which}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
     path, copies = Path("runs") / stem, 1
     while path.exists():
         copies += 1

@@ -18,7 +18,7 @@ from rlopt.log_writers import CsvLog, RunLogs
 from rlopt.progress import Progress
 from rlopt.run_folder import RunFolder, write_json
 from rlopt.state import capture_state
-from rlopt.stopping import StopSignals
+from rlopt.stopping import StopWish
 
 EVALUATION_SEED_OFFSET = 1_000_003
 """Added to the run's seed for evaluations, so that they do not play the episodes that were trained on."""
@@ -79,7 +79,7 @@ class RunHook:
         env_settings: Any,
         logs: RunLogs,
         progress: Progress,
-        stop: StopSignals,
+        stop: StopWish,
         metadata: Mapping[str, Any],
         state: HookState,
     ) -> None:

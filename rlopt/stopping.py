@@ -12,20 +12,27 @@ from typing import Any
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
-class StopSignals:
+class StopWish:
+    """Whether runs are to stop, and what for."""
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """What a shell expects of a process that a signal ended: 130 for Ctrl-C, 143 for SIGTERM, 0 for none."""
+        return 0 if self.received is None else 128 + int(self.received)
+
+
+class StopSignals(StopWish):
     """Context in which the first Ctrl-C, SIGTERM or SIGHUP sets :attr:`received`, the second aborts at once.
 
     Outside the main thread, where signals cannot be handled, it does nothing.
     """
 
     def __init__(self) -> None:
-        self.received: signal.Signals | None = None
+        super().__init__()
         self._before: dict[signal.Signals, Any] = {}
-
-    @property
-    def exit_code(self) -> int:
-        """What a shell expects of a process that a signal ended: 130 for Ctrl-C, 143 for SIGTERM, 0 for none."""
-        return 0 if self.received is None else 128 + int(self.received)
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():

@@ -11,10 +11,12 @@ import os
 import shutil
 import types
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
+
+from rlopt.errors import unknown_name
 
 Mode = Literal["eager", "compiled", "cuda_graph"]
 CompileChoice = Literal["auto", "on", "off"]
@@ -24,12 +26,21 @@ COMPILE_PAYS_AFTER = 20_000
 """Gradient steps after which the seconds that compilation takes are earned back, with networks of SAC's size."""
 
 
-def choose_mode(choice: CompileChoice, device: torch.device, gradient_steps: int) -> Mode:
+def check_compile_choice(choice: str) -> None:
+    """Raises :class:`rlopt.errors.UnknownNameError` unless ``choice`` is auto, on or off."""
+    if choice not in get_args(CompileChoice):
+        raise unknown_name("compile", str(choice), get_args(CompileChoice))
+
+
+def choose_mode(
+    choice: CompileChoice, device: torch.device, gradient_steps: int, pays_after: int = COMPILE_PAYS_AFTER
+) -> Mode:
     """How a run of ``gradient_steps`` gradient steps on ``device`` takes them.
 
-    "auto" compiles where that is earned back. Where no C++ compiler is found, a step on the CPU is taken as it is.
+    "auto" compiles runs of at least ``pays_after`` gradient steps. Where no C++ compiler is found, a step on the CPU is
+    taken as it is.
     """
-    if choice == "off" or (choice == "auto" and gradient_steps < COMPILE_PAYS_AFTER):
+    if choice == "off" or (choice == "auto" and gradient_steps < pays_after):
         return "eager"
     if device.type == "cuda":
         return "cuda_graph"
@@ -72,12 +83,14 @@ class GradientStep:
             return self._ready[key](*inputs)
 
     def _prepare(self, inputs: Sequence[Tensor], settings: dict[str, Any]) -> Callable[..., Statistics]:
-        compiled = compile_function(self._function, **settings)
+        compiled = compile_function(self._function, self.mode == "compiled", **settings)
         return compiled if self.mode == "compiled" else _CudaGraph(compiled, inputs, self._state())
 
 
-def compile_function(function: Callable[..., Any], **settings: Any) -> Callable[..., Any]:
+def compile_function(function: Callable[..., Any], cpp_wrapper: bool, **settings: Any) -> Callable[..., Any]:
     """``torch.compile`` of ``function`` with ``settings`` bound, for arguments of one shape only.
+
+    :param cpp_wrapper: whether the kernels are called from C++ instead of Python, which on the CPU saves a thirtieth
 
     torch checks at every call whether what it has compiled still applies, which for a step with a hundred tensors takes
     a twentieth of the step. Those checks are left out, because :class:`GradientStep` keeps shapes and settings apart.
@@ -88,7 +101,10 @@ def compile_function(function: Callable[..., Any], **settings: Any) -> Callable[
 
     # torch keeps what it compiled by code object, and without the checks it could not tell two closures apart.
     own = types.FunctionType(call.__code__.replace(), call.__globals__, call.__name__, None, call.__closure__)
-    options: dict[str, Any] = {"guard_filter_fn": torch.compiler.skip_all_guards_unsafe}
+    options: dict[str, Any] = {
+        "guard_filter_fn": torch.compiler.skip_all_guards_unsafe,
+        "cpp_wrapper": cpp_wrapper,
+    }
     return torch.compile(own, fullgraph=True, dynamic=False, options=options)
 
 

@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from contestants import compete, serve, table
 
 WARM_UP = 1_000
 """Environment steps of random actions that fill the buffer before anything is timed."""
@@ -32,7 +32,6 @@ CONTESTANTS = {
     "sb3": "Stable-Baselines3's SAC",
     "sbx": "SBX's SAC",
 }
-TASKS = ("updates", "training")
 
 
 def build(name: str, env_id: str, device: str) -> Any:
@@ -62,7 +61,7 @@ def make_env(env_id: str) -> Any:
 
 
 def work(name: str, env_id: str, device: str, threads: int) -> None:
-    """Serves one contestant: reads "task count" lines, writes a rate for each."""
+    """Serves one contestant."""
     if name != "sbx":
         import torch
 
@@ -71,17 +70,19 @@ def work(name: str, env_id: str, device: str, threads: int) -> None:
     model.learn(WARM_UP)
     for steps in (5, 5):  # compilation, and what is made at the first call
         model.learn(steps, reset_num_timesteps=False)
-    print("ready", flush=True)
-    for line in sys.stdin:
-        task, count = line.split()
-        start = time.perf_counter()
-        if task == "updates":
-            for _ in range(int(count)):
-                model.train(gradient_steps=1, batch_size=256)
-        else:
-            model.learn(int(count), reset_num_timesteps=False)
+
+    def updates(count: int) -> int:
+        for _ in range(count):
+            model.train(gradient_steps=1, batch_size=256)
         wait_for_device(model, name)
-        print(int(count) / (time.perf_counter() - start), flush=True)
+        return count
+
+    def training(count: int) -> int:
+        model.learn(count, reset_num_timesteps=False)
+        wait_for_device(model, name)
+        return count
+
+    serve({"updates": updates, "training": training})
 
 
 def wait_for_device(model: Any, name: str) -> None:
@@ -95,36 +96,6 @@ def wait_for_device(model: Any, name: str) -> None:
         torch.cuda.synchronize()
 
 
-class Contestant:
-    """A worker process."""
-
-    def __init__(self, name: str, python: str, args: argparse.Namespace) -> None:
-        flags = ["--worker", name, "--env", args.env, "--device", args.device, "--threads", str(args.threads)]
-        self._process = subprocess.Popen(
-            [python, __file__, *flags], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        while self._read() != "ready":
-            pass
-
-    def _read(self) -> str:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            sys.exit("a contestant stopped, see its error above")
-        return line.strip()
-
-    def rate(self, task: str, count: int) -> float:
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{task} {count}\n")
-        self._process.stdin.flush()
-        return float(self._read())
-
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
-
-
 def whole_run(args: argparse.Namespace) -> float:
     """Seconds of one long training of ours, compilation and everything else included."""
     import rlopt
@@ -134,18 +105,6 @@ def whole_run(args: argparse.Namespace) -> float:
     model = rlopt.OffPolicyMDPO("MlpPolicy", env, seed=0, device=args.device, learning_starts=WARM_UP)
     model.learn(args.whole_steps)
     return time.perf_counter() - start
-
-
-def table(rates: dict[str, dict[str, list[float]]]) -> str:
-    """Medians with their range, and our ratio to each contestant, taken round by round."""
-    lines = [f"{'task':10}{'contestant':14}{'median /s':>11}{'min':>11}{'max':>11}   rlopt / contestant (range)"]
-    for task, rows in rates.items():
-        for name, values in rows.items():
-            ratios = sorted(ours / theirs for ours, theirs in zip(rows["rlopt"], values, strict=True))
-            ratio = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f}-{ratios[-1]:.2f})"
-            shown = [statistics.median(values), min(values), max(values)]
-            lines.append(f"{task:10}{name:14}" + "".join(f"{value:>11.1f}" for value in shown) + f"   {ratio}")
-    return "\n".join(lines)
 
 
 def main() -> None:
@@ -167,16 +126,10 @@ def main() -> None:
         return
 
     pythons = {name: args.sbx_python if name == "sbx" else sys.executable for name in CONTESTANTS}
-    contestants = {name: Contestant(name, python, args) for name, python in pythons.items() if python}
-    rates: dict[str, dict[str, list[float]]] = {task: {name: [] for name in contestants} for task in TASKS}
-    for number in range(args.rounds):
-        for task, count in zip(TASKS, (args.updates, args.steps), strict=True):
-            for name, contestant in contestants.items():
-                rates[task][name].append(contestant.rate(task, count))
-        print(f"round {number + 1} of {args.rounds}", file=sys.stderr, flush=True)
-    for contestant in contestants.values():
-        contestant.close()
-    print(table(rates))
+    flags = ["--env", args.env, "--device", args.device, "--threads", str(args.threads)]
+    commands = {name: [python, __file__, "--worker", name, *flags] for name, python in pythons.items() if python}
+    rates = compete(commands, {"updates": args.updates, "training": args.steps}, args.rounds)
+    print(table(rates, "rlopt"))
     result: dict[str, Any] = {"settings": {name: str(value) for name, value in vars(args).items()}, "rates": rates}
     if args.whole:
         result["whole_seconds"] = whole_run(args)

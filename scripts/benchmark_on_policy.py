@@ -1,4 +1,4 @@
-"""Environment steps per second of on-policy training: MDPO, Stable-Baselines3's PPO, and EnvPool alone.
+"""Environment steps per second of on-policy training: MDPO compiled and not, Stable-Baselines3's PPO, EnvPool alone.
 
 The contestants train in turn, round after round in one process, so that a machine whose speed drifts slows all alike;
 the ratio is taken within each round. PPO runs as its users run it: default settings, eight DummyVecEnv environments.
@@ -29,13 +29,13 @@ from rlopt.registry import agent_spec, resolve
 from rlopt.run import build
 
 
-def mdpo(env_id: str, preset: str, device: str, threads: int) -> BaseAlgorithm:
-    """The agent exactly as ``rlopt train mdpo --preset`` builds it."""
+def mdpo(env_id: str, preset: str, device: str, threads: int, compile: str) -> BaseAlgorithm:
+    """The agent exactly as ``rlopt train mdpo --preset --compile`` builds it."""
     config_class = resolve(agent_spec("mdpo").config)
     run_settings, agent_settings = split_settings(load_preset("mdpo", preset), config_class, preset)
     settings = {**run_settings, "env": env_id, "device": device, "num_threads": threads}
     run = from_mapping(RunConfig, settings, preset)
-    return build("mdpo", run, from_mapping(config_class, agent_settings, preset))[0]
+    return build("mdpo", run, from_mapping(config_class, {**agent_settings, "compile": compile}, preset))[0]
 
 
 def ppo(env_id: str, device: str) -> BaseAlgorithm:
@@ -58,7 +58,7 @@ def envpool_alone(env_id: str, n_envs: int, steps: int) -> float:
 
 
 def trained(make: Callable[[], BaseAlgorithm], steps: int) -> float:
-    """Steps per second of ``learn`` after one warm-up rollout, set-up excluded."""
+    """Steps per second of ``learn`` after one warm-up rollout; set-up and compilation excluded."""
     model = make()
     model.learn(model.n_steps * model.n_envs)  # type: ignore[attr-defined]
     start, before = time.perf_counter(), model.num_timesteps
@@ -81,9 +81,11 @@ def main() -> None:
     args = parser.parse_args()
 
     torch.set_num_threads(args.threads)
-    rows: dict[str, list[float]] = {"mdpo": [], "sb3_ppo": [], "envpool_alone": []}
+    rows: dict[str, list[float]] = {"mdpo": [], "mdpo_eager": [], "sb3_ppo": [], "envpool_alone": []}
+    ours = (args.env, args.preset, args.device, args.threads)
     for number in range(args.rounds):
-        rows["mdpo"].append(trained(lambda: mdpo(args.env, args.preset, args.device, args.threads), args.steps))
+        rows["mdpo"].append(trained(lambda: mdpo(*ours, "on"), args.steps))
+        rows["mdpo_eager"].append(trained(lambda: mdpo(*ours, "off"), args.steps))
         rows["sb3_ppo"].append(trained(lambda: ppo(args.env, args.device), args.peer_steps))
         rows["envpool_alone"].append(envpool_alone(args.env, 64, 100_000))
         print(
@@ -91,10 +93,13 @@ def main() -> None:
             ", ".join(f"{name} {values[-1]:,.0f}/s" for name, values in rows.items()),
             flush=True,
         )
-    ratios = [ours / peer for ours, peer in zip(rows["mdpo"], rows["sb3_ppo"], strict=True)]
-    shares = [ours / alone for ours, alone in zip(rows["mdpo"], rows["envpool_alone"], strict=True)]
+    pairs = [("mdpo", "sb3_ppo"), ("mdpo", "envpool_alone"), ("mdpo_eager", "sb3_ppo")]
+    ratios = {
+        f"{first} / {second}": [one / other for one, other in zip(rows[first], rows[second], strict=True)]
+        for first, second in pairs
+    }
     print(f"\n{'':24}{'median':>10}{'min':>10}{'max':>10}")
-    for name, values in {**rows, "mdpo / sb3_ppo": ratios, "mdpo / envpool_alone": shares}.items():
+    for name, values in {**rows, **ratios}.items():
         shown = [statistics.median(values), min(values), max(values)]
         print(f"{name:24}" + "".join(f"{value:>10,.0f}" if value > 100 else f"{value:>10.2f}" for value in shown))
     if args.out:

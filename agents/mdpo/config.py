@@ -12,9 +12,9 @@ from rlopt.config import Range
 class MDPOConfig:
     """On-policy mirror descent policy optimisation."""
 
-    learning_rate: Annotated[float, Range(gt=0)] = 3e-4
+    learning_rate: Annotated[float, Range(gt=0, le=1e6)] = 3e-4
     """Adam step size of the policy phase, > 0. Paper and released code: 3e-4."""
-    value_learning_rate: Annotated[float, Range(gt=0)] | None = None
+    value_learning_rate: Annotated[float, Range(gt=0, le=1e6)] | None = None
     """Adam step size of the value phase, > 0; default is learning_rate."""
     learning_rate_schedule: Literal["constant", "linear"] = "constant"
     """linear anneals both learning rates to zero over the run."""
@@ -50,7 +50,7 @@ class MDPOConfig:
     """State-dependent exploration (gSDE) in place of independent Gaussian noise."""
     sde_sample_freq: Annotated[int, Range(ge=-1)] = -1
     """Steps between new gSDE noise matrices; -1 for one a rollout."""
-    net_arch: tuple[Annotated[int, Range(ge=1)], ...] = (64, 64)
+    net_arch: tuple[Annotated[int, Range(ge=1, le=65536)], ...] = (64, 64)
     """Hidden layers of the policy network and of the value network."""
     activation_fn: Literal["tanh", "relu", "elu", "gelu", "silu", "leaky_relu"] = "tanh"
     """Activation function of the hidden layers."""
@@ -58,6 +58,9 @@ class MDPOConfig:
     """Orthogonal initialisation."""
     log_std_init: Annotated[float, Range()] = 0.0
     """Natural logarithm of the initial standard deviation of the actions."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Whether each gradient step is one compiled call (a CUDA graph on a GPU); auto compiles runs that are long enough
+    to earn the compilation back."""
 
     def algorithm_kwargs(self) -> dict[str, Any]:
         """The constructor arguments of :class:`rlopt.MDPO`."""
@@ -85,7 +88,7 @@ class OffPolicyMDPOConfig:
     Where no source is named, the default is Stable-Baselines3's for SAC.
     """
 
-    learning_rate: Annotated[float, Range(ge=0)] = 3e-4
+    learning_rate: Annotated[float, Range(ge=0, le=1e6)] = 3e-4
     """Adam's step size for every network, >= 0 (paper and SAC: 3e-4)."""
     buffer_size: Annotated[int, Range(ge=1)] = 1_000_000
     """Transitions that the replay buffer holds, over all environments."""
@@ -142,7 +145,7 @@ class OffPolicyMDPOConfig:
     achieved_goal and desired_goal observations."""
     her_goals: Annotated[int, Range(ge=1)] = 4
     """Relabelled goals a real one, with her."""
-    net_arch: tuple[Annotated[int, Range(ge=1)], ...] = (256, 256)
+    net_arch: tuple[Annotated[int, Range(ge=1, le=65536)], ...] = (256, 256)
     """Width of each hidden layer of actor and critics (paper: 256 256)."""
     activation_fn: Literal["tanh", "relu", "elu", "gelu", "silu", "leaky_relu"] = "relu"
     """Activation of the hidden layers."""

@@ -78,7 +78,7 @@ class FusedUpdate:
         return vmap(function) if self._shape else function
 
     def _stack_actors(self, actors: Sequence[Actor], trained: bool) -> StackedParameters:
-        members = []
+        members: list[list[Tensor]] = []
         for actor in actors:
             assert isinstance(actor.log_std, nn.Module)
             parts = [actor.latent_pi, actor.mu, actor.log_std]

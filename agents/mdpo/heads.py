@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from gymnasium import spaces
@@ -74,12 +74,16 @@ class GaussianHead:
 
     def evaluate(self, observations: Observations, actions: Tensor) -> Evaluation:
         """The policy at these states and actions, with gradient."""
-        mean, log_std = self._mean(observations), self.policy.log_std
-        std = log_std.exp()
-        nats = log_std.sum() + 0.5 * math.log(2.0 * math.pi) * len(log_std)
-        log_prob = ((actions - mean) / std).square().sum(dim=-1) * -0.5 - nats
-        entropy = (nats + 0.5 * len(log_std)).expand(len(mean))
-        return Evaluation(Gaussian(mean, std), log_prob, entropy)
+        return gaussian_evaluation(self._mean(observations), self.policy.log_std, actions)
+
+
+def gaussian_evaluation(mean: Tensor, log_std: Tensor, actions: Tensor) -> Evaluation:
+    """The diagonal Gaussian of means [B, A] and standard deviations exp(``log_std``) [A] at ``actions`` [B, A]."""
+    std = log_std.exp()
+    nats = log_std.sum() + 0.5 * math.log(2.0 * math.pi) * len(log_std)
+    log_prob = ((actions - mean) / std).square().sum(dim=-1) * -0.5 - nats
+    entropy = (nats + 0.5 * len(log_std)).expand(len(mean))
+    return Evaluation(Gaussian(mean, std), log_prob, entropy)
 
 
 def action_head(policy: ActorCriticPolicy) -> GaussianHead | DistributionHead:
@@ -93,6 +97,24 @@ def action_head(policy: ActorCriticPolicy) -> GaussianHead | DistributionHead:
     ):
         return GaussianHead(policy)
     return DistributionHead(policy)
+
+
+def phase_parameters(policy: ActorCriticPolicy) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """The parameters of the policy phase and of the value phase; a shared features extractor is in both."""
+    value_only: list[Any] = [policy.value_net, getattr(policy.mlp_extractor, "value_net", None)]
+    policy_only: list[Any] = [policy.action_net, getattr(policy.mlp_extractor, "policy_net", None)]
+    if not policy.share_features_extractor:
+        value_only.append(policy.vf_features_extractor)
+        policy_only.append(policy.pi_features_extractor)
+
+    def parameters(modules: list[Any]) -> set[int]:
+        return {id(parameter) for module in modules if module is not None for parameter in module.parameters()}
+
+    in_value, in_policy = parameters(value_only), parameters(policy_only)
+    if isinstance(getattr(policy, "log_std", None), nn.Parameter):
+        in_policy.add(id(policy.log_std))
+    everything = list(policy.parameters())
+    return [p for p in everything if id(p) not in in_value], [p for p in everything if id(p) not in in_policy]
 
 
 def value_function(policy: ActorCriticPolicy) -> Callable[[Observations], Tensor]:

@@ -18,7 +18,7 @@ def policy_loss(
     divergence: Tensor,
     entropy: Tensor,
     *,
-    step_size: float,
+    step_size: float | Tensor,
     ent_coef: float,
 ) -> tuple[Tensor, Info]:
     """Equation (1), to minimise: -E[r A] + E[B(pi || pi_k)] / t_k - ent_coef E[H(pi)], with r = pi(a|s) / pi_k(a|s).

@@ -7,7 +7,6 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
-from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
@@ -23,7 +22,7 @@ from stable_baselines3.sac.policies import SACPolicy
 
 from rlopt.agents.mdpo.off_policy_checks import check_replay, check_settings, check_spaces, resolve_replay_buffer
 from rlopt.agents.mdpo.off_policy_update import MirrorDescentSAC
-from rlopt.resumable import Resumable, check_finite, named_policy_kwargs
+from rlopt.resumable import Resumable, check_finite, named_policy_kwargs, training_env
 from rlopt.update import CompileChoice
 
 
@@ -127,7 +126,7 @@ class OffPolicyMDPO(Resumable, MirrorDescentSAC):
         check_settings({**settings, "train_freq": train_freq})
         replay_buffer_class = resolve_replay_buffer(replay_buffer_class)
         if env is not None:
-            env = maybe_make_env(env, verbose)
+            env = training_env(env, verbose)
             check_spaces(env.observation_space, env.action_space)
             check_replay(
                 env.observation_space,

@@ -15,8 +15,9 @@ from rlopt.buffers import DeviceDictReplayBuffer, DeviceReplayBuffer
 from rlopt.errors import ConfigError, SpaceError, unknown_name
 from rlopt.hindsight import DeviceHerReplayBuffer
 from rlopt.n_step import DeviceNStepReplayBuffer
-from rlopt.resumable import check_number, require
+from rlopt.resumable import MAX_LEARNING_RATE, check_number, require
 from rlopt.space_checks import check_observation_space
+from rlopt.update import check_compile_choice
 
 REPLAY_BUFFERS: dict[str, type[ReplayBuffer]] = {
     "replay": ReplayBuffer,
@@ -57,9 +58,10 @@ def check_settings(settings: Mapping[str, Any]) -> None:
             check_number(name, value, *bounds)
     learning_rate = settings["learning_rate"]
     if not callable(learning_rate):
-        check_number("learning_rate", learning_rate, 0, math.inf, True, False)
+        check_number("learning_rate", learning_rate, 0, MAX_LEARNING_RATE, True, False)
     if settings["actor_q"] not in ACTOR_Q:
         raise unknown_name("actor_q", str(settings["actor_q"]), ACTOR_Q)
+    check_compile_choice(settings["compile"])
     floor = settings["log_density_floor"]
     require(
         floor is None or math.isfinite(floor), f"log_density_floor is {floor}: give a finite number of nats or None"

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 import torch
-from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -24,11 +23,25 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from rlopt.agents.mdpo import losses
-from rlopt.agents.mdpo.heads import action_head, value_function
+from rlopt.agents.mdpo.fused_phases import FusedPhases, Request, check_history, obstacle, update_models
+from rlopt.agents.mdpo.heads import action_head, phase_parameters, value_function
 from rlopt.agents.mdpo.on_policy_checks import check_settings, check_spaces
 from rlopt.gradients import ClippedStep
-from rlopt.resumable import FiniteVecEnv, Resumable, check_finite, check_parameters, named_policy_kwargs, require
+from rlopt.resumable import (
+    FiniteVecEnv,
+    Resumable,
+    check_finite,
+    check_parameters,
+    named_policy_kwargs,
+    require,
+    training_env,
+)
 from rlopt.rollout import Observations, can_collect, collect, flat, flat_actions, rows
+from rlopt.turns import has_company, together
+from rlopt.update import CompileChoice, Mode, choose_mode
+
+COMPILE_PAYS_AFTER = 60_000
+"""Gradient steps, of small networks, after which the seconds that compilation takes are earned back."""
 
 
 class MDPO(Resumable, OnPolicyAlgorithm):
@@ -53,6 +66,9 @@ class MDPO(Resumable, OnPolicyAlgorithm):
     :param tsallis_q: 1 for the KL divergence, up to 2 for the Tsallis divergence
     :param ent_coef: weight of an entropy bonus, >= 0
     :param clip_range_vf: clips the change of the value function if given, > 0
+    :param compile: take each gradient step by one compiled call (on a GPU, a captured CUDA graph): "on", "off" or
+        "auto" for runs that are long enough to earn the compilation back. Only for Box actions without gSDE, flat
+        observations and Adam
     :raises ConfigError: for a value outside its range
     :raises SpaceError: for an observation or action space that the agent cannot use
     :raises NonFiniteError: during ``learn``, for a NaN or infinite observation, reward or loss
@@ -102,6 +118,7 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         verbose: int = 0,
         seed: int | None = None,
         device: torch.device | str = "auto",
+        compile: CompileChoice = "auto",
         _init_setup_model: bool = True,
     ) -> None:
         given = locals()
@@ -110,7 +127,7 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         }
         check_settings(self.constructor_settings)
         if env is not None:
-            env = maybe_make_env(env, verbose)
+            env = training_env(env, verbose)
             check_spaces(env.observation_space, env.action_space)
         self.batch_size = batch_size
         self.n_epochs = n_epochs
@@ -122,6 +139,8 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         self.tsallis_q = tsallis_q
         self.normalize_advantage = normalize_advantage
         self.clip_range_vf = clip_range_vf
+        self.compile = compile
+        self.fused: FusedPhases | None = None
         self._n_rollouts = 0
         super().__init__(
             policy,
@@ -154,26 +173,13 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         require(self.batch_size is None or self.batch_size <= size, too_many)
         super()._setup_model()
         self.value_lr_schedule = FloatSchedule(self.value_learning_rate)
-        self._split_parameters()
+        self._make_optimizers()
+        self.fused = None
 
-    def _split_parameters(self) -> None:
-        """Gives each phase an optimiser over its own parameters; a shared features extractor is in both."""
+    def _make_optimizers(self) -> None:
+        """Gives each phase an optimiser over its own parameters."""
         policy = self.policy
-        value_only: list[Any] = [policy.value_net, getattr(policy.mlp_extractor, "value_net", None)]
-        policy_only: list[Any] = [policy.action_net, getattr(policy.mlp_extractor, "policy_net", None)]
-        if not policy.share_features_extractor:
-            value_only.append(policy.vf_features_extractor)
-            policy_only.append(policy.pi_features_extractor)
-
-        def parameters(modules: list[Any]) -> set[int]:
-            return {id(parameter) for module in modules if module is not None for parameter in module.parameters()}
-
-        in_value, in_policy = parameters(value_only), parameters(policy_only)
-        if isinstance(getattr(policy, "log_std", None), torch.nn.Parameter):
-            in_policy.add(id(policy.log_std))
-        everything = list(policy.parameters())
-        self.policy_parameters = [p for p in everything if id(p) not in in_value]
-        self.value_parameters = [p for p in everything if id(p) not in in_policy]
+        self.policy_parameters, self.value_parameters = phase_parameters(policy)
         make, options = policy.optimizer_class, dict(policy.optimizer_kwargs)
         if make in (torch.optim.Adam, torch.optim.AdamW):
             options = {"fused": True, **options}  # one kernel instead of ten a parameter
@@ -204,10 +210,20 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         advantages, returns, values = (
             flat(column, self.device) for column in (buffer.advantages, buffer.returns, buffer.values)
         )
+        if self.normalize_advantage and len(advantages) > 1:
+            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        step_size, mode = self.current_step_size(), self._fused_mode()
         history: dict[str, list[Tensor]] = defaultdict(list)
-        step_size = self.current_step_size()
-        self._policy_phase(observations, actions, advantages, step_size, history)
-        self._value_phase(observations, returns, values, history)
+        if mode is not None and isinstance(observations, Tensor):
+            columns = (observations, actions, advantages, returns, values)
+            policy_orders = self._orders(self.n_epochs, self.batch_size)
+            value_orders = self._orders(self.n_value_epochs, self.value_batch_size)
+            request = Request(self, mode, columns, policy_orders, value_orders, step_size)
+            history = together(update_models, request)
+            check_history(history, self.num_timesteps)
+        else:
+            self._policy_phase(observations, actions, advantages, step_size, history)
+            self._value_phase(observations, returns, values, history)
         check_parameters(self.policy, self.num_timesteps)
         self._log_update(step_size, history)
 
@@ -219,6 +235,27 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         progress = self._current_progress_remaining
         return losses.annealed_step_size(self.step_size, progress_remaining=progress, rollout_fraction=fraction)
 
+    def _fused_mode(self) -> Mode | None:
+        """How each gradient step is taken in one call; None to take it part by part."""
+        rollouts = self._total_timesteps / (self.n_steps * self.n_envs)
+        steps = self._steps_a_pass(self.batch_size) * self.n_epochs
+        steps += self._steps_a_pass(self.value_batch_size) * self.n_value_epochs
+        mode = choose_mode(self.compile, self.device, int(rollouts * steps), pays_after=COMPILE_PAYS_AFTER)
+        alone = mode == "eager" and not has_company()
+        if alone or (self.fused is None and obstacle(self) is not None):
+            self.fused = None
+            return None
+        return mode
+
+    def _steps_a_pass(self, batch_size: int | None) -> int:
+        return 1 if batch_size is None else -(-self.n_steps * self.n_envs // batch_size)
+
+    def _orders(self, passes: int, batch_size: int | None) -> tuple[Tensor, ...]:
+        """The order of the rows in each pass: random for minibatches, none for the full batch."""
+        if self._steps_a_pass(batch_size) == 1:
+            return ()
+        return tuple(torch.randperm(self.n_steps * self.n_envs).to(self.device) for _ in range(passes))
+
     def _policy_phase(
         self,
         observations: Observations,
@@ -227,8 +264,6 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         step_size: float,
         history: dict[str, list[Tensor]],
     ) -> None:
-        if self.normalize_advantage and len(advantages) > 1:
-            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
         head = action_head(self.policy)
         with torch.no_grad():
             old, old_log_prob, _ = head.evaluate(observations, actions)
@@ -266,13 +301,12 @@ class MDPO(Resumable, OnPolicyAlgorithm):
 
     def _minibatches(self, columns: tuple[Any, ...], batch_size: int | None) -> Iterator[tuple[Any, ...]]:
         """One pass over the rows of ``columns``: shuffled in batches, or all at once in their own order."""
-        n_rows = self.rollout_buffer.buffer_size * self.n_envs
-        if batch_size is None or batch_size >= n_rows:
+        order = self._orders(1, batch_size)
+        if batch_size is None or not order:
             yield columns
             return
-        order = torch.randperm(n_rows).to(self.device)
-        shuffled = [rows(column, order) for column in columns]
-        for start in range(0, n_rows, batch_size):
+        shuffled = [rows(column, order[0]) for column in columns]
+        for start in range(0, len(order[0]), batch_size):
             yield tuple(rows(column, slice(start, start + batch_size)) for column in shuffled)
 
     def _step(self, name: str, step: ClippedStep, loss: Tensor) -> None:
@@ -320,7 +354,7 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
     def _excluded_save_params(self) -> list[str]:
-        ours = ["value_optimizer", "policy_parameters", "value_parameters", "boundary_hook"]
+        ours = ["value_optimizer", "policy_parameters", "value_parameters", "boundary_hook", "fused"]
         return [*super()._excluded_save_params(), *ours]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:

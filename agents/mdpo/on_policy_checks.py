@@ -9,8 +9,9 @@ from typing import Any
 from gymnasium import spaces
 
 from rlopt.errors import SpaceError
-from rlopt.resumable import check_number, require
+from rlopt.resumable import MAX_LEARNING_RATE, check_number, require
 from rlopt.space_checks import check_counted_from_zero, check_observation_space
+from rlopt.update import check_compile_choice
 
 ACTION_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
@@ -28,8 +29,8 @@ _RANGES: dict[str, tuple[float, float, bool, bool]] = {
     "ent_coef": (0, math.inf, True, False),
     "clip_range_vf": (0, math.inf, False, False),
     "max_grad_norm": (0, math.inf, False, False),
-    "learning_rate": (0, math.inf, True, False),
-    "value_learning_rate": (0, math.inf, True, False),
+    "learning_rate": (0, MAX_LEARNING_RATE, True, False),
+    "value_learning_rate": (0, MAX_LEARNING_RATE, True, False),
 }
 _MAY_BE_NONE = ("batch_size", "value_batch_size", "clip_range_vf", "value_learning_rate")
 
@@ -44,6 +45,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
             check_number(name, value, *bounds)
     choice = settings["step_size_schedule"]
     require(choice in ("linear", "constant"), f"step_size_schedule is linear or constant, not {choice!r}")
+    check_compile_choice(settings["compile"])
 
 
 def check_spaces(observation_space: spaces.Space, action_space: spaces.Space) -> None:

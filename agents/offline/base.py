@@ -5,27 +5,23 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
-from torch import Tensor
 
 from rlopt.agents.offline import data as resident
-from rlopt.agents.offline.actors import Kind
-from rlopt.agents.offline.data import Batch, ReplayRows, ResidentData
-from rlopt.agents.offline.fine_tuning import FineTuning, OfflineVecEnv
-from rlopt.agents.offline.losses import Info
-from rlopt.agents.offline.policy import Needs, OfflinePolicy
+from rlopt.agents.offline.fine_tuning import OfflineVecEnv
+from rlopt.agents.offline.learner import Learner, loaded_dataset
+from rlopt.agents.offline.policy import OfflinePolicy
 from rlopt.agents.offline.settings import check_model_spaces, check_settings
-from rlopt.agents.offline.update import Networks, OfflineStep, Source
+from rlopt.agents.offline.update import OfflineStep, Source
 from rlopt.data.dataset import Dataset
 from rlopt.errors import ConfigError, NonFiniteError
 from rlopt.resumable import named_policy_kwargs, require
@@ -33,11 +29,9 @@ from rlopt.update import CompileChoice, choose_mode
 
 BLOCK = 100
 """Gradient steps between two boundaries of offline training: checkpoints and evaluations fall on its multiples."""
-VALIDATION_ROWS = 4096
-"""Held-out transitions that a validation loss is taken over, at most."""
 
 
-class OfflineAlgorithm(FineTuning):
+class OfflineAlgorithm(Learner):
     """Base of the offline learners.
 
     ``learn(n)`` takes n **gradient steps** on the data set and acts in no environment: ``num_timesteps``, callbacks,
@@ -80,18 +74,9 @@ class OfflineAlgorithm(FineTuning):
     }
     state_attributes: ClassVar[tuple[str, ...]] = ("data_fingerprint", "reward_range_scale")
     profiled_sections: ClassVar[dict[str, str]] = {"_train_block": "update", "_store_transition": "store"}
-    discrete_actions: ClassVar[bool] = False
-    """Whether it can learn Discrete actions."""
     step_unit: ClassVar[str] = "gradient steps"
-    coefficients: ClassVar[tuple[str, ...]] = ("learning_rate", "reward_scale", "reward_shift")
-    """Attributes that every gradient step reads anew, so that changing one takes effect at once."""
 
-    normalize_observations: bool
-    normalize_rewards: bool
-    validation_fraction: float
     compile: CompileChoice
-    best_fraction: float = 1.0
-    policy_delay: int = 1
 
     def __init__(
         self,
@@ -132,7 +117,7 @@ class OfflineAlgorithm(FineTuning):
         if isinstance(env, Dataset):
             require(dataset is None, "two data sets were given: give one, as env or as dataset")
             env, dataset = None, env
-        loaded = None if dataset is None else _loaded(dataset)
+        loaded = None if dataset is None else loaded_dataset(dataset)
         placeholder = self._placeholder(env, loaded, verbose)
         super().__init__(
             policy,
@@ -177,48 +162,6 @@ class OfflineAlgorithm(FineTuning):
         check_model_spaces(type(self).__name__, observation_space, action_space, self.discrete_actions)
         return OfflineVecEnv(1, observation_space, action_space)
 
-    # What a learner defines.
-
-    def needs(self) -> Needs:
-        """The networks of this learner for its action space and settings."""
-        raise NotImplementedError
-
-    def draw_noise(self, steps: int, batch_size: int) -> list[Tensor]:
-        """The random numbers of ``steps`` gradient steps, each (steps, ...), from torch's generator of the device."""
-        return []
-
-    def update(self, batch: Batch, noise: Sequence[Tensor], c: Mapping[str, Tensor], with_actor: bool) -> Info:
-        """One gradient step, in place, on :attr:`networks`: tensor operations only, no branch on a tensor's value.
-
-        :param noise: what :meth:`draw_noise` drew, of one step
-        :param c: the :attr:`coefficients`, scalar tensors
-        :param with_actor: whether the actor and what follows it moves in this step
-        """
-        raise NotImplementedError
-
-    def validate(self, batch: Batch, c: Mapping[str, Tensor]) -> Info:
-        """Losses on held-out transitions that need no random numbers."""
-        raise NotImplementedError
-
-    # Shared.
-
-    @property
-    def discrete(self) -> bool:
-        return isinstance(self.action_space, spaces.Discrete)
-
-    def actor_kind(self, continuous: Kind) -> Kind:
-        """``continuous``, or a softmax for Discrete actions."""
-        return "categorical" if self.discrete else continuous
-
-    def _forget(self) -> None:
-        """Drops what is made from data and networks; nothing of it is saved."""
-        self.dataset: Dataset | None = None
-        self._data: ResidentData | None = None
-        self._held_out: ResidentData | None = None
-        self._rows: ReplayRows | None = None
-        self._networks: Networks | None = None
-        self._step: OfflineStep | None = None
-
     def _setup_model(self) -> None:
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
@@ -227,36 +170,6 @@ class OfflineAlgorithm(FineTuning):
         ).to(self.device)  # type: ignore[assignment]
         self._convert_train_freq()
         self._networks = self._step = None
-
-    @property
-    def networks(self) -> Networks:
-        """The policy's networks in stacked form."""
-        if self._networks is None:
-            self._networks = Networks(self.policy)
-        return self._networks
-
-    def set_dataset(self, dataset: Dataset | str | Path) -> None:
-        """Trains from ``dataset`` from now on.
-
-        A model that was not trained yet takes the statistics of its observations; a trained one keeps its own.
-
-        :raises rlopt.errors.DataError: it does not fit the model's spaces, or cannot be split for validation
-        """
-        whole = resident.best_episodes(_loaded(dataset), self.best_fraction)
-        held_out: Dataset | None = None
-        training = whole
-        if self.validation_fraction > 0:
-            training, held_out = whole.split(self.validation_fraction, seed=self.seed or 0)
-        self._data = ResidentData(training, self.policy)
-        self._held_out = None if held_out is None else ResidentData(held_out, self.policy)
-        self.dataset, self.online = training, False
-        self.data_fingerprint = self._data.fingerprint
-        if self._n_updates == 0:
-            self.reward_range_scale = resident.return_range_scale(training) if self.normalize_rewards else 1.0
-            if self.normalize_observations:
-                mean, std = resident.statistics(training, self.policy)
-                self.policy.observation_mean.copy_(mean)
-                self.policy.observation_std.copy_(std)
 
     def learn(
         self,
@@ -277,7 +190,6 @@ class OfflineAlgorithm(FineTuning):
                 f"{type(self).__name__} learns from data and has none: give dataset=..., or call set_dataset"
             )
         if self.online:
-            self._begin_online()
             return super().learn(
                 total_timesteps,
                 callback,
@@ -335,42 +247,6 @@ class OfflineAlgorithm(FineTuning):
         self.logger.record("train/learning_rate", self.coefficient("learning_rate"))
         return goes_on
 
-    def moves_actor(self, update: int) -> bool:
-        """Whether gradient step number ``update``, from 1, moves the actor."""
-        return update % self.policy_delay == 0
-
-    def coefficient(self, name: str) -> float:
-        """The present value of one of :attr:`coefficients`."""
-        if name == "learning_rate" or (name == "critic_learning_rate" and getattr(self, name) is None):
-            return float(self.lr_schedule(self._current_progress_remaining))
-        scale = self.reward_range_scale if name == "reward_scale" else 1.0
-        return float(getattr(self, name)) * scale
-
-    def _check_fingerprint(self) -> None:
-        """A resumed run has the fingerprint of its data from the checkpoint."""
-        assert self._data is not None
-        if self.data_fingerprint != self._data.fingerprint:
-            raise ConfigError("the run was trained on other data than these: give the data set that it began with")
-
-    def dump_logs(self) -> None:
-        """Writes a row of the log, with the validation losses."""
-        if self._held_out is not None:
-            for name, value in self.validation_losses().items():
-                self.logger.record(f"validation/{name}", value)
-        super().dump_logs()
-
-    @torch.no_grad()
-    def validation_losses(self) -> dict[str, float]:
-        """The losses on held-out episodes, always the same transitions; learning's random numbers are not touched."""
-        if self._held_out is None:
-            return {}
-        generator = torch.Generator().manual_seed(0)
-        rows = torch.randperm(len(self._held_out), generator=generator)[:VALIDATION_ROWS].to(self.device)
-        batch = self._held_out.gather(rows, torch.zeros((), device=self.device))
-        numbers = {name: torch.tensor(self.coefficient(name), device=self.device) for name in self.coefficients}
-        batch = batch._replace(rewards=batch.rewards * numbers["reward_scale"] + numbers["reward_shift"])
-        return {name: float(value) for name, value in self.validate(batch, numbers).items()}
-
     # Saving.
 
     def _excluded_save_params(self) -> list[str]:
@@ -379,14 +255,6 @@ class OfflineAlgorithm(FineTuning):
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", *(f"policy.{name}" for name in self.policy.optimizer_names())], []
-
-
-def _loaded(dataset: Dataset | str | Path) -> Dataset:
-    if isinstance(dataset, Dataset):
-        return dataset
-    from rlopt.data import load_dataset
-
-    return load_dataset(str(dataset))
 
 
 __all__ = ["BLOCK", "OfflineAlgorithm", "OfflineVecEnv"]

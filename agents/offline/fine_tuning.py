@@ -59,12 +59,21 @@ class FineTuning(Resumable, OffPolicyAlgorithm):
         raise NotImplementedError
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
-        """Acts and learns in ``env`` from now on, beginning with the data set as experience (not for BC, which only
-        takes note of the spaces); any number of environments."""
+        """Acts and learns in ``env`` from now on, in any number of environments; the data set is its first experience.
+
+        BC takes note of the environment and goes on with the data.
+
+        :raises rlopt.errors.ConfigError: a VecNormalize, or another number of environments than collected before
+        """
         wrapped = self._wrap_env(env, self.verbose)
         if unwrap_vec_normalize(wrapped) is not None:
             raise ConfigError(
                 "an offline learner normalises observations itself: hand it the environment without VecNormalize"
+            )
+        if self.replay_buffer is not None and self.replay_buffer.n_envs != wrapped.num_envs:
+            raise ConfigError(
+                f"the replay buffer holds steps of {self.replay_buffer.n_envs} environments, the new one has "
+                f"{wrapped.num_envs}: set one with as many"
             )
         n_envs = self.n_envs
         self.n_envs = wrapped.num_envs
@@ -74,8 +83,11 @@ class FineTuning(Resumable, OffPolicyAlgorithm):
             self.n_envs = n_envs
             raise
         self.online = self.fine_tunes
+        if self.online and self.dataset is not None:
+            self._begin_online()
 
     def _begin_online(self) -> None:
+        """Makes what collecting needs, where it is not there yet: a replay buffer with the data set, and noise."""
         assert self.dataset is not None
         if self.replay_buffer is None:
             buffer_class = fitting_replay_buffer(self.observation_space, 1)
@@ -84,11 +96,6 @@ class FineTuning(Resumable, OffPolicyAlgorithm):
                 size, self.observation_space, self.action_space, device=self.device, n_envs=self.n_envs
             )
             seed_buffer(self.replay_buffer, self.dataset)
-        if self.replay_buffer.n_envs != self.n_envs:
-            raise ConfigError(
-                f"the replay buffer holds steps of {self.replay_buffer.n_envs} environments, the new one has "
-                f"{self.n_envs}: set one with as many"
-            )
         if self.policy.needs.actor == "deterministic" and self.action_noise is None and self.exploration_noise > 0:
             assert self.action_space.shape is not None
             mean = np.zeros(self.action_space.shape)

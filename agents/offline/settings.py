@@ -106,6 +106,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     for name, bounds in RANGES.items():
         if name in settings and not (name in _OPTIONAL and settings[name] is None):
             check_number(name, settings[name], *bounds)
+    require(settings["reward_scale"] != 0, "reward_scale is 0: every reward would be the same")
     require(
         settings.get("compile") in ("auto", "on", "off"),
         f'compile is {settings.get("compile")!r}: give "auto", "on" or "off"',

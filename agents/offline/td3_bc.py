@@ -136,6 +136,5 @@ class TD3BC(DeterministicActorCritic):
         nets = self.networks
         assert nets.critics is not None
         actions = nets.actor_function.mean_action(actor, batch.observations)
-        first = [tensor[:1] for tensor in nets.critics.tensors]
-        q_values = nets.q_values(first, batch.observations, actions)
+        q_values = nets.first_q_value(nets.critics.tensors, batch.observations, actions)
         return losses.td3_bc_loss(q_values, actions, batch.actions, alpha=c["alpha"])

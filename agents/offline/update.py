@@ -72,6 +72,11 @@ class Networks:
             return every.gather(2, actions.expand(len(every), -1).unsqueeze(2)).squeeze(2).T
         return self.stacked_q_values(parameters, torch.cat([observations, actions], dim=1)).squeeze(2).T
 
+    def first_q_value(self, parameters: Parameters, observations: Tensor, actions: Tensor) -> Tensor:
+        """Q_1(s, a), (B, 1), of actions (B, A)."""
+        x = torch.cat([observations, actions], dim=1)
+        return mlp(self._critic_layers, [tensor[0] for tensor in parameters], x)
+
     def stacked_q_values(self, parameters: Parameters, x: Tensor) -> Tensor:
         """What the n critics give for x (B, inputs): (n, B, outputs)."""
         return mlp(self._critic_layers, parameters, x.expand(len(parameters[0]), *x.shape))

@@ -13,7 +13,8 @@ from rlopt.errors import ConfigError
 
 def main(argv: list[str]) -> int:
     """Makes a data set and writes its folder; returns 0."""
-    names = "\n".join(f"  {name:<20}{spec.summary}" for name, spec in GENERATORS.items())
+    width = max(map(len, GENERATORS)) + 2
+    names = "\n".join(f"  {name:<{width}}{spec.summary}" for name, spec in GENERATORS.items())
     if not argv or argv[0] in ("-h", "--help"):
         print(
             "usage: rlopt data generate NAME --n N --out DIR [--seed N] ...\n\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rlopt.cli.parsing import OneLineParser
+from rlopt.run_folder import run_folders
 
 
 def main(argv: list[str]) -> int:
@@ -14,7 +15,8 @@ def main(argv: list[str]) -> int:
         description="Draw learning curves: a panel for each environment, a line for each agent. Runs that differ in "
         "their seed become one line, their interquartile mean (IQM), with a 95% bootstrap band.",
     )
-    parser.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="run folders, as rlopt train printed them")
+    parser.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="run folders, as rlopt train printed "
+                        "them; or folders of the runs of several seeds")  # fmt: skip
     parser.add_argument("--out", metavar="FILE", type=Path, help="picture, .png or .svg (default learning_curve.png in "
                         "the run folder of a single run, else here)")  # fmt: skip
     parser.add_argument("--x", metavar="AXIS", default="steps", help="steps (default) or seconds of training")
@@ -28,7 +30,8 @@ def main(argv: list[str]) -> int:
 
     from rlopt.plotting import plot_runs
 
-    print(plot_runs(arguments.runs, out, key=arguments.key, x=arguments.x, by=arguments.by, report=_note))
+    runs = [folder for path in arguments.runs for folder in run_folders(path)]
+    print(plot_runs(runs, out, key=arguments.key, x=arguments.x, by=arguments.by, report=_note))
     return 0
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rlopt.cli.parsing import OneLineParser, number
 from rlopt.config import Range
+from rlopt.run_folder import run_folders
 
 
 def main(argv: list[str]) -> int:
@@ -15,7 +16,8 @@ def main(argv: list[str]) -> int:
         description="Continue a run from its newest undamaged checkpoint. On the CPU the result is bit for bit that of "
         "a run that was never stopped, where the environment can give its state.",
     )
-    parser.add_argument("run", metavar="RUN", type=Path, help="run folder, as rlopt train printed it")
+    parser.add_argument("run", metavar="RUN", type=Path, help="run folder, as rlopt train printed it; "
+                        "or the folder of the runs of several seeds, which go on together")  # fmt: skip
     parser.add_argument(
         "--total-timesteps",
         metavar="N",
@@ -23,6 +25,11 @@ def main(argv: list[str]) -> int:
     )
     arguments = parser.parse(argv)
     total = number("--total-timesteps", arguments.total_timesteps, int, Range(ge=1))
+
+    if run_folders(arguments.run) != [arguments.run]:
+        from rlopt.many_runs import resume_seeds
+
+        return resume_seeds(arguments.run, total_timesteps=total).exit_code
 
     from rlopt.run import resume
 

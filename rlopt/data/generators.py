@@ -55,7 +55,7 @@ def _point_maze(name: str) -> Generator:
 
 
 _SNAPSHOT_OPTIONS = {
-    "run": Option(str, "", "run folder of rlopt train in this task, or several with commas between"),
+    "run": Option(str, None, "run folder of rlopt train in this task, or several with commas between"),
     "medium_fraction": Option(float, 1 / 3, "share of the way from random to expert return that is medium, in (0, 1)"),
     "tolerance": Option(float, 0.1, "largest distance from that share, > 0"),
     "episodes": Option(int, 10, "episodes that tell the return of a checkpoint"),

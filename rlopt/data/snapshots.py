@@ -44,7 +44,7 @@ def generate_snapshots(
     seed: int,
     env_id: str,
     level: str,
-    run: str = "",
+    run: str | None = None,
     medium_fraction: float = 1 / 3,
     tolerance: float = 0.1,
     episodes: int = 10,
@@ -63,7 +63,7 @@ def generate_snapshots(
     """
     if not 0 < medium_fraction < 1 or not tolerance > 0 or episodes < 1 or n_envs < 1:
         raise ConfigError("medium_fraction must be in (0, 1), tolerance > 0, episodes and n_envs at least 1")
-    folders = [Path(part.strip()).expanduser() for part in run.split(",") if part.strip()]
+    folders = [Path(part.strip()).expanduser() for part in (run or "").split(",") if part.strip()]
     if not folders and level != "random":
         raise ConfigError(f"the level {level} needs --run, a run folder of rlopt train --env {env_id}")
     settings = _settings(folders, env_id, n_envs, seed, backend)

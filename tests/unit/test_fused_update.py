@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 import rlopt
 from rlopt.agents.mdpo import off_policy_losses as losses
 from rlopt.agents.mdpo.config import OffPolicyMDPOConfig
-from rlopt.agents.mdpo.fused_step import FusedStep, Request, take_steps
+from rlopt.agents.mdpo.fused_step import FusedStep
 from rlopt.agents.mdpo.fused_update import obstacle
 from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
 from rlopt.agents.mdpo.off_policy_objectives import Objective

@@ -1,5 +1,6 @@
 """MDPO on small environments: spaces, phases, schedules, errors, Stable-Baselines3's surface."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,7 @@ def test_foreign_spaces_and_settings_are_refused() -> None:
         ("learning_rate", -1e-3),
         ("learning_rate", float("nan")),
         ("value_learning_rate", float("inf")),
+        ("learning_rate", 1e200),
         ("n_steps", 1.5),
         ("n_steps", True),
         ("n_epochs", 2.5),
@@ -140,8 +142,20 @@ def test_foreign_spaces_and_settings_are_refused() -> None:
     ],
 )
 def test_a_setting_out_of_range_is_named_with_its_value(name: str, value: Any) -> None:
-    with pytest.raises(ConfigError, match=rf"^{name} is {value!r}: give a (whole )?number in [\[(]"):
+    with pytest.raises(ConfigError, match=rf"^{name} is {re.escape(repr(value))}: give a (whole )?number in [\[(]"):
         model(**{name: value})
+
+
+def test_an_unknown_choice_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="unknown compile 'of': did you mean 'off'"):
+        model(compile="of")
+
+
+def test_an_id_of_dm_control_is_made_into_its_environment() -> None:
+    algorithm = MDPO("MlpPolicy", "dm_control/cartpole-balance", n_steps=16, device="cpu")
+    assert algorithm.observation_space.shape == (5,) and algorithm.n_envs == 1
+    with pytest.raises(ConfigError, match="did you mean 'dm_control/cartpole-balance'"):
+        MDPO("MlpPolicy", "dm_control/cartpole-balanc")
 
 
 def test_the_ends_of_the_ranges_are_allowed() -> None:
@@ -250,7 +264,7 @@ def test_stops_at_the_first_broken_value_and_names_the_step(what: str, name: str
 
 def test_an_update_beyond_all_numbers_is_named() -> None:
     with pytest.raises(NonFiniteError, match=r"update at step 32 made the parameter .* infinite: lower the learning"):
-        model(learning_rate=1e300, value_learning_rate=1e-3, n_epochs=1).learn(64)
+        model(learning_rate=LinearSchedule(1e300, 1e300, 1.0), value_learning_rate=1e-3, n_epochs=1).learn(64)
 
 
 def test_a_broken_first_observation_is_named() -> None:

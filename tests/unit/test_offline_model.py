@@ -18,8 +18,10 @@ from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 import rlopt
 from rlopt.agents.offline.base import OfflineAlgorithm
 from rlopt.agents.offline.data import ReplayRows, best_episodes, return_range_scale, scaled_actions, spaces_of
+from rlopt.checkpoint import read_checkpoint
 from rlopt.data import Dataset, Metadata
 from rlopt.errors import ConfigError, DataError, NonFiniteError, SpaceError
+from rlopt.state import learn_from, save_checkpoint
 
 SMALL: dict[str, Any] = {"policy_kwargs": {"net_arch": [16]}, "batch_size": 16, "device": "cpu", "seed": 0}
 FINE_TUNED = ["TD3BC", "AWAC", "IQL", "CQL", "ReBRAC"]
@@ -80,7 +82,6 @@ def test_batches_hold_the_data() -> None:
 def test_the_replay_buffer_begins_with_the_data(n_envs: int) -> None:
     model = make("ReBRAC", vec_env(), dataset=hand_made(), buffer_size=10)
     model.set_env(vec_env(n_envs))
-    model._begin_online()
     buffer: Any = model.replay_buffer
     assert buffer.pos == 6 // n_envs and not buffer.full
     rows = torch.arange(6)
@@ -217,10 +218,33 @@ def test_discrete_and_dict_models_are_fine_tuned_too() -> None:
     assert goal.action_space.contains(goal.predict(observation)[0])
 
 
+def test_fine_tuning_is_restored_bit_for_bit(tmp_path: Path) -> None:
+    task = "rlopt/RandomTarget-v0"
+    space = rlopt.make_env(task).action_space
+    data = recorded(gymnasium.make(task), task, 100, lambda _, rng: rng.uniform(space.low, space.high))  # type: ignore[attr-defined]
+
+    def fine_tuning() -> OfflineAlgorithm:
+        model = make("TD3BC", data, buffer_size=100).learn(20)
+        model.set_env(VecMonitor(rlopt.make_env(task, n_envs=2, seed=1)))
+        return model
+
+    whole, saved = fine_tuning(), []
+    whole.boundary_hook = lambda model: bool(
+        model.num_timesteps != 40 or saved.append(save_checkpoint(model, tmp_path)) or 1
+    )
+    whole.learn(40, reset_num_timesteps=False)
+    torch.manual_seed(99)
+    np.random.seed(99)
+    again = learn_from(fine_tuning(), read_checkpoint(saved[0]).trees, 60)
+    assert again.num_timesteps == whole.num_timesteps == 60
+    for ours, theirs in zip(again.policy.parameters(), whole.policy.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    assert torch.equal(again.replay_buffer.observations, whole.replay_buffer.observations)  # type: ignore[union-attr]
+
+
 def test_exploration_noise_is_added_in_fine_tuning_only() -> None:
     model = make("TD3BC", vec_env(), dataset=reach_data(), exploration_noise=0.5)
     model.set_env(vec_env())
-    model._begin_online()
     model._last_obs = np.zeros((1, 2), np.float32)
     drawn = np.array([model._sample_action(0, model.action_noise)[1][0] for _ in range(300)])
     mean = model.policy.scale_action(model.predict(np.zeros(2, np.float32))[0])
@@ -291,7 +315,8 @@ def test_mistakes_are_one_line() -> None:
         make("BC", vec_env(), dataset=pendulum())
     with pytest.raises(ConfigError, match="VecNormalize"):
         make("TD3BC", pendulum()).set_env(VecNormalize(rlopt.make_env("Pendulum-v1")))
-    for option in ({"alpha": -1}, {"tau": 0}, {"policy_delay": 0}, {"validation_fraction": 1}, {"compile": "yes"}):
+    wrong: list[dict[str, Any]] = [{"alpha": -1}, {"tau": 0}, {"reward_scale": 0}, {"policy_delay": 0}]
+    for option in [*wrong, {"validation_fraction": 1}, {"compile": "yes"}]:
         with pytest.raises(ConfigError, match=next(iter(option))):
             make("TD3BC", pendulum(), **option)
     with pytest.raises(ConfigError, match="adam only"):
@@ -300,7 +325,5 @@ def test_mistakes_are_one_line() -> None:
         make("TD3BC", pendulum(), policy_kwargs={"net_arch": {"xf": [8]}})
     model = make("TD3BC", vec_env(), dataset=reach_data())
     model.set_env(vec_env(2))
-    model.learn(4)
-    model.set_env(vec_env(3))
     with pytest.raises(ConfigError, match="2 environments"):
-        model.learn(4)
+        model.set_env(vec_env(3))

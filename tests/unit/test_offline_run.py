@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +165,12 @@ def test_an_environment_that_cannot_be_made_is_not_needed_without_evaluations(da
 def test_data_of_another_environment_are_refused(data: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="Pendulum-v1"):
         train("bc", run_settings(tmp_path / "run", env="rlopt/RandomTarget-v0"), agent_settings("bc", data))
+
+
+def test_the_settings_are_read_without_torch() -> None:
+    code = "import sys, rlopt.agents.offline.config, rlopt.offline_run, rlopt.cli.flags; print(*sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert not set(shown.split()) & {"torch", "stable_baselines3", "gymnasium"}
 
 
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import errno
+import functools
 import json
 import os
 import signal
@@ -17,72 +17,15 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from runs import AGENT, assert_same_result, read_csv, send_signal_at, settings, steps
 
 import rlopt.sealed_folder
-from rlopt.agents.mdpo.config import MDPOConfig
 from rlopt.checkpoint import checkpoint_name, list_checkpoints, read_checkpoint
 from rlopt.config import RunConfig
 from rlopt.errors import CheckpointError, ConfigError, NonFiniteError, RunError, SpaceError, UnknownNameError
-from rlopt.log_writers import TIME_COLUMNS
 from rlopt.run import policy_name, resume, train
 from rlopt.run_folder import RunFolder, default_folder, write_json
 from rlopt.run_hook import EVALUATION_SEED_OFFSET, RunHook
-
-AGENT = MDPOConfig(n_steps=16, net_arch=(8,), value_batch_size=16, n_epochs=2, n_value_epochs=1)
-
-
-def settings(folder: Path, **changes: Any) -> RunConfig:
-    """Two environments, so a boundary every 32 steps; ten of them."""
-    base: dict[str, Any] = {
-        "env": "rlopt/RandomTarget-v0",
-        "n_envs": 2,
-        "total_timesteps": 320,
-        "checkpoint_every": 64,
-        "eval_every": 128,
-        "eval_episodes": 2,
-        "log_every": 32,
-        "device": "cpu",
-        "run_dir": str(folder),
-        "normalize_observations": True,
-    }
-    return RunConfig(**{**base, **changes})
-
-
-def steps(folder: Path) -> list[int]:
-    return [int(path.name.removeprefix("step-")) for path in list_checkpoints(folder / "checkpoints")]
-
-
-def read_csv(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="") as file:
-        return [{k: v for k, v in row.items() if k not in TIME_COLUMNS} for row in csv.DictReader(file)]
-
-
-def leaves(tree: Any, path: str = "") -> dict[str, Any]:
-    """Every leaf of a tree by its path, as bytes where it is an array; clock times are left out."""
-    if isinstance(tree, dict):
-        items = [(key, value) for key, value in tree.items() if key not in ("t", "t_start")]
-    elif isinstance(tree, list | tuple):
-        items = [
-            (index, value)
-            for index, value in enumerate(tree)
-            if not (isinstance(value, list) and value and value[0] in TIME_COLUMNS)
-        ]
-    elif isinstance(tree, torch.Tensor):
-        return {path: (tuple(tree.shape), tree.numpy().tobytes())}
-    elif isinstance(tree, np.ndarray | np.generic):
-        return {path: (tree.shape, tree.tobytes())}
-    else:
-        return {path: tree}
-    return {name: leaf for key, value in items for name, leaf in leaves(value, f"{path}/{key}").items()}
-
-
-def assert_same_result(first: Path, second: Path) -> None:
-    last = [read_checkpoint(list_checkpoints(folder / "checkpoints")[-1]) for folder in (first, second)]
-    assert last[0].step == last[1].step
-    assert leaves(dict(last[0].trees)) == leaves(dict(last[1].trees))
-    for name in ("progress.csv", "episodes.csv", "evaluations.csv"):
-        assert read_csv(first / name) == read_csv(second / name), name
-    assert (first / "best.json").read_bytes() == (second / "best.json").read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -95,21 +38,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def signal_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
-    """Sends a signal to this process at the boundary of a step, before the hook looks for one."""
-
-    def arrange(step: int, number: int = signal.SIGINT, times: int = 1) -> None:
-        original = RunHook.__call__
-
-        def call(self: RunHook, model: Any) -> bool:
-            if model.num_timesteps == step:
-                for _ in range(times):
-                    os.kill(os.getpid(), number)
-            return original(self, model)
-
-        monkeypatch.setattr(RunHook, "__call__", call)
-
-    return arrange
+def signal_at(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    return functools.partial(send_signal_at, monkeypatch)
 
 
 def test_run_folder_holds_what_it_should(whole: Path) -> None:
@@ -382,10 +312,10 @@ def test_default_folder_names_agent_env_and_seed_and_is_new(tmp_path: Path, monk
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("rlopt.run_folder.time.strftime", lambda *_: "20261123T101112Z")
     run = RunConfig(env="dm_control/cheetah-run", seed=3)
-    first = default_folder("mdpo", run)
+    first = default_folder("mdpo", run, "seed3")
     assert first == Path("runs/mdpo-dm_control_cheetah-run-seed3-20261123T101112Z")
     first.mkdir(parents=True)
-    assert default_folder("mdpo", run).name == first.name + "-2"
+    assert default_folder("mdpo", run, "seed3").name == first.name + "-2"
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,9 @@ from stable_baselines3.common.torch_layers import NatureCNN
 
 from rlopt.agents.mdpo.config import MDPOConfig
 from rlopt.config import RunConfig
+from rlopt.console import Console
 from rlopt.errors import ConfigError, RunError, SpaceError
-from rlopt.run import SMALLEST_IMAGE, _check_images, _print_end, resume, train
+from rlopt.run import SMALLEST_IMAGE, _check_images, _say_end, resume, train
 from rlopt.run_folder import RunFolder, write_json
 from rlopt.run_hook import RunHook
 
@@ -48,6 +49,16 @@ def test_config_that_names_no_environment_or_is_no_json_is_named_with_the_cure(t
         folder.config.write_bytes(content)
         with pytest.raises(RunError, match=r"config\.json cannot be read: .*; start a new run"):
             resume(tmp_path)
+
+
+def test_a_folder_in_the_place_of_a_log_is_one_line(tmp_path: Path) -> None:
+    train("mdpo", settings(tmp_path / "run"), AGENT)
+    log = tmp_path / "run" / "progress.csv"
+    log.unlink()
+    log.mkdir()
+    with pytest.raises(RunError, match=r"progress\.csv cannot be used .*: move it away .*rlopt resume") as caught:
+        resume(tmp_path / "run", 64)
+    assert "\n" not in str(caught.value)
 
 
 def test_full_memory_while_training_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,6 +170,6 @@ def test_the_command_that_evaluates_names_an_environment_with_a_module(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], env: str
 ) -> None:
     hook = SimpleNamespace(stopped=False, state=SimpleNamespace(best_return=1.0, best_checkpoint="step-1"))
-    _print_end(RunFolder(tmp_path), settings(tmp_path, env=env), 320, hook, None)  # type: ignore[arg-type]
+    _say_end(Console(), RunFolder(tmp_path), settings(tmp_path, env=env), 320, hook)  # type: ignore[arg-type]
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "rlopt evaluate" in line]
     assert line.endswith(f"rlopt evaluate {tmp_path}" + (f" --env {env}" if ":" in env else ""))

@@ -1,0 +1,156 @@
+"""What an offline learner is made of: its networks, its gradient step, and the data that it learns from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from rlopt.agents.offline import data as resident
+from rlopt.agents.offline.actors import Kind
+from rlopt.agents.offline.data import Batch, ResidentData
+from rlopt.agents.offline.fine_tuning import FineTuning
+from rlopt.agents.offline.losses import Info
+from rlopt.agents.offline.policy import Needs
+from rlopt.agents.offline.update import Networks, OfflineStep
+from rlopt.data.dataset import Dataset
+from rlopt.errors import ConfigError
+
+VALIDATION_ROWS = 4096
+"""Held-out transitions that a validation loss is taken over, at most."""
+
+
+class Learner(FineTuning):
+    """A learner defines :meth:`needs`, :meth:`update` and :meth:`validate`; the rest is shared."""
+
+    discrete_actions: ClassVar[bool] = False
+    """Whether it can learn Discrete actions."""
+    coefficients: ClassVar[tuple[str, ...]] = ("learning_rate", "reward_scale", "reward_shift")
+    """Attributes that every gradient step reads anew, so that changing one takes effect at once."""
+
+    normalize_observations: bool
+    normalize_rewards: bool
+    validation_fraction: float
+    best_fraction: float = 1.0
+    policy_delay: int = 1
+    data_fingerprint: str
+    """Of the data that the model was trained on; part of its training state."""
+    reward_range_scale: float
+    _data: ResidentData | None
+    _held_out: ResidentData | None
+    _networks: Networks | None
+    _step: OfflineStep | None
+
+    def needs(self) -> Needs:
+        """The networks of this learner for its action space and settings."""
+        raise NotImplementedError
+
+    def draw_noise(self, steps: int, batch_size: int) -> list[Tensor]:
+        """The random numbers of ``steps`` gradient steps, each (steps, ...), from torch's generator of the device."""
+        return []
+
+    def update(self, batch: Batch, noise: Sequence[Tensor], c: Mapping[str, Tensor], with_actor: bool) -> Info:
+        """One gradient step, in place, on :attr:`networks`: tensor operations only, no branch on a tensor's value.
+
+        :param noise: what :meth:`draw_noise` drew, of one step
+        :param c: the :attr:`coefficients`, scalar tensors
+        :param with_actor: whether the actor and what follows it moves in this step
+        """
+        raise NotImplementedError
+
+    def validate(self, batch: Batch, c: Mapping[str, Tensor]) -> Info:
+        """Losses on held-out transitions that need no random numbers."""
+        raise NotImplementedError
+
+    @property
+    def discrete(self) -> bool:
+        return isinstance(self.action_space, spaces.Discrete)
+
+    def actor_kind(self, continuous: Kind) -> Kind:
+        """``continuous``, or a softmax for Discrete actions."""
+        return "categorical" if self.discrete else continuous
+
+    @property
+    def networks(self) -> Networks:
+        """The policy's networks in stacked form."""
+        if self._networks is None:
+            self._networks = Networks(self.policy)
+        return self._networks
+
+    def moves_actor(self, update: int) -> bool:
+        """Whether gradient step number ``update``, from 1, moves the actor."""
+        return update % self.policy_delay == 0
+
+    def coefficient(self, name: str) -> float:
+        """The present value of one of :attr:`coefficients`."""
+        if name == "learning_rate" or (name == "critic_learning_rate" and getattr(self, name) is None):
+            return float(self.lr_schedule(self._current_progress_remaining))
+        scale = self.reward_range_scale if name == "reward_scale" else 1.0
+        return float(getattr(self, name)) * scale
+
+    def _forget(self) -> None:
+        """Drops what is made from data and networks; nothing of it is saved."""
+        self.dataset = None
+        self._data = self._held_out = None
+        self._rows = None
+        self._networks = self._step = None
+
+    def set_dataset(self, dataset: Dataset | str | Path) -> None:
+        """Trains from ``dataset`` from now on.
+
+        A model that was not trained yet takes the statistics of its observations; a trained one keeps its own.
+
+        :raises rlopt.errors.DataError: it does not fit the model's spaces, or cannot be split for validation
+        """
+        whole = resident.best_episodes(loaded_dataset(dataset), self.best_fraction)
+        held_out: Dataset | None = None
+        training = whole
+        if self.validation_fraction > 0:
+            training, held_out = whole.split(self.validation_fraction, seed=self.seed or 0)
+        self._data = ResidentData(training, self.policy)
+        self._held_out = None if held_out is None else ResidentData(held_out, self.policy)
+        self.dataset, self.online = training, False
+        self.data_fingerprint = self._data.fingerprint
+        if self._n_updates == 0:
+            self.reward_range_scale = resident.return_range_scale(training) if self.normalize_rewards else 1.0
+            if self.normalize_observations:
+                mean, std = resident.statistics(training, self.policy)
+                self.policy.observation_mean.copy_(mean)
+                self.policy.observation_std.copy_(std)
+
+    def _check_fingerprint(self) -> None:
+        """A resumed run has the fingerprint of its data from the checkpoint."""
+        assert self._data is not None
+        if self.data_fingerprint != self._data.fingerprint:
+            raise ConfigError("the run was trained on other data than these: give the data set that it began with")
+
+    def dump_logs(self) -> None:
+        """Writes a row of the log, with the validation losses."""
+        if self._held_out is not None:
+            for name, value in self.validation_losses().items():
+                self.logger.record(f"validation/{name}", value)
+        super().dump_logs()
+
+    @torch.no_grad()
+    def validation_losses(self) -> dict[str, float]:
+        """The losses on held-out episodes, always the same transitions; learning's random numbers are not touched."""
+        if self._held_out is None:
+            return {}
+        generator = torch.Generator().manual_seed(0)
+        rows = torch.randperm(len(self._held_out), generator=generator)[:VALIDATION_ROWS].to(self.device)
+        batch = self._held_out.gather(rows, torch.zeros((), device=self.device))
+        numbers = {name: torch.tensor(self.coefficient(name), device=self.device) for name in self.coefficients}
+        batch = batch._replace(rewards=batch.rewards * numbers["reward_scale"] + numbers["reward_shift"])
+        return {name: float(value) for name, value in self.validate(batch, numbers).items()}
+
+
+def loaded_dataset(dataset: Dataset | str | Path) -> Dataset:
+    if isinstance(dataset, Dataset):
+        return dataset
+    from rlopt.data import load_dataset
+
+    return load_dataset(str(dataset))

@@ -1,0 +1,217 @@
+"""Offline learners on data of our own agents: train the experts, make the data, learn from them, print the table.
+
+Per task one run of on-policy MDPO with a checkpoint every 50,000 steps is the source; the data sets are its medium
+checkpoint (a third of the way from random to best return) and equal shares of all checkpoints up to that. Scores are
+100 (R - random) / (expert - random) with the two returns that are written in the data set. Each cell is one run of one
+learner with one configuration for all data sets; a cell whose result file exists is not run again, so the script can be
+stopped and called again at any time. All policies are evaluated alike: the last one, 20 deterministic episodes.
+
+    python scripts/reproduce_offline.py run                      # 48 runs of 200,000 gradient steps
+    python scripts/reproduce_offline.py run --learner td3_bc --env Hopper-v5 --level medium --seed 0
+    python scripts/reproduce_offline.py table                    # prints the table from the result files
+    python scripts/reproduce_offline.py write                    # puts it into docs/results/offline.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from reproduce_mdpo import cell_text, replace_between
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "docs" / "results" / "offline"
+EPISODES = 20
+SEEDS = (0, 1, 2)
+SOURCES = {
+    "HalfCheetah-v5": ("halfcheetah", "mujoco/half_cheetah"),
+    "Hopper-v5": ("hopper", "mujoco/hopper"),
+}
+"""Environment -> name of its generators, preset of the source run."""
+LEVELS = ("medium", "medium-replay")
+COMMON = ("--eval-every", "0", "--checkpoint-every", "50000")
+LEARNERS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "bc": ("BC", COMMON),
+    "td3_bc": ("TD3+BC", ("--preset", "d4rl/locomotion", *COMMON)),
+    "iql": ("IQL", ("--preset", "d4rl/locomotion", *COMMON)),
+    "rebrac": ("ReBRAC", ("--batch-size", "256", "--learning-rate", "3e-4", *COMMON)),
+}
+"""Agent -> title and flags: the same for every data set and seed."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    learner: str
+    env: str
+    level: str
+    seed: int
+
+    def path(self, args: argparse.Namespace) -> Path:
+        name = f"{self.learner}-{self.env}-{self.level}-{args.transitions}-{args.steps}-seed{self.seed}.json"
+        return Path(args.results) / name
+
+
+def cells(args: argparse.Namespace) -> Iterator[Cell]:
+    """Seed by seed and data set by data set, so that a run that is stopped early leaves whole comparisons."""
+    for seed in SEEDS:
+        for env in SOURCES:
+            for level in LEVELS:
+                for learner in LEARNERS:
+                    wanted = (args.learner in (None, learner), args.env in (None, env), args.level in (None, level))
+                    if all(wanted) and args.seed in (None, seed):
+                        yield Cell(learner, env, level, seed)
+
+
+def call(*words: str) -> None:
+    subprocess.run([sys.executable, "-m", "rlopt.cli.main", *words], check=True)
+
+
+def source_run(env: str, args: argparse.Namespace) -> Path:
+    """The run whose checkpoints are the experts, trained here unless it is complete."""
+    folder = Path(args.runs) / f"source-{env}-{args.source_steps}"
+    if folder.exists():
+        call("resume", str(folder))
+        return folder
+    flags = ["--preset", SOURCES[env][1], "--total-timesteps", str(args.source_steps), "--run-dir", str(folder)]
+    call("train", "mdpo", *flags, "--checkpoint-every", "50000", "--keep-checkpoints", "1000", "--eval-every", "0")
+    return folder
+
+
+def prepare(cell: Cell, args: argparse.Namespace) -> Path:
+    """The data set of a cell, made unless it is there; all learners and seeds learn from the same one."""
+    path = Path(args.runs) / f"data-{cell.env}-{cell.level}-{args.transitions}-{args.source_steps}"
+    if not path.exists():
+        name = f"mujoco-{SOURCES[cell.env][0]}-{cell.level}"
+        run = str(source_run(cell.env, args))
+        call("data", "generate", name, "--n", str(args.transitions), "--out", str(path), "--run", run)
+    return path
+
+
+def run_cell(cell: Cell, args: argparse.Namespace) -> None:
+    path = cell.path(args)
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data, run = prepare(cell, args), Path(args.runs) / path.stem
+    start = time.perf_counter()
+    if run.exists():
+        call("resume", str(run))
+    else:
+        flags = ["--dataset", str(data), "--seed", str(cell.seed), "--run-dir", str(run)]
+        call("train", cell.learner, *flags, "--total-timesteps", str(args.steps), *LEARNERS[cell.learner][1])
+    write_result(path, cell, args, run, data, time.perf_counter() - start)
+    shutil.rmtree(run / "checkpoints", ignore_errors=True)
+
+
+def write_result(path: Path, cell: Cell, args: argparse.Namespace, run: Path, data: Path, wall: float) -> None:
+    import rlopt
+    from rlopt.data import load_dataset
+
+    dataset, model = load_dataset(data), rlopt.load(run, device="cpu")
+    evaluation = rlopt.evaluate(model, cell.env, n_episodes=EPISODES, seed=cell.seed + 100_000, backend="gymnasium")
+    assert dataset.metadata.reference_returns is not None
+    worst, best = dataset.metadata.reference_returns
+    result = {
+        "agent": cell.learner,
+        "env": cell.env,
+        "level": cell.level,
+        "seed": cell.seed,
+        "gradient_steps": args.steps,
+        "transitions": len(dataset),
+        "data_return": float(dataset.episode_returns().mean()),
+        "reference_returns": [worst, best],
+        "returns": evaluation.returns.tolist(),
+        "mean_return": evaluation.mean,
+        "score": 100 * (evaluation.mean - worst) / (best - worst),
+        "wall_seconds": wall,
+        "generator": dataset.metadata.generator,
+        "config": json.loads((run / "config.json").read_text()),
+        "versions": json.loads((run / "versions.json").read_text())["packages"],
+    }
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(result, indent=1) + "\n")
+    temporary.rename(path)
+    print(path, f"return {evaluation.mean:.0f}, score {result['score']:.1f}", flush=True)
+
+
+def results(env: str, level: str, learner: str, args: argparse.Namespace) -> list[dict]:
+    paths = [Cell(learner, env, level, seed).path(args) for seed in SEEDS]
+    return [json.loads(path.read_text()) for path in paths if path.exists()]
+
+
+def data_text(found: list[dict]) -> str:
+    """The score of the data themselves: the mean over their episodes."""
+    if not found:
+        return "not made"
+    worst, best = found[0]["reference_returns"]
+    return f"{100 * (found[0]['data_return'] - worst) / (best - worst):.0f}"
+
+
+def table_text(args: argparse.Namespace) -> str:
+    lines = [
+        f"Normalised scores (random actions 0, best checkpoint of the source run 100) after {args.steps:,} gradient "
+        f"steps on {args.transitions:,} transitions; {len(SEEDS)} seeds, IQM over seeds of the mean of {EPISODES} "
+        "deterministic episodes of the last policy [95% bootstrap interval]. One configuration of each learner:",
+        "",
+        "| task | data | their episodes | " + " | ".join(title for title, _ in LEARNERS.values()) + " |",
+        "|---" * (3 + len(LEARNERS)) + "|",
+    ]
+    for env in SOURCES:
+        for level in LEVELS:
+            found = {learner: results(env, level, learner, args) for learner in LEARNERS}
+            texts = [cell_text([result["score"] for result in found[learner]], len(SEEDS)) for learner in LEARNERS]
+            data = data_text([result for every in found.values() for result in every])
+            lines.append(f"| {env} | {level} | {data} | " + " | ".join(texts) + " |")
+    lines += ["", order_text(args), "", f"`python scripts/reproduce_offline.py run --steps {args.steps}`"]
+    return "\n".join(lines)
+
+
+def order_text(args: argparse.Namespace) -> str:
+    """Says for how many data sets BC < TD3+BC and IQL <= ReBRAC holds in the mean over seeds."""
+    seen, complete = 0, 0
+    for env in SOURCES:
+        for level in LEVELS:
+            scores = {
+                learner: [result["score"] for result in results(env, level, learner, args)] for learner in LEARNERS
+            }
+            if not all(scores.values()):
+                continue
+            mean = {learner: float(np.mean(values)) for learner, values in scores.items()}
+            complete += 1
+            seen += mean["bc"] < min(mean["td3_bc"], mean["iql"]) and max(mean["td3_bc"], mean["iql"]) <= mean["rebrac"]
+    return f"The order BC < TD3+BC, IQL <= ReBRAC is seen in {seen} of {complete} data sets that all have learnt from."
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("action", choices=["run", "table", "write"])
+    parser.add_argument("--learner", choices=sorted(LEARNERS), help="run only this learner")
+    parser.add_argument("--env", choices=sorted(SOURCES), help="run only this task")
+    parser.add_argument("--level", choices=LEVELS, help="run only this data set")
+    parser.add_argument("--seed", type=int, help="run only this seed")
+    parser.add_argument("--steps", type=int, default=200_000, help="gradient steps of a run")
+    parser.add_argument("--transitions", type=int, default=500_000, help="size of each data set")
+    parser.add_argument("--source-steps", type=int, default=1_000_000, help="environment steps of the source runs")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "reproduce_offline")
+    args = parser.parse_args()
+
+    if args.action == "run":
+        for cell in cells(args):
+            run_cell(cell, args)
+    print(table_text(args))
+    if args.action == "write":
+        path = ROOT / "docs" / "results" / "offline.md"
+        path.write_text(replace_between(path.read_text(), "results offline", table_text(args)))
+
+
+if __name__ == "__main__":
+    main()
