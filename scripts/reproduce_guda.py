@@ -25,7 +25,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -36,13 +35,13 @@ AUGMENTED = 1_000_000
 SEEDS = (0, 1, 2)
 SIZES = {"rlopt/PointMaze_UMaze-v0": 1500, "rlopt/PointMaze_Medium-v0": 3000, "rlopt/PointMaze_Large-v0": 4000}
 """Environment -> recorded transitions (the paper's Table I)."""
-ARMS: dict[str, dict[str, str] | None] = {
-    "none": None,
-    "random": {"guide": "random"},
-    "guided": {"guide": "shortest-path"},
-    "learned": {"method": "learned-dynamics"},
+ARMS: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "random": ("--augment", "guda", "--guide", "random"),
+    "guided": ("--augment", "guda", "--guide", "shortest-path"),
+    "learned": ("--augment", "learned-dynamics"),
 }
-"""Arm -> settings of the augmentation."""
+"""Arm -> flags of the augmentation, whose seed is that of the run."""
 COMMON = ("--net-arch", "64", "64", "--batch-size", "256", "--normalize-observations", "true", "--eval-every", "0")
 LEARNERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "td3_bc": ("TD3+BC", ("--alpha", "2.5", *COMMON)),
@@ -74,32 +73,19 @@ def cells(args: argparse.Namespace) -> Iterator[Cell]:
                         yield Cell(learner, env, arm, seed)
 
 
-def recorded(env: str, seed: int) -> Any:
+def recorded(env: str, seed: int, folder: Path) -> Path:
     """The small data set: the first of the seeds 1000 seed, 1000 seed + 1, ... with a transition at the goal."""
     from rlopt.data.generators import generate
 
+    path = folder / f"{env.partition('/')[2]}-seed{seed}"
     name = f"pointmaze-{env.partition('_')[2].partition('-')[0].lower()}"
-    for attempt in range(1000):
+    attempt = 0
+    while not path.exists():
         # One simulator on one backend, so that the data do not depend on what is installed.
         data = generate(name, SIZES[env], seed=1000 * seed + attempt, n_envs=1, backend="gymnasium")
         if data.rewards.any():
-            return data
-    raise RuntimeError(f"no walk in {env} reaches the goal")
-
-
-def prepare(cell: Cell, folder: Path, augmented: int) -> Path:
-    """Writes the data set of a cell, the recorded transitions first, unless it is there."""
-    from rlopt.agents.guda.config import GuDAConfig
-    from rlopt.agents.guda.tasks import make_augmented
-    from rlopt.config import from_mapping
-
-    path = folder / f"{cell.env.partition('/')[2]}-{cell.arm}-{augmented}-seed{cell.seed}"
-    if not path.exists():
-        data, settings = recorded(cell.env, cell.seed), ARMS[cell.arm]
-        if settings is not None:
-            values = {**settings, "n": augmented, "seed": cell.seed, "include_source": True}
-            data = make_augmented(data, from_mapping(GuDAConfig, values, cell.arm))
-        data.save(path)
+            data.save(path)
+        attempt += 1
     return path
 
 
@@ -108,28 +94,27 @@ def run_cell(cell: Cell, args: argparse.Namespace) -> None:
     if path.exists():
         return
     args.results.mkdir(parents=True, exist_ok=True)
-    data = prepare(cell, args.runs / "data", args.augmented)
+    data = recorded(cell.env, cell.seed, args.runs / "data")
     run = args.runs / path.stem
     flags = ["--env", cell.env, "--dataset", str(data), "--seed", str(cell.seed), "--run-dir", str(run)]
     flags += ["--total-timesteps", str(args.steps), "--checkpoint-every", "50000", *LEARNERS[cell.learner][1]]
+    flags += [*ARMS[cell.arm], *(("--n-augmented", str(args.augmented)) if ARMS[cell.arm] else ())]
     command = [sys.executable, "-m", "rlopt.cli.main", "train", cell.learner, *flags]
     if run.exists():
         command = [sys.executable, "-m", "rlopt.cli.main", "resume", str(run)]
     start = time.perf_counter()
     subprocess.run(command, check=True)
-    write_result(path, cell, args, run, data, time.perf_counter() - start)
+    write_result(path, cell, args, run, time.perf_counter() - start)
     shutil.rmtree(run / "checkpoints", ignore_errors=True)
 
 
-def write_result(path: Path, cell: Cell, args: argparse.Namespace, run: Path, data: Path, wall: float) -> None:
+def write_result(path: Path, cell: Cell, args: argparse.Namespace, run: Path, wall: float) -> None:
     import rlopt
-    from rlopt.data import load_dataset
 
     model = rlopt.load(run, device="cpu")
     evaluation = rlopt.evaluate(
         model, cell.env, n_episodes=args.episodes, seed=cell.seed + 100_000, backend="gymnasium"
     )
-    dataset = load_dataset(data)
     result = {
         "agent": cell.learner,
         "env": cell.env,
@@ -137,12 +122,11 @@ def write_result(path: Path, cell: Cell, args: argparse.Namespace, run: Path, da
         "seed": cell.seed,
         "gradient_steps": args.steps,
         "recorded_transitions": SIZES[cell.env],
-        "augmented_transitions": len(dataset) - SIZES[cell.env],
+        "augmented_transitions": args.augmented if ARMS[cell.arm] else 0,
         "returns": evaluation.returns.tolist(),
         "mean_return": evaluation.mean,
         "score": float(score(evaluation.mean, cell.env)),
         "wall_seconds": wall,
-        "generator": dataset.metadata.generator,
         "config": json.loads((run / "config.json").read_text()),
         "versions": json.loads((run / "versions.json").read_text())["packages"],
     }

@@ -218,6 +218,12 @@ class Augmentation:
                 raise AugmentationError(
                     f"parameter {name!r} has {len(values)} entries for {batch.n_segments} segments: give one for each"
                 )
+            if not np.isfinite(values).all():
+                raise AugmentationError(f"parameter {name!r} has NaN or infinity: give a place off the map for none")
+        if "position" in parameters and parameters["position"].shape[1:] != (2,):
+            raise AugmentationError(
+                f"positions have shape {parameters['position'].shape}: give x and y for each segment"
+            )
 
     def _moved(self, rows: np.ndarray, motion: Motion, anchors: np.ndarray, places: np.ndarray) -> np.ndarray:
         layout, moved = self.domain.layout, rows.copy()

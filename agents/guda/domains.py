@@ -92,7 +92,7 @@ class Domain:
         """Raises :class:`rlopt.errors.AugmentationError` if the data set does not have this domain's observations."""
         observations = dataset.observations
         if isinstance(observations, dict):
-            missing = [key for key in self.keys if key not in observations]
+            missing = [key for key in self.keys if key not in observations or observations[key].ndim != 2]
             width = sum(observations[key].shape[1] for key in self.keys) if not missing else 0
         else:
             missing, width = [], observations.shape[1] if observations.ndim == 2 else 0
@@ -110,7 +110,7 @@ class Domain:
         """Flat observations [N, d] of a data set that passed :meth:`check`."""
         if isinstance(observations, dict):
             return np.asarray(flatten(observations, self.keys), np.float32)
-        return observations
+        return np.asarray(observations, np.float32)
 
     def restored(self, flat: np.ndarray, like: Observations) -> Observations:
         """Flat observations in the form of ``like``: with its dictionary entries, or as they are."""

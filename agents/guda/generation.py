@@ -74,7 +74,8 @@ def augment(
 def with_source(dataset: Dataset, augmented: Dataset) -> Dataset:
     """The recorded transitions followed by the augmented ones, with a column ``augmented`` that tells them apart.
 
-    Recorded rows have themselves as ``source_row``; their other provenance columns are 0.
+    Recorded rows have themselves as ``source_row``; their other provenance columns are 0. Extra columns of the recorded
+    data that augmented rows do not have are left out.
     """
     extras: dict[str, np.ndarray] = {"augmented": np.zeros(len(dataset), bool)}
     for name, column in augmented.extras.items():

@@ -191,10 +191,10 @@ def generate_point_maze(
     if maze not in mazes:
         raise unknown_name("maze", maze, mazes)
     task = FIXED_GOAL_MAZES[mazes[maze]]
-    if not (np.isfinite(noise) and noise >= 0):
+    if isinstance(noise, str) or not (np.isfinite(noise) and noise >= 0):
         raise ConfigError(f"noise must be a number >= 0, got {noise}")
     count = min(MAX_ENVS, max(1, n // STEPS_PER_ENV)) if n_envs is None else n_envs
-    if isinstance(count, bool) or not 1 <= count <= 4096:
+    if isinstance(count, bool) or not hasattr(count, "__index__") or not 1 <= count <= 4096:
         raise ConfigError(f"n_envs must be in [1, 4096], got {n_envs}")
     count = min(count, n)
     chosen = _choose_backend(backend, count)

@@ -197,6 +197,10 @@ def test_wrong_parameters_are_refused() -> None:
         augmentation.apply(random_batch(), {"angle": np.zeros(7)})
     with pytest.raises(AugmentationError, match="3 entries for 7 segments"):
         augmentation.apply(random_batch(), {"position": np.zeros((3, 2))})
+    with pytest.raises(AugmentationError, match="NaN or infinity"):
+        augmentation.apply(random_batch(), {"position": np.full((7, 2), np.nan)})
+    with pytest.raises(AugmentationError, match=r"shape \(7, 3\)"):
+        augmentation.apply(random_batch(), {"position": np.zeros((7, 3))})
     with pytest.raises(ConfigError, match="anchor"):
         Augmentation(Plane(), Translate(), anchor="middle")
     with pytest.raises(ConfigError, match="probability"):
