@@ -12,6 +12,7 @@ from rlopt.agents.guda.domains import Domain, Layout
 from rlopt.data.dataset import Dataset
 from rlopt.envs import ball_to_goal
 from rlopt.envs.flat import flatten
+from rlopt.envs.pool_support import parking_reward
 from rlopt.errors import AugmentationError
 
 _METRES = 100.0
@@ -43,7 +44,6 @@ class Parking(Domain):
     layout = Layout(points=((0, 1),), vectors=((2, 3), (4, 5)), mirrored_actions=(1,))
     invalid_because = "the car was within reach of a wall, before or after the step"
     unusable_because = "the recorded car is within reach of a wall, where it may have crashed"
-    WEIGHTS = (1, 0.3, 0, 0, 0.02, 0.02)
     SUCCESS_REWARD = -0.12
     REACH = 2.7
     """Metres from the car's centre to its corners, rounded up."""
@@ -79,8 +79,7 @@ class Parking(Domain):
 
     def outcome(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         """highway-env's ``compute_reward``; the episode ends where it exceeds -0.12. A valid car has not crashed."""
-        gaps = np.abs(batch.next_observations[:, :6] - batch.next_observations[:, self.goal_columns])
-        rewards = -np.sqrt(gaps @ np.array(self.WEIGHTS, gaps.dtype))
+        rewards = parking_reward(batch.next_observations[:, :6], batch.next_observations[:, self.goal_columns])
         return rewards.astype(np.float32), (rewards <= self.SUCCESS_REWARD).astype(np.float32)
 
     def achieved_goal(self, flat: np.ndarray) -> np.ndarray:

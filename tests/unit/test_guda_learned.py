@@ -38,6 +38,7 @@ def linear_system(count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.nda
     return states, actions, following
 
 
+@pytest.mark.slow
 def test_the_model_finds_a_linear_system_and_is_unsure_elsewhere() -> None:
     model = DynamicsModel(*linear_system(2000, 0), [0, 1, 2, 3], ModelSettings(steps=1500), seed=0)
     states, actions, following = linear_system(500, 1)
@@ -72,6 +73,7 @@ def test_rows_are_recombined_by_axis_and_valid() -> None:
     assert np.array_equal(made.rewards, distance <= 0.45) and "approximate" in made.metadata.notes[-1]
 
 
+@pytest.mark.slow
 def test_the_check_measures_the_models_error() -> None:
     data = point_maze_data("umaze")
     learned = LearnedDynamics(data, point_maze_domain(data), ModelSettings(steps=1500))

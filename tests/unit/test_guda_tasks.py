@@ -128,6 +128,12 @@ def test_command_line_augments_and_checks(tmp_path, capsys) -> None:
     assert "50 augmented transitions against the simulator: exact" in capsys.readouterr().out
     # float32 numbers of the file are no match for a tolerance of 1e-15.
     assert main(["data", "check", str(source), "--n", "50", "--recorded", "--tolerance", "1e-15"]) == 1
+
+
+@pytest.mark.slow
+def test_command_line_augments_with_learned_dynamics(tmp_path) -> None:
+    source, out = tmp_path / "source", tmp_path / "out"
+    point_maze_data("umaze").save(source)
     assert main(["data", "augment", str(source), str(out), "--method", "learned-dynamics", "--n", "100"]) == 0
     assert "partner" in Dataset.load(out).extras
 
