@@ -6,7 +6,7 @@ TORCH_INDEX ?=
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 STAMP = $(VENV)/.installed
 
-.PHONY: quickstart test test-fast lint types check venv clean
+.PHONY: quickstart test test-fast lint types check venv benchmark-gpu clean
 
 venv: $(STAMP)
 
@@ -34,6 +34,13 @@ types: venv
 	$(VENV)/bin/mypy
 
 check: lint types test
+
+# Every speed figure of a GPU, one after the other; about an hour.
+benchmark-gpu: venv
+	$(VENV)/bin/python scripts/benchmark_off_policy.py --device cuda --updates 2000 --steps 5000 --whole dm_control/cheetah-run
+	$(VENV)/bin/python scripts/benchmark_on_policy.py --device cuda
+	$(VENV)/bin/python scripts/benchmark_seeds.py --device cuda --steps 5000
+	$(VENV)/bin/python scripts/benchmark_seeds.py --device cuda --agent mdpo --preset mujoco/half_cheetah --steps 102400
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -32,6 +32,7 @@ __all__ = [
     "MANIFEST",
     "Checkpoint",
     "checkpoint_name",
+    "checkpoint_step",
     "latest_checkpoint",
     "list_checkpoints",
     "prune_checkpoints",

@@ -45,7 +45,7 @@ class RunConfig:
     seed: Annotated[int, Range(ge=0, lt=2**31)] = 0
     """Seed of the networks, the actions and the environments, in [0, 2^31)."""
     seeds: str | None = None
-    """Several runs in one process instead, one for each of these seeds, with their gradient steps in one call: 0..7, or
+    """Several runs in one process instead, one for each of these seeds, their gradient steps taken together: 0..7, or
     0,3,5. Each has a folder of its own in run_dir, with the result of the run that is done alone."""
     total_timesteps: Annotated[int, Range(ge=1)] = 1_000_000
     """Environment steps to train for, summed over the environments; gradient steps for an agent that learns from a

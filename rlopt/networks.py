@@ -52,7 +52,11 @@ def mlp(layers: Sequence[Layer], parameters: Sequence[Tensor], x: Tensor) -> Ten
             normal = F.layer_norm(x, layer.normalized_shape, eps=layer.eps)
             x = normal * weight.unsqueeze(-2) + bias.unsqueeze(-2)
             continue
-        x = F.linear(x, weight, bias) if weight.dim() == 2 else _batched_linear(x, weight, bias)
+        if torch.compiler.is_compiling():
+            # The bias is then added in one pass with what follows; addmm would write it to the result beforehand.
+            x = x @ weight.mT + bias.unsqueeze(-2)
+        else:
+            x = F.linear(x, weight, bias) if weight.dim() == 2 else _batched_linear(x, weight, bias)
     return x
 
 
@@ -66,6 +70,11 @@ def _batched_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 def over(values: Tensor, tensor: Tensor) -> Tensor:
     """``values`` (shape of the stack) with as many axes behind as it needs to broadcast against ``tensor``."""
     return values.reshape(values.shape + (1,) * (tensor.dim() - values.dim()))
+
+
+def _computed_once(values: Tensor) -> Tensor:
+    """``values`` in memory of their own; torch.compile would compute them, powers and all, for every few parameters."""
+    return values.as_strided(values.shape, values.stride())
 
 
 class StackedParameters:
@@ -144,7 +153,7 @@ class StackedParameters:
         step = self.steps[0].double()
         scale = (1 - torch.pow(betas[1], step)).sqrt()
         step_size = over(learning_rate, step) * scale / (1 - torch.pow(betas[0], step))
-        step_size, scaled_eps = step_size.to(self.steps.dtype), (scale * eps).to(self.steps.dtype)
+        step_size, scaled_eps = (_computed_once(x.to(self.steps.dtype)) for x in (step_size, scale * eps))
         groups = zip(self.tensors, gradients, self.first_moments, self.second_moments, strict=True)
         for parameter, gradient, first, second in groups:
             new_first = first + (gradient - first) * (1 - betas[0])

@@ -63,12 +63,20 @@ class GradientStep:
     :param mode: see :func:`choose_mode`
     :param state: gives every tensor that ``function`` changes; capturing a CUDA graph runs the function a few times
         and puts these tensors back afterwards
+    :param like: the step of another object of the same class, shapes and settings: what was compiled for it serves both
     """
 
-    def __init__(self, function: Callable[..., Statistics], mode: Mode, state: Callable[[], Sequence[Tensor]]) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Statistics],
+        mode: Mode,
+        state: Callable[[], Sequence[Tensor]],
+        like: GradientStep | None = None,
+    ) -> None:
         self.mode = mode
         self._function = function
         self._state = state
+        self._codes: dict[Hashable, types.CodeType] = {} if like is None else like._codes
         self._ready: dict[Hashable, Callable[..., Statistics]] = {}
 
     def __call__(self, *inputs: Tensor, **settings: Hashable) -> Statistics:
@@ -78,34 +86,38 @@ class GradientStep:
                 return self._function(*inputs, **settings)
         key = (tuple((tuple(x.shape), x.dtype, x.device) for x in inputs), tuple(sorted(settings.items())))
         if key not in self._ready:
-            self._ready[key] = self._prepare(inputs, settings)
+            self._ready[key] = self._prepare(key, inputs, settings)
         with torch.no_grad():
             return self._ready[key](*inputs)
 
-    def _prepare(self, inputs: Sequence[Tensor], settings: dict[str, Any]) -> Callable[..., Statistics]:
-        compiled = compile_function(self._function, self.mode == "compiled", **settings)
+    def _prepare(self, key: Hashable, inputs: Sequence[Tensor], settings: dict[str, Any]) -> Callable[..., Statistics]:
+        function = self._function
+
+        def call(*inputs: Tensor) -> Statistics:
+            return function(*inputs, **settings)
+
+        # torch keeps what it compiled by code object: a copy of one's own keeps it apart from that of other shapes,
+        # and closures over objects that are alike can share it.
+        code = self._codes.setdefault(key, call.__code__.replace())
+        own = types.FunctionType(code, call.__globals__, call.__name__, None, call.__closure__)
+        compiled = _compiled(own, cpp_wrapper=self.mode == "compiled")
         return compiled if self.mode == "compiled" else _CudaGraph(compiled, inputs, self._state())
 
 
-def compile_function(function: Callable[..., Any], cpp_wrapper: bool, **settings: Any) -> Callable[..., Any]:
-    """``torch.compile`` of ``function`` with ``settings`` bound, for arguments of one shape only.
-
-    :param cpp_wrapper: whether the kernels are called from C++ instead of Python, which on the CPU saves a thirtieth
+def _compiled(function: Callable[..., Any], cpp_wrapper: bool) -> Callable[..., Any]:
+    """``torch.compile`` of ``function`` for arguments of one shape only.
 
     torch checks at every call whether what it has compiled still applies, which for a step with a hundred tensors takes
     a twentieth of the step. Those checks are left out, because :class:`GradientStep` keeps shapes and settings apart.
+
+    :param cpp_wrapper: whether kernels are called from C++, on the CPU only: it saves a thirtieth of a step, and other
+        threads of Python run meanwhile
     """
-
-    def call(*inputs: Any) -> Any:
-        return function(*inputs, **settings)
-
-    # torch keeps what it compiled by code object, and without the checks it could not tell two closures apart.
-    own = types.FunctionType(call.__code__.replace(), call.__globals__, call.__name__, None, call.__closure__)
     options: dict[str, Any] = {
         "guard_filter_fn": torch.compiler.skip_all_guards_unsafe,
         "cpp_wrapper": cpp_wrapper,
     }
-    return torch.compile(own, fullgraph=True, dynamic=False, options=options)
+    return torch.compile(function, fullgraph=True, dynamic=False, options=options)
 
 
 class _CudaGraph:

@@ -115,6 +115,9 @@ class OffPolicyMDPOConfig:
     kl_coef: Annotated[float, Range(ge=0)] = 0.1
     """c - lambda, the weight of the divergence from the old policy, in units of reward; 0 is SAC. The paper's c is
     kl_coef + ent_coef: 0.3 on HalfCheetah with lambda 0.2, so 0.1."""
+    kl_unit: Literal["reward", "ent_coef"] = "reward"
+    """Unit of kl_coef: that of the reward, or a multiple of ent_coef, which keeps the two in proportion where ent_coef
+    is learned. The paper's 0.1 beside lambda 0.2 is 0.5 ent_coef."""
     tsallis_q: Annotated[float, Range(ge=1, le=2)] = 1.0
     """q of the Tsallis entropy and divergence, in [1, 2]; 1 is Shannon and KL."""
     old_policy_period: Annotated[int, Range(ge=1)] = 1000

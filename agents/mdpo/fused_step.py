@@ -1,8 +1,10 @@
-"""Gradient steps of off-policy MDPO in one call each: batches and noise drawn as SAC does, several models at once."""
+"""Gradient steps of off-policy MDPO in one call each: batches and noise drawn as SAC does; several models at once."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -48,18 +50,45 @@ class Request:
 
 
 def take_steps(requests: Sequence[Request]) -> list[losses.Info]:
-    """Takes the gradient step of every request, in one call for all of them; their statistics.
+    """Takes the gradient step of every request; their statistics.
 
-    The models must be alike in their networks and settings. The step that was made for a set of models is kept in
-    their attribute ``fused``.
+    The models must be alike in their networks and settings. On a GPU, and where nothing is compiled, one call takes the
+    steps of all. Compiled for the CPU, networks are large enough to fill the caches one at a time: each model's step is
+    a call of its own there, and as many run at once as torch has threads, each with the result of the model alone.
+    The step that was made for a model, or for several, is kept in their attribute ``fused``.
     """
+    if requests[0].mode == "compiled" and len(requests) > 1:
+        return _take_in_parallel(requests)
+    return _step_of(requests).take(requests)
+
+
+def _step_of(requests: Sequence[Request], like: FusedStep | None = None) -> FusedStep:
     models, first = [request.model for request in requests], requests[0]
     step = first.model.fused
     if step is None or step.mode != first.mode or not step.update.belongs_to(models):
-        step = FusedStep(models, first.mode)
+        step = FusedStep(models, first.mode, like)
         for model in models:
             model.fused = step
-    return step.take(requests)
+    return step
+
+
+def _take_in_parallel(requests: Sequence[Request]) -> list[losses.Info]:
+    workers = _workers(torch.get_num_threads())
+    steps: list[FusedStep] = []
+    for request in requests:
+        steps.append(_step_of([request], steps[0] if steps else None))
+    jobs: list[Any] = []
+    for step, request in zip(steps, requests, strict=True):
+        jobs.append(workers.submit(step.take, [request]))
+        if not step.taken:  # it is compiled now, which is done once for all
+            jobs[-1].result()
+    return [job.result()[0] for job in jobs]
+
+
+@functools.cache
+def _workers(count: int) -> ThreadPoolExecutor:
+    """Threads in which torch computes with a single thread each."""
+    return ThreadPoolExecutor(count, "rlopt-step", initializer=torch.set_num_threads, initargs=(1,))
 
 
 class FusedStep:
@@ -68,12 +97,15 @@ class FusedStep:
     On an accelerator the policy that acts is one update old, so that the environment is stepped while the update runs.
     """
 
-    def __init__(self, models: Sequence[MirrorDescentSAC], mode: Mode) -> None:
+    def __init__(self, models: Sequence[MirrorDescentSAC], mode: Mode, like: FusedStep | None = None) -> None:
         self.mode = mode
+        self.taken = False
+        """Whether it has taken a step."""
         self.update = FusedUpdate(models)
         self._acting = ActingCopy(self.update.actor.tensors)
-        self._on_rows = GradientStep(self.update.step_on_rows, mode, self.update.state)
-        self._on_batch = GradientStep(self.update.step_on_batch, mode, self.update.state)
+        rows, batch = (None, None) if like is None else (like._on_rows, like._on_batch)
+        self._on_rows: GradientStep = GradientStep(self.update.step_on_rows, mode, self.update.state, rows)
+        self._on_batch: GradientStep = GradientStep(self.update.step_on_batch, mode, self.update.state, batch)
 
     def take(self, requests: Sequence[Request]) -> list[losses.Info]:
         """One gradient step of each model; its statistics, which stay as they are."""
@@ -86,6 +118,7 @@ class FusedStep:
         # (statistics, models); a copy, because a CUDA graph overwrites its outputs.
         values = torch.stack([value.reshape(len(requests)) for value in info.values()])
         self._acting.follow()
+        self.taken = True
         return [dict(zip(info, column.unbind(), strict=True)) for column in values.unbind(1)]
 
     @torch.no_grad()

@@ -41,6 +41,8 @@ class OffPolicyMDPO(Resumable, MirrorDescentSAC):
     :param policy_kwargs: as in SAC; ``activation_fn`` and ``optimizer_class`` may be names such as "tanh" and "adam"
     :param kl_coef: c - lambda >= 0, the weight of the divergence from the old policy, in units of reward. The paper's
         Bregman step size c is ``kl_coef + ent_coef``
+    :param kl_unit: "reward", or "ent_coef" to give ``kl_coef`` as a multiple of ``ent_coef``, which keeps the two in
+        proportion where ``ent_coef`` is learned: c is then ``(1 + kl_coef) ent_coef``
     :param tsallis_q: q in [1, 2] of the Tsallis entropy and divergence; 1 is Shannon and KL. "auto" still adjusts
         lambda to the Shannon entropy
     :param old_policy_period: gradient steps between two copies of the old policy, >= 1 (paper, section 5.1: 1000). One
@@ -105,6 +107,7 @@ class OffPolicyMDPO(Resumable, MirrorDescentSAC):
         device: torch.device | str = "auto",
         *,
         kl_coef: float = 0.1,
+        kl_unit: Literal["reward", "ent_coef"] = "reward",
         tsallis_q: float = 1.0,
         old_policy_period: int = 1000,
         value_network: bool = False,
@@ -135,6 +138,7 @@ class OffPolicyMDPO(Resumable, MirrorDescentSAC):
                 optimize_memory_usage=optimize_memory_usage,
             )
         self.kl_coef = float(kl_coef)
+        self.kl_unit = kl_unit
         self.tsallis_q = float(tsallis_q)
         self.old_policy_period = old_policy_period
         self.value_network = value_network

@@ -30,6 +30,7 @@ REPLAY_BUFFERS: dict[str, type[ReplayBuffer]] = {
     "device_her": DeviceHerReplayBuffer,
 }
 ACTOR_Q = ("min", "first")
+KL_UNITS = ("reward", "ent_coef")
 
 # name -> (smallest, largest, whether the smallest is allowed, whether it is a whole number)
 _RANGES: dict[str, tuple[float, float, bool, bool]] = {
@@ -61,6 +62,8 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         check_number("learning_rate", learning_rate, 0, MAX_LEARNING_RATE, True, False)
     if settings["actor_q"] not in ACTOR_Q:
         raise unknown_name("actor_q", str(settings["actor_q"]), ACTOR_Q)
+    if settings["kl_unit"] not in KL_UNITS:
+        raise unknown_name("kl_unit", str(settings["kl_unit"]), KL_UNITS)
     check_compile_choice(settings["compile"])
     floor = settings["log_density_floor"]
     require(

@@ -21,6 +21,7 @@ class Objective:
     """The choices of :class:`rlopt.OffPolicyMDPO` that shape its losses; see there."""
 
     tsallis_q: float = 1.0
+    kl_unit: Literal["reward", "ent_coef"] = "reward"
     actor_q: Literal["min", "first"] = "min"
     critic_log_prob_bound: float | None = None
     log_density_floor: float | None = None
@@ -77,6 +78,8 @@ class Objective:
         """The actor's loss; ``q_values`` (B, n) at the action of ``policy``, n being 1 with ``actor_q="first"``."""
         smallest = torch.min(q_values, dim=1, keepdim=True)[0]
         divergence, kl_info = self.divergence(policy, old)
+        if self.kl_unit == "ent_coef":
+            kl_coef = kl_coef * ent_coef
         loss, info = losses.actor_loss(self.log_prob(policy), smallest, divergence, ent_coef=ent_coef, kl_coef=kl_coef)
         if self.mean_penalty or self.log_std_penalty:
             loss = loss + losses.output_penalty(

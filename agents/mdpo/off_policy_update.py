@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from typing import Any, Literal
@@ -36,6 +37,7 @@ class MirrorDescentSAC(SAC):
     """
 
     kl_coef: float
+    kl_unit: Literal["reward", "ent_coef"]
     tsallis_q: float
     old_policy_period: int
     value_network: bool
@@ -69,6 +71,8 @@ class MirrorDescentSAC(SAC):
                 **self.replay_buffer_kwargs,
             )
         super()._setup_model()
+        # Environments of one class often share one space object, and with it the generator of the warm-up's actions.
+        self.action_space = copy.deepcopy(self.action_space)
         # Not before: Stable-Baselines3 warns that a class which it did not choose itself ignores n_steps.
         self.replay_buffer_class = chosen or self.replay_buffer_class
         self.fused = None

@@ -242,7 +242,7 @@ class OfflineAlgorithm(Learner):
                     f"{name.replace('_', ' ')} is NaN or infinite before gradient step {self._n_updates}: check the "
                     "rewards' size or lower the learning rate"
                 )
-            self.logger.record(f"train/{name}", value)
+            self.logger.record_mean(f"train/{name}", value)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.logger.record("train/learning_rate", self.coefficient("learning_rate"))
         return goes_on

@@ -112,7 +112,11 @@ def convert(raw: RawFile, entry: D4RLName | None, options: D4RLOptions) -> Trans
 
 
 def count_timeouts(terminals: np.ndarray, limit: int) -> np.ndarray:
-    """Marks every ``limit``-th row of an episode, counting anew after each mark and each terminal. (N,) bool."""
+    """Marks every ``limit``-th row of an episode, counting anew after each mark and each terminal. (N,) bool.
+
+    D4RL's own conversions begin an episode behind a terminal at 1 instead of 0, so that they take the row before the
+    true timeout for it, and the true one for a transition into the next episode.
+    """
     index = np.arange(len(terminals))
     begins = np.concatenate(([True], terminals[:-1]))
     start = np.maximum.accumulate(np.where(begins, index, 0))
@@ -139,7 +143,9 @@ def _marks(raw: RawFile, entry: D4RLName | None, options: D4RLOptions) -> tuple[
     limit = options.max_episode_steps or (entry.max_episode_steps if entry else None)
     if limit is None:
         raise DataError("it has no timeouts: give max_episode_steps, the time limit that it was recorded with")
-    raw.notes.append(f"no timeouts in use: an episode is cut after {limit} steps")
+    raw.notes.append(
+        f"no timeouts in use: an episode is cut after {limit} steps (D4RL's own count is one short behind a terminal)"
+    )
     return terminal, count_timeouts(terminal, limit)
 
 

@@ -60,7 +60,7 @@ def read_array(file: Any, name: str, limit: int) -> np.ndarray | None:
         return None
     item = file[name]
     if not isinstance(item, h5py.Dataset):
-        raise DataError(f"{name!r} is a group, not an array: this is no D4RL file")
+        raise DataError(f"{name!r} is a group, not an array: the file is damaged or of another layout")
     if item.is_virtual or item.external:
         raise DataError(f"{name!r} lies in another file: copy it into this one")
     if item.dtype.kind not in "biuf" or item.dtype.itemsize > 8:
@@ -79,6 +79,19 @@ def read_array(file: Any, name: str, limit: int) -> np.ndarray | None:
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
+def read_group(file: Any, name: str) -> Any:
+    """The group ``name`` of an open file or group.
+
+    :raises rlopt.errors.DataError: nothing of that name, an array, or a link out of its place
+    """
+    if not _has(file, name):
+        raise DataError(f"{name!r} is missing: the data set is damaged or was cut")
+    group = file[name]
+    if not isinstance(group, import_h5py().Group):
+        raise DataError(f"{name!r} is an array, not a group: the data set is damaged")
+    return group
+
+
 def size_limit(path: Path) -> int:
     """The most bytes that the arrays of the file ``path`` can honestly take."""
     return max(_LARGEST_RATIO * path.stat().st_size, _SMALLEST_LIMIT)
@@ -89,12 +102,10 @@ def _has(file: Any, name: str) -> bool:
     h5py = import_h5py()
     place = file
     for part in name.split("/"):
-        if not isinstance(place, h5py.Group) or part not in place:
-            link = place.get(part, getlink=True) if isinstance(place, h5py.Group) else None
-            if link is not None and not isinstance(link, h5py.HardLink):
-                raise DataError(f"{name!r} is a link out of its place: copy the array itself into the file")
+        link = place.get(part, getlink=True) if isinstance(place, h5py.Group) else None
+        if link is None:
             return False
-        if not isinstance(place.get(part, getlink=True), h5py.HardLink):
+        if not isinstance(link, h5py.HardLink):
             raise DataError(f"{name!r} is a link out of its place: copy the array itself into the file")
         place = place[part]
     return True

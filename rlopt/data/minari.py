@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from rlopt.data.checks import check_bounds, check_discrete_actions
 from rlopt.data.dataset import Dataset, Metadata
-from rlopt.data.hdf5 import import_h5py, open_hdf5, read_array, size_limit
+from rlopt.data.hdf5 import import_h5py, open_hdf5, read_array, read_group, size_limit
+from rlopt.data.minari_spaces import check_shapes, checked_actions, float32
 from rlopt.errors import DataError, one_line
 from rlopt.strict_json import parse_json
 
@@ -103,7 +103,7 @@ def read_minari_folder(folder: Path, clip_actions: bool = False) -> Dataset:
         for number in range(total):
             name = f"episode_{number}"
             try:
-                _read_episode(file, name, limit, columns)
+                _read_episode(read_group(file, name), limit, columns)
             except DataError as error:
                 raise DataError(f"{name}: {error}") from None
     try:
@@ -134,8 +134,9 @@ def _metadata(folder: Path) -> dict[str, Any]:
     return values
 
 
-def _read_episode(file: Any, name: str, limit: int, columns: _Columns) -> None:
-    arrays = {key: read_array(file, f"{name}/{key}", limit) for key in ("rewards", "terminations", "truncations")}
+def _read_episode(file: Any, limit: int, columns: _Columns) -> None:
+    """Adds one episode, from its group."""
+    arrays = {key: read_array(file, key, limit) for key in ("rewards", "terminations", "truncations")}
     missing = [key for key, array in arrays.items() if array is None or array.ndim != 1]
     if missing:
         raise DataError(f"{', '.join(missing)} missing or not (T,): the data set is damaged or was cut")
@@ -147,12 +148,12 @@ def _read_episode(file: Any, name: str, limit: int, columns: _Columns) -> None:
         raise DataError(f"{len(terminations)} terminations and {len(truncations)} truncations for {steps} rewards")
     if terminations[:-1].any():
         raise DataError("it goes on behind a termination: split it there")
-    for key, array in _leaves(file, f"{name}/observations", limit, columns).items():
+    for key, array in _leaves(file, "observations", limit, columns).items():
         if len(array) != steps + 1:
             raise DataError(f"{len(array)} observations for {steps} steps: Minari has one more (T + 1), make it anew")
         columns.observations.setdefault(key, []).append(array[:-1])
         columns.next_observations.setdefault(key, []).append(array[1:])
-    actions = read_array(file, f"{name}/actions", limit)
+    actions = read_array(file, "actions", limit)
     if actions is None or len(actions) != steps:
         raise DataError(f"{0 if actions is None else len(actions)} actions for {steps} steps")
     ends = truncations.astype(bool)
@@ -166,7 +167,7 @@ def _read_episode(file: Any, name: str, limit: int, columns: _Columns) -> None:
     columns.rewards.append(rewards)
     columns.discounts.append(discounts)
     columns.ends.append(ends)
-    _read_infos(file, f"{name}/infos", steps, limit, columns)
+    _read_infos(file, steps, limit, columns)
 
 
 def _leaves(file: Any, name: str, limit: int, columns: _Columns) -> dict[str, np.ndarray]:
@@ -178,31 +179,33 @@ def _leaves(file: Any, name: str, limit: int, columns: _Columns) -> dict[str, np
         array = read_array(file, name, limit)
         return {"": array} if array is not None else {}
     found: dict[str, np.ndarray] = {}
-    for key in file[name]:
-        item = file[name].get(key)
+    group = read_group(file, name)
+    for key in group:
+        item = group.get(key)
         if isinstance(item, h5py.Group):
-            inner = _leaves(file, f"{name}/{key}", limit, columns)
+            inner = _leaves(group, key, limit, columns)
             found |= {f"{key}/{path}": array for path, array in inner.items()}
         elif isinstance(item, h5py.Dataset) and h5py.check_string_dtype(item.dtype) is not None:
             columns.counts[f"text {key}"] += 1
         else:
-            array = read_array(file, f"{name}/{key}", limit)
+            array = read_array(group, key, limit)
             if array is not None:
                 found[key] = array
     return found
 
 
-def _read_infos(file: Any, name: str, steps: int, limit: int, columns: _Columns) -> None:
+def _read_infos(file: Any, steps: int, limit: int, columns: _Columns) -> None:
     h5py = import_h5py()
-    if name not in file or not isinstance(file[name], h5py.Group):
+    if "infos" not in file:
         return
-    for key in file[name]:
-        item = file[name].get(key)
+    group = read_group(file, "infos")
+    for key in group:
+        item = group.get(key)
         if not isinstance(item, h5py.Dataset) or item.dtype.kind not in "biuf" or not item.shape:
             continue
         rows = item.shape[0]
         if rows == steps or (rows == steps + 1 and key in _STATES):
-            array = read_array(file, f"{name}/{key}", limit)
+            array = read_array(group, key, limit)
             if array is not None:
                 columns.extras.setdefault(key, []).append(array[:steps])
 
@@ -220,49 +223,20 @@ def _build(columns: _Columns, metadata: dict[str, Any], clip_actions: bool) -> D
         if not side or any(len(parts) != episodes for parts in side.values()):
             raise DataError("the episodes have different observations, or none: the data set is damaged")
         joined = {key: _observation(_join(f"observations {key}", parts), key) for key, parts in side.items()}
-        _check_shapes(joined, metadata["observation_space"])
+        check_shapes(joined, metadata["observation_space"])
         sides.append(joined.get("", joined))
-    actions, note = _actions(_join("actions", columns.actions), metadata["action_space"], clip_actions)
+    actions, note = checked_actions(_join("actions", columns.actions), metadata["action_space"], clip_actions)
     extras = {key: _join(key, parts) for key, parts in columns.extras.items() if len(parts) == episodes}
     return Dataset(
         observations=sides[0],
         actions=actions,
-        rewards=_float32("rewards", _join("rewards", columns.rewards)),
+        rewards=float32("rewards", _join("rewards", columns.rewards)),
         next_observations=sides[1],
         discounts=np.concatenate(columns.discounts),
         episode_ends=np.concatenate(columns.ends),
         metadata=_our_metadata(metadata, [*notes, *note]),
-        extras={key: _float32(key, value) if value.dtype == np.float64 else value for key, value in extras.items()},
+        extras={key: float32(key, value) if value.dtype == np.float64 else value for key, value in extras.items()},
     )
-
-
-def _space(text: str, path: str = "") -> tuple[str, tuple[int, ...], dict[str, Any]]:
-    """(type, shape, entry) of the space at ``path`` in Minari's JSON; the shape of what is no Box is ().
-
-    :raises rlopt.errors.DataError: malformed, or no such entry
-    """
-    try:
-        entry = json.loads(text)
-        for part in path.split("/") if path else ():
-            entry = entry["subspaces"][part]
-        kind = entry["type"]
-        shape = entry["shape"] if kind == "Box" else []
-        if not isinstance(kind, str) or not all(type(size) is int and size >= 0 for size in shape):
-            raise TypeError
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise DataError(f"its spaces have no entry {path!r} or are malformed") from None
-    return kind, tuple(shape), entry
-
-
-def _check_shapes(observations: dict[str, np.ndarray], space_text: str) -> None:
-    """Makes sure that the arrays have the shapes that the metadata declare."""
-    for key, array in observations.items():
-        kind, shape, _ = _space(space_text, key)
-        if kind in ("Box", "Discrete") and array.shape[1:] != shape:
-            raise DataError(
-                f"observations {key} have shape {array.shape[1:]}, their space {one_line(shape)}: images that minari "
-                "stored as JPEG are not read (write them with jpeg_encoding=False), anything else is damaged"
-            )
 
 
 def _join(name: str, parts: list[np.ndarray]) -> np.ndarray:
@@ -271,46 +245,10 @@ def _join(name: str, parts: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def _float32(name: str, array: np.ndarray) -> np.ndarray:
-    from rlopt.data.checks import require_finite
-
-    with np.errstate(over="ignore"):
-        array = array.astype(np.float32, copy=False)
-    require_finite(name, array)
-    return array
-
-
 def _observation(array: np.ndarray, key: str) -> np.ndarray:
     if array.dtype.kind == "f":
-        return _float32(f"observations {key}".strip(), array)
+        return float32(f"observations {key}".strip(), array)
     return array if array.dtype == np.uint8 else array.astype(np.uint8 if array.dtype == bool else np.int64)
-
-
-def _actions(actions: np.ndarray, space_text: str, clip: bool) -> tuple[np.ndarray, list[str]]:
-    """Actions in the data set's dtype, checked against the space that the metadata declares, and notes."""
-    kind, shape, entry = _space(space_text)
-    try:
-        if kind == "Discrete":
-            start, number = int(entry.get("start", 0)), int(entry["n"])
-        elif kind == "Box":
-            low, high = (np.asarray(entry[side], np.float64) for side in ("low", "high"))
-    except (ValueError, KeyError, TypeError, OverflowError, AttributeError):
-        raise DataError("the bounds of its action space are malformed") from None
-    if kind == "Discrete" and actions.dtype.kind in "iu":
-        actions = actions.reshape(len(actions), -1)[:, 0].astype(np.int64)
-        check_discrete_actions(actions, start, start + number - 1, "the data set's action space")
-        return actions, []
-    if kind != "Box" or actions.dtype.kind != "f" or len(shape) != 1:
-        raise DataError(f"{actions.dtype} actions in a {one_line(kind)} space of shape {shape} are not supported")
-    if not actions.shape[1:] == shape == low.shape == high.shape:
-        raise DataError(f"actions of shape {actions.shape[1:]} do not fit the bounds of their space: damaged")
-    actions = _float32("actions", actions)
-    if not clip:
-        check_bounds(actions, low, high, "the bounds are the data set's own; clip_actions=True clips them")
-        return actions, []
-    clipped = np.clip(actions, low.astype(np.float32), high.astype(np.float32))
-    changed = int((clipped != actions).any(axis=1).sum())
-    return clipped, [f"actions of {changed} rows clipped to the action space"] if changed else []
 
 
 def _our_metadata(values: dict[str, Any], notes: list[str]) -> Metadata:

@@ -18,7 +18,7 @@ HOPPER = "hopper-medium-v0"
 
 
 def qlearning_rows(arrays: dict[str, Any], limit: int) -> list[int]:
-    """The rows that D4RL's qlearning conversion keeps, one by one as its documentation says."""
+    """The rows that D4RL's qlearning conversion keeps, one by one; without timeouts, every episode counts from 0."""
     kept, step = [], 0
     for row in range(len(arrays["rewards"]) - 1):
         final = arrays["timeouts"][row] if "timeouts" in arrays else step == limit - 1
@@ -392,3 +392,14 @@ def test_a_changed_value_in_a_written_file_is_seen(tmp_path: Path, name: str) ->
         file[name][3] = 0 if name != "rlopt/manifest" else ord("x")
     with pytest.raises(DataError, match="damaged"):
         load_dataset(path)
+
+
+def test_without_timeouts_the_row_that_timed_out_is_left_out_behind_a_terminal_too(tmp_path: Path) -> None:
+    arrays = gym_arrays(18, terminals=(3,))
+    del arrays["timeouts"]
+    # rows 0-3 end in a terminal; rows 4-8, 9-13 are episodes of five steps, the limit; 14-17 are cut by the file's end
+    data = read_d4rl(write_file(tmp_path / "x.hdf5", arrays), HOPPER, max_episode_steps=5)
+    assert data.extras["source_row"].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 14, 15, 16]
+    inside = data.discounts == 1
+    np.testing.assert_array_equal(data.next_observations[inside, 0], data.observations[inside, 0] + 1)
+    assert noted(data, "one short behind a terminal")

@@ -55,6 +55,7 @@ def train(model: OffPolicyMDPO, gradient_steps: int) -> dict[str, float]:
         {},
         {"kl_coef": 0.0},
         {"ent_coef": 0.2, "tsallis_q": 1.5},
+        {"kl_coef": 2.0, "kl_unit": "ent_coef"},
         {"analytic_kl": True, "critic_log_prob_bound": 2.0},
         {"log_density_floor": -1.0, "mean_penalty": 0.1, "log_std_penalty": 0.1, "actor_q": "first"},
         {"policy_kwargs": {"net_arch": {"pi": [16], "qf": [8, 8, 8]}, "n_critics": 3, "activation_fn": "tanh"}},

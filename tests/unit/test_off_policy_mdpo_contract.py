@@ -79,6 +79,8 @@ def weights(model: OffPolicyMDPO) -> list[torch.Tensor]:
         ("old_policy_period", 1.5),
         ("old_policy_period", True),
         ("actor_q", "mim"),
+        ("kl_unit", "rewards"),
+        ("compile", "onn"),
         ("critic_log_prob_bound", 0.0),
         ("log_density_floor", -math.inf),
         ("mean_penalty", -1e-3),

@@ -9,6 +9,7 @@ from torch.distributions import Normal, TransformedDistribution
 from torch.distributions.transforms import TanhTransform
 
 from rlopt.agents.mdpo import off_policy_losses as losses
+from rlopt.agents.mdpo.off_policy_objectives import Objective
 
 
 def column(*values: float) -> torch.Tensor:
@@ -268,3 +269,15 @@ def test_shapes_that_would_broadcast_are_refused(shape: tuple[int, ...]) -> None
         losses.td_target(good, bad, good)
     with pytest.raises(ValueError, match=r"\(B, 1\)"):
         losses.critic_loss([good, bad], good)
+
+
+def test_kl_coef_may_be_a_multiple_of_ent_coef() -> None:
+    mean, log_std, old_mean, old_log_std, noise = random_parameters()
+    policy = losses.sample_squashed_gaussian(mean, log_std, noise)
+    old, q_values = (old_mean, old_log_std.exp()), torch.randn(5, 2, dtype=torch.float64)
+    ent_coef = torch.tensor([0.2], dtype=torch.float64)
+    multiple, _ = Objective(kl_unit="ent_coef").actor_loss(policy, q_values, old, ent_coef=ent_coef, kl_coef=0.5)
+    absolute, _ = Objective().actor_loss(policy, q_values, old, ent_coef=ent_coef, kl_coef=0.1)
+    none, _ = Objective().actor_loss(policy, q_values, old, ent_coef=ent_coef, kl_coef=0.0)
+    torch.testing.assert_close(multiple, absolute)
+    assert not torch.isclose(multiple, none)
