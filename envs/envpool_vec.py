@@ -12,7 +12,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
 from rlopt.envs.batch import ObservationBuffer, check_settings, float32_actions, guard_actions
-from rlopt.envs.pool_support import available_cores, import_envpool, maze_reward
+from rlopt.envs.pool_support import available_cores, import_envpool, maze_reward, parking_reward
 from rlopt.envs.rendering import require_pool_pixels
 from rlopt.envs.replay import ActionLog
 from rlopt.envs.seeding import derive_seeds
@@ -256,10 +256,12 @@ class EnvPoolVecEnv(VecEnv):
         raise ConfigError(f"EnvPool environments have no attribute {attr_name!r} to set: use backend='gymnasium'")
 
     def env_method(self, method_name: str, *args: Any, indices: VecEnvIndices = None, **kwargs: Any) -> list[Any]:
-        """``compute_reward`` of the PointMaze tasks (for hindsight relabelling); nothing else can be called."""
+        """``compute_reward`` of PointMaze and parking (for hindsight relabelling); nothing else can be called."""
         if method_name == "compute_reward" and self.settings.id.startswith("PointMaze_"):
             dense = "Dense" in self.settings.id
             return [maze_reward(*args[:2], dense=dense) for _ in self._get_indices(indices)]
+        if method_name == "compute_reward" and self.settings.id.startswith("parking-"):
+            return [parking_reward(*args[:2]) for _ in self._get_indices(indices)]
         raise ConfigError(f"EnvPool environments have no method {method_name!r}: use backend='gymnasium'")
 
     def env_is_wrapped(self, wrapper_class: type[gymnasium.Wrapper], indices: VecEnvIndices = None) -> list[bool]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
 import os
 import sys
 
@@ -45,6 +47,8 @@ def register(env_id: str) -> None:
         _import(module, env_id)
     if name.startswith(_OWN_ROBOTICS_PREFIX):
         _register_robotics(env_id)
+    if name.startswith("parking-"):
+        _register_parking(env_id)
     if name in gymnasium.registry:
         return
     if name.startswith(_ROBOTICS_PREFIXES):
@@ -76,10 +80,20 @@ def _import(module: str, env_id: str) -> None:
 
 def _register_robotics(env_id: str) -> None:
     try:
-        import gymnasium_robotics
+        # On import it prints a notice about the Adroit tasks, whatever is made.
+        with contextlib.redirect_stderr(sys.stderr if "Adroit" in env_id else io.StringIO()):
+            import gymnasium_robotics
     except ModuleNotFoundError:
         raise ConfigError(f"environment {env_id!r} comes with gymnasium-robotics: pip install 'rlopt[d4rl]'") from None
     gymnasium.register_envs(gymnasium_robotics)
+
+
+def _register_parking(env_id: str) -> None:
+    try:
+        import highway_env
+    except ModuleNotFoundError:
+        raise ConfigError(f"environment {env_id!r} comes with highway-env: pip install 'rlopt[parking]'") from None
+    gymnasium.register_envs(highway_env)
 
 
 def _unknown(env_id: str) -> Exception:

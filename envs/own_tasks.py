@@ -1,4 +1,4 @@
-"""Registers the tasks of our own that need more than numpy: point mazes with a fixed goal. Imports no simulator."""
+"""Registers the tasks of our own with a goal: point mazes and soccer in the plane. Imports no simulator."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ class FixedGoalMaze:
     goal_cell: tuple[int, int]
     """Row and column."""
     episode_steps: int
+    reference_returns: tuple[float, float]
+    """Mean return of uniform random actions and of :class:`rlopt.data.point_maze.GoalController`, 200 episodes each:
+    ``python scripts/reproduce_guda.py references``."""
 
 
 FIXED_GOAL_MAZES: dict[str, FixedGoalMaze] = {
-    "rlopt/PointMaze_UMaze-v0": FixedGoalMaze("PointMaze_UMaze-v3", (1, 1), 300),
-    "rlopt/PointMaze_Medium-v0": FixedGoalMaze("PointMaze_Medium-v3", (6, 6), 600),
-    "rlopt/PointMaze_Large-v0": FixedGoalMaze("PointMaze_Large-v3", (7, 9), 800),
+    "rlopt/PointMaze_UMaze-v0": FixedGoalMaze("PointMaze_UMaze-v3", (1, 1), 300, (14.8, 228.7)),
+    "rlopt/PointMaze_Medium-v0": FixedGoalMaze("PointMaze_Medium-v3", (6, 6), 600, (15.5, 473.6)),
+    "rlopt/PointMaze_Large-v0": FixedGoalMaze("PointMaze_Large-v3", (7, 9), 800, (5.7, 621.8)),
 }
 """Environment id -> what it is made of."""
 
@@ -35,6 +38,9 @@ def _register() -> None:
                 max_episode_steps=maze.episode_steps,
                 kwargs={"base": maze.base, "goal_cell": maze.goal_cell},
             )
+    if "rlopt/BallToGoal-v0" not in gymnasium.registry:
+        entry_point = "rlopt.envs.ball_to_goal:BallToGoal"
+        gymnasium.register("rlopt/BallToGoal-v0", entry_point=entry_point, max_episode_steps=200)
 
 
 _register()

@@ -42,6 +42,22 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+PARKING_WEIGHTS = (1, 0.3, 0, 0, 0.02, 0.02)
+"""highway-env's weights of x, y, vx, vy, cosine and sine of the heading in the reward of parking-v0."""
+
+
+def parking_reward(achieved: np.ndarray, desired: np.ndarray) -> np.ndarray:
+    """The reward of highway-env's parking-v0 but for crashes, which EnvPool does not offer for relabelling.
+
+    :param achieved: states [..., 6]
+    :param desired: goals [..., 6]
+    :returns: [...]: minus the square root of the weighted distance
+    """
+    gap = np.abs(np.asarray(achieved) - np.asarray(desired))
+    reward: np.ndarray = -np.sqrt(gap @ np.array(PARKING_WEIGHTS, gap.dtype))
+    return reward
+
+
 def maze_reward(achieved: np.ndarray, desired: np.ndarray, *, dense: bool) -> np.ndarray:
     """The reward of gymnasium-robotics' point mazes, which EnvPool does not offer for relabelling.
 

@@ -127,6 +127,7 @@ _GYMNASIUM_IN_POOL: dict[str, int] = {
     "PointMaze_MediumDense-v3": 600,
     "PointMaze_Large-v3": 800,
     "PointMaze_LargeDense-v3": 800,
+    "parking-v0": 500,
 }
 
 

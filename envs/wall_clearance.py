@@ -40,11 +40,13 @@ class Clearance:
         self._blocked = blocked.reshape(-1)
 
     def blocked(self, points: np.ndarray) -> np.ndarray:
-        """Which points are too near to a wall, in one or off the map.
+        """Which points are too near to a wall, in one or off the map; NaN counts as off the map.
 
         :param points: [n, 2] metres
         :returns: [n] bool
         """
+        if points.dtype.kind != "f":
+            points = points.astype(np.float64)
         scale = points.dtype.type(1 / self.maze.scale)
         rows, columns = self.maze.shape
         row, near_row = self._split(rows / 2 - points[:, 1] * scale, rows)
@@ -53,7 +55,9 @@ class Clearance:
 
     def _split(self, coordinate: np.ndarray, cells: int) -> tuple[np.ndarray, np.ndarray]:
         """The cell of the padded map along one axis, and which side of it is near: 0 low, 1 none, 2 high."""
-        np.clip(coordinate, -1.0, cells + 0.5, out=coordinate)
+        # fmax, not maximum: NaN becomes a place off the map.
+        np.fmax(coordinate, -1.0, out=coordinate)
+        np.fmin(coordinate, cells + 0.5, out=coordinate)
         whole = np.floor(coordinate)
         coordinate -= whole
         share = coordinate.dtype.type(self.margin / self.maze.scale)

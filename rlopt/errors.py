@@ -38,6 +38,10 @@ class DataError(RloptError, ValueError):
     """A data set is missing, damaged, unsafe, inconsistent, or belongs to another environment."""
 
 
+class AugmentationError(DataError):
+    """An augmentation does not fit a data set, or gives no valid transition of it."""
+
+
 class RunError(RloptError):
     """A run folder exists where a new one was asked for, or does not hold what is needed."""
 

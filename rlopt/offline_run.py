@@ -51,7 +51,7 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm,
     check_device(run.device)
     if run.num_threads:
         torch.set_num_threads(run.num_threads)
-    dataset = _read(agent_config.dataset)
+    dataset = training_data(agent_config, run.seed)
     try:
         settings, spaces = _evaluation_env(run)
     except RloptError as error:
@@ -70,6 +70,36 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm,
         **agent_config.algorithm_kwargs(),
     )
     return model, settings
+
+
+def training_data(agent_config: Any, seed: int) -> Dataset:
+    """The data set that a run learns from: the recorded transitions, then the augmented ones if there are to be any.
+
+    The same settings and seed give the same data, so a run that is resumed goes on with them.
+
+    :raises rlopt.errors.ConfigError: held-out data together with augmentation, or a guide that does not exist
+    :raises rlopt.errors.AugmentationError: the data set cannot be augmented
+    """
+    dataset = _read(agent_config.dataset)
+    if agent_config.augment == "none":
+        return dataset
+    if agent_config.validation_fraction > 0:
+        raise ConfigError(
+            "augmented transitions would come from those that are held out: give --validation-fraction 0 or "
+            "--augment none"
+        )
+    from rlopt.agents.guda.config import GuDAConfig
+    from rlopt.agents.guda.tasks import make_augmented
+    from rlopt.config import from_mapping
+
+    settings = {
+        "method": agent_config.augment,
+        "guide": agent_config.guide,
+        "n": agent_config.n_augmented,
+        "seed": seed,
+        "include_source": True,
+    }
+    return make_augmented(dataset, from_mapping(GuDAConfig, settings, "augmentation"))
 
 
 def _evaluation_env(run: RunConfig) -> tuple[EnvSettings, tuple[Any, Any]]:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from rlopt.config import Range
 
+_DATA = ("dataset", "augment", "guide", "n_augmented")
 _POLICY = ("net_arch", "activation_fn", "critic_layer_norm", "actor_layer_norm")
 
 
@@ -21,6 +22,13 @@ class OfflineConfig:
 
     dataset: str = ""
     """Data set to learn from: a folder that rlopt wrote, an HDF5 file, a D4RL name or minari:ID. Required."""
+    augment: Literal["none", "guda", "learned-dynamics"] = "none"
+    """Add augmented transitions to the recorded ones before training, drawn from the run's seed; rlopt data augment has
+    more settings."""
+    guide: str = "default"
+    """Where augmented transitions go: the domain's own guide, another one by name, or random."""
+    n_augmented: Annotated[int, Range(ge=1)] = 1_000_000
+    """Augmented transitions, beside the recorded ones."""
     learning_rate: Annotated[float, Range(ge=0)] = 3e-4
     """Adam's step size, >= 0: of all networks, or of the actor where critic_learning_rate is given. CORL: 3e-4."""
     batch_size: Annotated[int, Range(ge=1)] = 256
@@ -45,7 +53,8 @@ class OfflineConfig:
         """The constructor arguments of the learner's class, without the data set; names in place of classes."""
         own = {field.name: getattr(self, field.name) for field in fields(self)}
         policy = {name: own.pop(name) for name in _POLICY if name in own}
-        del own["dataset"]
+        for name in _DATA:
+            del own[name]
         return own | {"policy_kwargs": policy | {"net_arch": list(self.net_arch)}}
 
 

@@ -7,6 +7,8 @@ import importlib
 from rlopt.errors import unknown_name
 
 SUBVERBS: dict[str, str] = {
+    "augment": "make a small data set large by guided augmentation",
+    "check": "replay augmented transitions in the simulator",
     "convert": "write a data set in another format, or a maze2d file in PointMaze's frame",
     "generate": "make a data set here: point mazes, snapshots of trained agents",
     "info": "describe a data set: counts, returns, lengths, a picture of the states it covers",

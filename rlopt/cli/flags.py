@@ -54,29 +54,48 @@ def parse_training(agent: str, agent_config: type, argv: Sequence[str]) -> tuple
     return run, settings
 
 
+def parse_settings(prog: str, config_class: type, argv: Sequence[str]) -> Any:
+    """Reads flags into ``config_class``; ``--help`` prints and exits.
+
+    :param prog: the command before the flags, for the help: "rlopt data augment IN OUT"
+    :raises rlopt.errors.ConfigError: for the first mistake, in one line
+    """
+    asks_help = any(token in ("-h", "--help") for token in argv)
+    tokens = list(argv) if asks_help else normalise(argv, field_types(config_class))
+    return from_mapping(config_class, _values_by_tyro(prog, _summary(config_class), (config_class(),), tokens), prog)
+
+
 def _parse_with_tyro(agent: str, defaults: tuple[RunConfig, Any], tokens: Sequence[str]) -> tuple[RunConfig, Any]:
+    run, settings = defaults
+    values = _values_by_tyro(f"rlopt train {agent}", _summary(type(settings)) or agent, defaults, tokens)
+    run_values, agent_values = split_settings(values, type(settings), "flags")
+    return dataclasses.replace(run, **run_values), dataclasses.replace(settings, **agent_values)
+
+
+def _summary(config_class: type) -> str:
+    return " ".join((config_class.__doc__ or "").split("\n\n")[0].split())
+
+
+def _values_by_tyro(prog: str, summary: str, defaults: Sequence[Any], tokens: Sequence[str]) -> dict[str, Any]:
+    """What the flags say, by field name, for the fields of all ``defaults`` together."""
     import tyro
 
-    run, settings = defaults
     fields: list[tuple[str, Any, Any]] = []
     for config in defaults:
         texts = field_help(type(config))
         for name, annotation in field_types(type(config)).items():
             described = Annotated[annotation, tyro.conf.arg(help=texts.get(name, ""))]  # type: ignore[valid-type]
             fields.append((name, described, dataclasses.field(default=getattr(config, name))))
-    flat = dataclasses.make_dataclass("TrainSettings", fields, frozen=True, kw_only=True)
-    summary = " ".join((type(settings).__doc__ or agent).split("\n\n")[0].split())
+    flat = dataclasses.make_dataclass("Settings", fields, frozen=True, kw_only=True)
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            parsed: Any = tyro.cli(flat, prog=f"rlopt train {agent}", description=summary, args=list(tokens))
+            parsed: Any = tyro.cli(flat, prog=prog, description=summary, args=list(tokens))
     except SystemExit as stop:
         if stop.code:
-            raise ConfigError(f"{_one_line(complaint.getvalue())} (see rlopt train {agent} --help)") from None
+            raise ConfigError(f"{_one_line(complaint.getvalue())} (see {prog} --help)") from None
         raise
-    values = {name: getattr(parsed, name) for name, _, _ in fields}
-    run_values, agent_values = split_settings(values, type(settings), "flags")
-    return dataclasses.replace(run, **run_values), dataclasses.replace(settings, **agent_values)
+    return {name: getattr(parsed, name) for name, _, _ in fields}
 
 
 def field_help(config_class: type) -> dict[str, str]:

@@ -25,8 +25,9 @@ def usage() -> str:
         "usage: rlopt VERB ...\n\n"
         f"rlopt {__version__}: policy-optimisation methods on Stable-Baselines3 components.\n\n"
         f"verbs:\n{verbs}\n\n"
-        "rlopt VERB --help explains a verb. Exit codes: 0 done, 1 rlopt doctor found a problem, 2 bad input (one line\n"
-        "on stderr says what to do), 130, 143, 129 stopped by Ctrl-C, SIGTERM, SIGHUP after writing a checkpoint.\n\n"
+        "rlopt VERB --help explains a verb. Exit codes: 0 done, 1 rlopt doctor or rlopt data check found a problem,\n"
+        "2 bad input (one line on stderr says what to do), 130, 143, 129 stopped by Ctrl-C, SIGTERM, SIGHUP after\n"
+        "writing a checkpoint.\n\n"
         "example: rlopt train mdpo --env HalfCheetah-v5 --total-timesteps 1000000"
     )
 

@@ -113,6 +113,8 @@ def generate(name: str, n: int, *, seed: int = 0, **options: Any) -> Dataset:
             raise unknown_name(f"option of {name}", option, spec.options)
     if isinstance(n, bool) or not hasattr(n, "__index__") or n < 1:
         raise ConfigError(f"n must be a whole number of transitions from 1, got {n!r}")
+    if isinstance(seed, bool) or not hasattr(seed, "__index__") or seed < 0:
+        raise ConfigError(f"seed must be a whole number from 0, got {seed!r}")
     module, _, function = spec.function.partition(":")
     make: Callable[..., Dataset] = getattr(importlib.import_module(module), function)
     return make(int(n), seed=seed, **spec.fixed, **options)

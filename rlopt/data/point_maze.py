@@ -142,6 +142,25 @@ class Walkers:
         self.waypoint[rows] = centres + self.generator.uniform(-WAYPOINT_JITTER, WAYPOINT_JITTER, centres.shape)
 
 
+class GoalController:
+    """The planner and PD controller without noise and jitter, sent to the goal and staying there: the expert.
+
+    :param env_id: a point maze with a fixed goal, ``rlopt/PointMaze_*-v0``
+    """
+
+    def __init__(self, env_id: str) -> None:
+        self._maze = Maze.from_id(env_id)
+        cell = FIXED_GOAL_MAZES[env_id].goal_cell
+        goal = int(self._maze.free_index[cell])
+        self._waypoints = self._maze.cell_to_xy(self._maze.free_cells[self._maze.next_cells()[goal]])
+
+    def __call__(self, observations: np.ndarray) -> np.ndarray:
+        """Actions [n, 2] float32 for observations [n, 4] or [n, 6]."""
+        row, column = self._maze.xy_to_cell(observations[:, :2]).T
+        gap = self._waypoints[self._maze.free_index[row, column]] - observations[:, :2]
+        return np.clip(POSITION_GAIN * gap + VELOCITY_GAIN * observations[:, 2:4], -1.0, 1.0).astype(np.float32)
+
+
 def generate_point_maze(
     n: int,
     *,
@@ -172,10 +191,10 @@ def generate_point_maze(
     if maze not in mazes:
         raise unknown_name("maze", maze, mazes)
     task = FIXED_GOAL_MAZES[mazes[maze]]
-    if not (np.isfinite(noise) and noise >= 0):
+    if isinstance(noise, str) or not (np.isfinite(noise) and noise >= 0):
         raise ConfigError(f"noise must be a number >= 0, got {noise}")
     count = min(MAX_ENVS, max(1, n // STEPS_PER_ENV)) if n_envs is None else n_envs
-    if isinstance(count, bool) or not 1 <= count <= 4096:
+    if isinstance(count, bool) or not hasattr(count, "__index__") or not 1 <= count <= 4096:
         raise ConfigError(f"n_envs must be in [1, 4096], got {n_envs}")
     count = min(count, n)
     chosen = _choose_backend(backend, count)
@@ -193,6 +212,7 @@ def generate_point_maze(
         generator=f"shortest paths, PD controller ({POSITION_GAIN:g}, {VELOCITY_GAIN:g}), action noise {noise:g}, "
         f"waypoint jitter {WAYPOINT_JITTER:g}; {count} simulators on {chosen}",
         seed=int(seed),
+        reference_returns=task.reference_returns,
         versions=_versions(chosen),
         notes=("Rewards are for the fixed goal in the extra column 'goal'.",)
         + (("Observations end with the goal: use env_kwargs={'goal_in_observation': True}.",) * goal_in_observation),
@@ -235,8 +255,13 @@ def _walk(simulator: Simulator, walkers: Walkers, steps: int, limit: int) -> dic
         age[ends[step]] = 0
     if not np.isfinite(states).all():
         raise NonFiniteError("the simulator gave NaN or infinity: check the MuJoCo installation with rlopt doctor")
-    recorded = {"states": states, "actions": actions, "targets": walkers.maze.free_cells[targets], "ends": ends}
-    return {name: np.ascontiguousarray(array.swapaxes(0, 1)) for name, array in recorded.items()}
+    recorded: dict[str, np.ndarray] = {
+        "states": states,
+        "actions": actions,
+        "targets": walkers.maze.free_cells[targets],
+        "ends": ends,
+    }
+    return {name: np.ascontiguousarray(np.swapaxes(array, 0, 1)) for name, array in recorded.items()}
 
 
 def _assemble(

@@ -24,7 +24,7 @@ rendering.prepare_state()
 N = 2
 DM_TASKS = [env_id for env_id in POOL_TASKS if names.is_dm_control(env_id)]
 MAZES = [env_id for env_id in POOL_TASKS if env_id.startswith("PointMaze_")]
-GYM_TASKS = [env_id for env_id in POOL_TASKS if env_id not in DM_TASKS and env_id not in MAZES]
+GYM_TASKS = [env_id for env_id in POOL_TASKS if env_id not in DM_TASKS + MAZES and env_id != "parking-v0"]
 
 
 def make_pool(env_id):
@@ -303,3 +303,31 @@ def test_point_maze(env_id):
             assert bool(terminated[index]) == expected_end
             assert bool(info["success"][index]) == expected_info["success"]
     env.close()
+
+
+def test_parking():
+    pytest.importorskip("highway_env")
+    from rlopt.agents.guda.goal_domains import Parking
+
+    env, observation = make_pool("parking-v0")
+    simulator = Parking().simulator()
+    assert simulator.env.unwrapped.config["duration"] * 5 == POOL_TASKS["parking-v0"].episode_steps
+    rng = np.random.default_rng(0)
+    running, compared = np.ones(N, bool), 0
+    for _ in range(80):
+        actions = rng.uniform(-1.0, 1.0, (N, 2)).astype(np.float32)
+        following, reward, terminated, truncated, _ = env.pool.step(actions)
+        for index in np.flatnonzero(running):
+            row = np.concatenate([observation[key][index] for key in ("observation", "desired_goal")])
+            expected, expected_reward = simulator.transition(row, actions[index])
+            found = np.concatenate([following[key][index] for key in ("observation", "desired_goal")])
+            close(found, expected, 1e-12, "step")
+            close(reward[index], expected_reward, 1e-6, "reward")
+            assert terminated[index] == simulator.env.unwrapped._is_terminated() and not truncated[index]
+            compared += 1
+        running &= ~terminated
+        observation = {key: value.copy() for key, value in following.items()}
+    assert compared > 50
+    achieved, desired = (rng.normal(size=(9, 6)) for _ in range(2))
+    theirs = [simulator.env.unwrapped.compute_reward(a, d, {}) for a, d in zip(achieved, desired, strict=True)]
+    assert np.allclose(env.env_method("compute_reward", achieved, desired, {})[0], theirs, rtol=1e-12)

@@ -93,7 +93,9 @@ def test_clearance_against_every_wall_in_turn(scale: float) -> None:
         clear_cut = np.abs(gaps - (scale / 2 + margin)) > 1e-5 * scale
         assert np.array_equal(got[clear_cut], (gaps < scale / 2 + margin)[clear_cut])
     assert 0 < got.sum() < len(got)
-    assert clearance.blocked(np.array([[1e6, 0.0], [-1e6, 1e6], [0.0, -1e6]])).all()
+    assert clearance.blocked(np.array([[1e6, 0.0], [-1e6, 1e6], [0.0, -1e6], [np.nan, 0], [0, np.nan]])).all()
+    whole = np.array([[-1, 2], [0, 0], [1, -2]])
+    assert np.array_equal(clearance.blocked(whole), clearance.blocked(whole.astype(float)))
 
 
 def test_sampled_points_fill_the_cell_up_to_the_walls_and_keep_clear() -> None:

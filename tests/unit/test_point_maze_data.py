@@ -8,9 +8,11 @@ import rlopt
 from rlopt.cli.main import main
 from rlopt.data import Dataset
 from rlopt.data.generators import generate
+from rlopt.data.point_maze import GoalController
+from rlopt.envs.flat import FlatObservation
 from rlopt.envs.mazes import Maze
 from rlopt.envs.own_tasks import FIXED_GOAL_MAZES
-from rlopt.errors import ConfigError, UnknownNameError
+from rlopt.errors import ConfigError, SpaceError, UnknownNameError
 
 pytest.importorskip("gymnasium_robotics")
 
@@ -139,6 +141,9 @@ def test_state_of_the_fixed_goal_maze_is_exact() -> None:
         (("pointmaze-umaze", 10, {"noise": -1.0}), ConfigError, "noise"),
         (("pointmaze-umaze", 10, {"noise": float("nan")}), ConfigError, "noise"),
         (("pointmaze-umaze", 10, {"n_envs": 0}), ConfigError, "n_envs"),
+        (("pointmaze-umaze", 10, {"n_envs": 2.5}), ConfigError, "n_envs"),
+        (("pointmaze-umaze", 10, {"seed": -1}), ConfigError, "seed"),
+        (("pointmaze-umaze", 10.5, {}), ConfigError, "from 1"),
         (("pointmaze-umaze", 10, {"backend": "envpol"}), UnknownNameError, "envpool"),
         (("pointmaze-umaze", 10, {"nois": 1.0}), UnknownNameError, "noise"),
     ],
@@ -161,3 +166,36 @@ def test_command_line_writes_a_data_set(tmp_path, capsys) -> None:
                 ["--n", "1", "--noise", "much", "--out", "x"]):  # fmt: skip
         assert main(["data", "generate", "pointmaze-umaze", *bad]) == 2
         assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_reference_returns_are_what_the_two_policies_earn() -> None:
+    env_id, count = "rlopt/PointMaze_UMaze-v0", 24
+    task = FIXED_GOAL_MAZES[env_id]
+    generator, controller = np.random.default_rng(1), GoalController(env_id)
+    for kind, reference, deviation in (
+        ("random", task.reference_returns[0], 38),
+        ("expert", task.reference_returns[1], 34),
+    ):
+        env = rlopt.make_env(env_id, n_envs=count, seed=77)
+        observations, totals = env.reset(), np.zeros(count)
+        for _ in range(task.episode_steps):
+            uniform = generator.uniform(-1, 1, (count, 2)).astype(np.float32)
+            observations, rewards, dones, _ = env.step(uniform if kind == "random" else controller(observations))
+            totals += rewards
+        assert dones.all()
+        # Both are means: of 24 episodes here, of 200 in the table; the deviations are of single episodes.
+        assert abs(totals.mean() - reference) < 4 * deviation * np.sqrt(1 / count + 1 / 200)
+        env.close()
+
+
+def test_flat_observations_take_the_entries_in_their_order() -> None:
+    env = gymnasium.make("PointMaze_UMaze-v3")
+    flat = FlatObservation(env, ("desired_goal", "observation"))
+    observation, _ = flat.reset(seed=0)
+    assert observation.shape == flat.observation_space.shape == (6,)
+    assert np.array_equal(observation[:2], env.unwrapped.goal)
+    for keys in (("observation", "no_such"), ()):
+        with pytest.raises(SpaceError, match="cannot flatten"):
+            FlatObservation(env, keys)
+    with pytest.raises(SpaceError, match="cannot flatten"):
+        FlatObservation(gymnasium.make("Pendulum-v1"), ("observation",))

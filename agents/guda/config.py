@@ -1,0 +1,51 @@
+"""Settings of augmentation. Imports no torch.
+
+One set for ``rlopt data augment``, ``rlopt data check`` and training on augmented data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from rlopt.config import Range
+
+DOMAINS = ("pointmaze", "antmaze", "parking", "ball", "fetch")
+GUIDES = ("default", "random", "shortest-path", "park-at-goal", "ball-toward-goal", "ball-in-goal", "reached-goal")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuDAConfig:
+    """Guided data augmentation."""
+
+    domain: Literal["auto", "pointmaze", "antmaze", "parking", "ball", "fetch"] = "auto"
+    """The task whose symmetries are used; auto goes by the environment of the data set."""
+    guide: Literal[
+        "default",
+        "random",
+        "shortest-path",
+        "park-at-goal",
+        "ball-toward-goal",
+        "ball-in-goal",
+        "reached-goal",
+    ] = "default"
+    """How the parameters are restricted; random draws them uniformly, default is the domain's own guide."""
+    n: Annotated[int, Range(ge=1, le=10**9)] = 1_000_000
+    """Augmented transitions. Paper: 1 million."""
+    seed: Annotated[int, Range(ge=0, lt=2**63)] = 0
+    """Of everything that is drawn."""
+    segment_length: Annotated[int, Range(ge=0)] | None = None
+    """Transitions that are moved together; 0 takes whole episodes; default is the domain's own: 1 in point mazes, 8 in
+    ant mazes and soccer, whole drives in parking, 1 in Fetch."""
+    rotate: Literal["default", "none", "quarter", "any"] = "default"
+    """Rotations: by quarter turns or by any angle; default is the domain's own: quarter turns in point mazes, none in
+    ant mazes, any in parking and soccer."""
+    reflect: bool = False
+    """Whether segments are mirrored with probability 1/2, where the domain allows it; soccer always does."""
+    goal_cell: tuple[int, ...] | None = None
+    """Row and column of the goal in a maze; default is that of the environment."""
+    include_source: bool = False
+    """Whether the recorded transitions come first in the result, with a column that tells them apart."""
+    method: Literal["guda", "learned-dynamics"] = "guda"
+    """learned-dynamics makes the transitions with a model fitted to the data instead: the comparison, point mazes
+    only."""

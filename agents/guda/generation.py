@@ -1,0 +1,199 @@
+"""``augment``: a data set of as many new transitions as wanted from a small one."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from rlopt.agents.guda.augmentations import Augmentation, Guide, Parameters
+from rlopt.agents.guda.batch import Batch
+from rlopt.data.dataset import Dataset
+from rlopt.errors import AugmentationError, ConfigError
+
+CHUNK = 65_536
+"""Transitions made at a time: the arrays of a chunk stay in the processor's cache."""
+PATIENCE = 200_000
+"""Segments drawn without a single valid one before the augmentation is given up."""
+MIN_VALID_SHARE = 1e-4
+"""Share of valid segments below which the augmentation is given up (after PATIENCE draws)."""
+
+
+def augment(
+    dataset: Dataset,
+    augmentation: Augmentation,
+    guide: Guide | None = None,
+    n: int = 1_000_000,
+    seed: int = 0,
+    *,
+    segment_length: int | None = 1,
+) -> Dataset:
+    """Makes ``n`` augmented transitions of a data set (GuDA, arXiv 2310.18247, Algorithm 1).
+
+    Segments are drawn uniformly with replacement, augmented, and kept if all their transitions are valid. The same
+    arguments give the same data. A segment is an episode of the result, so learners bootstrap at its end. Extra
+    columns tell where each transition comes from: ``source_row``, and one for each of the augmentation's parameters.
+
+    :param guide: draws the parameters; None draws them uniformly (the random arm)
+    :param n: transitions, at least 1
+    :param segment_length: transitions of a segment, from 1; None takes whole episodes
+    :raises AugmentationError: the data set is of another kind, has no usable segment, or hardly any draw is valid
+    :raises ConfigError: a value out of range
+    """
+    if isinstance(n, bool) or not hasattr(n, "__index__") or n < 1:
+        raise ConfigError(f"n must be a whole number of transitions from 1, got {n!r}")
+    if isinstance(seed, bool) or not hasattr(seed, "__index__") or seed < 0:
+        raise ConfigError(f"seed must be a whole number from 0, got {seed!r}")
+    sources = Sources(dataset, augmentation, segment_length)
+    generator = np.random.default_rng(seed)
+    columns = _empty(sources.batch, n)
+    kept: list[Parameters] = []
+    filled = drawn = valid_segments = 0
+    while filled < n:
+        count = max(1, round(min(CHUNK, 1.1 * (n - filled) + 64) / sources.mean_length))
+        rows, batch = sources.draw(generator, count)
+        parameters = augmentation.sample(batch, generator) if guide is None else guide(augmentation, batch, generator)
+        moved, valid = augmentation.apply(batch, parameters)
+        drawn += count
+        valid_segments += int(valid.sum())
+        if drawn >= PATIENCE and valid_segments < MIN_VALID_SHARE * drawn:
+            raise AugmentationError(
+                f"{augmentation} with {_named(guide)} gave {valid_segments} valid segments in {drawn:,} draws: "
+                f"{augmentation.domain.invalid_because}; use shorter segments, other data or another guide"
+            )
+        chosen = np.flatnonzero(batch.spread(valid))[: n - filled]
+        _store(columns, slice(filled, filled + len(chosen)), moved, rows, chosen)
+        kept.append({name: batch.spread(values)[chosen] for name, values in parameters.items()})
+        filled += len(chosen)
+    columns["episode_ends"][-1] = True
+    extras = {"source_row": columns.pop("source_row")}
+    extras |= {name: np.concatenate([part[name] for part in kept]) for name in augmentation.columns}
+    return _dataset(dataset, augmentation, guide, seed, columns, extras)
+
+
+def with_source(dataset: Dataset, augmented: Dataset) -> Dataset:
+    """The recorded transitions followed by the augmented ones, with a column ``augmented`` that tells them apart.
+
+    Recorded rows have themselves as ``source_row``; their other provenance columns are 0. Extra columns of the recorded
+    data that augmented rows do not have are left out.
+    """
+    extras: dict[str, np.ndarray] = {"augmented": np.zeros(len(dataset), bool)}
+    for name, column in augmented.extras.items():
+        recorded = dataset.extras.get(name)
+        if recorded is None or recorded.shape[1:] != column.shape[1:] or recorded.dtype != column.dtype:
+            recorded = np.zeros((len(dataset), *column.shape[1:]), column.dtype)
+        extras[name] = np.arange(len(dataset)) if name == "source_row" else recorded
+    ours = dataclasses.replace(dataset, extras=extras)
+    theirs = dataclasses.replace(augmented, extras={**augmented.extras, "augmented": np.ones(len(augmented), bool)})
+    return Dataset.concatenate([ours, theirs])
+
+
+class Sources:
+    """The segments of a data set that an augmentation may start from."""
+
+    def __init__(self, dataset: Dataset, augmentation: Augmentation, segment_length: int | None) -> None:
+        if segment_length is not None and (isinstance(segment_length, bool) or segment_length < 1):
+            raise ConfigError(f"segment_length must be a whole number from 1, or None, got {segment_length!r}")
+        domain = augmentation.domain
+        domain.check(dataset)
+        self.batch = Batch(
+            domain.flat(dataset.observations),
+            dataset.actions,
+            dataset.rewards,
+            domain.flat(dataset.next_observations),
+            dataset.discounts,
+        )
+        usable = augmentation.usable(self.batch)
+        self.starts, self.lengths = _segments(usable, dataset.episode_ends, segment_length)
+        self.single = segment_length == 1
+        if len(self.starts) == 0:
+            size = "episode" if segment_length is None else f"run of {segment_length} transitions in one episode"
+            raise AugmentationError(
+                f"no {size} of the data set can be augmented ({augmentation}; {int(usable.sum())} of {len(usable)} "
+                f"transitions are usable): {domain.unusable_because}; use more data or a shorter segment_length"
+            )
+        self.mean_length = float(self.lengths.mean())
+
+    def draw(self, generator: np.random.Generator, count: int) -> tuple[np.ndarray, Batch]:
+        """Draws ``count`` segments uniformly; returns their source rows [R] and the segments."""
+        which = generator.integers(0, len(self.starts), count)
+        if self.single:
+            rows, starts = self.starts.take(which), None
+        else:
+            lengths = self.lengths[which]
+            starts = np.cumsum(lengths) - lengths
+            rows = np.arange(lengths.sum()) + np.repeat(self.starts[which] - starts, lengths)
+        source = self.batch
+        batch = Batch(
+            source.observations.take(rows, axis=0),
+            source.actions.take(rows, axis=0),
+            source.rewards.take(rows),
+            source.next_observations.take(rows, axis=0),
+            source.discounts.take(rows),
+            starts,
+        )
+        return rows, batch
+
+
+def _segments(usable: np.ndarray, ends: np.ndarray, length: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """First rows and lengths of the segments that lie in one episode and are usable throughout."""
+    stops = np.flatnonzero(ends) + 1
+    begins = np.concatenate(([0], stops[:-1]))
+    unusable = np.concatenate(([0], np.cumsum(~usable)))
+    if length is None:
+        whole = unusable[stops] == unusable[begins]
+        return begins[whole], (stops - begins)[whole]
+    rows = np.arange(max(0, len(usable) - length + 1))
+    episode = np.concatenate(([0], np.cumsum(ends)))
+    inside = episode[rows] == episode[rows + length - 1]
+    starts = rows[inside & (unusable[rows + length] == unusable[rows])]
+    return starts, np.full(len(starts), length)
+
+
+def _empty(source: Batch, n: int) -> dict[str, np.ndarray]:
+    names = ("observations", "actions", "rewards", "next_observations", "discounts")
+    columns = {name: np.empty((n, *getattr(source, name).shape[1:]), np.float32) for name in names}
+    columns["episode_ends"] = np.empty(n, bool)
+    columns["source_row"] = np.empty(n, np.int64)
+    return columns
+
+
+def _store(columns: dict[str, np.ndarray], place: slice, moved: Batch, rows: np.ndarray, chosen: np.ndarray) -> None:
+    ends = np.ones(len(moved), bool)
+    if moved.starts is not None:
+        ends[:] = False
+        ends[moved.last()] = True
+    for name, target in columns.items():
+        if name == "source_row":
+            rows.take(chosen, out=target[place])
+        elif name == "episode_ends":
+            ends.take(chosen, out=target[place])
+            target[place] |= columns["discounts"][place] == 0
+        else:
+            getattr(moved, name).take(chosen, axis=0, out=target[place])
+
+
+def _dataset(
+    source: Dataset,
+    augmentation: Augmentation,
+    guide: Guide | None,
+    seed: int,
+    columns: dict[str, np.ndarray],
+    extras: dict[str, np.ndarray],
+) -> Dataset:
+    for name in ("observations", "next_observations"):
+        columns[name] = augmentation.domain.restored(columns[name], source.observations)  # type: ignore[assignment]
+    because = augmentation.inexact_because
+    metadata = dataclasses.replace(
+        source.metadata,
+        generator=f"{augmentation} with {_named(guide)} of {len(source)} transitions from: {source.metadata.generator}",
+        seed=int(seed),
+        notes=(*source.metadata.notes, *([f"Augmented transitions are approximate: {because}."] if because else [])),
+    )
+    return Dataset(**columns, metadata=metadata, extras=extras)
+
+
+def _named(guide: Guide | None) -> str:
+    if guide is None:
+        return "uniform parameters"
+    return guide.__name__ if hasattr(guide, "__name__") else str(guide)

@@ -1,0 +1,226 @@
+"""The paper's comparison on point mazes: which augmentation makes a small data set enough? Cell by cell.
+
+At most 1500, 3000 and 4000 recorded transitions of UMaze, Medium and Large, with at least one that reaches the goal;
+augmented by nothing, at random, guided, or by learned dynamics, to a million; learned from by TD3+BC, AWAC and BC, each
+with one configuration for all arms and mazes. Each cell is one run of one seed, whose data set has the same seed. A
+cell whose result file exists is not run again, so the script can be stopped and called again at any time. All policies
+are evaluated alike: the last one, 50 deterministic episodes. Scores are 100 (R - random) / (expert - random) with the
+environment's reference returns.
+
+    python scripts/reproduce_guda.py run                     # 108 runs, a few minutes each on one core
+    python scripts/reproduce_guda.py run --learner td3_bc --env rlopt/PointMaze_UMaze-v0 --seed 0
+    python scripts/reproduce_guda.py table                   # prints the tables from the result files
+    python scripts/reproduce_guda.py write                   # puts them into docs/results/guda.md
+    python scripts/reproduce_guda.py references              # measures the reference returns
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "docs" / "results" / "guda"
+EPISODES = 50
+AUGMENTED = 1_000_000
+SEEDS = (0, 1, 2)
+SIZES = {"rlopt/PointMaze_UMaze-v0": 1500, "rlopt/PointMaze_Medium-v0": 3000, "rlopt/PointMaze_Large-v0": 4000}
+"""Environment -> recorded transitions (the paper's Table I)."""
+ARMS: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "random": ("--augment", "guda", "--guide", "random"),
+    "guided": ("--augment", "guda", "--guide", "shortest-path"),
+    "learned": ("--augment", "learned-dynamics"),
+}
+"""Arm -> flags of the augmentation, whose seed is that of the run."""
+COMMON = ("--net-arch", "64", "64", "--batch-size", "256", "--normalize-observations", "true", "--eval-every", "0")
+LEARNERS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "td3_bc": ("TD3+BC", ("--alpha", "2.5", *COMMON)),
+    "awac": ("AWAC", COMMON),
+    "bc": ("BC", COMMON),
+}
+"""Agent -> title and flags: the same for every arm, maze and seed."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    learner: str
+    env: str
+    arm: str
+    seed: int
+
+    def name(self, steps: int) -> str:
+        return f"{self.learner}-{self.env.partition('/')[2]}-{self.arm}-{steps}-seed{self.seed}"
+
+
+def cells(args: argparse.Namespace) -> Iterator[Cell]:
+    """Seed by seed and maze by maze, so that a run that is stopped early leaves whole comparisons."""
+    for seed in SEEDS:
+        for env in SIZES:
+            for learner in LEARNERS:
+                for arm in ARMS:
+                    wanted = (args.learner in (None, learner), args.env in (None, env), args.arm in (None, arm))
+                    if all(wanted) and args.seed in (None, seed):
+                        yield Cell(learner, env, arm, seed)
+
+
+def recorded(env: str, seed: int, folder: Path) -> Path:
+    """The small data set: the first of the seeds 1000 seed, 1000 seed + 1, ... with a transition at the goal."""
+    from rlopt.data.generators import generate
+
+    path = folder / f"{env.partition('/')[2]}-seed{seed}"
+    name = f"pointmaze-{env.partition('_')[2].partition('-')[0].lower()}"
+    attempt = 0
+    while not path.exists():
+        # One simulator on one backend, so that the data do not depend on what is installed.
+        data = generate(name, SIZES[env], seed=1000 * seed + attempt, n_envs=1, backend="gymnasium")
+        if data.rewards.any():
+            data.save(path)
+        attempt += 1
+    return path
+
+
+def run_cell(cell: Cell, args: argparse.Namespace) -> None:
+    path = args.results / f"{cell.name(args.steps)}.json"
+    if path.exists():
+        return
+    args.results.mkdir(parents=True, exist_ok=True)
+    data = recorded(cell.env, cell.seed, args.runs / "data")
+    run = args.runs / path.stem
+    flags = ["--env", cell.env, "--dataset", str(data), "--seed", str(cell.seed), "--run-dir", str(run)]
+    flags += ["--total-timesteps", str(args.steps), "--checkpoint-every", "50000", *LEARNERS[cell.learner][1]]
+    flags += [*ARMS[cell.arm], *(("--n-augmented", str(args.augmented)) if ARMS[cell.arm] else ())]
+    command = [sys.executable, "-m", "rlopt.cli.main", "train", cell.learner, *flags]
+    if run.exists():
+        command = [sys.executable, "-m", "rlopt.cli.main", "resume", str(run)]
+    start = time.perf_counter()
+    subprocess.run(command, check=True)
+    write_result(path, cell, args, run, time.perf_counter() - start)
+    shutil.rmtree(run / "checkpoints", ignore_errors=True)
+
+
+def write_result(path: Path, cell: Cell, args: argparse.Namespace, run: Path, wall: float) -> None:
+    import rlopt
+
+    model = rlopt.load(run, device="cpu")
+    evaluation = rlopt.evaluate(
+        model, cell.env, n_episodes=args.episodes, seed=cell.seed + 100_000, backend="gymnasium"
+    )
+    result = {
+        "agent": cell.learner,
+        "env": cell.env,
+        "arm": cell.arm,
+        "seed": cell.seed,
+        "gradient_steps": args.steps,
+        "recorded_transitions": SIZES[cell.env],
+        "augmented_transitions": args.augmented if ARMS[cell.arm] else 0,
+        "returns": evaluation.returns.tolist(),
+        "mean_return": evaluation.mean,
+        "score": float(score(evaluation.mean, cell.env)),
+        "wall_seconds": wall,
+        "config": json.loads((run / "config.json").read_text()),
+        "versions": json.loads((run / "versions.json").read_text())["packages"],
+    }
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(result, indent=1) + "\n")
+    temporary.rename(path)
+    print(path, f"return {evaluation.mean:.1f}, score {result['score']:.1f}", flush=True)
+
+
+def score(mean_return: float, env: str) -> float:
+    from rlopt.envs.own_tasks import FIXED_GOAL_MAZES
+
+    random, expert = FIXED_GOAL_MAZES[env].reference_returns
+    return 100 * (mean_return - random) / (expert - random)
+
+
+def cell_text(scores: list[float]) -> str:
+    from rlopt.statistics import bootstrap_interval, iqm
+
+    if not scores:
+        return "not run"
+    low, high = bootstrap_interval(np.array(scores), seed=0)
+    missing = "" if len(scores) == len(SEEDS) else f" ({len(scores)} of {len(SEEDS)} seeds)"
+    return f"{iqm(np.array(scores)):.0f} [{low:.0f}, {high:.0f}]{missing}"
+
+
+def table_text(args: argparse.Namespace) -> str:
+    lines = [
+        f"Normalised scores (random 0, planner with PD controller 100) after {args.steps:,} gradient steps; "
+        f"{len(SEEDS)} seeds, each with a data set of its own; IQM over seeds of the mean of {EPISODES} deterministic "
+        "episodes of the last policy [95% bootstrap interval]. One configuration of each learner for all arms:",
+        "",
+        "| maze, recorded transitions | learner | " + " | ".join(ARMS) + " |",
+        "|---" * (2 + len(ARMS)) + "|",
+    ]
+    for env, size in SIZES.items():
+        for learner, (title, _) in LEARNERS.items():
+            texts = []
+            for arm in ARMS:
+                paths = [args.results / f"{Cell(learner, env, arm, seed).name(args.steps)}.json" for seed in SEEDS]
+                texts.append(cell_text([json.loads(path.read_text())["score"] for path in paths if path.exists()]))
+            lines.append(f"| {env}, {size} | {title} | " + " | ".join(texts) + " |")
+    return "\n".join([*lines, "", f"`python scripts/reproduce_guda.py run --steps {args.steps}`"])
+
+
+def references(episodes: int) -> None:
+    """Prints the mean returns of random actions and of the controller, with standard errors."""
+    import rlopt
+    from rlopt.data.point_maze import GoalController
+
+    for env_id in SIZES:
+        for kind in ("random", "controller"):
+            env = rlopt.make_env(env_id, n_envs=20, seed=12345)
+            generator, controller = np.random.default_rng(0), GoalController(env_id)
+            observations = env.reset()
+            totals, returns = np.zeros(20), []
+            while len(returns) < episodes:
+                uniform = generator.uniform(-1, 1, (20, 2)).astype(np.float32)
+                observations, rewards, dones, _ = env.step(uniform if kind == "random" else controller(observations))
+                totals += rewards
+                returns += totals[dones].tolist()
+                totals[dones] = 0
+            error = np.std(returns) / np.sqrt(len(returns))
+            print(f"{env_id} {kind}: {np.mean(returns):.1f} +- {error:.1f} ({len(returns)} episodes)", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("action", choices=["run", "table", "write", "references"])
+    parser.add_argument("--learner", choices=sorted(LEARNERS), help="run only this learner")
+    parser.add_argument("--env", choices=sorted(SIZES), help="run only this maze")
+    parser.add_argument("--arm", choices=sorted(ARMS), help="run only this arm")
+    parser.add_argument("--seed", type=int, help="run only this seed")
+    parser.add_argument("--steps", type=int, default=100_000, help="gradient steps of a run")
+    parser.add_argument("--augmented", type=int, default=AUGMENTED, help="augmented transitions; other numbers "
+                        "want other --results and --runs")  # fmt: skip
+    parser.add_argument("--episodes", type=int, default=EPISODES, help="evaluation episodes; the same holds")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "reproduce_guda")
+    args = parser.parse_args()
+
+    if args.action == "references":
+        references(200)
+        return
+    if args.action == "run":
+        for cell in cells(args):
+            run_cell(cell, args)
+    print(table_text(args))
+    if args.action == "write":
+        from reproduce_mdpo import replace_between
+
+        path = ROOT / "docs" / "results" / "guda.md"
+        path.write_text(replace_between(path.read_text(), "results guda", table_text(args)))
+
+
+if __name__ == "__main__":
+    main()
