@@ -74,20 +74,13 @@ class GradientStep:
     :param mode: see :func:`choose_mode`
     :param state: gives every tensor that ``function`` changes; capturing a CUDA graph runs the function a few times
         and puts these tensors back afterwards
-    :param like: the step of another object of the same class, shapes and settings: what was compiled for it serves both
     """
 
-    def __init__(
-        self,
-        function: Callable[..., Statistics],
-        mode: Mode,
-        state: Callable[[], Sequence[Tensor]],
-        like: GradientStep | None = None,
-    ) -> None:
+    def __init__(self, function: Callable[..., Statistics], mode: Mode, state: Callable[[], Sequence[Tensor]]) -> None:
         self.mode = mode
         self._function = function
         self._state = state
-        self._codes: dict[Hashable, types.CodeType] = {} if like is None else like._codes
+        self._codes: dict[Hashable, types.CodeType] = {}
         self._ready: dict[Hashable, Callable[..., Statistics]] = {}
 
     def __call__(self, *inputs: Tensor, **settings: Hashable) -> Statistics:
@@ -110,6 +103,10 @@ class GradientStep:
             if not isinstance(error, TorchDynamoException):
                 raise
             raise ConfigError(f"the gradient step cannot be compiled ({one_line(error)}): use --compile off") from error
+
+    def compile_like(self, other: GradientStep) -> None:
+        """Lets what is compiled for ``other`` serve this step: the same function of another object that is alike."""
+        self._codes = other._codes
 
     def _prepare(self, key: Hashable, inputs: Sequence[Tensor], settings: dict[str, Any]) -> Callable[..., Statistics]:
         function = self._function

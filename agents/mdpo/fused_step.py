@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from rlopt.agents.mdpo import off_policy_losses as losses
 from rlopt.agents.mdpo.fused_update import FusedUpdate, flat
+from rlopt.turns import side_by_side
 from rlopt.update import ActingCopy, GradientStep, Mode
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def take_steps(requests: Sequence[Request]) -> list[losses.Info]:
     The step that was made for a model, or for several, is kept in their attribute ``fused``.
     """
     if requests[0].mode == "compiled" and len(requests) > 1:
-        return _take_in_parallel(requests)
+        return _take_side_by_side(requests)
     return _step_of(requests).take(requests)
 
 
@@ -72,23 +72,14 @@ def _step_of(requests: Sequence[Request], like: FusedStep | None = None) -> Fuse
     return step
 
 
-def _take_in_parallel(requests: Sequence[Request]) -> list[losses.Info]:
-    workers = _workers(torch.get_num_threads())
+def _take_side_by_side(requests: Sequence[Request]) -> list[losses.Info]:
     steps: list[FusedStep] = []
     for request in requests:
         steps.append(_step_of([request], steps[0] if steps else None))
-    jobs: list[Any] = []
-    for step, request in zip(steps, requests, strict=True):
-        jobs.append(workers.submit(step.take, [request]))
-        if not step.taken:  # it is compiled now, which is done once for all
-            jobs[-1].result()
-    return [job.result()[0] for job in jobs]
-
-
-@functools.cache
-def _workers(count: int) -> ThreadPoolExecutor:
-    """Threads in which torch computes with a single thread each."""
-    return ThreadPoolExecutor(count, "rlopt-step", initializer=torch.set_num_threads, initargs=(1,))
+    jobs = [functools.partial(step.take, [request]) for step, request in zip(steps, requests, strict=True)]
+    if all(step.taken for step in steps):
+        return [infos[0] for infos in side_by_side(jobs)]
+    return [side_by_side([job])[0][0] for job in jobs]  # what is compiled now, for the first, serves all
 
 
 class FusedStep:
@@ -103,9 +94,11 @@ class FusedStep:
         """Whether it has taken a step."""
         self.update = FusedUpdate(models)
         self._acting = ActingCopy(self.update.actor.tensors)
-        rows, batch = (None, None) if like is None else (like._on_rows, like._on_batch)
-        self._on_rows: GradientStep = GradientStep(self.update.step_on_rows, mode, self.update.state, rows)
-        self._on_batch: GradientStep = GradientStep(self.update.step_on_batch, mode, self.update.state, batch)
+        self._on_rows = GradientStep(self.update.step_on_rows, mode, self.update.state)
+        self._on_batch = GradientStep(self.update.step_on_batch, mode, self.update.state)
+        if like is not None:
+            self._on_rows.compile_like(like._on_rows)
+            self._on_batch.compile_like(like._on_batch)
 
     def take(self, requests: Sequence[Request]) -> list[losses.Info]:
         """One gradient step of each model; its statistics, which stay as they are."""

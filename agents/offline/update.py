@@ -6,6 +6,7 @@ loss, and updates networks, slow copies and Adam's moments in place.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from rlopt.agents.offline.data import Batch, ReplayRows, ResidentData
 from rlopt.agents.offline.losses import Info
 from rlopt.agents.offline.policy import OfflinePolicy, ordered_parameters
 from rlopt.networks import Layer, StackedParameters, mlp, mlp_layers
+from rlopt.turns import side_by_side, together
 from rlopt.update import GradientStep, Mode
 
 if TYPE_CHECKING:
@@ -135,6 +137,8 @@ class OfflineStep:
         self._names: dict[int, list[str]] = {}
         self._counts = [0, 0]
         self._step = GradientStep(self._call, mode, self._state)
+        self.taken = False
+        """Whether it has taken a block."""
         self._numbers: tuple[float, ...] = ()
         self._tensor = torch.empty(0)
 
@@ -160,6 +164,8 @@ class OfflineStep:
     def take(self, steps: int, batch_size: int, after: Callable[[], bool]) -> bool:
         """``steps`` gradient steps; ``after`` is called after each and ends the block by returning False.
 
+        Compiled for the CPU, the blocks of several runs that take turns (:mod:`rlopt.turns`) run side by side.
+
         :returns: whether no ``after`` returned False
         """
         model = self._model
@@ -167,8 +173,12 @@ class OfflineStep:
             part.attach()
         rows = self.source.sample_rows(steps, batch_size)
         noise = model.draw_noise(steps, batch_size)
-        numbers = self._as_tensor()
-        for step in range(steps):
+        block = functools.partial(self._take, rows, noise, self._as_tensor(), after)
+        return together(take_blocks, (self, block)) if self.mode == "compiled" else block()
+
+    def _take(self, rows: Tensor, noise: Sequence[Tensor], numbers: Tensor, after: Callable[[], bool]) -> bool:
+        model = self._model
+        for step in range(len(rows)):
             with_actor = model.moves_actor(model._n_updates + 1)
             info = self._step(rows[step], *(part[step] for part in noise), numbers, with_actor=with_actor)
             self._names.setdefault(int(with_actor), list(info))
@@ -176,7 +186,12 @@ class OfflineStep:
             model._n_updates += 1
             if not after():
                 return False
+        self.taken = True
         return True
+
+    def compile_like(self, other: OfflineStep) -> None:
+        """Lets what is compiled for ``other``, of a model that is alike, serve this step."""
+        self._step.compile_like(other._step)
 
     def _as_tensor(self) -> Tensor:
         """The newest row's position and the coefficients, as a float64 tensor on the device, made anew on change."""
@@ -199,6 +214,19 @@ class OfflineStep:
         self._sums.zero_()
         self._counts = [0, 0]
         return {name: value / counts[name] for name, value in totals.items() if counts[name]}
+
+
+def take_blocks(requests: Sequence[tuple[OfflineStep, Callable[[], bool]]]) -> list[bool]:
+    """Takes a block of gradient steps of each of several models that are alike; whether their callbacks go on."""
+    steps, blocks = zip(*requests, strict=True)
+    if len(steps) == 1:
+        return [blocks[0]()]
+    if all(step.taken for step in steps):
+        return side_by_side(blocks)
+    for step in steps[1:]:
+        if not step.taken:
+            step.compile_like(steps[0])
+    return [side_by_side([block])[0] for block in blocks]  # what is compiled now, for the first, serves all
 
 
 def _layers(network: nn.Module) -> list[Layer]:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from offline_data import corridor, pendulum
+from runs import leaves
 
 import rlopt
 from rlopt.checkpoint import list_checkpoints, read_checkpoint
@@ -20,6 +21,7 @@ from rlopt.cli.main import main
 from rlopt.config import RunConfig, from_mapping
 from rlopt.data import Dataset
 from rlopt.errors import ConfigError, DataError
+from rlopt.many_runs import train_seeds
 from rlopt.registry import agent_spec, resolve
 from rlopt.run import resume, train
 from rlopt.tree import Tree
@@ -52,6 +54,21 @@ def run_settings(folder: Path, **changes: Any) -> RunConfig:
 def agent_settings(agent: str, data: Path, **changes: Any) -> Any:
     values = {**SETTINGS, "dataset": str(data), **changes}
     return from_mapping(resolve(agent_spec(agent).config), values, "test")
+
+
+@pytest.mark.skipif(not compiler_found(), reason="no C++ compiler: torch.compile cannot be tried")
+@pytest.mark.parametrize("agent", ["td3_bc", "iql"])
+def test_seeds_together_are_the_seeds_alone(agent: str, data: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"total_timesteps": 250, "eval_every": 0, "checkpoint_every": 0, "log_every": 50}
+    settings = agent_settings(agent, data, compile="on")
+    together = train_seeds(agent, run_settings(tmp_path / "all", seeds="1,2,3", num_threads=2, **options), settings)
+    assert together.exit_code == 0
+    for seed in (1, 3):
+        alone = tmp_path / f"alone{seed}"
+        train(agent, run_settings(alone, seed=seed, num_threads=1, **options), settings)
+        ours, theirs = (leaves(networks(path)) for path in (tmp_path / "all" / f"seed{seed}", alone))
+        assert sum(isinstance(leaf, tuple) for leaf in theirs.values()) > 10  # tensors
+        assert ours == theirs
 
 
 def networks(folder: Path) -> dict[str, Tree]:
