@@ -31,7 +31,7 @@ def describe(data: Dataset) -> str:
     reference = metadata.reference_returns
     if metadata.generation == "d4rl":
         reference = D4RL_REFERENCE_RETURNS.get(metadata.env, reference)
-    if reference is not None:
+    if reference is not None and lengths.max() > 1:  # single transitions have no return to speak of
         mean = float(score(data.episode_returns(), reference).mean())
         lines["score"] = f"{mean:.1f} on average (0 is a random policy with {reference[0]:g}, 100 an expert with "
         lines["score"] += f"{reference[1]:g})"
