@@ -38,6 +38,8 @@ class _Member:
         self.error: BaseException | None = None
         """Raised at the next return to the run: an error of the joint call, or :class:`Cancelled`."""
         self.begun = self.ended = self.met = False
+        self.on_turn: Callable[[], None] | None = None
+        """Called in place of giving the turn away, by a run that has nobody to give it to."""
         self.outcome: Any = None
         self.failure: BaseException | None = None
 
@@ -55,6 +57,13 @@ class _Member:
     def wait(self) -> Any:
         """Called by the run: hands the turn back until the coordinator gives it again."""
         self.begun = True
+        if self.on_turn is not None:
+            self.on_turn()
+            if self.function is not None:
+                _answer([self])
+            if self.error is not None:
+                raise self.error
+            return self.answer
         self.back.release()
         self.go.acquire()
         if self.error is not None:
@@ -84,6 +93,8 @@ class Turns:
 
         A job that fails before its first turn ends, as for settings that cannot be used, ends all: it is raised here.
         """
+        if len(self._members) == 1:
+            return [self._run_alone(self._members[0])]
         outside = capture_streams()
         for member in self._members:
             threading.Thread(target=member.main, args=(self,), daemon=True).start()
@@ -101,6 +112,22 @@ class Turns:
         finally:
             restore_streams(outside)
         return [member.outcome if member.failure is None else member.failure for member in self._members]
+
+    def _run_alone(self, member: _Member) -> Any | BaseException:
+        """A single job, in the caller's thread: changing threads would slow its joint calls down."""
+        member.on_turn = self._on_round
+        outside = capture_streams()
+        _here.member, _here.turns = member, self
+        try:
+            return member.job()
+        except Exception as error:
+            if not member.begun:
+                raise
+            return error
+        finally:
+            _here.member = _here.turns = None
+            member.ended = True
+            restore_streams(outside)
 
     def _turn(self, member: _Member) -> None:
         first = not member.begun
@@ -120,7 +147,7 @@ class Turns:
 
 
 def _answer(members: Sequence[_Member]) -> None:
-    """Makes the joint call that all of ``members`` wait for."""
+    """Makes the joint call that all of ``members`` wait for; an error of it is raised in each of them."""
     function = members[0].function
     assert function is not None
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -134,3 +135,36 @@ def test_rounds_are_told_and_a_run_of_its_own_meets_itself() -> None:
     assert len(rounds) >= 5
     assert together(total, 5) == (5, 5)
     take_turns()
+
+
+def test_a_single_run_stays_in_its_thread() -> None:
+    rounds: list[int] = []
+
+    def job() -> tuple[str, list[tuple[float, float, float, float]], int]:
+        assert not has_company()
+        seed_all(4)
+        numbers = []
+        for _ in range(3):
+            take_turns()
+            numbers.append(draw())
+            answer = together(lambda requests: [10 * request for request in requests], 4)
+        return threading.current_thread().name, numbers, answer
+
+    def failing() -> None:
+        take_turns()
+        raise ArithmeticError("too large")
+
+    def broken() -> None:
+        raise ValueError("no such environment")
+
+    seed_all(77)
+    (result,) = Turns([job], on_round=lambda: rounds.append(1)).run()
+    after = draw()
+    seed_all(77)
+    assert after == draw()  # the caller's own stream is untouched
+    assert result == (threading.current_thread().name, draws(4, 3), 40) and rounds
+    assert isinstance(Turns([failing]).run()[0], ArithmeticError)
+    with pytest.raises(ValueError, match="no such"):
+        Turns([broken]).run()
+    with pytest.raises(ArithmeticError, match="too large"):
+        raise Turns([lambda: together(lambda requests: failing(), 1)]).run()[0]  # type: ignore[arg-type, misc, return-value]
