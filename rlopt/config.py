@@ -58,7 +58,7 @@ class RunConfig:
     """Torch device: auto, cpu, cuda, cuda:1, mps. Exact resume is promised on the CPU."""
     num_threads: Annotated[int, Range(ge=0, le=1024)] = 1
     """Threads that torch computes with; 0 leaves torch's default. One makes the results independent of the number of
-    cores and is fastest for small networks; off-policy networks and several seeds gain from more."""
+    cores and is fastest for small networks; large ones gain from more. With seeds: runs that compute at once."""
     run_dir: str | None = None
     """Folder of the run, new or empty; default runs/<agent>-<env>-seed<seed>-<UTC time>."""
     checkpoint_every: Annotated[int, Range(ge=0)] = 50_000

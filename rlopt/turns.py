@@ -166,6 +166,12 @@ def has_company() -> bool:
     return turns is not None and turns.running > 1
 
 
+def company_size() -> int:
+    """How many runs the caller's process began with; 1 for a run of its own."""
+    turns: Turns | None = getattr(_here, "turns", None)
+    return 1 if turns is None else len(turns._members)
+
+
 def take_turns() -> None:
     """Lets the other runs of the process catch up; nothing for a run of its own, or if they met since the last call."""
     member: _Member | None = getattr(_here, "member", None)

@@ -7,6 +7,7 @@ Shapes: B rows of the rollout, b rows of a gradient step, O observation and A ac
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from rlopt.agents.mdpo.heads import GaussianHead, action_head, gaussian_evaluati
 from rlopt.agents.mdpo.losses import Info
 from rlopt.networks import Layer, StackedParameters, mlp, mlp_layers, over, plain_adam
 from rlopt.resumable import check_finite
+from rlopt.turns import side_by_side
 from rlopt.update import GradientStep, Mode
 
 if TYPE_CHECKING:
@@ -74,18 +76,35 @@ def obstacle(model: MDPO) -> str | None:
 
 
 def update_models(requests: Sequence[Request]) -> list[History]:
-    """Takes both phases of every request, step by step in one call for all of them; their statistics.
+    """Takes both phases of every request; their statistics.
 
-    The models must be alike in their networks and settings. What was made for a set of models is kept in their
-    attribute ``fused``.
+    The models must be alike in their networks and settings. On a GPU a step of all is one call; on the CPU each model's
+    are calls of its own, with the result of the model alone, and as many run at once as torch has threads. What was
+    made for a model, or for several, is kept in their attribute ``fused``.
     """
+    if requests[0].mode == "compiled" and len(requests) > 1:
+        return _update_side_by_side(requests)
+    return _phases_of(requests).take(requests)
+
+
+def _phases_of(requests: Sequence[Request], like: FusedPhases | None = None) -> FusedPhases:
     models, mode = [request.model for request in requests], requests[0].mode
     phases = models[0].fused
     if phases is None or phases.mode != mode or not phases.belongs_to(models):
-        phases = FusedPhases(models, mode)
+        phases = FusedPhases(models, mode, like)
         for model in models:
             model.fused = phases
-    return phases.take(requests)
+    return phases
+
+
+def _update_side_by_side(requests: Sequence[Request]) -> list[History]:
+    phases: list[FusedPhases] = []
+    for request in requests:
+        phases.append(_phases_of([request], phases[0] if phases else None))
+    jobs = [functools.partial(own.take, [request]) for own, request in zip(phases, requests, strict=True)]
+    if all(own.taken for own in phases):
+        return [histories[0] for histories in side_by_side(jobs)]
+    return [side_by_side([job])[0][0] for job in jobs]  # what is compiled now, for the first, serves all
 
 
 def check_history(history: History, step: int) -> None:
@@ -101,8 +120,10 @@ def check_history(history: History, step: int) -> None:
 class FusedPhases:
     """Updates ``models``, one or several that are alike in networks and settings, in ``mode``."""
 
-    def __init__(self, models: Sequence[MDPO], mode: Mode) -> None:
+    def __init__(self, models: Sequence[MDPO], mode: Mode, like: FusedPhases | None = None) -> None:
         self.models, self.mode = list(models), mode
+        self.taken = False
+        """Whether it has updated its models."""
         self._shape = (len(models),) if len(models) > 1 else ()
         actor, critic = _actor_layers(models[0]), _critic_layers(models[0])
         assert actor is not None and critic is not None
@@ -117,6 +138,9 @@ class FusedPhases:
         )
         self._policy_step = GradientStep(self.policy_step, mode, self.actor.changed)
         self._value_step = GradientStep(self.value_step, mode, self.critic.changed)
+        if like is not None:
+            self._policy_step.compile_like(like._policy_step)
+            self._value_step.compile_like(like._value_step)
 
     def _stack(self, members: Sequence[Sequence[Tensor]], owners: Sequence[torch.optim.Optimizer]) -> StackedParameters:
         return StackedParameters(list(zip(*members, strict=True)), self._shape, owners)
@@ -152,6 +176,7 @@ class FusedPhases:
         settings = {"clip_range_vf": first.clip_range_vf, "max_grad_norm": first.max_grad_norm}
         for rows in self._batches([r.value_orders for r in requests], first.n_value_epochs, first.value_batch_size):
             self._record(history, self._value_step(observations, returns, values, scalars, *rows, **settings))
+        self.taken = True
         stacked = {name: torch.stack(steps).reshape(-1, len(requests)) for name, steps in history.items()}
         return [{name: list(table[:, i].unbind()) for name, table in stacked.items()} for i in range(len(requests))]
 

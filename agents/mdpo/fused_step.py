@@ -52,9 +52,9 @@ class Request:
 def take_steps(requests: Sequence[Request]) -> list[losses.Info]:
     """Takes the gradient step of every request; their statistics.
 
-    The models must be alike in their networks and settings. On a GPU, and where nothing is compiled, one call takes the
-    steps of all. Compiled for the CPU, networks are large enough to fill the caches one at a time: each model's step is
-    a call of its own there, and as many run at once as torch has threads, each with the result of the model alone.
+    The models must be alike in their networks and settings. On a GPU one call takes the steps of all. On the CPU, whose
+    caches one model's step fills, each is a call of its own, with the result of the model alone, and as many run at
+    once as torch has threads.
     The step that was made for a model, or for several, is kept in their attribute ``fused``.
     """
     if requests[0].mode == "compiled" and len(requests) > 1:

@@ -22,7 +22,7 @@ from rlopt.agents.mdpo.off_policy_checks import fitting_replay_buffer
 from rlopt.agents.mdpo.off_policy_objectives import Objective, OldPolicy
 from rlopt.agents.mdpo.value_network import ValueNetwork, make_value_network
 from rlopt.errors import NonFiniteError
-from rlopt.turns import has_company, together
+from rlopt.turns import company_size, together
 from rlopt.update import CompileChoice, Mode, choose_mode
 
 READ_EVERY = 64
@@ -141,10 +141,10 @@ class MirrorDescentSAC(SAC):
             self._unread = []
 
     def _fused_mode(self) -> Mode | None:
-        """How the step is taken in one call; None to take it part by part, which a short run of its own does."""
-        mode = choose_mode(self.compile, self.device, self._planned_gradient_steps())
-        alone = mode == "eager" and not has_company()
-        if alone or (self.fused is None and obstacle(self) is not None):
+        """How the step is taken in one call; None to take it part by part, which a short run does."""
+        # What is compiled for one of several runs serves all.
+        mode = choose_mode(self.compile, self.device, self._planned_gradient_steps() * company_size())
+        if mode == "eager" or (self.fused is None and obstacle(self) is not None):
             self.fused = None
             return None
         return mode

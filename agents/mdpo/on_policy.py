@@ -37,7 +37,7 @@ from rlopt.resumable import (
     training_env,
 )
 from rlopt.rollout import Observations, can_collect, collect, flat, flat_actions, rows
-from rlopt.turns import has_company, together
+from rlopt.turns import company_size, together
 from rlopt.update import CompileChoice, Mode, choose_mode
 
 COMPILE_PAYS_AFTER = 60_000
@@ -240,9 +240,9 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         rollouts = self._total_timesteps / (self.n_steps * self.n_envs)
         steps = self._steps_a_pass(self.batch_size) * self.n_epochs
         steps += self._steps_a_pass(self.value_batch_size) * self.n_value_epochs
-        mode = choose_mode(self.compile, self.device, int(rollouts * steps), pays_after=COMPILE_PAYS_AFTER)
-        alone = mode == "eager" and not has_company()
-        if alone or (self.fused is None and obstacle(self) is not None):
+        planned = int(rollouts * steps) * company_size()  # what is compiled for one of several runs serves all
+        mode = choose_mode(self.compile, self.device, planned, pays_after=COMPILE_PAYS_AFTER)
+        if mode == "eager" or (self.fused is None and obstacle(self) is not None):
             self.fused = None
             return None
         return mode

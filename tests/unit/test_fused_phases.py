@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -66,13 +67,14 @@ def test_the_compiled_steps_are_the_steps() -> None:
     assert_same(plain, compiled, 1e-3)
 
 
-def trained(seed: int, steps: int, **options: Any) -> Callable[[], MDPO]:
-    return lambda: model(seed, **options).learn(steps)
+def trained(seed: int, steps: int, stacked: bool = False, **options: Any) -> Callable[[], MDPO]:
+    """``stacked`` takes the steps of all in one call without compiling it, as on a GPU."""
+    return lambda: (fused if stacked else lambda own: own)(model(seed, **options)).learn(steps)
 
 
 @pytest.mark.parametrize("options", OPTIONS)
-def test_seeds_trained_together_are_the_seeds_trained_alone(options: dict[str, Any]) -> None:
-    together = Turns([trained(seed, 256, **options) for seed in (1, 2, 3)]).run()
+def test_stacked_seeds_are_the_seeds_trained_alone(options: dict[str, Any]) -> None:
+    together = Turns([trained(seed, 256, True, **options) for seed in (1, 2, 3)]).run()
     for seed, algorithm in zip((1, 2, 3), together, strict=True):
         alone = trained(seed, 256, **options)()
         assert algorithm._n_updates == alone._n_updates > 0
@@ -82,11 +84,30 @@ def test_seeds_trained_together_are_the_seeds_trained_alone(options: dict[str, A
 
 
 @needs_compiler
-def test_compiled_seeds_are_the_seeds_trained_alone() -> None:
-    together = Turns([trained(seed, 192, compile="on") for seed in (1, 2)]).run()
-    for seed, algorithm in zip((1, 2), together, strict=True):
-        assert algorithm.fused.mode == "compiled" and len(algorithm.fused.models) == 2
-        assert_same(algorithm, trained(seed, 192)(), 1e-3)
+def test_compiled_seeds_are_the_seeds_trained_alone_bit_for_bit() -> None:
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        jobs = [functools.partial(with_one_thread, trained(seed, 192, compile="on")) for seed in (1, 2, 3)]
+        together = Turns(jobs).run()
+        torch.set_num_threads(1)
+        for seed, algorithm in zip((1, 2, 3), together, strict=True):
+            assert algorithm.fused.mode == "compiled" and algorithm.fused.models == [algorithm]
+            assert_same(algorithm, trained(seed, 192, compile="on")(), 0.0)
+            assert_same(algorithm, trained(seed, 192)(), 1e-3)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def with_one_thread(job: Callable[[], MDPO]) -> MDPO:
+    torch.set_num_threads(1)
+    return job()
+
+
+def test_short_runs_on_the_cpu_are_those_alone_bit_for_bit() -> None:
+    for seed, algorithm in zip((1, 2), Turns([trained(s, 128) for s in (1, 2)]).run(), strict=True):
+        assert algorithm.fused is None
+        assert_same(algorithm, trained(seed, 128)(), 0.0)
 
 
 def doubled(*args: Any, **kwargs: Any) -> Any:

@@ -14,9 +14,13 @@ from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
 from rlopt.turns import Turns
 
 
-def trained(seed: int, steps: int, **options: Any) -> Callable[[], OffPolicyMDPO]:
+def trained(seed: int, steps: int, stacked: bool = False, **options: Any) -> Callable[[], OffPolicyMDPO]:
+    """``stacked`` takes the steps of all in one call without compiling it, as on a GPU."""
+
     def job() -> OffPolicyMDPO:
         model = make(seed=seed, **{"learning_starts": 20, "old_policy_period": 7, "batch_size": 16, **options})
+        if stacked:
+            model._fused_mode = lambda: "eager"
         return model.learn(steps)
 
     return job
@@ -32,8 +36,8 @@ def trained(seed: int, steps: int, **options: Any) -> Callable[[], OffPolicyMDPO
         {"actor_q": "first", "mean_penalty": 0.1, "policy_kwargs": {"net_arch": [], "n_critics": 3}},
     ],
 )
-def test_seeds_trained_together_are_the_seeds_trained_alone(options: dict[str, Any]) -> None:
-    together = Turns([trained(seed, 120, compile="off", **options) for seed in (1, 2, 3)]).run()
+def test_stacked_seeds_are_the_seeds_trained_alone(options: dict[str, Any]) -> None:
+    together = Turns([trained(seed, 120, True, compile="off", **options) for seed in (1, 2, 3)]).run()
     for seed, model in zip((1, 2, 3), together, strict=True):
         alone = trained(seed, 120, compile="off", **options)()
         assert model.num_timesteps == alone.num_timesteps and model._n_updates == alone._n_updates > 0
@@ -68,7 +72,13 @@ def test_what_cannot_be_fused_trains_in_turn() -> None:
 
 
 def test_seeds_of_unequal_length_leave_the_longer_one_whole() -> None:
-    short, long = Turns([trained(1, 40, compile="off"), trained(2, 80, compile="off")]).run()
+    short, long = Turns([trained(1, 40, True, compile="off"), trained(2, 80, True, compile="off")]).run()
     assert_same(short, trained(1, 40, compile="off")(), 1e-3)
     assert_same(long, trained(2, 80, compile="off")(), 1e-3)
-    assert long.fused is None  # alone in the end, in a run that is too short to compile
+    assert long.fused.update.models == [long]
+
+
+def test_short_runs_on_the_cpu_are_those_alone_bit_for_bit() -> None:
+    for seed, model in zip((1, 2), Turns([trained(s, 60) for s in (1, 2)]).run(), strict=True):
+        assert model.fused is None
+        assert_same(model, trained(seed, 60)(), 0.0)
