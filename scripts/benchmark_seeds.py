@@ -12,9 +12,9 @@ process of its own; they work in turn, round after round.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +46,16 @@ def worker(args: argparse.Namespace) -> None:
         for seed in range(args.worker)
     ]
 
+    torch.set_num_threads(args.threads)
+
+    def train(model: Any, count: int) -> None:
+        if len(models) > 1:  # as rlopt train --seeds: the threads are for the runs together
+            torch.set_num_threads(1)
+        model.learn(count, reset_num_timesteps=False)
+
     def training(count: int) -> int:
         before = sum(model.num_timesteps for model in models)
-        jobs: list[Callable[[], Any]] = [
-            lambda model=model: model.learn(count, reset_num_timesteps=False)
-            for model in models  # type: ignore[misc]
-        ]
-        Turns(jobs).run()
+        Turns([functools.partial(train, model, count) for model in models]).run()
         if args.device != "cpu":
             torch.cuda.synchronize()
         return sum(model.num_timesteps for model in models) - before
