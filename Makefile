@@ -41,6 +41,7 @@ benchmark-gpu: venv
 	$(VENV)/bin/python scripts/benchmark_on_policy.py --device cuda
 	$(VENV)/bin/python scripts/benchmark_seeds.py --device cuda --steps 5000
 	$(VENV)/bin/python scripts/benchmark_seeds.py --device cuda --agent mdpo --preset mujoco/half_cheetah --steps 102400
+	$(VENV)/bin/python scripts/benchmark_offline.py --device cuda --updates 5000 --whole 1000000
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -11,7 +11,6 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
@@ -24,7 +23,7 @@ from rlopt.agents.offline.settings import check_model_spaces, check_settings
 from rlopt.agents.offline.update import OfflineStep, Source
 from rlopt.data.dataset import Dataset
 from rlopt.errors import ConfigError, NonFiniteError
-from rlopt.resumable import named_policy_kwargs, require
+from rlopt.resumable import named_policy_kwargs, require, training_env
 from rlopt.update import CompileChoice, choose_mode
 
 BLOCK = 100
@@ -155,7 +154,7 @@ class OfflineAlgorithm(Learner):
             assert dataset is not None
             observation_space, action_space = resident.spaces_of(dataset)
         else:
-            given = maybe_make_env(env, verbose)
+            given: Any = training_env(env, verbose)
             observation_space, action_space = given.observation_space, given.action_space
             if isinstance(env, str):
                 given.close()
