@@ -26,6 +26,10 @@ class NonFiniteError(RloptError, FloatingPointError):
     """An observation, action, reward or loss is NaN or infinite."""
 
 
+class ModelError(RloptError, ValueError):
+    """A Markov decision process, a policy of it or a feature map is malformed, or has no gain common to all states."""
+
+
 class StateUnavailableError(RloptError):
     """An environment cannot give or take its simulator state."""
 

@@ -1,0 +1,30 @@
+"""Average reward: finite processes, exact planners, and the gain of a policy exactly or from a long run."""
+
+from rlopt.average_reward.chains import (
+    limiting_matrix,
+    recurrent_classes,
+    require_one_gain,
+    stationary_law,
+)
+from rlopt.average_reward.estimation import GainEstimate, estimate_gain, evaluate_average_reward
+from rlopt.average_reward.linear_program import linear_program
+from rlopt.average_reward.mdp import FiniteMDP
+from rlopt.average_reward.policy_iteration import policy_iteration
+from rlopt.average_reward.solution import AverageRewardSolution, evaluate_policy
+from rlopt.average_reward.value_iteration import relative_value_iteration
+
+__all__ = [
+    "AverageRewardSolution",
+    "FiniteMDP",
+    "GainEstimate",
+    "estimate_gain",
+    "evaluate_average_reward",
+    "evaluate_policy",
+    "limiting_matrix",
+    "linear_program",
+    "policy_iteration",
+    "recurrent_classes",
+    "relative_value_iteration",
+    "require_one_gain",
+    "stationary_law",
+]
