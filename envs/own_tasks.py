@@ -1,4 +1,4 @@
-"""Registers the tasks of our own with a goal: point mazes and soccer in the plane. Imports no simulator."""
+"""Registers the tasks of our own: point mazes, soccer in the plane, and those that never end. Imports no simulator."""
 
 from __future__ import annotations
 
@@ -28,8 +28,25 @@ FIXED_GOAL_MAZES: dict[str, FixedGoalMaze] = {
 }
 """Environment id -> what it is made of."""
 
+NEVER_ENDING: dict[str, str] = {
+    "rlopt/RiverSwim-v0": "river_swim:RiverSwim",
+    "rlopt/MixtureRiverSwim-v0": "river_swim:MixtureRiverSwim",
+    "rlopt/AggregatedRiverSwim-v0": "river_swim:AggregatedRiverSwim",
+    "rlopt/RandomLinear-v0": "river_swim:RandomLinear",
+    "rlopt/AccessControl-v0": "queues:AccessControl",
+    "rlopt/ServerAllocation-v0": "queues:ServerAllocation",
+    "rlopt/TwoChoiceLoop-v0": "loops:TwoChoiceLoop",
+    "rlopt/PuckWorld-v0": "puck_world:PuckWorld",
+    "rlopt/Catcher-v0": "catcher:Catcher",
+    "rlopt/Continuing-v0": "continuing:make_continuing",
+}
+"""Environment id -> where it is made, in :mod:`rlopt.envs.average_reward`; none has a time limit."""
+
 
 def _register() -> None:
+    for env_id, maker in NEVER_ENDING.items():
+        if env_id not in gymnasium.registry:
+            gymnasium.register(env_id, entry_point=f"rlopt.envs.average_reward.{maker}")
     for env_id, maze in FIXED_GOAL_MAZES.items():
         if env_id not in gymnasium.registry:
             gymnasium.register(

@@ -7,6 +7,7 @@ from rlopt.average_reward.chains import (
     stationary_law,
 )
 from rlopt.average_reward.estimation import GainEstimate, estimate_gain, evaluate_average_reward
+from rlopt.average_reward.linear_models import LinearMDP, LinearMixtureMDP
 from rlopt.average_reward.linear_program import linear_program
 from rlopt.average_reward.mdp import FiniteMDP
 from rlopt.average_reward.policy_iteration import policy_iteration
@@ -17,6 +18,8 @@ __all__ = [
     "AverageRewardSolution",
     "FiniteMDP",
     "GainEstimate",
+    "LinearMDP",
+    "LinearMixtureMDP",
     "estimate_gain",
     "evaluate_average_reward",
     "evaluate_policy",

@@ -111,7 +111,7 @@ def evaluate_average_reward(
             if np.any(dones):
                 raise ConfigError(
                     f"an episode ended after {step + burn_in + 1} steps, but an average reward needs an environment "
-                    "that goes on: wrap it in rlopt.envs.average_reward.ContinuingWrapper and make it without a time limit"
+                    "that goes on: wrap it in rlopt.envs.average_reward.ContinuingWrapper, without a time limit"
                 )
             if step >= 0:
                 rewards[step] = step_rewards

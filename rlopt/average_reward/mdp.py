@@ -61,6 +61,7 @@ class FiniteMDP:
             )
         P = P / sums[:, :, None]
         low, high = _reward_range(r, self.reward_range)
+        r = np.clip(r, low, high)
         for name, array in (("P", P), ("r", r)):
             array.setflags(write=False)
             object.__setattr__(self, name, array)
@@ -151,7 +152,9 @@ def _reward_range(r: Array, stated: tuple[float, float] | None) -> tuple[float, 
     low, high = float(stated[0]), float(stated[1])
     if not (np.isfinite(low) and np.isfinite(high) and low <= high):
         raise ModelError(f"reward_range is {stated}: give two finite numbers, the smaller first")
-    outside = (r < low) | (r > high)
+    # A mean of rewards may leave their range by a rounding.
+    margin = 1e-12 * max(1.0, abs(low), abs(high))
+    outside = (r < low - margin) | (r > high + margin)
     if outside.any():
         state, action = (int(i) for i in np.argwhere(outside)[0])
         raise ModelError(

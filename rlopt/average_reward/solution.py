@@ -75,8 +75,7 @@ def evaluate_policy(mdp: FiniteMDP, policy: Policy) -> AverageRewardSolution:
 
 def chain_bias(chain: Array, rewards: Array, limit: Array) -> Array:
     """[S] the bias of a chain whose limiting matrix is ``limit``; ``limit @ bias`` is 0."""
-    bias: Array = np.linalg.solve(np.eye(len(chain)) - chain + limit, rewards - limit @ rewards)
-    return bias
+    return np.asarray(np.linalg.solve(np.eye(len(chain)) - chain + limit, rewards - limit @ rewards), np.float64)
 
 
 def optimal_solution(mdp: FiniteMDP, gain: float, bias: Array, method: str, iterations: int) -> AverageRewardSolution:
