@@ -19,6 +19,8 @@ _LAZY = {
     "IQL": "rlopt.agents.offline.iql",
     "CQL": "rlopt.agents.offline.cql",
     "ReBRAC": "rlopt.agents.offline.rebrac",
+    "LOOP": "rlopt.agents.loop.loop",
+    "LinearLOOP": "rlopt.agents.loop.linear_loop",
     "make_env": "rlopt.envs.make",
     "load": "rlopt.loading",
     "evaluate": "rlopt.evaluation",
@@ -29,8 +31,10 @@ __all__ = [
     "BC",
     "CQL",
     "IQL",
+    "LOOP",
     "MDPO",
     "TD3BC",
+    "LinearLOOP",
     "OffPolicyMDPO",
     "ReBRAC",
     "__version__",
@@ -40,6 +44,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from rlopt.agents.loop.linear_loop import LinearLOOP
+    from rlopt.agents.loop.loop import LOOP
     from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
     from rlopt.agents.mdpo.on_policy import MDPO
     from rlopt.agents.offline.awac import AWAC

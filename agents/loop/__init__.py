@@ -1,0 +1,1 @@
+"""LOOP: optimism with few policy switches in tasks that never end (average reward)."""
