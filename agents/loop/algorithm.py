@@ -36,6 +36,9 @@ class LazyOptimist:
     config_class: ClassVar[type[LOOPConfig]] = LOOPConfig
     data: TabularSet | LinearSet
     """The confidence set; made when the horizon is known."""
+    span: float
+    """H, bound of max - min of the optimal bias, in units of reward."""
+    reward_range: tuple[float, float]
 
     def __init__(
         self,
@@ -50,7 +53,9 @@ class LazyOptimist:
         self.verbose, self.tensorboard_log, self.seed = verbose, tensorboard_log, seed
         self.num_timesteps = self._total_timesteps = 0
         self.reward_sum = 0.0
-        """Of all rewards so far: gain * num_timesteps minus this is the regret."""
+        """Of the rewards of those steps: gain * num_timesteps minus this is the regret."""
+        self.n_transitions = 0
+        """Steps of all calls of learn, which the confidence set holds."""
         self.plans: list[PlanRecord] = []
         """Every switch of the policy, the first plan included."""
         self.beta = math.nan
@@ -113,6 +118,8 @@ class LazyOptimist:
             raise ConfigError("there is no environment to learn in: give one to load or set_env")
         if type(total_timesteps) is not int or total_timesteps < 0:
             raise ConfigError(f"total_timesteps is {total_timesteps!r}: give a whole number of at least 0")
+        if type(log_interval) is not int or log_interval < 1:
+            raise ConfigError(f"log_interval is {log_interval!r}: give a whole number of at least 1")
         if reset_num_timesteps:
             self.num_timesteps, self.reward_sum = 0, 0.0
         self._total_timesteps = self.num_timesteps + total_timesteps
@@ -148,10 +155,11 @@ class LazyOptimist:
             if not low <= reward <= high:
                 self._refuse_reward(reward)
             arrived = self._arrive(observation)
-            data.add(state, action, reward, arrived)  # type: ignore[arg-type]
+            data.add(state, action, reward, arrived)
             self._left(state)
             state = self._state = arrived
             self.num_timesteps += 1
+            self.n_transitions += 1
             self.reward_sum += reward
             if data.discrepancy >= threshold:
                 self._switch()
@@ -159,7 +167,8 @@ class LazyOptimist:
             if self.num_timesteps % log_interval == 0:
                 self._log()
             if hook is not None:
-                hook.update_locals({"self": self, "rewards": np.array([reward]), "infos": stepper.infos})
+                step = {"actions": np.array([action]), "rewards": np.array([reward]), "dones": np.array([False])}
+                hook.update_locals({"self": self, "infos": stepper.infos, **step})
                 if not hook.on_step():
                     break
 
@@ -179,24 +188,23 @@ class LazyOptimist:
 
     def _switch(self) -> None:
         certificate = self.data.plan(self.beta, self.config.planner)
-        self.plans.append(PlanRecord(self.num_timesteps, self.data.gain, certificate))
+        self.plans.append(PlanRecord(self.n_transitions, self.data.gain, certificate))
 
     def _threshold(self) -> float:
         """The discrepancy at which the plan in force is given up: 4 beta.
 
-        A plan that is not in the set, as an underestimated span can make it, is given the same room to grow: it would be
-        given up at once otherwise, and so would every following one.
+        A plan that is not in the set, as an underestimated span can make it, may grow by the same factor: at 4 beta it
+        could be given up at once, and so every following one.
         """
-        multiple = self.config.switch_multiplier
-        return max(multiple * self.beta, self.plans[-1].certificate.discrepancy + (multiple - 1) * self.beta)
+        return self.config.switch_multiplier * max(self.beta, self.plans[-1].certificate.discrepancy)
 
     def _refuse_reward(self, reward: float) -> None:
         step = self.num_timesteps + 1
         if not math.isfinite(reward):
             raise NonFiniteError(f"the reward of step {step} is {reward}: find what makes it so in the environment")
         raise ConfigError(
-            f"the reward of step {step} is {reward:g}, outside reward_range {self.reward_range}: give the range that the "
-            "environment has"
+            f"the reward of step {step} is {reward:g}, outside reward_range {self.reward_range}: give the range that "
+            "the environment has"
         )
 
     # ---- acting, and what callbacks use
@@ -240,9 +248,14 @@ class LazyOptimist:
         if force_reset:
             self._state = None
 
-    def get_env(self) -> Any:
-        """The environment."""
-        return None if self._stepper is None else self._stepper.env
+    def get_env(self) -> VecEnv | None:
+        """The environment, as callbacks want it."""
+        return None if self._stepper is None else self._stepper.vec_env()
+
+    @property
+    def process(self) -> Any:
+        """The environment under all wrappers, None without one."""
+        return None if self._stepper is None else self._stepper.process
 
     def get_vec_normalize_env(self) -> None:
         """None: rewards that a wrapper rescales have another gain."""
@@ -300,9 +313,7 @@ class LazyOptimist:
         return saving.save(self, Path(path))
 
     @classmethod
-    def load(
-        cls, path: str | Path, env: Any = None, force_reset: bool = True, **given: Any
-    ) -> Self:
+    def load(cls, path: str | Path, env: Any = None, force_reset: bool = True, **given: Any) -> Self:
         """Reads what :meth:`save` wrote; executes nothing that the files say.
 
         :param env: to go on in; see :meth:`set_env` for ``force_reset``
@@ -318,8 +329,8 @@ def _span_of(process: Any, given: float | None) -> float:
     mdp = getattr(process, "mdp", None)
     if mdp is None:
         raise ConfigError(
-            "span is not given and the environment does not know it: give a bound of max - min of the optimal bias, such "
-            "as the reward lost while getting from the worst state to the best"
+            "span is not given and the environment does not know it: give a bound of max - min of the optimal bias, "
+            "such as the reward lost while getting from the worst state to the best"
         )
     return max(float(mdp.span), 1e-6)
 

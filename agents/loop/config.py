@@ -13,7 +13,7 @@ class LOOPConfig:
     """LOOP on finitely many states and actions."""
 
     planner: Literal["bonus", "ellipsoid"] = "bonus"
-    """How an optimistic member of the confidence set is found: bonus adds a width to each pair, quickly and for certain;
+    """How an optimistic member of the confidence set is found: bonus adds a width to each pair, quickly and surely;
     ellipsoid climbs to a local optimum of the gain over the exact set."""
     beta_scale: Annotated[float, Range(gt=0)] = 1e-3
     """Size of the confidence set in units of what theory suggests, > 0. Theory's 1 explores for far longer than

@@ -27,9 +27,9 @@ FeatureMap = Callable[[Any], npt.ArrayLike] | npt.ArrayLike
 class LinearLOOP(LazyOptimist):
     """Value-based LOOP with values linear in features phi(s, a), for finitely many actions.
 
-    The confidence set is that of FOPO (Wei, Jafarnia-Jahromi, Luo and Jain 2021), the rule for replanning LOOP's. A step
-    costs O(d^2); a plan some hundred sweeps over the states visited so far, so that with observations that do not come
-    again its cost grows with the steps.
+    The confidence set is that of FOPO (Wei, Jafarnia-Jahromi, Luo and Jain 2021), the rule for replanning LOOP's. A
+    step costs O(d^2); a plan some hundred sweeps over the states visited so far, so that with observations that do not
+    come again its cost grows with the steps.
 
     :param env: an environment that never ends with Discrete actions, or its id; any observations
     :param feature_map: None takes the features of an environment that knows them (``mdp.features``)
@@ -121,7 +121,9 @@ class LinearLOOP(LazyOptimist):
         actions = int(self.action_space.n)  # type: ignore[attr-defined]
         if features.ndim != 2 or features.shape != (actions, getattr(self, "dimension", features.shape[-1])):
             wanted = f"[{actions}, {getattr(self, 'dimension', 'd')}]"
-            raise ModelError(f"the feature map gives shape {features.shape}: it must give {wanted} for every observation")
+            raise ModelError(
+                f"the feature map gives shape {features.shape}: it must give {wanted} for every observation"
+            )
         check_feature_norms(features)
         return features
 

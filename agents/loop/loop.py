@@ -72,7 +72,9 @@ class LOOP(LazyOptimist):
     def _check_spaces(self, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
         for what, space in (("the observation space", observation_space), ("the action space", action_space)):
             if not isinstance(space, spaces.Discrete):
-                raise SpaceError(f"{what} is {space}, but LOOP counts: use Discrete spaces, or LinearLOOP with features")
+                raise SpaceError(
+                    f"{what} is {space}, but LOOP counts: use Discrete spaces, or LinearLOOP with features"
+                )
             check_counted_from_zero(space, what)
         for name, space in (("observation_space", observation_space), ("action_space", action_space)):
             own = getattr(self, name, space)
@@ -80,7 +82,9 @@ class LOOP(LazyOptimist):
                 raise SpaceError(f"the environment has the {name} {space}, the agent learns in {own}")
         states, actions = int(observation_space.n), int(action_space.n)  # type: ignore[attr-defined]
         if states * actions * states > MAX_COUNTS:
-            raise ConfigError(f"{states} states and {actions} actions are too many to count: use LinearLOOP with features")
+            raise ConfigError(
+                f"{states} states and {actions} actions are too many to count: use LinearLOOP with features"
+            )
 
     def _complexity(self) -> tuple[int, int]:
         pairs = int(self.observation_space.n) * int(self.action_space.n)  # type: ignore[attr-defined]

@@ -56,6 +56,7 @@ def save(agent: LazyOptimist, path: Path) -> Path:
         "horizon": agent.horizon,
         "begun": math.isfinite(agent.beta),
         "num_timesteps": agent.num_timesteps,
+        "n_transitions": agent.n_transitions,
         "reward_sum": float(agent.reward_sum),
         "state": agent._state,
         "plans": [dataclasses.asdict(plan) for plan in agent.plans],
@@ -78,8 +79,8 @@ def load(agent_class: type[Agent], path: Path, env: Any, force_reset: bool, give
         raise CheckpointError(f"{path} cannot be loaded: {error}") from None
     except Exception as error:
         raise CheckpointError(
-            f"{path} does not hold a {agent_class.__name__} ({type(error).__name__}: {one_line(error)}): it is malformed or "
-            "of another version"
+            f"{path} does not hold a {agent_class.__name__} ({type(error).__name__}: {one_line(error)}): it is "
+            "malformed or of another version"
         ) from error
     if env is not None:
         agent.set_env(env, force_reset)
@@ -91,14 +92,15 @@ def load(agent_class: type[Agent], path: Path, env: Any, force_reset: bool, give
 def _rebuild(agent_class: type[Agent], tree: dict[str, Any], given: dict[str, Any]) -> Agent:
     if tree["class"] != agent_class.__name__:
         raise CheckpointError(f"it holds a {one_line(tree['class'])}: load it as that")
-    agent: Agent = agent_class(None, seed=tree["seed"], **tree["settings"])  # type: ignore[arg-type,call-arg]
+    agent: Agent = agent_class(None, seed=tree["seed"], **tree["settings"])
     agent._check_spaces(decode_space(tree["observation_space"]), decode_space(tree["action_space"]))
     agent.observation_space = decode_space(tree["observation_space"])
     agent.action_space = decode_space(tree["action_space"])
     agent.span, agent.horizon = _number(tree["span"]), tree["horizon"]
     low, high = tree["reward_range"]
     agent.reward_range = (_number(low), _number(high))
-    agent.num_timesteps, agent.reward_sum = int(tree["num_timesteps"]), _number(tree["reward_sum"])
+    agent.num_timesteps, agent.n_transitions = int(tree["num_timesteps"]), int(tree["n_transitions"])
+    agent.reward_sum = _number(tree["reward_sum"])
     if tree["dimension"] is not None:
         _restore_features(agent, tree, given)
     if not tree["begun"]:
@@ -107,7 +109,7 @@ def _rebuild(agent_class: type[Agent], tree: dict[str, Any], given: dict[str, An
     agent.data.set_state(tree["data"])
     agent.plans = [_plan(plan) for plan in tree["plans"]]
     agent._state = tree["state"]
-    known = getattr(agent.data, "n_support", None) or getattr(agent.data, "n_states", 0)
+    known = agent.data.n_states
     rows = [*getattr(agent, "_rows", {}).values(), 0 if agent._state is None else agent._state]
     if not agent.plans or not all(type(row) is int and 0 <= row < known for row in rows):
         raise ValueError("states that are not there, or no plan")
