@@ -105,6 +105,10 @@ def _rebuild(agent_class: type[Agent], tree: dict[str, Any], given: dict[str, An
         _restore_features(agent, tree, given)
     if not tree["begun"]:
         return agent
+    # Before memory is taken for what the settings say.
+    stored = tree["data"]["transitions" if tree["dimension"] is None else "inverse"].shape
+    if stored != _sizes(agent, tree["dimension"]):
+        raise ValueError("the data do not fit the spaces")
     agent._begin()
     agent.data.set_state(tree["data"])
     agent.plans = [_plan(plan) for plan in tree["plans"]]
@@ -114,6 +118,13 @@ def _rebuild(agent_class: type[Agent], tree: dict[str, Any], given: dict[str, An
     if not agent.plans or not all(type(row) is int and 0 <= row < known for row in rows):
         raise ValueError("states that are not there, or no plan")
     return agent
+
+
+def _sizes(agent: Any, dimension: int | None) -> tuple[int, ...]:
+    if dimension is not None:
+        return dimension, dimension
+    states = int(agent.observation_space.n)
+    return states, int(agent.action_space.n), states
 
 
 def _restore_features(agent: Any, tree: dict[str, Any], given: dict[str, Any]) -> None:

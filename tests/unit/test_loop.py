@@ -435,3 +435,22 @@ def test_module_command_trains_saves_and_refuses_in_one_line(tmp_path: Path, cap
         assert main(bad) == 2
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1
+
+
+README = Path(__file__).resolve().parents[2] / "agents" / "loop" / "README.md"
+
+
+def test_page_names_functions_that_exist_and_its_snippets_run() -> None:
+    import re
+
+    text = README.read_text()
+    sources = "".join(path.read_text() for path in README.parent.glob("*.py"))
+    column = "".join(line.rsplit("|", 2)[1] for line in text.splitlines() if re.match(r"\| \(\d\) ", line))
+    names = {name.rsplit(".", 1)[-1] for name in re.findall(r"`([\w.]+)`", column)}
+    assert len(names) > 12
+    for name in names:
+        assert re.search(rf"(def|class) {name}\b", sources), name
+    snippets = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    assert len(snippets) == 2
+    for snippet in snippets:
+        exec(compile(snippet, "README.md", "exec"), {})
