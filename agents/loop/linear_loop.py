@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any, ClassVar, Literal
 
 import gymnasium
@@ -66,17 +67,8 @@ class LinearLOOP(LazyOptimist):
         verbose: int = 0,
         tensorboard_log: str | None = None,
     ) -> None:
-        settings = {
-            "planner": planner,
-            "beta_scale": beta_scale,
-            "span": span,
-            "horizon": horizon,
-            "delta": delta,
-            "switch_multiplier": switch_multiplier,
-            "tolerance": tolerance,
-            "max_sweeps": max_sweeps,
-            "ridge": ridge,
-        }
+        given = locals()
+        settings = {field.name: given[field.name] for field in fields(LinearLOOPConfig)}
         self._rows: dict[int, int] = {}
         self.feature_map: FeatureMap | None = feature_map
         super().__init__(env, settings, reward_range, seed, verbose, tensorboard_log)
@@ -132,10 +124,6 @@ class LinearLOOP(LazyOptimist):
             raise SpaceError(f"the action space is {action_space}, but LinearLOOP compares actions: make it Discrete")
         check_counted_from_zero(action_space, "the action space")
         check_counted_from_zero(observation_space, "the observation space")
-        for name, space in (("observation_space", observation_space), ("action_space", action_space)):
-            own = getattr(self, name, space)
-            if own != space:
-                raise SpaceError(f"the environment has the {name} {space}, the agent learns in {own}")
 
     def _complexity(self) -> tuple[int, int]:
         return self.dimension, self.dimension

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any, ClassVar, Literal
 
 import gymnasium
@@ -57,16 +58,8 @@ class LOOP(LazyOptimist):
         verbose: int = 0,
         tensorboard_log: str | None = None,
     ) -> None:
-        settings = {
-            "planner": planner,
-            "beta_scale": beta_scale,
-            "span": span,
-            "horizon": horizon,
-            "delta": delta,
-            "switch_multiplier": switch_multiplier,
-            "tolerance": tolerance,
-            "max_sweeps": max_sweeps,
-        }
+        given = locals()
+        settings = {field.name: given[field.name] for field in fields(LOOPConfig)}
         super().__init__(env, settings, reward_range, seed, verbose, tensorboard_log)
 
     def _check_spaces(self, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
@@ -76,10 +69,6 @@ class LOOP(LazyOptimist):
                     f"{what} is {space}, but LOOP counts: use Discrete spaces, or LinearLOOP with features"
                 )
             check_counted_from_zero(space, what)
-        for name, space in (("observation_space", observation_space), ("action_space", action_space)):
-            own = getattr(self, name, space)
-            if own != space:
-                raise SpaceError(f"the environment has the {name} {space}, the agent learns in {own}")
         states, actions = int(observation_space.n), int(action_space.n)  # type: ignore[attr-defined]
         if states * actions * states > MAX_COUNTS:
             raise ConfigError(

@@ -72,6 +72,22 @@ class Certificate:
     which every pair may have the whole beta; None where that is no bound (linear)."""
 
 
+def certify(
+    point: FixedPoint, discrepancy: float, beta: float, problem: Problem, largest_gain: float | None
+) -> Certificate:
+    """The certificate of the plan ``point``; ``largest_gain`` bounds the gains of the set."""
+    return Certificate(
+        in_set=discrepancy <= beta * (1 + ROUNDING),
+        discrepancy=discrepancy,
+        beta=beta,
+        converged=point.residual <= problem.tolerance * problem.span,
+        residual=point.residual,
+        sweeps=point.sweeps,
+        clipped_states=int(np.sum(point.state_values >= problem.span)),
+        gain_bracket=(point.gain, largest_gain),
+    )
+
+
 @dataclass(frozen=True)
 class PlanRecord:
     """One switch of the policy, as kept in the history of an agent."""
