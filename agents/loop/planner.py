@@ -103,8 +103,8 @@ def fixed_point(backup: Callable[[Array], Array], start: Array, problem: Problem
     """Damped relative value iteration with the values clipped to the span and the gain to the largest reward.
 
     V <- V / 2 + clip(max_a backup(V) - J, 0, H) / 2 with J = min(min_s max_a backup(V), r_max). Where the backup is
-    monotone (tabular), this converges. A linear regression is not monotone: with few data it can end in a cycle, about
-    once in a hundred plans. The residual says whether it did.
+    monotone (tabular), this converges. A linear regression is not monotone: with few data it can end in a cycle. The
+    residual says whether it did.
 
     :param backup: values [K] to action values [K, A], the gain included
     :param start: [K]

@@ -143,7 +143,13 @@ def _restore_features(agent: Any, tree: dict[str, Any], given: dict[str, Any]) -
 
 def _plan(plan: dict[str, Any]) -> PlanRecord:
     certificate = dict(plan["certificate"])
-    certificate["gain_bracket"] = tuple(certificate["gain_bracket"])
+    low, high = certificate["gain_bracket"]
+    certificate["gain_bracket"] = (_number(low), None if high is None else _number(high))
+    for name, kind in (("in_set", bool), ("converged", bool), ("sweeps", int), ("clipped_states", int)):
+        if type(certificate[name]) is not kind:
+            raise ValueError(f"{name} of a plan is no {kind.__name__}")
+    for name in ("discrepancy", "beta", "residual"):
+        _number(certificate[name])
     return PlanRecord(int(plan["step"]), _number(plan["gain"]), Certificate(**certificate))
 
 

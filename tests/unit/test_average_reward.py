@@ -119,6 +119,11 @@ def test_reducible_processes_are_refused_with_the_reason(planner) -> None:
     one_way[0, 0, 0] = one_way[0, 1, 1] = one_way[1, :, 1] = 1.0
     with pytest.raises(ModelError, match=r"reducible.*\{0\}.*remove them"):
         planner(FiniteMDP(one_way, np.zeros((2, 2))))
+    # The same one state further away: state 1 is left for good, but state 2 can stay.
+    further = np.zeros((3, 2, 3))
+    further[0, :, 0] = further[1, :, 0] = further[2, 0, 2] = further[2, 1, 1] = 1.0
+    with pytest.raises(ModelError, match=r"reducible.*stay in the states \{2\}"):
+        planner(FiniteMDP(further, np.zeros((3, 2))))
 
 
 def test_malformed_processes_are_refused_with_the_cure() -> None:
