@@ -63,7 +63,7 @@ def estimate_gain(rewards: npt.ArrayLike, confidence: float = 0.95) -> GainEstim
     size = min(4 * size, largest) if settled and size > 1 else size
     means = _batches(chains, size).reshape(-1)
     correlation, threshold = _lag_one(_batches(chains, size))
-    error = float(means.std(ddof=1)) / np.sqrt(len(means))
+    error = float(means.std(ddof=1) / np.sqrt(len(means)))
     from scipy import stats  # half a second to import, so not for those who only plan
 
     half = float(stats.t.ppf((1 + confidence) / 2, len(means) - 1)) * error
