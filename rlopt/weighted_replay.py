@@ -25,13 +25,14 @@ class WeightedRows:
 
     A new learner, the t-th, gets the weight a_t and the weights before are multiplied by 1 - a_t:
 
-    - ``constant``: a_1 = 1, then a_t = ``mixture_weight``, the paper's. The first learner, usually an untrained network,
-      keeps (1 - a)^(t - 1), which is most of the mass for the first rounds
+    - ``constant``: a_1 = 1, then a_t = ``mixture_weight``, the paper's. The first learner, usually an untrained
+      network, keeps (1 - a)^(t - 1), which is most of the mass for the first rounds
     - ``bias_corrected``: a_t = max(``mixture_weight``, 1 / t): the mean of all learners until 1 / t falls below
     - ``uniform``: every row weighs the same, as in replay without weights
 
-    This is the exact law. The oldest learners are dropped as long as all that is missing from the exact law stays within
-    ``truncated_mass``, and while there are more than ``max_learners``; the others share the missing mass in proportion.
+    This is the exact law. The oldest learners are dropped as long as all that is missing from the exact law stays
+    within ``truncated_mass``, and while there are more than ``max_learners``; the others share the missing mass in
+    proportion.
 
     :param mixture_weight: a, in (0, 1]; the uniform rule does not use it
     :param truncated_mass: in [0, 1); 0 drops nobody who can be drawn
@@ -140,9 +141,10 @@ class WeightedRows:
         left = np.array([len(own) for own in kept])
         masses = left.astype(np.float64) if self.rule == "uniform" else np.where(left > 0, self._masses, 0.0)
         self._missing += float(np.sum(self._masses - masses))
-        self._masses = masses[left > 0]
-        self.learner_ids = [learner for learner, count in zip(self.learner_ids, left, strict=True) if count]
-        self._rows = [own for own in kept if len(own)]
+        stay = np.flatnonzero(masses > 0)
+        self._masses = masses[stay]
+        self.learner_ids = [self.learner_ids[index] for index in stay]
+        self._rows = [kept[index] for index in stay]
         self._law = None
 
     def sample(self, batch_size: int) -> Tensor:

@@ -8,8 +8,8 @@ AILBoost (Chang et al., arXiv 2404.08513) minimises the reverse KL divergence, w
 
     KL(d || d_e) = 1 + sup_g E_d[g] - E_{d_e}[exp(g)] = 1 - inf_D (E_d[D] + E_{d_e}[exp(-D)])                      (1)
 
-The infimum is at D = ln(d_e / d), which is also the reward. The functional gradient of (1) by d is -D + 1, so the policy
-that maximises the return of D is the direction in which a mixture's divergence falls fastest.
+The infimum is at D = ln(d_e / d), which is also the reward. The functional gradient of (1) by d is 1 - D, so the
+policy that maximises the return of D is the direction in which a mixture's divergence falls fastest.
 """
 
 from __future__ import annotations
