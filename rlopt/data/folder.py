@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rlopt.data.dataset import Dataset, Metadata, map_columns
+from rlopt.data.dataset import Dataset, map_columns
 from rlopt.errors import DataError
 from rlopt.sealed_folder import (
     MANIFEST,
@@ -29,6 +29,12 @@ KIND = FolderKind(
     untouched="what was there before is untouched",
 )
 _TREE = "data"
+_TUPLES: dict[str, Any] = {
+    "notes": tuple,
+    "reference_returns": (tuple, type(None)),
+    "observation_keys": tuple,
+    "action_range": (tuple, type(None)),
+}
 
 
 def is_folder(path: Path) -> bool:
@@ -78,13 +84,17 @@ def _check_manifest(content: Mapping[str, Any]) -> None:
 
 
 def _rebuild(columns: Any, metadata: Mapping[str, Any]) -> Dataset:
+    from rlopt.data.demonstrations import DemonstrationMetadata, Demonstrations, metadata_from
+
     names = {field.name for field in dataclasses.fields(Dataset)} - {"metadata"}
-    fields = {field.name for field in dataclasses.fields(Metadata)}
-    if not isinstance(columns, dict) or columns.keys() != names or metadata.keys() != fields:
-        raise DataError("it has other columns or metadata than this version of rlopt writes")
-    if not isinstance(columns["extras"], dict) or not isinstance(metadata["versions"], dict):
+    if not isinstance(columns, dict) or columns.keys() != names:
+        raise DataError("it has other columns than this version of rlopt writes")
+    if not isinstance(columns["extras"], dict) or not isinstance(metadata.get("versions"), dict):
         raise DataError("its extras or versions are no table")
-    for name, kind in (("notes", tuple), ("reference_returns", (tuple, type(None)))):
-        if not isinstance(metadata[name], kind):
+    for name, kind in _TUPLES.items():
+        if not isinstance(metadata.get(name, ()), kind):
             raise DataError(f"its {name} are malformed")
-    return Dataset(**columns, metadata=Metadata(**metadata))
+    stored = metadata_from(dict(metadata))
+    if isinstance(stored, DemonstrationMetadata):
+        return Demonstrations(**columns, metadata=stored)
+    return Dataset(**columns, metadata=stored)

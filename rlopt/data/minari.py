@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from rlopt.data.dataset import Dataset, Metadata
+from rlopt.data.demonstrations import metadata_from
 from rlopt.data.hdf5 import import_h5py, open_hdf5, read_array, read_group, size_limit
 from rlopt.data.minari_spaces import check_shapes, checked_actions, float32
 from rlopt.errors import DataError, one_line
@@ -255,11 +256,7 @@ def _our_metadata(values: dict[str, Any], notes: list[str]) -> Metadata:
     stored = values.get(RLOPT_KEY)
     if isinstance(stored, str):
         try:
-            fields = parse_json(stored)
-            reference = fields["reference_returns"]
-            return Metadata(**{**fields, "reference_returns": None if reference is None else tuple(reference)}).noted(
-                *notes
-            )
+            return metadata_from(parse_json(stored)).noted(*notes)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise DataError(f"its {RLOPT_KEY} is malformed ({one_line(error)})") from None
     references = (values.get("ref_min_score"), values.get("ref_max_score"))
