@@ -13,6 +13,8 @@ __version__ = "0.1.0"
 _LAZY = {
     "MDPO": "rlopt.agents.mdpo.on_policy",
     "OffPolicyMDPO": "rlopt.agents.mdpo.off_policy",
+    "AILBoost": "rlopt.agents.ailboost.algorithm",
+    "DAC": "rlopt.agents.ailboost.algorithm",
     "BC": "rlopt.agents.offline.bc",
     "TD3BC": "rlopt.agents.offline.td3_bc",
     "AWAC": "rlopt.agents.offline.awac",
@@ -28,9 +30,11 @@ __all__ = [
     "AWAC",
     "BC",
     "CQL",
+    "DAC",
     "IQL",
     "MDPO",
     "TD3BC",
+    "AILBoost",
     "OffPolicyMDPO",
     "ReBRAC",
     "__version__",
@@ -40,6 +44,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from rlopt.agents.ailboost.algorithm import DAC, AILBoost
     from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
     from rlopt.agents.mdpo.on_policy import MDPO
     from rlopt.agents.offline.awac import AWAC

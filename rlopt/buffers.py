@@ -240,9 +240,13 @@ class DeviceReplayBuffer(ReplayBuffer):
         :param env: normalises observations and rewards with its present statistics
         :returns: (B, ...) tensors on the device, rewards and dones (B, 1)
         """
-        stored = normalize_rewards(self._at(self.rewards, rows), env)
-        samples = self._samples(rows, rows, stored, env)
+        rewards = normalize_rewards(self._at(self.rewards, rows), env)
+        samples = self._samples(rows, rows, rewards, env)
         return samples if self.relabel is None else samples._replace(rewards=self.relabel(samples))
+
+    def transitions(self, rows: Tensor) -> Any:
+        """Single transitions at ``rows`` (B,) as they were stored: never normalised, relabelled or summed."""
+        return self._samples(rows, rows, self._at(self.rewards, rows), None)
 
     def sample(self, batch_size: int, env: VecNormalize | None = None) -> Any:
         """A batch as Stable-Baselines3's ``sample`` gives it: :meth:`gather` of :meth:`sample_rows`."""

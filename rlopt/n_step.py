@@ -74,8 +74,9 @@ class DeviceNStepReplayBuffer(DeviceReplayBuffer, NStepReplayBuffer):
         return batch._replace(discounts=self._powers[count].reshape(-1, 1))
 
     def _single_rewards(self, rows: Tensor, env: VecNormalize | None) -> Tensor:
-        stored = normalize_rewards(self._at(self.rewards, rows), env)
-        return stored if self.relabel is None else self.relabel(self._samples(rows, rows, stored, env))
+        if self.relabel is not None:
+            return self.relabel(self.transitions(rows))
+        return normalize_rewards(self._at(self.rewards, rows), env)
 
 
 def numpy_sum(terms: Tensor) -> Tensor:

@@ -62,9 +62,7 @@ class Adversary:
             output=settings.discriminator_output,
             bound=settings.output_bound,
         ).to(device)
-        self.optimizer = torch.optim.Adam(
-            self.discriminator.parameters(), lr=settings.discriminator_learning_rate
-        )
+        self.optimizer = torch.optim.Adam(self.discriminator.parameters(), lr=settings.discriminator_learning_rate)
         self._absorbing = absorbing_input(n_inputs, device) if absorbing else None
         self._update: DiscriminatorUpdate | None = None
 

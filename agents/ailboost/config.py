@@ -111,4 +111,6 @@ class DACConfig(AILBoostConfig):
 def own_names() -> list[str]:
     """Settings of AILBoost that off-policy MDPO does not have, without those of the data."""
     shared = {field.name for field in fields(OffPolicyMDPOConfig)}
-    return [field.name for field in fields(AILBoostConfig) if field.name not in shared and field.name not in DATA_SETTINGS]
+    return [
+        field.name for field in fields(AILBoostConfig) if field.name not in shared and field.name not in DATA_SETTINGS
+    ]

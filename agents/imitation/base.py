@@ -155,7 +155,7 @@ class FromDemonstrations:
                 "the run was trained on other demonstrations than these: give those that it began with, as many and "
                 "subsampled alike"
             )
-        return super().at_boundary()  # type: ignore[misc, no-any-return]
+        return super().at_boundary()  # type: ignore[misc]
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "demonstrations", "expert"]  # type: ignore[misc]
