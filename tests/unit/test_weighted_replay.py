@@ -259,6 +259,7 @@ def test_a_saved_law_goes_on_as_the_unsaved_one(rule: Any, learners: int) -> Non
         ("rule", "uniform"),
         ("added", 2),
         ("added", 3.0),
+        ("added", 2**70),
         ("missing", float("nan")),
         ("missing", 0.5),
         ("learner_ids", np.array([0, 2, 1])),
@@ -286,8 +287,10 @@ def test_a_damaged_state_is_refused_and_changes_nothing(name: str, value: Any) -
         law.check_state(state)
     with pytest.raises(CheckpointError, match="malformed"):
         law.check_state(None)
+    with pytest.raises(CheckpointError, match="malformed"):
+        law.set_state(law.get_state(), buffer_rows=5)
     np.testing.assert_allclose(law.weights, closed_form(3, 0.05))
-    law.check_state(law.get_state())
+    law.check_state(law.get_state(), buffer_rows=6)
 
 
 @needs_cuda
