@@ -208,8 +208,11 @@ class WeightedRows:
             "rows": np.concatenate(self._rows) if self._rows else np.zeros(0, np.int64),
         }
 
-    def check_state(self, state: Tree) -> None:
-        """Raises :class:`rlopt.errors.CheckpointError` unless ``state`` is well-formed and of this rule."""
+    def check_state(self, state: Tree, buffer_rows: int | None = None) -> None:
+        """Raises :class:`rlopt.errors.CheckpointError` unless ``state`` is well-formed and of this rule.
+
+        :param buffer_rows: how many rows the replay buffer has; None leaves it to the caller that all are there
+        """
         try:
             rule, added, missing = state["rule"], state["added"], state["missing"]
             ids, masses, counts, rows = (state[name] for name in ("learner_ids", "masses", "counts", "rows"))
@@ -221,11 +224,13 @@ class WeightedRows:
                 and all(part.dtype == np.int64 and (part >= 0).all() for part in columns)
                 and len(ids) == len(counts) == len(masses)
                 and (type(added), type(missing), masses.dtype) == (int, float, np.float64)
+                and 0 <= added < 2**62
                 and (np.diff(ids) > 0).all()
                 and len(ids) <= added
                 and (not len(ids) or ids[-1] < added)
                 and (counts > 0).all()
                 and int(counts.sum()) == len(rows) == len(np.unique(rows))
+                and (buffer_rows is None or not len(rows) or rows.max() < buffer_rows)
                 and bool(np.isfinite(masses).all() and (masses >= 0).all() and 0 <= missing < float("inf"))
                 and (not len(ids) or masses.sum() > 0)
                 and self._masses_fit(masses, missing, counts, added)
@@ -240,9 +245,9 @@ class WeightedRows:
             return bool((masses == counts).all())
         return abs(masses.sum() + missing - (added > 0)) < 1e-6
 
-    def set_state(self, state: Tree) -> None:
+    def set_state(self, state: Tree, buffer_rows: int | None = None) -> None:
         """Continues from what :meth:`get_state` gave; raises as :meth:`check_state` does."""
-        self.check_state(state)
+        self.check_state(state, buffer_rows)
         self.learner_ids = state["learner_ids"].tolist()
         self._masses, self._missing, self._added = state["masses"].copy(), state["missing"], state["added"]
         ends = np.cumsum(state["counts"])

@@ -63,7 +63,8 @@ def discriminator_loss(
     - ``reverse_kl``: E_e[exp(-D)] + E_d[D], equation (1); D* = ln(d_e / d)
     - ``js``: E_e[-ln sigma(D)] + E_d[-ln(1 - sigma(D))], cross-entropy on logits (GAIL, arXiv 1606.03476; DAC, arXiv
       1809.02925); D* = ln(d_e / d)
-    - ``wasserstein``: E_d[D] - E_e[D], bounded only together with :func:`gradient_penalty`
+    - ``wasserstein``: E_d[D] - E_e[D], bounded only together with :func:`gradient_penalty`, and the same for D plus any
+      constant
 
     :param expert_outputs: (B_e, 1), D on the expert's rows; ``policy_outputs`` (B, 1) on the learners'
     :param expert_weights: (B_e, 1), >= 0, as ``policy_weights`` (B, 1): each batch is normalised by its sum
