@@ -113,12 +113,14 @@ def _own(description: str) -> tuple[str | None, np.ndarray | None]:
 def write_huggingface(data: Dataset, path: Path) -> Path:
     """Writes ``data`` as a folder that ``imitation`` and :func:`rlopt.data.load_demonstrations` read.
 
-    :raises rlopt.errors.DataError: dictionary observations, transitions that do not follow one another, ``path``
-        exists, the package ``datasets`` is missing, or a full disk
+    A data set that was there is replaced once the new one is whole.
+
+    :raises rlopt.errors.DataError: dictionary observations, transitions that do not follow one another, something
+        else at ``path``, the package ``datasets`` is missing, or a full disk
     """
     datasets = _import_datasets()
-    if os.path.lexists(path):
-        raise DataError(f"{path} exists: choose another folder, or delete it first")
+    if os.path.lexists(path) and not (path / "state.json").is_file():
+        raise DataError(f"{path} exists and is no HuggingFace data set: choose another folder, or delete it first")
     arrays = trajectory_arrays(data)
     stops = np.flatnonzero(data.episode_ends) + 1
     whole = np.split(arrays["obs"], stops[:-1] + np.arange(1, len(stops)))
@@ -130,6 +132,8 @@ def write_huggingface(data: Dataset, path: Path) -> Path:
     try:
         info = datasets.DatasetInfo(description=dump_json(own))
         datasets.Dataset.from_dict(rows, info=info).save_to_disk(str(temporary))
+        if path.is_dir():
+            shutil.rmtree(path)
         os.replace(temporary, path)
     except OSError as error:
         raise DataError(f"{path} cannot be written ({error.strerror}): free space there or write elsewhere") from None
