@@ -23,7 +23,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("demos", metavar="IN", help=DEMOS_HELP)
     parser.add_argument("out", metavar="OUT", help="a folder, an .npz file, or minari:<id>")
     parser.add_argument("--to", metavar="FORMAT", help="imitation or valuedice (.npz), hf (a folder of HuggingFace's "
-                        "datasets), minari, rlopt; default as OUT looks: .npz is imitation, a folder rlopt")  # fmt: skip
+                        "datasets), minari, or rlopt (a folder); .npz is imitation by default")  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace what is at OUT")
     add_reading_options(parser)
     arguments = parser.parse(argv)
