@@ -25,3 +25,19 @@ class PixelObservation(gymnasium.ObservationWrapper[np.ndarray, Any, Any]):
             resized = Image.fromarray(image).resize((self._size, self._size), Image.Resampling.BOX)
             image = np.asarray(resized)
         return np.ascontiguousarray(image.transpose(2, 0, 1))
+
+
+class StateAndPixels(gymnasium.ObservationWrapper[Any, Any, Any]):
+    """Observes the state and the image of the same moment, as a dictionary with the keys ``state`` and ``pixels``.
+
+    :param drawn: the environment as it is seen in images; its state is what lies under them
+    """
+
+    def __init__(self, drawn: PixelObservation) -> None:
+        super().__init__(drawn.env)
+        self._drawn = drawn
+        entries = {"state": drawn.env.observation_space, "pixels": drawn.observation_space}
+        self.observation_space = spaces.Dict(entries)
+
+    def observation(self, observation: Any) -> dict[str, np.ndarray]:
+        return {"state": observation, "pixels": self._drawn.observation(observation)}

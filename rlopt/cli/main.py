@@ -14,6 +14,7 @@ VERBS: dict[str, str] = {
     "evaluate": "evaluate a run or a checkpoint",
     "plot": "draw the learning curves of runs",
     "data": "describe and convert offline data sets",
+    "demos": "record, describe and convert demonstrations for imitation",
     "doctor": "check this machine and its packages",
 }
 

@@ -21,6 +21,7 @@ _LAZY = {
     "normalized_score": "rlopt.data.scores",
     "read_d4rl": "rlopt.data.d4rl",
     "read_minari": "rlopt.data.minari",
+    "record_demonstrations": "rlopt.data.demonstration_recording",
     "score": "rlopt.data.scores",
     "to_pointmaze": "rlopt.data.maze2d",
     "write_d4rl": "rlopt.data.d4rl",
@@ -40,6 +41,7 @@ __all__ = [
     "normalized_score",
     "read_d4rl",
     "read_minari",
+    "record_demonstrations",
     "score",
     "to_pointmaze",
     "write_d4rl",
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from rlopt.data.d4rl_conversion import D4RLOptions
     from rlopt.data.dataset import Dataset, Metadata
     from rlopt.data.demonstration_loading import load_demonstrations
+    from rlopt.data.demonstration_recording import record_demonstrations
     from rlopt.data.demonstrations import DemonstrationMetadata, Demonstrations
     from rlopt.data.generators import generate
     from rlopt.data.loading import load_dataset

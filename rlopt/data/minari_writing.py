@@ -37,7 +37,7 @@ def write(data: Dataset, dataset_id: str, report: Callable[[str], None]) -> Path
     folder = minari_folder(dataset_id)
     if folder.exists():
         raise DataError(f"{folder} exists: choose another id or version, or delete it first")
-    _require_consecutive(data)
+    require_consecutive(data, "minari")
     env, spaces = _env_and_spaces(data, report)
     buffers = [
         EpisodeBuffer(
@@ -90,7 +90,11 @@ def _whole(observations: Observations, following: Observations, rows: slice) -> 
     return np.concatenate((observations[rows], following[rows.stop - 1 : rows.stop]))
 
 
-def _require_consecutive(data: Dataset) -> None:
+def require_consecutive(data: Dataset, form: str) -> None:
+    """Raises :class:`rlopt.errors.DataError` where a transition does not begin where the one before it ended.
+
+    :param form: the format that cannot hold that, for the message
+    """
     inside = np.flatnonzero(~data.episode_ends)
     observations, following = data.observations, data.next_observations
     pairs = (
@@ -103,8 +107,8 @@ def _require_consecutive(data: Dataset) -> None:
         broken = differ.reshape(len(inside), -1).any(axis=1)
         if broken.any():
             raise DataError(
-                f"row {int(inside[broken.argmax()])} does not lead to the next row: the minari format holds whole "
-                "walks, not augmented or shuffled transitions; use the rlopt or d4rl format"
+                f"row {int(inside[broken.argmax()])} does not lead to the next row: the {form} format holds whole "
+                "walks, not augmented, shuffled or subsampled transitions; use the rlopt or d4rl format"
             )
 
 
