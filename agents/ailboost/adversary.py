@@ -22,6 +22,9 @@ from rlopt.agents.ailboost.discriminator_update import DiscriminatorUpdate
 from rlopt.errors import NonFiniteError
 from rlopt.update import Mode
 
+SMALLEST_DEVIATION = 0.1
+"""Of an observation, in its own unit, added in quadrature to the expert's."""
+
 
 @dataclass(frozen=True)
 class AdversarySettings:
@@ -35,6 +38,7 @@ class AdversarySettings:
     output_bound: float
     discriminator_learning_rate: float
     gradient_penalty: float
+    normalize_inputs: bool
     absorbing: bool
     gamma: float
 
@@ -64,14 +68,27 @@ class Adversary:
         ).to(device)
         self.optimizer = torch.optim.Adam(self.discriminator.parameters(), lr=settings.discriminator_learning_rate)
         self._absorbing = absorbing_input(n_inputs, device) if absorbing else None
+        self._centre = torch.zeros(observation_size, device=device)
+        self._scale = torch.ones(observation_size, device=device)
         self._update: DiscriminatorUpdate | None = None
+
+    def compare_with(self, observations: Tensor) -> None:
+        """Takes mean and deviation of an expert's observations (N, ...), if inputs are to be normalised by them."""
+        if not self.settings.normalize_inputs:
+            return
+        rows = observations.float().flatten(1)
+        self._centre.copy_(rows.mean(dim=0))
+        # In place, for compiled steps; what the expert holds still is not blown up without bound.
+        self._scale.copy_((rows.var(dim=0, correction=0) + SMALLEST_DEVIATION**2).sqrt())
+
+    def _normalized(self, observations: Tensor) -> Tensor:
+        return (observations.float().flatten(1) - self._centre) / self._scale
 
     def inputs(self, batch: Any) -> Tensor:
         """What the discriminator sees of the transitions of ``batch``, (B, I)."""
         outside = torch.zeros_like(batch.actions[:, :1]) if self._absorbing is not None else None
-        return discriminator_inputs(
-            batch.observations, batch.actions, batch.next_observations, self.settings.discriminator_input, outside
-        )
+        observations, following = (self._normalized(part) for part in (batch.observations, batch.next_observations))
+        return discriminator_inputs(observations, batch.actions, following, self.settings.discriminator_input, outside)
 
     @torch.no_grad()
     def reward(self, batch: Any) -> Tensor:

@@ -58,6 +58,7 @@ class AILBoost(FromDemonstrations, OffPolicyMDPO):
     :param discriminator_output: "tanh", "clip" (to ``output_bound``) or "none"
     :param divergence: "reverse_kl" (the paper), "js" or "wasserstein"
     :param reward_form: "airl", the discriminator's output, or with js "gail", -log(1 - sigmoid) of it
+    :param normalize_inputs: the discriminator sees observations less the expert's mean, over its deviation
     :param gradient_penalty: weight of the two-sided penalty, >= 0
     :param relabel: compute rewards when a batch is drawn; False when a step is stored, by the discriminator of then
     :param absorbing: the absorbing state after a true terminal has a reward of its own, received for ever after
@@ -102,6 +103,7 @@ class AILBoost(FromDemonstrations, OffPolicyMDPO):
         output_bound: float = 1.0,
         divergence: Literal["reverse_kl", "js", "wasserstein"] = "reverse_kl",
         reward_form: Literal["airl", "gail"] = "airl",
+        normalize_inputs: bool = True,
         gradient_penalty: float = 10.0,
         relabel: bool = True,
         absorbing: bool = True,
@@ -127,6 +129,12 @@ class AILBoost(FromDemonstrations, OffPolicyMDPO):
         self.adversary = Adversary(AdversarySettings(**settings), observation_size, action_size, self.device)
         self.learners = WeakLearners()
         self.rounds = Rounds.of(self)
+
+    def set_demonstrations(self, demonstrations: Demonstrations | str | Path) -> None:
+        """As :meth:`FromDemonstrations.set_demonstrations`; the discriminator takes the expert's statistics."""
+        super().set_demonstrations(demonstrations)
+        assert self.expert is not None
+        self.adversary.compare_with(self.expert.observations)
 
     def _setup_learn(
         self,

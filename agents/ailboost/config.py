@@ -64,6 +64,9 @@ class AILBoostConfig(OffPolicyMDPOConfig):
     """What the discriminator estimates: the paper's reverse KL, Jensen-Shannon by cross-entropy, or Wasserstein."""
     reward_form: Literal["airl", "gail"] = "airl"
     """airl: the discriminator's output is the reward; gail: -log(1 - sigmoid) of it, only with divergence js."""
+    normalize_inputs: bool = True
+    """The discriminator sees observations less the expert's mean, over its deviation, so that the gradient penalty
+    bounds every part of them alike. Released code: no."""
     gradient_penalty: Annotated[float, Range(ge=0)] = 10.0
     """Weight of the two-sided gradient penalty, >= 0. Released code: 10."""
     relabel: bool = True

@@ -26,6 +26,7 @@ SMALL: dict[str, Any] = {
     "discriminator_batch_size": 16,
     "batch_size": 16,
     "buffer_size": 1000,
+    "normalize_inputs": False,
     "policy_kwargs": {"net_arch": [8, 8]},
     "seed": 0,
     "device": "cpu",
@@ -193,6 +194,19 @@ def test_a_terminal_is_followed_by_the_absorbing_state_for_ever():
     assert torch.allclose(buffer.gather(rows).rewards, own + stored.dones * for_ever, atol=1e-5)
     without = AILBoost("MlpPolicy", env, expert_that_falls(), **{**SMALL, "absorbing": False})
     assert without.adversary.discriminator.n_inputs == 2
+
+
+def test_normalised_inputs_have_the_experts_mean_and_deviation():
+    model = small(normalize_inputs=True)
+    expert = model.expert
+    shown = expert.gather(torch.arange(len(expert)))
+    inputs = model.adversary.inputs(shown)
+    floor = 0.1  # in quadrature
+    deviation = expert_of_random_target().observations.std(axis=0)
+    assert torch.allclose(inputs[:, :2].mean(dim=0), torch.zeros(2), atol=1e-5)
+    expected = torch.from_numpy(deviation / np.sqrt(deviation**2 + floor**2))
+    assert torch.allclose(inputs[:, :2].std(dim=0, correction=0), expected, atol=1e-5)
+    assert torch.equal(inputs[:, 2:3], shown.actions)
 
 
 def test_dac_is_ailboost_with_uniform_weights_given_the_same_random_numbers():
