@@ -63,14 +63,8 @@ class ExpertRows:
         return len(self.discounts)
 
     def sample_rows(self, batch_size: int) -> Tensor:
-        """Rows (B,) int64, uniform with replacement.
-
-        On the CPU they come from numpy's global generator, as those of the replay buffers do; on an accelerator from
-        torch's.
-        """
-        if self.device.type == "cpu":
-            return torch.from_numpy(np.random.randint(0, len(self), size=batch_size))
-        return torch.randint(len(self), (batch_size,), device=self.device)
+        """Rows (B,) int64, see :func:`uniform_rows`."""
+        return uniform_rows(len(self), batch_size, self.device)
 
     def gather(self, rows: Tensor) -> ExpertBatch:
         """The transitions at ``rows`` (B,): tensor operations only, to be compiled or captured."""
@@ -159,6 +153,17 @@ class FromDemonstrations:
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "demonstrations", "expert"]  # type: ignore[misc]
+
+
+def uniform_rows(count: int, batch_size: int, device: torch.device) -> Tensor:
+    """Rows (B,) int64 below ``count``, uniform with replacement, on ``device``.
+
+    On the CPU they come from numpy's global generator, as those of the replay buffers do; on an accelerator from
+    torch's.
+    """
+    if device.type == "cpu":
+        return torch.from_numpy(np.random.randint(0, count, size=batch_size))
+    return torch.randint(count, (batch_size,), device=device)
 
 
 def loaded_demonstrations(demonstrations: Demonstrations | str | Path) -> Demonstrations:
