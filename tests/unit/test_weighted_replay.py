@@ -145,6 +145,24 @@ def test_learners_are_drawn_by_their_weights_and_rows_evenly_within() -> None:
     assert law.rows_at(torch.tensor([np.nextafter(1, 0)])).tolist() == [9]
 
 
+@pytest.mark.parametrize(("weight", "learners", "rollout"), [(0.77, 4, 68), (0.85, 2, 920), (0.73, 2, 1121)])
+def test_the_largest_uniform_number_gives_the_last_row(weight: float, learners: int, rollout: int) -> None:
+    """Masses whose rounding would lead one row beyond it."""
+    law = boosted(learners, rollout, mixture_weight=weight)
+    assert law.rows_at(torch.tensor([np.nextafter(1, 0)])).tolist() == [learners * rollout - 1]
+
+
+def test_draws_know_at_once_what_was_added_and_forgotten() -> None:
+    law = boosted(1, 4)
+    assert set(law.sample(200).tolist()) == {0, 1, 2, 3}
+    law.forget(np.array([1, 2]))
+    assert set(law.sample(200).tolist()) == {0, 3}
+    law.add_learner(np.array([9]))
+    assert set(law.sample(1000).tolist()) == {0, 3, 9}
+    law.set_state(boosted(1, 2).get_state())
+    assert set(law.sample(200).tolist()) == {0, 1}
+
+
 def test_many_uneven_learners_never_give_a_row_of_another() -> None:
     law = WeightedRows(mixture_weight=0.5, truncated_mass=0.0, max_learners=None)
     generator, start = np.random.default_rng(4), 0
