@@ -15,6 +15,10 @@ _LAZY = {
     "OffPolicyMDPO": "rlopt.agents.mdpo.off_policy",
     "AILBoost": "rlopt.agents.ailboost.algorithm",
     "DAC": "rlopt.agents.ailboost.algorithm",
+    "GAIL": "rlopt.agents.imitation.gail",
+    "SQIL": "rlopt.agents.imitation.sqil",
+    "IQLearn": "rlopt.agents.imitation.iq_learn",
+    "ValueDICE": "rlopt.agents.imitation.value_dice",
     "BC": "rlopt.agents.offline.bc",
     "TD3BC": "rlopt.agents.offline.td3_bc",
     "AWAC": "rlopt.agents.offline.awac",
@@ -31,12 +35,16 @@ __all__ = [
     "BC",
     "CQL",
     "DAC",
+    "GAIL",
     "IQL",
     "MDPO",
+    "SQIL",
     "TD3BC",
     "AILBoost",
+    "IQLearn",
     "OffPolicyMDPO",
     "ReBRAC",
+    "ValueDICE",
     "__version__",
     "evaluate",
     "load",
@@ -45,6 +53,10 @@ __all__ = [
 
 if TYPE_CHECKING:
     from rlopt.agents.ailboost.algorithm import DAC, AILBoost
+    from rlopt.agents.imitation.gail import GAIL
+    from rlopt.agents.imitation.iq_learn import IQLearn
+    from rlopt.agents.imitation.sqil import SQIL
+    from rlopt.agents.imitation.value_dice import ValueDICE
     from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
     from rlopt.agents.mdpo.on_policy import MDPO
     from rlopt.agents.offline.awac import AWAC

@@ -62,6 +62,14 @@ AGENTS: dict[str, AgentSpec] = {
         "ailboost.algorithm:AILBoost", "ailboost.config:AILBoostConfig", "adversarial imitation by boosting"
     ),
     "dac": _imitation("ailboost.algorithm:DAC", "ailboost.config:DACConfig", "discriminator-actor-critic"),
+    "gail": _imitation(
+        "imitation.gail:GAIL", "imitation.config:GAILConfig", "generative adversarial imitation, on-policy"
+    ),
+    "sqil": _imitation("imitation.sqil:SQIL", "imitation.config:SQILConfig", "soft Q imitation learning"),
+    "iq_learn": _imitation("imitation.iq_learn:IQLearn", "imitation.config:IQLearnConfig", "inverse soft-Q learning"),
+    "value_dice": _imitation(
+        "imitation.value_dice:ValueDICE", "imitation.config:ValueDICEConfig", "distribution matching by value"
+    ),
     "bc": _offline("bc:BC", "behaviour cloning of a data set"),
     "td3_bc": _offline("td3_bc:TD3BC", "TD3 with behaviour cloning, from a data set"),
     "awac": _offline("awac:AWAC", "advantage-weighted actor-critic, from a data set"),
