@@ -42,6 +42,7 @@ benchmark-gpu: venv
 	$(VENV)/bin/python scripts/benchmark_seeds.py --device cuda --steps 5000
 	$(VENV)/bin/python scripts/benchmark_seeds.py --device cuda --agent mdpo --preset mujoco/half_cheetah --steps 102400
 	$(VENV)/bin/python scripts/benchmark_offline.py --device cuda --updates 5000 --whole 1000000
+	$(VENV)/bin/python scripts/benchmark_ailboost.py --device cuda --boosting-rounds 3
 
 clean:
 	rm -rf $(VENV) build *.egg-info
