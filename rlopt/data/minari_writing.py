@@ -92,6 +92,11 @@ def _whole(observations: Observations, following: Observations, rows: slice) -> 
 
 def _require_consecutive(data: Dataset) -> None:
     inside = np.flatnonzero(~data.episode_ends)
+    if len(inside) == 0 and len(data) > 1:
+        raise DataError(
+            "every transition is an episode of its own: the minari format holds whole walks, not augmented or shuffled "
+            "transitions; use the rlopt or d4rl format"
+        )
     observations, following = data.observations, data.next_observations
     pairs = (
         [(observations[key], following[key]) for key in observations]
@@ -100,7 +105,7 @@ def _require_consecutive(data: Dataset) -> None:
     )
     for here, after in pairs:
         differ = np.asarray(here)[inside + 1] != np.asarray(after)[inside]
-        broken = differ.reshape(len(inside), -1).any(axis=1)
+        broken = differ.any(axis=tuple(range(1, differ.ndim)))
         if broken.any():
             raise DataError(
                 f"row {int(inside[broken.argmax()])} does not lead to the next row: the minari format holds whole "
@@ -112,6 +117,7 @@ def _env_and_spaces(data: Dataset, report: Callable[[str], None]) -> tuple[str |
     """The environment's id and spaces if it can be made and fits, else None and spaces that just fit the arrays."""
     import gymnasium
 
+    import rlopt.envs.own_tasks  # noqa: F401  (registers rlopt/*)
     from rlopt.data.checks import check_spaces
     from rlopt.envs.names import register
 
