@@ -362,6 +362,6 @@ def test_a_damaged_folder_is_one_line() -> None:
     write_huggingface(walk(), Path("x"))
     (arrow,) = Path("x").glob("*.arrow")
     arrow.write_bytes(arrow.read_bytes()[:200])
-    refused("x", "damaged or was cut")
+    refused("x", "is damaged, empty or was cut")
     datasets.DatasetDict({"train": datasets.Dataset.from_dict(stored_rows())}).save_to_disk("y")
     refused("y", "several splits")

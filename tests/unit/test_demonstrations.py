@@ -199,6 +199,7 @@ def test_the_order_of_observations_is_the_environment_s() -> None:
     assert observation_keys(EnvSettings(id="dm_control/walker-walk")) == ("orientations", "height", "velocity")
     assert observation_keys(EnvSettings(id="dm_control/walker-walk", from_pixels=True)) == ("pixels",)
     assert observation_keys(EnvSettings(id="CartPole-v1")) == ()
+    assert observation_keys(EnvSettings(id="rlopt/PointMaze_UMaze-v0")) == ("observation",)
 
 
 def test_the_shipped_sets_are_small_and_what_they_say() -> None:
