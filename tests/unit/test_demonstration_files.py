@@ -21,6 +21,7 @@ import pytest
 from demonstration_data import walk
 
 from rlopt.data import Demonstrations, load_demonstrations, write_minari
+from rlopt.data.foreign_demonstrations import metadata_text
 from rlopt.data.huggingface import write_huggingface
 from rlopt.data.imitation_files import write_imitation
 from rlopt.data.valuedice_files import write_valuedice
@@ -231,7 +232,11 @@ def test_a_bad_imitation_file_is_one_line(changed: dict[str, Any], said: str) ->
         ({"dones": np.full(503, 0.5)}, "not all 0 or 1"),
         ({"dones": np.zeros(0)}, "no transition"),
         ({"terminals": np.arange(503) == 1}, "row 1 is terminal but ends no episode"),
-        ({"rlopt_metadata": np.array("{")}, "malformed"),
+        ({"rlopt_metadata": np.array("{"), "terminals": np.zeros(503)}, "malformed"),
+        (
+            {"rlopt_metadata": np.array(metadata_text(walk(env="evil:x-v0")))},
+            "which ends are true terminals is missing",
+        ),
         ({"rlopt_metadata": np.array("{}")}, "other metadata"),
     ],
 )
@@ -365,3 +370,11 @@ def test_a_damaged_folder_is_one_line() -> None:
     refused("x", "is damaged, empty or was cut")
     datasets.DatasetDict({"train": datasets.Dataset.from_dict(stored_rows())}).save_to_disk("y")
     refused("y", "several splits")
+
+
+@pytest.mark.parametrize("form", WRITERS)
+def test_the_module_of_an_environment_is_not_imported(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("evil.py").write_text("open('sprung', 'w')")
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    name = WRITERS[form](walk(env="evil:Walk-v0"), Path("x.npz" if form in ("imitation", "valuedice") else "x"))
+    assert load_demonstrations(name).metadata.env == "evil:Walk-v0"
