@@ -123,6 +123,27 @@ def test_a_zip_file_is_recorded_and_described(capsys: pytest.CaptureFixture[str]
     assert "sampled actions" in said and f"mean return {len(sampled) / 3:.4g}" in said and "model.zip; seed 4" in said
 
 
+def test_a_foreign_file_is_told_what_it_is_and_reordered(capsys: pytest.CaptureFixture[str]) -> None:
+    obs = np.arange(15.0).reshape(3, 5)  # velocity 2, position 3
+    np.savez("x.npz", obs=obs, acts=np.zeros((2, 1)), indices=np.zeros(0, int), terminal=np.array([True]))
+    said = ["--env", "dm_control/cartpole-swingup", "--action-repeat", "2", "--observation-keys", "velocity,position"]
+    assert main(["demos", "convert", "x.npz", "ours", "--reorder", *said]) == 0
+    ours = load_demonstrations("ours")
+    assert ours.observations[0].tolist() == [2, 3, 4, 0, 1] and ours.next_observations[1].tolist() == [
+        12,
+        13,
+        14,
+        10,
+        11,
+    ]
+    assert (ours.metadata.env, ours.metadata.action_repeat) == ("dm_control/cartpole-swingup", 2)
+    assert ours.metadata.observation_keys == ("position", "velocity")
+    assert "--observation-keys" in refused(capsys, "convert", "x.npz", "b", "--reorder", *said[:2])
+    assert "give --env" in refused(capsys, "convert", "x.npz", "b", "--reorder")
+    walk(env="evil:Walk-v0").save("stranger")
+    assert "give --env" in refused(capsys, "convert", "stranger", "b", "--reorder")
+
+
 @pytest.mark.slow
 def test_the_best_checkpoint_of_a_run_is_recorded(capsys: pytest.CaptureFixture[str]) -> None:
     train = "train mdpo --env rlopt/RandomTarget-v0 --total-timesteps 512 --n-steps 64 --n-envs 2 --run-dir run"
