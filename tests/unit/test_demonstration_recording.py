@@ -224,7 +224,7 @@ def test_the_pickles_in_a_zip_file_are_not_read(tmp_path: Path, monkeypatch: pyt
     with zipfile.ZipFile("weights.zip", "w") as file:
         with zipfile.ZipFile("model.zip") as old:
             file.writestr("data", old.read("data"))
-        file.writestr("policy.pth", pickle.dumps(Trap()))
+        file.writestr("policy.pth", pickle.dumps(Trap(), protocol=2))
     with pytest.raises(CheckpointError):
         read_policy(Path("weights.zip"), *spaces_)
     assert not Path("sprung").exists()
