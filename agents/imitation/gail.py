@@ -280,6 +280,7 @@ def _check_spaces(observation_space: spaces.Space, action_space: spaces.Space) -
         raise SpaceError(
             "observations are images, which GAIL's discriminator does not encode: give it features instead"
         )
-    bounded = isinstance(action_space, spaces.Box) and action_space.is_bounded()
-    if not (bounded or isinstance(action_space, spaces.Discrete)):
-        raise SpaceError(f"GAIL needs Discrete actions or a Box with finite bounds, not {action_space}")
+    if not isinstance(action_space, spaces.Box | spaces.Discrete):
+        raise SpaceError(
+            f"GAIL needs Box or Discrete actions, not {action_space}: use an environment with such actions"
+        )

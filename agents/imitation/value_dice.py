@@ -77,12 +77,12 @@ class ExpertNormalizer(BaseFeaturesExtractor):
 
     def forward(self, observations: Tensor) -> Tensor:
         """Features (B, I) of observations (B, ...)."""
-        features = (observations.float().flatten(1) - self.mean) / self.std
+        features = (observations.to(self.mean.dtype).flatten(1) - self.mean) / self.std
         return nn.functional.pad(features, (0, 1)) if self.absorbing else features
 
     def absorbing_row(self) -> Tensor:
         """Features (1, I) of the absorbing state: zeros and a last 1."""
-        row = torch.zeros(1, self.features_dim, device=self.mean.device)
+        row = self.mean.new_zeros(1, self.features_dim)
         row[:, -1] = 1.0
         return row
 
