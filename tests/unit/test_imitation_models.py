@@ -13,6 +13,7 @@ from reach import SMALL, Reach, ReachGoal, assert_same, needs_compiler, vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
 import rlopt
+from rlopt.agents.imitation.iq_learn import FusedIQUpdate
 from rlopt.agents.imitation.sqil import SQIL
 from rlopt.data.demonstrations import Demonstrations
 from rlopt.errors import DataError
@@ -196,3 +197,19 @@ def test_a_true_end_leads_to_the_absorbing_state(absorbing: bool) -> None:
     width = usual.shape[1]
     assert torch.equal(rows.following[[0, 2, 3], :width], usual[[0, 2, 3]])
     assert torch.equal(rows.following[1, :width], torch.tensor([0.0, 0.0, 1.0]) if absorbing else usual[1])
+
+
+def test_several_seeds_stacked_are_each_alone() -> None:
+    settings = {"absorbing": True, "ent_coef": "auto", "compile": "off"}
+    together, alone = ([make("iq_learn", seed=seed, **settings).learn(40) for seed in (1, 2)] for _ in range(2))
+    for model in together + alone:
+        model.replay_buffer.mix_in(model.expert, 0.0, model.end_bonus())
+    rows = torch.stack([model.replay_buffer.sample_rows(16) for model in together])
+    noise, arguments = torch.randn(2, 2, 16, 2), {"gamma": 0.99, "move_targets": True}
+    update = FusedIQUpdate(together)
+    update.step_on_rows(rows, *noise, update.scalars(), objective=together[0].objective, **arguments)
+    for index, model in enumerate(alone):
+        update = FusedIQUpdate([model])
+        own = noise[:, index]
+        update.step_on_rows(rows[index], *own, update.scalars(), objective=model.objective, **arguments)
+        assert_same(together[index], model, 1e-6)
