@@ -50,7 +50,7 @@ class GAIL(FromDemonstrations, MDPO):
 
     :param demonstrations: of this environment, or a path or name of some; see :meth:`set_demonstrations`
     :param n_demonstrations: learn from the first so many episodes; None for all
-    :param reward_form: "gail" is -ln(1 - sigma(D)) > 0 of the logit D (the paper's, as released), "airl" is D
+    :param reward_form: "gail" is -ln(1 - sigma(D)) > 0 of the logit D (released code), "airl" is D
     :param discriminator_input: "state_action", "state" or "state_next_state"
     :param discriminator_net_arch: hidden units of each layer of the discriminator. DAC: 256 256
     :param discriminator_activation: relu, tanh, elu or silu. DAC: tanh

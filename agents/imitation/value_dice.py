@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -122,7 +122,6 @@ class ValueDICE(FromDemonstrations, OffPolicyMDPO):
     :raises rlopt.errors.SpaceError: for observations that are no flat or flattened numbers
     """
 
-    state_attributes: ClassVar[tuple[str, ...]] = ()
     actor_learning_rate: float
     replay_weight: float
     penalty_coef: float
