@@ -50,7 +50,7 @@ class GAIL(FromDemonstrations, MDPO):
 
     :param demonstrations: of this environment, or a path or name of some; see :meth:`set_demonstrations`
     :param n_demonstrations: learn from the first so many episodes; None for all
-    :param reward_form: "gail" is -ln(1 - sigma(D)) > 0 of the logit D (the paper's, as released), "airl" is D
+    :param reward_form: "gail" is -ln(1 - sigma(D)) > 0 of the logit D (released code), "airl" is D
     :param discriminator_input: "state_action", "state" or "state_next_state"
     :param discriminator_net_arch: hidden units of each layer of the discriminator. DAC: 256 256
     :param discriminator_activation: relu, tanh, elu or silu. DAC: tanh
@@ -280,6 +280,7 @@ def _check_spaces(observation_space: spaces.Space, action_space: spaces.Space) -
         raise SpaceError(
             "observations are images, which GAIL's discriminator does not encode: give it features instead"
         )
-    bounded = isinstance(action_space, spaces.Box) and action_space.is_bounded()
-    if not (bounded or isinstance(action_space, spaces.Discrete)):
-        raise SpaceError(f"GAIL needs Discrete actions or a Box with finite bounds, not {action_space}")
+    if not isinstance(action_space, spaces.Box | spaces.Discrete):
+        raise SpaceError(
+            f"GAIL needs Box or Discrete actions, not {action_space}: use an environment with such actions"
+        )
