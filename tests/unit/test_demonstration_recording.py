@@ -19,6 +19,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 import rlopt
 from rlopt.data import Demonstrations, record_demonstrations
+from rlopt.envs.pixels import PixelObservation
 from rlopt.envs.settings import EnvSettings
 from rlopt.errors import CheckpointError, ConfigError, NonFiniteError, SpaceError
 from rlopt.evaluation import RandomPolicy, evaluate
@@ -144,9 +145,13 @@ def test_bad_requests_are_one_line() -> None:
 
 
 @pytest.mark.gl
-def test_images_are_those_that_a_pixel_agent_sees_at_the_same_steps() -> None:
+def test_images_are_those_that_a_pixel_agent_sees_at_the_same_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = EnvSettings(id="dm_control/cartpole-swingup", action_repeat=2, max_episode_steps=12, image_size=32)
+    draw, drawn = PixelObservation.observation, []
+    monkeypatch.setattr(PixelObservation, "observation", lambda self, state: drawn.append(0) or draw(self, state))
     data = record_demonstrations(random_policy(), settings, 2, pixels=True)
+    # One image a transition, and the first of each episode, also of the one that the last end begins.
+    assert len(drawn) == len(data) + 2 + 1
     plain = record_demonstrations(random_policy(), settings, 2)
     assert plain.columns().keys() == data.columns().keys() and not plain.extras
     np.testing.assert_equal({**data.columns(), "extras": {}}, plain.columns())
