@@ -54,9 +54,10 @@ class GAIL(FromDemonstrations, MDPO):
     :param discriminator_input: "state_action", "state" or "state_next_state"
     :param discriminator_net_arch: hidden units of each layer of the discriminator. DAC: 256 256
     :param discriminator_activation: relu, tanh, elu or silu. DAC: tanh
-    :param discriminator_learning_rate: Adam's step size, >= 0
+    :param discriminator_learning_rate: Adam's step size, >= 0. DAC: 1e-3
     :param discriminator_batch_size: rows of the rollout, and as many demonstrations, of a step
-    :param discriminator_steps: steps a rollout, >= 1
+    :param discriminator_steps: steps a rollout, >= 1; too few leave the rewards behind the policy. AILBoost: 100 for
+        1000 steps of the environment
     :param penalty_coef: weight of the two-sided gradient penalty, >= 0. DAC: 10
     :param absorbing: a true end goes on for ever in an absorbing state that the discriminator sees, with the value
         ``r / (1 - gamma)`` of its reward r there. False gives every end the value 0
@@ -91,9 +92,9 @@ class GAIL(FromDemonstrations, MDPO):
         discriminator_input: InputKind = "state_action",
         discriminator_net_arch: tuple[int, ...] | list[int] = (256, 256),
         discriminator_activation: str = "tanh",
-        discriminator_learning_rate: float = 3e-4,
+        discriminator_learning_rate: float = 1e-3,
         discriminator_batch_size: int = 256,
-        discriminator_steps: int = 20,
+        discriminator_steps: int = 100,
         penalty_coef: float = 10.0,
         absorbing: bool = True,
         _init_setup_model: bool = True,

@@ -16,7 +16,17 @@ BUDGETS: dict[str, tuple[int, int, dict[str, Any]]] = {
         3000,
         {"actor_learning_rate": 1e-4, "batch_size": 64, "learning_starts": 200, "gradient_steps": 2},
     ),
-    "gail": (4, 30_000, {"n_steps": 128, "discriminator_net_arch": (64, 64)}),
+    "gail": (
+        4,
+        30_000,
+        {
+            "n_steps": 128,
+            "learning_rate": 1e-3,
+            "gamma": 0.9,
+            "discriminator_net_arch": (64, 64),
+            "discriminator_steps": 40,
+        },
+    ),
 }
 THRESHOLD = -11.0
 """Mean return of 20 episodes. The expert has about -4, an untrained policy about -22."""
