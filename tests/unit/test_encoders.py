@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from camera import camera
 from gymnasium import spaces
 from stable_baselines3 import SAC
-from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
 from torch.nn import functional as F
 
 import rlopt
@@ -26,34 +25,6 @@ SMALL: dict[str, Any] = {
     "batch_size": 8, "learning_starts": 12, "buffer_size": 100, "seed": 0, "device": "cpu", "learning_rate": 1e-3,
 }  # fmt: skip
 NETWORKS: dict[str, Any] = {"net_arch": [16], "features_extractor_class": "drqv2"}
-
-
-class Camera(gym.Env[np.ndarray, np.ndarray]):
-    """A dot that the action moves, in a picture of ``side`` x ``side``; episodes of 15 steps."""
-
-    action_space: spaces.Space = spaces.Box(-1, 1, (2,), np.float32)
-
-    def __init__(self, side: int = 20) -> None:
-        self.side = side
-        self.observation_space: spaces.Space = spaces.Box(0, 255, (1, side, side), np.uint8)
-
-    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
-        super().reset(seed=seed)
-        self.at, self.steps = self.np_random.uniform(0, self.side - 1, 2), 0
-        return self.picture(), {}
-
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        self.at = np.clip(self.at + action, 0, self.side - 1)
-        self.steps += 1
-        return self.picture(), -float(abs(self.at - 5).sum()) / self.side, False, self.steps == 15, {}
-
-    def picture(self) -> np.ndarray:
-        rows, columns = (np.exp(-((np.arange(self.side) - place) ** 2) / 8) for place in self.at)
-        return (255 * rows[:, None] * columns).astype(np.uint8)[None]
-
-
-def camera(side: int = 20) -> VecFrameStack:
-    return VecFrameStack(DummyVecEnv([lambda: Camera(side)]), 3, channels_order="first")
 
 
 def make(**settings: Any) -> OffPolicyMDPO:
