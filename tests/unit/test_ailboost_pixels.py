@@ -1,4 +1,4 @@
-"""AILBoost and DAC from images: what the discriminator sees, replay of frames, rewards, exact resume, a real renderer."""
+"""AILBoost and DAC from images: what the discriminator sees, single frames, rewards, exact resume, a real renderer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from camera import camera, expert_of_camera
 import rlopt
 from rlopt.agents.ailboost.algorithm import DAC, AILBoost
 from rlopt.checkpoint import read_checkpoint
-from rlopt.config import RunConfig
 from rlopt.encoders import DrQV2Encoder
 from rlopt.envs import rendering
 from rlopt.state import capture_state, learn_from, save_checkpoint
@@ -212,6 +211,7 @@ assert all(torch.isfinite(p).all() for p in model.policy.parameters())
 
 
 @pytest.mark.slow
+@pytest.mark.gl
 @pytest.mark.skipif(rendering.available_gl() is None, reason=f"no GL here: apt-get install {rendering.APT_EGL}")
 @pytest.mark.parametrize("agent", ["ailboost", "dac"])
 def test_a_short_run_from_rendered_images(tmp_path: Path, agent: str) -> None:
