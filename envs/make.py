@@ -136,7 +136,7 @@ def make_state_and_pixels(settings: EnvSettings) -> GymnasiumVecEnv:
         assert isinstance(env, PixelObservation)
         if isinstance(env.env.observation_space, gymnasium.spaces.Dict):
             raise ConfigError(f"{settings.id} observes a dictionary, to which no images are added: leave pixels out")
-        return StateAndPixels(env)
+        return StateAndPixels(env, settings.action_repeat)
 
     return _make_gymnasium(dataclasses.replace(settings, backend="gymnasium"), make, drawn=True)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Any
 
 from rlopt.envs.flat import FlatObservation
 
@@ -16,21 +17,26 @@ def observation_keys(settings: EnvSettings) -> tuple[str, ...]:
 
     dm_control's own order is that of the task; a dictionary that Gymnasium flattens goes by the alphabet.
     """
-    if settings.from_pixels:
-        return ("pixels",)
+    return ("pixels",) if settings.from_pixels else tuple(observation_sizes(settings))
+
+
+def observation_sizes(settings: EnvSettings) -> dict[str, int]:
+    """How many numbers each part of the state takes, in their order; empty where the environment names no parts."""
     from rlopt.envs import names, rendering
     from rlopt.envs.make import make_single
     from rlopt.envs.snapshots import layers
 
     rendering.prepare_state()
     names.check_id(settings.id)
-    env = make_single(dataclasses.replace(settings, render_mode=None, fast_render=False), settings.seed)
+    state = dataclasses.replace(settings, render_mode=None, fast_render=False, from_pixels=False)
+    env = make_single(state, settings.seed)
     try:
         for layer in layers(env):
             if isinstance(layer, FlatObservation):
-                return layer.keys
+                parts: Any = layer.env.observation_space
+                return {key: math.prod(parts[key].shape) for key in layer.keys}
             if hasattr(layer, "dm_env"):
-                return tuple(layer.dm_env.observation_spec())
-        return ()
+                return {key: math.prod(spec.shape) for key, spec in layer.dm_env.observation_spec().items()}
+        return {}
     finally:
         env.close()

@@ -31,6 +31,7 @@ SEEDS = (0, 1, 2)
 EVERY = 10_000
 """Environment steps between the evaluations of a learning curve."""
 STEPS = 100_000
+PRESET = ("--preset", "dmc/one-demo")
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,9 @@ class Method:
 
 
 METHODS: dict[str, Method] = {
-    "ailboost": Method("AILBoost", "ailboost"),
-    "dac": Method("DAC", "dac"),
-    "dac_fifo": Method("DAC + FIFO", "dac", ("--weighting", "recent")),
+    "ailboost": Method("AILBoost", "ailboost", PRESET),
+    "dac": Method("DAC", "dac", PRESET),
+    "dac_fifo": Method("DAC + FIFO", "dac", (*PRESET, "--weighting", "recent")),
     "bc": Method("BC", "bc"),
     "iq_learn": Method("IQ-Learn", "iq_learn"),
 }
@@ -59,7 +60,7 @@ def ablation() -> dict[str, Method]:
                 flags = ("--weighting", weighting, "--divergence", divergence)
                 flags = flags if relabel else (*flags, "--no-relabel")
                 name = f"{weighting}-{divergence}-{rewards}"
-                variants[name] = Method(f"{weighting}, {divergence}, {rewards}", "ailboost", flags)
+                variants[name] = Method(f"{weighting}, {divergence}, {rewards}", "ailboost", (*PRESET, *flags))
     return variants
 
 

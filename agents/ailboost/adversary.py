@@ -146,13 +146,13 @@ class Adversary:
         return received
 
     def train(
-        self, steps: int, mode: Mode, draw: Callable[[], tuple[Any, Tensor, float, Any]], n_envs_step: int
+        self, steps: int, mode: Mode, draw: Callable[[], tuple[Any, Tensor, float, Any]], num_timesteps: int
     ) -> losses.Info:
         """Takes gradient steps; means of their statistics.
 
         :param draw: gives for each step a batch of the expert, its terminals (B, 1), the weight of the absorbing state
             after each of those, and a batch of the policy
-        :param n_envs_step: environment steps done, for the message
+        :param num_timesteps: environment steps done, for the message
         :raises rlopt.errors.NonFiniteError: the discriminator's loss or gradient is not finite; it stays as it was
         """
         if self._update is None or self._update.mode != mode:
@@ -177,7 +177,7 @@ class Adversary:
         means = dict(zip(names, torch.stack(collected).mean(dim=0).unbind(), strict=True))
         if float(means.pop("discriminator_finite")) < 1:
             raise NonFiniteError(
-                f"the discriminator diverged at step {n_envs_step}: its loss is NaN or infinite; lower "
+                f"the discriminator diverged at step {num_timesteps}: its loss is NaN or infinite; lower "
                 "discriminator_learning_rate, bound its output, or raise gradient_penalty"
             )
         return means

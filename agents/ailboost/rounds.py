@@ -24,13 +24,21 @@ class Rounds:
 
     :param rows: of the learners
     :param recent_size: rows that can be drawn at most, the newest; None for no bound
+    :param buffer_rows: of the replay buffer, all environments together
     """
 
     def __init__(
-        self, rows: WeightedRows, learner_steps: int, policy_steps: int, recent_size: int | None, n_envs: int
+        self,
+        rows: WeightedRows,
+        learner_steps: int,
+        policy_steps: int,
+        recent_size: int | None,
+        n_envs: int,
+        buffer_rows: int,
     ) -> None:
         self.rows = rows
         self.learner_steps, self.policy_steps, self.recent_size = learner_steps, policy_steps, recent_size
+        self.buffer_rows = buffer_rows
         self.phase: Phase = "rollout"
         self.n_rounds = 0
         """Learners completed."""
@@ -56,7 +64,8 @@ class Rounds:
             model.device,
         )
         recent = model.recent_size if model.weighting == "recent" else None
-        return cls(rows, model.learner_steps, model.policy_steps, recent, model.n_envs)
+        buffer_rows = model.replay_buffer.buffer_size * model.n_envs
+        return cls(rows, model.learner_steps, model.policy_steps, recent, model.n_envs, buffer_rows)
 
     def begin_episodes(self) -> None:
         """Every environment has been reset."""
@@ -130,15 +139,18 @@ class Rounds:
     def check_state(self, state: Tree) -> None:
         """Raises :class:`rlopt.errors.CheckpointError` unless ``state`` is well-formed and fits."""
         try:
-            self.rows.check_state(state["rows"])
+            self.rows.check_state(state["rows"], buffer_rows=self.buffer_rows)
             lists = [state["current"], state["overwritten"]]
             flags = [state["at_start"], state["counts"]]
             valid = (
                 state["phase"] in ("rollout", "improvement")
                 and all(type(state[name]) is int and state[name] >= 0 for name in ("n_rounds", "steps"))
                 and type(state["begun"]) is bool
-                and all(part.dtype == np.int64 and part.ndim == 1 and (part >= 0).all() for part in lists)
-                and all(part.dtype == bool and part.shape == self._counts.shape for part in flags)
+                and all(
+                    part.dtype == np.int64 and part.ndim == 1 and ((part >= 0) & (part < self.buffer_rows)).all()
+                    for part in lists
+                )
+                and all(part.dtype == bool and part.ndim == 1 for part in flags)
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise CheckpointError("the checkpoint's rounds are malformed: use an older checkpoint") from error
@@ -152,4 +164,5 @@ class Rounds:
             state[name] for name in ("phase", "n_rounds", "steps", "begun")
         )
         self._current, self._overwritten = state["current"].tolist(), state["overwritten"].tolist()
-        self._at_start, self._counts = state["at_start"].copy(), state["counts"].copy()
+        if state["counts"].shape == self._counts.shape:  # a loaded model may have another number of environments
+            self._at_start, self._counts = state["at_start"].copy(), state["counts"].copy()

@@ -165,12 +165,12 @@ class GAILConfig(DemonstrationConfig, MDPOConfig):
     """Width of each hidden layer of the discriminator. DAC: 256 256."""
     discriminator_activation: Literal["relu", "tanh", "elu", "silu"] = "tanh"
     """Activation of its hidden layers. DAC: tanh."""
-    discriminator_learning_rate: Annotated[float, Range(ge=0, le=1e6)] = 3e-4
-    """Its Adam step size, >= 0. TorchRL's GAIL: 3e-4."""
+    discriminator_learning_rate: Annotated[float, Range(ge=0, le=1e6)] = 1e-3
+    """Its Adam step size, >= 0. DAC: 1e-3."""
     discriminator_batch_size: Annotated[int, Range(ge=1)] = 256
     """Rows of the rollout, and as many demonstrations, of one of its steps."""
-    discriminator_steps: Annotated[int, Range(ge=1)] = 20
-    """Its steps a rollout."""
+    discriminator_steps: Annotated[int, Range(ge=1)] = 100
+    """Its steps a rollout. AILBoost: 100 for 1000 steps of the environment."""
     penalty_coef: Annotated[float, Range(ge=0)] = 10.0
     """Weight of the two-sided gradient penalty. DAC: 10."""
     absorbing: bool = True

@@ -224,7 +224,7 @@ class IQLearn(FromMixedBatches):
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
         cut = [bool(info.get("TimeLimit.truncated", False)) for info in infos]
         self.n_collected += len(dones)
-        self.n_true_ends += int(np.sum(dones & ~np.array(cut)))
+        self.n_true_ends += int(np.sum(np.asarray(dones, bool) & ~np.array(cut)))
 
     def learn(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -77,12 +77,12 @@ class ExpertNormalizer(BaseFeaturesExtractor):
 
     def forward(self, observations: Tensor) -> Tensor:
         """Features (B, I) of observations (B, ...)."""
-        features = (observations.float().flatten(1) - self.mean) / self.std
+        features = (observations.to(self.mean.dtype).flatten(1) - self.mean) / self.std
         return nn.functional.pad(features, (0, 1)) if self.absorbing else features
 
     def absorbing_row(self) -> Tensor:
         """Features (1, I) of the absorbing state: zeros and a last 1."""
-        row = torch.zeros(1, self.features_dim, device=self.mean.device)
+        row = self.mean.new_zeros(1, self.features_dim)
         row[:, -1] = 1.0
         return row
 
@@ -122,7 +122,6 @@ class ValueDICE(FromDemonstrations, OffPolicyMDPO):
     :raises rlopt.errors.SpaceError: for observations that are no flat or flattened numbers
     """
 
-    state_attributes: ClassVar[tuple[str, ...]] = ()
     actor_learning_rate: float
     replay_weight: float
     penalty_coef: float

@@ -24,6 +24,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("out", metavar="OUT", help="a folder, an .npz file, or minari:<id>")
     parser.add_argument("--to", metavar="FORMAT", help="imitation or valuedice (.npz), hf (a folder of HuggingFace's "
                         "datasets), minari, or rlopt (a folder); .npz is imitation by default")  # fmt: skip
+    parser.add_argument("--reorder", action="store_true", help="put the parts of the observations in the order of the "
+                        "environment, which dm_control's own is in rlopt")  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace what is at OUT")
     add_reading_options(parser)
     arguments = parser.parse(argv)
@@ -33,6 +35,14 @@ def main(argv: list[str]) -> int:
     from rlopt.data import load_demonstrations
 
     data = load_demonstrations(arguments.demos, **options)
+    if arguments.reorder:
+        from rlopt.data.demonstrations import UNKNOWN_ENV
+        from rlopt.envs.settings import EnvSettings
+
+        if data.metadata.env == UNKNOWN_ENV or (":" in data.metadata.env and arguments.env is None):
+            # Reading a stranger's file must not run code, and an id with a colon imports a module.
+            raise ConfigError(f"--reorder needs to make the environment {data.metadata.env!r}: give --env ID")
+        data = data.reorder(EnvSettings(id=data.metadata.env))
     written = write(data, arguments.out, form, arguments.overwrite)
     print(f"{data.n_trajectories} trajectories, {len(data):,} transitions: {written}")
     return 0

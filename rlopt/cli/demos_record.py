@@ -64,6 +64,8 @@ def _parser() -> OneLineParser:
     )
     add("--image-size", metavar="N", help="height and width of the images (default 84)")
     add("--camera-id", metavar="N", help="MuJoCo camera of the images (default 0)")
+    add("--fast-render", action="store_true", help="images without shadows and anti-aliasing: faster on a CPU, but not "
+        "the benchmark's")  # fmt: skip
     add("--seed", metavar="N", default="0", help="of the environment and of sampling (default 0)")
     add("--checkpoint", metavar="WHICH", help="best, latest, or a checkpoint's name (default best, if the run was "
         "evaluated, else latest)")  # fmt: skip
@@ -82,9 +84,11 @@ def _expert(arguments: Any) -> tuple[Any, EnvSettings, str]:
     size = number("--image-size", arguments.image_size, int, Range(ge=8, le=1024))
     camera = number("--camera-id", arguments.camera_id, int, Range(ge=-1, le=1000))
     given = {"image_size": size, "camera_id": camera}
-    changed = {name: value for name, value in given.items() if value is not None}
+    changed: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if arguments.fast_render:
+        changed["fast_render"] = True
     if changed and not arguments.pixels:
-        raise ConfigError("--image-size and --camera-id are of the images: add --pixels")
+        raise ConfigError("--image-size, --camera-id and --fast-render are of the images: add --pixels")
     if arguments.run.suffix == ".zip" and arguments.run.is_file():
         model, settings = _from_zip(arguments.run, arguments.env, repeat or 1, arguments.device)
         return model, dataclasses.replace(settings, **changed), f"the policy in {arguments.run.name}"

@@ -70,6 +70,7 @@ def record_demonstrations(
         deterministic=deterministic,
         expert_return=result.mean,
         action_range=action_range(recorder.action_space),
+        notes=("images drawn without shadows and anti-aliasing",) if pixels and settings.fast_render else (),
     )
     return recorder.demonstrations(metadata)
 

@@ -157,6 +157,33 @@ class Demonstrations(Dataset):
             extras={name: column for name, column in self.extras.items() if name not in ("pixels", "next_pixels")},
         )
 
+    def reorder(self, env_settings: EnvSettings) -> Demonstrations:
+        """The same with the parts of the flat observations in the environment's order.
+
+        :raises rlopt.errors.DataError: the parts are not known, not flat, or not those of the environment
+        """
+        from rlopt.envs.observation_order import observation_sizes
+
+        sizes, keys = observation_sizes(env_settings), self.metadata.observation_keys
+        if sorted(keys) != sorted(sizes) or not sizes:
+            raise DataError(
+                f"the demonstrations' observations are {', '.join(keys) or 'of unknown parts'}, those of "
+                f"{env_settings.id} {', '.join(sizes) or 'too'}: say the order with --observation-keys"
+            )
+        starts = dict(zip(keys, np.cumsum([0, *(sizes[key] for key in keys[:-1])]).tolist(), strict=True))
+        order = np.concatenate([np.arange(starts[key], starts[key] + size) for key, size in sizes.items()])
+        for column in (self.observations, self.next_observations):
+            if isinstance(column, dict) or column.shape[1:] != (len(order),):
+                raise DataError(
+                    f"the observations are not {len(order)} numbers each, as the parts say: nothing is moved"
+                )
+        return dataclasses.replace(
+            self,
+            observations=self.observations[:, order],  # type: ignore[index]
+            next_observations=self.next_observations[:, order],  # type: ignore[index]
+            metadata=dataclasses.replace(self.metadata, observation_keys=tuple(sizes)),
+        )
+
     def check_fits(self, env_settings: EnvSettings, observation_space: Any, action_space: Any) -> None:
         """Makes sure that these are demonstrations of the environment that a learner acts in.
 
@@ -187,8 +214,7 @@ class Demonstrations(Dataset):
         if wanted and wanted != self.metadata.observation_keys:
             raise DataError(
                 f"the demonstrations' observations are {', '.join(self.metadata.observation_keys)} in this order, "
-                f"those of {env_settings.id} {', '.join(wanted)}: record them with rlopt demos record, or reorder "
-                "their columns"
+                f"those of {env_settings.id} {', '.join(wanted)}: reorder them with rlopt demos convert --reorder"
             )
 
     def _check_range(self, env: str, action_space: Any) -> None:

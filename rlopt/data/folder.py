@@ -44,6 +44,17 @@ def is_folder(path: Path) -> bool:
 
 def save_folder(data: Dataset, path: Path) -> Path:
     """Writes a data set; see :meth:`rlopt.data.Dataset.save`."""
+    path = check_place(path)
+    columns = map_columns(data.columns(), lambda column: column)
+    metadata = dataclasses.asdict(data.metadata)
+    return write_sealed(path, KIND, {_TREE: columns}, {"transitions": len(data)}, metadata)
+
+
+def check_place(path: Path) -> Path:
+    """The absolute path of a data set that may be written at ``path``; clears up after a killed write there.
+
+    :raises rlopt.errors.DataError: a file, or a folder with other things than a sound data set, is in the place
+    """
     path = Path(os.path.abspath(path))
     with io_errors(KIND, f"cannot write the data set {path}"):
         if path.parent.is_dir():
@@ -51,10 +62,10 @@ def save_folder(data: Dataset, path: Path) -> Path:
         if os.path.lexists(path) and (not path.is_dir() or path.is_symlink()):
             raise DataError(f"{path} exists and is no folder: choose another path")
         if path.is_dir() and any(path.iterdir()):
+            if not is_folder(path):
+                raise DataError(f"{path} holds other files than a data set: choose another path")
             read_sealed(path, dataclasses.replace(KIND, error=_NoDataset), only=())
-    columns = map_columns(data.columns(), lambda column: column)
-    metadata = dataclasses.asdict(data.metadata)
-    return write_sealed(path, KIND, {_TREE: columns}, {"transitions": len(data)}, metadata)
+    return path
 
 
 class _NoDataset(DataError):
@@ -71,6 +82,8 @@ def load_folder(path: Path) -> Dataset:
         path = replaced_name(path)
     if not path.is_dir():
         raise DataError(f"{path} does not exist or is no folder: give the folder that Dataset.save wrote")
+    if not any((path / name).exists() for name in (MANIFEST, f"{_TREE}.json", f"{_TREE}.safetensors")):
+        raise DataError(f"{path} is no data set: give a folder that Dataset.save or rlopt data wrote")
     content, trees = read_sealed(path, KIND, check=_check_manifest)
     try:
         return _rebuild(trees[_TREE], content["metadata"])

@@ -69,7 +69,9 @@ def demonstrations_of(raw: ForeignEpisodes, options: ForeignOptions) -> Demonstr
     notes = list(raw.notes)
     terminals = raw.terminals
     if terminals is None:
-        terminals, note = _terminals(raw.ends, options, metadata)
+        if raw.metadata is not None:
+            raise DataError("which ends are true terminals is missing, which rlopt had written: make the file again")
+        terminals, note = _terminals(raw.ends, options)
         notes += note
     has_rewards = raw.rewards is not None and metadata.has_rewards
     if not has_rewards:
@@ -142,22 +144,20 @@ def _metadata(raw: ForeignEpisodes, options: ForeignOptions) -> DemonstrationMet
     return stored
 
 
-def _terminals(
-    ends: np.ndarray, options: ForeignOptions, metadata: DemonstrationMetadata
-) -> tuple[np.ndarray, list[str]]:
+def _terminals(ends: np.ndarray, options: ForeignOptions) -> tuple[np.ndarray, list[str]]:
     if options.ends == "terminated":
         return ends, ["every episode's end is taken as a true terminal, as asked"]
     none = np.zeros_like(ends)
     if options.ends == "truncated":
         return none, ["every episode's end is taken as a truncation, as asked"]
-    limit = None if metadata.env == UNKNOWN_ENV else step_limit(metadata.env)
-    if limit is None:
+    limit = None if options.env is None else step_limit(options.env)
+    if options.env is None or limit is None:
         return none, ["which ends are true terminals is not known: all are taken as truncations"]
-    if metadata.env.startswith("dm_control/"):
+    if options.env.startswith("dm_control/"):
         return none, ["the ends are truncations: no dm_control task terminates"]
     lengths = np.diff(np.flatnonzero(ends), prepend=-1)
     terminals = none.copy()
-    terminals[ends] = lengths * metadata.action_repeat < limit
+    terminals[ends] = lengths * (options.action_repeat or 1) < limit
     return terminals, [f"episodes shorter than {limit} environment steps are taken as ended by a true terminal"]
 
 

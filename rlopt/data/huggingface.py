@@ -42,7 +42,7 @@ def read_huggingface(path: Path, options: ForeignOptions) -> Demonstrations:
         columns = list(stored.features) if rows is not None else []
     except Exception as error:  # Arrow and the library raise errors of many kinds for damaged files
         reason = f"{type(error).__name__}: {one_line(error)}"
-        raise DataError(f"{path} is damaged or was cut ({reason}): make it again") from None
+        raise DataError(f"{path} is damaged, empty or was cut ({reason}): make it again") from None
     if rows is None:
         raise DataError(f"{path} holds several splits ({', '.join(stored)}): give the folder of one of them")
     if missing := [name for name in ("obs", "acts", "terminal") if name not in columns]:
@@ -82,10 +82,15 @@ def _demonstrations(
 
 
 def _array(name: str, rows: Any, index: int) -> np.ndarray:
+    feature = rows.features[name]
+    while (inner := getattr(feature, "feature", None)) is not None:
+        feature = inner
     try:
         array = np.asarray(rows[index][name])
         if array.dtype == object:
             array = np.stack([np.asarray(part) for part in array])
+        if array.dtype.kind in "iu":  # the library gives int64, whatever is stored
+            array = array.astype(feature.dtype)
     except Exception as error:  # ragged or damaged rows fail within Arrow in many ways
         raise DataError(f"{name} of trajectory {index} cannot be read ({one_line(error)}): make it again") from None
     if array.ndim == 0 or array.dtype.kind not in "biuf":

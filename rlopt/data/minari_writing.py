@@ -96,6 +96,11 @@ def require_consecutive(data: Dataset, form: str) -> None:
     :param form: the format that cannot hold that, for the message
     """
     inside = np.flatnonzero(~data.episode_ends)
+    if len(inside) == 0 and len(data) > 1:
+        raise DataError(
+            "every transition is an episode of its own: the minari format holds whole walks, not augmented or shuffled "
+            "transitions; use the rlopt or d4rl format"
+        )
     observations, following = data.observations, data.next_observations
     pairs = (
         [(observations[key], following[key]) for key in observations]
@@ -104,7 +109,7 @@ def require_consecutive(data: Dataset, form: str) -> None:
     )
     for here, after in pairs:
         differ = np.asarray(here)[inside + 1] != np.asarray(after)[inside]
-        broken = differ.reshape(len(inside), -1).any(axis=1)
+        broken = differ.any(axis=tuple(range(1, differ.ndim)))
         if broken.any():
             raise DataError(
                 f"row {int(inside[broken.argmax()])} does not lead to the next row: the {form} format holds whole "
@@ -116,10 +121,14 @@ def _env_and_spaces(data: Dataset, report: Callable[[str], None]) -> tuple[str |
     """The environment's id and spaces if it can be made and fits, else None and spaces that just fit the arrays."""
     import gymnasium
 
+    import rlopt.envs.own_tasks  # noqa: F401  (registers rlopt/*)
     from rlopt.data.checks import check_spaces
     from rlopt.envs.names import register
 
     env_id = data.metadata.env
+    if ":" in env_id:  # reading a stranger's data set must not run code, and such an id imports a module
+        report(f"written without an environment, as {one_line(env_id)!r} imports a module")
+        return None, _fitting_spaces(data)
     try:
         register(env_id)
         env = gymnasium.make(env_id, disable_env_checker=True)

@@ -299,6 +299,15 @@ def test_a_loaded_model_predicts_and_asks_for_demonstrations_before_it_trains(tm
     assert loaded.rounds.rows.row_weights()[0].max() < 150
 
 
+def test_a_loaded_model_can_have_another_number_of_environments(tmp_path):
+    path = save_checkpoint(small().learn(60), tmp_path)
+    env = rlopt.make_env("rlopt/RandomTarget-v0", n_envs=2, seed=3, backend="gymnasium")
+    loaded = rlopt.load(path, env=env)
+    loaded.set_demonstrations(expert_of_random_target())
+    loaded.learn(120)
+    assert loaded.rounds.rows.row_weights()[0].max() < 120
+
+
 def test_resuming_with_other_demonstrations_is_refused(tmp_path):
     model = small()
     model.boundary_hook = lambda learner: learner.num_timesteps < 60
@@ -320,6 +329,7 @@ def test_malformed_boosting_state_is_refused(tmp_path):
         lambda state: state["learners"].pop("0"),
         lambda state: state["learners"]["0"].update(extra=np.zeros(1)),
         lambda state: state["rounds"]["rows"].update(masses=np.array([2.0])),
+        lambda state: state["rounds"].update(current=np.array([1000])),
         lambda state: state.pop("rounds"),
     ):
         trees = capture_state(model)

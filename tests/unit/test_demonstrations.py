@@ -199,6 +199,26 @@ def test_the_order_of_observations_is_the_environment_s() -> None:
     assert observation_keys(EnvSettings(id="dm_control/walker-walk")) == ("orientations", "height", "velocity")
     assert observation_keys(EnvSettings(id="dm_control/walker-walk", from_pixels=True)) == ("pixels",)
     assert observation_keys(EnvSettings(id="CartPole-v1")) == ()
+    assert observation_keys(EnvSettings(id="rlopt/PointMaze_UMaze-v0")) == ("observation",)
+
+
+def test_observations_of_another_order_are_reordered() -> None:
+    """Walker-walk has 14 orientations, a height and 9 velocities; the alphabet puts the height first."""
+    alphabetical = np.concatenate(([14], np.arange(14), np.arange(15, 24)))  # what is at each place, in our numbers
+    data = walk((3,), env="dm_control/walker-walk", observation_keys=("height", "orientations", "velocity"))
+    seen = (100 * np.arange(3)[:, None] + alphabetical).astype(np.float32)
+    data = dataclasses.replace(data, observations=seen, next_observations=seen + 100)
+    ours = data.reorder(EnvSettings(id="dm_control/walker-walk"))
+    expected = (100 * np.arange(3)[:, None] + np.arange(24)).astype(np.float32)
+    np.testing.assert_array_equal(ours.observations, expected)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(ours.next_observations, expected + 100)  # type: ignore[arg-type]
+    assert ours.metadata.observation_keys == ("orientations", "height", "velocity")
+    with pytest.raises(DataError, match="--observation-keys"):
+        data.reorder(SETTINGS)
+    with pytest.raises(DataError, match="not 24 numbers"):
+        dataclasses.replace(data, observations=seen[:, :5], next_observations=seen[:, :5]).reorder(
+            EnvSettings(id="dm_control/walker-walk")
+        )
 
 
 def test_the_shipped_sets_are_small_and_what_they_say() -> None:
