@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -12,12 +13,16 @@ import numpy as np
 import pytest
 import torch
 from camera import camera, expert_of_camera
+from gymnasium import spaces
 
 import rlopt
 from rlopt.agents.ailboost.algorithm import DAC, AILBoost
 from rlopt.checkpoint import read_checkpoint
+from rlopt.data import DemonstrationMetadata
 from rlopt.encoders import DrQV2Encoder
 from rlopt.envs import rendering
+from rlopt.envs.settings import EnvSettings
+from rlopt.errors import DataError
 from rlopt.state import capture_state, learn_from, save_checkpoint
 
 SMALL: dict[str, Any] = {
@@ -176,6 +181,25 @@ def test_a_loaded_model_predicts_and_learns_on(tmp_path: Path) -> None:
     loaded.set_demonstrations(expert_of_camera())
     loaded.learn(80)
     assert torch.isfinite(parameters(loaded.policy)).all()
+
+
+def test_demonstrations_of_other_images_are_refused() -> None:
+    other = expert_of_camera()
+    for images in (other.observations[:, :2], other.observations[:, :, :18, :18]):
+        data = dataclasses.replace(other, observations=images, next_observations=images)
+        with pytest.raises(DataError):
+            AILBoost("CnnPolicy", camera(), data, **SMALL)
+    settings = EnvSettings("dm_control/walker-walk", action_repeat=2, from_pixels=True, frame_stack=3, image_size=20)
+    space, actions = spaces.Box(0, 255, (9, 20, 20), np.uint8), spaces.Box(-1, 1, (2,), np.float32)
+    seen = np.zeros((30, 9, 20, 20), np.uint8)
+    metadata = DemonstrationMetadata("dm_control/walker-walk", action_repeat=2, observation_keys=("pixels",))
+    fitting = dataclasses.replace(other, observations=seen, next_observations=seen, metadata=metadata)
+    fitting.check_fits(settings, space, actions)
+    with pytest.raises(DataError, match="in this order"):
+        states = dataclasses.replace(metadata, observation_keys=("orientations", "height", "velocity"))
+        dataclasses.replace(fitting, metadata=states).check_fits(settings, space, actions)
+    with pytest.raises(DataError, match="repeat an action"):
+        fitting.check_fits(dataclasses.replace(settings, action_repeat=1), space, actions)
 
 
 REAL = """
