@@ -70,7 +70,13 @@ class Adversary:
         self._absorbing = absorbing_input(n_inputs, device) if absorbing else None
         self._centre = torch.zeros(observation_size, device=device)
         self._scale = torch.ones(observation_size, device=device)
-        self._update: DiscriminatorUpdate | None = None
+        # Now, because it moves the parameters, whose place a captured step of the policy remembers.
+        self._update = DiscriminatorUpdate(
+            self.discriminator,
+            self.optimizer,
+            divergence=settings.divergence,
+            penalty_coef=settings.gradient_penalty,
+        )
 
     def compare_with(self, observations: Tensor) -> None:
         """Takes mean and deviation of an expert's observations (N, ...), if inputs are to be normalised by them."""
@@ -114,14 +120,7 @@ class Adversary:
         :param n_envs_step: environment steps done, for the message
         :raises rlopt.errors.NonFiniteError: the discriminator's loss or gradient is not finite; it stays as it was
         """
-        if self._update is None or self._update.mode != mode:
-            self._update = DiscriminatorUpdate(
-                self.discriminator,
-                self.optimizer,
-                mode,
-                divergence=self.settings.divergence,
-                penalty_coef=self.settings.gradient_penalty,
-            )
+        self._update.mode = mode
         collected: list[Tensor] = []
         names: list[str] = []
         for _ in range(steps):

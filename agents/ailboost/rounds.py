@@ -63,22 +63,36 @@ class Rounds:
         self._at_start[:] = True
         self._counts[:] = True
 
-    def stored(self, position: int, was_full: bool, dones: np.ndarray) -> None:
+    def keep_below(self, limit: int) -> None:
+        """Only rows below ``limit`` exist, as after loading without the replay."""
+        own, _ = self.rows.row_weights()
+        self.rows.forget(own[own >= limit])
+        kept = [row for row in self._current if row < limit]
+        if self.begun and self.phase == "rollout":
+            self.steps -= len(self._current) - len(kept)
+        self._current, self._overwritten = kept, [row for row in self._overwritten if row < limit]
+
+    def stored(self, position: int, was_full: bool, dones: np.ndarray, warming_up: bool = False) -> None:
         """One transition of every environment was written at ``position`` of the replay buffer.
 
         :param was_full: whether older ones were overwritten
         :param dones: (n_envs,) whether they ended an episode
+        :param warming_up: whether the actions were random, as in the first steps of every ``learn``. A round that has
+            begun does not count them, nor the rest of the episodes that began with them
         """
         n_envs = len(dones)
         rows = position * n_envs + np.arange(n_envs)
         if was_full:
             self._overwritten += rows.tolist()
         in_rollout = self.begun and self.phase == "rollout"
+        self._at_start = np.asarray(dones, bool).copy()
+        if warming_up and self.begun and self.learner_steps:
+            self._counts = self._at_start.copy()
+            return
         own = rows[self._counts] if in_rollout else rows
         if in_rollout or self.learner_steps == 0:
             self._current += own.tolist()
         self.steps += len(own)
-        self._at_start = np.asarray(dones, bool).copy()
         self._counts = self._counts | self._at_start
 
     def due(self) -> bool:
