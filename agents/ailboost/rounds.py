@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Literal
 
 import numpy as np
@@ -42,6 +43,9 @@ class Rounds:
         self._overwritten: list[int] = []
         self._at_start = np.ones(n_envs, bool)
         self._counts = np.ones(n_envs, bool)
+        self._n_ends: int | None = None
+        """Episodes that ended among the rollout's rows; None where it was not watched from its beginning."""
+        self._waited = 0
 
     @classmethod
     def of(cls, model: Any) -> Rounds:
@@ -93,7 +97,22 @@ class Rounds:
         if in_rollout or self.learner_steps == 0:
             self._current += own.tolist()
         self.steps += len(own)
+        if in_rollout:
+            self._watch(n_envs)
         self._counts = self._counts | self._at_start
+
+    def _watch(self, n_envs: int) -> None:
+        if self._n_ends is not None:
+            self._n_ends += int(self._at_start[self._counts].sum())
+        if self.steps:
+            return
+        self._waited += n_envs
+        if self._waited == 10 * self.learner_steps * n_envs:
+            warnings.warn(
+                f"no episode has ended for {self._waited} transitions, and a weak learner's rollout begins with one: "
+                "nothing is trained meanwhile; give the environment a time limit (max_episode_steps) or learner_steps=0",
+                stacklevel=2,
+            )
 
     def due(self) -> bool:
         """Whether the phase is over. The first call begins the first round."""
@@ -104,14 +123,25 @@ class Rounds:
         return self.steps >= (self.learner_steps if self.phase == "rollout" else self.policy_steps)
 
     def next_phase(self) -> bool:
-        """Goes to the next phase; returns whether the learner of the round is complete now."""
+        """Goes to the next phase; returns whether the learner of the round is complete now.
+
+        Warns of a rollout that no episode ended in.
+        """
         complete = self.learner_steps == 0 or self.phase == "rollout"
+        if self.phase == "rollout" and self._n_ends == 0:
+            warnings.warn(
+                f"no episode ended in the {self.steps} transitions of a weak learner's rollout in {len(self._counts)} "
+                "environments: the discriminator never sees how episodes go on; raise learner_steps to a whole episode "
+                "of each environment, or take fewer environments",
+                stacklevel=2,
+            )
         self._begin("rollout" if self.learner_steps and self.phase == "improvement" else "improvement")
         return complete
 
     def _begin(self, phase: Phase) -> None:
         self.phase, self.steps = phase, 0
         self._counts = self._at_start.copy()
+        self._n_ends = self._waited = 0
 
     def add_learner(self) -> int:
         """The rows collected since the last learner become those of a new one; returns its id."""
@@ -152,7 +182,7 @@ class Rounds:
                 and all(type(state[name]) is int and state[name] >= 0 for name in ("n_rounds", "steps"))
                 and type(state["begun"]) is bool
                 and all(part.dtype == np.int64 and part.ndim == 1 and (part >= 0).all() for part in lists)
-                and all(part.dtype == bool and part.shape == self._counts.shape for part in flags)
+                and all(part.dtype == bool and part.ndim == 1 and part.shape == flags[0].shape for part in flags)
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise CheckpointError("the checkpoint's rounds are malformed: use an older checkpoint") from error
@@ -166,4 +196,6 @@ class Rounds:
             state[name] for name in ("phase", "n_rounds", "steps", "begun")
         )
         self._current, self._overwritten = state["current"].tolist(), state["overwritten"].tolist()
-        self._at_start, self._counts = state["at_start"].copy(), state["counts"].copy()
+        if state["counts"].shape == self._counts.shape:  # else other environments, whose episodes begin
+            self._at_start, self._counts = state["at_start"].copy(), state["counts"].copy()
+        self._n_ends = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import gymnasium
@@ -121,6 +122,31 @@ def test_random_actions_of_a_second_learn_are_nobodys():
     model.learning_starts = 23  # the last random actions are followed by the policy's in their episode
     model.learn(30)
     assert (model.rounds.phase, model.rounds.steps) == ("rollout", 5)
+
+
+def test_rollouts_without_an_episodes_end_are_warned_of():
+    with pytest.warns(UserWarning, match="no episode ended in the 8 transitions"):
+        small(n_envs=2, learning_starts=20, learner_steps=8).learn(60)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "no episode")
+        small(n_envs=2, learning_starts=20, learner_steps=20).learn(90)
+        small(DAC, learner_steps=0).learn(60)
+    env = make_vec_env(Falling, 1)
+    env.envs[0].unwrapped.step = lambda action: (np.zeros(1, np.float32), 0.0, False, False, {})
+    endless = AILBoost("MlpPolicy", env, expert_that_falls(), **{**SMALL, "learner_steps": 3})
+    with pytest.warns(UserWarning, match="no episode has ended for 30 transitions"):
+        endless.learn(60)
+
+
+def test_a_loaded_model_trains_in_another_number_of_environments(tmp_path):
+    model = small()
+    model.learn(30 + 20 + 30 + 9)
+    env = rlopt.make_env("rlopt/RandomTarget-v0", n_envs=2, seed=3, backend="gymnasium")
+    loaded = rlopt.load(save_checkpoint(model, tmp_path), env=env, device="cpu")
+    loaded.set_demonstrations(expert_of_random_target())
+    loaded.learn(20 + 20)
+    assert loaded.rounds.n_rounds == 2
+    assert loaded.rounds.rows.row_weights()[0].tolist() == list(range(20, 40))
 
 
 def test_rows_that_were_left_behind_are_nobodys(tmp_path):
@@ -391,6 +417,11 @@ def test_a_discriminator_that_diverges_is_named_and_left_as_it_was():
         ({"mixture_weight": 0.0}, ConfigError, "mixture_weight"),
         ({"reward_form": "gail"}, ConfigError, "js"),
         ({"divergence": "kl"}, UnknownNameError, "divergence"),
+        ({"output_bound": 0}, ConfigError, "output_bound is 0"),
+        ({"normalize_inputs": "no"}, ConfigError, "normalize_inputs is 'no'"),
+        ({"relabel": 1}, ConfigError, "relabel is 1"),
+        ({"absorbing": None}, ConfigError, "absorbing is None"),
+        ({"truncated_mass": 1}, ConfigError, r"in \[0, 1\)"),
         ({"discriminator_input": "action"}, UnknownNameError, "input"),
         ({"gamma": 1.0}, ConfigError, "absorbing"),
         ({"n_demonstrations": 4}, DataError, "there are 3"),
