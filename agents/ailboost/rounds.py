@@ -110,7 +110,7 @@ class Rounds:
         if self._waited == 10 * self.learner_steps * n_envs:
             warnings.warn(
                 f"no episode has ended for {self._waited} transitions, and a weak learner's rollout begins with one: "
-                "nothing is trained meanwhile; give the environment a time limit (max_episode_steps) or learner_steps=0",
+                "nothing is trained meanwhile; give the environment a time limit, or learner_steps=0",
                 stacklevel=2,
             )
 
