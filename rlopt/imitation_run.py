@@ -35,7 +35,13 @@ def complete(run: RunConfig, agent_config: Any) -> tuple[RunConfig, Any]:
         metadata = load_demonstrations(agent_config.demos).metadata
         if metadata.env == UNKNOWN_ENV:
             raise ConfigError("the demonstrations do not say of which environment they are: give --env")
-        run = dataclasses.replace(run, env=metadata.env, action_repeat=metadata.action_repeat)
+        recorded = metadata.action_repeat
+        if run.action_repeat not in (1, recorded):
+            raise ConfigError(
+                f"the demonstrations were recorded with action repeat {recorded}, and the run has {run.action_repeat}: "
+                f"give --action-repeat {recorded}, or others"
+            )
+        run = dataclasses.replace(run, env=metadata.env, action_repeat=recorded)
     return run, agent_config
 
 

@@ -146,7 +146,8 @@ def check_number(name: str, value: Any, low: float, high: float, closed: bool, w
         is_number = not isinstance(value, (float, np.floating))
     inside = is_number and math.isfinite(value) and (low <= value if closed else low < value) and value <= high
     kind = "a whole number" if whole else "a number"
-    left, right = ("[" if closed else "("), (f"{high:g}]" if math.isfinite(high) else "inf)")
+    end = f"{high:g}"  # the number below 1 is shown as 1, which is not allowed then
+    left, right = ("[" if closed else "("), f"{end}]" if math.isfinite(high) and float(end) <= high else f"{end})"
     require(inside, f"{name} is {value!r}: give {kind} in {left}{low:g}, {right}")
 
 

@@ -85,7 +85,13 @@ class Adversary:
         # Those of features are in checkpoints, as the encoder is; those of states come from the demonstrations again.
         self._centre = torch.zeros(observation_size, device=device) if features is None else features.centre
         self._scale = torch.ones(observation_size, device=device) if features is None else features.scale
-        self._update: DiscriminatorUpdate | None = None
+        # Now, because it moves the parameters, whose place a captured step of the policy remembers.
+        self._update = DiscriminatorUpdate(
+            self.discriminator,
+            self.optimizer,
+            divergence=settings.divergence,
+            penalty_coef=settings.gradient_penalty,
+        )
 
     def look_again(self, critic: BaseModel, expert: ExpertRows) -> ExpertRows:
         """Before training: sees images as the critics do now. The expert's rows as :meth:`inputs` takes them.
@@ -155,14 +161,7 @@ class Adversary:
         :param num_timesteps: environment steps done, for the message
         :raises rlopt.errors.NonFiniteError: the discriminator's loss or gradient is not finite; it stays as it was
         """
-        if self._update is None or self._update.mode != mode:
-            self._update = DiscriminatorUpdate(
-                self.discriminator,
-                self.optimizer,
-                mode,
-                divergence=self.settings.divergence,
-                penalty_coef=self.settings.gradient_penalty,
-            )
+        self._update.mode = mode
         collected: list[Tensor] = []
         names: list[str] = []
         for _ in range(steps):

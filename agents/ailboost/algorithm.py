@@ -157,8 +157,7 @@ class AILBoost(FromDemonstrations, OffPolicyMDPO):
         # Not in _setup_model: load_replay_buffer brings another buffer.
         buffer.relabel = self.adversary.reward if self.relabel else None
         if not buffer.full:  # the learners of a model that was loaded without its replay have no rows any more
-            rows, _ = self.rounds.rows.row_weights()
-            self.rounds.rows.forget(rows[rows >= buffer.pos * buffer.n_envs])
+            self.rounds.keep_below(buffer.pos * buffer.n_envs)
         return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
 
     def _store_transition(
@@ -174,7 +173,7 @@ class AILBoost(FromDemonstrations, OffPolicyMDPO):
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
         if not self.relabel:
             self._write_reward(replay_buffer, position)
-        self.rounds.stored(position, was_full, dones)
+        self.rounds.stored(position, was_full, dones, self.num_timesteps - self.n_envs < self.learning_starts)
 
     def _write_reward(self, replay_buffer: Any, position: int) -> None:
         rows = torch.arange(self.n_envs, device=self.device) + position * self.n_envs
@@ -236,7 +235,8 @@ class AILBoost(FromDemonstrations, OffPolicyMDPO):
 
         :param state: for the mixture, what the last call returned: who acts. None draws a learner by weight, from
             numpy's global generator
-        :param episode_start: (n_envs,), for the mixture: where an episode begins, and a learner is drawn anew
+        :param episode_start: (n_envs,), for the mixture: where an episode begins, and a learner is drawn anew; None if
+            nowhere, so that who acts goes on
         """
         if policy == "last":
             actions: tuple[np.ndarray, Any] = super().predict(observation, state, episode_start, deterministic)
@@ -249,7 +249,7 @@ class AILBoost(FromDemonstrations, OffPolicyMDPO):
         self.policy.set_training_mode(False)
         inputs, vectorised = self.policy.obs_to_tensor(observation)
         assert isinstance(inputs, Tensor)
-        starts = np.ones(len(inputs), bool) if episode_start is None else np.asarray(episode_start, bool).reshape(-1)
+        starts = np.zeros(len(inputs), bool) if episode_start is None else np.asarray(episode_start, bool).reshape(-1)
         running = draw_learners(ids, weights, None if state is None else state[0], starts)
         acts = np.zeros((len(inputs), *(self.action_space.shape or ())), np.float32)
         for learner in np.unique(running):

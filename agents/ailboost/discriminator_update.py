@@ -42,13 +42,23 @@ class DiscriminatorUpdate:
         check_number("penalty_coef", penalty_coef, 0, float("inf"), closed=True, whole=False)
         if not plain_adam(optimizer):
             raise ValueError("the discriminator's step is torch.optim.Adam's without weight decay, amsgrad or maximize")
-        self.discriminator, self.optimizer, self.mode = discriminator, optimizer, mode
+        self.discriminator, self.optimizer = discriminator, optimizer
         self.divergence, self.penalty_coef = divergence, penalty_coef
         columns = [[parameter] for parameter in discriminator.network.parameters()]
         self.parameters = StackedParameters(columns, (), [optimizer])
         self._device = columns[0][0].device
         self._step = GradientStep(self.step, mode, self.parameters.changed)
         self._rate: tuple[float, Tensor] = (float("nan"), torch.empty(0))
+
+    @property
+    def mode(self) -> Mode:
+        """How a step is taken. Another one leaves the parameters where they are in memory."""
+        return self._step.mode
+
+    @mode.setter
+    def mode(self, mode: Mode) -> None:
+        if mode != self._step.mode:
+            self._step = GradientStep(self.step, mode, self.parameters.changed)
 
     def __call__(
         self, expert_inputs: Tensor, expert_weights: Tensor, policy_inputs: Tensor, policy_weights: Tensor, mix: Tensor
@@ -97,7 +107,8 @@ class DiscriminatorUpdate:
             info["estimated_reverse_kl"] = losses.estimated_reverse_kl(*batches).detach()
             if self.penalty_coef:
                 between = losses.convex_mix(expert_inputs, policy_inputs, mix)
-                penalty = losses.gradient_penalty(outputs, between)
+                # A pair counts as its rows do: what weighs nothing in either batch is not held to a slope.
+                penalty = losses.gradient_penalty(outputs, between, (expert_weights + policy_weights) / 2)
                 info["gradient_penalty"] = penalty.detach()
                 loss = loss + self.penalty_coef * penalty
             return loss, info | {"total": loss.detach()}

@@ -111,11 +111,15 @@ def convex_mix(expert_inputs: Tensor, policy_inputs: Tensor, mix: Tensor) -> Ten
     return policy_inputs + mix * (expert_inputs - policy_inputs)
 
 
-def gradient_penalty(discriminator: Callable[[Tensor], Tensor], inputs: Tensor, *, centre: float = 1.0) -> Tensor:
+def gradient_penalty(
+    discriminator: Callable[[Tensor], Tensor], inputs: Tensor, weights: Tensor | None = None, *, centre: float = 1.0
+) -> Tensor:
     """mean_b (|grad_x D(x_b)| - centre)^2, a scalar: two-sided (WGAN-GP, arXiv 1704.00028, eq. 3).
 
     :param discriminator: D (B, 1) from (B, I), each row from its row alone
     :param inputs: (B, I), usually from :func:`convex_mix`
+    :param weights: (B, 1), >= 0, of the rows in the mean; None for equal ones
     """
     gradients = grad(lambda x: discriminator(x).sum())(inputs)
-    return (torch.linalg.vector_norm(gradients, dim=1) - centre).square().mean()
+    excess = (torch.linalg.vector_norm(gradients, dim=1, keepdim=True) - centre).square()
+    return excess.mean() if weights is None else weighted_mean(excess, weights)

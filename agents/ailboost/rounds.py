@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Literal
 
 import numpy as np
@@ -50,6 +51,9 @@ class Rounds:
         self._overwritten: list[int] = []
         self._at_start = np.ones(n_envs, bool)
         self._counts = np.ones(n_envs, bool)
+        self._n_ends: int | None = None
+        """Episodes that ended among the rollout's rows; None where it was not watched from its beginning."""
+        self._waited = 0
 
     @classmethod
     def of(cls, model: Any) -> Rounds:
@@ -72,23 +76,52 @@ class Rounds:
         self._at_start[:] = True
         self._counts[:] = True
 
-    def stored(self, position: int, was_full: bool, dones: np.ndarray) -> None:
+    def keep_below(self, limit: int) -> None:
+        """Only rows below ``limit`` exist, as after loading without the replay."""
+        own, _ = self.rows.row_weights()
+        self.rows.forget(own[own >= limit])
+        kept = [row for row in self._current if row < limit]
+        if self.begun and self.phase == "rollout":
+            self.steps -= len(self._current) - len(kept)
+        self._current, self._overwritten = kept, [row for row in self._overwritten if row < limit]
+
+    def stored(self, position: int, was_full: bool, dones: np.ndarray, warming_up: bool = False) -> None:
         """One transition of every environment was written at ``position`` of the replay buffer.
 
         :param was_full: whether older ones were overwritten
         :param dones: (n_envs,) whether they ended an episode
+        :param warming_up: whether the actions were random, as in the first steps of every ``learn``. A round that has
+            begun does not count them, nor the rest of the episodes that began with them
         """
         n_envs = len(dones)
         rows = position * n_envs + np.arange(n_envs)
         if was_full:
             self._overwritten += rows.tolist()
         in_rollout = self.begun and self.phase == "rollout"
+        self._at_start = np.asarray(dones, bool).copy()
+        if warming_up and self.begun and self.learner_steps:
+            self._counts = self._at_start.copy()
+            return
         own = rows[self._counts] if in_rollout else rows
         if in_rollout or self.learner_steps == 0:
             self._current += own.tolist()
         self.steps += len(own)
-        self._at_start = np.asarray(dones, bool).copy()
+        if in_rollout:
+            self._watch(n_envs)
         self._counts = self._counts | self._at_start
+
+    def _watch(self, n_envs: int) -> None:
+        if self._n_ends is not None:
+            self._n_ends += int(self._at_start[self._counts].sum())
+        if self.steps:
+            return
+        self._waited += n_envs
+        if self._waited == 10 * self.learner_steps * n_envs:
+            warnings.warn(
+                f"no episode has ended for {self._waited} transitions, and a weak learner's rollout begins with one: "
+                "nothing is trained meanwhile; give the environment a time limit, or learner_steps=0",
+                stacklevel=2,
+            )
 
     def due(self) -> bool:
         """Whether the phase is over. The first call begins the first round."""
@@ -99,14 +132,25 @@ class Rounds:
         return self.steps >= (self.learner_steps if self.phase == "rollout" else self.policy_steps)
 
     def next_phase(self) -> bool:
-        """Goes to the next phase; returns whether the learner of the round is complete now."""
+        """Goes to the next phase; returns whether the learner of the round is complete now.
+
+        Warns of a rollout that no episode ended in.
+        """
         complete = self.learner_steps == 0 or self.phase == "rollout"
+        if self.phase == "rollout" and self._n_ends == 0:
+            warnings.warn(
+                f"no episode ended in the {self.steps} transitions of a weak learner's rollout in {len(self._counts)} "
+                "environments: the discriminator never sees how episodes go on; raise learner_steps to a whole episode "
+                "of each environment, or take fewer environments",
+                stacklevel=2,
+            )
         self._begin("rollout" if self.learner_steps and self.phase == "improvement" else "improvement")
         return complete
 
     def _begin(self, phase: Phase) -> None:
         self.phase, self.steps = phase, 0
         self._counts = self._at_start.copy()
+        self._n_ends = self._waited = 0
 
     def add_learner(self) -> int:
         """The rows collected since the last learner become those of a new one; returns its id."""
@@ -150,7 +194,7 @@ class Rounds:
                     part.dtype == np.int64 and part.ndim == 1 and ((part >= 0) & (part < self.buffer_rows)).all()
                     for part in lists
                 )
-                and all(part.dtype == bool and part.ndim == 1 for part in flags)
+                and all(part.dtype == bool and part.ndim == 1 and part.shape == flags[0].shape for part in flags)
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise CheckpointError("the checkpoint's rounds are malformed: use an older checkpoint") from error
@@ -164,5 +208,6 @@ class Rounds:
             state[name] for name in ("phase", "n_rounds", "steps", "begun")
         )
         self._current, self._overwritten = state["current"].tolist(), state["overwritten"].tolist()
-        if state["counts"].shape == self._counts.shape:  # a loaded model may have another number of environments
+        if state["counts"].shape == self._counts.shape:  # else other environments, whose episodes begin
             self._at_start, self._counts = state["at_start"].copy(), state["counts"].copy()
+        self._n_ends = None

@@ -23,6 +23,7 @@ _RANGES: dict[str, tuple[float, float, bool, bool]] = {
     "discriminator_batch_size": (1, math.inf, True, True),
     "discriminator_learning_rate": (0, MAX_LEARNING_RATE, True, False),
     "gradient_penalty": (0, math.inf, True, False),
+    "output_bound": (0, math.inf, False, False),
 }
 
 
@@ -30,6 +31,8 @@ def check_settings(settings: Mapping[str, Any], gamma: float) -> None:
     """Raises :class:`rlopt.errors.ConfigError` for a setting of :class:`rlopt.AILBoost` outside its range."""
     for name, bounds in _RANGES.items():
         check_number(name, settings[name], *bounds)
+    for name in ("normalize_inputs", "relabel", "absorbing"):
+        require(type(settings[name]) is bool, f"{name} is {settings[name]!r}: give True or False")
     if settings["weighting"] not in WEIGHTINGS:
         raise unknown_name("weighting", str(settings["weighting"]), WEIGHTINGS)
     check_reward_form(settings["reward_form"], settings["divergence"])

@@ -203,14 +203,11 @@ class GAIL(FromDemonstrations, MDPO):
         rollouts = self._total_timesteps / (self.n_steps * self.n_envs)
         mode = choose_mode(self.compile, self.device, int(rollouts * self.discriminator_steps))
         update = self._discriminator_update
-        if update is None or update.mode != mode:
+        if update is None:
             update = self._discriminator_update = DiscriminatorUpdate(
-                self.discriminator,
-                self.discriminator_optimizer,
-                mode,
-                divergence="js",
-                penalty_coef=self.penalty_coef,
+                self.discriminator, self.discriminator_optimizer, divergence="js", penalty_coef=self.penalty_coef
             )
+        update.mode = mode
         history: dict[str, list[Tensor]] = defaultdict(list)
         for _ in range(self.discriminator_steps):
             expert = uniform_rows(len(expert_rows), self.discriminator_batch_size, self.device)

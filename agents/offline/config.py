@@ -21,7 +21,8 @@ class OfflineConfig:
     """What every offline learner has."""
 
     dataset: str = ""
-    """Data set to learn from: a folder that rlopt wrote, an HDF5 file, a D4RL name or minari:ID. Required."""
+    """Data set to learn from: a folder that rlopt wrote, an HDF5 file, a D4RL name, minari:ID, or demonstrations:
+    an .npz file or a shipped set such as dmc/walker-walk. Required."""
     augment: Literal["none", "guda", "learned-dynamics"] = "none"
     """Add augmented transitions to the recorded ones before training, drawn from the run's seed; rlopt data augment has
     more settings."""

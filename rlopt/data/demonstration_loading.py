@@ -9,13 +9,12 @@ from typing import Any
 
 from rlopt.data.demonstrations import Demonstrations
 from rlopt.data.foreign_demonstrations import ForeignOptions
-from rlopt.data.loading import HDF5_SUFFIXES, MINARI_PREFIX, load_dataset
+from rlopt.data.loading import DEMONSTRATION_SUITES, HDF5_SUFFIXES, MINARI_PREFIX, load_dataset
 from rlopt.data.names import D4RL_NAMES
 from rlopt.errors import DataError, unknown_name
 
 SETS = Path(__file__).parent / "demonstration_sets"
 """The demonstrations that come with rlopt, a file ``<suite>/<task>.npz`` each."""
-_SUITES = ("dmc/",)
 _CURE = "give a folder, an .npz file, minari:<id>, or the name of a set that comes with rlopt"
 
 
@@ -57,7 +56,7 @@ def load_demonstrations(
     if path.is_file() and path.suffix not in HDF5_SUFFIXES:
         return _npz(path, options)
     if text not in D4RL_NAMES and not text.startswith(MINARI_PREFIX) and not path.exists():
-        if text.startswith(_SUITES) or path.name == text:
+        if text.startswith(DEMONSTRATION_SUITES) or path.name == text:
             raise unknown_name("demonstrations", text, [*demonstration_names(), *D4RL_NAMES], _CURE)
         raise DataError(f"{path} does not exist: {_CURE}")
     if options != ForeignOptions():

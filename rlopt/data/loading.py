@@ -12,14 +12,17 @@ from rlopt.errors import DataError, unknown_name
 
 MINARI_PREFIX = "minari:"
 HDF5_SUFFIXES = (".hdf5", ".h5")
+DEMONSTRATION_SUITES = ("dmc/",)
+"""What the names of the demonstrations that come with rlopt begin with."""
 
 
 def load_dataset(name_or_path: str | Path, download: bool = False, **options: Any) -> Dataset:
     """Loads a data set from wherever it is.
 
     :param name_or_path: a folder that :meth:`Dataset.save` wrote; an HDF5 file of the D4RL layout; a D4RL name
-        (``maze2d-umaze-v1``), whose file is looked up in ``RLOPT_DATA_DIR`` or ``~/.d4rl/datasets``; or a Minari id
-        (``minari:D4RL/pointmaze/umaze-v2``)
+        (``maze2d-umaze-v1``), whose file is looked up in ``RLOPT_DATA_DIR`` or ``~/.d4rl/datasets``; a Minari id
+        (``minari:D4RL/pointmaze/umaze-v2``); or demonstrations that come with rlopt (``dmc/walker-walk``) or lie in an
+        .npz file, see :func:`rlopt.data.load_demonstrations`
     :param download: fetch what is not on this machine; size and SHA-256 are told on stderr
     :param options: for D4RL files: ``name``, ``env`` and the fields of :class:`rlopt.data.D4RLOptions`; for Minari:
         see :func:`rlopt.data.read_minari`
@@ -38,6 +41,12 @@ def load_dataset(name_or_path: str | Path, download: bool = False, **options: An
         if options:
             raise DataError(f"{path} is a folder of rlopt's and read as it was written: give no options")
         return Dataset.load(path)
+    if path.suffix == ".npz" or text.startswith(DEMONSTRATION_SUITES):
+        from rlopt.data.demonstration_loading import load_demonstrations
+
+        if options:
+            raise DataError(f"{text} is no D4RL file and takes no {', '.join(sorted(options))}")
+        return load_demonstrations(name_or_path)
     if path.exists() or path.suffix in HDF5_SUFFIXES:
         return _from_file(path, options)
     if text in D4RL_NAMES:

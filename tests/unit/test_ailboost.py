@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import gymnasium
@@ -105,6 +106,74 @@ def test_a_round_is_a_rollout_of_whole_episodes_then_an_improvement():
     assert not torch.equal(parameters(model), before)
     model.learn(1, reset_num_timesteps=False)
     assert (model._n_updates, model.rounds.phase) == (30, "rollout")
+
+
+def test_random_actions_of_a_second_learn_are_nobodys():
+    model = small()
+    model.learn(30 + 5)  # episodes have ten steps; the first rollout began at step 30
+    assert (model.rounds.phase, model.rounds.steps) == ("rollout", 5)
+    model.learn(25)  # 20 random ones, then the policy's own from an episode's beginning
+    assert model.rounds.steps == 5 + 5
+    model.learn(10, reset_num_timesteps=False)
+    assert model.rounds.n_rounds == 1
+    assert model.rounds.rows.row_weights()[0].tolist() == [*range(30, 35), *range(55, 70)]
+    model = small()
+    model.learn(35)
+    model.learning_starts = 23  # the last random actions are followed by the policy's in their episode
+    model.learn(30)
+    assert (model.rounds.phase, model.rounds.steps) == ("rollout", 5)
+
+
+def test_rollouts_without_an_episodes_end_are_warned_of():
+    with pytest.warns(UserWarning, match="no episode ended in the 8 transitions"):
+        small(n_envs=2, learning_starts=20, learner_steps=8).learn(60)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "no episode")
+        small(n_envs=2, learning_starts=20, learner_steps=20).learn(90)
+        small(DAC, learner_steps=0).learn(60)
+    env = make_vec_env(Falling, 1)
+    env.envs[0].unwrapped.step = lambda action: (np.zeros(1, np.float32), 0.0, False, False, {})
+    endless = AILBoost("MlpPolicy", env, expert_that_falls(), **{**SMALL, "learner_steps": 3})
+    with pytest.warns(UserWarning, match="no episode has ended for 30 transitions"):
+        endless.learn(60)
+
+
+def test_a_loaded_model_trains_in_another_number_of_environments(tmp_path):
+    model = small()
+    model.learn(30 + 20 + 30 + 9)
+    env = rlopt.make_env("rlopt/RandomTarget-v0", n_envs=2, seed=3, backend="gymnasium")
+    loaded = rlopt.load(save_checkpoint(model, tmp_path), env=env, device="cpu")
+    loaded.set_demonstrations(expert_of_random_target())
+    loaded.learn(20 + 20)
+    assert loaded.rounds.n_rounds == 2
+    assert loaded.rounds.rows.row_weights()[0].tolist() == list(range(20, 40))
+
+
+def test_rows_that_were_left_behind_are_nobodys(tmp_path):
+    model = small()
+    model.learn(30 + 20 + 30 + 9)
+    assert (model.rounds.n_rounds, model.rounds.phase, model.rounds.steps) == (1, "rollout", 9)
+    loaded = rlopt.load(save_checkpoint(model, tmp_path), env=model.env, device="cpu")
+    loaded.set_demonstrations(expert_of_random_target())
+    loaded.learn(20 + 10)  # without the replay, and 20 random actions
+    assert loaded.rounds.steps == 10
+    loaded.learn(10, reset_num_timesteps=False)
+    assert loaded.rounds.n_rounds == 2
+    assert loaded.rounds.rows.row_weights()[0].tolist() == list(range(20, 40))
+
+
+def test_the_discriminator_stays_where_it_is_in_memory():
+    """A captured step of the policy reads it there, whatever comes later."""
+    model = small()
+    own = [parameter.data_ptr() for parameter in model.adversary.discriminator.parameters()]
+    before = [parameter.clone() for parameter in model.adversary.discriminator.parameters()]
+    model.learn(51)
+    model.adversary._update.mode = "compiled"  # as a longer learn() chooses
+    model.adversary._update.mode = "eager"
+    model.learn(60, reset_num_timesteps=False)
+    assert model.rounds.n_rounds == 2
+    assert own == [parameter.data_ptr() for parameter in model.adversary.discriminator.parameters()]
+    assert any(not torch.equal(a, b) for a, b in zip(before, model.adversary.discriminator.parameters(), strict=True))
 
 
 def test_without_rollouts_the_transitions_of_an_improvement_are_the_learners():
@@ -249,6 +318,8 @@ def test_the_mixture_draws_one_learner_an_episode_by_weight():
     starts[:2000] = True
     _, later = model.predict(observations, state, starts, deterministic=True, policy="mixture")
     assert np.array_equal(later[0][2000:], state[0][2000:])
+    _, on = model.predict(observations, state, deterministic=True, policy="mixture")
+    assert np.array_equal(on[0], state[0]), "where no episode begins, who acts goes on"
     assert not np.array_equal(later[0][:2000], state[0][:2000])
     last, _ = model.predict(observations[:1], deterministic=True)
     assert np.allclose(last, model.policy.predict(observations[:1], deterministic=True)[0])
@@ -356,6 +427,11 @@ def test_a_discriminator_that_diverges_is_named_and_left_as_it_was():
         ({"mixture_weight": 0.0}, ConfigError, "mixture_weight"),
         ({"reward_form": "gail"}, ConfigError, "js"),
         ({"divergence": "kl"}, UnknownNameError, "divergence"),
+        ({"output_bound": 0}, ConfigError, "output_bound is 0"),
+        ({"normalize_inputs": "no"}, ConfigError, "normalize_inputs is 'no'"),
+        ({"relabel": 1}, ConfigError, "relabel is 1"),
+        ({"absorbing": None}, ConfigError, "absorbing is None"),
+        ({"truncated_mass": 1}, ConfigError, r"in \[0, 1\)"),
         ({"discriminator_input": "action"}, UnknownNameError, "input"),
         ({"gamma": 1.0}, ConfigError, "absorbing"),
         ({"n_demonstrations": 4}, DataError, "there are 3"),

@@ -64,7 +64,8 @@ def plain_step(
     loss = loss + (on_policy * policy_weights / policy_weights.sum()).sum()
     between = (mix * expert + (1 - mix) * policy).requires_grad_()
     (slopes,) = torch.autograd.grad(discriminator(between).sum(), between, create_graph=True)
-    penalty = ((slopes.norm(dim=1) - 1) ** 2).mean()
+    pair_weights = (expert_weights + policy_weights).flatten()
+    penalty = ((slopes.norm(dim=1) - 1) ** 2 * pair_weights).sum() / pair_weights.sum()
     optimizer.zero_grad()
     (loss + penalty_coef * penalty).backward()
     optimizer.step()
@@ -121,6 +122,18 @@ def test_a_captured_step_is_torchs_own() -> None:
         update(*batch(step, device="cuda"))
         plain_step(theirs, their_adam, batch(step, device="cuda"), "reverse_kl", 10.0)
     assert_alike(ours, theirs, 1e-3)
+
+
+def test_rows_without_weight_change_nothing() -> None:
+    """Such is the absorbing state where no episode terminates: the penalty does not look at it either."""
+    (ours, our_adam), (theirs, their_adam) = pair(lr=1e-3), pair(lr=1e-3)
+    expert, expert_weights, policy, policy_weights, mix = batch(0)
+    DiscriminatorUpdate(ours, our_adam)(expert, expert_weights, policy, policy_weights, mix)
+    rows, weightless = absorbing_input(5).expand(16, -1), torch.zeros(16, 1)
+    more = [torch.cat(parts) for parts in ((expert, rows), (expert_weights, weightless), (policy, rows))]
+    DiscriminatorUpdate(theirs, their_adam)(*more, torch.cat([policy_weights, weightless]), torch.cat([mix, mix]))
+    for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(our_adam.state[one]["exp_avg"], their_adam.state[other]["exp_avg"])
 
 
 def test_batches_of_other_sizes_have_no_penalty_between_them() -> None:

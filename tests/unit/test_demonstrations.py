@@ -13,6 +13,8 @@ from demonstration_data import walk, with_images
 from gymnasium import spaces
 
 import rlopt
+from rlopt.agents.ailboost.config import AILBoostConfig
+from rlopt.config import RunConfig
 from rlopt.data import (
     Dataset,
     Demonstrations,
@@ -21,9 +23,11 @@ from rlopt.data import (
     load_demonstrations,
 )
 from rlopt.data.demonstration_loading import SETS, demonstration_names
+from rlopt.data.imitation_files import write_imitation
 from rlopt.envs.observation_order import observation_keys
 from rlopt.envs.settings import EnvSettings
-from rlopt.errors import DataError, UnknownNameError
+from rlopt.errors import ConfigError, DataError, UnknownNameError
+from rlopt.imitation_run import complete
 
 
 def firsts(data: Demonstrations) -> list[float]:
@@ -128,6 +132,27 @@ def test_a_plain_data_set_stays_one_and_can_be_taken_as_an_expert_s(tmp_path: Pa
     assert taken.metadata.seed == 3 and taken.metadata.expert_return == (10 + 21) / 2
     with pytest.raises(DataError, match="from_dataset"):
         Demonstrations(**columns, metadata=Metadata(env="Walk-v0"))  # type: ignore[arg-type]
+
+
+def test_demonstrations_are_data_sets_by_their_names_too(tmp_path: Path) -> None:
+    """So that rlopt train bc --dataset takes them."""
+    shipped = load_dataset("dmc/cartpole-swingup")
+    assert isinstance(shipped, Demonstrations)
+    assert np.array_equal(shipped.actions, load_demonstrations("dmc/cartpole-swingup").actions)
+    write_imitation(walk((2, 3)), tmp_path / "walk.npz")
+    assert len(load_dataset(tmp_path / "walk.npz")) == 5
+    with pytest.raises(UnknownNameError, match="did you mean 'dmc/cartpole-swingup'"):
+        load_dataset("dmc/cartpole-swing")
+    with pytest.raises(DataError, match="takes no env"):
+        load_dataset("dmc/cartpole-swingup", env="CartPole-v1")
+
+
+def test_the_environment_is_that_of_the_demonstrations_and_another_action_repeat_is_refused() -> None:
+    asked = AILBoostConfig(demos="dmc/cartpole-swingup")
+    run, _ = complete(RunConfig(), asked)
+    assert (run.env, run.action_repeat) == ("dm_control/cartpole-swingup", 2)
+    with pytest.raises(ConfigError, match="give --action-repeat 2"):
+        complete(RunConfig(action_repeat=4), asked)
 
 
 def test_parts_are_joined_where_they_belong_together() -> None:
