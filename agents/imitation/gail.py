@@ -13,7 +13,7 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.preprocessing import is_image_space
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
+from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
@@ -236,18 +236,6 @@ class GAIL(FromDemonstrations, MDPO):
             rewards = rewards + torch.from_numpy(ended).to(self.device, torch.float32) * self.gamma * value
         found: np.ndarray = rewards.cpu().numpy()
         return found
-
-    def learn(
-        self,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        log_interval: int = 1,
-        tb_log_name: str = "GAIL",
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> GAIL:
-        super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
-        return self
 
     def _excluded_save_params(self) -> list[str]:
         ours = ["discriminator", "discriminator_optimizer", "_discriminator_update", "_expert_inputs"]

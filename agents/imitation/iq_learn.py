@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from stable_baselines3.common.buffers import ReplayBuffer
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, ReplayBufferSamples
+from stable_baselines3.common.type_aliases import GymEnv, ReplayBufferSamples
 from stable_baselines3.sac.policies import SACPolicy
 from torch import Tensor
 
@@ -225,14 +225,3 @@ class IQLearn(FromMixedBatches):
         cut = [bool(info.get("TimeLimit.truncated", False)) for info in infos]
         self.n_collected += len(dones)
         self.n_true_ends += int(np.sum(np.asarray(dones, bool) & ~np.array(cut)))
-
-    def learn(
-        self,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        log_interval: int = 4,
-        tb_log_name: str = "IQLearn",
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> Self:
-        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
+from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.sac.policies import SACPolicy
 
 from rlopt.agents.imitation.base import check_n_demonstrations, with_settings_of
@@ -56,14 +56,3 @@ class SQIL(FromMixedBatches):
     def end_bonus(self) -> tuple[float, float]:
         """gamma / (1 - gamma) at the expert's ends: the reward 1 of all steps after it, discounted."""
         return 0.0, self.gamma / (1 - self.gamma) if self.absorbing else 0.0
-
-    def learn(
-        self,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        log_interval: int = 4,
-        tb_log_name: str = "SQIL",
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> Self:
-        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)

@@ -267,11 +267,13 @@ class OffPolicyMDPO(Resumable, MirrorDescentSAC):
         total_timesteps: int,
         callback: MaybeCallback = None,
         log_interval: int = 4,
-        tb_log_name: str = "OffPolicyMDPO",
+        tb_log_name: str = "",
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> Self:
-        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+        """As Stable-Baselines3's ``learn``; ``tb_log_name`` is by default the name of the class."""
+        name = tb_log_name or type(self).__name__
+        return super().learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)
 
     def _excluded_save_params(self) -> list[str]:
         ours = ["old_actor", "value_net", "value_net_target", "boundary_hook", "fused", "_unread"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from stable_baselines3.common.buffers import RolloutBuffer
@@ -347,11 +347,13 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         total_timesteps: int,
         callback: MaybeCallback = None,
         log_interval: int = 1,
-        tb_log_name: str = "MDPO",
+        tb_log_name: str = "",
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
-    ) -> MDPO:
-        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+    ) -> Self:
+        """As Stable-Baselines3's ``learn``; ``tb_log_name`` is by default the name of the class."""
+        name = tb_log_name or type(self).__name__
+        return super().learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)
 
     def _excluded_save_params(self) -> list[str]:
         ours = ["value_optimizer", "policy_parameters", "value_parameters", "boundary_hook", "fused"]
