@@ -27,6 +27,7 @@ _LAZY = {
     "ReBRAC": "rlopt.agents.offline.rebrac",
     "LOOP": "rlopt.agents.loop.loop",
     "LinearLOOP": "rlopt.agents.loop.linear_loop",
+    "DeepLOOP": "rlopt.agents.deep_loop.algorithm",
     "make_env": "rlopt.envs.make",
     "load": "rlopt.loading",
     "evaluate": "rlopt.evaluation",
@@ -43,9 +44,10 @@ __all__ = [
     "MDPO",
     "SQIL",
     "TD3BC",
-    "LinearLOOP",
     "AILBoost",
+    "DeepLOOP",
     "IQLearn",
+    "LinearLOOP",
     "OffPolicyMDPO",
     "ReBRAC",
     "ValueDICE",
@@ -56,13 +58,14 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from rlopt.agents.loop.linear_loop import LinearLOOP
-    from rlopt.agents.loop.loop import LOOP
     from rlopt.agents.ailboost.algorithm import DAC, AILBoost
+    from rlopt.agents.deep_loop.algorithm import DeepLOOP
     from rlopt.agents.imitation.gail import GAIL
     from rlopt.agents.imitation.iq_learn import IQLearn
     from rlopt.agents.imitation.sqil import SQIL
     from rlopt.agents.imitation.value_dice import ValueDICE
+    from rlopt.agents.loop.linear_loop import LinearLOOP
+    from rlopt.agents.loop.loop import LOOP
     from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
     from rlopt.agents.mdpo.on_policy import MDPO
     from rlopt.agents.offline.awac import AWAC
