@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -20,11 +20,14 @@ from rlopt.agents.deep_loop.checks import (
     check_own_settings,
     refuse_termination,
 )
+from rlopt.agents.deep_loop.fused_update import FusedDifferentialUpdate
 from rlopt.agents.deep_loop.objective import DifferentialObjective, GainEstimator
 from rlopt.agents.deep_loop.switching import LazySwitching
 from rlopt.agents.imitation.base import with_settings_of
 from rlopt.agents.mdpo import off_policy_losses as sac_losses
+from rlopt.agents.mdpo.fused_update import FusedUpdate
 from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
+from rlopt.update import Mode
 
 _NOT_TAKEN = (
     "gamma",
@@ -74,10 +77,11 @@ class DeepLOOP(LazySwitching, OffPolicyMDPO):
     :raises rlopt.errors.SpaceError: for spaces that cannot be used
     """
 
+    fused_update: ClassVar[type[FusedUpdate]] = FusedDifferentialUpdate
     gain: Tensor
-    """J, a scalar, in units of reward; entropy and bonus count."""
+    """J, (1,), in units of reward; entropy and bonus count."""
     reset_price: Tensor
-    """The present reset cost, a scalar."""
+    """The present reset cost, (1,)."""
     gain_estimator: GainEstimator
     gain_rate: float
     centring_coef: float
@@ -124,9 +128,9 @@ class DeepLOOP(LazySwitching, OffPolicyMDPO):
         check_not_normalised(self.env)
         check_observations(self.observation_space, self.bonus, self.lazy)
         super()._setup_model()
-        self.gain = torch.zeros((), device=self.device)
+        self.gain = torch.zeros(1, device=self.device)
         first_price = 0.0 if self.reset_cost == "auto" else float(self.reset_cost)
-        self.reset_price = torch.tensor(first_price, device=self.device)
+        self.reset_price = torch.tensor([first_price], device=self.device)
         # As in the base class: a seed gives the same networks, exploration and batches with and without these.
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             self.plain_head = self._make_head() if self.bonus else None
@@ -152,6 +156,11 @@ class DeepLOOP(LazySwitching, OffPolicyMDPO):
 
     # ---- the gradient step
 
+    def _fused_mode(self) -> Mode | None:
+        if self._heads():  # networks that the fused step does not know
+            return None
+        return super()._fused_mode()
+
     def _update_critic(
         self,
         batch: ReplayBufferSamples,
@@ -166,7 +175,7 @@ class DeepLOOP(LazySwitching, OffPolicyMDPO):
             next_values = objective.soft_value(next_q, following, ent_coef)
             plain_rewards = batch.rewards - self.reset_price * batch.dones
             rewards = plain_rewards + self.bonus_of(batch) if self.bonus else plain_rewards
-        q_values = torch.cat(self.critic(batch.observations, batch.actions), dim=1)
+        q_values = self.critic(batch.observations, batch.actions)
         loss, info = objective.differential_loss(q_values, rewards, next_q, next_values, self.gain)
         self._check_loss("critic loss", loss)
         self.critic.optimizer.zero_grad()
@@ -176,7 +185,7 @@ class DeepLOOP(LazySwitching, OffPolicyMDPO):
         if self.bonus:
             info["bonus"] = (rewards - plain_rewards).mean()
         entropy_terms = next_values - objective.reduced(next_q)
-        return info | {"gain": self.gain.clone()} | self._update_heads(batch, plain_rewards, following, entropy_terms)
+        return info | {"gain": self.gain.mean()} | self._update_heads(batch, plain_rewards, following, entropy_terms)
 
     def _update_heads(
         self, batch: ReplayBufferSamples, rewards: Tensor, following: sac_losses.PolicySample, entropy_terms: Tensor
@@ -192,7 +201,7 @@ class DeepLOOP(LazySwitching, OffPolicyMDPO):
             self._check_loss("reset critic loss", loss)
             rate = self.reset_head.gain
             self.reset_price.copy_(losses.dual_step(self.reset_price, rate, self.allowed_resets, self.reset_cost_rate))
-            info |= {"reset_critic_loss": loss, "reset_rate": rate.clone(), "reset_cost": self.reset_price.clone()}
+            info |= {"reset_critic_loss": loss, "reset_rate": rate.clone(), "reset_cost": self.reset_price.mean()}
         return info
 
     def _update_targets(self) -> None:

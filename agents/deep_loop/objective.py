@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,23 +44,23 @@ class DifferentialObjective(Objective):
         return super().actor_loss(policy, self.reduced(q_values), old, ent_coef=ent_coef, kl_coef=kl_coef)
 
     def differential_loss(
-        self, q_values: Tensor, rewards: Tensor, next_q: Tensor, next_values: Tensor, gain: Tensor
+        self, q_values: Sequence[Tensor], rewards: Tensor, next_q: Tensor, next_values: Tensor, gain: Tensor
     ) -> tuple[Tensor, Info]:
         """The critics' loss and statistics, among them ``gain_estimate``, which the gain is moved to.
 
-        :param q_values: (B, n) at the batch's pairs; ``next_q`` (B, n) and ``next_values`` (B, 1) of the slow critics
+        :param q_values: n of (B, 1) at the batch's pairs; ``next_q`` (B, n), ``next_values`` (B, 1) of the slow critics
         :param rewards: (B, 1) with bonus and reset cost
         """
         targets = losses.differential_target(rewards, gain, next_values)
-        loss, info = self.critic_loss(q_values.split(1, dim=1), targets)
+        loss, info = self.critic_loss(q_values, targets)
         if self.gain_estimator != "rvi" and self.centring_coef:
-            loss = loss + losses.centring_penalty(q_values, self.centring_coef)
+            loss = loss + losses.centring_penalty(torch.cat(list(q_values), dim=1), self.centring_coef)
             info["critic_loss"] = loss.detach()
         with torch.no_grad():
             if self.gain_estimator == "rvi":
                 estimate = losses.rvi_estimate(next_values)
             elif self.gain_estimator == "td":
-                estimate = losses.td_estimate(gain, targets - q_values.detach())
+                estimate = losses.td_estimate(gain, targets - torch.cat(list(q_values), dim=1).detach())
             else:
                 estimate = losses.centred_estimate(rewards + next_values - self.reduced(next_q))
         return loss, info | {"gain_estimate": estimate}
