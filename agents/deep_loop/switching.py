@@ -88,11 +88,11 @@ class LazySwitching:
             )
             return optimizer
 
-        made = []
-        for _ in range(2):
+        def network() -> ContinuousCritic:
             settings = policy._update_features_extractor(policy.critic_kwargs, None)
-            made.append(ContinuousCritic(**{**settings, **critic}).to(model.device))
-        return SideCritic(*made, make_optimizer).to(model.device)
+            return ContinuousCritic(**{**settings, **critic}).to(model.device)
+
+        return SideCritic(network(), network(), make_optimizer).to(model.device)
 
     def _heads(self) -> list[SideCritic]:
         return [head for head in (self.plain_head, self.reset_head) if head is not None]
