@@ -38,6 +38,25 @@ _NOT_TAKEN = (
     "sde_sample_freq",
     "use_sde_at_warmup",
 )
+_OWN = (
+    "gain_estimator",
+    "gain_rate",
+    "centring_coef",
+    "bonus",
+    "beta",
+    "max_bonus",
+    "n_features",
+    "length_scale",
+    "ridge",
+    "lazy",
+    "switch_multiplier",
+    "min_interval",
+    "max_interval",
+    "on_termination",
+    "reset_cost",
+    "allowed_resets",
+    "reset_cost_rate",
+)
 
 
 class DeepLOOP(LazySwitching, OffPolicyMDPO):
@@ -115,8 +134,8 @@ class DeepLOOP(LazySwitching, OffPolicyMDPO):
         reset_cost_rate: float = 0.1,
         **settings: Any,
     ) -> None:
-        not_own = ("self", "policy", "env", "settings", "__class__")
-        own = {name: value for name, value in locals().items() if name not in not_own}
+        given = dict(locals())
+        own = {name: given[name] for name in _OWN}
         check_own_settings(own)
         for name, value in own.items():
             setattr(self, name, float(value) if name == "reset_cost" and value != "auto" else value)

@@ -26,7 +26,7 @@ from rlopt.average_reward.solution import evaluate_policy
 from rlopt.envs.average_reward import ContinuingWrapper
 from rlopt.envs.average_reward.river_swim import RiverSwim
 from rlopt.errors import ConfigError, SpaceError, UnknownNameError
-from rlopt.state import capture_state, learn_from
+from rlopt.state import capture_state, learn_from, save_checkpoint
 
 SMALL: dict[str, Any] = {
     "policy_kwargs": {"net_arch": [8]},
@@ -479,6 +479,16 @@ def test_sb3_zip_round_trip_keeps_gain_plan_and_evidence(tmp_path: Path) -> None
     assert loaded.discrepancy == model.discrepancy != 0
     assert loaded.n_switches == model.n_switches
     assert equal(list(loaded.plan.state_dict().values()), list(model.plan.state_dict().values()))
+
+
+def test_a_checkpoint_rebuilds_the_model(tmp_path: Path) -> None:
+    model = make(beta=2.0, max_bonus=0.5).learn(80)
+    path = save_checkpoint(model, tmp_path)
+    loaded = rlopt.load(path, device="cpu")
+    assert isinstance(loaded, DeepLOOP) and (loaded.beta, loaded.max_bonus, loaded.gamma) == (2.0, 0.5, 1.0)
+    assert equal(weights(loaded), weights(model)) and loaded.plain_gain == model.plain_gain != 0
+    observation = np.zeros(3, np.float32)
+    assert loaded.predict(observation, deterministic=True)[0] == model.predict(observation, deterministic=True)[0]
 
 
 # --- bad input ---
