@@ -1,5 +1,6 @@
 """DeepLOOP: the tabular discrepancy and switches through the deep code, RVI-SAC by hand, dual, resume, bad input."""
 
+import copy
 import math
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from rlopt.envs.average_reward import ContinuingWrapper
 from rlopt.envs.average_reward.river_swim import RiverSwim
 from rlopt.errors import ConfigError, SpaceError, UnknownNameError
 from rlopt.state import capture_state, learn_from, save_checkpoint
+from rlopt.turns import Turns
 
 SMALL: dict[str, Any] = {
     "policy_kwargs": {"net_arch": [8]},
@@ -323,8 +325,6 @@ def test_without_bonus_laziness_and_gain_it_is_undiscounted_sac_bit_for_bit() ->
 
 def rvi_sac_step(model: DeepLOOP, batch: Any, noise: torch.Tensor, next_noise: torch.Tensor) -> dict[str, Any]:
     """One step of RVI-SAC as one would write it down, on copies of the model's networks."""
-    import copy
-
     policy = copy.deepcopy(model.policy)
     actor, critic, slow = policy.actor, policy.critic, policy.critic_target
     log_alpha = model.log_ent_coef.detach().clone().requires_grad_()  # type: ignore[union-attr]
@@ -393,15 +393,68 @@ def test_the_fused_step_is_the_step(estimator: str, lazy: bool) -> None:
     assert float(models[0].gain) == pytest.approx(float(models[1].gain), rel=1e-4) and models[0].gain != 0
 
 
-def test_with_bonus_rewards_are_raised_for_the_actor_and_not_for_the_plain_head() -> None:
+@pytest.mark.parametrize("estimator", ["rvi", "td"])
+def test_stacked_seeds_are_the_seeds_trained_alone(estimator: str) -> None:
+    def job(seed: int, stacked: bool) -> Any:
+        def learn() -> DeepLOOP:
+            model = falling(
+                bonus=False, gain_estimator=estimator, on_termination="reset", reset_cost=1.0, compile="off",
+            )  # fmt: skip
+            model.set_random_seed(seed)
+            if stacked:
+                model._fused_mode = lambda: "eager"  # type: ignore[method-assign]
+            return model.learn(60)
+
+        return learn
+
+    together = Turns([job(seed, True) for seed in (1, 2)]).run()
+    assert together[0].fused is together[1].fused is not None
+    for seed, model in zip((1, 2), together, strict=True):
+        alone = job(seed, False)()
+        for own, other in zip(weights(model), weights(alone), strict=True):
+            assert torch.allclose(own, other, atol=1e-4)
+        assert float(model.gain) == pytest.approx(float(alone.gain), rel=1e-3)
+    assert float(together[0].gain) != float(together[1].gain)
+
+
+def test_the_bonus_is_for_the_critics_that_the_actor_climbs_alone() -> None:
     model = make(gain_rate=0.0).learn(60)
     batch = model.replay_buffer.sample(64)
-    bonus = model.bonus_of(batch)
+    bonus, given = model.bonus_of(batch), []
     assert bonus.shape == (64, 1) and bool((bonus > 0).all())
-    assert model.plain_head is not None
+    head = model.plain_head
+    assert head is not None
+    head.update = lambda pairs, rewards, *rest: given.append(rewards) or torch.zeros(())  # type: ignore
+    info = model._gradient_step(batch, torch.randn(64, 1), torch.randn(64, 1))
+    assert torch.equal(given[0], batch.rewards)
+    assert float(info["bonus"]) == pytest.approx(float(bonus.mean()), rel=1e-4)
     q_values = torch.tensor([[1.0, 3.0], [5.0, 4.0]])
     assert model.objective.reduced(q_values).flatten().tolist() == [2.0, 4.5]  # the mean: a minimum undoes optimism
     assert make(**RVI_SAC).objective.reduced(q_values).flatten().tolist() == [1.0, 4.0]
+
+
+def test_a_side_critic_takes_the_step_of_its_own_reward() -> None:
+    head = make().plain_head
+    assert head is not None
+    head.gain.fill_(0.3)
+    own = copy.deepcopy(head.critic)
+    head.optimizer = torch.optim.SGD(head.critic.parameters(), lr=0.1)
+    optimizer = torch.optim.SGD(own.parameters(), lr=0.1)
+    observations, following = torch.randn(2, 6, 3)
+    actions, next_actions, rewards, entropy = torch.randn(4, 6, 1)
+    values = torch.minimum(*head.critic_target(following, next_actions)).detach() + entropy
+    loss = 0.5 * sum(((q - (rewards - 0.3 + values)) ** 2).mean() for q in own(observations, actions))
+    loss.backward()
+    optimizer.step()
+    found = head.update((observations, actions), rewards, (following, next_actions), entropy, 0.2)
+    assert float(found) == pytest.approx(float(loss.detach()), rel=1e-5)
+    for parameter, expected in zip(head.critic.parameters(), own.parameters(), strict=True):
+        assert torch.allclose(parameter, expected, atol=1e-6)
+    assert float(head.gain) == pytest.approx(0.8 * 0.3 + 0.2 * float(values.mean()), rel=1e-5)
+    before = [value.clone() for value in head.critic_target.parameters()]
+    head.move_target(0.25)
+    for slow, was, fast in zip(head.critic_target.parameters(), before, head.critic.parameters(), strict=True):
+        assert torch.allclose(slow, 0.75 * was + 0.25 * fast, atol=1e-6)
 
 
 # --- resets ---
