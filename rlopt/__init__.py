@@ -27,6 +27,7 @@ _LAZY = {
     "ReBRAC": "rlopt.agents.offline.rebrac",
     "LOOP": "rlopt.agents.loop.loop",
     "LinearLOOP": "rlopt.agents.loop.linear_loop",
+    "DeepLOOP": "rlopt.agents.deep_loop.algorithm",
     "make_env": "rlopt.envs.make",
     "load": "rlopt.loading",
     "evaluate": "rlopt.evaluation",
@@ -44,6 +45,7 @@ __all__ = [
     "SQIL",
     "TD3BC",
     "AILBoost",
+    "DeepLOOP",
     "IQLearn",
     "LinearLOOP",
     "OffPolicyMDPO",
@@ -57,6 +59,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from rlopt.agents.ailboost.algorithm import DAC, AILBoost
+    from rlopt.agents.deep_loop.algorithm import DeepLOOP
     from rlopt.agents.imitation.gail import GAIL
     from rlopt.agents.imitation.iq_learn import IQLearn
     from rlopt.agents.imitation.sqil import SQIL

@@ -58,6 +58,11 @@ AGENTS: dict[str, AgentSpec] = {
         algorithm="rlopt.agents.mdpo.off_policy:OffPolicyMDPO",
         summary="mirror descent policy optimisation, off-policy (kl_coef=0 is SAC)",
     ),
+    "deep_loop": AgentSpec(
+        config="rlopt.agents.deep_loop.config:DeepLOOPConfig",
+        algorithm="rlopt.agents.deep_loop.algorithm:DeepLOOP",
+        summary="average reward with optimism and lazy switching, experimental (bonus and lazy off: RVI-SAC)",
+    ),
     "ailboost": _imitation(
         "ailboost.algorithm:AILBoost", "ailboost.config:AILBoostConfig", "adversarial imitation by boosting"
     ),

@@ -25,6 +25,7 @@ from rlopt.resumable import Resumable
 SMALL: dict[str, dict[str, Any]] = {
     "mdpo": {"n_steps": 32, "n_epochs": 2, "value_batch_size": 32},
     "off_policy_mdpo": {"learning_starts": 20, "buffer_size": 500, "batch_size": 16, "kl_coef": 0.1},
+    "deep_loop": {"learning_starts": 20, "buffer_size": 500, "batch_size": 16, "n_features": 16, "min_interval": 20},
 }
 SMALL |= {name: {"batch_size": 16, "buffer_size": 500} for name in ("bc", "td3_bc", "awac", "iql", "cql", "rebrac")}
 OFF_POLICY = {"learning_starts": 20, "buffer_size": 500, "batch_size": 16}

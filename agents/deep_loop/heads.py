@@ -1,0 +1,65 @@
+"""Further critics beside the one that the actor climbs: of the plain reward, and of the resets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from stable_baselines3.common.policies import ContinuousCritic
+from torch import Tensor, nn
+
+from rlopt.agents.deep_loop import losses
+from rlopt.agents.mdpo import off_policy_losses as sac_losses
+
+
+class SideCritic(nn.Module):
+    """Differential critics of another reward under the same policy, with a gain of their own by RVI.
+
+    :param critic: one or several Q networks; the module keeps a slow copy of them
+    :param critic_target: of the same shapes
+    :param make_optimizer: from parameters
+    """
+
+    gain: Tensor
+
+    def __init__(self, critic: ContinuousCritic, critic_target: ContinuousCritic, make_optimizer: Any) -> None:
+        super().__init__()
+        self.critic, self.critic_target = critic, critic_target
+        self.critic_target.load_state_dict(critic.state_dict())
+        self.critic_target.requires_grad_(False)
+        self.register_buffer("gain", torch.zeros(()))
+        self.optimizer: torch.optim.Optimizer = make_optimizer(self.critic.parameters())
+
+    def update(
+        self,
+        pairs: tuple[Any, Tensor],
+        rewards: Tensor,
+        next_pairs: tuple[Any, Tensor],
+        entropy_terms: Tensor | None,
+        rate: float,
+    ) -> Tensor:
+        """One gradient step, then one of the gain; the loss, detached.
+
+        :param pairs: observations and actions (B, A) of the batch; ``next_pairs`` those of the policy at s'
+        :param rewards: (B, 1)
+        :param entropy_terms: -lambda log pi(a'|s'), (B, 1); None for a reward without entropy
+        :param rate: of the gain
+        """
+        with torch.no_grad():
+            next_values = torch.cat(self.critic_target(*next_pairs), dim=1).min(dim=1, keepdim=True)[0]
+            if entropy_terms is not None:
+                next_values = next_values + entropy_terms
+            targets = losses.differential_target(rewards, self.gain, next_values)
+        loss, _ = sac_losses.critic_loss(self.critic(*pairs), targets)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.gain.copy_(losses.moved_gain(self.gain, losses.rvi_estimate(next_values), rate))
+        return loss.detach()
+
+    @torch.no_grad()
+    def move_target(self, tau: float) -> None:
+        """Moves the slow copy by ``tau``."""
+        targets: list[Tensor] = list(self.critic_target.parameters())
+        torch._foreach_mul_(targets, 1 - tau)
+        torch._foreach_add_(targets, list[Tensor](self.critic.parameters()), alpha=tau)

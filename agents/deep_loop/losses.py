@@ -1,0 +1,102 @@
+"""The mathematics of DeepLOOP: pure functions of tensors.
+
+Letters: B batch, n critics, d features. Per-row quantities are columns (B, 1). With average reward nothing is
+discounted: a hypothesis f has action values Q_f, soft state values V_f(s) = Q_f(s, a) - lambda log pi_f(a|s) and a gain
+J_f, and its Bellman residual at a transition is r + V_f(s') - J_f - Q_f(s, a).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rlopt.agents.mdpo.off_policy_losses import check_columns
+
+
+def differential_target(rewards: Tensor, gain: Tensor, next_values: Tensor) -> Tensor:
+    """r - J + V(s'), (B, 1): what Q(s, a) is moved to.
+
+    :param rewards: (B, 1), with bonus and reset cost if there are any
+    :param gain: J, one number
+    :param next_values: (B, 1), V(s') of the slow critics
+    """
+    check_columns(rewards=rewards, next_values=next_values)
+    return rewards - gain + next_values
+
+
+def rvi_estimate(next_values: Tensor) -> Tensor:
+    """mean V(s'), the f(Q) of RVI-SAC (arXiv 2408.01972); (B, 1) to a scalar.
+
+    At a fixed point mean V(s') = J, so of all the solutions Q + constant it picks one.
+    """
+    return next_values.mean()
+
+
+def td_estimate(gain: Tensor, errors: Tensor) -> Tensor:
+    """J + mean(target - Q(s, a)), a scalar: differential Q-learning (arXiv 2006.16318).
+
+    :param errors: (B, n), of every critic
+    """
+    return gain + errors.mean()
+
+
+def centred_estimate(soft_rewards: Tensor) -> Tensor:
+    """The mean reward, a scalar: simple reward centring (arXiv 2405.09999).
+
+    Unbiased only where the batch is distributed as under the policy; replay makes it lag behind.
+
+    :param soft_rewards: (B, 1), r - lambda log pi(a'|s')
+    """
+    return soft_rewards.mean()
+
+
+def moved_gain(gain: Tensor, estimate: Tensor, rate: float) -> Tensor:
+    """(1 - rate) J + rate estimate; with :func:`rvi_estimate` it is RVI-SAC's delayed f(Q)."""
+    return gain + rate * (estimate - gain)
+
+
+def centring_penalty(q_values: Tensor, weight: float) -> Tensor:
+    """weight sum_i (mean Q_i)^2: holds the constant of Q, which a gain of another kind than RVI leaves free.
+
+    :param q_values: (B, n)
+    """
+    return weight * q_values.mean(dim=0).square().sum()
+
+
+def elliptical_width(features: Tensor, inverse_gram: Tensor) -> Tensor:
+    """sigma = sqrt(psi^T A^-1 psi), (B, 1), from psi (B, d) and A^-1 (d, d)."""
+    return ((features @ inverse_gram) * features).sum(dim=1, keepdim=True).clamp_min(0.0).sqrt()
+
+
+def width_square_sum(inverse_gram: Tensor, ridge: float) -> Tensor:
+    """sum_i sigma_i^2 over the data of A = ridge I + sum_i psi_i psi_i^T: d - ridge tr A^-1, a scalar."""
+    return len(inverse_gram) - ridge * inverse_gram.diagonal().sum()
+
+
+def normalised_bonus(widths: Tensor, square_sum: Tensor, beta: float, largest: float) -> Tensor:
+    """b = min(sqrt(beta) sigma / sqrt(sum_i sigma_i^2), largest), (B, 1).
+
+    Over the data sum_i b_i^2 = beta but for the clip: a hypothesis whose Bellman residual is b lies on the border of
+    the confidence set.
+
+    :param widths: (B, 1) of :func:`elliptical_width`
+    :param square_sum: of :func:`width_square_sum`
+    """
+    return (widths * (beta / square_sum.clamp_min(torch.finfo(square_sum.dtype).tiny)).sqrt()).clamp_max(largest)
+
+
+def discrepancy(moment: Tensor, inverse_gram: Tensor) -> Tensor:
+    """L_D(f, f) - min_g L_D(f, g) over g = Q_f + J_f + psi^T w, the ridge counted: c^T A^-1 c, a scalar >= 0.
+
+    With residuals e_i of f and c = sum_i e_i psi_i this is sum_i e_i^2 - min_w [sum_i (e_i - psi_i^T w)^2 + ridge
+    |w|^2]: the part of the residuals that the features can tell. Where Q_f itself is linear in psi, these g are all the
+    linear functions.
+
+    :param moment: c, (d,)
+    """
+    return moment @ (inverse_gram @ moment)
+
+
+def dual_step(cost: Tensor, reset_rate: Tensor, allowed: float, rate: float) -> Tensor:
+    """max(0, cost + rate (reset_rate - allowed)): the price of a reset rises while resets are too frequent."""
+    return (cost + rate * (reset_rate - allowed)).clamp_min(0.0)
