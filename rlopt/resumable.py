@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +19,8 @@ from torch import nn
 from rlopt.encoders import ENCODERS
 from rlopt.errors import ConfigError, NonFiniteError, unknown_name
 from rlopt.turns import take_turns
+
+F = TypeVar("F", bound=Callable[..., None])
 
 MAX_LEARNING_RATE = 1e6
 """Steps beyond it do not fit into float32 with ordinary gradients."""
@@ -127,6 +131,32 @@ def named_policy_kwargs(policy_kwargs: Mapping[str, Any] | None) -> dict[str, An
                 raise unknown_name(key, name, table)
             resolved[key] = table[name]
     return resolved
+
+
+def with_settings_of(base: type, *without: str, **defaults: Any) -> Callable[[F], F]:
+    """For a constructor that hands ``**settings`` on to ``base``: its signature lists them, with these ``defaults``.
+
+    :param without: settings of ``base`` that are not taken
+    """
+
+    def decorate(constructor: F) -> F:
+        @functools.wraps(constructor)
+        def complete(self: Any, *args: Any, **settings: Any) -> None:
+            refused = sorted(set(settings) & set(without))
+            require(not refused, f"{type(self).__name__} has no setting {', '.join(refused)}: leave it out")
+            constructor(self, *args, **{**defaults, **settings})
+
+        own = inspect.signature(constructor)
+        named = [p for p in own.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        taken = {"self", *without, *(parameter.name for parameter in named)}
+        for name, parameter in inspect.signature(base.__init__).parameters.items():  # type: ignore[misc]
+            if name not in taken:
+                default = defaults.get(name, parameter.default)
+                named.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, default=default))
+        complete.__signature__ = own.replace(parameters=named)  # type: ignore[attr-defined]
+        return complete  # type: ignore[return-value]
+
+    return decorate
 
 
 def require(condition: bool, message: str) -> None:

@@ -20,9 +20,10 @@ from rlopt.agents.ailboost.config import own_names
 from rlopt.agents.ailboost.image_features import ImageFeatures
 from rlopt.agents.ailboost.rounds import Rounds
 from rlopt.agents.ailboost.settings import check_model, check_settings
-from rlopt.agents.imitation.base import FromDemonstrations, check_n_demonstrations, with_settings_of
+from rlopt.agents.imitation.base import FromDemonstrations, check_n_demonstrations
 from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
 from rlopt.errors import ConfigError, unknown_name
+from rlopt.resumable import with_settings_of
 from rlopt.tree import Tree
 from rlopt.update import choose_mode
 

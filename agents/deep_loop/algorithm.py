@@ -23,10 +23,10 @@ from rlopt.agents.deep_loop.checks import (
 from rlopt.agents.deep_loop.fused_update import FusedDifferentialUpdate
 from rlopt.agents.deep_loop.objective import DifferentialObjective, GainEstimator
 from rlopt.agents.deep_loop.switching import LazySwitching
-from rlopt.agents.imitation.base import with_settings_of
 from rlopt.agents.mdpo import off_policy_losses as sac_losses
 from rlopt.agents.mdpo.fused_update import FusedUpdate
 from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
+from rlopt.resumable import with_settings_of
 from rlopt.update import Mode
 
 _NOT_TAKEN = (

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -18,12 +16,10 @@ from rlopt.agents.offline.data import fingerprint, scaled_actions
 from rlopt.data.checks import check_spaces
 from rlopt.envs.settings import EnvSettings
 from rlopt.errors import ConfigError, DataError
-from rlopt.resumable import check_number, require
+from rlopt.resumable import check_number
 
 if TYPE_CHECKING:
     from rlopt.data.demonstrations import Demonstrations
-
-F = TypeVar("F", bound=Callable[..., None])
 
 
 class ExpertBatch(NamedTuple):
@@ -204,32 +200,6 @@ def check_n_demonstrations(n_demonstrations: int | None) -> None:
     """Raises :class:`rlopt.errors.ConfigError` unless it is None or a whole number from 1."""
     if n_demonstrations is not None:
         check_number("n_demonstrations", n_demonstrations, 1, float("inf"), closed=True, whole=True)
-
-
-def with_settings_of(base: type, *without: str, **defaults: Any) -> Callable[[F], F]:
-    """For a constructor that hands ``**settings`` on to ``base``: its signature lists them, with these ``defaults``.
-
-    :param without: settings of ``base`` that are not taken
-    """
-
-    def decorate(constructor: F) -> F:
-        @functools.wraps(constructor)
-        def complete(self: Any, *args: Any, **settings: Any) -> None:
-            refused = sorted(set(settings) & set(without))
-            require(not refused, f"{type(self).__name__} has no setting {', '.join(refused)}: leave it out")
-            constructor(self, *args, **{**defaults, **settings})
-
-        own = inspect.signature(constructor)
-        named = [p for p in own.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-        taken = {"self", *without, *(parameter.name for parameter in named)}
-        for name, parameter in inspect.signature(base.__init__).parameters.items():  # type: ignore[misc]
-            if name not in taken:
-                default = defaults.get(name, parameter.default)
-                named.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, default=default))
-        complete.__signature__ = own.replace(parameters=named)  # type: ignore[attr-defined]
-        return complete  # type: ignore[return-value]
-
-    return decorate
 
 
 def _on_device(observations: Any, space: spaces.Space, device: torch.device) -> Any:

@@ -28,12 +28,12 @@ from rlopt.agents.ailboost.discriminator import (
 )
 from rlopt.agents.ailboost.discriminator_update import DiscriminatorUpdate
 from rlopt.agents.ailboost.losses import RewardForm, check_reward_form, reward
-from rlopt.agents.imitation.base import FromDemonstrations, check_n_demonstrations, uniform_rows, with_settings_of
+from rlopt.agents.imitation.base import FromDemonstrations, check_n_demonstrations, uniform_rows
 from rlopt.agents.imitation.rollout_record import RolloutRecord, flat_observations, observation_size
 from rlopt.agents.mdpo.on_policy import MDPO
 from rlopt.agents.offline.data import scaled_actions
 from rlopt.errors import NonFiniteError, SpaceError
-from rlopt.resumable import MAX_LEARNING_RATE, check_number, require
+from rlopt.resumable import MAX_LEARNING_RATE, check_number, require, with_settings_of
 from rlopt.update import choose_mode
 
 if TYPE_CHECKING:

@@ -14,14 +14,14 @@ from stable_baselines3.common.type_aliases import GymEnv, ReplayBufferSamples
 from stable_baselines3.sac.policies import SACPolicy
 from torch import Tensor
 
-from rlopt.agents.imitation.base import check_n_demonstrations, with_settings_of
+from rlopt.agents.imitation.base import check_n_demonstrations
 from rlopt.agents.imitation.losses import ValueTerm, absorbing_reward, check_value_term, iq_loss
 from rlopt.agents.imitation.mixed_replay import NOT_TAKEN, FromMixedBatches, check_mixing
 from rlopt.agents.mdpo import off_policy_losses as losses
 from rlopt.agents.mdpo.fused_update import Batch, FusedUpdate, Parameters
 from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
 from rlopt.agents.mdpo.off_policy_objectives import Objective
-from rlopt.resumable import MAX_LEARNING_RATE, check_number, require
+from rlopt.resumable import MAX_LEARNING_RATE, check_number, require, with_settings_of
 
 if TYPE_CHECKING:
     from rlopt.data.demonstrations import Demonstrations

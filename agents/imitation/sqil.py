@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.sac.policies import SACPolicy
 
-from rlopt.agents.imitation.base import check_n_demonstrations, with_settings_of
+from rlopt.agents.imitation.base import check_n_demonstrations
 from rlopt.agents.imitation.mixed_replay import NOT_TAKEN, FromMixedBatches, check_mixing
 from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
+from rlopt.resumable import with_settings_of
 
 if TYPE_CHECKING:
     from rlopt.data.demonstrations import Demonstrations

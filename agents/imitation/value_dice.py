@@ -18,12 +18,12 @@ from stable_baselines3.sac.policies import LOG_STD_MAX, LOG_STD_MIN, SACPolicy
 from torch import Tensor, nn
 
 from rlopt.agents.ailboost.losses import convex_mix, gradient_penalty
-from rlopt.agents.imitation.base import FromDemonstrations, check_n_demonstrations, with_settings_of
+from rlopt.agents.imitation.base import FromDemonstrations, check_n_demonstrations
 from rlopt.agents.imitation.losses import orthogonal_penalty, value_dice_loss
 from rlopt.agents.mdpo import off_policy_losses as losses
 from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
 from rlopt.errors import ConfigError, SpaceError
-from rlopt.resumable import MAX_LEARNING_RATE, check_number, require
+from rlopt.resumable import MAX_LEARNING_RATE, check_number, require, with_settings_of
 
 if TYPE_CHECKING:
     from rlopt.data.demonstrations import Demonstrations
