@@ -6,7 +6,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from rlopt.errors import ConfigError
 
@@ -21,12 +21,20 @@ class Stepper:
         if isinstance(env, VecEnv) and env.num_envs != 1:
             raise ConfigError(f"LOOP acts in one environment, here are {env.num_envs}: make it with n_envs=1")
         self.env = env
-        self._batched = isinstance(env, VecEnv)
+        self.infos: list[dict[str, Any]] = [{}]
+        """Of the last step."""
+        self._vec_env = env if isinstance(env, VecEnv) else None
 
     @property
     def process(self) -> Any:
         """The environment under all wrappers."""
         return self.env.get_attr("unwrapped")[0] if isinstance(self.env, VecEnv) else self.env.unwrapped
+
+    def vec_env(self) -> VecEnv:
+        """The environment as a ``VecEnv``."""
+        if self._vec_env is None:
+            self._vec_env = DummyVecEnv([lambda: self.env])  # type: ignore[list-item,return-value]
+        return self._vec_env
 
     def reset(self, seed: int | None) -> Any:
         """The first observation; without a seed the environment's random stream goes on."""
@@ -42,16 +50,18 @@ class Stepper:
 
         :raises ConfigError: if an episode ends
         """
-        if self._batched:
-            observations, rewards, dones, infos = self.env.step(np.array([action]))  # type: ignore[arg-type,misc]
-            self.infos, ended = infos, dones[0]
-            observation, reward = observations[0], float(rewards[0])
+        if isinstance(self.env, VecEnv):
+            observations, rewards, dones, infos = self.env.step(np.array([action]))
+            self.infos, ended = infos, bool(dones[0])
+            # Only Dict observations could not be indexed, and those have no place for one state.
+            observation: Any = observations[0]  # type: ignore[index]
+            reward = float(rewards[0])
         else:
-            observation, reward, terminated, truncated, info = self.env.step(action)  # type: ignore[misc]
-            self.infos, ended = [info], terminated or truncated
+            observation, given, terminated, truncated, info = self.env.step(action)
+            self.infos, ended, reward = [info], terminated or truncated, float(given)
         if ended:
             raise ConfigError(
                 "an episode ended, but LOOP learns in tasks that never end: wrap the environment in "
                 "rlopt.envs.average_reward.ContinuingWrapper, without a time limit"
             )
-        return observation, float(reward)
+        return observation, reward
