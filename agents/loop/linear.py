@@ -85,6 +85,11 @@ class LinearSet:
             found = self._evaluations[row] = self.evaluate_features(self._support.rows[row])
         return found
 
+    def square_width(self, row: int, action: int) -> float:
+        """phi . (Gram + ridge)^-1 phi of a pair of the support."""
+        features = self._support.rows[row, action]
+        return float(features @ self._inverse @ features)
+
     def forget(self, row: int) -> None:
         """Drops what is kept for a state that does not come again."""
         self._evaluations.pop(row, None)
