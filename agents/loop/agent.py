@@ -60,6 +60,9 @@ class ContinuingAgent:
     step_unit = "env steps"
     data: Any
     """The learner (:class:`Learner`); made when the horizon is known."""
+    span: float
+    """H, bound of max - min of the optimal bias, in units of reward; NaN for an agent that needs none."""
+    reward_range: tuple[float, float]
 
     def __init__(
         self,
@@ -74,7 +77,9 @@ class ContinuingAgent:
         self.verbose, self.tensorboard_log, self.seed = verbose, tensorboard_log, seed
         self.num_timesteps = self._total_timesteps = 0
         self.reward_sum = 0.0
-        """Of all rewards so far: gain * num_timesteps minus this is the regret."""
+        """Of the rewards of those steps: gain * num_timesteps minus this is the regret."""
+        self.n_transitions = 0
+        """Steps of all calls of learn, which the learner has seen."""
         self.plans: list[Any] = []
         """Every switch of the policy (:class:`Switch` or a record with the same fields), the first plan included."""
         self.begun = False
@@ -121,7 +126,7 @@ class ContinuingAgent:
         raise NotImplementedError
 
     def _take_in(self, state: int, action: int, reward: float, arrived: int) -> None:
-        """Learns from a transition; ``num_timesteps`` counts it already."""
+        """Learns from a transition; ``n_transitions`` counts it already."""
         raise NotImplementedError
 
     def _record(self) -> None:
@@ -133,6 +138,10 @@ class ContinuingAgent:
 
     def _set_extra_state(self, state: dict[str, Any]) -> None:
         """Takes what :meth:`_extra_state` gave; raises ValueError if it does not fit."""
+
+    def _data_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the largest arrays of the learner's state, by name: checked before a learner is made for them."""
+        return {}
 
     def _known_model(self) -> Any:
         """Arrays that were given to the constructor, such as the known kernels of a mixture; None if there are none."""
@@ -170,6 +179,8 @@ class ContinuingAgent:
             raise ConfigError("there is no environment to learn in: give one to load or set_env")
         if type(total_timesteps) is not int or total_timesteps < 0:
             raise ConfigError(f"total_timesteps is {total_timesteps!r}: give a whole number of at least 0")
+        if log_interval is not None and (type(log_interval) is not int or log_interval < 1):
+            raise ConfigError(f"log_interval is {log_interval!r}: give a whole number of at least 1, or None")
         if reset_num_timesteps:
             self.num_timesteps, self.reward_sum = 0, 0.0
         self._total_timesteps = self.num_timesteps + total_timesteps
@@ -208,6 +219,7 @@ class ContinuingAgent:
             arrived = self._arrive(observation)
             self._state = arrived
             self.num_timesteps += 1
+            self.n_transitions += 1
             self.reward_sum += reward
             self._take_in(state, action, reward, arrived)
             state = arrived
@@ -226,8 +238,8 @@ class ContinuingAgent:
         if not math.isfinite(reward):
             raise NonFiniteError(f"the reward of step {step} is {reward}: find what makes it so in the environment")
         raise ConfigError(
-            f"the reward of step {step} is {reward:g}, outside reward_range {self.reward_range}: give the range that the "
-            "environment has"
+            f"the reward of step {step} is {reward:g}, outside reward_range {self.reward_range}: give the range that "
+            "the environment has"
         )
 
     # ---- acting, and what callbacks use
@@ -279,6 +291,11 @@ class ContinuingAgent:
     def env(self) -> Any:
         """The environment as it was given."""
         return None if self._stepper is None else self._stepper.env
+
+    @property
+    def process(self) -> Any:
+        """The environment under all wrappers, None without one."""
+        return None if self._stepper is None else self._stepper.process
 
     def get_vec_normalize_env(self) -> None:
         """None: rewards that a wrapper rescales have another gain."""
@@ -350,8 +367,8 @@ def _span_of(process: Any, given: float | None) -> float:
     mdp = getattr(process, "mdp", None)
     if mdp is None:
         raise ConfigError(
-            "span is not given and the environment does not know it: give a bound of max - min of the optimal bias, such "
-            "as the reward lost while getting from the worst state to the best"
+            "span is not given and the environment does not know it: give a bound of max - min of the optimal bias, "
+            "such as the reward lost while getting from the worst state to the best"
         )
     return max(float(mdp.span), 1e-6)
 

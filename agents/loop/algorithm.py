@@ -65,7 +65,7 @@ class LazyOptimist(ContinuingAgent):
 
     def _switch(self) -> None:
         certificate = self.data.plan(self.beta, self.config.planner)
-        self.plans.append(PlanRecord(self.num_timesteps, self.data.gain, certificate))
+        self.plans.append(PlanRecord(self.n_transitions, self.data.gain, certificate))
 
     def _threshold(self) -> float:
         """The discrepancy at which the plan in force is given up: 4 beta.

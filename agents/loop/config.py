@@ -13,11 +13,11 @@ class LOOPConfig:
     """LOOP on finitely many states and actions."""
 
     planner: Literal["bonus", "ellipsoid"] = "bonus"
-    """How an optimistic member of the confidence set is found: bonus adds a width to each pair, quickly and for certain;
+    """How an optimistic member of the confidence set is found: bonus adds a width to each pair, quickly and surely;
     ellipsoid climbs to a local optimum of the gain over the exact set."""
     beta_scale: Annotated[float, Range(gt=0)] = 1e-3
     """Size of the confidence set in units of what theory suggests, > 0. Theory's 1 explores for far longer than
-    practical horizons last; .001 to .005 work for bonus, .005 to .02 for ellipsoid."""
+    practical horizons last: .0001 to .001 work for 1e5 steps, smaller where there are more pairs or features."""
     span: Annotated[float, Range(gt=0)] | None = None
     """H, a bound of max - min of the optimal bias, > 0; none takes the exact one of an environment that knows it. Too
     small can keep the best policy out; too large widens the confidence set."""

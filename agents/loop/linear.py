@@ -7,13 +7,14 @@ the number of states; with others it grows by one a step.
 
 from __future__ import annotations
 
+from array import array
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlopt.agents.loop.growing import GrowingArray
+from rlopt.agents.loop.growing import GrowingArray, check_like
 from rlopt.agents.loop.losses import projected_discrepancy
-from rlopt.agents.loop.planner import Certificate, FixedPoint, Problem, ascend, fixed_point
+from rlopt.agents.loop.planner import ROUNDING, Certificate, FixedPoint, Problem, ascend, best_member, fixed_point
 from rlopt.average_reward.mdp import Array
 
 
@@ -27,6 +28,23 @@ class Frozen(NamedTuple):
     local_beta: float
     cap: float
     gain: float
+
+
+class Log(NamedTuple):
+    """The transitions so far as arrays [n], for a plan."""
+
+    start: np.ndarray
+    """Rows of the states."""
+    actions: np.ndarray
+    end: np.ndarray
+    """Rows of the next states."""
+    rewards: Array
+    features: Array
+    """[n, d]."""
+    into: Array
+    """[K, d], for each state of the support the sum of the features that led to it."""
+    reward_features: Array
+    """[d], sum r phi."""
 
 
 class Evaluation(NamedTuple):
@@ -52,14 +70,15 @@ class LinearSet:
     def __init__(self, dimension: int, n_actions: int, problem: Problem, ridge: float) -> None:
         self.dimension, self.n_actions, self.problem, self.ridge = dimension, n_actions, problem, ridge
         self._support = GrowingArray((n_actions, dimension), np.float64)
-        self._steps = GrowingArray((3,), np.int64)
-        """Row of the state, action, row of the next state."""
-        self._rewards = GrowingArray((), np.float64)
-        self._gram, self._inverse = np.zeros((dimension, dimension)), np.eye(dimension) / ridge
-        self._reward_features = np.zeros(dimension)
+        # Row of the state, action, row of the next state, reward: one entry a step.
+        self._from, self._actions, self._to, self._rewards = array("q"), array("q"), array("q"), array("d")
+        self._inverse = np.eye(dimension) / ridge
+        self._regression = np.zeros(dimension)
+        """[d], of r + V_f(s') for the plan in force."""
         start = problem.largest_reward
         self._frozen = Frozen(np.zeros(dimension), np.eye(dimension), 0.0, start, start)
-        self._clear_sums()
+        self._mixed_features = np.zeros(dimension)
+        self._target_square_sum = 0.0
         self._evaluations: dict[int, Evaluation] = {}
         self.discrepancy = 0.0
         """Squared distance on the data of the plan in force from its own regression, kept up to date."""
@@ -70,7 +89,7 @@ class LinearSet:
         return self._frozen.gain
 
     @property
-    def n_support(self) -> int:
+    def n_states(self) -> int:
         """K, states with a row of features."""
         return len(self._support)
 
@@ -104,33 +123,37 @@ class LinearSet:
 
     def add(self, row: int, action: int, reward: float, next_row: int) -> None:
         """Takes a transition in; the inverse follows by Sherman and Morrison."""
-        features = self._support.rows[row, action]
-        self._steps.append((row, action, next_row))
+        features = self._support.part(row, action)
+        self._from.append(row)
+        self._actions.append(action)
+        self._to.append(next_row)
         self._rewards.append(reward)
-        moved = self._inverse @ features
-        self._inverse -= np.outer(moved, moved / (1.0 + features @ moved))
-        self._gram += np.outer(features, features)
-        self._reward_features += reward * features
         target = self.evaluate(row).targets[action]
-        self._regressand_features += (reward + self.evaluate(next_row).state_value) * features
-        self._target_features += target * features
+        regressand = reward + self.evaluate(next_row).state_value
+        moved = self._inverse @ features
+        step = moved / (1.0 + float(features @ moved))
+        self._inverse -= moved[:, None] * step
+        self._regression += step * (regressand - float(features @ self._regression))
+        self._mixed_features += (2.0 * target - regressand) * features
         self._target_square_sum += target * target
-        self._measure()
+        self.discrepancy = projected_discrepancy(
+            self._target_square_sum, self._mixed_features, self._regression, self.ridge
+        )
 
     def plan(self, beta: float, planner: str) -> Certificate:
         """Makes a plan and puts it in force."""
-        self._inverse = np.linalg.inv(self._gram + self.ridge * np.eye(self.dimension))
-        self._inverse = (self._inverse + self._inverse.T) / 2
+        log = self._log()
+        gram = log.features.T @ log.features + self.ridge * np.eye(self.dimension)
+        inverse = np.asarray(np.linalg.inv(gram), np.float64)
+        self._inverse = (inverse + inverse.T) / 2
         local_beta, none = beta / self.dimension, np.zeros(self.dimension)
-        point = self._solve(none, local_beta)
-        if planner == "bonus":
-            frozen = self._frozen_of(point, none, local_beta)
-        else:
-            point, tilt = self._climb(beta, point)
-            frozen = self._frozen_of(point, tilt, 0.0)
-        self._put_in_force(frozen)
+        point = self._solve(log, none, local_beta)
+        frozen = self._frozen_of(log, point, none, local_beta)
+        if planner == "ellipsoid":
+            point, frozen = self._climb(log, gram, beta, point, frozen)
+        self._put_in_force(log, frozen)
         return Certificate(
-            in_set=self.discrepancy <= beta * (1 + 1e-9),
+            in_set=self.discrepancy <= beta * (1 + ROUNDING),
             discrepancy=self.discrepancy,
             beta=beta,
             converged=point.residual <= self.problem.tolerance * self.problem.span,
@@ -140,11 +163,19 @@ class LinearSet:
             gain_bracket=(point.gain, None),
         )
 
-    def _solve(self, tilt: Array, local_beta: float) -> FixedPoint:
+    def _log(self) -> Log:
+        support = self._support.rows
+        start, actions, end = (np.array(column, np.int64) for column in (self._from, self._actions, self._to))
+        features = support[start, actions]
+        into = np.zeros((len(support), self.dimension))
+        np.add.at(into, end, features)
+        rewards = np.array(self._rewards, np.float64)
+        return Log(start, actions, end, rewards, features, into, rewards @ features)
+
+    def _solve(self, log: Log, tilt: Array, local_beta: float) -> FixedPoint:
         """The fixed point on the support with the weights moved by ``tilt`` [d] and the widths of ``local_beta``."""
         support = self._support.rows
-        into = self._features_into()
-        offset = self._inverse @ self._reward_features + tilt
+        into, offset = log.into, self._inverse @ log.reward_features + tilt
         widths = self._widths(support, self._inverse, local_beta)
         flat = support.reshape(-1, self.dimension)
 
@@ -154,14 +185,14 @@ class LinearSet:
 
         return fixed_point(backup, np.zeros(len(support)), self.problem)
 
-    def _climb(self, beta: float, bonus: FixedPoint) -> tuple[FixedPoint, Array]:
-        """Planner of the exact set: from the bonus planner's policy and from the policy in force."""
-        into = self._features_into()
-        gram = self._gram + self.ridge * np.eye(self.dimension)
+    def _climb(
+        self, log: Log, gram: Array, beta: float, bonus: FixedPoint, frozen: Frozen
+    ) -> tuple[FixedPoint, Frozen]:
+        """Planner of the exact set: from the policies of the bonus plan, which competes, and of the plan in force."""
 
         def tilt_for(policy: np.ndarray, point: FixedPoint) -> Array:
-            direction = self._gradient(policy, point, into, gram)
-            norm = float(np.sqrt(max(direction @ gram @ direction, 0.0)))
+            direction = self._gradient(policy, point, log.into, gram)
+            norm = float(np.sqrt(np.maximum(direction @ gram @ direction, 0.0)))
             return np.sqrt(beta) * direction / norm if norm > 0 else np.zeros(self.dimension)
 
         def improve(point: FixedPoint) -> Array:
@@ -169,9 +200,12 @@ class LinearSet:
 
         present = self._backup_of(self._support.rows, self._frozen).argmax(axis=1)
         starts = [improve(bonus), tilt_for(present, bonus)]
-        return ascend(
-            lambda tilt: self._solve(tilt, 0.0), improve, starts, self.problem.tolerance * self.problem.span
+        ascents = ascend(
+            lambda tilt: self._solve(log, tilt, 0.0), improve, starts, self.problem.tolerance * self.problem.span
         )
+        plans = [(bonus, frozen), *((point, self._frozen_of(log, point, tilt, 0.0)) for point, tilt in ascents)]
+        discrepancies = [self._sums_of(log, plan)[-1] for _, plan in plans]
+        return plans[best_member([point.gain for point, _ in plans], discrepancies, beta)]
 
     def _gradient(self, policy: np.ndarray, point: FixedPoint, into: Array, gram: Array) -> Array:
         """g [d] with dJ / dtilt = gram g for the values of ``policy`` without clips.
@@ -179,7 +213,7 @@ class LinearSet:
         The weights w and the gain solve (gram - C) w + J into.sum = reward features + gram tilt, C = sum_i phi_i
         phi(s'_i, policy)^T, and phi(s0, policy) . w = J in the state s0 of the smallest value.
         """
-        chosen = self._support.rows[np.arange(self.n_support), policy]
+        chosen = self._support.rows[np.arange(self.n_states), policy]
         system = np.empty((self.dimension + 1, self.dimension + 1))
         system[:-1, :-1] = gram - into.T @ chosen
         system[:-1, -1] = into.sum(axis=0)
@@ -187,15 +221,7 @@ class LinearSet:
         system[-1, -1] = -1.0
         gain_row = np.zeros(self.dimension + 1)
         gain_row[-1] = 1.0
-        gradient: Array = np.linalg.lstsq(system.T, gain_row, rcond=None)[0][:-1]
-        return gradient
-
-    def _features_into(self) -> Array:
-        """[K, d], for each state of the support the sum of the features that led to it."""
-        steps = self._steps.rows
-        into = np.zeros((self.n_support, self.dimension))
-        np.add.at(into, steps[:, 2], self._support.rows[steps[:, 0], steps[:, 1]])
-        return into
+        return np.asarray(np.linalg.lstsq(system.T, gain_row, rcond=None)[0][:-1], np.float64)
 
     def _widths(self, features: Array, inverse: Array, local_beta: float) -> Array:
         square = np.einsum("...i,ij,...j->...", features, inverse, features, optimize=True)
@@ -207,50 +233,41 @@ class LinearSet:
             values = values + self._widths(features, frozen.bonus_inverse, frozen.local_beta)
         return np.minimum(values, frozen.cap)
 
-    def _frozen_of(self, point: FixedPoint, tilt: Array, local_beta: float) -> Frozen:
+    def _frozen_of(self, log: Log, point: FixedPoint, tilt: Array, local_beta: float) -> Frozen:
         values = point.state_values
-        weights = self._inverse @ (self._reward_features + values @ self._features_into()) + tilt
+        weights = self._inverse @ (log.reward_features + values @ log.into) + tilt
         cap = self.problem.largest_reward + float(values.max(initial=0.0))
         return Frozen(weights, self._inverse.copy(), local_beta, cap, point.gain)
 
-    def _put_in_force(self, frozen: Frozen) -> None:
+    def _put_in_force(self, log: Log, frozen: Frozen) -> None:
         self._frozen = frozen
         self._evaluations.clear()
-        self._clear_sums()
-        steps, support = self._steps.rows, self._support.rows
-        if len(steps):
-            backup = self._backup_of(support, frozen)
-            state_values = np.clip(backup.max(axis=1) - frozen.gain, 0.0, self.problem.span)
-            targets = np.minimum(backup, frozen.gain + self.problem.span)[steps[:, 0], steps[:, 1]]
-            features = support[steps[:, 0], steps[:, 1]]
-            self._regressand_features = (self._rewards.rows + state_values[steps[:, 2]]) @ features
-            self._target_features = targets @ features
-            self._target_square_sum = float(targets @ targets)
-        self._measure()
+        sums = self._sums_of(log, frozen)
+        self._mixed_features, self._target_square_sum, self._regression, self.discrepancy = sums
 
-    def _clear_sums(self) -> None:
-        self._regressand_features = np.zeros(self.dimension)
-        self._target_features = np.zeros(self.dimension)
-        self._target_square_sum = 0.0
-
-    def _measure(self) -> None:
-        regression = self._inverse @ self._regressand_features
-        self.discrepancy = projected_discrepancy(
-            self._target_square_sum, self._target_features, regression, self._gram
-        )
+    def _sums_of(self, log: Log, frozen: Frozen) -> tuple[Array, float, Array, float]:
+        """Over all data: sum [2 (Q_f + J_f) - y] phi, sum (Q_f + J_f)^2, the regression, and the discrepancy."""
+        backup = self._backup_of(self._support.rows, frozen)
+        state_values = np.clip(backup.max(axis=1) - frozen.gain, 0.0, self.problem.span)
+        targets = np.minimum(backup, frozen.gain + self.problem.span)[log.start, log.actions]
+        regressands = log.rewards + state_values[log.end]
+        mixed, square_sum = (2.0 * targets - regressands) @ log.features, float(targets @ targets)
+        regression = self._inverse @ (regressands @ log.features)
+        return mixed, square_sum, regression, projected_discrepancy(square_sum, mixed, regression, self.ridge)
 
     def get_state(self) -> dict[str, Any]:
         """Everything that the next step depends on, as arrays and numbers."""
         return {
             "support": self._support.rows.copy(),
-            "steps": self._steps.rows.copy(),
-            "rewards": self._rewards.rows.copy(),
+            "start": np.array(self._from, np.int64),
+            "actions": np.array(self._actions, np.int64),
+            "end": np.array(self._to, np.int64),
+            "rewards": np.array(self._rewards, np.float64),
             "inverse": self._inverse.copy(),
-            "gram": self._gram.copy(),
-            "reward_features": self._reward_features.copy(),
-            "regressand_features": self._regressand_features.copy(),
-            "target_features": self._target_features.copy(),
+            "regression": self._regression.copy(),
+            "mixed_features": self._mixed_features.copy(),
             "target_square_sum": float(self._target_square_sum),
+            "discrepancy": float(self.discrepancy),
             "weights": self._frozen.weights.copy(),
             "bonus_inverse": self._frozen.bonus_inverse.copy(),
             "local_beta": float(self._frozen.local_beta),
@@ -260,26 +277,17 @@ class LinearSet:
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Takes what :meth:`get_state` gave; raises ValueError if it does not fit."""
-        for name, value in self.get_state().items():
-            given = state[name]
-            if isinstance(value, float):
-                fits = isinstance(given, float) and np.isfinite(given)
-            else:
-                fixed = 1 if name in ("support", "steps", "rewards") else 0
-                fits = isinstance(given, np.ndarray) and given.dtype == value.dtype and given.ndim == value.ndim
-                fits = fits and given.shape[fixed:] == value.shape[fixed:] and bool(np.all(np.isfinite(given)))
-            if not fits:
-                raise ValueError(f"{name} does not fit {self.n_actions} actions and {self.dimension} features")
-        steps, rows = state["steps"], len(state["support"])
-        limits = np.array([rows, self.n_actions, rows])
-        if len(steps) != len(state["rewards"]) or (len(steps) and not np.all((steps >= 0) & (steps < limits))):
-            raise ValueError("the transitions refer to states or actions that are not there")
+        check_like(self.get_state(), state, free_length=("support", "start", "actions", "end", "rewards"))
+        rows, steps = len(state["support"]), len(state["rewards"])
+        for name, limit in (("start", rows), ("actions", self.n_actions), ("end", rows)):
+            index = state[name]
+            if len(index) != steps or (steps and not (index.min() >= 0 and index.max() < limit)):
+                raise ValueError("the transitions refer to states or actions that are not there")
         self._support.replace(state["support"])
-        self._steps.replace(steps)
-        self._rewards.replace(state["rewards"])
-        for name in ("inverse", "gram", "reward_features", "regressand_features", "target_features"):
+        self._from, self._actions, self._to = (array("q", state[name].tolist()) for name in ("start", "actions", "end"))
+        self._rewards = array("d", state["rewards"].tolist())
+        for name in ("inverse", "regression", "mixed_features"):
             setattr(self, f"_{name}", state[name].copy())
-        self._target_square_sum = state["target_square_sum"]
+        self._target_square_sum, self.discrepancy = state["target_square_sum"], state["discrepancy"]
         self._frozen = Frozen(*(state[name] for name in Frozen._fields))
         self._evaluations.clear()
-        self._measure()

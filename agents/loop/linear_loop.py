@@ -14,12 +14,13 @@ from rlopt.agents.loop.linear import LinearSet
 from rlopt.agents.loop.planner import Problem
 from rlopt.agents.loop.states import FeatureMap, FeatureStates
 
+
 class LinearLOOP(FeatureStates, LazyOptimist):
     """Value-based LOOP with values linear in features phi(s, a), for finitely many actions.
 
-    The confidence set is that of FOPO (Wei, Jafarnia-Jahromi, Luo and Jain 2021), the rule for replanning LOOP's. A step
-    costs O(d^2); a plan some hundred sweeps over the states visited so far, so that with observations that do not come
-    again its cost grows with the steps.
+    The confidence set is that of FOPO (Wei, Jafarnia-Jahromi, Luo and Jain 2021), the rule for replanning LOOP's. A
+    step costs O(d^2); a plan some hundred sweeps over the states visited so far, so that with observations that do not
+    come again its cost grows with the steps.
 
     :param env: an environment that never ends with Discrete actions, or its id; any observations
     :param feature_map: None takes the features of an environment that knows them (``mdp.features``)
@@ -74,6 +75,9 @@ class LinearLOOP(FeatureStates, LazyOptimist):
 
     def _complexity(self) -> tuple[int, int]:
         return self.dimension, self.dimension
+
+    def _data_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {"inverse": (self.dimension, self.dimension)}
 
     def _make_set(self, problem: Problem, local_beta: float) -> LinearSet:
         # The regularisation that lets weights reach what a residual can be, for features of norm 1, and no more.

@@ -13,6 +13,7 @@ from rlopt.agents.loop.planner import Problem
 from rlopt.agents.loop.states import CountedStates
 from rlopt.agents.loop.tabular import TabularSet
 
+
 class LOOP(CountedStates, LazyOptimist):
     """Value-based LOOP (He, Zhong and Yang, ICLR 2024, algorithm 1) for finitely many states and actions.
 
@@ -64,6 +65,9 @@ class LOOP(CountedStates, LazyOptimist):
 
     def _complexity(self) -> tuple[int, int]:
         return self.n_states * self.n_actions, self.n_states * self.n_actions
+
+    def _data_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {"transitions": (self.n_states, self.n_actions, self.n_states)}
 
     def _make_set(self, problem: Problem, local_beta: float) -> TabularSet:
         return TabularSet(self.n_states, self.n_actions, problem)

@@ -1,8 +1,9 @@
 """The squared Bellman loss of LOOP and its discrepancy: pure functions of arrays.
 
-Notation: a hypothesis f has action values Q [.., A], state values V = max_a Q and a gain J. A transition z = (s, a, r, s')
-has the loss l((f, g), z) = Q_g(s, a) + J_g - r - V_f(s'), and the data D the sum L_D(f, g) of squared losses. The
-*discrepancy* L_D(f, f) - min_g L_D(f, g) measures the Bellman error of f on the data without the noise of s'.
+Notation: a hypothesis f has action values Q [.., A], state values V = max_a Q and a gain J. A transition z =
+(s, a, r, s') has the loss l((f, g), z) = Q_g(s, a) + J_g - r - V_f(s'), and the data D the sum L_D(f, g) of squared
+losses. The *discrepancy* L_D(f, f) - min_g L_D(f, g) measures the Bellman error of f on the data, without the noise of
+the next states.
 """
 
 from __future__ import annotations
@@ -36,22 +37,19 @@ def tabular_discrepancy(errors: Array, counts: Array) -> float:
     return float(np.sum(errors**2 / np.maximum(counts, 1)))
 
 
-def projected_discrepancy(
-    target_square_sum: float, target_features: Array, regression: Array, gram: Array
-) -> float:
-    """sum_i [Q_f(z_i) + J_f - phi_i . w]^2, the squared distance of f on the data from its own linear regression.
+def projected_discrepancy(target_square_sum: float, mixed_features: Array, regression: Array, ridge: float) -> float:
+    """sum_i [Q_f(z_i) + J_f - phi_i . w]^2, the squared distance of f on the data from its own linear regression w.
 
     If Q_f is linear in the features and the regression has no ridge, this is L_D(f, f) - min_g L_D(f, g) over linear g,
     by the normal equations. It is never negative, and it stays meaningful for a plan with a bonus or clipped values,
     which is not linear.
 
     :param target_square_sum: sum_i (Q_f + J_f)^2
-    :param target_features: [d], sum_i (Q_f + J_f) phi_i
-    :param regression: [d], w, the ridge regression of r + V_f(s') on phi
-    :param gram: [d, d], sum_i phi_i phi_i^T, without the ridge
+    :param mixed_features: [d], sum_i [2 (Q_f + J_f) - y_i] phi_i with y_i = r_i + V_f(s'_i)
+    :param regression: [d], w, which solves (ridge + sum_i phi_i phi_i^T) w = sum_i y_i phi_i
     """
-    value = target_square_sum - 2 * regression @ target_features + regression @ gram @ regression
-    return max(float(value), 0.0)
+    # w . (sum phi phi^T) w = w . (sum y phi - ridge w), so the Gram matrix is not needed.
+    return max(target_square_sum - float(regression @ (mixed_features + ridge * regression)), 0.0)
 
 
 def ellipsoid_residual(direction: Array, widths: Array, beta: float) -> Array:

@@ -1,8 +1,8 @@
 """Optimistic planning: what tabular and linear LOOP share.
 
-A plan is a hypothesis f = (Q_f, J_f) of the confidence set with a large gain J_f. Writing b for its Bellman residual under
-the regression of the data, f is in the set iff sum_i b(s_i, a_i)^2 <= beta, and Q_f + J_f is the gain-optimal solution
-of the empirical process with the rewards r + b. Both planners choose b and solve by the same damped sweeps.
+A plan is a hypothesis f = (Q_f, J_f) of the confidence set with a large gain J_f. Writing b for its Bellman residual
+under the regression of the data, f is in the set iff sum_i b(s_i, a_i)^2 <= beta, and Q_f + J_f is the gain-optimal
+solution of the empirical process with the rewards r + b. Both planners choose b and solve by the same damped sweeps.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from rlopt.average_reward.mdp import Array
 
 ASCENT_ROUNDS = 20
 """Rounds of the ellipsoid ascent from one start; two to ten are usual."""
+ROUNDING = 1e-6
+"""Relative to beta, how far above it a discrepancy still counts as in the set."""
 
 
 class Problem(NamedTuple):
@@ -66,8 +68,8 @@ class Certificate:
     clipped_states: int
     """States whose value reaches the bound of the span."""
     gain_bracket: tuple[float, float | None]
-    """Bounds of the largest gain in the set: this plan's own (if it is in the set), and that of the relaxed set in which
-    every pair may have the whole beta; None where that is no bound (linear)."""
+    """Bounds of the largest gain in the set: this plan's own (if it is in the set), and that of the relaxed set in
+    which every pair may have the whole beta; None where that is no bound (linear)."""
 
 
 @dataclass(frozen=True)
@@ -75,34 +77,33 @@ class PlanRecord:
     """One switch of the policy, as kept in the history of an agent."""
 
     step: int
-    """Environment steps before it."""
+    """Transitions in the confidence set at that time."""
     gain: float
     """J_f."""
     certificate: Certificate
 
 
-def fixed_point(
-    backup: Callable[[Array], Array], start: Array, problem: Problem
-) -> FixedPoint:
+def fixed_point(backup: Callable[[Array], Array], start: Array, problem: Problem) -> FixedPoint:
     """Damped relative value iteration with the values clipped to the span and the gain to the largest reward.
 
     V <- V / 2 + clip(max_a backup(V) - J, 0, H) / 2 with J = min(min_s max_a backup(V), r_max). Where the backup is
-    monotone (tabular), this converges; the residual says whether it did.
+    monotone (tabular), this converges. A linear regression is not monotone: with few data it can end in a cycle, about
+    once in a hundred plans. The residual says whether it did.
 
     :param backup: values [K] to action values [K, A], the gain included
     :param start: [K]
     """
-    values = start
-    for sweep in range(1, problem.max_sweeps + 1):
+    values, sweep = start, 0
+    while True:
+        sweep += 1
         action_values = backup(values)
         best = action_values.max(axis=1)
         gain = min(float(best.min()), problem.largest_reward)
         target = np.clip(best - gain, 0.0, problem.span)
         residual = float(np.abs(target - values).max())
-        if residual <= problem.tolerance * problem.span:
-            break
+        if residual <= problem.tolerance * problem.span or sweep == problem.max_sweeps:
+            return FixedPoint(target, action_values, gain, residual, sweep)
         values = values + 0.5 * (target - values)
-    return FixedPoint(target, action_values, gain, residual, sweep)
 
 
 def ascend(
@@ -110,28 +111,34 @@ def ascend(
     improve: Callable[[FixedPoint], Array],
     starts: list[Array],
     tolerance: float,
-) -> tuple[FixedPoint, Array]:
+) -> list[tuple[FixedPoint, Array]]:
     """Ellipsoid ascent: alternates the best policy for a residual and the best residual for that policy.
 
     The gain is a maximum of linear functions of the residual, so a step to the maximiser of its gradient over the
-    ellipsoid cannot lower it; clips may, so the best seen is kept. Ends at a local optimum.
+    ellipsoid cannot lower it, but for the clips. Ends at a local optimum from each start.
 
     :param solve: a residual to the fixed point of its process
     :param improve: a fixed point to the residual of the set that is best for its policy
-    :param starts: residuals to begin with, at least one
-    :returns: the fixed point of the largest gain, and its residual
+    :param starts: residuals to begin with
+    :returns: every fixed point on the way, with its residual
     """
-    best, best_residual = solve(starts[0]), starts[0]
-    for index, residual in enumerate(starts):
-        present = best if index == 0 else solve(residual)
-        if present.gain > best.gain:
-            best, best_residual = present, residual
+    seen: list[tuple[FixedPoint, Array]] = []
+    for residual in starts:
+        present = solve(residual)
+        seen.append((present, residual))
         for _ in range(ASCENT_ROUNDS):
             residual = improve(present)
             following = solve(residual)
-            if following.gain > best.gain:
-                best, best_residual = following, residual
+            seen.append((following, residual))
             if following.gain <= present.gain + tolerance:
                 break
             present = following
-    return best, best_residual
+    return seen
+
+
+def best_member(gains: list[float], discrepancies: list[float], beta: float) -> int:
+    """The index of the largest gain within the set; where the clip to the span leaves none, of the nearest to it."""
+    inside = [index for index, value in enumerate(discrepancies) if value <= beta * (1 + ROUNDING)]
+    if inside:
+        return max(inside, key=lambda index: gains[index])
+    return int(np.argmin(discrepancies))

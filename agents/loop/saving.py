@@ -60,6 +60,7 @@ def tree_of(agent: ContinuingAgent) -> dict[str, Any]:
         "horizon": agent.horizon,
         "begun": agent.begun,
         "num_timesteps": agent.num_timesteps,
+        "n_transitions": agent.n_transitions,
         "reward_sum": float(agent.reward_sum),
         "state": agent._state,
         "plans": [dataclasses.asdict(plan) for plan in agent.plans],
@@ -83,8 +84,8 @@ def load(agent_class: type[Agent], path: Path, env: Any, force_reset: bool, give
         raise CheckpointError(f"{path} cannot be loaded: {error}") from None
     except Exception as error:
         raise CheckpointError(
-            f"{path} does not hold a {agent_class.__name__} ({type(error).__name__}: {one_line(error)}): it is malformed or "
-            "of another version"
+            f"{path} does not hold a {agent_class.__name__} ({type(error).__name__}: {one_line(error)}): it is "
+            "malformed or of another version"
         ) from error
     if env is not None:
         agent.set_env(env, force_reset)
@@ -96,7 +97,7 @@ def load(agent_class: type[Agent], path: Path, env: Any, force_reset: bool, give
 def _rebuild(agent_class: type[Agent], tree: dict[str, Any], given: dict[str, Any]) -> Agent:
     if tree["class"] != agent_class.__name__:
         raise CheckpointError(f"it holds a {one_line(tree['class'])}: load it as that")
-    agent: Agent = agent_class(None, seed=tree["seed"], **tree["settings"])  # type: ignore[arg-type,call-arg]
+    agent: Agent = agent_class(None, seed=tree["seed"], **tree["settings"])
     agent._check_spaces(decode_space(tree["observation_space"]), decode_space(tree["action_space"]))
     agent.observation_space = decode_space(tree["observation_space"])
     agent.action_space = decode_space(tree["action_space"])
@@ -112,8 +113,9 @@ def _rebuild(agent_class: type[Agent], tree: dict[str, Any], given: dict[str, An
 
 
 def put_progress(agent: ContinuingAgent, tree: dict[str, Any]) -> None:
-    """Puts an agent of the same settings and spaces where ``tree`` (:func:`tree_of`) was; ValueError if it cannot be."""
-    agent.num_timesteps, agent.reward_sum = int(tree["num_timesteps"]), number(tree["reward_sum"])
+    """Puts an agent of the same settings where ``tree`` (:func:`tree_of`) was; ValueError if it cannot be."""
+    agent.num_timesteps, agent.n_transitions = int(tree["num_timesteps"]), int(tree["n_transitions"])
+    agent.reward_sum = number(tree["reward_sum"])
     agent.horizon = tree["horizon"]
     if hasattr(agent, "_rows"):
         agent._rows = {int(key): row for key, row in tree["rows"]}
@@ -122,12 +124,16 @@ def put_progress(agent: ContinuingAgent, tree: dict[str, Any]) -> None:
     agent.begun = tree["begun"] is True
     if not agent.begun:
         return
+    # Before memory is taken for what the settings say.
+    for name, shape in agent._data_shapes().items():
+        if tree["data"][name].shape != shape:
+            raise ValueError("the data do not fit the spaces")
     agent._begin()
     agent.data.set_state(tree["data"])
     agent.plans = [agent._plan_record(plan) for plan in tree["plans"]]
     agent._state = tree["state"]
     agent._set_extra_state(tree["extra"])
-    known = getattr(agent.data, "n_support", None) or getattr(agent.data, "n_states", 0)
+    known = agent.data.n_states
     rows = [*getattr(agent, "_rows", {}).values(), 0 if agent._state is None else agent._state]
     if not all(type(row) is int and 0 <= row < known for row in rows):
         raise ValueError("states that are not there")

@@ -28,12 +28,16 @@ class CountedStates(ContinuingAgent):
         for what, space in (("the observation space", observation_space), ("the action space", action_space)):
             if not isinstance(space, spaces.Discrete):
                 name = type(self).__name__
-                raise SpaceError(f"{what} is {space}, but {name} counts: use Discrete spaces, or LinearLOOP with features")
+                raise SpaceError(
+                    f"{what} is {space}, but {name} counts: use Discrete spaces, or LinearLOOP with features"
+                )
             check_counted_from_zero(space, what)
         _check_same(self, observation_space, action_space)
         states, actions = int(observation_space.n), int(action_space.n)  # type: ignore[attr-defined]
         if states * actions * states > MAX_COUNTS:
-            raise ConfigError(f"{states} states and {actions} actions are too many to count: use LinearLOOP with features")
+            raise ConfigError(
+                f"{states} states and {actions} actions are too many to count: use LinearLOOP with features"
+            )
 
     @property
     def n_states(self) -> int:
@@ -113,7 +117,9 @@ class FeatureStates(ContinuingAgent):
         actions = int(self.action_space.n)  # type: ignore[attr-defined]
         if features.ndim != 2 or features.shape != (actions, getattr(self, "dimension", features.shape[-1])):
             wanted = f"[{actions}, {getattr(self, 'dimension', 'd')}]"
-            raise ModelError(f"the feature map gives shape {features.shape}: it must give {wanted} for every observation")
+            raise ModelError(
+                f"the feature map gives shape {features.shape}: it must give {wanted} for every observation"
+            )
         check_feature_norms(features)
         return features
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from rlopt.agents.loop.growing import check_like
 from rlopt.agents.loop.losses import ellipsoid_residual, pair_errors, tabular_discrepancy
-from rlopt.agents.loop.planner import Certificate, FixedPoint, Problem, ascend, fixed_point
+from rlopt.agents.loop.planner import ROUNDING, Certificate, FixedPoint, Problem, ascend, best_member, fixed_point
 from rlopt.average_reward.chains import limiting_matrix
 from rlopt.average_reward.mdp import Array
 
@@ -77,7 +78,7 @@ class TabularSet:
         upper = self._solve(self._bonus(beta, np.inf), point.state_values)
         self._put_in_force(point)
         return Certificate(
-            in_set=self.discrepancy <= beta * (1 + 1e-9),
+            in_set=self.discrepancy <= beta * (1 + ROUNDING),
             discrepancy=self.discrepancy,
             beta=beta,
             converged=point.residual <= self.problem.tolerance * self.problem.span,
@@ -109,7 +110,7 @@ class TabularSet:
         return fixed_point(backup, np.zeros(self.n_states) if start is None else start, self.problem)
 
     def _climb(self, beta: float, bonus: FixedPoint) -> FixedPoint:
-        """Planner of the exact set: from the bonus planner's policy and from the policy in force."""
+        """Planner of the exact set: from the policies of the bonus plan, which competes, and of the plan in force."""
         # Prior visits keep every residual within what it can be.
         widths = 1.0 / (self.counts + beta / self.problem.largest_residual**2)
 
@@ -120,8 +121,10 @@ class TabularSet:
             return residual_for(point.backup.argmax(axis=1), point)
 
         starts = [improve(bonus), residual_for(np.array(self.policy), bonus)]
-        point, _ = ascend(self._solve, improve, starts, self.problem.tolerance * self.problem.span)
-        return point
+        ascents = ascend(self._solve, improve, starts, self.problem.tolerance * self.problem.span)
+        points = [bonus, *(point for point, _ in ascents)]
+        discrepancies = [tabular_discrepancy(self._errors_of(point), self.counts) for point in points]
+        return points[best_member([point.gain for point in points], discrepancies, beta)]
 
     def _frequencies(self, policy: np.ndarray, point: FixedPoint) -> Array:
         """[S, A] long-run frequencies of the pairs that ``policy`` uses, where their residual changes the gain.
@@ -141,16 +144,19 @@ class TabularSet:
     def _put_in_force(self, point: FixedPoint) -> None:
         self.gain = point.gain
         self.policy = point.backup.argmax(axis=1).tolist()
-        targets = np.minimum(point.backup, point.gain + self.problem.span)
-        self._targets, self._state_values = targets.reshape(-1).tolist(), point.state_values.tolist()
-        self._recompute()
-
-    def _recompute(self) -> None:
-        """Errors and discrepancy of the plan in force from the counts alone."""
-        counts = self.counts
-        errors = pair_errors(self.targets, counts, self.reward_sums, self.transitions, self.state_values)
+        self._targets = self._targets_of(point).reshape(-1).tolist()
+        self._state_values = point.state_values.tolist()
+        errors = self._errors_of(point)
         self._errors = errors.reshape(-1).tolist()
-        self.discrepancy = tabular_discrepancy(errors, counts)
+        self.discrepancy = tabular_discrepancy(errors, self.counts)
+
+    def _targets_of(self, point: FixedPoint) -> Array:
+        """[S, A] Q_f + J_f: with this clip max_a Q_f is V_f exactly."""
+        return np.minimum(point.backup, point.gain + self.problem.span)
+
+    def _errors_of(self, point: FixedPoint) -> Array:
+        targets = self._targets_of(point)
+        return pair_errors(targets, self.counts, self.reward_sums, self.transitions, point.state_values)
 
     def get_state(self) -> dict[str, Any]:
         """Everything that the next step depends on, as arrays and numbers."""
@@ -168,16 +174,7 @@ class TabularSet:
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Takes what :meth:`get_state` gave; raises ValueError if it does not fit."""
-        own = self.get_state()
-        for name, value in own.items():
-            given = state[name]
-            if isinstance(value, float):
-                fits = isinstance(given, float) and np.isfinite(given)
-            else:
-                fits = isinstance(given, np.ndarray) and given.shape == value.shape and given.dtype == value.dtype
-                fits = fits and bool(np.all(np.isfinite(given)))
-            if not fits:
-                raise ValueError(f"{name} does not fit {self.n_states} states and {self.n_actions} actions")
+        check_like(self.get_state(), state)
         if min(state["counts"].min(), state["transitions"].min()) < 0:
             raise ValueError("counts are negative")
         if state["policy"].min() < 0 or state["policy"].max() >= self.n_actions:

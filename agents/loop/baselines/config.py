@@ -41,6 +41,9 @@ class TSDEConfig(_Settings):
 
     prior: Annotated[float, Range(gt=0)] | None = None
     """Parameter of the Dirichlet prior of each next state, > 0; none makes it 1 / S."""
+    rewards: Literal["known", "noisy"] = "known"
+    """known takes the mean reward seen, as LOOP does, right where rewards have no noise of their own; noisy draws it
+    from Beta(1 + n m, 1 + n (1 - m)), m the mean over n visits in units of the range of rewards."""
     tolerance: Annotated[float, Range(gt=0)] = 1e-6
     """Accuracy of the gain of the sampled process, in units of the range of rewards, > 0."""
     max_sweeps: Annotated[int, Range(ge=1)] = 2000
@@ -68,7 +71,7 @@ class RVIQConfig(DifferentialQConfig):
     """RVI Q-learning (Abounadi, Bertsekas and Borkar 2001), epsilon-greedy."""
 
     reference: Literal["pair", "state", "mean"] = "mean"
-    """f(Q), whose limit is the gain: the value of the pair (0, 0), the largest of state 0, or the mean of all values."""
+    """f(Q), whose limit is the gain: the value of the pair (0, 0), the largest of state 0, or the mean of all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +81,8 @@ class OptimisticQConfig(_Settings):
     effective_horizon: Annotated[float, Range(ge=2)] = 200.0
     """H >= 2: learns with the discount 1 - 1/H. Paper: min(sqrt(span T / (S A)), (T / (S A))^(1/3))."""
     bonus_scale: Annotated[float, Range(ge=0)] = 0.02
-    """The bonus of the n-th visit is this * span * sqrt(H / n log(2 T / delta)), >= 0. Paper: 4, which leaves the values
-    at their first one for longer than practical horizons last."""
+    """The bonus of the n-th visit is this * span * sqrt(H / n log(2 T / delta)), >= 0. Paper: 4, which leaves the
+    values at their first one for longer than practical horizons last."""
     span: Annotated[float, Range(gt=0)] | None = None
     """Bound of max - min of the optimal bias, > 0; none takes the exact one of an environment that knows it."""
     horizon: Annotated[int, Range(ge=1)] | None = None
@@ -93,7 +96,8 @@ class FOPOConfig(LinearLOOPConfig):
     """FOPO (Wei, Jafarnia-Jahromi, Luo and Jain 2021): the set of linear LOOP, replanned by the determinant."""
 
     determinant_factor: Annotated[float, Range(gt=1)] = 2.0
-    """A new plan is made once the determinant of the regularised Gram matrix has grown by this factor, > 1. Paper: 2."""
+    """A new plan is made once the determinant of the Gram matrix, ridge included, has grown by this
+    factor, > 1. Paper: 2."""
 
 
 @dataclass(frozen=True, kw_only=True)

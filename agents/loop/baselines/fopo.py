@@ -16,9 +16,10 @@ from rlopt.agents.loop.states import FeatureMap
 
 class FOPO(LinearLOOP):
     """FOPO (Wei, Jafarnia-Jahromi, Luo and Jain, Learning infinite-horizon average-reward MDPs with linear function
-    approximation, 2021, algorithm 1), with LOOP's planners in place of its optimisation, which has no efficient solution.
+    approximation, 2021, algorithm 1), with LOOP's planners in place of its optimisation, which has no efficient one.
 
-    Arguments and errors as those of :class:`rlopt.agents.loop.linear_loop.LinearLOOP`; ``switch_multiplier`` has no use.
+    Arguments and errors as those of :class:`rlopt.agents.loop.linear_loop.LinearLOOP`; ``switch_multiplier`` is not
+    used.
 
     :param settings: see :class:`rlopt.agents.loop.baselines.config.FOPOConfig`
     """

@@ -83,7 +83,7 @@ class OLSVILearner:
         for step in range(self.length - 1, -1, -1):
             self._weights[step] = self._inverse @ (self._reward_features + values @ into)
             action_values = support @ self._weights[step] + widths
-            values = np.minimum(action_values, self.largest_reward * (self.length - step)).max(axis=1)
+            values = np.asarray(np.minimum(action_values, self.largest_reward * (self.length - step)).max(axis=1))
         self.gain = float(values.min(initial=self.largest_reward * self.length)) / self.length
 
     def get_state(self) -> dict[str, Any]:
@@ -146,6 +146,9 @@ class OLSVIFH(FeatureStates):
         super().__init__(env, settings, reward_range, seed, verbose, tensorboard_log)
         self._begin_features(feature_map)
 
+    def _data_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {"gram": (self.dimension, self.dimension), "weights": (self.config.episode_length, self.dimension)}
+
     def _begin(self) -> None:
         config, d = self.config, self.dimension
         assert self.horizon is not None
@@ -172,4 +175,4 @@ class OLSVIFH(FeatureStates):
 
     def _switch(self) -> None:
         self.data.plan()
-        self.plans.append(Switch(self.num_timesteps, self.data.gain))
+        self.plans.append(Switch(self.n_transitions, self.data.gain))

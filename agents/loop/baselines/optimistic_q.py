@@ -95,6 +95,9 @@ class OptimisticQ(CountedStates):
     ) -> None:
         super().__init__(env, settings, reward_range, seed, verbose, tensorboard_log)
 
+    def _data_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {"rows": (self.n_states, self.n_actions)}
+
     def _begin(self) -> None:
         assert self.horizon is not None
         H = self.config.effective_horizon

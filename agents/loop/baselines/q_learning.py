@@ -52,7 +52,9 @@ class DifferentialQLearner:
     def _rate(self, state: int, action: int) -> float:
         self._visits[state][action] += 1
         config = self.config
-        return config.learning_rate / self._visits[state][action] ** config.decay if config.decay else config.learning_rate
+        return (
+            config.learning_rate / self._visits[state][action] ** config.decay if config.decay else config.learning_rate
+        )
 
     def get_state(self) -> dict[str, Any]:
         """Everything that the next step depends on."""
@@ -129,6 +131,9 @@ class DifferentialQ(CountedStates):
         **settings: Any,
     ) -> None:
         super().__init__(env, settings, reward_range, seed, verbose, tensorboard_log)
+
+    def _data_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {"values": (self.n_states, self.n_actions)}
 
     def _begin(self) -> None:
         self.data = DifferentialQLearner(self.n_states, self.n_actions, self.config, self.seed)

@@ -49,10 +49,20 @@ class TSDELearner:
                 weights[tuple(row)] = np.eye(self.n_states)[self.rng.choice(self.n_states, p=law)]
         return np.asarray(weights / weights.sum(axis=2, keepdims=True), np.float64)
 
+    def sample_rewards(self) -> Array:
+        """[S, A] mean rewards: those seen, or drawn from their posterior; the largest where there are none."""
+        low, high = self.reward_range
+        known = self.model.mean_rewards(high)
+        if self.config.rewards == "known" or high == low:
+            return known
+        counts, share = self.model.counts, np.clip((known - low) / (high - low), 0.0, 1.0)
+        drawn = self.rng.beta(1 + counts * share, 1 + counts * (1 - share))
+        return np.where(counts > 0, low + (high - low) * drawn, high)
+
     def plan(self) -> OptimisticValues:
         """Begins an episode with the best policy of a process drawn from the posterior."""
         kernel, (low, high) = self.sample(), self.reward_range
-        rewards = self.model.mean_rewards(high)
+        rewards = self.sample_rewards()
         accuracy = self.config.tolerance * max(high - low, 1e-12)
         found = relative_sweeps(lambda v: rewards + kernel @ v, self._values, accuracy, self.config.max_sweeps)
         self.policy = found.action_values.argmax(axis=1).tolist()
@@ -94,7 +104,7 @@ class TSDELearner:
 
 class TSDE(CountedStates):
     """Posterior sampling (Ouyang, Gagrani, Nayyar and Jain, Learning unknown Markov decision processes: a Thompson
-    sampling approach, 2017, algorithm TSDE). Rewards are taken as known once seen, and as the largest before.
+    sampling approach, 2017, algorithm TSDE).
 
     :param env: an environment that never ends with Discrete observations and actions, or its id
     :param reward_range: (smallest, largest) reward of a step; None takes it from an environment that knows it
@@ -117,6 +127,9 @@ class TSDE(CountedStates):
     ) -> None:
         super().__init__(env, settings, reward_range, seed, verbose, tensorboard_log)
 
+    def _data_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {"transitions": (self.n_states, self.n_actions, self.n_states)}
+
     def _begin(self) -> None:
         self.data = TSDELearner(self.n_states, self.n_actions, self.config, self.reward_range, self.seed)
 
@@ -130,4 +143,4 @@ class TSDE(CountedStates):
 
     def _switch(self) -> None:
         self.data.plan()
-        self.plans.append(Switch(self.num_timesteps, self.data.gain))
+        self.plans.append(Switch(self.n_transitions, self.data.gain))

@@ -133,6 +133,9 @@ class UCRL2(CountedStates):
     ) -> None:
         super().__init__(env, settings, reward_range, seed, verbose, tensorboard_log)
 
+    def _data_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {"transitions": (self.n_states, self.n_actions, self.n_states)}
+
     def _begin(self) -> None:
         self.data = UCRL2Learner(self.n_states, self.n_actions, self.config, self.reward_range)
 
@@ -145,5 +148,5 @@ class UCRL2(CountedStates):
             self._switch()
 
     def _switch(self) -> None:
-        self.data.plan(int(sum(self.data.model.visits)))
-        self.plans.append(Switch(self.num_timesteps, self.data.gain))
+        self.data.plan(self.n_transitions)
+        self.plans.append(Switch(self.n_transitions, self.data.gain))
