@@ -21,6 +21,7 @@ _LAZY = {
     "ReBRAC": "rlopt.agents.offline.rebrac",
     "LOOP": "rlopt.agents.loop.loop",
     "LinearLOOP": "rlopt.agents.loop.linear_loop",
+    "MLELOOP": "rlopt.agents.loop.mle_loop",
     "make_env": "rlopt.envs.make",
     "load": "rlopt.loading",
     "evaluate": "rlopt.evaluation",
@@ -33,6 +34,7 @@ __all__ = [
     "IQL",
     "LOOP",
     "MDPO",
+    "MLELOOP",
     "TD3BC",
     "LinearLOOP",
     "OffPolicyMDPO",
@@ -46,6 +48,7 @@ __all__ = [
 if TYPE_CHECKING:
     from rlopt.agents.loop.linear_loop import LinearLOOP
     from rlopt.agents.loop.loop import LOOP
+    from rlopt.agents.loop.mle_loop import MLELOOP
     from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
     from rlopt.agents.mdpo.on_policy import MDPO
     from rlopt.agents.offline.awac import AWAC

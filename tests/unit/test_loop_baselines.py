@@ -18,7 +18,7 @@ from rlopt.agents.loop.baselines.config import (
     TSDEConfig,
     UCRL2Config,
 )
-from rlopt.agents.loop.baselines.counts import relative_sweeps
+from rlopt.agents.loop.counts import relative_sweeps
 from rlopt.agents.loop.baselines.fopo import FOPO
 from rlopt.agents.loop.baselines.olsvi import OLSVIFH, OLSVILearner
 from rlopt.agents.loop.baselines.optimistic_q import OptimisticQ, OptimisticQLearner

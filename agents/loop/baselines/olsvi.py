@@ -11,7 +11,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from rlopt.agents.loop.agent import Switch
 from rlopt.agents.loop.baselines.config import OLSVIFHConfig
-from rlopt.agents.loop.baselines.counts import require_fitting
+from rlopt.agents.loop.counts import require_fitting
 from rlopt.agents.loop.growing import GrowingArray
 from rlopt.agents.loop.states import FeatureMap, FeatureStates
 from rlopt.average_reward.mdp import Array
@@ -79,11 +79,11 @@ class OLSVILearner:
         support, into = self._support.rows, self._into.rows
         square = np.einsum("kai,ij,kaj->ka", support, self._inverse, support, optimize=True)
         widths = self.bonus * np.sqrt(np.maximum(square, 0.0))
-        values = np.zeros(len(support))
+        values: Array = np.zeros(len(support))
         for step in range(self.length - 1, -1, -1):
             self._weights[step] = self._inverse @ (self._reward_features + values @ into)
-            action_values = support @ self._weights[step] + widths
-            values = np.asarray(np.minimum(action_values, self.largest_reward * (self.length - step)).max(axis=1))
+            capped = np.minimum(support @ self._weights[step] + widths, self.largest_reward * (self.length - step))
+            values = np.asarray(capped.max(axis=1), np.float64)
         self.gain = float(values.min(initial=self.largest_reward * self.length)) / self.length
 
     def get_state(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
 from rlopt.agents.loop.baselines.config import OptimisticQConfig
-from rlopt.agents.loop.baselines.counts import require_fitting
+from rlopt.agents.loop.counts import require_fitting
 from rlopt.agents.loop.states import CountedStates
 
 

@@ -8,9 +8,9 @@ import gymnasium
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
-from rlopt.agents.loop.baselines import randomness
+from rlopt.agents.loop import randomness
 from rlopt.agents.loop.baselines.config import DifferentialQConfig, RVIQConfig
-from rlopt.agents.loop.baselines.counts import require_fitting
+from rlopt.agents.loop.counts import require_fitting
 from rlopt.agents.loop.states import CountedStates
 from rlopt.average_reward.mdp import Array
 

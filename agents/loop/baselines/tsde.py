@@ -8,10 +8,10 @@ import gymnasium
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
+from rlopt.agents.loop import randomness
 from rlopt.agents.loop.agent import Switch
-from rlopt.agents.loop.baselines import randomness
 from rlopt.agents.loop.baselines.config import TSDEConfig
-from rlopt.agents.loop.baselines.counts import (
+from rlopt.agents.loop.counts import (
     Counts,
     OptimisticValues,
     relative_sweeps,

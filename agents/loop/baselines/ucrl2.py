@@ -11,7 +11,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from rlopt.agents.loop.agent import Switch
 from rlopt.agents.loop.baselines.config import UCRL2Config
-from rlopt.agents.loop.baselines.counts import (
+from rlopt.agents.loop.counts import (
     Counts,
     OptimisticValues,
     relative_sweeps,
