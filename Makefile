@@ -6,7 +6,7 @@ TORCH_INDEX ?=
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 STAMP = $(VENV)/.installed
 
-.PHONY: quickstart test test-fast lint types check venv benchmark-gpu clean
+.PHONY: quickstart test test-fast notebooks lint types check venv benchmark-gpu clean
 
 venv: $(STAMP)
 
@@ -20,8 +20,12 @@ $(STAMP): pyproject.toml constraints.txt
 quickstart: venv
 	$(VENV)/bin/python scripts/quickstart.py
 
-test: venv
+test: venv notebooks
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
+
+# Runs every cell; what they show is thrown away.
+notebooks: venv
+	$(VENV)/bin/python -m pytest --nbmake --nbmake-timeout 300 notebooks
 
 test-fast: venv
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m 'not slow'
@@ -42,6 +46,7 @@ benchmark-gpu: venv
 	$(VENV)/bin/python scripts/benchmark_seeds.py --device cuda --steps 5000
 	$(VENV)/bin/python scripts/benchmark_seeds.py --device cuda --agent mdpo --preset mujoco/half_cheetah --steps 102400
 	$(VENV)/bin/python scripts/benchmark_offline.py --device cuda --updates 5000 --whole 1000000
+	$(VENV)/bin/python scripts/benchmark_ailboost.py --device cuda --boosting-rounds 3
 
 clean:
 	rm -rf $(VENV) build *.egg-info

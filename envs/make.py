@@ -119,18 +119,42 @@ def _pool_obstacle(settings: EnvSettings) -> str | None:
     return None
 
 
-def _make_gymnasium(settings: EnvSettings) -> GymnasiumVecEnv:
+def make_state_and_pixels(settings: EnvSettings) -> GymnasiumVecEnv:
+    """As :func:`make_env`, with observations {"state", "pixels"}: what ``from_pixels`` shows, and the state it is of.
+
+    :param settings: without ``from_pixels``; made on the gymnasium backend
+    :raises ConfigError: when no GL library is found, or the state is a dictionary itself
+    """
+    from rlopt.envs.pixels import PixelObservation, StateAndPixels
+
+    rendering.prepare_state()
+    names.check_id(settings.id)
+    drawn = dataclasses.replace(settings, from_pixels=True, backend="gymnasium")
+
+    def make(seed: int) -> gymnasium.Env[Any, Any]:
+        env = make_single(drawn, seed)
+        assert isinstance(env, PixelObservation)
+        if isinstance(env.env.observation_space, gymnasium.spaces.Dict):
+            raise ConfigError(f"{settings.id} observes a dictionary, to which no images are added: leave pixels out")
+        return StateAndPixels(env, settings.action_repeat)
+
+    return _make_gymnasium(dataclasses.replace(settings, backend="gymnasium"), make, drawn=True)
+
+
+def _make_gymnasium(
+    settings: EnvSettings, make: Callable[[int], gymnasium.Env[Any, Any]] | None = None, drawn: bool = False
+) -> GymnasiumVecEnv:
     from rlopt.envs.gymnasium_vec import GymnasiumVecEnv
     from rlopt.envs.seeding import derive_seeds
 
-    drawn = settings.from_pixels or settings.render_mode is not None
+    drawn = drawn or settings.from_pixels or settings.render_mode is not None
     # An environment that is not known to draw with MuJoCo (CartPole, a user's own) may draw without GL.
     if settings.id in NEEDS_GL or (drawn and (_draws_with_mujoco(settings.id) or rendering.available_gl())):
         rendering.prepare_rendering()
     seeds = derive_seeds(settings.seed, settings.n_envs)
 
     def maker(seed: int) -> Callable[[], gymnasium.Env[Any, Any]]:
-        return lambda: make_single(settings, seed)
+        return lambda: make_single(settings, seed) if make is None else make(seed)
 
     return GymnasiumVecEnv([maker(seed) for seed in seeds], settings)
 

@@ -13,6 +13,7 @@ import gymnasium
 import numpy as np
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 
+from rlopt.envs.average_reward.continuing import ContinuingWrapper
 from rlopt.envs.flat import FlatObservation
 from rlopt.envs.pixels import PixelObservation
 from rlopt.errors import StateUnavailableError
@@ -23,7 +24,14 @@ _SNAPSHOT_MODULES = (
     "rlopt.envs.dmc",
     "rlopt.envs.point_maze",
 )
-_SNAPSHOT_WRAPPERS = (TimeLimit, OrderEnforcing, PassiveEnvChecker, PixelObservation, FlatObservation)
+_SNAPSHOT_WRAPPERS = (
+    TimeLimit,
+    OrderEnforcing,
+    PassiveEnvChecker,
+    PixelObservation,
+    FlatObservation,
+    ContinuingWrapper,
+)
 _LEFTOVERS = ("xpos", "xipos", "cfrc_ext")
 """Results of the last step that Gymnasium's rewards read before the next one refreshes them."""
 

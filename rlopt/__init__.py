@@ -13,6 +13,12 @@ __version__ = "0.1.0"
 _LAZY = {
     "MDPO": "rlopt.agents.mdpo.on_policy",
     "OffPolicyMDPO": "rlopt.agents.mdpo.off_policy",
+    "AILBoost": "rlopt.agents.ailboost.algorithm",
+    "DAC": "rlopt.agents.ailboost.algorithm",
+    "GAIL": "rlopt.agents.imitation.gail",
+    "SQIL": "rlopt.agents.imitation.sqil",
+    "IQLearn": "rlopt.agents.imitation.iq_learn",
+    "ValueDICE": "rlopt.agents.imitation.value_dice",
     "BC": "rlopt.agents.offline.bc",
     "TD3BC": "rlopt.agents.offline.td3_bc",
     "AWAC": "rlopt.agents.offline.awac",
@@ -31,14 +37,20 @@ __all__ = [
     "AWAC",
     "BC",
     "CQL",
+    "DAC",
+    "GAIL",
     "IQL",
     "LOOP",
     "MDPO",
     "MLELOOP",
+    "SQIL",
     "TD3BC",
+    "AILBoost",
+    "IQLearn",
     "LinearLOOP",
     "OffPolicyMDPO",
     "ReBRAC",
+    "ValueDICE",
     "__version__",
     "evaluate",
     "load",
@@ -46,6 +58,11 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from rlopt.agents.ailboost.algorithm import DAC, AILBoost
+    from rlopt.agents.imitation.gail import GAIL
+    from rlopt.agents.imitation.iq_learn import IQLearn
+    from rlopt.agents.imitation.sqil import SQIL
+    from rlopt.agents.imitation.value_dice import ValueDICE
     from rlopt.agents.loop.linear_loop import LinearLOOP
     from rlopt.agents.loop.loop import LOOP
     from rlopt.agents.loop.mle_loop import MLELOOP

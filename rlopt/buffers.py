@@ -25,6 +25,8 @@ from rlopt.replay_rows import capture_rows, check_rows, restore_rows
 from rlopt.tree import Tree
 
 Observations: TypeAlias = Tensor | dict[str, Tensor]
+Relabel: TypeAlias = Callable[[Any], Tensor]
+"""Rewards (B, 1) from a batch of single transitions, by tensor operations only."""
 
 
 def _each(tree: Any, function: Callable[[Tensor], Any]) -> Any:
@@ -73,6 +75,8 @@ class DeviceReplayBuffer(ReplayBuffer):
     """(buffer_size, n_envs) float32, as ``dones`` and ``timeouts``, which are 0 or 1."""
     dones: Any
     timeouts: Any
+    relabel: Relabel | None = None
+    """What gives a batch its rewards in place of the stored ones, whenever transitions are read; not saved."""
     _batch: ClassVar[Any] = ReplayBufferSamples
 
     def __init__(
@@ -237,7 +241,12 @@ class DeviceReplayBuffer(ReplayBuffer):
         :returns: (B, ...) tensors on the device, rewards and dones (B, 1)
         """
         rewards = normalize_rewards(self._at(self.rewards, rows), env)
-        return self._samples(rows, rows, rewards, env)
+        samples = self._samples(rows, rows, rewards, env)
+        return samples if self.relabel is None else samples._replace(rewards=self.relabel(samples))
+
+    def transitions(self, rows: Tensor) -> Any:
+        """Single transitions at ``rows`` (B,) as they were stored: never normalised, relabelled or summed."""
+        return self._samples(rows, rows, self._at(self.rewards, rows), None)
 
     def sample(self, batch_size: int, env: VecNormalize | None = None) -> Any:
         """A batch as Stable-Baselines3's ``sample`` gives it: :meth:`gather` of :meth:`sample_rows`."""
@@ -292,7 +301,7 @@ class DeviceReplayBuffer(ReplayBuffer):
             self.frame_store.set_state(state["frames"], self.size(), self.pos - 1)
 
     def __getstate__(self) -> dict[str, Any]:
-        filled, storage = self.get_state(), {*self._fields, "_views", "frame_store"}
+        filled, storage = self.get_state(), {*self._fields, "_views", "frame_store", "relabel"}
         kept = {name: value for name, value in self.__dict__.items() if name not in storage}
         return {name: value for name, value in kept.items() if not isinstance(value, Tensor)} | {"filled": filled}
 

@@ -63,7 +63,9 @@ def load(path: str | Path, env: VecEnv | None = None, device: str = "auto") -> A
 
 def _build(trees: dict[str, Tree], env: VecEnv | None, device: str) -> Any:
     description = trees["model"]
-    _check_widths(description["settings"], trees["networks"])
+    modules = trees["networks"]["modules"].values()
+    stored = sum(getattr(tensor, "numel", int)() for tensors in modules for tensor in tensors.values())
+    require_widths(description["settings"].get("policy_kwargs"), stored)
     with undisturbed(None), deferred_storage():
         model = rebuild_model(description, env, device)
     check_networks(model, trees["networks"])
@@ -120,14 +122,14 @@ def _best(run: Path) -> Path:
     return run / "checkpoints" / name
 
 
-def _check_widths(settings: Tree, networks: Tree) -> None:
-    """Refuses network sizes that the stored tensors cannot have, before memory is taken for them."""
-    stored = sum(
-        getattr(tensor, "numel", int)() for tensors in networks["modules"].values() for tensor in tensors.values()
-    )
-    widest = max(_integers(settings.get("policy_kwargs")), default=0)
+def require_widths(policy_kwargs: Tree, stored: int) -> None:
+    """Refuses network sizes that ``stored`` parameters cannot fill, before memory is taken for them.
+
+    :raises rlopt.errors.CheckpointError: of such sizes
+    """
+    widest = max(_integers(policy_kwargs), default=0)
     # A layer of width w between others has at least w parameters, and two neighbours of widths v and w have v * w.
-    if widest > stored or any(v * w > stored for v, w in _neighbours(settings.get("policy_kwargs"))):
+    if widest > stored or any(v * w > stored for v, w in _neighbours(policy_kwargs)):
         raise CheckpointError(
             f"the checkpoint's settings ask for larger networks than the {stored} parameters it holds"
         )

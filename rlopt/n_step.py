@@ -60,11 +60,10 @@ class DeviceNStepReplayBuffer(DeviceReplayBuffer, NStepReplayBuffer):
         """As :meth:`DeviceReplayBuffer.gather`, with n-step returns and ``discounts``."""
         n_envs, total = self.n_envs, self.buffer_size * self.n_envs
         sequence = (rows[:, None] + self._offsets) % total
-        dones, timeouts, rewards = (
-            self._at(part, sequence.flatten()).reshape(sequence.shape)
-            for part in (self.dones, self.timeouts, self.rewards)
+        dones, timeouts = (
+            self._at(part, sequence.flatten()).reshape(sequence.shape) for part in (self.dones, self.timeouts)
         )
-        rewards = normalize_rewards(rewards, env)
+        rewards = self._single_rewards(sequence.flatten(), env).reshape(sequence.shape)
         # The newest transition ends every return: what follows it in memory is the oldest, of another episode.
         ends = dones + timeouts + (sequence // n_envs == self._newest)
         within = ends.cumsum(1) == ends  # nothing has ended before
@@ -73,6 +72,11 @@ class DeviceNStepReplayBuffer(DeviceReplayBuffer, NStepReplayBuffer):
         last = (rows + (count - 1) * n_envs) % total
         batch = self._samples(rows, last, numpy_sum(terms), env)
         return batch._replace(discounts=self._powers[count].reshape(-1, 1))
+
+    def _single_rewards(self, rows: Tensor, env: VecNormalize | None) -> Tensor:
+        if self.relabel is not None:
+            return self.relabel(self.transitions(rows))
+        return normalize_rewards(self._at(self.rewards, rows), env)
 
 
 def numpy_sum(terms: Tensor) -> Tensor:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,23 +14,30 @@ from rlopt.errors import ConfigError, RloptError
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
 
-    from rlopt.data.dataset import Dataset
+    from rlopt.data.dataset import Dataset, Metadata
     from rlopt.envs.settings import EnvSettings
 
 
 def complete(run: RunConfig, agent_config: Any) -> tuple[RunConfig, Any]:
     """Takes the environment from the data set where ``--env`` is not given, and makes a data set's path absolute.
 
-    :raises rlopt.errors.ConfigError: no data set, or one that cannot be read
+    :raises rlopt.errors.ConfigError: no data set, one that cannot be read, or settings of an augmentation without one
     """
+    from rlopt.agents.offline.config import OfflineConfig
+
     if not agent_config.dataset:
         raise ConfigError("no data set given: add --dataset, a folder, an HDF5 file, a D4RL name or minari:ID")
+    unused = [name for name in ("guide", "n_augmented") if getattr(agent_config, name) != getattr(OfflineConfig, name)]
+    if agent_config.augment == "none" and unused:
+        flag = unused[0].replace("_", "-")
+        raise ConfigError(f"--{flag} is of no use without augmentation: add --augment guda, or leave it out")
     path = Path(agent_config.dataset).expanduser()
     if path.exists():
         # The run may be continued from another working directory.
         agent_config = dataclasses.replace(agent_config, dataset=str(path.resolve()))
     if not run.env:
         metadata = _read(agent_config.dataset).metadata
+        _check_action_repeat(run.action_repeat if run.action_repeat != 1 else metadata.action_repeat, metadata)
         run = dataclasses.replace(run, env=metadata.env, action_repeat=metadata.action_repeat)
     return run, agent_config
 
@@ -52,6 +61,7 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm,
     if run.num_threads:
         torch.set_num_threads(run.num_threads)
     dataset = training_data(agent_config, run.seed)
+    _check_action_repeat(run.action_repeat, dataset.metadata)
     try:
         settings, spaces = _evaluation_env(run)
     except RloptError as error:
@@ -59,6 +69,8 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm,
             cure = "give another --env, or --eval-every 0 to train without evaluations"
             raise ConfigError(f"the environment to evaluate in cannot be made ({error}): {cure}") from error
         settings, spaces = EnvSettings(id=run.env), spaces_of(dataset)
+    if settings.id != dataset.metadata.env:
+        _tell_once(f"note: the data set is of {dataset.metadata.env}; the run is evaluated in {settings.id}")
     model = resolve(agent_spec(agent).algorithm)(
         "MultiInputPolicy" if isinstance(spaces[0], Dict) else "MlpPolicy",
         OfflineVecEnv(1, *spaces),
@@ -100,6 +112,21 @@ def training_data(agent_config: Any, seed: int) -> Dataset:
         "include_source": True,
     }
     return make_augmented(dataset, from_mapping(GuDAConfig, settings, "augmentation"))
+
+
+def _check_action_repeat(given: int, metadata: Metadata) -> None:
+    recorded = metadata.action_repeat
+    if given != recorded:
+        raise ConfigError(
+            f"the data set was recorded with action repeat {recorded}, and the run has {given}: give --action-repeat "
+            f"{recorded}, or data recorded with {given}"
+        )
+
+
+@functools.cache
+def _tell_once(line: str) -> None:
+    """Once for all seeds of a group of runs."""
+    print(line, file=sys.stderr)
 
 
 def _evaluation_env(run: RunConfig) -> tuple[EnvSettings, tuple[Any, Any]]:

@@ -53,7 +53,7 @@ def plot_runs(
     :raises ConfigError: if an argument is out of range, with the nearest valid name
     """
     out = Path(out)
-    _check_suffix(out)
+    check_suffix(out)
     if not runs:
         raise ConfigError("no run folders given")
     curves = [read_run_curve(Path(run), key, x) for run in runs]
@@ -156,7 +156,7 @@ def save_figure(figure: Any, out: Path) -> None:
 
     :raises ConfigError: if the suffix is neither .png nor .svg, or the file cannot be written
     """
-    _check_suffix(out)
+    check_suffix(out)
     kind = out.suffix.lower().removeprefix(".")
     temporary = out.with_name(f".{out.name}.tmp")
     # no creation date, so that equal curves give equal files
@@ -171,6 +171,7 @@ def save_figure(figure: Any, out: Path) -> None:
         raise ConfigError(f"{out} cannot be written: {error.strerror or error}") from None
 
 
-def _check_suffix(out: Path) -> None:
+def check_suffix(out: Path) -> None:
+    """Raises :class:`rlopt.errors.ConfigError` for a picture that is neither .png nor .svg."""
     if out.suffix.lower() not in SUFFIXES:
         raise ConfigError(f"{out}: pictures are written as .png or .svg")

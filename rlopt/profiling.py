@@ -105,10 +105,11 @@ class Profile:
             for section, spent in sorted(seconds.items(), key=lambda item: -item[1])
         ]
         steps = model.num_timesteps - self._began_at_step
+        unit = getattr(model, "step_unit", "environment steps")
         write_json(self._folder / "profile.json", {"seconds": total, "steps": steps, "sections": rows})
         lines = [f"{'where time went':16}{'seconds':>10}{'share':>8}{'calls':>10}{'ms a call':>12}"]
         for row in rows:
             each = f"{1000 * row['seconds'] / row['calls']:>12.3f}" if row["calls"] else ""
             lines.append(f"{row['section']:16}{row['seconds']:>10.2f}{row['share']:>8.1%}{row['calls']:>10}{each}")
-        lines.append(f"{'in all':16}{total:>10.2f}, {steps / max(total, 1e-9):,.0f} environment steps/s")
+        lines.append(f"{'in all':16}{total:>10.2f}, {steps / max(total, 1e-9):,.0f} {unit}/s")
         return "\n".join(lines)

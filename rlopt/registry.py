@@ -21,6 +21,8 @@ class AgentSpec:
     """One line for ``rlopt train --help``."""
     builder: str = ""
     """What makes the model of a run in place of :func:`rlopt.run.build`; empty for that."""
+    arguments: str = ""
+    """What gives constructor arguments beside the agent's settings: ``(run, agent_config)`` to a dict."""
     completer: str = ""
     """What completes the settings of a run once its flags were read: ``(run, agent_config)`` to the same."""
 
@@ -35,6 +37,16 @@ def _offline(algorithm: str, summary: str) -> AgentSpec:
     )
 
 
+def _imitation(algorithm: str, config: str, summary: str) -> AgentSpec:
+    return AgentSpec(
+        config=f"rlopt.agents.{config}",
+        algorithm=f"rlopt.agents.{algorithm}",
+        summary=f"{summary}, from demonstrations",
+        arguments="rlopt.imitation_run:demonstrations",
+        completer="rlopt.imitation_run:complete",
+    )
+
+
 AGENTS: dict[str, AgentSpec] = {
     "mdpo": AgentSpec(
         config="rlopt.agents.mdpo.config:MDPOConfig",
@@ -45,6 +57,18 @@ AGENTS: dict[str, AgentSpec] = {
         config="rlopt.agents.mdpo.config:OffPolicyMDPOConfig",
         algorithm="rlopt.agents.mdpo.off_policy:OffPolicyMDPO",
         summary="mirror descent policy optimisation, off-policy (kl_coef=0 is SAC)",
+    ),
+    "ailboost": _imitation(
+        "ailboost.algorithm:AILBoost", "ailboost.config:AILBoostConfig", "adversarial imitation by boosting"
+    ),
+    "dac": _imitation("ailboost.algorithm:DAC", "ailboost.config:DACConfig", "discriminator-actor-critic"),
+    "gail": _imitation(
+        "imitation.gail:GAIL", "imitation.config:GAILConfig", "generative adversarial imitation, on-policy"
+    ),
+    "sqil": _imitation("imitation.sqil:SQIL", "imitation.config:SQILConfig", "soft Q imitation learning"),
+    "iq_learn": _imitation("imitation.iq_learn:IQLearn", "imitation.config:IQLearnConfig", "inverse soft-Q learning"),
+    "value_dice": _imitation(
+        "imitation.value_dice:ValueDICE", "imitation.config:ValueDICEConfig", "distribution matching by value"
     ),
     "bc": _offline("bc:BC", "behaviour cloning of a data set"),
     "td3_bc": _offline("td3_bc:TD3BC", "TD3 with behaviour cloning, from a data set"),

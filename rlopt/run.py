@@ -136,6 +136,8 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm,
     check_device(run.device)
     if run.num_threads:
         torch.set_num_threads(run.num_threads)
+    spec = agent_spec(agent)
+    further = resolve(spec.arguments)(run, agent_config) if spec.arguments else {}
     base = make_run_env(run)
     try:
         env: VecEnv = VecMonitor(base)
@@ -143,13 +145,14 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm,
             gamma = float(getattr(agent_config, "gamma", 0.99))
             env = Normalize(env, norm_obs=run.normalize_observations, norm_reward=run.normalize_rewards, gamma=gamma)
         _check_images(env.observation_space)
-        algorithm = resolve(agent_spec(agent).algorithm)
+        algorithm = resolve(spec.algorithm)
         try:
             model: BaseAlgorithm = algorithm(
                 policy_name(env.observation_space),
                 env,
                 seed=run.seed,
                 device=run.device,
+                **further,
                 **agent_config.algorithm_kwargs(),
             )
         except RloptError:

@@ -13,7 +13,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from rlopt.checkpoint import checkpoint_name, prune_checkpoints, write_checkpoint
 from rlopt.config import RunConfig
-from rlopt.evaluation import evaluate
+from rlopt.evaluation import EvaluationResult, evaluate
 from rlopt.log_writers import CsvLog, RunLogs
 from rlopt.progress import Progress
 from rlopt.run_folder import RunFolder, write_json
@@ -123,13 +123,7 @@ class RunHook:
     def evaluate(self, model: BaseAlgorithm) -> bool:
         """Plays evaluation episodes; returns whether their mean return is the best so far."""
         step = model.num_timesteps
-        result = evaluate(
-            model,
-            self.env_settings,
-            self.run.eval_episodes,
-            seed=self.run.seed + EVALUATION_SEED_OFFSET,
-            backend=self.env_settings.backend,
-        )
+        result = self._evaluation(model)
         for episode, (value, length) in enumerate(zip(result.returns, result.lengths, strict=True)):
             self.logs.evaluations.append({"step": step, "episode": episode, "return": value, "length": length})
         self.logs.evaluations.flush()
@@ -139,11 +133,26 @@ class RunHook:
         self.progress.say(
             f"evaluation at step {step:,}: mean return {result.mean:.1f} over {self.run.eval_episodes} episodes"
         )
+        for name, policy in getattr(model, "further_policies", dict)().items():
+            other = self._evaluation(policy)
+            model.logger.record(f"eval/{name}_mean_return", other.mean)
+            model.logger.record(f"eval/{name}_iqm_return", other.iqm)
+            self.progress.say(f"evaluation of the {name} at step {step:,}: mean return {other.mean:.1f}")
         self.state.last_evaluation = step
-        if self.state.best_return is not None and result.mean <= self.state.best_return:
-            return False
-        self.state.best_return, self.state.best_checkpoint = float(result.mean), checkpoint_name(step)
-        return True
+        improved = self.state.best_return is None or result.mean > self.state.best_return
+        if improved:
+            self.state.best_return, self.state.best_checkpoint = float(result.mean), checkpoint_name(step)
+        model.logger.record("eval/best_mean_return", self.state.best_return)
+        return improved
+
+    def _evaluation(self, policy: Any) -> EvaluationResult:
+        return evaluate(
+            policy,
+            self.env_settings,
+            self.run.eval_episodes,
+            seed=self.run.seed + EVALUATION_SEED_OFFSET,
+            backend=self.env_settings.backend,
+        )
 
     def log(self, model: BaseAlgorithm) -> None:
         """Writes one row of everything the agent has logged since the last one."""

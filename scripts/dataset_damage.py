@@ -264,6 +264,36 @@ def minari_metadata(folder: Path, rng: random.Random) -> None:
 MINARI: dict[str, Damage] = {"metadata.json changed": minari_metadata}
 
 
+class Spring:
+    """Unpickling it makes a folder too."""
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, ("trap",)
+
+
+def change_npz(alter: Callable[[Any, str, np.ndarray, random.Random], Any]) -> Damage:
+    """As :func:`change`, for the .npz file of a folder; metadata are left alone."""
+
+    def damage(folder: Path, rng: random.Random) -> None:
+        path = next(folder.glob("*.npz"))
+        with np.load(path) as file:
+            arrays = dict(file)
+        name = rng.choice([name for name in arrays if arrays[name].ndim])
+        new = alter(None, name, arrays.pop(name), rng)
+        np.savez(path, **arrays, **({} if new is None else {name: new}))
+
+    return damage
+
+
+NPZ: dict[str, Damage] = {
+    "npz: array deleted": change_npz(deleted),
+    "npz: dtype changed": change_npz(other_dtype),
+    "npz: shape changed": change_npz(other_shape),
+    "npz: NaN, infinity, overflow": change_npz(not_finite),
+    "npz: pickled objects": change_npz(lambda file, name, array, rng: np.array([Spring()] * len(array), object)),
+}
+
+
 def touched(folder: Path) -> bool:
     """Whether the trap of a pickle was sprung in the working directory or beside the data."""
     return Path("trap").exists() or (folder / "trap").exists() or os.path.lexists(folder / "escape")

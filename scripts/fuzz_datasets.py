@@ -1,6 +1,7 @@
 """Damage data sets at random and count what loading makes of them.
 
-Five sound data sets are written: rlopt's folder, an HDF5 file of rlopt's, a D4RL-layout file as others write it (gzip,
+Eight sound data sets are written: rlopt's folder, the same of demonstrations, demonstrations as imitation's and
+ValueDICE's .npz files, an HDF5 file of rlopt's, a D4RL-layout file as others write it (gzip,
 no sums), the same with the SHA-256 that a download notes beside it, and a Minari data set. Copies are damaged in one of
 the ways of ``dataset_damage.py`` and loaded, in a process of its own that may crash or hang.
 
@@ -33,13 +34,15 @@ from typing import Any
 
 import h5py
 import numpy as np
-from dataset_damage import BYTES, FOLDER, HDF5, MINARI, STRUCTURE, Damage, touched
+from dataset_damage import BYTES, FOLDER, HDF5, MINARI, NPZ, STRUCTURE, Damage, touched
 from fuzzing import Report, differences, inventory, table
 
-from rlopt.data import Dataset, Metadata, load_dataset, write_d4rl, write_minari
+from rlopt.data import Dataset, Demonstrations, Metadata, load_dataset, load_demonstrations, write_d4rl, write_minari
 from rlopt.data.checks import check_columns
 from rlopt.data.download import checksum_file
+from rlopt.data.imitation_files import write_imitation
 from rlopt.data.minari import read_minari_folder
+from rlopt.data.valuedice_files import write_valuedice
 from rlopt.errors import DataError, RloptError
 
 MEMORY_LIMIT_MB = 1500
@@ -106,6 +109,14 @@ def write_sources(folder: Path) -> dict[str, Source]:
     written = write_minari(data, "fuzz/walk-v0")
     shutil.move(written / "data", folder / "minari")
 
+    demos = Demonstrations.from_dataset(data, observation_keys=("place", "speed"), action_range=((-1, -1), (1, 1)))
+    demos.save(folder / "demos")
+    write_imitation(demos, folder / "imitation" / "data.npz")
+    write_valuedice(demos, folder / "valuedice" / "data.npz")
+
+    def npz(path: Path) -> Dataset:
+        return load_demonstrations(path / "data.npz")
+
     def hdf5(path: Path) -> Dataset:
         return load_dataset(path / "data.hdf5")
 
@@ -118,6 +129,9 @@ def write_sources(folder: Path) -> dict[str, Source]:
         "plain": Source(BYTES | HDF5, named, False),
         "summed": Source(BYTES | HDF5, named, True),
         "minari": Source(BYTES | HDF5 | MINARI, read_minari_folder, False),
+        "demos": Source(BYTES | FOLDER, load_demonstrations, True),
+        "imitation": Source(BYTES | NPZ, npz, False),
+        "valuedice": Source(BYTES | NPZ, npz, False),
     }
 
 
@@ -164,7 +178,7 @@ def worker(pipe: Any, folder: Path, sources: dict[str, Source]) -> None:
         shutil.copytree(folder / "sound" / name, path)
         source.damage[kind](path, random.Random(case_seed))
         before = inventory(folder)
-        unseen = not source.has_sums and (kind in BYTES or kind in MINARI or kind == STRUCTURE)
+        unseen = not source.has_sums and (kind in BYTES or kind in MINARI or kind in NPZ or kind == STRUCTURE)
         may_differ = kind.startswith("forged") or unseen
         try:
             outcome = examine(source.load, path, originals[name], may_differ)

@@ -16,14 +16,13 @@ import argparse
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+from reproduction import ROOT, cell_text, keep_result, replace_between, train
 
-ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results" / "mdpo"
 EPISODES = 20
 
@@ -104,51 +103,28 @@ def run_cell(table: Table, column: Column, env: str, seed: int, results: Path, r
         subprocess.run([*peer, "--episodes", str(EPISODES), "--out", str(results)], check=True)
         return
     run = runs / path.stem
-    flags = ["--preset", table.presets[env], "--run-dir", str(run), *common, *column.flags]
-    command = [sys.executable, "-m", "rlopt.cli.main", "train", column.agent, *flags]
-    if run.exists():
-        command = [sys.executable, "-m", "rlopt.cli.main", "resume", str(run)]
-    start = time.perf_counter()
-    subprocess.run(command, check=True)
-    write_result(path, column, env, seed, table.steps, run, time.perf_counter() - start)
+    seconds = train(column.agent, run, "--preset", table.presets[env], *common, *column.flags)
+    keep_result(path, evaluated(column, env, seed, table.steps, run) | {"wall_seconds": seconds}, run)
 
 
-def write_result(path: Path, column: Column, env: str, seed: int, steps: int, run: Path, wall: float) -> None:
+def evaluated(column: Column, env: str, seed: int, steps: int, run: Path) -> dict[str, Any]:
     import rlopt
 
     model = rlopt.load(run, device="cpu")
     evaluation = rlopt.evaluate(model, env, n_episodes=EPISODES, seed=seed + 100_000, backend="gymnasium")
-    config = json.loads((run / "config.json").read_text())
-    result = {
+    return {
         "agent": column.key,
         "env": env,
         "seed": seed,
         "total_timesteps": steps,
         "returns": evaluation.returns.tolist(),
         "mean_return": evaluation.mean,
-        "wall_seconds": wall,
-        "config": config,
-        "versions": json.loads((run / "versions.json").read_text())["packages"],
     }
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(result, indent=1) + "\n")
-    temporary.rename(path)
-    print(path, f"{evaluation.mean:.0f}")
 
 
 def scores(results: Path, table: Table, column: Column, env: str) -> list[float]:
     paths = [result_path(results, column, env, table.steps, seed) for seed in table.seeds]
     return [json.loads(path.read_text())["mean_return"] for path in paths if path.exists()]
-
-
-def cell_text(values: list[float], n_seeds: int) -> str:
-    from rlopt.statistics import bootstrap_interval, iqm
-
-    if not values:
-        return "not run"
-    low, high = bootstrap_interval(np.array(values), seed=0)
-    missing = "" if len(values) == n_seeds else f" ({len(values)} of {n_seeds} seeds)"
-    return f"{iqm(np.array(values)):.0f} [{low:.0f}, {high:.0f}]{missing}"
 
 
 def table_text(name: str, results: Path) -> str:
@@ -164,13 +140,6 @@ def table_text(name: str, results: Path) -> str:
         texts = [cell_text(scores(results, table, column, env), len(table.seeds)) for column in table.columns]
         lines.append(f"| {env} | " + " | ".join(texts) + " |")
     return "\n".join([*lines, "", f"`python scripts/reproduce_mdpo.py run --table {name}`"])
-
-
-def replace_between(text: str, marker: str, content: str) -> str:
-    opening, closing = f"<!-- {marker} -->", f"<!-- /{marker} -->"
-    before, _, rest = text.partition(opening)
-    _, _, after = rest.partition(closing)
-    return f"{before}{opening}\n{content}\n{closing}{after}"
 
 
 def main() -> None:

@@ -16,18 +16,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from reproduce_mdpo import cell_text, replace_between
+from reproduction import ROOT, cell_text, keep_result, replace_between, train
 
-ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results" / "offline"
 EPISODES = 20
 SEEDS = (0, 1, 2)
@@ -99,19 +97,13 @@ def run_cell(cell: Cell, args: argparse.Namespace) -> None:
     path = cell.path(args)
     if path.exists():
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
     data, run = prepare(cell, args), Path(args.runs) / path.stem
-    start = time.perf_counter()
-    if run.exists():
-        call("resume", str(run))
-    else:
-        flags = ["--dataset", str(data), "--seed", str(cell.seed), "--run-dir", str(run)]
-        call("train", cell.learner, *flags, "--total-timesteps", str(args.steps), *LEARNERS[cell.learner][1])
-    write_result(path, cell, args, run, data, time.perf_counter() - start)
-    shutil.rmtree(run / "checkpoints", ignore_errors=True)
+    flags = ["--dataset", str(data), "--seed", str(cell.seed), "--total-timesteps", str(args.steps)]
+    seconds = train(cell.learner, run, *flags, *LEARNERS[cell.learner][1])
+    keep_result(path, evaluated(cell, args, run, data) | {"wall_seconds": seconds}, run)
 
 
-def write_result(path: Path, cell: Cell, args: argparse.Namespace, run: Path, data: Path, wall: float) -> None:
+def evaluated(cell: Cell, args: argparse.Namespace, run: Path, data: Path) -> dict[str, Any]:
     import rlopt
     from rlopt.data import load_dataset
 
@@ -119,7 +111,7 @@ def write_result(path: Path, cell: Cell, args: argparse.Namespace, run: Path, da
     evaluation = rlopt.evaluate(model, cell.env, n_episodes=EPISODES, seed=cell.seed + 100_000, backend="gymnasium")
     assert dataset.metadata.reference_returns is not None
     worst, best = dataset.metadata.reference_returns
-    result = {
+    return {
         "agent": cell.learner,
         "env": cell.env,
         "level": cell.level,
@@ -131,15 +123,8 @@ def write_result(path: Path, cell: Cell, args: argparse.Namespace, run: Path, da
         "returns": evaluation.returns.tolist(),
         "mean_return": evaluation.mean,
         "score": 100 * (evaluation.mean - worst) / (best - worst),
-        "wall_seconds": wall,
         "generator": dataset.metadata.generator,
-        "config": json.loads((run / "config.json").read_text()),
-        "versions": json.loads((run / "versions.json").read_text())["packages"],
     }
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(result, indent=1) + "\n")
-    temporary.rename(path)
-    print(path, f"return {evaluation.mean:.0f}, score {result['score']:.1f}", flush=True)
 
 
 def results(env: str, level: str, learner: str, args: argparse.Namespace) -> list[dict]:

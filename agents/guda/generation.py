@@ -108,6 +108,12 @@ class Sources:
         self.single = segment_length == 1
         if len(self.starts) == 0:
             size = "episode" if segment_length is None else f"run of {segment_length} transitions in one episode"
+            longest = int(_segments(np.ones_like(usable), dataset.episode_ends, None)[1].max())
+            if segment_length is not None and longest < segment_length:
+                raise AugmentationError(
+                    f"no episode of the data set has {segment_length} transitions, the longest has {longest}: use a "
+                    "shorter segment_length"
+                )
             raise AugmentationError(
                 f"no {size} of the data set can be augmented ({augmentation}; {int(usable.sum())} of {len(usable)} "
                 f"transitions are usable): {domain.unusable_because}; use more data or a shorter segment_length"
@@ -188,9 +194,18 @@ def _dataset(
         source.metadata,
         generator=f"{augmentation} with {_named(guide)} of {len(source)} transitions from: {source.metadata.generator}",
         seed=int(seed),
-        notes=(*source.metadata.notes, *([f"Augmented transitions are approximate: {because}."] if because else [])),
+        notes=(
+            *_notes_that_hold(source, extras),
+            *([f"Augmented transitions are approximate: {because}."] if because else []),
+        ),
     )
     return Dataset(**columns, metadata=metadata, extras=extras)
+
+
+def _notes_that_hold(source: Dataset, extras: dict[str, np.ndarray]) -> list[str]:
+    """The notes of ``source`` without those on an extra column that the augmented data do not have."""
+    gone = [f"extra column {name!r}" for name in source.extras.keys() - extras.keys()]
+    return [note for note in source.metadata.notes if not any(column in note for column in gone)]
 
 
 def _named(guide: Guide | None) -> str:

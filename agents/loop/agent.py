@@ -278,6 +278,10 @@ class ContinuingAgent:
             env = make_env(env, seed=self.seed or 0)
         stepper = Stepper(env)
         self._check_spaces(env.observation_space, env.action_space)
+        for name in ("observation_space", "action_space"):
+            own, other = getattr(self, name, None), getattr(env, name)
+            if own is not None and own != other:
+                raise SpaceError(f"the environment has the {name} {other}, the agent learns in {own}")
         self.observation_space, self.action_space = env.observation_space, env.action_space
         self._stepper = stepper
         if force_reset:

@@ -96,5 +96,11 @@ class LazyOptimist(ContinuingAgent):
 
     def _plan_record(self, plan: dict[str, Any]) -> PlanRecord:
         certificate = dict(plan["certificate"])
-        certificate["gain_bracket"] = tuple(certificate["gain_bracket"])
+        low, high = certificate["gain_bracket"]
+        certificate["gain_bracket"] = (saving.number(low), None if high is None else saving.number(high))
+        for name, kind in (("in_set", bool), ("converged", bool), ("sweeps", int), ("clipped_states", int)):
+            if type(certificate[name]) is not kind:
+                raise ValueError(f"{name} of a plan is no {kind.__name__}")
+        for name in ("discrepancy", "beta", "residual"):
+            saving.number(certificate[name])
         return PlanRecord(int(plan["step"]), saving.number(plan["gain"]), Certificate(**certificate))

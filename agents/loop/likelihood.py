@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from rlopt.agents.loop.counts import Counts, require_actions, require_fitting
-from rlopt.agents.loop.planner import Certificate, FixedPoint, Problem, fixed_point
+from rlopt.agents.loop.planner import Certificate, FixedPoint, Problem, certify, fixed_point
 from rlopt.average_reward.mdp import Array
 
 BISECTIONS = 60
@@ -120,16 +120,7 @@ class TabularLikelihood:
         seen = self.model.counts > 0
         apart = divergence(self.model.kernel()[seen], self.laws[seen])
         shortfall = float(np.sum(self.model.counts[seen] * apart))
-        return Certificate(
-            in_set=shortfall <= beta * (1 + 1e-6),
-            discrepancy=shortfall,
-            beta=beta,
-            converged=point.residual <= self.problem.tolerance * self.problem.span,
-            residual=point.residual,
-            sweeps=point.sweeps,
-            clipped_states=int(np.sum(point.state_values >= self.problem.span)),
-            gain_bracket=(point.gain, None),
-        )
+        return certify(point, shortfall, beta, self.problem, None)
 
     def _solve(self, local_beta: float) -> FixedPoint:
         counts = self.model.counts

@@ -14,7 +14,7 @@ import numpy as np
 
 from rlopt.agents.loop.growing import GrowingArray, check_like
 from rlopt.agents.loop.losses import projected_discrepancy
-from rlopt.agents.loop.planner import ROUNDING, Certificate, FixedPoint, Problem, ascend, best_member, fixed_point
+from rlopt.agents.loop.planner import Certificate, FixedPoint, Problem, ascend, best_member, certify, fixed_point
 from rlopt.average_reward.mdp import Array
 
 
@@ -152,16 +152,7 @@ class LinearSet:
         if planner == "ellipsoid":
             point, frozen = self._climb(log, gram, beta, point, frozen)
         self._put_in_force(log, frozen)
-        return Certificate(
-            in_set=self.discrepancy <= beta * (1 + ROUNDING),
-            discrepancy=self.discrepancy,
-            beta=beta,
-            converged=point.residual <= self.problem.tolerance * self.problem.span,
-            residual=point.residual,
-            sweeps=point.sweeps,
-            clipped_states=int(np.sum(point.state_values >= self.problem.span)),
-            gain_bracket=(point.gain, None),
-        )
+        return certify(point, self.discrepancy, beta, self.problem, None)
 
     def _log(self) -> Log:
         support = self._support.rows

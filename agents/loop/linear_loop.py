@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any, ClassVar, Literal
 
 import gymnasium
@@ -57,17 +58,8 @@ class LinearLOOP(FeatureStates, LazyOptimist):
         verbose: int = 0,
         tensorboard_log: str | None = None,
     ) -> None:
-        settings = {
-            "planner": planner,
-            "beta_scale": beta_scale,
-            "span": span,
-            "horizon": horizon,
-            "delta": delta,
-            "switch_multiplier": switch_multiplier,
-            "tolerance": tolerance,
-            "max_sweeps": max_sweeps,
-            "ridge": ridge,
-        }
+        given = locals()
+        settings = {field.name: given[field.name] for field in fields(LinearLOOPConfig)}
         self._rows: dict[int, int] = {}
         self.feature_map: FeatureMap | None = feature_map
         super().__init__(env, settings, reward_range, seed, verbose, tensorboard_log)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any, ClassVar, Literal
 
 import gymnasium
@@ -51,16 +52,8 @@ class LOOP(CountedStates, LazyOptimist):
         verbose: int = 0,
         tensorboard_log: str | None = None,
     ) -> None:
-        settings = {
-            "planner": planner,
-            "beta_scale": beta_scale,
-            "span": span,
-            "horizon": horizon,
-            "delta": delta,
-            "switch_multiplier": switch_multiplier,
-            "tolerance": tolerance,
-            "max_sweeps": max_sweeps,
-        }
+        given = locals()
+        settings = {field.name: given[field.name] for field in fields(LOOPConfig)}
         super().__init__(env, settings, reward_range, seed, verbose, tensorboard_log)
 
     def _complexity(self) -> tuple[int, int]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from rlopt.agents.loop.barrier import furthest, log_likelihood, most_likely
 from rlopt.agents.loop.counts import require_actions, require_fitting
-from rlopt.agents.loop.planner import Certificate, FixedPoint, Problem, fixed_point
+from rlopt.agents.loop.planner import Certificate, FixedPoint, Problem, certify, fixed_point
 from rlopt.average_reward.chains import limiting_matrix
 from rlopt.average_reward.mdp import Array
 from rlopt.errors import ModelError
@@ -94,16 +94,7 @@ class MixtureLikelihood:
         self.policy = best.backup.argmax(axis=1).tolist()
         self._measure()
         shortfall = largest - log_likelihood(self.weights, densities, counts)
-        return Certificate(
-            in_set=shortfall <= beta * (1 + 1e-6),
-            discrepancy=max(shortfall, 0.0),
-            beta=beta,
-            converged=best.residual <= self.problem.tolerance * self.problem.span,
-            residual=best.residual,
-            sweeps=best.sweeps,
-            clipped_states=int(np.sum(best.state_values >= self.problem.span)),
-            gain_bracket=(best.gain, None),
-        )
+        return certify(best, max(shortfall, 0.0), beta, self.problem, None)
 
     def solve(self, weights: Array, start: Array | None = None) -> FixedPoint:
         """The gain-optimal solution of the process with these weights."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 from typing import Any, ClassVar, Literal
 
 import gymnasium
@@ -64,16 +65,8 @@ class MLELOOP(CountedStates, LazyOptimist):
         verbose: int = 0,
         tensorboard_log: str | None = None,
     ) -> None:
-        settings = {
-            "model": model,
-            "beta_scale": beta_scale,
-            "span": span,
-            "horizon": horizon,
-            "delta": delta,
-            "switch_multiplier": switch_multiplier,
-            "tolerance": tolerance,
-            "max_sweeps": max_sweeps,
-        }
+        given = locals()
+        settings = {field.name: given[field.name] for field in fields(MLELOOPConfig)}
         self.kernels: Array | None = None
         """[d, S, A, S] of a mixture; None for any process."""
         self.rewards: Array | None = None

@@ -72,6 +72,22 @@ class Certificate:
     which every pair may have the whole beta; None where that is no bound (linear)."""
 
 
+def certify(
+    point: FixedPoint, discrepancy: float, beta: float, problem: Problem, largest_gain: float | None
+) -> Certificate:
+    """The certificate of the plan ``point``; ``largest_gain`` bounds the gains of the set."""
+    return Certificate(
+        in_set=discrepancy <= beta * (1 + ROUNDING),
+        discrepancy=discrepancy,
+        beta=beta,
+        converged=point.residual <= problem.tolerance * problem.span,
+        residual=point.residual,
+        sweeps=point.sweeps,
+        clipped_states=int(np.sum(point.state_values >= problem.span)),
+        gain_bracket=(point.gain, largest_gain),
+    )
+
+
 @dataclass(frozen=True)
 class PlanRecord:
     """One switch of the policy, as kept in the history of an agent."""
@@ -87,8 +103,8 @@ def fixed_point(backup: Callable[[Array], Array], start: Array, problem: Problem
     """Damped relative value iteration with the values clipped to the span and the gain to the largest reward.
 
     V <- V / 2 + clip(max_a backup(V) - J, 0, H) / 2 with J = min(min_s max_a backup(V), r_max). Where the backup is
-    monotone (tabular), this converges. A linear regression is not monotone: with few data it can end in a cycle, about
-    once in a hundred plans. The residual says whether it did.
+    monotone (tabular), this converges. A linear regression is not monotone: with few data it can end in a cycle. The
+    residual says whether it did.
 
     :param backup: values [K] to action values [K, A], the gain included
     :param start: [K]

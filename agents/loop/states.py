@@ -32,7 +32,6 @@ class CountedStates(ContinuingAgent):
                     f"{what} is {space}, but {name} counts: use Discrete spaces, or LinearLOOP with features"
                 )
             check_counted_from_zero(space, what)
-        _check_same(self, observation_space, action_space)
         states, actions = int(observation_space.n), int(action_space.n)  # type: ignore[attr-defined]
         if states * actions * states > MAX_COUNTS:
             raise ConfigError(
@@ -129,7 +128,6 @@ class FeatureStates(ContinuingAgent):
             raise SpaceError(f"the action space is {action_space}, but {name} compares actions: make it Discrete")
         check_counted_from_zero(action_space, "the action space")
         check_counted_from_zero(observation_space, "the observation space")
-        _check_same(self, observation_space, action_space)
 
     def _arrive(self, observation: Any) -> int:
         if not isinstance(self.observation_space, spaces.Discrete):
@@ -142,10 +140,3 @@ class FeatureStates(ContinuingAgent):
     def _check_observation(self, observation: Any) -> None:
         if not self.observation_space.contains(observation if np.ndim(observation) else np.asarray(observation)):
             raise SpaceError(f"the observation {observation} is not in {self.observation_space}")
-
-
-def _check_same(agent: Any, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
-    for name, space in (("observation_space", observation_space), ("action_space", action_space)):
-        own = getattr(agent, name, space)
-        if own != space:
-            raise SpaceError(f"the environment has the {name} {space}, the agent learns in {own}")

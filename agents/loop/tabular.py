@@ -8,7 +8,7 @@ import numpy as np
 
 from rlopt.agents.loop.growing import check_like
 from rlopt.agents.loop.losses import ellipsoid_residual, pair_errors, tabular_discrepancy
-from rlopt.agents.loop.planner import ROUNDING, Certificate, FixedPoint, Problem, ascend, best_member, fixed_point
+from rlopt.agents.loop.planner import Certificate, FixedPoint, Problem, ascend, best_member, certify, fixed_point
 from rlopt.average_reward.chains import limiting_matrix
 from rlopt.average_reward.mdp import Array
 
@@ -77,16 +77,7 @@ class TabularSet:
         point = bonus if planner == "bonus" else self._climb(beta, bonus)
         upper = self._solve(self._bonus(beta, np.inf), point.state_values)
         self._put_in_force(point)
-        return Certificate(
-            in_set=self.discrepancy <= beta * (1 + ROUNDING),
-            discrepancy=self.discrepancy,
-            beta=beta,
-            converged=point.residual <= self.problem.tolerance * self.problem.span,
-            residual=point.residual,
-            sweeps=point.sweeps,
-            clipped_states=int(np.sum(point.state_values >= self.problem.span)),
-            gain_bracket=(point.gain, upper.gain),
-        )
+        return certify(point, self.discrepancy, beta, self.problem, upper.gain)
 
     def _bonus(self, local_beta: float, largest: float) -> Array:
         """sqrt(beta / n), [S, A]: with beta / (SA) for each pair the sum of n b^2 is at most beta."""

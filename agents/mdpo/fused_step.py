@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rlopt.agents.mdpo import off_policy_losses as losses
-from rlopt.agents.mdpo.fused_update import FusedUpdate, flat
+from rlopt.agents.mdpo.fused_update import flat
 from rlopt.turns import side_by_side
 from rlopt.update import ActingCopy, GradientStep, Mode
 
@@ -92,7 +92,7 @@ class FusedStep:
         self.mode = mode
         self.taken = False
         """Whether it has taken a step."""
-        self.update = FusedUpdate(models)
+        self.update = models[0].fused_update(models)
         self._acting = ActingCopy(self.update.actor.tensors)
         self._on_rows = GradientStep(self.update.step_on_rows, mode, self.update.state)
         self._on_batch = GradientStep(self.update.step_on_batch, mode, self.update.state)

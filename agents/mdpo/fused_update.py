@@ -9,7 +9,7 @@ several seeds, take their steps together: every tensor then has an axis S in fro
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from gymnasium import spaces
@@ -35,6 +35,9 @@ class FusedUpdate:
 
     :param models: one, or several whose networks and settings are alike
     """
+
+    objective_class: ClassVar[type[Objective]] = Objective
+    """Whose losses it computes."""
 
     def __init__(self, models: Sequence[MirrorDescentSAC]) -> None:
         for model in models:
@@ -167,22 +170,10 @@ class FusedUpdate:
         :returns: the losses and statistics of the step by name, scalars or (S,)
         """
         actor_lr, critic_lr, ent_lr, kl_coef, tau, target_entropy = scalars.unbind(-1)
-        observations, actions, next_observations, rewards, discounts = batch
+        observations, rewards = batch[0], batch[3]
         kl_coef = kl_coef.to(rewards.dtype)
         ent_coef = self._fixed_ent_coef if self.log_ent_coef is None else self.log_ent_coef.tensors[0].exp()
         info: losses.Info = {"ent_coef": ent_coef.reshape(self._shape).clone()}
-
-        def critic_objective(critic: Parameters) -> tuple[Tensor, losses.Info]:
-            def loss(q_values: Tensor, targets: Tensor) -> tuple[Tensor, losses.Info]:
-                return objective.critic_loss(q_values.split(1, dim=1), targets)
-
-            with torch.no_grad():
-                policy = self._policy(self.actor.tensors, next_observations, next_noise)
-                next_q = self._q_values(self.critic_target.tensors, next_observations, policy.actions)
-                next_values = self._each(objective.soft_value)(next_q, policy, ent_coef)
-                targets = self._each(losses.td_target)(rewards, discounts, next_values)
-            losses_, critic_info = self._each(loss)(self._q_values(critic, observations, actions), targets)
-            return losses_.sum(), critic_info
 
         def actor_objective(actor: Parameters) -> tuple[Tensor, tuple[losses.Info, Tensor]]:
             def loss(
@@ -203,7 +194,9 @@ class FusedUpdate:
             log_prob = self._each(losses.joint_log_prob)(policy.log_density, policy.log_jacobian)
             return losses_.sum(), (actor_info, log_prob.detach())
 
-        gradients, critic_info = grad(critic_objective, has_aux=True)(self.critic.tensors)
+        gradients, critic_info = grad(self.critic_objective, has_aux=True)(
+            self.critic.tensors, batch, noise, next_noise, ent_coef, objective
+        )
         keep = critic_info["critic_loss"].isfinite()
         self._adam(self.critic, 1, gradients, critic_lr, keep)
         gradients, (actor_info, log_prob) = grad(actor_objective, has_aux=True)(self.actor.tensors)
@@ -219,6 +212,33 @@ class FusedUpdate:
             for slow, fast in zip(self.critic_target.tensors, self.critic.tensors, strict=True):
                 slow.copy_(slow * (1 - over(part, slow)) + fast * over(part, fast))
         return info | critic_info | actor_info
+
+    def critic_objective(
+        self,
+        critic: Parameters,
+        batch: Batch,
+        noise: Tensor,
+        next_noise: Tensor,
+        ent_coef: Tensor,
+        objective: Objective,
+    ) -> tuple[Tensor, losses.Info]:
+        """What the critics' parameters descend, summed over the models, and its statistics, among them ``critic_loss``.
+
+        A subclass may put another loss here, and its model names the subclass in ``fused_update``. Arguments as those
+        of :meth:`step`.
+        """
+        observations, actions, next_observations, rewards, discounts = batch
+
+        def loss(q_values: Tensor, targets: Tensor) -> tuple[Tensor, losses.Info]:
+            return objective.critic_loss(q_values.split(1, dim=1), targets)
+
+        with torch.no_grad():
+            policy = self._policy(self.actor.tensors, next_observations, next_noise)
+            next_q = self._q_values(self.critic_target.tensors, next_observations, policy.actions)
+            next_values = self._each(objective.soft_value)(next_q, policy, ent_coef)
+            targets = self._each(losses.td_target)(rewards, discounts, next_values)
+        losses_, critic_info = self._each(loss)(self._q_values(critic, observations, actions), targets)
+        return losses_.sum(), critic_info
 
     def _adam(self, part: StackedParameters, index: int, gradients: Parameters, lr: Tensor, keep: Tensor) -> None:
         group = self._groups[index]
@@ -258,12 +278,12 @@ def flat(observations: Any) -> Tensor:
 
 def obstacle(model: MirrorDescentSAC) -> str | None:
     """Why the step of ``model`` cannot be fused, in words; None if it can."""
-    from rlopt.agents.mdpo.off_policy_update import MirrorDescentSAC as Base
-
+    # A class that overrides a part of the step may bring the fused form of it with it.
+    Base = next(cls for cls in type(model).__mro__ if "fused_update" in vars(cls))
     own = [name for name in ("_gradient_step", "_update_critic", "_draw_noise") if _overrides(model, Base, name)]
     if own:
         return f"{type(model).__name__} overrides {own[0]}"
-    if model.compile != "on" and type(model.objective) is not Objective:
+    if model.compile != "on" and type(model.objective) is not model.fused_update.objective_class:
         # What its methods read besides their arguments would be kept as it was at the first step.
         return "the objective is one's own, and compile is not 'on'"
     if model.use_sde:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from stable_baselines3.common.distributions import StateDependentNoiseDistribution, TanhBijector
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from rlopt.agents.mdpo import off_policy_losses as losses
 from rlopt.agents.mdpo.fused_step import FusedStep, Request, take_steps
-from rlopt.agents.mdpo.fused_update import obstacle
+from rlopt.agents.mdpo.fused_update import FusedUpdate, obstacle
 from rlopt.agents.mdpo.off_policy_checks import fitting_replay_buffer
 from rlopt.agents.mdpo.off_policy_objectives import Objective, OldPolicy
 from rlopt.agents.mdpo.value_network import ValueNetwork, make_value_network
@@ -35,6 +35,9 @@ class MirrorDescentSAC(SAC):
     Random numbers are drawn in the order in which SAC draws them, and with ``kl_coef=0`` every tensor is computed by
     the same operations in the same order, so that the parameters stay equal to SAC's bit for bit.
     """
+
+    fused_update: ClassVar[type[FusedUpdate]] = FusedUpdate
+    """The same step as one function of tensors; a class that overrides a part of the step may name its own."""
 
     kl_coef: float
     kl_unit: Literal["reward", "ent_coef"]
@@ -176,7 +179,7 @@ class MirrorDescentSAC(SAC):
         policy = self._sample_policy(batch.observations, noise)
         joint = losses.joint_log_prob(policy.log_density, policy.log_jacobian)
         ent_coef, info = self._update_ent_coef(joint)
-        info |= self._update_critic(batch, next_noise, ent_coef)
+        info |= self._update_critic(batch, next_noise, ent_coef, policy)
 
         if self.actor_q == "first":
             q_values = self.critic.q1_forward(batch.observations, policy.actions)
@@ -230,14 +233,24 @@ class MirrorDescentSAC(SAC):
         self.ent_coef_optimizer.step()
         return ent_coef, {"ent_coef": ent_coef, **info}
 
-    def _update_critic(self, batch: ReplayBufferSamples, next_noise: Tensor | None, ent_coef: Tensor) -> losses.Info:
+    def _update_critic(
+        self,
+        batch: ReplayBufferSamples,
+        next_noise: Tensor | None,
+        ent_coef: Tensor,
+        policy: losses.PolicySample | None = None,
+    ) -> losses.Info:
+        """One step of the critics.
+
+        :param policy: actions at the states, for a loss that needs some; this one does not
+        """
         with torch.no_grad():
             if self.value_net_target is not None:
                 next_values = self.value_net_target(batch.next_observations)
             else:
-                policy = self._sample_policy(batch.next_observations, next_noise)
-                next_q = torch.cat(self.critic_target(batch.next_observations, policy.actions), dim=1)
-                next_values = self.objective.soft_value(next_q, policy, ent_coef)
+                following = self._sample_policy(batch.next_observations, next_noise)
+                next_q = torch.cat(self.critic_target(batch.next_observations, following.actions), dim=1)
+                next_values = self.objective.soft_value(next_q, following, ent_coef)
             discounts = (1 - batch.dones) * (self.gamma if batch.discounts is None else batch.discounts)
             targets = losses.td_target(batch.rewards, discounts, next_values)
         loss, info = self.objective.critic_loss(self.critic(batch.observations, batch.actions), targets)

@@ -117,6 +117,10 @@ class OfflineAlgorithm(Learner):
             require(dataset is None, "two data sets were given: give one, as env or as dataset")
             env, dataset = None, env
         loaded = None if dataset is None else loaded_dataset(dataset)
+        require(
+            not (_init_setup_model and env is None and loaded is None),
+            f"{type(self).__name__} was given neither a data set nor an environment: give rlopt.data.load_dataset(...)",
+        )
         placeholder = self._placeholder(env, loaded, verbose)
         super().__init__(
             policy,

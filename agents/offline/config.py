@@ -68,6 +68,9 @@ class CriticConfig(OfflineConfig):
     """Discount factor, in [0, 1]."""
     tau: Annotated[float, Range(gt=0, le=1)] = 0.005
     """Part of the way that the slow copies move at each of their updates, in (0, 1]. CORL: 5e-3."""
+    critic_layer_norm: bool = False
+    """Whether the critics have layer normalisation, which keeps Q from growing where there are no data (ReBRAC, arXiv
+    2305.09836, section 3; RLPD, arXiv 2302.02948, section 4.2)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.sparse.csgraph import connected_components
 
 from rlopt.average_reward.mdp import Array, FiniteMDP
 from rlopt.errors import ModelError
@@ -11,6 +10,8 @@ from rlopt.errors import ModelError
 
 def recurrent_classes(chain: Array) -> list[np.ndarray]:
     """The closed communicating classes of a chain [S, S], each a sorted array of states; by their first states."""
+    from scipy.sparse.csgraph import connected_components  # slow to import
+
     edges = chain > 0
     count, labels = connected_components(edges, directed=True, connection="strong")
     leaves = np.zeros(count, bool)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.optimize import linprog
 
 from rlopt.average_reward.chains import limiting_matrix, require_one_gain
 from rlopt.average_reward.mdp import Array, FiniteMDP
@@ -55,6 +54,8 @@ def linear_program(mdp: FiniteMDP) -> AverageRewardSolution:
 
 
 def _solve(cost: Array, **constraints: Any) -> tuple[Array, int]:
+    from scipy.optimize import linprog  # slow to import, and needed here alone
+
     result = linprog(cost, method="highs", options=_OPTIONS, **constraints)
     if result.x is None or result.status != 0:
         raise ModelError(f"the linear program has no solution ({result.message}): use policy_iteration")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
+from rlopt.cli.data_options import new_folder
 from rlopt.cli.flags import parse_settings
 from rlopt.errors import ConfigError
 
 PROG = "rlopt data augment IN OUT"
+OVERWRITE = "--overwrite"
 
 
 def main(argv: list[str]) -> int:
@@ -17,10 +18,13 @@ def main(argv: list[str]) -> int:
 
     places, flags = positional(argv)
     if any(token in ("-h", "--help") for token in flags):
-        parse_settings(PROG, GuDAConfig, ["--help"])
+        parse_settings(f"{PROG} [--overwrite]", GuDAConfig, ["--help"])
+    overwrite = OVERWRITE in flags
+    flags = [token for token in flags if token != OVERWRITE]
     if len(places) != 2:
         raise ConfigError(f"{PROG} takes a data set and the folder to write, got {len(places)} of the 2: see --help")
     config: GuDAConfig = parse_settings(PROG, GuDAConfig, flags)
+    place = new_folder(places[1], overwrite)
 
     from rlopt.agents.guda.tasks import make_augmented
     from rlopt.data import load_dataset
@@ -29,7 +33,7 @@ def main(argv: list[str]) -> int:
     start = time.perf_counter()
     made = make_augmented(source, config)
     seconds = time.perf_counter() - start
-    folder = made.save(Path(places[1]))
+    folder = made.save(place)
     print(f"{len(source):,} transitions of {made.metadata.env} became {len(made):,} in {seconds:.2f} s: {folder}")
     print(f"mean reward {source.rewards.mean():.4f} before, {made.rewards.mean():.4f} now")
     return 0

@@ -40,9 +40,9 @@ def main(argv: list[str]) -> int:
     if arguments.pointmaze is not None:
         data = to_pointmaze(data, arguments.pointmaze)
     if form == "minari":
-        written = _to_minari(data, arguments.out.removeprefix(MINARI_PREFIX), arguments.overwrite)
+        written = to_minari(data, arguments.out.removeprefix(MINARI_PREFIX), arguments.overwrite)
     else:
-        write = _to_file if form == "d4rl" else _to_folder
+        write = _to_file if form == "d4rl" else to_folder
         written = write(data, Path(arguments.out).expanduser(), arguments.overwrite)
     print(f"{len(data)} transitions, {len(data.episodes())} episodes: {written}")
     return 0
@@ -70,13 +70,15 @@ def _to_file(data: Dataset, path: Path, overwrite: bool) -> Path:
     return write_d4rl(data, path)
 
 
-def _to_folder(data: Dataset, path: Path, overwrite: bool) -> Path:
+def to_folder(data: Dataset, path: Path, overwrite: bool) -> Path:
+    """Writes rlopt's folder; what is there stays unless ``overwrite`` is set."""
     if os.path.lexists(path) and not overwrite:
         raise DataError(f"{path} exists: choose another OUT, or give --overwrite")
     return data.save(path)
 
 
-def _to_minari(data: Dataset, dataset_id: str, overwrite: bool) -> Path:
+def to_minari(data: Dataset, dataset_id: str, overwrite: bool) -> Path:
+    """Writes a Minari data set; what is there stays unless ``overwrite`` is set and the new one is whole."""
     from rlopt.data import write_minari
     from rlopt.data.minari import minari_folder
 

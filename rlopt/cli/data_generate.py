@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
+from rlopt.cli.data_options import new_folder
 from rlopt.cli.parsing import OneLineParser, number
 from rlopt.config import Range, coerce
 from rlopt.data.generators import GENERATORS, Generator, generator
@@ -31,11 +31,12 @@ def main(argv: list[str]) -> int:
         if arguments[name] is not None:
             options[name] = _read(name, arguments[name], option.kind)
 
+    place = new_folder(arguments["out"], arguments["overwrite"])
     from rlopt.data.generators import generate
 
     start = time.perf_counter()
     data = generate(argv[0], n, seed=seed, **options)
-    folder = data.save(arguments["out"])
+    folder = data.save(place)
     episodes = int(data.episode_ends.sum())
     print(f"{len(data):,} transitions in {episodes:,} episodes of {data.metadata.env}, "
           f"{time.perf_counter() - start:.1f} s: {folder}")  # fmt: skip
@@ -46,8 +47,8 @@ def _parser(name: str, spec: Generator) -> OneLineParser:
     parser = OneLineParser(prog=f"rlopt data generate {name}", description=spec.summary)
     parser.add_argument("--n", metavar="N", required=True, help="transitions, 1e6 for a million")
     parser.add_argument("--seed", metavar="N", default="0", help="of everything that is drawn (default 0)")
-    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder to write; an older data set "
-                        "there is replaced")  # fmt: skip
+    parser.add_argument("--out", metavar="DIR", required=True, help="folder to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace a data set at DIR")
     for option_name, option in spec.options.items():
         flag = "--" + option_name.replace("_", "-")
         shown = "" if option.default is None or option.kind is bool else f" (default {option.default})"

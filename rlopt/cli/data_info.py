@@ -25,8 +25,10 @@ def main(argv: list[str]) -> int:
     from rlopt.data import load_dataset
     from rlopt.data.coverage import draw_coverage
     from rlopt.data.description import describe
-    from rlopt.plotting import save_figure
+    from rlopt.plotting import check_suffix, save_figure
 
+    if arguments.out is not None:
+        check_suffix(arguments.out)
     data = load_dataset(arguments.dataset, download=arguments.download, **options)
     print(describe(data))
     place = place_of(arguments.dataset)

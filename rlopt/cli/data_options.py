@@ -8,6 +8,7 @@ from typing import Any
 
 from rlopt.cli.parsing import number
 from rlopt.config import Range
+from rlopt.errors import ConfigError
 
 DATASET_HELP = "a data set folder, an HDF5 file of the D4RL layout, a D4RL name (maze2d-umaze-v1), or minari:<id>"
 _TEXTS = ("name", "env", "conversion", "waypoints", "rewards", "after_goal")
@@ -44,6 +45,22 @@ def reading_options(arguments: argparse.Namespace) -> dict[str, Any]:
     )
     options["clip_actions"] = arguments.clip_actions or None
     return {name: value for name, value in options.items() if value is not None}
+
+
+def new_folder(text: str, overwrite: bool) -> Path:
+    """The folder that a data set is about to be made for, looked at before the work.
+
+    :raises rlopt.errors.ConfigError: no folder of rlopt's own format is meant, or one is there already
+    :raises rlopt.errors.DataError: other files lie there
+    """
+    if not text or text.startswith("minari:") or text.endswith((".hdf5", ".h5")):
+        raise ConfigError(f"{text!r} is no folder to write: name one, and convert it with rlopt data convert")
+    from rlopt.data.folder import check_place, is_folder
+
+    path = check_place(Path(text).expanduser())
+    if is_folder(path) and not overwrite:
+        raise ConfigError(f"{path} exists: choose another folder, or give --overwrite")
+    return path
 
 
 def place_of(dataset: str) -> Path:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlopt.cli.parsing import OneLineParser, number
 from rlopt.config import Range
+from rlopt.errors import unknown_name
 
 if TYPE_CHECKING:
     from rlopt.checkpoint import Checkpoint
@@ -40,6 +41,7 @@ def main(argv: list[str]) -> int:
     record = {
         "agent": checkpoint.metadata.get("agent"),
         "env": settings.id,
+        "policy": arguments.policy,
         "checkpoint": checkpoint.path.name,
         "step": checkpoint.step,
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -75,6 +77,9 @@ def _parser() -> OneLineParser:
     )
     parser.add_argument("--env", metavar="ID", help="another environment with the same spaces")
     parser.add_argument("--stochastic", action="store_true", help="sample actions instead of taking the most likely")
+    parser.add_argument(
+        "--policy", metavar="NAME", default="last", help="last (default), or mixture: the boosted policy of ailboost"
+    )
     parser.add_argument("--seed", metavar="N", default="0", help="of environments and sampling (default 0)")
     parser.add_argument("--n-envs", metavar="N", help="environments side by side (default at most 16)")
     parser.add_argument("--device", metavar="DEVICE", default="cpu", help="torch device (default cpu)")
@@ -94,7 +99,7 @@ def _evaluate(
     threads = (checkpoint.metadata.get("run") or {}).get("num_threads")
     if isinstance(threads, int) and 0 < threads <= 1024:
         torch.set_num_threads(threads)
-    model: Any = load(checkpoint.path, device=arguments.device)
+    model: Any = _policy(load(checkpoint.path, device=arguments.device), arguments.policy)
     with _progress(episodes) as on_episode:
         return evaluate(
             model,
@@ -105,6 +110,14 @@ def _evaluate(
             n_envs=n_envs,
             on_episode=on_episode,
         )
+
+
+def _policy(model: Any, name: str) -> Any:
+    """The model itself, or another policy that it holds."""
+    policies = {"last": model, **getattr(model, "further_policies", dict)()}
+    if name not in policies:
+        raise unknown_name("policy", name, policies, hint=f"this {type(model).__name__} has {', '.join(policies)}")
+    return policies[name]
 
 
 @contextmanager

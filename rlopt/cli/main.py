@@ -8,12 +8,16 @@ import sys
 from rlopt import __version__
 from rlopt.errors import RloptError, unknown_name
 
+_OUT_OF_MEMORY = ("can't allocate memory", "out of memory")
+"""In the messages of torch's errors, on the CPU and on a GPU."""
+
 VERBS: dict[str, str] = {
     "train": "train an agent and write a run folder",
     "resume": "continue a run from its newest checkpoint, exactly",
     "evaluate": "evaluate a run or a checkpoint",
     "plot": "draw the learning curves of runs",
     "data": "describe and convert offline data sets",
+    "demos": "record, describe and convert demonstrations for imitation",
     "doctor": "check this machine and its packages",
 }
 
@@ -53,6 +57,12 @@ def main(argv: list[str] | None = None) -> int:
         return run_verb(sys.argv[1:] if argv is None else argv)
     except RloptError as error:
         print(f"rlopt: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not any(words in str(error) for words in _OUT_OF_MEMORY):
+            raise
+        reason = " ".join(str(error).split())[:300]
+        print(f"rlopt: error: not enough memory ({reason}): use smaller batches, networks or data", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("rlopt: interrupted", file=sys.stderr)

@@ -11,13 +11,17 @@ from typing import TYPE_CHECKING, Any
 _LAZY = {
     "D4RLOptions": "rlopt.data.d4rl_conversion",
     "Dataset": "rlopt.data.dataset",
+    "DemonstrationMetadata": "rlopt.data.demonstrations",
+    "Demonstrations": "rlopt.data.demonstrations",
     "Metadata": "rlopt.data.dataset",
     "check_spaces": "rlopt.data.checks",
     "generate": "rlopt.data.generators",
     "load_dataset": "rlopt.data.loading",
+    "load_demonstrations": "rlopt.data.demonstration_loading",
     "normalized_score": "rlopt.data.scores",
     "read_d4rl": "rlopt.data.d4rl",
     "read_minari": "rlopt.data.minari",
+    "record_demonstrations": "rlopt.data.demonstration_recording",
     "score": "rlopt.data.scores",
     "to_pointmaze": "rlopt.data.maze2d",
     "write_d4rl": "rlopt.data.d4rl",
@@ -27,13 +31,17 @@ _LAZY = {
 __all__ = [
     "D4RLOptions",
     "Dataset",
+    "DemonstrationMetadata",
+    "Demonstrations",
     "Metadata",
     "check_spaces",
     "generate",
     "load_dataset",
+    "load_demonstrations",
     "normalized_score",
     "read_d4rl",
     "read_minari",
+    "record_demonstrations",
     "score",
     "to_pointmaze",
     "write_d4rl",
@@ -45,6 +53,9 @@ if TYPE_CHECKING:
     from rlopt.data.d4rl import read_d4rl, write_d4rl
     from rlopt.data.d4rl_conversion import D4RLOptions
     from rlopt.data.dataset import Dataset, Metadata
+    from rlopt.data.demonstration_loading import load_demonstrations
+    from rlopt.data.demonstration_recording import record_demonstrations
+    from rlopt.data.demonstrations import DemonstrationMetadata, Demonstrations
     from rlopt.data.generators import generate
     from rlopt.data.loading import load_dataset
     from rlopt.data.maze2d import to_pointmaze

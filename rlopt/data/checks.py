@@ -77,6 +77,8 @@ def _observations(data: Dataset, length: int) -> None:
     for key, here, following in pairs:
         _column(f"observations{key}", here, length, _OBSERVATION_DTYPES)
         _column(f"next_observations{key}", following, length, _OBSERVATION_DTYPES)
+        if here.size == 0:
+            raise DataError(f"observations{key} have shape {here.shape}: they hold no number")
         if here.shape != following.shape or here.dtype != following.dtype:
             raise DataError(
                 f"observations{key} are {here.dtype} {here.shape}, next_observations{key} {following.dtype} "

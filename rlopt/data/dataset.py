@@ -105,7 +105,7 @@ class Dataset:
         cut = np.ones(len(chosen), bool)
         cut[:-1] = chosen[1:] != chosen[:-1] + 1
         columns["episode_ends"] = columns["episode_ends"] | cut
-        return Dataset(**columns, metadata=self.metadata)
+        return dataclasses.replace(self, **columns)
 
     def episodes(self) -> list[slice]:
         """The rows of each episode."""
@@ -227,8 +227,10 @@ def _concatenate(parts: list[Dataset]) -> Dataset:
         value = getattr(metadata, name)
         return value if all(getattr(part.metadata, name) == value for part in parts) else None
 
-    merged = dataclasses.replace(
-        metadata,
+    merged = Metadata(
+        env=metadata.env,
+        action_repeat=metadata.action_repeat,
+        generation=metadata.generation,
         generator="; ".join(dict.fromkeys(part.metadata.generator for part in parts if part.metadata.generator)),
         seed=common("seed"),
         reference_returns=common("reference_returns"),

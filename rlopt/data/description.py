@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rlopt.data.dataset import Dataset, layout
+from rlopt.data.demonstrations import Demonstrations
 from rlopt.data.scores import D4RL_REFERENCE_RETURNS, score
 
 _SHOWN_COLUMNS = 6
@@ -37,11 +38,27 @@ def describe(data: Dataset) -> str:
         lines["score"] += f"{reference[1]:g})"
     if data.extras:
         lines["extras"] = ", ".join(f"{name} ({layout(column)})" for name, column in data.extras.items())
+    if isinstance(data, Demonstrations):
+        lines |= _expert(data)
     lines["generator"] = f"{metadata.generator or 'unknown'}; seed {metadata.seed}"
     if metadata.versions:
         lines["versions"] = ", ".join(f"{name} {version}" for name, version in metadata.versions.items())
     text = [f"{name:<17}{value}" for name, value in lines.items()]
     return "\n".join([*text, *(f"note: {note}" for note in metadata.notes)])
+
+
+def _expert(data: Demonstrations) -> dict[str, str]:
+    metadata = data.metadata
+    actions = {True: "mean (most likely) actions", False: "sampled actions", None: "not known whether mean or sampled"}
+    mean = "unknown, no rewards" if metadata.expert_return is None else _number(metadata.expert_return)
+    lines = {"expert": f"mean return {mean}; {actions[metadata.deterministic]}"}
+    if metadata.observation_keys:
+        lines["order"] = ", ".join(metadata.observation_keys)
+    if metadata.action_range is not None:
+        lines["action range"] = f"{list(metadata.action_range[0])} to {list(metadata.action_range[1])}"
+    if metadata.subsample_rate > 1:
+        lines["subsampled"] = f"one transition in {metadata.subsample_rate}"
+    return lines
 
 
 def _spread(values: np.ndarray) -> str:

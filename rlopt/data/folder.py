@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rlopt.data.dataset import Dataset, Metadata, map_columns
+from rlopt.data.dataset import Dataset, map_columns
 from rlopt.errors import DataError
 from rlopt.sealed_folder import (
     MANIFEST,
@@ -29,6 +29,12 @@ KIND = FolderKind(
     untouched="what was there before is untouched",
 )
 _TREE = "data"
+_TUPLES: dict[str, Any] = {
+    "notes": tuple,
+    "reference_returns": (tuple, type(None)),
+    "observation_keys": tuple,
+    "action_range": (tuple, type(None)),
+}
 
 
 def is_folder(path: Path) -> bool:
@@ -38,6 +44,17 @@ def is_folder(path: Path) -> bool:
 
 def save_folder(data: Dataset, path: Path) -> Path:
     """Writes a data set; see :meth:`rlopt.data.Dataset.save`."""
+    path = check_place(path)
+    columns = map_columns(data.columns(), lambda column: column)
+    metadata = dataclasses.asdict(data.metadata)
+    return write_sealed(path, KIND, {_TREE: columns}, {"transitions": len(data)}, metadata)
+
+
+def check_place(path: Path) -> Path:
+    """The absolute path of a data set that may be written at ``path``; clears up after a killed write there.
+
+    :raises rlopt.errors.DataError: a file, or a folder with other things than a sound data set, is in the place
+    """
     path = Path(os.path.abspath(path))
     with io_errors(KIND, f"cannot write the data set {path}"):
         if path.parent.is_dir():
@@ -45,10 +62,10 @@ def save_folder(data: Dataset, path: Path) -> Path:
         if os.path.lexists(path) and (not path.is_dir() or path.is_symlink()):
             raise DataError(f"{path} exists and is no folder: choose another path")
         if path.is_dir() and any(path.iterdir()):
+            if not is_folder(path):
+                raise DataError(f"{path} holds other files than a data set: choose another path")
             read_sealed(path, dataclasses.replace(KIND, error=_NoDataset), only=())
-    columns = map_columns(data.columns(), lambda column: column)
-    metadata = dataclasses.asdict(data.metadata)
-    return write_sealed(path, KIND, {_TREE: columns}, {"transitions": len(data)}, metadata)
+    return path
 
 
 class _NoDataset(DataError):
@@ -65,6 +82,8 @@ def load_folder(path: Path) -> Dataset:
         path = replaced_name(path)
     if not path.is_dir():
         raise DataError(f"{path} does not exist or is no folder: give the folder that Dataset.save wrote")
+    if not any((path / name).exists() for name in (MANIFEST, f"{_TREE}.json", f"{_TREE}.safetensors")):
+        raise DataError(f"{path} is no data set: give a folder that Dataset.save or rlopt data wrote")
     content, trees = read_sealed(path, KIND, check=_check_manifest)
     try:
         return _rebuild(trees[_TREE], content["metadata"])
@@ -78,13 +97,17 @@ def _check_manifest(content: Mapping[str, Any]) -> None:
 
 
 def _rebuild(columns: Any, metadata: Mapping[str, Any]) -> Dataset:
+    from rlopt.data.demonstrations import DemonstrationMetadata, Demonstrations, metadata_from
+
     names = {field.name for field in dataclasses.fields(Dataset)} - {"metadata"}
-    fields = {field.name for field in dataclasses.fields(Metadata)}
-    if not isinstance(columns, dict) or columns.keys() != names or metadata.keys() != fields:
-        raise DataError("it has other columns or metadata than this version of rlopt writes")
-    if not isinstance(columns["extras"], dict) or not isinstance(metadata["versions"], dict):
+    if not isinstance(columns, dict) or columns.keys() != names:
+        raise DataError("it has other columns than this version of rlopt writes")
+    if not isinstance(columns["extras"], dict) or not isinstance(metadata.get("versions"), dict):
         raise DataError("its extras or versions are no table")
-    for name, kind in (("notes", tuple), ("reference_returns", (tuple, type(None)))):
-        if not isinstance(metadata[name], kind):
+    for name, kind in _TUPLES.items():
+        if not isinstance(metadata.get(name, ()), kind):
             raise DataError(f"its {name} are malformed")
-    return Dataset(**columns, metadata=Metadata(**metadata))
+    stored = metadata_from(dict(metadata))
+    if isinstance(stored, DemonstrationMetadata):
+        return Demonstrations(**columns, metadata=stored)
+    return Dataset(**columns, metadata=stored)

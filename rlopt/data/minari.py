@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from rlopt.data.dataset import Dataset, Metadata
+from rlopt.data.demonstrations import metadata_from
 from rlopt.data.hdf5 import import_h5py, open_hdf5, read_array, read_group, size_limit
-from rlopt.data.minari_spaces import check_shapes, checked_actions, float32
+from rlopt.data.minari_spaces import check_shapes, checked_actions, float32, observation_column
 from rlopt.errors import DataError, one_line
 from rlopt.strict_json import parse_json
 
@@ -222,7 +223,7 @@ def _build(columns: _Columns, metadata: dict[str, Any], clip_actions: bool) -> D
     for side in (columns.observations, columns.next_observations):
         if not side or any(len(parts) != episodes for parts in side.values()):
             raise DataError("the episodes have different observations, or none: the data set is damaged")
-        joined = {key: _observation(_join(f"observations {key}", parts), key) for key, parts in side.items()}
+        joined = {key: observation_column(_join(f"observations {key}", parts), key) for key, parts in side.items()}
         check_shapes(joined, metadata["observation_space"])
         sides.append(joined.get("", joined))
     actions, note = checked_actions(_join("actions", columns.actions), metadata["action_space"], clip_actions)
@@ -245,21 +246,11 @@ def _join(name: str, parts: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def _observation(array: np.ndarray, key: str) -> np.ndarray:
-    if array.dtype.kind == "f":
-        return float32(f"observations {key}".strip(), array)
-    return array if array.dtype == np.uint8 else array.astype(np.uint8 if array.dtype == bool else np.int64)
-
-
 def _our_metadata(values: dict[str, Any], notes: list[str]) -> Metadata:
     stored = values.get(RLOPT_KEY)
     if isinstance(stored, str):
         try:
-            fields = parse_json(stored)
-            reference = fields["reference_returns"]
-            return Metadata(**{**fields, "reference_returns": None if reference is None else tuple(reference)}).noted(
-                *notes
-            )
+            return metadata_from(parse_json(stored)).noted(*notes)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise DataError(f"its {RLOPT_KEY} is malformed ({one_line(error)})") from None
     references = (values.get("ref_min_score"), values.get("ref_max_score"))

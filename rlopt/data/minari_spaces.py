@@ -19,6 +19,13 @@ def float32(name: str, array: np.ndarray) -> np.ndarray:
     return array
 
 
+def observation_column(array: np.ndarray, key: str) -> np.ndarray:
+    """Observations as float32, uint8 or int64, which data sets hold; not finite ones raise as :func:`float32` does."""
+    if array.dtype.kind == "f":
+        return float32(f"observations {key}".strip(), array)
+    return array if array.dtype == np.uint8 else array.astype(np.uint8 if array.dtype == bool else np.int64)
+
+
 def _space(text: str, path: str = "") -> tuple[str, tuple[int, ...], dict[str, Any]]:
     """(type, shape, entry) of the space at ``path`` in Minari's JSON; the shape of what is no Box is ().
 

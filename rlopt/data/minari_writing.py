@@ -37,7 +37,7 @@ def write(data: Dataset, dataset_id: str, report: Callable[[str], None]) -> Path
     folder = minari_folder(dataset_id)
     if folder.exists():
         raise DataError(f"{folder} exists: choose another id or version, or delete it first")
-    _require_consecutive(data)
+    require_consecutive(data, "minari")
     env, spaces = _env_and_spaces(data, report)
     buffers = [
         EpisodeBuffer(
@@ -90,8 +90,17 @@ def _whole(observations: Observations, following: Observations, rows: slice) -> 
     return np.concatenate((observations[rows], following[rows.stop - 1 : rows.stop]))
 
 
-def _require_consecutive(data: Dataset) -> None:
+def require_consecutive(data: Dataset, form: str) -> None:
+    """Raises :class:`rlopt.errors.DataError` where a transition does not begin where the one before it ended.
+
+    :param form: the format that cannot hold that, for the message
+    """
     inside = np.flatnonzero(~data.episode_ends)
+    if len(inside) == 0 and len(data) > 1:
+        raise DataError(
+            "every transition is an episode of its own: the minari format holds whole walks, not augmented or shuffled "
+            "transitions; use the rlopt or d4rl format"
+        )
     observations, following = data.observations, data.next_observations
     pairs = (
         [(observations[key], following[key]) for key in observations]
@@ -100,11 +109,11 @@ def _require_consecutive(data: Dataset) -> None:
     )
     for here, after in pairs:
         differ = np.asarray(here)[inside + 1] != np.asarray(after)[inside]
-        broken = differ.reshape(len(inside), -1).any(axis=1)
+        broken = differ.any(axis=tuple(range(1, differ.ndim)))
         if broken.any():
             raise DataError(
-                f"row {int(inside[broken.argmax()])} does not lead to the next row: the minari format holds whole "
-                "walks, not augmented or shuffled transitions; use the rlopt or d4rl format"
+                f"row {int(inside[broken.argmax()])} does not lead to the next row: the {form} format holds whole "
+                "walks, not augmented, shuffled or subsampled transitions; use the rlopt or d4rl format"
             )
 
 
@@ -112,10 +121,14 @@ def _env_and_spaces(data: Dataset, report: Callable[[str], None]) -> tuple[str |
     """The environment's id and spaces if it can be made and fits, else None and spaces that just fit the arrays."""
     import gymnasium
 
+    import rlopt.envs.own_tasks  # noqa: F401  (registers rlopt/*)
     from rlopt.data.checks import check_spaces
     from rlopt.envs.names import register
 
     env_id = data.metadata.env
+    if ":" in env_id:  # reading a stranger's data set must not run code, and such an id imports a module
+        report(f"written without an environment, as {one_line(env_id)!r} imports a module")
+        return None, _fitting_spaces(data)
     try:
         register(env_id)
         env = gymnasium.make(env_id, disable_env_checker=True)

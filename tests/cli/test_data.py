@@ -88,9 +88,40 @@ def test_every_format_leads_to_every_other_and_back(capsys: pytest.CaptureFixtur
         ("info minari:D4RL/door/human-v2 --conversion sequence", "an option of D4RL files"),
         ("info x.hdf5 --max-episode-steps 0", "--max-episode-steps: 0 is outside [1, 1e+09]"),
         ("info x.hdf5 --reward-shift much", "--reward-shift: 'much' is not a number"),
+        ("info x.hdf5 --out picture.pdf", "picture.pdf: pictures are written as .png or .svg"),
+        ("generate pointmaze-umaze --n 5 --out x.hdf5", "'x.hdf5' is no folder to write"),
+        ("generate pointmaze-umaze --n 5 --out minari:a/b-v0", "'minari:a/b-v0' is no folder to write"),
+        ("augment a b.h5", "'b.h5' is no folder to write"),
         ("convert a b --format d4r", "unknown format 'd4r': did you mean 'd4rl'?"),
         ("convert a b --pointmase task", "did you mean '--pointmaze'?"),
     ],
 )
 def test_mistakes_are_one_line(capsys: pytest.CaptureFixture[str], line: str, named: str) -> None:
     assert named in refused(capsys, *line.split())
+
+
+def test_a_data_set_is_replaced_only_when_told_to(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    generate = ["generate", "pointmaze-umaze", "--out", "small", "--n"]
+    assert main(["data", *generate, "20"]) == 0
+    capsys.readouterr()
+    assert "small exists: choose another folder, or give --overwrite" in refused(capsys, *generate, "30")
+    assert "small exists" in refused(capsys, "augment", "small", "small", "--n", "10")
+    assert len(load_dataset("small")) == 20
+    assert main(["data", *generate, "30", "--overwrite"]) == 0 and len(load_dataset("small")) == 30
+    assert main(["data", "augment", "small", "large", "--n", "40"]) == 0
+    assert main(["data", "augment", "small", "large", "--n", "50", "--overwrite"]) == 0
+    assert len(load_dataset("large")) == 50
+
+
+def test_the_place_is_looked_at_before_the_work(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import rlopt.data.generators
+
+    monkeypatch.setattr(rlopt.data.generators, "generate", pytest.fail)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear")
+    for flags in ([], ["--overwrite"]):
+        said = refused(capsys, "generate", "pointmaze-umaze", "--n", "5", "--out", "mine", *flags)
+        assert "mine holds other files than a data set: choose another path" in said
+    assert "mine is no data set" in refused(capsys, "info", "mine")

@@ -110,8 +110,8 @@ def test_exact_process_is_solved_and_a_long_run_of_the_optimal_policy_gives_its_
         def predict(self, observations: np.ndarray, **_: Any) -> tuple[np.ndarray, None]:
             return env.mdp.solution.policy[observations], None
 
-    vec_env = rlopt.make_env(f"rlopt/{name}-v0", seed=4, env_kwargs=kwargs)
-    estimate = evaluate_average_reward(Optimal(), vec_env, n_steps=4_000, burn_in=200, confidence=0.999)
+    vec_env = rlopt.make_env(f"rlopt/{name}-v0", env_kwargs=kwargs)
+    estimate = evaluate_average_reward(Optimal(), vec_env, n_steps=4_000, burn_in=200, seed=4, confidence=0.999)
     assert estimate.low - 1e-6 <= env.mdp.gain <= estimate.high + 1e-6
 
 
@@ -294,21 +294,36 @@ def test_dm_control_goes_on_beyond_its_time_limit() -> None:
         assert not terminated and not truncated and not info["reset"]
 
 
-@pytest.mark.parametrize("name", ["RiverSwim", "AccessControl", "PuckWorld", "Catcher"])
-def test_state_of_a_batch_is_restored_exactly(name: str) -> None:
-    def play(vec_env: Any, steps: int) -> list[Any]:
-        rng = np.random.default_rng(5)
-        actions = rng.integers(0, vec_env.action_space.n, size=(steps, 2))
-        return [vec_env.step(a)[:2] for a in actions]
+@pytest.mark.parametrize(
+    ("name", "kwargs"),
+    [
+        ("RiverSwim", {}),
+        ("AccessControl", {}),
+        ("PuckWorld", {}),
+        ("Catcher", {}),
+        ("Continuing", {"env": "CartPole-v1"}),
+        ("Continuing", {"env": "Hopper-v5", "reset_cost": 1.0}),
+        ("Continuing", {"env": "dm_control/cartpole-swingup"}),
+    ],
+)
+def test_state_of_a_batch_is_restored_exactly(name: str, kwargs: dict[str, Any]) -> None:
+    def make_batch(seed: int) -> Any:
+        vec_env = rlopt.make_env(f"rlopt/{name}-v0", n_envs=2, seed=seed, env_kwargs=kwargs)
+        vec_env.action_space.seed(5)
+        vec_env.reset()
+        return vec_env
 
-    first = rlopt.make_env(f"rlopt/{name}-v0", n_envs=2, seed=8)
-    first.reset()
-    play(first, 37)
+    def play(vec_env: Any, steps: int) -> list[Any]:
+        return [vec_env.step(np.stack([vec_env.action_space.sample() for _ in range(2)]))[:2] for _ in range(steps)]
+
+    first = make_batch(8)
+    play(first, 60)
     state = first.get_state()
+    first.action_space.seed(6)
     expected = play(first, 50)
-    second = rlopt.make_env(f"rlopt/{name}-v0", n_envs=2, seed=99)
-    second.reset()
+    second = make_batch(99)
     second.set_state(state)
+    second.action_space.seed(6)
     for (o1, r1), (o2, r2) in zip(expected, play(second, 50), strict=True):
         np.testing.assert_array_equal(o1, o2)
         np.testing.assert_array_equal(r1, r2)

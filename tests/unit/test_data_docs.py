@@ -5,14 +5,18 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import pickle
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from rlopt.cli import demos
 from rlopt.cli.data import SUBVERBS
+from rlopt.data import load_demonstrations
 from rlopt.data.d4rl_conversion import D4RLOptions
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,7 +28,7 @@ def test_the_examples_of_the_page_run_and_print_what_they_say(tmp_path: Path, mo
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
     snippets = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
-    assert len(snippets) == 6
+    assert len(snippets) == 7
     names: dict[str, object] = {}
     for snippet in snippets:
         printed = io.StringIO()
@@ -37,16 +41,29 @@ def test_the_examples_of_the_page_run_and_print_what_they_say(tmp_path: Path, mo
 
 def test_the_commands_and_options_of_the_page_exist() -> None:
     assert set(re.findall(r"^rlopt data (\w+)", PAGE, flags=re.MULTILINE)) <= set(SUBVERBS)
-    help_text = subprocess.run(
-        [sys.executable, "-m", "rlopt.cli.main", "data", "convert", "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+    assert set(re.findall(r"^rlopt demos (\w+)", PAGE, flags=re.MULTILINE)) == set(demos.SUBVERBS)
+    help_text = "".join(
+        subprocess.run(
+            [sys.executable, "-m", "rlopt.cli.main", *verbs, "--help"], capture_output=True, text=True, check=True
+        ).stdout
+        for verbs in (("data", "convert"), ("demos", "record"), ("demos", "convert"))
+    )
     for option in set(re.findall(r"`?(--[a-z][a-z-]+)", PAGE)):
         assert option in help_text, option
     for option in D4RLOptions.__dataclass_fields__:
         assert f"--{option.replace('_', '-')}" in help_text
+
+
+def test_the_conversion_of_a_pickle_gives_a_file_that_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    columns = ("states", "actions", "next_states", "rewards")
+    episodes = {name: [np.full((n, 2), float(n), np.float32) for n in (3, 4)] for name in columns}
+    episodes["rewards"] = [[1.0] * n for n in (3, 4)]
+    Path("expert.pkl").write_bytes(pickle.dumps({**episodes, "lengths": [3, 4]}))
+    (script,) = re.findall(r"^python -c \"\n(.*?)^\"$", PAGE, flags=re.DOTALL | re.MULTILINE)
+    subprocess.run([sys.executable, "-c", script], check=True)
+    data = load_demonstrations("expert.npz")
+    assert data.episode_returns().tolist() == [3, 4] and data.observations[:, 0].tolist() == [3] * 3 + [4] * 4
 
 
 def test_damaged_data_sets_are_refused_or_load_unharmed() -> None:

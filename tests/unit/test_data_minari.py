@@ -142,6 +142,16 @@ def test_the_environment_is_named_where_it_fits() -> None:
     assert read_minari("mine/maze-v0").metadata.env == "PointMaze_UMaze-v3"
 
 
+def test_rlopts_own_environments_are_named() -> None:
+    data = dataclasses.replace(
+        sample(), metadata=dataclasses.replace(sample().metadata, env="rlopt/PointMaze_UMaze-v0")
+    )
+    assert np.asarray(data.observations).shape[1] == 4
+    write_minari(data, "mine/maze-v0", pytest.fail)
+    theirs = minari.load_dataset("mine/maze-v0")
+    assert theirs.env_spec is not None and theirs.env_spec.id == "rlopt/PointMaze_UMaze-v0"
+
+
 def test_images_stored_as_jpeg_are_refused_and_not_taken_for_vectors() -> None:
     frames = np.zeros((6, 32, 32, 3), np.uint8)  # equal frames give JPEG texts of equal length
     buffer = dataclasses.replace(episode(0, 5, True, False), observations=frames)
@@ -154,6 +164,9 @@ def test_transitions_that_are_no_walk_are_refused(datasets_here: Path) -> None:
     data = sample()
     with pytest.raises(DataError, match=r"row 0 does not lead to the next row.*augmented"):
         write_minari(dataclasses.replace(data, next_observations=np.asarray(data.observations)), "mine/walk-v0")
+    single = dataclasses.replace(data, episode_ends=np.ones(len(data), bool))
+    with pytest.raises(DataError, match=r"every transition is an episode of its own.*augmented"):
+        write_minari(single, "mine/walk-v0")
     assert not (datasets_here / "mine" / "walk-v0").exists()
 
 

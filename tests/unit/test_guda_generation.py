@@ -1,5 +1,7 @@
 """``augment`` and the guides: what comes out, where it comes from, and what is refused."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from mazes import point_maze_data, point_maze_domain
@@ -156,6 +158,18 @@ def test_one_seed_gives_one_data_set() -> None:
     assert np.array_equal(first.extras["source_row"], again.extras["source_row"])
 
 
+def test_notes_on_columns_that_are_gone_are_gone() -> None:
+    data = point_maze_data("umaze")
+    notes = ("Rewards are for the goal in the extra column 'goal'.", "Rewards are 0 or 1.")
+    data = dataclasses.replace(
+        data,
+        extras={"goal": np.zeros((len(data), 2), np.float32)},
+        metadata=dataclasses.replace(data.metadata, notes=notes),
+    )
+    made = augment(data, point_maze_domain(data).augmentation(), None, 50, seed=0)
+    assert "goal" not in made.extras and made.metadata.notes == notes[1:]
+
+
 def test_with_source_marks_what_is_recorded() -> None:
     data = point_maze_data("umaze")
     made = augment(data, point_maze_domain(data).augmentation(), None, 50, seed=0)
@@ -201,7 +215,8 @@ def test_bad_arguments_are_refused() -> None:
             augment(data, domain.augmentation(), None, **{"n": 10, **settings})
     with pytest.raises(AugmentationError, match=r"needs observations of 29 numbers .* has \(4,\)"):
         augment(data, AntMaze(Maze.from_id("AntMaze_UMaze-v5"), (0, 0)).augmentation(), None, 10)
-    with pytest.raises(AugmentationError, match="run of 5000 transitions"):
+    longest = max(rows.stop - rows.start for rows in data.episodes())
+    with pytest.raises(AugmentationError, match=f"no episode of the data set has 5000 .*, the longest has {longest}:"):
         augment(data, domain.augmentation(), None, 10, segment_length=5000)
     with pytest.raises(ConfigError, match="guide Translate"):
         augment(data, Augmentation(domain, Rotate()), guide_for(data), 10)

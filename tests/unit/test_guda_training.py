@@ -34,6 +34,12 @@ def test_what_does_not_go_together_is_refused(folder) -> None:
         training_data(TD3BCConfig(dataset=str(folder), augment="guda", guide="shortest-pth"), seed=0)
 
 
+@pytest.mark.parametrize("unused", [["--guide", "random"], ["--n-augmented", "50"]])
+def test_settings_of_an_augmentation_without_one_are_refused(folder, unused, capsys) -> None:
+    assert main(["train", "td3_bc", "--dataset", str(folder), *unused]) == 2
+    assert f"{unused[0]} is of no use without augmentation: add --augment guda" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_training_from_the_command_line_and_resuming_with_the_same_augmentation(folder, tmp_path, capsys) -> None:
     import rlopt

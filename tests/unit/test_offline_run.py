@@ -184,6 +184,36 @@ def test_data_of_another_environment_are_refused(data: Path, tmp_path: Path) -> 
         train("bc", run_settings(tmp_path / "run", env="rlopt/RandomTarget-v0"), agent_settings("bc", data))
 
 
+def test_another_action_repeat_than_the_recorded_is_refused(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"recorded with action repeat 1, and the run has 4: give --action-repeat 1"):
+        train("bc", run_settings(tmp_path / "run", action_repeat=4), agent_settings("bc", data))
+    config = resolve(agent_spec("bc").config)
+    with pytest.raises(ConfigError, match="recorded with action repeat 1, and the run has 4"):
+        parse_training("bc", config, ["--dataset", str(data), "--action-repeat", "4"])
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_environment_that_fits_is_told(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = run_settings(tmp_path / "run", env="NoSuchEnv-v1", eval_every=0, total_timesteps=100)
+    whole = Dataset.load(data)
+    halved = Dataset(**{**whole.columns(), "actions": whole.actions / 2}, metadata=whole.metadata)
+    train("bc", run, agent_settings("bc", halved.save(tmp_path / "halved")))
+    said = capsys.readouterr().err.splitlines()
+    assert said.count("note: the data set is of Pendulum-v1; the run is evaluated in NoSuchEnv-v1") == 1
+
+
+def test_memory_that_is_not_there_is_one_line(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--dataset", str(data), "--eval-every", "0", "--run-dir", str(tmp_path / "run"), "--device", "cpu"]
+    assert main(["train", "bc", *flags, "--net-arch", "100000000", "100000000"]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("rlopt: error: not enough memory (") and said.endswith("networks or data")
+
+
+def test_a_learner_without_data_and_environment_is_refused() -> None:
+    with pytest.raises(ConfigError, match="TD3BC was given neither a data set nor an environment"):
+        rlopt.TD3BC("MlpPolicy", None)
+
+
 def test_the_settings_are_read_without_torch() -> None:
     code = "import sys, rlopt.agents.offline.config, rlopt.offline_run, rlopt.cli.flags; print(*sys.modules)"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

@@ -92,4 +92,6 @@ def test_wheel_ships_real_files_presets_and_the_type_marker(tmp_path: Path) -> N
     assert expected <= names
     presets = {f"rlopt/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "configs").rglob("*.yaml")}
     assert presets and presets <= names
+    sets = {path.relative_to(ROOT).as_posix() for path in (ROOT / "rlopt" / "data").rglob("*.npz")}
+    assert sets and sets <= names
     assert not any(name.startswith(("agents/", "envs/", "configs/")) for name in names)

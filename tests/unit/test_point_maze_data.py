@@ -7,6 +7,7 @@ import pytest
 import rlopt
 from rlopt.cli.main import main
 from rlopt.data import Dataset
+from rlopt.data.coverage import coordinates, draw_coverage
 from rlopt.data.generators import generate
 from rlopt.data.point_maze import GoalController
 from rlopt.envs.flat import FlatObservation
@@ -199,3 +200,17 @@ def test_flat_observations_take_the_entries_in_their_order() -> None:
             FlatObservation(env, keys)
     with pytest.raises(SpaceError, match="cannot flatten"):
         FlatObservation(gymnasium.make("Pendulum-v1"), ("observation",))
+
+
+@pytest.mark.parametrize("goal_in_observation", [False, True])
+def test_the_picture_of_a_point_maze_shows_places_and_walls(goal_in_observation: bool) -> None:
+    data = generate("pointmaze-umaze", 100, seed=0, n_envs=1, goal_in_observation=goal_in_observation)
+    found = coordinates(data)
+    assert found is not None and found[2]
+    np.testing.assert_array_equal(found[0], np.asarray(data.observations)[:, :2])
+    panel = draw_coverage(data).axes[0]
+    (walls,) = panel.images
+    assert walls.get_extent() == [-2.5, 2.5, -2.5, 2.5]  # 5 by 5 cells of 1 m
+    solid = ~np.isnan(np.ma.filled(walls.get_array().astype(float), np.nan))
+    free = [(1, 1), (1, 2), (1, 3), (2, 3), (3, 1), (3, 2), (3, 3)]
+    assert sorted(map(tuple, np.argwhere(~solid).tolist())) == free

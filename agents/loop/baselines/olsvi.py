@@ -75,7 +75,7 @@ class OLSVILearner:
     def plan(self) -> None:
         """Begins an episode: backward from its last step, all transitions so far in every regression."""
         self.position = 0
-        self._inverse = np.linalg.inv(self._gram + self.ridge * np.eye(self.dimension))
+        self._inverse = np.asarray(np.linalg.inv(self._gram + self.ridge * np.eye(self.dimension)), np.float64)
         support, into = self._support.rows, self._into.rows
         square = np.einsum("kai,ij,kaj->ka", support, self._inverse, support, optimize=True)
         widths = self.bonus * np.sqrt(np.maximum(square, 0.0))

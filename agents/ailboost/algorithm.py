@@ -1,0 +1,316 @@
+"""AILBoost, and DAC on the same parts, as Stable-Baselines3 algorithms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+import numpy as np
+import torch
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
+from stable_baselines3.sac.policies import SACPolicy
+from torch import Tensor
+
+from rlopt.agents.ailboost.adversary import Adversary, AdversarySettings
+from rlopt.agents.ailboost.boosting import Mixture, WeakLearners, draw_learners
+from rlopt.agents.ailboost.config import own_names
+from rlopt.agents.ailboost.rounds import Rounds
+from rlopt.agents.ailboost.settings import check_model, check_settings
+from rlopt.agents.imitation.base import FromDemonstrations, check_n_demonstrations, with_settings_of
+from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
+from rlopt.errors import ConfigError, unknown_name
+from rlopt.tree import Tree
+from rlopt.update import choose_mode
+
+if TYPE_CHECKING:
+    from rlopt.data.demonstrations import Demonstrations
+
+
+class AILBoost(FromDemonstrations, OffPolicyMDPO):
+    """Adversarial imitation learning via boosting (Chang et al., arXiv 2404.08513, algorithm 2).
+
+    A discriminator estimates the log ratio between the expert's occupancy and that of a weighted mixture of policies,
+    the weak learners. That is the reward of the next learner: off-policy MDPO, with ``kl_coef=0`` SAC, which goes on
+    from the last one. A round is N = ``learner_steps`` transitions of the policy as it is, which becomes a weak
+    learner; K = ``discriminator_steps`` steps of the discriminator; M = ``policy_steps`` transitions of training. All
+    transitions train the policy, and every batch gets its rewards when it is drawn. The environment's rewards are never
+    learned from. The other parameters are those of :class:`rlopt.OffPolicyMDPO`.
+
+    :param demonstrations: of this environment, or a path or name of some; see :meth:`set_demonstrations`
+    :param n_demonstrations: learn from the first so many episodes; None for all
+    :param weighting: of the learners' transitions for the discriminator: "constant" (the paper: a new learner gets
+        ``mixture_weight``), "bias_corrected" (at least 1 / number of learners), "uniform", or "recent", which is
+        uniform over the last ``recent_size``
+    :param mixture_weight: a, in (0, 1]
+    :param truncated_mass: old learners whose weights sum to no more are dropped, in [0, 1)
+    :param max_learners: learners kept at most, >= 1
+    :param recent_size: transitions, >= 1, only with ``weighting="recent"``
+    :param learner_steps: N >= 0; with 0 the transitions of the training before stand for a learner
+    :param policy_steps: M >= 1
+    :param discriminator_steps: K >= 0
+    :param discriminator_batch_size: rows of the expert, and as many of the learners, >= 1
+    :param discriminator_learning_rate: Adam's, >= 0
+    :param discriminator_input: "state_action", "state" or "state_next_state"
+    :param discriminator_net_arch: hidden layers
+    :param discriminator_output: "tanh", "clip" (to ``output_bound``) or "none"
+    :param divergence: "reverse_kl" (the paper), "js" or "wasserstein"
+    :param reward_form: "airl", the discriminator's output, or with js "gail", -log(1 - sigmoid) of it
+    :param normalize_inputs: the discriminator sees observations less the expert's mean, over its deviation
+    :param gradient_penalty: weight of the two-sided penalty, >= 0
+    :param relabel: compute rewards when a batch is drawn; False when a step is stored, by the discriminator of then
+    :param absorbing: the absorbing state after a true terminal has a reward of its own, received for ever after
+    :raises rlopt.errors.ConfigError: for a setting out of range, or from ``learn`` without demonstrations
+    :raises rlopt.errors.DataError: for demonstrations that do not fit, or fewer than asked for
+    :raises rlopt.errors.SpaceError: for actions or observations that cannot be used
+    :raises rlopt.errors.NonFiniteError: from ``learn``, as in OffPolicyMDPO, and when the discriminator diverges
+    """
+
+    state_attributes: ClassVar[tuple[str, ...]] = ("boosting_state",)
+    profiled_sections: ClassVar[dict[str, str]] = {
+        **OffPolicyMDPO.profiled_sections,
+        "_train_discriminator": "discriminator",
+    }
+
+    weighting: str
+    discriminator_steps: int
+    discriminator_batch_size: int
+    relabel: bool
+
+    @with_settings_of(OffPolicyMDPO, kl_coef=0.0, learning_starts=1000)
+    def __init__(
+        self,
+        policy: str | type[SACPolicy],
+        env: GymEnv | str | None,
+        demonstrations: Demonstrations | str | Path | None = None,
+        *,
+        n_demonstrations: int | None = None,
+        weighting: Literal["bias_corrected", "constant", "uniform", "recent"] = "bias_corrected",
+        mixture_weight: float = 0.05,
+        truncated_mass: float = 1e-3,
+        max_learners: int = 128,
+        recent_size: int = 20_000,
+        learner_steps: int = 1000,
+        policy_steps: int = 1000,
+        discriminator_steps: int = 100,
+        discriminator_batch_size: int = 512,
+        discriminator_learning_rate: float = 3e-4,
+        discriminator_input: Literal["state_action", "state", "state_next_state"] = "state_action",
+        discriminator_net_arch: Sequence[int] = (64, 64),
+        discriminator_output: Literal["tanh", "clip", "none"] = "tanh",
+        output_bound: float = 1.0,
+        divergence: Literal["reverse_kl", "js", "wasserstein"] = "reverse_kl",
+        reward_form: Literal["airl", "gail"] = "airl",
+        normalize_inputs: bool = True,
+        gradient_penalty: float = 10.0,
+        relabel: bool = True,
+        absorbing: bool = True,
+        **settings: Any,
+    ) -> None:
+        given = locals()
+        own = {name: given[name] for name in own_names()} | {"n_demonstrations": n_demonstrations}
+        own["discriminator_net_arch"] = list(discriminator_net_arch)
+        check_n_demonstrations(n_demonstrations)
+        check_settings(own, settings.get("gamma", 0.99))
+        for name, value in own.items():
+            setattr(self, name, value)
+        super().__init__(policy, env, **settings)
+        self._begin(demonstrations, own)
+
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        check_model(self)
+        settings = {name: getattr(self, name) for name in AdversarySettings.__dataclass_fields__}
+        observation_size, action_size = (
+            int(np.prod(space.shape or ())) for space in (self.observation_space, self.action_space)
+        )
+        self.adversary = Adversary(AdversarySettings(**settings), observation_size, action_size, self.device)
+        self.learners = WeakLearners()
+        self.rounds = Rounds.of(self)
+
+    def set_demonstrations(self, demonstrations: Demonstrations | str | Path) -> None:
+        """As :meth:`FromDemonstrations.set_demonstrations`; the discriminator takes the expert's statistics."""
+        super().set_demonstrations(demonstrations)
+        assert self.expert is not None
+        self.adversary.compare_with(self.expert.observations)
+
+    def _setup_learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        reset_num_timesteps: bool = True,
+        tb_log_name: str = "run",
+        progress_bar: bool = False,
+    ) -> tuple[int, BaseCallback]:
+        check_model(self)
+        if reset_num_timesteps or self._last_obs is None:
+            self.rounds.begin_episodes()
+        buffer: Any = self.replay_buffer
+        # Not in _setup_model: load_replay_buffer brings another buffer.
+        buffer.relabel = self.adversary.reward if self.relabel else None
+        if not buffer.full:  # the learners of a model that was loaded without its replay have no rows any more
+            rows, _ = self.rounds.rows.row_weights()
+            self.rounds.rows.forget(rows[rows >= buffer.pos * buffer.n_envs])
+        return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+
+    def _store_transition(
+        self,
+        replay_buffer: ReplayBuffer,
+        buffer_action: np.ndarray,
+        new_obs: np.ndarray | dict[str, np.ndarray],
+        reward: np.ndarray,
+        dones: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        position, was_full = replay_buffer.pos, replay_buffer.full
+        super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
+        if not self.relabel:
+            self._write_reward(replay_buffer, position)
+        self.rounds.stored(position, was_full, dones)
+
+    def _write_reward(self, replay_buffer: Any, position: int) -> None:
+        rows = torch.arange(self.n_envs, device=self.device) + position * self.n_envs
+        rewards = self.adversary.reward(replay_buffer.transitions(rows))
+        replay_buffer.rewards[position].copy_(rewards.reshape(-1))
+
+    def train(self, gradient_steps: int, batch_size: int = 64) -> None:
+        """In a rollout nothing; in an improvement ``gradient_steps`` gradient steps of the policy.
+
+        At the end of a phase the weak learner is added and the discriminator trained, where the round says so.
+        """
+        rounds = self.rounds
+        if rounds.begun and rounds.phase == "improvement":
+            super().train(gradient_steps, batch_size)
+        if rounds.due() and rounds.next_phase():
+            learner = rounds.add_learner()
+            self.learners.add(learner, self.actor)
+            self.learners.keep(rounds.rows.learner_ids)
+            self._train_discriminator()
+
+    def _train_discriminator(self) -> None:
+        assert self.expert is not None and self.demonstrations is not None
+        expert, size = self.expert, self.discriminator_batch_size
+        buffer: Any = self.replay_buffer
+        # True terminals survive subsampling of demonstrations, so each stands for fewer.
+        weight = 1 / self.demonstrations.metadata.subsample_rate
+
+        def draw() -> tuple[Any, Tensor, float, Any]:
+            shown = expert.gather(expert.sample_rows(size))
+            return shown, 1 - shown.discounts, weight, buffer.transitions(self.rounds.sample(size))
+
+        round_length = self.rounds.learner_steps + self.rounds.policy_steps
+        planned = self._total_timesteps // round_length * self.discriminator_steps
+        mode = choose_mode(self.compile, self.device, planned)
+        for name, value in self.adversary.train(self.discriminator_steps, mode, draw, self.num_timesteps).items():
+            self.logger.record(f"discriminator/{name.removeprefix('discriminator_')}", float(value))
+        self.logger.record("boosting/rounds", self.rounds.n_rounds)
+        self.logger.record("boosting/learners", len(self.learners))
+        self.logger.record("boosting/dropped_mass", self.rounds.rows.dropped_mass)
+
+    @property
+    def mixture(self) -> Mixture:
+        """The boosted policy, as :func:`rlopt.evaluate` takes it."""
+        return Mixture(self)
+
+    def further_policies(self) -> dict[str, Any]:
+        """What a run evaluates beside the last policy, by name."""
+        return {"mixture": self.mixture} if len(self.learners) else {}
+
+    def predict(
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+        policy: Literal["last", "mixture"] = "last",
+    ) -> tuple[np.ndarray, Any]:
+        """Actions of the last policy, or of the mixture of the weak learners.
+
+        :param state: for the mixture, what the last call returned: who acts. None draws a learner by weight, from
+            numpy's global generator
+        :param episode_start: (n_envs,), for the mixture: where an episode begins, and a learner is drawn anew
+        """
+        if policy == "last":
+            actions: tuple[np.ndarray, Any] = super().predict(observation, state, episode_start, deterministic)
+            return actions
+        if policy != "mixture":
+            raise unknown_name("policy", str(policy), ["last", "mixture"])
+        ids, weights = self.rounds.rows.learner_ids, self.rounds.rows.weights
+        if not ids:
+            raise ConfigError("there is no weak learner yet: train for a round first, or use policy='last'")
+        self.policy.set_training_mode(False)
+        inputs, vectorised = self.policy.obs_to_tensor(observation)
+        assert isinstance(inputs, Tensor)
+        starts = np.ones(len(inputs), bool) if episode_start is None else np.asarray(episode_start, bool).reshape(-1)
+        running = draw_learners(ids, weights, None if state is None else state[0], starts)
+        acts = np.zeros((len(inputs), *(self.action_space.shape or ())), np.float32)
+        for learner in np.unique(running):
+            rows = np.flatnonzero(running == learner)
+            chosen = self.learners.act(int(learner), self.actor, inputs[rows], deterministic)
+            acts[rows] = chosen.cpu().numpy().reshape(len(rows), *acts.shape[1:])
+        acts = self.policy.unscale_action(acts)
+        return acts if vectorised else acts.squeeze(axis=0), (running,)
+
+    @property
+    def boosting_state(self) -> dict[str, Tree]:
+        """Rounds, rows and weak learners, for checkpoints."""
+        return {"rounds": self.rounds.get_state(), "learners": self.learners.get_state()}
+
+    @boosting_state.setter
+    def boosting_state(self, state: dict[str, Tree]) -> None:
+        rounds, learners = state["rounds"], state["learners"]
+        self.rounds.check_state(rounds)
+        self.learners.check_state(learners, rounds["rows"]["learner_ids"].tolist(), self.actor)
+        self.rounds.set_state(rounds)
+        self.learners.set_state(learners)
+
+    def learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 4,
+        tb_log_name: str = "",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> Self:
+        name = tb_log_name or type(self).__name__
+        return super().learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "adversary", "learners", "rounds"]
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        state_dicts, tensors = super()._get_torch_save_params()
+        return [*state_dicts, "adversary.discriminator", "adversary.optimizer"], tensors
+
+
+class DAC(AILBoost):
+    """Discriminator-actor-critic (Kostrikov et al., arXiv 1809.02925): :class:`AILBoost` without boosting.
+
+    The discriminator's policy batch is drawn uniformly from the whole replay, or with ``weighting="recent"`` from the
+    last ``recent_size`` transitions, its loss is cross-entropy and its output is not bounded. Rewards are computed when
+    a batch is drawn. With the settings of AILBoost it is AILBoost with ``weighting="uniform"`` and ``learner_steps=0``.
+    """
+
+    @with_settings_of(
+        AILBoost,
+        weighting="uniform",
+        learner_steps=0,
+        policy_steps=500,
+        discriminator_steps=500,
+        discriminator_batch_size=256,
+        discriminator_learning_rate=1e-3,
+        discriminator_net_arch=(256, 256),
+        discriminator_output="none",
+        divergence="js",
+    )
+    def __init__(
+        self,
+        policy: str | type[SACPolicy],
+        env: GymEnv | str | None,
+        demonstrations: Demonstrations | str | Path | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__(policy, env, demonstrations, **settings)

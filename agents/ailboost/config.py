@@ -1,0 +1,119 @@
+"""Settings of AILBoost and of its off-policy baseline DAC. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Literal
+
+from rlopt.agents.mdpo.config import OffPolicyMDPOConfig
+from rlopt.config import Range
+
+DATA_SETTINGS = ("demos", "n_demos", "subsample")
+"""What chooses the demonstrations of a run; the rest are constructor arguments."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AILBoostConfig(OffPolicyMDPOConfig):
+    """Imitation by boosting: a discriminator tells the expert from a mixture of policies, whose next member is learned.
+
+    The learner of each round is off-policy MDPO, with kl_coef 0 soft actor-critic; its settings are here too.
+    """
+
+    demos: str = ""
+    """Demonstrations: a folder, a file, minari:ID or the name of a shipped set such as dmc/walker-walk. Required."""
+    n_demos: Annotated[int, Range(ge=1)] | None = None
+    """Episodes of them that are learned from, the first ones; default is all."""
+    subsample: Annotated[int, Range(ge=1)] = 1
+    """Of each demonstrated episode every so manieth transition is kept, and true terminals; 1 keeps all."""
+    kl_coef: Annotated[float, Range(ge=0)] = 0.0
+    """c - lambda, the weight of the divergence from the old policy, as in off_policy_mdpo; 0 is soft actor-critic."""
+    learning_starts: Annotated[int, Range(ge=0)] = 1000
+    """Environment steps of uniformly random actions before the first round (released code: 5000)."""
+    weighting: Literal["bias_corrected", "constant", "uniform", "recent"] = "bias_corrected"
+    """How the weak learners' transitions weigh for the discriminator: constant is the paper's rule, a new learner gets
+    mixture_weight; bias_corrected gives it at least 1 / number of learners, so that the untrained first one does not
+    outweigh the others for 60 rounds; uniform is replay without weights; recent is uniform over recent_size rows."""
+    mixture_weight: Annotated[float, Range(gt=0, le=1)] = 0.05
+    """Weight of a new learner, in (0, 1]. Released code: 0.05."""
+    truncated_mass: Annotated[float, Range(ge=0, lt=1)] = 1e-3
+    """Old learners are dropped as long as their weights sum to no more than this, in [0, 1)."""
+    max_learners: Annotated[int, Range(ge=1)] = 128
+    """Weak learners kept at most. Released code: the size of the replay over learner_steps."""
+    recent_size: Annotated[int, Range(ge=1)] = 20_000
+    """Transitions that stand for the policy with weighting recent."""
+    learner_steps: Annotated[int, Range(ge=0)] = 1000
+    """N, transitions that each weak learner collects while nothing is trained, from whole episodes up to the last one.
+    0: none, the transitions of the training before stand for the learner. Released code: 1000."""
+    policy_steps: Annotated[int, Range(ge=1)] = 1000
+    """M, environment steps of training between two weak learners. Released code: 1000."""
+    discriminator_steps: Annotated[int, Range(ge=0)] = 100
+    """K, gradient steps of the discriminator after each weak learner. Released code: 100."""
+    discriminator_batch_size: Annotated[int, Range(ge=1)] = 512
+    """Rows of the expert, and as many of the learners, in such a step. Released code: 512."""
+    discriminator_learning_rate: Annotated[float, Range(ge=0, le=1e6)] = 3e-4
+    """Adam's step size for the discriminator, >= 0. Released code: 1e-4."""
+    discriminator_input: Literal["state_action", "state", "state_next_state"] = "state_action"
+    """What of a transition the discriminator sees."""
+    discriminator_net_arch: tuple[Annotated[int, Range(ge=1, le=65536)], ...] = (64, 64)
+    """Hidden layers of the discriminator. Released code: 64 64."""
+    discriminator_output: Literal["tanh", "clip", "none"] = "tanh"
+    """How its last layer is bounded: tanh (released code), clip or none."""
+    output_bound: Annotated[float, Range(gt=0)] = 1.0
+    """The bound of tanh and clip, > 0: with the reverse KL of the log density ratio, and so of the reward."""
+    divergence: Literal["reverse_kl", "js", "wasserstein"] = "reverse_kl"
+    """What the discriminator estimates: the paper's reverse KL, Jensen-Shannon by cross-entropy, or Wasserstein."""
+    reward_form: Literal["airl", "gail"] = "airl"
+    """airl: the discriminator's output is the reward; gail: -log(1 - sigmoid) of it, only with divergence js."""
+    normalize_inputs: bool = True
+    """The discriminator sees observations less the expert's mean, over its deviation, so that the gradient penalty
+    bounds every part of them alike. Released code: no."""
+    gradient_penalty: Annotated[float, Range(ge=0)] = 10.0
+    """Weight of the two-sided gradient penalty, >= 0. Released code: 10."""
+    relabel: bool = True
+    """Rewards are computed when a batch is drawn, by the newest discriminator; otherwise when a step is stored, and
+    then grow stale."""
+    absorbing: bool = True
+    """What follows a true terminal is a state of its own to the discriminator, whose reward is received for ever after.
+    Otherwise a terminal is worth 0, which favours short episodes where rewards are negative. Without terminals this
+    changes only an input that is always 0."""
+
+    def algorithm_kwargs(self) -> dict[str, Any]:
+        """The constructor arguments of :class:`rlopt.AILBoost`."""
+        arguments = super().algorithm_kwargs()
+        for name in DATA_SETTINGS:
+            del arguments[name]
+        arguments["n_demonstrations"] = self.n_demos
+        arguments["discriminator_net_arch"] = list(self.discriminator_net_arch)
+        return arguments
+
+
+@dataclass(frozen=True, kw_only=True)
+class DACConfig(AILBoostConfig):
+    """Discriminator-actor-critic: AILBoost without weights and rounds of its own, on uniform replay."""
+
+    weighting: Literal["bias_corrected", "constant", "uniform", "recent"] = "uniform"
+    """Which transitions stand for the policy: uniform, the whole replay (paper), or recent, the last recent_size."""
+    learner_steps: Annotated[int, Range(ge=0)] = 0
+    """Transitions collected without training before the discriminator's steps; 0 as in the paper."""
+    policy_steps: Annotated[int, Range(ge=1)] = 500
+    """Environment steps of training between two trainings of the discriminator; an episode in the paper."""
+    discriminator_steps: Annotated[int, Range(ge=0)] = 500
+    """Gradient steps of the discriminator at a time; as many as environment steps in the paper."""
+    discriminator_batch_size: Annotated[int, Range(ge=1)] = 256
+    """Rows of the expert, and as many of the replay, in such a step. Paper's code: 100."""
+    discriminator_learning_rate: Annotated[float, Range(ge=0, le=1e6)] = 1e-3
+    """Adam's step size for the discriminator, >= 0. Paper's code: 1e-3."""
+    discriminator_net_arch: tuple[Annotated[int, Range(ge=1, le=65536)], ...] = (256, 256)
+    """Hidden layers of the discriminator. Paper's code: 256 256."""
+    discriminator_output: Literal["tanh", "clip", "none"] = "none"
+    """How its last layer is bounded; not at all in the paper."""
+    divergence: Literal["reverse_kl", "js", "wasserstein"] = "js"
+    """What the discriminator estimates; cross-entropy in the paper."""
+
+
+def own_names() -> list[str]:
+    """Settings of AILBoost that off-policy MDPO does not have, without those of the data."""
+    shared = {field.name for field in fields(OffPolicyMDPOConfig)}
+    return [
+        field.name for field in fields(AILBoostConfig) if field.name not in shared and field.name not in DATA_SETTINGS
+    ]

@@ -1,0 +1,1 @@
+"""Imitation learners beside AILBoost and DAC: SQIL, IQ-Learn, ValueDICE and GAIL."""

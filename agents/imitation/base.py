@@ -1,0 +1,246 @@
+"""What the imitation learners share: demonstrations on the training device, and a model that learns from them."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.preprocessing import get_obs_shape
+from torch import Tensor
+
+from rlopt.agents.offline.data import fingerprint, scaled_actions
+from rlopt.data.checks import check_spaces
+from rlopt.envs.settings import EnvSettings
+from rlopt.errors import ConfigError, DataError
+from rlopt.resumable import check_number, require
+
+if TYPE_CHECKING:
+    from rlopt.data.demonstrations import Demonstrations
+
+F = TypeVar("F", bound=Callable[..., None])
+
+
+class ExpertBatch(NamedTuple):
+    """B transitions of the expert, as a replay buffer would give them."""
+
+    observations: Any
+    """(B, ...) in the dtype of the observation space, or a dict of such tensors."""
+    actions: Tensor
+    """(B, A) float32 in [-1, 1], or (B,) int64 for Discrete actions."""
+    next_observations: Any
+    """Like ``observations``."""
+    discounts: Tensor
+    """(B, 1) float32: 0 at a true terminal, 1 elsewhere."""
+
+
+class ExpertRows:
+    """Demonstrations as tensors on ``device``: drawing rows is apart from reading them, as in :mod:`rlopt.buffers`.
+
+    :param demonstrations: checked against the spaces before
+    """
+
+    def __init__(
+        self,
+        demonstrations: Demonstrations,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        device: torch.device,
+    ) -> None:
+        self.device = device
+        self.observations = _on_device(demonstrations.observations, observation_space, device)
+        self.next_observations = _on_device(demonstrations.next_observations, observation_space, device)
+        self.actions = torch.from_numpy(scaled_actions(demonstrations.actions, action_space)).to(device)
+        self.discounts = torch.from_numpy(demonstrations.discounts).to(device).unsqueeze(1)
+        self.fingerprint = fingerprint(demonstrations)
+
+    def __len__(self) -> int:
+        return len(self.discounts)
+
+    def sample_rows(self, batch_size: int) -> Tensor:
+        """Rows (B,) int64, see :func:`uniform_rows`."""
+        return uniform_rows(len(self), batch_size, self.device)
+
+    def gather(self, rows: Tensor) -> ExpertBatch:
+        """The transitions at ``rows`` (B,): tensor operations only, to be compiled or captured."""
+        return ExpertBatch(
+            _rows(self.observations, rows),
+            self.actions.index_select(0, rows),
+            _rows(self.next_observations, rows),
+            self.discounts.index_select(0, rows),
+        )
+
+
+class FromDemonstrations:
+    """Mixin placed before a class with :class:`rlopt.resumable.Resumable`: a model that learns from demonstrations.
+
+    The constructor calls :meth:`_begin` last. A checkpoint knows the demonstrations by a fingerprint only: a model
+    that was loaded predicts without them, and asks for them before it trains on (:meth:`set_demonstrations`); a run
+    that is resumed with others is refused.
+    """
+
+    state_attributes: ClassVar[tuple[str, ...]] = ("data_fingerprint",)
+
+    demonstrations: Demonstrations | None = None
+    """Those that are learned from."""
+    expert: ExpertRows | None = None
+    """The same on the device."""
+    n_demonstrations: int | None = None
+    """How many episodes, the first ones, are learned from; None for all."""
+    data_fingerprint: str = ""
+    """Of the demonstrations that the model was trained on; part of its training state."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # Python takes the first class's tuple alone; a model's state is that of all its bases.
+        inherited = [vars(base).get("state_attributes", ()) for base in cls.__mro__]
+        cls.state_attributes = tuple(dict.fromkeys(name for names in inherited for name in names))
+
+    def _begin(
+        self, demonstrations: Demonstrations | str | Path | None, own: Mapping[str, Any], without: tuple[str, ...] = ()
+    ) -> None:
+        """The end of a constructor.
+
+        :param own: settings beyond those of the base class, ``n_demonstrations`` among them
+        :param without: settings of the base class that this one does not take
+        """
+        model: Any = self
+        settings = {**model.constructor_settings, **own}
+        model.constructor_settings = {name: value for name, value in settings.items() if name not in without}
+        if demonstrations is not None:
+            self.set_demonstrations(demonstrations)
+
+    def set_demonstrations(self, demonstrations: Demonstrations | str | Path) -> None:
+        """Learns from ``demonstrations`` from now on: of them the first ``n_demonstrations`` episodes, if that is set.
+
+        :param demonstrations: those, or what :func:`rlopt.data.load_demonstrations` reads
+        :raises rlopt.errors.DataError: they do not fit the environment, or are fewer than asked for
+        """
+        model: Any = self
+        chosen = loaded_demonstrations(demonstrations)
+        if self.n_demonstrations is not None:
+            chosen = chosen.trajectories(self.n_demonstrations)
+        check_fits(chosen, model.env, model.observation_space, model.action_space)
+        self.demonstrations = chosen
+        self.expert = ExpertRows(chosen, model.observation_space, model.action_space, model.device)
+        self.data_fingerprint = self.expert.fingerprint
+
+    def set_env(self, env: Any, force_reset: bool = True) -> None:
+        """As Stable-Baselines3's ``set_env``; an environment that the demonstrations are not of is refused."""
+        super().set_env(env, force_reset)  # type: ignore[misc]
+        model: Any = self
+        if self.demonstrations is not None:
+            check_fits(self.demonstrations, model.env, model.observation_space, model.action_space)
+
+    def at_boundary(self) -> bool:
+        """As :meth:`rlopt.resumable.Resumable.at_boundary`, once it is sure which demonstrations are learned from."""
+        if self.expert is None:
+            raise ConfigError(
+                f"{type(self).__name__} learns from demonstrations and has none: give demonstrations=..., or call "
+                "set_demonstrations"
+            )
+        if self.data_fingerprint != self.expert.fingerprint:
+            raise ConfigError(
+                "the run was trained on other demonstrations than these: give those that it began with, as many and "
+                "subsampled alike"
+            )
+        return super().at_boundary()  # type: ignore[misc]
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "demonstrations", "expert"]  # type: ignore[misc]
+
+
+def uniform_rows(count: int, batch_size: int, device: torch.device) -> Tensor:
+    """Rows (B,) int64 below ``count``, uniform with replacement, on ``device``.
+
+    On the CPU they come from numpy's global generator, as those of the replay buffers do; on an accelerator from
+    torch's.
+    """
+    if device.type == "cpu":
+        return torch.from_numpy(np.random.randint(0, count, size=batch_size))
+    return torch.randint(count, (batch_size,), device=device)
+
+
+def loaded_demonstrations(demonstrations: Demonstrations | str | Path) -> Demonstrations:
+    """``demonstrations``, or those of that name or path.
+
+    :raises rlopt.errors.DataError: they cannot be read, or are a data set that nobody calls an expert's
+    """
+    from rlopt.data.demonstrations import Demonstrations
+
+    if isinstance(demonstrations, str | Path):
+        from rlopt.data import load_demonstrations
+
+        return load_demonstrations(str(demonstrations))
+    if not isinstance(demonstrations, Demonstrations):
+        raise DataError(
+            f"demonstrations are a {type(demonstrations).__name__}: give rlopt.data.Demonstrations, a path or a name; "
+            "Demonstrations.from_dataset makes them of a data set"
+        )
+    return demonstrations
+
+
+def check_fits(
+    demonstrations: Demonstrations, env: Any, observation_space: spaces.Space, action_space: spaces.Space
+) -> None:
+    """Raises :class:`rlopt.errors.DataError` unless a model with these spaces can learn from ``demonstrations``.
+
+    Where ``env`` was made by :func:`rlopt.make_env`, the environment, its action repeat and the order of observations
+    are compared too; elsewhere only what the spaces tell.
+    """
+    settings = getattr(env, "settings", None)
+    if isinstance(settings, EnvSettings):
+        demonstrations.check_fits(settings, observation_space, action_space)
+    else:
+        check_spaces(demonstrations, observation_space, action_space, "the model's environment")
+
+
+def check_n_demonstrations(n_demonstrations: int | None) -> None:
+    """Raises :class:`rlopt.errors.ConfigError` unless it is None or a whole number from 1."""
+    if n_demonstrations is not None:
+        check_number("n_demonstrations", n_demonstrations, 1, float("inf"), closed=True, whole=True)
+
+
+def with_settings_of(base: type, *without: str, **defaults: Any) -> Callable[[F], F]:
+    """For a constructor that hands ``**settings`` on to ``base``: its signature lists them, with these ``defaults``.
+
+    :param without: settings of ``base`` that are not taken
+    """
+
+    def decorate(constructor: F) -> F:
+        @functools.wraps(constructor)
+        def complete(self: Any, *args: Any, **settings: Any) -> None:
+            refused = sorted(set(settings) & set(without))
+            require(not refused, f"{type(self).__name__} has no setting {', '.join(refused)}: leave it out")
+            constructor(self, *args, **{**defaults, **settings})
+
+        own = inspect.signature(constructor)
+        named = [p for p in own.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        taken = {"self", *without, *(parameter.name for parameter in named)}
+        for name, parameter in inspect.signature(base.__init__).parameters.items():  # type: ignore[misc]
+            if name not in taken:
+                default = defaults.get(name, parameter.default)
+                named.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, default=default))
+        complete.__signature__ = own.replace(parameters=named)  # type: ignore[attr-defined]
+        return complete  # type: ignore[return-value]
+
+    return decorate
+
+
+def _on_device(observations: Any, space: spaces.Space, device: torch.device) -> Any:
+    """Observations as a replay buffer of ``space`` keeps them: (N, ...) tensors, or a dict of those."""
+    if isinstance(space, spaces.Dict):
+        return {key: _on_device(observations[key], part, device) for key, part in space.spaces.items()}
+    shape: Any = get_obs_shape(space)
+    return torch.from_numpy(observations.astype(space.dtype).reshape(-1, *shape)).to(device)
+
+
+def _rows(observations: Any, rows: Tensor) -> Any:
+    if isinstance(observations, dict):
+        return {key: part.index_select(0, rows) for key, part in observations.items()}
+    return observations.index_select(0, rows)

@@ -1,0 +1,126 @@
+"""Batches of which half are demonstrations: what SQIL and IQ-Learn learn from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.vec_env import VecNormalize
+from torch import Tensor
+
+from rlopt.agents.imitation.base import ExpertRows, FromDemonstrations
+from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
+from rlopt.buffers import DeviceDictReplayBuffer, DeviceReplayBuffer
+from rlopt.errors import ConfigError
+from rlopt.replay_normalization import normalize_observations
+from rlopt.resumable import require
+
+NOT_TAKEN = ("replay_buffer_class", "n_steps")
+"""Settings of OffPolicyMDPO that a learner from mixed batches does not take."""
+
+
+class MixedReplayBuffer(DeviceReplayBuffer):
+    """A replay buffer whose batches are half its own transitions and half an expert's.
+
+    In a batch of B its own come first, ``B - B // 2`` of them. Their rewards are 0 and the expert's ``expert_reward``;
+    what was stored is not read. At a true end ``end_bonus`` is added: what the absorbing state behind it is worth.
+    """
+
+    _expert: ExpertRows | None = None
+    _expert_reward = 0.0
+    _end_bonus: Tensor | None = None
+    _mixes = 0
+
+    @property
+    def storage_version(self) -> int:
+        """Changes when rows move in memory, or when other demonstrations are mixed in."""
+        return super().storage_version + self._mixes
+
+    def mix_in(self, expert: ExpertRows, expert_reward: float, end_bonus: tuple[float, float] = (0.0, 0.0)) -> None:
+        """Half of every batch comes from ``expert`` from now on.
+
+        :param expert_reward: of every transition of the expert
+        :param end_bonus: added to the reward at a true end, of a row of this buffer and of one of the expert
+        """
+        if expert is not self._expert or expert_reward != self._expert_reward:
+            self._expert, self._expert_reward = expert, expert_reward
+            self._end_bonus = torch.zeros(2, device=expert.device)
+            self._mixes += 1
+        assert self._end_bonus is not None
+        self._end_bonus.copy_(torch.tensor(end_bonus))  # in place: a compiled step reads this tensor
+
+    def sample_rows(self, batch_size: int) -> Tensor:
+        """Rows (B,) int64: first those of this buffer, then those of the demonstrations; each drawn uniformly."""
+        expert, _ = self._mixed()
+        n_expert = batch_size // 2
+        return torch.cat([super().sample_rows(batch_size - n_expert), expert.sample_rows(n_expert)])
+
+    def gather(self, rows: Tensor, env: VecNormalize | None = None) -> Any:
+        """The mixed batch at ``rows`` of :meth:`sample_rows`; its rewards are never normalised."""
+        expert, end_bonus = self._mixed()
+        n_own = len(rows) - len(rows) // 2
+        own, shown = super().gather(rows[:n_own], env), expert.gather(rows[n_own:])
+        own_bonus, expert_bonus = end_bonus.unbind()
+        ended = 1 - shown.discounts
+        return own._replace(
+            observations=_joined(own.observations, normalize_observations(shown.observations, env)),
+            actions=torch.cat([own.actions, shown.actions]),
+            next_observations=_joined(own.next_observations, normalize_observations(shown.next_observations, env)),
+            dones=torch.cat([own.dones, ended]),
+            rewards=torch.cat([own.dones * own_bonus, self._expert_reward + ended * expert_bonus]),
+        )
+
+    def _mixed(self) -> tuple[ExpertRows, Tensor]:
+        if self._expert is None or self._end_bonus is None:
+            raise ConfigError("the replay buffer has no demonstrations to mix in: call the model's set_demonstrations")
+        return self._expert, self._end_bonus
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        for name in ("_expert", "_expert_reward"):
+            state.pop(name, None)
+        return state
+
+
+class MixedDictReplayBuffer(MixedReplayBuffer, DeviceDictReplayBuffer):
+    """The same for Dict observations."""
+
+
+class FromMixedBatches(FromDemonstrations, OffPolicyMDPO):
+    """An off-policy learner with such a buffer."""
+
+    expert_reward: float = 0.0
+
+    def end_bonus(self) -> tuple[float, float]:
+        """What is added to the reward of a true end of the policy's and of the expert's episodes."""
+        return 0.0, 0.0
+
+    def _setup_model(self) -> None:
+        is_dict = isinstance(self.observation_space, spaces.Dict)
+        self.replay_buffer_class = MixedDictReplayBuffer if is_dict else MixedReplayBuffer
+        super()._setup_model()
+
+    def train(self, gradient_steps: int, batch_size: int = 64) -> None:
+        """Takes ``gradient_steps`` gradient steps on batches of which half are demonstrations."""
+        # Here, because load_replay_buffer brings a buffer that knows none.
+        if self.expert is not None:
+            assert isinstance(self.replay_buffer, MixedReplayBuffer)
+            self.replay_buffer.mix_in(self.expert, self.expert_reward, self.end_bonus())
+        super().train(gradient_steps, batch_size)
+
+
+def check_mixing(settings: dict[str, Any], absorbing: bool) -> None:
+    """Raises :class:`rlopt.errors.ConfigError` for a batch that cannot be halved, or an end without a finite value."""
+    require(type(absorbing) is bool, f"absorbing is {absorbing!r}: give True or False")
+    require(settings.get("batch_size", 2) != 1, "batch_size is 1: half of it are demonstrations, give at least 2")
+    require(
+        not absorbing or settings.get("gamma") != 1,
+        "with gamma=1 an absorbing state has no finite value: give absorbing=False or a smaller gamma",
+    )
+
+
+def _joined(first: Any, second: Any) -> Any:
+    if isinstance(first, dict):
+        return {key: torch.cat([part, second[key]]) for key, part in first.items()}
+    return torch.cat([first, second])

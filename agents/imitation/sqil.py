@@ -1,0 +1,69 @@
+"""SQIL: soft Q-learning where demonstrations have reward 1 and everything else has reward 0."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
+from stable_baselines3.sac.policies import SACPolicy
+
+from rlopt.agents.imitation.base import check_n_demonstrations, with_settings_of
+from rlopt.agents.imitation.mixed_replay import NOT_TAKEN, FromMixedBatches, check_mixing
+from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
+
+if TYPE_CHECKING:
+    from rlopt.data.demonstrations import Demonstrations
+
+
+class SQIL(FromMixedBatches):
+    """Soft Q imitation learning (Reddy, Dragan and Levine, arXiv 1905.11108, algorithm 1).
+
+    Half of every batch is demonstrations with reward 1, half is replay with reward 0; the environment's rewards are
+    never read. The learner is :class:`rlopt.OffPolicyMDPO`, whose settings are taken but for ``replay_buffer_class``
+    and ``n_steps``; with the default ``kl_coef=0`` it is soft actor-critic, as in the paper.
+
+    :param demonstrations: of this environment, or a path or name of some; see :meth:`set_demonstrations`
+    :param n_demonstrations: learn from the first so many episodes; None for all
+    :param absorbing: an episode that truly ends goes on for ever in an absorbing state, where the expert has reward 1
+        and the policy 0: the expert's end is then worth ``1 / (1 - gamma)``, in closed form. False gives every end the
+        value 0. Where no demonstration truly ends it is the same
+    :raises rlopt.errors.ConfigError: for a setting out of range, or from ``learn`` without demonstrations
+    :raises rlopt.errors.DataError: for demonstrations that do not fit, or fewer than asked for
+    """
+
+    expert_reward = 1.0
+    absorbing: bool
+
+    @with_settings_of(OffPolicyMDPO, *NOT_TAKEN, kl_coef=0.0)
+    def __init__(
+        self,
+        policy: str | type[SACPolicy],
+        env: GymEnv | str | None,
+        demonstrations: Demonstrations | str | Path | None = None,
+        *,
+        n_demonstrations: int | None = None,
+        absorbing: bool = True,
+        **settings: Any,
+    ) -> None:
+        check_n_demonstrations(n_demonstrations)
+        check_mixing(settings, absorbing)
+        self.n_demonstrations, self.absorbing = n_demonstrations, absorbing
+        super().__init__(policy, env, **settings)
+        own = {"n_demonstrations": n_demonstrations, "absorbing": absorbing}
+        self._begin(demonstrations, own, without=NOT_TAKEN)
+
+    def end_bonus(self) -> tuple[float, float]:
+        """gamma / (1 - gamma) at the expert's ends: the reward 1 of all steps after it, discounted."""
+        return 0.0, self.gamma / (1 - self.gamma) if self.absorbing else 0.0
+
+    def learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 4,
+        tb_log_name: str = "SQIL",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> Self:
+        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)

@@ -1,0 +1,236 @@
+"""Imitation from one demonstration: AILBoost and its baselines, cell by cell.
+
+Every cell is one run of one seed. A cell whose result file exists is not run again, and a run that was stopped is
+continued, so the script can be called again at any time. All runs of a table have as many environment steps (agent
+steps, of two simulator steps each) and the same learner; BC takes as many gradient steps and none in the environment.
+The last policy plays 20 deterministic episodes; of AILBoost and DAC the mixture too. Scores are percent of the return
+of the expert that was recorded.
+
+    python scripts/reproduce_ailboost.py run --table one_demo     # 6 runs: two tasks, three seeds
+    python scripts/reproduce_ailboost.py run --table methods      # 30 runs: two tasks, five methods, three seeds
+    python scripts/reproduce_ailboost.py run --table ablation     # 36 runs: one task, twelve variants, three seeds
+    python scripts/reproduce_ailboost.py run --table one_demo --task ball_in_cup-catch --seed 0
+    python scripts/reproduce_ailboost.py table                    # prints the tables from the result files
+    python scripts/reproduce_ailboost.py write                    # puts them and the figure into docs/results
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reproduction import ROOT, cell_text, keep_result, replace_between, train
+
+RESULTS = ROOT / "docs" / "results" / "ailboost"
+EPISODES = 20
+SEEDS = (0, 1, 2)
+EVERY = 10_000
+"""Environment steps between the evaluations of a learning curve."""
+STEPS = 100_000
+PRESET = ("--preset", "dmc/one-demo")
+
+
+@dataclass(frozen=True)
+class Method:
+    title: str
+    agent: str
+    flags: tuple[str, ...] = ()
+
+
+METHODS: dict[str, Method] = {
+    "ailboost": Method("AILBoost", "ailboost", PRESET),
+    "dac": Method("DAC", "dac", PRESET),
+    "dac_fifo": Method("DAC + FIFO", "dac", (*PRESET, "--weighting", "recent")),
+    "bc": Method("BC", "bc"),
+    "iq_learn": Method("IQ-Learn", "iq_learn"),
+}
+
+
+def ablation() -> dict[str, Method]:
+    """{uniform, FIFO, weighted} x {reverse KL, Jensen-Shannon} x {relabelled, stale}, with AILBoost's schedule."""
+    variants = {}
+    for weighting in ("uniform", "recent", "bias_corrected"):
+        for divergence in ("reverse_kl", "js"):
+            for relabel in (True, False):
+                rewards = "relabelled" if relabel else "stale"
+                flags = ("--weighting", weighting, "--divergence", divergence)
+                flags = flags if relabel else (*flags, "--no-relabel")
+                name = f"{weighting}-{divergence}-{rewards}"
+                variants[name] = Method(f"{weighting}, {divergence}, {rewards}", "ailboost", (*PRESET, *flags))
+    return variants
+
+
+@dataclass(frozen=True)
+class Table:
+    title: str
+    tasks: tuple[str, ...]
+    methods: dict[str, Method]
+
+
+TABLES: dict[str, Table] = {
+    "one_demo": Table(
+        "One demonstration, simple tasks", ("ball_in_cup-catch", "cartpole-swingup"), {"ailboost": METHODS["ailboost"]}
+    ),
+    "methods": Table("One demonstration, all methods", ("walker-walk", "cheetah-run"), METHODS),
+    "ablation": Table("What matters in AILBoost", ("cartpole-swingup",), ablation()),
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    method: str
+    task: str
+    seed: int
+
+    def name(self, steps: int) -> str:
+        return f"{self.method}-{self.task}-{steps}-seed{self.seed}"
+
+
+def cells(args: argparse.Namespace) -> Iterator[tuple[Method, Cell]]:
+    """Seed by seed and task by task, so that a run that is stopped early leaves whole comparisons."""
+    table = TABLES[args.table]
+    for seed in SEEDS:
+        for task in table.tasks:
+            for name, method in table.methods.items():
+                if args.task in (None, task) and args.method in (None, name) and args.seed in (None, seed):
+                    yield method, Cell(name, task, seed)
+
+
+def run_cell(method: Method, cell: Cell, args: argparse.Namespace) -> None:
+    path = args.results / f"{cell.name(args.steps)}.json"
+    if path.exists():
+        return
+    run = args.runs / path.stem
+    steps = ("--total-timesteps", str(args.steps), "--seed", str(cell.seed))
+    if method.agent == "bc":
+        data = one_demonstration(cell.task, args.runs / "data")
+        flags = ("--dataset", str(data), "--eval-every", str(EVERY), "--checkpoint-every", "0", *steps, *method.flags)
+    else:
+        demos = ("--demos", f"dmc/{cell.task}", "--n-demos", "1")
+        flags = (*method.flags, *demos, "--eval-every", str(EVERY), "--checkpoint-every", "50000", *steps)
+    seconds = train(method.agent, run, *flags)
+    keep_result(path, evaluated(method, cell, run) | {"steps": args.steps, "wall_seconds": seconds}, run)
+
+
+def one_demonstration(task: str, folder: Path) -> Path:
+    from rlopt.data import load_demonstrations
+
+    path = folder / task
+    if not path.exists():
+        load_demonstrations(f"dmc/{task}").trajectories(1).save(path)
+    return path
+
+
+def evaluated(method: Method, cell: Cell, run: Path) -> dict[str, Any]:
+    import rlopt
+    from rlopt.curves import EVALUATION, read_run_curve
+    from rlopt.data import load_demonstrations
+
+    model = rlopt.load(run, device="cpu")
+    metadata = load_demonstrations(f"dmc/{cell.task}").metadata
+    settings = {"seed": cell.seed + 100_000, "action_repeat": metadata.action_repeat}
+    last = rlopt.evaluate(model, metadata.env, EPISODES, **settings)
+    curve = read_run_curve(run, EVALUATION)
+    result = {
+        "method": cell.method,
+        "task": cell.task,
+        "seed": cell.seed,
+        "expert_return": metadata.expert_return,
+        "returns": last.returns.tolist(),
+        "mean_return": last.mean,
+        "score": 100 * last.mean / metadata.expert_return,
+        "curve": {"step": curve.x.tolist(), "return": curve.y.tolist()},
+    }
+    for name, policy in getattr(model, "further_policies", dict)().items():
+        other = rlopt.evaluate(policy, metadata.env, EPISODES, **settings)
+        result |= {f"{name}_return": other.mean, f"{name}_score": 100 * other.mean / metadata.expert_return}
+    return result
+
+
+def found(task: str, method: str, args: argparse.Namespace) -> list[dict[str, Any]]:
+    paths = [args.results / f"{Cell(method, task, seed).name(args.steps)}.json" for seed in SEEDS]
+    return [json.loads(path.read_text()) for path in paths if path.exists()]
+
+
+def table_text(name: str, args: argparse.Namespace) -> str:
+    """The scores of a table, and for the simple tasks in how many seeds they reach 90."""
+    table = TABLES[name]
+    lines = [
+        f"**{table.title}.** Percent of the expert's return after {args.steps:,} environment steps (action repeat 2), "
+        f"{len(SEEDS)} seeds: IQM over seeds of the mean of {EPISODES} deterministic episodes of the last policy [95% "
+        "bootstrap interval]; in brackets behind it that of the mixture.",
+        "",
+        "| method | " + " | ".join(table.tasks) + " |",
+        "|---" * (1 + len(table.tasks)) + "|",
+    ]
+    for method, spec in table.methods.items():
+        texts = []
+        for task in table.tasks:
+            results = found(task, method, args)
+            text = cell_text([result["score"] for result in results], len(SEEDS))
+            mixtures = [result["mixture_score"] for result in results if "mixture_score" in result]
+            texts.append(text + (f" ({sum(mixtures) / len(mixtures):.0f})" if mixtures else ""))
+        lines.append(f"| {spec.title} | " + " | ".join(texts) + " |")
+    if name == "one_demo":
+        lines += ["", *(reached_text(task, args) for task in table.tasks)]
+    return "\n".join([*lines, "", f"`python scripts/reproduce_ailboost.py run --table {name} --steps {args.steps}`"])
+
+
+def reached_text(task: str, args: argparse.Namespace) -> str:
+    results = found(task, "ailboost", args)
+    reached = sum(result["score"] >= 90 for result in results)
+    return f"{task}: the last policy has at least 90% of the expert's return in {reached} of {len(results)} seeds."
+
+
+def draw(args: argparse.Namespace, path: Path) -> None:
+    """Learning curves of the table ``methods``: mean over seeds, and each seed."""
+    import matplotlib.pyplot as plt
+    import numpy as np
+
+    table = TABLES["methods"]
+    figure, axes = plt.subplots(1, len(table.tasks), figsize=(5 * len(table.tasks), 3.5), squeeze=False)
+    for axis, task in zip(axes[0], table.tasks, strict=True):
+        for index, (method, spec) in enumerate(table.methods.items()):
+            curves = [result["curve"] for result in found(task, method, args)]
+            for curve in curves:
+                axis.plot(curve["step"], curve["return"], color=f"C{index}", alpha=0.3, linewidth=0.8)
+            if curves:
+                mean = np.mean([curve["return"] for curve in curves], axis=0)
+                axis.plot(curves[0]["step"], mean, color=f"C{index}", label=spec.title)
+        axis.set(title=task, xlabel="environment steps (BC: gradient steps)", ylabel="return")
+    axes[0][0].legend()
+    figure.tight_layout()
+    figure.savefig(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("action", choices=["run", "table", "write"])
+    parser.add_argument("--table", choices=sorted(TABLES), help="run: which table; default one_demo")
+    parser.add_argument("--task", help="run only this task")
+    parser.add_argument("--method", help="run only this method")
+    parser.add_argument("--seed", type=int, help="run only this seed")
+    parser.add_argument("--steps", type=int, default=STEPS, help="environment steps of a run")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "reproduce_ailboost")
+    args = parser.parse_args()
+
+    if args.action == "run":
+        args.table = args.table or "one_demo"
+        for method, cell in cells(args):
+            run_cell(method, cell, args)
+    text = "\n\n".join(table_text(name, args) for name in TABLES)
+    print(text)
+    if args.action == "write":
+        page = ROOT / "docs" / "results" / "ailboost.md"
+        page.write_text(replace_between(page.read_text(), "results ailboost", text))
+        if any(args.results.glob("*-walker-walk-*.json")):
+            draw(args, page.with_suffix(".svg"))
+
+
+if __name__ == "__main__":
+    main()

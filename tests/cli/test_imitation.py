@@ -1,0 +1,87 @@
+"""Imitation from the command line: runs from demonstrations, their evaluation, and what is refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from rlopt.cli.main import main
+from rlopt.data import load_demonstrations
+
+TINY = [
+    "--n-demos", "1", "--total-timesteps", "260", "--learning-starts", "100", "--batch-size", "16",
+    "--net-arch", "16", "16", "--eval-episodes", "1",
+]  # fmt: skip
+ROUNDS = [
+    "--learner-steps", "50", "--policy-steps", "50", "--discriminator-steps", "2", "--discriminator-batch-size", "16",
+]  # fmt: skip
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
+    code = main(list(words))
+    captured = capsys.readouterr()
+    return code, captured.out + captured.err
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.open()))
+
+
+def test_ailboost_reports_last_mixture_and_best_apart(tmp_path, capsys):
+    folder = tmp_path / "run"
+    # The episodes of cartpole-swingup have 500 steps here: the first learner's rollout begins in the second one.
+    words = ["--demos", "dmc/cartpole-swingup", *TINY, *ROUNDS, "--learner-steps", "0", "--eval-every", "130"]
+    code, text = run(capsys, "train", "ailboost", *words, "--run-dir", str(folder))
+    assert code == 0, text
+    last = rows(folder / "progress.csv")[-1]
+    assert {"eval/mean_return", "eval/mixture_mean_return", "eval/best_mean_return"} <= last.keys()
+    returns = [float(row["eval/mean_return"]) for row in rows(folder / "progress.csv") if row["eval/mean_return"]]
+    assert float(last["eval/best_mean_return"]) == max(returns)
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["run"]["env"], config["run"]["action_repeat"]) == ("dm_control/cartpole-swingup", 2)
+    code, text = run(capsys, "evaluate", str(folder), "--episodes", "1", "--policy", "mixture")
+    assert code == 0, text
+    assert json.loads((folder / "evaluation.json").read_text())["policy"] == "mixture"
+    code, text = run(capsys, "evaluate", str(folder), "--episodes", "1", "--policy", "mixtrue")
+    assert code == 2 and "did you mean 'mixture'" in text
+
+
+@pytest.mark.parametrize("agent", ["dac", "gail", "sqil", "iq_learn", "value_dice"])
+def test_every_imitation_learner_trains_and_goes_on(agent, tmp_path, capsys):
+    folder = tmp_path / "run"
+    demos = tmp_path / "demos"
+    load_demonstrations("dmc/ball_in_cup-catch").trajectories(2).save(demos)
+    words = ["--demos", str(demos), "--n-demos", "1", "--eval-every", "0", "--run-dir", str(folder)]
+    own = {
+        "gail": ["--n-steps", "64", "--total-timesteps", "128"],
+        "dac": [*TINY, *ROUNDS, "--learner-steps", "0"],
+        "value_dice": [*TINY],
+    }.get(agent, TINY)
+    code, text = run(capsys, "train", agent, *words, *own)
+    assert code == 0, text
+    code, text = run(capsys, "resume", str(folder), "--total-timesteps", "320")
+    assert code == 0 and "continuing from" in text, text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "add --demos"),
+        (["--demos", "dmc/cartpole-swnigup"], "cartpole-swingup"),
+        (["--demos", "dmc/cartpole-swingup", "--env", "dm_control/cartpole-balance"], "not of dm_control/cartpole-bal"),
+        (["--demos", "dmc/cartpole-swingup", "--env", "dm_control/cartpole-swingup"], "--action-repeat 2"),
+        (["--demos", "dmc/cartpole-swingup", "--n-demos", "1000"], "1000 demonstrations were asked for"),
+        (["--demos", "dmc/cartpole-swingup", "--normalize-observations"], "normalize_observations"),
+        (["--demos", "dmc/cartpole-swingup", "--weighting", "constnat"], "constant"),
+        (["--demos", "dmc/cartpole-swingup", "--reward-form", "gail"], "divergence 'js'"),
+    ],
+)
+def test_what_cannot_be_imitated_is_refused_in_one_line(words, message, tmp_path, capsys):
+    folder = tmp_path / "run"
+    code, text = run(capsys, "train", "ailboost", *words, "--total-timesteps", "10", "--run-dir", str(folder))
+    assert code == 2 and message in text, text
+    assert len(text.strip().splitlines()) == 1
+    assert not folder.exists()

@@ -1,0 +1,53 @@
+"""AILBoost and DAC learn from demonstrations alone what the environment rewards."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import rlopt
+from rlopt.data.demonstrations import DemonstrationMetadata, Demonstrations
+
+ENV = "rlopt/RandomTarget-v0"
+
+
+def shown(n_episodes: int = 20) -> Demonstrations:
+    """The action is the target at every step: return 0."""
+    targets = np.repeat(np.linspace(-0.95, 0.95, n_episodes), 10).astype(np.float32)
+    last = np.where(np.arange(len(targets)) % 10 == 0, 0.0, targets).astype(np.float32)
+    return Demonstrations(
+        observations=np.stack([targets, last], 1),
+        actions=targets[:, None],
+        rewards=np.zeros(len(targets), np.float32),
+        next_observations=np.stack([targets, targets], 1),
+        discounts=np.ones(len(targets), np.float32),
+        episode_ends=np.arange(len(targets)) % 10 == 9,
+        metadata=DemonstrationMetadata(env=ENV, expert_return=0.0),
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", [rlopt.AILBoost, rlopt.DAC])
+def test_the_policy_comes_near_the_expert_without_rewards(algorithm: type) -> None:
+    env = rlopt.make_env(ENV, n_envs=1, seed=0, backend="gymnasium")
+    model = algorithm(
+        "MlpPolicy",
+        env,
+        shown(),
+        seed=0,
+        device="cpu",
+        learning_starts=200,
+        learner_steps=100 if algorithm is rlopt.AILBoost else 0,
+        policy_steps=200,
+        discriminator_steps=50,
+        discriminator_batch_size=128,
+        batch_size=128,
+        gamma=0.9,
+        policy_kwargs={"net_arch": [64, 64]},
+        compile="off",
+    )
+    untrained = rlopt.evaluate(model, ENV, 20, seed=1).mean
+    model.learn(4000)
+    trained = rlopt.evaluate(model, ENV, 20, seed=1).mean
+    mixture = rlopt.evaluate(model.mixture, ENV, 20, seed=1).mean
+    assert untrained < -4 and trained > -2.5 and mixture > untrained + 0.5

@@ -1,0 +1,215 @@
+"""Batches, losses and networks of SQIL, IQ-Learn and ValueDICE, and behaviour cloning of demonstrations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from demonstrated import CLASSES, demonstrations, make
+from offline_data import recorded
+from reach import SMALL, Reach, ReachGoal, assert_same, needs_compiler, vec_env
+from stable_baselines3.common.vec_env import VecNormalize
+
+import rlopt
+from rlopt.agents.imitation.iq_learn import FusedIQUpdate
+from rlopt.agents.imitation.sqil import SQIL
+from rlopt.data.demonstrations import Demonstrations
+from rlopt.errors import DataError
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_fewer_demonstrations_are_the_first_episodes(name: str) -> None:
+    shown = demonstrations()
+    model = make(name, shown=shown, n_demonstrations=2)
+    kept = shown.trajectories(2)
+    assert len(model.expert) == len(kept) < len(shown)
+    assert np.array_equal(model.expert.observations.numpy(), kept.observations)
+    with pytest.raises(DataError, match=f"there are {shown.n_trajectories}"):
+        make(name, shown=shown, n_demonstrations=shown.n_trajectories + 1)
+
+
+def test_the_expert_s_actions_are_scaled_and_its_ends_kept() -> None:
+    shown = demonstrations()
+    model = make("sqil", shown=shown)
+    low, high = Reach.action_space.low, Reach.action_space.high  # type: ignore[attr-defined]
+    batch = model.expert.gather(torch.arange(len(shown)))
+    back = low + (batch.actions.numpy() + 1) / 2 * (high - low)
+    assert np.allclose(back, shown.actions, atol=1e-6) and batch.actions.abs().max() <= 1
+    assert np.array_equal(batch.discounts.numpy()[:, 0], shown.discounts) and (shown.discounts == 0).any()
+
+
+def test_behaviour_cloning_learns_from_demonstrations() -> None:
+    for stochastic in (False, True):
+        shown = demonstrations(200)
+        model = rlopt.BC("MlpPolicy", vec_env(), dataset=shown, stochastic=stochastic, learning_rate=3e-3, seed=0)
+        before = np.square(model.predict(shown.observations, deterministic=True)[0] - shown.actions).mean()
+        model.learn(300)
+        after = np.square(model.predict(shown.observations, deterministic=True)[0] - shown.actions).mean()
+        assert after < 0.1 * before, stochastic
+
+
+@pytest.mark.parametrize("absorbing", [True, False])
+@pytest.mark.parametrize("batch_size", [8, 9])
+def test_half_of_sqil_s_batch_is_the_expert_s(absorbing: bool, batch_size: int) -> None:
+    model = make("sqil", absorbing=absorbing, gamma=0.9).learn(60)
+    model.train(1, 16)
+    buffer, shown = model.replay_buffer, demonstrations()
+    stored = {tuple(row) for row in buffer.observations[: buffer.pos, 0].tolist()}
+    seen = {tuple(row) for row in shown.observations.tolist()}
+    ends = {tuple(row) for row in shown.observations[shown.discounts == 0].tolist()}
+    assert buffer.rewards[: buffer.pos].abs().min() > 0  # the environment's, never those of a batch
+    n_own, found_ends = batch_size - batch_size // 2, 0
+    for _ in range(40):
+        batch = buffer.sample(batch_size)
+        assert {tuple(row) for row in batch.observations[:n_own].tolist()} <= stored
+        assert {tuple(row) for row in batch.observations[n_own:].tolist()} <= seen
+        assert torch.equal(batch.rewards[:n_own], torch.zeros(n_own, 1))
+        for row, reward, done in zip(
+            batch.observations[n_own:], batch.rewards[n_own:], batch.dones[n_own:], strict=True
+        ):
+            ended = tuple(row.tolist()) in ends
+            found_ends += ended
+            assert done.item() == ended
+            # 1 + 0.9 + 0.81 + ... at an end with an absorbing state.
+            assert reward.item() == pytest.approx(10.0 if ended and absorbing else 1.0, rel=1e-6)
+    assert found_ends > 0
+
+
+def test_mixed_batches_are_normalised_but_their_rewards_are_not() -> None:
+    env = VecNormalize(vec_env())
+    model = make("sqil", env=env).learn(40)
+    model.train(1, 16)
+    rows = model.replay_buffer.sample_rows(16)
+    raw, seen = model.replay_buffer.gather(rows), model.replay_buffer.gather(rows, env)
+    assert np.allclose(seen.observations.numpy(), env.normalize_obs(raw.observations.numpy()), atol=1e-6)
+    assert torch.equal(raw.rewards, seen.rewards) and not torch.equal(raw.observations, seen.observations)
+
+
+def test_sqil_learns_from_dict_observations() -> None:
+    shown = Demonstrations.from_dataset(
+        recorded(ReachGoal(), "tests/ReachGoal", 40, lambda _, rng: rng.uniform(-1, 1, 2).astype(np.float32))
+    )
+    model = SQIL("MultiInputPolicy", vec_env(env=ReachGoal), shown, seed=0, **SMALL).learn(30)  # type: ignore[arg-type]
+    batch = model.replay_buffer.sample(6)  # type: ignore[union-attr]
+    assert batch.observations["observation"].shape == (6, 2)
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("sqil", {}),
+        ("iq_learn", {"absorbing": True}),
+        ("iq_learn", {"value_term": "v0", "use_target": True, "ent_coef": "auto", "kl_coef": 0.1}),
+    ],
+)
+def test_compiled_steps_are_the_eager_steps(name: str, settings: dict[str, Any]) -> None:
+    compiled, eager = (make(name, compile=choice, **settings).learn(40) for choice in ("on", "off"))
+    assert compiled.fused is not None and eager.fused is None
+    assert_same(compiled, eager, 1e-5)
+
+
+def test_iq_learn_s_critic_loss_is_that_of_its_batch() -> None:
+    """From the networks' outputs, with one critic: no part of the batch, noise or discount is misplaced."""
+    settings = {"policy_kwargs": {"net_arch": [16], "n_critics": 1}, "value_term": "value", "gamma": 0.9}
+    model = make("iq_learn", absorbing=True, chi_alpha=0.4, **settings).learn(60)
+    model.replay_buffer.dones[3], model.replay_buffer.timeouts[3] = 1, 0
+    model.n_true_ends = max(model.n_true_ends, 1)
+    model.train(1, 16)
+    expert_ends = np.mean(demonstrations().discounts == 0)
+    policy_ends = model.n_true_ends / model.n_collected
+    value = 0.8 * (expert_ends - policy_ends) / (expert_ends + policy_ends) / (1 - 0.9)
+    assert model.end_bonus() == pytest.approx((0.9 * value, 0.9 * value))
+    batch = model.replay_buffer.gather(torch.cat([torch.arange(1, 6), torch.arange(5)]))
+    noise, next_noise = torch.randn(2, 10, 2)
+    with torch.no_grad():
+        found = []
+        for observations, draw in ((batch.observations, noise), (batch.next_observations, next_noise)):
+            policy = model._sample_policy(observations, draw)
+            log_prob = policy.log_density.sum(1, keepdim=True) - policy.log_jacobian.sum(1, keepdim=True)
+            found.append(model.critic.q1_forward(observations, policy.actions) - 0.01 * log_prob)
+        y = torch.where(batch.dones > 0, torch.tensor(0.9 * value, dtype=torch.float32), 0.9 * found[1])
+        rewards = model.critic.q1_forward(batch.observations, batch.actions) - y
+        wanted = -rewards[5:].mean() + (found[0] - y).mean() + rewards.square().mean() / 1.6
+    assert batch.dones[:5].sum() >= 1 and batch.dones[5:].sum() >= 1
+    policy = model._sample_policy(batch.observations, noise)
+    info = model._update_critic(batch, next_noise, torch.tensor(0.01), policy)
+    assert info["critic_loss"].item() == pytest.approx(wanted.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["iq_learn", "value_dice"])
+def test_the_actor_has_a_learning_rate_of_its_own(name: str) -> None:
+    model = make(name, learning_rate=2e-3, actor_learning_rate=1e-4).learn(30)
+    rates = [part.param_groups[0]["lr"] for part in (model.critic.optimizer, model.actor.optimizer)]
+    assert rates == [2e-3, 1e-4]
+
+
+def test_value_dice_normalises_by_the_expert() -> None:
+    shown = demonstrations()
+    model = make("value_dice", shown=shown)
+    features = model.actor.features_extractor(torch.from_numpy(shown.observations)).numpy()
+    assert features.shape == (len(shown), 3) and (features[:, 2] == 0).all()
+    std = shown.observations.std(axis=0)
+    assert np.allclose(features[:, :2].mean(axis=0), 0, atol=1e-5)
+    assert np.allclose(features[:, :2].std(axis=0), std / (std + 1e-3), atol=1e-5)
+    model.learn(30).set_demonstrations(demonstrations(seed=1))  # trained: it keeps what its networks know
+    assert np.array_equal(model.actor.features_extractor(torch.from_numpy(shown.observations)).numpy(), features)
+
+
+def test_nu_descends_and_the_actor_climbs_the_same_objective() -> None:
+    """The gradients of a step against finite differences of the objective on the same batch and noise."""
+    model = make("value_dice", penalty_coef=0.0, orthogonal_coef=0.0, replay_weight=0.3).learn(40)
+    model.policy.double()
+    for part in (model.actor, model.critic):
+        part.optimizer.state.clear()  # its moments are of the dtype before
+    batch = model.replay_buffer.gather(torch.arange(12))
+    batch = batch._replace(dones=torch.zeros_like(batch.dones).index_fill(0, torch.tensor([3]), 1))
+
+    def objective() -> float:
+        torch.manual_seed(1), np.random.seed(1)
+        return model._objective(batch)[0].item()
+
+    parameters = {"nu": (model.nu[0].weight, 1.0), "actor": (model.actor.mu.weight, -1.0)}
+    wanted = {}
+    for name, (parameter, sign) in parameters.items():
+        around = []
+        for shift in (1e-4, -1e-4):
+            parameter.data[0, 1] += shift
+            around.append(objective())
+            parameter.data[0, 1] -= shift
+        wanted[name] = sign * (around[0] - around[1]) / 2e-4
+    torch.manual_seed(1), np.random.seed(1)
+    model._gradient_step(batch, None, None)
+    for name, (parameter, _) in parameters.items():
+        assert abs(wanted[name]) > 1e-5, name
+        assert parameter.grad[0, 1].item() == pytest.approx(wanted[name], rel=2e-3), name
+
+
+@pytest.mark.parametrize("absorbing", [True, False])
+def test_a_true_end_leads_to_the_absorbing_state(absorbing: bool) -> None:
+    model = make("value_dice", absorbing=absorbing)
+    observations = torch.randn(4, 2)
+    ended = torch.tensor([[0.0], [1.0], [0.0], [0.0]])
+    rows = model._rows(observations, torch.zeros(4, 2), observations, ended)
+    usual = model.actor.features_extractor(observations)
+    width = usual.shape[1]
+    assert torch.equal(rows.following[[0, 2, 3], :width], usual[[0, 2, 3]])
+    assert torch.equal(rows.following[1, :width], torch.tensor([0.0, 0.0, 1.0]) if absorbing else usual[1])
+
+
+def test_several_seeds_stacked_are_each_alone() -> None:
+    settings = {"absorbing": True, "ent_coef": "auto", "compile": "off"}
+    together, alone = ([make("iq_learn", seed=seed, **settings).learn(40) for seed in (1, 2)] for _ in range(2))
+    for model in together + alone:
+        model.replay_buffer.mix_in(model.expert, 0.0, model.end_bonus())
+    rows = torch.stack([model.replay_buffer.sample_rows(16) for model in together])
+    noise, arguments = torch.randn(2, 2, 16, 2), {"gamma": 0.99, "move_targets": True}
+    update = FusedIQUpdate(together)
+    update.step_on_rows(rows, *noise, update.scalars(), objective=together[0].objective, **arguments)
+    for index, model in enumerate(alone):
+        update = FusedIQUpdate([model])
+        own = noise[:, index]
+        update.step_on_rows(rows[index], *own, update.scalars(), objective=model.objective, **arguments)
+        assert_same(together[index], model, 1e-6)
