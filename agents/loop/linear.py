@@ -142,7 +142,7 @@ class LinearSet:
 
     def plan(self, beta: float, planner: str) -> Certificate:
         """Makes a plan and puts it in force."""
-        log = self._log()
+        log = self.log()
         gram = log.features.T @ log.features + self.ridge * np.eye(self.dimension)
         inverse = np.asarray(np.linalg.inv(gram), np.float64)
         self._inverse = (inverse + inverse.T) / 2
@@ -154,7 +154,8 @@ class LinearSet:
         self._put_in_force(log, frozen)
         return certify(point, self.discrepancy, beta, self.problem, None)
 
-    def _log(self) -> Log:
+    def log(self) -> Log:
+        """All transitions as arrays."""
         support = self._support.rows
         start, actions, end = (np.array(column, np.int64) for column in (self._from, self._actions, self._to))
         features = support[start, actions]

@@ -60,13 +60,13 @@ class MixtureLikelihood:
         if self._age >= REFRESH:
             self._refresh()
 
-    def _data(self) -> tuple[Array, Array]:
+    def transition_densities(self) -> tuple[Array, Array]:
         """Densities [C, d] and counts [C] of the distinct transitions seen."""
         seen = self.transitions > 0
         return self.kernels[:, seen].T, self.transitions[seen]
 
     def _refresh(self) -> None:
-        densities, counts = self._data()
+        densities, counts = self.transition_densities()
         self.estimate = most_likely(self.estimate, densities, counts, self._gap)
         self._measure()
 
@@ -80,7 +80,7 @@ class MixtureLikelihood:
         """Climbs to weights of the set with a large gain, from the estimate and from those in force."""
         self._gap = LIKELIHOOD_GAP * min(beta, 1.0)
         self._refresh()
-        densities, counts = self._data()
+        densities, counts = self.transition_densities()
         largest = log_likelihood(self.estimate, densities, counts)
         least = largest - beta
         best, best_weights = self.solve(self.estimate), self.estimate

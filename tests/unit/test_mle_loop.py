@@ -155,7 +155,7 @@ def test_most_likely_weights_are_within_the_gap_of_every_distribution() -> None:
     rng = np.random.default_rng(0)
     for seed in range(5):
         data = mixture_data(seed)
-        densities, counts = data._data()
+        densities, counts = data.transition_densities()
         found = most_likely(np.full(3, 1 / 3), densities, counts, 1e-4)
         assert found.sum() == pytest.approx(1, abs=1e-12) and found.min() > 0
         value = log_likelihood(found, densities, counts)
@@ -168,7 +168,7 @@ def test_furthest_weights_are_the_numerical_optimum() -> None:
     rng = np.random.default_rng(1)
     for seed in range(5):
         data = mixture_data(seed)
-        densities, counts = data._data()
+        densities, counts = data.transition_densities()
         estimate = most_likely(np.full(3, 1 / 3), densities, counts, 1e-6)
         least, direction = log_likelihood(estimate, densities, counts) - 1.5, rng.normal(size=3)
         ours = furthest(direction, estimate, densities, counts, least)
@@ -194,7 +194,7 @@ def test_mixture_plan_reaches_the_best_member_of_a_grid() -> None:
     for seed in range(6):
         data, beta = mixture_data(seed, steps=60), 1.0
         certificate = data.plan(beta)
-        densities, counts = data._data()
+        densities, counts = data.transition_densities()
         least = log_likelihood(most_likely(np.full(3, 1 / 3), densities, counts, 1e-8), densities, counts) - beta
         grid = np.array([(a, b, 40 - a - b) for a in range(41) for b in range(41 - a)]) / 40
         with np.errstate(divide="ignore"):
