@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
 import gymnasium
 import numpy as np
+import torch
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback, ProgressBarCallback
 from stable_baselines3.common.logger import Logger
@@ -19,7 +20,8 @@ from stable_baselines3.common.vec_env import VecEnv
 from rlopt.agents.loop import saving
 from rlopt.agents.loop.stepping import Stepper
 from rlopt.config import from_mapping
-from rlopt.errors import ConfigError, NonFiniteError, SpaceError
+from rlopt.env_state import capture_env, restore_env
+from rlopt.errors import CheckpointError, ConfigError, NonFiniteError, SpaceError
 
 ROUNDING = 1e-6
 """How far outside its range a reward may be, relative to the range: batches of environments give float32."""
@@ -58,6 +60,9 @@ class ContinuingAgent:
 
     config_class: ClassVar[type[Any]]
     step_unit = "env steps"
+    device = torch.device("cpu")
+    ep_info_buffer: tuple[Any, ...] = ()
+    """Empty: there are no episodes."""
     data: Any
     """The learner (:class:`Learner`); made when the horizon is known."""
     span: float
@@ -346,6 +351,36 @@ class ContinuingAgent:
         self.logger.dump(self.num_timesteps)
 
     # ---- saving
+
+    def training_trees(self) -> dict[str, Any]:
+        """The state of agent and environment, for a checkpoint of a run."""
+        return {"agent": saving.tree_of(self), "env": capture_env(self._vec_env())}
+
+    def restore_training(self, trees: Mapping[str, Any]) -> str | None:
+        """Puts an agent of the same settings, in a fresh environment, where :meth:`training_trees` found it.
+
+        :returns: None, or why the environment's state could not be taken: it begins with a reset then
+        :raises CheckpointError: the state is of another agent or environment, or malformed
+        """
+        missing = {"agent", "env"} - set(trees)
+        if missing:
+            raise CheckpointError(f"the checkpoint has no {', '.join(sorted(missing))}: it holds no such agent")
+        tree, own = trees["agent"], saving.tree_of(self)
+        for name in ("class", "observation_space", "action_space", "settings"):
+            if tree[name] != own[name]:
+                raise CheckpointError(f"the checkpoint has another {name} than this agent: resume its own run")
+        saving.put_progress(self, tree)
+        reason = restore_env(self._vec_env(), trees["env"])
+        if reason is None:
+            return None
+        self._state = None
+        return f"the simulator's state is not restored ({reason}): it begins with a reset"
+
+    def _vec_env(self) -> VecEnv:
+        vec_env = self.get_env()
+        if vec_env is None:
+            raise ConfigError("the agent has no environment: call set_env")
+        return vec_env
 
     def save(self, path: str | Path) -> Path:
         """Writes a folder of safetensors and JSON, never a pickle; what was there is replaced whole.

@@ -79,7 +79,7 @@ def load(agent_class: type[Agent], path: Path, env: Any, force_reset: bool, give
         raise CheckpointError(f"{path} does not exist or is no folder: give the folder that save wrote")
     _, trees = read_sealed(path, KIND)
     try:
-        agent = _rebuild(agent_class, trees[_TREE], given)
+        agent = from_tree(agent_class, trees[_TREE], None, given=given)
     except RloptError as error:
         raise CheckpointError(f"{path} cannot be loaded: {error}") from None
     except Exception as error:
@@ -91,6 +91,19 @@ def load(agent_class: type[Agent], path: Path, env: Any, force_reset: bool, give
         agent.set_env(env, force_reset)
     elif force_reset:
         agent._state = None
+    return agent
+
+
+def from_tree(
+    agent_class: type[Agent], tree: dict[str, Any], env: Any, *, given: dict[str, Any] | None = None
+) -> Agent:
+    """The agent of :func:`tree_of`; goes on in ``env``, if given, from a reset.
+
+    :raises ValueError: a malformed tree; other errors of a damaged one may be of any kind
+    """
+    agent = _rebuild(agent_class, tree, given or {})
+    if env is not None:
+        agent.set_env(env)
     return agent
 
 
