@@ -32,10 +32,14 @@ from rlopt.tree import Tree
 
 @runtime_checkable
 class OwnState(Protocol):
-    """A model that is no Stable-Baselines3 algorithm and knows its own training state.
+    """A model that is no Stable-Baselines3 algorithm and knows its own training state."""
 
-    It has ``num_timesteps``, ``learn(total, reset_num_timesteps=, **kwargs)`` and ``boundary_hook`` besides.
-    """
+    num_timesteps: int
+    boundary_hook: Callable[[Any], bool] | None
+
+    def learn(self, total_timesteps: int, *, reset_num_timesteps: bool = True, **learn_kwargs: Any) -> Any:
+        """As Stable-Baselines3's."""
+        ...
 
     def training_trees(self) -> dict[str, Tree]:
         """The state by name, of the model and of its environment."""

@@ -18,13 +18,13 @@ from rlopt.agents.loop.baselines.config import (
     TSDEConfig,
     UCRL2Config,
 )
-from rlopt.agents.loop.counts import relative_sweeps
 from rlopt.agents.loop.baselines.fopo import FOPO
 from rlopt.agents.loop.baselines.olsvi import OLSVIFH, OLSVILearner
 from rlopt.agents.loop.baselines.optimistic_q import OptimisticQ, OptimisticQLearner
 from rlopt.agents.loop.baselines.q_learning import RVIQ, DifferentialQ, DifferentialQLearner, RVIQLearner
 from rlopt.agents.loop.baselines.tsde import TSDE, TSDELearner
 from rlopt.agents.loop.baselines.ucrl2 import UCRL2, UCRL2Learner, optimistic_kernel
+from rlopt.agents.loop.counts import relative_sweeps
 from rlopt.average_reward import FiniteMDP, evaluate_policy, policy_iteration
 from rlopt.envs.average_reward import FiniteEnv
 from rlopt.errors import CheckpointError, ConfigError, SpaceError
