@@ -1,8 +1,8 @@
 """Regret of LOOP and its peers against the exact gain, each at its best of three constants. Cell by cell.
 
 The constant of an algorithm is chosen for each environment by the mean final regret over seeds of their own (1000,
-1001, ...), and reported over others (0, 1, ...), so that choosing does not flatter. Each cell is one run of one seed; a cell
-whose result file exists is not run again, so the script can be stopped and called again at any time.
+1001, ...), and reported over others (0, 1, ...), so that choosing does not flatter. Each cell is one run of one seed; a
+cell whose result file exists is not run again, so the script can be stopped and called again at any time.
 
     python scripts/reproduce_loop.py run                       # T = 100,000, 20 seeds
     python scripts/reproduce_loop.py run --env RiverSwim-6 --algorithm loop-bonus
@@ -201,8 +201,8 @@ def found(task: str, name: str, args: argparse.Namespace) -> tuple[float, list[d
 def table_text(args: argparse.Namespace) -> str:
     lines = [
         f"Regret after {args.steps:,} steps: mean over {args.seeds} seeds [95 % bootstrap interval]; slope of log "
-        "regret over log steps in the last nine tenths, where the mean is outside the noise; policy switches; share of seeds "
-        f"all of whose plans were optimistic. Constants chosen among three over {args.tuning_seeds} other seeds.",
+        "regret over log steps in the last nine tenths, where the mean is outside the noise; policy switches; share of "
+        f"seeds all of whose plans were optimistic. Constants chosen among three over {args.tuning_seeds} other seeds.",
     ]
     for task in TASKS:
         rows, noise = [], math.nan

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, Self
 
 import gymnasium
 import numpy as np
 import torch
-from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback, ProgressBarCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.utils import configure_logger
 from stable_baselines3.common.vec_env import VecEnv
 
 from rlopt.agents.loop import saving
+from rlopt.agents.loop.contract import AgentParts, range_of, span_of
 from rlopt.agents.loop.stepping import Stepper
 from rlopt.config import from_mapping
 from rlopt.env_state import capture_env, restore_env
@@ -29,45 +28,16 @@ BOUNDARY = 1000
 """Steps between two calls of ``boundary_hook``."""
 
 
-@dataclass(frozen=True)
-class Switch:
-    """One switch of the policy, as kept in the history of an agent."""
-
-    step: int
-    """Environment steps before it."""
-    gain: float
-    """The gain that the new policy was planned to have: optimistic, or that of a sampled process."""
-
-
-class Learner(Protocol):
-    """What an agent has learnt: everything that its next step depends on, besides the environment and its state."""
-
-    @property
-    def gain(self) -> float:
-        """The present estimate of the best gain."""
-        ...
-
-    def get_state(self) -> dict[str, Any]: ...
-
-    def set_state(self, state: dict[str, Any]) -> None: ...
-
-
-class ContinuingAgent:
+class ContinuingAgent(AgentParts):
     """Acts and learns in one environment that never ends, with finitely many actions.
 
     A subclass makes the learner, turns observations into its states, acts, and takes transitions in.
     """
 
-    config_class: ClassVar[type[Any]]
     step_unit = "env steps"
     device = torch.device("cpu")
     ep_info_buffer: tuple[Any, ...] = ()
     """Empty: there are no episodes."""
-    data: Any
-    """The learner (:class:`Learner`); made when the horizon is known."""
-    span: float
-    """H, bound of max - min of the optimal bias, in units of reward; NaN for an agent that needs none."""
-    reward_range: tuple[float, float]
 
     def __init__(
         self,
@@ -100,64 +70,8 @@ class ContinuingAgent:
             self.set_env(env)
             assert self._stepper is not None
             process = self._stepper.process
-            self.span = _span_of(process, self.config.span) if hasattr(self.config, "span") else math.nan
-            self.reward_range = _range_of(process, reward_range)
-
-    # ---- what a subclass gives
-
-    def _check_spaces(self, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
-        raise NotImplementedError
-
-    def _begin(self) -> None:
-        """Makes the learner ``data``; ``horizon``, ``span`` and ``reward_range`` are known."""
-        raise NotImplementedError
-
-    def _start(self) -> None:
-        """Called at the beginning of every call of learn; makes the first plan if there is to be one."""
-
-    def _arrive(self, observation: Any) -> int:
-        """The state of the learner that ``observation`` is."""
-        raise NotImplementedError
-
-    def _act(self, state: int) -> int:
-        """The action to take, exploration included."""
-        return self._greedy(state)
-
-    def _greedy(self, state: int) -> int:
-        raise NotImplementedError
-
-    def _greedy_of(self, observation: Any) -> int:
-        """The greedy action for an observation, without taking it in."""
-        raise NotImplementedError
-
-    def _take_in(self, state: int, action: int, reward: float, arrived: int) -> None:
-        """Learns from a transition; ``n_transitions`` counts it already."""
-        raise NotImplementedError
-
-    def _record(self) -> None:
-        """Adds rows of its own to the log."""
-
-    def _extra_state(self) -> dict[str, Any]:
-        """What the next step depends on outside the learner."""
-        return {}
-
-    def _set_extra_state(self, state: dict[str, Any]) -> None:
-        """Takes what :meth:`_extra_state` gave; raises ValueError if it does not fit."""
-
-    def _data_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of the largest arrays of the learner's state, by name: checked before a learner is made for them."""
-        return {}
-
-    def _known_model(self) -> Any:
-        """Arrays that were given to the constructor, such as the known kernels of a mixture; None if there are none."""
-        return None
-
-    def _set_known_model(self, known: Any) -> None:
-        """Takes what :meth:`_known_model` gave; raises ValueError if it does not fit."""
-
-    def _plan_record(self, plan: dict[str, Any]) -> Any:
-        """An entry of ``plans`` from its fields; raises ValueError if they do not fit."""
-        return Switch(int(plan["step"]), saving.number(plan["gain"]))
+            self.span = span_of(process, self.config.span) if hasattr(self.config, "span") else math.nan
+            self.reward_range = range_of(process, reward_range)
 
     # ---- learning
 
@@ -398,26 +312,3 @@ class ContinuingAgent:
         :raises CheckpointError: the folder is missing, damaged, or of another agent
         """
         return saving.load(cls, Path(path), env, force_reset, given)
-
-
-def _span_of(process: Any, given: float | None) -> float:
-    if given is not None:
-        return float(given)
-    mdp = getattr(process, "mdp", None)
-    if mdp is None:
-        raise ConfigError(
-            "span is not given and the environment does not know it: give a bound of max - min of the optimal bias, "
-            "such as the reward lost while getting from the worst state to the best"
-        )
-    return max(float(mdp.span), 1e-6)
-
-
-def _range_of(process: Any, given: tuple[float, float] | None) -> tuple[float, float]:
-    if given is None:
-        given = getattr(getattr(process, "mdp", process), "reward_range", None)
-    if given is None:
-        raise ConfigError("reward_range is not given and the environment does not know it: give (smallest, largest)")
-    low, high = float(given[0]), float(given[1])
-    if not (math.isfinite(low) and math.isfinite(high) and low <= high):
-        raise ConfigError(f"reward_range is {given}: give two finite numbers, the smaller first")
-    return low, high

@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
-from rlopt.agents.loop.agent import Switch
+from rlopt.agents.loop.baselines.base import Episodic, Peer
 from rlopt.agents.loop.baselines.config import OLSVIFHConfig
 from rlopt.agents.loop.counts import require_fitting
 from rlopt.agents.loop.growing import GrowingArray
@@ -114,7 +114,7 @@ class OLSVILearner:
         self.position, self.gain = state["position"], state["gain"]
 
 
-class OLSVIFH(FeatureStates):
+class OLSVIFH(Episodic, FeatureStates, Peer):
     """OLSVI.FH (Wei, Jafarnia-Jahromi, Luo and Jain, Learning infinite-horizon average-reward MDPs with linear function
     approximation, 2021, algorithm 2): LSVI-UCB in episodes of a fixed length, one after the other without a reset.
 
@@ -134,16 +134,11 @@ class OLSVIFH(FeatureStates):
         self,
         env: gymnasium.Env[Any, Any] | VecEnv | str | None,
         feature_map: FeatureMap | None = None,
-        *,
-        reward_range: tuple[float, float] | None = None,
-        seed: int | None = None,
-        verbose: int = 0,
-        tensorboard_log: str | None = None,
         **settings: Any,
     ) -> None:
         self._rows = {}
         self.feature_map = feature_map
-        super().__init__(env, settings, reward_range, seed, verbose, tensorboard_log)
+        super().__init__(env, **settings)
         self._begin_features(feature_map)
 
     def _data_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -158,10 +153,6 @@ class OLSVIFH(FeatureStates):
         actions = int(self.action_space.n)  # type: ignore[attr-defined]
         self.data = OLSVILearner(d, actions, config.episode_length, bonus, config.ridge, high)
 
-    def _start(self) -> None:
-        if not self.plans:
-            self._switch()
-
     def _act(self, state: int) -> int:
         return self.data.act(state)
 
@@ -169,10 +160,5 @@ class OLSVIFH(FeatureStates):
         self._check_observation(observation)
         return int(self.data.action_values(self._features(observation), 0).argmax())
 
-    def _take_in(self, state: int, action: int, reward: float, arrived: int) -> None:
-        if self.data.add(state, action, reward, arrived):
-            self._switch()
-
-    def _switch(self) -> None:
+    def _plan(self) -> None:
         self.data.plan()
-        self.plans.append(Switch(self.n_transitions, self.data.gain))

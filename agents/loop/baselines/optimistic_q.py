@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any, ClassVar
 
-import gymnasium
 import numpy as np
-from stable_baselines3.common.vec_env import VecEnv
 
+from rlopt.agents.loop.baselines.base import Peer
 from rlopt.agents.loop.baselines.config import OptimisticQConfig
 from rlopt.agents.loop.counts import require_fitting
 from rlopt.agents.loop.states import CountedStates
@@ -70,7 +69,7 @@ class OptimisticQLearner:
         self.state_values, self._visits = state["state_values"].tolist(), state["visits"].tolist()
 
 
-class OptimisticQ(CountedStates):
+class OptimisticQ(CountedStates, Peer):
     """Optimistic Q-learning (Wei, Jafarnia-Jahromi, Luo, Sharma and Jain, Model-free reinforcement learning in
     infinite-horizon average-reward Markov decision processes, 2020, algorithm 1).
 
@@ -82,18 +81,6 @@ class OptimisticQ(CountedStates):
 
     config_class: ClassVar[type[Any]] = OptimisticQConfig
     data: OptimisticQLearner
-
-    def __init__(
-        self,
-        env: gymnasium.Env[Any, Any] | VecEnv | str | None,
-        *,
-        reward_range: tuple[float, float] | None = None,
-        seed: int | None = None,
-        verbose: int = 0,
-        tensorboard_log: str | None = None,
-        **settings: Any,
-    ) -> None:
-        super().__init__(env, settings, reward_range, seed, verbose, tensorboard_log)
 
     def _data_shapes(self) -> dict[str, tuple[int, ...]]:
         return {"rows": (self.n_states, self.n_actions)}

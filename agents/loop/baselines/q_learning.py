@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import gymnasium
 import numpy as np
-from stable_baselines3.common.vec_env import VecEnv
 
 from rlopt.agents.loop import randomness
+from rlopt.agents.loop.baselines.base import Peer
 from rlopt.agents.loop.baselines.config import DifferentialQConfig, RVIQConfig
 from rlopt.agents.loop.counts import require_fitting
 from rlopt.agents.loop.states import CountedStates
@@ -107,7 +106,7 @@ class RVIQLearner(DifferentialQLearner):
         self._sum = state["sum"]
 
 
-class DifferentialQ(CountedStates):
+class DifferentialQ(CountedStates, Peer):
     """Differential Q-learning (Wan, Naik and Sutton, Learning and planning in average-reward Markov decision processes,
     2021), off-policy control, epsilon-greedy.
 
@@ -119,18 +118,6 @@ class DifferentialQ(CountedStates):
 
     config_class: ClassVar[type[Any]] = DifferentialQConfig
     data: DifferentialQLearner
-
-    def __init__(
-        self,
-        env: gymnasium.Env[Any, Any] | VecEnv | str | None,
-        *,
-        reward_range: tuple[float, float] | None = None,
-        seed: int | None = None,
-        verbose: int = 0,
-        tensorboard_log: str | None = None,
-        **settings: Any,
-    ) -> None:
-        super().__init__(env, settings, reward_range, seed, verbose, tensorboard_log)
 
     def _data_shapes(self) -> dict[str, tuple[int, ...]]:
         return {"values": (self.n_states, self.n_actions)}

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import gymnasium
 import numpy as np
-from stable_baselines3.common.vec_env import VecEnv
 
 from rlopt.agents.loop import randomness
-from rlopt.agents.loop.agent import Switch
+from rlopt.agents.loop.baselines.base import Episodic, Peer
 from rlopt.agents.loop.baselines.config import TSDEConfig
 from rlopt.agents.loop.counts import (
     Counts,
@@ -102,7 +100,7 @@ class TSDELearner:
         randomness.restore(self.rng, state["random"])
 
 
-class TSDE(CountedStates):
+class TSDE(Episodic, CountedStates, Peer):
     """Posterior sampling (Ouyang, Gagrani, Nayyar and Jain, Learning unknown Markov decision processes: a Thompson
     sampling approach, 2017, algorithm TSDE).
 
@@ -115,32 +113,11 @@ class TSDE(CountedStates):
     config_class: ClassVar[type[Any]] = TSDEConfig
     data: TSDELearner
 
-    def __init__(
-        self,
-        env: gymnasium.Env[Any, Any] | VecEnv | str | None,
-        *,
-        reward_range: tuple[float, float] | None = None,
-        seed: int | None = None,
-        verbose: int = 0,
-        tensorboard_log: str | None = None,
-        **settings: Any,
-    ) -> None:
-        super().__init__(env, settings, reward_range, seed, verbose, tensorboard_log)
-
     def _data_shapes(self) -> dict[str, tuple[int, ...]]:
         return {"transitions": (self.n_states, self.n_actions, self.n_states)}
 
     def _begin(self) -> None:
         self.data = TSDELearner(self.n_states, self.n_actions, self.config, self.reward_range, self.seed)
 
-    def _start(self) -> None:
-        if not self.plans:
-            self._switch()
-
-    def _take_in(self, state: int, action: int, reward: float, arrived: int) -> None:
-        if self.data.add(state, action, reward, arrived):
-            self._switch()
-
-    def _switch(self) -> None:
+    def _plan(self) -> None:
         self.data.plan()
-        self.plans.append(Switch(self.n_transitions, self.data.gain))

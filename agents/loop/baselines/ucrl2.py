@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any, ClassVar
 
-import gymnasium
 import numpy as np
-from stable_baselines3.common.vec_env import VecEnv
 
-from rlopt.agents.loop.agent import Switch
+from rlopt.agents.loop.baselines.base import Episodic, Peer
 from rlopt.agents.loop.baselines.config import UCRL2Config
 from rlopt.agents.loop.counts import (
     Counts,
@@ -109,7 +107,7 @@ class UCRL2Learner:
         self._values, self.gain = state["values"].copy(), state["gain"]
 
 
-class UCRL2(CountedStates):
+class UCRL2(Episodic, CountedStates, Peer):
     """UCRL2 (Jaksch, Ortner and Auer, Near-optimal regret bounds for reinforcement learning, 2010).
 
     :param env: an environment that never ends with Discrete observations and actions, or its id
@@ -121,32 +119,11 @@ class UCRL2(CountedStates):
     config_class: ClassVar[type[Any]] = UCRL2Config
     data: UCRL2Learner
 
-    def __init__(
-        self,
-        env: gymnasium.Env[Any, Any] | VecEnv | str | None,
-        *,
-        reward_range: tuple[float, float] | None = None,
-        seed: int | None = None,
-        verbose: int = 0,
-        tensorboard_log: str | None = None,
-        **settings: Any,
-    ) -> None:
-        super().__init__(env, settings, reward_range, seed, verbose, tensorboard_log)
-
     def _data_shapes(self) -> dict[str, tuple[int, ...]]:
         return {"transitions": (self.n_states, self.n_actions, self.n_states)}
 
     def _begin(self) -> None:
         self.data = UCRL2Learner(self.n_states, self.n_actions, self.config, self.reward_range)
 
-    def _start(self) -> None:
-        if not self.plans:
-            self._switch()
-
-    def _take_in(self, state: int, action: int, reward: float, arrived: int) -> None:
-        if self.data.add(state, action, reward, arrived):
-            self._switch()
-
-    def _switch(self) -> None:
+    def _plan(self) -> None:
         self.data.plan(self.n_transitions)
-        self.plans.append(Switch(self.n_transitions, self.data.gain))
