@@ -47,6 +47,7 @@ benchmark-gpu: venv
 	$(VENV)/bin/python scripts/benchmark_seeds.py --device cuda --agent mdpo --preset mujoco/half_cheetah --steps 102400
 	$(VENV)/bin/python scripts/benchmark_offline.py --device cuda --updates 5000 --whole 1000000
 	$(VENV)/bin/python scripts/benchmark_ailboost.py --device cuda --boosting-rounds 3
+	$(VENV)/bin/python scripts/benchmark_pixels.py --device cuda --rounds 5 --share 0.1 --updates 200
 
 clean:
 	rm -rf $(VENV) build *.egg-info

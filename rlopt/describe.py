@@ -21,7 +21,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.her.goal_selection_strategy import GoalSelectionStrategy
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
-from rlopt import buffers, hindsight, n_step
+from rlopt import buffers, encoders, hindsight, n_step
 from rlopt.errors import CheckpointError, ConfigError, RloptError, UnknownNameError, one_line
 from rlopt.placeholder import SpacesOnlyVecEnv
 from rlopt.registry import agent_name, agent_spec, resolve
@@ -53,6 +53,7 @@ _MODULES: tuple[tuple[str, Any, list[str]], ...] = (
         ["ReplayBuffer", "DictReplayBuffer", "NStepReplayBuffer", "RolloutBuffer", "DictRolloutBuffer"],
     ),
     ("rlopt", buffers, ["DeviceReplayBuffer", "DeviceDictReplayBuffer"]),
+    ("rlopt", encoders, ["DrQV2Encoder", "ImagePolicy"]),
     ("rlopt", n_step, ["DeviceNStepReplayBuffer"]),
     ("rlopt", hindsight, ["DeviceHerReplayBuffer"]),
     ("sb3.sac", sac_policies, ["SACPolicy", "CnnPolicy", "MultiInputPolicy"]),

@@ -14,6 +14,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 from torch import nn
 
+from rlopt.encoders import ENCODERS
 from rlopt.errors import ConfigError, NonFiniteError, unknown_name
 from rlopt.turns import take_turns
 
@@ -107,12 +108,18 @@ def training_env(env: GymEnv | str, verbose: int) -> GymEnv:
 
 
 def named_policy_kwargs(policy_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Replaces the names ``activation_fn="tanh"`` and ``optimizer_class="adam"`` by their classes.
+    """Replaces names such as ``activation_fn="tanh"``, ``optimizer_class="adam"`` and
+    ``features_extractor_class="drqv2"`` by their classes.
 
-    Raises :class:`rlopt.errors.UnknownNameError` for a name that is not in the tables of this module.
+    Raises :class:`rlopt.errors.UnknownNameError` for a name that is not in the tables of this module and of
+    :mod:`rlopt.encoders`.
     """
     resolved = dict(policy_kwargs or {})
-    tables: dict[str, Mapping[str, type]] = {"activation_fn": ACTIVATIONS, "optimizer_class": OPTIMIZERS}
+    tables: dict[str, Mapping[str, type]] = {
+        "activation_fn": ACTIVATIONS,
+        "optimizer_class": OPTIMIZERS,
+        "features_extractor_class": ENCODERS,
+    }
     for key, table in tables.items():
         name = resolved.get(key)
         if isinstance(name, str):

@@ -137,7 +137,10 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm,
     if run.num_threads:
         torch.set_num_threads(run.num_threads)
     spec = agent_spec(agent)
-    further = resolve(spec.arguments)(run, agent_config) if spec.arguments else {}
+    arguments = agent_config.algorithm_kwargs() | (resolve(spec.arguments)(run, agent_config) if spec.arguments else {})
+    if run.from_pixels and run.frame_stack > 1 and "buffer_size" in arguments:
+        # Each frame is kept once: a replay of stacks would take 2 frame_stack times the memory.
+        arguments.setdefault("replay_buffer_kwargs", {})["frames"] = run.frame_stack
     base = make_run_env(run)
     try:
         env: VecEnv = VecMonitor(base)
@@ -152,8 +155,7 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm,
                 env,
                 seed=run.seed,
                 device=run.device,
-                **further,
-                **agent_config.algorithm_kwargs(),
+                **arguments,
             )
         except RloptError:
             raise

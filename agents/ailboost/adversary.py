@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -19,8 +20,14 @@ from rlopt.agents.ailboost.discriminator import (
     input_size,
 )
 from rlopt.agents.ailboost.discriminator_update import DiscriminatorUpdate
+from rlopt.agents.ailboost.image_features import ImageFeatures
 from rlopt.errors import NonFiniteError
 from rlopt.update import Mode
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.policies import BaseModel
+
+    from rlopt.agents.imitation.base import ExpertRows
 
 SMALLEST_DEVIATION = 0.1
 """Of an observation, in its own unit, added in quadrature to the expert's."""
@@ -52,12 +59,19 @@ class Adversary:
 
     :param observation_size: numbers in a flat observation
     :param action_size: numbers in an action
+    :param features: what it sees in place of images
     """
 
     def __init__(
-        self, settings: AdversarySettings, observation_size: int, action_size: int, device: torch.device
+        self,
+        settings: AdversarySettings,
+        observation_size: int,
+        action_size: int,
+        device: torch.device,
+        features: ImageFeatures | None = None,
     ) -> None:
-        self.settings = settings
+        self.settings, self.features = settings, features
+        observation_size = observation_size if features is None else features.size
         kind, absorbing = settings.discriminator_input, settings.absorbing
         n_inputs = input_size(observation_size, action_size, kind, absorbing)
         self.discriminator = Discriminator(
@@ -68,26 +82,53 @@ class Adversary:
         ).to(device)
         self.optimizer = torch.optim.Adam(self.discriminator.parameters(), lr=settings.discriminator_learning_rate)
         self._absorbing = absorbing_input(n_inputs, device) if absorbing else None
-        self._centre = torch.zeros(observation_size, device=device)
-        self._scale = torch.ones(observation_size, device=device)
+        # Those of features are in checkpoints, as the encoder is; those of states come from the demonstrations again.
+        self._centre = torch.zeros(observation_size, device=device) if features is None else features.centre
+        self._scale = torch.ones(observation_size, device=device) if features is None else features.scale
         self._update: DiscriminatorUpdate | None = None
+
+    def look_again(self, critic: BaseModel, expert: ExpertRows) -> ExpertRows:
+        """Before training: sees images as the critics do now. The expert's rows as :meth:`inputs` takes them.
+
+        Of states they are ``expert`` itself. Of images they are the features, computed once for a whole training.
+        """
+        if self.features is None:
+            return expert
+        self.features.follow(critic)
+        seen = copy.copy(expert)
+        seen.observations = seen.next_observations = self.features(expert.observations)
+        if self._sees_next:
+            seen.next_observations = self.features(expert.next_observations)
+        self.compare_with(seen.observations)
+        return seen
+
+    @property
+    def _sees_next(self) -> bool:
+        return self.settings.discriminator_input == "state_next_state"
 
     def compare_with(self, observations: Tensor) -> None:
         """Takes mean and deviation of an expert's observations (N, ...), if inputs are to be normalised by them."""
         if not self.settings.normalize_inputs:
             return
-        rows = observations.float().flatten(1)
+        rows = self._flat(observations)
         self._centre.copy_(rows.mean(dim=0))
         # In place, for compiled steps; what the expert holds still is not blown up without bound.
         self._scale.copy_((rows.var(dim=0, correction=0) + SMALLEST_DEVIATION**2).sqrt())
 
+    def _flat(self, observations: Tensor) -> Tensor:
+        """(N, S) of states, images (N, C, H, W), or features of those."""
+        if self.features is not None and observations.dim() > 2:
+            return self.features(observations)
+        return observations.float().flatten(1)
+
     def _normalized(self, observations: Tensor) -> Tensor:
-        return (observations.float().flatten(1) - self._centre) / self._scale
+        return (self._flat(observations) - self._centre) / self._scale
 
     def inputs(self, batch: Any) -> Tensor:
         """What the discriminator sees of the transitions of ``batch``, (B, I)."""
         outside = torch.zeros_like(batch.actions[:, :1]) if self._absorbing is not None else None
-        observations, following = (self._normalized(part) for part in (batch.observations, batch.next_observations))
+        observations = self._normalized(batch.observations)
+        following = self._normalized(batch.next_observations) if self._sees_next else observations
         return discriminator_inputs(observations, batch.actions, following, self.settings.discriminator_input, outside)
 
     @torch.no_grad()

@@ -17,6 +17,7 @@ from torch import Tensor
 from rlopt.agents.ailboost.adversary import Adversary, AdversarySettings
 from rlopt.agents.ailboost.boosting import Mixture, WeakLearners, draw_learners
 from rlopt.agents.ailboost.config import own_names
+from rlopt.agents.ailboost.image_features import ImageFeatures
 from rlopt.agents.ailboost.rounds import Rounds
 from rlopt.agents.ailboost.settings import check_model, check_settings
 from rlopt.agents.imitation.base import FromDemonstrations, check_n_demonstrations, with_settings_of
@@ -38,6 +39,9 @@ class AILBoost(FromDemonstrations, OffPolicyMDPO):
     learner; K = ``discriminator_steps`` steps of the discriminator; M = ``policy_steps`` transitions of training. All
     transitions train the policy, and every batch gets its rewards when it is drawn. The environment's rewards are never
     learned from. The other parameters are those of :class:`rlopt.OffPolicyMDPO`.
+
+    Of images the discriminator sees the features of the critics' encoder as it was at the discriminator's last training
+    (:class:`rlopt.agents.ailboost.image_features.ImageFeatures`), of images as they were stored, without random shifts.
 
     :param demonstrations: of this environment, or a path or name of some; see :meth:`set_demonstrations`
     :param n_demonstrations: learn from the first so many episodes; None for all
@@ -126,7 +130,8 @@ class AILBoost(FromDemonstrations, OffPolicyMDPO):
         observation_size, action_size = (
             int(np.prod(space.shape or ())) for space in (self.observation_space, self.action_space)
         )
-        self.adversary = Adversary(AdversarySettings(**settings), observation_size, action_size, self.device)
+        features = ImageFeatures.of(self.critic)
+        self.adversary = Adversary(AdversarySettings(**settings), observation_size, action_size, self.device, features)
         self.learners = WeakLearners()
         self.rounds = Rounds.of(self)
 
@@ -134,7 +139,8 @@ class AILBoost(FromDemonstrations, OffPolicyMDPO):
         """As :meth:`FromDemonstrations.set_demonstrations`; the discriminator takes the expert's statistics."""
         super().set_demonstrations(demonstrations)
         assert self.expert is not None
-        self.adversary.compare_with(self.expert.observations)
+        if self.adversary.features is None:  # those of images are compared when the discriminator looks again
+            self.adversary.compare_with(self.expert.observations)
 
     def _setup_learn(
         self,
@@ -191,7 +197,7 @@ class AILBoost(FromDemonstrations, OffPolicyMDPO):
 
     def _train_discriminator(self) -> None:
         assert self.expert is not None and self.demonstrations is not None
-        expert, size = self.expert, self.discriminator_batch_size
+        expert, size = self.adversary.look_again(self.critic, self.expert), self.discriminator_batch_size
         buffer: Any = self.replay_buffer
         # True terminals survive subsampling of demonstrations, so each stands for fewer.
         weight = 1 / self.demonstrations.metadata.subsample_rate
@@ -283,7 +289,8 @@ class AILBoost(FromDemonstrations, OffPolicyMDPO):
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         state_dicts, tensors = super()._get_torch_save_params()
-        return [*state_dicts, "adversary.discriminator", "adversary.optimizer"], tensors
+        seen = [] if self.adversary.features is None else ["adversary.features"]
+        return [*state_dicts, "adversary.discriminator", "adversary.optimizer", *seen], tensors
 
 
 class DAC(AILBoost):

@@ -154,19 +154,27 @@ class OffPolicyMDPOConfig:
     """Activation of the hidden layers."""
     n_critics: Annotated[int, Range(ge=1)] = 2
     """Number of Q networks."""
+    encoder: Literal["nature", "drqv2"] = "nature"
+    """How images are seen: nature is Stable-Baselines3's network, of which actor and critics have one each; drqv2 that
+    of DrQ-v2, whose convolutions both share and the critics alone train; only for images."""
+    random_shift: Annotated[int, Range(ge=0)] = 0
+    """Pixels by which images are shifted at random, at most, whenever a batch is drawn (DrQ-v2: 4); 0 for not at all.
+    Only for images."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Whether each gradient step is one compiled call (a CUDA graph on a GPU); auto compiles runs that are long enough
     to earn the compilation back."""
 
     def algorithm_kwargs(self) -> dict[str, Any]:
         """The constructor arguments of :class:`rlopt.OffPolicyMDPO`; names in place of classes."""
-        own = ("her", "her_goals", "net_arch", "activation_fn", "n_critics")
+        own = ("her", "her_goals", "net_arch", "activation_fn", "n_critics", "encoder")
         arguments = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in own}
         arguments["policy_kwargs"] = {
             "net_arch": list(self.net_arch),
             "activation_fn": self.activation_fn,
             "n_critics": self.n_critics,
         }
+        if self.encoder != "nature":
+            arguments["policy_kwargs"]["features_extractor_class"] = self.encoder
         if self.her:
             arguments["replay_buffer_class"] = "device_her"
             arguments["replay_buffer_kwargs"] = {"n_sampled_goal": self.her_goals, "goal_selection_strategy": "future"}

@@ -10,6 +10,7 @@ import torch
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import (
     GymEnv,
     MaybeCallback,
@@ -19,9 +20,17 @@ from stable_baselines3.common.type_aliases import (
 )
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.sac.policies import SACPolicy
+from stable_baselines3.sac.sac import SAC
 
-from rlopt.agents.mdpo.off_policy_checks import check_replay, check_settings, check_spaces, resolve_replay_buffer
+from rlopt.agents.mdpo.off_policy_checks import (
+    check_random_shift,
+    check_replay,
+    check_settings,
+    check_spaces,
+    resolve_replay_buffer,
+)
 from rlopt.agents.mdpo.off_policy_update import MirrorDescentSAC
+from rlopt.encoders import ImagePolicy
 from rlopt.resumable import Resumable, check_finite, named_policy_kwargs, training_env
 from rlopt.update import CompileChoice
 
@@ -38,7 +47,8 @@ class OffPolicyMDPO(Resumable, MirrorDescentSAC):
         "device_dict", "device_her", or of Stable-Baselines3's on the host, "replay", "n_step", "dict", "her"; None
         chooses one on the device by ``n_steps`` and the space
     :param ent_coef: lambda, the weight of the entropy, >= 0 ("auto" learns it); the paper has 0.2
-    :param policy_kwargs: as in SAC; ``activation_fn`` and ``optimizer_class`` may be names such as "tanh" and "adam"
+    :param policy_kwargs: as in SAC; ``activation_fn`` and ``optimizer_class`` may be names such as "tanh" and "adam".
+        ``features_extractor_class="drqv2"`` with "CnnPolicy" gives the networks of :class:`rlopt.encoders.ImagePolicy`
     :param kl_coef: c - lambda >= 0, the weight of the divergence from the old policy, in units of reward. The paper's
         Bregman step size c is ``kl_coef + ent_coef``
     :param kl_unit: "reward", or "ent_coef" to give ``kl_coef`` as a multiple of ``ent_coef``, which keeps the two in
@@ -60,6 +70,8 @@ class OffPolicyMDPO(Resumable, MirrorDescentSAC):
     :param log_std_penalty: weight of the mean square of the actor's log standard deviations (released code: 1e-3)
     :param analytic_kl: use the closed form of the KL divergence in the actor's loss instead of the one-sample estimate:
         the same expectation without the sampling noise; only with ``tsallis_q=1``
+    :param random_shift: pixels by which images are shifted at random, at most, whenever a batch is drawn, see
+        :func:`rlopt.random_shift.random_shift`; 0 for not at all. Rewards are those of the images as they were stored
     :param compile: take each gradient step by one compiled call (on a GPU, a captured CUDA graph): "on", "off" or
         "auto" for runs that are long enough to earn the compilation back. gSDE, value networks, image and Dict
         observations, and optimisers other than Adam are never compiled
@@ -69,6 +81,7 @@ class OffPolicyMDPO(Resumable, MirrorDescentSAC):
         nothing has been updated with it then; on an accelerator losses are looked at every 64 gradient steps
     """
 
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {**SAC.policy_aliases, "CnnPolicy": ImagePolicy}
     profiled_sections: ClassVar[dict[str, str]] = {
         "_sample_action": "act",
         "_store_transition": "store",
@@ -118,6 +131,7 @@ class OffPolicyMDPO(Resumable, MirrorDescentSAC):
         mean_penalty: float = 0.0,
         log_std_penalty: float = 0.0,
         analytic_kl: bool = False,
+        random_shift: int = 0,
         compile: CompileChoice = "auto",
         _init_setup_model: bool = True,
     ) -> None:
@@ -131,6 +145,7 @@ class OffPolicyMDPO(Resumable, MirrorDescentSAC):
         if env is not None:
             env = training_env(env, verbose)
             check_spaces(env.observation_space, env.action_space)
+            check_random_shift(random_shift, env.observation_space)
             check_replay(
                 env.observation_space,
                 n_steps=n_steps,
@@ -149,6 +164,7 @@ class OffPolicyMDPO(Resumable, MirrorDescentSAC):
         self.mean_penalty = float(mean_penalty)
         self.log_std_penalty = float(log_std_penalty)
         self.analytic_kl = analytic_kl
+        self.random_shift = random_shift
         self.compile = compile
         super().__init__(
             policy,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
+from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 from rlopt.buffers import DeviceDictReplayBuffer, DeviceReplayBuffer
@@ -47,6 +48,7 @@ _RANGES: dict[str, tuple[float, float, bool, bool]] = {
     "old_policy_period": (1, math.inf, True, True),
     "mean_penalty": (0, math.inf, True, False),
     "log_std_penalty": (0, math.inf, True, False),
+    "random_shift": (0, math.inf, True, True),
     "critic_log_prob_bound": (0, math.inf, False, False),
 }
 
@@ -144,6 +146,14 @@ def check_spaces(observation_space: spaces.Space, action_space: spaces.Space) ->
             f"the action space {action_space} has a dimension without extent: remove it from the environment"
         )
     check_observation_space(observation_space)
+
+
+def check_random_shift(random_shift: int, observation_space: spaces.Space) -> None:
+    """Raises :class:`rlopt.errors.ConfigError` for shifts of observations that are no images."""
+    require(
+        random_shift == 0 or is_image_space(observation_space, check_channels=False),
+        f"random_shift is for images, not {observation_space}: leave it out",
+    )
 
 
 def check_replay(

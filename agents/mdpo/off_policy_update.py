@@ -21,7 +21,9 @@ from rlopt.agents.mdpo.fused_update import FusedUpdate, obstacle
 from rlopt.agents.mdpo.off_policy_checks import fitting_replay_buffer
 from rlopt.agents.mdpo.off_policy_objectives import Objective, OldPolicy
 from rlopt.agents.mdpo.value_network import ValueNetwork, make_value_network
+from rlopt.encoders import ImagePolicy
 from rlopt.errors import NonFiniteError
+from rlopt.random_shift import shift_batch
 from rlopt.turns import company_size, together
 from rlopt.update import CompileChoice, Mode, choose_mode
 
@@ -50,6 +52,7 @@ class MirrorDescentSAC(SAC):
     mean_penalty: float
     log_std_penalty: float
     analytic_kl: bool
+    random_shift: int
     old_actor: Actor | None
     """pi_k; None when ``kl_coef`` is 0."""
     value_net: ValueNetwork | None
@@ -131,6 +134,8 @@ class MirrorDescentSAC(SAC):
                 statistics.append(self._checked(together(take_steps, request)))
             else:
                 batch = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
+                if self.random_shift:
+                    batch = shift_batch(batch, self.random_shift)
                 statistics.append(self._gradient_step(batch, *self._draw_noise(batch)))
                 if move_targets:
                     self._update_targets()
@@ -176,26 +181,43 @@ class MirrorDescentSAC(SAC):
         self, batch: ReplayBufferSamples, noise: Tensor | None, next_noise: Tensor | None
     ) -> losses.Info:
         """One update of every network from one batch; returns detached scalars by name."""
-        policy = self._sample_policy(batch.observations, noise)
+        given, batch = batch, self._convolved(batch)
+        # The actor's loss does not train what the critics' loss does.
+        observations = batch.observations if batch is given else batch.observations.detach()
+        policy = self._sample_policy(observations, noise)
         joint = losses.joint_log_prob(policy.log_density, policy.log_jacobian)
         ent_coef, info = self._update_ent_coef(joint)
         info |= self._update_critic(batch, next_noise, ent_coef, policy)
 
         if self.actor_q == "first":
-            q_values = self.critic.q1_forward(batch.observations, policy.actions)
+            q_values = self.critic.q1_forward(observations, policy.actions)
         else:
-            q_values = torch.cat(self.critic(batch.observations, policy.actions), dim=1)
+            q_values = torch.cat(self.critic(observations, policy.actions), dim=1)
         loss, actor_info = self.objective.actor_loss(
-            policy, q_values, self._old_policy(batch.observations), ent_coef=ent_coef, kl_coef=self.kl_coef
+            policy, q_values, self._old_policy(given.observations), ent_coef=ent_coef, kl_coef=self.kl_coef
         )
         if self.value_net is not None:
             info |= self._update_value(self.value_net, batch, policy, q_values, ent_coef)
         self._check_loss("actor loss", loss)
         self.actor.optimizer.zero_grad()
         # Gradients of the critic's weights would be thrown away: naming the inputs saves computing them.
-        loss.backward(inputs=list(self.actor.parameters()))
+        trained = [parameter for group in self.actor.optimizer.param_groups for parameter in group["params"]]
+        loss.backward(inputs=trained)
         self.actor.optimizer.step()
         return info | actor_info
+
+    def _convolved(self, batch: ReplayBufferSamples) -> ReplayBufferSamples:
+        """What convolutions that actor and critics share make of the images of ``batch``, computed once for all.
+
+        Where there are none, or something else reads the batch too, it is ``batch`` itself.
+        """
+        policy: Any = self.policy
+        plain = self.value_net is None and type(self)._update_critic is MirrorDescentSAC._update_critic
+        if not (isinstance(policy, ImagePolicy) and policy.shares_convolutions and plain):
+            return batch
+        with torch.no_grad():
+            following = policy.convolve(batch.next_observations)
+        return batch._replace(observations=policy.convolve(batch.observations), next_observations=following)
 
     def _sample_policy(self, observations: Any, noise: Tensor | None) -> losses.PolicySample:
         """An action of the current policy for each observation: from ``noise``, or from gSDE's exploration matrix."""
@@ -288,9 +310,12 @@ class MirrorDescentSAC(SAC):
         if self.value_net is not None and self.value_net_target is not None:
             source, target = self.value_net, self.value_net_target
             statistics, target_statistics = (get_parameters_by_name(net, ["running_"]) for net in (source, target))
-        targets: list[Tensor] = list(target.parameters())
+        pairs = zip(target.parameters(), source.parameters(), strict=True)
+        # An encoder of DrQ-v2 has no slow copy.
+        moved: list[tuple[Tensor, Tensor]] = [(slow, fast) for slow, fast in pairs if slow is not fast]
+        targets = [slow for slow, _ in moved]
         torch._foreach_mul_(targets, 1 - self.tau)
-        torch._foreach_add_(targets, list[Tensor](source.parameters()), alpha=self.tau)
+        torch._foreach_add_(targets, [fast for _, fast in moved], alpha=self.tau)
         if target_statistics:
             torch._foreach_copy_(target_statistics, statistics)
 

@@ -15,8 +15,10 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecMonitor
 
 import rlopt
+from rlopt.agents.imitation.base import FromDemonstrations
 from rlopt.agents.offline.base import OfflineAlgorithm
 from rlopt.config import field_types
+from rlopt.data import Demonstrations
 from rlopt.registry import AGENTS, agent_name, agent_spec, resolve
 from rlopt.resumable import Resumable
 
@@ -25,6 +27,11 @@ SMALL: dict[str, dict[str, Any]] = {
     "off_policy_mdpo": {"learning_starts": 20, "buffer_size": 500, "batch_size": 16, "kl_coef": 0.1},
 }
 SMALL |= {name: {"batch_size": 16, "buffer_size": 500} for name in ("bc", "td3_bc", "awac", "iql", "cql", "rebrac")}
+OFF_POLICY = {"learning_starts": 20, "buffer_size": 500, "batch_size": 16}
+ROUNDS = {"learner_steps": 0, "policy_steps": 32, "discriminator_steps": 2, "discriminator_batch_size": 16}
+SMALL |= {"ailboost": {**OFF_POLICY, **ROUNDS}, "dac": {**OFF_POLICY, **ROUNDS}}
+SMALL |= dict.fromkeys(("sqil", "iq_learn", "value_dice"), OFF_POLICY)
+SMALL["gail"] = {**SMALL["mdpo"], "discriminator_steps": 2, "discriminator_batch_size": 16}
 
 
 @pytest.fixture(params=sorted(name for name, spec in AGENTS.items() if not spec.loader))
@@ -38,6 +45,8 @@ def build(agent: str, env: Any = "Pendulum-v1", n_envs: int = 1, **kwargs: Any) 
     settings = {"policy": "MlpPolicy", "seed": 0, "device": "cpu", **SMALL[agent], **kwargs}
     if issubclass(algorithm, OfflineAlgorithm):
         settings["dataset"] = pendulum()
+    if issubclass(algorithm, FromDemonstrations):
+        settings["demonstrations"] = Demonstrations.from_dataset(pendulum())
     model: BaseAlgorithm = algorithm(env=vec_env, **settings)
     return model
 
