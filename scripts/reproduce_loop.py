@@ -63,7 +63,7 @@ ELLIPSOID = (("planner", "ellipsoid"),)
 ALGORITHMS = {
     "loop-bonus": Algorithm("LOOP, bonus", "value", "beta_scale", SCALES),
     "loop-ellipsoid": Algorithm("LOOP, ellipsoid", "value", "beta_scale", SCALES, ELLIPSOID),
-    "mle": Algorithm("MLE-LOOP", "mle", "beta_scale", (5e-4, 2e-3, 1e-2), (("model", "tabular"),)),
+    "mle": Algorithm("MLE-LOOP", "mle", "beta_scale", (1e-3, 2e-3, 5e-3), (("model", "tabular"),)),
     "linear-bonus": Algorithm("LOOP, linear, bonus", "linear", "beta_scale", SCALES, linear=True),
     "linear-ellipsoid": Algorithm("LOOP, linear, ellipsoid", "linear", "beta_scale", SCALES, ELLIPSOID, linear=True),
     "fopo": Algorithm("FOPO, bonus", "fopo", "beta_scale", SCALES, linear=True),
