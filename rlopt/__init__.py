@@ -28,6 +28,7 @@ _LAZY = {
     "LOOP": "rlopt.agents.loop.loop",
     "LinearLOOP": "rlopt.agents.loop.linear_loop",
     "DeepLOOP": "rlopt.agents.deep_loop.algorithm",
+    "MLELOOP": "rlopt.agents.loop.mle_loop",
     "make_env": "rlopt.envs.make",
     "load": "rlopt.loading",
     "evaluate": "rlopt.evaluation",
@@ -42,6 +43,7 @@ __all__ = [
     "IQL",
     "LOOP",
     "MDPO",
+    "MLELOOP",
     "SQIL",
     "TD3BC",
     "AILBoost",
@@ -66,6 +68,7 @@ if TYPE_CHECKING:
     from rlopt.agents.imitation.value_dice import ValueDICE
     from rlopt.agents.loop.linear_loop import LinearLOOP
     from rlopt.agents.loop.loop import LOOP
+    from rlopt.agents.loop.mle_loop import MLELOOP
     from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
     from rlopt.agents.mdpo.on_policy import MDPO
     from rlopt.agents.offline.awac import AWAC

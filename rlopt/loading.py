@@ -19,6 +19,7 @@ from rlopt.env_state import find_normalization, restore_normalization
 from rlopt.errors import CheckpointError, RloptError, one_line
 from rlopt.network_state import check_networks, restore_networks
 from rlopt.placeholder import SpacesOnlyVecEnv
+from rlopt.registry import AGENTS, resolve
 from rlopt.replay_memory import deferred_storage
 from rlopt.run_folder import run_folders
 from rlopt.space_codec import decode_space
@@ -27,6 +28,7 @@ from rlopt.tree import Tree
 from rlopt.undisturbed import undisturbed
 
 _NEEDED = ("model", "networks", "env", "training")
+_READ = (*_NEEDED, "agent")
 _STEP = re.compile(r"(?:\.replaced-)?step-\d{12,18}")
 
 
@@ -48,6 +50,9 @@ def load(path: str | Path, env: VecEnv | None = None, device: str = "auto") -> A
     check_device(device)
     checkpoint = _find(Path(path))
     try:
+        own = _loader_of(checkpoint)
+        if own is not None:
+            return own(checkpoint.trees, env)
         missing = set(_NEEDED) - set(checkpoint.trees)
         if missing:
             raise CheckpointError(f"{checkpoint.path} has no {', '.join(sorted(missing))}: it holds no model")
@@ -59,6 +64,13 @@ def load(path: str | Path, env: VecEnv | None = None, device: str = "auto") -> A
             f"{checkpoint.path} does not hold a model ({type(error).__name__}: {one_line(error)}): it is malformed "
             "or of another version"
         ) from error
+
+
+def _loader_of(checkpoint: Checkpoint) -> Any:
+    """What makes the model of an agent that is no Stable-Baselines3 algorithm; None for one that is."""
+    name = checkpoint.metadata.get("agent")
+    spec = AGENTS.get(name) if isinstance(name, str) else None
+    return None if spec is None or not spec.loader else resolve(spec.loader)
 
 
 def _build(trees: dict[str, Tree], env: VecEnv | None, device: str) -> Any:
@@ -98,9 +110,9 @@ def _find(path: Path) -> Checkpoint:
             "as rlopt.MDPO.load), and only if you trust its source, for that unpickles"
         )
     if (path / MANIFEST).exists() or _STEP.fullmatch(path.name):
-        return read_checkpoint(path, _NEEDED)
+        return read_checkpoint(path, _READ)
     if path.name == "best" and not path.exists():
-        return read_checkpoint(_best(path.parent), _NEEDED)
+        return read_checkpoint(_best(path.parent), _READ)
     if not path.is_dir():
         raise CheckpointError(f"{path} does not exist: give a run folder or a checkpoint folder")
     parent = path / "checkpoints" if (path / "checkpoints").is_dir() else path
@@ -108,7 +120,7 @@ def _find(path: Path) -> Checkpoint:
         if (runs := run_folders(path)) != [path]:
             raise CheckpointError(f"{path} holds the runs {', '.join(run.name for run in runs)}: give one of them")
         raise CheckpointError(f"{path} holds no checkpoint: give a run folder or a checkpoint folder")
-    return latest_checkpoint(parent, lambda line: warnings.warn(line, stacklevel=4), _NEEDED)
+    return latest_checkpoint(parent, lambda line: warnings.warn(line, stacklevel=4), _READ)
 
 
 def _best(run: Path) -> Path:

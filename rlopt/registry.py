@@ -23,6 +23,9 @@ class AgentSpec:
     """What makes the model of a run in place of :func:`rlopt.run.build`; empty for that."""
     arguments: str = ""
     """What gives constructor arguments beside the agent's settings: ``(run, agent_config)`` to a dict."""
+    loader: str = ""
+    """What makes a model of a checkpoint's trees in place of :func:`rlopt.load`'s own: ``(trees, env)``; empty for a
+    Stable-Baselines3 algorithm."""
     completer: str = ""
     """What completes the settings of a run once its flags were read: ``(run, agent_config)`` to the same."""
 
@@ -74,6 +77,14 @@ AGENTS: dict[str, AgentSpec] = {
     "iq_learn": _imitation("imitation.iq_learn:IQLearn", "imitation.config:IQLearnConfig", "inverse soft-Q learning"),
     "value_dice": _imitation(
         "imitation.value_dice:ValueDICE", "imitation.config:ValueDICEConfig", "distribution matching by value"
+    ),
+    "loop": AgentSpec(
+        config="rlopt.agents.loop.kinds:ContinuingConfig",
+        algorithm="rlopt.agents.loop.loop:LOOP",
+        summary="LOOP and its peers in tasks that never end (average reward, finitely many actions)",
+        builder="rlopt.continuing_run:build",
+        loader="rlopt.continuing_run:load",
+        completer="rlopt.continuing_run:complete",
     ),
     "bc": _offline("bc:BC", "behaviour cloning of a data set"),
     "td3_bc": _offline("td3_bc:TD3BC", "TD3 with behaviour cloning, from a data set"),

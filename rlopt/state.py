@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -30,6 +30,29 @@ from rlopt.training_state import capture_training, check_training, restore_count
 from rlopt.tree import Tree
 
 
+@runtime_checkable
+class OwnState(Protocol):
+    """A model that is no Stable-Baselines3 algorithm and knows its own training state."""
+
+    num_timesteps: int
+    boundary_hook: Callable[[Any], bool] | None
+
+    def learn(self, total_timesteps: int, *, reset_num_timesteps: bool = True, **learn_kwargs: Any) -> Any:
+        """As Stable-Baselines3's."""
+        ...
+
+    def training_trees(self) -> dict[str, Tree]:
+        """The state by name, of the model and of its environment."""
+        ...
+
+    def restore_training(self, trees: Mapping[str, Tree]) -> str | None:
+        """Puts the model into a captured state; a sentence where the environment's state could not be taken.
+
+        :raises rlopt.errors.CheckpointError: the state is of another agent or environment
+        """
+        ...
+
+
 def capture_state(model: Any, copy: bool = True) -> dict[str, Tree]:
     """The training state of ``model`` by name, ready for :func:`rlopt.checkpoint.write_checkpoint`.
 
@@ -40,6 +63,8 @@ def capture_state(model: Any, copy: bool = True) -> dict[str, Tree]:
     :raises rlopt.errors.ConfigError: a constructor setting cannot be described safely; it is named, with the cure
     :raises rlopt.errors.CheckpointError: a replay buffer, noise or attribute cannot be captured; it is named
     """
+    if isinstance(model, OwnState):
+        return model.training_trees()
     return {
         "model": describe_model(model),
         "networks": capture_networks(model, copy),
@@ -90,11 +115,16 @@ def learn_from(
     :returns: the model
     :raises rlopt.errors.CheckpointError: as :func:`restore_state`
     """
-    fresh_episodes = _restore(model, trees)
+    if isinstance(model, OwnState):
+        fresh_episodes = _guarded(model, lambda: model.restore_training(trees))
+    else:
+        fresh_episodes = _restore(model, trees)
     if fresh_episodes is not None and report is not None:
         report(fresh_episodes)
     if model.num_timesteps >= total_timesteps:
         return model
+    if isinstance(model, OwnState):
+        return model.learn(total_timesteps - model.num_timesteps, reset_num_timesteps=False, **learn_kwargs)
     own_hook = model.boundary_hook
 
     def first_boundary(learner: Any) -> bool:

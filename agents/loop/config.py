@@ -43,3 +43,32 @@ class LinearLOOPConfig(LOOPConfig):
 
     ridge: Annotated[float, Range(gt=0)] | None = None
     """Regularisation of the regression, > 0; none makes the prior width of a feature vector of norm 1 the span."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MLELOOPConfig:
+    """Model-based LOOP (MLE-LOOP) on finitely many states and actions."""
+
+    model: Literal["auto", "tabular", "mixture"] = "auto"
+    """Which processes are thought possible: tabular, all of them; mixture, the mixtures of known kernels; auto, mixture
+    where the environment or the caller has kernels."""
+    beta_scale: Annotated[float, Range(gt=0)] = 2e-2
+    """Size of the likelihood set in units of what theory suggests, > 0: beta = beta_scale N log(T N / delta), N the
+    pairs of state and action, or the kernels of a mixture. Theory's 1 explores for far longer than practical horizons
+    last."""
+    span: Annotated[float, Range(gt=0)] | None = None
+    """H, a bound of max - min of the optimal bias, > 0; none takes the exact one of an environment that knows it."""
+    horizon: Annotated[int, Range(ge=1)] | None = None
+    """T, the steps that the confidence level is meant for; none takes those of the first call of learn."""
+    delta: Annotated[float, Range(gt=0, lt=1)] = 0.05
+    """Probability that the set may miss the truth, at beta_scale 1."""
+    switch_multiplier: Annotated[float, Range(gt=1)] = 3.0
+    """A new plan is made once the summed total variation reaches this many times sqrt(beta t), > 1. Paper: 3."""
+    tolerance: Annotated[float, Range(gt=0)] = 1e-6
+    """Largest change in the last sweep of a plan, in units of the span, > 0."""
+    max_sweeps: Annotated[int, Range(ge=1)] = 10_000
+    """Sweeps after which a plan is taken as it is, and certified as not converged."""
+
+    def algorithm_kwargs(self) -> dict[str, Any]:
+        """The constructor arguments of the agent's class."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}

@@ -104,6 +104,11 @@ class LinearSet:
             found = self._evaluations[row] = self.evaluate_features(self._support.rows[row])
         return found
 
+    def square_width(self, row: int, action: int) -> float:
+        """phi . (Gram + ridge)^-1 phi of a pair of the support."""
+        features = self._support.rows[row, action]
+        return float(features @ self._inverse @ features)
+
     def forget(self, row: int) -> None:
         """Drops what is kept for a state that does not come again."""
         self._evaluations.pop(row, None)
@@ -137,7 +142,7 @@ class LinearSet:
 
     def plan(self, beta: float, planner: str) -> Certificate:
         """Makes a plan and puts it in force."""
-        log = self._log()
+        log = self.log()
         gram = log.features.T @ log.features + self.ridge * np.eye(self.dimension)
         inverse = np.asarray(np.linalg.inv(gram), np.float64)
         self._inverse = (inverse + inverse.T) / 2
@@ -149,7 +154,8 @@ class LinearSet:
         self._put_in_force(log, frozen)
         return certify(point, self.discrepancy, beta, self.problem, None)
 
-    def _log(self) -> Log:
+    def log(self) -> Log:
+        """All transitions as arrays."""
         support = self._support.rows
         start, actions, end = (np.array(column, np.int64) for column in (self._from, self._actions, self._to))
         features = support[start, actions]

@@ -6,22 +6,16 @@ from dataclasses import fields
 from typing import Any, ClassVar, Literal
 
 import gymnasium
-import numpy as np
-from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv
 
 from rlopt.agents.loop.algorithm import LazyOptimist
 from rlopt.agents.loop.config import LOOPConfig
 from rlopt.agents.loop.planner import Problem
+from rlopt.agents.loop.states import CountedStates
 from rlopt.agents.loop.tabular import TabularSet
-from rlopt.errors import ConfigError, SpaceError
-from rlopt.space_checks import check_counted_from_zero
-
-MAX_COUNTS = 200_000_000
-"""Entries of the table of counts, S * A * S: 1.6 GB."""
 
 
-class LOOP(LazyOptimist):
+class LOOP(CountedStates, LazyOptimist):
     """Value-based LOOP (He, Zhong and Yang, ICLR 2024, algorithm 1) for finitely many states and actions.
 
     Acts greedily on an optimistic plan of a confidence set and makes a new plan only when the squared Bellman error of
@@ -62,38 +56,11 @@ class LOOP(LazyOptimist):
         settings = {field.name: given[field.name] for field in fields(LOOPConfig)}
         super().__init__(env, settings, reward_range, seed, verbose, tensorboard_log)
 
-    def _check_spaces(self, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
-        for what, space in (("the observation space", observation_space), ("the action space", action_space)):
-            if not isinstance(space, spaces.Discrete):
-                raise SpaceError(
-                    f"{what} is {space}, but LOOP counts: use Discrete spaces, or LinearLOOP with features"
-                )
-            check_counted_from_zero(space, what)
-        states, actions = int(observation_space.n), int(action_space.n)  # type: ignore[attr-defined]
-        if states * actions * states > MAX_COUNTS:
-            raise ConfigError(
-                f"{states} states and {actions} actions are too many to count: use LinearLOOP with features"
-            )
-
     def _complexity(self) -> tuple[int, int]:
-        pairs = int(self.observation_space.n) * int(self.action_space.n)  # type: ignore[attr-defined]
-        return pairs, pairs
+        return self.n_states * self.n_actions, self.n_states * self.n_actions
+
+    def _data_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {"transitions": (self.n_states, self.n_actions, self.n_states)}
 
     def _make_set(self, problem: Problem, local_beta: float) -> TabularSet:
-        return TabularSet(self.observation_space.n, self.action_space.n, problem)  # type: ignore[attr-defined]
-
-    def _arrive(self, observation: Any) -> int:
-        return int(observation)
-
-    def _greedy(self, state: int) -> int:
-        return self.data.policy[state]
-
-    def _greedy_of(self, observation: Any) -> int:
-        if not self.observation_space.contains(np.asarray(observation)):
-            raise SpaceError(f"the observation {observation} is not in {self.observation_space}")
-        return self.data.policy[int(observation)]
-
-    @property
-    def policy(self) -> np.ndarray:
-        """[S] the greedy actions of the plan in force."""
-        return np.array(self.data.policy, np.int64)
+        return TabularSet(self.n_states, self.n_actions, problem)

@@ -1,4 +1,4 @@
-"""LOOP agents as folders of safetensors and JSON, never a pickle."""
+"""Agents of never-ending tasks as folders of safetensors and JSON, never a pickle."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from gymnasium import spaces
 
-from rlopt.agents.loop.planner import Certificate, PlanRecord
 from rlopt.errors import CheckpointError, RloptError, one_line
 from rlopt.sealed_folder import FolderKind, io_errors, read_sealed, remove_leftovers, write_sealed
 from rlopt.space_codec import decode_space, encode_space
 
 if TYPE_CHECKING:
-    from rlopt.agents.loop.algorithm import LazyOptimist
+    from rlopt.agents.loop.agent import ContinuingAgent
 
 KIND = FolderKind(
     name="LOOP agent",
@@ -28,11 +27,11 @@ KIND = FolderKind(
     untouched="what was there before is untouched",
 )
 _TREE = "agent"
-Agent = TypeVar("Agent", bound="LazyOptimist")
+Agent = TypeVar("Agent", bound="ContinuingAgent")
 
 
-def save(agent: LazyOptimist, path: Path) -> Path:
-    """See :meth:`rlopt.agents.loop.algorithm.LazyOptimist.save`."""
+def save(agent: ContinuingAgent, path: Path) -> Path:
+    """See :meth:`rlopt.agents.loop.agent.ContinuingAgent.save`."""
     path = Path(os.path.abspath(path))
     with io_errors(KIND, f"cannot write the {KIND.name} {path}"):
         if path.parent.is_dir():
@@ -44,17 +43,22 @@ def save(agent: LazyOptimist, path: Path) -> Path:
                 read_sealed(path, KIND, only=())
             except CheckpointError as error:
                 raise CheckpointError(f"{error}; it is not replaced: choose another path, or delete it first") from None
+    return write_sealed(path, KIND, {_TREE: tree_of(agent)}, {}, {})
+
+
+def tree_of(agent: ContinuingAgent) -> dict[str, Any]:
+    """Everything that the agent is and has learnt; its environment is not."""
     table = getattr(agent, "feature_map", None)
-    tree = {
+    return {
         "class": type(agent).__name__,
         "settings": dataclasses.asdict(agent.config),
         "observation_space": encode_space(agent.observation_space),
         "action_space": encode_space(agent.action_space),
-        "span": float(agent.span),
+        "span": float(agent.span) if math.isfinite(agent.span) else None,
         "reward_range": [float(bound) for bound in agent.reward_range],
         "seed": agent.seed,
         "horizon": agent.horizon,
-        "begun": math.isfinite(agent.beta),
+        "begun": agent.begun,
         "num_timesteps": agent.num_timesteps,
         "n_transitions": agent.n_transitions,
         "reward_sum": float(agent.reward_sum),
@@ -63,18 +67,19 @@ def save(agent: LazyOptimist, path: Path) -> Path:
         "features": table if isinstance(table, np.ndarray) else None,
         "dimension": getattr(agent, "dimension", None),
         "rows": [[key, row] for key, row in getattr(agent, "_rows", {}).items()],
-        "data": agent.data.get_state() if math.isfinite(agent.beta) else None,
+        "known": agent._known_model(),
+        "extra": agent._extra_state() if agent.begun else {},
+        "data": agent.data.get_state() if agent.begun else None,
     }
-    return write_sealed(path, KIND, {_TREE: tree}, {}, {})
 
 
 def load(agent_class: type[Agent], path: Path, env: Any, force_reset: bool, given: dict[str, Any]) -> Agent:
-    """See :meth:`rlopt.agents.loop.algorithm.LazyOptimist.load`."""
+    """See :meth:`rlopt.agents.loop.agent.ContinuingAgent.load`."""
     if not path.is_dir():
         raise CheckpointError(f"{path} does not exist or is no folder: give the folder that save wrote")
     _, trees = read_sealed(path, KIND)
     try:
-        agent = _rebuild(agent_class, trees[_TREE], given)
+        agent = from_tree(agent_class, trees[_TREE], None, given=given)
     except RloptError as error:
         raise CheckpointError(f"{path} cannot be loaded: {error}") from None
     except Exception as error:
@@ -89,6 +94,19 @@ def load(agent_class: type[Agent], path: Path, env: Any, force_reset: bool, give
     return agent
 
 
+def from_tree(
+    agent_class: type[Agent], tree: dict[str, Any], env: Any, *, given: dict[str, Any] | None = None
+) -> Agent:
+    """The agent of :func:`tree_of`; goes on in ``env``, if given, from a reset.
+
+    :raises ValueError: a malformed tree; other errors of a damaged one may be of any kind
+    """
+    agent = _rebuild(agent_class, tree, given or {})
+    if env is not None:
+        agent.set_env(env)
+    return agent
+
+
 def _rebuild(agent_class: type[Agent], tree: dict[str, Any], given: dict[str, Any]) -> Agent:
     if tree["class"] != agent_class.__name__:
         raise CheckpointError(f"it holds a {one_line(tree['class'])}: load it as that")
@@ -96,35 +114,42 @@ def _rebuild(agent_class: type[Agent], tree: dict[str, Any], given: dict[str, An
     agent._check_spaces(decode_space(tree["observation_space"]), decode_space(tree["action_space"]))
     agent.observation_space = decode_space(tree["observation_space"])
     agent.action_space = decode_space(tree["action_space"])
-    agent.span, agent.horizon = _number(tree["span"]), tree["horizon"]
+    agent.span = math.nan if tree["span"] is None else number(tree["span"])
+    agent.horizon = tree["horizon"]
     low, high = tree["reward_range"]
-    agent.reward_range = (_number(low), _number(high))
-    agent.num_timesteps, agent.n_transitions = int(tree["num_timesteps"]), int(tree["n_transitions"])
-    agent.reward_sum = _number(tree["reward_sum"])
+    agent.reward_range = (number(low), number(high))
     if tree["dimension"] is not None:
         _restore_features(agent, tree, given)
-    if not tree["begun"]:
-        return agent
-    # Before memory is taken for what the settings say.
-    stored = tree["data"]["transitions" if tree["dimension"] is None else "inverse"].shape
-    if stored != _sizes(agent, tree["dimension"]):
-        raise ValueError("the data do not fit the spaces")
-    agent._begin()
-    agent.data.set_state(tree["data"])
-    agent.plans = [_plan(plan) for plan in tree["plans"]]
-    agent._state = tree["state"]
-    known = agent.data.n_states
-    rows = [*getattr(agent, "_rows", {}).values(), 0 if agent._state is None else agent._state]
-    if not agent.plans or not all(type(row) is int and 0 <= row < known for row in rows):
-        raise ValueError("states that are not there, or no plan")
+    agent._set_known_model(tree["known"])
+    put_progress(agent, tree)
     return agent
 
 
-def _sizes(agent: Any, dimension: int | None) -> tuple[int, ...]:
-    if dimension is not None:
-        return dimension, dimension
-    states = int(agent.observation_space.n)
-    return states, int(agent.action_space.n), states
+def put_progress(agent: ContinuingAgent, tree: dict[str, Any]) -> None:
+    """Puts an agent of the same settings where ``tree`` (:func:`tree_of`) was; ValueError if it cannot be."""
+    agent.num_timesteps, agent.n_transitions = int(tree["num_timesteps"]), int(tree["n_transitions"])
+    agent.reward_sum = number(tree["reward_sum"])
+    agent.horizon = tree["horizon"]
+    if hasattr(agent, "_rows"):
+        agent._rows = {int(key): row for key, row in tree["rows"]}
+        if isinstance(agent.observation_space, spaces.Discrete) and len(set(agent._rows.values())) != len(agent._rows):
+            raise ValueError("two states share a row")
+    agent.begun = tree["begun"] is True
+    if not agent.begun:
+        return
+    # Before memory is taken for what the settings say.
+    for name, shape in agent._data_shapes().items():
+        if tree["data"][name].shape != shape:
+            raise ValueError("the data do not fit the spaces")
+    agent._begin()
+    agent.data.set_state(tree["data"])
+    agent.plans = [agent._plan_record(plan) for plan in tree["plans"]]
+    agent._state = tree["state"]
+    agent._set_extra_state(tree["extra"])
+    known = agent.data.n_states
+    rows = [*getattr(agent, "_rows", {}).values(), 0 if agent._state is None else agent._state]
+    if not all(type(row) is int and 0 <= row < known for row in rows):
+        raise ValueError("states that are not there")
 
 
 def _restore_features(agent: Any, tree: dict[str, Any], given: dict[str, Any]) -> None:
@@ -136,24 +161,10 @@ def _restore_features(agent: Any, tree: dict[str, Any], given: dict[str, Any]) -
         table = np.asarray(agent.feature_map)
         if table.shape != (agent.observation_space.n, agent.action_space.n, agent.dimension):
             raise ValueError("the table of features does not fit the spaces")
-    agent._rows = {int(key): row for key, row in tree["rows"]}
-    if isinstance(agent.observation_space, spaces.Discrete) and len(set(agent._rows.values())) != len(agent._rows):
-        raise ValueError("two states share a row")
 
 
-def _plan(plan: dict[str, Any]) -> PlanRecord:
-    certificate = dict(plan["certificate"])
-    low, high = certificate["gain_bracket"]
-    certificate["gain_bracket"] = (_number(low), None if high is None else _number(high))
-    for name, kind in (("in_set", bool), ("converged", bool), ("sweeps", int), ("clipped_states", int)):
-        if type(certificate[name]) is not kind:
-            raise ValueError(f"{name} of a plan is no {kind.__name__}")
-    for name in ("discrepancy", "beta", "residual"):
-        _number(certificate[name])
-    return PlanRecord(int(plan["step"]), _number(plan["gain"]), Certificate(**certificate))
-
-
-def _number(value: Any) -> float:
+def number(value: Any) -> float:
+    """``value`` if it is a finite float; ValueError otherwise."""
     if not isinstance(value, float) or not math.isfinite(value):
         raise ValueError("a number is missing or not finite")
     return value

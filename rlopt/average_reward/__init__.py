@@ -11,6 +11,16 @@ from rlopt.average_reward.linear_models import LinearMDP, LinearMixtureMDP
 from rlopt.average_reward.linear_program import linear_program
 from rlopt.average_reward.mdp import FiniteMDP
 from rlopt.average_reward.policy_iteration import policy_iteration
+from rlopt.average_reward.regret import (
+    RegretCurve,
+    log_log_slope,
+    noise_band,
+    optimism_gaps,
+    optimistic_share,
+    regret_curve,
+    regret_variance,
+    switch_times,
+)
 from rlopt.average_reward.solution import AverageRewardSolution, evaluate_policy
 from rlopt.average_reward.value_iteration import relative_value_iteration
 
@@ -20,14 +30,22 @@ __all__ = [
     "GainEstimate",
     "LinearMDP",
     "LinearMixtureMDP",
+    "RegretCurve",
     "estimate_gain",
     "evaluate_average_reward",
     "evaluate_policy",
     "limiting_matrix",
     "linear_program",
+    "log_log_slope",
+    "noise_band",
+    "optimism_gaps",
+    "optimistic_share",
     "policy_iteration",
     "recurrent_classes",
+    "regret_curve",
+    "regret_variance",
     "relative_value_iteration",
     "require_one_gain",
     "stationary_law",
+    "switch_times",
 ]

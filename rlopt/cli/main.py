@@ -15,6 +15,7 @@ VERBS: dict[str, str] = {
     "train": "train an agent and write a run folder",
     "resume": "continue a run from its newest checkpoint, exactly",
     "evaluate": "evaluate a run or a checkpoint",
+    "plan": "solve the exact process of an environment that never ends",
     "plot": "draw the learning curves of runs",
     "data": "describe and convert offline data sets",
     "demos": "record, describe and convert demonstrations for imitation",

@@ -451,26 +451,6 @@ def test_bad_input_is_refused_with_the_cure() -> None:
         rlopt.LOOP(river()).learn(-1)
 
 
-def test_module_command_trains_saves_and_refuses_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    from rlopt.agents.loop.__main__ import main
-
-    arguments = ["--total-timesteps", "2000", "--seed", "1", "--save", str(tmp_path / "agent")]
-    assert main([*arguments, "--planner", "ellipsoid", "--beta-scale", "0.002"]) == 0
-    out = capsys.readouterr().out
-    assert "best gain       0.42862" in out and "over 2,000 steps" in out
-    assert rlopt.LOOP.load(tmp_path / "agent").config.planner == "ellipsoid"
-    assert main(["--kind", "linear", "--env", "rlopt/RandomLinear-v0", "--total-timesteps", "300"]) == 0
-    for bad, message in (
-        (["--beta-scael", "1"], "did you mean '--beta-scale'"),
-        (["--env", "rlopt/RiverSwam-v0"], "did you mean 'rlopt/RiverSwim-v0'"),
-        (["--span", "-1"], "span"),
-        (["--ridge", "1"], "--kind linear"),
-    ):
-        assert main(bad) == 2
-        error = capsys.readouterr().err
-        assert message in error and error.count("\n") == 1
-
-
 README = Path(__file__).resolve().parents[2] / "agents" / "loop" / "README.md"
 
 

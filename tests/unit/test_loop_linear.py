@@ -111,7 +111,7 @@ def test_gradient_of_the_gain_is_that_of_finite_differences() -> None:
     # A large ridge makes the gain depend on which state's value is 0.
     data = filled(features, walk(env, 4000, seed=2), LOOSE, 50.0)
     data.plan(1e-6, "bonus")
-    log = data._log()
+    log = data.log()
     gram = log.features.T @ log.features + 50.0 * np.eye(12)
     rng = np.random.default_rng(0)
     for _ in range(3):

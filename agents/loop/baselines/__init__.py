@@ -1,0 +1,1 @@
+"""Peers of LOOP for average reward, behind the same interface."""

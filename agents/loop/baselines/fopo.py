@@ -1,0 +1,64 @@
+"""FOPO: the confidence set and plans of linear LOOP, replanned when the determinant of the Gram matrix has doubled."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import gymnasium
+from stable_baselines3.common.vec_env import VecEnv
+
+from rlopt.agents.loop.baselines.config import FOPOConfig
+from rlopt.agents.loop.linear_loop import LinearLOOP
+from rlopt.agents.loop.saving import number
+from rlopt.agents.loop.states import FeatureMap
+
+
+class FOPO(LinearLOOP):
+    """FOPO (Wei, Jafarnia-Jahromi, Luo and Jain, Learning infinite-horizon average-reward MDPs with linear function
+    approximation, 2021, algorithm 1), with LOOP's planners in place of its optimisation, which has no efficient one.
+
+    Arguments and errors as those of :class:`rlopt.agents.loop.linear_loop.LinearLOOP`; ``switch_multiplier`` is not
+    used.
+
+    :param settings: see :class:`rlopt.agents.loop.baselines.config.FOPOConfig`
+    """
+
+    config_class: ClassVar[type[Any]] = FOPOConfig
+
+    def __init__(
+        self,
+        env: gymnasium.Env[Any, Any] | VecEnv | str | None,
+        feature_map: FeatureMap | None = None,
+        *,
+        reward_range: tuple[float, float] | None = None,
+        seed: int | None = None,
+        verbose: int = 0,
+        tensorboard_log: str | None = None,
+        **settings: Any,
+    ) -> None:
+        self._growth = 0.0
+        """Logarithm of the determinant over that at the last plan."""
+        self._rows = {}
+        self.feature_map = feature_map
+        super(LinearLOOP, self).__init__(env, settings, reward_range, seed, verbose, tensorboard_log)
+        self._begin_features(feature_map)
+
+    def _take_in(self, state: int, action: int, reward: float, arrived: int) -> None:
+        # det(M + phi phi^T) = det(M) (1 + phi M^-1 phi).
+        self._growth += math.log1p(self.data.square_width(state, action))
+        super()._take_in(state, action, reward, arrived)
+
+    def _due(self) -> bool:
+        return self._growth >= math.log(self.config.determinant_factor)  # type: ignore[attr-defined]
+
+    def _switch(self) -> None:
+        super()._switch()
+        self._growth = 0.0
+
+    def _extra_state(self) -> dict[str, Any]:
+        return {"growth": float(self._growth)}
+
+    def _set_extra_state(self, state: dict[str, Any]) -> None:
+        super()._set_extra_state(state)
+        self._growth = number(state["growth"])

@@ -1,0 +1,129 @@
+"""UCRL2: optimism over L1 balls of transition laws, in episodes that end when a pair's visits double."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import numpy as np
+
+from rlopt.agents.loop.baselines.base import Episodic, Peer
+from rlopt.agents.loop.baselines.config import UCRL2Config
+from rlopt.agents.loop.counts import (
+    Counts,
+    OptimisticValues,
+    relative_sweeps,
+    require_actions,
+    require_fitting,
+)
+from rlopt.agents.loop.states import CountedStates
+from rlopt.average_reward.mdp import Array
+
+
+def optimistic_kernel(kernel: Array, radii: Array, values: Array) -> Array:
+    """The laws within L1 distance ``radii`` of ``kernel`` under which the mean of ``values`` is largest.
+
+    Half of the radius is added to the best state and taken from the worst (Jaksch, Ortner and Auer 2010, figure 2).
+
+    :param kernel: [..., S]
+    :param radii: [...] >= 0
+    :param values: [S]
+    :returns: [..., S]
+    """
+    order = np.argsort(-values, kind="stable")
+    laws = kernel[..., order]
+    added = np.minimum(radii / 2, 1.0 - laws[..., 0])
+    # What is left to take from each state once all worse ones are empty.
+    worse = np.cumsum(laws[..., ::-1], axis=-1)[..., ::-1] - laws
+    laws = laws - np.clip(added[..., None] - worse, 0.0, laws)
+    laws[..., 0] += added
+    found = np.empty_like(laws)
+    found[..., order] = laws
+    return found
+
+
+class UCRL2Learner:
+    """Counts, confidence sets and the optimistic policy of the episode."""
+
+    def __init__(self, n_states: int, n_actions: int, config: UCRL2Config, reward_range: tuple[float, float]) -> None:
+        self.model, self.config, self.reward_range = Counts(n_states, n_actions), config, reward_range
+        self.n_states = n_states
+        self.policy = [0] * n_states
+        self.gain = reward_range[1]
+        self._values = np.zeros(n_states)
+        self._limits = [1.0] * (n_states * n_actions)
+        """Visits of each pair at which the episode ends: twice those at its start, at least one."""
+
+    def sets(self, steps: int) -> tuple[Array, Array]:
+        """Upper bounds of the mean rewards [S, A] and L1 radii of the laws [S, A] after ``steps`` steps."""
+        states, actions, config = self.n_states, self.model.n_actions, self.config
+        visits, step = np.maximum(self.model.counts, 1), steps + 1
+        low, high = self.reward_range
+        width = (high - low) * np.sqrt(
+            config.reward_scale * math.log(2 * states * actions * step / config.delta) / (2 * visits)
+        )
+        rewards = np.where(self.model.counts > 0, self.model.mean_rewards(high) + width, high)
+        radii = np.sqrt(config.transition_scale * states * math.log(2 * actions * step / config.delta) / visits)
+        return np.minimum(rewards, high), np.where(self.model.counts > 0, radii, 2.0)
+
+    def plan(self, steps: int) -> OptimisticValues:
+        """Begins an episode with the policy that extended value iteration gives, up to 1 / sqrt(t) as in the paper."""
+        rewards, radii = self.sets(steps)
+        kernel = self.model.kernel()
+
+        def backup(values: Array) -> Array:
+            backed: Array = rewards + optimistic_kernel(kernel, radii, values) @ values
+            return backed
+
+        accuracy = (self.reward_range[1] - self.reward_range[0]) / (2 * math.sqrt(steps + 1))
+        found = relative_sweeps(backup, self._values, accuracy, self.config.max_sweeps)
+        self.policy = found.action_values.argmax(axis=1).tolist()
+        self.gain, self._values = found.gain, found.values
+        self._limits = [max(2.0 * count, 1.0) for count in self.model.visits]
+        return found
+
+    def add(self, state: int, action: int, reward: float, next_state: int) -> bool:
+        """Takes a transition in; returns whether the episode ends: the next pair's visits have doubled."""
+        self.model.add(state, action, reward, next_state)
+        pair = next_state * self.model.n_actions + self.policy[next_state]
+        return self.model.visits[pair] >= self._limits[pair]
+
+    def get_state(self) -> dict[str, Any]:
+        """Everything that the next step depends on."""
+        return {
+            **self.model.get_state(),
+            "policy": np.array(self.policy, np.int64),
+            "values": self._values.copy(),
+            "limits": np.array(self._limits),
+            "gain": float(self.gain),
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Takes what :meth:`get_state` gave; raises ValueError if it does not fit."""
+        require_fitting(self.get_state(), state)
+        require_actions(state["policy"], self.model.n_actions)
+        self.model.set_state(state)
+        self.policy, self._limits = state["policy"].tolist(), state["limits"].tolist()
+        self._values, self.gain = state["values"].copy(), state["gain"]
+
+
+class UCRL2(Episodic, CountedStates, Peer):
+    """UCRL2 (Jaksch, Ortner and Auer, Near-optimal regret bounds for reinforcement learning, 2010).
+
+    :param env: an environment that never ends with Discrete observations and actions, or its id
+    :param reward_range: (smallest, largest) reward of a step; None takes it from an environment that knows it
+    :param seed: of the environment's first reset; UCRL2 itself draws no random numbers
+    :param settings: see :class:`rlopt.agents.loop.baselines.config.UCRL2Config`
+    """
+
+    config_class: ClassVar[type[Any]] = UCRL2Config
+    data: UCRL2Learner
+
+    def _data_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {"transitions": (self.n_states, self.n_actions, self.n_states)}
+
+    def _begin(self) -> None:
+        self.data = UCRL2Learner(self.n_states, self.n_actions, self.config, self.reward_range)
+
+    def _plan(self) -> None:
+        self.data.plan(self.n_transitions)

@@ -1,0 +1,298 @@
+"""Regret of LOOP and its peers against the exact gain, each at its best of three constants. Cell by cell.
+
+The constant of an algorithm is chosen for each environment by the mean final regret over seeds of their own (1000,
+1001, ...), and reported over others (0, 1, ...), so that choosing does not flatter. Each cell is one run of one seed; a
+cell whose result file exists is not run again, so the script can be stopped and called again at any time.
+
+    python scripts/reproduce_loop.py run                       # T = 100,000, 20 seeds
+    python scripts/reproduce_loop.py run --env RiverSwim-6 --algorithm loop-bonus
+    python scripts/reproduce_loop.py table                     # prints the tables from the result files
+    python scripts/reproduce_loop.py write                     # puts them and the figure into docs/results/loop.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from reproduction import ROOT, replace_between
+
+RESULTS = ROOT / "docs" / "results" / "loop"
+FIRST_TUNING_SEED = 1000
+POINTS = 100
+"""Of a regret curve."""
+
+
+@dataclass(frozen=True)
+class Task:
+    env: str
+    kwargs: dict[str, Any]
+    linear: bool = False
+    """Whether the process has features."""
+
+
+TASKS = {
+    "RiverSwim-6": Task("rlopt/RiverSwim-v0", {"n_states": 6}),
+    "RiverSwim-12": Task("rlopt/RiverSwim-v0", {"n_states": 12}),
+    "AccessControl": Task("rlopt/AccessControl-v0", {}),
+    "AggregatedRiverSwim": Task("rlopt/AggregatedRiverSwim-v0", {}, linear=True),
+}
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    title: str
+    kind: str
+    """Of ``rlopt train loop --agent-kind``."""
+    constant: str
+    """The setting that is chosen."""
+    values: tuple[float, float, float]
+    settings: tuple[tuple[str, Any], ...] = ()
+    linear: bool = False
+
+
+SCALES = (1e-4, 3e-4, 1e-3)
+ELLIPSOID = (("planner", "ellipsoid"),)
+ALGORITHMS = {
+    "loop-bonus": Algorithm("LOOP, bonus", "value", "beta_scale", SCALES),
+    "loop-ellipsoid": Algorithm("LOOP, ellipsoid", "value", "beta_scale", SCALES, ELLIPSOID),
+    "mle": Algorithm("MLE-LOOP", "mle", "beta_scale", (1e-3, 2e-3, 5e-3), (("model", "tabular"),)),
+    "linear-bonus": Algorithm("LOOP, linear, bonus", "linear", "beta_scale", SCALES, linear=True),
+    "linear-ellipsoid": Algorithm("LOOP, linear, ellipsoid", "linear", "beta_scale", SCALES, ELLIPSOID, linear=True),
+    "fopo": Algorithm("FOPO, bonus", "fopo", "beta_scale", SCALES, linear=True),
+    "olsvi_fh": Algorithm("OLSVI.FH", "olsvi_fh", "bonus_scale", (1e-4, 1e-3, 1e-2), linear=True),
+    "tsde": Algorithm("posterior sampling (TSDE)", "tsde", "prior", (0.03, 0.1, 0.3)),
+    "ucrl2": Algorithm("UCRL2", "ucrl2", "transition_scale", (0.005, 0.02, 0.1)),
+    "optimistic_q": Algorithm("optimistic Q", "optimistic_q", "bonus_scale", (0.001, 0.005, 0.02)),
+    "differential_q": Algorithm("differential Q", "differential_q", "epsilon", (0.05, 0.1, 0.3)),
+    "rvi_q": Algorithm("RVI Q", "rvi_q", "epsilon", (0.05, 0.1, 0.3)),
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    task: str
+    algorithm: str
+    value: float
+    seed: int
+
+    def name(self, steps: int) -> str:
+        return f"{self.task}-{self.algorithm}-{self.value:g}-{steps}-seed{self.seed}"
+
+
+def chosen(args: argparse.Namespace) -> Iterator[tuple[str, str]]:
+    """Pairs of environment and algorithm that fit each other and the options."""
+    for task_name, task in TASKS.items():
+        for name, algorithm in ALGORITHMS.items():
+            fits = task.linear or not algorithm.linear
+            if fits and args.env in (None, task_name) and args.algorithm in (None, name):
+                yield task_name, name
+
+
+def run_all(args: argparse.Namespace) -> None:
+    """Tunes, then reports, one pair after the other."""
+    for task, name in chosen(args):
+        for value in ALGORITHMS[name].values:
+            for index in range(args.tuning_seeds):
+                run_cell(Cell(task, name, value, FIRST_TUNING_SEED + index), args)
+        value = best_value(task, name, args)
+        assert value is not None
+        for seed in range(args.seeds):
+            run_cell(Cell(task, name, value, seed), args)
+
+
+def best_value(task: str, name: str, args: argparse.Namespace) -> float | None:
+    """The constant with the least mean final regret over the tuning seeds; None while runs are missing."""
+    means: dict[float, float] = {}
+    for value in ALGORITHMS[name].values:
+        seeds = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + args.tuning_seeds)
+        results = [read(Cell(task, name, value, seed), args) for seed in seeds]
+        if any(result is None for result in results):
+            return None
+        means[value] = float(np.mean([result["regret"][-1] for result in results if result is not None]))
+    return min(means, key=lambda value: means[value])
+
+
+def read(cell: Cell, args: argparse.Namespace) -> dict[str, Any] | None:
+    path = args.results / f"{cell.name(args.steps)}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def run_cell(cell: Cell, args: argparse.Namespace) -> None:
+    path = args.results / f"{cell.name(args.steps)}.json"
+    if path.exists():
+        return
+    result = played(cell, args.steps)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(result) + "\n")
+    temporary.rename(path)
+    print(path.name, f"regret {result['regret'][-1]:.1f}, {result['seconds']:.1f} s", flush=True)
+
+
+def played(cell: Cell, steps: int) -> dict[str, Any]:
+    """One run, from scratch."""
+    import gymnasium
+
+    import rlopt.envs.own_tasks  # noqa: F401 registers them
+    from rlopt import __version__
+    from rlopt.agents.loop.kinds import KINDS
+    from rlopt.average_reward import optimism_gaps, switch_times
+    from rlopt.average_reward.callbacks import RewardRateCallback
+    from rlopt.registry import resolve
+
+    task, algorithm = TASKS[cell.task], ALGORITHMS[cell.algorithm]
+    env: Any = gymnasium.make(task.env, **task.kwargs).unwrapped
+    settings = {**dict(algorithm.settings), algorithm.constant: cell.value}
+    agent = resolve(KINDS[algorithm.kind][0])(env, seed=cell.seed, **settings)
+    callback = RewardRateCallback(every=max(steps // POINTS, 1))
+    start = time.perf_counter()
+    agent.learn(steps, callback=callback, log_interval=None)
+    seconds = time.perf_counter() - start
+    gaps = optimism_gaps(agent, env.mdp)
+    return {
+        **cell.__dict__,
+        "settings": dict(vars(agent.config)),
+        "version": __version__,
+        "numpy": np.__version__,
+        "gain": env.mdp.gain,
+        "steps": callback.steps.tolist(),
+        "regret": (env.mdp.gain * callback.steps - callback.reward_sums).tolist(),
+        "discrepancy": numbers(callback.trace("discrepancy")),
+        "threshold": numbers(callback.trace("threshold")),
+        "switches": switch_times(agent).tolist(),
+        "least_optimism_gap": float(gaps.min()) if len(gaps) else None,
+        "seconds": seconds,
+    }
+
+
+def numbers(values: Any) -> list[float] | None:
+    return values.tolist() if np.all(np.isfinite(values)) else None
+
+
+def curve_of(task: str, results: list[dict[str, Any]]) -> Any:
+    import gymnasium
+
+    import rlopt.envs.own_tasks  # noqa: F401 registers them
+    from rlopt.average_reward import regret_curve
+
+    env: Any = gymnasium.make(TASKS[task].env, **TASKS[task].kwargs).unwrapped
+    steps = np.array(results[0]["steps"])
+    sums = env.mdp.gain * steps - np.array([result["regret"] for result in results])
+    return regret_curve(env.mdp, steps, sums)
+
+
+def found(task: str, name: str, args: argparse.Namespace) -> tuple[float, list[dict[str, Any]]] | None:
+    value = best_value(task, name, args)
+    if value is None:
+        return None
+    results = [read(Cell(task, name, value, seed), args) for seed in range(args.seeds)]
+    kept = [result for result in results if result is not None]
+    return (value, kept) if kept else None
+
+
+def table_text(args: argparse.Namespace) -> str:
+    lines = [
+        f"Regret after {args.steps:,} steps: mean over {args.seeds} seeds [95 % bootstrap interval]; slope of log "
+        "regret over log steps in the last nine tenths, where the mean is outside the noise; policy switches; share of "
+        f"seeds all of whose plans were optimistic. Constants chosen among three over {args.tuning_seeds} other seeds.",
+    ]
+    for task in TASKS:
+        rows, noise = [], math.nan
+        for name, algorithm in ALGORITHMS.items():
+            if algorithm.linear and not TASKS[task].linear:
+                continue
+            here = found(task, name, args)
+            if here is None:
+                rows.append(f"| {algorithm.title} | not run | | | | | |")
+                continue
+            value, results = here
+            curve = curve_of(task, results)
+            noise = curve.noise[-1]
+            missing = "" if len(results) == args.seeds else f" ({len(results)} of {args.seeds} seeds)"
+            slope = "-" if math.isnan(curve.slope) else f"{curve.slope:.2f}"
+            gaps = [result["least_optimism_gap"] for result in results]
+            plans = gaps[0] is not None
+            switches = f"{np.mean([len(result['switches']) for result in results]):.0f}" if plans else "-"
+            optimistic = f"{np.mean([gap >= -1e-6 for gap in gaps]):.0%}" if plans else "-"
+            seconds = float(np.median([result["seconds"] for result in results]))
+            regret = f"{curve.mean[-1]:.0f} [{curve.low[-1]:.0f}, {curve.high[-1]:.0f}]{missing}"
+            rows.append(
+                f"| {algorithm.title} | `{algorithm.constant}` {value:g} | {regret} | {slope} | {switches} | "
+                f"{optimistic} | {seconds:.1f} |"
+            )
+        known = "" if math.isnan(noise) else f": the optimal policy's own regret is within +-{noise:.0f} in 95%"
+        head = "| algorithm | constant | regret | slope | switches | optimistic | s/run |"
+        lines += ["", f"**{task}**{known}", "", head, "|---" * 7 + "|", *rows]
+    options = f" --steps {args.steps} --seeds {args.seeds} --tuning-seeds {args.tuning_seeds}"
+    return "\n".join([*lines, "", f"`python scripts/reproduce_loop.py run{options}`"])
+
+
+def draw(args: argparse.Namespace, out: Path) -> bool:
+    """Regret curves with bands, a panel for each environment; False without results."""
+    from matplotlib.figure import Figure
+
+    from rlopt.plotting import COLORS, save_figure
+
+    figure = Figure(figsize=(12, 8), dpi=150, layout="constrained")
+    panels = figure.subplots(2, 2)
+    handles: dict[str, Any] = {}
+    for panel, task in zip(panels.flat, TASKS, strict=True):
+        noise = None
+        for index, (name, algorithm) in enumerate(ALGORITHMS.items()):
+            here = found(task, name, args) if TASKS[task].linear or not algorithm.linear else None
+            if here is None:
+                continue
+            curve = curve_of(task, here[1])
+            noise = curve
+            dash = "--" if index >= len(COLORS) else "-"
+            color = COLORS[index % len(COLORS)]
+            (line,) = panel.plot(curve.steps, curve.mean, color=color, linestyle=dash, linewidth=1.6)
+            panel.fill_between(curve.steps, curve.low, curve.high, color=color, alpha=0.15, linewidth=0)
+            handles[algorithm.title] = line
+        if noise is not None:
+            panel.fill_between(noise.steps, -noise.noise, noise.noise, color="#999999", alpha=0.3, linewidth=0)
+        panel.set_yscale("symlog", linthresh=100)
+        panel.set_title(task, loc="left", fontsize=11)
+        panel.set_xlabel("steps")
+        panel.set_ylabel("regret (linear below 100)")
+        panel.grid(True, color="#e3e3e3", linewidth=0.8)
+    if not handles:
+        return False
+    title = "mean and 95% bootstrap band over seeds; grey: the optimal policy in 95% of runs"
+    figure.legend(
+        list(handles.values()), list(handles), loc="outside lower center", ncols=4, frameon=False, title=title
+    )
+    save_figure(figure, out)
+    return True
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("action", choices=["run", "table", "write"])
+    parser.add_argument("--env", choices=sorted(TASKS), help="run only this environment")
+    parser.add_argument("--algorithm", choices=sorted(ALGORITHMS), help="run only this algorithm")
+    parser.add_argument("--steps", type=int, default=100_000, help="of a run")
+    parser.add_argument("--seeds", type=int, default=20, help="that are reported")
+    parser.add_argument("--tuning-seeds", type=int, default=5, help="that each of the three constants is tried on")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the result files")
+    parser.add_argument("--page", type=Path, default=RESULTS.with_suffix(".md"), help="what write fills in")
+    args = parser.parse_args()
+
+    if args.action == "run":
+        run_all(args)
+    print(table_text(args))
+    if args.action == "write":
+        draw(args, args.page.parent / args.page.stem / "regret.svg")
+        args.page.write_text(replace_between(args.page.read_text(), "results loop", table_text(args)))
+
+
+if __name__ == "__main__":
+    main()

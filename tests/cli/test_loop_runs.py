@@ -1,0 +1,160 @@
+"""``rlopt train loop``, ``resume``, ``evaluate`` and ``plan`` on tasks whose answers are known."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+
+import rlopt
+import rlopt.envs.own_tasks
+from rlopt.agents.loop.kinds import KINDS
+from rlopt.average_reward import evaluate_policy
+from rlopt.checkpoint import list_checkpoints, read_checkpoint
+from rlopt.cli.main import main
+from rlopt.errors import CheckpointError, ConfigError
+
+FEATURES = ("linear", "fopo", "olsvi_fh")
+
+
+def train(run: Path, kind: str, steps: int, *flags: str) -> None:
+    env = "rlopt/RandomLinear-v0" if kind in FEATURES else "rlopt/RiverSwim-v0"
+    command = ["train", "loop", "--env", env, "--agent-kind", kind, "--run-dir", str(run), "--seed", "3"]
+    command += ["--total-timesteps", str(steps), "--checkpoint-every", "1000", "--eval-every", "0", *flags]
+    assert main(command) == 0
+
+
+def final(run: Path) -> dict[str, Any]:
+    return read_checkpoint(list_checkpoints(run / "checkpoints")[-1]).trees
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_resumed_run_is_the_run_that_was_never_stopped(kind: str, tmp_path: Path) -> None:
+    class_name = KINDS[kind][1]
+    horizon = () if not hasattr(_settings(class_name), "horizon") else ("--horizon", "2300")
+    train(tmp_path / "whole", kind, 2300, *horizon)
+    train(tmp_path / "parts", kind, 1200, *horizon)
+    assert main(["resume", str(tmp_path / "parts"), "--total-timesteps", "2300"]) == 0
+    whole, parts = final(tmp_path / "whole"), final(tmp_path / "parts")
+    assert whole["agent"]["num_timesteps"] == 2300
+    # Without a confidence level the horizon has no use, and says only how long the first call was to be.
+    ignored = () if horizon else ("horizon",)
+    for name in set(whole["agent"]) - set(ignored):
+        np.testing.assert_equal(parts["agent"][name], whole["agent"][name])
+    np.testing.assert_equal(parts["env"], whole["env"])
+
+
+def _settings(config: str) -> Any:
+    from rlopt.registry import resolve
+
+    return resolve(config)()
+
+
+def test_run_folder_evaluation_and_loading(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    train(run, "value", 3000, "--log-every", "1000", "--eval-every", "3000")
+    rows = list(csv.DictReader((run / "progress.csv").open()))
+    assert [int(row["step"]) for row in rows] == [1000, 2000, 3000]
+    assert 0 < float(rows[-1]["rollout/average_reward"]) < 0.6
+    assert float(rows[-1]["loop/discrepancy"]) < float(rows[-1]["loop/threshold"])
+    model = rlopt.load(run)
+    assert isinstance(model, rlopt.LOOP) and model.num_timesteps == 3000
+    mdp = gymnasium.make("rlopt/RiverSwim-v0").unwrapped.mdp  # type: ignore[attr-defined]
+    capsys.readouterr()
+    assert main(["evaluate", str(run), "--episodes", "8"]) == 0
+    result = json.loads((run / "evaluation.json").read_text())
+    assert result["mean_length"] == 1000
+    # Its start-up costs less than the span; 8 stretches have a deviation of .75 sqrt(1000 / 8).
+    gain = evaluate_policy(mdp, model.policy).gain
+    assert 1000 * gain - mdp.span - 30 < result["mean"] < 1000 * gain + 30
+    again = rlopt.load(run / "checkpoints" / "step-000000002000", env=rlopt.make_env("rlopt/RiverSwim-v0"))
+    assert again.learn(100, reset_num_timesteps=False).num_timesteps == 2100
+
+
+def test_a_damaged_agent_is_refused(tmp_path: Path) -> None:
+    from rlopt.checkpoint import write_checkpoint
+
+    train(tmp_path / "run", "tsde", 1000)
+    checkpoint = read_checkpoint(list_checkpoints(tmp_path / "run" / "checkpoints")[-1])
+    for name, value in (("class", "Popen"), ("state", 99), ("data", {}), ("plans", [3])):
+        trees = {**checkpoint.trees, "agent": {**checkpoint.trees["agent"], name: value}}
+        path = write_checkpoint(tmp_path / name, 1000, trees, checkpoint.metadata)
+        with pytest.raises(CheckpointError, match="malformed or of another version"):
+            rlopt.load(path)
+
+
+def test_resuming_with_other_settings_is_refused(tmp_path: Path) -> None:
+    train(tmp_path / "run", "value", 1000)
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    config["agent_config"]["planner"] = "ellipsoid"
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    assert main(["resume", str(tmp_path / "run"), "--total-timesteps", "2000"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--agent-kind", "tdse"], "did you mean 'tsde'"),
+        (["--agent-kind", "tsde", "--beta-scale", "1"], "value, linear, mle, fopo have it"),
+        (["--n-envs", "2"], "one environment"),
+        (["--seeds", "0..3"], "give --seed"),
+        (["--normalize-rewards", "true"], "--normalize-rewards is of no use"),
+        (["--epsilon", "2", "--agent-kind", "rvi_q"], "[0, 1]"),
+    ],
+)
+def test_flags_that_make_no_sense(flags: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "loop", "--env", "rlopt/RiverSwim-v0", *flags]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_episodic_task_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["train", "loop", "--env", "FrozenLake-v1", "--span", "1", "--run-dir", str(tmp_path / "run")]
+    assert main(command) == 2
+    assert "tasks that never end" in capsys.readouterr().err
+
+
+# ---- plan
+
+
+def test_plan_prints_the_exact_solution(capsys: pytest.CaptureFixture[str]) -> None:
+    mdp = gymnasium.make("rlopt/RiverSwim-v0", n_states=8).unwrapped.mdp  # type: ignore[attr-defined]
+    command = ["plan", "--env", "rlopt/RiverSwim-v0", "--env-kwargs", '{"n_states": 8}']
+    for method in ("policy-iteration", "value-iteration", "linear-program"):
+        assert main([*command, "--method", method, "--json"]) == 0
+        record = json.loads(capsys.readouterr().out)
+        assert record["gain"] == pytest.approx(mdp.gain, abs=1e-8) and record["span"] == pytest.approx(mdp.span)
+        assert record["policy"] == [1] * 8 and sum(record["stationary_law"]) == pytest.approx(1)
+        np.testing.assert_allclose(record["bias"], mdp.bias, atol=1e-6)
+    assert main([*command, "--rows", "3"]) == 0
+    printed = capsys.readouterr().out
+    assert f"{mdp.gain:.8g}" in printed and f"{mdp.span:.8g}" in printed and "5 more states" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--env", "rlopt/RiverSwm-v0"], "did you mean 'rlopt/RiverSwim-v0'"),
+        (["--env", "Pendulum-v1"], "has no exact process"),
+        (["--env", "rlopt/RiverSwim-v0", "--method", "policy-iteratoin"], "did you mean 'policy-iteration'"),
+        (["--env", "rlopt/RiverSwim-v0", "--env-kwargs", "{n: 3"], "no JSON"),
+        (["--env", "rlopt/RiverSwim-v0", "--env-kwargs", "[3]"], "write an object"),
+        (["--env", "rlopt/RiverSwim-v0", "--env-kwargs", '{"length": 3}'], "cannot be made"),
+        (["--env", "rlopt/RiverSwim-v0", "--env-kwargs", '{"n_states": 1}'], "at least 3"),
+    ],
+)
+def test_plan_says_what_is_wrong(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_kind_settings() -> None:
+    from rlopt.agents.loop.kinds import ContinuingConfig
+
+    assert ContinuingConfig(agent_kind="fopo", determinant_factor=3.0).algorithm_kwargs() == {"determinant_factor": 3.0}
+    with pytest.raises(ConfigError, match="--prior is no setting of the kind value: tsde have it"):
+        ContinuingConfig(prior=1.0).algorithm_kwargs()
+    every = set().union(*(_settings(config).algorithm_kwargs() for _, config in KINDS.values()))
+    assert every | {"agent_kind"} == set(ContinuingConfig.__dataclass_fields__)
