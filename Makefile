@@ -25,7 +25,7 @@ test: venv notebooks
 
 # Runs every cell; what they show is thrown away.
 notebooks: venv
-	$(VENV)/bin/python -m pytest --nbmake --nbmake-timeout 300 notebooks
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --nbmake --nbmake-timeout 900 notebooks
 
 test-fast: venv
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m 'not slow'
