@@ -244,7 +244,7 @@ def test_damage_and_other_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not exist"):
         Dataset.load(tmp_path / "nothing")
     (tmp_path / "other").mkdir()
-    with pytest.raises(DataError, match=r"manifest\.json is missing"):
+    with pytest.raises(DataError, match="is no data set"):
         Dataset.load(tmp_path / "other")
     newer = make().save(tmp_path / "newer")
     content = json.loads((newer / "manifest.json").read_text())

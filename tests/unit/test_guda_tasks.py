@@ -120,7 +120,7 @@ def test_command_line_augments_and_checks(tmp_path, capsys) -> None:
     expected = make_augmented(point_maze_data("umaze"), GuDAConfig(n=2000, seed=3))
     assert made.observations.tobytes() == expected.observations.tobytes()
     assert set(made.extras) == {"source_row", "position", "quarter_turns"}
-    assert main([*command, "--include-source"]) == 0
+    assert main([*command, "--include-source", "--overwrite"]) == 0
     both = Dataset.load(out)
     assert len(both) == 2800 and (~both.extras["augmented"]).sum() == 800
     capsys.readouterr()
