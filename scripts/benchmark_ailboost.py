@@ -1,8 +1,8 @@
 """Speed of whole imitation training: AILBoost, and the same loop from Stable-Baselines3's SAC and plain torch.
 
-Both play the same rounds: 1000 transitions of the policy as it is, 100 steps of the discriminator (64-64, batches of
-512 and 512, gradient penalty 10), 1000 transitions of training with one gradient step each (256-256, batch 256) on
-rewards that are computed when a batch is drawn. A round of the benchmark is a whole number of those. Each contestant
+Both play the rounds of the preset dmc/one-demo: 500 transitions of the policy as it is, 100 steps of the discriminator
+(64-64, batches of 512 and 512, gradient penalty 10), 500 transitions of training with two gradient steps each (256-256,
+batch 256; ``--gradient-steps``) on rewards that are computed when a batch is drawn. Each contestant
 lives in a process of its own; they work in turn, and ratios are taken within a round.
 
     python scripts/benchmark_ailboost.py                     # this machine's CPU
@@ -22,7 +22,7 @@ from stable_baselines3 import SAC
 from stable_baselines3.common.buffers import ReplayBuffer
 from torch import nn
 
-STEPS, DISCRIMINATOR_STEPS, BATCH, PENALTY, NEW_WEIGHT = 1000, 100, 512, 10.0, 0.05
+STEPS, DISCRIMINATOR_STEPS, BATCH, PENALTY, NEW_WEIGHT = 500, 100, 512, 10.0, 0.05
 WARM_UP = 1000
 CONTESTANTS = {
     "rlopt": "compiled",
@@ -95,7 +95,7 @@ class EagerLoop(SAC):
             self.optimizer.step()
 
 
-def build(name: str, task: str, device: str) -> Any:
+def build(name: str, task: str, device: str, gradient_steps: int) -> Any:
     """A contestant's model, 256-256 and batches of 256, which has begun to train."""
     import rlopt
     from rlopt.data import load_demonstrations
@@ -104,18 +104,20 @@ def build(name: str, task: str, device: str) -> Any:
     repeat = demonstrations.metadata.action_repeat
     env = rlopt.make_env(demonstrations.metadata.env, seed=0, backend="gymnasium", action_repeat=repeat)
     settings: dict[str, Any] = {"seed": 0, "learning_starts": WARM_UP, "buffer_size": 200_000, "device": device}
+    settings["gradient_steps"] = gradient_steps
     if name == "sb3_loop":
         loop = EagerLoop("MlpPolicy", env, replay_buffer_class=RelabellingBuffer, **settings)
         loop.begin(demonstrations.observations, demonstrations.actions)  # type: ignore[arg-type]
         return loop
     settings |= {"compile": "on" if name == "rlopt" else "off", "weighting": "constant", "absorbing": False}
+    settings |= {"learner_steps": STEPS, "policy_steps": STEPS}
     return rlopt.AILBoost("MlpPolicy", env, demonstrations, **settings)
 
 
-def work(name: str, task: str, device: str, threads: int) -> None:
+def work(name: str, task: str, device: str, threads: int, gradient_steps: int) -> None:
     """Serves one contestant, after a round that compiles and makes what is made at the first call."""
     torch.set_num_threads(threads)
-    model = build(name, task, device)
+    model = build(name, task, device, gradient_steps)
     model.learn(WARM_UP + 2 * STEPS)
 
     def training(count: int) -> int:
@@ -133,13 +135,15 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--boosting-rounds", type=int, default=1, help="of 2000 environment steps, in each round")
+    parser.add_argument("--boosting-rounds", type=int, default=2, help="of 1000 environment steps, in each round")
+    parser.add_argument("--gradient-steps", type=int, default=2, help="for each transition of training")
     parser.add_argument("--contestant", choices=CONTESTANTS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.contestant:
-        work(args.contestant, args.task, args.device, args.threads)
+        work(args.contestant, args.task, args.device, args.threads, args.gradient_steps)
         return
     flags = ["--task", args.task, "--device", args.device, "--threads", str(args.threads)]
+    flags += ["--gradient-steps", str(args.gradient_steps)]
     commands = {name: [sys.executable, __file__, *flags, "--contestant", name] for name in CONTESTANTS}
     rates = compete(commands, {"training": 2 * STEPS * args.boosting_rounds}, args.rounds)
     print(f"{args.task}, {args.device}, {args.threads} threads, {args.rounds} rounds; environment steps a second")
