@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("name", ["guda", "offline", "ailboost"])
+@pytest.mark.parametrize("name", ["guda", "offline", "ailboost", "loop"])
 def test_page_is_what_the_script_prints(name: str) -> None:
     command = [sys.executable, str(ROOT / "scripts" / f"reproduce_{name}.py"), "table"]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
