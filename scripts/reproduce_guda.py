@@ -48,7 +48,7 @@ LEARNERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "bc": ("BC", COMMON),
 }
 """Agent -> title and flags: the same for every arm, maze and seed. Chosen for TD3+BC on Medium with a seed of its own
-(10), among alpha 2.5, 10 and 40. Without layer normalisation Q grew near its bound, and the guided arm learned nothing."""
+(10), among alpha 2.5, 10 and 40. Without layer normalisation Q grew near its bound and the guided arm did not learn."""
 
 
 @dataclass(frozen=True)
