@@ -99,6 +99,9 @@ class ZORankSGD:
         schedule_rounds: int | None = None,
     ) -> None:
         self._point = checked_point(initial)
+        for name, count in (("m", m), ("k", k), ("line_search_points", line_search_points)):
+            if not isinstance(count, (int, np.integer)):
+                raise ConfigError(f"{name}={count!r} must be a whole number")
         if m < 2:
             raise ConfigError(f"m={m} leaves nothing to rank: a query needs at least 2 candidates")
         if not 1 <= k <= m:
