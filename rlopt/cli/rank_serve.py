@@ -20,13 +20,13 @@ def main(argv: list[str]) -> int:
     add("--host", metavar="ADDRESS", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine "
         "only; others need --token)")  # fmt: skip
     add("--port", metavar="N", default="0", help="port to listen on (default 0: a free one)")
-    add("--token", metavar="TEXT", help="what the link carries: auto draws one (the default on this machine), none asks "
-        "for none (this machine only), or 20 characters and more of your own")  # fmt: skip
+    add("--token", metavar="TEXT", help="what the link carries: auto draws one (the default on this machine), none "
+        "asks for none (this machine only), or 20 characters and more of your own")  # fmt: skip
     add("--raters", metavar="N", help="browsers that the link lets in (default: the answers that a round needs)")
     add("--public-url", metavar="URL", help="where a proxy in front serves it, https://rank.example.org")
     add("--allow-host", metavar="NAME", action="append", default=[], help="a further name that the server is called by")
     add("--requests-per-second", metavar="X", default="20", help="that one browser may make (default 20)")
-    add("--lease-seconds", metavar="N", default="120", help="how long a round is kept for a silent browser (default 120)")
+    add("--lease-seconds", metavar="N", default="120", help="how long a silent browser keeps a round (default 120)")
     add("--verbose", action="store_true", help="print a line a request, without secrets")
     arguments = parser.parse(argv)
     options = {

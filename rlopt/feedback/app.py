@@ -43,7 +43,9 @@ def make_app(
     :param lease_seconds: how long a round is kept for a browser that is silent
     """
     # The documentation pages load scripts from elsewhere; the schema alone does not.
-    app = FastAPI(title="rlopt rank", version=__version__, docs_url=None, redoc_url=None, openapi_url="/api/openapi.json")
+    app = FastAPI(
+        title="rlopt rank", version=__version__, docs_url=None, redoc_url=None, openapi_url="/api/openapi.json"
+    )
     view, access = DeskView(store, study, lease_seconds), Access(store, study, token, admits)
     add_api(app, view)
     add_pages(app, view, access, secure=(public_origin or "").startswith("https://"))

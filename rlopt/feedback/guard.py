@@ -38,7 +38,7 @@ class Limits:
     requests: float = 20.0
     media: float = 200.0
     strangers: float = 5.0
-    """Of an address without a session: a token of 256 bits is out of reach at any rate, a log full of attempts is not."""
+    """Of an address without a session."""
 
 
 class Guard:

@@ -106,9 +106,7 @@ def _act(view: DeskView, rater: int, fields: dict[str, str]) -> None:
 def _fields(body: bytes) -> dict[str, str]:
     """The fields of a form, each once."""
     try:
-        pairs = parse_qsl(
-            body.decode("ascii"), keep_blank_values=True, strict_parsing=True, max_num_fields=_MAX_FIELDS, errors="strict"
-        )
+        pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, strict_parsing=True, max_num_fields=_MAX_FIELDS)
     except ValueError:
         raise AnswerError("the form cannot be read") from None
     fields = dict(pairs)
@@ -127,7 +125,7 @@ def _ranked(fields: dict[str, str]) -> tuple[list[list[str]], list[str]]:
         clip, text = name.removeprefix(_PLACE), value.strip()
         if not text:
             unranked.append(clip)
-        elif text.isascii() and text.isdigit() and 1 <= int(text[:9]):
+        elif text.isascii() and text.isdigit() and int(text[:9]) >= 1:
             by_place.setdefault(int(text[:9]), []).append(clip)
         else:
             raise AnswerError("a place is a whole number from 1, or empty")

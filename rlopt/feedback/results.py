@@ -49,9 +49,7 @@ def progress(store: StudyStore, study: Study, rater_id: int) -> dict[str, Any]:
 def study_rounds(store: StudyStore, study: Study) -> list[dict[str, Any]]:
     """The rounds that were consumed, oldest first, by what they did to the parameters."""
     standing = (
-        sa.select(
-            answer.c.round_id, sa.func.count().label("answers"), sa.func.sum(answer.c.seconds).label("seconds")
-        )
+        sa.select(answer.c.round_id, sa.func.count().label("answers"), sa.func.sum(answer.c.seconds).label("seconds"))
         .where(_STANDING)
         .group_by(answer.c.round_id)
         .subquery()

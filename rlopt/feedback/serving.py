@@ -50,7 +50,7 @@ def check(settings: ServeSettings) -> str | None:
     :raises ConfigError: a server that others reach without a token, a token that can be guessed, a malformed URL
     """
     if not is_loopback(settings.host) and settings.token in (None, "none"):
-        raise ConfigError(f"{settings.host} can be reached from other machines: add --token auto, or serve on 127.0.0.1")
+        raise ConfigError(f"{settings.host} is reached from other machines: add --token auto, or use 127.0.0.1")
     if settings.public_url is not None:
         _origin(settings.public_url)
         if settings.token in (None, "none"):
@@ -122,6 +122,6 @@ def _bind(host: str, port: int) -> socket.socket:
         bound.bind((host, port))
     except OSError as error:
         bound.close()
-        raise ConfigError(f"cannot serve on {host}, port {port} ({error.strerror}): use another --host or --port") from None
+        raise ConfigError(f"cannot serve on {host}:{port} ({error.strerror}): use another --host or --port") from None
     bound.set_inheritable(True)
     return bound

@@ -1,7 +1,7 @@
 """The trainer's side of a study: an optimiser that people answer, one durable round after the other.
 
-All that the search depends on is in the database: a process that is killed at any moment and started again goes on where
-the last round was consumed, with the same query.
+All that the search depends on is in the database: a process that is killed at any moment and started again goes on
+where the last round was consumed, with the same query.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class AskTell(Protocol):
 
 
 Render = Callable[[Any, Path], list[Clip]]
-"""Draws the candidates of a query into a folder below the study's media folder: a clip each, in the order of the slots."""
+"""Draws the candidates of a query into a folder of the study's media folder: a clip each, in the order of the slots."""
 
 
 class HumanStudy:
@@ -106,6 +106,7 @@ class HumanStudy:
         self.study = store.find(name) or _create(store, name, optimizer, settings)
         _check_same(self.study, optimizer, annotators, media)
         self._bench = Bench(store, self.study)
+        self._state: OptimizerState
         self._start = self._load(self._bench.state(0)).copy()
         self._load(self._bench.state())
 
@@ -153,9 +154,7 @@ class HumanStudy:
                     "versions of rlopt and numpy that the study was begun with"
                 )
             return int(row["id"])
-        round_id = self._bench.begin(
-            self.iteration, query.kind, candidates, query.k, query.current, self._state.digest
-        )
+        round_id = self._bench.begin(self.iteration, query.kind, candidates, query.k, query.current, self._state.digest)
         clips = self._draw(query, f"round-{self.iteration:05d}", round_id)
         if self.iteration == 0 and query.current is None:
             self._bench.show_point("start", self._draw(_Point(self._start), "start", round_id)[0])
@@ -173,7 +172,7 @@ class HumanStudy:
         folder.mkdir(parents=True)
         clips = self.render(query, folder)
         if len(clips) != len(query.candidates):
-            raise StudyError(f"render drew {len(clips)} clips of {len(query.candidates)} candidates: one each is needed")
+            raise StudyError(f"render drew {len(clips)} clips of {len(query.candidates)} candidates: draw one each")
         return clips
 
     def _consume(self, round_id: int, query: Asked) -> bool:
@@ -234,14 +233,14 @@ def replay(store: StudyStore, study: Study, optimizer: AskTell) -> int:
             if row["iteration"] != count:
                 raise StudyError(f"{what} follows on round {count - 1}: a consumed round is missing")
             if optimizer.digest() != row["digest_before"]:
-                raise StudyError(f"{what} began with another state than the replay's: the study is damaged, or was made "
-                                 "with other versions")  # fmt: skip
+                raise StudyError(f"{what} began in another state than in the replay: is it damaged, or made "
+                                 "with other versions?")  # fmt: skip
             query = optimizer.ask()
             if not np.array_equal(unpack(row["params"])["candidates"], query.candidates):
                 raise StudyError(f"{what} asked about other candidates than the replay does")
             optimizer.tell([ranking(answer, row["m"]) for answer in standing_answers(connection, row["id"])])
             if optimizer.digest() != row["digest_after"]:
-                raise StudyError(f"{what} ended in another state than the replay does: an answer was changed afterwards")
+                raise StudyError(f"{what} ended in another state than in the replay: an answer was changed")
     if read_state(store, study).digest != optimizer.digest():
         raise StudyError(f"the optimiser's stored state in study {study.name!r} is not that of its answers")
     return len(ids)
@@ -277,7 +276,7 @@ def _check_same(study: Study, optimizer: AskTell, annotators: int, media: str) -
         raise StudyError(f"study {study.name!r} is of {kind}, not {_kind(optimizer)}: use another name")
     for what, own, given in (("annotators", study.annotators, annotators), ("media", study.media, media)):
         if own != given:
-            raise StudyError(f"study {study.name!r} was begun with {what}={own}, not {given}: keep it, or use another name")
+            raise StudyError(f"study {study.name!r} has {what}={own}, not {given}: keep it, or use another name")
     if not all(math.isfinite(value) for value in np.asarray(optimizer.point).ravel()):
         raise StudyError("the optimiser's point is not finite")
 
