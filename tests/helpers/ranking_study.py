@@ -14,7 +14,7 @@ from rlopt.feedback.store import StudyStore, open_store
 from rlopt.feedback.study import HumanStudy
 
 DIMENSION = 3
-TARGET = np.array([0.5, -0.25, 0.75])
+TARGET = np.array([0.5137, -0.2471, 0.7593])
 
 
 def objective(candidates: np.ndarray) -> np.ndarray:

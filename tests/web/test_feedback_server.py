@@ -78,9 +78,7 @@ def test_lost_consumed_and_malformed_answers_are_told(study: HumanStudy) -> None
         assert answer.status_code == 400 and said in answer.json()["error"] and "\n" not in answer.json()["error"]
     broken = client.post(f"{place}/answer", content="{", headers={**headers, "Content-Type": "application/json"})
     assert broken.status_code == 400 and broken.json()["error"]
-    deep = client.post(
-        f"{place}/answer", content="[" * 60_000, headers={**headers, "Content-Type": "application/json"}
-    )
+    deep = client.post(f"{place}/answer", content="[" * 60_000, headers={**headers, "Content-Type": "application/json"})
     assert deep.status_code == 400
     assert client.post("/api/undo", json={}, headers=headers).status_code == 409
     assert client.post(f"{place}/answer", json=good, headers=headers).status_code == 200
@@ -152,7 +150,7 @@ def test_everything_works_without_scripts(study: HumanStudy) -> None:
     for wrong in ("0", "-1", "1.5", "first", "²"):
         refused = client.post("/form/answer", data={**kept, best[0]: wrong, "do": "submit"}, headers=origin)
         assert refused.status_code == 400 and "whole number" in refused.text and 'role="alert"' in refused.text
-    empty = {name: "" for name in best}
+    empty = dict.fromkeys(best, "")
     nothing = client.post("/form/answer", data={**kept, **empty, "do": "submit"}, headers=origin)
     assert nothing.status_code == 400 and "at least one" in nothing.text
     assert client.post("/form/answer", data={**kept, "do": "dance"}, headers=origin).status_code == 400
@@ -171,7 +169,9 @@ def test_the_results_page_shows_what_the_interface_says(study: HumanStudy) -> No
         answer_all(study, [rater], f"{number}")
         assert study.step() is not None and study.step() is None
     page, told = client.get("/results").text, client.get("/api/results").json()
-    assert f"{told['rounds'][1]['step_norm']:.3g}" in page and told["now"]["url"] in page and told["start"]["url"] in page
+    assert (
+        f"{told['rounds'][1]['step_norm']:.3g}" in page and told["now"]["url"] in page and told["start"]["url"] in page
+    )
 
 
 def film(query: Any, folder: Path) -> list[Clip]:

@@ -220,7 +220,7 @@ def test_a_replay_finds_what_was_changed_afterwards(store: StudyStore, damage: s
         else:
             changed = sa.update(schema.round_).where(second).values(status="void")
         connection.execute(changed)
-    with pytest.raises(StudyError, match="round [12] of study 'grey'"):
+    with pytest.raises(StudyError, match=r"round [12] of study 'grey'"):
         replay(store, study.study, optimizer())
 
 
