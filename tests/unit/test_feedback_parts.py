@@ -110,7 +110,7 @@ def test_typed_answers() -> None:
 
 
 def test_the_notebook_oracle_is_asked_like_a_person(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Whoever reads the shown returns and types their order leads where an exact oracle does, whatever is shown first."""
+    """Who types the order of the shown returns leads where an exact oracle does, whatever is shown first."""
     shown: dict[int, Clip] = {}
     orders = []
 

@@ -23,7 +23,7 @@ from rlopt.feedback.study import HumanStudy, replay
 
 @pytest.fixture
 def study(store: StudyStore) -> HumanStudy:
-    """Two raters, three rounds: a full order, a tie and unranked clips, a skipped round after an undo; one round open."""
+    """Two raters: a full order, a tie and unranked clips, a skipped round after an undo; a fourth round is open."""
     another = make_study(store, "another", deadline_seconds=0.0)
     assert another.step() is None
     study = make_study(store, annotators=2, deadline_seconds=0.0, instructions="Ünïcode", config={"m": 4})
