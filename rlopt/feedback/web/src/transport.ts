@@ -5,8 +5,8 @@ import { SPEEDS, type Player } from "./player";
 export function transport(player: Player): HTMLElement {
   const play = button("Play", () => player.toggle(), { key: "space", className: "play" });
   const label = play.firstChild as Text;
-  const back = button("◂", () => player.step(-1), { key: ",", className: "step" });
-  const forth = button("▸", () => player.step(1), { key: ".", className: "step" });
+  const back = button("|◂", () => player.step(-1), { key: ",", className: "step" });
+  const forth = button("▸|", () => player.step(1), { key: ".", className: "step" });
   back.setAttribute("aria-label", "One frame back");
   forth.setAttribute("aria-label", "One frame on");
   const position = h("input", { type: "range", min: 0, max: Math.max(1, player.frames - 1), step: 1, value: 0, "aria-label": "Position" });
