@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -69,7 +70,9 @@ def write_clip(
     return Clip(path, poster, float(fps), frames, width, height, tuple(int(s) for s in seeds), hidden_return)
 
 
-def write_image(path: Path, image: np.ndarray, *, seeds: Iterable[int] = (), hidden_return: float | None = None) -> Clip:
+def write_image(
+    path: Path, image: np.ndarray, *, seeds: Iterable[int] = (), hidden_return: float | None = None
+) -> Clip:
     """Writes a still image, ``.png`` or ``.jpg``, as a clip of one frame.
 
     :param image: uint8 [H, W, 3] or [H, W]
@@ -100,7 +103,7 @@ def _write_image(path: Path, image: np.ndarray) -> None:
     import imageio.v3 as imageio
 
     temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
-    options = {"quality": 85} if path.suffix.lower() == ".jpg" else {}
+    options: dict[str, Any] = {"quality": 85} if path.suffix.lower() == ".jpg" else {}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         imageio.imwrite(temporary, image, **options)

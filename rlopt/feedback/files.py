@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 from rlopt.errors import StudyError
 
@@ -28,7 +28,7 @@ def inside(root: Path, path: Path) -> str:
     return relative.as_posix()
 
 
-def open_below(root: Path, relative: str) -> IO[bytes]:
+def open_below(root: Path, relative: str) -> BufferedReader:
     """Opens a plain file below ``root`` for reading, following no link on the way.
 
     :param relative: POSIX

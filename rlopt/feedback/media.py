@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 from starlette.responses import Response, StreamingResponse
 
@@ -56,7 +56,7 @@ def _span(header: str, size: int) -> tuple[int, int] | None:
     return (first, min(last, size - 1) - first + 1) if first < size else (first, 0)
 
 
-def _read(file: IO[bytes], first: int, length: int) -> Iterator[bytes]:
+def _read(file: BufferedReader, first: int, length: int) -> Iterator[bytes]:
     with file:
         file.seek(first)
         while length > 0 and (chunk := file.read(min(_CHUNK, length))):

@@ -1,9 +1,9 @@
 """The rater's side of a round: lease, renew, answer, undo. Every step is one transaction.
 
-A round is *open* until it has the answers that it needs, then *answered* until the trainer consumes it. A rater holds a
-lease while watching; leases and standing answers together never exceed the answers that the round needs. An expired lease
-frees its place; who lost it may still answer while the place is free. An answer counts candidates by slot; the order in which
-a rater saw them is stored with the lease and is used nowhere else.
+A round is *open* until it has the answers that it needs, then *answered* until the trainer consumes it. A rater holds
+a lease while watching; leases and standing answers together never exceed the answers that the round needs. An expired
+lease frees its place; who lost it may still answer while the place is free. An answer counts candidates by slot; the
+order in which a rater saw them is stored with the lease and is used nowhere else.
 """
 
 from __future__ import annotations
@@ -206,8 +206,8 @@ class Desk:
             .order_by(round_.c.iteration)
         )
         # A round that another rater is just leasing is passed over; only if none else is there, it is waited for.
-        for locking in ({"skip_locked": True}, {}):
-            for row in connection.execute(wanted.with_for_update(**locking)).mappings().all():
+        for skip_locked in (True, False):
+            for row in connection.execute(wanted.with_for_update(skip_locked=skip_locked)).mappings().all():
                 if self._place(connection, row, rater_id, now):
                     return row
         return None
@@ -274,7 +274,7 @@ class Desk:
         by_slot = {slot: ShownClip(*values) for slot, *values in found}
         own = (answer.c.round_id == row["id"]) & (answer.c.rater_id == rater_id)
         last = connection.execute(sa.select(answer).where(own).order_by(answer.c.revision.desc())).mappings().first()
-        former = None
+        former: dict[str, list[Any]] | None = None
         if last is not None and not last["abstain"]:
             tiers, unranked = json.loads(last["tiers"]), json.loads(last["unranked"])
             named = [[by_slot[slot].id for slot in tier] for tier in tiers]
@@ -291,7 +291,7 @@ def _slots(connection: sa.Connection, round_id: int) -> dict[str, int]:
     rows = connection.execute(
         sa.select(candidate.c.public_id, candidate.c.slot).where(candidate.c.round_id == round_id)
     )
-    return {public_id: slot for public_id, slot in rows.all()}
+    return {str(row.public_id): int(row.slot) for row in rows.all()}
 
 
 def _partition(

@@ -1,6 +1,6 @@
 """Tables of a ranking study. A candidate's slot, its index in the query, is never the place where a rater saw it.
 
-Times are seconds since 1970 (UTC). What a browser may see of rounds, candidates, raters and media are random identifiers.
+Times are seconds since 1970 (UTC). What a browser may see of rounds, candidates and media are random identifiers.
 """
 
 from __future__ import annotations

@@ -152,7 +152,7 @@ class Bench:
             newest = sa.select(optimizer_state.c.digest).where(optimizer_state.c.study_id == self.study.id)
             newest = newest.order_by(optimizer_state.c.iteration.desc()).limit(1)
             if connection.execute(newest).scalar() != before:
-                raise StudyError("the optimiser is not in the state that the study is in: only one process may train it")
+                raise StudyError("the optimiser is in another state than the study: only one process may train it")
             move = tell(standing_answers(connection, round_id))
             self._keep(connection, move, round_id)
             log(connection, self.study.id, "consumed", now, round_=round_id)

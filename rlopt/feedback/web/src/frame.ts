@@ -4,8 +4,8 @@ import { count } from "./words";
 
 const STATES: Record<Progress["state"], string> = {
   rendering: "The trainer is working",
-  open: "Every open round is with another rater",
-  waiting: "Waiting for the trainer",
+  open: "A round is open",
+  waiting: "Nothing to rank just now",
   finished: "The study is finished. Thank you!",
 };
 
