@@ -6,7 +6,7 @@ TORCH_INDEX ?=
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 STAMP = $(VENV)/.installed
 
-.PHONY: quickstart test test-fast notebooks lint types check venv benchmark-gpu clean
+.PHONY: quickstart test test-fast notebooks lint types check venv web web-check benchmark-gpu clean
 
 venv: $(STAMP)
 
@@ -38,6 +38,14 @@ types: venv
 	$(VENV)/bin/mypy
 
 check: lint types test
+
+# Builds the ranking page again from its sources; needs Node 20.19 or newer. What it writes is committed.
+web:
+	cd rlopt/feedback/web && npm ci --no-audit --no-fund && npm run build
+
+# Whether the committed page is what its sources give.
+web-check: venv
+	$(VENV)/bin/python -m pytest -q tests/web/page/test_page_build.py
 
 # Every speed figure of a GPU, one after the other; about an hour.
 benchmark-gpu: venv

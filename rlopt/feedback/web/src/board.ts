@@ -16,7 +16,8 @@ export class Board {
     private readonly noun: string,
     onpick: (id: string) => void,
   ) {
-    this.element = h("ul", { class: "board", role: "listbox", "aria-multiselectable": "true", "aria-label": `The ${noun}s` });
+    const size = clips.length <= 4 ? "large" : clips.length <= 6 ? "medium" : "small";
+    this.element = h("ul", { class: `board ${size}`, role: "listbox", "aria-multiselectable": "true", "aria-label": `The ${noun}s` });
     this.cards = clips.map((clip, i) => {
       const card = this.card(clip, i);
       card.addEventListener("click", () => {

@@ -8,7 +8,6 @@ export interface Point {
   title: string;
 }
 
-const WIDTH = 640;
 const HEIGHT = 240;
 const LEFT = 56;
 const RIGHT = 12;
@@ -23,25 +22,25 @@ function ticks(top: number, most: number): number[] {
   return Array.from({ length: Math.floor(top / step + 1e-9) + 1 }, (_, i) => i * step);
 }
 
-/** A line chart from zero. The table beside it says the same, so it is one picture with a name for a screen reader. */
-export function lineChart(points: readonly Point[], label: string, yLabel: string): SVGElement {
+/** A line chart from zero, `width` units wide and drawn to the width it is given. The table beside it says the same, so it is one picture with a name for a screen reader. */
+export function lineChart(points: readonly Point[], label: string, yLabel: string, width = 640): SVGElement {
   const top = Math.max(...points.map((p) => p.y), 1e-12);
   const first = points[0]?.x ?? 0;
   const span = Math.max(1, (points.at(-1)?.x ?? 0) - first);
-  const x = (value: number): number => LEFT + ((value - first) / span) * (WIDTH - LEFT - RIGHT);
+  const x = (value: number): number => LEFT + ((value - first) / span) * (width - LEFT - RIGHT);
   const y = (value: number): number => HEIGHT - BOTTOM - (value / (1.05 * top)) * (HEIGHT - TOP - BOTTOM);
-  const chart = svg("svg", { class: "chart", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": label });
+  const chart = svg("svg", { class: "chart", viewBox: `0 0 ${width} ${HEIGHT}`, role: "img", "aria-label": label });
   for (const value of ticks(1.05 * top, 4)) {
     chart.append(
-      svg("line", { class: "grid", x1: LEFT, x2: WIDTH - RIGHT, y1: y(value), y2: y(value) }),
+      svg("line", { class: "grid", x1: LEFT, x2: width - RIGHT, y1: y(value), y2: y(value) }),
       svg("text", { class: "tick", x: LEFT - 8, y: y(value) + 4, "text-anchor": "end" }, number(value)),
     );
   }
-  for (const value of ticks(span, 8).map((tick) => first + tick).filter(Number.isInteger)) {
+  for (const value of ticks(span, width / 70).map((tick) => first + tick).filter(Number.isInteger)) {
     chart.append(svg("text", { class: "tick", x: x(value), y: HEIGHT - BOTTOM + 18, "text-anchor": "middle" }, String(value)));
   }
   chart.append(
-    svg("text", { class: "axis", x: WIDTH - RIGHT, y: HEIGHT - 2, "text-anchor": "end" }, "round"),
+    svg("text", { class: "axis", x: width - RIGHT, y: HEIGHT - 2, "text-anchor": "end" }, "round"),
     svg("text", { class: "axis", x: LEFT + 6, y: TOP + 4 }, yLabel),
     svg("polyline", { class: "line", points: points.map((p) => `${x(p.x)},${y(p.y)}`).join(" ") }),
   );

@@ -43,7 +43,7 @@ class Drag {
     if (event.pointerId !== this.start.pointerId) return;
     if (!this.ghost) {
       if (Math.hypot(event.clientX - this.start.clientX, event.clientY - this.start.clientY) < SLACK) return;
-      this.ghost = h("div", { class: "ghost", "aria-hidden": "true" }, this.source.dataset.number ?? this.source.querySelector(".name")?.textContent ?? "");
+      this.ghost = h("div", { class: "ghost", "aria-hidden": "true" }, this.source.querySelector(".number")?.textContent ?? "");
       document.body.append(this.ghost);
       document.body.classList.add("dragging");
       this.source.classList.add("dragged");

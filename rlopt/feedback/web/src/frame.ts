@@ -4,8 +4,8 @@ import { count } from "./words";
 
 const STATES: Record<Progress["state"], string> = {
   rendering: "The trainer is working",
-  open: "Every open round is with another rater",
-  waiting: "Waiting for the trainer",
+  open: "A round is open",
+  waiting: "Nothing to rank just now",
   finished: "The study is finished. Thank you!",
 };
 
@@ -31,17 +31,18 @@ export class Frame {
   private readonly waitingText = h("p");
   private readonly waiting = h("div", { class: "waiting" }, h("span", { class: "spinner", "aria-hidden": "true" }), this.waitingTitle, this.waitingText);
   private readonly submit: HTMLButtonElement;
+  private readonly undo: HTMLButtonElement;
   private readonly skip: HTMLButtonElement;
   private readonly retry: HTMLButtonElement;
 
   constructor(app: HTMLElement, commands: Commands) {
     this.submit = button("Submit", commands.submit, { key: "⏎", className: "primary" });
     this.skip = button("Skip", commands.skip, { key: "s" });
-    const undo = button("Undo", commands.undo, { key: "z" });
+    this.undo = button("Undo", commands.undo, { key: "z" });
     const help = button("Keys", commands.help, { key: "?" });
     this.retry = button("Try now", commands.retry);
     this.troubleBox = h("div", { class: "trouble-box", hidden: true }, this.trouble, this.retry);
-    const actions = h("div", { class: "actions", role: "group", "aria-label": "Answer" }, this.submit, undo, this.skip, help);
+    const actions = h("div", { class: "actions", role: "group", "aria-label": "Answer" }, this.submit, this.undo, this.skip, help);
     app.replaceChildren(
       h("div", { class: "heading" }, this.title, this.facts),
       this.troubleBox,
@@ -88,7 +89,7 @@ export class Frame {
 
   showRound(task: string, main: Node[], side: Node): void {
     setText(this.title, task);
-    this.submit.hidden = this.skip.hidden = false;
+    this.submit.hidden = this.skip.hidden = this.undo.hidden = false;
     this.main.replaceChildren(...main);
     this.side.replaceChildren(side);
   }
@@ -99,6 +100,7 @@ export class Frame {
     setText(this.waitingText, progress.message);
     this.waiting.classList.toggle("over", progress.state === "finished");
     this.submit.hidden = this.skip.hidden = true;
+    this.undo.hidden = !progress.can_undo;
     if (this.waiting.isConnected) return;
     this.main.replaceChildren(this.waiting);
     this.side.replaceChildren();

@@ -56,8 +56,8 @@ export class Order {
       { class: within > 0 ? "row tied" : "row", "data-id": id },
       h("span", { class: "grip", "aria-hidden": "true", title: "Drag to another place" }, "⠿"),
       h("span", { class: "rank" }, place),
-      h("img", { src: clip.poster || clip.url, alt: "", draggable: "false", width: clip.width, height: clip.height }),
-      h("span", { class: "name" }, `${this.noun} ${number}`),
+      h("span", { class: "thumb" }, h("img", { src: clip.poster || clip.url, alt: "", draggable: "false" }), h("span", { class: "number" }, String(number))),
+      h("span", { class: "hidden" }, `, ${this.noun} ${number}`),
     );
     const first = tier === 0 && within === 0;
     for (const [move, sign, words] of BUTTONS) {

@@ -29,7 +29,7 @@ export class RankPage {
   private readonly frame: Frame;
   private readonly help: Help;
   private readonly retry = new Backoff(1000, 15000);
-  private readonly poll = new Backoff(700, 8000);
+  private readonly poll = new Backoff(500, 5000);
   private readonly tabs = "BroadcastChannel" in window ? new BroadcastChannel("rlopt-rank") : null;
   private readonly digits: Digits;
   private open: Open | null = null;

@@ -6,6 +6,9 @@ import { Player } from "./player";
 import { transport } from "./transport";
 import { count, number } from "./words";
 
+/** Where a chart of the usual width would have letters too small to read. */
+const NARROW = matchMedia("(max-width: 40rem)");
+
 const KINDS: Record<string, string> = { gradient: "direction", line_search: "step length" };
 
 /** How far the parameters have come, how far the raters agree, and the policy then and now. */
@@ -27,6 +30,10 @@ export class ResultsPage {
   }
 
   async start(): Promise<void> {
+    NARROW.addEventListener("change", () => {
+      this.seen = "";
+      this.pause.now();
+    });
     for (let known = false; ; await this.pause.wait()) {
       try {
         if (!known) this.media = (await getStudy()).media;
@@ -84,7 +91,7 @@ export class ResultsPage {
 }
 
 function progressSection(rounds: readonly ResultRound[], open: boolean): HTMLElement {
-  const section = h("section", { "aria-labelledby": "progress-title" }, h("h3", { id: "progress-title" }, "Way of the parameters"));
+  const section = h("section", { "aria-labelledby": "progress-title" }, h("h3", { id: "progress-title" }, "How far the parameters moved"));
   const known = rounds.filter((round) => round.distance_from_start !== null);
   if (!known.length) {
     section.append(h("p", { class: "none" }, "No round has been used yet."));
@@ -101,7 +108,7 @@ function progressSection(rounds: readonly ResultRound[], open: boolean): HTMLEle
   const words = `After ${count(last.x, "round")} the parameters lie ${number(last.y)} from where they started.`;
   section.append(
     h("p", {}, `${words} ${stayed ? `${count(stayed, "round")} left them where they were (hollow dots).` : ""}`),
-    lineChart(points, `Line chart: distance of the parameters from the start by round. ${words}`, "distance from the start"),
+    lineChart(points, `Line chart: distance of the parameters from the start by round. ${words}`, "distance from the start", NARROW.matches ? 330 : 640),
     table(rounds, open),
   );
   return section;

@@ -5,12 +5,12 @@ import { SPEEDS, type Player } from "./player";
 export function transport(player: Player): HTMLElement {
   const play = button("Play", () => player.toggle(), { key: "space", className: "play" });
   const label = play.firstChild as Text;
-  const back = button("◂", () => player.step(-1), { key: ",", className: "step" });
-  const forth = button("▸", () => player.step(1), { key: ".", className: "step" });
+  const back = button("|◂", () => player.step(-1), { key: ",", className: "step" });
+  const forth = button("▸|", () => player.step(1), { key: ".", className: "step" });
   back.setAttribute("aria-label", "One frame back");
   forth.setAttribute("aria-label", "One frame on");
   const position = h("input", { type: "range", min: 0, max: Math.max(1, player.frames - 1), step: 1, value: 0, "aria-label": "Position" });
-  const clock = h("output", { class: "clock", "aria-live": "off" });
+  const clock = h("span", { class: "clock" });
   const speed = h("select", { "aria-label": "Speed", "aria-keyshortcuts": "[ ]" });
   for (const value of SPEEDS) speed.append(h("option", { value, selected: value === 1 }, `${value}×`));
   position.addEventListener("input", () => player.seek(Number(position.value)));

@@ -1,0 +1,204 @@
+"""Whole studies in a real browser: what reaches the optimiser, and what survives reloads, restarts and second tabs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Page, Route, expect
+from ranking_page import clips, next_round, order, press, says
+from ranking_site import Site, simulated, wait_until
+from ranking_study import objective, optimizer
+
+from rlopt.agents.zo_ranksgd.answers import Ranking
+
+pytestmark = pytest.mark.ui
+
+NewPage = Callable[..., Page]
+NewSite = Callable[..., Site]
+
+
+def best_first(site: Site, page: Page) -> list[str]:
+    """The keys of the clips on the page, the best first."""
+    values = site.values(clips(page))
+    return [str(i + 1) for i in sorted(range(len(values)), key=values.__getitem__)]
+
+
+def test_a_study_by_keyboard_ends_where_the_exact_oracle_ends(new_site: NewSite, new_page: NewPage) -> None:
+    rounds = 5
+    site = new_site(m=5, k=3, rounds=rounds, media="video")
+    page = new_page(site.url)
+    for number in range(rounds):
+        shown = clips(page)
+        line_search = "Pick the best" in page.locator("#task").inner_text()
+        for key in best_first(site, page)[: 1 if line_search else 3]:
+            page.keyboard.press(key)
+        page.keyboard.press("Enter")
+        if number + 1 < rounds:
+            next_round(page, shown)
+    expect(page.locator("#task")).to_have_text("Finished")
+    assert site.consumed() == rounds and len(site.answers()) == rounds
+    assert site.digest() == simulated(optimizer(5, 3), rounds)
+    assert all(row["seconds"] >= 0 for row in site.answers())
+
+
+def test_a_tie_reaches_the_optimiser_as_one_tier(new_site: NewSite, new_page: NewPage) -> None:
+    site = new_site(m=4, k=3)
+    page = new_page(site.url)
+    shown = clips(page)
+    press(page, "2 4 t 1 Enter")
+    wait_until(lambda: site.answers(), "the answer is stored")
+    stored = site.answers()[0]
+    by_value = {float(value): slot for slot, value in enumerate(objective(optimizer(4, 3).ask().candidates))}
+    slots = [by_value[value] for value in site.values(shown)]
+    assert [sorted(tier) for tier in json.loads(stored["tiers"])] == [sorted([slots[1], slots[3]]), [slots[0]]]
+    assert json.loads(stored["unranked"]) == [slots[2]]
+
+
+def test_undo_steps_back_and_then_reopens_the_answer(new_site: NewSite, new_page: NewPage) -> None:
+    site = new_site(undo_seconds=600.0)
+    page = new_page(site.url)
+    shown = clips(page)
+    press(page, "3 1")
+    assert order(page) == ["1st 3", "2nd 1"]
+    press(page, "z")
+    assert order(page) == ["1st 3"]
+    press(page, "4 Enter")
+    expect(page.locator(".waiting")).to_be_visible()
+    assert site.consumed() == 0
+    press(page, "z")
+    says(page, "open again")
+    assert clips(page) == shown and order(page) == ["1st 3", "2nd 4"]
+    press(page, "k Enter")
+    says(page, "Saved")
+    first, second = site.answers()
+    assert (first["revision"], second["revision"]) == (1, 2)
+    assert first["withdrawn_at"] is not None and second["withdrawn_at"] is None
+    assert first["tiers"] != second["tiers"]
+
+
+def test_a_consumed_answer_is_not_undone(new_site: NewSite, new_page: NewPage) -> None:
+    site = new_site()
+    page = new_page(site.url)
+    shown = clips(page)
+    press(page, "1 2 Enter")
+    next_round(page, shown)
+    press(page, "z")
+    says(page, "no answer left to undo")
+
+
+def test_a_reload_keeps_the_round_its_order_and_the_undo_steps(new_site: NewSite, new_page: NewPage) -> None:
+    site = new_site(m=6, k=4)
+    page = new_page(site.url)
+    shown = clips(page)
+    press(page, "5 2 t 6")
+    page.reload()
+    assert clips(page) == shown and order(page) == ["1st = 5", "1st = 2", "3rd 6"]
+    says(page, "is back")
+    press(page, "z z")
+    assert order(page) == ["1st 5", "2nd 2"]
+
+
+def test_an_answer_cut_off_by_a_reload_counts_once(new_site: NewSite, new_page: NewPage) -> None:
+    """The server gets the answer, the page never hears of it, and sends it again with the same key."""
+    site = new_site(m=4, k=2)
+    page = new_page(site.url)
+    shown = clips(page)
+    keys: list[str] = []
+
+    def swallow(route: Route) -> None:
+        keys.append(route.request.post_data_json["key"])
+        if len(keys) == 1:
+            route.fetch()
+            route.abort()
+        else:
+            route.continue_()
+
+    page.route("**/answer", swallow)
+    press(page, "1 2 Enter")
+    expect(page.get_by_role("alert")).to_contain_text("does not answer")
+    page.reload()
+    next_round(page, shown)
+    assert len(keys) >= 2 and len(set(keys)) == 1
+    assert len(site.answers()) == 1 and site.consumed() == 1
+
+
+def test_a_restarted_server_costs_nothing(new_site: NewSite, new_page: NewPage) -> None:
+    site = new_site(m=4, k=2)
+    page = new_page(site.url)
+    shown = clips(page)
+    press(page, "4")
+    site.stop_server()
+    press(page, "2 Enter")
+    expect(page.get_by_role("alert")).to_contain_text("Your order is kept")
+    assert order(page) == ["1st 4", "2nd 2"]
+    site.start_server()
+    page.get_by_role("button", name="Try now").click()
+    next_round(page, shown)
+    assert len(site.answers()) == 1
+    expect(page.get_by_role("alert")).not_to_be_visible()
+
+
+def test_a_lost_hold_is_told_and_the_next_round_comes(new_site: NewSite, new_page: NewPage) -> None:
+    """Somebody else answers while this page sleeps."""
+    site = new_site(m=4, k=2, lease_seconds=0.6, rounds=2)
+    sleeper = new_page(site.url)
+    clips(sleeper)
+    press(sleeper, "3")
+    sleeper.route("**/renew", lambda route: route.abort())
+    sleeper.wait_for_timeout(800)
+    other = new_page(site.url)
+    next_round(other, [""])
+    press(other, "1 2 Enter")
+    wait_until(lambda: site.consumed() == 1, "the other answer is used")
+    sleeper.unroute("**/renew")
+    press(sleeper, "1 Enter")
+    expect(sleeper.get_by_role("alert")).to_contain_text("gone on")
+    assert len(site.answers()) == 1 and site.consumed() == 1
+
+
+def test_two_tabs_of_one_rater_go_on_together(new_site: NewSite, new_page: NewPage) -> None:
+    site = new_site(m=4, k=2)
+    one = new_page(site.url)
+    shown = clips(one)
+    two = one.context.new_page()
+    two.goto(site.url)
+    assert clips(two) == shown, "one browser is one rater, with one order of the clips"
+    press(two, "2")
+    press(one, "1 3 Enter")
+    next_round(one, shown)
+    next_round(two, shown)
+    assert clips(one) == clips(two) and order(two) == []
+    assert len(site.answers()) == 1
+
+
+def test_skipping_asks_once_where_an_order_would_be_lost(new_site: NewSite, new_page: NewPage) -> None:
+    site = new_site(m=4, k=2)
+    page = new_page(site.url)
+    shown = clips(page)
+    press(page, "1 s")
+    says(page, "throws your order away")
+    assert not site.answers()
+    press(page, "s")
+    next_round(page, shown)
+    (stored,) = site.answers()
+    assert stored["abstain"] and json.loads(stored["tiers"]) == []
+    search = optimizer(4, 2)
+    search.ask()
+    search.tell([Ranking(tiers=(), abstain=True)])
+    assert site.digest() == search.digest()
+
+
+def test_too_few_places_are_sent_only_when_meant(new_site: NewSite, new_page: NewPage) -> None:
+    site = new_site(m=4, k=3)
+    page = new_page(site.url)
+    shown = clips(page)
+    press(page, "Enter")
+    says(page, "at least one")
+    press(page, "2 Enter")
+    says(page, "Only 1 of 3")
+    assert not site.answers()
+    press(page, "Enter")
+    next_round(page, shown)
+    assert [len(tier) for tier in json.loads(site.answers()[0]["tiers"])] == [1]
