@@ -29,6 +29,7 @@ _LAZY = {
     "LinearLOOP": "rlopt.agents.loop.linear_loop",
     "DeepLOOP": "rlopt.agents.deep_loop.algorithm",
     "MLELOOP": "rlopt.agents.loop.mle_loop",
+    "ZORankSGD": "rlopt.agents.zo_ranksgd.optimizer",
     "make_env": "rlopt.envs.make",
     "load": "rlopt.loading",
     "evaluate": "rlopt.evaluation",
@@ -53,6 +54,7 @@ __all__ = [
     "OffPolicyMDPO",
     "ReBRAC",
     "ValueDICE",
+    "ZORankSGD",
     "__version__",
     "evaluate",
     "load",
@@ -77,6 +79,7 @@ if TYPE_CHECKING:
     from rlopt.agents.offline.iql import IQL
     from rlopt.agents.offline.rebrac import ReBRAC
     from rlopt.agents.offline.td3_bc import TD3BC
+    from rlopt.agents.zo_ranksgd.optimizer import ZORankSGD
     from rlopt.envs.make import make_env
     from rlopt.evaluation import evaluate
     from rlopt.loading import load

@@ -46,6 +46,10 @@ class AugmentationError(DataError):
     """An augmentation does not fit a data set, or gives no valid transition of it."""
 
 
+class AnswerError(RloptError, ValueError):
+    """An answer to a query is malformed, does not fit the query, or was not asked for."""
+
+
 class RunError(RloptError):
     """A run folder exists where a new one was asked for, or does not hold what is needed."""
 

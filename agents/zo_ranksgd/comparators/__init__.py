@@ -1,0 +1,1 @@
+"""Peers of ZO-RankSGD in the same ask and tell form, for benchmarks."""

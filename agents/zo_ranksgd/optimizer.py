@@ -1,0 +1,286 @@
+"""ZO-RankSGD (arXiv 2303.03751): minimises what is only ever ranked. Numpy only: no torch, no environment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rlopt.agents.loop.randomness import generator
+from rlopt.agents.zo_ranksgd import saving
+from rlopt.agents.zo_ranksgd.answers import Ranking, total_weights
+from rlopt.agents.zo_ranksgd.line_search import LineSearch, winner
+from rlopt.agents.zo_ranksgd.losses import rank_gradient
+from rlopt.agents.zo_ranksgd.schedules import check_schedule, schedule_factor
+from rlopt.errors import AnswerError, ConfigError, NonFiniteError
+
+GRADIENT, LINE_SEARCH = "gradient", "line_search"
+
+
+@dataclass(frozen=True)
+class Query:
+    """What an oracle is to rank, best (lowest f) first."""
+
+    kind: str
+    """``gradient``: points around the current one; ``line_search``: steps along the estimated direction."""
+    iteration: int
+    """Number of queries answered before."""
+    candidates: np.ndarray
+    """[m, d] float64, read-only."""
+    k: int
+    """How many best are asked for, 1 <= k <= m; answers that tell more or less are taken too."""
+    current: int | None
+    """Index of the candidate that is the current point, None if it is not among them."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an answer changed."""
+
+    kind: str
+    """Of the query."""
+    moved: bool
+    """Whether the current point changed."""
+    edges: int
+    """Of the answers' graphs, all annotators together."""
+    step_norm: float
+    """Distance from the former point to the new one."""
+    message: str
+    """The same for people."""
+
+
+class ZORankSGD:
+    """Zeroth-order descent from (m, k)-ranking answers, by ask and tell.
+
+    A *round* is a gradient query, answered by the ranking of ``m`` points x + mu xi_i, and a line search along the
+    estimated direction. If the current point wins the line search, the next round's direction is averaged with those
+    before it, until one succeeds. An answer in which nothing is better than anything changes nothing, and says so.
+
+    :param initial: [d], the first point, finite
+    :param m: points of a gradient query, at least 2
+    :param k: how many best of them are asked for, 1 <= k <= m
+    :param smoothing: mu, the scale of the standard normal perturbations, in the unit of the point; so large that the
+        candidates look different to whoever ranks them
+    :param learning_rate: eta, the largest step in units of the direction, which is about as long as a perturbation
+        times sqrt(4 / (3 m)), whatever mu or the slope of f
+    :param line_search_points: candidates of a line search, the current point among them; 0 steps by eta without one
+    :param line_search_decay: of one step to the next; by default the steps span three decades. With fewer, a search
+        stalls earlier: it comes no nearer to an optimum than its smallest step allows
+    :param accumulate: whether directions are averaged over rounds whose line search failed
+    :param best_query_in_line_search: whether the best point of the gradient query is a candidate of the line search
+    :param subspace: a number s of dimensions, spanned by an orthonormal basis drawn from the seed, or a basis [d, s] of
+        full rank: only x + B a is searched; all dimensions by default
+    :param seed: of perturbations and basis; None for a new one each time
+    :param smoothing_schedule: ``constant``, ``linear`` (to .01 of the first value after ``schedule_rounds``) or
+        ``inverse_sqrt`` of the number of the round
+    :param learning_rate_schedule: the same for eta
+    :raises rlopt.errors.ConfigError: a setting is out of its range
+    :raises rlopt.errors.NonFiniteError: the first point or the basis is not finite
+    """
+
+    def __init__(
+        self,
+        initial: Sequence[float] | np.ndarray,
+        *,
+        m: int = 10,
+        k: int = 10,
+        smoothing: float = 0.1,
+        learning_rate: float = 1.0,
+        line_search_points: int = 10,
+        line_search_decay: float | None = None,
+        accumulate: bool = True,
+        best_query_in_line_search: bool = False,
+        subspace: int | np.ndarray | None = None,
+        seed: int | None = 0,
+        smoothing_schedule: str = "constant",
+        learning_rate_schedule: str = "constant",
+        schedule_rounds: int | None = None,
+    ) -> None:
+        self._point = checked_point(initial)
+        if m < 2:
+            raise ConfigError(f"m={m} leaves nothing to rank: a query needs at least 2 candidates")
+        if not 1 <= k <= m:
+            raise ConfigError(f"k={k} is outside 1..{m}: k best of m={m} candidates are asked for")
+        for name, value in (("smoothing", smoothing), ("learning_rate", learning_rate)):
+            if not (np.isfinite(value) and value > 0):
+                raise ConfigError(f"{name}={value} must be a positive number")
+        if schedule_rounds is not None and schedule_rounds < 1:
+            raise ConfigError(f"schedule_rounds={schedule_rounds} must be at least 1")
+        check_schedule("smoothing_schedule", smoothing_schedule, schedule_rounds)
+        check_schedule("learning_rate_schedule", learning_rate_schedule, schedule_rounds)
+        self.m, self.k = int(m), int(k)
+        self.smoothing, self.learning_rate = float(smoothing), float(learning_rate)
+        self.line_search = LineSearch.make(int(line_search_points), line_search_decay, bool(best_query_in_line_search))
+        self.accumulate = bool(accumulate)
+        self.smoothing_schedule, self.learning_rate_schedule = smoothing_schedule, learning_rate_schedule
+        self.schedule_rounds = schedule_rounds
+        self._rng = generator(seed)
+        self._basis = make_basis(subspace, self.dimension, self._rng)
+        self._iteration = self._rounds = self._oracle_points = 0
+        self._phase = GRADIENT
+        self._direction = np.zeros(self.dimension)
+        self._averaged = 0
+        self._best_query = self._point
+        self._query: Query | None = None
+        self._perturbations: np.ndarray | None = None
+
+    @property
+    def point(self) -> np.ndarray:
+        """The current point, [d] float64, read-only."""
+        return self._point
+
+    @property
+    def dimension(self) -> int:
+        """d."""
+        return len(self._point)
+
+    @property
+    def iteration(self) -> int:
+        """Number of queries answered, gradient queries and line searches alike."""
+        return self._iteration
+
+    @property
+    def oracle_points(self) -> int:
+        """Candidates of all queries answered."""
+        return self._oracle_points
+
+    def ask(self) -> Query:
+        """The query to be ranked now; the same one until it is told."""
+        if self._query is None:
+            self._query = self._gradient_query() if self._phase == GRADIENT else self._line_search_query()
+        return self._query
+
+    def tell(self, answer: Ranking | Sequence[Ranking]) -> Outcome:
+        """Takes the answer to the query that was asked, or one of each of several annotators: their edges are summed.
+
+        :raises rlopt.errors.AnswerError: nothing was asked, or an answer does not fit the query; nothing changes then
+        :raises rlopt.errors.NonFiniteError: the step leaves the range of numbers
+        """
+        query = self._query
+        if query is None:
+            raise AnswerError("nothing was asked: call ask() first, and tell its answer once")
+        weights, edges = total_weights(answer, len(query.candidates))
+        if query.kind == GRADIENT:
+            outcome = self._take_gradient(query, weights, edges)
+        else:
+            outcome = self._take_line_search(query, weights, edges)
+        self._iteration += 1
+        self._oracle_points += len(query.candidates)
+        self._query = self._perturbations = None
+        return outcome
+
+    def state_dict(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """(values for JSON, arrays): all that the search depends on, also between ask and tell. Copies."""
+        return saving.state_of(self)
+
+    def load_state_dict(self, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        """Goes on bit for bit where :meth:`state_dict` was called.
+
+        :raises rlopt.errors.CheckpointError: it is malformed, or of a search with other settings; nothing changes then
+        """
+        saving.restore(self, state, arrays)
+
+    def digest(self) -> str:
+        """SHA-256 of the whole state, in hexadecimal digits."""
+        return saving.digest(*self.state_dict())
+
+    def _gradient_query(self) -> Query:
+        size = self.dimension if self._basis is None else self._basis.shape[1]
+        self._perturbations = self._rng.standard_normal((self.m, size))
+        mu = self.smoothing * schedule_factor(self.smoothing_schedule, self._rounds, self.schedule_rounds)
+        candidates = self._point + mu * self._in_full(self._perturbations)
+        return Query(GRADIENT, self._iteration, read_only(candidates), self.k, None)
+
+    def _line_search_query(self) -> Query:
+        eta = self._step_size(self._rounds - 1)
+        candidates = self.line_search.candidates(self._point, self._direction, eta, self._best_query)
+        return Query(LINE_SEARCH, self._iteration, read_only(candidates), 1, len(candidates) - 1)
+
+    def _take_gradient(self, query: Query, weights: np.ndarray, edges: int) -> Outcome:
+        assert self._perturbations is not None
+        if not weights.any():
+            self._rounds += 1
+            return Outcome(GRADIENT, False, edges, 0.0, "no update: " + ("the answers cancel" if edges else NO_EDGES))
+        latest = self._in_full(rank_gradient(weights, edges, self._perturbations))
+        if not self.line_search.points:
+            norm = self._move_to(self._point - self._step_size(self._rounds) * latest)
+            self._rounds += 1
+            return Outcome(GRADIENT, True, edges, norm, f"moved by {norm:.3g}")
+        self._rounds += 1
+        self._averaged += 1
+        self._direction = self._direction + (latest - self._direction) / self._averaged
+        self._best_query = query.candidates[int(np.argmin(weights))]
+        self._phase = LINE_SEARCH
+        return Outcome(GRADIENT, False, edges, 0.0, f"a direction from {edges} comparisons")
+
+    def _take_line_search(self, query: Query, weights: np.ndarray, edges: int) -> Outcome:
+        assert query.current is not None
+        best = winner(weights, query.current)
+        norm = 0.0 if best == query.current else self._move_to(query.candidates[best])
+        self._phase = GRADIENT
+        if best != query.current:
+            self._forget_direction()
+            return Outcome(LINE_SEARCH, True, edges, norm, f"moved by {norm:.3g}")
+        message = "the current point is the best" if edges else f"no update: {NO_EDGES}"
+        if self.accumulate:
+            message += f"; the next direction is averaged with {self._averaged} before it"
+        else:
+            self._forget_direction()
+        return Outcome(LINE_SEARCH, False, edges, 0.0, message)
+
+    def _forget_direction(self) -> None:
+        self._direction, self._averaged = np.zeros(self.dimension), 0
+
+    def _move_to(self, point: np.ndarray) -> float:
+        if not np.isfinite(point).all():
+            raise NonFiniteError(f"the step leaves the range of numbers: lower learning_rate={self.learning_rate}")
+        norm = float(np.linalg.norm(point - self._point))
+        self._point = read_only(point.copy())
+        return norm
+
+    def _step_size(self, index: int) -> float:
+        """eta in the round ``index``."""
+        return self.learning_rate * schedule_factor(self.learning_rate_schedule, index, self.schedule_rounds)
+
+    def _in_full(self, coefficients: np.ndarray) -> np.ndarray:
+        """[.., s] in the subspace to [.., d]."""
+        return coefficients if self._basis is None else coefficients @ self._basis.T
+
+
+NO_EDGES = "nothing was said to be better than anything else"
+
+
+def checked_point(initial: Sequence[float] | np.ndarray) -> np.ndarray:
+    """A read-only float64 copy of a first point, [d]; raises for what is none."""
+    point = np.array(initial, np.float64)
+    if point.ndim != 1 or not len(point):
+        raise ConfigError(f"the first point must be a vector of at least one number, not shape {point.shape}")
+    if not np.isfinite(point).all():
+        where = int(np.flatnonzero(~np.isfinite(point))[0])
+        raise NonFiniteError(f"the first point is not finite in dimension {where}: start from finite numbers")
+    return read_only(point)
+
+
+def make_basis(subspace: int | np.ndarray | None, dimension: int, rng: np.random.Generator) -> np.ndarray | None:
+    """[d, s] of the searched subspace; None for all dimensions."""
+    if subspace is None:
+        return None
+    if isinstance(subspace, (int, np.integer)):
+        if not 1 <= subspace <= dimension:
+            raise ConfigError(f"subspace={subspace} is outside 1..{dimension}, the dimensions of the point")
+        return np.ascontiguousarray(np.linalg.qr(rng.standard_normal((dimension, int(subspace))))[0])
+    basis = np.array(subspace, np.float64)
+    if basis.ndim != 2 or basis.shape[0] != dimension or not 1 <= basis.shape[1] <= dimension:
+        raise ConfigError(f"subspace must be a basis of shape ({dimension}, 1..{dimension}), not {basis.shape}")
+    if not np.isfinite(basis).all():
+        raise NonFiniteError("the basis of the subspace is not finite")
+    if np.linalg.matrix_rank(basis) < basis.shape[1]:
+        raise ConfigError("the columns of the subspace's basis are linearly dependent: leave out what repeats others")
+    return basis
+
+
+def read_only(array: np.ndarray) -> np.ndarray:
+    array.flags.writeable = False
+    return array
