@@ -69,7 +69,7 @@ def make_policy(
             try:
                 # The learning rate is that of an optimiser which is never used.
                 arguments = (observation_space, action_space, lambda _: 0.0)
-                module = policy(*arguments, **named_policy_kwargs(policy_kwargs))
+                module = policy(*arguments, **_without_critic(policy, named_policy_kwargs(policy_kwargs)))
             except (AssertionError, NotImplementedError, ValueError) as error:
                 raise SpaceError(f"{policy.__name__} cannot be made: {' '.join(str(error).split())}") from error
         policy = module.to(device)
@@ -77,6 +77,14 @@ def make_policy(
         raise SpaceError("the policy was made for other spaces than the environment has")
     policy.set_training_mode(False)
     return policy, _vector_of(policy)
+
+
+def _without_critic(policy: type[BasePolicy], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The value network of an actor-critic policy is never used: it gets no hidden layers."""
+    net_arch = kwargs.get("net_arch")
+    if issubclass(policy, ActorCriticPolicy) and isinstance(net_arch, (list, tuple)):
+        return {**kwargs, "net_arch": {"pi": list(net_arch), "vf": []}}
+    return kwargs
 
 
 def _vector_of(policy: BasePolicy) -> PolicyVector:
