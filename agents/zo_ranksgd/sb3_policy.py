@@ -106,14 +106,17 @@ def actor_modules(policy: BasePolicy) -> list[tuple[str, nn.Module]]:
     if isinstance(policy, ActorCriticPolicy):
         extractor = "features_extractor" if policy.share_features_extractor else "pi_features_extractor"
         names = [extractor, "mlp_extractor.policy_net", "action_net"]
-        return [(name, policy.get_submodule(name)) for name in names]
+        try:
+            return [(name, policy.get_submodule(name)) for name in names]
+        except AttributeError as error:
+            raise ConfigError(f"{type(policy).__name__} has no {names[1]} to search: {error}") from None
     actor = getattr(policy, "actor", None)
     if isinstance(actor, nn.Module):
         # SAC's deviation decides no deterministic action.
         return [(f"actor.{name}", part) for name, part in actor.named_children() if name != "log_std"]
     network = getattr(policy, "q_net", None)
     if isinstance(network, nn.Module):
-        return [("q_net", network)]
+        return [(f"q_net.{name}", part) for name, part in network.named_children()]
     raise ConfigError(f"{type(policy).__name__} has no actor to search: give an actor-critic policy")
 
 
@@ -132,7 +135,7 @@ def load_parameters(policy: BasePolicy, vector: FloatArray) -> None:
     parameters = actor_parameters(policy).values()
     first = next(iter(parameters))
     with torch.no_grad():
-        flat = torch.as_tensor(vector, dtype=first.dtype, device=first.device)
+        flat = torch.tensor(vector, dtype=first.dtype, device=first.device)
         nn.utils.vector_to_parameters(flat, parameters)
 
 
@@ -178,8 +181,9 @@ class ModulePolicy:
         self.policy = policy
         self.observation_space, self.action_space = policy.observation_space, policy.action_space
         self.actions = Actions(policy.action_space, policy.squash_output)
-        self._parameters = actor_parameters(policy)
         self._acting = _Acting(policy)
+        searched = {id(parameter) for parameter in actor_parameters(policy).values()}
+        self._parameters = {n: p for n, p in self._acting.named_parameters() if id(p) in searched}
         self.dimension = sum(parameter.numel() for parameter in self._parameters.values())
 
         def run(parameters: dict[str, torch.Tensor], observation: Any) -> torch.Tensor:
@@ -195,11 +199,11 @@ class ModulePolicy:
 
     def prepare(self, parameters: FloatArray) -> dict[str, torch.Tensor]:
         first = next(iter(self._parameters.values()))
-        values = torch.as_tensor(parameters, dtype=first.dtype, device=first.device)
+        values = torch.tensor(parameters, dtype=first.dtype, device=first.device)
         stacked, position = {}, 0
         for name, parameter in self._parameters.items():
             part = values[:, position : position + parameter.numel()]
-            stacked[f"policy.{name}"] = part.reshape(len(parameters), *parameter.shape)
+            stacked[name] = part.reshape(len(parameters), *parameter.shape)
             position += parameter.numel()
         return stacked
 
@@ -214,21 +218,23 @@ class ModulePolicy:
 
 
 class _Acting(nn.Module):
-    """A policy whose forward pass is the output that its deterministic action is made of."""
+    """The parts of a policy whose forward pass is the output that its deterministic action is made of."""
 
     def __init__(self, policy: BasePolicy) -> None:
         super().__init__()
-        self.policy = policy
+        self.space = policy.observation_space
+        self.head: nn.Module | None = None
+        if isinstance(policy, ActorCriticPolicy):
+            # Stable-Baselines3 knows one extractor by several names, which functional_call does not restore.
+            self.extractor, self.body, self.head = (part for _, part in actor_modules(policy))
+        else:
+            self.body = policy.actor if hasattr(policy, "actor") else policy.q_net
+        self.options = {"deterministic": True} if hasattr(self.body, "log_std") else {}
 
     def forward(self, observations: Any) -> torch.Tensor:
-        policy: Any = self.policy
-        if isinstance(policy, ActorCriticPolicy):
-            extractor = policy.features_extractor if policy.share_features_extractor else policy.pi_features_extractor
-            extracted = extractor(preprocess_obs(observations, policy.observation_space))
-            output: torch.Tensor = policy.action_net(policy.mlp_extractor.forward_actor(extracted))
-        elif hasattr(policy, "actor"):
-            stochastic = hasattr(policy.actor, "log_std")
-            output = policy.actor(observations, deterministic=True) if stochastic else policy.actor(observations)
+        output: torch.Tensor
+        if self.head is None:
+            output = self.body(observations, **self.options)
         else:
-            output = policy.q_net(observations)
+            output = self.head(self.body(self.extractor(preprocess_obs(observations, self.space))))
         return output
