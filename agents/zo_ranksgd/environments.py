@@ -14,9 +14,7 @@ from rlopt.envs.settings import EnvSettings
 from rlopt.errors import ConfigError
 
 
-def open_env(
-    env: gymnasium.Env[Any, Any] | VecEnv | EnvSettings | str, config: ZORankSGDConfig, seed: int
-) -> VecEnv:
+def open_env(env: gymnasium.Env[Any, Any] | VecEnv | EnvSettings | str, config: ZORankSGDConfig, seed: int) -> VecEnv:
     """A VecEnv for the rounds of a search; see :class:`rlopt.agents.zo_ranksgd.policy_search.RankedPolicySearch`.
 
     :raises rlopt.errors.ConfigError: for a VecNormalize, or something that is no environment

@@ -163,8 +163,7 @@ class OracleFiles:
     """Oracles of this module as plain JSON."""
 
     KINDS: ClassVar[dict[str, Any]] = {
-        kind.__name__: kind
-        for kind in (ReturnOracle, PlackettLuceOracle, NearTieOracle, LazyOracle, AbstainingOracle)
+        kind.__name__: kind for kind in (ReturnOracle, PlackettLuceOracle, NearTieOracle, LazyOracle, AbstainingOracle)
     }
 
     @classmethod

@@ -151,8 +151,7 @@ def _refuse_large(tree: Any) -> None:
 
     if tree["policy"] != "LinearPolicy":
         stored = int(np.asarray(tree["optimizer"]["arrays"]["point"]).size)
-        # The value network, which is not searched, is as large as the actor.
-        require_widths([tree["settings"]["net_arch"], tree["policy_kwargs"]], stored)
+        require_widths([{"net_arch": tree["settings"]["net_arch"], **(tree["policy_kwargs"] or {})}], stored)
 
 
 def _plain(value: Any) -> Any:

@@ -366,7 +366,8 @@ def _actor_only(policy_kwargs: Mapping[str, Any] | None) -> dict[str, Any] | Non
     if policy_kwargs is None:
         return None
     net_arch = policy_kwargs.get("net_arch")
-    return {**policy_kwargs, **({"net_arch": net_arch["pi"]} if isinstance(net_arch, Mapping) and "pi" in net_arch else {})}
+    own = {"net_arch": net_arch["pi"]} if isinstance(net_arch, Mapping) and "pi" in net_arch else {}
+    return {**policy_kwargs, **own}
 
 
 def _oracle(config: ZORankSGDConfig) -> Oracle | None:

@@ -96,9 +96,7 @@ def test_lazy_and_abstaining() -> None:
 
 
 def test_the_same_generator_gives_the_same_answers() -> None:
-    first, second = (
-        [person().rank(RETURNS, 3, np.random.default_rng(seed)) for seed in range(50)] for _ in range(2)
-    )
+    first, second = ([person().rank(RETURNS, 3, np.random.default_rng(seed)) for seed in range(50)] for _ in range(2))
     assert first == second and len(set(first)) > 2
 
 
