@@ -36,13 +36,20 @@ def complete(run: RunConfig, agent_config: Any) -> tuple[RunConfig, Any]:
         raise ConfigError(f"--k {agent_config.k} is more than --m {agent_config.m}: rank at most all candidates")
     unused = NOISE if agent_config.oracle != "noisy" else ()
     if agent_config.oracle != "human":
-        unused += tuple(name for name in STUDY_SETTINGS if name != "annotators")
+        unused += STUDY_SETTINGS
     default = type(agent_config)()
     for name in unused:
         if getattr(agent_config, name) != getattr(default, name):
             wanted = "noisy" if name in NOISE else "human"
             raise ConfigError(f"--{name.replace('_', '-')} is for --oracle {wanted}: leave it out, or add that")
-    return run, agent_config
+    return (_each_round(run) if agent_config.oracle == "human" else run), agent_config
+
+
+def _each_round(run: RunConfig) -> RunConfig:
+    """A row and a checkpoint for each round that people answered, and no evaluations, unless they were asked for."""
+    usual = RunConfig()
+    often = {"checkpoint_every": 1, "log_every": 1, "eval_every": 0}
+    return dataclasses.replace(run, **{name: n for name, n in often.items() if getattr(run, name) == getattr(usual, name)})
 
 
 def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[Any, EnvSettings]:
@@ -69,20 +76,21 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[Any, EnvSettin
         image_size=run.image_size,
         max_episode_steps=run.max_episode_steps,
     )
-    search: Any = RankedPolicySearch(
-        agent_config.policy,
-        settings,
-        seed=run.seed,
-        device=run.device,
-        normalize_observations=run.normalize_observations,
+    arguments = {
+        "seed": run.seed,
+        "device": run.device,
+        "normalize_observations": run.normalize_observations,
         **agent_config.algorithm_kwargs(),
-    )
-    used = dataclasses.replace(search.env.settings, n_envs=1)
+    }
+    search: RankedPolicySearch
     if agent_config.oracle == "human":
-        from rlopt.agents.zo_ranksgd.human import RunStudy
+        from rlopt.agents.zo_ranksgd.human import HumanPolicySearch
 
-        search = RunStudy.begin(search, run, agent_config)
-    return search, used
+        search = HumanPolicySearch.of_run(run, agent_config, settings, **arguments)
+    else:
+        search = RankedPolicySearch(agent_config.policy, settings, **arguments)
+    made: Any = search.env
+    return search, dataclasses.replace(made.settings, n_envs=1)
 
 
 def load(trees: Mapping[str, Any], env: Any = None) -> Any:

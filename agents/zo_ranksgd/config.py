@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from rlopt.config import Range
 
-STUDY_SETTINGS = ("study", "database", "annotators", "instructions", "clip_fps", "clip_size", "serve", "port")
+STUDY_SETTINGS = ("study", "database", "media", "instructions", "clip_fps", "clip_size", "serve", "port")
 """For ``--oracle human`` alone."""
 
 
@@ -75,7 +75,9 @@ class ZORankSGDConfig:
     study: str | None = None
     """Of a human oracle: name of the ranking study; none takes the name of the run folder."""
     database: str | None = None
-    """Of a human oracle: URL of the studies' database; none is the file that rlopt rank uses, too."""
+    """Of a human oracle: folder of the study, or postgresql://USER@HOST/NAME; none takes study in the run folder."""
+    media: str | None = None
+    """Of a human oracle: folder of the clips; none takes media in the folder of the study."""
     instructions: str = ""
     """Of a human oracle: what the people who rank are told."""
     clip_fps: Annotated[float, Range(gt=0, le=60)] = 30.0
@@ -92,5 +94,5 @@ class ZORankSGDConfig:
         return {
             field.name: getattr(self, field.name)
             for field in fields(self)
-            if field.name != "policy" and (field.name == "annotators" or field.name not in STUDY_SETTINGS)
+            if field.name != "policy" and field.name not in STUDY_SETTINGS
         }

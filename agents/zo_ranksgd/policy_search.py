@@ -94,7 +94,7 @@ class RankedPolicySearch:
         self.boundary_hook: Callable[[Any], bool] | None = None
         """Called before every round; learning stops when it returns False."""
         self.study: Any = None
-        """The :class:`rlopt.feedback.study.HumanStudy` whose people answer instead of the oracle."""
+        """The :class:`rlopt.feedback.study.HumanStudy` whose people answer instead of an oracle, while they do."""
         self._logger: Logger | None = None
         self._own_logger = False
         self.env: VecEnv | None = None
@@ -203,8 +203,7 @@ class RankedPolicySearch:
         return self.num_episodes + needed <= episodes
 
     def _play_round(self) -> Round | None:
-        if self.study is not None:
-            return None if self.study.step() is None else self.last_round
+        """None if the answers are not there yet."""
         assert self.oracle is not None
         query = self.optimizer.ask()
         evaluation = self.evaluate_candidates(query)
