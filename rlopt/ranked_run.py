@@ -49,7 +49,9 @@ def _each_round(run: RunConfig) -> RunConfig:
     """A row and a checkpoint for each round that people answered, and no evaluations, unless they were asked for."""
     usual = RunConfig()
     often = {"checkpoint_every": 1, "log_every": 1, "eval_every": 0}
-    return dataclasses.replace(run, **{name: n for name, n in often.items() if getattr(run, name) == getattr(usual, name)})
+    return dataclasses.replace(
+        run, **{name: n for name, n in often.items() if getattr(run, name) == getattr(usual, name)}
+    )
 
 
 def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[Any, EnvSettings]:

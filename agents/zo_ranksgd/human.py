@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
-from rlopt.agents.zo_ranksgd import policy_saving
+from rlopt.agents.zo_ranksgd import policy_saving, study_server
 from rlopt.agents.zo_ranksgd.answers import Ranking
 from rlopt.agents.zo_ranksgd.candidates import Evaluation, round_seeds
 from rlopt.agents.zo_ranksgd.observations import FloatArray
@@ -27,6 +26,7 @@ from rlopt.feedback.clips import Clip, write_clip
 from rlopt.feedback.store import open_store
 from rlopt.feedback.study import HumanStudy
 from rlopt.progress import say
+from rlopt.run_folder import shell_quote
 from rlopt.strict_json import dump_json
 from rlopt.video import frame_rate, make_to_draw
 
@@ -250,22 +250,18 @@ class HumanPolicySearch(RankedPolicySearch):
             undo_seconds=UNDO_SECONDS,
             deadline_seconds=LOOK_SECONDS,
         )
-        command = ["rank", "serve", self.place, "--name", self.study_name]
+        arguments = [self.place, "--name", self.study_name]
         if config.media is not None:
-            command += ["--media", config.media]
+            arguments += ["--media", config.media]
         if not config.serve:
-            say("waiting for people: rlopt " + " ".join(command))
+            say("waiting for people: rlopt rank serve " + " ".join(map(shell_quote, arguments)))
             return
         say(f"study {self.study_name!r}: {self.study.iteration} rounds are answered; open this link to rank clips:")
-        self._server = subprocess.Popen(
-            [sys.executable, "-m", "rlopt.cli.main", *command, "--port", str(config.port)],
-            start_new_session=True,  # Ctrl-C is for the search, which then ends the server
-        )
+        self._server = study_server.start([*arguments, "--port", str(config.port)])
 
     def _end_study(self) -> None:
         if self._server is not None:
-            self._server.terminate()
-            self._server.wait()
+            study_server.stop(self._server)
             self._server = None
         if self._artist is not None:
             self._artist.close()
