@@ -22,7 +22,7 @@ def programs() -> Path | None:
 
 @contextmanager
 def running(bin_folder: Path) -> Iterator[str]:
-    """A server on a socket in a folder of its own, with nothing to lose; yields the URL of its database ``postgres``."""
+    """A server on a socket in a folder of its own; yields the URL of its database ``postgres``."""
     # The programs refuse to run as root.
     user = None
     if os.getuid() == 0:

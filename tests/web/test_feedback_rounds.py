@@ -66,7 +66,7 @@ def test_a_rater_gets_the_same_round_again_in_the_same_order(store: StudyStore) 
 
 
 def test_every_rater_sees_an_order_of_their_own(store: StudyStore) -> None:
-    study, desk, rater = opened(store, annotators=40)
+    _study, desk, rater = opened(store, annotators=40)
     orders = [tuple(ids(desk.lease(rater()))) for _ in range(40)]
     assert len({frozenset(order) for order in orders}) == 1
     # 24 orders of 4 clips: 40 raters see at least 12 of them but for one time in 10^7.
