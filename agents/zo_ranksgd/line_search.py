@@ -68,7 +68,7 @@ class LineSearch:
 
 
 def winner(weights: np.ndarray, current: int) -> int:
-    """The candidate with the most wins less losses; among equals ``current``, else the first, which is the longest step.
+    """The candidate with the most wins less losses; among equals ``current``, else the longest step.
 
     :param weights: [l] of :func:`rlopt.agents.zo_ranksgd.losses.tier_weights`, summed over annotators
     """
