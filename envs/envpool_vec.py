@@ -11,7 +11,7 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
-from rlopt.envs.batch import ObservationBuffer, check_settings, float32_actions, guard_actions
+from rlopt.envs.batch import Observation, ObservationBuffer, check_settings, float32_actions, guard_actions
 from rlopt.envs.pool_support import available_cores, import_envpool, maze_reward, parking_reward
 from rlopt.envs.rendering import require_pool_pixels
 from rlopt.envs.replay import ActionLog
@@ -48,6 +48,8 @@ class EnvPoolVecEnv(VecEnv):
         self._max_resets = max_resets or (MAX_RESETS_DM_CONTROL if self.task.keys else MAX_RESETS)
         self._seed, self._generation = settings.seed, 0
         self._pending_seed: int | None = settings.seed
+        self._by_rows = False
+        """Whether the pool plays the episodes of :meth:`start_episodes`."""
         spec = self._envpool.make_spec(self.task.pool_id, **self._pixel_options())
         single, self._slices = _single_space(spec.gymnasium_observation_space, self.task.keys)
         count = settings.n_envs
@@ -98,6 +100,40 @@ class EnvPoolVecEnv(VecEnv):
                 self._make_pool()
             self._reset_rows(None if len(ended) == self.num_envs else ended)
         return self._buffer.read(), rewards, dones, infos
+
+    def start_episodes(self, seeds: Sequence[int]) -> Observation:
+        """Makes the pool anew, its first ``len(seeds)`` environments each with its own seed, for :meth:`step_rows`.
+
+        :returns: the observations of all environments
+        """
+        idle = list(seeds[:1]) * (self.num_envs - len(seeds))
+        self._make_pool([*map(int, seeds), *map(int, idle)])
+        self._pending_seed = self._seed
+        self._reset_rows(np.arange(len(seeds)))
+        return self._buffer.read()
+
+    def step_rows(self, rows: np.ndarray, actions: np.ndarray) -> tuple[Observation, np.ndarray, np.ndarray]:
+        """Steps the environments ``rows`` only, and resets none; to be called for episodes that have not ended.
+
+        :param rows: [n] indices
+        :param actions: [n, *action]
+        :returns: the observations of all environments, and rewards [n] and ends [n] of ``rows``
+        """
+        actions = guard_actions(actions, self.action_space, len(rows))
+        rewards, terminated = np.zeros(len(rows), np.float32), np.zeros(len(rows), bool)
+        running = np.arange(len(rows))
+        for _ in range(self.settings.action_repeat):
+            ids = rows[running].astype(np.int32)
+            observation, reward, ended, _, _ = self.pool.step(actions[running], ids)
+            self._load(observation, ids)
+            self._elapsed[ids] += 1
+            rewards[running] += reward
+            terminated[running] = ended
+            running = np.flatnonzero(~terminated & (self._elapsed[rows] < self._limit))
+            if not len(running):
+                break
+        self._buffer.advance()
+        return self._buffer.read(), rewards, terminated | (self._elapsed[rows] >= self._limit)
 
     def _advance(self, actions: np.ndarray, infos: list[dict[str, Any]] | None) -> tuple[np.ndarray, np.ndarray]:
         """Repeats one action per environment, stopping each where its episode ends: summed rewards, true ends."""
@@ -150,7 +186,7 @@ class EnvPoolVecEnv(VecEnv):
         self._elapsed[rows] = 0
         self._resets[rows] += 1
 
-    def _make_pool(self) -> None:
+    def _make_pool(self, seeds: list[int] | None = None) -> None:
         self.close()
         if self.settings.from_pixels:
             require_pool_pixels()
@@ -161,11 +197,12 @@ class EnvPoolVecEnv(VecEnv):
             env_type="gymnasium",
             num_envs=self.num_envs,
             num_threads=min(self.num_envs, self.settings.num_threads or available_cores()),
-            seed=derive_seeds(self._seed, self.num_envs, self._generation),
+            seed=seeds or derive_seeds(self._seed, self.num_envs, self._generation),
             max_episode_steps=self._limit + 1,
             **self._pixel_options(),
         )
         self._resets[:] = 0
+        self._by_rows = seeds is not None
 
     def _pixel_options(self) -> dict[str, Any]:
         if not self.settings.from_pixels:
@@ -183,9 +220,9 @@ class EnvPoolVecEnv(VecEnv):
             "seed": self._seed,
             "generation": self._generation,
             "pending_seed": self._pending_seed,
-            "started": self.pool is not None,
+            "started": self.pool is not None and not self._by_rows,
         }
-        if self.pool is not None:
+        if state["started"]:
             state |= {
                 "resets": self._resets.copy(),
                 "elapsed": self._elapsed.copy(),

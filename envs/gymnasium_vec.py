@@ -11,7 +11,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 from rlopt.envs import exact_state, snapshots
-from rlopt.envs.batch import ObservationBuffer, check_settings, float32_actions, guard_actions
+from rlopt.envs.batch import Observation, ObservationBuffer, check_settings, float32_actions, guard_actions
 from rlopt.envs.replay import ActionLog
 from rlopt.envs.seeding import derive_seeds
 from rlopt.envs.settings import EnvSettings
@@ -80,6 +80,32 @@ class GymnasiumVecEnv(DummyVecEnv):
         self._reset_seeds()
         self._reset_options()
         return self._buffer.read()
+
+    def start_episodes(self, seeds: Sequence[int]) -> Observation:
+        """Resets the first ``len(seeds)`` environments, each with its own seed, for :meth:`step_rows`.
+
+        :returns: the observations of all environments
+        """
+        for index, seed in enumerate(seeds):
+            self._reset_one(index, int(seed))
+        self._started = False  # for get_state: what follows begins with a reset
+        return self._buffer.read()
+
+    def step_rows(self, rows: np.ndarray, actions: np.ndarray) -> tuple[Observation, np.ndarray, np.ndarray]:
+        """Steps the environments ``rows`` only, and resets none; to be called for episodes that have not ended.
+
+        :param rows: [n] indices
+        :param actions: [n, *action]
+        :returns: the observations of all environments, and rewards [n] and ends [n] of ``rows``
+        """
+        actions = guard_actions(actions, self.action_space, len(rows))
+        rewards, ended = np.zeros(len(rows), np.float32), np.zeros(len(rows), bool)
+        for position, index in enumerate(rows.tolist()):
+            observation, rewards[position], terminated, truncated, _ = self._step_one(index, actions[position])
+            self._buffer.write(index, observation)
+            ended[position] = terminated or truncated
+        self._buffer.advance()
+        return self._buffer.read(), rewards, ended
 
     def _step_one(self, index: int, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         env, total = self.envs[index], 0.0

@@ -30,6 +30,7 @@ _LAZY = {
     "DeepLOOP": "rlopt.agents.deep_loop.algorithm",
     "MLELOOP": "rlopt.agents.loop.mle_loop",
     "ZORankSGD": "rlopt.agents.zo_ranksgd.optimizer",
+    "RankedPolicySearch": "rlopt.agents.zo_ranksgd.policy_search",
     "make_env": "rlopt.envs.make",
     "load": "rlopt.loading",
     "evaluate": "rlopt.evaluation",
@@ -52,6 +53,7 @@ __all__ = [
     "IQLearn",
     "LinearLOOP",
     "OffPolicyMDPO",
+    "RankedPolicySearch",
     "ReBRAC",
     "ValueDICE",
     "ZORankSGD",
@@ -80,6 +82,7 @@ if TYPE_CHECKING:
     from rlopt.agents.offline.rebrac import ReBRAC
     from rlopt.agents.offline.td3_bc import TD3BC
     from rlopt.agents.zo_ranksgd.optimizer import ZORankSGD
+    from rlopt.agents.zo_ranksgd.policy_search import RankedPolicySearch
     from rlopt.envs.make import make_env
     from rlopt.evaluation import evaluate
     from rlopt.loading import load

@@ -77,7 +77,7 @@ class Progress:
                 self._last_line, value = now, mean_return()
                 self._bar.set_postfix_str("" if value is None else f"return {value:.1f}", refresh=False)
             self._bar.update(advanced)
-        elif now - self._last_line >= PLAIN_SECONDS:
+        elif advanced and now - self._last_line >= PLAIN_SECONDS:
             self._last_line = now
             say(self.line(mean_return()))
 

@@ -62,8 +62,9 @@ def train(agent: str, run: RunConfig, agent_config: Any, console: Console | None
     console = console or Console()
     folder = RunFolder(Path(run.run_dir) if run.run_dir else default_folder(agent, run, f"seed{run.seed}"))
     folder.require_new()
+    run = dataclasses.replace(run, run_dir=str(folder.path))
     model, env_settings = build(agent, run, agent_config)
-    run = dataclasses.replace(run, backend=env_settings.backend, run_dir=str(folder.path))
+    run = dataclasses.replace(run, backend=env_settings.backend)
     try:
         with folder.locked(), _disk_errors(folder):
             folder.require_new()

@@ -59,9 +59,9 @@ def record_video(
     :raises SpaceError: if the spaces of model and environment differ
     """
     settings = replace(settings, n_envs=1, seed=seed, backend="gymnasium", render_mode="rgb_array")
-    env = _make_to_draw(settings)
+    env = make_to_draw(settings)
     try:
-        fps = _frame_rate(env) / settings.action_repeat
+        fps = frame_rate(env) / settings.action_repeat
         return film(model, env, path, fps=fps, episodes=episodes, deterministic=deterministic, seed=seed)
     finally:
         env.close()
@@ -93,7 +93,7 @@ def film(
     return Video(path, filmed.frames, fps / stride, result)
 
 
-def _make_to_draw(settings: EnvSettings) -> VecEnv:
+def make_to_draw(settings: EnvSettings) -> VecEnv:
     """MuJoCo without shadows, which on a CPU draws several times faster, unless the agent itself sees the images."""
     from rlopt.envs.make import make_env
 
@@ -142,7 +142,7 @@ class _Filmed(VecEnvWrapper):
         self.frames += 1
 
 
-def _frame_rate(env: VecEnv) -> float:
+def frame_rate(env: VecEnv) -> float:
     """Environment steps per second of simulated time, 30 where the environment does not say."""
     metadata = env.get_attr("metadata")[0] or {}
     return float(metadata.get("render_fps") or 30)

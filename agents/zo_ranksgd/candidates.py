@@ -1,0 +1,198 @@
+"""The returns of all candidates of a round, played side by side: one environment for each candidate and episode."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from stable_baselines3.common.vec_env import VecEnv
+
+from rlopt.agents.zo_ranksgd.observations import FloatArray, Moments, Normalizer, take
+from rlopt.agents.zo_ranksgd.policy_vector import PolicyVector, inputs_of
+from rlopt.envs.seeding import derive_seeds
+from rlopt.errors import ConfigError, NonFiniteError
+from rlopt.evaluation import LONGEST_EPISODE
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the candidates of a round did."""
+
+    episode_returns: FloatArray
+    """``[m, episodes]``: undiscounted sums of rewards; not finite where an action or a reward was not."""
+    lengths: npt.NDArray[np.int64]
+    """``[m, episodes]``: agent steps."""
+    seeds: npt.NDArray[np.int64]
+    """``[m, episodes]``: of the environments."""
+    moments: Moments
+    """Of the observations seen, all candidates together."""
+
+    @property
+    def returns(self) -> FloatArray:
+        """``[m]``: mean over the episodes of a candidate, which is what is ranked."""
+        return np.asarray(self.episode_returns.mean(axis=1))
+
+    @property
+    def steps(self) -> int:
+        return int(self.lengths.sum())
+
+
+def round_seeds(seed: int, query: int, candidates: int, episodes: int, common: bool) -> npt.NDArray[np.int64]:
+    """Environment seeds ``[candidates, episodes]`` of the ``query``-th query of a search.
+
+    :param common: whether all candidates play the same episodes (common random numbers)
+    """
+    count = episodes if common else candidates * episodes
+    drawn = np.array(derive_seeds(seed, count, generation=query), np.int64)
+    return np.broadcast_to(drawn, (candidates, episodes)) if common else drawn.reshape(candidates, episodes)
+
+
+class _Slots(Protocol):
+    """Environments that play one episode each, and are not reset when it ends."""
+
+    def start(self, seeds: list[int]) -> Any: ...
+
+    def step(self, rows: npt.NDArray[np.intp], actions: npt.NDArray[Any]) -> tuple[Any, Any, Any]: ...
+
+
+class _OwnSlots:
+    """Of :func:`rlopt.make_env`: only the environments whose episode goes on are stepped."""
+
+    def __init__(self, env: Any) -> None:
+        self._env = env
+
+    def start(self, seeds: list[int]) -> Any:
+        return self._env.start_episodes(seeds)
+
+    def step(self, rows: npt.NDArray[np.intp], actions: npt.NDArray[Any]) -> tuple[Any, Any, Any]:
+        observations, rewards, ended = self._env.step_rows(rows, actions)
+        return observations, rewards, ended
+
+
+class _ForeignSlots:
+    """Of any VecEnv, which resets by itself: all are stepped, and what follows an end is ignored."""
+
+    def __init__(self, env: VecEnv) -> None:
+        self._env = env
+        self._actions: npt.NDArray[Any] | None = None
+
+    def start(self, seeds: list[int]) -> Any:
+        count = self._env.num_envs
+        # The public seed() gives each environment another seed; common random numbers want the same.
+        self._env.unwrapped._seeds = [*seeds, *seeds[:1] * (count - len(seeds))]
+        self._actions = None
+        return self._env.reset()
+
+    def step(self, rows: npt.NDArray[np.intp], actions: npt.NDArray[Any]) -> tuple[Any, Any, Any]:
+        if self._actions is None:
+            self._actions = np.repeat(actions[:1], self._env.num_envs, axis=0)
+        self._actions[rows] = actions
+        observations, rewards, dones, _ = self._env.step(self._actions)
+        return observations, rewards[rows], dones[rows]
+
+
+class CandidateEvaluator:
+    """Plays the episodes of candidates in a VecEnv, as many side by side as it has environments.
+
+    :param env: seeded and reset in every round; one of :func:`rlopt.make_env` steps only episodes that go on
+    :param policy: whose parameters the candidates are
+    """
+
+    def __init__(self, env: VecEnv, policy: PolicyVector) -> None:
+        self.env, self.policy = env, policy
+        self._slots: _Slots = _OwnSlots(env) if hasattr(env, "start_episodes") else _ForeignSlots(env)
+        settings = getattr(env, "settings", None)
+        self._longest = max(LONGEST_EPISODE, getattr(settings, "max_episode_steps", None) or 0)
+
+    def evaluate(self, candidates: FloatArray, seeds: npt.NDArray[np.int64], normalizer: Normalizer) -> Evaluation:
+        """Plays one episode for each seed of each candidate.
+
+        The result is bit for bit that of the candidates one by one. A candidate whose action or reward is not finite
+        has the return NaN; its episode ends there.
+
+        :param candidates: ``[m, d]``, finite
+        :param seeds: ``[m, episodes]``
+        :param normalizer: of the features of observations; not changed
+        :raises rlopt.errors.NonFiniteError: for parameters that are not finite
+        :raises rlopt.errors.ConfigError: an episode does not end
+        """
+        if not np.isfinite(candidates).all():
+            bad = int(np.flatnonzero(~np.isfinite(candidates).all(axis=1))[0])
+            raise NonFiniteError(f"candidate {bad} has parameters that are NaN or infinite: lower the learning rate")
+        m, episodes = seeds.shape
+        size = normalizer.size or 0
+        returns, lengths = np.zeros(m * episodes), np.zeros(m * episodes, np.int64)
+        sums, squares = np.zeros((m * episodes, size)), np.zeros((m * episodes, size))
+        played = np.zeros(m * episodes, np.int64)
+        owners, flat_seeds = np.repeat(np.arange(m), episodes), seeds.reshape(-1)
+        for first in range(0, m * episodes, self.env.num_envs):
+            jobs = np.arange(first, min(first + self.env.num_envs, m * episodes))
+            batch = _Batch(returns[jobs], lengths[jobs], sums[jobs], squares[jobs], played[jobs])
+            self._play(candidates[owners[jobs]], flat_seeds[jobs].tolist(), normalizer, batch)
+            returns[jobs], lengths[jobs], played[jobs] = batch.returns, batch.lengths, batch.seen
+            sums[jobs], squares[jobs] = batch.sums, batch.squares
+        moments = Moments(normalizer.mean.copy(), int(played.sum()), sums.sum(axis=0), squares.sum(axis=0))
+        shape = (m, episodes)
+        return Evaluation(returns.reshape(shape), lengths.reshape(shape), np.array(seeds, np.int64), moments)
+
+    def _play(self, parameters: FloatArray, seeds: list[int], normalizer: Normalizer, batch: _Batch) -> None:
+        policy, space = self.policy, self.env.observation_space
+        observations = self._slots.start(seeds)
+        rows = np.arange(len(seeds))
+        acting = policy.prepare(parameters)
+        while len(rows):
+            everyone = len(rows) == self.env.num_envs
+            inputs = inputs_of(policy, space, observations if everyone else take(observations, rows))
+            if normalizer.size is not None:
+                batch.see(rows, inputs - normalizer.mean)
+                inputs = normalizer.apply(inputs)
+            actions = policy.act(acting, inputs)
+            possible = _finite_rows(actions)
+            if not possible.all():
+                batch.returns[rows[~possible]] = math.nan
+                rows, actions = rows[possible], actions[possible]
+                acting = policy.prepare(parameters[rows])
+                if not len(rows):
+                    break
+            observations, rewards, ended = self._slots.step(rows, actions)
+            batch.returns[rows] += rewards
+            batch.lengths[rows] += 1
+            over = ended | ~np.isfinite(batch.returns[rows])
+            if over.any():
+                rows = rows[~over]
+                acting = policy.prepare(parameters[rows])
+            if batch.lengths.max() > self._longest:
+                raise ConfigError(
+                    f"an episode has not ended after {self._longest:,} steps: give the environment a limit, "
+                    "max_episode_steps"
+                )
+        batch.returns[~np.isfinite(batch.returns)] = math.nan
+
+
+@dataclass
+class _Batch:
+    """Results of the episodes played side by side, a row each."""
+
+    returns: FloatArray
+    lengths: npt.NDArray[np.int64]
+    sums: FloatArray
+    squares: FloatArray
+    seen: npt.NDArray[np.int64]
+
+    def see(self, rows: npt.NDArray[np.intp], deviations: FloatArray) -> None:
+        """Counts observations, those of which that are not finite excepted."""
+        finite = np.isfinite(deviations).all(axis=1)
+        if not finite.all():
+            rows, deviations = rows[finite], deviations[finite]
+        self.sums[rows] += deviations
+        self.squares[rows] += deviations**2
+        self.seen[rows] += 1
+
+
+def _finite_rows(actions: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    if actions.dtype.kind != "f":
+        return np.ones(len(actions), bool)
+    return np.asarray(np.isfinite(actions.reshape(len(actions), -1)).all(axis=1))

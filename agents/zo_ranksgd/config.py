@@ -1,0 +1,98 @@
+"""Settings of policy search from rankings. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, ClassVar, Literal
+
+from rlopt.config import Range
+
+STUDY_SETTINGS = ("study", "database", "media", "instructions", "clip_fps", "clip_size", "serve", "port")
+"""For ``--oracle human`` alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZORankSGDConfig:
+    """ZO-RankSGD: policy search from rankings of candidates only, of their returns or of a person who watches clips
+    (arXiv 2303.03751)."""
+
+    run_defaults: ClassVar[dict[str, Any]] = {"normalize_observations": True}
+
+    policy: Literal["LinearPolicy", "MlpPolicy", "CnnPolicy", "MultiInputPolicy"] = "LinearPolicy"
+    """What is searched: a linear policy, or a network of Stable-Baselines3's policy of that name."""
+    net_arch: tuple[int, ...] = (64, 64)
+    """Widths of the hidden layers of a network; of no use for LinearPolicy."""
+    bias: bool = True
+    """Whether a linear policy has a constant part."""
+    oracle: Literal["return", "noisy", "human"] = "return"
+    """Who ranks: return, exactly by the returns; noisy, a simulated person; human, people in a browser."""
+    m: Annotated[int, Range(ge=2, le=4096)] = 10
+    """Candidates around the present policy in a round, >= 2."""
+    k: Annotated[int, Range(ge=1, le=4096)] = 10
+    """How many best of them are ranked, 1 to m; the others are only worse than those."""
+    smoothing: Annotated[float, Range(gt=0)] = 0.1
+    """mu, the standard deviation of the candidates' parameters, > 0. People need it so large that they see it."""
+    learning_rate: Annotated[float, Range(gt=0)] = 1.0
+    """eta, the longest step of the line search in units of the direction, > 0. Without a line search, the step."""
+    line_search_points: Annotated[int, Range(ge=0, le=4096)] = 10
+    """Candidates of a line search, the present policy among them; 0 for none."""
+    line_search_decay: Annotated[float, Range(gt=0, lt=1)] | None = None
+    """Of one step of a line search to the next, in (0, 1); none makes them span three decades."""
+    accumulate: bool = True
+    """Whether directions are averaged over rounds in which no step was better than the present policy."""
+    best_query_in_line_search: bool = False
+    """Whether the best candidate of a round is one of its line search, too."""
+    subspace: Annotated[int, Range(ge=1)] | None = None
+    """Dimensions of a random subspace that is searched instead of all parameters; none for all."""
+    smoothing_schedule: Literal["constant", "linear", "inverse_sqrt"] = "constant"
+    """How mu falls: linear to a hundredth over schedule_rounds, or with the square root of the round."""
+    learning_rate_schedule: Literal["constant", "linear", "inverse_sqrt"] = "constant"
+    """How eta falls."""
+    schedule_rounds: Annotated[int, Range(ge=1)] | None = None
+    """Rounds of a linear schedule."""
+    episodes_per_candidate: Annotated[int, Range(ge=1, le=4096)] = 1
+    """Episodes whose mean return is ranked, >= 1; 4 or more where goals or starts are random, as in Reacher-v5."""
+    common_random_numbers: bool = True
+    """Whether all candidates of a round play the same episodes."""
+    max_envs: Annotated[int, Range(ge=1, le=4096)] = 64
+    """Environments side by side at most; a round of more episodes takes turns, with the same result."""
+    annotators: Annotated[int, Range(ge=1, le=100)] = 1
+    """Answers to each round; their comparisons are added up."""
+    temperature: Annotated[float, Range(ge=0)] = 0.2
+    """Of a noisy oracle: scale of its Gumbel noise (Plackett-Luce), in standard deviations of a round's returns."""
+    closeness: Annotated[float, Range(ge=0)] = 0.2
+    """Of a noisy oracle: returns this close, in the same unit, may be exchanged."""
+    flip_probability: Annotated[float, Range(ge=0, le=1)] = 0.3
+    """Of a noisy oracle: probability of that exchange."""
+    lazy_probability: Annotated[float, Range(ge=0, le=1)] = 0.2
+    """Of a noisy oracle: probability that it ranks fewer than k."""
+    abstain_probability: Annotated[float, Range(ge=0, le=1)] = 0.05
+    """Of a noisy oracle: probability that it has no opinion."""
+    total_episodes: Annotated[int, Range(ge=1)] | None = None
+    """Episodes after which the search ends, those of line searches included and never exceeded; none for no limit."""
+    total_queries: Annotated[int, Range(ge=1)] | None = None
+    """Queries (rounds of clips, line searches included) after which the search ends; none for no limit."""
+    study: str | None = None
+    """Of a human oracle: name of the ranking study; none takes the name of the run folder."""
+    database: str | None = None
+    """Of a human oracle: folder of the study, or postgresql://USER@HOST/NAME; none takes study in the run folder."""
+    media: str | None = None
+    """Of a human oracle: folder of the clips; none takes media in the folder of the study."""
+    instructions: str = ""
+    """Of a human oracle: what the people who rank are told."""
+    clip_fps: Annotated[float, Range(gt=0, le=60)] = 30.0
+    """Of a human oracle: frames shown per second of simulated time, at most."""
+    clip_size: Annotated[int, Range(ge=64, le=1024)] = 320
+    """Of a human oracle: longer side of the clips in pixels."""
+    serve: bool = True
+    """Of a human oracle: whether the run starts the web server itself, and prints its URL."""
+    port: Annotated[int, Range(ge=0, lt=65536)] = 0
+    """Of a human oracle: port of that server; 0 takes a free one."""
+
+    def algorithm_kwargs(self) -> dict[str, Any]:
+        """The constructor arguments of :class:`rlopt.agents.zo_ranksgd.policy_search.RankedPolicySearch`."""
+        return {
+            field.name: getattr(self, field.name)
+            for field in fields(self)
+            if field.name != "policy" and field.name not in STUDY_SETTINGS
+        }
