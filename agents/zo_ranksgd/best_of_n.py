@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from rlopt.agents.loop.randomness import capture, restore
+from rlopt.agents.zo_ranksgd import saving
 from rlopt.agents.zo_ranksgd.answers import Ranking, total_weights
 from rlopt.agents.zo_ranksgd.latents import Array, LatentSpace
 from rlopt.agents.zo_ranksgd.optimizer import Query
@@ -71,12 +71,12 @@ class BestOfN:
 
     def state_dict(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """All that :meth:`load_state_dict` needs to go on exactly: plain JSON, and arrays."""
-        state = {"iteration": self.iteration, "drawn": self.drawn, "random": self._rng.bit_generator.state}
+        state = {"iteration": self.iteration, "drawn": self.drawn, "random": capture(self._rng)}
         state["known"] = self._best is not None
         state["query"] = None if self._query is None else self._query.current is not None
         arrays = {"best": self.point}
         if self._query is not None:
-            arrays["candidates"] = self._query.candidates
+            arrays["candidates"] = self._query.candidates.copy()
         return state, arrays
 
     def load_state_dict(self, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
@@ -87,7 +87,7 @@ class BestOfN:
             if best.shape != (self.dimension,) or (candidates is not None and candidates.shape[1:] != best.shape):
                 raise ValueError(f"latents of size {best.shape}, not {self.dimension}")
             iteration, drawn, known = int(state["iteration"]), int(state["drawn"]), bool(state["known"])
-            self._rng.bit_generator.state = state["random"]
+            restore(self._rng, state["random"])
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise CheckpointError(f"no state of a best-of-N search ({error}): start it anew") from error
         self.iteration, self.drawn, self._best = iteration, drawn, best if known else None
@@ -97,8 +97,4 @@ class BestOfN:
 
     def digest(self) -> str:
         """SHA-256, in hex, of the whole state."""
-        state, arrays = self.state_dict()
-        digest = hashlib.sha256(json.dumps(state, sort_keys=True).encode())
-        for name in sorted(arrays):
-            digest.update(name.encode() + str(arrays[name].shape).encode() + arrays[name].astype("<f8").tobytes())
-        return digest.hexdigest()
+        return saving.digest(*self.state_dict())

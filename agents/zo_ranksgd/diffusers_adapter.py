@@ -78,15 +78,11 @@ class DiffusersDecoder:
             raise DecodeError(f"diffusers cannot be imported ({error}): pip install diffusers transformers") from error
         try:
             pipeline = DiffusionPipeline.from_pretrained(
-                str(path),
-                local_files_only=True,
-                use_safetensors=True,
-                trust_remote_code=False,
-                torch_dtype=getattr(torch, dtype),
-            )
+                str(path), local_files_only=True, use_safetensors=True, trust_remote_code=False
+            ).to(device, getattr(torch, dtype))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError) as error:
             raise DecodeError(f"diffusers cannot read {folder}: {one_line(error)}") from error
-        return cls(pipeline.to(device), **settings)
+        return cls(pipeline, **settings)
 
     @property
     def shape(self) -> tuple[int, int, int]:
