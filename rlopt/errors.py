@@ -46,6 +46,10 @@ class AugmentationError(DataError):
     """An augmentation does not fit a data set, or gives no valid transition of it."""
 
 
+class StudyError(RloptError):
+    """A ranking study is missing, damaged, in another state than the call needs, or in the hands of another process."""
+
+
 class AnswerError(RloptError, ValueError):
     """An answer to a query is malformed, does not fit the query, or was not asked for."""
 

@@ -7,11 +7,8 @@ be chosen before MuJoCo is imported.
 from __future__ import annotations
 
 import math
-import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +17,7 @@ import numpy as np
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
 from rlopt.errors import ConfigError, RloptError
+from rlopt.mp4 import write_mp4
 
 if TYPE_CHECKING:
     from rlopt.envs.settings import EnvSettings
@@ -89,7 +87,7 @@ def film(
     if path.suffix.lower() != ".mp4":
         raise ConfigError(f"{path}: videos are written as .mp4")
     stride = max(1, math.ceil(fps / MAX_FPS))
-    with _mp4(path, fps / stride) as writer:
+    with write_mp4(path, fps / stride) as writer:
         filmed = _Filmed(env, writer, stride, episodes)
         result = evaluate(model, filmed, episodes, deterministic=deterministic, seed=seed)
     return Video(path, filmed.frames, fps / stride, result)
@@ -148,58 +146,6 @@ def _frame_rate(env: VecEnv) -> float:
     """Environment steps per second of simulated time, 30 where the environment does not say."""
     metadata = env.get_attr("metadata")[0] or {}
     return float(metadata.get("render_fps") or 30)
-
-
-@contextmanager
-def _mp4(path: Path, fps: float) -> Iterator[Any]:
-    """Yields a function that takes images uint8 [H, W, 3]; the file appears under its name once all are written."""
-    temporary = path.with_name(f".{path.stem}.tmp.mp4")
-    writer: Any = None
-
-    def write(image: np.ndarray) -> None:
-        nonlocal writer
-        with _writing(path):
-            if writer is None:
-                writer = _open_writer(temporary, (image.shape[1], image.shape[0]), fps)
-            writer.send(image)
-
-    try:
-        yield write
-        with _writing(path):
-            writer.close()
-            os.replace(temporary, path)
-    finally:
-        if writer is not None:
-            writer.close()
-        with suppress(OSError):
-            temporary.unlink()
-
-
-def _open_writer(path: Path, size: tuple[int, int], fps: float) -> Any:
-    import imageio_ffmpeg
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    writer = imageio_ffmpeg.write_frames(
-        str(path),
-        size,
-        fps=fps,
-        codec="libx264",
-        pix_fmt_out="yuv420p",
-        macro_block_size=2,
-        ffmpeg_log_level="error",
-        output_params=["-movflags", "+faststart"],
-    )
-    writer.send(None)
-    return writer
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Turns what the file system or ffmpeg refuses into one line."""
-    try:
-        yield
-    except (OSError, RuntimeError) as error:
-        raise ConfigError(f"the video {path} cannot be written: {' '.join(str(error).split())}") from None
 
 
 def render_in_process(checkpoint: Path, out: Path, *options: str) -> str:

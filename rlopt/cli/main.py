@@ -19,6 +19,7 @@ VERBS: dict[str, str] = {
     "plot": "draw the learning curves of runs",
     "data": "describe and convert offline data sets",
     "demos": "record, describe and convert demonstrations for imitation",
+    "rank": "serve, describe, export and import studies in which people rank clips",
     "doctor": "check this machine and its packages",
 }
 

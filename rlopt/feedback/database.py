@@ -1,0 +1,163 @@
+"""The database under a study: SQLite in WAL mode, or Postgres by URL. Every write is one short transaction."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, OperationalError, SQLAlchemyError
+
+from rlopt.errors import StudyError, one_line, unknown_name
+from rlopt.feedback.schema import metadata
+
+BUSY_SECONDS = 30.0
+"""How long a writer waits for another process's write before it gives up."""
+BACKENDS = ("postgresql", "sqlite")
+_NETWORK = ("afs", "beegfs", "ceph", "cifs", "fuse.glusterfs", "fuse.sshfs", "gpfs", "lustre", "nfs", "nfs4", "smb3")
+"""File systems on which SQLite's locks and shared memory are not reliable."""
+
+
+class Database:
+    """Connections to one database; safe to use from many threads, not across a fork.
+
+    :param url: SQLAlchemy's: ``sqlite:///studies/swing/study.db``, ``postgresql+psycopg://user@host/name``
+    :param create: makes the tables (and for SQLite the file) where they are missing
+    :raises StudyError: unknown kind of database, a file on a network file system, or one that cannot be opened
+    """
+
+    def __init__(self, url: str | URL, *, create: bool = False) -> None:
+        self.url = _checked(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        if self.is_sqlite:
+            _check_file(Path(str(self.url.database)), create)
+        self.engine = _engine(self.url)
+        # SQLite's own queue is a loop of sleeps, which starves the unlucky thread; this one hands the lock on.
+        self._writing: Any = threading.Lock() if self.is_sqlite else nullcontext()
+        with self._told():
+            if create:
+                metadata.create_all(self.engine)
+            elif not sa.inspect(self.engine).has_table("study"):
+                raise StudyError(f"{self.shown} holds no study: name another, or start one with rlopt train")
+
+    @property
+    def shown(self) -> str:
+        """The URL for people, without a password."""
+        return str(self.url.database) if self.is_sqlite else self.url.render_as_string(hide_password=True)
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """One transaction that holds SQLite's write lock from its beginning (BEGIN IMMEDIATE)."""
+        with self._writing, self._told(), self.engine.connect() as connection:
+            connection.info["write"] = True
+            try:
+                with connection.begin():
+                    yield connection
+            finally:
+                connection.info.pop("write", None)
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """One transaction that only reads, and sees one state of the database."""
+        with self._told(), self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self.engine.dispose()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OperationalError as error:
+            reason = one_line(error.orig)
+            cure = "another process is writing for long: try again" if "locked" in reason else "check that it is there"
+            raise StudyError(f"the database {self.shown} refuses ({reason}): {cure}, and its permissions") from error
+        except (DatabaseError, SQLAlchemyError) as error:
+            reason = one_line(getattr(error, "orig", None) or error)
+            raise StudyError(f"the database {self.shown} is damaged or not rlopt's: {reason}") from error
+
+
+def _checked(url: str | URL) -> URL:
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise StudyError(
+            f"{one_line(url)!r} is no database URL: use sqlite:///FILE or postgresql://USER@HOST/NAME"
+        ) from None
+    backend = parsed.get_backend_name()
+    if backend not in BACKENDS:
+        raise unknown_name("kind of database", backend, BACKENDS)
+    if backend == "postgresql" and parsed.drivername == "postgresql":
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    if backend == "sqlite" and parsed.database in (None, "", ":memory:"):
+        raise StudyError("a study in memory cannot be shared with a server: use sqlite:///FILE")
+    return parsed
+
+
+def _engine(url: URL) -> sa.Engine:
+    if url.get_backend_name() == "postgresql":
+        try:
+            return sa.create_engine(url, pool_size=20, max_overflow=40, pool_pre_ping=True)
+        except (ModuleNotFoundError, NoSuchModuleError):
+            raise StudyError("Postgres needs its driver: pip install 'psycopg[binary]'") from None
+    engine = sa.create_engine(
+        url,
+        pool_size=20,
+        max_overflow=60,
+        connect_args={"check_same_thread": False, "timeout": BUSY_SECONDS, "isolation_level": None},
+    )
+
+    @sa.event.listens_for(engine, "connect")
+    def settings(connection: Any, record: Any) -> None:
+        for pragma in (
+            "journal_mode = WAL",
+            "synchronous = FULL",  # an answer that was accepted survives the loss of power
+            "foreign_keys = ON",
+            f"busy_timeout = {int(BUSY_SECONDS * 1000)}",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @sa.event.listens_for(engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.info.get("write") else "BEGIN")
+
+    return engine
+
+
+def _check_file(path: Path, create: bool) -> None:
+    if path.is_symlink():
+        raise StudyError(f"{path} is a symbolic link: name the study's own folder")
+    if not create and not path.is_file():
+        raise StudyError(f"there is no study at {path.parent}: name another, or start one with rlopt train")
+    if create:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StudyError(f"the folder {path.parent} cannot be made ({error.strerror}): use another") from None
+    kind = file_system(path.parent)
+    if kind in _NETWORK:
+        raise StudyError(f"{path.parent} is on a network file system ({kind}), where SQLite loses data: use a local "
+                         "folder, or Postgres")  # fmt: skip
+
+
+def file_system(folder: Path, mounts: Path = Path("/proc/mounts")) -> str:
+    """The type of the file system that ``folder`` is on, as Linux names it; empty where that cannot be told."""
+    try:
+        lines = mounts.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    place, found, longest = folder.resolve(), "", -1
+    for line in lines:
+        parts = line.split()
+        if len(parts) < 3:
+            continue
+        point = Path(parts[1].replace("\\040", " "))
+        if (place == point or point in place.parents) and len(point.parts) >= longest:
+            found, longest = parts[2], len(point.parts)
+    return found

@@ -1,0 +1,76 @@
+"""A study as the page sees it: plain values for JSON and templates. No return, no path and no slot is among them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+
+from rlopt.feedback.results import point_clip, progress, study_agreement, study_rounds
+from rlopt.feedback.rounds import LEASE_SECONDS, Desk, ShownClip, ShownRound
+from rlopt.feedback.store import Study, StudyStore
+
+
+class DeskView:
+    """One study, for the server."""
+
+    def __init__(self, store: StudyStore, study: Study, lease_seconds: float = LEASE_SECONDS) -> None:
+        self.store, self.study = store, study
+        self.desk = Desk(store, study, lease_seconds)
+
+    @staticmethod
+    def rater_of(request: Request) -> int:
+        """Who asks; the guard has looked at the session."""
+        return int(request.scope["rlopt.rater"].id)
+
+    def study_json(self, rater: int) -> dict[str, Any]:
+        """``GET /api/study``"""
+        study = self.study
+        return {
+            "name": study.name,
+            "instructions": study.instructions,
+            "media": study.media,
+            "progress": self.progress_json(rater),
+        }
+
+    def progress_json(self, rater: int) -> dict[str, Any]:
+        """See :func:`rlopt.feedback.results.progress`."""
+        return progress(self.store, self.study, rater)
+
+    def leased_json(self, shown: ShownRound | None, rater: int) -> dict[str, Any]:
+        """``POST /api/lease``"""
+        return {"round": None if shown is None else self.round_json(shown), "progress": self.progress_json(rater)}
+
+    def round_json(self, shown: ShownRound) -> dict[str, Any]:
+        """A round in the rater's own order."""
+        return {
+            "id": shown.id,
+            "kind": shown.kind,
+            "k": shown.k,
+            "lease_seconds": int(self.desk.lease_seconds),
+            "clips": [_clip(clip) for clip in shown.clips],
+            "answer": shown.former,
+        }
+
+    def results_json(self, rater: int) -> dict[str, Any]:
+        """``GET /api/results``"""
+        start, now = (point_clip(self.store, self.study, which) for which in ("start", "now"))
+        return {
+            "progress": self.progress_json(rater),
+            "rounds": study_rounds(self.store, self.study),
+            "agreement": study_agreement(self.store, self.study).as_dict(),
+            "start": None if start is None else _clip(start),
+            "now": None if now is None else _clip(now),
+        }
+
+
+def _clip(clip: ShownClip) -> dict[str, Any]:
+    return {
+        "id": clip.id,
+        "url": f"/media/{clip.media_id}",
+        "poster": f"/media/{clip.poster_id}",
+        "fps": clip.fps,
+        "frames": clip.frames,
+        "width": clip.width,
+        "height": clip.height,
+    }

@@ -1,0 +1,157 @@
+"""How far a study is, for those who rank and for its results page. Nothing here reads a return."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import sqlalchemy as sa
+
+from rlopt.feedback import schema
+from rlopt.feedback.agreement import Agreement, agreement
+from rlopt.feedback.rounds import ShownClip
+from rlopt.feedback.schema import answer, assignment, clip, round_
+from rlopt.feedback.store import Study, StudyStore
+
+SILENT_SECONDS = 60.0
+"""After which people are told since when nothing was heard of the trainer."""
+_STANDING = answer.c.withdrawn_at.is_(None)
+
+
+def progress(store: StudyStore, study: Study, rater_id: int) -> dict[str, Any]:
+    """What a rater sees of the study: ``rounds_answered``, ``clips_watched`` and ``minutes`` are the rater's own.
+
+    ``state`` is ``open`` (there is something to rank), ``rendering`` (the trainer is at work), ``waiting`` (for other
+    people's answers) or ``finished``; ``message`` says so in a sentence.
+    """
+    now = store.clock()
+    with store.database.read() as connection:
+        own = (answer.c.rater_id == rater_id) & _STANDING & (round_.c.study_id == study.id)
+        rounds, clips, seconds = connection.execute(
+            sa.select(sa.func.count(), sa.func.sum(round_.c.m), sa.func.sum(answer.c.seconds))
+            .select_from(answer.join(round_, round_.c.id == answer.c.round_id))
+            .where(own)
+        ).one()
+        can_undo = own & round_.c.status.in_(("open", "answered"))
+        undo = sa.select(answer.c.id).join(round_, round_.c.id == answer.c.round_id).where(can_undo).limit(1)
+        state, message = _state(connection, study, rater_id, now)
+        return {
+            "rounds_answered": rounds,
+            "rounds_consumed": _consumed(connection, study),
+            "clips_watched": clips or 0,
+            "minutes": round((seconds or 0.0) / 60, 2),
+            "state": state,
+            "message": message,
+            "can_undo": connection.execute(undo).first() is not None,
+        }
+
+
+def study_rounds(store: StudyStore, study: Study) -> list[dict[str, Any]]:
+    """The rounds that were consumed, oldest first, by what they did to the parameters."""
+    standing = (
+        sa.select(answer.c.round_id, sa.func.count().label("answers"), sa.func.sum(answer.c.seconds).label("seconds"))
+        .where(_STANDING)
+        .group_by(answer.c.round_id)
+        .subquery()
+    )
+    rows = (
+        sa.select(
+            round_.c.iteration, round_.c.kind, round_.c.step_norm, round_.c.distance_from_start,
+            standing.c.answers, standing.c.seconds,
+        )
+        .outerjoin(standing, standing.c.round_id == round_.c.id)
+        .where(round_.c.study_id == study.id, round_.c.status == "consumed")
+        .order_by(round_.c.iteration)
+    )  # fmt: skip
+    with store.database.read() as connection:
+        return [
+            {
+                "iteration": row["iteration"],
+                "kind": row["kind"],
+                "step_norm": row["step_norm"],
+                "distance_from_start": row["distance_from_start"],
+                "stayed": row["kind"] == "line_search" and row["step_norm"] == 0,
+                "answers": row["answers"] or 0,
+                "seconds": round(row["seconds"] or 0.0, 1),
+            }
+            for row in connection.execute(rows).mappings().all()
+        ]
+
+
+def study_agreement(store: StudyStore, study: Study) -> Agreement:
+    """How far raters who answered the same rounds agree."""
+    wanted = (
+        sa.select(answer.c.round_id, answer.c.rater_id, answer.c.tiers, answer.c.unranked)
+        .join(round_, round_.c.id == answer.c.round_id)
+        .where(round_.c.study_id == study.id, _STANDING, answer.c.abstain.is_(False))
+        .order_by(answer.c.round_id, answer.c.rater_id)
+    )
+    by_round: dict[int, list[tuple[list[list[int]], list[int]]]] = {}
+    raters = set()
+    with store.database.read() as connection:
+        for round_id, rater_id, tiers, unranked in connection.execute(wanted).all():
+            by_round.setdefault(round_id, []).append((json.loads(tiers), json.loads(unranked)))
+            raters.add(rater_id)
+    return agreement(list(by_round.values()), len(raters))
+
+
+def point_clip(store: StudyStore, study: Study, which: str) -> ShownClip | None:
+    """The clip of the point where the search began ("start") or is ("now"), if there is one."""
+    column = schema.study.c[f"{which}_clip"]
+    columns = (clip.c.media_id, clip.c.media_id, clip.c.poster_id, clip.c.fps, clip.c.frames, clip.c.width)
+    wanted = sa.select(*columns, clip.c.height).join(schema.study, column == clip.c.id)
+    with store.database.read() as connection:
+        row = connection.execute(wanted.where(schema.study.c.id == study.id)).first()
+    return None if row is None else ShownClip(*row)
+
+
+def media_file(store: StudyStore, study: Study, media_id: str) -> tuple[str, str] | None:
+    """Path below the media folder and SHA-256 of what an opaque id names, in this study."""
+    mine = clip.c.study_id == study.id
+    with store.database.read() as connection:
+        row = connection.execute(
+            sa.select(clip.c.path, clip.c.sha256)
+            .where(mine, clip.c.media_id == media_id)
+            .union_all(sa.select(clip.c.poster, clip.c.poster_sha256).where(mine, clip.c.poster_id == media_id))
+        ).first()
+    return None if row is None else (row[0], row[1])
+
+
+def _consumed(connection: sa.Connection, study: Study) -> int:
+    done = (round_.c.study_id == study.id) & (round_.c.status == "consumed")
+    return int(connection.execute(sa.select(sa.func.count()).select_from(round_).where(done)).scalar_one())
+
+
+def _state(connection: sa.Connection, study: Study, rater_id: int, now: float) -> tuple[str, str]:
+    """The state of a study for a rater, and a sentence about it."""
+    rows = connection.execute(
+        sa.select(round_.c.id, round_.c.status)
+        .where(round_.c.study_id == study.id, round_.c.status.in_(("open", "answered", "rendering")))
+        .order_by(round_.c.iteration)
+    ).all()
+    missing = 0
+    for round_id, status in rows:
+        if status != "open":
+            continue
+        of_round = assignment.c.round_id == round_id
+        taken = (assignment.c.state == "answered") | (assignment.c.lease_until > now)
+        held = connection.execute(sa.select(assignment.c.rater_id, assignment.c.state).where(of_round & taken)).all()
+        mine = [state for holder, state in held if holder == rater_id]
+        if mine == ["leased"] or (not mine and len(held) < study.annotators):
+            return "open", "There are clips to rank."
+        missing += study.annotators - sum(state == "answered" for _, state in held)
+    seen, finished = connection.execute(
+        sa.select(schema.study.c.trainer_seen, schema.study.c.finished).where(schema.study.c.id == study.id)
+    ).one()
+    if missing:
+        return "waiting", f"Waiting for {missing} more answer{'s' if missing > 1 else ''} of other people."
+    if finished and not rows:
+        return "finished", "The study is finished: thank you."
+    silent = now - seen if seen is not None else None
+    if silent is not None and silent > SILENT_SECONDS:
+        minutes = max(1, round(silent / 60))
+        return "rendering", (
+            f"The trainer was last heard of {minutes} minute{'s' if minutes > 1 else ''} ago: it may be drawing long "
+            "clips, or need to be started again."
+        )
+    return "rendering", "The trainer is working: the next clips are being made."

@@ -1,0 +1,314 @@
+"""The rater's side of a round: lease, renew, answer, undo. Every step is one transaction.
+
+A round is *open* until it has the answers that it needs, then *answered* until the trainer consumes it. A rater holds
+a lease while watching; leases and standing answers together never exceed the answers that the round needs. An expired
+lease frees its place; who lost it may still answer while the place is free. An answer counts candidates by slot; the
+order in which a rater saw them is stored with the lease and is used nowhere else.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from rlopt.errors import AnswerError, StudyError
+from rlopt.feedback.schema import answer, assignment, candidate, clip, round_
+from rlopt.feedback.store import Study, StudyStore, insert, log
+from rlopt.strict_json import dump_json
+
+LEASE_SECONDS = 120
+_STANDING = answer.c.withdrawn_at.is_(None)
+_random = random.SystemRandom()
+
+
+class LeaseError(StudyError):
+    """The round is not, or no longer, this rater's."""
+
+
+@dataclass(frozen=True)
+class ShownClip:
+    """One candidate as a rater sees it; all of it may reach a browser."""
+
+    id: str
+    media_id: str
+    poster_id: str
+    fps: float
+    frames: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class ShownRound:
+    """A round in the hands of a rater; clips in the rater's own order."""
+
+    id: str
+    kind: str
+    k: int
+    clips: tuple[ShownClip, ...]
+    former: dict[str, list[Any]] | None
+    """The rater's withdrawn answer by clip id, after an undo: ``{"tiers": [[id]], "unranked": [id]}``."""
+
+
+class Desk:
+    """Where raters of one study get rounds and hand in answers.
+
+    :param lease_seconds: how long a round is kept for a rater who shows no sign of life
+    """
+
+    def __init__(self, store: StudyStore, study: Study, lease_seconds: float = LEASE_SECONDS) -> None:
+        self.store, self.study, self.lease_seconds = store, study, lease_seconds
+
+    def lease(self, rater_id: int) -> ShownRound | None:
+        """The round that the rater holds, or a free one, or None."""
+        now = self.store.clock()
+        with self.store.database.write() as connection:
+            mine = self._held(connection, rater_id, now)
+            row = mine if mine is not None else self._free(connection, rater_id, now)
+            if row is None:
+                return None
+            display = self._take(connection, row, rater_id, now)
+            return self._shown(connection, row, rater_id, display)
+
+    def renew(self, rater_id: int, round_id: str) -> float:
+        """Keeps the round for this rater; returns for how many seconds.
+
+        :raises LeaseError: it was lost, or was never this rater's
+        """
+        now = self.store.clock()
+        with self.store.database.write() as connection:
+            row = self._locked(connection, round_id)
+            self._require_place(connection, row, rater_id, now)
+            self._take(connection, row, rater_id, now)
+        return self.lease_seconds
+
+    def answer(
+        self,
+        rater_id: int,
+        round_id: str,
+        key: str,
+        tiers: Sequence[Sequence[str]] = (),
+        unranked: Sequence[str] = (),
+        *,
+        abstain: bool = False,
+        seconds: float = 0.0,
+    ) -> int:
+        """Stores an answer once, whatever its key is sent again with; returns its revision, from 1.
+
+        A rater's later answer to the same round replaces the earlier one while the round is not consumed.
+
+        :param key: of the client's choice, 1 to 80 characters, a new one for every new answer
+        :param tiers: clip ids, best first; the clips of a tier tie
+        :param unranked: clip ids worse than every tier
+        :param abstain: no opinion; then there are no tiers
+        :param seconds: how long it took, for the statistics
+        :raises AnswerError: tiers and unranked are no exact partition of the round's clips
+        :raises LeaseError: consumed meanwhile, or not this rater's round
+        """
+        if not 1 <= len(key) <= 80 or not key.isprintable():
+            raise AnswerError("the answer's key must have 1 to 80 printable characters")
+        if not math.isfinite(seconds):
+            raise AnswerError("the seconds that an answer took must be a finite number")
+        now = self.store.clock()
+        with self.store.database.write() as connection:
+            row = self._locked(connection, round_id)
+            sent = (answer.c.rater_id == rater_id) & (answer.c.key == key)
+            before = connection.execute(sa.select(answer).where(sent)).mappings().first()
+            if before is not None:
+                if before["round_id"] != row["id"]:
+                    raise AnswerError("the answer's key was used for another round: use a new one")
+                return int(before["revision"])
+            self._require_place(connection, row, rater_id, now, revising=True)
+            slots = _slots(connection, row["id"])
+            ordered = _partition(slots, tiers, unranked, abstain)
+            revision = self._replace(connection, row, rater_id, now)
+            values = {
+                "round_id": row["id"],
+                "rater_id": rater_id,
+                "revision": revision,
+                "key": key,
+                "tiers": dump_json(ordered[0]),
+                "unranked": dump_json(ordered[1]),
+                "abstain": abstain,
+                "seconds": min(max(seconds, 0.0), 86400.0),
+                "created_at": now,
+            }
+            insert(connection, answer, values)
+            held = (assignment.c.round_id == row["id"]) & (assignment.c.rater_id == rater_id)
+            connection.execute(sa.update(assignment).where(held).values(state="answered"))
+            kind = "abstained" if abstain else "answered"
+            log(connection, self.study.id, kind, now, round_=row["id"], rater=rater_id, revision=revision)
+            self._settle(connection, row["id"], now)
+        return revision
+
+    def undo(self, rater_id: int) -> ShownRound:
+        """Withdraws the rater's newest answer that is not consumed, and gives its round back.
+
+        :raises LeaseError: there is none
+        """
+        now = self.store.clock()
+        with self.store.database.write() as connection:
+            newest = connection.execute(self._undoable(rater_id)).mappings().first()
+            # Locking first and looking again: the trainer may consume in between.
+            row = None if newest is None else self._locked(connection, newest["public_id"])
+            if row is None or row["status"] not in ("open", "answered"):
+                raise LeaseError("there is no answer left to undo: the search has gone on with it")
+            self._replace(connection, row, rater_id, now)
+            held = (assignment.c.round_id == row["id"]) & (assignment.c.rater_id == rater_id)
+            connection.execute(sa.update(assignment).where(held).values(state="leased"))
+            display = self._take(connection, row, rater_id, now)
+            log(connection, self.study.id, "undone", now, round_=row["id"], rater=rater_id)
+            self._settle(connection, row["id"], now)
+            return self._shown(connection, row, rater_id, display)
+
+    def _undoable(self, rater_id: int) -> sa.Select[Any]:
+        return (
+            sa.select(round_.c.public_id)
+            .join(answer, answer.c.round_id == round_.c.id)
+            .where(answer.c.rater_id == rater_id, _STANDING, round_.c.study_id == self.study.id)
+            .where(round_.c.status.in_(("open", "answered")))
+            .order_by(answer.c.id.desc())
+            .limit(1)
+        )
+
+    def _locked(self, connection: sa.Connection, public_id: str) -> sa.RowMapping:
+        """The round, which no other transaction can change until this one ends."""
+        wanted = (round_.c.public_id == public_id) & (round_.c.study_id == self.study.id)
+        row = connection.execute(_rounds().where(wanted).with_for_update()).mappings().first()
+        if row is None:
+            raise LeaseError("there is no such round in this study")
+        return row
+
+    def _held(self, connection: sa.Connection, rater_id: int, now: float) -> sa.RowMapping | None:
+        """The open round that the rater has, if the place is still there to be had."""
+        rows = connection.execute(
+            _rounds()
+            .join(assignment, assignment.c.round_id == round_.c.id)
+            .where(assignment.c.rater_id == rater_id, assignment.c.state == "leased", round_.c.status == "open")
+            .where(round_.c.study_id == self.study.id)
+            .order_by(assignment.c.id.desc())
+            .with_for_update(of=round_)
+        ).mappings()
+        return next((row for row in rows.all() if self._place(connection, row, rater_id, now)), None)
+
+    def _free(self, connection: sa.Connection, rater_id: int, now: float) -> sa.RowMapping | None:
+        """The oldest open round with a free place that the rater has not answered."""
+        had = sa.select(assignment.c.round_id).where(assignment.c.rater_id == rater_id)
+        wanted = (
+            _rounds()
+            .where(round_.c.study_id == self.study.id, round_.c.status == "open", round_.c.id.not_in(had))
+            .order_by(round_.c.iteration)
+        )
+        # A round that another rater is just leasing is passed over; only if none else is there, it is waited for.
+        for skip_locked in (True, False):
+            for row in connection.execute(wanted.with_for_update(skip_locked=skip_locked)).mappings().all():
+                if self._place(connection, row, rater_id, now):
+                    return row
+        return None
+
+    def _place(self, connection: sa.Connection, row: Mapping[Any, Any], rater_id: int, now: float) -> bool:
+        """Whether the round has a place that is not taken by another rater."""
+        others = (assignment.c.round_id == row["id"]) & (assignment.c.rater_id != rater_id)
+        taken = others & ((assignment.c.state == "answered") | (assignment.c.lease_until > now))
+        count = connection.execute(sa.select(sa.func.count()).select_from(assignment).where(taken)).scalar_one()
+        return count < self.study.annotators
+
+    def _require_place(
+        self, connection: sa.Connection, row: Mapping[Any, Any], rater_id: int, now: float, revising: bool = False
+    ) -> None:
+        held = (assignment.c.round_id == row["id"]) & (assignment.c.rater_id == rater_id)
+        state = connection.execute(sa.select(assignment.c.state).where(held)).scalar()
+        if state is None:
+            raise LeaseError("this round was not given to you: ask for one first")
+        if row["status"] not in ("open", "answered"):
+            raise LeaseError("the search has already gone on without this answer: ask for the next round")
+        if state == "answered":
+            if not revising:
+                raise LeaseError("this round is answered: undo first")
+        elif not self._place(connection, row, rater_id, now):
+            raise LeaseError("the round was given to somebody else after a long silence: ask for the next one")
+
+    def _take(self, connection: sa.Connection, row: Mapping[Any, Any], rater_id: int, now: float) -> list[int]:
+        """Leases the round to the rater; returns the slots in the order that is drawn once for the two."""
+        held = (assignment.c.round_id == row["id"]) & (assignment.c.rater_id == rater_id)
+        until = now + self.lease_seconds
+        found = connection.execute(sa.select(assignment.c.display).where(held)).scalar()
+        if found is not None:
+            connection.execute(sa.update(assignment).where(held).values(lease_until=until))
+            return [int(slot) for slot in json.loads(found)]
+        display = _random.sample(range(row["m"]), row["m"])
+        values = {"round_id": row["id"], "rater_id": rater_id, "display": dump_json(display), "state": "leased"}
+        insert(connection, assignment, {**values, "lease_until": until, "created_at": now})
+        log(connection, self.study.id, "leased", now, round_=row["id"], rater=rater_id)
+        return display
+
+    def _replace(self, connection: sa.Connection, row: Mapping[Any, Any], rater_id: int, now: float) -> int:
+        """Withdraws the rater's standing answer to the round; returns the number of the next revision."""
+        own = (answer.c.round_id == row["id"]) & (answer.c.rater_id == rater_id)
+        connection.execute(sa.update(answer).where(own & _STANDING).values(withdrawn_at=now))
+        return 1 + connection.execute(sa.select(sa.func.count()).select_from(answer).where(own)).scalar_one()
+
+    def _settle(self, connection: sa.Connection, round_id: int, now: float) -> None:
+        """Open or answered, by the number of standing answers."""
+        standing = (answer.c.round_id == round_id) & _STANDING
+        count = connection.execute(sa.select(sa.func.count()).select_from(answer).where(standing)).scalar_one()
+        full = count >= self.study.annotators
+        values = {"status": "answered" if full else "open", "answered_at": now if full else None}
+        connection.execute(sa.update(round_).where(round_.c.id == round_id).values(**values))
+
+    def _shown(
+        self, connection: sa.Connection, row: Mapping[Any, Any], rater_id: int, display: list[int]
+    ) -> ShownRound:
+        columns = (clip.c.media_id, clip.c.poster_id, clip.c.fps, clip.c.frames, clip.c.width, clip.c.height)
+        found = connection.execute(
+            sa.select(candidate.c.slot, candidate.c.public_id, *columns)
+            .join(clip, clip.c.id == candidate.c.clip_id)
+            .where(candidate.c.round_id == row["id"])
+        ).all()
+        by_slot = {slot: ShownClip(*values) for slot, *values in found}
+        own = (answer.c.round_id == row["id"]) & (answer.c.rater_id == rater_id)
+        last = connection.execute(sa.select(answer).where(own).order_by(answer.c.revision.desc())).mappings().first()
+        former: dict[str, list[Any]] | None = None
+        if last is not None and not last["abstain"]:
+            tiers, unranked = json.loads(last["tiers"]), json.loads(last["unranked"])
+            named = [[by_slot[slot].id for slot in tier] for tier in tiers]
+            former = {"tiers": named, "unranked": [by_slot[slot].id for slot in unranked]}
+        return ShownRound(row["public_id"], row["kind"], row["k"], tuple(by_slot[slot] for slot in display), former)
+
+
+def _rounds() -> sa.Select[Any]:
+    """Rounds without their parameters, which may be large."""
+    return sa.select(round_.c.id, round_.c.public_id, round_.c.kind, round_.c.m, round_.c.k, round_.c.status)
+
+
+def _slots(connection: sa.Connection, round_id: int) -> dict[str, int]:
+    rows = connection.execute(
+        sa.select(candidate.c.public_id, candidate.c.slot).where(candidate.c.round_id == round_id)
+    )
+    return {str(row.public_id): int(row.slot) for row in rows.all()}
+
+
+def _partition(
+    slots: Mapping[str, int], tiers: Sequence[Sequence[str]], unranked: Sequence[str], abstain: bool
+) -> tuple[list[list[int]], list[int]]:
+    """The answer by slots."""
+    named = [name for tier in tiers for name in tier] + list(unranked)
+    if abstain:
+        if named:
+            raise AnswerError("an answer without opinion names no clips: leave tiers and unranked empty")
+        return [], []
+    if any(name not in slots for name in named):
+        raise AnswerError("the answer names a clip that is not in this round")
+    if len(set(named)) != len(named):
+        raise AnswerError("the answer names a clip twice")
+    if len(named) != len(slots):
+        raise AnswerError(f"the answer names {len(named)} of {len(slots)} clips: name each once, ranked or unranked")
+    if not tiers or not all(tiers):
+        raise AnswerError("rank at least one clip, and leave no tier empty; or skip the round")
+    return [[slots[name] for name in tier] for tier in tiers], [slots[name] for name in unranked]

@@ -1,0 +1,285 @@
+"""The trainer's side of a study: an optimiser that people answer, one durable round after the other.
+
+All that the search depends on is in the database: a process that is killed at any moment and started again goes on
+where the last round was consumed, with the same query.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import sqlalchemy as sa
+
+from rlopt import __version__
+from rlopt.agents.zo_ranksgd.answers import Ranking
+from rlopt.errors import ConfigError, StudyError
+from rlopt.feedback.clips import Clip
+from rlopt.feedback.schema import round_
+from rlopt.feedback.store import Study, StudyStore
+from rlopt.feedback.trainer import (
+    Bench,
+    GivenAnswer,
+    Move,
+    OptimizerState,
+    keep_state,
+    read_state,
+    standing_answers,
+    unpack,
+)
+
+
+class Asked(Protocol):
+    """A query; see :class:`rlopt.agents.zo_ranksgd.optimizer.Query`."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def candidates(self) -> np.ndarray: ...
+    @property
+    def k(self) -> int: ...
+    @property
+    def current(self) -> int | None: ...
+
+
+class AskTell(Protocol):
+    """An optimiser that rankings suffice for; see :class:`rlopt.agents.zo_ranksgd.optimizer.ZORankSGD`."""
+
+    @property
+    def point(self) -> np.ndarray: ...
+    def ask(self) -> Any: ...
+    def tell(self, answer: Sequence[Ranking]) -> Any: ...
+    def state_dict(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]: ...
+    def load_state_dict(self, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> None: ...
+    def digest(self) -> str: ...
+
+
+Render = Callable[[Any, Path], list[Clip]]
+"""Draws the candidates of a query into a folder of the study's media folder: a clip each, in the order of the slots."""
+
+
+class HumanStudy:
+    """Creates the study of that name, or continues it: the optimiser then takes the state of the last consumed round.
+
+    Only one process trains a study: the one that came last; an earlier one raises at its next step.
+
+    :param store: where the study is
+    :param name: of the study, 1 to 200 characters
+    :param optimizer: as it was when the study was created (a new one made with the same settings will do)
+    :param render: draws a query's candidates; see :data:`Render`
+    :param annotators: answers that every round needs, each of another person
+    :param instructions: plain text, shown above the clips
+    :param config: anything JSON that the study should remember
+    :param media: what ``render`` draws: video or image
+    :param undo_seconds: for how long a complete round can still be undone before it is consumed
+    :param poll_seconds: between two looks at the database while waiting
+    :param deadline_seconds: after which :meth:`step` gives up waiting; None waits for ever
+    :raises StudyError: the study is of another optimiser, or was made with other settings
+    """
+
+    def __init__(
+        self,
+        store: StudyStore,
+        name: str,
+        optimizer: AskTell,
+        render: Render,
+        *,
+        annotators: int = 1,
+        instructions: str = "",
+        config: dict[str, Any] | None = None,
+        media: str = "video",
+        undo_seconds: float = 2.0,
+        poll_seconds: float = 0.5,
+        deadline_seconds: float | None = None,
+    ) -> None:
+        if not poll_seconds > 0 or not undo_seconds >= 0:
+            raise ConfigError("poll_seconds must be above 0 and undo_seconds at least 0")
+        self.store, self.optimizer, self.render = store, optimizer, render
+        self.undo_seconds, self.poll_seconds, self.deadline_seconds = undo_seconds, poll_seconds, deadline_seconds
+        settings = {"annotators": annotators, "instructions": instructions, "config": config, "media": media}
+        self.study = store.find(name) or _create(store, name, optimizer, settings)
+        _check_same(self.study, optimizer, annotators, media)
+        self._bench = Bench(store, self.study)
+        self._state: OptimizerState
+        self._start = self._load(self._bench.state(0)).copy()
+        self._load(self._bench.state())
+
+    @property
+    def iteration(self) -> int:
+        """Rounds consumed."""
+        return self._state.iteration
+
+    def step(self) -> Any | None:
+        """Asks people one query, waits for their answers and tells them to the optimiser, durably.
+
+        :returns: the query that was answered; None if the deadline came first (the round stays open: call again)
+        :raises StudyError: another process trains this study now, or the database refuses
+        """
+        started = time.monotonic()
+        query = self.optimizer.ask()
+        round_id = self._open(query)
+        while True:
+            answered_at = self._bench.answered_at(round_id)
+            if answered_at is not None and self.store.clock() - answered_at >= self.undo_seconds:
+                if self._consume(round_id, query):
+                    return query
+                continue
+            if self.deadline_seconds is not None and time.monotonic() - started >= self.deadline_seconds:
+                return None
+            self._bench.alive()
+            time.sleep(self.poll_seconds)
+
+    def finish(self) -> None:
+        """Tells those who rank that the study is over, with a clip of where the search ended."""
+        point = np.asarray(self.optimizer.point, np.float64)
+        if not self._bench.match_point("now", point):
+            self._bench.show_point("now", self._draw(_Point(point), "end", self.iteration)[0])
+        self._bench.finish()
+
+    def _open(self, query: Asked) -> int:
+        """The id of the open round of this query, with its clips; made unless a former process made it."""
+        candidates = np.asarray(query.candidates, np.float64)
+        row = self._bench.live_round(self.iteration)
+        if row is not None and row["status"] != "rendering":
+            same = row["digest_before"] == self._state.digest and row["kind"] == query.kind
+            if not same or not np.array_equal(unpack(row["params"])["candidates"], candidates):
+                raise StudyError(
+                    f"study {self.study.name!r} waits for answers to another query than this optimiser's: use the "
+                    "versions of rlopt and numpy that the study was begun with"
+                )
+            return int(row["id"])
+        round_id = self._bench.begin(self.iteration, query.kind, candidates, query.k, query.current, self._state.digest)
+        clips = self._draw(query, f"round-{self.iteration:05d}", round_id)
+        if self.iteration == 0 and query.current is None:
+            self._bench.show_point("start", self._draw(_Point(self._start), "start", round_id)[0])
+        self._bench.open(round_id, candidates, clips)
+        if self.iteration == 0 and query.current is not None:
+            self._bench.match_point("start", self._start)
+        return round_id
+
+    def _draw(self, query: Asked, what: str, number: int) -> list[Clip]:
+        """The clips of a query, in a folder that no other process writes to; what a killed one left is removed."""
+        name = f"{self.study.id}-{hashlib.sha256(self.study.name.encode()).hexdigest()[:8]}"
+        for left in (self.store.media_root / name).glob(f"{what}-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        folder = self.store.media_root / name / f"{what}-{number}"
+        folder.mkdir(parents=True)
+        clips = self.render(query, folder)
+        if len(clips) != len(query.candidates):
+            raise StudyError(f"render drew {len(clips)} clips of {len(query.candidates)} candidates: draw one each")
+        return clips
+
+    def _consume(self, round_id: int, query: Asked) -> bool:
+        """Whether the round's answers were taken; if anything fails, the optimiser is as before."""
+
+        def tell(given: Sequence[GivenAnswer]) -> Move:
+            before = np.array(self.optimizer.point, np.float64)
+            self.optimizer.tell([ranking(answer, len(query.candidates)) for answer in given])
+            point = np.array(self.optimizer.point, np.float64)
+            after = snapshot(self.optimizer, self.iteration + 1)
+            away = float(np.linalg.norm(point - self._start))
+            return Move(after, point, float(np.linalg.norm(point - before)), away)
+
+        try:
+            move = self._bench.consume(round_id, self._state.digest, tell)
+        except BaseException:
+            self._load(self._bench.state())
+            raise
+        if move is None:
+            return False
+        self._state = move.after
+        return True
+
+    def _load(self, state: OptimizerState) -> np.ndarray:
+        """Puts the optimiser into a stored state; returns its point."""
+        self.optimizer.load_state_dict(state.state, state.arrays)
+        if self.optimizer.digest() != state.digest:
+            raise StudyError(f"the optimiser's state in study {self.study.name!r} is damaged: its digest is another")
+        self._state = state
+        return np.asarray(self.optimizer.point, np.float64)
+
+
+class _Point:
+    """A query about a single point, which is only looked at."""
+
+    kind, k, current = "point", 1, 0
+
+    def __init__(self, point: np.ndarray) -> None:
+        self.candidates = np.asarray(point, np.float64)[None]
+
+
+def replay(store: StudyStore, study: Study, optimizer: AskTell) -> int:
+    """Runs the whole search again, from its first state, on the answers that were consumed; returns how many rounds.
+
+    Every query and every state must come out bit for bit as they are stored.
+
+    :param optimizer: made with the settings of the study; its state is replaced
+    :raises StudyError: the first round that differs, by its iteration
+    """
+    first = read_state(store, study, 0)
+    optimizer.load_state_dict(first.state, first.arrays)
+    consumed = (round_.c.study_id == study.id) & (round_.c.status == "consumed")
+    with store.database.read() as connection:
+        ids = connection.execute(sa.select(round_.c.id).where(consumed).order_by(round_.c.iteration)).scalars().all()
+        for count, round_id in enumerate(ids):
+            row = connection.execute(sa.select(round_).where(round_.c.id == round_id)).mappings().one()
+            what = f"round {row['iteration']} of study {study.name!r}"
+            if row["iteration"] != count:
+                raise StudyError(f"{what} follows on round {count - 1}: a consumed round is missing")
+            if optimizer.digest() != row["digest_before"]:
+                raise StudyError(f"{what} began in another state than in the replay: is it damaged, or made "
+                                 "with other versions?")  # fmt: skip
+            query = optimizer.ask()
+            if not np.array_equal(unpack(row["params"])["candidates"], query.candidates):
+                raise StudyError(f"{what} asked about other candidates than the replay does")
+            optimizer.tell([ranking(answer, row["m"]) for answer in standing_answers(connection, row["id"])])
+            if optimizer.digest() != row["digest_after"]:
+                raise StudyError(f"{what} ended in another state than in the replay: an answer was changed")
+    if read_state(store, study).digest != optimizer.digest():
+        raise StudyError(f"the optimiser's stored state in study {study.name!r} is not that of its answers")
+    return len(ids)
+
+
+def ranking(given: GivenAnswer, m: int) -> Ranking:
+    """A stored answer as the optimiser takes it.
+
+    :raises rlopt.errors.AnswerError: it does not fit a query with ``m`` candidates
+    """
+    found = Ranking(tiers=given.tiers, unranked=given.unranked, abstain=given.abstain)
+    found.check(m)
+    return found
+
+
+def snapshot(optimizer: AskTell, iteration: int) -> OptimizerState:
+    """The optimiser's state after ``iteration`` rounds, for the store."""
+    state, arrays = optimizer.state_dict()
+    return OptimizerState(iteration, optimizer.digest(), state, {name: np.array(a) for name, a in arrays.items()})
+
+
+def _create(store: StudyStore, name: str, optimizer: AskTell, settings: dict[str, Any]) -> Study:
+    algorithm = f"{_kind(optimizer)} {__version__}"
+    with store.database.write() as connection:
+        study = store.create_study(connection, name, algorithm=algorithm, **settings)
+        keep_state(connection, study.id, snapshot(optimizer, 0), store.clock())
+    return study
+
+
+def _check_same(study: Study, optimizer: AskTell, annotators: int, media: str) -> None:
+    kind = study.algorithm.rpartition(" ")[0]
+    if kind != _kind(optimizer):
+        raise StudyError(f"study {study.name!r} is of {kind}, not {_kind(optimizer)}: use another name")
+    for what, own, given in (("annotators", study.annotators, annotators), ("media", study.media, media)):
+        if own != given:
+            raise StudyError(f"study {study.name!r} has {what}={own}, not {given}: keep it, or use another name")
+    if not all(math.isfinite(value) for value in np.asarray(optimizer.point).ravel()):
+        raise StudyError("the optimiser's point is not finite")
+
+
+def _kind(optimizer: AskTell) -> str:
+    return type(optimizer).__name__

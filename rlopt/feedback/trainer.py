@@ -1,0 +1,298 @@
+"""The trainer's side of a round: rendering -> open -> (raters) -> answered -> consumed, each step one transaction.
+
+Only the process that claimed the study last may take these steps: one that was thought dead and comes back is told so
+instead of consuming an answer a second time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from rlopt.errors import StudyError
+from rlopt.feedback.clips import Clip
+from rlopt.feedback.files import file_digest, inside
+from rlopt.feedback.schema import answer, candidate, clip, optimizer_state, round_, study
+from rlopt.feedback.store import Study, StudyStore, digest, insert, log, opaque
+from rlopt.strict_json import dump_json, parse_json
+
+
+@dataclass(frozen=True)
+class OptimizerState:
+    """An optimiser after some rounds, as ``state_dict`` gave it."""
+
+    iteration: int
+    digest: str
+    state: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class GivenAnswer:
+    """What one rater said, by slots."""
+
+    tiers: tuple[tuple[int, ...], ...]
+    unranked: tuple[int, ...]
+    abstain: bool
+
+
+@dataclass(frozen=True)
+class Move:
+    """What the answers of a round did to the optimiser."""
+
+    after: OptimizerState
+    point: np.ndarray
+    step_norm: float
+    distance_from_start: float
+
+
+class Bench:
+    """Where the trainer of one study works; claims the study.
+
+    :raises StudyError: from every method, once another process has claimed the study
+    """
+
+    def __init__(self, store: StudyStore, study_: Study) -> None:
+        self.store, self.study = store, study_
+        self._claim = opaque()
+        with store.database.write() as connection:
+            mine = study.c.id == study_.id
+            values = {"trainer": self._claim, "trainer_seen": store.clock(), "finished": False}
+            connection.execute(sa.update(study).where(mine).values(**values))
+            log(connection, study_.id, "trainer", store.clock())
+
+    def alive(self) -> None:
+        """Leaves the time, so that people are told whether anybody is working."""
+        with self.store.database.write() as connection:
+            self._own(connection)
+
+    def state(self, iteration: int | None = None) -> OptimizerState:
+        """The optimiser's newest stored state, or that after ``iteration`` rounds."""
+        return read_state(self.store, self.study, iteration)
+
+    def live_round(self, iteration: int) -> sa.RowMapping | None:
+        """The round of that iteration which is not void."""
+        wanted = (round_.c.study_id == self.study.id) & (round_.c.iteration == iteration) & (round_.c.status != "void")
+        with self.store.database.read() as connection:
+            return connection.execute(sa.select(round_).where(wanted)).mappings().first()
+
+    def begin(self, iteration: int, kind: str, candidates: np.ndarray, k: int, current: int | None, before: str) -> int:
+        """Opens a round of which the clips are yet to be made; one left so by a killed process becomes void.
+
+        :param candidates: float64 [m, d]
+        :param before: digest of the optimiser
+        :returns: the round's id
+        """
+        now = self.store.clock()
+        with self.store.database.write() as connection:
+            self._own(connection)
+            stale = (round_.c.study_id == self.study.id) & (round_.c.status == "rendering")
+            connection.execute(sa.update(round_).where(stale).values(status="void"))
+            values = {
+                "study_id": self.study.id,
+                "public_id": opaque(),
+                "iteration": iteration,
+                "kind": kind,
+                "m": len(candidates),
+                "k": k,
+                "current": current,
+                "status": "rendering",
+                "params": pack({"candidates": candidates}),
+                "digest_before": before,
+                "created_at": now,
+            }
+            identity = insert(connection, round_, values)
+            log(connection, self.study.id, "begun", now, round_=identity)
+        return identity
+
+    def open(self, round_id: int, candidates: np.ndarray, clips: Sequence[Clip]) -> None:
+        """Gives a round its clips and lets raters have it."""
+        rows = [clip_values(self.store, self.study.id, made) for made in clips]
+        now = self.store.clock()
+        with self.store.database.write() as connection:
+            self._own(connection)
+            for slot, values in enumerate(rows):
+                clip_id = insert(connection, clip, values)
+                params = digest(np.ascontiguousarray(candidates[slot]).tobytes())
+                values = {"round_id": round_id, "clip_id": clip_id, "public_id": opaque(), "slot": slot}
+                insert(connection, candidate, {**values, "params_sha256": params})
+            mine = (round_.c.id == round_id) & (round_.c.status == "rendering")
+            if connection.execute(sa.update(round_).where(mine).values(status="open", opened_at=now)).rowcount != 1:
+                raise StudyError("another process has discarded this round: only one may train a study")
+            log(connection, self.study.id, "opened", now, round_=round_id)
+
+    def answered_at(self, round_id: int) -> float | None:
+        """When the round got the last of the answers that it needs; None while it waits."""
+        wanted = (round_.c.id == round_id) & (round_.c.status == "answered")
+        with self.store.database.read() as connection:
+            found = connection.execute(sa.select(round_.c.answered_at).where(wanted)).scalar()
+        return None if found is None else float(found)
+
+    def consume(self, round_id: int, before: str, tell: Callable[[Sequence[GivenAnswer]], Move]) -> Move | None:
+        """Answered -> consumed with the optimiser's new state, all or nothing; None if a rater has just undone.
+
+        :param before: digest of the optimiser that ``tell`` will change; must be that of the newest stored state
+        :param tell: tells the optimiser
+        """
+        now = self.store.clock()
+        with self.store.database.write() as connection:
+            self._own(connection)
+            mine = (round_.c.id == round_id) & (round_.c.status == "answered") & (round_.c.digest_before == before)
+            taken = sa.update(round_).where(mine).values(status="consumed", consumed_at=now)
+            if connection.execute(taken).rowcount != 1:
+                return None
+            newest = sa.select(optimizer_state.c.digest).where(optimizer_state.c.study_id == self.study.id)
+            newest = newest.order_by(optimizer_state.c.iteration.desc()).limit(1)
+            if connection.execute(newest).scalar() != before:
+                raise StudyError("the optimiser is in another state than the study: only one process may train it")
+            move = tell(standing_answers(connection, round_id))
+            self._keep(connection, move, round_id)
+            log(connection, self.study.id, "consumed", now, round_=round_id)
+        return move
+
+    def finish(self) -> None:
+        """Says that no further rounds will come."""
+        with self.store.database.write() as connection:
+            self._own(connection)
+            connection.execute(sa.update(study).where(study.c.id == self.study.id).values(finished=True))
+            log(connection, self.study.id, "finished", self.store.clock())
+
+    def show_point(self, which: str, made: Clip) -> None:
+        """Keeps the clip of a point for the results page.
+
+        :param which: "start" or "now"
+        """
+        values = clip_values(self.store, self.study.id, made)
+        with self.store.database.write() as connection:
+            self._own(connection)
+            shown = {f"{which}_clip": insert(connection, clip, values)}
+            connection.execute(sa.update(study).where(study.c.id == self.study.id).values(**shown))
+
+    def match_point(self, which: str, point: np.ndarray) -> bool:
+        """Takes the clip of a candidate that is ``point``, bit for bit, as :meth:`show_point`; whether there is one."""
+        with self.store.database.write() as connection:
+            self._own(connection)
+            return self._match(connection, which, point)
+
+    def _keep(self, connection: sa.Connection, move: Move, round_id: int) -> None:
+        after = move.after
+        keep_state(connection, self.study.id, after, self.store.clock())
+        # The first state is where a replay begins, the newest where training goes on; the digests of all are in rounds.
+        old = (optimizer_state.c.study_id == self.study.id) & (optimizer_state.c.iteration > 0)
+        connection.execute(sa.delete(optimizer_state).where(old & (optimizer_state.c.iteration < after.iteration - 1)))
+        values = {
+            "digest_after": after.digest,
+            "step_norm": move.step_norm,
+            "distance_from_start": move.distance_from_start,
+        }
+        connection.execute(sa.update(round_).where(round_.c.id == round_id).values(**values))
+        self._match(connection, "now", move.point)
+
+    def _match(self, connection: sa.Connection, which: str, point: np.ndarray) -> bool:
+        same = candidate.c.params_sha256 == digest(np.ascontiguousarray(point).tobytes())
+        found = connection.execute(
+            sa.select(candidate.c.clip_id)
+            .join(round_, round_.c.id == candidate.c.round_id)
+            .where(same, round_.c.study_id == self.study.id)
+            .order_by(candidate.c.id.desc())
+            .limit(1)
+        ).scalar()
+        values = {f"{which}_clip": found}
+        connection.execute(sa.update(study).where(study.c.id == self.study.id).values(**values))
+        return found is not None
+
+    def _own(self, connection: sa.Connection) -> None:
+        """Leaves the time; refuses where another process has claimed the study."""
+        mine = (study.c.id == self.study.id) & (study.c.trainer == self._claim)
+        seen = sa.update(study).where(mine).values(trainer_seen=self.store.clock())
+        if connection.execute(seen).rowcount != 1:
+            raise StudyError(f"another process trains study {self.study.name!r} now: this one stops; nothing is lost")
+
+
+def keep_state(connection: sa.Connection, study_id: int, state: OptimizerState, now: float) -> None:
+    """Stores an optimiser's state within a transaction."""
+    values = {
+        "study_id": study_id,
+        "iteration": state.iteration,
+        "digest": state.digest,
+        "state": dump_json(state.state),
+        "arrays": pack(state.arrays),
+        "created_at": now,
+    }
+    insert(connection, optimizer_state, values)
+
+
+def read_state(store: StudyStore, study_: Study, iteration: int | None = None) -> OptimizerState:
+    """The newest stored state of a study's optimiser, or that after ``iteration`` rounds.
+
+    :raises StudyError: it is missing or damaged
+    """
+    wanted = sa.select(optimizer_state).where(optimizer_state.c.study_id == study_.id)
+    if iteration is not None:
+        wanted = wanted.where(optimizer_state.c.iteration == iteration)
+    with store.database.read() as connection:
+        row = connection.execute(wanted.order_by(optimizer_state.c.iteration.desc()).limit(1)).mappings().first()
+    if row is None:
+        raise StudyError(f"study {study_.name!r} holds no such state of its optimiser: it is damaged")
+    try:
+        return OptimizerState(row["iteration"], row["digest"], parse_json(row["state"]), unpack(row["arrays"]))
+    except ValueError as error:
+        raise StudyError(f"the optimiser's state in study {study_.name!r} is damaged ({error})") from None
+
+
+def standing_answers(connection: sa.Connection, round_id: int) -> list[GivenAnswer]:
+    """The answers of a round that were not withdrawn, in the order in which its raters first came."""
+    wanted = (answer.c.round_id == round_id) & answer.c.withdrawn_at.is_(None)
+    rows = connection.execute(sa.select(answer).where(wanted).order_by(answer.c.rater_id)).mappings().all()
+    return [
+        GivenAnswer(
+            tiers=tuple(tuple(tier) for tier in json.loads(row["tiers"])),
+            unranked=tuple(json.loads(row["unranked"])),
+            abstain=row["abstain"],
+        )
+        for row in rows
+    ]
+
+
+def clip_values(store: StudyStore, study_id: int, made: Clip) -> dict[str, Any]:
+    """A clip as a row; its files must lie in the media folder.
+
+    :raises StudyError: one is missing, a link, or elsewhere
+    """
+    path, poster = inside(store.media_root, Path(made.path)), inside(store.media_root, Path(made.poster))
+    return {
+        "study_id": study_id,
+        "media_id": opaque(),
+        "poster_id": opaque(),
+        "path": path,
+        "poster": poster,
+        "sha256": file_digest(store.media_root, path),
+        "poster_sha256": file_digest(store.media_root, poster),
+        "fps": float(made.fps),
+        "frames": int(made.frames),
+        "width": int(made.width),
+        "height": int(made.height),
+        "seeds": dump_json([int(seed) for seed in made.seeds]),
+        "hidden_return": None if made.hidden_return is None else float(made.hidden_return),
+    }
+
+
+def pack(arrays: dict[str, np.ndarray]) -> bytes:
+    """Arrays as the bytes of a safetensors file."""
+    return bytes(save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
+
+
+def unpack(data: bytes) -> dict[str, np.ndarray]:
+    """Arrays from the bytes of a safetensors file; ``ValueError`` where they are none."""
+    try:
+        return dict(load(data))
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise ValueError(f"arrays that cannot be read: {error}") from None

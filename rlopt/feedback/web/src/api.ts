@@ -1,0 +1,138 @@
+export interface Clip {
+  id: string;
+  url: string;
+  poster: string;
+  fps: number;
+  frames: number;
+  width: number;
+  height: number;
+}
+
+export interface Answer {
+  tiers: string[][];
+  unranked: string[];
+}
+
+export interface Round {
+  id: string;
+  kind: string;
+  k: number;
+  lease_seconds: number;
+  clips: Clip[];
+  answer: Answer | null;
+}
+
+export interface Progress {
+  rounds_answered: number;
+  rounds_consumed: number;
+  clips_watched: number;
+  minutes: number;
+  state: "rendering" | "open" | "waiting" | "finished";
+  message: string;
+  can_undo: boolean;
+}
+
+export interface Study {
+  name: string;
+  instructions: string;
+  media: "video" | "image";
+  progress: Progress;
+}
+
+export interface Lease {
+  round: Round | null;
+  progress: Progress;
+}
+
+export interface AnswerBody extends Answer {
+  key: string;
+  abstain: boolean;
+  seconds: number;
+}
+
+export interface ResultRound {
+  iteration: number;
+  kind: string;
+  step_norm: number | null;
+  distance_from_start: number | null;
+  stayed: boolean;
+  answers: number;
+  seconds: number | null;
+}
+
+export interface Results {
+  progress: Progress;
+  rounds: ResultRound[];
+  agreement: { rounds: number; raters: number; pairwise: number | null; kendall_tau: number | null };
+  start: Clip | null;
+  now: Clip | null;
+}
+
+/** The server understood and said no; the message is its own. */
+export class Refusal extends Error {
+  constructor(
+    readonly status: number,
+    message: string,
+  ) {
+    super(message);
+  }
+}
+
+/** No answer, or one that says to come back later. */
+export class Unreachable extends Error {}
+
+const LATER = new Set([429, 502, 503, 504]);
+
+let token = readToken(document);
+
+function readToken(page: Document): string {
+  return page.querySelector<HTMLMetaElement>('meta[name="csrf-token"]')?.content ?? "";
+}
+
+async function send(method: string, path: string, body: unknown): Promise<Response> {
+  const options: RequestInit = { method, credentials: "same-origin", cache: "no-store", redirect: "error" };
+  if (method === "POST") {
+    options.headers = { "Content-Type": "application/json", "X-CSRF-Token": token };
+    options.body = JSON.stringify(body);
+  }
+  try {
+    return await fetch(path, options);
+  } catch {
+    throw new Unreachable();
+  }
+}
+
+/** A restarted server gives another token with its page; true where there is a new one. */
+async function renewToken(): Promise<boolean> {
+  const response = await send("GET", "/", undefined);
+  if (!response.ok) return false;
+  const fresh = readToken(new DOMParser().parseFromString(await response.text(), "text/html"));
+  const changed = fresh !== "" && fresh !== token;
+  token = fresh || token;
+  return changed;
+}
+
+async function call<T>(method: string, path: string, body?: unknown): Promise<T> {
+  let response = await send(method, path, body);
+  if (response.status === 403 && method === "POST" && (await renewToken())) response = await send(method, path, body);
+  if (LATER.has(response.status)) throw new Unreachable();
+  let content: unknown = null;
+  try {
+    content = await response.json();
+  } catch {
+    if (response.ok) throw new Unreachable();
+  }
+  if (response.ok) return content as T;
+  const said = content as { error?: unknown } | null;
+  throw new Refusal(response.status, typeof said?.error === "string" ? said.error : `The server refused this (status ${response.status}).`);
+}
+
+export const getStudy = (): Promise<Study> => call("GET", "/api/study");
+export const getResults = (): Promise<Results> => call("GET", "/api/results");
+export const lease = (): Promise<Lease> => call("POST", "/api/lease", {});
+export const undo = (): Promise<Lease> => call("POST", "/api/undo", {});
+export const renew = (round: string): Promise<{ lease_seconds: number }> => call("POST", `/api/rounds/${encodeURIComponent(round)}/renew`, {});
+
+/** Sends an answer or a skip; the key in the body makes a second sending harmless. */
+export const conclude = (round: string, action: "answer" | "skip", body: AnswerBody | { key: string }): Promise<{ progress: Progress }> =>
+  call("POST", `/api/rounds/${encodeURIComponent(round)}/${action}`, body);

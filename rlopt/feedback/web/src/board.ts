@@ -1,0 +1,99 @@
+import type { Clip } from "./api";
+import { h, setText } from "./dom";
+import { placeOf, tierOf, type Tiers } from "./tiers";
+import { ordinal } from "./words";
+
+/** The clips of a round in their blind order, as one list box: a single tab stop, arrow keys inside. */
+export class Board {
+  readonly element: HTMLUListElement;
+  readonly videos: HTMLVideoElement[] = [];
+  private readonly cards: HTMLLIElement[];
+  private current = 0;
+
+  constructor(
+    private readonly clips: readonly Clip[],
+    private readonly media: "video" | "image",
+    private readonly noun: string,
+    onpick: (id: string) => void,
+  ) {
+    this.element = h("ul", { class: "board", role: "listbox", "aria-multiselectable": "true", "aria-label": `The ${noun}s` });
+    this.cards = clips.map((clip, i) => {
+      const card = this.card(clip, i);
+      card.addEventListener("click", () => {
+        this.focus(i);
+        onpick(clip.id);
+      });
+      card.addEventListener("focus", () => this.setCurrent(i));
+      return card;
+    });
+    this.element.append(...this.cards);
+  }
+
+  private card(clip: Clip, i: number): HTMLLIElement {
+    const size = { width: clip.width, height: clip.height };
+    const picture =
+      this.media === "image"
+        ? h("img", { src: clip.url, alt: "", draggable: "false", ...size })
+        : h("video", { src: clip.url, poster: clip.poster, muted: true, playsinline: true, preload: "auto", tabindex: -1, ...size });
+    if (picture instanceof HTMLVideoElement) {
+      picture.muted = true;
+      picture.disablePictureInPicture = true;
+      this.videos.push(picture);
+    }
+    return h(
+      "li",
+      { class: "clip", role: "option", id: `clip-${i + 1}`, "data-id": clip.id, "data-number": i + 1, tabindex: i === 0 ? 0 : -1 },
+      picture,
+      h("span", { class: "number" }, String(i + 1)),
+      h("span", { class: "place" }),
+      h("span", { class: "trouble" }, `This ${this.noun} does not load.`),
+    );
+  }
+
+  show(tiers: Tiers): void {
+    this.cards.forEach((card, i) => {
+      const tier = tierOf(tiers, this.clips[i]!.id);
+      const tied = tier >= 0 && tiers[tier]!.length > 1;
+      const place = tier < 0 ? "" : ordinal(placeOf(tiers, tier));
+      card.setAttribute("aria-selected", String(tier >= 0));
+      card.setAttribute("aria-label", `${this.name(i)}, ${tier < 0 ? "not placed" : `${place} place${tied ? ", tied" : ""}`}`);
+      card.classList.toggle("placed", tier >= 0);
+      setText(card.querySelector(".place")!, tied ? `${place} =` : place);
+    });
+  }
+
+  /** "Clip 3". */
+  name(i: number): string {
+    return `${this.noun[0]!.toUpperCase()}${this.noun.slice(1)} ${i + 1}`;
+  }
+
+  get currentId(): string {
+    return this.clips[this.current]!.id;
+  }
+
+  focus(i: number): void {
+    this.setCurrent(i);
+    this.cards[i]?.focus({ preventScroll: false });
+  }
+
+  focusId(id: string): void {
+    this.focus(this.clips.findIndex((clip) => clip.id === id));
+  }
+
+  /** Moves the focus by the arrows as the grid lies on the screen. */
+  move(key: string): void {
+    const last = this.cards.length - 1;
+    const columns = Math.max(1, this.cards.filter((card) => card.offsetTop === this.cards[0]!.offsetTop).length);
+    const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns, Home: -last, End: last }[key] ?? 0;
+    const target = this.current + step;
+    if (key === "Home" || key === "End") this.focus(key === "Home" ? 0 : last);
+    else if (target >= 0 && target <= last) this.focus(target);
+    else this.focus(this.current);
+  }
+
+  private setCurrent(i: number): void {
+    this.cards[this.current]?.setAttribute("tabindex", "-1");
+    this.current = i;
+    this.cards[i]?.setAttribute("tabindex", "0");
+  }
+}

@@ -1,0 +1,138 @@
+import type { Clip } from "./api";
+import { prefersReducedMotion } from "./dom";
+
+export const SPEEDS = [0.25, 0.5, 1, 2, 4] as const;
+
+/** A clip may run this far from the others, in seconds of the clip, before it is set right. */
+const DRIFT = 0.12;
+
+/**
+ * Plays several videos as one. The longest one is the clock; one that is over rests on its last frame until all are over,
+ * then all begin again (once only where less motion is wanted).
+ */
+export class Player {
+  readonly fps: number;
+  readonly frames: number;
+  playing = false;
+  onchange: () => void = () => {};
+  private speed = 1;
+  private at = 0;
+  private readonly lead: number;
+  private readonly lengths: number[];
+  private tick = 0;
+
+  constructor(
+    private readonly videos: HTMLVideoElement[],
+    clips: readonly Clip[],
+  ) {
+    this.lengths = clips.map((clip) => clip.frames / clip.fps);
+    this.lead = this.lengths.indexOf(Math.max(...this.lengths));
+    this.fps = clips[this.lead]?.fps ?? 1;
+    this.frames = clips[this.lead]?.frames ?? 0;
+    for (const video of videos) retryLoading(video);
+    this.videos[this.lead]?.addEventListener("ended", () => this.wrap());
+  }
+
+  get frame(): number {
+    return Math.min(this.frames - 1, Math.floor(this.at * this.fps + 1e-6));
+  }
+
+  get rate(): number {
+    return this.speed;
+  }
+
+  set rate(rate: number) {
+    this.speed = rate;
+    for (const video of this.videos) video.playbackRate = rate;
+    this.onchange();
+  }
+
+  faster(steps: number): void {
+    const at = SPEEDS.findIndex((speed) => speed === this.speed) + steps;
+    this.rate = SPEEDS[Math.max(0, Math.min(SPEEDS.length - 1, at))]!;
+  }
+
+  toggle(): void {
+    if (this.playing) this.pause();
+    else this.play();
+  }
+
+  play(): void {
+    if (this.frame >= this.frames - 1) this.seek(0);
+    this.playing = true;
+    this.videos.forEach((video, i) => {
+      video.playbackRate = this.speed;
+      if (this.at < this.lengths[i]!) void video.play().catch(() => undefined);
+    });
+    cancelAnimationFrame(this.tick);
+    this.tick = requestAnimationFrame(() => this.follow());
+    this.onchange();
+  }
+
+  pause(): void {
+    this.playing = false;
+    cancelAnimationFrame(this.tick);
+    for (const video of this.videos) video.pause();
+    this.at = this.videos[this.lead]?.currentTime ?? 0;
+    this.seek(this.frame);
+  }
+
+  step(frames: number): void {
+    if (this.playing) this.pause();
+    this.seek(this.frame + frames);
+  }
+
+  /** Shows a frame of all clips. The middle of the frame is aimed at, where rounding cannot hit a neighbour. */
+  seek(frame: number): void {
+    this.at = (Math.max(0, Math.min(this.frames - 1, frame)) + 0.5) / this.fps;
+    this.videos.forEach((video, i) => {
+      video.currentTime = Math.min(this.at, this.lengths[i]! - 0.5 / this.fps);
+    });
+    if (this.playing) this.play();
+    else this.onchange();
+  }
+
+  stop(): void {
+    this.playing = false;
+    this.onchange = () => {};
+    cancelAnimationFrame(this.tick);
+    for (const video of this.videos) {
+      video.pause();
+      video.removeAttribute("src");
+      video.load();
+    }
+  }
+
+  private wrap(): void {
+    if (!this.playing) return;
+    if (prefersReducedMotion()) this.pause();
+    else this.seek(0);
+  }
+
+  private follow(): void {
+    const clock = this.videos[this.lead];
+    if (!this.playing || !clock) return;
+    this.at = clock.currentTime;
+    this.videos.forEach((video, i) => {
+      if (i === this.lead || video.seeking || video.readyState < HTMLMediaElement.HAVE_METADATA) return;
+      const over = this.at >= this.lengths[i]!;
+      if (!over && Math.abs(video.currentTime - this.at) > DRIFT * Math.max(1, this.speed)) video.currentTime = this.at;
+      if (!over && video.paused) void video.play().catch(() => undefined);
+    });
+    this.onchange();
+    this.tick = requestAnimationFrame(() => this.follow());
+  }
+}
+
+/** A server that restarts drops its connections: a clip that failed to load is asked for again a few times. */
+function retryLoading(video: HTMLVideoElement): void {
+  let tries = 0;
+  video.addEventListener("loadeddata", () => {
+    video.closest(".clip")?.classList.remove("broken");
+  });
+  video.addEventListener("error", () => {
+    if (!video.hasAttribute("src")) return;
+    video.closest(".clip")?.classList.add("broken");
+    if (tries < 6) setTimeout(() => video.isConnected && video.load(), 1000 * 2 ** tries++);
+  });
+}

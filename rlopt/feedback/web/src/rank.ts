@@ -1,0 +1,361 @@
+import * as api from "./api";
+import { Backoff } from "./backoff";
+import { Board } from "./board";
+import { Digits } from "./digits";
+import { prefersReducedMotion } from "./dom";
+import { enableDragging, type Target } from "./drag";
+import { Frame } from "./frame";
+import { newKey, readDraft, readPending, writeDraft, writePending, type Pending } from "./keep";
+import { Help, listen } from "./keys";
+import { Order, type Move } from "./order";
+import { Player } from "./player";
+import * as order from "./tiers";
+import type { Tiers } from "./tiers";
+import { transport } from "./transport";
+import { list, ordinal, task } from "./words";
+
+const SIGNED_OUT = "This browser is not signed in any more. Open the address that “rlopt rank serve” printed; your order is kept in this tab.";
+const OFFLINE = "The server does not answer. Your order is kept in this tab; the page tries again by itself.";
+
+/** One round on the screen. */
+interface Open {
+  round: api.Round;
+  board: Board;
+  order: Order;
+  player: Player | null;
+}
+
+export class RankPage {
+  private readonly frame: Frame;
+  private readonly help: Help;
+  private readonly retry = new Backoff(1000, 15000);
+  private readonly poll = new Backoff(700, 8000);
+  private readonly tabs = "BroadcastChannel" in window ? new BroadcastChannel("rlopt-rank") : null;
+  private readonly digits: Digits;
+  private open: Open | null = null;
+  private tiers: Tiers = [];
+  private history: Tiers[] = [];
+  private seconds = 0;
+  private sending = false;
+  private asked: "submit" | "skip" | null = null;
+  private turn = 0;
+  private hold = 0;
+  private shown = 0;
+
+  constructor(
+    app: HTMLElement,
+    private readonly study: api.Study,
+  ) {
+    this.help = new Help(this.noun);
+    this.frame = new Frame(app, {
+      submit: () => this.submit(),
+      undo: () => void this.undo(),
+      skip: () => this.skip(),
+      help: () => this.help.open(),
+      retry: () => this.retry.now(),
+    });
+    this.frame.instructions(study);
+    app.append(this.help.dialog);
+    this.digits = new Digits(
+      () => this.open?.round.clips.length ?? 0,
+      (n) => this.pick(this.open!.round.clips[n - 1]!.id, true),
+      (typed) => this.frame.say(typed ? this.halfNumber(typed) : `There is no ${this.noun} of that number.`),
+    );
+    this.listen();
+  }
+
+  private get noun(): string {
+    return this.study.media === "image" ? "image" : "clip";
+  }
+
+  async start(): Promise<void> {
+    const pending = readPending();
+    if (pending) await this.send(pending);
+    else await this.next();
+  }
+
+  // ---- Rounds
+
+  /** Asks for a round until there is one. */
+  private async next(): Promise<void> {
+    const turn = ++this.turn;
+    this.poll.reset();
+    while (turn === this.turn) {
+      const answer = await this.persist(api.lease);
+      if (turn !== this.turn) return;
+      this.frame.progress(answer.progress, this.noun);
+      if (answer.round) return this.show(answer.round);
+      this.close();
+      this.frame.showWaiting(answer.progress);
+      await this.poll.wait();
+    }
+  }
+
+  private show(round: api.Round, again = false): void {
+    if (this.open?.round.id === round.id && !again) return;
+    const hadFocus = this.frame.main.contains(document.activeElement) || document.activeElement === document.body;
+    const first = this.shown++ === 0;
+    this.close();
+    const board = new Board(round.clips, this.study.media, this.noun, (id) => this.pick(id, false));
+    const list = new Order(round.clips, round.k, this.noun, (id, move) => this.move(id, move));
+    const player = board.videos.length ? new Player(board.videos, round.clips) : null;
+    this.open = { round, board, order: list, player };
+    const ids = round.clips.map((clip) => clip.id);
+    const draft = readDraft(round.id, ids);
+    this.tiers = draft?.tiers ?? round.answer?.tiers ?? [];
+    this.history = draft?.history ?? [];
+    this.seconds = draft?.seconds ?? 0;
+    const words = task(round.k, round.clips.length, this.noun);
+    this.frame.showRound(words, player ? [transport(player), board.element] : [board.element], list.element);
+    enableDragging(board.element, list.element, list.rows, (id, target) => this.drop(id, target));
+    this.draw();
+    this.keepHold(round.lease_seconds);
+    if (!first && hadFocus) board.focus(0);
+    this.frame.say(draft?.tiers.length ? `Your order of before is back. ${words}.` : again ? `Your last answer is open again. ${words}.` : `${first ? "" : "The next round. "}${words}.`);
+    if (player && !prefersReducedMotion()) player.play();
+    document.title = document.hidden ? `Ready · ${this.study.name}` : this.study.name;
+  }
+
+  private close(): void {
+    this.digits.forget();
+    this.open?.player?.stop();
+    this.open = null;
+    this.asked = null;
+    clearInterval(this.hold);
+  }
+
+  /** Renews the hold on the round well before it runs out. */
+  private keepHold(seconds: number): void {
+    clearInterval(this.hold);
+    this.hold = setInterval(() => void this.renew(), 1000 * Math.max(2, seconds / 3));
+  }
+
+  private async renew(): Promise<void> {
+    const round = this.open?.round;
+    if (!round || this.sending) return;
+    try {
+      await api.renew(round.id);
+      this.frame.connection(null);
+    } catch (error) {
+      if (this.open?.round !== round || this.sending) return;
+      if (error instanceof api.Unreachable) return this.frame.connection(OFFLINE);
+      if (!(error instanceof api.Refusal)) throw error;
+      if (error.status === 401 || error.status === 403) return this.frame.connection(SIGNED_OUT);
+      await this.lost(round, error.message);
+    }
+  }
+
+  /** The round is not held any more: it comes back with its draft where it is still free. */
+  private async lost(round: api.Round, why: string): Promise<void> {
+    this.save();
+    this.frame.warn(`${sentence(why)} The page asks for it again.`);
+    await this.next();
+    if (this.open?.round.id === round.id) this.frame.warn(null);
+    else this.frame.warn(`${sentence(why)} The round went on without this page; here is the next one.`);
+  }
+
+  // ---- The order
+
+  private change(tiers: Tiers, id: string): void {
+    if (!this.open || this.sending) return;
+    this.asked = null;
+    this.frame.warn(null);
+    if (!order.same(tiers, this.tiers)) {
+      this.history.push(this.tiers);
+      this.tiers = tiers;
+      this.draw();
+      this.save();
+    }
+    this.frame.say(this.describe(id));
+  }
+
+  private draw(): void {
+    this.open?.board.show(this.tiers);
+    this.open?.order.show(this.tiers);
+  }
+
+  private save(): void {
+    if (this.open) writeDraft(this.open.round.id, { tiers: this.tiers, history: this.history.slice(-50), seconds: this.seconds });
+  }
+
+  private pick(id: string, focus: boolean): void {
+    if (!this.open || this.sending) return;
+    if (focus) this.open.board.focusId(id);
+    this.change(order.tierOf(this.tiers, id) < 0 ? order.place(this.tiers, id) : order.remove(this.tiers, id), id);
+  }
+
+  private move(id: string, move: Move): void {
+    const next = { better: order.better, worse: order.worse, tie: order.toggleTie, remove: order.remove }[move](this.tiers, id);
+    this.change(next, id);
+  }
+
+  /** A key means the row whose button has the focus, else the clip that has it. */
+  private moveCurrent(move: Move): void {
+    if (!this.open) return;
+    const row = document.activeElement?.closest<HTMLElement>(".row[data-id]");
+    this.move(row?.dataset.id ?? this.open.board.currentId, move);
+  }
+
+  private drop(id: string, target: Target): void {
+    if (target.kind === "tie") this.change(order.tieWith(this.tiers, id, target.id), id);
+    else this.change(order.insertBefore(this.tiers, id, target.kind === "end" ? null : target.id), id);
+  }
+
+  private describe(id: string): string {
+    const name = (clip: string): string => `${this.noun} ${this.open!.round.clips.findIndex((c) => c.id === clip) + 1}`;
+    const tier = order.tierOf(this.tiers, id);
+    if (tier < 0) return `${sentence(name(id), "")} has no place.`;
+    const ties = this.tiers[tier]!.filter((other) => other !== id).map(name);
+    const k = this.open!.round.k;
+    const placed = order.placedOf(this.tiers).length;
+    const rest = placed < k ? `${placed} of ${k} placed.` : placed === k ? "All places are filled: Enter submits." : `${placed} placed, ${k} were asked for; that is fine.`;
+    return `${sentence(name(id), "")} is ${ordinal(order.placeOf(this.tiers, tier))}${ties.length ? `, tied with ${list(ties)}` : ""}. ${rest}`;
+  }
+
+  private halfNumber(typed: string): string {
+    const m = this.open!.round.clips.length;
+    const longer = Array.from({ length: 10 }, (_, d) => Number(`${typed}${d}`)).filter((n) => n <= m);
+    return `${typed}… a second digit for ${list(longer)}; Enter for ${typed}.`;
+  }
+
+  private async undo(): Promise<void> {
+    if (this.sending) return;
+    this.asked = null;
+    const last = this.history.pop();
+    if (last && this.open) {
+      this.tiers = last;
+      this.draw();
+      this.save();
+      return this.frame.say(`Undone. ${order.placedOf(last).length} placed.`);
+    }
+    try {
+      const answer = await this.persist(api.undo);
+      this.frame.progress(answer.progress, this.noun);
+      if (!answer.round) return this.frame.say("There is no answer to take back.");
+      this.turn++;
+      this.show(answer.round, true);
+      this.tabs?.postMessage("changed");
+    } catch (error) {
+      if (!(error instanceof api.Refusal)) throw error;
+      this.frame.say(sentence(error.message));
+    }
+  }
+
+  // ---- Answers
+
+  private submit(): void {
+    if (!this.open || this.sending) return;
+    const { round } = this.open;
+    const placed = order.placedOf(this.tiers);
+    if (!placed.length) return this.frame.say(`Place at least one ${this.noun}, or skip the round.`);
+    const wanted = Math.min(round.k, round.clips.length);
+    if (placed.length < wanted && this.asked !== "submit") {
+      this.asked = "submit";
+      return this.frame.say(`Only ${placed.length} of ${wanted} placed. Submit once more to send it so, or go on placing.`);
+    }
+    const unranked = round.clips.map((clip) => clip.id).filter((id) => !placed.includes(id));
+    const tiers = this.tiers.map((tier) => [...tier]);
+    void this.send({ round: round.id, action: "answer", body: { key: newKey(), tiers, unranked, abstain: false, seconds: this.seconds } });
+  }
+
+  private skip(): void {
+    if (!this.open || this.sending) return;
+    if (this.tiers.length && this.asked !== "skip") {
+      this.asked = "skip";
+      return this.frame.say("Skipping throws your order away. Skip once more to do so.");
+    }
+    void this.send({ round: this.open.round.id, action: "skip", body: { key: newKey() } });
+  }
+
+  /** Sends until the server has it: the same key goes out again after a failure or a reload, so that it counts once. */
+  private async send(pending: Pending): Promise<void> {
+    this.sending = true;
+    this.frame.busy(true);
+    writePending(pending);
+    this.save();
+    try {
+      const answer = await this.persist(() => api.conclude(pending.round, pending.action, pending.body));
+      writeDraft(pending.round, null);
+      this.frame.progress(answer.progress, this.noun);
+      this.frame.say(pending.action === "skip" ? "Skipped." : "Saved.");
+      this.tabs?.postMessage("changed");
+      this.close();
+    } catch (error) {
+      if (!(error instanceof api.Refusal)) throw error;
+      if (error.status !== 400 && error.status !== 422) this.close();
+      this.frame.warn(sentence(error.message));
+    } finally {
+      this.settle();
+    }
+    if (!this.open) await this.next();
+  }
+
+  private settle(): void {
+    writePending(null);
+    this.sending = false;
+    this.frame.busy(false);
+  }
+
+  /** Calls the server until it answers; a refusal that only signing in again can mend is waited out as well. */
+  private async persist<T>(call: () => Promise<T>): Promise<T> {
+    this.retry.reset();
+    for (;;) {
+      try {
+        const answer = await call();
+        this.frame.connection(null);
+        return answer;
+      } catch (error) {
+        const signedOut = error instanceof api.Refusal && (error.status === 401 || error.status === 403);
+        if (!signedOut && !(error instanceof api.Unreachable)) throw error;
+        this.frame.connection(signedOut ? SIGNED_OUT : OFFLINE, true);
+        await this.retry.wait();
+      }
+    }
+  }
+
+  // ---- The keyboard, other tabs, time
+
+  private listen(): void {
+    const player = (act: (player: Player) => void): void => {
+      if (this.open?.player) act(this.open.player);
+    };
+    listen(
+      {
+        digit: (digit) => this.open && this.digits.type(digit),
+        arrow: (key) => this.open?.board.move(key),
+        better: () => this.moveCurrent("better"),
+        worse: () => this.moveCurrent("worse"),
+        tie: () => this.moveCurrent("tie"),
+        remove: () => this.moveCurrent("remove"),
+        undo: () => void this.undo(),
+        playPause: () => player((p) => p.toggle()),
+        frame: (step) => player((p) => p.step(step)),
+        speed: (step) => player((p) => p.faster(step)),
+        restart: () => player((p) => p.seek(0)),
+        submit: () => this.submit(),
+        skip: () => this.skip(),
+        other: () => {
+          const half = this.digits.waiting;
+          this.digits.finish();
+          return half;
+        },
+      },
+      () => this.help.open(),
+    );
+    this.tabs?.addEventListener("message", () => !this.sending && void this.next());
+    addEventListener("pagehide", () => this.save());
+    document.addEventListener("visibilitychange", () => {
+      if (document.hidden) return;
+      document.title = this.study.name;
+      void this.renew();
+    });
+    setInterval(() => {
+      if (this.open && !document.hidden) this.seconds += 1;
+    }, 1000);
+  }
+}
+
+function sentence(text: string, end = "."): string {
+  const upper = text.charAt(0).toUpperCase() + text.slice(1);
+  return /[.!?]$/.test(upper) ? upper : upper + end;
+}

@@ -1,0 +1,145 @@
+import { getResults, getStudy, Refusal, type Clip, type Results, type ResultRound } from "./api";
+import { Backoff } from "./backoff";
+import { lineChart, type Point } from "./chart";
+import { h, prefersReducedMotion, setText } from "./dom";
+import { Player } from "./player";
+import { transport } from "./transport";
+import { count, number } from "./words";
+
+const KINDS: Record<string, string> = { gradient: "direction", line_search: "step length" };
+
+/** How far the parameters have come, how far the raters agree, and the policy then and now. */
+export class ResultsPage {
+  private readonly status = h("p", { class: "status", role: "status" });
+  private readonly facts = h("p", { class: "facts" });
+  private readonly body = h("div", { class: "results" });
+  private readonly pause = new Backoff(4000, 30000);
+  private media: "video" | "image" = "video";
+  private seen = "";
+  private seenClips = "";
+  private clips = h("section", { "aria-labelledby": "clips-title" });
+  private readonly rest = h("div", { class: "results" });
+  private player: Player | null = null;
+
+  constructor(app: HTMLElement) {
+    this.body.append(this.clips, this.rest);
+    app.replaceChildren(h("div", { class: "heading" }, h("h2", {}, "Results"), this.facts), this.status, this.body);
+  }
+
+  async start(): Promise<void> {
+    for (let known = false; ; await this.pause.wait()) {
+      try {
+        if (!known) this.media = (await getStudy()).media;
+        known = true;
+        this.show(await getResults());
+        setText(this.status, "");
+      } catch (error) {
+        setText(this.status, error instanceof Refusal ? error.message : "The server does not answer; the page tries again by itself.");
+      }
+    }
+  }
+
+  /** Draws again only what has changed, so that nobody's place in the page is lost. */
+  private show(results: Results): void {
+    const news = JSON.stringify([results.rounds, results.agreement, results.progress]);
+    if (news !== this.seen) {
+      this.seen = news;
+      this.pause.reset();
+      const open = this.rest.querySelector("details")?.open ?? false;
+      setText(this.facts, `${count(results.progress.rounds_consumed, "round")} used · ${count(results.progress.rounds_answered, "round")} answered`);
+      this.rest.replaceChildren(progressSection(results.rounds, open), agreementSection(results));
+    }
+    const clips = JSON.stringify([results.start, results.now]);
+    if (clips !== this.seenClips) {
+      this.seenClips = clips;
+      this.showClips(results.start, results.now);
+    }
+  }
+
+  private showClips(start: Clip | null, now: Clip | null): void {
+    this.player?.stop();
+    this.player = null;
+    const shown = [
+      ["At the start", start],
+      ["Now", now],
+    ] as const;
+    const figures = shown.map(([name, clip]) => h("figure", {}, clip ? this.picture(clip, name) : h("p", { class: "none" }, "No clip yet."), h("figcaption", {}, name)));
+    const title = this.media === "image" ? "The image at the start and now" : "The policy at the start and now";
+    this.clips.replaceChildren(h("h3", { id: "clips-title" }, title), h("div", { class: "pair" }, ...figures));
+    const videos = [...this.clips.querySelectorAll("video")];
+    const played = [start, now].filter((clip) => clip !== null);
+    if (!videos.length) return;
+    this.player = new Player(videos, played);
+    this.clips.append(transport(this.player));
+    if (!prefersReducedMotion()) this.player.play();
+  }
+
+  private picture(clip: Clip, name: string): HTMLElement {
+    const size = { width: clip.width, height: clip.height };
+    if (this.media === "image") return h("img", { src: clip.url, alt: name, ...size });
+    const video = h("video", { src: clip.url, poster: clip.poster, playsinline: true, preload: "auto", "aria-label": name, ...size });
+    video.muted = true;
+    return video;
+  }
+}
+
+function progressSection(rounds: readonly ResultRound[], open: boolean): HTMLElement {
+  const section = h("section", { "aria-labelledby": "progress-title" }, h("h3", { id: "progress-title" }, "Way of the parameters"));
+  const known = rounds.filter((round) => round.distance_from_start !== null);
+  if (!known.length) {
+    section.append(h("p", { class: "none" }, "No round has been used yet."));
+    return section;
+  }
+  const points: Point[] = known.map((round) => ({
+    x: round.iteration + 1,
+    y: round.distance_from_start!,
+    hollow: round.stayed,
+    title: `Round ${round.iteration + 1}: ${number(round.distance_from_start!)}${round.stayed ? ", stayed" : ""}`,
+  }));
+  const last = points.at(-1)!;
+  const stayed = rounds.filter((round) => round.stayed).length;
+  const words = `After ${count(last.x, "round")} the parameters lie ${number(last.y)} from where they started.`;
+  section.append(
+    h("p", {}, `${words} ${stayed ? `${count(stayed, "round")} left them where they were (hollow dots).` : ""}`),
+    lineChart(points, `Line chart: distance of the parameters from the start by round. ${words}`, "distance from the start"),
+    table(rounds, open),
+  );
+  return section;
+}
+
+function table(rounds: readonly ResultRound[], open: boolean): HTMLElement {
+  const value = (n: number | null): string => (n === null ? "–" : number(n));
+  const rows = rounds.map((round) =>
+    h(
+      "tr",
+      {},
+      h("th", { scope: "row" }, String(round.iteration + 1)),
+      h("td", {}, KINDS[round.kind] ?? round.kind),
+      h("td", {}, value(round.distance_from_start)),
+      h("td", {}, round.stayed ? "stayed" : value(round.step_norm)),
+      h("td", {}, String(round.answers)),
+      h("td", {}, value(round.seconds)),
+    ),
+  );
+  const names = ["Round", "Asked for", "Distance", "Step", "Answers", "Seconds"].map((name) => h("th", { scope: "col" }, name));
+  return h(
+    "details",
+    { open },
+    h("summary", {}, "The same as a table"),
+    h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Rounds" }, h("table", {}, h("thead", {}, h("tr", {}, ...names)), h("tbody", {}, ...rows))),
+  );
+}
+
+function agreementSection({ agreement }: Results): HTMLElement {
+  const section = h("section", { "aria-labelledby": "agreement-title" }, h("h3", { id: "agreement-title" }, "Agreement between raters"));
+  if (agreement.pairwise === null) {
+    section.append(h("p", { class: "none" }, "Agreement is known once two raters have answered the same round."));
+    return section;
+  }
+  const percent = `${Math.round(100 * agreement.pairwise)} %`;
+  section.append(
+    h("p", {}, `${count(agreement.raters, "rater")} answered ${count(agreement.rounds, "round")} together. Of all pairs that two of them put in an order, they put `, h("strong", {}, percent), " in the same one."),
+  );
+  if (agreement.kendall_tau !== null) section.append(h("p", {}, `Kendall’s τ: ${number(agreement.kendall_tau, 2)} (1: the same order, 0: no relation, −1: the opposite order).`));
+  return section;
+}
