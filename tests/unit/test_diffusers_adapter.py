@@ -1,8 +1,8 @@
-"""The adapter of diffusers pipelines: contracts with stand-ins, and with small random pipelines where it is installed."""
+"""The adapter of diffusers pipelines: with stand-ins, and with small random pipelines where diffusers is installed."""
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ needs_diffusers = pytest.mark.skipif(diffusers is None, reason=ABSENT)
 class DDIMScheduler:
     """A stand-in for a scheduler of diffusers that adds no noise."""
 
-    config: dict[str, Any] = {}
+    config: ClassVar[dict[str, Any]] = {}
 
 
 class Painter:

@@ -240,7 +240,8 @@ def test_noise_of_an_oracle_is_given_scores_and_k() -> None:
 def test_a_search_on_numpy_loads_no_torch() -> None:
     code = (
         "import sys, numpy, rlopt; from rlopt.agents.zo_ranksgd.latent_search import ScoreOracle\n"
-        "rlopt.LatentSearch(numpy.tanh, (3,)).run(ScoreOracle(lambda x: x.sum(1)), 2); assert 'torch' not in sys.modules"
+        "rlopt.LatentSearch(numpy.tanh, (3,)).run(ScoreOracle(lambda x: x.sum(1)), 2)\n"
+        "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
     assert rlopt.LatentSearch is LatentSearch
