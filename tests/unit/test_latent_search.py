@@ -245,3 +245,10 @@ def test_a_search_on_numpy_loads_no_torch() -> None:
     )
     subprocess.run([sys.executable, "-c", code], check=True)
     assert rlopt.LatentSearch is LatentSearch
+
+
+def test_the_page_s_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).resolve().parents[2] / "agents" / "zo_ranksgd" / "README.md").read_text()
+    snippet = page.partition("## Latent search")[2].partition("```python\n")[2].partition("```")[0]
+    exec(compile(snippet, "README.md", "exec"), {})
+    assert "latent search, 15 rounds, N = 99 images" in capsys.readouterr().out
