@@ -18,12 +18,20 @@ def complete(run: RunConfig, agent_config: Any) -> tuple[RunConfig, Any]:
 
     A path is made absolute, because the run may be continued from another working directory.
 
-    :raises rlopt.errors.ConfigError: no demonstrations, or of no environment that is known
+    :raises rlopt.errors.ConfigError: no demonstrations, or of no environment that is known, or a normalisation beside
+        the learner's own
     :raises rlopt.errors.DataError: they cannot be read
     """
     if not agent_config.demos:
         raise ConfigError(
             "no demonstrations given: add --demos, a folder, a file, minari:ID or a shipped set such as dmc/walker-walk"
+        )
+    from rlopt.agents.imitation.config import ValueDICEConfig
+
+    if isinstance(agent_config, ValueDICEConfig) and (run.normalize_observations or run.normalize_rewards):
+        raise ConfigError(
+            "value_dice normalises observations by the demonstrations and reads no rewards: leave out "
+            "--normalize-observations and --normalize-rewards"
         )
     path = Path(agent_config.demos).expanduser()
     if path.exists():

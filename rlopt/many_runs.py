@@ -89,12 +89,13 @@ def train_seeds(agent: str, run: RunConfig, agent_config: Any) -> ManyResult:
     return _run_all(group, jobs, run.num_threads, begun)
 
 
-def resume_seeds(path: Path, total_timesteps: int | None = None) -> ManyResult:
+def resume_seeds(path: Path, total_timesteps: int | None = None, data: str | None = None) -> ManyResult:
     """Continues the runs in the folder ``path``, together, from the newest checkpoint that every one of them has.
 
     On the CPU the result is bit for bit that of runs that were never stopped, as with :func:`rlopt.run.resume`. Runs
     that failed are left out. Where no step has a checkpoint of every run, each goes on from its own newest.
 
+    :param data: as for :func:`rlopt.run.resume`
     :raises rlopt.errors.RloptError: as :func:`rlopt.run.resume`, if a run cannot begin; later errors are in the result
     """
     group = GroupFolder(path)
@@ -114,7 +115,7 @@ def resume_seeds(path: Path, total_timesteps: int | None = None) -> ManyResult:
     jobs: dict[str, Callable[..., RunResult]] = {}
     for name, own in runs.items():
         if folders[name].config.is_file():
-            jobs[name] = partial(resume, folders[name].path, total_timesteps, no_later_than=step)
+            jobs[name] = partial(resume, folders[name].path, total_timesteps, data=data, no_later_than=step)
         else:  # killed before it began, or lost
             own = own if total_timesteps is None else dataclasses.replace(own, total_timesteps=total_timesteps)
             jobs[name] = partial(train, agent, own, agent_config)

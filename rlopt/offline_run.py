@@ -21,10 +21,13 @@ if TYPE_CHECKING:
 def complete(run: RunConfig, agent_config: Any) -> tuple[RunConfig, Any]:
     """Takes the environment from the data set where ``--env`` is not given, and makes a data set's path absolute.
 
-    :raises rlopt.errors.ConfigError: no data set, one that cannot be read, or settings of an augmentation without one
+    :raises rlopt.errors.ConfigError: no data set, one that cannot be read, settings of an augmentation without one,
+        or several environments
     """
     from rlopt.agents.offline.config import OfflineConfig
 
+    if run.n_envs != 1:
+        raise ConfigError(f"--n-envs {run.n_envs}: learning from a data set takes no environment steps; leave it out")
     if not agent_config.dataset:
         raise ConfigError("no data set given: add --dataset, a folder, an HDF5 file, a D4RL name or minari:ID")
     unused = [name for name in ("guide", "n_augmented") if getattr(agent_config, name) != getattr(OfflineConfig, name)]

@@ -79,6 +79,7 @@ def resume(
     path: str | Path,
     total_timesteps: int | None = None,
     *,
+    data: str | Path | None = None,
     no_later_than: int | None = None,
     console: Console | None = None,
 ) -> RunResult:
@@ -89,17 +90,25 @@ def resume(
 
     :param path: the run folder
     :param total_timesteps: train up to this step instead; schedules then follow the new length from here on
+    :param data: where the data set or the demonstrations lie now, if they were moved; others are refused
     :param no_later_than: pass over checkpoints of later steps
     :param console: as for :func:`train`
     :raises rlopt.errors.RunError: if ``path`` is no run folder, or another process trains in it
+    :raises rlopt.errors.ConfigError: if more steps are done than asked for, or the run learns from no data
     :raises rlopt.errors.CheckpointError: if there are checkpoints but all are damaged, or they are another model's
     """
     console = console or Console()
     folder = RunFolder(Path(path))
     agent, run, agent_config = folder.read_config()
+    if data is not None:
+        agent_config = _with_data(agent, agent_config, data)
     with folder.locked(), _disk_errors(folder):
         checkpoint = newest_checkpoint(folder, console, no_later_than)
         total = run.total_timesteps if total_timesteps is None else total_timesteps
+        if checkpoint is not None and total_timesteps is not None and checkpoint.step > total:
+            raise ConfigError(
+                f"{folder.path} has done {checkpoint.step:,} steps: give more with --total-timesteps, not {total}"
+            )
         if checkpoint is not None and checkpoint.step >= total:
             console.say(f"{folder.path} is complete: {checkpoint.step:,} of {total:,} steps are done")
             if console.alone:
@@ -121,6 +130,15 @@ def resume(
             return _learn(folder, agent, run, model, env_settings, checkpoint, console)
         finally:
             _close(model)
+
+
+def _with_data(agent: str, agent_config: Any, data: str | Path) -> Any:
+    """The settings with another place of the data set or the demonstrations; which they must be, the model checks."""
+    name = next((name for name in ("dataset", "demos") if hasattr(agent_config, name)), None)
+    if name is None:
+        raise ConfigError(f"{agent} learns from no data: leave --data out")
+    path = Path(data).expanduser()
+    return dataclasses.replace(agent_config, **{name: str(path.resolve()) if path.exists() else str(data)})
 
 
 def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm, Any]:

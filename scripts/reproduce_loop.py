@@ -1,8 +1,9 @@
 """Regret of LOOP and its peers against the exact gain, each at its best of three constants. Cell by cell.
 
 The constant of an algorithm is chosen for each environment by the mean final regret over seeds of their own (1000,
-1001, ...), and reported over others (0, 1, ...), so that choosing does not flatter. Each cell is one run of one seed; a
-cell whose result file exists is not run again, so the script can be stopped and called again at any time.
+1001, ...), and reported over others (0, 1, ...), so that choosing does not flatter. Each cell is one run of one seed,
+and a line in the file of its environment and algorithm; a cell that has its line is not run again, so the script can be
+stopped and called again at any time.
 
     python scripts/reproduce_loop.py run                       # T = 100,000, 20 seeds
     python scripts/reproduce_loop.py run --env RiverSwim-6 --algorithm loop-bonus
@@ -13,6 +14,7 @@ cell whose result file exists is not run again, so the script can be stopped and
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import math
 import time
@@ -83,8 +85,8 @@ class Cell:
     value: float
     seed: int
 
-    def name(self, steps: int) -> str:
-        return f"{self.task}-{self.algorithm}-{self.value:g}-{steps}-seed{self.seed}"
+    def path(self, args: argparse.Namespace) -> Path:
+        return Path(args.results) / f"{self.task}-{self.algorithm}-{args.steps}.jsonl"
 
 
 def chosen(args: argparse.Namespace) -> Iterator[tuple[str, str]]:
@@ -121,20 +123,29 @@ def best_value(task: str, name: str, args: argparse.Namespace) -> float | None:
 
 
 def read(cell: Cell, args: argparse.Namespace) -> dict[str, Any] | None:
-    path = args.results / f"{cell.name(args.steps)}.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    return kept_results(cell.path(args)).get((cell.value, cell.seed))
+
+
+@functools.cache
+def kept_results(path: Path) -> dict[tuple[float, int], dict[str, Any]]:
+    """By constant and seed."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    return {(result["value"], result["seed"]): result for result in map(json.loads, lines)}
 
 
 def run_cell(cell: Cell, args: argparse.Namespace) -> None:
-    path = args.results / f"{cell.name(args.steps)}.json"
-    if path.exists():
+    if read(cell, args) is not None:
         return
     result = played(cell, args.steps)
+    path = cell.path(args)
     path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [*kept_results(path).values(), result]
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(result) + "\n")
+    temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
     temporary.rename(path)
-    print(path.name, f"regret {result['regret'][-1]:.1f}, {result['seconds']:.1f} s", flush=True)
+    kept_results.cache_clear()
+    name = f"{cell.task}, {cell.algorithm} {cell.value:g}, seed {cell.seed}"
+    print(f"{name}: regret {result['regret'][-1]:.1f}, {result['seconds']:.1f} s", flush=True)
 
 
 def played(cell: Cell, steps: int) -> dict[str, Any]:

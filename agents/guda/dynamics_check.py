@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+from tqdm import tqdm
 
 from rlopt.agents.guda.augmentations import Augmentation, Guide
 from rlopt.agents.guda.batch import Batch
@@ -85,6 +86,7 @@ def check_dynamics(
     seed: int = 0,
     tolerance: float = 1e-6,
     resimulate: bool = True,
+    progress: bool = False,
 ) -> DynamicsReport:
     """Replays augmented transitions in the simulator and measures how far they are off.
 
@@ -99,18 +101,23 @@ def check_dynamics(
         augmentation without a domain, unless ``env`` is a simulator
     :param n: augmented transitions, from 1
     :param tolerance: errors up to this count as rounding
+    :param progress: show on stderr how far it is, once it takes longer than 2 s
     :raises AugmentationError: the data set does not fit, or no draw is valid
     :raises ConfigError: no way to set the state, or a value out of range
     """
     if isinstance(n, bool) or n < 1 or not tolerance > 0:
         raise ConfigError(f"n must be at least 1 and the tolerance above 0, got {n} and {tolerance}")
-    simulator = _simulator(augmentation, env, set_state)
+    simulator: Simulator = _simulator(augmentation, env, set_state)
+    if progress:
+        simulator = _Counted(simulator)
     generator = np.random.default_rng(seed)
     source, moved = _draw(augmentation, dataset, guide, n, generator, simulator if resimulate else None)
     recorded = np.array(
         [simulator.transition(o, a)[0] for o, a in zip(source.observations, source.actions, strict=True)]
     )
     outcomes = [simulator.transition(o, a) for o, a in zip(moved.observations, moved.actions, strict=True)]
+    if isinstance(simulator, _Counted):
+        simulator.shown.close()
     gaps = np.abs(np.array([outcome[0] for outcome in outcomes]) - moved.next_observations)
     rewards = [
         abs(outcome[1] - reward)
@@ -125,6 +132,18 @@ def check_dynamics(
         tolerance=tolerance,
         expected=getattr(augmentation, "inexact_because", None),
     )
+
+
+class _Counted:
+    """A simulator that shows on stderr how many transitions it has done."""
+
+    def __init__(self, simulator: Simulator) -> None:
+        self.simulator = simulator
+        self.shown = tqdm(desc="simulated", unit=" transitions", delay=2, mininterval=1)
+
+    def transition(self, observation: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, float | None]:
+        self.shown.update()
+        return self.simulator.transition(observation, action)
 
 
 def _simulator(augmentation: Any, env: Any, set_state: Callable[[Any, np.ndarray], None] | None) -> Simulator:

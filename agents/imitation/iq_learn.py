@@ -150,6 +150,11 @@ class IQLearn(FromMixedBatches):
             check_number("actor_learning_rate", actor_learning_rate, 0, MAX_LEARNING_RATE, closed=True, whole=False)
         for name in ("regularize_policy", "use_target"):
             require(type(own[name]) is bool, f"{name} is {own[name]!r}: give True or False")
+        require(
+            regularize_policy or not absorbing,
+            "absorbing needs regularize_policy: a penalty on the expert's rows alone leaves the worth of the policy's "
+            "ends without a bound; leave one of the two as it is by default",
+        )
         self.n_demonstrations = n_demonstrations
         for name, value in own.items():
             setattr(self, name, value)

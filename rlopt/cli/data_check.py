@@ -64,6 +64,7 @@ def main(argv: list[str]) -> int:
         seed=config.seed,
         tolerance=config.tolerance,
         resimulate=not config.recorded,
+        progress=True,
     )
     print(f"{setup.augmentation}, {setup.guide or 'uniform parameters'}\n{report}")
     return 0 if report.exact else 1

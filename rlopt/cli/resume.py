@@ -23,14 +23,19 @@ def main(argv: list[str]) -> int:
         metavar="N",
         help="train up to this many environment steps instead of the number the run was started with",
     )
+    parser.add_argument(
+        "--data",
+        metavar="PATH",
+        help="where the data set or the demonstrations of the run lie now, if they were moved",
+    )
     arguments = parser.parse(argv)
     total = number("--total-timesteps", arguments.total_timesteps, int, Range(ge=1))
 
     if (arguments.run / GROUP_FILE).is_file():
         from rlopt.many_runs import resume_seeds
 
-        return resume_seeds(arguments.run, total_timesteps=total).exit_code
+        return resume_seeds(arguments.run, total_timesteps=total, data=arguments.data).exit_code
 
     from rlopt.run import resume
 
-    return resume(arguments.run, total_timesteps=total).exit_code
+    return resume(arguments.run, total_timesteps=total, data=arguments.data).exit_code

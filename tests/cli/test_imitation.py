@@ -85,3 +85,10 @@ def test_what_cannot_be_imitated_is_refused_in_one_line(words, message, tmp_path
     assert code == 2 and message in text, text
     assert len(text.strip().splitlines()) == 1
     assert not folder.exists()
+
+
+def test_value_dice_refuses_a_second_normalisation(tmp_path, capsys):
+    words = ["--demos", "dmc/cartpole-swingup", "--normalize-observations", "true"]
+    code, text = run(capsys, "train", "value_dice", *words, "--run-dir", str(tmp_path / "run"))
+    assert code == 2 and "leave out --normalize-observations" in text, text
+    assert not (tmp_path / "run").exists()

@@ -136,6 +136,7 @@ def test_settings_are_arguments_of_the_class_with_its_defaults(name: str) -> Non
         ("iq_learn", {"value_network": True}, "no setting value_network"),
         ("iq_learn", {"actor_learning_rate": -1.0}, "actor_learning_rate is -1.0"),
         ("iq_learn", {"use_target": 1}, "use_target is 1"),
+        ("iq_learn", {"absorbing": True, "regularize_policy": False}, "absorbing needs regularize_policy"),
         ("value_dice", {"replay_weight": 1.0}, "replay_weight is 1.0"),
         ("value_dice", {"tau": 0.1}, "no setting tau"),
         ("value_dice", {"policy_kwargs": {"n_critics": 2}}, "no n_critics"),

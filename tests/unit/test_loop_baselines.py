@@ -423,3 +423,14 @@ def test_refusals(tmp_path: Path) -> None:
         UCRL2.load(tmp_path / "wrong")
     with pytest.raises(ValueError, match="does not fit"):
         TSDE(river(), seed=0).learn(10).data.set_state({})
+
+
+def test_every_peer_can_be_imported_from_the_package() -> None:
+    from rlopt.agents.loop import baselines
+    from rlopt.agents.loop.kinds import KINDS
+    from rlopt.registry import resolve
+
+    peers = {path.partition(":")[2]: path for path, _ in KINDS.values() if path.startswith(baselines.__name__)}
+    assert set(peers) == set(baselines.__all__)
+    for name, path in peers.items():
+        assert getattr(baselines, name) is resolve(path)

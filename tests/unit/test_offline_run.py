@@ -144,6 +144,26 @@ def test_the_run_goes_on_only_with_its_own_data(data: Path, tmp_path: Path) -> N
         resume(tmp_path / "run", total_timesteps=600)
 
 
+def test_a_run_goes_on_with_its_data_in_another_place(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, now, run = tmp_path / "before", tmp_path / "now", tmp_path / "run"
+    shutil.copytree(data, before)
+    train("bc", run_settings(run), agent_settings("bc", before))
+    before.rename(now)
+    assert main(["resume", str(run), "--total-timesteps", "500"]) == 2
+    assert main(["resume", str(run), "--total-timesteps", "500", "--data", str(now)]) == 0
+    assert main(["resume", str(run), "--total-timesteps", "550"]) == 0, "the new place is remembered"
+    pendulum(1000, seed=7).save(tmp_path / "others")
+    assert main(["resume", str(run), "--total-timesteps", "600", "--data", str(tmp_path / "others")]) == 2
+    assert "trained on other data" in capsys.readouterr().err
+
+
+def test_several_environments_are_refused(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "bc", "--dataset", str(data), "--n-envs", "4"]) == 2
+    assert "takes no environment steps" in capsys.readouterr().err
+
+
 def test_validation_losses_are_logged(data: Path, tmp_path: Path) -> None:
     train("td3_bc", run_settings(tmp_path / "run"), agent_settings("td3_bc", data))
     header, first, *_ = (tmp_path / "run" / "progress.csv").read_text().splitlines()

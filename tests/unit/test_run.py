@@ -168,6 +168,10 @@ def test_complete_run_says_so_and_can_be_extended(tmp_path: Path, capsys: pytest
     assert resume(folder).exit_code == 0
     assert "is complete: 64 of 64 steps" in capsys.readouterr().out
     assert resume(folder, total_timesteps=128).step == 128
+    with pytest.raises(ConfigError, match="has done 128 steps: give more"):
+        resume(folder, total_timesteps=100)
+    with pytest.raises(ConfigError, match="learns from no data"):
+        resume(folder, data=tmp_path)
     assert [int(row["step"]) for row in read_csv(folder / "progress.csv")] == [32, 64, 96, 128]
     assert json.loads((folder / "config.json").read_text())["run"]["total_timesteps"] == 128
 
