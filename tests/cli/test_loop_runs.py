@@ -116,6 +116,19 @@ def test_an_episodic_task_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "tasks that never end" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("agent", "kind"), [("linear_loop", "linear"), ("mle_loop", "mle")])
+def test_an_agent_of_its_own_name_is_the_kind_of_loop(agent: str, kind: str, tmp_path: Path) -> None:
+    train(tmp_path / "kind", kind, 900, "--horizon", "900")
+    run = tmp_path / "named"
+    env = json.loads((tmp_path / "kind" / "config.json").read_text())["run"]["env"]
+    command = ["train", agent, "--env", env, "--run-dir", str(run), "--seed", "3", "--horizon", "900"]
+    assert main([*command, "--total-timesteps", "500", "--eval-every", "0"]) == 0
+    assert main(["resume", str(run), "--total-timesteps", "900"]) == 0
+    np.testing.assert_equal(final(run)["agent"], final(tmp_path / "kind")["agent"])
+    assert type(rlopt.load(run)) is {"linear": rlopt.LinearLOOP, "mle": rlopt.MLELOOP}[kind]
+    assert main(["train", agent, "--env", env, "--agent-kind", "value"]) == 2
+
+
 # ---- arguments of the environment
 
 
