@@ -27,6 +27,7 @@ _LAZY = {
     "ReBRAC": "rlopt.agents.offline.rebrac",
     "LOOP": "rlopt.agents.loop.loop",
     "LinearLOOP": "rlopt.agents.loop.linear_loop",
+    "LatentSearch": "rlopt.agents.zo_ranksgd.latent_search",
     "DeepLOOP": "rlopt.agents.deep_loop.algorithm",
     "MLELOOP": "rlopt.agents.loop.mle_loop",
     "ZORankSGD": "rlopt.agents.zo_ranksgd.optimizer",
@@ -51,6 +52,7 @@ __all__ = [
     "AILBoost",
     "DeepLOOP",
     "IQLearn",
+    "LatentSearch",
     "LinearLOOP",
     "OffPolicyMDPO",
     "RankedPolicySearch",
@@ -81,6 +83,7 @@ if TYPE_CHECKING:
     from rlopt.agents.offline.iql import IQL
     from rlopt.agents.offline.rebrac import ReBRAC
     from rlopt.agents.offline.td3_bc import TD3BC
+    from rlopt.agents.zo_ranksgd.latent_search import LatentSearch
     from rlopt.agents.zo_ranksgd.optimizer import ZORankSGD
     from rlopt.agents.zo_ranksgd.policy_search import RankedPolicySearch
     from rlopt.envs.make import make_env

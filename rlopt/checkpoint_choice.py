@@ -63,11 +63,15 @@ def run_folder_of(checkpoint: Path) -> Path:
     return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
 
 
-def environment_settings(metadata: Mapping[str, Any], env_id: str | None = None) -> EnvSettings:
+def environment_settings(
+    metadata: Mapping[str, Any], env_id: str | None = None, env_kwargs: dict[str, Any] | None = None
+) -> EnvSettings:
     """The settings of the environment that a checkpoint was trained in.
 
     :param metadata: of the checkpoint
     :param env_id: another environment, made with the same settings but without its constructor's arguments
+    :param env_kwargs: other arguments of the environment's constructor; None for those of the training, if it is the
+        same environment
     :raises ConfigError: if the checkpoint does not say, or names a module to import, and ``env_id`` is not given
     """
     from rlopt.envs.settings import EnvSettings
@@ -77,13 +81,13 @@ def environment_settings(metadata: Mapping[str, Any], env_id: str | None = None)
     if not isinstance(stored, Mapping):
         if env_id is None:
             raise ConfigError("the checkpoint does not say which environment it was trained in: add --env ID")
-        return EnvSettings(id=env_id)
+        return EnvSettings(id=env_id, env_kwargs=env_kwargs)
     settings = EnvSettings(**{name: value for name, value in stored.items() if name in known})
     if env_id is not None and env_id != settings.id:
-        return dataclasses.replace(settings, id=env_id, env_kwargs=None, backend="auto")
+        return dataclasses.replace(settings, id=env_id, env_kwargs=env_kwargs, backend="auto")
     if ":" in settings.id and env_id is None:
         # Reading a stranger's checkpoint must not run code, and such an id imports a module.
         raise ConfigError(
             f"the checkpoint's environment {settings.id!r} imports a module: add --env {settings.id} if you trust it"
         )
-    return settings
+    return settings if env_kwargs is None else dataclasses.replace(settings, env_kwargs=env_kwargs, backend="auto")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, Union
 
 from rlopt.errors import ConfigError, unknown_name
+from rlopt.strict_json import dump_json, parse_json
 
 T = TypeVar("T")
 
@@ -33,6 +34,13 @@ class Range:
         return f"{low}, {high}"
 
 
+@dataclass(frozen=True)
+class JsonObject:
+    """Of a text setting: it is a JSON object, written as such or, in a preset, as a mapping."""
+
+    example: str = '{"n_states": 12}'
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """Settings of a training run that do not depend on the agent."""
@@ -40,6 +48,9 @@ class RunConfig:
     env: str = ""
     """Environment id: dm_control/<domain>-<task>, a Gymnasium id such as HalfCheetah-v5, or rlopt/<name>. Required,
     here or in the preset; an agent that learns from a data set is evaluated there, by default in that of the data."""
+    env_kwargs: Annotated[str | None, JsonObject()] = None
+    """Arguments of the environment's constructor as a JSON object, such as '{"n_states": 12}' for rlopt/RiverSwim-v0;
+    in a preset a mapping. EnvPool takes none."""
     preset: str | None = None
     """Settings that are known to work, such as dmc/cheetah-run, or the path of a YAML file; flags override it."""
     seed: Annotated[int, Range(ge=0, lt=2**31)] = 0
@@ -112,6 +123,9 @@ def coerce(value: Any, annotation: Any) -> Any:
 def _coerce(value: Any, annotation: Any) -> Any:
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
+        for extra in args[1:]:
+            if isinstance(extra, JsonObject):
+                return _json_object(value, extra)
         return _coerce(value, args[0])
     if origin in (Union, types.UnionType):
         return _coerce_union(value, args)
@@ -131,6 +145,19 @@ def _coerce(value: Any, annotation: Any) -> Any:
     if annotation is str and not isinstance(value, str):
         raise _Mismatch(value, "a text")
     return value
+
+
+def _json_object(value: Any, kind: JsonObject) -> str | None:
+    """The object's text in one form, so that equal settings are equal; none for no object."""
+    if value is None or (isinstance(value, str) and value.lower() in ("none", "null")):
+        return None
+    try:
+        found = parse_json(value if isinstance(value, str) else dump_json(value))
+    except (ValueError, TypeError):
+        found = None
+    if not isinstance(found, dict):
+        raise _Mismatch(value, f"a JSON object, such as '{kind.example}'")
+    return dump_json(found)
 
 
 def _coerce_number(value: Any, kind: type) -> int | float:

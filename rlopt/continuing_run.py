@@ -41,13 +41,16 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[Any, EnvSettin
 
     :returns: the agent, and the settings of the environments it is evaluated in, whose episodes are stretches
     """
-    from rlopt.agents.loop.kinds import KINDS
-    from rlopt.registry import resolve
+    from rlopt.agents.loop.kinds import KINDS, ContinuingConfig
+    from rlopt.registry import agent_spec, resolve
     from rlopt.run import make_run_env
+
+    kind = isinstance(agent_config, ContinuingConfig)
+    algorithm = resolve(KINDS[agent_config.agent_kind][0] if kind else agent_spec(agent).algorithm)
 
     env = make_run_env(dataclasses.replace(run, max_episode_steps=None))
     try:
-        model = resolve(KINDS[agent_config.agent_kind][0])(env, seed=run.seed, **agent_config.algorithm_kwargs())
+        model = algorithm(env, seed=run.seed, **agent_config.algorithm_kwargs())
     except BaseException:
         env.close()
         raise

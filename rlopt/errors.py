@@ -54,6 +54,10 @@ class AnswerError(RloptError, ValueError):
     """An answer to a query is malformed, does not fit the query, or was not asked for."""
 
 
+class DecodeError(RloptError, ValueError):
+    """A decoder of latents gives no images, or not the same images for the same latents."""
+
+
 class RunError(RloptError):
     """A run folder exists where a new one was asked for, or does not hold what is needed."""
 

@@ -59,6 +59,7 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm,
     from rlopt.devices import check_device
     from rlopt.envs.settings import EnvSettings
     from rlopt.registry import agent_spec, resolve
+    from rlopt.run import env_arguments
 
     check_device(run.device)
     if run.num_threads:
@@ -71,7 +72,7 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm,
         if run.eval_every > 0:
             cure = "give another --env, or --eval-every 0 to train without evaluations"
             raise ConfigError(f"the environment to evaluate in cannot be made ({error}): {cure}") from error
-        settings, spaces = EnvSettings(id=run.env), spaces_of(dataset)
+        settings, spaces = EnvSettings(id=run.env, env_kwargs=env_arguments(run)), spaces_of(dataset)
     if settings.id != dataset.metadata.env:
         _tell_once(f"note: the data set is of {dataset.metadata.env}; the run is evaluated in {settings.id}")
     model = resolve(agent_spec(agent).algorithm)(

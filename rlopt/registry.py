@@ -50,6 +50,17 @@ def _imitation(algorithm: str, config: str, summary: str) -> AgentSpec:
     )
 
 
+def _continuing(config: str, algorithm: str, summary: str) -> AgentSpec:
+    return AgentSpec(
+        config=f"rlopt.agents.loop.{config}",
+        algorithm=f"rlopt.agents.loop.{algorithm}",
+        summary=f"{summary} (average reward, finitely many actions)",
+        builder="rlopt.continuing_run:build",
+        loader="rlopt.continuing_run:load",
+        completer="rlopt.continuing_run:complete",
+    )
+
+
 AGENTS: dict[str, AgentSpec] = {
     "mdpo": AgentSpec(
         config="rlopt.agents.mdpo.config:MDPOConfig",
@@ -78,13 +89,9 @@ AGENTS: dict[str, AgentSpec] = {
     "value_dice": _imitation(
         "imitation.value_dice:ValueDICE", "imitation.config:ValueDICEConfig", "distribution matching by value"
     ),
-    "loop": AgentSpec(
-        config="rlopt.agents.loop.kinds:ContinuingConfig",
-        algorithm="rlopt.agents.loop.loop:LOOP",
-        summary="LOOP and its peers in tasks that never end (average reward, finitely many actions)",
-        builder="rlopt.continuing_run:build",
-        loader="rlopt.continuing_run:load",
-        completer="rlopt.continuing_run:complete",
+    "loop": _continuing("kinds:ContinuingConfig", "loop:LOOP", "LOOP and its peers in tasks that never end"),
+    "linear_loop": _continuing(
+        "config:LinearLOOPConfig", "linear_loop:LinearLOOP", "LOOP with values linear in features"
     ),
     "zo_ranksgd": AgentSpec(
         config="rlopt.agents.zo_ranksgd.config:ZORankSGDConfig",
@@ -94,6 +101,7 @@ AGENTS: dict[str, AgentSpec] = {
         loader="rlopt.ranked_run:load",
         completer="rlopt.ranked_run:complete",
     ),
+    "mle_loop": _continuing("config:MLELOOPConfig", "mle_loop:MLELOOP", "model-based LOOP"),
     "bc": _offline("bc:BC", "behaviour cloning of a data set"),
     "td3_bc": _offline("td3_bc:TD3BC", "TD3 with behaviour cloning, from a data set"),
     "awac": _offline("awac:AWAC", "advantage-weighted actor-critic, from a data set"),

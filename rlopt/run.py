@@ -29,6 +29,7 @@ from rlopt.registry import agent_spec, resolve
 from rlopt.run_folder import RunFolder, default_folder, shell_quote
 from rlopt.run_hook import EpisodeRecorder, HookState, RunHook, mean_return
 from rlopt.state import learn_from
+from rlopt.strict_json import parse_json
 
 SMALLEST_IMAGE = 36
 """Height and width at which the last convolution of Stable-Baselines3's NatureCNN still has an output."""
@@ -193,6 +194,11 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm,
     return model, base.settings
 
 
+def env_arguments(run: RunConfig) -> dict[str, Any] | None:
+    """What the constructor of a run's environment is given."""
+    return None if run.env_kwargs is None else parse_json(run.env_kwargs)
+
+
 def make_run_env(run: RunConfig) -> Any:
     """The environments that the settings of a run describe, without wrappers."""
     return make_env(
@@ -205,6 +211,7 @@ def make_run_env(run: RunConfig) -> Any:
         from_pixels=run.from_pixels,
         image_size=run.image_size,
         max_episode_steps=run.max_episode_steps,
+        env_kwargs=env_arguments(run),
     )
 
 

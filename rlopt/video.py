@@ -168,13 +168,16 @@ _MARK = "rlopt.video: error: "
 
 def main(argv: list[str]) -> int:
     """Draws episodes of a checkpoint; prints the path of the video."""
-    from rlopt.cli.parsing import OneLineParser, number
-    from rlopt.config import Range
+    from rlopt.cli.parsing import OneLineParser, json_object, number
+    from rlopt.config import JsonObject, Range
 
     parser = OneLineParser(prog="python -m rlopt.video", description="Draw episodes of a checkpoint as an MP4.")
     parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="checkpoint folder")
     parser.add_argument("--out", metavar="FILE", type=Path, required=True, help="the video, .mp4")
     parser.add_argument("--env", metavar="ID", help="another environment than the checkpoint's")
+    parser.add_argument(
+        "--env-kwargs", metavar="JSON", help=f"other arguments of the environment, such as '{JsonObject.example}'"
+    )
     parser.add_argument("--episodes", metavar="N", default="1", help="episodes to draw (default 1)")
     parser.add_argument("--seed", metavar="N", default="0", help="of the environment (default 0)")
     parser.add_argument("--stochastic", action="store_true", help="sample actions instead of taking the most likely")
@@ -188,7 +191,8 @@ def main(argv: list[str]) -> int:
     from rlopt.loading import load
 
     metadata = read_checkpoint(arguments.checkpoint, only=()).metadata
-    settings = environment_settings(metadata, arguments.env)
+    env_kwargs = json_object("--env-kwargs", arguments.env_kwargs)
+    settings = environment_settings(metadata, arguments.env, env_kwargs)
     model: Any = load(arguments.checkpoint, device=arguments.device)
     video = record_video(
         model, settings, arguments.out, episodes=episodes, seed=seed, deterministic=not arguments.stochastic

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlopt.cli.parsing import OneLineParser, number
-from rlopt.config import Range
+from rlopt.cli.parsing import OneLineParser, json_object, number
+from rlopt.config import JsonObject, Range
 from rlopt.errors import unknown_name
 
 if TYPE_CHECKING:
@@ -26,11 +26,12 @@ def main(argv: list[str]) -> int:
     filmed = number("--video-episodes", arguments.video_episodes, int, Range(ge=1))
     n_envs = number("--n-envs", arguments.n_envs, int, Range(ge=1, le=4096))
     seed = number("--seed", arguments.seed, int, Range(ge=0, lt=2**31))
+    env_kwargs = json_object("--env-kwargs", arguments.env_kwargs)
 
     from rlopt.checkpoint_choice import choose_checkpoint, environment_settings, run_folder_of
 
     checkpoint = choose_checkpoint(arguments.run, arguments.checkpoint, lambda line: print(f"warning: {line}"))
-    settings = environment_settings(checkpoint.metadata, arguments.env)
+    settings = environment_settings(checkpoint.metadata, arguments.env, env_kwargs)
     folder = run_folder_of(checkpoint.path)
     result = _evaluate(checkpoint, settings, episodes, n_envs, seed, arguments)
     print(format_table(result, checkpoint, settings))
@@ -60,6 +61,7 @@ def main(argv: list[str]) -> int:
         options = ["--episodes", str(filmed), "--seed", str(seed), "--device", arguments.device]
         options += ["--stochastic"] if arguments.stochastic else []
         options += ["--env", arguments.env] if arguments.env else []
+        options += ["--env-kwargs", arguments.env_kwargs] if arguments.env_kwargs else []
         print(f"video: {render_in_process(checkpoint.path, folder / 'video.mp4', *options)}")
     return 0
 
@@ -76,6 +78,9 @@ def _parser() -> OneLineParser:
         "--checkpoint", metavar="WHICH", default="latest", help="latest (default), best, or a checkpoint's name or path"
     )
     parser.add_argument("--env", metavar="ID", help="another environment with the same spaces")
+    parser.add_argument(
+        "--env-kwargs", metavar="JSON", help=f"other arguments of the environment, such as '{JsonObject.example}'"
+    )
     parser.add_argument("--stochastic", action="store_true", help="sample actions instead of taking the most likely")
     parser.add_argument(
         "--policy", metavar="NAME", default="last", help="last (default), or mixture: the boosted policy of ailboost"

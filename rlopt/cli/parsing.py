@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
-from rlopt.config import Range, coerce
+from rlopt.config import JsonObject, Range, coerce
 from rlopt.errors import ConfigError, unknown_name
+from rlopt.strict_json import parse_json
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -31,6 +32,15 @@ class OneLineParser(argparse.ArgumentParser):
                     raise unknown_name("option", name, known)
             tokens.append(name + equals + value)
         return self.parse_args(tokens)
+
+
+def json_object(option: str, text: str | None) -> dict[str, Any] | None:
+    """Reads the value of an option that is a JSON object, None if it was not given."""
+    try:
+        found = coerce(text, Annotated[str | None, JsonObject()])
+    except ConfigError as error:
+        raise ConfigError(f"{option}: {error}") from None
+    return None if found is None else parse_json(found)
 
 
 def number(option: str, text: str | None, kind: type, bounds: Range) -> Any:

@@ -6,10 +6,9 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from rlopt.cli.parsing import OneLineParser, number
-from rlopt.config import Range
+from rlopt.cli.parsing import OneLineParser, json_object, number
+from rlopt.config import JsonObject, Range
 from rlopt.errors import ConfigError, one_line, unknown_name
-from rlopt.strict_json import parse_json
 
 if TYPE_CHECKING:
     from rlopt.average_reward import AverageRewardSolution, FiniteMDP
@@ -27,7 +26,7 @@ def main(argv: list[str]) -> int:
     rows = number("--rows", arguments.rows, int, Range(ge=0))
     if arguments.method not in METHODS:
         raise unknown_name("method", arguments.method, METHODS)
-    mdp = _process(arguments.env, _keywords(arguments.env_kwargs))
+    mdp = _process(arguments.env, json_object("--env-kwargs", arguments.env_kwargs) or {})
 
     from rlopt import average_reward
 
@@ -47,21 +46,11 @@ def _parser() -> OneLineParser:
         "step (gain), the bias and its span, an optimal policy and its stationary law.",
     )
     parser.add_argument("--env", metavar="ID", required=True, help="an environment with an exact process, rlopt/<name>")
-    parser.add_argument("--env-kwargs", metavar="JSON", default="{}", help="arguments, such as '{\"n_states\": 12}'")
+    parser.add_argument("--env-kwargs", metavar="JSON", help=f"arguments, such as '{JsonObject.example}'")
     parser.add_argument("--method", metavar="NAME", default="policy-iteration", help=f"{', '.join(METHODS)}")
     parser.add_argument("--rows", metavar="N", default="50", help="states to print (default 50)")
     parser.add_argument("--json", action="store_true", help="print everything as JSON instead")
     return parser
-
-
-def _keywords(text: str) -> dict[str, Any]:
-    try:
-        keywords = parse_json(text)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"--env-kwargs is no JSON ({one_line(error)}): write '{{\"n_states\": 12}}'") from None
-    if not isinstance(keywords, dict):
-        raise ConfigError(f"--env-kwargs is {one_line(text)}: write an object, such as '{{\"n_states\": 12}}'")
-    return keywords
 
 
 def _process(env_id: str, keywords: dict[str, Any]) -> FiniteMDP:

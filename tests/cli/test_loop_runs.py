@@ -116,6 +116,82 @@ def test_an_episodic_task_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "tasks that never end" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("agent", "kind"), [("linear_loop", "linear"), ("mle_loop", "mle")])
+def test_an_agent_of_its_own_name_is_the_kind_of_loop(agent: str, kind: str, tmp_path: Path) -> None:
+    train(tmp_path / "kind", kind, 900, "--horizon", "900")
+    run = tmp_path / "named"
+    env = json.loads((tmp_path / "kind" / "config.json").read_text())["run"]["env"]
+    command = ["train", agent, "--env", env, "--run-dir", str(run), "--seed", "3", "--horizon", "900"]
+    assert main([*command, "--total-timesteps", "500", "--eval-every", "0"]) == 0
+    assert main(["resume", str(run), "--total-timesteps", "900"]) == 0
+    np.testing.assert_equal(final(run)["agent"], final(tmp_path / "kind")["agent"])
+    assert type(rlopt.load(run)) is {"linear": rlopt.LinearLOOP, "mle": rlopt.MLELOOP}[kind]
+    assert main(["train", agent, "--env", env, "--agent-kind", "value"]) == 2
+
+
+# ---- arguments of the environment
+
+
+def test_env_kwargs_are_kept_by_the_run_and_all_that_comes_after(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    train(run, "value", 1000, "--env-kwargs", '{ "n_states": 12}', "--horizon", "1500")
+    config = json.loads((run / "config.json").read_text())
+    assert json.loads(config["run"]["env_kwargs"]) == {"n_states": 12}
+    assert rlopt.load(run).observation_space.n == 12
+    assert main(["resume", str(run), "--total-timesteps", "1500"]) == 0
+    agent = rlopt.load(run)
+    assert isinstance(agent, rlopt.LOOP) and agent.observation_space.n == 12 and agent.num_timesteps == 1500
+    # The run in one go visits the same states: the resumed half went on with the twelve of them.
+    train(tmp_path / "whole", "value", 1500, "--env-kwargs", '{"n_states": 12}', "--horizon", "1500")
+    np.testing.assert_equal(final(run)["agent"], final(tmp_path / "whole")["agent"])
+    assert main(["evaluate", str(run), "--episodes", "1"]) == 0
+    assert json.loads((run / "evaluation.json").read_text())["env_settings"]["env_kwargs"] == {"n_states": 12}
+    capsys.readouterr()
+    assert main(["evaluate", str(run), "--episodes", "1", "--env-kwargs", '{"n_states": 6}']) == 2
+    assert "Discrete" in capsys.readouterr().err
+
+
+def test_env_kwargs_come_from_a_preset_as_a_mapping(tmp_path: Path) -> None:
+    preset = tmp_path / "long.yaml"
+    preset.write_text("env: rlopt/RiverSwim-v0\nenv_kwargs:\n  n_states: 7\ntotal_timesteps: 50\n")
+    assert (
+        main(["train", "loop", "--preset", str(preset), "--run-dir", str(tmp_path / "run"), "--eval-every", "0"]) == 0
+    )
+    assert rlopt.load(tmp_path / "run").observation_space.n == 7
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("n_states=12", "--env-kwargs: 'n_states=12' is not a JSON object, such as '{\"n_states\": 12}'"),
+        ("[12]", "is not a JSON object"),
+        ('{"n_states": NaN}', "is not a JSON object"),
+        ('{"n_states": 3, "n_states": 4}', "is not a JSON object"),
+        ('{"n_state": 12}', "does not take env_kwargs"),
+        ('{"n_states": 1}', "at least 3"),
+        ('{"n_states": "twelve"}', "twelve"),
+    ],
+)
+def test_bad_env_kwargs_are_told_in_one_line(
+    value: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [
+        "train",
+        "loop",
+        "--env",
+        "rlopt/RiverSwim-v0",
+        "--run-dir",
+        str(tmp_path / "run"),
+        "--env-kwargs",
+        value,
+    ]
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
 # ---- plan
 
 
@@ -139,8 +215,8 @@ def test_plan_prints_the_exact_solution(capsys: pytest.CaptureFixture[str]) -> N
         (["--env", "rlopt/RiverSwm-v0"], "did you mean 'rlopt/RiverSwim-v0'"),
         (["--env", "Pendulum-v1"], "has no exact process"),
         (["--env", "rlopt/RiverSwim-v0", "--method", "policy-iteratoin"], "did you mean 'policy-iteration'"),
-        (["--env", "rlopt/RiverSwim-v0", "--env-kwargs", "{n: 3"], "no JSON"),
-        (["--env", "rlopt/RiverSwim-v0", "--env-kwargs", "[3]"], "write an object"),
+        (["--env", "rlopt/RiverSwim-v0", "--env-kwargs", "{n: 3"], "is not a JSON object"),
+        (["--env", "rlopt/RiverSwim-v0", "--env-kwargs", "[3]"], "such as '{\"n_states\": 12}'"),
         (["--env", "rlopt/RiverSwim-v0", "--env-kwargs", '{"length": 3}'], "cannot be made"),
         (["--env", "rlopt/RiverSwim-v0", "--env-kwargs", '{"n_states": 1}'], "at least 3"),
     ],
