@@ -100,7 +100,8 @@ def group_curves(
 ) -> list[GroupCurve]:
     """Groups runs by environment and ``by`` and aggregates each group over its runs.
 
-    :param by: ``agent`` or a field of the runs' settings, such as ``preset`` or ``learning_rate``
+    :param by: ``agent``, a field of the runs' settings, such as ``preset`` or ``learning_rate``, or several of these
+        with commas between
     :param statistic: over runs at each point of the grid, see :mod:`rlopt.statistics`
     :param report: told in one line when a group's grid ends early because one of its runs did
     :raises ConfigError: if a run is given twice or the runs of a group do not overlap
@@ -112,29 +113,39 @@ def group_curves(
         if curve.path.resolve() in seen:
             raise ConfigError(f"run {curve.path} is given twice: seeds would be counted twice")
         seen.add(curve.path.resolve())
-        groups[curve.env, _label(curve, by)].append(curve)
+        groups[curve.env, run_label(curve, by)].append(curve)
     return [
-        _aggregate(env, label, runs, statistic, confidence, report) for (env, label), runs in sorted(groups.items())
+        aggregate_runs(env, label, runs, statistic, confidence, report) for (env, label), runs in sorted(groups.items())
     ]
 
 
-def _label(curve: RunCurve, by: str) -> str:
-    if by == "agent":
-        return curve.agent
-    name = by.replace("-", "_")
-    if name not in curve.settings:
-        raise unknown_name("setting to group by", by, ["agent", *curve.settings])
-    return f"{name} = {curve.settings[name]}"
+def run_label(curve: RunCurve, by: str) -> str:
+    """The name of a run's group: "mdpo", "kl_coef = 0.1" or, of several fields, "mdpo, kl_coef = 0.1".
+
+    :param by: as in :func:`group_curves`
+    :raises UnknownNameError: if a part of it is no setting of the run
+    """
+    parts = []
+    for part in by.split(","):
+        name = part.strip().replace("-", "_")
+        if name == "agent":
+            parts.append(curve.agent)
+        elif name in curve.settings:
+            parts.append(f"{name} = {curve.settings[name]}")
+        else:
+            raise unknown_name("setting to group by", part.strip(), ["agent", *curve.settings])
+    return ", ".join(parts)
 
 
-def _aggregate(
+def aggregate_runs(
     env: str,
     label: str,
     runs: Sequence[RunCurve],
-    statistic: Statistic,
-    confidence: float,
-    report: Callable[[str], None],
+    statistic: Statistic = iqm,
+    confidence: float = 0.95,
+    report: Callable[[str], None] = lambda line: None,
 ) -> GroupCurve:
+    """The curve of a group of runs of one environment, with its band; arguments and errors as in group_curves."""
     if len(runs) == 1:
         return GroupCurve(env, label, tuple(runs), runs[0].x, runs[0].y, None, None)
     start, end = max(run.x[0] for run in runs), min(run.x[-1] for run in runs)

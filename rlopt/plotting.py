@@ -89,8 +89,8 @@ def draw(groups: Iterable[GroupCurve], *, x_label: str, y_label: str, band: str)
             continue
         here = [group for group in groups if group.env == envs[index]]
         for group in here:
-            _draw_group(panel, group, labels.index(group.label))
-        _dress(panel, envs[index], x_label, y_label if index % columns == 0 else "")
+            draw_group(panel, group, labels.index(group.label))
+        dress_panel(panel, envs[index], x_label, y_label if index % columns == 0 else "")
     handles: dict[str, Any] = {}
     for panel in panels.flat[: len(envs)]:
         for handle in panel.get_lines():
@@ -99,7 +99,7 @@ def draw(groups: Iterable[GroupCurve], *, x_label: str, y_label: str, band: str)
     counts = {label: [len(group.runs) for group in groups if group.label == label] for label in labels}
     figure.legend(
         [handles[label] for label in labels],
-        [f"{label} ({_count(counts[label])})" for label in labels],
+        [f"{label} ({count_of_runs(counts[label])})" for label in labels],
         loc="outside lower center",
         ncols=min(len(labels), 2 * columns),
         frameon=False,
@@ -110,9 +110,19 @@ def draw(groups: Iterable[GroupCurve], *, x_label: str, y_label: str, band: str)
     return figure
 
 
-def _draw_group(panel: Any, group: GroupCurve, index: int) -> None:
+def line_style(index: int) -> tuple[str, Any]:
+    """Colour and dashes of the line number ``index``; the first 28 differ."""
     color = COLORS[index % len(COLORS)]
     dash = DASHES[(index // len(COLORS)) % len(DASHES)] if index >= len(COLORS) else DASHES[index % len(DASHES)]
+    return color, dash
+
+
+def draw_group(panel: Any, group: GroupCurve, index: int) -> None:
+    """Draws the line of a group, its band and, if they are few, its runs, into a panel.
+
+    :param index: of its colour and dashes
+    """
+    color, dash = line_style(index)
     seeds = len(group.runs)
     if group.low is not None and group.high is not None:
         panel.fill_between(group.x, group.low, group.high, color=color, alpha=0.18, linewidth=0, zorder=2)
@@ -133,12 +143,14 @@ def _draw_group(panel: Any, group: GroupCurve, index: int) -> None:
     )
 
 
-def _count(runs: Sequence[int]) -> str:
+def count_of_runs(runs: Sequence[int]) -> str:
+    """Numbers of runs in words: "3 runs", "2 to 3 runs"."""
     low, high = min(runs), max(runs)
     return f"{low} to {high} runs" if low != high else "one run" if low == 1 else f"{low} runs"
 
 
-def _dress(panel: Any, title: str, x_label: str, y_label: str) -> None:
+def dress_panel(panel: Any, title: str, x_label: str, y_label: str) -> None:
+    """Title, labels, grid and frame of a panel."""
     from matplotlib.ticker import EngFormatter
 
     panel.set_title(title, fontsize=11, loc="left")

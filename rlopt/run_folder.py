@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import glob
 import json
 import os
 import platform
@@ -11,7 +12,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,26 @@ def run_folders(path: Path) -> list[Path]:
         entry for entry in path.iterdir() if re.fullmatch(r"seed\d+", entry.name) and (entry / "config.json").is_file()
     ]
     return sorted(found, key=lambda entry: int(entry.name[4:])) or [path]
+
+
+def named_runs(names: Iterable[str | Path]) -> list[Path]:
+    """The run folders that a command line names: folders, folders of several seeds, and patterns such as ``runs/*``.
+
+    Of what a pattern matches, only folders with runs are taken.
+
+    :raises rlopt.errors.RunError: if a pattern matches no run
+    """
+    found: list[Path] = []
+    for name in names:
+        if Path(name).exists() or not glob.has_magic(str(name)):
+            found += run_folders(Path(name))
+            continue
+        matched = [run for path in sorted(glob.glob(str(name))) for run in run_folders(Path(path))]
+        runs = [run for run in matched if RunFolder(run).config.is_file()]
+        if not runs:
+            raise RunError(f"{name} matches no run folder: give folders that rlopt train printed")
+        found += runs
+    return found
 
 
 def default_folder(agent: str, run: RunConfig, which: str) -> Path:

@@ -17,6 +17,7 @@ VERBS: dict[str, str] = {
     "evaluate": "evaluate a run or a checkpoint",
     "plan": "solve the exact process of an environment that never ends",
     "plot": "draw the learning curves of runs",
+    "compare": "compare groups of runs, with intervals, and say how many seeds a claim needs",
     "data": "describe and convert offline data sets",
     "demos": "record, describe and convert demonstrations for imitation",
     "rank": "serve, describe, export and import studies in which people rank clips",

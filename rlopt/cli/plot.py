@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rlopt.cli.parsing import OneLineParser
-from rlopt.run_folder import run_folders
+from rlopt.run_folder import named_runs
 
 
 def main(argv: list[str]) -> int:
@@ -16,13 +16,14 @@ def main(argv: list[str]) -> int:
         "their seed become one line, their interquartile mean (IQM), with a 95% bootstrap band.",
     )
     parser.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="run folders, as rlopt train printed "
-                        "them; or folders of the runs of several seeds")  # fmt: skip
+                        "them; folders of the runs of several seeds; patterns such as 'runs/mdpo-*'")  # fmt: skip
     parser.add_argument("--out", metavar="FILE", type=Path, help="picture, .png or .svg (default learning_curve.png in "
                         "the run folder of a single run, else here)")  # fmt: skip
     parser.add_argument("--x", metavar="AXIS", default="steps", help="steps (default) or seconds of training")
     parser.add_argument("--key", metavar="KEY", default="rollout/ep_rew_mean", help="column of progress.csv, or "
                         "evaluation (default rollout/ep_rew_mean)")  # fmt: skip
-    parser.add_argument("--by", metavar="FIELD", default="agent", help="setting that tells lines apart (default agent)")
+    parser.add_argument("--by", metavar="FIELD", default="agent", help="setting that tells lines apart (default agent) "
+                        "or several, with commas between")  # fmt: skip
     arguments = parser.parse(argv)
     out = arguments.out
     if out is None:
@@ -30,8 +31,7 @@ def main(argv: list[str]) -> int:
 
     from rlopt.plotting import plot_runs
 
-    runs = [folder for path in arguments.runs for folder in run_folders(path)]
-    print(plot_runs(runs, out, key=arguments.key, x=arguments.x, by=arguments.by, report=_note))
+    print(plot_runs(named_runs(arguments.runs), out, key=arguments.key, x=arguments.x, by=arguments.by, report=_note))
     return 0
 
 

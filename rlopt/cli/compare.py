@@ -1,0 +1,78 @@
+"""``rlopt compare RUN...``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rlopt.cli.parsing import OneLineParser, number
+from rlopt.comparable import MIXES
+from rlopt.config import Range
+from rlopt.errors import ConfigError
+from rlopt.run_folder import named_runs
+
+SUFFIXES = (".png", ".svg", ".csv")
+
+
+def main(argv: list[str]) -> int:
+    """Compares groups of runs, prints a table, and draws or writes it; returns 0."""
+    arguments = _parser().parse(argv)
+    confidence = number("--confidence", arguments.confidence, float, Range(gt=0, lt=1))
+    outs = [Path(out) for out in arguments.out or ["comparison.png"]]
+    for out in outs:
+        if out.suffix.lower() not in SUFFIXES:
+            raise ConfigError(f"--out {out}: give a picture, .png or .svg, or a table, .csv")
+
+    from rlopt.comparison import compare_runs
+    from rlopt.comparison_plots import plot_comparison
+    from rlopt.comparison_report import format_table, write_tables
+
+    comparison = compare_runs(
+        named_runs(arguments.runs),
+        by=arguments.by,
+        reference=arguments.reference,
+        key=arguments.key,
+        normalise=arguments.normalise,
+        mix={name for name in MIXES if getattr(arguments, f"mix_{name}")},
+        confidence=confidence,
+    )
+    print(format_table(comparison), flush=True)
+    for out in outs:
+        if out.suffix.lower() == ".csv":
+            print(f"tables: {', '.join(map(str, write_tables(comparison, out)))}")
+        else:
+            print(f"picture: {plot_comparison(comparison, out)}")
+    return 0
+
+
+def _parser() -> OneLineParser:
+    parser = OneLineParser(
+        prog="rlopt compare",
+        description="Compare groups of runs by the last score of each: interquartile mean (IQM) with a bootstrap "
+        "interval over seeds, stratified by task, probability of improvement over a reference group, and the seeds "
+        "that a claim would need. Draws learning curves and performance profiles.",
+    )
+    parser.add_argument(
+        "runs", metavar="RUN", nargs="+", help="run folders, as rlopt train printed them; folders of the runs of "
+        "several seeds; patterns such as 'runs/mdpo-*'"
+    )  # fmt: skip
+    parser.add_argument(
+        "--by", metavar="FIELD", default="agent", help="what tells groups apart: agent (default), a setting such as "
+        "kl_coef, or several with commas between"
+    )  # fmt: skip
+    parser.add_argument("--reference", metavar="GROUP", help="group to compare with (default that of the first run)")
+    parser.add_argument(
+        "--key", metavar="KEY", default="evaluation", help="evaluation (default), the mean return of the last "
+        "evaluation, or a column of progress.csv"
+    )  # fmt: skip
+    parser.add_argument(
+        "--normalise", "--normalize", metavar="SCALE", help="scale of the scores, needed for several tasks: min-max, "
+        "dm_control (0 to 1000), or a JSON file with the returns of a random and an expert policy for each task"
+    )  # fmt: skip
+    for name, what in MIXES.items():
+        parser.add_argument(f"--mix-{name}", action="store_true", help=f"allow {what}".replace("%", "%%"))
+    parser.add_argument("--confidence", metavar="P", default="0.95", help="of all intervals (default 0.95)")
+    parser.add_argument(
+        "--out", metavar="FILE", action="append", help="picture, .png or .svg, or tables, .csv; may be given several "
+        "times (default comparison.png)"
+    )  # fmt: skip
+    return parser
