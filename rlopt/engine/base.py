@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -90,8 +90,9 @@ class Engine(ABC):
         """Runs ``jobs``, each until it has ended exactly once.
 
         A job whose process dies, or whose function raises, is tried again after a pause, and its function goes on from
-        what it left on disk. Ctrl-C, SIGTERM and SIGHUP ask every running job to stop where it can go on later, a second
-        one ends them at once. Called again with the same jobs and folder, jobs that have ended are not run again.
+        what it left on disk. Ctrl-C, SIGTERM and SIGHUP ask every running job to stop where it can go on later, a
+        second one ends them at once. Called again with the same jobs and folder, jobs that have ended are not run
+        again.
 
         :param jobs: read as places become free, so that it may be a generator that looks at the results before; it may
             give None for "none now, ask again when a job has ended"

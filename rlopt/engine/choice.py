@@ -22,7 +22,7 @@ def make_engine(
     :param workers: most jobs at once; default is what the cores, or the cluster's CPUs and GPUs, allow
     :param threads: threads that one job computes with, at least 1; a job takes as many CPUs of a Ray cluster
     :param gpus_per_job: share of a GPU for each job, or a whole number of GPUs
-    :param address: of a Ray cluster: host:port, ray://host:port or auto; without one RAY_ADDRESS, or Ray on this machine
+    :param address: of a Ray cluster: host:port, ray://host:port or auto; without one RAY_ADDRESS, or Ray here
     :raises rlopt.errors.ConfigError: for an unknown name, arguments out of range, a missing extra, or an address that
         does not answer
     """

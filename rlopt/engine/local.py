@@ -37,8 +37,8 @@ class LocalEngine(Engine):
 
     :param workers: most jobs at once; default is as many as the usable cores and ``threads`` allow
     :param threads: threads that one worker's numerical libraries compute with, at least 1
-    :param gpus_per_job: share of a GPU that a job may take, such as 0.25 for four jobs on each GPU; whole numbers above 1
-        give each job that many; 0 leaves the devices to the jobs
+    :param gpus_per_job: share of a GPU that a job may take, such as 0.25 for four jobs on each GPU; whole numbers above
+        1 give each job that many; 0 leaves the devices to the jobs
     :raises rlopt.errors.ConfigError: for a number out of range, or if there are no GPUs to share out
     """
 
@@ -218,5 +218,7 @@ def device_slots(gpus: list[str], gpus_per_job: float) -> list[str]:
         size = int(gpus_per_job)
         slots = [",".join(gpus[i : i + size]) for i in range(0, len(gpus) - size + 1, size)]
     if not slots:
-        raise ConfigError(f"{gpus_per_job:g} GPUs for a job, but this machine shows {len(gpus)}: leave --gpus-per-job out")
+        raise ConfigError(
+            f"{gpus_per_job:g} GPUs for a job, but this machine shows {len(gpus)}: leave --gpus-per-job out"
+        )
     return slots

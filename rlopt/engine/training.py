@@ -99,9 +99,7 @@ class _JobConsole(Console):
 
 
 class _JobProgress(Progress):
-    def __init__(
-        self, context: JobContext, write: Callable[[str], None], total: int, start: int, unit: str
-    ) -> None:
+    def __init__(self, context: JobContext, write: Callable[[str], None], total: int, start: int, unit: str) -> None:
         super().__init__(total, start, unit, drawn=False)
         self._context, self._write = context, write
 

@@ -1,7 +1,7 @@
 """The process of the local engine that runs jobs: ``python -m rlopt.engine.worker``. Imports no torch by itself.
 
-It reads one JSON value a line from its standard input, from the process that started it, and answers the same way on what
-was its standard output. What jobs print goes to their logs.
+It reads one JSON value a line from its standard input, from the process that started it, and answers the same way on
+what was its standard output. What jobs print goes to their logs.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
+from functools import partial
 from typing import Any, TextIO
 
 from rlopt.engine.context import ask_to_stop, run_job
@@ -29,12 +31,14 @@ class _Worker:
         self._wishes: dict[str, StopWish] = {}
         self._lock = threading.Lock()
 
+    def report(self, name: str, message: dict[str, Any]) -> None:
+        """Sends what job ``name`` says."""
+        self.send({**message, "name": name})
+
     def send(self, message: dict[str, Any]) -> None:
         with self._lock:
-            try:
+            with suppress(OSError, ValueError):  # whom it would tell is gone; listen() ends the job
                 print(json.dumps(message), file=self._answers, flush=True)
-            except (OSError, ValueError):  # whom it would tell is gone; listen() ends the job
-                pass
 
     def listen(self) -> None:
         """Hears jobs and wishes to stop, in a thread of its own, until the other side is gone."""
@@ -60,7 +64,7 @@ class _Worker:
             name = job["name"]
             if job["log"]:
                 _print_to(job["log"])
-            ended = run_job(job, self._wishes[name], lambda message, name=name: self.send({**message, "name": name}))
+            ended = run_job(job, self._wishes[name], partial(self.report, name))
             del self._wishes[name]
             self.send({"kind": "ended", "name": name, **ended})
 

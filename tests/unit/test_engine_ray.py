@@ -110,7 +110,7 @@ def test_no_job_is_lost_or_done_twice_when_a_node_is_removed(cluster: Any, engin
     for each in jobs:
         stored = json.loads((tmp_path / "results" / f"{each.name}.json").read_text())
         assert stored["status"] == "done" and traced(tmp_path / "work", each.name).count("ended") == 1
-        assert len([p for p in (tmp_path / "work" / each.name).iterdir()]) == 25
+        assert len(list((tmp_path / "work" / each.name).iterdir())) == 25
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
