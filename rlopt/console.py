@@ -91,6 +91,9 @@ class _Part:
     def say(self, text: str) -> None:
         self._whole.say(f"{self._name}: {text}")
 
+    def evaluated(self, step: int, mean_return: float) -> None:
+        """The line that the run says is enough."""
+
     def finish(self, mean_return: float | None) -> None:
         """The whole ends when every run has."""
 

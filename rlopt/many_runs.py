@@ -7,7 +7,6 @@ steps together (:mod:`rlopt.turns`).
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,14 +19,12 @@ from rlopt.checkpoint import checkpoint_step, list_checkpoints, read_checkpoint
 from rlopt.config import RunConfig
 from rlopt.console import SharedConsole, SharedProgress
 from rlopt.errors import CheckpointError, ConfigError, RloptError, RunError, one_line
+from rlopt.many_seeds import parse_seeds
 from rlopt.progress import say
 from rlopt.run import RunResult, resume, train
 from rlopt.run_folder import GROUP_FILE, RunFolder, default_folder, read_json, write_json
 from rlopt.stopping import StopSignals, StopWish
 from rlopt.turns import Turns
-
-MOST_SEEDS = 1024
-_SEED = re.compile(r"(\d{1,10})(?:\.\.(\d{1,10}))?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -42,28 +39,6 @@ class ManyResult:
     """What ended the others."""
     exit_code: int
     """0 when all are complete, 2 if one failed, 130 or 143 when a signal stopped them."""
-
-
-def parse_seeds(text: str) -> tuple[int, ...]:
-    """The seeds that ``text`` names: "0..7" is 0 to 7, "0,3,5" and "0..3,8" are lists.
-
-    :raises rlopt.errors.ConfigError: for anything else, a seed outside [0, 2^31), one named twice, or more than 1024
-    """
-    seeds: list[int] = []
-    for part in re.split(r"[,\s]+", text.strip()):
-        span = _SEED.fullmatch(part)
-        low, high = (int(span[1]), int(span[2] or span[1])) if span else (1, 0)
-        if high < low:
-            raise ConfigError(f"--seeds: {part[:40]!r} is no seed: write 0..7 for the seeds 0 to 7, or 0,3,5")
-        if high >= 2**31 or high - low >= MOST_SEEDS:
-            raise ConfigError(f"--seeds: {part!r}: give at most {MOST_SEEDS} seeds below 2^31")
-        seeds += range(low, high + 1)
-    repeated = [seed for seed in seeds if seeds.count(seed) > 1]
-    if repeated:
-        raise ConfigError(f"--seeds: seed {repeated[0]} is named twice")
-    if len(seeds) > MOST_SEEDS:
-        raise ConfigError(f"--seeds: {len(seeds)} seeds: give at most {MOST_SEEDS}")
-    return tuple(seeds)
 
 
 def train_seeds(agent: str, run: RunConfig, agent_config: Any) -> ManyResult:

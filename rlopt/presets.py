@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-from rlopt.config import RunConfig, field_types
+from rlopt.config import RunConfig, check_ranges, field_types, from_mapping
 from rlopt.errors import ConfigError, unknown_name
+from rlopt.registry import AGENTS, agent_spec, resolve
 
 
 def preset_names(agent: str) -> list[str]:
@@ -68,3 +70,48 @@ def split_settings(values: Mapping[str, Any], agent_config: type, where: str) ->
             raise ConfigError(f"{where}: {unknown_name('setting', name, [*run_fields, *agent_fields])}")
     run = {name: value for name, value in values.items() if name in run_fields}
     return run, {name: value for name, value in values.items() if name in agent_fields}
+
+
+def default_settings(agent: str, agent_config: type, preset: str | None) -> tuple[RunConfig, Any]:
+    """The settings of a run before any flag: dataclass defaults <- the agent's ``run_defaults`` <- ``preset``.
+
+    :raises rlopt.errors.ConfigError: for a preset that does not exist or does not fit the agent
+    """
+    values: dict[str, Any] = dict(getattr(agent_config, "run_defaults", {}))
+    where = f"preset {preset}" if preset else f"defaults of {agent}"
+    if preset:
+        values |= load_preset(agent, preset)
+    run_values, agent_values = split_settings(values, agent_config, where)
+    return from_mapping(RunConfig, run_values, where), from_mapping(agent_config, agent_values, where)
+
+
+def complete_settings(agent: str, run: RunConfig, settings: Any) -> tuple[RunConfig, Any]:
+    """What is done once all settings of a run were read: the agent's completer, then the checks of ranges.
+
+    :raises rlopt.errors.ConfigError: for the first setting that is missing, contradictory or out of range
+    """
+    completer = AGENTS[agent].completer if agent in AGENTS else ""
+    if completer:
+        run, settings = resolve(completer)(run, settings)
+    if not run.env:
+        raise ConfigError(
+            "no environment given: add --env, such as --env HalfCheetah-v5 or --env dm_control/cheetah-run"
+        )
+    check_ranges(run)
+    check_ranges(settings)
+    return run, settings
+
+
+def resolved_settings(agent: str, values: Mapping[str, Any], preset: str | None, where: str) -> tuple[RunConfig, Any]:
+    """The settings of a run from names and values, as :func:`rlopt.cli.flags.parse_training` has them from flags.
+
+    :param values: settings of the run and of the agent, over the defaults and the ``preset``
+    :param where: what the values come from, for error messages
+    :raises rlopt.errors.ConfigError: for the first mistake, with the nearest name
+    """
+    agent_config = resolve(agent_spec(agent).config)
+    run, settings = default_settings(agent, agent_config, preset)
+    run_values, agent_values = split_settings(values, agent_config, where)
+    run = from_mapping(RunConfig, {**dataclasses.asdict(run), **run_values}, where)
+    settings = from_mapping(agent_config, {**dataclasses.asdict(settings), **agent_values}, where)
+    return complete_settings(agent, run, settings)

@@ -39,14 +39,15 @@ class Progress:
     :param total: environment steps of the whole run
     :param start: environment steps already done by an earlier process
     :param unit: what is counted, if it is not environment steps
+    :param drawn: whether a bar is drawn where there is a terminal
     """
 
-    def __init__(self, total: int, start: int = 0, unit: str = "env steps") -> None:
+    def __init__(self, total: int, start: int = 0, unit: str = "env steps", drawn: bool = True) -> None:
         self.total, self.start, self.step, self.unit = total, start, start, unit
         self.began = time.monotonic()
         self._last_line = self.began
         self._bar: Any = None
-        if sys.stderr.isatty() and sys.stdout.isatty():
+        if drawn and sys.stderr.isatty() and sys.stdout.isatty():
             from tqdm import tqdm
 
             self._bar = tqdm(
@@ -80,6 +81,9 @@ class Progress:
         elif advanced and now - self._last_line >= PLAIN_SECONDS:
             self._last_line = now
             say(self.line(mean_return()))
+
+    def evaluated(self, step: int, mean_return: float) -> None:
+        """Called after every evaluation of the agent with the mean return; a line says it already."""
 
     def line(self, mean_return: float | None) -> str:
         """The plain line: steps done, steps per second, mean return, time left."""

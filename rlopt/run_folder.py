@@ -31,6 +31,10 @@ EXACTNESS_PACKAGES = ("rlopt", "torch", "stable-baselines3", "gymnasium", "numpy
 
 GROUP_FILE = "seeds.json"
 """Settings of several runs that were started together, in the folder that holds their folders."""
+SWEEP_FILE = "sweep.json"
+"""What a sweep runs, in the folder that holds its runs' folders."""
+TUNE_FILE = "tune.json"
+"""What a search of settings tries, in the folder that holds its trials' folders."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,9 +164,12 @@ class RunFolder:
 
 
 def run_folders(path: Path) -> list[Path]:
-    """``path`` if it is a run folder; the run folders in it, by seed, if ``rlopt train --seeds`` made it."""
+    """``path`` if it is a run folder; the run folders in it, by seed, if several seeds, or a sweep, made it."""
     if RunFolder(path).config.is_file() or not path.is_dir():
         return [path]
+    if any((path / name).is_file() for name in (SWEEP_FILE, TUNE_FILE)):
+        groups = sorted(entry for entry in path.iterdir() if entry.is_dir() and entry.name not in ("results", "logs"))
+        return [run for group in groups for run in run_folders(group) if run != group] or [path]
     found = [
         entry for entry in path.iterdir() if re.fullmatch(r"seed\d+", entry.name) and (entry / "config.json").is_file()
     ]

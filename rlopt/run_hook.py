@@ -133,6 +133,7 @@ class RunHook:
         self.progress.say(
             f"evaluation at step {step:,}: mean return {result.mean:.1f} over {self.run.eval_episodes} episodes"
         )
+        self.progress.evaluated(step, float(result.mean))
         for name, policy in getattr(model, "further_policies", dict)().items():
             other = self._evaluation(policy)
             model.logger.record(f"eval/{name}_mean_return", other.mean)

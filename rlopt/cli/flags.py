@@ -18,10 +18,9 @@ import typing
 from collections.abc import Sequence
 from typing import Annotated, Any, Union
 
-from rlopt.config import RunConfig, check_ranges, coerce, field_types, from_mapping
+from rlopt.config import RunConfig, coerce, field_types, from_mapping
 from rlopt.errors import ConfigError, unknown_name
-from rlopt.presets import load_preset, split_settings
-from rlopt.registry import AGENTS, resolve
+from rlopt.presets import complete_settings, default_settings, split_settings
 
 
 def parse_training(agent: str, agent_config: type, argv: Sequence[str]) -> tuple[RunConfig, Any]:
@@ -33,25 +32,8 @@ def parse_training(agent: str, agent_config: type, argv: Sequence[str]) -> tuple
     annotations = field_types(RunConfig) | field_types(agent_config)
     asks_help = any(token in ("-h", "--help") for token in argv)
     tokens = list(argv) if asks_help else normalise(argv, annotations)
-    values: dict[str, Any] = dict(getattr(agent_config, "run_defaults", {}))
-    preset = _value_of("--preset", tokens)
-    where = f"preset {preset}" if preset else f"defaults of {agent}"
-    if preset:
-        values |= load_preset(agent, preset)
-    run_values, agent_values = split_settings(values, agent_config, where)
-    run_default = from_mapping(RunConfig, run_values, where)
-    agent_default: Any = from_mapping(agent_config, agent_values, where)
-    run, settings = _parse_with_tyro(agent, (run_default, agent_default), tokens)
-    completer = AGENTS[agent].completer if agent in AGENTS else ""
-    if completer:
-        run, settings = resolve(completer)(run, settings)
-    if not run.env:
-        raise ConfigError(
-            "no environment given: add --env, such as --env HalfCheetah-v5 or --env dm_control/cheetah-run"
-        )
-    check_ranges(run)
-    check_ranges(settings)
-    return run, settings
+    defaults = default_settings(agent, agent_config, _value_of("--preset", tokens))
+    return complete_settings(agent, *_parse_with_tyro(agent, defaults, tokens))
 
 
 def parse_settings(prog: str, config_class: type, argv: Sequence[str]) -> Any:
@@ -144,14 +126,14 @@ def normalise(argv: Sequence[str], annotations: dict[str, Any]) -> list[str]:
             raise ConfigError(f"unexpected argument {token!r}: options are written --name value")
         name, equals, attached = token[2:].partition("=")
         values = [attached] if equals else []
-        while not equals and position < len(argv) and not _is_flag(argv[position]):
+        while not equals and position < len(argv) and not is_flag(argv[position]):
             values.append(argv[position])
             position += 1
         tokens += _normalise_flag(name.replace("-", "_"), values, annotations)
     return tokens
 
 
-def _is_flag(token: str) -> bool:
+def is_flag(token: str) -> bool:
     """Whether a token starts an option; negative numbers do not."""
     return token.startswith("--") or (
         token.startswith("-") and len(token) > 1 and token[1].isalpha() and token != "-inf"

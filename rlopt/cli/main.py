@@ -14,6 +14,8 @@ _OUT_OF_MEMORY = ("can't allocate memory", "out of memory")
 VERBS: dict[str, str] = {
     "train": "train an agent and write a run folder",
     "resume": "continue a run from its newest checkpoint, exactly",
+    "sweep": "train agents x tasks x settings x seeds, on this machine or a Ray cluster",
+    "tune": "search settings with Optuna, on this machine or a Ray cluster",
     "evaluate": "evaluate a run or a checkpoint",
     "plan": "solve the exact process of an environment that never ends",
     "plot": "draw the learning curves of runs",

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from rlopt.cli.parsing import OneLineParser, number
 from rlopt.config import Range
-from rlopt.run_folder import GROUP_FILE
+from rlopt.errors import ConfigError
+from rlopt.run_folder import GROUP_FILE, SWEEP_FILE, TUNE_FILE
 
 
 def main(argv: list[str]) -> int:
@@ -17,7 +18,7 @@ def main(argv: list[str]) -> int:
         "a run that was never stopped, where the environment can give its state.",
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="run folder, as rlopt train printed it; "
-                        "or the folder of the runs of several seeds, which go on together")  # fmt: skip
+                        "or the folder of the runs of several seeds, or of a sweep, which go on together")  # fmt: skip
     parser.add_argument(
         "--total-timesteps",
         metavar="N",
@@ -31,6 +32,12 @@ def main(argv: list[str]) -> int:
     arguments = parser.parse(argv)
     total = number("--total-timesteps", arguments.total_timesteps, int, Range(ge=1))
 
+    whole = next((name for name in (SWEEP_FILE, TUNE_FILE) if (arguments.run / name).is_file()), None)
+    if whole is not None:
+        if total is not None or arguments.data is not None:
+            raise ConfigError("a sweep goes on as it was begun: leave --total-timesteps and --data out")
+        return _resume_jobs(arguments.run, whole)
+
     if (arguments.run / GROUP_FILE).is_file():
         from rlopt.many_runs import resume_seeds
 
@@ -39,3 +46,18 @@ def main(argv: list[str]) -> int:
     from rlopt.run import resume
 
     return resume(arguments.run, total_timesteps=total, data=arguments.data).exit_code
+
+
+def _resume_jobs(path: Path, kind: str) -> int:
+    """Continues a sweep, or a search."""
+    if kind == SWEEP_FILE:
+        from rlopt.sweep import SweepFolder, run_sweep
+
+        sweep, options = SweepFolder(path).read_spec()
+        return run_sweep(sweep, path, options).exit_code
+
+    from rlopt.tune import run_tune
+    from rlopt.tune_spec import TuneFolder
+
+    spec, options = TuneFolder(path).read_spec()
+    return run_tune(spec, path, options)

@@ -1,0 +1,71 @@
+"""``rlopt tune --agent ... --env ... --search learning_rate=log:1e-5..1e-3 --trials 50``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rlopt.cli.parsing import OneLineParser, number
+from rlopt.cli.sweep import add_engine_options, divide, engine_options, setting_values
+from rlopt.config import Range
+from rlopt.errors import ConfigError
+from rlopt.registry import AGENTS
+
+
+def main(argv: list[str]) -> int:
+    """Searches; returns 0 when all trials have ended, 2 if none was done, 130 or 143 when a signal stopped it."""
+    parser = _parser()
+    own, others = divide(argv, parser)
+    arguments = parser.parse(own)
+    if arguments.agent is None:
+        raise ConfigError(f"which agent? add --agent NAME, one of {', '.join(AGENTS)}")
+    settings = setting_values(others, [arguments.agent], parser)
+
+    from rlopt.sweep_spec import SweepSpec
+    from rlopt.tune_spec import TuneSpec
+
+    given: dict[str, Any] = {
+        "trials": number("--trials", arguments.trials, int, Range(ge=1, le=100_000)),
+        "sampler_seed": number("--sampler-seed", arguments.sampler_seed, int, Range(ge=0, lt=2**31)),
+        "pruner": arguments.pruner,
+    }
+    base = SweepSpec(
+        (arguments.agent,),
+        (arguments.env,) if arguments.env else (),
+        (arguments.preset,) if arguments.preset else (),
+        arguments.seeds,
+        settings,
+    )
+    spec = TuneSpec(base, tuple(arguments.search or ()), **{k: v for k, v in given.items() if v is not None})
+
+    from rlopt.tune import run_tune
+
+    path = arguments.tune_dir or Path("runs") / f"tune-{arguments.agent}-{spec.digest}"
+    return run_tune(spec, path, engine_options(arguments))
+
+
+def _parser() -> OneLineParser:
+    parser = OneLineParser(
+        prog="rlopt tune",
+        description="Search settings with Optuna's tree-structured Parzen estimator: a trial trains a run for each seed, "
+        "its value is the mean return of their last evaluations, and trials that fall behind others at an evaluation are "
+        "pruned. Any option of rlopt train is a setting that all trials share. The same command continues a search that "
+        "was stopped or killed.",
+        epilog="example: rlopt tune --agent mdpo --env Hopper-v5 --total-timesteps 200000 --eval-every 20000 --search "
+        "step_size=0.05..1 learning_rate=log:1e-5..1e-3 n_steps=64,128,256 --trials 50",
+    )
+    parser.add_argument("--agent", metavar="NAME", help="agent, as in rlopt train")
+    parser.add_argument("--env", metavar="ID", help="task; default is that of the preset or the data set")
+    parser.add_argument("--preset", metavar="NAME", help="preset that the trials begin from")
+    parser.add_argument(
+        "--seeds", metavar="SEEDS", default="0", help="seeds of every trial: 0..2, or 0,3,5 (default 0)"
+    )
+    parser.add_argument("--search", metavar="NAME=SPAN", nargs="+", action="extend", help="a setting and where to look: "
+                        "low..high, log:low..high, or choice,choice; whole numbers if both ends are")  # fmt: skip
+    parser.add_argument("--trials", metavar="N", help="trials to have ended (default 50); give more to search on")
+    parser.add_argument("--pruner", metavar="NAME", help="median (default), hyperband or none")
+    parser.add_argument("--sampler-seed", metavar="N", help="seed of the search itself (default 0)")
+    parser.add_argument("--tune-dir", metavar="DIR", type=Path, help="folder of the search (default runs/tune-..., the "
+                        "same for the same search)")  # fmt: skip
+    add_engine_options(parser)
+    return parser

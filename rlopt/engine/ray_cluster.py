@@ -1,0 +1,249 @@
+"""Jobs on the machines of a Ray cluster (extra ``ray``); Ray's scheduler places them. Imports no torch."""
+
+from __future__ import annotations
+
+import os
+import queue
+import socket
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import rlopt
+from rlopt.engine.base import Engine
+from rlopt.engine.context import ask_to_stop, run_job
+from rlopt.engine.jobs import Job
+from rlopt.engine.local import check_share
+from rlopt.errors import ConfigError, one_line
+from rlopt.stopping import StopWish
+
+EXCHANGE_SECONDS = 0.5
+"""How often a job sends its reports and asks whether it is to stop."""
+ANSWER_SECONDS = 10.0
+"""How long an address may take to answer."""
+
+
+class RayEngine(Engine):
+    """Runs each attempt as a Ray task. Retries are ours, so that they are counted and continue from checkpoints.
+
+    When a machine is lost, its jobs have failed once and run again elsewhere; for that, what they keep on disk must be
+    on storage that every machine sees at the same path.
+
+    :param address: host:port, ray://host:port or auto; None is RAY_ADDRESS, or else Ray on this machine alone
+    :param workers: most jobs at once; default is what the CPUs and GPUs of the cluster allow, as it grows and shrinks
+    :param threads: CPUs that a job takes, and threads it computes with
+    :param gpus_per_job: share of a GPU that a job takes, or a whole number of GPUs
+    :raises rlopt.errors.ConfigError: if Ray is not installed, the address does not answer, or a number is out of range
+    """
+
+    def __init__(
+        self, address: str | None = None, workers: int | None = None, threads: int = 1, gpus_per_job: float = 0.0
+    ) -> None:
+        if threads < 1 or (workers is not None and workers < 1):
+            raise ConfigError(f"workers and threads must be at least 1, not {workers} and {threads}")
+        check_share(gpus_per_job)
+        self._ray = ray = _import_ray()
+        self.workers, self.threads, self.gpus_per_job = workers, threads, gpus_per_job
+        self._owns = not ray.is_initialized()
+        if self._owns:
+            _connect(ray, address or os.environ.get("RAY_ADDRESS"), workers, threads)
+        self._task = ray.remote(max_retries=0, num_cpus=threads, num_gpus=gpus_per_job)(_run)
+        self._mailbox = ray.remote(num_cpus=0, max_concurrency=1)(_Mailbox).options(**_on_this_node(ray)).remote()
+        self._running: dict[Any, tuple[str, str]] = {}
+        self._attempts = 0
+        self._counted, self._capacity = -1e9, 0
+        try:
+            self._require_room()
+        except BaseException:
+            self.close()
+            raise
+
+    def capacity(self) -> int:
+        now = time.monotonic()
+        if now - self._counted > 1.0:
+            self._counted, self._capacity = now, self._count()
+        return self._capacity
+
+    def _count(self) -> int:
+        resources = self._ray.cluster_resources()
+        room = int(resources.get("CPU", 0) / self.threads)
+        if self.gpus_per_job:
+            room = min(room, int(resources.get("GPU", 0) / self.gpus_per_job + 1e-2))
+        return room if self.workers is None else min(room, self.workers)
+
+    def _require_room(self) -> None:
+        if self._count() < 1:
+            has = {name: self._ray.cluster_resources().get(name, 0) for name in ("CPU", "GPU")}
+            raise ConfigError(
+                f"a job takes {self.threads} CPUs and {self.gpus_per_job:g} GPUs, the cluster has {has['CPU']:g} and "
+                f"{has['GPU']:g}: ask for less"
+            )
+
+    def start(self, job: Job, attempt: int, log: Path | None) -> None:
+        self._attempts += 1
+        # A task of an attempt that was given up may still speak; its key is another one.
+        key = f"{job.name}#{self._attempts}"
+        message = {
+            "name": job.name,
+            "function": job.function,
+            "arguments": dict(job.arguments),
+            "attempt": attempt,
+            "log": str(log.absolute()) if log else None,
+            "path": sys.path,
+        }
+        reference = self._task.options(name=f"rlopt:{job.name}").remote(
+            message, key, self._mailbox, self.threads, rlopt.__version__
+        )
+        self._running[reference] = (job.name, key)
+
+    def messages(self, seconds: float) -> list[dict[str, Any]]:
+        ray = self._ray
+        ready: list[Any] = []
+        if self._running:
+            ready, _ = ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
+        if not ready and self._running:
+            ready, _ = ray.wait(list(self._running), num_returns=1, timeout=seconds)
+        elif not self._running:
+            time.sleep(seconds)
+        keys = {key for _, key in self._running.values()}
+        found = [message for key, message in ray.get(self._mailbox.take.remote()) if key in keys]
+        for reference in ready:
+            name, _ = self._running.pop(reference)
+            found.append({"kind": "ended", "name": name, **self._outcome(reference)})
+        return found
+
+    def _outcome(self, reference: Any) -> dict[str, Any]:
+        try:
+            outcome: dict[str, Any] = self._ray.get(reference)
+        except self._ray.exceptions.RayError as error:
+            return {"status": "failed", "reason": _death(error)}
+        return outcome
+
+    def stop(self, name: str) -> None:
+        for running, key in self._running.values():
+            if running == name:
+                self._mailbox.stop.remote(key)
+
+    def kill(self) -> None:
+        for reference in self._running:
+            with suppress(self._ray.exceptions.RayError):
+                self._ray.cancel(reference, force=True)
+        self._running = {}
+
+    def close(self) -> None:
+        with suppress(self._ray.exceptions.RayError):
+            self._ray.kill(self._mailbox)
+        if self._owns:
+            self._ray.shutdown()
+
+
+class _Mailbox:
+    """An actor beside the process that gives the jobs: reports in, wishes to stop out."""
+
+    def __init__(self) -> None:
+        self._reports: list[tuple[str, dict[str, Any]]] = []
+        self._stopped: set[str] = set()
+
+    def exchange(self, key: str, reports: list[dict[str, Any]]) -> bool:
+        self._reports += [(key, report) for report in reports]
+        return key in self._stopped
+
+    def take(self) -> list[tuple[str, dict[str, Any]]]:
+        taken, self._reports = self._reports, []
+        return taken
+
+    def stop(self, key: str) -> None:
+        self._stopped.add(key)
+
+
+def _run(job: dict[str, Any], key: str, mailbox: Any, threads: int, version: str) -> dict[str, Any]:
+    """One attempt, in a process of the cluster."""
+    import ray
+
+    if rlopt.__version__ != version:
+        where = f"{socket.gethostname()} has rlopt {rlopt.__version__}, the command {version}"
+        return {"status": "failed", "reason": f"{where}: install the same on every machine", "final": True}
+    sys.path += [folder for folder in job["path"] if folder not in sys.path and os.path.isdir(folder)]
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[variable] = str(threads)
+    wish, reports, over = StopWish(), queue.SimpleQueue[dict[str, Any]](), threading.Event()
+
+    def exchange() -> None:
+        while True:
+            last = over.wait(EXCHANGE_SECONDS)
+            waiting = [reports.get() for _ in range(reports.qsize())]
+            try:
+                if ray.get(mailbox.exchange.remote(key, waiting)):
+                    ask_to_stop(wish)
+            except ray.exceptions.RayError:  # the command is gone
+                ask_to_stop(wish)
+                return
+            if last:
+                return
+
+    talker = threading.Thread(target=exchange, daemon=True)
+    talker.start()
+    try:
+        return run_job(job, wish, lambda report: reports.put({**report, "name": job["name"]}))
+    finally:
+        over.set()
+        talker.join(ANSWER_SECONDS)
+
+
+def _import_ray() -> Any:
+    try:
+        import ray
+    except ImportError:
+        raise ConfigError("the engine ray needs Ray: pip install 'rlopt[ray]', or use --engine local") from None
+    return ray
+
+
+def _connect(ray: Any, address: str | None, workers: int | None, threads: int) -> None:
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    # Neither the folder of the command nor its files are sent anywhere: storage is shared, see docs/scale_out.md.
+    try:
+        if address is None or address == "local":
+            cpus = None if workers is None else workers * threads
+            ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
+            return
+        if address != "auto":
+            _require_answer(address)
+        ray.init(address=address, **quiet)
+    except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
+        raise ConfigError(
+            f"no Ray cluster answers at {address or 'this machine'} ({one_line(error)}): start one with ray start "
+            "--head, or give its --address"
+        ) from None
+
+
+def _require_answer(address: str) -> None:
+    """Ray itself waits for a minute and prints a page."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not host or not port.isdigit():
+        raise ConfigError(f"--address {address[:80]!r} is no address: write host:port, such as 10.0.0.1:6379, or auto")
+    with socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS):
+        pass
+
+
+def _on_this_node(ray: Any) -> dict[str, Any]:
+    """Options that keep an actor on the machine of the command, which outlives the others."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    node = ray.get_runtime_context().get_node_id()
+    return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node_id=node, soft=False)}
+
+
+def _death(error: Exception) -> str:
+    """Why a task has no outcome, in one line."""
+    kind = type(error).__name__
+    known = {
+        "OutOfMemoryError": "Ray killed its process because memory ran out",
+        "WorkerCrashedError": "its process died",
+        "NodeDiedError": "its machine was lost",
+        "LocalRayletDiedError": "its machine was lost",
+        "TaskCancelledError": "it was cancelled",
+    }
+    return known.get(kind) or f"{kind}: {one_line(error)}"

@@ -1,0 +1,98 @@
+"""The process of the local engine that runs jobs: ``python -m rlopt.engine.worker``. Imports no torch by itself.
+
+It reads one JSON value a line from its standard input, from the process that started it, and answers the same way on
+what was its standard output. What jobs print goes to their logs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from contextlib import suppress
+from functools import partial
+from typing import Any, TextIO
+
+from rlopt.engine.context import ask_to_stop, run_job
+from rlopt.stopping import StopWish
+
+ORPHAN_SECONDS = 30.0
+"""How long a job has to write a checkpoint when the process that started it is gone."""
+
+
+class _Worker:
+    def __init__(self, commands: TextIO, answers: TextIO) -> None:
+        self._commands, self._answers = commands, answers
+        self._jobs: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self._wishes: dict[str, StopWish] = {}
+        self._lock = threading.Lock()
+
+    def report(self, name: str, message: dict[str, Any]) -> None:
+        """Sends what job ``name`` says."""
+        self.send({**message, "name": name})
+
+    def send(self, message: dict[str, Any]) -> None:
+        with self._lock:
+            with suppress(OSError, ValueError):  # whom it would tell is gone; listen() ends the job
+                print(json.dumps(message), file=self._answers, flush=True)
+
+    def listen(self) -> None:
+        """Hears jobs and wishes to stop, in a thread of its own, until the other side is gone."""
+        for line in self._commands:
+            message = json.loads(line)
+            if message["kind"] == "job":
+                self._wishes[message["name"]] = StopWish()
+                self._jobs.put(message)
+            elif message["kind"] == "stop" and message["name"] in self._wishes:
+                ask_to_stop(self._wishes[message["name"]])
+        self.stop_all()
+        self._jobs.put(None)
+        time.sleep(ORPHAN_SECONDS)
+        os._exit(1)
+
+    def stop_all(self, *_: object) -> None:
+        for wish in list(self._wishes.values()):
+            ask_to_stop(wish)
+
+    def run(self) -> None:
+        """Runs one job after another, in the main thread, which some libraries ask for."""
+        while (job := self._jobs.get()) is not None:
+            name = job["name"]
+            if job["log"]:
+                _print_to(job["log"])
+            ended = run_job(job, self._wishes[name], partial(self.report, name))
+            del self._wishes[name]
+            self.send({"kind": "ended", "name": name, **ended})
+
+
+def _print_to(path: str) -> None:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+
+
+def main() -> int:
+    """Runs jobs until the process that started this one closes the pipe, or is gone."""
+    # A terminal sends Ctrl-C to this process too; the one that started it hears it and asks the jobs to stop.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    worker = _Worker(sys.stdin, answers)
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), worker.stop_all)
+    sys.path[:] = json.loads(sys.stdin.readline())["path"]
+    threading.Thread(target=worker.listen, daemon=True).start()
+    worker.send({"kind": "ready"})
+    worker.run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
