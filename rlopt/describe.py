@@ -23,8 +23,10 @@ from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 from rlopt import buffers, encoders, hindsight, n_step
 from rlopt.errors import CheckpointError, ConfigError, RloptError, UnknownNameError, one_line
+from rlopt.optimizers import optimizer_by_name, optimizer_name
 from rlopt.placeholder import SpacesOnlyVecEnv
 from rlopt.registry import agent_name, agent_spec, resolve
+from rlopt.schedules import DecayingRate
 from rlopt.space_codec import decode_array, decode_space, encode_array, encode_space
 
 _ACTIVATIONS = [
@@ -41,10 +43,8 @@ _ACTIVATIONS = [
     "SELU",
 ]
 _ACTIVATIONS += ["SiLU", "Sigmoid", "Softplus", "Softsign", "Tanh"]
-_OPTIMIZERS = ["Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "SGD"]
 _MODULES: tuple[tuple[str, Any, list[str]], ...] = (
     ("torch.nn", torch.nn, _ACTIVATIONS),
-    ("torch.optim", torch.optim, _OPTIMIZERS),
     ("sb3", sb3_policies, ["ActorCriticPolicy", "ActorCriticCnnPolicy", "MultiInputActorCriticPolicy"]),
     ("sb3", sb3_layers, ["FlattenExtractor", "NatureCNN", "CombinedExtractor"]),
     (
@@ -157,6 +157,8 @@ def encode_setting(name: str, value: Any) -> Any:
         return {"type": "array", "value": encode_array(value)}
     if isinstance(value, type) and value in _CLASS_NAMES:
         return {"type": "class", "name": _CLASS_NAMES[value]}
+    if isinstance(value, type) and (optimizer := optimizer_name(value)) is not None:
+        return {"type": "optimizer", "name": optimizer}
     if isinstance(value, GoalSelectionStrategy):
         return {"type": "goal", "name": value.name}
     known = _encode_object(name, value)
@@ -183,7 +185,11 @@ def decode_setting(encoded: Any) -> Any:
     if kind == "array":
         return decode_array(encoded["value"])
     if kind == "class":
-        return CLASSES[encoded["name"]]
+        name = encoded["name"]
+        # Checkpoints had optimisers among the classes once.
+        return optimizer_by_name(name[len("torch.optim.") :]) if name.startswith("torch.optim.") else CLASSES[name]
+    if kind == "optimizer":
+        return optimizer_by_name(str(encoded["name"]))
     if kind == "goal":
         return GoalSelectionStrategy[encoded["name"]]
     if kind in _OBJECTS:
@@ -199,6 +205,7 @@ _OBJECTS: dict[str, tuple[type, tuple[str, ...]]] = {
     "ConstantSchedule": (ConstantSchedule, ("val",)),
     "LinearSchedule": (LinearSchedule, ("start", "end", "end_fraction")),
     "FloatSchedule": (FloatSchedule, ("value_schedule",)),
+    "DecayingRate": (DecayingRate, ("value", "shape", "warmup", "floor")),
     "NormalActionNoise": (sb3_noise.NormalActionNoise, ("mean", "sigma", "dtype")),
     "OrnsteinUhlenbeckActionNoise": (
         sb3_noise.OrnsteinUhlenbeckActionNoise,

@@ -8,10 +8,13 @@ import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
+from rlopt.optimizers import fill_gradients, is_second_order
+
 
 class ClippedStep:
     """``zero_grad``, ``backward``, ``clip_grad_norm_`` and ``optimizer.step`` in one call.
 
+    An optimiser of second order gets gradients that can be differentiated again (:mod:`rlopt.optimizers`).
     With a fused Adam that has moved every parameter before, the gradients lie in one tensor, which is zeroed, measured
     and scaled whole; small networks then take about half the time. Others go through the optimiser's own methods.
     Make it anew when the optimiser's settings or state change.
@@ -31,6 +34,8 @@ class ClippedStep:
         if self._flat is None:
             for parameter in self.parameters:
                 parameter.grad = None
+            if is_second_order(self.optimizer):
+                return self._backward_with_graph(loss)
             loss.backward()
             return torch.nn.utils.clip_grad_norm_(self.parameters, self.max_norm)
         self._flat.zero_()
@@ -46,9 +51,21 @@ class ClippedStep:
         """Moves the parameters along the gradient that :meth:`backward` left."""
         if self._flat is None:
             self.optimizer.step()
+            if is_second_order(self.optimizer):
+                self.optimizer.zero_grad()  # or the graph would hang on the gradients
             return
         with torch.no_grad():
             adam(**self._arguments)
+
+    def _backward_with_graph(self, loss: Tensor) -> Tensor:
+        fill_gradients(self.optimizer, loss)
+        found = [parameter for parameter in self.parameters if parameter.grad is not None]
+        norm = torch.linalg.vector_norm(torch.stack([p.grad.detach().norm() for p in found if p.grad is not None]))
+        scale = (self.max_norm / (norm + 1e-6)).clamp(max=1.0)
+        for parameter in found:
+            # Not in place: curvature is then that of the scaled loss too.
+            parameter.grad = parameter.grad * scale
+        return norm
 
     def _gather(self) -> None:
         parameters, group = self.parameters, self.optimizer.param_groups[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ def capture_networks(model: Any, copy: bool = True) -> Tree:
         if isinstance(part, nn.Module):
             state["modules"][name] = {key: _take(value, copy) for key, value in part.state_dict().items()}
         else:
-            state["optimizers"][name] = _capture_optimizer(part, copy)
+            state["optimizers"][name] = capture_optimizer(part, copy)
     for name in tensor_names:
         state["tensors"][name] = _take(recursive_getattr(model, name), copy)
     return state
@@ -42,7 +43,7 @@ def check_networks(model: Any, state: Tree) -> None:
     for name, tensor in own["tensors"].items():
         _check_tensor(name, tensor, state["tensors"][name])
     for name in own["optimizers"]:
-        _check_optimizer(name, recursive_getattr(model, name), state["optimizers"][name])
+        check_optimizer_state(name, recursive_getattr(model, name), state["optimizers"][name])
 
 
 def restore_networks(model: Any, state: Tree, optimizers: bool = True) -> None:
@@ -55,14 +56,18 @@ def restore_networks(model: Any, state: Tree, optimizers: bool = True) -> None:
             recursive_getattr(model, name).copy_(tensor)
     if optimizers:
         for name, saved in state["optimizers"].items():
-            _restore_optimizer(recursive_getattr(model, name), saved)
+            restore_optimizer(recursive_getattr(model, name), saved)
 
 
 def _take(value: Tree, copy: bool) -> Tree:
+    if isinstance(value, dict):
+        return {key: _take(part, copy) for key, part in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_take(part, copy) for part in value)
     return value.detach().clone() if copy and isinstance(value, torch.Tensor) else value
 
 
-def _capture_optimizer(optimizer: torch.optim.Optimizer, copy: bool) -> Tree:
+def capture_optimizer(optimizer: torch.optim.Optimizer, copy: bool) -> Tree:
     """The optimiser's state dict, its parameters' integer keys turned into a list of pairs."""
     state_dict = optimizer.state_dict()
     groups = [
@@ -79,7 +84,8 @@ def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def _check_optimizer(name: str, optimizer: torch.optim.Optimizer, saved: Tree) -> None:
+def check_optimizer_state(name: str, optimizer: torch.optim.Optimizer, saved: Tree) -> None:
+    """Raises CheckpointError unless ``saved`` is the state of an optimiser like this one; ``name`` is for people."""
     if saved["class"] != type(optimizer).__name__:
         raise CheckpointError(
             f"the checkpoint's {name} is {saved['class']}, this model's {type(optimizer).__name__}: use the same one"
@@ -88,42 +94,71 @@ def _check_optimizer(name: str, optimizer: torch.optim.Optimizer, saved: Tree) -
     own_sizes = [len(group["params"]) for group in optimizer.param_groups]
     if sizes != own_sizes:
         raise CheckpointError(f"the checkpoint's {name} has {sizes} parameters in its groups, this model's {own_sizes}")
-    for saved_group, group in zip(saved["groups"], optimizer.param_groups, strict=True):
-        _check_names(f"{name}'s settings", group, saved_group)
-        for key, value in group.items():
+    trial = _Trial(optimizer)
+    for saved_group, group, after in zip(saved["groups"], optimizer.param_groups, trial.groups, strict=True):
+        # Some optimisers add a count to their settings at the first step.
+        late = {key: value for key, value in after.items() if key not in optimizer.defaults and key != "params"}
+        own = late | group
+        found = {key: value for key, value in own.items() if key in saved_group or key not in late}
+        _check_names(f"{name}'s settings", found, saved_group)
+        for key, value in found.items():
             if key != "params" and not _same_kind(value, saved_group[key]):
                 raise CheckpointError(f"the checkpoint's {name} has {key}={saved_group[key]!r}, this model's {value!r}")
-    parameters, template = _parameters(optimizer), _moment_template(optimizer)
+    parameters = _parameters(optimizer)
     indices = [index for index, _ in saved["state"]]
     known = all(type(index) is int and 0 <= index < len(parameters) for index in indices)
     if not known or len(set(indices)) < len(indices) or len(indices) != saved["size"]:
         raise CheckpointError(f"the checkpoint's {name} has moments of parameters that do not exist: it is malformed")
     for index, moments in saved["state"]:
+        template = trial.state[index]
         if template is not None and set(moments) != set(template):
             raise CheckpointError(f"the checkpoint's {name} has moments {sorted(moments)}, not {sorted(template)}")
         for key, value in moments.items():
             _check_moment(f"{name}'s {key}", value, parameters[index], None if template is None else template[key])
 
 
-def _moment_template(optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
-    """What an optimiser of this class and settings keeps for a parameter; None if that cannot be tried out."""
-    first = _parameters(optimizer)[0]
-    dummy = nn.Parameter(torch.zeros(2, 3, dtype=first.dtype, device=first.device))
-    dummy.grad = torch.zeros_like(dummy)
-    try:
-        trial = type(optimizer)([dummy], **optimizer.defaults)
-        trial.step()
-    except Exception:
-        return None
-    return dict(trial.state[dummy])
+class _Trial:
+    """What an optimiser like this one keeps after a step, on parameters of zeros; None where that cannot be tried."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        own = _parameters(optimizer)
+        self.groups: list[dict[str, Any]] = [dict(group) for group in optimizer.param_groups]
+        self.state: list[dict[str, Any] | None] = [None] * len(own)
+        # Not built anew: what its constructor was given is not all among its defaults.
+        trial = object.__new__(type(optimizer))
+        trial.__dict__.update(optimizer.__dict__)
+        trial.state = defaultdict(dict)
+        dummies = [nn.Parameter(torch.zeros_like(parameter)) for parameter in own]
+        remaining = iter(dummies)
+        trial.param_groups = [
+            {key: value for key, value in group.items() if key in optimizer.defaults}
+            | {"params": [next(remaining) for _ in group["params"]]}
+            for group in self.groups
+        ]
+        for dummy in dummies:
+            # One that can be differentiated once more, for optimisers of second order.
+            dummy.grad = torch.autograd.grad(dummy.square().sum(), dummy, create_graph=True)[0]
+        devices = [own[0].device] if own[0].device.type == "cuda" else []
+        try:
+            with torch.random.fork_rng(devices=devices):
+                trial.step()
+        except Exception:
+            return
+        self.groups = trial.param_groups
+        self.state = [dict(trial.state[dummy]) for dummy in dummies]
 
 
 def _check_moment(name: str, value: Tree, parameter: torch.Tensor, example: Any) -> None:
     shape, own_shape = tuple(getattr(value, "shape", ())), tuple(parameter.shape)
     fits = shape in ((), own_shape)
     if isinstance(example, torch.Tensor):
-        expected = () if example.dim() == 0 else own_shape
+        expected = tuple(example.shape)
         fits = isinstance(value, torch.Tensor) and shape == expected and value.dtype == example.dtype
+    elif isinstance(example, (list, tuple, dict)):
+        fits = type(value) is type(example) and len(value) == len(example)
+        own = example.values() if isinstance(example, dict) else example
+        for part, own_part in zip(value.values() if isinstance(value, dict) else value, own, strict=False):
+            _check_moment(name, part, parameter, own_part)
     elif example is not None:
         fits = type(value) is type(example)
     if not fits:
@@ -132,9 +167,12 @@ def _check_moment(name: str, value: Tree, parameter: torch.Tensor, example: Any)
         )
 
 
-def _restore_optimizer(optimizer: torch.optim.Optimizer, saved: Tree) -> None:
+def restore_optimizer(optimizer: torch.optim.Optimizer, saved: Tree) -> None:
+    """Puts a state that :func:`check_optimizer_state` accepted into ``optimizer``."""
     parameters = _parameters(optimizer)
     for group, saved_group in zip(optimizer.param_groups, saved["groups"], strict=True):
+        for key in set(group) - set(saved_group):
+            del group[key]
         group.update({key: _copy_of(value, None) for key, value in saved_group.items() if key != "params"})
     # Not load_state_dict: it casts moments to the parameters' dtype.
     optimizer.state.clear()
@@ -149,6 +187,10 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, saved: Tree) -> None:
 
 
 def _copy_of(value: Tree, device: torch.device | None) -> Tree:
+    if isinstance(value, dict):
+        return {key: _copy_of(part, device) for key, part in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_copy_of(part, device) for part in value)
     return value.detach().clone().to(device) if isinstance(value, torch.Tensor) else value
 
 

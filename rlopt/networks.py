@@ -124,6 +124,10 @@ class StackedParameters:
         """Every tensor that :meth:`adam` writes."""
         return [*self.tensors, *self.first_moments, *self.second_moments, self.steps]
 
+    def from_members(self) -> list[Tensor]:
+        """The tensors as functions of the networks' own parameters, which a gradient then reaches."""
+        return [torch.stack(column).view_as(own) for column, own in zip(self._columns, self.tensors, strict=True)]
+
     def attach(self) -> None:
         """Makes parameters and optimiser state views again, keeping their values, where something replaced them."""
         for parameter, home, optimizer, moments in self._homes:

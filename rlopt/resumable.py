@@ -18,6 +18,7 @@ from torch import nn
 
 from rlopt.encoders import ENCODERS
 from rlopt.errors import ConfigError, NonFiniteError, unknown_name
+from rlopt.optimizers import check_optimizer, optimizer_by_name
 from rlopt.turns import take_turns
 
 F = TypeVar("F", bound=Callable[..., None])
@@ -31,12 +32,6 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "gelu": nn.GELU,
     "silu": nn.SiLU,
     "leaky_relu": nn.LeakyReLU,
-}
-OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-    "sgd": torch.optim.SGD,
-    "rmsprop": torch.optim.RMSprop,
 }
 
 
@@ -113,15 +108,15 @@ def training_env(env: GymEnv | str, verbose: int) -> GymEnv:
 
 def named_policy_kwargs(policy_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
     """Replaces names such as ``activation_fn="tanh"``, ``optimizer_class="adam"`` and
-    ``features_extractor_class="drqv2"`` by their classes.
+    ``features_extractor_class="drqv2"`` by their classes, and tries the optimiser out.
 
-    Raises :class:`rlopt.errors.UnknownNameError` for a name that is not in the tables of this module and of
-    :mod:`rlopt.encoders`.
+    Raises :class:`rlopt.errors.UnknownNameError` for a name that is not in the tables of this module, of
+    :mod:`rlopt.encoders` and of :mod:`rlopt.optimizers`, :class:`rlopt.errors.ConfigError` for an optimiser that cannot
+    be used (:func:`rlopt.optimizers.check_optimizer`).
     """
     resolved = dict(policy_kwargs or {})
     tables: dict[str, Mapping[str, type]] = {
         "activation_fn": ACTIVATIONS,
-        "optimizer_class": OPTIMIZERS,
         "features_extractor_class": ENCODERS,
     }
     for key, table in tables.items():
@@ -130,6 +125,12 @@ def named_policy_kwargs(policy_kwargs: Mapping[str, Any] | None) -> dict[str, An
             if name not in table:
                 raise unknown_name(key, name, table)
             resolved[key] = table[name]
+    chosen = resolved.get("optimizer_class")
+    if isinstance(chosen, str):
+        chosen = resolved["optimizer_class"] = optimizer_by_name(chosen)
+    options = resolved.get("optimizer_kwargs")
+    if chosen is not None or options:
+        check_optimizer(chosen or torch.optim.Adam, options or {})
     return resolved
 
 
@@ -179,6 +180,12 @@ def check_number(name: str, value: Any, low: float, high: float, closed: bool, w
     end = f"{high:g}"  # the number below 1 is shown as 1, which is not allowed then
     left, right = ("[" if closed else "("), f"{end}]" if math.isfinite(high) and float(end) <= high else f"{end})"
     require(inside, f"{name} is {value!r}: give {kind} in {left}{low:g}, {right}")
+
+
+def check_rate(name: str, value: Any) -> None:
+    """Raises :class:`rlopt.errors.ConfigError` unless ``value`` is a learning rate or a schedule of one."""
+    if not callable(value):
+        check_number(name, value, 0, MAX_LEARNING_RATE, closed=True, whole=False)
 
 
 def check_finite(name: str, values: Any, step: int) -> None:

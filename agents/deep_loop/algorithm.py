@@ -26,6 +26,7 @@ from rlopt.agents.deep_loop.switching import LazySwitching
 from rlopt.agents.mdpo import off_policy_losses as sac_losses
 from rlopt.agents.mdpo.fused_update import FusedUpdate
 from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
+from rlopt.optimizers import descend
 from rlopt.resumable import with_settings_of
 from rlopt.update import Mode
 
@@ -197,9 +198,7 @@ class DeepLOOP(LazySwitching, OffPolicyMDPO):
         q_values = self.critic(batch.observations, batch.actions)
         loss, info = objective.differential_loss(q_values, rewards, next_q, next_values, self.gain)
         self._check_loss("critic loss", loss)
-        self.critic.optimizer.zero_grad()
-        loss.backward()
-        self.critic.optimizer.step()
+        descend(self.critic.optimizer, loss)
         self.gain.copy_(losses.moved_gain(self.gain, info.pop("gain_estimate"), self.gain_rate))
         if self.bonus:
             info["bonus"] = (rewards - plain_rewards).mean()

@@ -9,14 +9,15 @@ from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
 from rlopt.config import Range
+from rlopt.optimizer_settings import OptimizerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeepLOOPConfig:
+class DeepLOOPConfig(OptimizerConfig):
     """DeepLOOP, experimental; with bonus false and lazy false it is RVI-SAC."""
 
     learning_rate: Annotated[float, Range(ge=0, le=1e6)] = 3e-4
-    """Adam's step size for every network, >= 0. RVI-SAC: 3e-4."""
+    """The optimiser's step size for every network, >= 0. RVI-SAC: 3e-4."""
     buffer_size: Annotated[int, Range(ge=1)] = 1_000_000
     """Transitions that the replay buffer holds, over all environments. RVI-SAC: 1e6."""
     learning_starts: Annotated[int, Range(ge=0)] = 10_000
@@ -85,4 +86,4 @@ class DeepLOOPConfig:
         own = ("net_arch", "activation_fn", "n_critics")
         arguments = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in own}
         policy = {"net_arch": list(self.net_arch), "activation_fn": self.activation_fn, "n_critics": self.n_critics}
-        return arguments | {"policy_kwargs": policy}
+        return self.with_optimizer(arguments | {"policy_kwargs": policy})

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rlopt.agents.deep_loop import losses
 from rlopt.agents.mdpo import off_policy_losses as sac_losses
+from rlopt.optimizers import descend
 
 
 class SideCritic(nn.Module):
@@ -51,9 +52,7 @@ class SideCritic(nn.Module):
                 next_values = next_values + entropy_terms
             targets = losses.differential_target(rewards, self.gain, next_values)
         loss, _ = sac_losses.critic_loss(self.critic(*pairs), targets)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
+        descend(self.optimizer, loss)
         self.gain.copy_(losses.moved_gain(self.gain, losses.rvi_estimate(next_values), rate))
         return loss.detach()
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from rlopt.agents.mdpo.config import MDPOConfig
 from rlopt.config import Range
+from rlopt.optimizer_settings import OptimizerConfig
 
 _POLICY = ("net_arch", "activation_fn", "n_critics")
 
@@ -34,7 +35,7 @@ def _learner_kwargs(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OffPolicyImitationConfig(DemonstrationConfig):
+class OffPolicyImitationConfig(DemonstrationConfig, OptimizerConfig):
     """What every off-policy learner from demonstrations has."""
 
     learning_rate: Annotated[float, Range(ge=0, le=1e6)] = 3e-4
@@ -60,7 +61,7 @@ class OffPolicyImitationConfig(DemonstrationConfig):
         """The constructor arguments of the learner's class, without the demonstrations; names in place of classes."""
         kwargs = _learner_kwargs({field.name: getattr(self, field.name) for field in fields(self)})
         policy = {name: kwargs.pop(name) for name in _POLICY if name in kwargs}
-        return kwargs | {"policy_kwargs": policy | {"net_arch": list(self.net_arch)}}
+        return self.with_optimizer(kwargs | {"policy_kwargs": policy | {"net_arch": list(self.net_arch)}})
 
 
 @dataclass(frozen=True, kw_only=True)

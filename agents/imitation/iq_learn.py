@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import torch
 from stable_baselines3.common.buffers import ReplayBuffer
-from stable_baselines3.common.type_aliases import GymEnv, ReplayBufferSamples
+from stable_baselines3.common.type_aliases import GymEnv, ReplayBufferSamples, Schedule
+from stable_baselines3.common.utils import FloatSchedule, update_learning_rate
 from stable_baselines3.sac.policies import SACPolicy
 from torch import Tensor
 
@@ -21,7 +22,8 @@ from rlopt.agents.mdpo import off_policy_losses as losses
 from rlopt.agents.mdpo.fused_update import Batch, FusedUpdate, Parameters
 from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
 from rlopt.agents.mdpo.off_policy_objectives import Objective
-from rlopt.resumable import MAX_LEARNING_RATE, check_number, require, with_settings_of
+from rlopt.optimizers import descend
+from rlopt.resumable import check_number, check_rate, require, with_settings_of
 
 if TYPE_CHECKING:
     from rlopt.data.demonstrations import Demonstrations
@@ -126,7 +128,7 @@ class IQLearn(FromMixedBatches):
         demonstrations: Demonstrations | str | Path | None = None,
         *,
         n_demonstrations: int | None = None,
-        actor_learning_rate: float | None = 3e-5,
+        actor_learning_rate: float | Schedule | None = 3e-5,
         chi_alpha: float = 0.5,
         value_term: ValueTerm = "value",
         regularize_policy: bool = True,
@@ -147,7 +149,7 @@ class IQLearn(FromMixedBatches):
         check_value_term(value_term)
         check_number("chi_alpha", chi_alpha, 0, float("inf"), closed=False, whole=False)
         if actor_learning_rate is not None:
-            check_number("actor_learning_rate", actor_learning_rate, 0, MAX_LEARNING_RATE, closed=True, whole=False)
+            check_rate("actor_learning_rate", actor_learning_rate)
         for name in ("regularize_policy", "use_target"):
             require(type(own[name]) is bool, f"{name} is {own[name]!r}: give True or False")
         require(
@@ -161,7 +163,7 @@ class IQLearn(FromMixedBatches):
         super().__init__(policy, env, **settings)
         self._begin(demonstrations, own | {"n_demonstrations": n_demonstrations}, without=_NOT_TAKEN)
 
-    actor_learning_rate: float | None
+    actor_learning_rate: float | Schedule | None
     chi_alpha: float
     value_term: ValueTerm
     regularize_policy: bool
@@ -186,8 +188,8 @@ class IQLearn(FromMixedBatches):
     def _update_learning_rate(self, optimizers: list[torch.optim.Optimizer] | torch.optim.Optimizer) -> None:
         super()._update_learning_rate(optimizers)
         if self.actor_learning_rate is not None:
-            for group in self.actor.optimizer.param_groups:
-                group["lr"] = self.actor_learning_rate
+            rate = FloatSchedule(self.actor_learning_rate)(self._current_progress_remaining)
+            update_learning_rate(self.actor.optimizer, rate)
 
     def _update_critic(
         self,
@@ -212,9 +214,7 @@ class IQLearn(FromMixedBatches):
         discounts = (1 - batch.dones) * self.gamma
         loss, info = objective.implicit_loss(q_values, values, next_values, batch.rewards, discounts)
         self._check_loss("critic loss", loss)
-        self.critic.optimizer.zero_grad()
-        loss.backward()
-        self.critic.optimizer.step()
+        descend(self.critic.optimizer, loss)
         return info
 
     def _store_transition(

@@ -13,7 +13,8 @@ from gymnasium import spaces
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
-from stable_baselines3.common.type_aliases import GymEnv, ReplayBufferSamples
+from stable_baselines3.common.type_aliases import GymEnv, ReplayBufferSamples, Schedule
+from stable_baselines3.common.utils import FloatSchedule, update_learning_rate
 from stable_baselines3.sac.policies import LOG_STD_MAX, LOG_STD_MIN, SACPolicy
 from torch import Tensor, nn
 
@@ -23,7 +24,8 @@ from rlopt.agents.imitation.losses import orthogonal_penalty, value_dice_loss
 from rlopt.agents.mdpo import off_policy_losses as losses
 from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
 from rlopt.errors import ConfigError, SpaceError
-from rlopt.resumable import MAX_LEARNING_RATE, check_number, require, with_settings_of
+from rlopt.optimizers import is_second_order
+from rlopt.resumable import check_number, check_rate, require, with_settings_of
 
 if TYPE_CHECKING:
     from rlopt.data.demonstrations import Demonstrations
@@ -122,7 +124,7 @@ class ValueDICE(FromDemonstrations, OffPolicyMDPO):
     :raises rlopt.errors.SpaceError: for observations that are no flat or flattened numbers
     """
 
-    actor_learning_rate: float
+    actor_learning_rate: float | Schedule
     replay_weight: float
     penalty_coef: float
     orthogonal_coef: float
@@ -137,7 +139,7 @@ class ValueDICE(FromDemonstrations, OffPolicyMDPO):
         demonstrations: Demonstrations | str | Path | None = None,
         *,
         n_demonstrations: int | None = None,
-        actor_learning_rate: float = 1e-5,
+        actor_learning_rate: float | Schedule = 1e-5,
         replay_weight: float = 0.1,
         penalty_coef: float = 10.0,
         orthogonal_coef: float = 1e-4,
@@ -157,7 +159,7 @@ class ValueDICE(FromDemonstrations, OffPolicyMDPO):
         check_n_demonstrations(n_demonstrations)
         require(type(absorbing) is bool, f"absorbing is {absorbing!r}: give True or False")
         check_number("replay_weight", replay_weight, 0, np.nextafter(1, 0), closed=True, whole=False)
-        check_number("actor_learning_rate", actor_learning_rate, 0, MAX_LEARNING_RATE, closed=True, whole=False)
+        check_rate("actor_learning_rate", actor_learning_rate)
         for name in ("penalty_coef", "orthogonal_coef", "exploration_noise"):
             check_number(name, own[name], 0, float("inf"), closed=True, whole=False)
         fixed = {"features_extractor_class", "features_extractor_kwargs", "n_critics", "share_features_extractor"}
@@ -192,6 +194,11 @@ class ValueDICE(FromDemonstrations, OffPolicyMDPO):
                 "gymnasium.wrappers.FlattenObservation"
             )
         super()._setup_model()
+        require(
+            not is_second_order(self.actor.optimizer),
+            f"ValueDICE cannot use the optimizer {type(self.actor.optimizer).__name__}: the gradients of both networks "
+            "come from one graph, which the step of the first would break; take one that needs no second derivatives",
+        )
         assert self.action_space.shape is not None
         if self.exploration_noise > 0:
             deviation = np.full(self.action_space.shape, self.exploration_noise)
@@ -237,8 +244,8 @@ class ValueDICE(FromDemonstrations, OffPolicyMDPO):
 
     def _update_learning_rate(self, optimizers: list[torch.optim.Optimizer] | torch.optim.Optimizer) -> None:
         super()._update_learning_rate(optimizers)
-        for group in self.actor.optimizer.param_groups:
-            group["lr"] = self.actor_learning_rate
+        rate = FloatSchedule(self.actor_learning_rate)(self._current_progress_remaining)
+        update_learning_rate(self.actor.optimizer, rate)
 
     def _draw_noise(self, batch: ReplayBufferSamples) -> tuple[Tensor | None, Tensor | None]:
         return None, None

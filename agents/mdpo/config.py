@@ -6,18 +6,17 @@ from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
 from rlopt.config import Range
+from rlopt.optimizer_settings import OptimizerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class MDPOConfig:
+class MDPOConfig(OptimizerConfig):
     """On-policy mirror descent policy optimisation."""
 
     learning_rate: Annotated[float, Range(gt=0, le=1e6)] = 3e-4
-    """Adam step size of the policy phase, > 0. Paper and released code: 3e-4."""
+    """Step size of the policy phase, > 0. Paper and released code: 3e-4."""
     value_learning_rate: Annotated[float, Range(gt=0, le=1e6)] | None = None
-    """Adam step size of the value phase, > 0; default is learning_rate."""
-    learning_rate_schedule: Literal["constant", "linear"] = "constant"
-    """linear anneals both learning rates to zero over the run."""
+    """Step size of the value phase, > 0; default is learning_rate."""
     n_steps: Annotated[int, Range(ge=1)] = 2048
     """Steps per environment and rollout, >= 1; the batch is n_steps * n_envs. Paper: 2048 in one environment."""
     n_epochs: Annotated[int, Range(ge=1)] = 10
@@ -72,24 +71,18 @@ class MDPOConfig:
             "ortho_init": kwargs.pop("ortho_init"),
             "log_std_init": kwargs.pop("log_std_init"),
         }
-        if kwargs.pop("learning_rate_schedule") == "linear":
-            from stable_baselines3.common.utils import LinearSchedule  # here, to keep --help free of torch
-
-            for name in ("learning_rate", "value_learning_rate"):
-                if kwargs[name] is not None:
-                    kwargs[name] = LinearSchedule(kwargs[name], 0.0, 1.0)
-        return kwargs
+        return self.with_optimizer(kwargs)
 
 
 @dataclass(frozen=True, kw_only=True)
-class OffPolicyMDPOConfig:
+class OffPolicyMDPOConfig(OptimizerConfig):
     """Off-policy mirror descent policy optimisation; with kl_coef 0 it is SAC.
 
     Where no source is named, the default is Stable-Baselines3's for SAC.
     """
 
     learning_rate: Annotated[float, Range(ge=0, le=1e6)] = 3e-4
-    """Adam's step size for every network, >= 0 (paper and SAC: 3e-4)."""
+    """The optimiser's step size for every network, >= 0 (paper and SAC: 3e-4)."""
     buffer_size: Annotated[int, Range(ge=1)] = 1_000_000
     """Transitions that the replay buffer holds, over all environments."""
     learning_starts: Annotated[int, Range(ge=0)] = 100
@@ -178,4 +171,4 @@ class OffPolicyMDPOConfig:
         if self.her:
             arguments["replay_buffer_class"] = "device_her"
             arguments["replay_buffer_kwargs"] = {"n_sampled_goal": self.her_goals, "goal_selection_strategy": "future"}
-        return arguments
+        return self.with_optimizer(arguments)

@@ -47,7 +47,7 @@ class OffPolicyMDPO(Resumable, MirrorDescentSAC):
         "device_dict", "device_her", or of Stable-Baselines3's on the host, "replay", "n_step", "dict", "her"; None
         chooses one on the device by ``n_steps`` and the space
     :param ent_coef: lambda, the weight of the entropy, >= 0 ("auto" learns it); the paper has 0.2
-    :param policy_kwargs: as in SAC; ``activation_fn`` and ``optimizer_class`` may be names such as "tanh" and "adam".
+    :param policy_kwargs: as in SAC; ``activation_fn`` and ``optimizer_class`` may be names, "tanh" and "adabelief".
         ``features_extractor_class="drqv2"`` with "CnnPolicy" gives the networks of :class:`rlopt.encoders.ImagePolicy`
     :param kl_coef: c - lambda >= 0, the weight of the divergence from the old policy, in units of reward. The paper's
         Bregman step size c is ``kl_coef + ent_coef``

@@ -23,6 +23,7 @@ from rlopt.agents.mdpo.off_policy_objectives import Objective, OldPolicy
 from rlopt.agents.mdpo.value_network import ValueNetwork, make_value_network
 from rlopt.encoders import ImagePolicy
 from rlopt.errors import NonFiniteError
+from rlopt.optimizers import descend
 from rlopt.random_shift import shift_batch
 from rlopt.turns import company_size, together
 from rlopt.update import CompileChoice, Mode, choose_mode
@@ -199,11 +200,8 @@ class MirrorDescentSAC(SAC):
         if self.value_net is not None:
             info |= self._update_value(self.value_net, batch, policy, q_values, ent_coef)
         self._check_loss("actor loss", loss)
-        self.actor.optimizer.zero_grad()
-        # Gradients of the critic's weights would be thrown away: naming the inputs saves computing them.
-        trained = [parameter for group in self.actor.optimizer.param_groups for parameter in group["params"]]
-        loss.backward(inputs=trained)
-        self.actor.optimizer.step()
+        # Gradients of the critic's weights would be thrown away.
+        descend(self.actor.optimizer, loss, only_own=True)
         return info | actor_info
 
     def _convolved(self, batch: ReplayBufferSamples) -> ReplayBufferSamples:
@@ -250,9 +248,7 @@ class MirrorDescentSAC(SAC):
         ent_coef = torch.exp(self.log_ent_coef.detach())
         loss, info = losses.ent_coef_loss(self.log_ent_coef, log_prob, target_entropy=self.target_entropy)
         self._check_loss("entropy coefficient loss", loss)
-        self.ent_coef_optimizer.zero_grad()
-        loss.backward()
-        self.ent_coef_optimizer.step()
+        descend(self.ent_coef_optimizer, loss)
         return ent_coef, {"ent_coef": ent_coef, **info}
 
     def _update_critic(
@@ -277,9 +273,7 @@ class MirrorDescentSAC(SAC):
             targets = losses.td_target(batch.rewards, discounts, next_values)
         loss, info = self.objective.critic_loss(self.critic(batch.observations, batch.actions), targets)
         self._check_loss("critic loss", loss)
-        self.critic.optimizer.zero_grad()
-        loss.backward()
-        self.critic.optimizer.step()
+        descend(self.critic.optimizer, loss)
         return info
 
     def _update_value(
@@ -296,9 +290,7 @@ class MirrorDescentSAC(SAC):
             targets = self.objective.soft_value(q_values, policy, ent_coef)
         loss, info = losses.value_loss(value_net(batch.observations), targets)
         self._check_loss("value loss", loss)
-        value_net.optimizer.zero_grad()
-        loss.backward()
-        value_net.optimizer.step()
+        descend(value_net.optimizer, loss)
         return info
 
     @torch.no_grad()

@@ -66,6 +66,8 @@ class MDPO(Resumable, OnPolicyAlgorithm):
     :param tsallis_q: 1 for the KL divergence, up to 2 for the Tsallis divergence
     :param ent_coef: weight of an entropy bonus, >= 0
     :param clip_range_vf: clips the change of the value function if given, > 0
+    :param policy_kwargs: as in PPO; ``activation_fn`` and ``optimizer_class`` may be names, "tanh" and "adabelief"
+        (:func:`rlopt.optimizers.optimizer_by_name`)
     :param compile: take each gradient step by one compiled call (on a GPU, a captured CUDA graph): "on", "off" or
         "auto" for runs that are long enough to earn the compilation back. Only for Box actions without gSDE, flat
         observations and Adam
@@ -181,7 +183,7 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         policy = self.policy
         self.policy_parameters, self.value_parameters = phase_parameters(policy)
         make, options = policy.optimizer_class, dict(policy.optimizer_kwargs)
-        if make in (torch.optim.Adam, torch.optim.AdamW):
+        if make in (torch.optim.Adam, torch.optim.AdamW) and not {"foreach", "differentiable"} & set(options):
             options = {"fused": True, **options}  # one kernel instead of ten a parameter
         policy.optimizer = make(self.policy_parameters, lr=self.lr_schedule(1), **options)  # type: ignore[call-arg]
         self.value_optimizer = make(self.value_parameters, lr=self.value_lr_schedule(1), **options)  # type: ignore[call-arg]

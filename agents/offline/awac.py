@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar, Unpack
 
 import torch
-from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor
 
 from rlopt.agents.offline import losses, weighted_losses
@@ -52,7 +52,7 @@ class AWAC(OfflineAlgorithm):
         *,
         awac_lambda: float = 1.0,
         largest_weight: float = 100.0,
-        critic_learning_rate: float | None = None,
+        critic_learning_rate: float | Schedule | None = None,
         gamma: float = 0.99,
         tau: float = 0.005,
         **common: Unpack[CommonSettings],

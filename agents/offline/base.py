@@ -41,8 +41,8 @@ class OfflineAlgorithm(Learner):
     :param policy: "MlpPolicy", or "MultiInputPolicy" for Dict observations (the same class), or an OfflinePolicy class
     :param env: a data set, or what tells the spaces: an environment, a VecEnv or an id. Nothing acts in it
     :param own: the learner's own settings, which become attributes
-    :param learning_rate: Adam's step size, >= 0, or a schedule of the remaining progress; of every network unless the
-        learner has ``critic_learning_rate``
+    :param learning_rate: the optimiser's step size, >= 0, or a schedule of the remaining progress; of every network
+        unless the learner has ``critic_learning_rate``
     :param batch_size: transitions of a gradient step
     :param dataset: a :class:`rlopt.data.Dataset`, or a folder, file or name that ``rlopt.data.load_dataset`` reads
     :param normalize_observations: shift and scale observations by their mean and deviation in the data set; the
@@ -60,7 +60,8 @@ class OfflineAlgorithm(Learner):
         half the action range
     :param compile: take each gradient step by one compiled call (on a GPU, a captured CUDA graph): "on", "off" or
         "auto" for runs that are long enough to earn the compilation back
-    :param policy_kwargs: of :class:`rlopt.agents.offline.policy.OfflinePolicy`; ``activation_fn`` may be a name
+    :param policy_kwargs: of :class:`rlopt.agents.offline.policy.OfflinePolicy`; ``activation_fn`` and
+        ``optimizer_class`` may be names. Steps of other optimisers than plain Adam are not compiled
     :raises rlopt.errors.ConfigError: for a setting out of range, or from ``learn`` without a data set
     :raises rlopt.errors.DataError: for a data set that is damaged or does not fit the spaces
     :raises rlopt.errors.SpaceError: for actions or observations that cannot be used
@@ -108,7 +109,7 @@ class OfflineAlgorithm(Learner):
         settings = {name: value for name, value in locals().items() if name in names}
         settings = {**settings, **(own or {}), "policy_kwargs": copy.deepcopy(policy_kwargs)}
         del settings["_init_setup_model"]
-        check_settings({**settings, "learning_rate": 0.0} if callable(learning_rate) else settings)
+        check_settings(settings)
         for name in ("normalize_observations", "normalize_rewards", "validation_fraction", "exploration_noise"):
             setattr(self, name, settings[name])
         for name in ("reward_scale", "reward_shift", "compile", *(own or {})):
@@ -235,7 +236,7 @@ class OfflineAlgorithm(Learner):
 
     def _gradient_steps(self, source: Source, steps: int, planned: int, after: Any) -> bool:
         self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
-        mode = choose_mode(self.compile, self.device, planned)
+        mode = choose_mode(self.compile, self.device, planned) if self.networks.compilable else "eager"
         if self._step is None or self._step.mode != mode or not self._step.reads(source):
             self._step = OfflineStep(self, source, mode)
         goes_on = self._step.take(steps, self.batch_size, after)

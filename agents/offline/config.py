@@ -11,13 +11,14 @@ from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar, Literal
 
 from rlopt.config import Range
+from rlopt.optimizer_settings import OptimizerConfig
 
 _DATA = ("dataset", "augment", "guide", "n_augmented")
 _POLICY = ("net_arch", "activation_fn", "critic_layer_norm", "actor_layer_norm")
 
 
 @dataclass(frozen=True, kw_only=True)
-class OfflineConfig:
+class OfflineConfig(OptimizerConfig):
     """What every offline learner has."""
 
     dataset: str = ""
@@ -56,7 +57,7 @@ class OfflineConfig:
         policy = {name: own.pop(name) for name in _POLICY if name in own}
         for name in _DATA:
             del own[name]
-        return own | {"policy_kwargs": policy | {"net_arch": list(self.net_arch)}}
+        return self.with_optimizer(own | {"policy_kwargs": policy | {"net_arch": list(self.net_arch)}})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar, Unpack
 
 import torch
-from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor
 
 from rlopt.agents.mdpo import off_policy_losses as soft
@@ -62,7 +62,7 @@ class CQL(OfflineAlgorithm):
         n_actions: int = 10,
         lagrange_gap: float | None = None,
         entropy_in_target: bool = False,
-        critic_learning_rate: float | None = 3e-4,
+        critic_learning_rate: float | Schedule | None = 3e-4,
         gamma: float = 0.99,
         tau: float = 0.005,
         **common: Unpack[CommonSettings],

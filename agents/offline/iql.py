@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar, Unpack
 
 import torch
-from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor
 
 from rlopt.agents.offline import losses, weighted_losses
@@ -61,7 +61,7 @@ class IQL(OfflineAlgorithm):
         largest_weight: float = 100.0,
         deterministic_actor: bool = False,
         cosine_decay: bool = True,
-        critic_learning_rate: float | None = None,
+        critic_learning_rate: float | Schedule | None = None,
         gamma: float = 0.99,
         tau: float = 0.005,
         **common: Unpack[CommonSettings],

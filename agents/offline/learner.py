@@ -89,8 +89,10 @@ class Learner(FineTuning):
         """The present value of one of :attr:`coefficients`."""
         if name == "learning_rate" or (name == "critic_learning_rate" and getattr(self, name) is None):
             return float(self.lr_schedule(self._current_progress_remaining))
-        scale = self.reward_range_scale if name == "reward_scale" else 1.0
-        return float(getattr(self, name)) * scale
+        value = getattr(self, name)
+        if callable(value):
+            return float(value(self._current_progress_remaining))
+        return float(value) * (self.reward_range_scale if name == "reward_scale" else 1.0)
 
     def _forget(self) -> None:
         """Drops what is made from data and networks; nothing of it is saved."""

@@ -48,8 +48,9 @@ class OfflinePolicy(BasePolicy):
     :param critic_layer_norm: layer normalisation after each hidden layer of the critics (ReBRAC); None leaves it to
         the learner, as with ``net_arch``
     :param actor_layer_norm: the same in the actor
-    :param optimizer_class: ``torch.optim.Adam``, the only one that the compiled steps know
-    :param optimizer_kwargs: its further arguments: betas and eps
+    :param optimizer_class: of actor, critics and value network; steps of others than plain Adam are not compiled.
+        Learned numbers keep Adam
+    :param optimizer_kwargs: its further arguments
     """
 
     observation_mean: Tensor
@@ -72,8 +73,8 @@ class OfflinePolicy(BasePolicy):
     ) -> None:
         continuous = isinstance(action_space, spaces.Box)
         super().__init__(observation_space, action_space, squash_output=continuous)
-        if optimizer_class is not torch.optim.Adam:
-            raise ConfigError(f"optimizer_class is {optimizer_class.__name__}: the offline learners take adam only")
+        self.optimizer_class = optimizer_class
+        self.optimizer_kwargs = dict(optimizer_kwargs or {})
         self.needs, self.activation_fn, self.actor_layer_norm = needs, activation_fn, actor_layer_norm
         self.net_arch = _architectures(needs.net_arch if net_arch is None else net_arch, needs)
         self.critic_layer_norm = needs.critic_layer_norm if critic_layer_norm is None else critic_layer_norm
@@ -92,11 +93,15 @@ class OfflinePolicy(BasePolicy):
         self.critics_target = frozen_copy(self.critics)
         self.value = self._network(size, 1, "vf", False) if needs.value else None
         self.scalars = nn.ParameterDict({name: torch.zeros(1) for name in needs.scalars})
-        options = {"lr": lr_schedule(1), **(optimizer_kwargs or {})}
         trained = {"actor": self.actor, "critics": self.critics, "value": self.value, "scalars": self.scalars}
         for name, module in trained.items():
             if module is not None and any(True for _ in module.parameters()):
-                setattr(self, f"{name}_optimizer", torch.optim.Adam(ordered_parameters(module), **options))
+                parameters = ordered_parameters(module)
+                own: Any = optimizer_class
+                options = {"lr": lr_schedule(1), **self.optimizer_kwargs}
+                if name == "scalars" and optimizer_class is not torch.optim.Adam:
+                    own, options = torch.optim.Adam, {"lr": lr_schedule(1)}
+                setattr(self, f"{name}_optimizer", own(parameters, **options))
 
     def optimizer_of(self, name: str) -> torch.optim.Optimizer:
         """The optimiser of "actor", "critics", "value" or "scalars"."""
@@ -142,6 +147,8 @@ class OfflinePolicy(BasePolicy):
             "activation_fn": self.activation_fn,
             "critic_layer_norm": self.critic_layer_norm,
             "actor_layer_norm": self.actor_layer_norm,
+            "optimizer_class": self.optimizer_class,
+            "optimizer_kwargs": self.optimizer_kwargs,
         }
 
 

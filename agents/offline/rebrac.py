@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import ClassVar, Unpack
 
-from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor
 
 from rlopt.agents.offline import losses
@@ -54,7 +54,7 @@ class ReBRAC(DeterministicActorCritic):
         actor_bc_coef: float = 0.01,
         critic_bc_coef: float = 0.01,
         normalize_q: bool = True,
-        critic_learning_rate: float | None = None,
+        critic_learning_rate: float | Schedule | None = None,
         gamma: float = 0.99,
         tau: float = 0.005,
         policy_delay: int = 2,

@@ -11,6 +11,7 @@ from typing import Any, TypedDict, TypeVar
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.type_aliases import Schedule
 
 from rlopt.data.dataset import Dataset
 from rlopt.errors import SpaceError
@@ -24,7 +25,7 @@ F = TypeVar("F", bound=Callable[..., None])
 class CommonSettings(TypedDict, total=False):
     """The keyword arguments of :class:`rlopt.agents.offline.base.OfflineAlgorithm`, which every learner takes."""
 
-    learning_rate: float
+    learning_rate: float | Schedule
     batch_size: int
     dataset: Dataset | str | None
     normalize_observations: bool
@@ -104,7 +105,8 @@ _OPTIONAL = ("critic_learning_rate", "lagrange_gap")
 def check_settings(settings: Mapping[str, Any]) -> None:
     """Raises :class:`rlopt.errors.ConfigError` for the first setting outside its range."""
     for name, bounds in RANGES.items():
-        if name in settings and not (name in _OPTIONAL and settings[name] is None):
+        schedule = name.endswith("learning_rate") and callable(settings.get(name))
+        if name in settings and not schedule and not (name in _OPTIONAL and settings[name] is None):
             check_number(name, settings[name], *bounds)
     require(settings["reward_scale"] != 0, "reward_scale is 0: every reward would be the same")
     require(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar, Unpack
 
 import torch
-from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor
 
 from rlopt.agents.offline import losses
@@ -30,7 +30,7 @@ class DeterministicActorCritic(OfflineAlgorithm):
         "target_policy_noise",
         "target_noise_clip",
     )
-    critic_learning_rate: float | None
+    critic_learning_rate: float | Schedule | None
     target_policy_noise: float
     target_noise_clip: float
 
@@ -113,7 +113,7 @@ class TD3BC(DeterministicActorCritic):
         env: Dataset | GymEnv | str | None,
         *,
         alpha: float = 2.5,
-        critic_learning_rate: float | None = None,
+        critic_learning_rate: float | Schedule | None = None,
         gamma: float = 0.99,
         tau: float = 0.005,
         policy_delay: int = 2,

@@ -1,7 +1,8 @@
 """The gradient step of an offline learner as one function of tensors: eager, compiled, or captured in a CUDA graph.
 
 Rows and noise of a block of steps are drawn at once; each step is then one call that gathers its batch, computes every
-loss, and updates networks, slow copies and Adam's moments in place.
+loss, and updates networks, slow copies and Adam's moments in place. Other optimisers than plain Adam take their own
+steps, which are not compiled.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
+from stable_baselines3.common.utils import update_learning_rate
 from torch import Tensor, nn
 from torch.func import grad
 
@@ -18,7 +20,8 @@ from rlopt.agents.offline.actors import ActorFunction
 from rlopt.agents.offline.data import Batch, ReplayRows, ResidentData
 from rlopt.agents.offline.losses import Info
 from rlopt.agents.offline.policy import OfflinePolicy, ordered_parameters
-from rlopt.networks import Layer, StackedParameters, mlp, mlp_layers
+from rlopt.networks import Layer, StackedParameters, mlp, mlp_layers, plain_adam
+from rlopt.optimizers import descend, own_parameters
 from rlopt.turns import side_by_side, together
 from rlopt.update import GradientStep, Mode
 
@@ -40,6 +43,8 @@ class Networks:
 
     def __init__(self, policy: OfflinePolicy) -> None:
         self.policy = policy
+        names = [name.removesuffix("_optimizer") for name in policy.optimizer_names()]
+        self._other = {name for name in names if not plain_adam(policy.optimizer_of(name))}
         self.actor_function: ActorFunction = policy.actor.function
         self.actor = self._stack([policy.actor], (), "actor")
         self.actor_target = None if policy.actor_target is None else self._stack([policy.actor_target], (), None)
@@ -55,12 +60,20 @@ class Networks:
             self.value = self._stack([policy.value], (), "value")
         if len(policy.scalars):
             columns = [[parameter] for parameter in policy.scalars.values()]
-            self.scalars = StackedParameters(columns, (), [policy.optimizer_of("scalars")])
+            self.scalars = StackedParameters(columns, (), self._adams("scalars", 1))
 
     def _stack(self, members: list[nn.Module], shape: tuple[int, ...], name: str | None) -> StackedParameters:
         columns = list(zip(*(ordered_parameters(member) for member in members), strict=True))
-        optimizers = [] if name is None else [self.policy.optimizer_of(name)] * len(members)
-        return StackedParameters(columns, shape, optimizers)
+        return StackedParameters(columns, shape, [] if name is None else self._adams(name, len(members)))
+
+    def _adams(self, name: str, members: int) -> list[torch.optim.Optimizer]:
+        """The optimiser whose moments are to be stacked; none where it takes its own steps."""
+        return [] if name in self._other else [self.policy.optimizer_of(name)] * members
+
+    @property
+    def compilable(self) -> bool:
+        """Whether every optimiser is plain Adam."""
+        return not self._other
 
     @property
     def parts(self) -> list[StackedParameters]:
@@ -99,22 +112,47 @@ class Networks:
         learning_rate: Tensor,
         keep: Tensor,
     ) -> tuple[Info, Tensor]:
-        """One step of Adam down ``objective``, unless its loss or one before it was not finite.
+        """One step of the optimiser down ``objective``, unless its loss or one before it was not finite.
 
         :param name: of the optimiser
         :param keep: scalar bool: whether all losses of this gradient step were finite so far
         :returns: the statistics of the objective, whose first is the loss, and ``keep`` with this loss
         """
         assert part is not None
+        if name in self._other:
+            return self._descend_by_itself(part, name, objective, learning_rate, keep)
         gradients, info = grad(objective, has_aux=True)(part.tensors)
         keep = keep & next(iter(info.values())).isfinite()
         self.adam(part, name, gradients, learning_rate, keep)
+        return info, keep
+
+    def _descend_by_itself(
+        self, part: StackedParameters, name: str, objective: Objective, learning_rate: Tensor, keep: Tensor
+    ) -> tuple[Info, Tensor]:
+        optimizer = self.policy.optimizer_of(name)
+        with torch.enable_grad():
+            loss, info = objective(part.from_members())
+        info = {key: value.detach() for key, value in info.items()}
+        keep = keep & next(iter(info.values())).isfinite()
+        if bool(keep):
+            update_learning_rate(optimizer, float(learning_rate))
+            with torch.enable_grad():
+                descend(optimizer, loss)
+            part.attach()  # some optimisers put other tensors in place of the parameters
         return info, keep
 
     def adam(
         self, part: StackedParameters, name: str, gradients: Parameters, learning_rate: Tensor, keep: Tensor
     ) -> None:
         """One step of Adam, with the betas of the optimiser ``name``, where ``keep`` holds."""
+        if name in self._other:  # Adam with options that the stacked one lacks
+            if bool(keep):
+                optimizer = self.policy.optimizer_of(name)
+                update_learning_rate(optimizer, float(learning_rate))
+                for parameter, gradient in zip(own_parameters(optimizer), gradients, strict=True):
+                    parameter.grad = gradient.detach().clone()
+                optimizer.step()
+            return
         group = self.policy.optimizer_of(name).param_groups[0]
         part.adam(gradients, learning_rate, keep, group["betas"], group["eps"])
 

@@ -17,10 +17,13 @@ from stable_baselines3.common.vec_env import VecMonitor
 import rlopt
 from rlopt.agents.imitation.base import FromDemonstrations
 from rlopt.agents.offline.base import OfflineAlgorithm
+from rlopt.checkpoint import latest_checkpoint
 from rlopt.config import field_types
 from rlopt.data import Demonstrations
 from rlopt.registry import AGENTS, agent_name, agent_spec, resolve
 from rlopt.resumable import Resumable
+from rlopt.schedules import DecayingRate
+from rlopt.state import learn_from, save_checkpoint
 
 SMALL: dict[str, dict[str, Any]] = {
     "mdpo": {"n_steps": 32, "n_epochs": 2, "value_batch_size": 32},
@@ -96,3 +99,37 @@ def test_sb3_zip_round_trip(agent: str, tmp_path: Path) -> None:
     observation = np.array([0.3, -0.2, 1.0], np.float32)
     expected = model.predict(observation, deterministic=True)[0]
     np.testing.assert_array_equal(loaded.predict(observation, deterministic=True)[0], expected)
+
+
+def test_another_optimizer_and_a_schedule_resume_bit_for_bit(agent: str, tmp_path: Path) -> None:
+    name = "exadam" if agent == "value_dice" else "adahessian"  # ValueDICE refuses second derivatives
+    policy = {"optimizer_class": name, "net_arch": [8]}
+    settings = {"policy_kwargs": policy, "learning_rate": DecayingRate(1e-3, "cosine", warmup=0.2)}
+    whole = build(agent, **settings).learn(230)
+    used = [type(part).__name__.lower() for part in optimizers(whole)]
+    assert used and set(used) == {name}
+
+    def keep(model: Any) -> bool:
+        if model.num_timesteps < 100:
+            return True
+        save_checkpoint(model, tmp_path)
+        return False
+
+    stopped = build(agent, **settings)
+    stopped.boundary_hook = keep
+    stopped.learn(230)
+    resumed = build(agent, **settings)
+    learn_from(resumed, latest_checkpoint(tmp_path, print).trees, 230)
+    assert resumed.num_timesteps == whole.num_timesteps
+    assert all(torch.equal(a, b) for a, b in zip(parameters(whole), parameters(resumed), strict=True))
+    loaded = rlopt.load(tmp_path, device="cpu")
+    assert {type(part) for part in optimizers(loaded)} == {type(part) for part in optimizers(whole)}
+
+
+def optimizers(model: Any) -> list[torch.optim.Optimizer]:
+    """Those of the policy's networks."""
+    policy = model.policy
+    owners = [policy, *(getattr(policy, part, None) for part in ("actor", "critic"))]
+    found = [getattr(owner, "optimizer", None) for owner in owners]
+    found += [getattr(policy, f"{part}_optimizer", None) for part in ("actor", "critics", "value")]
+    return [optimizer for optimizer in found if optimizer is not None]
