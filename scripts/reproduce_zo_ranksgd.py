@@ -7,7 +7,7 @@ the script can be stopped and called again at any time.
     python scripts/reproduce_zo_ranksgd.py run                        # everything
     python scripts/reproduce_zo_ranksgd.py run --task Swimmer-v5 --method ars
     python scripts/reproduce_zo_ranksgd.py table                      # prints the tables from the result files
-    python scripts/reproduce_zo_ranksgd.py write                      # puts them into docs/results/zo_ranksgd_policies.md
+    python scripts/reproduce_zo_ranksgd.py write                      # puts them into the page in docs/results
 """
 
 from __future__ import annotations
@@ -208,8 +208,9 @@ def table_text(args: argparse.Namespace) -> str:
 def _pendulum(args: argparse.Namespace) -> list[str]:
     task = TASKS["InvertedPendulum-v5"]
     lines = [
-        f"**InvertedPendulum-v5, exact rankings.** Linear policy (5 parameters), m = k = 10, {task.episodes} episodes in "
-        f"all, line searches included; mean return of {task.judged} other episodes (1000 is the most):",
+        "**InvertedPendulum-v5, exact rankings.** Linear policy (5 parameters), m = k = 10, "
+        f"{task.episodes} episodes in all, line searches included; mean return of {task.judged} other episodes "
+        "(1000 is the most):",
         "",
         "| seed | return | queries | episodes |",
         "|---|---|---|---|",
@@ -222,10 +223,11 @@ def _pendulum(args: argparse.Namespace) -> list[str]:
 def _person(args: argparse.Namespace) -> list[str]:
     task = TASKS["InvertedPendulum-v5-person"]
     lines = [
-        "**InvertedPendulum-v5, a noisy simulated person.** m = 6, k = 3, line searches of 6 clips; Plackett-Luce noise of "
-        "temperature .2 in units of a round's standard deviation, near ties exchanged, sometimes fewer than k ranked, 5% "
-        "without an opinion (`--oracle noisy`). Queries and clips until the current policy has a mean return of at least "
-        f"{SOLVED:.0f} over {task.judged} other episodes, judged after every query; at most {task.episodes} clips:",
+        "**InvertedPendulum-v5, a noisy simulated person.** m = 6, k = 3, line searches of 6 clips; Plackett-Luce "
+        "noise of temperature .2 in units of a round's standard deviation, near ties exchanged, sometimes fewer than k "
+        "ranked, 5% without an opinion (`--oracle noisy`). Queries and clips until the current policy has a mean "
+        f"return of at least {SOLVED:.0f} over {task.judged} other episodes, judged after every query; at most "
+        f"{task.episodes} clips:",
         "",
         "| seed | queries | clips | return then |",
         "|---|---|---|---|",
@@ -240,9 +242,10 @@ def _person(args: argparse.Namespace) -> list[str]:
 def _peers(args: argparse.Namespace) -> list[str]:
     names = [name for name, task in TASKS.items() if task.methods == PEERS]
     lines = [
-        "**Beside CMA-ES and ARS at equal numbers of episodes.** The same linear policy and evaluator, one configuration "
-        "for all tasks. Mean return of the point that a method ends at, over other episodes: interquartile mean over 5 "
-        "seeds [95% bootstrap interval]; Reacher-v5 ranks means of 4 episodes with common seeds:",
+        "**Beside CMA-ES and ARS at equal numbers of episodes.** The same linear policy and evaluator, one "
+        "configuration for all tasks. Mean return of the point that a method ends at, over other episodes: "
+        "interquartile mean over 5 seeds [95% bootstrap interval]; Reacher-v5 ranks means of 4 episodes with common "
+        "seeds:",
         "",
         "| method | sees | " + " | ".join(f"{name}, {TASKS[name].episodes:,} episodes" for name in names) + " |",
         "|---|---" + "|---" * len(names) + "|",

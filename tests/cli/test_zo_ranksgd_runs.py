@@ -116,6 +116,9 @@ def test_help_needs_no_torch(tmp_path: Path) -> None:
     import subprocess
     import sys
 
-    code = "import sys; from rlopt.cli.main import main\ntry: main(['train', 'zo_ranksgd', '--help'])\nexcept SystemExit: pass"
-    done = subprocess.run([sys.executable, "-c", code + "\nassert 'torch' not in sys.modules"], capture_output=True)
+    code = (
+        "import sys\nfrom rlopt.cli.main import main\ntry: main(['train', 'zo_ranksgd', '--help'])\n"
+        "except SystemExit: pass\nassert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True)
     assert done.returncode == 0 and b"--episodes-per-candidate" in done.stdout
