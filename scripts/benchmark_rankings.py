@@ -5,7 +5,7 @@ mean over seeds of their own (1000, 1001, ...) and reported on others (0, 1, ...
 Each pair of method and task has one result file, written after each step, so the script can be stopped and called again
 at any time.
 
-    python scripts/benchmark_rankings.py run                     # everything: some 15 minutes on one core
+    python scripts/benchmark_rankings.py run                     # everything: about half an hour on one busy core
     python scripts/benchmark_rankings.py run --task quadratic --method rank-15-15
     python scripts/benchmark_rankings.py table                   # prints the tables from the result files
     python scripts/benchmark_rankings.py write                   # puts them into docs/results/zo_ranksgd.md, draws
@@ -261,7 +261,7 @@ def best_settings(method: Method, tuning: list[dict[str, Any]]) -> dict[str, Any
 
 
 def number(value: float) -> str:
-    return "diverged" if not value < 1e12 else f"{value:.1f}" if 10 <= value < 1e4 else f"{value:.1e}"
+    return "diverged" if not value < 1e12 else f"{value:.1f}" if 1 <= value < 1e4 else f"{value:.1e}"
 
 
 def table_text(args: argparse.Namespace) -> str:
