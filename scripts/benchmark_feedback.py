@@ -1,8 +1,8 @@
 """The server of a ranking study under many raters at once: how long an answer takes to be stored, on this machine.
 
-Every rater is an HTTP client that takes a round, and answers it, over and over; the trainer opens rounds of a search that
-costs nothing. The server is a process of its own, as ``rlopt rank serve`` starts it. Latencies are those of the requests,
-from the first byte sent to the last received. At the end every accepted answer is looked up in the database.
+Every rater is an HTTP client that takes a round, and answers it, over and over; the trainer opens rounds of a search
+that costs nothing. The server is a process of its own, as ``rlopt rank serve`` starts it. Latencies are those of the
+requests, from the first byte sent to the last received. At the end every accepted answer is looked up in the database.
 
     python scripts/benchmark_feedback.py
     python scripts/benchmark_feedback.py --raters 20 --answers 2000 --url postgresql://USER@HOST/NAME
