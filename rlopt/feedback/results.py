@@ -12,7 +12,7 @@ from rlopt.feedback.agreement import Agreement, agreement
 from rlopt.feedback.rounds import ShownClip
 from rlopt.feedback.schema import answer, clip, round_
 from rlopt.feedback.statements import HOLDERS, OF_STUDY, STANDING
-from rlopt.feedback.store import Study, StudyStore
+from rlopt.feedback.store import Study, StudyStore, is_opaque
 
 SILENT_SECONDS = 60.0
 """After which people are told since when nothing was heard of the trainer."""
@@ -123,6 +123,8 @@ def point_clip(store: StudyStore, study: Study, which: str) -> ShownClip | None:
 
 def media_file(store: StudyStore, study: Study, media_id: str) -> tuple[str, str] | None:
     """Path below the media folder and SHA-256 of what an opaque id names, in this study."""
+    if not is_opaque(media_id):
+        return None
     mine = clip.c.study_id == study.id
     with store.database.read() as connection:
         row = connection.execute(

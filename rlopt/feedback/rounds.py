@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from rlopt.errors import AnswerError, StudyError
 from rlopt.feedback import statements
 from rlopt.feedback.schema import answer, assignment
-from rlopt.feedback.store import Study, StudyStore, insert, log
+from rlopt.feedback.store import Study, StudyStore, insert, is_opaque, log
 from rlopt.strict_json import dump_json
 
 LEASE_SECONDS = 120
@@ -170,7 +170,7 @@ class Desk:
     def _locked(self, connection: sa.Connection, public_id: str) -> sa.RowMapping:
         """The round, which no other transaction can change until this one ends."""
         wanted = {"public_id": public_id, "study": self.study.id}
-        row = connection.execute(statements.LOCKED, wanted).mappings().first()
+        row = connection.execute(statements.LOCKED, wanted).mappings().first() if is_opaque(public_id) else None
         if row is None:
             raise LeaseError("there is no such round in this study")
         return row

@@ -300,7 +300,7 @@ def test_a_failed_answer_leaves_no_trace(store: StudyStore, monkeypatch: pytest.
 def test_names_are_optional_and_leave_no_trace(store: StudyStore) -> None:
     study, _, rater = opened(store)
     one = rater()
-    store.set_name(one, "  Ada \n Lovelace ")
+    store.set_name(one, "  Ada \n\0 Lovelace ")
     assert store.rater(study.study, "session 0").name == "Ada Lovelace"  # type: ignore[union-attr]
     assert store.forget_names(study.study) == 1
     assert store.rater(study.study, "session 0").name is None  # type: ignore[union-attr]
