@@ -71,7 +71,7 @@ class Desk:
         with self.store.database.read() as connection:  # who waits for the trainer asks often, and writes nothing
             if connection.execute(statements.ANY_OPEN, {"study": self.study.id}).first() is None:
                 return None
-        with self.store.database.write() as connection:
+        with self.store.database.write(durable=False) as connection:
             row = self._found(connection, rater_id, now)
             if row is None:
                 return None
@@ -84,7 +84,7 @@ class Desk:
         :raises LeaseError: it was lost, or was never this rater's
         """
         now = self.store.clock()
-        with self.store.database.write() as connection:
+        with self.store.database.write(durable=False) as connection:
             row = self._locked(connection, round_id)
             self._require_place(connection, row, rater_id, now)
             self._take(connection, row, rater_id, now)

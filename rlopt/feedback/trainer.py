@@ -71,7 +71,7 @@ class Bench:
 
     def alive(self) -> None:
         """Leaves the time, so that people are told whether anybody is working."""
-        with self.store.database.write() as connection:
+        with self.store.database.write(durable=False) as connection:
             self._own(connection)
 
     def state(self, iteration: int | None = None) -> OptimizerState:

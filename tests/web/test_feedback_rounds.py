@@ -8,6 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -358,3 +359,26 @@ def test_two_studies_in_one_database_are_apart(store: StudyStore) -> None:
     left = Desk(store, store.study("left"))
     with pytest.raises(LeaseError, match="no such round"):
         left.answer(one, shown.id, "a", [ids(shown)])
+
+
+def test_answers_wait_for_the_disk_and_leases_do_not(tmp_path: Path) -> None:
+    """SQLite's settings inside the transactions: 2 is FULL, 1 is NORMAL."""
+    from rlopt.feedback.store import open_store
+
+    store = open_store(tmp_path, create=True)
+    for durable, expected in ((True, 2), (False, 1), (True, 2)):
+        with store.database.write(durable=durable) as connection:
+            assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == expected
+            assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
+            assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+            with pytest.raises(StudyError, match="refuses"), _other(tmp_path).write():
+                raise AssertionError("two processes write at once")
+
+
+def _other(folder: Path) -> Any:
+    """Another process's view of the database, which does not wait for the lock."""
+    from rlopt.feedback import database
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(database, "BUSY_SECONDS", 0.01)
+        return database.Database(f"sqlite:///{folder}/study.db")
