@@ -60,7 +60,11 @@ class Method:
 
 
 METHODS = {
-    "ranksgd": Method("ZO-RankSGD, m = k = 10", "rankings", {"m": 10, "k": 10}),
+    "ranksgd": Method(
+        "ZO-RankSGD, m = k = 10",
+        "rankings",
+        {"m": 10, "k": 10, "smoothing": 0.1, "learning_rate": 1.0, "line_search_points": 5, "line_search_decay": 0.3},
+    ),
     "person": Method(
         "ZO-RankSGD, m = 6, k = 3",
         "a noisy person's rankings",
@@ -68,6 +72,8 @@ METHODS = {
             "m": 6,
             "k": 3,
             "oracle": "noisy",
+            "smoothing": 0.1,
+            "learning_rate": 1.0,
             "line_search_points": 6,
             "line_search_decay": 0.3,
             "best_query_in_line_search": True,
