@@ -34,7 +34,7 @@ def complete(run: RunConfig, agent_config: Any) -> tuple[RunConfig, Any]:
             raise ConfigError(f"--{name.replace('_', '-')} is of no use for an agent that ranks returns: leave it out")
     if agent_config.k > agent_config.m:
         raise ConfigError(f"--k {agent_config.k} is more than --m {agent_config.m}: rank at most all candidates")
-    unused = NOISE if agent_config.oracle != "noisy" else ()
+    unused: tuple[str, ...] = NOISE if agent_config.oracle != "noisy" else ()
     if agent_config.oracle != "human":
         unused += STUDY_SETTINGS
     default = type(agent_config)()
@@ -48,10 +48,9 @@ def complete(run: RunConfig, agent_config: Any) -> tuple[RunConfig, Any]:
 def _each_round(run: RunConfig) -> RunConfig:
     """A row and a checkpoint for each round that people answered, and no evaluations, unless they were asked for."""
     usual = RunConfig()
-    often = {"checkpoint_every": 1, "log_every": 1, "eval_every": 0}
-    return dataclasses.replace(
-        run, **{name: n for name, n in often.items() if getattr(run, name) == getattr(usual, name)}
-    )
+    often: dict[str, Any] = {"checkpoint_every": 1, "log_every": 1, "eval_every": 0}
+    unasked = {name: value for name, value in often.items() if getattr(run, name) == getattr(usual, name)}
+    return dataclasses.replace(run, **unasked)
 
 
 def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[Any, EnvSettings]:

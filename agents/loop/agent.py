@@ -10,7 +10,7 @@ from typing import Any, Self
 import gymnasium
 import numpy as np
 import torch
-from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback, ProgressBarCallback
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.utils import configure_logger
 from stable_baselines3.common.vec_env import VecEnv
@@ -18,6 +18,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from rlopt.agents.loop import saving
 from rlopt.agents.loop.contract import AgentParts, range_of, span_of
 from rlopt.agents.loop.stepping import Stepper
+from rlopt.callbacks import callback_of
 from rlopt.config import from_mapping
 from rlopt.env_state import capture_env, restore_env
 from rlopt.errors import CheckpointError, ConfigError, NonFiniteError, SpaceError
@@ -110,7 +111,7 @@ class ContinuingAgent(AgentParts):
         if not self._own_logger:
             name = type(self).__name__ if tb_log_name is None else tb_log_name
             self._logger = configure_logger(self.verbose, self.tensorboard_log, name, reset_num_timesteps)
-        hook = self._callback(callback, progress_bar)
+        hook = callback_of(self, callback, progress_bar)
         if hook is not None:
             hook.on_training_start(locals(), globals())
             hook.on_rollout_start()
@@ -243,17 +244,6 @@ class ContinuingAgent(AgentParts):
     def gain(self) -> float:
         """The present estimate of the best gain; of an optimistic agent that of its plan."""
         return float(self.data.gain)
-
-    def _callback(self, callback: Any, progress_bar: bool) -> BaseCallback | None:
-        if callback is None and not progress_bar:
-            return None
-        if isinstance(callback, list):
-            callback = CallbackList(callback)
-        hook: BaseCallback = callback if isinstance(callback, BaseCallback) else ConvertCallback(callback)
-        if progress_bar:
-            hook = CallbackList([hook, ProgressBarCallback()])
-        hook.init_callback(self)  # type: ignore[arg-type]
-        return hook
 
     def dump_logs(self) -> None:
         """Writes a row of the log."""

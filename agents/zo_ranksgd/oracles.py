@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from rlopt.agents.zo_ranksgd.answers import Ranking
+from rlopt.agents.zo_ranksgd.config import ZORankSGDConfig
 from rlopt.agents.zo_ranksgd.observations import FloatArray
 from rlopt.errors import ConfigError, unknown_name
 
@@ -157,6 +158,21 @@ def person(
     """A simulated person: all the noise of this module, one within the other."""
     near = NearTieOracle(PlackettLuceOracle(temperature), closeness, flip_probability)
     return AbstainingOracle(LazyOracle(near, lazy_probability), abstain_probability)
+
+
+def oracle_of(config: ZORankSGDConfig) -> Oracle | None:
+    """The oracle that the settings name; None for people."""
+    if config.oracle == "human":
+        return None
+    if config.oracle == "return":
+        return ReturnOracle()
+    return person(
+        config.temperature,
+        config.closeness,
+        config.flip_probability,
+        config.lazy_probability,
+        config.abstain_probability,
+    )
 
 
 class OracleFiles:

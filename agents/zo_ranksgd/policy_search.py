@@ -10,7 +10,6 @@ from typing import Any, Self
 import gymnasium
 import numpy as np
 import torch
-from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback, ProgressBarCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.utils import configure_logger, get_device, is_vectorized_observation
@@ -23,10 +22,11 @@ from rlopt.agents.zo_ranksgd.config import ZORankSGDConfig
 from rlopt.agents.zo_ranksgd.environments import open_env
 from rlopt.agents.zo_ranksgd.observations import FloatArray, Normalizer, feature_count
 from rlopt.agents.zo_ranksgd.optimizer import Query, ZORankSGD
-from rlopt.agents.zo_ranksgd.oracles import Oracle, ReturnOracle, person
+from rlopt.agents.zo_ranksgd.oracles import Oracle, oracle_of
 from rlopt.agents.zo_ranksgd.policy_vector import inputs_of
 from rlopt.agents.zo_ranksgd.rounds import Round, logged
-from rlopt.agents.zo_ranksgd.sb3_policy import load_parameters, make_policy
+from rlopt.agents.zo_ranksgd.sb3_policy import actor_only, load_parameters, make_policy
+from rlopt.callbacks import callback_of
 from rlopt.config import from_mapping
 from rlopt.envs.settings import EnvSettings
 from rlopt.errors import CheckpointError, ConfigError, SpaceError
@@ -85,8 +85,8 @@ class RankedPolicySearch:
         self.seed = int(np.random.SeedSequence().generate_state(1)[0] >> 1) if seed is None else int(seed)
         self.device = get_device(device)
         self.normalize_observations = normalize_observations
-        self.oracle: Oracle | None = _oracle(self.config) if isinstance(oracle, str) else oracle
-        self._given_policy, self._policy_kwargs = policy, _actor_only(policy_kwargs)
+        self.oracle: Oracle | None = oracle_of(self.config) if isinstance(oracle, str) else oracle
+        self._given_policy, self._policy_kwargs = policy, actor_only(policy_kwargs)
         self.num_timesteps = self._total_timesteps = self.num_episodes = self.num_queries = 0
         self.ep_info_buffer: deque[dict[str, Any]] = deque(maxlen=REMEMBERED_EPISODES)
         self.last_round: Round | None = None
@@ -172,7 +172,7 @@ class RankedPolicySearch:
         if not self._own_logger:
             name = type(self).__name__ if tb_log_name is None else tb_log_name
             self._logger = configure_logger(self.verbose, self.tensorboard_log, name, reset_num_timesteps)
-        hook = self._callback(callback, progress_bar)
+        hook = callback_of(self, callback, progress_bar)
         if hook is not None:
             hook.on_training_start(locals(), globals())
         while self._affordable() and (self.boundary_hook is None or self.boundary_hook(self)):
@@ -315,17 +315,6 @@ class RankedPolicySearch:
         self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
         self.logger.dump(self.num_timesteps)
 
-    def _callback(self, callback: Any, progress_bar: bool) -> BaseCallback | None:
-        if callback is None and not progress_bar:
-            return None
-        if isinstance(callback, list):
-            callback = CallbackList(callback)
-        hook: BaseCallback = callback if isinstance(callback, BaseCallback) else ConvertCallback(callback)
-        if progress_bar:
-            hook = CallbackList([hook, ProgressBarCallback()])
-        hook.init_callback(self)  # type: ignore[arg-type]
-        return hook
-
     # ---- saving
 
     def training_trees(self) -> dict[str, Any]:
@@ -358,26 +347,3 @@ class RankedPolicySearch:
         :raises CheckpointError: the folder is missing, damaged, or of another kind
         """
         return policy_saving.load(cls, Path(path), env, device, given)
-
-
-def _actor_only(policy_kwargs: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Arguments of a policy without the widths of a value network, which is not searched."""
-    if policy_kwargs is None:
-        return None
-    net_arch = policy_kwargs.get("net_arch")
-    own = {"net_arch": net_arch["pi"]} if isinstance(net_arch, Mapping) and "pi" in net_arch else {}
-    return {**policy_kwargs, **own}
-
-
-def _oracle(config: ZORankSGDConfig) -> Oracle | None:
-    if config.oracle == "human":
-        return None
-    if config.oracle == "return":
-        return ReturnOracle()
-    return person(
-        config.temperature,
-        config.closeness,
-        config.flip_probability,
-        config.lazy_probability,
-        config.abstain_probability,
-    )

@@ -79,6 +79,15 @@ def make_policy(
     return policy, _vector_of(policy)
 
 
+def actor_only(policy_kwargs: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Arguments of a policy without the widths of a value network, which is not searched."""
+    if policy_kwargs is None:
+        return None
+    net_arch = policy_kwargs.get("net_arch")
+    own = {"net_arch": net_arch["pi"]} if isinstance(net_arch, Mapping) and "pi" in net_arch else {}
+    return {**policy_kwargs, **own}
+
+
 def _without_critic(policy: type[BasePolicy], kwargs: dict[str, Any]) -> dict[str, Any]:
     """The value network of an actor-critic policy is never used: it gets no hidden layers."""
     net_arch = kwargs.get("net_arch")
@@ -228,7 +237,8 @@ class _Acting(nn.Module):
             # Stable-Baselines3 knows one extractor by several names, which functional_call does not restore.
             self.extractor, self.body, self.head = (part for _, part in actor_modules(policy))
         else:
-            self.body = policy.actor if hasattr(policy, "actor") else policy.q_net
+            name = "actor" if hasattr(policy, "actor") else "q_net"
+            self.body = policy.get_submodule(name)
         self.options = {"deterministic": True} if hasattr(self.body, "log_std") else {}
 
     def forward(self, observations: Any) -> torch.Tensor:

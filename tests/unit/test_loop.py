@@ -333,7 +333,7 @@ def test_damaged_and_foreign_folders_are_refused(tmp_path: Path) -> None:
     ],
 )
 def test_forged_folders_are_refused(path: Any, value: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = saving.write_sealed
+    write = saving.replace_sealed
 
     def forge(folder: Path, kind: Any, trees: Any, *rest: Any) -> Path:
         place = trees["agent"]
@@ -342,7 +342,7 @@ def test_forged_folders_are_refused(path: Any, value: Any, tmp_path: Path, monke
         place[path[-1]] = value
         return write(folder, kind, trees, *rest)
 
-    monkeypatch.setattr(saving, "write_sealed", forge)
+    monkeypatch.setattr(saving, "replace_sealed", forge)
     folder = rlopt.LOOP(river(), seed=2).learn(300).save(tmp_path / "agent")
     with pytest.raises(CheckpointError):
         rlopt.LOOP.load(folder)

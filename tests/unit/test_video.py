@@ -156,8 +156,8 @@ def test_mujoco_is_drawn_at_the_simulations_speed(
 
 FOLLOW = """
 from rlopt.envs.settings import EnvSettings
-from rlopt.video import _make_to_draw
-env = _make_to_draw(EnvSettings("HalfCheetah-v5", render_mode="rgb_array"))
+from rlopt.video import make_to_draw
+env = make_to_draw(EnvSettings("HalfCheetah-v5", render_mode="rgb_array"))
 env.reset()
 for x in (0.0, 30.0):
     body = env.envs[0].unwrapped

@@ -1,0 +1,99 @@
+"""Candidates evaluated per second by RankedPolicySearch and by sb3-contrib's ARS: the same linear policy and episodes.
+
+All take turns in one process, so that a busy machine slows all of them. ARS plays its candidates one after the other in
+one environment (its default), or in two processes (its AsyncEval).
+
+python scripts/benchmark_zo_ranksgd.py --env HalfCheetah-v5 --candidates 20 --repeats 5
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+from sb3_contrib import ARS
+from sb3_contrib.common.vec_env import AsyncEval
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecNormalize
+
+from rlopt import RankedPolicySearch
+
+Turn = Callable[[], tuple[int, float]]
+"""Evaluates candidates; returns how many, and the seconds that this took."""
+
+
+def ranked(env: str, candidates: int, steps: int) -> Callable[[], int]:
+    """A round of ``candidates`` without a line search."""
+    from rlopt.envs.settings import EnvSettings
+
+    settings = EnvSettings(env, max_episode_steps=steps)
+    search = RankedPolicySearch(
+        "LinearPolicy", settings, seed=0, m=candidates, k=candidates, line_search_points=0, max_envs=candidates
+    )
+
+    def turn() -> tuple[int, float]:
+        start = time.perf_counter()
+        search.learn(1, log_interval=None, reset_num_timesteps=False)  # one round, whatever its steps
+        return candidates, time.perf_counter() - start
+
+    return turn
+
+
+def ars(env: str, candidates: int, steps: int, workers: int) -> Turn:
+    """An iteration of ARS, with observations normalised as its authors do. Starting its processes is not counted."""
+
+    def make() -> Any:
+        return VecNormalize(make_vec_env(env, n_envs=1, env_kwargs={"max_episode_steps": steps}), norm_reward=False)
+
+    model = ARS("LinearPolicy", make(), n_delta=candidates // 2, seed=0, device="cpu", zero_policy=True)
+
+    def turn() -> tuple[int, float]:
+        asynchronous = AsyncEval([make for _ in range(workers)], model.policy) if workers > 1 else None
+        if asynchronous is not None:
+            asynchronous.get_obs_rms()  # answers once the processes are there
+        start = time.perf_counter()
+        model.learn(candidates * steps, async_eval=asynchronous, log_interval=10**9)
+        return candidates, time.perf_counter() - start
+
+    return turn
+
+
+def main() -> None:
+    """Prints candidates per second of each turn, medians, and their ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--env", default="HalfCheetah-v5", help="whose episodes all have --steps")
+    parser.add_argument("--candidates", type=int, default=20, help="of a round, an even number")
+    parser.add_argument("--steps", type=int, default=1000, help="of an episode")
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args()
+    gymnasium.make(options.env).close()
+
+    arguments = (options.env, options.candidates, options.steps)
+    turns = {
+        "RankedPolicySearch": ranked(*arguments),
+        "ARS": ars(*arguments, workers=1),
+        "ARS, 2 processes": ars(*arguments, workers=2),
+    }
+    for turn in turns.values():
+        turn()  # imports and pools
+    rates: dict[str, list[float]] = {name: [] for name in turns}
+    for _ in range(options.repeats):
+        for name, turn in turns.items():
+            count, seconds = turn()
+            rates[name].append(count / seconds)
+    print(f"{options.env}, {options.candidates} candidates of {options.steps} steps, {os.cpu_count()} cores")
+    for name, values in rates.items():
+        shown = " ".join(f"{value:.2f}" for value in values)
+        print(f"{name:<20}{statistics.median(values):8.2f} candidates/s  ({shown})")
+    own = statistics.median(rates["RankedPolicySearch"])
+    for name in ("ARS", "ARS, 2 processes"):
+        print(f"RankedPolicySearch / {name}: {own / statistics.median(rates[name]):.1f}x")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,318 @@
+"""Policies found by ZO-RankSGD from rankings, beside CMA-ES (ranks) and ARS (values) at equal numbers of episodes.
+
+All methods search the same linear policy, on the same evaluator (common seeds within a query, observations normalised
+by statistics that are frozen within it), with one configuration each. A seed whose result is there is not run again, so
+the script can be stopped and called again at any time.
+
+    python scripts/reproduce_zo_ranksgd.py run                        # everything
+    python scripts/reproduce_zo_ranksgd.py run --task Swimmer-v5 --method ars
+    python scripts/reproduce_zo_ranksgd.py table                      # prints the tables from the result files
+    python scripts/reproduce_zo_ranksgd.py write                      # puts them into the page in docs/results
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from reproduction import ROOT, cell_text, replace_between
+
+RESULTS = ROOT / "docs" / "results" / "zo_ranksgd_policies"
+EVALUATION = 1_000_003
+"""Seed of the episodes in which a policy is judged; no search plays them."""
+SOLVED = 900.0
+
+
+@dataclass(frozen=True)
+class Task:
+    env: str
+    episodes: int
+    """Budget, those of line searches included."""
+    seeds: int
+    methods: tuple[str, ...]
+    episodes_per_candidate: int = 1
+    judged: int = 20
+    """Episodes that judge a policy."""
+    until_solved: bool = False
+    """Judges the current point after every query, and stops once it is solved."""
+
+
+PEERS = ("ranksgd", "cmaes", "ars")
+TASKS = {
+    "InvertedPendulum-v5": Task("InvertedPendulum-v5", 400, 3, ("ranksgd",)),
+    "InvertedPendulum-v5-person": Task("InvertedPendulum-v5", 600, 5, ("person",), until_solved=True),
+    "Swimmer-v5": Task("Swimmer-v5", 240, 5, PEERS),
+    "HalfCheetah-v5": Task("HalfCheetah-v5", 240, 5, PEERS),
+    "Reacher-v5": Task("Reacher-v5", 3200, 5, PEERS, episodes_per_candidate=4, judged=100),
+}
+
+
+@dataclass(frozen=True)
+class Method:
+    title: str
+    sees: str
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+METHODS = {
+    "ranksgd": Method(
+        "ZO-RankSGD, m = k = 10",
+        "rankings",
+        {"m": 10, "k": 10, "smoothing": 0.1, "learning_rate": 1.0, "line_search_points": 5, "line_search_decay": 0.3},
+    ),
+    "person": Method(
+        "ZO-RankSGD, m = 6, k = 3",
+        "a noisy person's rankings",
+        {
+            "m": 6,
+            "k": 3,
+            "oracle": "noisy",
+            "smoothing": 0.1,
+            "learning_rate": 1.0,
+            "line_search_points": 6,
+            "line_search_decay": 0.3,
+            "best_query_in_line_search": True,
+        },
+    ),
+    "cmaes": Method("CMA-ES, 10 candidates", "rankings", {"population": 10, "smoothing": 0.3}),
+    "ars": Method(
+        "ARS, 8 pairs, 4 best", "values", {"directions": 8, "top": 4, "smoothing": 0.03, "learning_rate": 0.02}
+    ),
+}
+
+
+class Player:
+    """Plays and judges parameters of a linear policy in one task."""
+
+    def __init__(self, task: Task, seed: int, **settings: Any) -> None:
+        from rlopt import RankedPolicySearch
+        from rlopt.envs.settings import EnvSettings
+
+        env = EnvSettings(task.env, num_threads=1)
+        arguments = {"seed": seed, "episodes_per_candidate": task.episodes_per_candidate, **settings}
+        self.task, self.seed = task, seed
+        self.search = RankedPolicySearch("LinearPolicy", env, **arguments)
+        self.spent = 0
+
+    def play(self, query: Any) -> np.ndarray:
+        """Mean returns of a peer's candidates, taken into the statistics of observations."""
+        played = self.search.evaluate_candidates(query)
+        self.search.normalizer.update(played.moments)
+        self.spent += played.lengths.size
+        return played.returns
+
+    def judge(self, point: np.ndarray) -> float:
+        from rlopt.agents.zo_ranksgd.candidates import CandidateEvaluator, round_seeds
+
+        seeds = round_seeds(EVALUATION + self.seed, 0, 1, self.task.judged, True)
+        assert self.search.env is not None
+        evaluator = CandidateEvaluator(self.search.env, self.search.policy_vector)
+        return float(evaluator.evaluate(point[None], seeds, self.search.normalizer).returns[0])
+
+
+def searched(task: Task, method: str, seed: int) -> dict[str, Any]:
+    """One seed of one method."""
+    start = time.perf_counter()
+    if method in ("ranksgd", "person"):
+        result = _ranked(task, METHODS[method].settings, seed)
+    else:
+        result = _peer(task, method, seed)
+    return {**result, "seconds": round(time.perf_counter() - start, 1)}
+
+
+def _ranked(task: Task, settings: dict[str, Any], seed: int) -> dict[str, Any]:
+    player = Player(task, seed, **settings)
+    search = player.search
+    curve: list[tuple[int, float]] = []
+    solved: dict[str, int] | None = None
+    for queries in range(1, 10**6):
+        before = search.num_queries
+        search.learn(10**9, None, None, reset_num_timesteps=False, total_episodes=task.episodes, total_queries=queries)
+        if search.num_queries == before:
+            break
+        assert search.last_round is not None
+        curve.append((search.num_episodes, float(np.nanmedian(search.last_round.evaluation.returns))))
+        if task.until_solved and player.judge(search.point) >= SOLVED:
+            solved = {"queries": search.num_queries, "clips": search.num_episodes}
+            break
+    return {
+        "return": player.judge(search.point),
+        "episodes": search.num_episodes,
+        "queries": search.num_queries,
+        "steps": search.num_timesteps,
+        "solved": solved,
+        "curve": curve,
+    }
+
+
+def _peer(task: Task, method: str, seed: int) -> dict[str, Any]:
+    from rlopt.agents.zo_ranksgd import comparators
+    from rlopt.agents.zo_ranksgd.answers import Ranking
+
+    player = Player(task, seed)
+    kind = {"cmaes": comparators.CMAES, "ars": comparators.ARS}[method]
+    peer = kind(player.search.policy_vector.initial(), seed=seed, **METHODS[method].settings)
+    curve: list[tuple[int, float]] = []
+    while player.spent + len(peer.ask().candidates) * task.episodes_per_candidate <= task.episodes:
+        returns = player.play(peer.ask())
+        worst = np.nanmin(returns) if np.isfinite(returns).any() else 0.0
+        values = -np.where(np.isfinite(returns), returns, worst)
+        peer.tell(values if peer.takes_values else Ranking.from_values(values))
+        curve.append((player.spent, float(np.nanmedian(returns))))
+    return {
+        "return": player.judge(peer.point),
+        "episodes": player.spent,
+        "queries": peer.iteration,
+        "steps": None,
+        "solved": None,
+        "curve": curve,
+    }
+
+
+def run_all(args: argparse.Namespace) -> None:
+    """Seed by seed, so that what is stopped early has as many seeds of each."""
+    for seed in range(args.seeds or max(task.seeds for task in TASKS.values())):
+        for name, task in TASKS.items():
+            for method in task.methods:
+                if seed < task.seeds and args.task in (None, name) and args.method in (None, method):
+                    run_cell(name, method, seed, args)
+
+
+def run_cell(name: str, method: str, seed: int, args: argparse.Namespace) -> None:
+    import rlopt
+
+    task = TASKS[name]
+    path = args.results / f"{name}-{method}.json"
+    kept = json.loads(path.read_text()) if path.exists() else {"task": name, "method": method, "seeds": {}}
+    kept |= {"settings": METHODS[method].settings, "version": rlopt.__version__, "numpy": np.__version__}
+    kept |= {"env": task.env, "episodes": task.episodes, "episodes_per_candidate": task.episodes_per_candidate}
+    if str(seed) in kept["seeds"]:
+        return
+    kept["seeds"][str(seed)] = result = searched(task, method, seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(kept) + "\n")
+    temporary.rename(path)
+    print(f"{name} {method} seed {seed}: return {result['return']:.1f}, {result['seconds']:.0f} s", flush=True)
+
+
+def results_of(name: str, method: str, args: argparse.Namespace) -> list[dict[str, Any]]:
+    path = args.results / f"{name}-{method}.json"
+    found = json.loads(path.read_text())["seeds"] if path.exists() else {}
+    return [found[str(seed)] for seed in range(TASKS[name].seeds) if str(seed) in found]
+
+
+def table_text(args: argparse.Namespace) -> str:
+    return "\n".join([*_pendulum(args), "", *_person(args), "", *_peers(args)])
+
+
+def _pendulum(args: argparse.Namespace) -> list[str]:
+    task = TASKS["InvertedPendulum-v5"]
+    lines = [
+        "**InvertedPendulum-v5, exact rankings.** Linear policy (5 parameters), m = k = 10, "
+        f"{task.episodes} episodes in all, line searches included; mean return of {task.judged} other episodes "
+        "(1000 is the most):",
+        "",
+        "| seed | return | queries | episodes |",
+        "|---|---|---|---|",
+    ]
+    for seed, result in enumerate(results_of("InvertedPendulum-v5", "ranksgd", args)):
+        lines.append(f"| {seed} | {result['return']:.0f} | {result['queries']} | {result['episodes']} |")
+    return lines
+
+
+def _person(args: argparse.Namespace) -> list[str]:
+    task = TASKS["InvertedPendulum-v5-person"]
+    lines = [
+        "**InvertedPendulum-v5, a noisy simulated person.** m = 6, k = 3, line searches of 6 clips; Plackett-Luce "
+        "noise of temperature .2 in units of a round's standard deviation, near ties exchanged, sometimes fewer than k "
+        "ranked, 5% without an opinion (`--oracle noisy`). Queries and clips until the current policy has a mean "
+        f"return of at least {SOLVED:.0f} over {task.judged} other episodes, judged after every query; at most "
+        f"{task.episodes} clips:",
+        "",
+        "| seed | queries | clips | return then |",
+        "|---|---|---|---|",
+    ]
+    for seed, result in enumerate(results_of("InvertedPendulum-v5-person", "person", args)):
+        solved = result["solved"]
+        spent = f"{solved['queries']} | {solved['clips']}" if solved else f"not in {result['queries']} | -"
+        lines.append(f"| {seed} | {spent} | {result['return']:.0f} |")
+    return lines
+
+
+def _peers(args: argparse.Namespace) -> list[str]:
+    names = [name for name, task in TASKS.items() if task.methods == PEERS]
+    lines = [
+        "**Beside CMA-ES and ARS at equal numbers of episodes.** The same linear policy and evaluator, one "
+        "configuration for all tasks. Mean return of the point that a method ends at, over other episodes: "
+        "interquartile mean over 5 seeds [95% bootstrap interval]; Reacher-v5 ranks means of 4 episodes with common "
+        "seeds:",
+        "",
+        "| method | sees | " + " | ".join(f"{name}, {TASKS[name].episodes:,} episodes" for name in names) + " |",
+        "|---|---" + "|---" * len(names) + "|",
+    ]
+    for method in PEERS:
+        cells = []
+        for name in names:
+            values = [result["return"] for result in results_of(name, method, args)]
+            cells.append(_fine(values, TASKS[name].seeds))
+        lines.append(f"| {METHODS[method].title} | {METHODS[method].sees} | " + " | ".join(cells) + " |")
+    lines.append("| all parameters zero | nothing | " + " | ".join(_zero_text(name, args) for name in names) + " |")
+    return [*lines, "", "`python scripts/reproduce_zo_ranksgd.py run`"]
+
+
+def _zero_text(name: str, args: argparse.Namespace) -> str:
+    path = args.results / "zero.json"
+    found = json.loads(path.read_text()) if path.exists() else {}
+    return _fine(found[name], len(found[name])) if name in found else "not run"
+
+
+def _fine(values: list[float], n_seeds: int) -> str:
+    """As :func:`reproduction.cell_text`, with a decimal where numbers are small."""
+    if not values or np.abs(values).max() >= 100:
+        return cell_text(values, n_seeds)
+    from rlopt.statistics import bootstrap_interval, iqm
+
+    low, high = bootstrap_interval(np.array(values), seed=0)
+    missing = "" if len(values) == n_seeds else f" ({len(values)} of {n_seeds} seeds)"
+    return f"{iqm(np.array(values)):.1f} [{low:.1f}, {high:.1f}]{missing}"
+
+
+def judge_zero(args: argparse.Namespace) -> None:
+    """The policy that all searches begin with, judged in the same episodes."""
+    path = args.results / "zero.json"
+    found = json.loads(path.read_text()) if path.exists() else {}
+    for name, task in TASKS.items():
+        if task.methods == PEERS and name not in found and args.task in (None, name) and args.method is None:
+            players = [Player(task, seed) for seed in range(args.seeds or task.seeds)]
+            found[name] = [player.judge(player.search.point) for player in players]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(found) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("action", choices=["run", "table", "write"])
+    parser.add_argument("--task", choices=sorted(TASKS), help="run only this task")
+    parser.add_argument("--method", choices=sorted(METHODS), help="run only this method")
+    parser.add_argument("--seeds", type=int, help="run only so many seeds of each")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the result files")
+    parser.add_argument("--page", type=Path, default=RESULTS.with_suffix(".md"), help="what write fills in")
+    args = parser.parse_args()
+
+    if args.action == "run":
+        run_all(args)
+        judge_zero(args)
+    print(table_text(args))
+    if args.action == "write":
+        text = args.page.read_text()
+        args.page.write_text(replace_between(text, "results zo_ranksgd_policies", table_text(args)))
+
+
+if __name__ == "__main__":
+    main()
