@@ -72,7 +72,9 @@ def used_site(tmp_path_factory: pytest.TempPathFactory, browser: Any) -> Iterato
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("settings", [{"viewport": TALLER_THAN_WIDE}, {}], ids=["narrow", "wide"])
-def test_axe_finds_nothing_serious(scheme: str, settings: dict[str, Any], used_site: Site, shared_site: Site, new_page: NewPage) -> None:
+def test_axe_finds_nothing_serious(
+    scheme: str, settings: dict[str, Any], used_site: Site, shared_site: Site, new_page: NewPage
+) -> None:
     page = new_page(shared_site.url, color_scheme=scheme, **settings)
     clips(page)
     assert serious(page) == []
@@ -99,7 +101,9 @@ def test_waiting_is_accessible(new_site: NewSite, new_page: NewPage) -> None:
         assert serious(page) == [] and overflow(page) <= 0
 
 
-def test_the_plain_form_appears_where_the_script_does_not_and_is_accessible(shared_site: Site, new_page: NewPage) -> None:
+def test_the_plain_form_appears_where_the_script_does_not_and_is_accessible(
+    shared_site: Site, new_page: NewPage
+) -> None:
     """axe-core itself needs scripts, so the page's own one is kept away instead."""
     page = new_page("about:blank", viewport=TALLER_THAN_WIDE)
     page.route("**/page.js", lambda route: route.abort())
@@ -129,7 +133,10 @@ def test_a_round_by_tab_and_screen_reader_names(shared_site: Site, new_page: New
 
 def places_of(page: Page) -> dict[str, Any]:
     """The number fields of the plain form by clip."""
-    return {str(field.get_attribute("name")).removeprefix("place-"): field for field in page.locator("input[type=number]").all()}
+    return {
+        str(field.get_attribute("name")).removeprefix("place-"): field
+        for field in page.locator("input[type=number]").all()
+    }
 
 
 def test_a_round_without_scripts(new_site: NewSite, new_page: NewPage) -> None:
@@ -178,9 +185,11 @@ def test_results_say_how_far_and_how_much_in_common(used_site: Site, new_page: N
     expect(rows.first).to_contain_text("direction")
     cells = [float(rows.nth(i).locator("td").nth(1).inner_text()) for i in range(2)]
     assert cells == pytest.approx(way, rel=0.01)
-    expect(page.get_by_text("2 raters answered 2 rounds together")).to_contain_text(f"{round(100 * given['agreement']['pairwise'])} %")
+    expect(page.get_by_text("2 raters answered 2 rounds together")).to_contain_text(
+        f"{round(100 * given['agreement']['pairwise'])} %"
+    )
     videos = page.locator("figure video")
     expect(videos).to_have_count(2)
-    page.wait_for_function("() => [...document.querySelectorAll('video')].every(video => video.readyState >= 2)")
+    expect(videos.first).to_have_js_property("readyState", 4)
     text = page.locator("main").inner_text()
     assert "hidden" not in text and "return" not in text.lower()
