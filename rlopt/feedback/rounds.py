@@ -24,6 +24,7 @@ from rlopt.strict_json import dump_json
 
 LEASE_SECONDS = 120
 _STANDING = answer.c.withdrawn_at.is_(None)
+_ANY_OPEN = sa.select(round_.c.id).where(round_.c.study_id == sa.bindparam("study"), round_.c.status == "open").limit(1)
 _random = random.SystemRandom()
 
 
@@ -68,6 +69,9 @@ class Desk:
     def lease(self, rater_id: int) -> ShownRound | None:
         """The round that the rater holds, or a free one, or None."""
         now = self.store.clock()
+        with self.store.database.read() as connection:  # who waits for the trainer asks often, and writes nothing
+            if connection.execute(_ANY_OPEN, {"study": self.study.id}).first() is None:
+                return None
         with self.store.database.write() as connection:
             mine = self._held(connection, rater_id, now)
             row = mine if mine is not None else self._free(connection, rater_id, now)
