@@ -140,6 +140,21 @@ def test_a_restarted_server_costs_nothing(new_site: NewSite, new_page: NewPage) 
     expect(page.get_by_role("alert")).not_to_be_visible()
 
 
+def test_a_lost_session_costs_nothing_once_it_is_back(new_site: NewSite, new_page: NewPage) -> None:
+    site = new_site(m=4, k=2)
+    page = new_page(site.url)
+    shown = clips(page)
+    cookies = page.context.cookies()
+    page.context.clear_cookies()
+    press(page, "3 2 Enter")
+    expect(page.get_by_role("alert")).to_contain_text("not signed in")
+    assert order(page) == ["1st 3", "2nd 2"] and not site.answers()
+    page.context.add_cookies(cookies)
+    page.get_by_role("button", name="Try now").click()
+    next_round(page, shown)
+    assert len(site.answers()) == 1
+
+
 def test_a_lost_hold_is_told_and_the_next_round_comes(new_site: NewSite, new_page: NewPage) -> None:
     """Somebody else answers while this page sleeps."""
     site = new_site(m=4, k=2, lease_seconds=0.6, rounds=2)

@@ -111,9 +111,10 @@ export class RankPage {
     this.draw();
     this.keepHold(round.lease_seconds);
     if (!first && hadFocus) board.focus(0);
+    if (!first) this.frame.reveal();
     this.frame.say(draft?.tiers.length ? `Your order of before is back. ${words}.` : again ? `Your last answer is open again. ${words}.` : `${first ? "" : "The next round. "}${words}.`);
     if (player && !prefersReducedMotion()) player.play();
-    document.title = document.hidden ? `Ready · ${this.study.name}` : this.study.name;
+    document.title = `${document.hidden ? "Ready" : "Rank"} · ${this.study.name}`;
   }
 
   private close(): void {
@@ -346,7 +347,7 @@ export class RankPage {
     addEventListener("pagehide", () => this.save());
     document.addEventListener("visibilitychange", () => {
       if (document.hidden) return;
-      document.title = this.study.name;
+      document.title = `Rank · ${this.study.name}`;
       void this.renew();
     });
     setInterval(() => {
