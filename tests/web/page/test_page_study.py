@@ -26,7 +26,7 @@ def best_first(site: Site, page: Page) -> list[str]:
 
 
 def test_a_study_by_keyboard_ends_where_the_exact_oracle_ends(new_site: NewSite, new_page: NewPage) -> None:
-    rounds = 5
+    rounds = 4
     site = new_site(m=5, k=3, rounds=rounds, media="video")
     page = new_page(site.url)
     for number in range(rounds):
