@@ -1,8 +1,8 @@
 """The server of a ranking study under many raters at once: how long an answer takes to be stored, on this machine.
 
-Every rater is an HTTP client that takes a round, and answers it, over and over; the trainer opens rounds of a search that
-costs nothing. The server is a process of its own, as ``rlopt rank serve`` starts it. Latencies are those of the requests,
-from the first byte sent to the last received. At the end every accepted answer is looked up in the database.
+Every rater is an HTTP client that takes a round, and answers it, over and over; the trainer opens rounds of a search
+that costs nothing. The server is a process of its own, as ``rlopt rank serve`` starts it. Latencies are those of the
+requests, from the first byte sent to the last received. At the end every accepted answer is looked up in the database.
 
     python scripts/benchmark_feedback.py
     python scripts/benchmark_feedback.py --raters 20 --answers 2000 --url postgresql://USER@HOST/NAME
@@ -11,6 +11,8 @@ from the first byte sent to the last received. At the end every accepted answer 
 from __future__ import annotations
 
 import argparse
+import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -115,6 +117,7 @@ def measure(place: str, media: Path, args: argparse.Namespace) -> None:
     finally:
         server.terminate()
         server.wait()
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
     with store.database.read() as connection:
         keys = connection.execute(sa.select(schema.answer.c.key)).scalars().all()
     accepted = {key for rater in raters for key in rater.accepted}
@@ -123,6 +126,9 @@ def measure(place: str, media: Path, args: argparse.Namespace) -> None:
     print(f"{kind}: {args.raters} raters, {len(keys)} answers in {rounds} rounds, {len(keys) / took:.0f} answers/s, "
           f"pause {args.pause:g} s; all stored once: {'yes' if once else 'NO'}")  # fmt: skip
     print(f"  {replay(store, store.study(), search())} rounds replayed: the search is where its answers lead")
+    requests = sum(len(seconds) for rater in raters for seconds in rater.seconds.values())
+    print(f"  server: {1e3 * (spent.ru_utime + spent.ru_stime) / requests:.1f} ms of CPU time a request, its start "
+          f"included; load average of the last minute {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")  # fmt: skip
     for what in ("lease", "answer"):
         seconds = sorted(second for rater in raters for second in rater.seconds[what])
         cuts = statistics.quantiles(seconds, n=100)

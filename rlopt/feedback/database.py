@@ -50,10 +50,14 @@ class Database:
         return str(self.url.database) if self.is_sqlite else self.url.render_as_string(hide_password=True)
 
     @contextmanager
-    def write(self) -> Iterator[sa.Connection]:
-        """One transaction that holds SQLite's write lock from its beginning (BEGIN IMMEDIATE)."""
+    def write(self, *, durable: bool = True) -> Iterator[sa.Connection]:
+        """One transaction that holds SQLite's write lock from its beginning (BEGIN IMMEDIATE).
+
+        :param durable: whether it survives the loss of power once it is over, which costs a wait for the disk; without,
+            it survives the death of the process, and the database is whole either way
+        """
         with self._writing, self._told(), self.engine.connect() as connection:
-            connection.info["write"] = True
+            connection.info["write"] = "FULL" if durable else "NORMAL"
             try:
                 with connection.begin():
                     yield connection
@@ -118,7 +122,6 @@ def _engine(url: URL) -> sa.Engine:
     def settings(connection: Any, record: Any) -> None:
         for pragma in (
             "journal_mode = WAL",
-            "synchronous = FULL",  # an answer that was accepted survives the loss of power
             "foreign_keys = ON",
             f"busy_timeout = {int(BUSY_SECONDS * 1000)}",
         ):
@@ -126,7 +129,10 @@ def _engine(url: URL) -> sa.Engine:
 
     @sa.event.listens_for(engine, "begin")
     def begin(connection: sa.Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.info.get("write") else "BEGIN")
+        synchronous = connection.info.get("write")
+        if synchronous is not None:
+            connection.exec_driver_sql(f"PRAGMA synchronous = {synchronous}")
+        connection.exec_driver_sql("BEGIN" if synchronous is None else "BEGIN IMMEDIATE")
 
     return engine
 

@@ -68,7 +68,15 @@ def _descend(root: Path, parts: tuple[str, ...]) -> int:
     return descriptor
 
 
-def file_digest(root: Path, relative: str) -> str:
-    """SHA-256 of a file below the media folder."""
+def file_digest(root: Path, relative: str, *, keep: bool = False) -> str:
+    """SHA-256 of a file below the media folder.
+
+    :param keep: whether the file is made to survive a loss of power before this returns
+    """
     with open_below(root, relative) as file:
+        if keep and os.name == "posix":
+            os.fsync(file.fileno())
+            folder = os.open((root / relative).parent, os.O_RDONLY)
+            os.fsync(folder)
+            os.close(folder)
         return hashlib.file_digest(file, "sha256").hexdigest()

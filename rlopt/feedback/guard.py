@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import urlsplit
 
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from rlopt.errors import StudyError
 from rlopt.feedback.auth import Access, RateLimit, csrf_matches
 
 BODY_LIMIT = 64 * 1024
@@ -77,7 +79,7 @@ class Guard:
                     headers["Cache-Control"] = "no-store"
             await send(message)
 
-        refusal = self._refusal(scope)
+        refusal = await self._refusal(scope)
         if refusal is None and scope["method"] == "POST":
             body = await self._body(receive)
             if isinstance(body, bytes):
@@ -88,17 +90,24 @@ class Guard:
         # The query, which may carry the token, is left out.
         logger.info("%s %s %d", scope["method"], scope["path"].encode("ascii", "backslashreplace").decode(), status)
 
-    def _refusal(self, scope: Scope) -> Response | None:
+    async def _refusal(self, scope: Scope) -> Response | None:
         """Who asks, and whether to refuse: None to go on."""
         headers, path = Headers(scope=scope), scope["path"]
         if _host_name(headers.get("host", "")) not in self._hosts:
             return PlainTextResponse("this server is not known by that name", 421)
         session = _cookie(headers, self._access.cookie)
-        rater = self._access.rater(session)
+        rater = self._access.known(session)
+        if rater is None and session is not None:
+            if not self._limits["strangers"].allows(_client(scope)):
+                return _error(path, "too many requests: wait a moment", 429, {"Retry-After": "2"})
+            try:
+                rater = await run_in_threadpool(self._access.rater, session)
+            except StudyError as error:
+                logger.error("%s", error)
+                return _error(path, "the study cannot be read at the moment", 503, {"Retry-After": "5"})
         scope["rlopt.session"], scope["rlopt.rater"] = (session, rater) if rater is not None else (None, None)
         if rater is None:
-            client = scope.get("client")
-            caller, bucket = client[0] if client else "", "strangers"
+            caller, bucket = _client(scope), "strangers"
         else:
             caller, bucket = rater.public_id, "media" if path.startswith("/media/") else "requests"
         is_static = path.startswith("/static/")
@@ -168,6 +177,11 @@ def _error(path: str, reason: str, status: int, headers: dict[str, str] | None =
     if path.startswith("/api/"):
         return JSONResponse({"error": reason}, status, headers)
     return PlainTextResponse(reason, status, headers)
+
+
+def _client(scope: Scope) -> str:
+    client = scope.get("client")
+    return client[0] if client else ""
 
 
 def _host_name(host: str) -> str:

@@ -19,14 +19,13 @@ from rlopt.errors import AnswerError, CheckpointError, StudyError, one_line
 from rlopt.feedback.export import HEADER, LEFT_OUT, links
 from rlopt.feedback.files import TYPES, file_digest, open_below
 from rlopt.feedback.schema import FORMAT, TABLES, answer, clip, round_
-from rlopt.feedback.store import MEDIA, Study, StudyStore, digest, insert
+from rlopt.feedback.store import MEDIA, Study, StudyStore, digest, insert, is_opaque
 from rlopt.feedback.trainer import unpack
 from rlopt.strict_json import parse_json
 
 MAX_LINE = 256 * 2**20
 _BY_NAME = {table.name: table for table in TABLES}
 _STATUSES = ("rendering", "open", "answered", "consumed", "void")
-_OPAQUE = re.compile(r"[0-9a-f]{32}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -138,7 +137,7 @@ def _value(column: sa.Column[Any], name: str, value: Any) -> Any:
         raise ValueError(f"{name} is out of range")
     if isinstance(kind, sa.String) and kind.length is not None and len(value) > kind.length:
         raise ValueError(f"{name} is too long")
-    if name in ("public_id", "media_id", "poster_id") and not _OPAQUE.fullmatch(value):
+    if name in ("public_id", "media_id", "poster_id") and not is_opaque(value):
         raise ValueError(f"{name} is no random id")
     if (name.endswith("sha256") or name.startswith("digest")) and not _DIGEST.fullmatch(value):
         raise ValueError(f"{name} is no digest")

@@ -10,14 +10,12 @@ import sqlalchemy as sa
 from rlopt.feedback import schema
 from rlopt.feedback.agreement import Agreement, agreement
 from rlopt.feedback.rounds import ShownClip
-from rlopt.feedback.schema import answer, assignment, clip, round_
-from rlopt.feedback.store import Study, StudyStore
+from rlopt.feedback.schema import answer, clip, round_
+from rlopt.feedback.statements import HOLDERS, OF_STUDY, STANDING
+from rlopt.feedback.store import Study, StudyStore, is_opaque
 
 SILENT_SECONDS = 60.0
 """After which people are told since when nothing was heard of the trainer."""
-_STANDING = answer.c.withdrawn_at.is_(None)
-_OF_STUDY = round_.c.study_id == sa.bindparam("study")
-# Statements that every request needs are built once: building them takes longer than running them.
 _PROGRESS = (
     sa.select(
         sa.func.count().label("rounds"),
@@ -31,16 +29,12 @@ _PROGRESS = (
         .label("consumed"),
     )
     .select_from(answer.join(round_, round_.c.id == answer.c.round_id))
-    .where(answer.c.rater_id == sa.bindparam("rater"), _STANDING, _OF_STUDY)
+    .where(answer.c.rater_id == sa.bindparam("rater"), STANDING, OF_STUDY)
 )
 _LIVE = (
     sa.select(round_.c.id, round_.c.status)
-    .where(_OF_STUDY, round_.c.status.in_(("open", "answered", "rendering")))
+    .where(OF_STUDY, round_.c.status.in_(("open", "answered", "rendering")))
     .order_by(round_.c.iteration)
-)
-_HOLDERS = sa.select(assignment.c.rater_id, assignment.c.state).where(
-    assignment.c.round_id == sa.bindparam("round"),
-    (assignment.c.state == "answered") | (assignment.c.lease_until > sa.bindparam("now")),
 )
 _TRAINER = sa.select(schema.study.c.trainer_seen, schema.study.c.finished).where(
     schema.study.c.id == sa.bindparam("study")
@@ -72,7 +66,7 @@ def study_rounds(store: StudyStore, study: Study) -> list[dict[str, Any]]:
     """The rounds that were consumed, oldest first, by what they did to the parameters."""
     standing = (
         sa.select(answer.c.round_id, sa.func.count().label("answers"), sa.func.sum(answer.c.seconds).label("seconds"))
-        .where(_STANDING)
+        .where(STANDING)
         .group_by(answer.c.round_id)
         .subquery()
     )
@@ -105,7 +99,7 @@ def study_agreement(store: StudyStore, study: Study) -> Agreement:
     wanted = (
         sa.select(answer.c.round_id, answer.c.rater_id, answer.c.tiers, answer.c.unranked)
         .join(round_, round_.c.id == answer.c.round_id)
-        .where(round_.c.study_id == study.id, _STANDING, answer.c.abstain.is_(False))
+        .where(round_.c.study_id == study.id, STANDING, answer.c.abstain.is_(False))
         .order_by(answer.c.round_id, answer.c.rater_id)
     )
     by_round: dict[int, list[tuple[list[list[int]], list[int]]]] = {}
@@ -129,6 +123,8 @@ def point_clip(store: StudyStore, study: Study, which: str) -> ShownClip | None:
 
 def media_file(store: StudyStore, study: Study, media_id: str) -> tuple[str, str] | None:
     """Path below the media folder and SHA-256 of what an opaque id names, in this study."""
+    if not is_opaque(media_id):
+        return None
     mine = clip.c.study_id == study.id
     with store.database.read() as connection:
         row = connection.execute(
@@ -146,7 +142,7 @@ def _state(connection: sa.Connection, study: Study, rater_id: int, now: float) -
     for round_id, status in rows:
         if status != "open":
             continue
-        held = connection.execute(_HOLDERS, {"round": round_id, "now": now}).all()
+        held = connection.execute(HOLDERS, {"round": round_id, "now": now}).all()
         mine = [state for holder, state in held if holder == rater_id]
         if mine == ["leased"] or (not mine and len(held) < study.annotators):
             return "open", "There are clips to rank."

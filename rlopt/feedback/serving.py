@@ -21,6 +21,7 @@ from rlopt.feedback.rounds import LEASE_SECONDS
 from rlopt.feedback.store import Study, StudyStore
 
 _GRACE_SECONDS = 3
+_MAX_CONNECTIONS = 1000
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ def serve(store: StudyStore, study: Study, settings: ServeSettings, say: Callabl
     config = uvicorn.Config(
         app, access_log=False, log_level="warning", server_header=False, proxy_headers=False,
         timeout_graceful_shutdown=_GRACE_SECONDS, timeout_keep_alive=30, lifespan="off",
+        limit_concurrency=_MAX_CONNECTIONS,
     )  # fmt: skip
     say(f"{origin or f'http://{host}:{port}'}/" + ("" if token is None else f"?token={quote(token, safe='')}"))
     uvicorn.Server(config).run(sockets=[bound])
@@ -120,6 +122,7 @@ def _bind(host: str, port: int) -> socket.socket:
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind((host, port))
+        bound.listen(128)  # before the URL is printed: who follows it at once is not refused
     except OSError as error:
         bound.close()
         raise ConfigError(f"cannot serve on {host}:{port} ({error.strerror}): use another --host or --port") from None

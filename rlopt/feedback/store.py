@@ -184,7 +184,8 @@ class StudyStore:
 
     def set_name(self, rater_id: int, name: str | None) -> None:
         """Sets, changes or (None, empty) deletes a rater's name; it is in no event and no file."""
-        kept = " ".join((name or "").split())[:MAX_NAME] or None
+        printable = "".join(letter if letter.isprintable() else " " for letter in name or "")
+        kept = " ".join(printable.split())[:MAX_NAME] or None
         with self.database.write() as connection:
             connection.execute(sa.update(schema.rater).where(schema.rater.c.id == rater_id).values(name=kept))
 
@@ -222,6 +223,11 @@ def log(
     """Adds to the audit trail, in the transaction of what is told."""
     values = {"study_id": study_id, "round_id": round_, "rater_id": rater, "at": at, "kind": kind}
     connection.execute(sa.insert(schema.event).values(**values, detail=dump_json(detail)))
+
+
+def is_opaque(text: str) -> bool:
+    """Whether ``text`` has the form of a random identifier."""
+    return len(text) == 32 and set(text) <= set("0123456789abcdef")
 
 
 def digest(secret: str | bytes) -> str:

@@ -34,6 +34,9 @@ from rlopt.feedback.trainer import (
     unpack,
 )
 
+_ALIVE_SECONDS = 5.0
+"""Between two signs of life that are written while people are waited for."""
+
 
 class Asked(Protocol):
     """A query; see :class:`rlopt.agents.zo_ranksgd.optimizer.Query`."""
@@ -124,6 +127,7 @@ class HumanStudy:
         started = time.monotonic()
         query = self.optimizer.ask()
         round_id = self._open(query)
+        heard = started
         while True:
             answered_at = self._bench.answered_at(round_id)
             if answered_at is not None and self.store.clock() - answered_at >= self.undo_seconds:
@@ -132,7 +136,9 @@ class HumanStudy:
                 continue
             if self.deadline_seconds is not None and time.monotonic() - started >= self.deadline_seconds:
                 return None
-            self._bench.alive()
+            if time.monotonic() - heard > _ALIVE_SECONDS:
+                self._bench.alive()
+                heard = time.monotonic()
             time.sleep(self.poll_seconds)
 
     def finish(self) -> None:

@@ -71,7 +71,7 @@ class Bench:
 
     def alive(self) -> None:
         """Leaves the time, so that people are told whether anybody is working."""
-        with self.store.database.write() as connection:
+        with self.store.database.write(durable=False) as connection:
             self._own(connection)
 
     def state(self, iteration: int | None = None) -> OptimizerState:
@@ -274,8 +274,8 @@ def clip_values(store: StudyStore, study_id: int, made: Clip) -> dict[str, Any]:
         "poster_id": opaque(),
         "path": path,
         "poster": poster,
-        "sha256": file_digest(store.media_root, path),
-        "poster_sha256": file_digest(store.media_root, poster),
+        "sha256": file_digest(store.media_root, path, keep=True),
+        "poster_sha256": file_digest(store.media_root, poster, keep=True),
         "fps": float(made.fps),
         "frames": int(made.frames),
         "width": int(made.width),

@@ -158,7 +158,8 @@ def test_replay_takes_every_setting_from_the_study(tmp_path: Path, capsys: pytes
 
     settings: dict[str, Any] = {
         "m": 3, "k": 2, "smoothing": 0.3, "learning_rate": 0.7, "line_search_points": 3, "subspace": 2,
-        "accumulate": False, "best_query_in_line_search": True, "smoothing_schedule": "linear", "schedule_rounds": 5, "seed": 3,
+        "accumulate": False, "best_query_in_line_search": True, "smoothing_schedule": "linear",
+        "schedule_rounds": 5, "seed": 3,
     }  # fmt: skip
     study = make_study(tmp_path, search=ZORankSGD(np.ones(3), **settings), deadline_seconds=0.0)
     rater = study.store.add_rater(study.study, "s").id

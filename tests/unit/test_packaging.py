@@ -89,6 +89,11 @@ def test_wheel_ships_real_files_presets_and_the_type_marker(tmp_path: Path) -> N
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     expected = {"rlopt/py.typed", "rlopt/agents/mdpo/on_policy.py", "rlopt/envs/make.py", "rlopt/cli/main.py"}
+    expected |= {
+        "rlopt/feedback/templates/rank.html",
+        "rlopt/feedback/static/page.js",
+        "rlopt/feedback/static/page.css",
+    }
     assert expected <= names
     presets = {f"rlopt/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "configs").rglob("*.yaml")}
     assert presets and presets <= names

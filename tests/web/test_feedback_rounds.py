@@ -7,7 +7,6 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -295,52 +294,6 @@ def test_a_failed_answer_leaves_no_trace(store: StudyStore, monkeypatch: pytest.
     with store.database.read() as connection:
         assert connection.execute(sa.select(sa.func.count()).select_from(schema.answer)).scalar_one() == 0
     assert status(store) == ["open"] and desk.answer(one, shown.id, "a", [ids(shown)]) == 1
-
-
-def test_names_are_optional_and_leave_no_trace(store: StudyStore) -> None:
-    study, _, rater = opened(store)
-    one = rater()
-    store.set_name(one, "  Ada \n Lovelace ")
-    assert store.rater(study.study, "session 0").name == "Ada Lovelace"  # type: ignore[union-attr]
-    assert store.forget_names(study.study) == 1
-    assert store.rater(study.study, "session 0").name is None  # type: ignore[union-attr]
-    with store.database.read() as connection:
-        for table in schema.TABLES:
-            assert "Lovelace" not in repr(connection.execute(sa.select(table)).all())
-            assert "session 0" not in repr(connection.execute(sa.select(table)).all()), "sessions are stored as digests"
-
-
-def test_what_is_no_study_is_refused(tmp_path: Path) -> None:
-    from rlopt.feedback.database import Database, file_system
-    from rlopt.feedback.store import open_store
-
-    for url, said in (
-        ("no url", "no database URL"),
-        ("postgres3://x/y", "did you mean 'postgresql'"),
-        ("sqlite://", "in memory"),
-        (f"sqlite:///{tmp_path}/none.db", "there is no study"),
-    ):
-        with pytest.raises((StudyError, ValueError), match=said):
-            Database(url)
-    (tmp_path / "study.db").write_text("this is no database, but a text that is a little longer than a header")
-    with pytest.raises(StudyError, match="damaged or not rlopt's"):
-        open_store(tmp_path)
-    (tmp_path / "study.db").unlink()
-    (tmp_path / "study.db").symlink_to(tmp_path / "elsewhere.db")
-    with pytest.raises(StudyError, match="symbolic link"):
-        open_store(tmp_path, create=True)
-    mounts = tmp_path / "mounts"
-    mounts.write_text(f"/dev/a / ext4 rw 0 0\nserver:/x {tmp_path} nfs4 rw 0 0\n")
-    assert file_system(tmp_path / "deeper", mounts) == "nfs4" and file_system(Path("/"), mounts) == "ext4"
-
-
-def test_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rlopt.feedback import database
-    from rlopt.feedback.store import open_store
-
-    monkeypatch.setattr(database, "file_system", lambda folder: "nfs4")
-    with pytest.raises(StudyError, match="use a local folder, or Postgres"):
-        open_store(tmp_path, create=True)
 
 
 def test_two_studies_in_one_database_are_apart(store: StudyStore) -> None:
