@@ -159,7 +159,7 @@ def test_a_lost_hold_is_told_and_the_next_round_comes(new_site: NewSite, new_pag
     """Somebody else answers while this page sleeps."""
     site = new_site(m=4, k=2, lease_seconds=0.6, rounds=2)
     sleeper = new_page(site.url)
-    clips(sleeper)
+    shown = clips(sleeper)
     press(sleeper, "3")
     sleeper.route("**/renew", lambda route: route.abort())
     sleeper.wait_for_timeout(800)
@@ -170,6 +170,7 @@ def test_a_lost_hold_is_told_and_the_next_round_comes(new_site: NewSite, new_pag
     sleeper.unroute("**/renew")
     press(sleeper, "1 Enter")
     expect(sleeper.get_by_role("alert")).to_contain_text("gone on")
+    expect(sleeper.locator(f"[data-id='{shown[2]}']")).to_have_count(0)
     assert len(site.answers()) == 1 and site.consumed() == 1
 
 
