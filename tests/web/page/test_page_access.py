@@ -108,6 +108,19 @@ def test_waiting_is_accessible(new_site: NewSite, new_page: NewPage) -> None:
     assert_accessible(page)
 
 
+def test_the_link_lets_in_one_browser_and_the_refusal_is_accessible(new_site: NewSite, new_page: NewPage) -> None:
+    token = "a token for this test only"
+    site = new_site(token=token)
+    page = new_page(site.url, viewport=TALLER_THAN_WIDE)
+    expect(page.get_by_role("heading", name="This page needs its link")).to_be_visible()
+    assert_accessible(page)
+    page.goto(f"{site.url}/?token={token}")
+    clips(page)
+    assert page.url == f"{site.url}/", "the token does not stay in the address"
+    other = new_page(f"{site.url}/?token={token}")
+    expect(other.get_by_text("has let in as many browsers as it may")).to_be_visible()
+
+
 def test_the_plain_form_appears_where_the_script_does_not_and_is_accessible(
     shared_site: Site, new_page: NewPage
 ) -> None:

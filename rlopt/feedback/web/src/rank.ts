@@ -14,7 +14,8 @@ import type { Tiers } from "./tiers";
 import { transport } from "./transport";
 import { list, ordinal, task } from "./words";
 
-const SIGNED_OUT = "This browser is not signed in any more. Open the address that “rlopt rank serve” printed; your order is kept in this tab.";
+const SIGNED_OUT =
+  "This browser is not signed in any more. Open the link to the study again, or ask whoever runs it for a new one; your order is kept in this tab.";
 const OFFLINE = "The server does not answer. Your order is kept in this tab; the page tries again by itself.";
 
 /** One round on the screen. */
