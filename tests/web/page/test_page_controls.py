@@ -33,7 +33,9 @@ def test_two_digits_name_a_clip_and_one_digit_waits_for_the_other(page: Page) ->
     press(page, "Enter")
     assert order(page) == ["1st 12", "2nd 1"], "Enter takes the half number and sends nothing"
     press(page, "4 0 1 ArrowRight")
-    assert order(page) == ["1st 12", "2nd 4"], "4 is whole at once, 0 names nothing, another key ends 1 and takes it out"
+    assert order(page) == ["1st 12", "2nd 4"], (
+        "4 is whole at once, 0 names nothing, another key ends 1 and takes it out"
+    )
     press(page, "1")
     expect(page.locator(".row")).to_have_count(3)
 
@@ -64,7 +66,9 @@ def test_keys(page: Page) -> None:
         assert order(page) == expected, keys
         places = {row.split()[-1]: row.rpartition(" ")[0] for row in expected}
         assert marks(page) == places, keys
-        chosen = page.locator("[role=option][aria-selected=true]").evaluate_all("cards => cards.map(c => c.dataset.number)")
+        chosen = page.locator("[role=option][aria-selected=true]").evaluate_all(
+            "cards => cards.map(c => c.dataset.number)"
+        )
         assert set(chosen) == set(places), keys
         while order(page):
             press(page, "z")
@@ -178,20 +182,25 @@ def seconds(page: Page) -> list[float]:
     return list(page.locator("video").evaluate_all(TIMES))
 
 
+def videos_are(page: Page, condition: str) -> None:
+    """Waits until the condition, JavaScript about a ``video``, holds for all of them."""
+    page.wait_for_function(f"() => [...document.querySelectorAll('video')].every(video => {condition})")
+
+
 def loaded(page: Page) -> None:
     clips(page)
-    page.wait_for_function("() => [...document.querySelectorAll('video')].every(video => video.readyState >= 3)")
+    videos_are(page, "video.readyState >= 3")
 
 
 def test_all_clips_play_pause_and_step_together(video_site: Site, new_page: NewPage) -> None:
     page = new_page(video_site.url)
     loaded(page)
-    page.wait_for_function("() => [...document.querySelectorAll('video')].every(video => video.currentTime > 0.3)")
+    videos_are(page, "video.currentTime > 0.3")
     press(page, "Space")
-    page.wait_for_function("() => [...document.querySelectorAll('video')].every(video => video.paused && !video.seeking)")
+    videos_are(page, "video.paused && !video.seeking")
     assert len({round(t * FPS) for t in seconds(page)}) == 1, "paused, all show one frame"
     press(page, "r . . .")
-    page.wait_for_function("() => [...document.querySelectorAll('video')].every(video => !video.seeking)")
+    videos_are(page, "!video.seeking")
     assert [int(t * FPS) for t in seconds(page)] == [3, 3, 3, 3]
     press(page, ",")
     expect(page.get_by_role("slider", name="Position")).to_have_attribute("aria-valuetext", re.compile("frame 3 of 24"))
@@ -204,7 +213,7 @@ def test_a_clip_that_is_over_rests_on_its_last_frame(video_site: Site, new_page:
     page = new_page(video_site.url, reduced_motion="reduce")
     loaded(page)
     page.get_by_role("slider", name="Position").fill("23")
-    page.wait_for_function("() => [...document.querySelectorAll('video')].every(video => !video.seeking)")
+    videos_are(page, "!video.seeking")
     lengths = page.locator("video").evaluate_all("videos => videos.map(video => video.duration)")
     frames = sorted({(int(t * FPS), round(length * FPS)) for t, length in zip(seconds(page), lengths, strict=True)})
     assert frames == [(15, 16), (19, 20), (23, 24)]
@@ -219,6 +228,6 @@ def test_less_motion_means_nothing_plays_by_itself(video_site: Site, new_page: N
     running = "document.getAnimations().filter(animation => animation.playState === 'running').length"
     assert page.evaluate(running) == 0
     press(page, "Space")
-    page.wait_for_function("() => [...document.querySelectorAll('video')].every(video => video.ended || video.currentTime > 1.4)")
-    page.wait_for_function("() => [...document.querySelectorAll('video')].every(video => video.paused)")
+    videos_are(page, "video.ended || video.currentTime > 1.4")
+    videos_are(page, "video.paused")
     expect(page.get_by_role("button", name="Play", exact=True)).to_be_visible()

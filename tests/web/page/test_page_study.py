@@ -26,7 +26,7 @@ def best_first(site: Site, page: Page) -> list[str]:
 
 
 def test_a_study_by_keyboard_ends_where_the_exact_oracle_ends(new_site: NewSite, new_page: NewPage) -> None:
-    rounds = 5
+    rounds = 4
     site = new_site(m=5, k=3, rounds=rounds, media="video")
     page = new_page(site.url)
     for number in range(rounds):
@@ -140,11 +140,26 @@ def test_a_restarted_server_costs_nothing(new_site: NewSite, new_page: NewPage) 
     expect(page.get_by_role("alert")).not_to_be_visible()
 
 
+def test_a_lost_session_costs_nothing_once_it_is_back(new_site: NewSite, new_page: NewPage) -> None:
+    site = new_site(m=4, k=2)
+    page = new_page(site.url)
+    shown = clips(page)
+    cookies = page.context.cookies()
+    page.context.clear_cookies()
+    press(page, "3 2 Enter")
+    expect(page.get_by_role("alert")).to_contain_text("not signed in")
+    assert order(page) == ["1st 3", "2nd 2"] and not site.answers()
+    page.context.add_cookies(cookies)
+    page.get_by_role("button", name="Try now").click()
+    next_round(page, shown)
+    assert len(site.answers()) == 1
+
+
 def test_a_lost_hold_is_told_and_the_next_round_comes(new_site: NewSite, new_page: NewPage) -> None:
     """Somebody else answers while this page sleeps."""
     site = new_site(m=4, k=2, lease_seconds=0.6, rounds=2)
     sleeper = new_page(site.url)
-    clips(sleeper)
+    shown = clips(sleeper)
     press(sleeper, "3")
     sleeper.route("**/renew", lambda route: route.abort())
     sleeper.wait_for_timeout(800)
@@ -155,6 +170,7 @@ def test_a_lost_hold_is_told_and_the_next_round_comes(new_site: NewSite, new_pag
     sleeper.unroute("**/renew")
     press(sleeper, "1 Enter")
     expect(sleeper.get_by_role("alert")).to_contain_text("gone on")
+    expect(sleeper.locator(f"[data-id='{shown[2]}']")).to_have_count(0)
     assert len(site.answers()) == 1 and site.consumed() == 1
 
 

@@ -24,7 +24,7 @@ function ticks(top: number, most: number): number[] {
 
 /** A line chart from zero, `width` units wide and drawn to the width it is given. The table beside it says the same, so it is one picture with a name for a screen reader. */
 export function lineChart(points: readonly Point[], label: string, yLabel: string, width = 640): SVGElement {
-  const top = Math.max(...points.map((p) => p.y), 1e-12);
+  const top = Math.max(...points.map((p) => p.y)) || 1;
   const first = points[0]?.x ?? 0;
   const span = Math.max(1, (points.at(-1)?.x ?? 0) - first);
   const x = (value: number): number => LEFT + ((value - first) / span) * (width - LEFT - RIGHT);

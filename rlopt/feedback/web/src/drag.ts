@@ -81,17 +81,6 @@ class Drag {
     this.source.classList.remove("dragged");
     const target = this.target;
     this.mark(null);
-    swallowClick();
     if (drop && target) this.ondrop(this.source.dataset.id!, target);
   }
-}
-
-/** The click that the browser sends after a drag must not place the clip as well. */
-function swallowClick(): void {
-  const stop = (event: Event): void => {
-    event.stopPropagation();
-    event.preventDefault();
-  };
-  document.addEventListener("click", stop, { capture: true, once: true });
-  setTimeout(() => document.removeEventListener("click", stop, { capture: true }), 0);
 }

@@ -6,7 +6,7 @@ const STATES: Record<Progress["state"], string> = {
   rendering: "The trainer is working",
   open: "A round is open",
   waiting: "Nothing to rank just now",
-  finished: "The study is finished. Thank you!",
+  finished: "Thank you!",
 };
 
 export interface Commands {
@@ -29,7 +29,15 @@ export class Frame {
   private about: "connection" | null = null;
   private readonly waitingTitle = h("h3");
   private readonly waitingText = h("p");
-  private readonly waiting = h("div", { class: "waiting" }, h("span", { class: "spinner", "aria-hidden": "true" }), this.waitingTitle, this.waitingText);
+  private readonly results = h("a", { href: "/results" }, "See the results");
+  private readonly waiting = h(
+    "div",
+    { class: "waiting" },
+    h("span", { class: "spinner", "aria-hidden": "true" }),
+    this.waitingTitle,
+    this.waitingText,
+    this.results,
+  );
   private readonly submit: HTMLButtonElement;
   private readonly undo: HTMLButtonElement;
   private readonly skip: HTMLButtonElement;
@@ -94,11 +102,17 @@ export class Frame {
     this.side.replaceChildren(side);
   }
 
+  /** Scrolls back to where a round begins, if that is out of sight. */
+  reveal(): void {
+    this.title.scrollIntoView({ block: "nearest" });
+  }
+
   showWaiting(progress: Progress): void {
     setText(this.title, progress.state === "finished" ? "Finished" : "One moment");
     setText(this.waitingTitle, STATES[progress.state]);
     setText(this.waitingText, progress.message);
     this.waiting.classList.toggle("over", progress.state === "finished");
+    this.results.hidden = progress.state !== "finished";
     this.submit.hidden = this.skip.hidden = true;
     this.undo.hidden = !progress.can_undo;
     if (this.waiting.isConnected) return;

@@ -14,7 +14,8 @@ import type { Tiers } from "./tiers";
 import { transport } from "./transport";
 import { list, ordinal, task } from "./words";
 
-const SIGNED_OUT = "This browser is not signed in any more. Open the address that “rlopt rank serve” printed; your order is kept in this tab.";
+const SIGNED_OUT =
+  "This browser is not signed in any more. Open the link to the study again, or ask whoever runs it for a new one; your order is kept in this tab.";
 const OFFLINE = "The server does not answer. Your order is kept in this tab; the page tries again by itself.";
 
 /** One round on the screen. */
@@ -111,9 +112,10 @@ export class RankPage {
     this.draw();
     this.keepHold(round.lease_seconds);
     if (!first && hadFocus) board.focus(0);
+    if (!first) this.frame.reveal();
     this.frame.say(draft?.tiers.length ? `Your order of before is back. ${words}.` : again ? `Your last answer is open again. ${words}.` : `${first ? "" : "The next round. "}${words}.`);
     if (player && !prefersReducedMotion()) player.play();
-    document.title = document.hidden ? `Ready · ${this.study.name}` : this.study.name;
+    document.title = `${document.hidden ? "Ready" : "Rank"} · ${this.study.name}`;
   }
 
   private close(): void {
@@ -346,7 +348,7 @@ export class RankPage {
     addEventListener("pagehide", () => this.save());
     document.addEventListener("visibilitychange", () => {
       if (document.hidden) return;
-      document.title = this.study.name;
+      document.title = `Rank · ${this.study.name}`;
       void this.renew();
     });
     setInterval(() => {

@@ -23,6 +23,9 @@ export function task(k: number, m: number, noun: string): string {
   return `Put the ${k} best of ${m} ${noun}s in order`;
 }
 
+/** A few significant digits; with a power of ten where there would be many zeros. */
 export function number(value: number, digits = 3): string {
-  return Number(value.toPrecision(digits)).toLocaleString("en", { maximumSignificantDigits: digits });
+  const size = Math.abs(value);
+  if (size !== 0 && (size < 1e-3 || size >= 1e6)) return value.toExponential(Math.min(1, digits - 1));
+  return value.toLocaleString("en", { maximumSignificantDigits: digits });
 }
