@@ -66,6 +66,7 @@ class Algorithm:
 
 
 SCALES = (1e-4, 3e-4, 1e-3)
+ONE_HOT = ("RiverSwim-6",)
 ELLIPSOID = (("planner", "ellipsoid"),)
 ALGORITHMS = {
     "loop-bonus": Algorithm("LOOP, bonus", "value", "beta_scale", SCALES),
@@ -74,7 +75,7 @@ ALGORITHMS = {
     "linear-bonus": Algorithm("LOOP, linear, bonus", "linear", "beta_scale", SCALES, linear=True),
     "linear-ellipsoid": Algorithm("LOOP, linear, ellipsoid", "linear", "beta_scale", SCALES, ELLIPSOID, linear=True),
     "fopo": Algorithm("FOPO, bonus", "fopo", "beta_scale", SCALES, linear=True),
-    "olsvi_fh": Algorithm("OLSVI.FH", "olsvi_fh", "bonus_scale", (1e-4, 1e-3, 1e-2), linear=True, one_hot=("RiverSwim-6",)),
+    "olsvi_fh": Algorithm("OLSVI.FH", "olsvi_fh", "bonus_scale", (1e-4, 1e-3, 1e-2), linear=True, one_hot=ONE_HOT),
     "tsde": Algorithm("posterior sampling (TSDE)", "tsde", "prior", (0.03, 0.1, 0.3)),
     "ucrl2": Algorithm("UCRL2", "ucrl2", "transition_scale", (0.005, 0.02, 0.1)),
     "optimistic_q": Algorithm("optimistic Q", "optimistic_q", "bonus_scale", (0.001, 0.005, 0.02)),
