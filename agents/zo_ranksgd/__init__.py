@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 _LAZY = {
     "Outcome": "optimizer",
-    "Query": "optimizer",
+    "Query": "query",
     "Ranking": "answers",
     "ZORankSGD": "optimizer",
 }
@@ -19,7 +19,8 @@ __all__ = ["Outcome", "Query", "Ranking", "ZORankSGD"]
 
 if TYPE_CHECKING:
     from rlopt.agents.zo_ranksgd.answers import Ranking
-    from rlopt.agents.zo_ranksgd.optimizer import Outcome, Query, ZORankSGD
+    from rlopt.agents.zo_ranksgd.optimizer import Outcome, ZORankSGD
+    from rlopt.agents.zo_ranksgd.query import Query
 
 
 def __getattr__(name: str) -> Any:

@@ -8,31 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from rlopt.agents.loop.randomness import generator
 from rlopt.agents.zo_ranksgd import saving
 from rlopt.agents.zo_ranksgd.answers import Ranking, total_weights
 from rlopt.agents.zo_ranksgd.line_search import LineSearch, winner
 from rlopt.agents.zo_ranksgd.losses import rank_gradient
+from rlopt.agents.zo_ranksgd.query import Query, Search, read_only
 from rlopt.agents.zo_ranksgd.schedules import check_schedule, schedule_factor
 from rlopt.errors import AnswerError, ConfigError, NonFiniteError
 
 GRADIENT, LINE_SEARCH = "gradient", "line_search"
-
-
-@dataclass(frozen=True)
-class Query:
-    """What an oracle is to rank, best (lowest f) first."""
-
-    kind: str
-    """``gradient``: points around the current one; ``line_search``: steps along the estimated direction."""
-    iteration: int
-    """Number of queries answered before."""
-    candidates: np.ndarray
-    """[m, d] float64, read-only."""
-    k: int
-    """How many best are asked for, 1 <= k <= m; answers that tell more or less are taken too."""
-    current: int | None
-    """Index of the candidate that is the current point, None if it is not among them."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +35,7 @@ class Outcome:
     """The same for people."""
 
 
-class ZORankSGD:
+class ZORankSGD(Search):
     """Zeroth-order descent from (m, k)-ranking answers, by ask and tell.
 
     A *round* is a gradient query, answered by the ranking of ``m`` points x + mu xi_i, and a line search along the
@@ -98,7 +82,7 @@ class ZORankSGD:
         learning_rate_schedule: str = "constant",
         schedule_rounds: int | None = None,
     ) -> None:
-        self._point = checked_point(initial)
+        super().__init__(initial, seed)
         for name, count in (("m", m), ("k", k), ("line_search_points", line_search_points)):
             if not isinstance(count, (int, np.integer)):
                 raise ConfigError(f"{name}={count!r} must be a whole number")
@@ -119,35 +103,13 @@ class ZORankSGD:
         self.accumulate = bool(accumulate)
         self.smoothing_schedule, self.learning_rate_schedule = smoothing_schedule, learning_rate_schedule
         self.schedule_rounds = schedule_rounds
-        self._rng = generator(seed)
         self._basis = make_basis(subspace, self.dimension, self._rng)
-        self._iteration = self._rounds = self._oracle_points = 0
+        self._rounds = 0
         self._phase = GRADIENT
         self._direction = np.zeros(self.dimension)
         self._averaged = 0
         self._best_query = self._point
-        self._query: Query | None = None
         self._perturbations: np.ndarray | None = None
-
-    @property
-    def point(self) -> np.ndarray:
-        """The current point, [d] float64, read-only."""
-        return self._point
-
-    @property
-    def dimension(self) -> int:
-        """d."""
-        return len(self._point)
-
-    @property
-    def iteration(self) -> int:
-        """Number of queries answered, gradient queries and line searches alike."""
-        return self._iteration
-
-    @property
-    def oracle_points(self) -> int:
-        """Candidates of all queries answered."""
-        return self._oracle_points
 
     def ask(self) -> Query:
         """The query to be ranked now; the same one until it is told."""
@@ -255,17 +217,6 @@ class ZORankSGD:
 NO_EDGES = "nothing was said to be better than anything else"
 
 
-def checked_point(initial: Sequence[float] | np.ndarray) -> np.ndarray:
-    """A read-only float64 copy of a first point, [d]; raises for what is none."""
-    point = np.array(initial, np.float64)
-    if point.ndim != 1 or not len(point):
-        raise ConfigError(f"the first point must be a vector of at least one number, not shape {point.shape}")
-    if not np.isfinite(point).all():
-        where = int(np.flatnonzero(~np.isfinite(point))[0])
-        raise NonFiniteError(f"the first point is not finite in dimension {where}: start from finite numbers")
-    return read_only(point)
-
-
 def make_basis(subspace: int | np.ndarray | None, dimension: int, rng: np.random.Generator) -> np.ndarray | None:
     """[d, s] of the searched subspace; None for all dimensions."""
     if subspace is None:
@@ -282,8 +233,3 @@ def make_basis(subspace: int | np.ndarray | None, dimension: int, rng: np.random
     if np.linalg.matrix_rank(basis) < basis.shape[1]:
         raise ConfigError("the columns of the subspace's basis are linearly dependent: leave out what repeats others")
     return basis
-
-
-def read_only(array: np.ndarray) -> np.ndarray:
-    array.flags.writeable = False
-    return array

@@ -9,6 +9,7 @@ import numpy as np
 
 from rlopt.agents.loop.randomness import capture
 from rlopt.agents.loop.randomness import restore as restore_generator
+from rlopt.agents.zo_ranksgd.query import Query, read_only
 from rlopt.errors import CheckpointError, one_line
 from rlopt.strict_json import dump_json
 
@@ -62,7 +63,7 @@ def state_of(search: ZORankSGD) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 def restore(search: ZORankSGD, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
     """See :meth:`rlopt.agents.zo_ranksgd.optimizer.ZORankSGD.load_state_dict`."""
-    from rlopt.agents.zo_ranksgd.optimizer import GRADIENT, LINE_SEARCH, Query, read_only
+    from rlopt.agents.zo_ranksgd.optimizer import GRADIENT, LINE_SEARCH
 
     own = {"format", "version", "settings", *_COUNTERS, "phase", "asked", "random"}
     if not isinstance(state, dict) or state.get("format") != FORMAT:

@@ -7,15 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from rlopt.agents.loop.randomness import generator
 from rlopt.agents.zo_ranksgd.answers import Ranking
-from rlopt.agents.zo_ranksgd.optimizer import Query, checked_point, read_only
+from rlopt.agents.zo_ranksgd.query import Query, Search, read_only
 from rlopt.errors import AnswerError, ConfigError
 
 POPULATION = "population"
 
 
-class Peer:
+class Peer(Search):
     """A search by ask and tell that minimises, without save or resume: these are for comparisons.
 
     :param initial: [d], the first point
@@ -26,30 +25,7 @@ class Peer:
     """Whether :meth:`tell` wants values [m] of the candidates, or their :class:`Ranking`."""
 
     def __init__(self, initial: Sequence[float] | np.ndarray, *, seed: int | None = 0) -> None:
-        self._point = checked_point(initial)
-        self._rng = generator(seed)
-        self._query: Query | None = None
-        self._iteration = self._oracle_points = 0
-
-    @property
-    def point(self) -> np.ndarray:
-        """The current point, [d] float64, read-only."""
-        return self._point
-
-    @property
-    def dimension(self) -> int:
-        """d."""
-        return len(self._point)
-
-    @property
-    def iteration(self) -> int:
-        """Number of queries answered."""
-        return self._iteration
-
-    @property
-    def oracle_points(self) -> int:
-        """Candidates of all queries answered."""
-        return self._oracle_points
+        super().__init__(initial, seed)
 
     def ask(self) -> Query:
         """The query to be answered now; the same one until it is told."""

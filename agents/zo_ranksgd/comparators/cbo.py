@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rlopt.agents.zo_ranksgd.comparators.base import Peer, at_least, positive
-from rlopt.agents.zo_ranksgd.optimizer import read_only
+from rlopt.agents.zo_ranksgd.query import read_only
 from rlopt.errors import ConfigError
 
 

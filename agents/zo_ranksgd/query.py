@@ -1,0 +1,78 @@
+"""What every search by ask and tell has: queries, a current point, and counts of what was asked. Knows numpy only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rlopt.agents.loop.randomness import generator
+from rlopt.errors import ConfigError, NonFiniteError
+
+
+@dataclass(frozen=True)
+class Query:
+    """What an oracle is to rank, best (lowest f) first."""
+
+    kind: str
+    """``gradient``: points around the current one; ``line_search``: steps along the estimated direction; a peer's
+    ``population``."""
+    iteration: int
+    """Number of queries answered before."""
+    candidates: np.ndarray
+    """[m, d] float64, read-only."""
+    k: int
+    """How many best are asked for, 1 <= k <= m; answers that tell more or less are taken too."""
+    current: int | None
+    """Index of the candidate that is the current point, None if it is not among them."""
+
+
+class Search:
+    """A search with a current point, before anything is asked.
+
+    :param initial: [d], the first point
+    :param seed: of its random numbers; None for new ones each time
+    """
+
+    def __init__(self, initial: Sequence[float] | np.ndarray, seed: int | None) -> None:
+        self._point = checked_point(initial)
+        self._rng = generator(seed)
+        self._query: Query | None = None
+        self._iteration = self._oracle_points = 0
+
+    @property
+    def point(self) -> np.ndarray:
+        """The current point, [d] float64, read-only."""
+        return self._point
+
+    @property
+    def dimension(self) -> int:
+        """d."""
+        return len(self._point)
+
+    @property
+    def iteration(self) -> int:
+        """Number of queries answered, gradient queries and line searches alike."""
+        return self._iteration
+
+    @property
+    def oracle_points(self) -> int:
+        """Candidates of all queries answered."""
+        return self._oracle_points
+
+
+def checked_point(initial: Sequence[float] | np.ndarray) -> np.ndarray:
+    """A read-only float64 copy of a first point, [d]; raises for what is none."""
+    point = np.array(initial, np.float64)
+    if point.ndim != 1 or not len(point):
+        raise ConfigError(f"the first point must be a vector of at least one number, not shape {point.shape}")
+    if not np.isfinite(point).all():
+        where = int(np.flatnonzero(~np.isfinite(point))[0])
+        raise NonFiniteError(f"the first point is not finite in dimension {where}: start from finite numbers")
+    return read_only(point)
+
+
+def read_only(array: np.ndarray) -> np.ndarray:
+    array.flags.writeable = False
+    return array
