@@ -31,7 +31,7 @@ class Database:
     """
 
     def __init__(self, url: str | URL, *, create: bool = False) -> None:
-        self.url = _checked(url)
+        self.url = checked_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         if self.is_sqlite:
             _check_file(Path(str(self.url.database)), create)
@@ -83,7 +83,8 @@ class Database:
             raise StudyError(f"the database {self.shown} is damaged or not rlopt's: {reason}") from error
 
 
-def _checked(url: str | URL) -> URL:
+def checked_url(url: str | URL) -> URL:
+    """The URL with its driver; raises as :class:`Database` for one that is of neither kind."""
     try:
         parsed = make_url(url)
     except ArgumentError:

@@ -10,12 +10,35 @@ import sqlalchemy as sa
 from rlopt.feedback import schema
 from rlopt.feedback.agreement import Agreement, agreement
 from rlopt.feedback.rounds import ShownClip
-from rlopt.feedback.schema import answer, assignment, clip, round_
+from rlopt.feedback.schema import answer, clip, round_
+from rlopt.feedback.statements import HOLDERS, OF_STUDY, STANDING
 from rlopt.feedback.store import Study, StudyStore
 
 SILENT_SECONDS = 60.0
 """After which people are told since when nothing was heard of the trainer."""
-_STANDING = answer.c.withdrawn_at.is_(None)
+_PROGRESS = (
+    sa.select(
+        sa.func.count().label("rounds"),
+        sa.func.sum(round_.c.m).label("clips"),
+        sa.func.sum(answer.c.seconds).label("seconds"),
+        sa.func.sum(sa.case((round_.c.status.in_(("open", "answered")), 1), else_=0)).label("open"),
+        sa.select(sa.func.count())
+        .select_from(done := round_.alias())
+        .where(done.c.study_id == sa.bindparam("study"), done.c.status == "consumed")
+        .scalar_subquery()
+        .label("consumed"),
+    )
+    .select_from(answer.join(round_, round_.c.id == answer.c.round_id))
+    .where(answer.c.rater_id == sa.bindparam("rater"), STANDING, OF_STUDY)
+)
+_LIVE = (
+    sa.select(round_.c.id, round_.c.status)
+    .where(OF_STUDY, round_.c.status.in_(("open", "answered", "rendering")))
+    .order_by(round_.c.iteration)
+)
+_TRAINER = sa.select(schema.study.c.trainer_seen, schema.study.c.finished).where(
+    schema.study.c.id == sa.bindparam("study")
+)
 
 
 def progress(store: StudyStore, study: Study, rater_id: int) -> dict[str, Any]:
@@ -26,31 +49,24 @@ def progress(store: StudyStore, study: Study, rater_id: int) -> dict[str, Any]:
     """
     now = store.clock()
     with store.database.read() as connection:
-        own = (answer.c.rater_id == rater_id) & _STANDING & (round_.c.study_id == study.id)
-        rounds, clips, seconds = connection.execute(
-            sa.select(sa.func.count(), sa.func.sum(round_.c.m), sa.func.sum(answer.c.seconds))
-            .select_from(answer.join(round_, round_.c.id == answer.c.round_id))
-            .where(own)
-        ).one()
-        can_undo = own & round_.c.status.in_(("open", "answered"))
-        undo = sa.select(answer.c.id).join(round_, round_.c.id == answer.c.round_id).where(can_undo).limit(1)
+        row = connection.execute(_PROGRESS, {"study": study.id, "rater": rater_id}).one()
         state, message = _state(connection, study, rater_id, now)
-        return {
-            "rounds_answered": rounds,
-            "rounds_consumed": _consumed(connection, study),
-            "clips_watched": clips or 0,
-            "minutes": round((seconds or 0.0) / 60, 2),
-            "state": state,
-            "message": message,
-            "can_undo": connection.execute(undo).first() is not None,
-        }
+    return {
+        "rounds_answered": row.rounds,
+        "rounds_consumed": row.consumed,
+        "clips_watched": row.clips or 0,
+        "minutes": round((row.seconds or 0.0) / 60, 2),
+        "state": state,
+        "message": message,
+        "can_undo": bool(row.open),
+    }
 
 
 def study_rounds(store: StudyStore, study: Study) -> list[dict[str, Any]]:
     """The rounds that were consumed, oldest first, by what they did to the parameters."""
     standing = (
         sa.select(answer.c.round_id, sa.func.count().label("answers"), sa.func.sum(answer.c.seconds).label("seconds"))
-        .where(_STANDING)
+        .where(STANDING)
         .group_by(answer.c.round_id)
         .subquery()
     )
@@ -83,7 +99,7 @@ def study_agreement(store: StudyStore, study: Study) -> Agreement:
     wanted = (
         sa.select(answer.c.round_id, answer.c.rater_id, answer.c.tiers, answer.c.unranked)
         .join(round_, round_.c.id == answer.c.round_id)
-        .where(round_.c.study_id == study.id, _STANDING, answer.c.abstain.is_(False))
+        .where(round_.c.study_id == study.id, STANDING, answer.c.abstain.is_(False))
         .order_by(answer.c.round_id, answer.c.rater_id)
     )
     by_round: dict[int, list[tuple[list[list[int]], list[int]]]] = {}
@@ -117,32 +133,19 @@ def media_file(store: StudyStore, study: Study, media_id: str) -> tuple[str, str
     return None if row is None else (row[0], row[1])
 
 
-def _consumed(connection: sa.Connection, study: Study) -> int:
-    done = (round_.c.study_id == study.id) & (round_.c.status == "consumed")
-    return int(connection.execute(sa.select(sa.func.count()).select_from(round_).where(done)).scalar_one())
-
-
 def _state(connection: sa.Connection, study: Study, rater_id: int, now: float) -> tuple[str, str]:
     """The state of a study for a rater, and a sentence about it."""
-    rows = connection.execute(
-        sa.select(round_.c.id, round_.c.status)
-        .where(round_.c.study_id == study.id, round_.c.status.in_(("open", "answered", "rendering")))
-        .order_by(round_.c.iteration)
-    ).all()
+    rows = connection.execute(_LIVE, {"study": study.id}).all()
     missing = 0
     for round_id, status in rows:
         if status != "open":
             continue
-        of_round = assignment.c.round_id == round_id
-        taken = (assignment.c.state == "answered") | (assignment.c.lease_until > now)
-        held = connection.execute(sa.select(assignment.c.rater_id, assignment.c.state).where(of_round & taken)).all()
+        held = connection.execute(HOLDERS, {"round": round_id, "now": now}).all()
         mine = [state for holder, state in held if holder == rater_id]
         if mine == ["leased"] or (not mine and len(held) < study.annotators):
             return "open", "There are clips to rank."
         missing += study.annotators - sum(state == "answered" for _, state in held)
-    seen, finished = connection.execute(
-        sa.select(schema.study.c.trainer_seen, schema.study.c.finished).where(schema.study.c.id == study.id)
-    ).one()
+    seen, finished = connection.execute(_TRAINER, {"study": study.id}).one()
     if missing:
         return "waiting", f"Waiting for {missing} more answer{'s' if missing > 1 else ''} of other people."
     if finished and not rows:

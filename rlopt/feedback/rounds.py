@@ -18,12 +18,12 @@ from typing import Any
 import sqlalchemy as sa
 
 from rlopt.errors import AnswerError, StudyError
-from rlopt.feedback.schema import answer, assignment, candidate, clip, round_
+from rlopt.feedback import statements
+from rlopt.feedback.schema import answer, assignment
 from rlopt.feedback.store import Study, StudyStore, insert, log
 from rlopt.strict_json import dump_json
 
 LEASE_SECONDS = 120
-_STANDING = answer.c.withdrawn_at.is_(None)
 _random = random.SystemRandom()
 
 
@@ -68,9 +68,11 @@ class Desk:
     def lease(self, rater_id: int) -> ShownRound | None:
         """The round that the rater holds, or a free one, or None."""
         now = self.store.clock()
+        with self.store.database.read() as connection:  # who waits for the trainer asks often, and writes nothing
+            if connection.execute(statements.ANY_OPEN, {"study": self.study.id}).first() is None:
+                return None
         with self.store.database.write() as connection:
-            mine = self._held(connection, rater_id, now)
-            row = mine if mine is not None else self._free(connection, rater_id, now)
+            row = self._found(connection, rater_id, now)
             if row is None:
                 return None
             display = self._take(connection, row, rater_id, now)
@@ -118,15 +120,14 @@ class Desk:
         now = self.store.clock()
         with self.store.database.write() as connection:
             row = self._locked(connection, round_id)
-            sent = (answer.c.rater_id == rater_id) & (answer.c.key == key)
-            before = connection.execute(sa.select(answer).where(sent)).mappings().first()
+            before = connection.execute(statements.SENT, {"rater": rater_id, "key": key}).first()
             if before is not None:
-                if before["round_id"] != row["id"]:
+                if before.round_id != row["id"]:
                     raise AnswerError("the answer's key was used for another round: use a new one")
-                return int(before["revision"])
+                return int(before.revision)
             self._require_place(connection, row, rater_id, now, revising=True)
-            slots = _slots(connection, row["id"])
-            ordered = _partition(slots, tiers, unranked, abstain)
+            slots = connection.execute(statements.SLOTS, {"round": row["id"]}).all()
+            ordered = _partition({found.public_id: found.slot for found in slots}, tiers, unranked, abstain)
             revision = self._replace(connection, row, rater_id, now)
             values = {
                 "round_id": row["id"],
@@ -140,8 +141,8 @@ class Desk:
                 "created_at": now,
             }
             insert(connection, answer, values)
-            held = (assignment.c.round_id == row["id"]) & (assignment.c.rater_id == rater_id)
-            connection.execute(sa.update(assignment).where(held).values(state="answered"))
+            held = {"round": row["id"], "rater": rater_id, "new_state": "answered"}
+            connection.execute(statements.SET_HELD, held)
             kind = "abstained" if abstain else "answered"
             log(connection, self.study.id, kind, now, round_=row["id"], rater=rater_id, revision=revision)
             self._settle(connection, row["id"], now)
@@ -154,76 +155,44 @@ class Desk:
         """
         now = self.store.clock()
         with self.store.database.write() as connection:
-            newest = connection.execute(self._undoable(rater_id)).mappings().first()
+            newest = connection.execute(statements.UNDOABLE, {"rater": rater_id, "study": self.study.id}).scalar()
             # Locking first and looking again: the trainer may consume in between.
-            row = None if newest is None else self._locked(connection, newest["public_id"])
+            row = None if newest is None else self._locked(connection, newest)
             if row is None or row["status"] not in ("open", "answered"):
                 raise LeaseError("there is no answer left to undo: the search has gone on with it")
             self._replace(connection, row, rater_id, now)
-            held = (assignment.c.round_id == row["id"]) & (assignment.c.rater_id == rater_id)
-            connection.execute(sa.update(assignment).where(held).values(state="leased"))
+            connection.execute(statements.SET_HELD, {"round": row["id"], "rater": rater_id, "new_state": "leased"})
             display = self._take(connection, row, rater_id, now)
             log(connection, self.study.id, "undone", now, round_=row["id"], rater=rater_id)
             self._settle(connection, row["id"], now)
             return self._shown(connection, row, rater_id, display)
 
-    def _undoable(self, rater_id: int) -> sa.Select[Any]:
-        return (
-            sa.select(round_.c.public_id)
-            .join(answer, answer.c.round_id == round_.c.id)
-            .where(answer.c.rater_id == rater_id, _STANDING, round_.c.study_id == self.study.id)
-            .where(round_.c.status.in_(("open", "answered")))
-            .order_by(answer.c.id.desc())
-            .limit(1)
-        )
-
     def _locked(self, connection: sa.Connection, public_id: str) -> sa.RowMapping:
         """The round, which no other transaction can change until this one ends."""
-        wanted = (round_.c.public_id == public_id) & (round_.c.study_id == self.study.id)
-        row = connection.execute(_rounds().where(wanted).with_for_update()).mappings().first()
+        wanted = {"public_id": public_id, "study": self.study.id}
+        row = connection.execute(statements.LOCKED, wanted).mappings().first()
         if row is None:
             raise LeaseError("there is no such round in this study")
         return row
 
-    def _held(self, connection: sa.Connection, rater_id: int, now: float) -> sa.RowMapping | None:
-        """The open round that the rater has, if the place is still there to be had."""
-        rows = connection.execute(
-            _rounds()
-            .join(assignment, assignment.c.round_id == round_.c.id)
-            .where(assignment.c.rater_id == rater_id, assignment.c.state == "leased", round_.c.status == "open")
-            .where(round_.c.study_id == self.study.id)
-            .order_by(assignment.c.id.desc())
-            .with_for_update(of=round_)
-        ).mappings()
-        return next((row for row in rows.all() if self._place(connection, row, rater_id, now)), None)
-
-    def _free(self, connection: sa.Connection, rater_id: int, now: float) -> sa.RowMapping | None:
-        """The oldest open round with a free place that the rater has not answered."""
-        had = sa.select(assignment.c.round_id).where(assignment.c.rater_id == rater_id)
-        wanted = (
-            _rounds()
-            .where(round_.c.study_id == self.study.id, round_.c.status == "open", round_.c.id.not_in(had))
-            .order_by(round_.c.iteration)
-        )
-        # A round that another rater is just leasing is passed over; only if none else is there, it is waited for.
-        for skip_locked in (True, False):
-            for row in connection.execute(wanted.with_for_update(skip_locked=skip_locked)).mappings().all():
+    def _found(self, connection: sa.Connection, rater_id: int, now: float) -> sa.RowMapping | None:
+        """The open round that the rater has, or the oldest that the rater never had, with a place to be had."""
+        wanted = {"rater": rater_id, "study": self.study.id}
+        for statement in (statements.OPEN_OF_RATER, *statements.OPEN_TO_RATER):
+            for row in connection.execute(statement, wanted).mappings().all():
                 if self._place(connection, row, rater_id, now):
                     return row
         return None
 
     def _place(self, connection: sa.Connection, row: Mapping[Any, Any], rater_id: int, now: float) -> bool:
         """Whether the round has a place that is not taken by another rater."""
-        others = (assignment.c.round_id == row["id"]) & (assignment.c.rater_id != rater_id)
-        taken = others & ((assignment.c.state == "answered") | (assignment.c.lease_until > now))
-        count = connection.execute(sa.select(sa.func.count()).select_from(assignment).where(taken)).scalar_one()
-        return count < self.study.annotators
+        wanted = {"round": row["id"], "rater": rater_id, "now": now}
+        return int(connection.execute(statements.TAKEN_BY_OTHERS, wanted).scalar_one()) < self.study.annotators
 
     def _require_place(
         self, connection: sa.Connection, row: Mapping[Any, Any], rater_id: int, now: float, revising: bool = False
     ) -> None:
-        held = (assignment.c.round_id == row["id"]) & (assignment.c.rater_id == rater_id)
-        state = connection.execute(sa.select(assignment.c.state).where(held)).scalar()
+        state = connection.execute(statements.HELD, {"round": row["id"], "rater": rater_id}).scalar()
         if state is None:
             raise LeaseError("this round was not given to you: ask for one first")
         if row["status"] not in ("open", "answered"):
@@ -236,12 +205,11 @@ class Desk:
 
     def _take(self, connection: sa.Connection, row: Mapping[Any, Any], rater_id: int, now: float) -> list[int]:
         """Leases the round to the rater; returns the slots in the order that is drawn once for the two."""
-        held = (assignment.c.round_id == row["id"]) & (assignment.c.rater_id == rater_id)
-        until = now + self.lease_seconds
-        found = connection.execute(sa.select(assignment.c.display).where(held)).scalar()
+        held, until = {"round": row["id"], "rater": rater_id}, now + self.lease_seconds
+        found = connection.execute(statements.HELD, held).first()
         if found is not None:
-            connection.execute(sa.update(assignment).where(held).values(lease_until=until))
-            return [int(slot) for slot in json.loads(found)]
+            connection.execute(statements.KEEP, {**held, "until": until})
+            return [int(slot) for slot in json.loads(found.display)]
         display = _random.sample(range(row["m"]), row["m"])
         values = {"round_id": row["id"], "rater_id": rater_id, "display": dump_json(display), "state": "leased"}
         insert(connection, assignment, {**values, "lease_until": until, "created_at": now})
@@ -250,48 +218,30 @@ class Desk:
 
     def _replace(self, connection: sa.Connection, row: Mapping[Any, Any], rater_id: int, now: float) -> int:
         """Withdraws the rater's standing answer to the round; returns the number of the next revision."""
-        own = (answer.c.round_id == row["id"]) & (answer.c.rater_id == rater_id)
-        connection.execute(sa.update(answer).where(own & _STANDING).values(withdrawn_at=now))
-        return 1 + connection.execute(sa.select(sa.func.count()).select_from(answer).where(own)).scalar_one()
+        own = {"round": row["id"], "rater": rater_id}
+        connection.execute(statements.WITHDRAW, {**own, "now": now})
+        return 1 + int(connection.execute(statements.REVISIONS, own).scalar_one())
 
     def _settle(self, connection: sa.Connection, round_id: int, now: float) -> None:
         """Open or answered, by the number of standing answers."""
-        standing = (answer.c.round_id == round_id) & _STANDING
-        count = connection.execute(sa.select(sa.func.count()).select_from(answer).where(standing)).scalar_one()
+        count = connection.execute(statements.STANDING_COUNT, {"round": round_id}).scalar_one()
         full = count >= self.study.annotators
-        values = {"status": "answered" if full else "open", "answered_at": now if full else None}
-        connection.execute(sa.update(round_).where(round_.c.id == round_id).values(**values))
+        values = {"new_status": "answered" if full else "open", "new_answered_at": now if full else None}
+        connection.execute(statements.SET_STATUS, {"round": round_id, **values})
 
     def _shown(
         self, connection: sa.Connection, row: Mapping[Any, Any], rater_id: int, display: list[int]
     ) -> ShownRound:
-        columns = (clip.c.media_id, clip.c.poster_id, clip.c.fps, clip.c.frames, clip.c.width, clip.c.height)
-        found = connection.execute(
-            sa.select(candidate.c.slot, candidate.c.public_id, *columns)
-            .join(clip, clip.c.id == candidate.c.clip_id)
-            .where(candidate.c.round_id == row["id"])
-        ).all()
+        own = {"round": row["id"], "rater": rater_id}
+        found = connection.execute(statements.SHOWN, {"round": row["id"]}).all()
         by_slot = {slot: ShownClip(*values) for slot, *values in found}
-        own = (answer.c.round_id == row["id"]) & (answer.c.rater_id == rater_id)
-        last = connection.execute(sa.select(answer).where(own).order_by(answer.c.revision.desc())).mappings().first()
+        last = connection.execute(statements.LAST, own).first()
         former: dict[str, list[Any]] | None = None
-        if last is not None and not last["abstain"]:
-            tiers, unranked = json.loads(last["tiers"]), json.loads(last["unranked"])
+        if last is not None and not last.abstain:
+            tiers, unranked = json.loads(last.tiers), json.loads(last.unranked)
             named = [[by_slot[slot].id for slot in tier] for tier in tiers]
             former = {"tiers": named, "unranked": [by_slot[slot].id for slot in unranked]}
         return ShownRound(row["public_id"], row["kind"], row["k"], tuple(by_slot[slot] for slot in display), former)
-
-
-def _rounds() -> sa.Select[Any]:
-    """Rounds without their parameters, which may be large."""
-    return sa.select(round_.c.id, round_.c.public_id, round_.c.kind, round_.c.m, round_.c.k, round_.c.status)
-
-
-def _slots(connection: sa.Connection, round_id: int) -> dict[str, int]:
-    rows = connection.execute(
-        sa.select(candidate.c.public_id, candidate.c.slot).where(candidate.c.round_id == round_id)
-    )
-    return {str(row.public_id): int(row.slot) for row in rows.all()}
 
 
 def _partition(

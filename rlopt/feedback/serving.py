@@ -120,6 +120,7 @@ def _bind(host: str, port: int) -> socket.socket:
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind((host, port))
+        bound.listen(128)  # before the URL is printed: who follows it at once is not refused
     except OSError as error:
         bound.close()
         raise ConfigError(f"cannot serve on {host}:{port} ({error.strerror}): use another --host or --port") from None

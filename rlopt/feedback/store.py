@@ -18,7 +18,7 @@ from sqlalchemy.engine import URL
 
 from rlopt.errors import StudyError, unknown_name
 from rlopt.feedback import schema
-from rlopt.feedback.database import Database
+from rlopt.feedback.database import Database, checked_url
 from rlopt.strict_json import dump_json
 
 MEDIA = ("image", "video")
@@ -73,12 +73,12 @@ class StudyStore:
         create: bool = True,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.database = Database(url, create=create)
+        parsed = checked_url(url)
+        if media is None and parsed.get_backend_name() != "sqlite":
+            raise StudyError("a study on Postgres needs a folder for its clips: give media (--media FOLDER)")
+        self.database = Database(parsed, create=create)
         self.clock = clock
-        if media is None:
-            if not self.database.is_sqlite:
-                raise StudyError("a study on Postgres needs a folder for its clips: give media (--media FOLDER)")
-            media = Path(str(self.database.url.database)).parent / "media"
+        media = Path(str(parsed.database)).parent / "media" if media is None else media
         self.media_root = Path(media).absolute()
         if create:
             try:

@@ -14,7 +14,7 @@ from rlopt.feedback.store import StudyStore, open_store
 from rlopt.feedback.study import HumanStudy
 
 DIMENSION = 3
-TARGET = np.array([0.5, -0.25, 0.75])
+TARGET = np.array([0.5137, -0.2471, 0.7593])
 
 
 def objective(candidates: np.ndarray) -> np.ndarray:
@@ -61,3 +61,26 @@ def values_of(store: StudyStore, clips: Sequence[Any]) -> dict[str, float]:
     with store.database.read() as connection:
         found = dict(connection.execute(wanted.where(candidate.c.public_id.in_([str(c) for c in clips]))).all())
     return {str(name): -float(value) for name, value in found.items()}
+
+
+def answer_all(study: HumanStudy, rater_ids: Sequence[int], key: str) -> None:
+    """Every rater ranks the open round exactly."""
+    from rlopt.feedback.rounds import Desk
+
+    desk = Desk(study.store, study.study)
+    for rater_id in rater_ids:
+        shown = desk.lease(rater_id)
+        assert shown is not None
+        tiers, unranked = order_by_value(values_of(study.store, [clip.id for clip in shown.clips]), shown.k)
+        desk.answer(rater_id, shown.id, f"{key} {rater_id}", tiers, unranked, seconds=1.5)
+
+
+def told_exactly(rounds: int, annotators: int = 1, search: ZORankSGD | None = None) -> ZORankSGD:
+    """The search after so many rounds that an exact oracle answered, without any study."""
+    from rlopt.agents.zo_ranksgd.answers import Ranking
+
+    search = search or optimizer()
+    for _ in range(rounds):
+        query = search.ask()
+        search.tell([Ranking.from_values(objective(query.candidates), query.k)] * annotators)
+    return search

@@ -1,0 +1,93 @@
+"""Statements of the rater's side, built once: building one takes longer than running it.
+
+Their parameters are ``study``, ``round`` and ``rater`` (ids), ``public_id`` (of a round), ``key`` (of an answer),
+``now`` and ``until`` (seconds), and the new values of an update.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam
+
+from rlopt.feedback.schema import answer, assignment, candidate, clip, round_
+
+STANDING = answer.c.withdrawn_at.is_(None)
+OF_STUDY = round_.c.study_id == bindparam("study")
+_OF_ROUND = assignment.c.round_id == bindparam("round")
+_HELD = _OF_ROUND & (assignment.c.rater_id == bindparam("rater"))
+_TAKEN = (assignment.c.state == "answered") | (assignment.c.lease_until > bindparam("now"))
+_OWN = (answer.c.round_id == bindparam("round")) & (answer.c.rater_id == bindparam("rater"))
+_UNCONSUMED = round_.c.status.in_(("open", "answered"))
+
+
+def _rounds() -> sa.Select[Any]:
+    """Rounds without their parameters, which may be large."""
+    return sa.select(round_.c.id, round_.c.public_id, round_.c.kind, round_.c.m, round_.c.k, round_.c.status)
+
+
+ANY_OPEN = sa.select(round_.c.id).where(OF_STUDY, round_.c.status == "open").limit(1)
+LOCKED = _rounds().where(round_.c.public_id == bindparam("public_id"), OF_STUDY).with_for_update()
+"""A round that no other transaction can change until this one ends."""
+OPEN_OF_RATER = (
+    _rounds()
+    .join(assignment, assignment.c.round_id == round_.c.id)
+    .where(assignment.c.rater_id == bindparam("rater"), assignment.c.state == "leased")
+    .where(OF_STUDY, round_.c.status == "open")
+    .order_by(assignment.c.id.desc())
+    .with_for_update(of=round_)
+)
+_NEW_TO_RATER = (
+    _rounds()
+    .where(OF_STUDY, round_.c.status == "open")
+    .where(round_.c.id.not_in(sa.select(assignment.c.round_id).where(assignment.c.rater_id == bindparam("rater"))))
+    .order_by(round_.c.iteration)
+)
+OPEN_TO_RATER = (_NEW_TO_RATER.with_for_update(skip_locked=True), _NEW_TO_RATER.with_for_update())
+"""A round that another rater is just leasing is passed over; only if none else is there, it is waited for."""
+UNDOABLE = (
+    sa.select(round_.c.public_id)
+    .join(answer, answer.c.round_id == round_.c.id)
+    .where(answer.c.rater_id == bindparam("rater"), STANDING, OF_STUDY, _UNCONSUMED)
+    .order_by(answer.c.id.desc())
+    .limit(1)
+)
+
+TAKEN_BY_OTHERS = (
+    sa.select(sa.func.count())
+    .select_from(assignment)
+    .where(_OF_ROUND, assignment.c.rater_id != bindparam("rater"), _TAKEN)
+)
+HOLDERS = sa.select(assignment.c.rater_id, assignment.c.state).where(_OF_ROUND, _TAKEN)
+HELD = sa.select(assignment.c.state, assignment.c.display).where(_HELD)
+KEEP = sa.update(assignment).where(_HELD).values(lease_until=bindparam("until"))
+SET_HELD = sa.update(assignment).where(_HELD).values(state=bindparam("new_state"))
+
+SENT = sa.select(answer.c.round_id, answer.c.revision).where(
+    answer.c.rater_id == bindparam("rater"), answer.c.key == bindparam("key")
+)
+WITHDRAW = sa.update(answer).where(_OWN, STANDING).values(withdrawn_at=bindparam("now"))
+REVISIONS = sa.select(sa.func.count()).select_from(answer).where(_OWN)
+LAST = (
+    sa.select(answer.c.tiers, answer.c.unranked, answer.c.abstain)
+    .where(_OWN)
+    .order_by(answer.c.revision.desc())
+    .limit(1)
+)
+STANDING_COUNT = sa.select(sa.func.count()).select_from(answer).where(answer.c.round_id == bindparam("round"), STANDING)
+SET_STATUS = (
+    sa.update(round_)
+    .where(round_.c.id == bindparam("round"))
+    .values(status=bindparam("new_status"), answered_at=bindparam("new_answered_at"))
+)
+
+SLOTS = sa.select(candidate.c.public_id, candidate.c.slot).where(candidate.c.round_id == bindparam("round"))
+SHOWN = (
+    sa.select(
+        candidate.c.slot, candidate.c.public_id,
+        clip.c.media_id, clip.c.poster_id, clip.c.fps, clip.c.frames, clip.c.width, clip.c.height,
+    )
+    .join(clip, clip.c.id == candidate.c.clip_id)
+    .where(candidate.c.round_id == bindparam("round"))
+)  # fmt: skip

@@ -1,0 +1,146 @@
+"""The server of a ranking study under many raters at once: how long an answer takes to be stored, on this machine.
+
+Every rater is an HTTP client that takes a round, and answers it, over and over; the trainer opens rounds of a search
+that costs nothing. The server is a process of its own, as ``rlopt rank serve`` starts it. Latencies are those of the
+requests, from the first byte sent to the last received. At the end every accepted answer is looked up in the database.
+
+    python scripts/benchmark_feedback.py
+    python scripts/benchmark_feedback.py --raters 20 --answers 2000 --url postgresql://USER@HOST/NAME
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+TOKEN = "benchmark-of-the-feedback-server"
+
+
+def render(query: Any, folder: Path) -> list[Any]:
+    """The same small image for every candidate."""
+    import numpy as np
+
+    from rlopt.feedback.clips import write_image
+
+    image = np.zeros((4, 4, 3), np.uint8)
+    return [write_image(folder / f"{slot}.png", image) for slot in range(len(query.candidates))]
+
+
+class Rater(threading.Thread):
+    """Ranks as fast as the server answers."""
+
+    def __init__(self, base: str, number: int, pause: float) -> None:
+        super().__init__(daemon=True)
+        self._base, self._number, self._pause = base, number, pause
+        self.seconds: dict[str, list[float]] = {"lease": [], "answer": []}
+        self.accepted: set[str] = set()
+        self.failure: BaseException | None = None
+
+    def run(self) -> None:
+        import re
+
+        import httpx2
+
+        try:
+            with httpx2.Client(base_url=self._base, timeout=60) as client:
+                client.get("/", params={"token": TOKEN})
+                found = re.search(r'csrf-token" content="(\w+)"', client.get("/results").text)
+                assert found is not None
+                headers = {"X-CSRF-Token": found[1], "Origin": self._base}
+                while self._rank(client, headers):
+                    pass
+        except BaseException as error:
+            self.failure = error
+
+    def _rank(self, client: Any, headers: dict[str, str]) -> bool:
+        leased = self._post(client, headers, "lease", "/api/lease", {})
+        if leased["round"] is None:
+            time.sleep(0.02)
+            return bool(leased["progress"]["state"] != "finished")
+        shown = leased["round"]
+        key = f"{self._number} {len(self.accepted)}"
+        body = {"key": key, "tiers": [[clip["id"]] for clip in shown["clips"]], "seconds": 1.0}
+        time.sleep(self._pause)
+        self._post(client, headers, "answer", f"/api/rounds/{shown['id']}/answer", body)
+        self.accepted.add(key)
+        return True
+
+    def _post(self, client: Any, headers: dict[str, str], what: str, path: str, body: dict[str, Any]) -> Any:
+        began = time.perf_counter()
+        response = client.post(path, json=body, headers=headers)
+        self.seconds[what].append(time.perf_counter() - began)
+        assert response.status_code == 200, response.text
+        return response.json()
+
+
+def measure(place: str, media: Path, args: argparse.Namespace) -> None:
+    import numpy as np
+    import sqlalchemy as sa
+
+    from rlopt.agents.zo_ranksgd.optimizer import ZORankSGD
+    from rlopt.feedback import schema
+    from rlopt.feedback.store import open_store
+    from rlopt.feedback.study import HumanStudy, replay
+
+    def search() -> ZORankSGD:
+        return ZORankSGD(np.zeros(10), m=args.clips, k=args.clips, line_search_points=0)
+
+    rounds = -(-args.answers // args.raters)
+    store = open_store(place, media, create=True)
+    study = HumanStudy(store, "benchmark", search(), render, annotators=args.raters, media="image", undo_seconds=0.0,
+                       poll_seconds=0.02)  # fmt: skip
+    command = [sys.executable, "-m", "rlopt.cli.main", "rank", "serve", place, "--media", str(media), "--token", TOKEN]
+    server = subprocess.Popen([*command, "--requests-per-second", "100000"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        base = server.stdout.readline().partition("/?")[0]
+        raters = [Rater(base, number, args.pause) for number in range(args.raters)]
+        began = time.perf_counter()
+        for rater in raters:
+            rater.start()
+        for _ in range(rounds):
+            study.step()
+        took = time.perf_counter() - began
+        study.finish()
+        for rater in raters:
+            rater.join(60)
+            assert rater.failure is None, rater.failure
+    finally:
+        server.terminate()
+        server.wait()
+    with store.database.read() as connection:
+        keys = connection.execute(sa.select(schema.answer.c.key)).scalars().all()
+    accepted = {key for rater in raters for key in rater.accepted}
+    once = len(keys) == len(set(keys)) == len(accepted) == rounds * args.raters and set(keys) == accepted
+    kind = "SQLite" if store.database.is_sqlite else "Postgres"
+    print(f"{kind}: {args.raters} raters, {len(keys)} answers in {rounds} rounds, {len(keys) / took:.0f} answers/s, "
+          f"pause {args.pause:g} s; all stored once: {'yes' if once else 'NO'}")  # fmt: skip
+    print(f"  {replay(store, store.study(), search())} rounds replayed: the search is where its answers lead")
+    for what in ("lease", "answer"):
+        seconds = sorted(second for rater in raters for second in rater.seconds[what])
+        cuts = statistics.quantiles(seconds, n=100)
+        print(f"  {what:<7} {len(seconds):6} requests  median {1e3 * cuts[49]:6.1f} ms  p95 {1e3 * cuts[94]:6.1f} ms  "
+              f"p99 {1e3 * cuts[98]:6.1f} ms  max {1e3 * seconds[-1]:6.1f} ms")  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--raters", type=int, default=20, help="people who rank at once (default 20)")
+    parser.add_argument("--answers", type=int, default=2000, help="answers in all (default 2000)")
+    parser.add_argument("--clips", type=int, default=6, help="clips of a round (default 6)")
+    parser.add_argument("--pause", type=float, default=0.0, help="seconds that a person looks (default 0)")
+    parser.add_argument("--url", help="a Postgres database that is empty (default: SQLite in a temporary folder)")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        measure(args.url or folder, Path(folder) / "media", args)
+
+
+if __name__ == "__main__":
+    main()

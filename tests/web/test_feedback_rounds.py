@@ -1,0 +1,360 @@
+"""The state machine of rounds, on SQLite and on Postgres: leases, answers, undo, consumption."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+from ranking_study import make_study, objective, optimizer, order_by_value, values_of
+
+from rlopt.errors import AnswerError, StudyError
+from rlopt.feedback import schema
+from rlopt.feedback.results import progress
+from rlopt.feedback.rounds import Desk, LeaseError, ShownRound
+from rlopt.feedback.store import StudyStore
+from rlopt.feedback.study import HumanStudy
+from rlopt.feedback.trainer import standing_answers
+
+
+class Clock:
+    """Time that stands still until it is moved."""
+
+    now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(store: StudyStore) -> Clock:
+    store.clock = clock = Clock()
+    return clock
+
+
+def opened(store: StudyStore, annotators: int = 1, **settings: object) -> tuple[HumanStudy, Desk, Callable[[], int]]:
+    """A study whose first round is open, its desk, and what makes a new rater."""
+    study = make_study(store, annotators=annotators, deadline_seconds=0.0, **settings)
+    assert study.step() is None
+    sessions = itertools.count()
+    return study, Desk(store, study.study), lambda: store.add_rater(study.study, f"session {next(sessions)}").id
+
+
+def ids(shown: ShownRound | None) -> list[str]:
+    assert shown is not None
+    return [clip.id for clip in shown.clips]
+
+
+def status(store: StudyStore) -> list[str]:
+    with store.database.read() as connection:
+        return list(connection.execute(sa.select(schema.round_.c.status).order_by(schema.round_.c.id)).scalars())
+
+
+def test_a_rater_gets_the_same_round_again_in_the_same_order(store: StudyStore) -> None:
+    _, desk, rater = opened(store)
+    one = rater()
+    first = desk.lease(one)
+    assert first is not None and first.kind == "gradient" and first.k == 4 and len(set(ids(first))) == 4
+    assert desk.lease(one) == first
+    assert desk.lease(rater()) is None, "the only place is taken"
+
+
+def test_every_rater_sees_an_order_of_their_own(store: StudyStore) -> None:
+    _study, desk, rater = opened(store, annotators=40)
+    orders = [tuple(ids(desk.lease(rater()))) for _ in range(40)]
+    assert len({frozenset(order) for order in orders}) == 1
+    # 24 orders of 4 clips: 40 raters see at least 12 of them but for one time in 10^7.
+    assert len(set(orders)) >= 12
+    firsts = Counter(order[0] for order in orders)
+    assert len(firsts) == 4, f"every clip is somewhere the first: {firsts}"
+    with store.database.read() as connection:
+        stored = connection.execute(sa.select(schema.assignment.c.display)).scalars().all()
+        slots = dict(connection.execute(sa.select(schema.candidate.c.public_id, schema.candidate.c.slot)).all())
+    assert sorted(json.loads(display) for display in stored) == sorted([slots[i] for i in order] for order in orders)
+
+
+def test_answers_reach_the_candidates_whatever_order_they_were_seen_in(store: StudyStore) -> None:
+    """The released code took the places on the screen for candidates in one of its two modes."""
+    annotators = 6
+    study, desk, rater = opened(store, annotators=annotators)
+    seen = set()
+    for number in range(annotators):
+        one = rater()
+        shown = desk.lease(one)
+        seen.add(tuple(ids(shown)))
+        tiers, unranked = order_by_value(values_of(store, ids(shown)), 4)
+        assert shown is not None
+        desk.answer(one, shown.id, f"key {number}", tiers, unranked)
+    assert len(seen) > 1
+    right = tuple((int(i),) for i in np.argsort(objective(study.optimizer.ask().candidates)))
+    with store.database.read() as connection:
+        round_id = connection.execute(sa.select(schema.round_.c.id)).scalar_one()
+        given = standing_answers(connection, round_id)
+    assert [answer.tiers for answer in given] == [right] * annotators
+
+
+def test_an_answer_is_stored_once_however_often_it_is_sent(store: StudyStore) -> None:
+    _, desk, rater = opened(store)
+    one = rater()
+    shown = desk.lease(one)
+    assert shown is not None
+    order = [[clip] for clip in ids(shown)]
+    assert desk.answer(one, shown.id, "a", order) == 1
+    assert desk.answer(one, shown.id, "a", order[::-1]) == 1, "the key decides"
+    assert status(store) == ["answered"]
+    assert desk.answer(one, shown.id, "b", order[::-1]) == 2, "a new key replaces it"
+    with store.database.read() as connection:
+        rows = connection.execute(sa.select(schema.answer).order_by(schema.answer.c.revision)).mappings().all()
+    assert [row["withdrawn_at"] is None for row in rows] == [False, True]
+    assert json.loads(rows[0]["tiers"]) == json.loads(rows[1]["tiers"])[::-1]
+    assert desk.answer(one, shown.id, "a", order) == 1, "an old request that comes late changes nothing"
+    with pytest.raises(LeaseError, match="no such round"):
+        desk.answer(one, "f" * 32, "c", order)
+
+
+def test_only_an_exact_partition_is_an_answer(store: StudyStore) -> None:
+    _, desk, rater = opened(store)
+    one = rater()
+    shown = desk.lease(one)
+    assert shown is not None
+    a, b, c, d = ids(shown)
+    wrong: list[tuple[list[list[str]], list[str], bool, str]] = [
+        ([[a], [b], [c]], [], False, "3 of 4"),
+        ([[a], [b], [c], [d], [a]], [], False, "twice"),
+        ([[a], [b], [c]], [d, d], False, "twice"),
+        ([[a], [b], [c], ["f" * 32]], [], False, "not in this round"),
+        ([[a, b, c, d], []], [], False, "no tier empty"),
+        ([], [a, b, c, d], False, "at least one"),
+        ([[a], [b], [c], [d]], [], True, "without opinion"),
+    ]
+    for number, (tiers, unranked, abstain, said) in enumerate(wrong):
+        with pytest.raises(AnswerError, match=said):
+            desk.answer(one, shown.id, f"key {number}", tiers, unranked, abstain=abstain)
+    with pytest.raises(AnswerError, match="finite"):
+        desk.answer(one, shown.id, "key", [[a, b], [c]], [d], seconds=float("nan"))
+    with pytest.raises(AnswerError, match="key"):
+        desk.answer(one, shown.id, "", [[a, b], [c]], [d])
+    assert status(store) == ["open"]
+    assert desk.answer(one, shown.id, "key", [[a, b], [c]], [d]) == 1, "ties and unranked clips are"
+
+
+def test_expired_leases_free_the_place_and_may_come_back(store: StudyStore, clock: Clock) -> None:
+    _, desk, rater = opened(store)
+    slow, quick = rater(), rater()
+    shown = desk.lease(slow)
+    assert shown is not None
+    order = [[clip] for clip in ids(shown)]
+    clock.now += desk.lease_seconds - 1
+    desk.renew(slow, shown.id)
+    clock.now += desk.lease_seconds - 1
+    assert desk.lease(quick) is None, "renewed in time"
+    clock.now += 2
+    assert desk.renew(slow, shown.id) == desk.lease_seconds, "nobody has taken the place"
+    clock.now += desk.lease_seconds + 1
+    assert progress(store, desk.study, quick)["state"] == "open"
+    given = desk.lease(quick)
+    assert given is not None and given.id == shown.id and given.former is None
+    for call in (lambda: desk.renew(slow, shown.id), lambda: desk.answer(slow, shown.id, "late", order)):
+        with pytest.raises(LeaseError, match="somebody else"):
+            call()
+    assert desk.lease(slow) is None and progress(store, desk.study, slow)["state"] == "waiting"
+    clock.now += desk.lease_seconds + 1
+    assert desk.answer(slow, shown.id, "later", order) == 1, "the other one fell silent too"
+    with pytest.raises(LeaseError, match="somebody else"):
+        desk.answer(quick, shown.id, "quick", order)
+
+
+def test_undo_until_consumed(store: StudyStore) -> None:
+    study, desk, rater = opened(store, annotators=2)
+    one, two = rater(), rater()
+    with pytest.raises(LeaseError, match="no answer left"):
+        desk.undo(one)
+    shown, other = desk.lease(one), desk.lease(two)
+    assert shown is not None and other is not None
+    a, b, c, d = ids(shown)
+    desk.answer(one, shown.id, "1", [[a], [b, c]], [d], seconds=2)
+    assert progress(store, desk.study, one)["can_undo"] and not progress(store, desk.study, two)["can_undo"]
+    desk.answer(two, shown.id, "2", [[d], [c], [b], [a]])
+    assert status(store) == ["answered"]
+    again = desk.undo(one)
+    assert again.id == shown.id and ids(again) == ids(shown)
+    assert again.former == {"tiers": [[a], [b, c]], "unranked": [d]}
+    assert status(store) == ["open"] and study.step() is None, "one answer of two is left"
+    assert desk.lease(rater()) is None, "the place is still the one's"
+    with pytest.raises(LeaseError):
+        desk.undo(one)
+    assert desk.answer(one, shown.id, "3", [[d], [c], [b], [a]]) == 2
+    assert study.step() is not None and status(store) == ["consumed"]
+    for rater_id in (one, two):
+        with pytest.raises(LeaseError, match="gone on"):
+            desk.undo(rater_id)
+    with pytest.raises(LeaseError, match="gone on"):
+        desk.answer(one, shown.id, "4", [[a], [b], [c], [d]])
+    assert desk.answer(one, shown.id, "3", []) == 2, "what was accepted stays accepted"
+
+
+def test_what_waits_to_be_undone_is_not_consumed(store: StudyStore, clock: Clock) -> None:
+    study, desk, rater = opened(store, undo_seconds=5.0)
+    one = rater()
+    shown = desk.lease(one)
+    assert shown is not None
+    desk.answer(one, shown.id, "a", [ids(shown)])
+    clock.now += 4.9
+    assert study.step() is None
+    clock.now += 0.2
+    assert study.step() is not None
+
+
+def test_skipping_is_an_answer_without_edges(store: StudyStore) -> None:
+    study, desk, rater = opened(store)
+    one = rater()
+    shown = desk.lease(one)
+    assert shown is not None
+    before = study.optimizer.point.copy()
+    assert desk.answer(one, shown.id, "a", abstain=True) == 1
+    assert study.step() is not None and study.iteration == 1
+    np.testing.assert_array_equal(study.optimizer.point, before)
+    assert study.step() is None
+    fresh = desk.lease(one)
+    assert fresh is not None and fresh.id != shown.id and not set(ids(fresh)) & set(ids(shown))
+
+
+def test_progress_says_what_is_going_on(store: StudyStore, clock: Clock) -> None:
+    study, desk, rater = opened(store, annotators=2)
+    one, two = rater(), rater()
+    assert progress(store, desk.study, one)["state"] == "open"
+    shown = desk.lease(one)
+    assert shown is not None
+    desk.answer(one, shown.id, "a", [ids(shown)], seconds=90)
+    told = progress(store, desk.study, one)
+    assert told["state"] == "waiting" and "1 more answer of" in told["message"]
+    assert (told["rounds_answered"], told["clips_watched"], told["minutes"]) == (1, 4, 1.5)
+    assert desk.lease(two) is not None
+    desk.answer(two, shown.id, "b", [ids(shown)])
+    assert progress(store, desk.study, one)["state"] == "rendering"
+    clock.now += 300
+    assert "5 minutes ago" in progress(store, desk.study, one)["message"]
+    assert study.step() is not None
+    assert progress(store, desk.study, two)["rounds_consumed"] == 1
+    study.finish()
+    assert progress(store, desk.study, two)["state"] == "finished"
+
+
+def test_concurrent_raters_never_share_a_place(store: StudyStore) -> None:
+    """Twelve threads want four places, then answer all at once, each with two keys: four answers stand."""
+    _, desk, rater = opened(store, annotators=4)
+    raters = [rater() for _ in range(12)]
+    barrier, leases, lock = threading.Barrier(12), {}, threading.Lock()
+    failures: list[BaseException] = []
+
+    def work(one: int) -> None:
+        try:
+            barrier.wait()
+            shown = desk.lease(one)
+            with lock:
+                leases[one] = shown
+            barrier.wait()
+            if shown is not None:
+                for key in (f"{one}", f"{one}", f"{one} again"):
+                    desk.answer(one, shown.id, key, [ids(shown)])
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(one,)) for one in raters]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures, failures
+    holders = [one for one, shown in leases.items() if shown is not None]
+    assert len(holders) == 4 and status(store) == ["answered"]
+    with store.database.read() as connection:
+        wanted = sa.select(schema.answer.c.rater_id).where(schema.answer.c.withdrawn_at.is_(None))
+        assert sorted(connection.execute(wanted).scalars()) == sorted(holders)
+
+
+def test_a_failed_answer_leaves_no_trace(store: StudyStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, desk, rater = opened(store)
+    one = rater()
+    shown = desk.lease(one)
+    assert shown is not None
+
+    def full(*arguments: object) -> None:
+        raise OSError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Desk, "_settle", full)
+        with pytest.raises(OSError, match="full"):
+            desk.answer(one, shown.id, "a", [ids(shown)])
+    with store.database.read() as connection:
+        assert connection.execute(sa.select(sa.func.count()).select_from(schema.answer)).scalar_one() == 0
+    assert status(store) == ["open"] and desk.answer(one, shown.id, "a", [ids(shown)]) == 1
+
+
+def test_names_are_optional_and_leave_no_trace(store: StudyStore) -> None:
+    study, _, rater = opened(store)
+    one = rater()
+    store.set_name(one, "  Ada \n Lovelace ")
+    assert store.rater(study.study, "session 0").name == "Ada Lovelace"  # type: ignore[union-attr]
+    assert store.forget_names(study.study) == 1
+    assert store.rater(study.study, "session 0").name is None  # type: ignore[union-attr]
+    with store.database.read() as connection:
+        for table in schema.TABLES:
+            assert "Lovelace" not in repr(connection.execute(sa.select(table)).all())
+            assert "session 0" not in repr(connection.execute(sa.select(table)).all()), "sessions are stored as digests"
+
+
+def test_what_is_no_study_is_refused(tmp_path: Path) -> None:
+    from rlopt.feedback.database import Database, file_system
+    from rlopt.feedback.store import open_store
+
+    for url, said in (
+        ("no url", "no database URL"),
+        ("postgres3://x/y", "did you mean 'postgresql'"),
+        ("sqlite://", "in memory"),
+        (f"sqlite:///{tmp_path}/none.db", "there is no study"),
+    ):
+        with pytest.raises((StudyError, ValueError), match=said):
+            Database(url)
+    (tmp_path / "study.db").write_text("this is no database, but a text that is a little longer than a header")
+    with pytest.raises(StudyError, match="damaged or not rlopt's"):
+        open_store(tmp_path)
+    (tmp_path / "study.db").unlink()
+    (tmp_path / "study.db").symlink_to(tmp_path / "elsewhere.db")
+    with pytest.raises(StudyError, match="symbolic link"):
+        open_store(tmp_path, create=True)
+    mounts = tmp_path / "mounts"
+    mounts.write_text(f"/dev/a / ext4 rw 0 0\nserver:/x {tmp_path} nfs4 rw 0 0\n")
+    assert file_system(tmp_path / "deeper", mounts) == "nfs4" and file_system(Path("/"), mounts) == "ext4"
+
+
+def test_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rlopt.feedback import database
+    from rlopt.feedback.store import open_store
+
+    monkeypatch.setattr(database, "file_system", lambda folder: "nfs4")
+    with pytest.raises(StudyError, match="use a local folder, or Postgres"):
+        open_store(tmp_path, create=True)
+
+
+def test_two_studies_in_one_database_are_apart(store: StudyStore) -> None:
+    make_study(store, "left", deadline_seconds=0.0).step()
+    right = make_study(store, "right", optimizer(m=5, k=2), deadline_seconds=0.0)
+    right.step()
+    with pytest.raises(StudyError, match="--name"):
+        store.study()
+    with pytest.raises(ValueError, match="did you mean 'left'"):
+        store.study("lef")
+    desk = Desk(store, store.study("right"))
+    one = store.add_rater(desk.study, "s").id
+    shown = desk.lease(one)
+    assert shown is not None and len(shown.clips) == 5 and shown.k == 2
+    left = Desk(store, store.study("left"))
+    with pytest.raises(LeaseError, match="no such round"):
+        left.answer(one, shown.id, "a", [ids(shown)])
