@@ -86,6 +86,25 @@ def write_sealed(
     return final
 
 
+def replace_sealed(path: Path, kind: FolderKind, trees: Mapping[str, Tree]) -> Path:
+    """:func:`write_sealed` for what a user saves by hand: replaces a whole folder of the same kind, and nothing else.
+
+    :raises RloptError: of the kind's type, also where ``path`` holds something else
+    """
+    path = Path(os.path.abspath(path))
+    with io_errors(kind, f"cannot write the {kind.name} {path}"):
+        if path.parent.is_dir():
+            remove_leftovers(path)
+        if os.path.lexists(path) and (not path.is_dir() or path.is_symlink()):
+            raise kind.error(f"{path} exists and is no folder: choose another path")
+        if path.is_dir() and any(path.iterdir()):
+            try:
+                read_sealed(path, kind, only=())
+            except RloptError as error:
+                raise kind.error(f"{error}; it is not replaced: choose another path, or delete it first") from None
+    return write_sealed(path, kind, trees, {}, {})
+
+
 def read_sealed(
     path: Path,
     kind: FolderKind,

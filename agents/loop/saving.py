@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,7 +11,7 @@ import numpy as np
 from gymnasium import spaces
 
 from rlopt.errors import CheckpointError, RloptError, one_line
-from rlopt.sealed_folder import FolderKind, io_errors, read_sealed, remove_leftovers, write_sealed
+from rlopt.sealed_folder import FolderKind, read_sealed, replace_sealed
 from rlopt.space_codec import decode_space, encode_space
 
 if TYPE_CHECKING:
@@ -32,18 +31,7 @@ Agent = TypeVar("Agent", bound="ContinuingAgent")
 
 def save(agent: ContinuingAgent, path: Path) -> Path:
     """See :meth:`rlopt.agents.loop.agent.ContinuingAgent.save`."""
-    path = Path(os.path.abspath(path))
-    with io_errors(KIND, f"cannot write the {KIND.name} {path}"):
-        if path.parent.is_dir():
-            remove_leftovers(path)
-        if os.path.lexists(path) and (not path.is_dir() or path.is_symlink()):
-            raise CheckpointError(f"{path} exists and is no folder: choose another path")
-        if path.is_dir() and any(path.iterdir()):
-            try:
-                read_sealed(path, KIND, only=())
-            except CheckpointError as error:
-                raise CheckpointError(f"{error}; it is not replaced: choose another path, or delete it first") from None
-    return write_sealed(path, KIND, {_TREE: tree_of(agent)}, {}, {})
+    return replace_sealed(path, KIND, {_TREE: tree_of(agent)})
 
 
 def tree_of(agent: ContinuingAgent) -> dict[str, Any]:
