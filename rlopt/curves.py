@@ -21,6 +21,8 @@ Floats = npt.NDArray[np.float64]
 
 EVALUATION = "evaluation"
 """The key that stands for the returns of evaluations.csv instead of a column of progress.csv."""
+RATE = "rollout/average_reward"
+"""What there is in place of episodes' returns in a task that never ends."""
 X_COLUMNS = {"steps": ("step", "time/total_timesteps"), "seconds": ("time/time_elapsed",)}
 """What can lie on the horizontal axis, and the columns of progress.csv that may hold it."""
 GRID_POINTS = 300
@@ -83,11 +85,17 @@ def read_run_curve(run: Path, key: str = "rollout/ep_rew_mean", x: str = "steps"
     return RunCurve(
         path=run,
         agent=str(config["agent"]),
-        env=str(config["run"].get("env", "")),
+        env=_environment(config["run"]),
         settings={**(config.get("agent_config") or {}), **config["run"]},
         x=xs,
         y=np.array([kept[at] for at in xs.tolist()], dtype=np.float64),
     )
+
+
+def _environment(run: dict[str, Any]) -> str:
+    """Its id, with the arguments that make another task of it."""
+    name, arguments = str(run.get("env", "")), run.get("env_kwargs")
+    return f"{name} {arguments}" if arguments else name
 
 
 def group_curves(
@@ -100,8 +108,8 @@ def group_curves(
 ) -> list[GroupCurve]:
     """Groups runs by environment and ``by`` and aggregates each group over its runs.
 
-    :param by: ``agent``, a field of the runs' settings, such as ``preset`` or ``learning_rate``, or several of these
-        with commas between
+    :param by: ``agent`` (with its kind, where it has several), a field of the runs' settings, such as ``preset`` or
+        ``learning_rate``, or several of these with commas between
     :param statistic: over runs at each point of the grid, see :mod:`rlopt.statistics`
     :param report: told in one line when a group's grid ends early because one of its runs did
     :raises ConfigError: if a run is given twice or the runs of a group do not overlap
@@ -129,7 +137,8 @@ def run_label(curve: RunCurve, by: str) -> str:
     for part in by.split(","):
         name = part.strip().replace("-", "_")
         if name == "agent":
-            parts.append(curve.agent)
+            kind = curve.settings.get("agent_kind")
+            parts.append(f"{curve.agent} {kind}" if kind else curve.agent)
         elif name in curve.settings:
             parts.append(f"{name} = {curve.settings[name]}")
         else:
@@ -163,6 +172,8 @@ def aggregate_runs(
 
 def _progress(run: Path, key: str, x: str) -> list[tuple[float, float]]:
     rows, columns = _rows(run / "progress.csv")
+    if key not in columns and key.startswith("rollout/ep_") and RATE in columns:
+        raise RunError(f"{run} has no {key}: a task that never ends has no episodes; plot --key {RATE}")
     if key not in columns and key.startswith("rollout/ep_"):
         raise RunError(f"{run} has no {key}: no episode has ended yet; train for longer, or plot --key {EVALUATION}")
     if key not in columns:

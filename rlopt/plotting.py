@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rlopt.curves import EVALUATION, GroupCurve, group_curves, read_run_curve
+from rlopt.curves import EVALUATION, RATE, GroupCurve, group_curves, read_run_curve
 from rlopt.errors import ConfigError
 from rlopt.statistics import Statistic, iqm
 
@@ -20,6 +20,7 @@ SUFFIXES = (".png", ".svg")
 Y_LABELS = {
     "rollout/ep_rew_mean": "episode return (training)",
     "rollout/ep_len_mean": "episode length (steps)",
+    RATE: "reward a step (training)",
     "rollout/success_rate": "success rate",
     EVALUATION: "episode return (evaluation)",
 }

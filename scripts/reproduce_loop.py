@@ -58,9 +58,15 @@ class Algorithm:
     values: tuple[float, float, float]
     settings: tuple[tuple[str, Any], ...] = ()
     linear: bool = False
+    one_hot: tuple[str, ...] = ()
+    """Tasks without features where it is given a feature for each state and action."""
+
+    def fits(self, task: str) -> bool:
+        return not self.linear or TASKS[task].linear or task in self.one_hot
 
 
 SCALES = (1e-4, 3e-4, 1e-3)
+ONE_HOT = ("RiverSwim-6",)
 ELLIPSOID = (("planner", "ellipsoid"),)
 ALGORITHMS = {
     "loop-bonus": Algorithm("LOOP, bonus", "value", "beta_scale", SCALES),
@@ -69,7 +75,7 @@ ALGORITHMS = {
     "linear-bonus": Algorithm("LOOP, linear, bonus", "linear", "beta_scale", SCALES, linear=True),
     "linear-ellipsoid": Algorithm("LOOP, linear, ellipsoid", "linear", "beta_scale", SCALES, ELLIPSOID, linear=True),
     "fopo": Algorithm("FOPO, bonus", "fopo", "beta_scale", SCALES, linear=True),
-    "olsvi_fh": Algorithm("OLSVI.FH", "olsvi_fh", "bonus_scale", (1e-4, 1e-3, 1e-2), linear=True),
+    "olsvi_fh": Algorithm("OLSVI.FH", "olsvi_fh", "bonus_scale", (1e-4, 1e-3, 1e-2), linear=True, one_hot=ONE_HOT),
     "tsde": Algorithm("posterior sampling (TSDE)", "tsde", "prior", (0.03, 0.1, 0.3)),
     "ucrl2": Algorithm("UCRL2", "ucrl2", "transition_scale", (0.005, 0.02, 0.1)),
     "optimistic_q": Algorithm("optimistic Q", "optimistic_q", "bonus_scale", (0.001, 0.005, 0.02)),
@@ -91,10 +97,9 @@ class Cell:
 
 def chosen(args: argparse.Namespace) -> Iterator[tuple[str, str]]:
     """Pairs of environment and algorithm that fit each other and the options."""
-    for task_name, task in TASKS.items():
+    for task_name in TASKS:
         for name, algorithm in ALGORITHMS.items():
-            fits = task.linear or not algorithm.linear
-            if fits and args.env in (None, task_name) and args.algorithm in (None, name):
+            if algorithm.fits(task_name) and args.env in (None, task_name) and args.algorithm in (None, name):
                 yield task_name, name
 
 
@@ -162,6 +167,9 @@ def played(cell: Cell, steps: int) -> dict[str, Any]:
     task, algorithm = TASKS[cell.task], ALGORITHMS[cell.algorithm]
     env: Any = gymnasium.make(task.env, **task.kwargs).unwrapped
     settings = {**dict(algorithm.settings), algorithm.constant: cell.value}
+    if cell.task in algorithm.one_hot:
+        size = env.mdp.n_states * env.mdp.n_actions
+        settings["feature_map"] = np.eye(size).reshape(env.mdp.n_states, env.mdp.n_actions, size)
     agent = resolve(KINDS[algorithm.kind][0])(env, seed=cell.seed, **settings)
     callback = RewardRateCallback(every=max(steps // POINTS, 1))
     start = time.perf_counter()
@@ -218,7 +226,7 @@ def table_text(args: argparse.Namespace) -> str:
     for task in TASKS:
         rows, noise = [], math.nan
         for name, algorithm in ALGORITHMS.items():
-            if algorithm.linear and not TASKS[task].linear:
+            if not algorithm.fits(task):
                 continue
             here = found(task, name, args)
             if here is None:
@@ -258,7 +266,7 @@ def draw(args: argparse.Namespace, out: Path) -> bool:
     for panel, task in zip(panels.flat, TASKS, strict=True):
         noise = None
         for index, (name, algorithm) in enumerate(ALGORITHMS.items()):
-            here = found(task, name, args) if TASKS[task].linear or not algorithm.linear else None
+            here = found(task, name, args) if algorithm.fits(task) else None
             if here is None:
                 continue
             curve = curve_of(task, here[1])

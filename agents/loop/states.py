@@ -86,7 +86,8 @@ class FeatureStates(ContinuingAgent):
         if given is None:
             raise ConfigError(
                 "feature_map is not given and the environment has none: give a function from an observation to the "
-                "features [A, d] of its actions, or a table [S, A, d]"
+                "features [A, d] of its actions, or a table [S, A, d]; or take an environment that has them, such as "
+                "rlopt/AggregatedRiverSwim-v0"
             )
         if callable(given):
             return given

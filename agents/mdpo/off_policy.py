@@ -144,7 +144,7 @@ class OffPolicyMDPO(Resumable, MirrorDescentSAC):
         replay_buffer_class = resolve_replay_buffer(replay_buffer_class)
         if env is not None:
             env = training_env(env, verbose)
-            check_spaces(env.observation_space, env.action_space)
+            check_spaces(env.observation_space, env.action_space, type(self).__name__)
             check_random_shift(random_shift, env.observation_space)
             check_replay(
                 env.observation_space,

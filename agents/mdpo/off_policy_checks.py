@@ -127,12 +127,15 @@ def fitting_replay_buffer(observation_space: spaces.Space, n_steps: int) -> type
     return DeviceNStepReplayBuffer if n_steps > 1 else DeviceReplayBuffer
 
 
-def check_spaces(observation_space: spaces.Space, action_space: spaces.Space) -> None:
-    """Raises :class:`rlopt.errors.SpaceError` unless the actions are a bounded Box and the observations are usable."""
+def check_spaces(observation_space: spaces.Space, action_space: spaces.Space, agent: str) -> None:
+    """Raises :class:`rlopt.errors.SpaceError` unless the actions are a bounded Box and the observations are usable.
+
+    :param agent: the name of the class, for people
+    """
     if not isinstance(action_space, spaces.Box):
         raise SpaceError(
-            f"off-policy MDPO needs a continuous (Box) action space, not {action_space}: use rlopt.MDPO for discrete "
-            "actions"
+            f"{agent} needs a continuous (Box) action space, not {action_space}: for discrete actions use rlopt.MDPO, "
+            "or rlopt.LOOP for an average reward"
         )
     if 0 in action_space.shape:
         raise SpaceError(f"the action space {action_space} has no dimensions: give the agent something to do")

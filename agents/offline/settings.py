@@ -138,4 +138,4 @@ def check_model_spaces(name: str, observation_space: spaces.Space, action_space:
         raise SpaceError(f"the action space has shape {action_space.shape}: flatten it to one axis")
     from rlopt.agents.mdpo.off_policy_checks import check_spaces
 
-    check_spaces(observation_space, action_space)
+    check_spaces(observation_space, action_space, name)

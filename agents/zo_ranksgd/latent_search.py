@@ -186,8 +186,8 @@ class LatentSearch:
     def run(self, oracle: ImageOracle, rounds: int, *, best_of_n: bool = True) -> LatentResult:
         """Asks ``oracle`` for ``rounds`` rounds more, and what it thinks of the result beside the best of N.
 
-        N is the number of images of the search, repeats included. Best-of-N sees as many new ones in as many queries
-        of its own, and its best so far comes back in each without being counted.
+        N is the number of images of the search, repeats included. Best-of-N sees as many new ones, ``m`` a query, and
+        its best so far comes back in each without being counted.
 
         :param best_of_n: False spares a person half of the images, and leaves the result without its baseline
         :raises rlopt.errors.ConfigError: ``rounds`` is not positive
@@ -218,13 +218,12 @@ class LatentSearch:
     def save(self, folder: str | Path) -> Path:
         """Writes the search to ``folder``, whole or not at all, and returns it; without ``decode``, and no pickle.
 
-        :raises rlopt.errors.CheckpointError: the file system refuses
-        """
-        from rlopt.sealed_folder import io_errors, remove_leftovers, write_sealed
+        A latent search that is there already is replaced, and nothing else is.
 
-        kind, path = _kind(), Path(folder)
-        with io_errors(kind, f"cannot write the latent search {path}"):
-            remove_leftovers(path)
+        :raises rlopt.errors.CheckpointError: something else is there, or the file system refuses
+        """
+        from rlopt.sealed_folder import replace_sealed
+
         optimizer, optimizer_arrays = self.optimizer.state_dict()
         rival, rival_arrays = self.rival.state_dict()
         tree: dict[str, Any] = {
@@ -235,7 +234,7 @@ class LatentSearch:
             "optimizer": [optimizer, optimizer_arrays],
             "rival": [rival, rival_arrays],
         }
-        return write_sealed(path, kind, {"search": tree}, {}, {})
+        return replace_sealed(Path(folder), _kind(), {"search": tree})
 
     @classmethod
     def load(

@@ -15,6 +15,7 @@ from rlopt.agents.loop.kinds import KINDS
 from rlopt.average_reward import evaluate_policy
 from rlopt.checkpoint import list_checkpoints, read_checkpoint
 from rlopt.cli.main import main
+from rlopt.curves import group_curves, read_run_curve
 from rlopt.errors import CheckpointError, ConfigError
 
 FEATURES = ("linear", "fopo", "olsvi_fh")
@@ -127,6 +128,28 @@ def test_an_agent_of_its_own_name_is_the_kind_of_loop(agent: str, kind: str, tmp
     np.testing.assert_equal(final(run)["agent"], final(tmp_path / "kind")["agent"])
     assert type(rlopt.load(run)) is {"linear": rlopt.LinearLOOP, "mle": rlopt.MLELOOP}[kind]
     assert main(["train", agent, "--env", env, "--agent-kind", "value"]) == 2
+
+
+def test_plots_keep_kinds_and_environments_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, kind, states in (("a", "value", 6), ("b", "tsde", 6), ("c", "value", 12)):
+        train(tmp_path / name, kind, 300, "--log-every", "100", "--env-kwargs", json.dumps({"n_states": states}))
+    runs = [str(tmp_path / name) for name in "abc"]
+    capsys.readouterr()
+    assert main(["plot", *runs, "--out", str(tmp_path / "curves.svg")]) == 2
+    assert "plot --key rollout/average_reward" in capsys.readouterr().err
+    assert main(["plot", *runs, "--key", "rollout/average_reward", "--out", str(tmp_path / "curves.svg")]) == 0
+    groups = group_curves([read_run_curve(Path(run), "rollout/average_reward") for run in runs])
+    assert [(group.env, group.label) for group in groups] == [
+        ('rlopt/RiverSwim-v0 {"n_states":12}', "loop value"),
+        ('rlopt/RiverSwim-v0 {"n_states":6}', "loop tsde"),
+        ('rlopt/RiverSwim-v0 {"n_states":6}', "loop value"),
+    ]
+
+
+def test_deep_loop_names_itself_where_actions_are_discrete(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "deep_loop", "--env", "rlopt/RiverSwim-v0", "--run-dir", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err
+    assert "DeepLOOP needs a continuous (Box) action space" in error and "rlopt.LOOP" in error
 
 
 # ---- arguments of the environment

@@ -154,9 +154,16 @@ def test_damaged_and_foreign_folders_are_refused(tmp_path: Path) -> None:
         LatentSearch.load(folder, linear)
     with pytest.raises(CheckpointError):
         LatentSearch.load(tmp_path / "nothing", linear)
-    search().save(tmp_path / "found")
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "thesis.txt").write_text("years")
+    with pytest.raises(CheckpointError, match="not replaced"):
+        search().save(precious)
+    assert (precious / "thesis.txt").read_text() == "years"
+    other = search().save(tmp_path / "other")
+    assert search(seed=1).save(other) == other
     with pytest.raises(DecodeError):
-        LatentSearch.load(tmp_path / "found", lambda latents: np.random.default_rng().normal(size=(len(latents), 3)))
+        LatentSearch.load(other, lambda latents: np.random.default_rng().normal(size=(len(latents), 3)))
 
 
 def test_a_decoder_with_noise_is_refused_with_the_cure() -> None:

@@ -335,12 +335,12 @@ def test_damaged_and_foreign_folders_are_refused(tmp_path: Path) -> None:
 def test_forged_folders_are_refused(path: Any, value: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = saving.replace_sealed
 
-    def forge(folder: Path, kind: Any, trees: Any, *rest: Any) -> Path:
+    def forge(folder: Path, kind: Any, trees: Any) -> Path:
         place = trees["agent"]
         for step in path[:-1]:
             place = place[step]
         place[path[-1]] = value
-        return write(folder, kind, trees, *rest)
+        return write(folder, kind, trees)
 
     monkeypatch.setattr(saving, "replace_sealed", forge)
     folder = rlopt.LOOP(river(), seed=2).learn(300).save(tmp_path / "agent")
