@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rlopt.claims import fewest_seeds, seeds_needed
-from rlopt.comparable import MIXES, action_repeat, check_comparable, simulator_notes, task_of
+from rlopt.comparable import MIXES, action_repeat, check_comparable, simulator_notes, step_unit, task_of
 from rlopt.curves import EVALUATION, GRID_POINTS, GroupCurve, RunCurve, aggregate_runs, read_run_curve, run_label
 from rlopt.errors import ConfigError, unknown_name
 from rlopt.score_scales import Scale, read_scales
@@ -106,8 +106,8 @@ class Comparison:
     scales: dict[str, Scale] | None
     scale_source: str
     """What the scores were normalised with, in words; empty if they are as they were logged."""
-    in_simulator_steps: bool
-    """Whether steps were multiplied by the action repeat."""
+    step_unit: str
+    """What steps count; "simulator steps" are environment steps times the action repeat."""
     notes: tuple[str, ...]
     """What a reader of the numbers should know, a line each."""
 
@@ -198,7 +198,9 @@ def compare_runs(
     ]
     groups.sort(key=lambda group: (group.label != first, -group.aggregates["iqm"].value))
     notes += [*simulator_notes(curves), *_few_seeds(groups, len(tasks), confidence)]
-    return Comparison(tuple(groups), tuple(tasks), key, confidence, scales, source, "repeats" in mix, tuple(notes))
+    return Comparison(
+        tuple(groups), tuple(tasks), key, confidence, scales, source, step_unit(curves[0], mix), tuple(notes)
+    )
 
 
 def _read(runs: Sequence[str | Path], key: str) -> list[RunCurve]:

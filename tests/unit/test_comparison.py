@@ -209,6 +209,7 @@ def test_a_run_that_is_not_complete_is_refused_with_the_command_that_completes_i
 def test_steps_of_the_environment_are_not_mixed_with_gradient_steps(tmp_path: Path) -> None:
     runs = [scored_run(tmp_path / "a", [1.0]), scored_run(tmp_path / "b", [1.0], agent="td3_bc")]
     refused(runs, "gradient steps", "environment steps", mix={"budgets"})
+    assert compare_runs(runs[1:]).step_unit == "gradient steps"
 
 
 def test_settings_are_not_taken_for_seeds(tmp_path: Path) -> None:
@@ -304,5 +305,8 @@ def test_bad_arguments_name_the_nearest(two: list[Path], tmp_path: Path) -> None
     with pytest.raises(RunError, match="no such folder"):
         compare_runs([tmp_path / "nowhere"])
     (two[0] / "evaluations.csv").unlink()
-    with pytest.raises(RunError, match=r"evaluations\.csv"):
+    with pytest.raises(RunError, match=r"evaluations\.csv .*--key rollout/ep_rew_mean"):
+        compare_runs(two)
+    (two[0] / "config.json").write_text('{"agent": "mdpo", "run": {"env": "Hopper-v5"}, "agent_config": [1]}')
+    with pytest.raises(RunError, match="agent_config"):
         compare_runs(two)
