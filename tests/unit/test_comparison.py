@@ -195,6 +195,12 @@ def test_budgets_are_not_mixed_and_then_cut_at_the_shortest(tmp_path: Path) -> N
     comparison = compare_runs(short + long, mix={"budgets"})
     assert [(group.label, *group.scores["Hopper-v5"]) for group in comparison.groups] == [("ppo", 2.0), ("mdpo", 7.0)]
     assert any("up to step 200" in note for note in comparison.notes)
+    other_task = [
+        scored_run(tmp_path / f"ant-{agent}", [1.0, 2.0, 3.0 + count, 4.0][:count], agent=agent, env="Ant-v5")
+        for agent, count in (("mdpo", 4), ("ppo", 3))
+    ]
+    comparison = compare_runs(short + long + other_task, mix={"budgets", "tasks"}, normalise="min-max")
+    assert comparison.groups[0].steps == (200, 300)  # each task is cut at its own shortest run
     late = [scored_run(tmp_path / "late", [5.0], every=300)]
     refused(short + late, "no score up to step 200", mix={"budgets"})
 
