@@ -69,8 +69,15 @@ def check_comparable(groups: Mapping[str, Sequence[RunCurve]], mix: Collection[s
         _check_group(label, members, mix)
 
 
+def step_unit(run: RunCurve, mix: Collection[str] = ()) -> str:
+    """What the steps of a run count: "environment steps", "gradient steps" or, with "repeats", "simulator steps"."""
+    if run.agent in AGENTS and AGENTS[run.agent].builder.startswith("rlopt.offline_run:"):
+        return "gradient steps"
+    return "simulator steps" if "repeats" in mix else "environment steps"
+
+
 def _check_steps(runs: Sequence[RunCurve], mix: Collection[str]) -> None:
-    units = {"gradient steps" if _counts_gradient_steps(run) else "environment steps": run for run in runs}
+    units = {step_unit(run): run for run in runs}
     if len(units) > 1:
         (one, first), (other, second) = units.items()
         raise ConfigError(
@@ -174,10 +181,6 @@ def _budget(run: RunCurve, in_simulator_steps: bool = False) -> int:
     """Steps that the run is to take, 0 if its settings do not say."""
     steps = run.settings.get("total_timesteps")
     return steps * (action_repeat(run) if in_simulator_steps else 1) if isinstance(steps, int) else 0
-
-
-def _counts_gradient_steps(run: RunCurve) -> bool:
-    return run.agent in AGENTS and AGENTS[run.agent].builder.startswith("rlopt.offline_run:")
 
 
 def _unversioned(env: str) -> str:

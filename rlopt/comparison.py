@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rlopt.claims import fewest_seeds, seeds_needed
-from rlopt.comparable import MIXES, action_repeat, check_comparable, simulator_notes, task_of
+from rlopt.comparable import MIXES, action_repeat, check_comparable, simulator_notes, step_unit, task_of
 from rlopt.curves import EVALUATION, GRID_POINTS, GroupCurve, RunCurve, aggregate_runs, read_run_curve, run_label
 from rlopt.errors import ConfigError, unknown_name
 from rlopt.score_scales import Scale, read_scales
@@ -106,8 +106,8 @@ class Comparison:
     scales: dict[str, Scale] | None
     scale_source: str
     """What the scores were normalised with, in words; empty if they are as they were logged."""
-    in_simulator_steps: bool
-    """Whether steps were multiplied by the action repeat."""
+    step_unit: str
+    """What steps count; "simulator steps" are environment steps times the action repeat."""
     notes: tuple[str, ...]
     """What a reader of the numbers should know, a line each."""
 
@@ -161,34 +161,14 @@ def compare_runs(
     first = next(iter(labelled)) if reference is None else reference
     if first not in labelled:
         raise unknown_name("group", first, labelled)
-    notes = []
-    if "repeats" in mix:
-        labelled = {
-            label: [dataclasses.replace(run, x=run.x * action_repeat(run)) for run in members]
-            for label, members in labelled.items()
-        }
-    if "budgets" in mix:
-        labelled, note = _cut(labelled)
-        notes += [note] if note else []
     grouped = {label: _by_task(members, mix) for label, members in labelled.items()}
     tasks = sorted({task for by_task in grouped.values() for task in by_task})
+    notes = [note for task in tasks if (note := _cut(grouped, task))] if "budgets" in mix else []
     last = {
         label: {task: np.array([run.y[-1] for run in by_task[task]]) for task in tasks}
         for label, by_task in grouped.items()
     }
-    scales, source = None, ""
-    if normalise is not None:
-        pooled = {task: [value for scores in last.values() for value in scores[task]] for task in tasks}
-        scales, source = read_scales(normalise, tasks, pooled)
-        last = {
-            label: {task: scales[task].apply(values) for task, values in scores.items()}
-            for label, scores in last.items()
-        }
-    elif len(tasks) > 1:
-        raise ConfigError(
-            f"the scores of {len(tasks)} tasks have no common scale: give --normalise min-max, dm_control or a file "
-            "with references"
-        )
+    last, scales, source = _normalised(last, tasks, normalise)
     everything = np.concatenate([values for scores in last.values() for values in scores.values()])
     groups = [
         _group(
@@ -198,7 +178,9 @@ def compare_runs(
     ]
     groups.sort(key=lambda group: (group.label != first, -group.aggregates["iqm"].value))
     notes += [*simulator_notes(curves), *_few_seeds(groups, len(tasks), confidence)]
-    return Comparison(tuple(groups), tuple(tasks), key, confidence, scales, source, "repeats" in mix, tuple(notes))
+    return Comparison(
+        tuple(groups), tuple(tasks), key, confidence, scales, source, step_unit(curves[0], mix), tuple(notes)
+    )
 
 
 def _read(runs: Sequence[str | Path], key: str) -> list[RunCurve]:
@@ -212,33 +194,52 @@ def _read(runs: Sequence[str | Path], key: str) -> list[RunCurve]:
     return [read_run_curve(Path(run), key) for run in runs]
 
 
-def _cut(labelled: Mapping[str, list[RunCurve]]) -> tuple[dict[str, list[RunCurve]], str]:
-    """The curves up to the step that all have reached, and a line that says so; empty if all end together."""
-    runs = [run for members in labelled.values() for run in members]
-    shortest = min(runs, key=lambda run: run.x[-1])
-    end = shortest.x[-1]
+def _normalised(
+    last: dict[str, dict[str, Floats]], tasks: Sequence[str], normalise: str | None
+) -> tuple[dict[str, dict[str, Floats]], dict[str, Scale] | None, str]:
+    """The scores on their scale, the scale of each task, and what it was taken from; unchanged without one."""
+    if normalise is None:
+        if len(tasks) > 1:
+            raise ConfigError(
+                f"the scores of {len(tasks)} tasks have no common scale: give --normalise min-max, dm_control or a "
+                "file with references"
+            )
+        return last, None, ""
+    pooled = {task: [value for scores in last.values() for value in scores[task]] for task in tasks}
+    scales, source = read_scales(normalise, tasks, pooled)
+    scaled = {
+        label: {task: scales[task].apply(values) for task, values in scores.items()} for label, scores in last.items()
+    }
+    return scaled, scales, source
+
+
+def _cut(grouped: dict[str, dict[str, tuple[RunCurve, ...]]], task: str) -> str:
+    """Cuts the curves of a task at the step that all have reached; a line that says so, empty if all end together."""
+    runs = [run for by_task in grouped.values() for run in by_task[task]]
+    shortest, end = min(((run, run.x[-1]) for run in runs), key=lambda pair: pair[1])
+    longest = max(run.x[-1] for run in runs)
     for run in runs:
         if run.x[0] > end:
-            raise ConfigError(
-                f"{run.path} has no score up to step {end:,.0f}, where {shortest.path} ends: leave one out"
-            )
-    cut = {
-        label: [dataclasses.replace(run, x=run.x[run.x <= end], y=run.y[run.x <= end]) for run in members]
-        for label, members in labelled.items()
-    }
-    longest = max(run.x[-1] for run in runs)
+            where = f"step {end:,.0f}, where {shortest.path} ends"
+            raise ConfigError(f"{run.path} has no score up to {where}: leave one out")
+    for by_task in grouped.values():
+        by_task[task] = tuple(
+            dataclasses.replace(run, x=run.x[run.x <= end], y=run.y[run.x <= end]) for run in by_task[task]
+        )
     if longest == end:
-        return cut, ""
-    return cut, (
-        f"scores are the last ones up to step {end:,.0f}, where {shortest.path} ends; longer runs were planned for up "
-        f"to {longest:,.0f} steps, and a schedule that ends later is not at its end there"
+        return ""
+    return (
+        f"scores of {task} are the last ones up to step {end:,.0f}, where {shortest.path} ends; the schedules of "
+        f"runs that go on, up to {longest:,.0f}, are not at their end there"
     )
 
 
 def _by_task(members: Sequence[RunCurve], mix: Collection[str]) -> dict[str, tuple[RunCurve, ...]]:
+    """The runs of each task; with "repeats", their steps are counted in the simulator."""
     found: dict[str, list[RunCurve]] = defaultdict(list)
     for run in members:
-        found[task_of(run, mix)].append(run)
+        steps = run.x * action_repeat(run) if "repeats" in mix else run.x
+        found[task_of(run, mix)].append(dataclasses.replace(run, x=steps))
     return {task: tuple(runs) for task, runs in found.items()}
 
 

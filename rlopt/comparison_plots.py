@@ -41,12 +41,11 @@ def draw_comparison(comparison: Comparison) -> Any:
         spare.set_visible(False)
     labels = [group.label for group in comparison.groups]
     logged = Y_LABELS.get(comparison.key, comparison.key)
-    steps = "simulator steps" if comparison.in_simulator_steps else "environment steps"
     for panel, name in zip(axes, panels, strict=False):
         for curve in curves:
             if curve.env == name:
                 draw_group(panel, curve, labels.index(curve.label))
-        dress_panel(panel, name, steps, "normalised score" if name == ALL_TASKS else logged)
+        dress_panel(panel, name, comparison.step_unit, "normalised score" if name == ALL_TASKS else logged)
     _draw_profiles(axes[count - 1], comparison)
     handles, _ = axes[0].get_legend_handles_labels()
     seeds = [count_of_runs([len(runs) for runs in group.runs.values()]) for group in comparison.groups]

@@ -77,6 +77,8 @@ def read_run_curve(run: Path, key: str = "rollout/ep_rew_mean", x: str = "steps"
     config = read_json(config_file)
     if not isinstance(config, dict) or not isinstance(config.get("run"), dict) or "agent" not in config:
         raise RunError(f"{config_file} is damaged: agent or run is missing")
+    if not isinstance(config.get("agent_config") or {}, dict):
+        raise RunError(f"{config_file} is damaged: agent_config is not a mapping of settings")
     points = _evaluations(run, x) if key == EVALUATION else _progress(run, key, x)
     kept = {at: value for at, value in points if math.isfinite(at) and math.isfinite(value)}
     if not kept:
@@ -187,7 +189,7 @@ def _progress(run: Path, key: str, x: str) -> list[tuple[float, float]]:
 def _evaluations(run: Path, x: str) -> list[tuple[float, float]]:
     if x != "steps":
         raise ConfigError("evaluations are written by step: plot them with --x steps")
-    rows, _ = _rows(run / "evaluations.csv")
+    rows, _ = _rows(run / "evaluations.csv", "train it for longer, or take --key rollout/ep_rew_mean")
     by_step: dict[float, dict[float, float]] = defaultdict(dict)
     for index, row in enumerate(rows):
         value = _number(row.get("return"))
@@ -197,18 +199,18 @@ def _evaluations(run: Path, x: str) -> list[tuple[float, float]]:
     return [(step, float(np.mean(list(episodes.values())))) for step, episodes in by_step.items()]
 
 
-def _rows(path: Path) -> tuple[list[dict[str, str]], list[str]]:
+def _rows(path: Path, cure: str = "train it for longer") -> tuple[list[dict[str, str]], list[str]]:
     try:
         with path.open(newline="", encoding="utf-8", errors="replace") as file:
             reader = csv.DictReader(line.replace("\0", "") for line in file)  # a crash can leave zeros at the end
             rows = list(reader)
             columns = list(reader.fieldnames or [])
     except FileNotFoundError:
-        raise RunError(f"{path} does not exist: the run has logged nothing yet, train it for longer") from None
+        raise RunError(f"{path} does not exist: the run has logged nothing yet, {cure}") from None
     except (OSError, csv.Error) as error:
         raise RunError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
     if not rows:
-        raise RunError(f"{path} holds no rows: the run has logged nothing yet, train it for longer")
+        raise RunError(f"{path} holds no rows: the run has logged nothing yet, {cure}")
     return rows, columns
 
 

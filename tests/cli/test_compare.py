@@ -145,6 +145,14 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert not list(folder.rglob("*.tmp"))
 
 
+def test_plot_takes_patterns_and_several_fields_too(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["plot", "runs/mdpo-*", "runs/p*", "--key", "evaluation", "--by", "agent,learning-rate", "--out", "p.svg"]
+    assert main(line) == 0
+    assert capsys.readouterr().out.strip() == "p.svg"
+    assert main(["plot", "runs/none-*"]) == 2
+    assert "runs/none-* matches no run folder" in capsys.readouterr().err
+
+
 def test_help_is_light_and_names_every_mix() -> None:
     code = (
         "import sys; from rlopt.cli.compare import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"

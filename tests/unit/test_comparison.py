@@ -195,6 +195,12 @@ def test_budgets_are_not_mixed_and_then_cut_at_the_shortest(tmp_path: Path) -> N
     comparison = compare_runs(short + long, mix={"budgets"})
     assert [(group.label, *group.scores["Hopper-v5"]) for group in comparison.groups] == [("ppo", 2.0), ("mdpo", 7.0)]
     assert any("up to step 200" in note for note in comparison.notes)
+    other_task = [
+        scored_run(tmp_path / f"ant-{agent}", [1.0, 2.0, 3.0 + count, 4.0][:count], agent=agent, env="Ant-v5")
+        for agent, count in (("mdpo", 4), ("ppo", 3))
+    ]
+    comparison = compare_runs(short + long + other_task, mix={"budgets", "tasks"}, normalise="min-max")
+    assert comparison.groups[0].steps == (200, 300)  # each task is cut at its own shortest run
     late = [scored_run(tmp_path / "late", [5.0], every=300)]
     refused(short + late, "no score up to step 200", mix={"budgets"})
 
@@ -209,6 +215,7 @@ def test_a_run_that_is_not_complete_is_refused_with_the_command_that_completes_i
 def test_steps_of_the_environment_are_not_mixed_with_gradient_steps(tmp_path: Path) -> None:
     runs = [scored_run(tmp_path / "a", [1.0]), scored_run(tmp_path / "b", [1.0], agent="td3_bc")]
     refused(runs, "gradient steps", "environment steps", mix={"budgets"})
+    assert compare_runs(runs[1:]).step_unit == "gradient steps"
 
 
 def test_settings_are_not_taken_for_seeds(tmp_path: Path) -> None:
@@ -304,5 +311,8 @@ def test_bad_arguments_name_the_nearest(two: list[Path], tmp_path: Path) -> None
     with pytest.raises(RunError, match="no such folder"):
         compare_runs([tmp_path / "nowhere"])
     (two[0] / "evaluations.csv").unlink()
-    with pytest.raises(RunError, match=r"evaluations\.csv"):
+    with pytest.raises(RunError, match=r"evaluations\.csv .*--key rollout/ep_rew_mean"):
+        compare_runs(two)
+    (two[0] / "config.json").write_text('{"agent": "mdpo", "run": {"env": "Hopper-v5"}, "agent_config": [1]}')
+    with pytest.raises(RunError, match="agent_config"):
         compare_runs(two)
