@@ -225,7 +225,7 @@ def _end(optuna: Any, study: optuna.Study, spec: TuneSpec, folder: TuneFolder, c
     counts = Counter(trial.state.name.lower() for trial in trials)
     say(f"{len(trials)} trials: {', '.join(f'{count} {state}' for state, count in counts.items()) or 'none'}")
     complete = [trial for trial in trials if trial.state == optuna.trial.TrialState.COMPLETE]
-    complete.sort(key=lambda trial: -trial.value)
+    complete.sort(key=lambda trial: -(trial.value or 0.0))
     if complete:
         say(f"{'trial':<10} {'mean return':>12}  settings")
     for trial in complete[:_ROWS]:

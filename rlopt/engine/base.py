@@ -80,7 +80,7 @@ class Engine(ABC):
 
     def map(
         self,
-        jobs: Iterable[Job],
+        jobs: Iterable[Job | None],
         *,
         folder: Path | None = None,
         retries: int = 2,

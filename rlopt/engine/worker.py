@@ -36,9 +36,9 @@ class _Worker:
         self.send({**message, "name": name})
 
     def send(self, message: dict[str, Any]) -> None:
-        with self._lock:
-            with suppress(OSError, ValueError):  # whom it would tell is gone; listen() ends the job
-                print(json.dumps(message), file=self._answers, flush=True)
+        # Whom it would tell may be gone; listen() then ends the job.
+        with self._lock, suppress(OSError, ValueError):
+            print(json.dumps(message), file=self._answers, flush=True)
 
     def listen(self) -> None:
         """Hears jobs and wishes to stop, in a thread of its own, until the other side is gone."""
