@@ -185,7 +185,7 @@ def test_the_folder_of_a_search_is_its_own(tmp_path: Path) -> None:
         folder.read_spec()
     folder.write_spec(spec(), EngineOptions())
     (tmp_path / "study.journal").write_text("not a journal\n")
-    with pytest.raises(RunError, match="study.journal is damaged"):
+    with pytest.raises(RunError, match=r"study\.journal is damaged"):
         run_tune(spec(), tmp_path)
 
 
