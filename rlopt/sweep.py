@@ -68,7 +68,7 @@ class SweepFolder(RunFolder):
     def write_spec(self, spec: SweepSpec, options: EngineOptions) -> None:
         """Writes what ``rlopt resume`` needs."""
         self.path.mkdir(parents=True, exist_ok=True)
-        write_json(self.config, {"sweep": dataclasses.asdict(spec), "engine": dataclasses.asdict(options)})
+        write_json(self.config, {"sweep": dataclasses.asdict(spec), "engine": dataclasses.asdict(options)}, shared=True)
 
     def read_spec(self) -> tuple[SweepSpec, EngineOptions]:
         """The sweep in this folder.
@@ -125,7 +125,7 @@ def run_sweep(
     folder = SweepFolder(path)
     runs = expand(spec, path)
     mine = runs[shard[0] :: shard[1]] if shard else runs
-    locked = RunFolder(path / "shards" / f"{shard[0]}-of-{shard[1]}") if shard else folder
+    locked = RunFolder(path / ".shards" / f"{shard[0]}-of-{shard[1]}") if shard else folder
     folder.require_same(spec)
     with options.make(max((run.threads for run in mine), default=1)) as engine, locked.locked():
         folder.write_spec(spec, options)
