@@ -17,7 +17,7 @@ from rlopt.engine.base import Engine
 from rlopt.engine.context import ask_to_stop, run_job
 from rlopt.engine.jobs import Job
 from rlopt.engine.local import check_share
-from rlopt.errors import ConfigError, one_line
+from rlopt.errors import ConfigError, RunError, one_line
 from rlopt.stopping import StopWish
 
 EXCHANGE_SECONDS = 0.5
@@ -100,6 +100,13 @@ class RayEngine(Engine):
         self._running[reference] = (job.name, key)
 
     def messages(self, seconds: float) -> list[dict[str, Any]]:
+        try:
+            return self._messages(seconds)
+        except self._ray.exceptions.RayError as error:
+            reason = one_line(error)
+            raise RunError(f"the Ray cluster is lost ({reason}): when it is back, the same command goes on") from error
+
+    def _messages(self, seconds: float) -> list[dict[str, Any]]:
         ray = self._ray
         ready: list[Any] = []
         if self._running:

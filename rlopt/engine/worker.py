@@ -83,11 +83,15 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    worker = _Worker(sys.stdin, answers)
+    commands = os.fdopen(os.dup(0), encoding="utf-8")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)  # what jobs read from it would be missing here
+    os.close(nothing)
+    worker = _Worker(commands, answers)
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), worker.stop_all)
-    sys.path[:] = json.loads(sys.stdin.readline())["path"]
+    sys.path[:] = json.loads(commands.readline())["path"]
     threading.Thread(target=worker.listen, daemon=True).start()
     worker.send({"kind": "ready"})
     worker.run()
