@@ -131,7 +131,7 @@ def run_sweep(
         folder.write_spec(spec, options)
         say(f"sweep folder: {path}")
         reopen_lost(folder, mine)
-        where = f"{engine.capacity()} {'workers' if options.engine == 'local' else 'places of a Ray cluster'}"
+        where = engine.describe()
         display = Display(len(mine), where, "env steps")
         try:
             mapped = engine.map((run.job for run in mine), folder=path, retries=options.retries, observer=display)

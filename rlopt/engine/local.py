@@ -61,6 +61,9 @@ class LocalEngine(Engine):
     def capacity(self) -> int:
         return self.workers
 
+    def describe(self) -> str:
+        return f"{self.workers} {'worker' if self.workers == 1 else 'workers'}"
+
     def start(self, job: Job, attempt: int, log: Path | None) -> None:
         process = next((process for process in self._processes if process.job is None), None)
         if process is None:

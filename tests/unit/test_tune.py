@@ -37,7 +37,7 @@ def spec(search: tuple[str, ...] = ("step_size=0.1..1",), seeds: str = "0,1", **
 
 def trials(tune: TuneSpec, path: Path) -> tuple[Trials, optuna.Study]:
     study = open_study(tune, path)
-    return Trials(optuna, study, tune, path, 2), study
+    return Trials(optuna, study, tune, path, "2 workers"), study
 
 
 def done(job: Job, value: float | None) -> JobResult:
