@@ -131,8 +131,7 @@ def run_sweep(
         folder.write_spec(spec, options)
         say(f"sweep folder: {path}")
         reopen_lost(folder, mine)
-        where = engine.describe()
-        display = Display(len(mine), where, "env steps")
+        display = Display(len(mine), engine.describe(), "env steps")
         try:
             mapped = engine.map((run.job for run in mine), folder=path, retries=options.retries, observer=display)
         finally:
@@ -141,7 +140,7 @@ def run_sweep(
 
 
 def reopen_lost(folder: SweepFolder, runs: Sequence[SweepRun]) -> None:
-    """Runs that are done but whose folders were removed, or are not complete, are run again."""
+    """Runs that have ended but whose folders were removed are run again."""
     for run in runs:
         if not RunFolder(folder.path / run.job.name).config.is_file():
             folder.results.forget(run.job.name)

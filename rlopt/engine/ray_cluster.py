@@ -226,6 +226,8 @@ def _run(job: dict[str, Any], key: str, mailbox: Any, threads: int, version: str
 
 
 def _import_ray() -> Any:
+    if sys.platform != "linux":
+        raise ConfigError("the engine ray is for Linux: use --engine local on this system")
     try:
         import ray
     except ImportError:

@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any, TextIO
 
 from rlopt.engine.context import ask_to_stop, run_job
-from rlopt.stopping import StopWish
+from rlopt.stopping import SIGNALS, StopWish
 
 ORPHAN_SECONDS = 30.0
 """How long a job has to write a checkpoint when the process that started it is gone."""
@@ -88,9 +88,10 @@ def main() -> int:
     os.dup2(nothing, 0)  # what jobs read from it would be missing here
     os.close(nothing)
     worker = _Worker(commands, answers)
-    for name in ("SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), worker.stop_all)
+    for number in SIGNALS:
+        # nohup makes a process ignore the loss of its terminal; that is left so.
+        if number != signal.SIGINT and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, worker.stop_all)
     sys.path[:] = json.loads(commands.readline())["path"]
     threading.Thread(target=worker.listen, daemon=True).start()
     worker.send({"kind": "ready"})

@@ -16,9 +16,11 @@ import engine_jobs
 import pytest
 from engine_jobs import traced
 
+from rlopt.cli.main import main
 from rlopt.engine import Job, JobResult, Observer, make_engine
 from rlopt.engine.base import Engine
 from rlopt.errors import ConfigError
+from rlopt.run_folder import run_folders
 
 pytestmark = [
     pytest.mark.slow,
@@ -132,6 +134,18 @@ def test_the_same_command_ends_all_jobs_after_it_was_stopped_and_killed(cluster:
     for name in ("job0", "job1"):
         assert json.loads((tmp_path / "results" / f"{name}.json").read_text())["value"] == 40
         assert traced(tmp_path / "work", name).count("ended") == 1
+
+
+def test_a_sweep_on_the_cluster(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a relative folder, as the processes of the cluster work elsewhere."""
+    monkeypatch.chdir(tmp_path)
+    flags = "--agent mdpo --env rlopt/RandomTarget-v0 --n-envs 2 --n-steps 16 --net-arch 8 --value-batch-size 16"
+    flags += " --total-timesteps 64 --eval-episodes 2 --seeds 0,1 --sweep-dir sweep --engine ray --address"
+    assert main(["sweep", *flags.split(), cluster.address]) == 0
+    assert "2 of 2 runs have ended" in capsys.readouterr().out
+    assert [run.name for run in run_folders(Path("sweep"))] == ["seed0", "seed1"]
 
 
 def test_more_than_the_cluster_has_is_refused(engine: Engine, cluster: Any) -> None:

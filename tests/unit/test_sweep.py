@@ -145,6 +145,9 @@ def test_ray_that_is_missing_or_does_not_answer_is_one_line(
         address = f"127.0.0.1:{free.getsockname()[1]}"
         assert f"no Ray cluster answers at {address}" in error_of(capsys, *some, "--address", address)
     assert "'head' is no address" in error_of(capsys, *some, "--address", "head")
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(sys, "platform", "darwin")
+        assert "the engine ray is for Linux: use --engine local" in error_of(capsys, *some)
     monkeypatch.setitem(sys.modules, "ray", None)
     assert "pip install 'rlopt[ray]'" in error_of(capsys, *some)
     assert not Path("runs").exists()
