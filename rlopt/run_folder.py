@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import re
+import secrets
 import subprocess
 import sys
 import time
@@ -210,9 +211,12 @@ def default_folder(agent: str, run: RunConfig, which: str) -> Path:
     return path
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes ``value`` so that a reader finds the old file or the new one, whole, whatever happens."""
-    temporary = path.with_name(f".{path.name}.tmp")
+def write_json(path: Path, value: Any, shared: bool = False) -> None:
+    """Writes ``value`` so that a reader finds the old file or the new one, whole, whatever happens.
+
+    :param shared: whether other processes, on other machines too, may write the same file at the same time
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp" if shared else f".{path.name}.tmp")
     with open(temporary, "w", encoding="utf-8") as file:
         json.dump(value, file, indent=2)
         file.write("\n")

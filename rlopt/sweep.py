@@ -68,7 +68,7 @@ class SweepFolder(RunFolder):
     def write_spec(self, spec: SweepSpec, options: EngineOptions) -> None:
         """Writes what ``rlopt resume`` needs."""
         self.path.mkdir(parents=True, exist_ok=True)
-        write_json(self.config, {"sweep": dataclasses.asdict(spec), "engine": dataclasses.asdict(options)})
+        write_json(self.config, {"sweep": dataclasses.asdict(spec), "engine": dataclasses.asdict(options)}, shared=True)
 
     def read_spec(self) -> tuple[SweepSpec, EngineOptions]:
         """The sweep in this folder.
@@ -125,14 +125,13 @@ def run_sweep(
     folder = SweepFolder(path)
     runs = expand(spec, path)
     mine = runs[shard[0] :: shard[1]] if shard else runs
-    locked = RunFolder(path / "shards" / f"{shard[0]}-of-{shard[1]}") if shard else folder
+    locked = RunFolder(path / ".shards" / f"{shard[0]}-of-{shard[1]}") if shard else folder
     folder.require_same(spec)
     with options.make(max((run.threads for run in mine), default=1)) as engine, locked.locked():
         folder.write_spec(spec, options)
         say(f"sweep folder: {path}")
         reopen_lost(folder, mine)
-        where = f"{engine.capacity()} {'workers' if options.engine == 'local' else 'places of a Ray cluster'}"
-        display = Display(len(mine), where, "env steps")
+        display = Display(len(mine), engine.describe(), "env steps")
         try:
             mapped = engine.map((run.job for run in mine), folder=path, retries=options.retries, observer=display)
         finally:
@@ -141,7 +140,7 @@ def run_sweep(
 
 
 def reopen_lost(folder: SweepFolder, runs: Sequence[SweepRun]) -> None:
-    """Runs that are done but whose folders were removed, or are not complete, are run again."""
+    """Runs that have ended but whose folders were removed are run again."""
     for run in runs:
         if not RunFolder(folder.path / run.job.name).config.is_file():
             folder.results.forget(run.job.name)

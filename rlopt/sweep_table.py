@@ -91,6 +91,6 @@ def print_summary(
 ) -> None:
     """Prints the table and writes summary.json."""
     rows = summarise(runs, results)
-    write_json(folder.path / "summary.json", [vars(row) for row in rows])
+    write_json(folder.path / "summary.json", [vars(row) for row in rows], shared=True)
     for line in format_table(rows):
         say(line)

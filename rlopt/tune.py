@@ -52,7 +52,8 @@ def run_tune(spec: TuneSpec, path: Path, options: EngineOptions | None = None) -
         folder.write_spec(spec, options)
         say(f"search folder: {path}")
         study = open_study(spec, path)
-        trials = Trials(optuna, study, spec, path, engine.capacity())
+        engine.ahead = False  # a later trial is chosen by the results of those before
+        trials = Trials(optuna, study, spec, path, engine.describe())
         try:
             code = engine.map(trials.jobs(), folder=path, retries=options.retries, observer=trials).exit_code
         finally:
@@ -128,10 +129,10 @@ class _Trial:
 class Trials(Display):
     """The trials of a search as jobs, a run for each seed, and what becomes of them.
 
-    :param width: jobs that may run at once
+    :param where: what runs them
     """
 
-    def __init__(self, optuna: Any, study: optuna.Study, spec: TuneSpec, path: Path, width: int) -> None:
+    def __init__(self, optuna: Any, study: optuna.Study, spec: TuneSpec, path: Path, where: str) -> None:
         self._states = optuna.trial.TrialState
         self._trial_class = optuna.trial.Trial
         self._study, self._spec, self._path = study, spec, path
@@ -143,7 +144,7 @@ class Trials(Display):
         self._begun = [trial for trial in before if trial.state == self._states.RUNNING]
         self._new = max(spec.trials - len(before), 0)
         jobs = (len(self._begun) + self._new) * len(self._seeds)
-        super().__init__(jobs, f"{width} {'worker' if width == 1 else 'workers'}", "env steps")
+        super().__init__(jobs, where, "env steps")
 
     def jobs(self) -> Iterator[Job | None]:
         """The runs of the trials that an earlier process began, then those of new ones."""
@@ -225,7 +226,7 @@ def _end(optuna: Any, study: optuna.Study, spec: TuneSpec, folder: TuneFolder, c
     counts = Counter(trial.state.name.lower() for trial in trials)
     say(f"{len(trials)} trials: {', '.join(f'{count} {state}' for state, count in counts.items()) or 'none'}")
     complete = [trial for trial in trials if trial.state == optuna.trial.TrialState.COMPLETE]
-    complete.sort(key=lambda trial: -trial.value)
+    complete.sort(key=lambda trial: -(trial.value or 0.0))
     if complete:
         say(f"{'trial':<10} {'mean return':>12}  settings")
     for trial in complete[:_ROWS]:

@@ -118,6 +118,8 @@ class TuneSpec:
             raise ConfigError(
                 "a search is of one agent on one task: give one --agent, --env and --preset, and no --set"
             )
+        if type(self.trials) is not int or self.trials < 1:
+            raise ConfigError(f"trials must be a whole number from 1 on, not {self.trials!r}")
         if self.pruner not in PRUNERS:
             raise unknown_name("pruner", self.pruner, PRUNERS)
         for axis in parse_axes(self.search):

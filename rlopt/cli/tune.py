@@ -47,10 +47,10 @@ def main(argv: list[str]) -> int:
 def _parser() -> OneLineParser:
     parser = OneLineParser(
         prog="rlopt tune",
-        description="Search settings with Optuna's tree-structured Parzen estimator: a trial trains a run for each seed, "
-        "its value is the mean return of their last evaluations, and trials that fall behind others at an evaluation are "
-        "pruned. Any option of rlopt train is a setting that all trials share. The same command continues a search that "
-        "was stopped or killed.",
+        description="Search settings with Optuna's tree-structured Parzen estimator: a trial trains a run for each "
+        "seed, its value is the mean return of their last evaluations, and trials that fall behind others at an "
+        "evaluation are pruned. Any option of rlopt train is a setting that all trials share. The same command "
+        "continues a search that was stopped or killed.",
         epilog="example: rlopt tune --agent mdpo --env Hopper-v5 --total-timesteps 200000 --eval-every 20000 --search "
         "step_size=0.05..1 learning_rate=log:1e-5..1e-3 n_steps=64,128,256 --trials 50",
     )
@@ -60,8 +60,8 @@ def _parser() -> OneLineParser:
     parser.add_argument(
         "--seeds", metavar="SEEDS", default="0", help="seeds of every trial: 0..2, or 0,3,5 (default 0)"
     )
-    parser.add_argument("--search", metavar="NAME=SPAN", nargs="+", action="extend", help="a setting and where to look: "
-                        "low..high, log:low..high, or choice,choice; whole numbers if both ends are")  # fmt: skip
+    parser.add_argument("--search", metavar="NAME=SPAN", nargs="+", action="extend", help="a setting and where to "
+                        "look: low..high, log:low..high, or choice,choice; whole numbers if both ends are")  # fmt: skip
     parser.add_argument("--trials", metavar="N", help="trials to have ended (default 50); give more to search on")
     parser.add_argument("--pruner", metavar="NAME", help="median (default), hyperband or none")
     parser.add_argument("--sampler-seed", metavar="N", help="seed of the search itself (default 0)")

@@ -75,12 +75,15 @@ class Engine(ABC):
     the same everywhere.
     """
 
+    ahead = True
+    """Whether an engine may be given jobs before there is room for them, so that it need not wait for the next one. Off
+    where a job depends on the results of those before."""
     retry_seconds = 1.0
     """Pause before the second attempt; it doubles with each further one, up to a minute."""
 
     def map(
         self,
-        jobs: Iterable[Job],
+        jobs: Iterable[Job | None],
         *,
         folder: Path | None = None,
         retries: int = 2,
@@ -115,7 +118,11 @@ class Engine(ABC):
 
     @abstractmethod
     def capacity(self) -> int:
-        """How many jobs may run at once, now."""
+        """How many jobs may be handed over at once, now."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """What runs the jobs, for people: "2 workers"."""
 
     @abstractmethod
     def start(self, job: Job, attempt: int, log: Path | None) -> None:

@@ -119,7 +119,7 @@ class Display(Observer):
         """The lines of the table, none wider than ``width``."""
         lines = [self.line()]
         room = max(min(_MOST_ROWS, height - _OTHER_LINES), 1)
-        names = sorted(self._rows, key=lambda name: self._rows[name].began)
+        names = list(self._rows)
         longest = max((len(name) for name in names[:room]), default=0)
         for name in names[:room]:
             lines.append(f"  {name:<{longest}}  {self._cells(self._rows[name])}")

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from rlopt.engine.jobs import Job
 from rlopt.errors import ConfigError
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+_DEAD_SECONDS = 2.0
+"""How long what a dead process has said is waited for: processes that it forked can keep the pipe open."""
 _PATIENCE = 10.0
 """Seconds that an idle process may take to leave."""
 
@@ -58,6 +61,9 @@ class LocalEngine(Engine):
     def capacity(self) -> int:
         return self.workers
 
+    def describe(self) -> str:
+        return f"{self.workers} {'worker' if self.workers == 1 else 'workers'}"
+
     def start(self, job: Job, attempt: int, log: Path | None) -> None:
         process = next((process for process in self._processes if process.job is None), None)
         if process is None:
@@ -82,6 +88,8 @@ class LocalEngine(Engine):
                 found += self._understand(process, message)
                 if self._inbox.empty():
                     break
+        for process in [process for process in self._processes if process.dead_for() > _DEAD_SECONDS]:
+            found += self._lost(process)
         return found
 
     def stop(self, name: str) -> None:
@@ -104,8 +112,9 @@ class LocalEngine(Engine):
             except subprocess.TimeoutExpired:
                 process.popen.kill()
                 process.popen.wait()
-            process.reader.join(_PATIENCE)
-            process.popen.stdout.close()  # type: ignore[union-attr]
+            process.reader.join(_DEAD_SECONDS)
+            if not process.reader.is_alive():
+                process.popen.stdout.close()  # type: ignore[union-attr]
         self._processes = []
         self._inbox = queue.SimpleQueue()
 
@@ -128,7 +137,8 @@ class LocalEngine(Engine):
             return []
         self._processes.remove(process)
         code, name = process.popen.wait(), process.job
-        process.popen.stdout.close()  # type: ignore[union-attr]
+        if not process.reader.is_alive():
+            process.popen.stdout.close()  # type: ignore[union-attr]
         with suppress(OSError):
             process.popen.stdin.close()  # type: ignore[union-attr]
         return [] if name is None else [{"kind": "ended", "name": name, "status": "failed", "reason": _death(code)}]
@@ -165,6 +175,14 @@ class _Process:
     reader: threading.Thread
     slot: int | None
     job: str | None = None
+    died: float | None = None
+
+    def dead_for(self) -> float:
+        """Seconds since its death was seen, 0 while it lives."""
+        if self.popen.poll() is None:
+            return 0.0
+        self.died = self.died or time.monotonic()
+        return time.monotonic() - self.died
 
     def send(self, message: dict[str, Any]) -> None:
         assert self.popen.stdin is not None

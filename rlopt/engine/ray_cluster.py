@@ -17,11 +17,12 @@ from rlopt.engine.base import Engine
 from rlopt.engine.context import ask_to_stop, run_job
 from rlopt.engine.jobs import Job
 from rlopt.engine.local import check_share
-from rlopt.errors import ConfigError, one_line
+from rlopt.errors import ConfigError, RunError, one_line
 from rlopt.stopping import StopWish
 
 EXCHANGE_SECONDS = 0.5
 """How often a job sends its reports and asks whether it is to stop."""
+_MOST_AHEAD = 64
 ANSWER_SECONDS = 10.0
 """How long an address may take to answer."""
 
@@ -53,6 +54,8 @@ class RayEngine(Engine):
         self._task = ray.remote(max_retries=0, num_cpus=threads, num_gpus=gpus_per_job)(_run)
         self._mailbox = ray.remote(num_cpus=0, max_concurrency=1)(_Mailbox).options(**_on_this_node(ray)).remote()
         self._running: dict[Any, tuple[str, str]] = {}
+        self._begun: set[str] = set()
+        """Keys of the attempts that have left Ray's queue."""
         self._attempts = 0
         self._counted, self._capacity = -1e9, 0
         try:
@@ -68,14 +71,26 @@ class RayEngine(Engine):
         return self._capacity
 
     def _count(self) -> int:
+        room = self.places()
+        if self.workers is not None and room > self.workers:
+            return self.workers  # Ray would run more of them
+        # Ray places a job that waits in its queue without asking us, which saves a round trip a job.
+        return room + min(room, _MOST_AHEAD) if self.ahead else room
+
+    def describe(self) -> str:
+        room = self.places()
+        return f"{room if self.workers is None else min(room, self.workers)} places of a Ray cluster"
+
+    def places(self) -> int:
+        """How many jobs the cluster can run at once, now."""
         resources = self._ray.cluster_resources()
         room = int(resources.get("CPU", 0) / self.threads)
         if self.gpus_per_job:
             room = min(room, int(resources.get("GPU", 0) / self.gpus_per_job + 1e-2))
-        return room if self.workers is None else min(room, self.workers)
+        return room
 
     def _require_room(self) -> None:
-        if self._count() < 1:
+        if self.places() < 1:
             has = {name: self._ray.cluster_resources().get(name, 0) for name in ("CPU", "GPU")}
             raise ConfigError(
                 f"a job takes {self.threads} CPUs and {self.gpus_per_job:g} GPUs, the cluster has {has['CPU']:g} and "
@@ -100,6 +115,13 @@ class RayEngine(Engine):
         self._running[reference] = (job.name, key)
 
     def messages(self, seconds: float) -> list[dict[str, Any]]:
+        try:
+            return self._messages(seconds)
+        except self._ray.exceptions.RayError as error:
+            reason = one_line(error)
+            raise RunError(f"the Ray cluster is lost ({reason}): when it is back, the same command goes on") from error
+
+    def _messages(self, seconds: float) -> list[dict[str, Any]]:
         ray = self._ray
         ready: list[Any] = []
         if self._running:
@@ -109,23 +131,30 @@ class RayEngine(Engine):
         elif not self._running:
             time.sleep(seconds)
         keys = {key for _, key in self._running.values()}
-        found = [message for key, message in ray.get(self._mailbox.take.remote()) if key in keys]
+        spoken = [(key, message) for key, message in ray.get(self._mailbox.take.remote()) if key in keys]
+        self._begun |= {key for key, _ in spoken}
+        found = [message for _, message in spoken if message["kind"] != "began"]
         for reference in ready:
-            name, _ = self._running.pop(reference)
+            name, key = self._running.pop(reference)
+            self._begun.discard(key)
             found.append({"kind": "ended", "name": name, **self._outcome(reference)})
         return found
 
     def _outcome(self, reference: Any) -> dict[str, Any]:
         try:
             outcome: dict[str, Any] = self._ray.get(reference)
+        except self._ray.exceptions.TaskCancelledError:
+            return {"status": "stopped"}
         except self._ray.exceptions.RayError as error:
             return {"status": "failed", "reason": _death(error)}
         return outcome
 
     def stop(self, name: str) -> None:
-        for running, key in self._running.values():
+        for reference, (running, key) in self._running.items():
             if running == name:
                 self._mailbox.stop.remote(key)
+                if key not in self._begun:
+                    self._ray.cancel(reference)
 
     def kill(self) -> None:
         for reference in self._running:
@@ -170,11 +199,14 @@ def _run(job: dict[str, Any], key: str, mailbox: Any, threads: int, version: str
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[variable] = str(threads)
     wish, reports, over = StopWish(), queue.SimpleQueue[dict[str, Any]](), threading.Event()
+    mailbox.exchange.remote(key, [{"kind": "began", "name": job["name"]}])
 
     def exchange() -> None:
         while True:
             last = over.wait(EXCHANGE_SECONDS)
             waiting = [reports.get() for _ in range(reports.qsize())]
+            if last and not waiting:
+                return
             try:
                 if ray.get(mailbox.exchange.remote(key, waiting)):
                     ask_to_stop(wish)
@@ -194,6 +226,8 @@ def _run(job: dict[str, Any], key: str, mailbox: Any, threads: int, version: str
 
 
 def _import_ray() -> Any:
+    if sys.platform != "linux":
+        raise ConfigError("the engine ray is for Linux: use --engine local on this system")
     try:
         import ray
     except ImportError:
@@ -244,6 +278,5 @@ def _death(error: Exception) -> str:
         "WorkerCrashedError": "its process died",
         "NodeDiedError": "its machine was lost",
         "LocalRayletDiedError": "its machine was lost",
-        "TaskCancelledError": "it was cancelled",
     }
     return known.get(kind) or f"{kind}: {one_line(error)}"

@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any, TextIO
 
 from rlopt.engine.context import ask_to_stop, run_job
-from rlopt.stopping import StopWish
+from rlopt.stopping import SIGNALS, StopWish
 
 ORPHAN_SECONDS = 30.0
 """How long a job has to write a checkpoint when the process that started it is gone."""
@@ -36,9 +36,9 @@ class _Worker:
         self.send({**message, "name": name})
 
     def send(self, message: dict[str, Any]) -> None:
-        with self._lock:
-            with suppress(OSError, ValueError):  # whom it would tell is gone; listen() ends the job
-                print(json.dumps(message), file=self._answers, flush=True)
+        # Whom it would tell may be gone; listen() then ends the job.
+        with self._lock, suppress(OSError, ValueError):
+            print(json.dumps(message), file=self._answers, flush=True)
 
     def listen(self) -> None:
         """Hears jobs and wishes to stop, in a thread of its own, until the other side is gone."""
@@ -83,11 +83,16 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    worker = _Worker(sys.stdin, answers)
-    for name in ("SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), worker.stop_all)
-    sys.path[:] = json.loads(sys.stdin.readline())["path"]
+    commands = os.fdopen(os.dup(0), encoding="utf-8")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)  # what jobs read from it would be missing here
+    os.close(nothing)
+    worker = _Worker(commands, answers)
+    for number in SIGNALS:
+        # nohup makes a process ignore the loss of its terminal; that is left so.
+        if number != signal.SIGINT and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, worker.stop_all)
+    sys.path[:] = json.loads(commands.readline())["path"]
     threading.Thread(target=worker.listen, daemon=True).start()
     worker.send({"kind": "ready"})
     worker.run()

@@ -36,6 +36,8 @@ def environment() -> dict[str, str]:
         ["train", "--help"],
         ["train", "mdpo", "--help"],
         ["--version"],
+        ["sweep", "--help"],
+        ["tune", "--help"],
         ["data"],
         ["data", "info", "--help"],
         ["data", "convert", "--help"],

@@ -48,6 +48,21 @@ def kill_self(context: JobContext, folder: str, times: int, number: int = signal
     return "survived"
 
 
+def fork_and_die(context: JobContext, path: str) -> None:
+    """Leaves a child behind that holds what the process had open, and its number."""
+    child = os.fork()
+    if child == 0:
+        time.sleep(300)
+        os._exit(0)
+    Path(path).write_text(str(child))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def ask(context: JobContext) -> str:
+    """Reads standard input, which is empty."""
+    return sys.stdin.read() + os.read(0, 10).decode()
+
+
 def leave(context: JobContext) -> None:
     os._exit(3)
 

@@ -111,6 +111,17 @@ def test_an_exit_is_a_failure(engine: Engine) -> None:
     assert result.status == "failed" and "exit code 3" in result.reason
 
 
+def test_a_death_is_noticed_while_a_child_holds_the_pipe(engine: Engine, tmp_path: Path) -> None:
+    jobs = [job("forks", "fork_and_die", path=str(tmp_path / "child"))]
+    result = engine.map(jobs, retries=0).results["forks"]
+    assert result.status == "failed" and "SIGKILL" in result.reason
+    os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)  # it still lived
+
+
+def test_a_job_cannot_read_what_is_meant_for_its_worker(engine: Engine) -> None:
+    assert engine.map([job("asks", "ask"), job("n", "square", x=2)]).values() == ["", 4]
+
+
 def test_an_exception_is_tried_again_with_its_reason_kept(engine: Engine, tmp_path: Path) -> None:
     recorder = Recorder()
     jobs = [job("fails", "fail", folder=str(tmp_path), times=1)]

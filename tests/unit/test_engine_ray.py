@@ -16,9 +16,11 @@ import engine_jobs
 import pytest
 from engine_jobs import traced
 
+from rlopt.cli.main import main
 from rlopt.engine import Job, JobResult, Observer, make_engine
 from rlopt.engine.base import Engine
 from rlopt.errors import ConfigError
+from rlopt.run_folder import run_folders
 
 pytestmark = [
     pytest.mark.slow,
@@ -87,7 +89,7 @@ def test_no_job_is_lost_or_done_twice_when_a_node_is_removed(cluster: Any, engin
     """Six jobs on two nodes of one CPU; the second node goes when it is in the middle of one of them."""
     node = cluster.add_node(**NODE)
     until = time.monotonic() + 30
-    while engine.capacity() != 2:
+    while engine.places() != 2:  # type: ignore[attr-defined]
         assert time.monotonic() < until
         time.sleep(0.1)
 
@@ -113,25 +115,37 @@ def test_no_job_is_lost_or_done_twice_when_a_node_is_removed(cluster: Any, engin
         assert len(list((tmp_path / "work" / each.name).iterdir())) == 25
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_the_same_command_ends_all_jobs_after_its_process_ended(
-    cluster: Any, tmp_path: Path, number: signal.Signals
-) -> None:
+def test_the_same_command_ends_all_jobs_after_it_was_stopped_and_killed(cluster: Any, tmp_path: Path) -> None:
     helpers = str(Path(engine_jobs.__file__).parent)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([helpers, os.environ.get("PYTHONPATH", "")])}
-    command = [sys.executable, engine_jobs.__file__, str(tmp_path), "2", "20", cluster.address]
-    first = subprocess.Popen(command, env=environment)
-    until = time.monotonic() + 60
-    while not list(tmp_path.glob("work/job0/*")):
-        assert time.monotonic() < until, "no job has begun"
-        time.sleep(0.02)
-    first.send_signal(number)
-    assert first.wait(60) == (128 + number if number == signal.SIGINT else -number)
-    assert not (tmp_path / "results" / "job1.json").exists()
+    command = [sys.executable, engine_jobs.__file__, str(tmp_path), "2", "40", cluster.address]
+    for attempt, number in enumerate([signal.SIGINT, signal.SIGKILL], start=1):
+        process = subprocess.Popen(command, env=environment)
+        until = time.monotonic() + 60
+        while len(traced(tmp_path / "work", "job0")) < 2 * attempt - 1 or not list(tmp_path.glob("work/job0/*")):
+            assert time.monotonic() < until, "no job has begun"
+            time.sleep(0.02)
+        process.send_signal(number)
+        assert process.wait(60) == (128 + number if number == signal.SIGINT else -number)
+        assert not list(tmp_path.glob("results/*"))
+        if number == signal.SIGINT:
+            assert traced(tmp_path / "work", "job0") == ["began", "stopped"]
     assert subprocess.run(command, env=environment, timeout=120).returncode == 0
     for name in ("job0", "job1"):
-        assert json.loads((tmp_path / "results" / f"{name}.json").read_text())["value"] == 20
+        assert json.loads((tmp_path / "results" / f"{name}.json").read_text())["value"] == 40
         assert traced(tmp_path / "work", name).count("ended") == 1
+
+
+def test_a_sweep_on_the_cluster(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a relative folder, as the processes of the cluster work elsewhere."""
+    monkeypatch.chdir(tmp_path)
+    flags = "--agent mdpo --env rlopt/RandomTarget-v0 --n-envs 2 --n-steps 16 --net-arch 8 --value-batch-size 16"
+    flags += " --total-timesteps 64 --eval-episodes 2 --seeds 0,1 --sweep-dir sweep --engine ray --address"
+    assert main(["sweep", *flags.split(), cluster.address]) == 0
+    assert "2 of 2 runs have ended" in capsys.readouterr().out
+    assert [run.name for run in run_folders(Path("sweep"))] == ["seed0", "seed1"]
 
 
 def test_more_than_the_cluster_has_is_refused(engine: Engine, cluster: Any) -> None:
