@@ -32,6 +32,7 @@ _LAZY = {
     "make_env": "rlopt.envs.make",
     "load": "rlopt.loading",
     "evaluate": "rlopt.evaluation",
+    "load_policy": "rlopt.exported",
 }
 
 __all__ = [
@@ -56,6 +57,7 @@ __all__ = [
     "__version__",
     "evaluate",
     "load",
+    "load_policy",
     "make_env",
 ]
 
@@ -79,6 +81,7 @@ if TYPE_CHECKING:
     from rlopt.agents.offline.td3_bc import TD3BC
     from rlopt.envs.make import make_env
     from rlopt.evaluation import evaluate
+    from rlopt.exported import load_policy
     from rlopt.loading import load
 
 

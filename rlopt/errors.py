@@ -46,6 +46,10 @@ class AugmentationError(DataError):
     """An augmentation does not fit a data set, or gives no valid transition of it."""
 
 
+class ExportError(RloptError):
+    """A policy cannot be written in a format, or a file of one cannot be read."""
+
+
 class RunError(RloptError):
     """A run folder exists where a new one was asked for, or does not hold what is needed."""
 

@@ -16,6 +16,7 @@ VERBS: dict[str, str] = {
     "resume": "continue a run from its newest checkpoint, exactly",
     "evaluate": "evaluate a run or a checkpoint",
     "plan": "solve the exact process of an environment that never ends",
+    "export": "write a run's policy as ONNX, TorchScript or Stable-Baselines3's zip",
     "plot": "draw the learning curves of runs",
     "data": "describe and convert offline data sets",
     "demos": "record, describe and convert demonstrations for imitation",
