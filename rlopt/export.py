@@ -27,7 +27,7 @@ Format = Literal["sb3", "torchscript", "onnx"]
 SUFFIXES: dict[str, str] = {"sb3": ".zip", "torchscript": ".pt", "onnx": ".onnx"}
 ROWS = 256
 """Random observations that an exported policy is compared on."""
-RELATIVE, ABSOLUTE = 1e-4, 1e-5
+RELATIVE, ABSOLUTE = 1e-4, 1e-4
 """How far a continuous action may be from ``predict``'s: of its size, and of the action range."""
 
 

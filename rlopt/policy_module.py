@@ -18,8 +18,8 @@ class ActingModule(nn.Module):
     """``forward(*observations)`` gives what ``model.predict(..., deterministic=True)`` gives.
 
     Inputs are raw observations as tensors (B, ...) in the space's own type, one for each part of a Dict space in its
-    order. The output is (B, ...): scaled to the bounds or clipped to them for Box actions, int64 numbers otherwise.
-    Where the model normalises observations, that is part of the module.
+    order. The output is (B, ...): scaled to the bounds or clipped to them for Box actions, int64 for Discrete and
+    MultiDiscrete ones, floats 0 and 1 for MultiBinary. Where the model normalises observations, the module does.
 
     :param model: a Stable-Baselines3 algorithm whose policy is an ActorCriticPolicy, SAC's, or of the offline learners
     :raises rlopt.errors.ExportError: its policy is of another kind
@@ -30,9 +30,9 @@ class ActingModule(nn.Module):
         self.policy: BasePolicy = model.policy
         if not _is_known(self.policy):
             raise ExportError(
-                f"the policy {type(self.policy).__name__} of {type(model).__name__} acts in a way that cannot be "
-                "written as a function of observations: export takes Stable-Baselines3's ActorCriticPolicy and SACPolicy, and "
-                "the offline learners' policies"
+                f"the policy {type(self.policy).__name__} of {type(model).__name__} is not one whose action can be "
+                "written as a function of observations: export takes Stable-Baselines3's ActorCriticPolicy and "
+                "SACPolicy, and the offline learners' policies"
             )
         self.policy.set_training_mode(False)
         self.observation_space: spaces.Space[Any] = model.observation_space
@@ -108,7 +108,7 @@ def _mode(distribution: distributions.Distribution, outputs: Tensor) -> Tensor:
         split = outputs.split([int(size) for size in distribution.action_dims], dim=1)
         return torch.stack([part.argmax(dim=1) for part in split], dim=1)
     if isinstance(distribution, distributions.BernoulliDistribution):
-        return (outputs > 0).to(torch.int64)
+        return (outputs > 0).to(outputs.dtype)
     squashed = getattr(distribution, "bijector", None) is not None
     return outputs.tanh() if squashed else outputs
 
