@@ -25,6 +25,9 @@ class ActingModule(nn.Module):
     :raises rlopt.errors.ExportError: its policy is of another kind
     """
 
+    low: Tensor
+    high: Tensor
+
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.policy: BasePolicy = model.policy
@@ -91,7 +94,7 @@ def deterministic_action(policy: BasePolicy, observations: Any) -> Tensor:
     """The policy's most likely action (B, ...) for raw observations, before it is scaled or clipped."""
     if isinstance(policy, ActorCriticPolicy):
         features = BasePolicy.extract_features(policy, observations, policy.pi_features_extractor)
-        outputs = policy.action_net(policy.mlp_extractor.forward_actor(features))  # type: ignore[arg-type]
+        outputs = policy.action_net(policy.mlp_extractor.forward_actor(features))
         return _mode(policy.action_dist, outputs)
     actor: Any = getattr(policy, "actor", None)
     if isinstance(actor, Actor):
