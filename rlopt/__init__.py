@@ -35,6 +35,7 @@ _LAZY = {
     "make_env": "rlopt.envs.make",
     "load": "rlopt.loading",
     "evaluate": "rlopt.evaluation",
+    "load_policy": "rlopt.exported",
 }
 
 __all__ = [
@@ -62,6 +63,7 @@ __all__ = [
     "__version__",
     "evaluate",
     "load",
+    "load_policy",
     "make_env",
 ]
 
@@ -88,6 +90,7 @@ if TYPE_CHECKING:
     from rlopt.agents.zo_ranksgd.policy_search import RankedPolicySearch
     from rlopt.envs.make import make_env
     from rlopt.evaluation import evaluate
+    from rlopt.exported import load_policy
     from rlopt.loading import load
 
 

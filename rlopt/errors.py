@@ -58,6 +58,10 @@ class DecodeError(RloptError, ValueError):
     """A decoder of latents gives no images, or not the same images for the same latents."""
 
 
+class ExportError(RloptError):
+    """A policy cannot be written in a format, or a file of one cannot be read."""
+
+
 class RunError(RloptError):
     """A run folder exists where a new one was asked for, or does not hold what is needed."""
 

@@ -154,11 +154,14 @@ def _check_moment(name: str, value: Tree, parameter: torch.Tensor, example: Any)
     if isinstance(example, torch.Tensor):
         expected = tuple(example.shape)
         fits = isinstance(value, torch.Tensor) and shape == expected and value.dtype == example.dtype
-    elif isinstance(example, (list, tuple, dict)):
+    elif isinstance(example, (list, tuple)):
         fits = type(value) is type(example) and len(value) == len(example)
-        own = example.values() if isinstance(example, dict) else example
-        for part, own_part in zip(value.values() if isinstance(value, dict) else value, own, strict=False):
-            _check_moment(name, part, parameter, own_part)
+        for part, own in zip(value, example, strict=True) if fits else ():
+            _check_moment(name, part, parameter, own)
+    elif isinstance(example, dict):
+        fits = isinstance(value, dict) and set(value) == set(example)
+        for key, own in example.items() if fits else ():
+            _check_moment(f"{name}[{key}]", value[key], parameter, own)
     elif example is not None:
         fits = type(value) is type(example)
     if not fits:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from rlopt.errors import ConfigError, UnknownNameError, one_line, unknown_name
 from rlopt.network_state import capture_optimizer, check_optimizer_state, restore_optimizer
+from rlopt.tree import TreeWriter, decode
 
 SECOND_ORDER = ("AdaHessian", "SophiaH")
 """Classes of pytorch_optimizer whose step differentiates the gradient once more, and so needs its graph."""
@@ -92,7 +93,9 @@ def _resumes(cls: type[torch.optim.Optimizer], options: Mapping[str, Any]) -> bo
     _walk(first, ours)
     theirs = [nn.Parameter(parameter.detach().clone()) for parameter in ours]
     second = make(theirs)
-    saved = capture_optimizer(first, copy=True)
+    writer = TreeWriter()
+    encoded = writer.encode(capture_optimizer(first, copy=True), ("optimizer",))
+    saved = decode(encoded, lambda name: writer.tensors[name].clone())
     check_optimizer_state("optimizer", second, saved)
     restore_optimizer(second, saved)
     for optimizer, parameters in ((first, ours), (second, theirs)):

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.sac.policies import SACPolicy
 from torch import Tensor
 
 from rlopt.agents.ailboost.adversary import Adversary, AdversarySettings
-from rlopt.agents.ailboost.boosting import Mixture, WeakLearners, draw_learners
+from rlopt.agents.ailboost.boosting import Mixture, WeakLearners, arrays_of, draw_learners, tensors_of
 from rlopt.agents.ailboost.config import own_names
 from rlopt.agents.ailboost.image_features import ImageFeatures
 from rlopt.agents.ailboost.rounds import Rounds
@@ -272,6 +273,32 @@ class AILBoost(FromDemonstrations, OffPolicyMDPO):
         self.learners.check_state(learners, rounds["rows"]["learner_ids"].tolist(), self.actor)
         self.rounds.set_state(rounds)
         self.learners.set_state(learners)
+
+    def get_parameters(self) -> dict[str, Any]:
+        """As Stable-Baselines3's, with the weak learners, so that a zip holds the mixture too."""
+        return {**super().get_parameters(), "boosting": tensors_of(self.boosting_state)}
+
+    def set_parameters(
+        self, load_path_or_dict: str | dict[str, Any], exact_match: bool = True, device: torch.device | str = "auto"
+    ) -> None:
+        """As Stable-Baselines3's.
+
+        :raises rlopt.errors.ConfigError: with ``exact_match``, for parameters without the weak learners
+        :raises rlopt.errors.CheckpointError: the weak learners are not of this model
+        """
+        given = load_path_or_dict
+        if not isinstance(given, dict):
+            _, given, _ = load_from_zip_file(given, device=device, load_data=False)
+        boosting = given.get("boosting")
+        if boosting is None and exact_match:
+            raise ConfigError(
+                "these parameters hold no weak learners, without which the mixture is lost: save the model anew, or "
+                "give exact_match=False for the last policy alone"
+            )
+        others = {name: part for name, part in given.items() if name != "boosting"}
+        own = self.boosting_state if boosting is None else arrays_of(boosting)
+        super().set_parameters(others, exact_match, device)
+        self.boosting_state = own
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "adversary", "learners", "rounds"]

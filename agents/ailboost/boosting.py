@@ -112,3 +112,17 @@ def draw_learners(
     if running is None or len(running) != len(starts):
         return drawn
     return np.where(starts | ~np.isin(running, learner_ids), drawn, running)
+
+
+def tensors_of(tree: Tree) -> Any:
+    """``tree`` with tensors in place of arrays, as torch reads them back without unpickling objects."""
+    if isinstance(tree, Mapping):
+        return {name: tensors_of(part) for name, part in tree.items()}
+    return torch.from_numpy(tree.copy()) if isinstance(tree, np.ndarray) else tree
+
+
+def arrays_of(tree: Any) -> Tree:
+    """The inverse of :func:`tensors_of`."""
+    if isinstance(tree, Mapping):
+        return {name: arrays_of(part) for name, part in tree.items()}
+    return tree.cpu().numpy() if isinstance(tree, Tensor) else tree

@@ -39,7 +39,7 @@ class OffPolicyImitationConfig(DemonstrationConfig, OptimizerConfig):
     """What every off-policy learner from demonstrations has."""
 
     learning_rate: Annotated[float, Range(ge=0, le=1e6)] = 3e-4
-    """Adam's step size for every network that has none of its own, >= 0."""
+    """The step size for every network that has none of its own, >= 0."""
     buffer_size: Annotated[int, Range(ge=1)] = 1_000_000
     """Transitions that the replay buffer holds, over all environments."""
     learning_starts: Annotated[int, Range(ge=0)] = 100
@@ -104,7 +104,7 @@ class IQLearnConfig(_SoftConfig):
     """IQ-Learn: inverse soft-Q learning."""
 
     actor_learning_rate: Annotated[float, Range(ge=0, le=1e6)] | None = 3e-5
-    """Adam's step size of the actor, >= 0; none for learning_rate. Released scripts: 3e-5."""
+    """The step size of the actor, >= 0; none for learning_rate. Released scripts: 3e-5."""
     learning_starts: Annotated[int, Range(ge=0)] = 1280
     """Environment steps of uniformly random actions before the first update. Released code: 1280."""
     batch_size: Annotated[int, Range(ge=2)] = 512
@@ -132,9 +132,9 @@ class ValueDICEConfig(OffPolicyImitationConfig):
     """ValueDICE: imitation by the Donsker-Varadhan form of the KL divergence."""
 
     learning_rate: Annotated[float, Range(ge=0, le=1e6)] = 1e-3
-    """Adam's step size of nu, >= 0. Released code: 1e-3."""
+    """The step size of nu, >= 0. Released code: 1e-3."""
     actor_learning_rate: Annotated[float, Range(ge=0, le=1e6)] = 1e-5
-    """Adam's step size of the actor, >= 0. Released code: 1e-5."""
+    """The step size of the actor, >= 0. Released code: 1e-5."""
     learning_starts: Annotated[int, Range(ge=0)] = 2000
     """Environment steps of uniformly random actions before the first update. Released code: 2000, updates from 1000."""
     batch_size: Annotated[int, Range(ge=2)] = 256

@@ -32,7 +32,7 @@ class OfflineConfig(OptimizerConfig):
     n_augmented: Annotated[int, Range(ge=1)] = 1_000_000
     """Augmented transitions, beside the recorded ones."""
     learning_rate: Annotated[float, Range(ge=0)] = 3e-4
-    """Adam's step size, >= 0: of all networks, or of the actor where critic_learning_rate is given. CORL: 3e-4."""
+    """The step size, >= 0: of all networks, or of the actor where critic_learning_rate is given. CORL: 3e-4."""
     batch_size: Annotated[int, Range(ge=1)] = 256
     """Transitions of a gradient step. CORL: 256."""
     reward_scale: float = 1.0
@@ -65,7 +65,7 @@ class CriticConfig(OfflineConfig):
     """What every learner with critics has."""
 
     critic_learning_rate: Annotated[float, Range(ge=0)] | None = None
-    """Adam's step size of the critics (and of the value network), >= 0; default is learning_rate."""
+    """The step size of the critics (and of the value network), >= 0; default is learning_rate."""
     gamma: Annotated[float, Range(ge=0, le=1)] = 0.99
     """Discount factor, in [0, 1]."""
     tau: Annotated[float, Range(gt=0, le=1)] = 0.005
@@ -109,7 +109,7 @@ class ReBRACConfig(CriticConfig):
     """Behaviour-regularised actor-critic revisited (ReBRAC, arXiv 2305.09836)."""
 
     learning_rate: Annotated[float, Range(ge=0)] = 1e-3
-    """Adam's step size, >= 0. Released configs: 1e-3 on MuJoCo, 3e-4 elsewhere."""
+    """The step size, >= 0. Released configs: 1e-3 on MuJoCo, 3e-4 elsewhere."""
     batch_size: Annotated[int, Range(ge=1)] = 1024
     """Transitions of a gradient step. Released configs: 1024 on MuJoCo, 256 elsewhere."""
     net_arch: tuple[Annotated[int, Range(ge=1)], ...] = (256, 256, 256)
@@ -167,9 +167,9 @@ class CQLConfig(CriticConfig):
     """Conservative Q-learning (CQL, arXiv 2006.04779)."""
 
     learning_rate: Annotated[float, Range(ge=0)] = 3e-5
-    """Adam's step size of the actor and of the temperature, >= 0. Paper, appendix F and CORL: 3e-5."""
+    """The step size of the actor and of the temperature, >= 0. Paper, appendix F and CORL: 3e-5."""
     critic_learning_rate: Annotated[float, Range(ge=0)] | None = 3e-4
-    """Adam's step size of the critics, >= 0. Paper, appendix F and CORL: 3e-4."""
+    """The step size of the critics, >= 0. Paper, appendix F and CORL: 3e-4."""
     net_arch: tuple[Annotated[int, Range(ge=1)], ...] = (256, 256, 256)
     """Width of each hidden layer of every network. CORL: 256 256 256."""
     cql_alpha: Annotated[float, Range(ge=0)] = 10.0

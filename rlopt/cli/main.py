@@ -18,6 +18,7 @@ VERBS: dict[str, str] = {
     "tune": "search settings with Optuna, on this machine or a Ray cluster",
     "evaluate": "evaluate a run or a checkpoint",
     "plan": "solve the exact process of an environment that never ends",
+    "export": "write a run's policy as ONNX, TorchScript or Stable-Baselines3's zip",
     "plot": "draw the learning curves of runs",
     "compare": "compare groups of runs, with intervals, and say how many seeds a claim needs",
     "data": "describe and convert offline data sets",

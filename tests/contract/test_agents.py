@@ -11,6 +11,14 @@ import pytest
 import torch
 from offline_data import pendulum
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import (
+    CheckpointCallback,
+    ConvertCallback,
+    EvalCallback,
+    EveryNTimesteps,
+    StopTrainingOnMaxEpisodes,
+    StopTrainingOnRewardThreshold,
+)
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecMonitor
 
@@ -20,6 +28,7 @@ from rlopt.agents.offline.base import OfflineAlgorithm
 from rlopt.checkpoint import latest_checkpoint
 from rlopt.config import field_types
 from rlopt.data import Demonstrations
+from rlopt.export import export
 from rlopt.registry import AGENTS, agent_name, agent_spec, resolve
 from rlopt.resumable import Resumable
 from rlopt.schedules import DecayingRate
@@ -99,6 +108,52 @@ def test_sb3_zip_round_trip(agent: str, tmp_path: Path) -> None:
     observation = np.array([0.3, -0.2, 1.0], np.float32)
     expected = model.predict(observation, deterministic=True)[0]
     np.testing.assert_array_equal(loaded.predict(observation, deterministic=True)[0], expected)
+
+
+@pytest.mark.parametrize("to", ["torchscript", "onnx", "sb3"])
+def test_the_exported_policy_acts_as_predict(agent: str, to: str, tmp_path: Path) -> None:
+    model: Any = build(agent, n_envs=2).learn(64)
+    assert export(model, tmp_path / f"policy.{to}", to) < 1e-4
+    assert [path.name for path in tmp_path.iterdir()] == [f"policy.{to}"]
+    observations = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32) * [0.5, 0.5, 4.0]
+    expected = model.predict(observations.astype(np.float32), deterministic=True)[0]
+    read: Any = type(model).load if to == "sb3" else rlopt.load_policy
+    loaded = read(tmp_path / f"policy.{to}")
+    np.testing.assert_allclose(loaded.predict(observations, deterministic=True)[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_sb3_callbacks_do_their_work(agent: str, tmp_path: Path) -> None:
+    model = build(agent, n_envs=2)
+    stop = StopTrainingOnRewardThreshold(-1e9)
+    calls: list[int] = []
+    evaluation = EvalCallback(
+        VecMonitor(rlopt.make_env("Pendulum-v1", seed=5)),
+        callback_on_new_best=stop,
+        n_eval_episodes=1,
+        eval_freq=50,
+        log_path=str(tmp_path / "log"),
+        best_model_save_path=str(tmp_path / "best"),
+        verbose=0,
+    )
+    kept = CheckpointCallback(20, str(tmp_path / "kept"), name_prefix="model")
+    every = EveryNTimesteps(10, ConvertCallback(lambda here, there: calls.append(1) or True))
+    model.learn(1000, callback=[kept, every, evaluation])
+    # Any return is above the threshold, so training ends with the first evaluation, at the 50th call.
+    assert evaluation.n_calls == 50 and evaluation.best_mean_reward > -1e9
+    assert np.load(tmp_path / "log/evaluations.npz")["results"].shape == (1, 1)
+    assert len(calls) >= 4 and len(list((tmp_path / "kept").glob("model_*_steps.zip"))) == 2
+    best = type(model).load(tmp_path / "best/best_model.zip", device="cpu")
+    observation = np.array([0.3, -0.2, 1.0], np.float32)
+    expected = model.predict(observation, deterministic=True)[0]
+    assert best.predict(observation, deterministic=True)[0].shape == expected.shape
+
+
+def test_sb3_callbacks_stop_training(agent: str) -> None:
+    model = build(agent, n_envs=2)
+    model.learn(2000, callback=StopTrainingOnMaxEpisodes(1))
+    if not isinstance(model, OfflineAlgorithm):  # those play no episodes
+        assert model.num_timesteps < 500
+    assert build(agent).learn(500, callback=lambda here, there: False).num_timesteps < 100
 
 
 def test_another_optimizer_and_a_schedule_resume_bit_for_bit(agent: str, tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ from torch import nn
 
 import rlopt
 from rlopt.describe import decode_setting, encode_setting
-from rlopt.errors import ConfigError, UnknownNameError
+from rlopt.errors import CheckpointError, ConfigError, UnknownNameError
 from rlopt.gradients import ClippedStep
+from rlopt.network_state import capture_optimizer, check_optimizer_state, restore_optimizer
 from rlopt.networks import StackedParameters
 from rlopt.optimizers import check_optimizer, descend, is_second_order, optimizer_by_name
 
@@ -51,7 +52,8 @@ def test_an_optimizer_passes_its_trial(name: str) -> None:
         ("sparseadam", {}, "dense gradients"),
         ("adam", {"betas": (0.9, 2.0)}, "beta"),
         ("sgd", {"momentun": 0.9}, "momentun"),
-        ("scalableshampoo", {}, "resumed"),
+        ("scalableshampoo", {}, "cannot be written to a checkpoint"),
+        ("stablespam", {}, "resumed"),
     ],
 )
 def test_what_cannot_train_or_be_resumed_is_refused_in_one_line(
@@ -198,3 +200,59 @@ def test_scheduled_rates_reach_the_optimizers() -> None:
     assert model.coefficient("learning_rate") == pytest.approx(5e-4)
     assert model.coefficient("critic_learning_rate") == pytest.approx(0.75)
     assert np.isfinite(model.learn(3).validation_losses().get("x", 0.0))
+
+
+class Factored(torch.optim.Optimizer):
+    """Keeps a matrix for each axis, sums by name, and a count among its settings from the first step on."""
+
+    def __init__(self, parameters: Any, lr: float = 0.1) -> None:
+        super().__init__(parameters, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            group["count"] = group.get("count", 0) + 1
+            for parameter in group["params"]:
+                state = self.state[parameter]
+                if not state:
+                    state["factors"] = [torch.zeros(n, n) for n in parameter.shape]
+                    state["sums"] = {"square": torch.zeros(())}
+                state["sums"]["square"] += parameter.grad.square().sum()
+                for axis, factor in enumerate(state["factors"]):
+                    rows = (
+                        parameter.grad.movedim(axis, 0).flatten(1) if parameter.dim() > 1 else parameter.grad[:, None]
+                    )
+                    factor += rows @ rows.T
+                parameter -= group["lr"] / group["count"] * parameter.grad / state["sums"]["square"].sqrt()
+
+
+def test_state_in_lists_and_late_settings_is_kept_and_one_of_another_shape_refused() -> None:
+    check_optimizer(Factored, {})
+    parameters = [nn.Parameter(torch.randn(4, 3))]
+    optimizer = Factored(parameters)
+    descend(optimizer, parameters[0].square().sum())
+    saved = capture_optimizer(optimizer, copy=True)
+    fresh = Factored([nn.Parameter(torch.zeros(4, 3))])
+    check_optimizer_state("optimizer", fresh, saved)
+    restore_optimizer(fresh, saved)
+    descend(optimizer, parameters[0].square().sum())
+    assert fresh.param_groups[0]["count"] == 1, "a copy, not the live state"
+    state = saved["state"][0][1]
+    for key, wrong in (
+        ("factors", 3),
+        ("factors", []),
+        ("factors", [torch.zeros(2, 2), torch.zeros(3, 3)]),
+        ("factors", [torch.zeros(4, 4), torch.zeros(3, 3).double()]),
+        ("sums", {"cube": torch.zeros(())}),
+        ("sums", {"square": 1.0}),
+    ):
+        broken = {**saved, "state": [[0, {**state, key: wrong}]]}
+        with pytest.raises(CheckpointError, match=key):
+            check_optimizer_state("optimizer", fresh, broken)
+    for group in (
+        {"lr": 0.1, "params": 1, "count": "one"},
+        {"params": 1, "count": 1},
+        {"lr": 0.1, "params": 1, "x": 1},
+    ):
+        with pytest.raises(CheckpointError):
+            check_optimizer_state("optimizer", fresh, {**saved, "groups": [group]})

@@ -1,0 +1,50 @@
+"""``rlopt export RUN --to FORMAT --out PATH``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rlopt.cli.parsing import OneLineParser
+from rlopt.errors import ConfigError, unknown_name
+
+FORMATS = ("sb3", "onnx", "torchscript")
+
+
+def main(argv: list[str]) -> int:
+    """Writes a run's policy for other programs, compares it with ``predict``, prints where it is; returns 0."""
+    parser = OneLineParser(
+        prog="rlopt export",
+        description="Write the deterministic policy of a run for other programs: from raw observations, normalised as "
+        "in the run, to actions as the environment takes them. What was written is compared with predict on random "
+        "observations, and is not kept if it differs. rlopt.load_policy(PATH) reads ONNX and TorchScript back.",
+    )
+    parser.add_argument("run", metavar="RUN", type=Path, help="run folder, as rlopt train printed it, or a checkpoint")
+    parser.add_argument("--to", metavar="FORMAT", help="onnx (extra onnx), torchscript, or sb3: Stable-Baselines3's "
+                        "zip, which is a pickle, for people who trust you")  # fmt: skip
+    parser.add_argument("--out", metavar="PATH", type=Path, help="file to write, such as policy.onnx; replaced")
+    parser.add_argument(
+        "--checkpoint", metavar="WHICH", default="latest", help="latest (default), best, or a checkpoint's name or path"
+    )
+    arguments = parser.parse(argv)
+    if arguments.to is None or arguments.out is None:
+        raise ConfigError("say what to write and where: --to onnx|torchscript|sb3 --out PATH")
+    if arguments.to not in FORMATS:
+        raise unknown_name("format", arguments.to, FORMATS)
+
+    from rlopt.checkpoint_choice import choose_checkpoint
+    from rlopt.export import export, normalization_path
+    from rlopt.loading import load
+    from rlopt.policy_module import normalizer_of
+
+    checkpoint = choose_checkpoint(arguments.run, arguments.checkpoint, lambda line: print(f"warning: {line}"))
+    model = load(checkpoint.path, device="cpu")
+    difference = export(model, arguments.out, arguments.to)
+    print(f"{arguments.to} of {checkpoint.path.name} of {checkpoint.path.parent}")
+    print(f"largest difference to predict on random observations: {difference:.2g}")
+    if arguments.to == "sb3":
+        print(f"read it with rlopt.{type(model).__name__}.load, only from people you trust: it is a pickle")
+        if normalizer_of(model) is not None:
+            beside = normalization_path(arguments.out)
+            print(f"observations were normalised: VecNormalize.load({str(beside)!r}, env) gives the statistics")
+    print(f"policy: {arguments.out}")
+    return 0

@@ -1,0 +1,50 @@
+"""docs/interoperability.md does what it says."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from rlopt.agents.mdpo.config import MDPOConfig, OffPolicyMDPOConfig
+from rlopt.cli.flags import parse_training
+from rlopt.cli.main import VERBS
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "interoperability.md").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    snippets = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+    assert len(snippets) == 2
+    names: dict[str, object] = {}
+    for snippet in snippets:
+        exec(compile(snippet, "docs/interoperability.md", "exec"), names)
+    assert isinstance(names["mean"], float) and (tmp_path / "policy.onnx").is_file()
+
+
+def test_the_commands_are_understood() -> None:
+    verbs = re.findall(r"^rlopt +(\w+)", PAGE, flags=re.MULTILINE)
+    assert set(verbs) == {"export", "train"} <= set(VERBS)
+    commands = re.findall(r"^rlopt train (\w+) (.*)$", PAGE, flags=re.MULTILINE)
+    assert len(commands) == 2
+    configs = {"mdpo": MDPOConfig, "off_policy_mdpo": OffPolicyMDPOConfig}
+    settings = [parse_training(agent, configs[agent], flags.split())[1] for agent, flags in commands]
+    policy = settings[0].algorithm_kwargs()["policy_kwargs"]
+    assert policy["optimizer_class"] == "adabelief"
+    assert policy["optimizer_kwargs"] == {"weight_decay": 0.01, "betas": (0.9, 0.99)}
+    rate = settings[1].algorithm_kwargs()["learning_rate"]
+    assert (rate.shape, rate.warmup, rate.floor) == ("cosine", 0.05, 0.1)
+
+
+def test_the_results_are_what_the_script_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    sys.modules.pop("benchmark_optimizers", None)
+    import benchmark_optimizers
+
+    assert (ROOT / "docs/results/optimizers.md").read_text() == benchmark_optimizers.page(
+        benchmark_optimizers.results()
+    )
