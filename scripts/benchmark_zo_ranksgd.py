@@ -1,7 +1,7 @@
 """Candidates evaluated per second by RankedPolicySearch and by sb3-contrib's ARS: the same linear policy and episodes.
 
-All take turns in one process, so that a busy machine slows all of them. ARS plays its candidates one after the other in
-one environment (its default), or in two processes (its AsyncEval).
+They take turns in one process, so that a busy machine slows both. ARS plays its candidates one after the other in one
+environment, as it does unless told otherwise; with --processes also in several processes (its AsyncEval).
 
 python scripts/benchmark_zo_ranksgd.py --env HalfCheetah-v5 --candidates 20 --repeats 5
 """
@@ -70,6 +70,7 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=20, help="of a round, an even number")
     parser.add_argument("--steps", type=int, default=1000, help="of an episode")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--processes", type=int, default=1, help="of a further ARS")
     options = parser.parse_args()
     gymnasium.make(options.env).close()
 
@@ -77,8 +78,9 @@ def main() -> None:
     turns = {
         "RankedPolicySearch": ranked(*arguments),
         "ARS": ars(*arguments, workers=1),
-        "ARS, 2 processes": ars(*arguments, workers=2),
     }
+    if options.processes > 1:
+        turns[f"ARS, {options.processes} processes"] = ars(*arguments, workers=options.processes)
     for turn in turns.values():
         turn()  # imports and pools
     rates: dict[str, list[float]] = {name: [] for name in turns}
@@ -86,12 +88,13 @@ def main() -> None:
         for name, turn in turns.items():
             count, seconds = turn()
             rates[name].append(count / seconds)
+            print(f"{name}: {count / seconds:.2f} candidates/s", flush=True)
     print(f"{options.env}, {options.candidates} candidates of {options.steps} steps, {os.cpu_count()} cores")
     for name, values in rates.items():
         shown = " ".join(f"{value:.2f}" for value in values)
         print(f"{name:<20}{statistics.median(values):8.2f} candidates/s  ({shown})")
     own = statistics.median(rates["RankedPolicySearch"])
-    for name in ("ARS", "ARS, 2 processes"):
+    for name in list(turns)[1:]:
         print(f"RankedPolicySearch / {name}: {own / statistics.median(rates[name]):.1f}x")
 
 

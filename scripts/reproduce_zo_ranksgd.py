@@ -63,7 +63,7 @@ METHODS = {
     "ranksgd": Method(
         "ZO-RankSGD, m = k = 10",
         "rankings",
-        {"m": 10, "k": 10, "smoothing": 0.1, "learning_rate": 1.0, "line_search_points": 5, "line_search_decay": 0.3},
+        {"m": 10, "k": 10, "smoothing": 0.3, "learning_rate": 1.0, "line_search_points": 5, "line_search_decay": 0.3},
     ),
     "person": Method(
         "ZO-RankSGD, m = 6, k = 3",
@@ -72,7 +72,7 @@ METHODS = {
             "m": 6,
             "k": 3,
             "oracle": "noisy",
-            "smoothing": 0.1,
+            "smoothing": 0.3,
             "learning_rate": 1.0,
             "line_search_points": 6,
             "line_search_decay": 0.3,

@@ -30,8 +30,9 @@ class ZORankSGDConfig:
     """Candidates around the present policy in a round, >= 2."""
     k: Annotated[int, Range(ge=1, le=4096)] = 10
     """How many best of them are ranked, 1 to m; the others are only worse than those."""
-    smoothing: Annotated[float, Range(gt=0)] = 0.1
-    """mu, the standard deviation of the candidates' parameters, > 0. People need it so large that they see it."""
+    smoothing: Annotated[float, Range(gt=0)] = 0.3
+    """mu, the standard deviation of the candidates' parameters, > 0. .3 is for linear policies, whose episodes then
+    differ enough to be ranked; .1 or less for networks. People need it so large that they see a difference."""
     learning_rate: Annotated[float, Range(gt=0)] = 1.0
     """eta, the longest step of the line search in units of the direction, > 0. Without a line search, the step."""
     line_search_points: Annotated[int, Range(ge=0, le=4096)] = 5

@@ -230,7 +230,9 @@ def test_the_best_ranked_way_is_taken() -> None:
             return np.zeros(1, np.float32), -((float(action[0]) - 0.3) ** 2), True, False, {}
 
     for oracle, tolerance in (("return", 0.05), (LazyOracle(ReturnOracle(), 0.5), 0.05), ("noisy", 0.15)):
-        model = search(Target(), oracle=oracle, m=8, k=8, line_search_points=8).learn(10**6, total_queries=60)
+        model = search(Target(), oracle=oracle, m=8, k=8, smoothing=0.1, line_search_points=8).learn(
+            10**6, total_queries=60
+        )
         assert model.predict(np.zeros(1, np.float32))[0][0] == pytest.approx(0.3, abs=tolerance)
 
 
@@ -436,7 +438,7 @@ def test_balances_the_pendulum_from_rankings_alone() -> None:
 
 @pytest.mark.slow
 def test_balances_the_cart_with_a_network_and_a_noisy_person() -> None:
-    kwargs: dict[str, Any] = {"oracle": "noisy", "m": 12, "k": 6, "policy_kwargs": {"net_arch": [16]}}
+    kwargs: dict[str, Any] = {"oracle": "noisy", "m": 12, "k": 6, "smoothing": 0.1, "policy_kwargs": {"net_arch": [16]}}
     model = RankedPolicySearch("MlpPolicy", "CartPole-v1", seed=0, episodes_per_candidate=2, **kwargs)
     before = rlopt.evaluate(model, "CartPole-v1", 20).mean
     model.learn(10**6, total_episodes=1000)
