@@ -12,7 +12,7 @@ import { Player } from "./player";
 import * as order from "./tiers";
 import type { Tiers } from "./tiers";
 import { transport } from "./transport";
-import { list, ordinal, task } from "./words";
+import { describe, halfNumber, sentence, task } from "./words";
 
 const SIGNED_OUT =
   "This browser is not signed in any more. Open the link to the study again, or ask whoever runs it for a new one; your order is kept in this tab.";
@@ -60,7 +60,7 @@ export class RankPage {
     this.digits = new Digits(
       () => this.open?.round.clips.length ?? 0,
       (n) => this.pick(this.open!.round.clips[n - 1]!.id, true),
-      (typed) => this.frame.say(typed ? this.halfNumber(typed) : `There is no ${this.noun} of that number.`),
+      (typed) => this.frame.say(typed ? halfNumber(typed, this.open!.round.clips.length) : `There is no ${this.noun} of that number.`),
     );
     this.listen();
   }
@@ -168,7 +168,7 @@ export class RankPage {
       this.draw();
       this.save();
     }
-    this.frame.say(this.describe(id));
+    this.frame.say(describe(this.tiers, this.open.round, id, this.noun));
   }
 
   private draw(): void {
@@ -201,23 +201,6 @@ export class RankPage {
   private drop(id: string, target: Target): void {
     if (target.kind === "tie") this.change(order.tieWith(this.tiers, id, target.id), id);
     else this.change(order.insertBefore(this.tiers, id, target.kind === "end" ? null : target.id), id);
-  }
-
-  private describe(id: string): string {
-    const name = (clip: string): string => `${this.noun} ${this.open!.round.clips.findIndex((c) => c.id === clip) + 1}`;
-    const tier = order.tierOf(this.tiers, id);
-    if (tier < 0) return `${sentence(name(id), "")} has no place.`;
-    const ties = this.tiers[tier]!.filter((other) => other !== id).map(name);
-    const k = this.open!.round.k;
-    const placed = order.placedOf(this.tiers).length;
-    const rest = placed < k ? `${placed} of ${k} placed.` : placed === k ? "All places are filled: Enter submits." : `${placed} placed, ${k} were asked for; that is fine.`;
-    return `${sentence(name(id), "")} is ${ordinal(order.placeOf(this.tiers, tier))}${ties.length ? `, tied with ${list(ties)}` : ""}. ${rest}`;
-  }
-
-  private halfNumber(typed: string): string {
-    const m = this.open!.round.clips.length;
-    const longer = Array.from({ length: 10 }, (_, d) => Number(`${typed}${d}`)).filter((n) => n <= m);
-    return `${typed}… a second digit for ${list(longer)}; Enter for ${typed}.`;
   }
 
   private async undo(): Promise<void> {
@@ -355,9 +338,4 @@ export class RankPage {
       if (this.open && !document.hidden) this.seconds += 1;
     }, 1000);
   }
-}
-
-function sentence(text: string, end = "."): string {
-  const upper = text.charAt(0).toUpperCase() + text.slice(1);
-  return /[.!?]$/.test(upper) ? upper : upper + end;
 }

@@ -1,3 +1,6 @@
+import type { Round } from "./api";
+import { placedOf, placeOf, tierOf, type Tiers } from "./tiers";
+
 /** 1 -> "1st", 12 -> "12th". */
 export function ordinal(n: number): string {
   const tens = n % 100;
@@ -28,4 +31,29 @@ export function number(value: number, digits = 3): string {
   const size = Math.abs(value);
   if (size !== 0 && (size < 1e-3 || size >= 1e6)) return value.toExponential(Math.min(1, digits - 1));
   return value.toLocaleString("en", { maximumSignificantDigits: digits });
+}
+
+/** "image 3 is gone" -> "Image 3 is gone." */
+export function sentence(text: string): string {
+  const upper = text.charAt(0).toUpperCase() + text.slice(1);
+  return /[.!?]$/.test(upper) ? upper : `${upper}.`;
+}
+
+/** Where a clip stands now, and how much is still to be placed. */
+export function describe(tiers: Tiers, round: Round, id: string, noun: string): string {
+  const name = (clip: string): string => `${noun} ${round.clips.findIndex((other) => other.id === clip) + 1}`;
+  const tier = tierOf(tiers, id);
+  if (tier < 0) return sentence(`${name(id)} has no place`);
+  const ties = tiers[tier]!.filter((other) => other !== id).map(name);
+  const place = `${name(id)} is ${ordinal(placeOf(tiers, tier))}${ties.length ? `, tied with ${list(ties)}` : ""}`;
+  const placed = placedOf(tiers).length;
+  if (placed < round.k) return `${sentence(place)} ${placed} of ${round.k} placed.`;
+  if (placed === round.k) return `${sentence(place)} All places are filled: Enter submits.`;
+  return `${sentence(place)} ${placed} placed, ${round.k} were asked for; that is fine.`;
+}
+
+/** What a first digit may still become. */
+export function halfNumber(typed: string, m: number): string {
+  const longer = Array.from({ length: 10 }, (_, digit) => Number(`${typed}${digit}`)).filter((n) => n <= m);
+  return `${typed}… a second digit for ${list(longer)}; Enter for ${typed}.`;
 }
