@@ -1,4 +1,4 @@
-"""Where work runs: processes of this machine, or the machines of a Ray cluster, behind one ``map(jobs)``: see docs/scale_out.md."""
+"""Where work runs: processes of this machine or a Ray cluster, behind one ``map(jobs)``; see docs/scale_out.md."""
 
 from rlopt.engine.base import Engine, MapResult, Observer
 from rlopt.engine.choice import make_engine
