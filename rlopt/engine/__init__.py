@@ -1,9 +1,4 @@
-"""Where work runs: processes of this machine, or the machines of a Ray cluster, behind one ``map(jobs)``.
-
->>> from rlopt.engine import Job, make_engine
->>> with make_engine("local", workers=2) as engine:
-...     result = engine.map([Job("one", "my_module:my_function", {"x": 1})])
-"""
+"""Where work runs: processes of this machine or a Ray cluster, behind one ``map(jobs)``; see docs/scale_out.md."""
 
 from rlopt.engine.base import Engine, MapResult, Observer
 from rlopt.engine.choice import make_engine
