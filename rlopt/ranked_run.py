@@ -63,6 +63,7 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[Any, EnvSettin
     from rlopt.agents.zo_ranksgd.policy_search import RankedPolicySearch
     from rlopt.devices import check_device
     from rlopt.envs.settings import EnvSettings
+    from rlopt.run import env_arguments
 
     check_device(run.device)
     if run.num_threads:
@@ -76,6 +77,7 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[Any, EnvSettin
         from_pixels=run.from_pixels,
         image_size=run.image_size,
         max_episode_steps=run.max_episode_steps,
+        env_kwargs=env_arguments(run),
     )
     arguments = {
         "seed": run.seed,

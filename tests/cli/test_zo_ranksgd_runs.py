@@ -122,3 +122,12 @@ def test_help_needs_no_torch(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True)
     assert done.returncode == 0 and b"--episodes-per-candidate" in done.stdout
+
+
+def test_arguments_of_the_environment_reach_it(tmp_path: Path) -> None:
+    # Its rewards are then 0, and -1 where the pole falls.
+    train(
+        tmp_path / "run", "--env-kwargs", '{"sutton_barto_reward": true}', "--total-queries", "1", "--eval-every", "0"
+    )
+    rows = list(csv.DictReader((tmp_path / "run" / "episodes.csv").open()))
+    assert len(rows) == 4 and {float(row["return"]) for row in rows} <= {0.0, -1.0}
