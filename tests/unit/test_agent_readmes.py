@@ -16,6 +16,7 @@ LENGTHS = {
     "ailboost": {"learn(20_000)": "learn(3_100)"},
     "imitation": {"learn(100_000)": "learn(1_400)", "n_episodes=10": "n_episodes=1"},
     "offline": {"learn(1_000_000)": "learn(50)", "learn(100_000)": "learn(50)", "n_episodes=10": "n_episodes=1"},
+    "zo_ranksgd": {"total_episodes=400": "total_episodes=40"},
 }
 """Agent -> parts of its page's examples, and what takes their place here."""
 
