@@ -199,7 +199,8 @@ def test_a_worker_killed_from_outside_goes_on_where_it_was(tmp_path: Path) -> No
 
 def command(folder: Path, jobs: int, to: int) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([HELPERS, os.environ.get("PYTHONPATH", "")])}
-    return subprocess.Popen([sys.executable, engine_jobs.__file__, str(folder), str(jobs), str(to)], env=environment)
+    line = [sys.executable, engine_jobs.__file__, str(folder), str(jobs), str(to)]
+    return subprocess.Popen(line, env=environment, start_new_session=True)
 
 
 def wait_until_counting(folder: Path, jobs: int) -> None:
@@ -213,7 +214,10 @@ def wait_until_counting(folder: Path, jobs: int) -> None:
 def test_the_same_command_ends_all_jobs_after_its_process_ended(tmp_path: Path, number: signal.Signals) -> None:
     first = command(tmp_path, jobs=3, to=12)
     wait_until_counting(tmp_path, 4)
-    first.send_signal(number)
+    if number == signal.SIGINT:  # as a terminal does: to the command and to its workers
+        os.killpg(first.pid, number)
+    else:
+        first.send_signal(number)
     code = first.wait(60)
     assert code == (-signal.SIGKILL if number == signal.SIGKILL else 128 + number)
     if number != signal.SIGKILL:  # it has waited for its jobs, which have stopped in order
