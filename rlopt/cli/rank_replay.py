@@ -11,7 +11,8 @@ def main(argv: list[str]) -> int:
     parser = OneLineParser(
         prog="rlopt rank replay",
         description="Run a study's search again from its first state on the answers that were used, and compare every "
-        "query and every state with what is stored, bit for bit. A difference is an error that names the round.",
+        "query and every state with what is stored, bit for bit (of a policy search, every query and the last state). "
+        "A difference is an error that names the round.",
     )
     add_study_options(parser)
     store, study = open_study(parser.parse(argv))
@@ -19,6 +20,8 @@ def main(argv: list[str]) -> int:
     from rlopt.feedback.describe import optimizer_of
     from rlopt.feedback.study import replay
 
-    count = replay(store, study, optimizer_of(store, study))
-    print(f"study {study.name!r}: {count} rounds replayed, every state is that of the answers")
+    optimizer, part = optimizer_of(store, study)
+    count = replay(store, study, optimizer, part)
+    compared = "state" if part is None else "query and the last state"
+    print(f"study {study.name!r}: {count} rounds replayed, every {compared} is that of the answers")
     return 0

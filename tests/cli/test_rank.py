@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ranking_study import answer_all, make_study
+from ranking_study import answer_all, make_study, optimizer
 
 from rlopt.cli.main import main
 
@@ -149,6 +149,56 @@ def test_replay_names_the_round_that_differs(folder: str, capsys: pytest.Capture
     with sqlite3.connect(f"{folder}/study.db") as connection:
         connection.execute("UPDATE answer SET tiers = '[[3],[2],[1],[0]]' WHERE id = 1")
     assert "round 0 of study 'grey' ended in another state" in refused(capsys, "replay", folder)
+
+
+class StudiedSearch:
+    """As the policy search that people steer: the optimiser's state lies within a larger one."""
+
+    def __init__(self) -> None:
+        self.inner, self.played = optimizer(), 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def tell(self, answers: Any) -> None:
+        self.played += 1
+        self.inner.tell(answers)
+
+    def state_dict(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        state, arrays = self.inner.state_dict()
+        return {"optimizer": state, "played": self.played}, {f"optimizer.{k}": v for k, v in arrays.items()}
+
+    def load_state_dict(self, state: dict[str, Any], arrays: dict[str, Any]) -> None:
+        self.played = state["played"]
+        self.inner.load_state_dict(state["optimizer"], {k.partition(".")[2]: v for k, v in arrays.items()})
+
+    def digest(self) -> str:
+        return f"{self.played:04d}" + self.inner.digest()[4:]
+
+
+@pytest.mark.parametrize("damage", ["", "answer", "state"])
+def test_a_policy_search_is_replayed_by_its_optimiser(
+    tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import sqlite3
+
+    study = make_study(tmp_path, search=StudiedSearch(), deadline_seconds=0.0)  # type: ignore[arg-type]
+    rater = study.store.add_rater(study.study, "s").id
+    for number in range(4):
+        assert study.step() is None
+        answer_all(study, [rater], str(number))
+        assert study.step() is not None
+    with sqlite3.connect(tmp_path / "study.db") as connection:
+        if damage == "answer":
+            connection.execute("UPDATE answer SET tiers = '[[3],[2],[1],[0]]' WHERE id = 1")
+        elif damage == "state":
+            connection.execute("UPDATE optimizer_state SET iteration = 5 WHERE iteration = 3")
+    if damage:
+        said = {"answer": "round 1 of study 'grey' asked about other candidates", "state": "is not that of its answers"}
+        assert said[damage] in refused(capsys, "replay", str(tmp_path))
+    else:
+        assert main(["rank", "replay", str(tmp_path)]) == 0
+        assert "4 rounds replayed, every query and the last state" in capsys.readouterr().out
 
 
 def test_replay_takes_every_setting_from_the_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,6 @@ import socket
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -19,24 +18,24 @@ from ranking_client import csrf_of, exact_answer
 from ranking_study import make_study
 
 from rlopt.feedback.serving import ServeSettings, serve
-from rlopt.feedback.store import StudyStore, open_store
+from rlopt.feedback.store import StudyStore
 
 TOKEN = "a-token-that-stays-the-same-for-all-servers"
 _context = multiprocessing.get_context("forkserver" if sys.platform != "win32" else "spawn")
 _context.set_forkserver_preload(["ranking_processes", "rlopt.feedback.app", "uvicorn", "imageio.v3"])
 
 
-def train(folder: str, rounds: int, annotators: int) -> None:
+def train(url: str, media: str, rounds: int, annotators: int) -> None:
     """Steps the study until so many rounds are consumed in all."""
-    study = make_study(Path(folder), annotators=annotators)
+    study = make_study(StudyStore(url, media=media), annotators=annotators)
     while study.iteration < rounds:
         study.step()
     study.finish()
 
 
-def serve_study(folder: str, port: int) -> None:
+def serve_study(url: str, media: str, port: int) -> None:
     """Serves the study, as ``rlopt rank serve`` does."""
-    store = open_store(folder)
+    store = StudyStore(url, media=media, create=False)
     settings = ServeSettings(port=port, token=TOKEN, raters=1000, requests_per_second=1e6)
     serve(store, store.study(), settings, lambda line: None)
 
@@ -44,15 +43,16 @@ def serve_study(folder: str, port: int) -> None:
 class Processes:
     """The trainer and the server of one study."""
 
-    def __init__(self, folder: Path, rounds: int, annotators: int = 1) -> None:
-        make_study(folder, annotators=annotators).store.close()
+    def __init__(self, store: StudyStore, rounds: int, annotators: int = 1) -> None:
+        make_study(store, annotators=annotators)
+        place = (store.database.url.render_as_string(hide_password=False), str(store.media_root))
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = int(free.getsockname()[1])
         self.base = f"http://127.0.0.1:{self.port}"
         self._starts = {
-            "trainer": (train, (str(folder), rounds, annotators)),
-            "server": (serve_study, (str(folder), self.port)),
+            "trainer": (train, (*place, rounds, annotators)),
+            "server": (serve_study, (*place, self.port)),
         }
         self._running: dict[str, Any] = {}
         for which in self._starts:

@@ -36,9 +36,9 @@ def waited_for(people: list[Person], seconds: float) -> None:
 @pytest.mark.slow
 def test_fifty_kills_lose_and_double_nothing(tmp_path: Path) -> None:
     """Trainer or server, at random moments, with SIGKILL; the search ends where an undisturbed one does."""
-    processes, chance = Processes(tmp_path, ROUNDS), random.Random(20261124)
+    store = open_store(tmp_path, create=True)
+    processes, chance = Processes(store, ROUNDS), random.Random(20261124)
     try:
-        store = open_store(tmp_path)
         person = Person(store, processes.base)
         person.start()
         killed = {"trainer": 0, "server": 0}
@@ -67,12 +67,11 @@ def test_fifty_kills_lose_and_double_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_twenty_raters_at_once_are_all_stored_once(tmp_path: Path) -> None:
+def test_twenty_raters_at_once_are_all_stored_once(store: StudyStore) -> None:
     """Twenty browsers rank every round of a study that needs all their answers."""
     annotators, rounds = 20, 5
-    processes = Processes(tmp_path, rounds, annotators)
+    processes = Processes(store, rounds, annotators)
     try:
-        store = open_store(tmp_path)
         people = [Person(store, processes.base, seed) for seed in range(annotators)]
         for person in people:
             person.start()
