@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import subprocess
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,7 +22,7 @@ from rlopt.agents.zo_ranksgd.policy_vector import inputs_of
 from rlopt.agents.zo_ranksgd.rounds import Round
 from rlopt.config import RunConfig
 from rlopt.envs.settings import EnvSettings
-from rlopt.errors import ConfigError
+from rlopt.errors import ConfigError, StudyError
 from rlopt.feedback.clips import Clip, write_clip
 from rlopt.feedback.store import open_store
 from rlopt.feedback.study import HumanStudy
@@ -34,6 +35,8 @@ UNDO_SECONDS = 2.0
 """For how long a complete round can still be undone."""
 LOOK_SECONDS = 1.0
 """How often a waiting search looks for a wish to stop."""
+FAREWELL_SECONDS = 7.0
+"""For how long a server goes on after the last round: longer than the pause of a page that waits for the next."""
 _ARRAYS = ("mean", "deviations")
 
 
@@ -222,13 +225,28 @@ class HumanPolicySearch(RankedPolicySearch):
         try:
             super().learn(*args, **kwargs)
             if not self._affordable():
-                self.study.finish()
+                self._finish()
         finally:
             self._end_study()
         return self
 
     def _play_round(self) -> Round | None:
-        return None if self.study.step() is None else self.last_round
+        if self.study.step() is not None:
+            return self.last_round
+        if self._server is not None and self._server.poll() is not None:
+            raise StudyError(
+                "the server of the study has ended, so that nobody can rank: rlopt resume starts another, or begin "
+                "with another --port, or with --no-serve"
+            )
+        return None
+
+    def _finish(self) -> None:
+        """Tells people that the study is over, and leaves their browsers the time to hear of it."""
+        self.study.finish()
+        say(f"the study is over; its results are shown by: {self._serve_command()}")
+        if self._server is not None:
+            with suppress(subprocess.TimeoutExpired):
+                self._server.wait(timeout=FAREWELL_SECONDS)
 
     def _begin_study(self) -> None:
         config = self._clip_config
@@ -250,14 +268,21 @@ class HumanPolicySearch(RankedPolicySearch):
             undo_seconds=UNDO_SECONDS,
             deadline_seconds=LOOK_SECONDS,
         )
-        arguments = [self.place, "--name", self.study_name]
-        if config.media is not None:
-            arguments += ["--media", config.media]
+        if not config.instructions:
+            say("people are not told what is better: say it with --instructions TEXT")
         if not config.serve:
-            say("waiting for people: rlopt rank serve " + " ".join(map(shell_quote, arguments)))
+            say(f"waiting for people: {self._serve_command()}")
             return
-        say(f"study {self.study_name!r}: {self.study.iteration} rounds are answered; open this link to rank clips:")
-        self._server = study_server.start([*arguments, "--port", str(config.port)])
+        answered = f"{self.study.iteration} {'round is' if self.study.iteration == 1 else 'rounds are'} answered"
+        say(f"study {self.study_name!r}: {answered}; open this link to rank clips:")
+        self._server = study_server.start([*self._served(), "--port", str(config.port)])
+
+    def _served(self) -> list[str]:
+        media = self._clip_config.media
+        return [self.place, "--name", self.study_name, *([] if media is None else ["--media", media])]
+
+    def _serve_command(self) -> str:
+        return "rlopt rank serve " + " ".join(map(shell_quote, self._served()))
 
     def _end_study(self) -> None:
         if self._server is not None:

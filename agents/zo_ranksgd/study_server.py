@@ -38,7 +38,9 @@ def main(argv: list[str]) -> int:
 
 
 def _follow() -> None:
-    sys.stdin.buffer.read()
+    # Not sys.stdin, whose lock would be held when the interpreter ends for another reason.
+    while os.read(0, 4096):
+        pass
     os.kill(os.getpid(), signal.SIGTERM)
 
 

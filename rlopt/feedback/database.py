@@ -141,7 +141,11 @@ def _check_file(path: Path, create: bool) -> None:
     if path.is_symlink():
         raise StudyError(f"{path} is a symbolic link: name the study's own folder")
     if not create and not path.is_file():
-        raise StudyError(f"there is no study at {path.parent}: name another, or start one with rlopt train")
+        near = next(
+            (place for place in (path.parent / "study", path.parent.parent) if (place / path.name).is_file()), None
+        )
+        cure = "name another, or start one with rlopt train" if near is None else f"did you mean {str(near)!r}?"
+        raise StudyError(f"there is no study at {path.parent}: {cure}")
     if create:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

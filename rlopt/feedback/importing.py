@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from rlopt.errors import AnswerError, CheckpointError, StudyError, one_line
 from rlopt.feedback.export import HEADER, LEFT_OUT, links
 from rlopt.feedback.files import TYPES, file_digest, open_below
-from rlopt.feedback.schema import FORMAT, TABLES, answer, clip, round_
+from rlopt.feedback.schema import FORMAT, TABLES, answer, clip, optimizer_state, round_
 from rlopt.feedback.store import MEDIA, Study, StudyStore, digest, insert, is_opaque
 from rlopt.feedback.trainer import unpack
 from rlopt.strict_json import parse_json
@@ -159,6 +159,7 @@ def _check(connection: sa.Connection, study_id: int) -> None:
             parts = path.split("/")
             if os.path.isabs(path) or ".." in parts or "" in parts or os.path.splitext(path)[1] not in TYPES:
                 raise StudyError(f"the study names a clip {one_line(path)!r} that is outside its folder or no clip")
+    _check_whole(connection, study_id)
     columns = (round_.c.status, round_.c.m, answer.c.tiers, answer.c.unranked, answer.c.abstain, round_.c.iteration)
     wanted = sa.select(*columns).outerjoin(answer, answer.c.round_id == round_.c.id)
     for status, m, tiers, unranked, abstain, iteration in connection.execute(
@@ -175,6 +176,19 @@ def _check(connection: sa.Connection, study_id: int) -> None:
             )
         except (ValueError, AnswerError, CheckpointError) as error:
             raise StudyError(f"{what} has an answer that is none: {one_line(error)}") from None
+
+
+def _check_whole(connection: sa.Connection, study_id: int) -> None:
+    """The newest state is the file's last line: without it the end of the file is missing."""
+    mine = optimizer_state.c.study_id == study_id
+    newest = connection.execute(sa.select(sa.func.max(optimizer_state.c.iteration)).where(mine)).scalar_one()
+    used = (round_.c.study_id == study_id) & (round_.c.status == "consumed")
+    rounds = connection.execute(sa.select(sa.func.count()).select_from(round_).where(used)).scalar_one()
+    if newest != rounds:
+        raise StudyError(
+            f"the file holds {rounds} rounds that the search used and no state after them: it is not whole, export it "
+            "again"
+        )
 
 
 def _copy(source: Path, target: Path, relative: str, expected: str) -> None:

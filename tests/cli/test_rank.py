@@ -75,6 +75,10 @@ def test_what_is_no_study_is_told(folder: str, capsys: pytest.CaptureFixture[str
     assert "refuses" in unreachable and "secret" not in unreachable
     assert "did you mean 'postgresql'" in refused(capsys, "info", "postgres://nobody@localhost/none", "--media", "m")
     assert not Path("nowhere").exists()
+    assert "did you mean 'swing'?" in refused(capsys, "serve", "swing/study.db")
+    Path("run").mkdir()
+    Path("swing").rename("run/study")
+    assert "no study at run: did you mean 'run/study'?" in refused(capsys, "serve", "run")
 
 
 def test_serve_refuses_before_it_binds(folder: str, capsys: pytest.CaptureFixture[str]) -> None:

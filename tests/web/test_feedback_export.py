@@ -175,6 +175,15 @@ def test_malformed_files_are_refused_whole(tmp_path: Path, what: str, change: An
     assert new.studies() == []
 
 
+def test_a_file_that_was_cut_off_is_refused(study: HumanStudy, tmp_path: Path) -> None:
+    lines = text_of(study).splitlines()
+    new = StudyStore(f"sqlite:///{tmp_path}/new.db")
+    for kept in range(2, len(lines)):
+        with pytest.raises(StudyError, match="not whole"):
+            import_study(new, lines[:kept])
+    assert new.studies() == []
+
+
 def test_a_study_is_imported_once_and_its_clips_are_compared(study: HumanStudy, tmp_path: Path) -> None:
     lines = text_of(study).splitlines()
     with pytest.raises(StudyError, match="already: give another --name"):

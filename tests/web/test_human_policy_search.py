@@ -4,6 +4,7 @@ import itertools
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -209,6 +210,37 @@ def test_the_server_is_started_beside_the_search_and_ends_with_it(killed: bool, 
         assert trainer.communicate(timeout=60)[0].count("http://") == 0
     finally:
         trainer.terminate()
+
+
+def test_browsers_hear_that_the_study_is_over_before_their_server_ends(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    flags = [flag for flag in FLAGS if flag != "--no-serve"]
+    train = ["train", "zo_ranksgd", "--oracle", "human", "--run-dir", str(run), "--total-queries", "1", *flags]
+    trainer = subprocess.Popen([sys.executable, "-m", "rlopt.cli.main", *train], stdout=subprocess.PIPE, text=True)
+    assert trainer.stdout is not None
+    try:
+        link = next(line for line in trainer.stdout if line.startswith("http://127.0.0.1:")).strip()
+        with rater_at(run / "study"):
+            over = next(line for line in trainer.stdout if line.startswith("the study is over"))
+        assert f"rlopt rank serve {run / 'study'} --name run" in over
+        time.sleep(5)  # the longest pause of a page that waits
+        assert _signed_in(link)
+        assert trainer.wait(timeout=60) == 0
+    finally:
+        trainer.terminate()
+
+
+def test_a_search_whose_server_cannot_start_does_not_wait_for_ever(tmp_path: Path) -> None:
+    flags = [flag for flag in FLAGS if flag != "--no-serve"]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        train = ["train", "zo_ranksgd", "--oracle", "human", "--run-dir", str(tmp_path / "run"), *flags]
+        train += ["--port", str(taken.getsockname()[1])]
+        done = subprocess.run(
+            [sys.executable, "-m", "rlopt.cli.main", *train], capture_output=True, text=True, timeout=120
+        )
+    assert done.returncode == 2
+    assert "Address already in use" in done.stderr and "the server of the study has ended" in done.stderr
+    assert "Fatal Python error" not in done.stderr and "Traceback" not in done.stderr
 
 
 def test_the_state_of_a_study_is_checked() -> None:

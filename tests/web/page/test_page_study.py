@@ -43,6 +43,19 @@ def test_a_study_by_keyboard_ends_where_the_exact_oracle_ends(new_site: NewSite,
     assert all(row["seconds"] >= 0 for row in site.answers())
 
 
+def test_after_the_study_nothing_is_said_about_a_server_that_has_ended(new_site: NewSite, new_page: NewPage) -> None:
+    site = new_site(m=4, k=1, rounds=1)
+    page = new_page(site.url)
+    press(page, "1 Enter")
+    expect(page.locator("#task")).to_have_text("Finished")
+    site.stop_server()
+    with page.expect_event("requestfailed"):
+        pass
+    page.wait_for_timeout(300)
+    expect(page.get_by_text("does not answer")).to_be_hidden()
+    expect(page.get_by_text("The study is finished: thank you.")).to_be_visible()
+
+
 def test_a_tie_reaches_the_optimiser_as_one_tier(new_site: NewSite, new_page: NewPage) -> None:
     site = new_site(m=4, k=3)
     page = new_page(site.url)

@@ -80,14 +80,16 @@ export class RankPage {
   /** Asks for a round until there is one. */
   private async next(): Promise<void> {
     const turn = ++this.turn;
+    let over = false;
     this.poll.reset();
     while (turn === this.turn) {
-      const answer = await this.persist(api.lease);
+      const answer: api.Lease = await this.persist(api.lease, over);
       if (turn !== this.turn) return;
       this.frame.progress(answer.progress, this.noun);
       if (answer.round) return this.show(answer.round);
       this.close();
       this.frame.showWaiting(answer.progress);
+      over = answer.progress.state === "finished";
       await this.poll.wait();
     }
   }
@@ -281,8 +283,9 @@ export class RankPage {
     this.frame.busy(false);
   }
 
-  /** Calls the server until it answers; a refusal that only signing in again can mend is waited out as well. */
-  private async persist<T>(call: () => Promise<T>): Promise<T> {
+  /** Calls the server until it answers; a refusal that only signing in again can mend is waited out as well. After the
+   *  study nobody misses the server, so that nothing is said then. */
+  private async persist<T>(call: () => Promise<T>, silent = false): Promise<T> {
     this.retry.reset();
     for (;;) {
       try {
@@ -292,7 +295,7 @@ export class RankPage {
       } catch (error) {
         const signedOut = error instanceof api.Refusal && (error.status === 401 || error.status === 403);
         if (!signedOut && !(error instanceof api.Unreachable)) throw error;
-        this.frame.connection(signedOut ? SIGNED_OUT : OFFLINE, true);
+        if (!silent) this.frame.connection(signedOut ? SIGNED_OUT : OFFLINE, true);
         await this.retry.wait();
       }
     }
