@@ -101,7 +101,9 @@ def test_serve_prints_one_url_and_stops_when_told(folder: str) -> None:
     import httpx2
 
     command = [sys.executable, "-m", "rlopt.cli.main", "rank", "serve", folder]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+    # Where the tests run in the background, the shell has SIGINT ignored.
+    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **pipes) as server:
         try:
             assert server.stdout is not None
             url = server.stdout.readline().strip()

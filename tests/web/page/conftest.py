@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 from ranking_site import Site
 from ranking_study import optimizer
 
+PATIENCE = 20_000
+"""Milliseconds after which a test gives up waiting for the page; a busy machine is slow."""
+expect.set_options(timeout=PATIENCE)
 CHROMIUM = os.environ.get("RLOPT_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
 
@@ -35,7 +38,7 @@ def new_page(browser: Browser) -> Iterator[Callable[..., Page]]:
 
     def open_page(url: str, **settings: Any) -> Page:
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **settings})
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(PATIENCE)
         contexts.append(context)
         context.on("weberror", lambda error: errors.append(str(error.error)))
         context.on("console", lambda message: "Content Security" in message.text and errors.append(message.text))

@@ -170,6 +170,7 @@ def test_a_round_without_scripts(new_site: NewSite, new_page: NewPage) -> None:
     page.get_by_role("button", name="Submit").click()
     expect(page.get_by_role("heading", name="One moment")).to_be_visible()
     page.get_by_role("button", name="Undo the last answer").click()
+    expect(page.locator("#plain img")).to_have_count(4)
     assert [fields.input_value() for fields in places_of(page).values()] == ["2", "1", "2", ""]
     places_of(page)[shown[3]].fill("3")
     page.get_by_role("button", name="Submit").click()
