@@ -86,7 +86,7 @@ def _channels_first(space: spaces.Space[Any]) -> spaces.Space[Any]:
     if isinstance(space, spaces.Dict):
         turned = {name: _channels_first(part) for name, part in space.items()}
         return space if all(turned[name] is part for name, part in space.items()) else spaces.Dict(turned)
-    if is_image_space(space) and not is_image_space_channels_first(space):
+    if isinstance(space, spaces.Box) and is_image_space(space) and not is_image_space_channels_first(space):
         return VecTransposeImage.transpose_space(space)
     return space
 
