@@ -33,7 +33,15 @@ def complete(run: RunConfig, agent_config: Any) -> tuple[RunConfig, Any]:
         if getattr(run, name):
             raise ConfigError(f"--{name.replace('_', '-')} is of no use for an agent that ranks returns: leave it out")
     if agent_config.k > agent_config.m:
-        raise ConfigError(f"--k {agent_config.k} is more than --m {agent_config.m}: rank at most all candidates")
+        raise ConfigError(
+            f"--k {agent_config.k} is more than --m {agent_config.m}: rank at most all candidates, --k {agent_config.m}"
+        )
+    first = agent_config.m * agent_config.episodes_per_candidate
+    if agent_config.total_episodes is not None and agent_config.total_episodes < first:
+        raise ConfigError(
+            f"--total-episodes {agent_config.total_episodes} is less than the {first} episodes of the first round: "
+            "allow more"
+        )
     unused: tuple[str, ...] = NOISE if agent_config.oracle != "noisy" else ()
     if agent_config.oracle != "human":
         unused += STUDY_SETTINGS

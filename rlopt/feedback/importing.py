@@ -196,7 +196,10 @@ def _copy(source: Path, target: Path, relative: str, expected: str) -> None:
     if file_digest(source, relative) != expected:
         raise StudyError(f"the clip {relative} is not the one that was exported: copy it again")
     place = target / relative
-    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StudyError(f"the folder {place.parent} cannot be made ({error.strerror}): use another folder") from None
     if target.resolve() not in place.parent.resolve().parents and place.parent.resolve() != target.resolve():
         raise StudyError(f"the place of the clip {relative} is outside the study's folder")
     if place.is_symlink() or place.exists():
@@ -204,6 +207,11 @@ def _copy(source: Path, target: Path, relative: str, expected: str) -> None:
             raise StudyError(f"another clip is at {place}: import into a new folder")
         return
     temporary = place.with_name(f".{place.name}.tmp")
-    with open_below(source, relative) as file, open(temporary, "wb") as out:
-        shutil.copyfileobj(file, out)
-    os.replace(temporary, place)
+    try:
+        with open_below(source, relative) as file, open(temporary, "wb") as out:
+            shutil.copyfileobj(file, out)
+        os.replace(temporary, place)
+    except OSError as error:
+        raise StudyError(f"the clip {place} cannot be written ({error.strerror}): use another folder") from None
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -96,6 +96,8 @@ def test_resuming_with_other_settings_is_refused(tmp_path: Path, capsys: pytest.
     ("flags", "message"),
     [
         (["--k", "11"], "--k 11 is more than --m 10"),
+        (["--m", "6"], "--k 10 is more than --m 6: rank at most all candidates, --k 6"),
+        (["--total-episodes", "19", "--episodes-per-candidate", "2"], "less than the 20 episodes of the first round"),
         (["--oracle", "retrun"], "did you mean 'return'"),
         (["--n-envs", "4"], "--max-envs bounds them"),
         (["--seeds", "0..3"], "give --seed"),

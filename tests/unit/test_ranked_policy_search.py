@@ -311,22 +311,50 @@ def test_kinds_of_environments(env: str, policy: str) -> None:
     assert model.action_space.contains(model.predict(observation)[0])
 
 
+class Camera(Cliff):
+    """Random images, channels first or last; the reward is the action."""
+
+    def __init__(self, last: bool = False, named: bool = False) -> None:
+        super().__init__()
+        self.last, self.named = last, named
+        images = spaces.Box(0, 255, (36, 36, 3) if last else (3, 36, 36), np.uint8)
+        self.observation_space = spaces.Dict({"camera": images}) if named else images
+
+    def image(self) -> Any:
+        image = self.np_random.integers(0, 256, (3, 36, 36), np.uint8)
+        image = image.transpose(1, 2, 0) if self.last else image
+        return {"camera": image} if self.named else image
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        return self.image(), {}
+
+    def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        return self.image(), float(action[0]), False, True, {}
+
+
+ONE_STEP: dict[str, Any] = {"normalize_observations": False, "m": 2, "k": 2, "line_search_points": 2}
+
+
 def test_images() -> None:
-    class Camera(Cliff):
-        observation_space = spaces.Box(0, 255, (3, 36, 36), np.uint8)
-
-        def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
-            super().reset(seed=seed)
-            return self.np_random.integers(0, 256, (3, 36, 36), np.uint8), {}
-
-        def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-            return self.np_random.integers(0, 256, (3, 36, 36), np.uint8), float(action[0]), False, True, {}
-
-    model = search(Camera(), "CnnPolicy", normalize_observations=False, m=2, k=2, line_search_points=2)
+    model = search(Camera(), "CnnPolicy", **ONE_STEP)
     before = model.point.copy()
     assert not np.array_equal(model.learn(10**6, total_queries=4).point, before)
     with pytest.raises(ConfigError, match="normalize_observations=False"):
         search(Camera(), "CnnPolicy")
+
+
+@pytest.mark.parametrize(("policy", "named"), [("CnnPolicy", False), ("MultiInputPolicy", True)])
+def test_images_with_their_channels_last_are_seen_as_with_channels_first(policy: str, named: bool) -> None:
+    first, last = (
+        search(Camera(last, named), policy, **ONE_STEP).learn(10**6, total_queries=2) for last in (False, True)
+    )
+    assert np.array_equal(first.point, last.point)
+    image = np.random.default_rng(0).integers(0, 256, (3, 36, 36), np.uint8)
+    seen, turned = ({"camera": x} if named else x for x in (image, image.transpose(1, 2, 0)))
+    assert np.array_equal(first.predict(seen)[0], last.predict(turned)[0])
+    reward = [model.last_round.evaluation.returns for model in (first, last)]
+    assert np.array_equal(*reward)
 
 
 # ---- saving

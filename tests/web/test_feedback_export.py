@@ -184,6 +184,20 @@ def test_a_file_that_was_cut_off_is_refused(study: HumanStudy, tmp_path: Path) -
     assert new.studies() == []
 
 
+def test_a_full_disk_is_told_and_nothing_is_left(
+    study: HumanStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*streams: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("rlopt.feedback.importing.shutil.copyfileobj", full)
+    new = StudyStore(f"sqlite:///{tmp_path}/new/study.db")
+    with pytest.raises(StudyError, match="No space left"):
+        import_study(new, text_of(study).splitlines(), clips=study.store.media_root)
+    assert new.studies() == []
+    assert not [path for path in new.media_root.rglob("*") if path.is_file()]
+
+
 def test_a_study_is_imported_once_and_its_clips_are_compared(study: HumanStudy, tmp_path: Path) -> None:
     lines = text_of(study).splitlines()
     with pytest.raises(StudyError, match="already: give another --name"):
