@@ -1,9 +1,10 @@
 """Regret of LOOP and its peers against the exact gain, each at its best of three constants. Cell by cell.
 
-The constant of an algorithm is chosen for each environment by the mean final regret over seeds of their own (1000,
-1001, ...), and reported over others (0, 1, ...), so that choosing does not flatter. Each cell is one run of one seed,
-and a line in the file of its environment and algorithm; a cell that has its line is not run again, so the script can be
-stopped and called again at any time.
+Beside the regret T g - sum r there is what the actions cost, the sum of their gaps to the best one: in expectation the
+same up to the span, without the noise of the process. The constant of an algorithm is chosen for each environment by
+the mean final cost over seeds of their own (1000, 1001, ...), and reported over others (0, 1, ...), so that choosing
+does not flatter. Each cell is one run of one seed, and a line in the file of its environment and algorithm; a cell that
+has its line is not run again, so the script can be stopped and called again at any time.
 
     python scripts/reproduce_loop.py run                       # T = 100,000, 20 seeds
     python scripts/reproduce_loop.py run --env RiverSwim-6 --algorithm loop-bonus
@@ -16,7 +17,6 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +25,9 @@ from typing import Any
 
 import numpy as np
 from reproduction import ROOT, replace_between
+
+from rlopt.average_reward import log_log_slope, noise_band, regret_curve
+from rlopt.statistics import bootstrap_band, bootstrap_interval, mean
 
 RESULTS = ROOT / "docs" / "results" / "loop"
 FIRST_TUNING_SEED = 1000
@@ -58,15 +61,11 @@ class Algorithm:
     values: tuple[float, float, float]
     settings: tuple[tuple[str, Any], ...] = ()
     linear: bool = False
-    one_hot: tuple[str, ...] = ()
-    """Tasks without features where it is given a feature for each state and action."""
-
-    def fits(self, task: str) -> bool:
-        return not self.linear or TASKS[task].linear or task in self.one_hot
+    one_hot: bool = False
+    """Whether a linear algorithm is given one feature for each state and action where the process has no features."""
 
 
 SCALES = (1e-4, 3e-4, 1e-3)
-ONE_HOT = ("RiverSwim-6",)
 ELLIPSOID = (("planner", "ellipsoid"),)
 ALGORITHMS = {
     "loop-bonus": Algorithm("LOOP, bonus", "value", "beta_scale", SCALES),
@@ -75,9 +74,9 @@ ALGORITHMS = {
     "linear-bonus": Algorithm("LOOP, linear, bonus", "linear", "beta_scale", SCALES, linear=True),
     "linear-ellipsoid": Algorithm("LOOP, linear, ellipsoid", "linear", "beta_scale", SCALES, ELLIPSOID, linear=True),
     "fopo": Algorithm("FOPO, bonus", "fopo", "beta_scale", SCALES, linear=True),
-    "olsvi_fh": Algorithm("OLSVI.FH", "olsvi_fh", "bonus_scale", (1e-4, 1e-3, 1e-2), linear=True, one_hot=ONE_HOT),
+    "olsvi_fh": Algorithm("OLSVI.FH", "olsvi_fh", "bonus_scale", (1e-4, 1e-3, 1e-2), linear=True, one_hot=True),
     "tsde": Algorithm("posterior sampling (TSDE)", "tsde", "prior", (0.03, 0.1, 0.3)),
-    "ucrl2": Algorithm("UCRL2", "ucrl2", "transition_scale", (0.005, 0.02, 0.1)),
+    "ucrl2": Algorithm("UCRL2", "ucrl2", "transition_scale", (0.001, 0.005, 0.02)),
     "optimistic_q": Algorithm("optimistic Q", "optimistic_q", "bonus_scale", (0.001, 0.005, 0.02)),
     "differential_q": Algorithm("differential Q", "differential_q", "epsilon", (0.05, 0.1, 0.3)),
     "rvi_q": Algorithm("RVI Q", "rvi_q", "epsilon", (0.05, 0.1, 0.3)),
@@ -95,11 +94,15 @@ class Cell:
         return Path(args.results) / f"{self.task}-{self.algorithm}-{args.steps}.jsonl"
 
 
+def fits(task: str, name: str) -> bool:
+    return TASKS[task].linear or not ALGORITHMS[name].linear or ALGORITHMS[name].one_hot
+
+
 def chosen(args: argparse.Namespace) -> Iterator[tuple[str, str]]:
     """Pairs of environment and algorithm that fit each other and the options."""
     for task_name in TASKS:
-        for name, algorithm in ALGORITHMS.items():
-            if algorithm.fits(task_name) and args.env in (None, task_name) and args.algorithm in (None, name):
+        for name in ALGORITHMS:
+            if fits(task_name, name) and args.env in (None, task_name) and args.algorithm in (None, name):
                 yield task_name, name
 
 
@@ -116,14 +119,14 @@ def run_all(args: argparse.Namespace) -> None:
 
 
 def best_value(task: str, name: str, args: argparse.Namespace) -> float | None:
-    """The constant with the least mean final regret over the tuning seeds; None while runs are missing."""
+    """The constant with the least mean final cost over the tuning seeds; None while runs are missing."""
     means: dict[float, float] = {}
     for value in ALGORITHMS[name].values:
         seeds = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + args.tuning_seeds)
         results = [read(Cell(task, name, value, seed), args) for seed in seeds]
         if any(result is None for result in results):
             return None
-        means[value] = float(np.mean([result["regret"][-1] for result in results if result is not None]))
+        means[value] = float(np.mean([result["cost"][-1] for result in results if result is not None]))
     return min(means, key=lambda value: means[value])
 
 
@@ -150,7 +153,7 @@ def run_cell(cell: Cell, args: argparse.Namespace) -> None:
     temporary.rename(path)
     kept_results.cache_clear()
     name = f"{cell.task}, {cell.algorithm} {cell.value:g}, seed {cell.seed}"
-    print(f"{name}: regret {result['regret'][-1]:.1f}, {result['seconds']:.1f} s", flush=True)
+    print(f"{name}: cost {result['cost'][-1]:.1f}, {result['seconds']:.1f} s", flush=True)
 
 
 def played(cell: Cell, steps: int) -> dict[str, Any]:
@@ -162,28 +165,31 @@ def played(cell: Cell, steps: int) -> dict[str, Any]:
     from rlopt.agents.loop.kinds import KINDS
     from rlopt.average_reward import optimism_gaps, switch_times
     from rlopt.average_reward.callbacks import RewardRateCallback
+    from rlopt.envs.average_reward.gap_recorder import GapRecorder
     from rlopt.registry import resolve
 
     task, algorithm = TASKS[cell.task], ALGORITHMS[cell.algorithm]
-    env: Any = gymnasium.make(task.env, **task.kwargs).unwrapped
+    env: Any = GapRecorder(gymnasium.make(task.env, **task.kwargs).unwrapped)
     settings = {**dict(algorithm.settings), algorithm.constant: cell.value}
-    if cell.task in algorithm.one_hot:
-        size = env.mdp.n_states * env.mdp.n_actions
-        settings["feature_map"] = np.eye(size).reshape(env.mdp.n_states, env.mdp.n_actions, size)
+    mdp = env.unwrapped.mdp
+    if algorithm.linear and not task.linear:
+        one_hot = np.eye(mdp.n_states * mdp.n_actions).reshape(mdp.n_states, mdp.n_actions, -1)
+        settings["feature_map"] = lambda state: one_hot[int(state)]
     agent = resolve(KINDS[algorithm.kind][0])(env, seed=cell.seed, **settings)
     callback = RewardRateCallback(every=max(steps // POINTS, 1))
     start = time.perf_counter()
     agent.learn(steps, callback=callback, log_interval=None)
     seconds = time.perf_counter() - start
-    gaps = optimism_gaps(agent, env.mdp)
+    gaps = optimism_gaps(agent, mdp)
     return {
         **cell.__dict__,
         "settings": dict(vars(agent.config)),
         "version": __version__,
         "numpy": np.__version__,
-        "gain": env.mdp.gain,
+        "gain": mdp.gain,
         "steps": callback.steps.tolist(),
-        "regret": (env.mdp.gain * callback.steps - callback.reward_sums).tolist(),
+        "regret": (mdp.gain * callback.steps - callback.reward_sums).round(3).tolist(),
+        "cost": np.cumsum(env.losses)[callback.steps - 1].round(3).tolist(),
         "discrepancy": numbers(callback.trace("discrepancy")),
         "threshold": numbers(callback.trace("threshold")),
         "switches": switch_times(agent).tolist(),
@@ -193,19 +199,24 @@ def played(cell: Cell, steps: int) -> dict[str, Any]:
 
 
 def numbers(values: Any) -> list[float] | None:
-    return values.tolist() if np.all(np.isfinite(values)) else None
+    return [float(f"{value:.6g}") for value in values] if np.all(np.isfinite(values)) else None
 
 
 def curve_of(task: str, results: list[dict[str, Any]]) -> Any:
+    """The regret of all seeds."""
+    steps = np.array(results[0]["steps"])
+    mdp = process(task)
+    return regret_curve(mdp, steps, mdp.gain * steps - np.array([result["regret"] for result in results]))
+
+
+@functools.cache
+def process(task: str) -> Any:
     import gymnasium
 
     import rlopt.envs.own_tasks  # noqa: F401 registers them
-    from rlopt.average_reward import regret_curve
 
     env: Any = gymnasium.make(TASKS[task].env, **TASKS[task].kwargs).unwrapped
-    steps = np.array(results[0]["steps"])
-    sums = env.mdp.gain * steps - np.array([result["regret"] for result in results])
-    return regret_curve(env.mdp, steps, sums)
+    return env.mdp
 
 
 def found(task: str, name: str, args: argparse.Namespace) -> tuple[float, list[dict[str, Any]]] | None:
@@ -219,43 +230,48 @@ def found(task: str, name: str, args: argparse.Namespace) -> tuple[float, list[d
 
 def table_text(args: argparse.Namespace) -> str:
     lines = [
-        f"Regret after {args.steps:,} steps: mean over {args.seeds} seeds [95 % bootstrap interval]; slope of log "
-        "regret over log steps in the last nine tenths, where the mean is outside the noise; policy switches; share of "
-        f"seeds all of whose plans were optimistic. Constants chosen among three over {args.tuning_seeds} other seeds.",
+        f"After {args.steps:,} steps, means over {args.seeds} seeds [95 % bootstrap interval]: what the actions cost "
+        "(the regret without the noise of the process), its slope of log over log steps in the last nine tenths, the "
+        "regret itself; policy switches; share of seeds all of whose plans were optimistic. Constants chosen among "
+        f"three, by cost, over {args.tuning_seeds} other seeds.",
     ]
     for task in TASKS:
-        rows, noise = [], math.nan
-        for name, algorithm in ALGORITHMS.items():
-            if not algorithm.fits(task):
-                continue
-            here = found(task, name, args)
-            if here is None:
-                rows.append(f"| {algorithm.title} | not run | | | | | |")
-                continue
-            value, results = here
-            curve = curve_of(task, results)
-            noise = curve.noise[-1]
-            missing = "" if len(results) == args.seeds else f" ({len(results)} of {args.seeds} seeds)"
-            slope = "-" if math.isnan(curve.slope) else f"{curve.slope:.2f}"
-            gaps = [result["least_optimism_gap"] for result in results]
-            plans = gaps[0] is not None
-            switches = f"{np.mean([len(result['switches']) for result in results]):.0f}" if plans else "-"
-            optimistic = f"{np.mean([gap >= -1e-6 for gap in gaps]):.0%}" if plans else "-"
-            seconds = float(np.median([result["seconds"] for result in results]))
-            regret = f"{curve.mean[-1]:.0f} [{curve.low[-1]:.0f}, {curve.high[-1]:.0f}]{missing}"
-            rows.append(
-                f"| {algorithm.title} | `{algorithm.constant}` {value:g} | {regret} | {slope} | {switches} | "
-                f"{optimistic} | {seconds:.1f} |"
-            )
-        known = "" if math.isnan(noise) else f": the optimal policy's own regret is within +-{noise:.0f} in 95%"
-        head = "| algorithm | constant | regret | slope | switches | optimistic | s/run |"
-        lines += ["", f"**{task}**{known}", "", head, "|---" * 7 + "|", *rows]
+        here = {name: found(task, name, args) for name in ALGORITHMS if fits(task, name)}
+        known = ""
+        if any(here.values()):
+            noise = noise_band(process(task), [args.steps])[0]
+            known = f": the optimal policy's own regret is within +-{noise:.0f} in 95%"
+        head = "| algorithm | constant | cost | slope | regret | switches | optimistic | s/run |"
+        rows = [row_text(task, name, results, args) for name, results in here.items()]
+        lines += ["", f"**{task}**{known}", "", head, "|---" * 8 + "|", *rows]
     options = f" --steps {args.steps} --seeds {args.seeds} --tuning-seeds {args.tuning_seeds}"
     return "\n".join([*lines, "", f"`python scripts/reproduce_loop.py run{options}`"])
 
 
+def row_text(task: str, name: str, here: tuple[float, list[dict[str, Any]]] | None, args: argparse.Namespace) -> str:
+    algorithm = ALGORITHMS[name]
+    if here is None:
+        return f"| {algorithm.title} | not run | | | | | | |"
+    value, results = here
+    curve = curve_of(task, results)
+    costs = np.array([result["cost"] for result in results])
+    low, high = bootstrap_interval(costs[:, -1], statistic=mean, seed=0)
+    missing = "" if len(results) == args.seeds else f" ({len(results)} of {args.seeds} seeds)"
+    slope = log_log_slope(curve.steps, costs.mean(axis=0))
+    gaps = [result["least_optimism_gap"] for result in results]
+    plans = gaps[0] is not None
+    switches = f"{np.mean([len(result['switches']) for result in results]):.0f}" if plans else "-"
+    optimistic = f"{np.mean([gap >= -1e-6 for gap in gaps]):.0%}" if plans else "-"
+    seconds = float(np.median([result["seconds"] for result in results]))
+    return (
+        f"| {algorithm.title} | `{algorithm.constant}` {value:g} | {costs[:, -1].mean():.0f} [{low:.0f}, {high:.0f}]"
+        f"{missing} | {slope:.2f} | {curve.mean[-1]:.0f} [{curve.low[-1]:.0f}, {curve.high[-1]:.0f}] | {switches} | "
+        f"{optimistic} | {seconds:.1f} |"
+    )
+
+
 def draw(args: argparse.Namespace, out: Path) -> bool:
-    """Regret curves with bands, a panel for each environment; False without results."""
+    """Curves of the cost with bands, a panel for each environment; False without results."""
     from matplotlib.figure import Figure
 
     from rlopt.plotting import COLORS, save_figure
@@ -264,28 +280,23 @@ def draw(args: argparse.Namespace, out: Path) -> bool:
     panels = figure.subplots(2, 2)
     handles: dict[str, Any] = {}
     for panel, task in zip(panels.flat, TASKS, strict=True):
-        noise = None
         for index, (name, algorithm) in enumerate(ALGORITHMS.items()):
-            here = found(task, name, args) if algorithm.fits(task) else None
+            here = found(task, name, args) if fits(task, name) else None
             if here is None:
                 continue
-            curve = curve_of(task, here[1])
-            noise = curve
-            dash = "--" if index >= len(COLORS) else "-"
-            color = COLORS[index % len(COLORS)]
-            (line,) = panel.plot(curve.steps, curve.mean, color=color, linestyle=dash, linewidth=1.6)
-            panel.fill_between(curve.steps, curve.low, curve.high, color=color, alpha=0.15, linewidth=0)
+            steps = here[1][0]["steps"]
+            costs = np.array([result["cost"] for result in here[1]])
+            low, high = bootstrap_band(costs, statistic=mean, seed=0)
+            look = {"color": COLORS[index % len(COLORS)], "linestyle": "--" if index >= len(COLORS) else "-"}
+            (line,) = panel.plot(steps, costs.mean(axis=0), linewidth=1.6, **look)
+            panel.fill_between(steps, low, high, color=look["color"], alpha=0.15, linewidth=0)
             handles[algorithm.title] = line
-        if noise is not None:
-            panel.fill_between(noise.steps, -noise.noise, noise.noise, color="#999999", alpha=0.3, linewidth=0)
-        panel.set_yscale("symlog", linthresh=100)
+        panel.set(xscale="log", yscale="log", xlabel="steps", ylabel="regret without noise")
         panel.set_title(task, loc="left", fontsize=11)
-        panel.set_xlabel("steps")
-        panel.set_ylabel("regret (linear below 100)")
         panel.grid(True, color="#e3e3e3", linewidth=0.8)
     if not handles:
         return False
-    title = "mean and 95% bootstrap band over seeds; grey: the optimal policy in 95% of runs"
+    title = "mean and 95% bootstrap band over seeds"
     figure.legend(
         list(handles.values()), list(handles), loc="outside lower center", ncols=4, frameon=False, title=title
     )

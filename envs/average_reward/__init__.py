@@ -2,5 +2,6 @@
 
 from rlopt.envs.average_reward.continuing import ContinuingWrapper
 from rlopt.envs.average_reward.finite import FiniteEnv
+from rlopt.envs.average_reward.gap_recorder import GapRecorder
 
-__all__ = ["ContinuingWrapper", "FiniteEnv"]
+__all__ = ["ContinuingWrapper", "FiniteEnv", "GapRecorder"]

@@ -74,7 +74,7 @@ def _mean(values: Any, axis: Any = -1) -> Any:
 def regret_variance(mdp: FiniteMDP, policy: Policy | None = None) -> float:
     """Variance a step of the reward sum of a policy in the long run, by its bias h (Puterman 1994, section 8.2).
 
-    sum (g - r) = h(s_0) - h(s_T) + sum [h(s_{t+1}) - E h(s_{t+1})], a martingale up to its ends, whose increments have
+    sum (r - g) = h(s_0) - h(s_T) + sum [h(s_{t+1}) - E h(s_{t+1})], a martingale up to its ends, whose increments have
     the variance E h(s')^2 - (E h(s'))^2 under the stationary law. What rewards vary by themselves, beside the state, is
     not in it.
 

@@ -24,6 +24,7 @@ from rlopt.average_reward import (
     switch_times,
 )
 from rlopt.average_reward.callbacks import RewardRateCallback
+from rlopt.envs.average_reward import GapRecorder
 from rlopt.errors import ConfigError, NonFiniteError
 
 
@@ -166,3 +167,25 @@ def test_truth_is_covered_at_scale_one() -> None:
     assert found.covered and found.discrepancy >= -1e-6
     with pytest.raises(ConfigError, match="no confidence set"):
         coverage(DifferentialQ(env(), seed=0).learn(10), env().mdp)
+
+
+def test_the_costs_of_actions_are_the_regret_without_the_noise() -> None:
+    """T g - sum r = sum Delta + h(s_T) - h(s_0) + sum [E h(s_{t+1}) - h(s_{t+1})] holds on every single path."""
+    recorded = GapRecorder(env())
+    mdp = recorded.unwrapped.mdp
+    rng = np.random.default_rng(0)
+    first, _ = recorded.reset(seed=0)
+    state, rewards, noise = first, 0.0, 0.0
+    for _ in range(500):
+        action = int(rng.integers(2))
+        following, reward, *_ = recorded.step(action)
+        noise += mdp.P[state, action] @ mdp.bias - mdp.bias[following]
+        state, rewards = following, rewards + float(reward)
+    regret = 500 * mdp.gain - rewards
+    assert regret == pytest.approx(recorded.losses.sum() + mdp.bias[state] - mdp.bias[first] + noise, abs=1e-8)
+    assert len(recorded.losses) == 500 and recorded.losses.min() == 0 < recorded.losses.max()
+
+
+def test_only_finite_processes_have_costs() -> None:
+    with pytest.raises(ConfigError, match="knows no exact process"):
+        GapRecorder(gymnasium.make("CartPole-v1"))

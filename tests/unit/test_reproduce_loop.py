@@ -26,7 +26,7 @@ def test_cells_table_and_page(tmp_path: Path) -> None:
     results = [json.loads(line) for line in file.read_text().splitlines()]
     tuned = [result for result in results if result["seed"] == 1000]
     assert len(results) == 5 and len(tuned) == 3
-    best = min(tuned, key=lambda result: result["regret"][-1])["value"]
+    best = min(tuned, key=lambda result: result["cost"][-1])["value"]
     kept = [result for result in results if result["value"] == best and result["seed"] in (0, 1)]
     assert len(kept) == 2 and kept[0]["steps"][-1] == 300 and all(0 < step <= 300 for step in kept[0]["switches"])
     before = file.stat().st_mtime_ns
@@ -34,7 +34,7 @@ def test_cells_table_and_page(tmp_path: Path) -> None:
     assert file.stat().st_mtime_ns == before, "a cell that is there is not run again"
     call(tmp_path, "write")
     page = (tmp_path / "loop.md").read_text()
-    mean = np.mean([result["regret"][-1] for result in kept])
+    mean = np.mean([result["cost"][-1] for result in kept])
     assert page.startswith("before") and page.rstrip().endswith("after")
     assert f"| UCRL2 | `transition_scale` {best:g} | {mean:.0f} [" in page and "| TSDE" not in page
     assert (tmp_path / "loop" / "regret.svg").is_file()
