@@ -11,14 +11,12 @@ import gymnasium
 import numpy as np
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import Logger
-from stable_baselines3.common.utils import configure_logger
 from stable_baselines3.common.vec_env import VecEnv
 
 from rlopt.agents.loop import saving
 from rlopt.agents.loop.contract import AgentParts, range_of, span_of
 from rlopt.agents.loop.stepping import Stepper
-from rlopt.callbacks import callback_of
+from rlopt.callbacks import OwnLogger, callback_of
 from rlopt.config import from_mapping
 from rlopt.env_state import capture_env, restore_env
 from rlopt.errors import CheckpointError, ConfigError, NonFiniteError, SpaceError
@@ -29,7 +27,7 @@ BOUNDARY = 1000
 """Steps between two calls of ``boundary_hook``."""
 
 
-class ContinuingAgent(AgentParts):
+class ContinuingAgent(AgentParts, OwnLogger):
     """Acts and learns in one environment that never ends, with finitely many actions.
 
     A subclass makes the learner, turns observations into its states, acts, and takes transitions in.
@@ -65,8 +63,6 @@ class ContinuingAgent(AgentParts):
         """Called every :data:`BOUNDARY` steps; learning stops when it returns False."""
         self._stepper: Stepper | None = None
         self._state: int | None = None
-        self._logger: Logger | None = None
-        self._own_logger = False
         if env is not None:
             self.set_env(env)
             assert self._stepper is not None
@@ -108,9 +104,7 @@ class ContinuingAgent(AgentParts):
             self.horizon = self.horizon or max(total_timesteps, 1)
             self._begin()
             self.begun = True
-        if not self._own_logger:
-            name = type(self).__name__ if tb_log_name is None else tb_log_name
-            self._logger = configure_logger(self.verbose, self.tensorboard_log, name, reset_num_timesteps)
+        self._begin_log(tb_log_name, reset_num_timesteps)
         hook = callback_of(self, callback, progress_bar)
         if hook is not None:
             hook.on_training_start(locals(), globals())
@@ -224,16 +218,6 @@ class ContinuingAgent(AgentParts):
     def get_vec_normalize_env(self) -> None:
         """None: rewards that a wrapper rescales have another gain."""
         return
-
-    @property
-    def logger(self) -> Logger:
-        """Where rows of the log go."""
-        assert self._logger is not None
-        return self._logger
-
-    def set_logger(self, logger: Logger) -> None:
-        """Sends rows of the log to ``logger`` from now on; learn then makes none of its own."""
-        self._logger, self._own_logger = logger, True
 
     @property
     def n_switches(self) -> int:

@@ -10,9 +10,8 @@ from typing import Any, Self
 import gymnasium
 import numpy as np
 import torch
-from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.utils import configure_logger, get_device, is_vectorized_observation
+from stable_baselines3.common.utils import get_device, is_vectorized_observation
 from stable_baselines3.common.vec_env import VecEnv
 
 from rlopt.agents.zo_ranksgd import policy_saving
@@ -26,7 +25,7 @@ from rlopt.agents.zo_ranksgd.oracles import Oracle, oracle_of
 from rlopt.agents.zo_ranksgd.policy_vector import inputs_of
 from rlopt.agents.zo_ranksgd.rounds import Round, logged
 from rlopt.agents.zo_ranksgd.sb3_policy import actor_only, load_parameters, make_policy
-from rlopt.callbacks import callback_of
+from rlopt.callbacks import OwnLogger, callback_of
 from rlopt.config import from_mapping
 from rlopt.envs.settings import EnvSettings
 from rlopt.errors import CheckpointError, ConfigError, SpaceError
@@ -39,7 +38,7 @@ _OPTIMIZER = (
 )  # fmt: skip
 
 
-class RankedPolicySearch:
+class RankedPolicySearch(OwnLogger):
     """ZO-RankSGD on the parameters of a policy: each round ranks candidates, by their returns or by what people say.
 
     A round plays ``episodes_per_candidate`` episodes of every candidate, all side by side, with the same environment
@@ -95,8 +94,6 @@ class RankedPolicySearch:
         """Called before every round; learning stops when it returns False."""
         self.study: Any = None
         """The :class:`rlopt.feedback.study.HumanStudy` whose people answer instead of an oracle, while they do."""
-        self._logger: Logger | None = None
-        self._own_logger = False
         self.env: VecEnv | None = None
         if env is not None:
             self.set_env(env)
@@ -169,9 +166,7 @@ class RankedPolicySearch:
             self.num_timesteps = self.num_episodes = self.num_queries = 0
         self._total_timesteps = self.num_timesteps + total_timesteps
         self._limits = (total_episodes or self.config.total_episodes, total_queries or self.config.total_queries)
-        if not self._own_logger:
-            name = type(self).__name__ if tb_log_name is None else tb_log_name
-            self._logger = configure_logger(self.verbose, self.tensorboard_log, name, reset_num_timesteps)
+        self._begin_log(tb_log_name, reset_num_timesteps)
         hook = callback_of(self, callback, progress_bar)
         if hook is not None:
             hook.on_training_start(locals(), globals())
@@ -297,16 +292,6 @@ class RankedPolicySearch:
     def get_vec_normalize_env(self) -> None:
         """None: observations are normalised by the search itself."""
         return
-
-    @property
-    def logger(self) -> Logger:
-        """Where rows of the log go."""
-        assert self._logger is not None
-        return self._logger
-
-    def set_logger(self, logger: Logger) -> None:
-        """Sends rows of the log to ``logger`` from now on; learn then makes none of its own."""
-        self._logger, self._own_logger = logger, True
 
     def dump_logs(self) -> None:
         """Writes a row of the log."""
