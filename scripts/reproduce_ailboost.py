@@ -45,7 +45,7 @@ METHODS: dict[str, Method] = {
     "dac": Method("DAC", "dac", PRESET),
     "dac_fifo": Method("DAC + FIFO", "dac", (*PRESET, "--weighting", "recent")),
     "bc": Method("BC", "bc"),
-    "iq_learn": Method("IQ-Learn", "iq_learn"),
+    "iq_learn": Method("IQ-Learn", "iq_learn", ("--actor-learning-rate", "3e-4", "--value-term", "v0")),
 }
 
 
