@@ -6,7 +6,7 @@ TORCH_INDEX ?=
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 STAMP = $(VENV)/.installed
 
-.PHONY: quickstart test test-fast notebooks lint types check venv web web-check benchmark-gpu clean
+.PHONY: quickstart test test-fast coverage notebooks lint types check venv web web-check benchmark-gpu clean
 
 venv: $(STAMP)
 
@@ -29,6 +29,10 @@ notebooks: venv
 
 test-fast: venv
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m 'not slow'
+
+# The whole suite under measurement, commands that tests start included; the report lists files with lines no test executes.
+coverage: venv
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --cov --cov-report=term --cov-fail-under=90
 
 lint: venv
 	$(VENV)/bin/ruff check .
