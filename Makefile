@@ -20,12 +20,15 @@ $(STAMP): pyproject.toml constraints.txt
 quickstart: venv
 	$(VENV)/bin/python scripts/quickstart.py
 
+# A process for each core, and one thread in each: more threads than cores wait for one another.
+test test-fast coverage notebooks: export OMP_NUM_THREADS = 1
+
 test: venv notebooks
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
 # Runs every cell; what they show is thrown away.
 notebooks: venv
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --nbmake --nbmake-timeout 900 notebooks
+	$(VENV)/bin/python -m pytest --nbmake --nbmake-timeout 900 notebooks
 
 test-fast: venv
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m 'not slow'
