@@ -6,7 +6,7 @@ TORCH_INDEX ?=
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 STAMP = $(VENV)/.installed
 
-.PHONY: quickstart test test-fast notebooks lint types check venv web web-check benchmark-gpu clean
+.PHONY: quickstart test test-fast coverage notebooks lint types check venv web web-check benchmark-gpu clean
 
 venv: $(STAMP)
 
@@ -20,15 +20,22 @@ $(STAMP): pyproject.toml constraints.txt
 quickstart: venv
 	$(VENV)/bin/python scripts/quickstart.py
 
+# A process for each core, and one thread in each: more threads than cores wait for one another.
+test test-fast coverage notebooks: export OMP_NUM_THREADS = 1
+
 test: venv notebooks
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
 # Runs every cell; what they show is thrown away.
 notebooks: venv
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --nbmake --nbmake-timeout 900 notebooks
+	$(VENV)/bin/python -m pytest --nbmake --nbmake-timeout 900 notebooks
 
 test-fast: venv
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m 'not slow'
+
+# The whole suite under measurement, commands that tests start included; the report lists files with lines no test executes.
+coverage: venv
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --cov --cov-report=term --cov-fail-under=90
 
 lint: venv
 	$(VENV)/bin/ruff check .

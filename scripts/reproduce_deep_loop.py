@@ -21,9 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reproduction import ROOT, cell_text, keep_result, replace_between, train
+from reproduction import cell_text, keep_result, script_parser, show, train, wanted
 
-RESULTS = ROOT / "docs" / "results" / "deep_loop"
 SEEDS = (0, 1, 2)
 ENDLESS = 10**9
 """Steps before a time limit, more than any run has."""
@@ -72,8 +71,7 @@ def cells(args: argparse.Namespace) -> Iterator[Cell]:
     for seed in SEEDS:
         for table, (_, methods) in TABLES.items():
             for method in methods:
-                wanted = (args.table in (None, table), args.method in (None, method), args.seed in (None, seed))
-                if all(wanted):
+                if wanted(args, table=table, method=method, seed=seed):
                     yield Cell(table, method, seed)
 
 
@@ -135,25 +133,19 @@ def table_text(args: argparse.Namespace) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=["run", "table", "write"])
+    parser = script_parser(__doc__, "deep_loop")
     parser.add_argument("--table", choices=sorted(TABLES), help="run only this comparison")
     parser.add_argument("--method", choices=sorted(METHODS), help="run only this method")
     parser.add_argument("--seed", type=int, help="run only this seed")
     parser.add_argument("--steps", type=int, default=200_000, help="environment steps of a run")
     parser.add_argument("--evaluation-steps", type=int, default=EVALUATION_STEPS, help="other numbers want other "
                         "--results")  # fmt: skip
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "reproduce_deep_loop")
     args = parser.parse_args()
 
     if args.action == "run":
         for cell in cells(args):
             run_cell(cell, args)
-    print(table_text(args))
-    if args.action == "write":
-        path = ROOT / "docs" / "results" / "deep_loop.md"
-        path.write_text(replace_between(path.read_text(), "results deep_loop", table_text(args)))
+    show(args, "results deep_loop", table_text(args))
 
 
 if __name__ == "__main__":

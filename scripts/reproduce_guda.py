@@ -24,9 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from reproduction import ROOT, cell_text, keep_result, replace_between, train
+from reproduction import cell_text, keep_result, script_parser, show, train, wanted
 
-RESULTS = ROOT / "docs" / "results" / "guda"
 EPISODES = 50
 AUGMENTED = 1_000_000
 SEEDS = (0, 1, 2)
@@ -68,8 +67,7 @@ def cells(args: argparse.Namespace) -> Iterator[Cell]:
         for env in SIZES:
             for learner in LEARNERS:
                 for arm in ARMS:
-                    wanted = (args.learner in (None, learner), args.env in (None, env), args.arm in (None, arm))
-                    if all(wanted) and args.seed in (None, seed):
+                    if wanted(args, learner=learner, env=env, arm=arm, seed=seed):
                         yield Cell(learner, env, arm, seed)
 
 
@@ -171,8 +169,7 @@ def references(episodes: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=["run", "table", "write", "references"])
+    parser = script_parser(__doc__, "guda", "references")
     parser.add_argument("--learner", choices=sorted(LEARNERS), help="run only this learner")
     parser.add_argument("--env", choices=sorted(SIZES), help="run only this maze")
     parser.add_argument("--arm", choices=sorted(ARMS), help="run only this arm")
@@ -181,8 +178,6 @@ def main() -> None:
     parser.add_argument("--augmented", type=int, default=AUGMENTED, help="augmented transitions; other numbers "
                         "want other --results and --runs")  # fmt: skip
     parser.add_argument("--episodes", type=int, default=EPISODES, help="evaluation episodes; the same holds")
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "reproduce_guda")
     args = parser.parse_args()
 
     if args.action == "references":
@@ -191,10 +186,7 @@ def main() -> None:
     if args.action == "run":
         for cell in cells(args):
             run_cell(cell, args)
-    print(table_text(args))
-    if args.action == "write":
-        path = ROOT / "docs" / "results" / "guda.md"
-        path.write_text(replace_between(path.read_text(), "results guda", table_text(args)))
+    show(args, "results guda", table_text(args))
 
 
 if __name__ == "__main__":

@@ -24,12 +24,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from reproduction import ROOT, replace_between
+from reproduction import script_parser, show, wanted, write_whole
 
 from rlopt.average_reward import log_log_slope, noise_band, regret_curve
 from rlopt.statistics import bootstrap_band, bootstrap_interval, mean
 
-RESULTS = ROOT / "docs" / "results" / "loop"
 FIRST_TUNING_SEED = 1000
 POINTS = 100
 """Of a regret curve."""
@@ -102,7 +101,7 @@ def chosen(args: argparse.Namespace) -> Iterator[tuple[str, str]]:
     """Pairs of environment and algorithm that fit each other and the options."""
     for task_name in TASKS:
         for name in ALGORITHMS:
-            if fits(task_name, name) and args.env in (None, task_name) and args.algorithm in (None, name):
+            if fits(task_name, name) and wanted(args, env=task_name, algorithm=name):
                 yield task_name, name
 
 
@@ -146,11 +145,8 @@ def run_cell(cell: Cell, args: argparse.Namespace) -> None:
         return
     result = played(cell, args.steps)
     path = cell.path(args)
-    path.parent.mkdir(parents=True, exist_ok=True)
     lines = [*kept_results(path).values(), result]
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    temporary.rename(path)
+    write_whole(path, "".join(json.dumps(line) + "\n" for line in lines))
     kept_results.cache_clear()
     name = f"{cell.task}, {cell.algorithm} {cell.value:g}, seed {cell.seed}"
     print(f"{name}: cost {result['cost'][-1]:.1f}, {result['seconds']:.1f} s", flush=True)
@@ -305,23 +301,19 @@ def draw(args: argparse.Namespace, out: Path) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=["run", "table", "write"])
+    parser = script_parser(__doc__, "loop", runs=False)
     parser.add_argument("--env", choices=sorted(TASKS), help="run only this environment")
     parser.add_argument("--algorithm", choices=sorted(ALGORITHMS), help="run only this algorithm")
     parser.add_argument("--steps", type=int, default=100_000, help="of a run")
     parser.add_argument("--seeds", type=int, default=20, help="that are reported")
     parser.add_argument("--tuning-seeds", type=int, default=5, help="that each of the three constants is tried on")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the result files")
-    parser.add_argument("--page", type=Path, default=RESULTS.with_suffix(".md"), help="what write fills in")
     args = parser.parse_args()
 
     if args.action == "run":
         run_all(args)
-    print(table_text(args))
+    show(args, "results loop", table_text(args))
     if args.action == "write":
         draw(args, args.page.parent / args.page.stem / "regret.svg")
-        args.page.write_text(replace_between(args.page.read_text(), "results loop", table_text(args)))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ scripts/peers.py. All are evaluated alike: the last policy, acting deterministic
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -21,9 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reproduction import ROOT, cell_text, keep_result, replace_between, train
+from reproduction import ROOT, cell_text, keep_result, replace_between, script_parser, train, wanted
 
-RESULTS = ROOT / "docs" / "results" / "mdpo"
 EPISODES = 20
 
 
@@ -143,26 +141,22 @@ def table_text(name: str, results: Path) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=["run", "table", "write"])
+    parser = script_parser(__doc__, "mdpo")
     parser.add_argument("--table", choices=sorted(TABLES), help="default: both")
     parser.add_argument("--only", help="run only the contestant of this key, such as mdpo or sb3_ppo")
     parser.add_argument("--env", help="run only this task")
     parser.add_argument("--seed", type=int, help="run only this seed")
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "reproduce_mdpo")
     args = parser.parse_args()
 
     names = [args.table] if args.table else sorted(TABLES)
     for name in names:
         if args.action == "run":
             for column, env, seed in cells(TABLES[name]):
-                wanted = (args.only in (None, column.key), args.env in (None, env), args.seed in (None, seed))
-                if all(wanted):
+                if wanted(args, only=column.key, env=env, seed=seed):
                     run_cell(TABLES[name], column, env, seed, args.results, args.runs)
         print(table_text(name, args.results), end="\n\n")
     if args.action == "write":
-        for path in (ROOT / "README.md", ROOT / "docs" / "results" / "mdpo.md"):
+        for path in (ROOT / "README.md", args.page):
             text = path.read_text()
             for name in names:
                 text = replace_between(text, f"results {name}", table_text(name, args.results))

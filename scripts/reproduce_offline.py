@@ -24,9 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from reproduction import ROOT, cell_text, keep_result, replace_between, train
+from reproduction import cell_text, keep_result, script_parser, show, train, wanted
 
-RESULTS = ROOT / "docs" / "results" / "offline"
 EPISODES = 20
 SEEDS = (0, 1, 2)
 SOURCES = {
@@ -63,8 +62,7 @@ def cells(args: argparse.Namespace) -> Iterator[Cell]:
         for env in SOURCES:
             for level in LEVELS:
                 for learner in LEARNERS:
-                    wanted = (args.learner in (None, learner), args.env in (None, env), args.level in (None, level))
-                    if all(wanted) and args.seed in (None, seed):
+                    if wanted(args, learner=learner, env=env, level=level, seed=seed):
                         yield Cell(learner, env, level, seed)
 
 
@@ -176,8 +174,7 @@ def order_text(args: argparse.Namespace) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=["run", "table", "write"])
+    parser = script_parser(__doc__, "offline")
     parser.add_argument("--learner", choices=sorted(LEARNERS), help="run only this learner")
     parser.add_argument("--env", choices=sorted(SOURCES), help="run only this task")
     parser.add_argument("--level", choices=LEVELS, help="run only this data set")
@@ -185,17 +182,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200_000, help="gradient steps of a run")
     parser.add_argument("--transitions", type=int, default=500_000, help="size of each data set")
     parser.add_argument("--source-steps", type=int, default=1_000_000, help="environment steps of the source runs")
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "reproduce_offline")
     args = parser.parse_args()
 
     if args.action == "run":
         for cell in cells(args):
             run_cell(cell, args)
-    print(table_text(args))
-    if args.action == "write":
-        path = ROOT / "docs" / "results" / "offline.md"
-        path.write_text(replace_between(path.read_text(), "results offline", table_text(args)))
+    show(args, "results offline", table_text(args))
 
 
 if __name__ == "__main__":

@@ -16,13 +16,11 @@ import argparse
 import json
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from reproduction import ROOT, cell_text, replace_between
+from reproduction import cell_text, script_parser, show, wanted, write_whole
 
-RESULTS = ROOT / "docs" / "results" / "zo_ranksgd_policies"
 EVALUATION = 1_000_003
 """Seed of the episodes in which a policy is judged; no search plays them."""
 SOLVED = 900.0
@@ -179,7 +177,7 @@ def run_all(args: argparse.Namespace) -> None:
     for seed in range(args.seeds or max(task.seeds for task in TASKS.values())):
         for name, task in TASKS.items():
             for method in task.methods:
-                if seed < task.seeds and args.task in (None, name) and args.method in (None, method):
+                if seed < task.seeds and wanted(args, task=name, method=method):
                     run_cell(name, method, seed, args)
 
 
@@ -194,10 +192,7 @@ def run_cell(name: str, method: str, seed: int, args: argparse.Namespace) -> Non
     if str(seed) in kept["seeds"]:
         return
     kept["seeds"][str(seed)] = result = searched(task, method, seed)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(kept) + "\n")
-    temporary.rename(path)
+    write_whole(path, json.dumps(kept) + "\n")
     print(f"{name} {method} seed {seed}: return {result['return']:.1f}, {result['seconds']:.0f} s", flush=True)
 
 
@@ -274,13 +269,7 @@ def _zero_text(name: str, args: argparse.Namespace) -> str:
 
 def _fine(values: list[float], n_seeds: int) -> str:
     """As :func:`reproduction.cell_text`, with a decimal where numbers are small."""
-    if not values or np.abs(values).max() >= 100:
-        return cell_text(values, n_seeds)
-    from rlopt.statistics import bootstrap_interval, iqm
-
-    low, high = bootstrap_interval(np.array(values), seed=0)
-    missing = "" if len(values) == n_seeds else f" ({len(values)} of {n_seeds} seeds)"
-    return f"{iqm(np.array(values)):.1f} [{low:.1f}, {high:.1f}]{missing}"
+    return cell_text(values, n_seeds, decimals=0 if not values or np.abs(values).max() >= 100 else 1)
 
 
 def judge_zero(args: argparse.Namespace) -> None:
@@ -291,27 +280,20 @@ def judge_zero(args: argparse.Namespace) -> None:
         if task.methods == PEERS and name not in found and args.task in (None, name) and args.method is None:
             players = [Player(task, seed) for seed in range(args.seeds or task.seeds)]
             found[name] = [player.judge(player.search.point) for player in players]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(found) + "\n")
+            write_whole(path, json.dumps(found) + "\n")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=["run", "table", "write"])
+    parser = script_parser(__doc__, "zo_ranksgd_policies", runs=False)
     parser.add_argument("--task", choices=sorted(TASKS), help="run only this task")
     parser.add_argument("--method", choices=sorted(METHODS), help="run only this method")
     parser.add_argument("--seeds", type=int, help="run only so many seeds of each")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the result files")
-    parser.add_argument("--page", type=Path, default=RESULTS.with_suffix(".md"), help="what write fills in")
     args = parser.parse_args()
 
     if args.action == "run":
         run_all(args)
         judge_zero(args)
-    print(table_text(args))
-    if args.action == "write":
-        text = args.page.read_text()
-        args.page.write_text(replace_between(text, "results zo_ranksgd_policies", table_text(args)))
+    show(args, "results zo_ranksgd_policies", table_text(args))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 import subprocess
@@ -13,6 +14,30 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
+PAGES = ROOT / "docs" / "results"
+
+
+def script_parser(description: str, name: str, *more_actions: str, runs: bool = True) -> argparse.ArgumentParser:
+    """Of a script whose result files are in ``docs/results/NAME/`` and whose page is ``docs/results/NAME.md``."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("action", choices=["run", "table", "write", *more_actions])
+    parser.add_argument("--results", type=Path, default=PAGES / name, help="folder of the result files")
+    if runs:
+        parser.add_argument("--runs", type=Path, default=ROOT / "runs" / f"reproduce_{name}", help="folder of the runs")
+    parser.add_argument("--page", type=Path, default=PAGES / f"{name}.md", help="what write fills in")
+    return parser
+
+
+def wanted(args: argparse.Namespace, **cell: Any) -> bool:
+    """Whether a cell passes the filters: options of these names, None if not given."""
+    return all(getattr(args, name) in (None, value) for name, value in cell.items())
+
+
+def show(args: argparse.Namespace, marker: str, text: str) -> None:
+    """Prints a script's text; ``write`` puts it into the page too."""
+    print(text)
+    if args.action == "write":
+        args.page.write_text(replace_between(args.page.read_text(), marker, text))
 
 
 def train(agent: str, run: Path, *flags: str) -> float:
@@ -29,15 +54,20 @@ def keep_result(path: Path, result: dict[str, Any], run: Path) -> None:
         "config": json.loads((run / "config.json").read_text()),
         "versions": json.loads((run / "versions.json").read_text())["packages"],
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(result, indent=1) + "\n")
-    temporary.rename(path)
+    write_whole(path, json.dumps(result, indent=1) + "\n")
     shutil.rmtree(run / "checkpoints", ignore_errors=True)
     print(path, f"mean return {result['mean_return']:.1f}", flush=True)
 
 
-def cell_text(values: list[float], n_seeds: int) -> str:
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file whole or not at all, in a folder that is made if it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text)
+    temporary.rename(path)
+
+
+def cell_text(values: list[float], n_seeds: int, decimals: int = 0) -> str:
     """Interquartile mean over seeds with its 95% bootstrap interval, and how many seeds are missing."""
     from rlopt.statistics import bootstrap_interval, iqm
 
@@ -45,7 +75,8 @@ def cell_text(values: list[float], n_seeds: int) -> str:
         return "not run"
     low, high = bootstrap_interval(np.array(values), seed=0)
     missing = "" if len(values) == n_seeds else f" ({len(values)} of {n_seeds} seeds)"
-    return f"{iqm(np.array(values)):.0f} [{low:.0f}, {high:.0f}]{missing}"
+    middle = iqm(np.array(values))
+    return f"{middle:.{decimals}f} [{low:.{decimals}f}, {high:.{decimals}f}]{missing}"
 
 
 def replace_between(text: str, marker: str, content: str) -> str:

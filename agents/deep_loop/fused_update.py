@@ -66,9 +66,8 @@ class FusedDifferentialUpdate(FusedUpdate):
             return rewards - price * (1 - discounts)
 
         with torch.no_grad():
-            following = self._policy(self.actor.tensors, next_observations, next_noise)
-            next_q = self._q_values(self.critic_target.tensors, next_observations, following.actions)
-            next_values = self._each(objective.soft_value)(next_q, following, ent_coef)
+            slow = self.critic_target.tensors
+            next_q, next_values = self._soft_values(slow, next_observations, next_noise, ent_coef, objective)
             rewards = self._each(priced)(rewards, discounts, price)
         q_values = self._q_values(critic, observations, actions).split(1, dim=-1)
         found, info = self._each(objective.differential_loss)(q_values, rewards, next_q, next_values, gain)

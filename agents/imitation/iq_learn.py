@@ -77,13 +77,9 @@ class FusedIQUpdate(FusedUpdate):
     ) -> tuple[Tensor, losses.Info]:
         assert isinstance(objective, IQObjective)
         observations, actions, next_observations, end_values, discounts = batch
-        with torch.no_grad():
-            policy = self._policy(self.actor.tensors, observations, noise)
-            following = self._policy(self.actor.tensors, next_observations, next_noise)
-        soft_value = self._each(objective.soft_value)
-        values = soft_value(self._q_values(critic, observations, policy.actions), policy, ent_coef)
+        _, values = self._soft_values(critic, observations, noise, ent_coef, objective)
         next_critic = self.critic_target.tensors if objective.use_target else critic
-        next_values = soft_value(self._q_values(next_critic, next_observations, following.actions), following, ent_coef)
+        _, next_values = self._soft_values(next_critic, next_observations, next_noise, ent_coef, objective)
         q_values = self._q_values(critic, observations, actions)
         found, info = self._each(objective.implicit_loss)(q_values, values, next_values, end_values, discounts)
         return found.sum(), info

@@ -233,12 +233,20 @@ class FusedUpdate:
             return objective.critic_loss(q_values.split(1, dim=1), targets)
 
         with torch.no_grad():
-            policy = self._policy(self.actor.tensors, next_observations, next_noise)
-            next_q = self._q_values(self.critic_target.tensors, next_observations, policy.actions)
-            next_values = self._each(objective.soft_value)(next_q, policy, ent_coef)
+            slow = self.critic_target.tensors
+            _, next_values = self._soft_values(slow, next_observations, next_noise, ent_coef, objective)
             targets = self._each(losses.td_target)(rewards, discounts, next_values)
         losses_, critic_info = self._each(loss)(self._q_values(critic, observations, actions), targets)
         return losses_.sum(), critic_info
+
+    def _soft_values(
+        self, critic: Parameters, observations: Tensor, noise: Tensor, ent_coef: Tensor, objective: Objective
+    ) -> tuple[Tensor, Tensor]:
+        """Q (B, n) at an action of the present policy in each state, and V (B, 1) from it; no gradient to the policy."""
+        with torch.no_grad():
+            policy = self._policy(self.actor.tensors, observations, noise)
+        q_values = self._q_values(critic, observations, policy.actions)
+        return q_values, self._each(objective.soft_value)(q_values, policy, ent_coef)
 
     def _adam(self, part: StackedParameters, index: int, gradients: Parameters, lr: Tensor, keep: Tensor) -> None:
         group = self._groups[index]
