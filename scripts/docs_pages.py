@@ -1,7 +1,8 @@
 """MkDocs hook: pages whose source lies outside docs/, and links that hold on GitHub as on the site.
 
-The README, CONTRIBUTING, CHANGELOG, the agents' READMEs and the notebooks are pages of the site as they are. All link to each other by
-paths in the repository; a link to a page becomes one to its place on the site, any other to the file on GitHub.
+The README, CONTRIBUTING, CHANGELOG, the agents' READMEs and the notebooks are pages of the site as they are. All link
+to each other by paths in the repository; a link to a page becomes one to its place on the site, any other to the file
+on GitHub.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ def site_link(target: str, source: str, sources_url: str) -> str:
         return target
     pages = outside_pages()
     wanted = posixpath.normpath(posixpath.join(posixpath.dirname(source), path))
+    pages["notebooks"] = NOTEBOOK_LIST
     place = pages.get(wanted) or (wanted.removeprefix("docs/") if wanted.startswith("docs/") else None)
     if place is None and (ROOT / wanted).exists():
         return f"{sources_url}/{'tree' if (ROOT / wanted).is_dir() else 'blob'}/main/{wanted}{hash_sign}{anchor}"

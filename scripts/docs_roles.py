@@ -1,4 +1,4 @@
-"""Griffe extension: the roles of docstrings, such as ``:func:`rlopt.load```, as links where the name has a place on the site."""
+"""Griffe extension: roles of docstrings, such as ``:func:`rlopt.load```, as links where the name is on the site."""
 
 from __future__ import annotations
 
