@@ -6,7 +6,7 @@ TORCH_INDEX ?=
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 STAMP = $(VENV)/.installed
 
-.PHONY: quickstart test test-fast coverage notebooks lint types check venv web web-check benchmark-gpu clean
+.PHONY: quickstart test test-fast coverage notebooks lint types check venv web web-check docs benchmark-gpu clean
 
 venv: $(STAMP)
 
@@ -46,6 +46,11 @@ types: venv
 
 check: lint types test
 
+# The pages of docs/, of the agents, and the API, in site/; open site/index.html. Wrong links and names are errors.
+docs: venv
+	$(PIP) install -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --site-dir site
+
 # Builds the ranking page again from its sources; needs Node 20.19 or newer. What it writes is committed.
 web:
 	cd rlopt/feedback/web && npm ci --no-audit --no-fund && npm run build
@@ -65,4 +70,4 @@ benchmark-gpu: venv
 	$(VENV)/bin/python scripts/benchmark_pixels.py --device cuda --rounds 5 --share 0.1 --updates 200
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build site *.egg-info

@@ -7,7 +7,7 @@ scripts/peers.py. All are evaluated alike: the last policy, acting deterministic
     python scripts/reproduce_mdpo.py run --table on_policy     # about two hours a seed on one core, PPO's runs mostly
     python scripts/reproduce_mdpo.py run --table off_policy
     python scripts/reproduce_mdpo.py table                     # prints the tables from the result files
-    python scripts/reproduce_mdpo.py write                     # puts them into docs/results/mdpo.md and README.md
+    python scripts/reproduce_mdpo.py write                     # puts them into docs/results/mdpo.md
 """
 
 from __future__ import annotations
@@ -156,11 +156,11 @@ def main() -> None:
                     run_cell(TABLES[name], column, env, seed, args.results, args.runs)
         print(table_text(name, args.results), end="\n\n")
     if args.action == "write":
-        for path in (ROOT / "README.md", args.page):
-            text = path.read_text()
-            for name in names:
-                text = replace_between(text, f"results {name}", table_text(name, args.results))
-            path.write_text(text)
+        text = args.page.read_text()
+        for name in names:
+            text = replace_between(text, f"results {name}", table_text(name, args.results))
+        args.page.write_text(text)
+
 
 
 if __name__ == "__main__":

@@ -8,27 +8,12 @@ import pytest
 
 from rlopt.agents.mdpo.config import MDPOConfig, OffPolicyMDPOConfig
 from rlopt.cli.flags import parse_training
-from rlopt.cli.main import VERBS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "interoperability.md").read_text()
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    snippets = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
-    assert len(snippets) == 2
-    names: dict[str, object] = {}
-    for snippet in snippets:
-        exec(compile(snippet, "docs/interoperability.md", "exec"), names)
-    assert isinstance(names["mean"], float) and (tmp_path / "policy.onnx").is_file()
-
-
-def test_the_commands_are_understood() -> None:
-    verbs = re.findall(r"^rlopt +(\w+)", PAGE, flags=re.MULTILINE)
-    assert set(verbs) == {"export", "train"} <= set(VERBS)
+def test_the_settings_of_the_commands_are_those_meant() -> None:
     commands = re.findall(r"^rlopt train (\w+) (.*)$", PAGE, flags=re.MULTILINE)
     assert len(commands) == 2
     configs = {"mdpo": MDPOConfig, "off_policy_mdpo": OffPolicyMDPOConfig}

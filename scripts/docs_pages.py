@@ -1,0 +1,111 @@
+"""MkDocs hook: pages whose source lies outside docs/, and links that hold on GitHub as on the site.
+
+The README, CONTRIBUTING, CHANGELOG, the agents' READMEs and the notebooks are pages of the site as they are. All link
+to each other by paths in the repository; a link to a page becomes one to its place on the site, any other to the file
+on GitHub.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File
+
+ROOT = Path(__file__).resolve().parents[1]
+FENCE = re.compile(r"^(```.*?^```\s*?$)", flags=re.DOTALL | re.MULTILINE)
+LINK = re.compile(r"(!?\[(?:[^\[\]]|\[[^\]]*\])*\])\(([^)\s]+)\)")
+NOTEBOOK_LIST = "notebooks.md"
+
+
+def outside_pages() -> dict[str, str]:
+    """Path in the repository -> path among the site's sources, of pages outside docs/."""
+    pages = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
+    pages |= {f"agents/{path.parent.name}/README.md": f"agents/{path.parent.name}.md" for path in agents()}
+    return pages | {f"notebooks/{path.name}": f"notebooks/{path.stem}.md" for path in notebooks()}
+
+
+def agents() -> list[Path]:
+    return sorted((ROOT / "agents").glob("*/README.md"))
+
+
+def notebooks() -> list[Path]:
+    return sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def replace_links(text: str, new: Callable[[str], str]) -> str:
+    """``text`` with the target of each Markdown link outside fenced blocks replaced by ``new(target)``."""
+    parts = FENCE.split(text)
+    for index, part in enumerate(parts):
+        if not part.startswith("```"):
+            parts[index] = LINK.sub(lambda match: f"{match[1]}({new(match[2])})", part)
+    return "".join(parts)
+
+
+def site_link(target: str, source: str, sources_url: str) -> str:
+    """Where a link of the page ``source`` (its path in the repository) leads on the site."""
+    path, hash_sign, anchor = target.partition("#")
+    if not path or "://" in path or path.startswith("mailto:"):
+        return target
+    pages = outside_pages()
+    wanted = posixpath.normpath(posixpath.join(posixpath.dirname(source), path))
+    pages["notebooks"] = NOTEBOOK_LIST
+    place = pages.get(wanted) or (wanted.removeprefix("docs/") if wanted.startswith("docs/") else None)
+    if place is None and (ROOT / wanted).exists():
+        return f"{sources_url}/{'tree' if (ROOT / wanted).is_dir() else 'blob'}/main/{wanted}{hash_sign}{anchor}"
+    here = pages.get(source, source.removeprefix("docs/"))
+    return posixpath.relpath(place or wanted, posixpath.dirname(here) or ".") + hash_sign + anchor
+
+
+def notebook_page(path: Path) -> str:
+    """A notebook as Markdown: its text and its code; outputs are not kept."""
+    cells = json.loads(path.read_text())["cells"]
+    texts = ["".join(cell["source"]) for cell in cells]
+    shown = [
+        text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```"
+        for cell, text in zip(cells, texts, strict=True)
+        if text.strip()
+    ]
+    title, rest = shown[0].partition("\n")[::2]
+    source = f"*The notebook without its outputs: [run it]({path.name}) to see its pictures.*"
+    return "\n\n".join([title, source, rest.strip(), *shown[1:]]) + "\n"
+
+
+def notebook_list() -> str:
+    """The page that lists the notebooks, each with its title and the first sentence of its text."""
+    lines = ["# Notebooks", "", "Each runs in a few minutes on one CPU core (`make notebooks` runs all of them).", ""]
+    for path in notebooks():
+        first = "".join(json.loads(path.read_text())["cells"][0]["source"])
+        title, text = first.lstrip("# ").partition("\n")[::2]
+        sentence = re.split(r"(?<=[.!?:])\s", " ".join(text.split()))[0]
+        lines.append(f"- [{title.strip()}](notebooks/{path.stem}.md): {sentence}")
+    return "\n".join(lines) + "\n"
+
+
+def on_files(files: Any, config: Any) -> Any:
+    for source, place in outside_pages().items():
+        path = ROOT / source
+        if path.suffix == ".ipynb":
+            files.append(File.generated(config, place, content=notebook_page(path)))
+        else:
+            files.append(File.generated(config, place, abs_src_path=str(path)))
+    files.append(File.generated(config, NOTEBOOK_LIST, content=notebook_list()))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
+    place = page.file.src_uri
+    if place == NOTEBOOK_LIST:
+        return markdown
+    source = {there: here for here, there in outside_pages().items()}.get(place, f"docs/{place}")
+
+    def new(target: str) -> str:
+        if source.endswith(".ipynb") and target == posixpath.basename(source):
+            return f"{config.extra['sources']}/blob/main/{source}"
+        return site_link(target, source, config.extra["sources"])
+
+    return replace_links(markdown, new)
