@@ -11,6 +11,9 @@ import csv
 import os
 import re
 import secrets
+import ssl
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,7 +28,9 @@ from rlopt.run_folder import RunFolder, read_json, shell_quote, write_json
 from rlopt.wandb_settings import INSTALL, check_wandb
 
 SECONDS = {"init_timeout": 30.0, "finish_timeout": 60.0}
-"""How long a run waits for W&B at its begin and its end, unless WANDB_INIT_TIMEOUT and WANDB_FINISH_TIMEOUT say more."""
+"""How long a run waits for W&B at its begin and its end; WANDB_INIT_TIMEOUT and WANDB_FINISH_TIMEOUT go before."""
+PROBE_SECONDS = 5.0
+"""How long it waits for any sign of the server before that."""
 IDENTITY_FILE = "wandb.json"
 _IDENTIFIER = re.compile(r"[a-z0-9_-]{1,64}", re.IGNORECASE)
 
@@ -36,7 +41,9 @@ class Identity:
 
     id: str
     step: int = -1
-    """Step of the newest row that W&B has, or that waits in the run folder for ``wandb sync``; -1 for none."""
+    """Step of the newest row that W&B was given; -1 for none."""
+    offline_step: int = -1
+    """Step of the newest row that was written to files for ``wandb sync``; -1 for none."""
     project: str = ""
     url: str | None = None
     """None where W&B was never reached."""
@@ -80,8 +87,8 @@ class WandbLog(KVWriter):
         try:
             self._run.finish(exit_code=self.exit_code)
         except TimeoutError:
-            sync = f"wandb sync {_parent(self._run.dir)}"
-            self._say(f"warning: W&B did not take every row in time; send the rest with: {sync}")
+            again = f"wandb sync --include-online {_parent(self._run.dir)}"
+            self._say(f"warning: W&B did not take every row in time; send the rest with: {again}")
         except Exception as error:
             self._say(f"warning: W&B fails at the end of the run: {one_line(error)}")
         self._run = None
@@ -111,18 +118,20 @@ def open_wandb(folder: RunFolder, run: RunConfig, say: Callable[[str], None]) ->
     if started is None:
         return None
     identity.project, identity.url = run.wandb, started.url or identity.url
-    known = int(started.starting_step) - 1  # W&B's own count, of a run that it continues
+    offline = bool(started.offline)
+    # Online the server knows best what arrived before a run was killed; what is in files is still on its way.
+    sent = identity.step if offline else max(int(started.starting_step) - 1, identity.offline_step)
 
     def note(step: int) -> None:
         identity.step = step
+        if offline:
+            identity.offline_step = step
         write_json(path, asdict(identity))
 
-    log = WandbLog(started, note, max(identity.step, known), say)
-    note(log.sent)
+    note(sent)
+    log = WandbLog(started, note, sent, say)
     for step, values in _rows(folder.path / "progress.csv"):
         log.send(step, values)
-    if log.sent > identity.step:
-        note(log.sent)
     return log
 
 
@@ -150,9 +159,12 @@ def _begin(wandb: Any, folder: RunFolder, run: RunConfig, identity: Identity, sa
         "reinit": "create_new",
         "settings": settings,
     }
+    mode = run.wandb_mode
     try:
-        wandb.setup(wandb.Settings(silent=True))  # also: never asks for a login, which would hold up the run
-        started = wandb.init(mode=run.wandb_mode, **arguments)
+        base = wandb.setup(wandb.Settings(silent=True)).settings  # silent: never asks for a login, holding up the run
+        if (mode or base.mode) == "online":
+            _probe(base.base_url)
+        started = wandb.init(mode=mode, **arguments)
     except Exception as error:
         started = _offline(wandb, arguments, one_line(error), say)
     else:
@@ -167,14 +179,27 @@ def _begin(wandb: Any, folder: RunFolder, run: RunConfig, identity: Identity, sa
     return started
 
 
-def _offline(wandb: Any, arguments: Mapping[str, Any], reason: str, say: Callable[[str], None]) -> Any:
+def _probe(url: str) -> None:
+    """Raises OSError at once where no server answers, for which ``wandb.init`` would wait."""
     try:
-        started = wandb.init(mode="offline", **arguments)
+        urllib.request.urlopen(url, timeout=PROBE_SECONDS).close()
+    except urllib.error.HTTPError:
+        return
+    except urllib.error.URLError as error:
+        if not isinstance(error.reason, ssl.SSLError):  # certificates are wandb's own business
+            raise OSError(f"{url}: {error.reason}") from None
+
+
+def _offline(wandb: Any, arguments: Mapping[str, Any], reason: str, say: Callable[[str], None]) -> Any:
+    # W&B keeps the identifier of a run that it could not begin, so the files have another, which --id mends.
+    identifier = secrets.token_hex(6)
+    try:
+        started = wandb.init(mode="offline", **{**arguments, "id": identifier})
     except Exception as error:
         say(f"warning: W&B cannot be used, and the run goes on without it: {one_line(error)}")
         return None
-    say(f"W&B cannot be reached ({reason.rstrip('. ')}): offline; send the run later with: "
-        f"wandb sync {_parent(started.dir)}")  # fmt: skip
+    sync = f"wandb sync --id {arguments['id']} {_parent(started.dir)}"
+    say(f"W&B cannot be used online ({reason.rstrip('. ')}): offline; send the run later with: {sync}")
     return started
 
 
@@ -201,10 +226,11 @@ def _read_identity(path: Path) -> Identity:
     cure = "remove it to begin another W&B run"
     content = read_json(path, cure)
     try:
-        identity = Identity(str(content["id"]), int(content["step"]), str(content["project"]), content.get("url"))
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise RunError(f"{path} is damaged: {cure}") from None
-    if not _IDENTIFIER.fullmatch(identity.id):
+        identity = Identity(**content)
+        sound = bool(_IDENTIFIER.fullmatch(identity.id)) and identity.step + identity.offline_step >= -2
+    except TypeError:
+        sound = False
+    if not sound:
         raise RunError(f"{path} is damaged: {cure}")
     return identity
 
