@@ -98,6 +98,14 @@ class RunConfig:
     """Whether rewards are scaled by the running deviation of the discounted return (VecNormalize)."""
     profile: bool = False
     """Whether to measure where the time goes: a table at the end, profile.json, and a trace of one second."""
+    wandb: str | None = None
+    """Weights & Biases project that the rows of progress.csv are sent to as well; needs pip install 'rlopt[wandb]'."""
+    wandb_entity: str | None = None
+    """User or team that the project is of; default is W&B's own, as WANDB_ENTITY sets it."""
+    wandb_group: str | None = None
+    """Group of the run there; default is WANDB_RUN_GROUP, and for runs started together the name of their folder."""
+    wandb_mode: Literal["online", "offline", "disabled"] | None = None
+    """online sends while training, offline keeps the rows for wandb sync; default is WANDB_MODE, then online."""
 
 
 class _Mismatch(Exception):

@@ -1,4 +1,4 @@
-"""Where numbers of a run go: CSV files that a resumed run continues exactly, and TensorBoard."""
+"""Where numbers of a run go: CSV files that a resumed run continues exactly, TensorBoard, others."""
 
 from __future__ import annotations
 
@@ -95,11 +95,17 @@ def _cell(value: Any) -> str:
     # Numbers are written from Python's types, so that a value reads the same before and after a checkpoint.
     if value is None:
         return ""
+    value = plain(value)
+    return str(value) if isinstance(value, bool | str) else repr(value)
+
+
+def plain(value: Any) -> bool | str | int | float:
+    """A logged value, for which :func:`is_scalar` holds, as Python's own type."""
     if isinstance(value, torch.Tensor | np.ndarray | np.generic):
         value = value.item()
     if isinstance(value, bool | str):
-        return str(value)
-    return repr(int(value)) if isinstance(value, numbers.Integral) else repr(float(value))
+        return value
+    return int(value) if isinstance(value, numbers.Integral) else float(value)
 
 
 def is_scalar(value: Any) -> bool:
@@ -160,6 +166,11 @@ class RunLogs:
         )
         self.logger = Logger(str(folder), [self.progress, TensorBoardLog(folder / "tb", resumed_at)])
 
+    def add(self, writer: KVWriter | None) -> None:
+        """A further writer of what the agent logs; with None, nothing."""
+        if writer is not None:
+            self.logger.output_formats.append(writer)
+
     @property
     def files(self) -> tuple[CsvLog, ...]:
         return (self.progress.log, self.episodes, self.evaluations)
@@ -172,7 +183,14 @@ class RunLogs:
         for log in self.files:
             log.flush(to_disk=to_disk)
 
-    def close(self) -> None:
+    def close(self, exit_code: int = 0) -> None:
+        """Closes all of them.
+
+        :param exit_code: of the run, for writers that tell how it ended
+        """
+        for writer in self.logger.output_formats:
+            if hasattr(writer, "exit_code"):
+                writer.exit_code = exit_code
         self.logger.close()
         self.episodes.close()
         self.evaluations.close()

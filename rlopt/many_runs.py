@@ -25,6 +25,7 @@ from rlopt.run import RunResult, resume, train
 from rlopt.run_folder import GROUP_FILE, RunFolder, default_folder, read_json, write_json
 from rlopt.stopping import StopSignals, StopWish
 from rlopt.turns import Turns
+from rlopt.wandb_settings import in_wandb_group
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,10 @@ def _runs(run: RunConfig) -> dict[str, RunConfig]:
     """The settings of each run of a group, by its name."""
     return {
         f"seed{seed}": dataclasses.replace(
-            run, seed=seed, seeds=None, run_dir=str(Path(run.run_dir or "") / f"seed{seed}")
+            in_wandb_group(run, Path(run.run_dir or "").name),
+            seed=seed,
+            seeds=None,
+            run_dir=str(Path(run.run_dir or "") / f"seed{seed}"),
         )
         for seed in parse_seeds(run.seeds or "")
     }

@@ -12,6 +12,7 @@ from typing import Any
 from rlopt.config import RunConfig, check_ranges, field_types, from_mapping
 from rlopt.errors import ConfigError, unknown_name
 from rlopt.registry import AGENTS, agent_spec, resolve
+from rlopt.wandb_settings import check_wandb
 
 
 def preset_names(agent: str) -> list[str]:
@@ -99,6 +100,7 @@ def complete_settings(agent: str, run: RunConfig, settings: Any) -> tuple[RunCon
         )
     check_ranges(run)
     check_ranges(settings)
+    check_wandb(run)
     return run, settings
 
 

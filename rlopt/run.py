@@ -30,6 +30,7 @@ from rlopt.run_folder import RunFolder, default_folder, shell_quote
 from rlopt.run_hook import EpisodeRecorder, HookState, RunHook, mean_return
 from rlopt.state import learn_from
 from rlopt.strict_json import parse_json
+from rlopt.wandb_log import open_wandb
 
 SMALLEST_IMAGE = 36
 """Height and width at which the last convolution of Stable-Baselines3's NatureCNN still has an output."""
@@ -253,6 +254,7 @@ def _learn(
         for log in logs.files:
             if log.missing_rows:
                 console.say(f"warning: {log.path.name} lacks {log.missing_rows} rows that it had at the checkpoint")
+        logs.add(open_wandb(folder, run, console.say))
         progress = console.progress(run.total_timesteps, start, getattr(model, "step_unit", "env steps"))
         metadata = {"agent": agent, "run": dataclasses.asdict(run), "env": env_settings.as_dict()}
         hook = RunHook(folder, run, env_settings, logs, progress, stop, metadata, state)
@@ -261,18 +263,20 @@ def _learn(
         model.set_logger(logs.logger)
         model.boundary_hook = hook  # type: ignore[attr-defined]
         profile = Profile(model, folder.path) if run.profile else None
+        exit_code = 1
         try:
             with _naming_last_checkpoint(folder):
                 _run_to_the_end(model, run.total_timesteps, checkpoint, EpisodeRecorder(logs.episodes), console)
                 if not hook.stopped:
                     hook.finish(model)
+                exit_code = stop.exit_code if hook.stopped else 0
         finally:
             progress.finish(mean_return(model))
-            logs.close()
+            logs.close(exit_code)
             if profile is not None:
                 console.say(profile.finish(model))
     _say_end(console, folder, run, model.num_timesteps, hook)
-    return RunResult(folder.path, model.num_timesteps, stop.exit_code if hook.stopped else 0, state.best_return)
+    return RunResult(folder.path, model.num_timesteps, exit_code, state.best_return)
 
 
 def _run_to_the_end(

@@ -18,6 +18,7 @@ from rlopt.engine.training import TRAINING
 from rlopt.errors import ConfigError, unknown_name
 from rlopt.many_seeds import parse_seeds
 from rlopt.presets import resolved_settings
+from rlopt.wandb_settings import in_wandb_group
 
 MOST_JOBS = 100_000
 _LONGEST_NAME = 100
@@ -174,7 +175,9 @@ def training_job(
     """The run of one seed, in ``folder/group/seed<seed>``."""
     name = f"{group}/seed{seed}"
     # Absolute, as the processes of a cluster work in other folders.
-    own = dataclasses.replace(run, seed=seed, seeds=None, run_dir=str(folder.absolute() / name))
+    own = dataclasses.replace(
+        in_wandb_group(run, folder.name), seed=seed, seeds=None, run_dir=str(folder.absolute() / name)
+    )
     arguments = {"agent": agent, "run": dataclasses.asdict(own), "agent_config": dataclasses.asdict(settings)}
     return SweepRun(agent, run.env, setting, seed, group, max(run.num_threads, 1), Job(name, TRAINING, arguments))
 

@@ -1,6 +1,7 @@
 """docs/interoperability.md does what it says."""
 
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -15,9 +16,11 @@ PAGE = (ROOT / "docs" / "interoperability.md").read_text()
 
 def test_the_settings_of_the_commands_are_those_meant() -> None:
     commands = re.findall(r"^rlopt train (\w+) (.*)$", PAGE, flags=re.MULTILINE)
-    assert len(commands) == 2
+    assert len(commands) == 3
     configs = {"mdpo": MDPOConfig, "off_policy_mdpo": OffPolicyMDPOConfig}
-    settings = [parse_training(agent, configs[agent], flags.split())[1] for agent, flags in commands]
+    parsed = [parse_training(agent, configs[agent], shlex.split(flags, comments=True)) for agent, flags in commands]
+    assert parsed.pop(0)[0].wandb == "hopper"
+    settings = [agent_config for _, agent_config in parsed]
     policy = settings[0].algorithm_kwargs()["policy_kwargs"]
     assert policy["optimizer_class"] == "adabelief"
     assert policy["optimizer_kwargs"] == {"weight_decay": 0.01, "betas": (0.9, 0.99)}
