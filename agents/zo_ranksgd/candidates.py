@@ -73,15 +73,6 @@ class Episodes:
         """Views of some of them."""
         return Episodes(*(getattr(self, field.name)[rows] for field in fields(self)))
 
-    def see(self, rows: npt.NDArray[np.intp], deviations: FloatArray) -> None:
-        """Counts observations, those of which that are not finite excepted."""
-        finite = np.isfinite(deviations).all(axis=1)
-        if not finite.all():
-            rows, deviations = rows[finite], deviations[finite]
-        self.sums[rows] += deviations
-        self.squares[rows] += deviations**2
-        self.seen[rows] += 1
-
     def evaluation(self, seeds: npt.NDArray[np.int64], normalizer: Normalizer) -> Evaluation:
         """Of the candidates whose episodes had ``seeds`` ``[m, episodes]``."""
         total, square = self.sums.sum(axis=0), self.squares.sum(axis=0)
@@ -197,30 +188,28 @@ class CandidateEvaluator:
     def _play(self, parameters: FloatArray, seeds: list[int], normalizer: Normalizer, batch: Episodes) -> None:
         policy, space = self.policy, self.env.observation_space
         observations = self._slots.start(seeds)
-        rows = np.arange(len(seeds))
-        acting = policy.prepare(parameters)
-        while len(rows):
-            everyone = len(rows) == self.env.num_envs
-            inputs = inputs_of(policy, space, observations if everyone else take(observations, rows))
+        live, steps = _Live(batch, policy, parameters), 0
+        while len(live.rows):
+            everyone = len(live.rows) == self.env.num_envs
+            inputs = inputs_of(policy, space, observations if everyone else take(observations, live.rows))
             if normalizer.size is not None:
-                batch.see(rows, inputs - normalizer.mean)
+                live.see(inputs - normalizer.mean)
                 inputs = normalizer.apply(inputs)
-            actions = policy.act(acting, inputs)
-            possible = _finite_rows(actions)
-            if not possible.all():
-                batch.returns[rows[~possible]] = math.nan
-                rows, actions = rows[possible], actions[possible]
-                acting = policy.prepare(parameters[rows])
-                if not len(rows):
+            actions = policy.act(live.acting, inputs)
+            if actions.dtype.kind == "f" and not np.isfinite(actions).all():
+                possible = np.isfinite(actions.reshape(len(actions), -1)).all(axis=1)
+                live.returns[~possible] = math.nan
+                live.keep(possible, steps)
+                actions = actions[possible]
+                if not len(actions):
                     break
-            observations, rewards, ended = self._slots.step(rows, actions)
-            batch.returns[rows] += rewards
-            batch.lengths[rows] += 1
-            over = ended | ~np.isfinite(batch.returns[rows])
+            observations, rewards, ended = self._slots.step(live.rows, actions)
+            live.returns += rewards
+            steps += 1
+            over = ended | ~np.isfinite(live.returns)
             if over.any():
-                rows = rows[~over]
-                acting = policy.prepare(parameters[rows])
-            if batch.lengths.max() > self._longest:
+                live.keep(~over, steps)
+            elif steps > self._longest:
                 raise ConfigError(
                     f"an episode has not ended after {self._longest:,} steps: give the environment a limit, "
                     "max_episode_steps"
@@ -228,14 +217,43 @@ class CandidateEvaluator:
         batch.returns[~np.isfinite(batch.returns)] = math.nan
 
 
+class _Live:
+    """Those of the episodes played side by side that go on, without gaps, so that a step need not index them."""
+
+    def __init__(self, batch: Episodes, policy: PolicyVector, parameters: FloatArray) -> None:
+        self._batch, self._policy = batch, policy
+        self.rows = np.arange(len(parameters))
+        self._parameters = parameters
+        self.acting = policy.prepare(parameters)
+        self.returns, self._seen = batch.returns.copy(), batch.seen.copy()
+        self._sums, self._squares = batch.sums.copy(), batch.squares.copy()
+
+    def see(self, deviations: FloatArray) -> None:
+        """Counts observations, those of which that are not finite excepted."""
+        if np.isfinite(deviations).all():
+            self._sums += deviations
+            self._squares += deviations**2
+            self._seen += 1
+            return
+        finite = np.isfinite(deviations).all(axis=1)
+        self._sums[finite] += deviations[finite]
+        self._squares[finite] += deviations[finite] ** 2
+        self._seen[finite] += 1
+
+    def keep(self, kept: npt.NDArray[np.bool_], steps: int) -> None:
+        """Writes down all but ``kept``, which have ended after ``steps`` steps."""
+        over, batch = ~kept, self._batch
+        rows = self.rows[over]
+        batch.returns[rows], batch.lengths[rows], batch.seen[rows] = self.returns[over], steps, self._seen[over]
+        batch.sums[rows], batch.squares[rows] = self._sums[over], self._squares[over]
+        self.rows, self._parameters = self.rows[kept], self._parameters[kept]
+        self.acting = self._policy.prepare(self._parameters)
+        self.returns, self._seen = self.returns[kept], self._seen[kept]
+        self._sums, self._squares = self._sums[kept], self._squares[kept]
+
+
 def require_finite(candidates: FloatArray) -> None:
     """Raises :class:`rlopt.errors.NonFiniteError` unless all parameters are finite."""
     if not np.isfinite(candidates).all():
         bad = int(np.flatnonzero(~np.isfinite(candidates).all(axis=1))[0])
         raise NonFiniteError(f"candidate {bad} has parameters that are NaN or infinite: lower the learning rate")
-
-
-def _finite_rows(actions: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    if actions.dtype.kind != "f":
-        return np.ones(len(actions), bool)
-    return np.asarray(np.isfinite(actions.reshape(len(actions), -1)).all(axis=1))
