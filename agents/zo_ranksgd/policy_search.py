@@ -18,6 +18,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from rlopt.agents.zo_ranksgd import policy_saving
 from rlopt.agents.zo_ranksgd.answers import Ranking
 from rlopt.agents.zo_ranksgd.candidates import CandidateEvaluator, Evaluation, round_seeds
+from rlopt.agents.zo_ranksgd.checks import checked_seed
 from rlopt.agents.zo_ranksgd.config import ZORankSGDConfig
 from rlopt.agents.zo_ranksgd.environments import open_env
 from rlopt.agents.zo_ranksgd.observations import FloatArray, Normalizer, feature_count
@@ -89,7 +90,8 @@ class RankedPolicySearch(OwnLogger):
         self.config: ZORankSGDConfig = from_mapping(ZORankSGDConfig, own, type(self).__name__)
         self._spread = Spread.of(self.config, engine if isinstance(engine, Engine) else None)
         self.verbose, self.tensorboard_log = verbose, tensorboard_log
-        self.seed = int(np.random.SeedSequence().generate_state(1)[0] >> 1) if seed is None else int(seed)
+        given_seed = checked_seed(seed)
+        self.seed = int(np.random.SeedSequence().generate_state(1)[0] >> 1) if given_seed is None else given_seed
         self.device = get_device(device)
         self.normalize_observations = normalize_observations
         self.oracle: Oracle | None = oracle_of(self.config) if isinstance(oracle, str) else oracle
