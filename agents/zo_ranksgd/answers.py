@@ -145,9 +145,10 @@ def total_weights(answers: Ranking | Sequence[Ranking], m: int) -> tuple[np.ndar
 
     :raises rlopt.errors.AnswerError: no answer at all, or one that does not fit
     """
-    given = [answers] if isinstance(answers, Ranking) else list(answers)
+    given = [answers] if isinstance(answers, Ranking) else list(answers) if isinstance(answers, Iterable) else []
     if not given or not all(isinstance(answer, Ranking) for answer in given):
-        raise AnswerError("an answer is a Ranking, or a sequence of at least one, one for each annotator")
+        what = one_line(repr(answers))
+        raise AnswerError(f"an answer is a Ranking, or a sequence of at least one, one for each annotator, not {what}")
     parts = [answer.edge_weights(m) for answer in given]
     total = np.asarray(sum(weights for weights, _ in parts), np.int64)
     return total, sum(edges for _, edges in parts)

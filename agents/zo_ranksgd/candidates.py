@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 import numpy as np
@@ -38,6 +39,46 @@ class Evaluation:
     @property
     def steps(self) -> int:
         return int(self.lengths.sum())
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """What n episodes came to, a row each. Sums are kept apart until all are there, so that the order in which they
+    are added never depends on who played what."""
+
+    returns: FloatArray
+    """``[n]``: undiscounted sums of rewards."""
+    lengths: npt.NDArray[np.int64]
+    """``[n]``: agent steps."""
+    sums: FloatArray
+    """``[n, features]``: of observations, relative to the frozen mean."""
+    squares: FloatArray
+    """``[n, features]``: of their squares."""
+    seen: npt.NDArray[np.int64]
+    """``[n]``: observations that were finite."""
+
+    @classmethod
+    def empty(cls, count: int, size: int) -> Episodes:
+        """Before the first step."""
+        sums, squares = np.zeros((count, size)), np.zeros((count, size))
+        return cls(np.zeros(count), np.zeros(count, np.int64), sums, squares, np.zeros(count, np.int64))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Episodes]) -> Episodes:
+        """One behind the other."""
+        names = [field.name for field in fields(cls)]
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+    def part(self, rows: slice) -> Episodes:
+        """Views of some of them."""
+        return Episodes(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+    def evaluation(self, seeds: npt.NDArray[np.int64], normalizer: Normalizer) -> Evaluation:
+        """Of the candidates whose episodes had ``seeds`` ``[m, episodes]``."""
+        total, square = self.sums.sum(axis=0), self.squares.sum(axis=0)
+        moments = Moments(normalizer.mean.copy(), int(self.seen.sum()), total, square)
+        returns, lengths = self.returns.reshape(seeds.shape), self.lengths.reshape(seeds.shape)
+        return Evaluation(returns, lengths, np.array(seeds, np.int64), moments)
 
 
 def round_seeds(seed: int, query: int, candidates: int, episodes: int, common: bool) -> npt.NDArray[np.int64]:
@@ -119,52 +160,56 @@ class CandidateEvaluator:
         :raises rlopt.errors.NonFiniteError: for parameters that are not finite
         :raises rlopt.errors.ConfigError: an episode does not end
         """
-        if not np.isfinite(candidates).all():
-            bad = int(np.flatnonzero(~np.isfinite(candidates).all(axis=1))[0])
-            raise NonFiniteError(f"candidate {bad} has parameters that are NaN or infinite: lower the learning rate")
+        require_finite(candidates)
         m, episodes = seeds.shape
-        size = normalizer.size or 0
-        returns, lengths = np.zeros(m * episodes), np.zeros(m * episodes, np.int64)
-        sums, squares = np.zeros((m * episodes, size)), np.zeros((m * episodes, size))
-        played = np.zeros(m * episodes, np.int64)
-        owners, flat_seeds = np.repeat(np.arange(m), episodes), seeds.reshape(-1)
-        for first in range(0, m * episodes, self.env.num_envs):
-            jobs = np.arange(first, min(first + self.env.num_envs, m * episodes))
-            batch = _Batch(returns[jobs], lengths[jobs], sums[jobs], squares[jobs], played[jobs])
-            self._play(candidates[owners[jobs]], flat_seeds[jobs].tolist(), normalizer, batch)
-            returns[jobs], lengths[jobs], played[jobs] = batch.returns, batch.lengths, batch.seen
-            sums[jobs], squares[jobs] = batch.sums, batch.squares
-        moments = Moments(normalizer.mean.copy(), int(played.sum()), sums.sum(axis=0), squares.sum(axis=0))
-        shape = (m, episodes)
-        return Evaluation(returns.reshape(shape), lengths.reshape(shape), np.array(seeds, np.int64), moments)
+        played = self.play(candidates, np.repeat(np.arange(m), episodes), seeds.reshape(-1), normalizer)
+        return played.evaluation(seeds, normalizer)
 
-    def _play(self, parameters: FloatArray, seeds: list[int], normalizer: Normalizer, batch: _Batch) -> None:
+    def play(
+        self,
+        candidates: FloatArray,
+        owners: npt.NDArray[np.intp],
+        seeds: npt.NDArray[np.int64],
+        normalizer: Normalizer,
+    ) -> Episodes:
+        """Plays n episodes, as many side by side as there are environments.
+
+        :param candidates: ``[m, d]``, finite
+        :param owners: ``[n]``: whose candidate's an episode is
+        :param seeds: ``[n]``
+        """
+        count, size = len(seeds), normalizer.size or 0
+        played = Episodes.empty(count, size)
+        for first in range(0, count, self.env.num_envs):
+            jobs = slice(first, min(first + self.env.num_envs, count))
+            self._play(candidates[owners[jobs]], seeds[jobs].tolist(), normalizer, played.part(jobs))
+        return played
+
+    def _play(self, parameters: FloatArray, seeds: list[int], normalizer: Normalizer, batch: Episodes) -> None:
         policy, space = self.policy, self.env.observation_space
         observations = self._slots.start(seeds)
-        rows = np.arange(len(seeds))
-        acting = policy.prepare(parameters)
-        while len(rows):
-            everyone = len(rows) == self.env.num_envs
-            inputs = inputs_of(policy, space, observations if everyone else take(observations, rows))
+        live, steps = _Live(batch, policy, parameters), 0
+        while len(live.rows):
+            everyone = len(live.rows) == self.env.num_envs
+            inputs = inputs_of(policy, space, observations if everyone else take(observations, live.rows))
             if normalizer.size is not None:
-                batch.see(rows, inputs - normalizer.mean)
+                live.see(inputs - normalizer.mean)
                 inputs = normalizer.apply(inputs)
-            actions = policy.act(acting, inputs)
-            possible = _finite_rows(actions)
-            if not possible.all():
-                batch.returns[rows[~possible]] = math.nan
-                rows, actions = rows[possible], actions[possible]
-                acting = policy.prepare(parameters[rows])
-                if not len(rows):
+            actions = policy.act(live.acting, inputs)
+            if actions.dtype.kind == "f" and not np.isfinite(actions).all():
+                possible = np.isfinite(actions.reshape(len(actions), -1)).all(axis=1)
+                live.returns[~possible] = math.nan
+                live.keep(possible, steps)
+                actions = actions[possible]
+                if not len(actions):
                     break
-            observations, rewards, ended = self._slots.step(rows, actions)
-            batch.returns[rows] += rewards
-            batch.lengths[rows] += 1
-            over = ended | ~np.isfinite(batch.returns[rows])
+            observations, rewards, ended = self._slots.step(live.rows, actions)
+            live.returns += rewards
+            steps += 1
+            over = ended | ~np.isfinite(live.returns)
             if over.any():
-                rows = rows[~over]
-                acting = policy.prepare(parameters[rows])
-            if batch.lengths.max() > self._longest:
+                live.keep(~over, steps)
+            elif steps > self._longest:
                 raise ConfigError(
                     f"an episode has not ended after {self._longest:,} steps: give the environment a limit, "
                     "max_episode_steps"
@@ -172,27 +217,43 @@ class CandidateEvaluator:
         batch.returns[~np.isfinite(batch.returns)] = math.nan
 
 
-@dataclass
-class _Batch:
-    """Results of the episodes played side by side, a row each."""
+class _Live:
+    """Those of the episodes played side by side that go on, without gaps, so that a step need not index them."""
 
-    returns: FloatArray
-    lengths: npt.NDArray[np.int64]
-    sums: FloatArray
-    squares: FloatArray
-    seen: npt.NDArray[np.int64]
+    def __init__(self, batch: Episodes, policy: PolicyVector, parameters: FloatArray) -> None:
+        self._batch, self._policy = batch, policy
+        self.rows = np.arange(len(parameters))
+        self._parameters = parameters
+        self.acting = policy.prepare(parameters)
+        self.returns, self._seen = batch.returns.copy(), batch.seen.copy()
+        self._sums, self._squares = batch.sums.copy(), batch.squares.copy()
 
-    def see(self, rows: npt.NDArray[np.intp], deviations: FloatArray) -> None:
+    def see(self, deviations: FloatArray) -> None:
         """Counts observations, those of which that are not finite excepted."""
+        if np.isfinite(deviations).all():
+            self._sums += deviations
+            self._squares += deviations**2
+            self._seen += 1
+            return
         finite = np.isfinite(deviations).all(axis=1)
-        if not finite.all():
-            rows, deviations = rows[finite], deviations[finite]
-        self.sums[rows] += deviations
-        self.squares[rows] += deviations**2
-        self.seen[rows] += 1
+        self._sums[finite] += deviations[finite]
+        self._squares[finite] += deviations[finite] ** 2
+        self._seen[finite] += 1
+
+    def keep(self, kept: npt.NDArray[np.bool_], steps: int) -> None:
+        """Writes down all but ``kept``, which have ended after ``steps`` steps."""
+        over, batch = ~kept, self._batch
+        rows = self.rows[over]
+        batch.returns[rows], batch.lengths[rows], batch.seen[rows] = self.returns[over], steps, self._seen[over]
+        batch.sums[rows], batch.squares[rows] = self._sums[over], self._squares[over]
+        self.rows, self._parameters = self.rows[kept], self._parameters[kept]
+        self.acting = self._policy.prepare(self._parameters)
+        self.returns, self._seen = self.returns[kept], self._seen[kept]
+        self._sums, self._squares = self._sums[kept], self._squares[kept]
 
 
-def _finite_rows(actions: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    if actions.dtype.kind != "f":
-        return np.ones(len(actions), bool)
-    return np.asarray(np.isfinite(actions.reshape(len(actions), -1)).all(axis=1))
+def require_finite(candidates: FloatArray) -> None:
+    """Raises :class:`rlopt.errors.NonFiniteError` unless all parameters are finite."""
+    if not np.isfinite(candidates).all():
+        bad = int(np.flatnonzero(~np.isfinite(candidates).all(axis=1))[0])
+        raise NonFiniteError(f"candidate {bad} has parameters that are NaN or infinite: lower the learning rate")

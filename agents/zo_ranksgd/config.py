@@ -9,6 +9,8 @@ from rlopt.config import Range
 
 STUDY_SETTINGS = ("study", "database", "media", "instructions", "clip_fps", "clip_size", "serve", "port")
 """For ``--oracle human`` alone."""
+EXECUTION_SETTINGS = ("engine", "workers", "address", "gpus_per_job")
+"""Where candidates are played, which changes no result and is no part of what a search is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,15 @@ class ZORankSGDConfig:
     """Whether all candidates of a round play the same episodes."""
     max_envs: Annotated[int, Range(ge=1, le=4096)] = 64
     """Environments side by side at most; a round of more episodes takes turns, with the same result."""
+    engine: Literal["local", "ray"] | None = None
+    """Spreads the episodes of a round over processes of this machine (local) or a Ray cluster (ray, Linux only), with
+    the same result; none plays them in the process of the run."""
+    workers: Annotated[int, Range(ge=1, le=100_000)] | None = None
+    """Of an engine: parts of a round at once at most; none takes what the cores or the cluster allow."""
+    address: str | None = None
+    """Of the Ray cluster: host:port, ray://host:port or auto; without one Ray runs on this machine alone."""
+    gpus_per_job: Annotated[float, Range(ge=0, le=64)] = 0.0
+    """Of an engine: share of a GPU for each part, such as .25 for four on each, or a whole number."""
     annotators: Annotated[int, Range(ge=1, le=100)] = 1
     """Answers to each round; their comparisons are added up."""
     temperature: Annotated[float, Range(ge=0)] = 0.2

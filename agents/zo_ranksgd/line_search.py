@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlopt.errors import ConfigError
+from rlopt.errors import ConfigError, one_line
 
 DECADES = 3.0
 """What the steps span unless a decay is given: the smallest step bounds how near a search comes to an optimum."""
@@ -35,8 +35,8 @@ class LineSearch:
                 f"line_search_points={points} leaves no step beside the current point"
                 f"{' and the best query' if best_query else ''}: give at least {least}, or 0 for no line search"
             )
-        if decay is not None and not 0 < decay < 1:
-            raise ConfigError(f"line_search_decay={decay} must lie between 0 and 1, such as 0.4")
+        if decay is not None and not (isinstance(decay, (int, float, np.floating)) and 0 < decay < 1):
+            raise ConfigError(f"line_search_decay={one_line(repr(decay))} must lie between 0 and 1, such as 0.4")
         steps = points - least + 1
         if decay is None:
             decay = 10 ** (-DECADES / (steps - 1)) if steps > 1 else 10**-DECADES

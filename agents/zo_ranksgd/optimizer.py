@@ -10,11 +10,12 @@ import numpy as np
 
 from rlopt.agents.zo_ranksgd import saving
 from rlopt.agents.zo_ranksgd.answers import Ranking, total_weights
+from rlopt.agents.zo_ranksgd.checks import check_size, positive, whole
 from rlopt.agents.zo_ranksgd.line_search import LineSearch, winner
 from rlopt.agents.zo_ranksgd.losses import rank_gradient
 from rlopt.agents.zo_ranksgd.query import Query, Search, read_only
 from rlopt.agents.zo_ranksgd.schedules import check_schedule, schedule_factor
-from rlopt.errors import AnswerError, ConfigError, NonFiniteError
+from rlopt.errors import AnswerError, ConfigError, NonFiniteError, one_line
 
 GRADIENT, LINE_SEARCH = "gradient", "line_search"
 
@@ -83,23 +84,21 @@ class ZORankSGD(Search):
         schedule_rounds: int | None = None,
     ) -> None:
         super().__init__(initial, seed)
-        for name, count in (("m", m), ("k", k), ("line_search_points", line_search_points)):
-            if not isinstance(count, (int, np.integer)):
-                raise ConfigError(f"{name}={count!r} must be a whole number")
+        m, k = whole("m", m), whole("k", k)
+        line_search_points = whole("line_search_points", line_search_points, 0)
         if m < 2:
             raise ConfigError(f"m={m} leaves nothing to rank: a query needs at least 2 candidates")
         if not 1 <= k <= m:
             raise ConfigError(f"k={k} is outside 1..{m}: k best of m={m} candidates are asked for")
-        for name, value in (("smoothing", smoothing), ("learning_rate", learning_rate)):
-            if not (np.isfinite(value) and value > 0):
-                raise ConfigError(f"{name}={value} must be a positive number")
-        if schedule_rounds is not None and schedule_rounds < 1:
-            raise ConfigError(f"schedule_rounds={schedule_rounds} must be at least 1")
+        for name, count in (("m", m), ("line_search_points", line_search_points)):
+            check_size(name, count, self.dimension)
+        if schedule_rounds is not None:
+            schedule_rounds = whole("schedule_rounds", schedule_rounds, 1)
         check_schedule("smoothing_schedule", smoothing_schedule, schedule_rounds)
         check_schedule("learning_rate_schedule", learning_rate_schedule, schedule_rounds)
-        self.m, self.k = int(m), int(k)
-        self.smoothing, self.learning_rate = float(smoothing), float(learning_rate)
-        self.line_search = LineSearch.make(int(line_search_points), line_search_decay, bool(best_query_in_line_search))
+        self.m, self.k = m, k
+        self.smoothing, self.learning_rate = positive("smoothing", smoothing), positive("learning_rate", learning_rate)
+        self.line_search = LineSearch.make(line_search_points, line_search_decay, bool(best_query_in_line_search))
         self.accumulate = bool(accumulate)
         self.smoothing_schedule, self.learning_rate_schedule = smoothing_schedule, learning_rate_schedule
         self.schedule_rounds = schedule_rounds
@@ -221,11 +220,14 @@ def make_basis(subspace: int | np.ndarray | None, dimension: int, rng: np.random
     """[d, s] of the searched subspace; None for all dimensions."""
     if subspace is None:
         return None
-    if isinstance(subspace, (int, np.integer)):
+    if isinstance(subspace, (int, np.integer)) and not isinstance(subspace, bool):
         if not 1 <= subspace <= dimension:
             raise ConfigError(f"subspace={subspace} is outside 1..{dimension}, the dimensions of the point")
         return np.ascontiguousarray(np.linalg.qr(rng.standard_normal((dimension, int(subspace))))[0])
-    basis = np.array(subspace, np.float64)
+    try:
+        basis = np.array(subspace, np.float64)
+    except (TypeError, ValueError):
+        raise ConfigError(f"subspace={one_line(repr(subspace))} must be a number of dimensions, or a basis") from None
     if basis.ndim != 2 or basis.shape[0] != dimension or not 1 <= basis.shape[1] <= dimension:
         raise ConfigError(f"subspace must be a basis of shape ({dimension}, 1..{dimension}), not {basis.shape}")
     if not np.isfinite(basis).all():

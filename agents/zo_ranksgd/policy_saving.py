@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from rlopt.agents.zo_ranksgd.config import EXECUTION_SETTINGS
 from rlopt.agents.zo_ranksgd.oracles import OracleFiles
 from rlopt.errors import CheckpointError, RloptError, one_line
 from rlopt.sealed_folder import FolderKind, read_sealed, replace_sealed
@@ -44,8 +45,9 @@ def _identity(search: RankedPolicySearch) -> dict[str, Any]:
     named = isinstance(search._given_policy, str)
     if not hasattr(search, "optimizer"):
         raise CheckpointError("the search has no environment yet, so no policy: give it one before saving")
+    settings = _plain(dataclasses.asdict(search.config))
     return {
-        "settings": _plain(dataclasses.asdict(search.config)),
+        "settings": {name: value for name, value in settings.items() if name not in EXECUTION_SETTINGS},
         "policy": search._given_policy if named else None,
         "policy_kwargs": _plain(search._policy_kwargs) if named else None,
         "oracle": None if search.oracle is None else OracleFiles.encode(search.oracle),
@@ -134,6 +136,7 @@ def from_tree(
         policy_kwargs=given.get("policy_kwargs", tree["policy_kwargs"]),
         seed=tree["seed"],
         device=device,
+        engine=given.get("engine"),
         **settings,
     )
     search.oracle = given.get("oracle", None if tree["oracle"] is None else OracleFiles.decode(tree["oracle"]))

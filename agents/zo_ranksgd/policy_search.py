@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,6 +18,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from rlopt.agents.zo_ranksgd import policy_saving
 from rlopt.agents.zo_ranksgd.answers import Ranking
 from rlopt.agents.zo_ranksgd.candidates import CandidateEvaluator, Evaluation, round_seeds
+from rlopt.agents.zo_ranksgd.checks import checked_seed
 from rlopt.agents.zo_ranksgd.config import ZORankSGDConfig
 from rlopt.agents.zo_ranksgd.environments import open_env
 from rlopt.agents.zo_ranksgd.observations import FloatArray, Normalizer, feature_count
@@ -25,8 +27,10 @@ from rlopt.agents.zo_ranksgd.oracles import Oracle, oracle_of
 from rlopt.agents.zo_ranksgd.policy_vector import inputs_of
 from rlopt.agents.zo_ranksgd.rounds import Round, logged
 from rlopt.agents.zo_ranksgd.sb3_policy import actor_only, load_parameters, make_policy
+from rlopt.agents.zo_ranksgd.spread import RoundStopped, Spread
 from rlopt.callbacks import OwnLogger, callback_of
 from rlopt.config import from_mapping
+from rlopt.engine import Engine
 from rlopt.envs.settings import EnvSettings
 from rlopt.errors import CheckpointError, ConfigError, SpaceError
 
@@ -55,6 +59,8 @@ class RankedPolicySearch(OwnLogger):
         policies that see images
     :param policy_kwargs: of a network, as in Stable-Baselines3; ``net_arch`` is that of the settings unless given here
     :param seed: of networks, candidates, environments and noisy oracles; None draws one
+    :param engine: local, ray or an open :class:`rlopt.engine.Engine`, whose processes play the episodes of a round; the
+        result is that of None, which plays them here. Needs an id or ``EnvSettings``, and a policy by name
     :param settings: of :class:`rlopt.agents.zo_ranksgd.config.ZORankSGDConfig`
     :raises rlopt.errors.ConfigError: a setting is unknown or out of range
     :raises rlopt.errors.SpaceError: the spaces of the environment cannot be used
@@ -75,13 +81,17 @@ class RankedPolicySearch(OwnLogger):
         verbose: int = 0,
         tensorboard_log: str | None = None,
         device: str | torch.device = "auto",
+        engine: str | Engine | None = None,
         **settings: Any,
     ) -> None:
         named = oracle if isinstance(oracle, str) else "return"
+        settings |= {"engine": None if isinstance(engine, Engine) else engine}
         own = {"oracle": named, **settings} | ({"policy": policy} if isinstance(policy, str) else {})
         self.config: ZORankSGDConfig = from_mapping(ZORankSGDConfig, own, type(self).__name__)
+        self._spread = Spread.of(self.config, engine if isinstance(engine, Engine) else None)
         self.verbose, self.tensorboard_log = verbose, tensorboard_log
-        self.seed = int(np.random.SeedSequence().generate_state(1)[0] >> 1) if seed is None else int(seed)
+        given_seed = checked_seed(seed)
+        self.seed = int(np.random.SeedSequence().generate_state(1)[0] >> 1) if given_seed is None else given_seed
         self.device = get_device(device)
         self.normalize_observations = normalize_observations
         self.oracle: Oracle | None = oracle_of(self.config) if isinstance(oracle, str) else oracle
@@ -105,6 +115,7 @@ class RankedPolicySearch(OwnLogger):
         kwargs = self._policy_kwargs
         if self._given_policy != "LinearPolicy" and not isinstance(self._given_policy, BasePolicy):
             kwargs = {"net_arch": list(config.net_arch), **(kwargs or {})}
+        self._policy_kwargs_used = kwargs
         self.policy, self.policy_vector = make_policy(
             self._given_policy,
             observation_space,
@@ -170,10 +181,20 @@ class RankedPolicySearch(OwnLogger):
         hook = callback_of(self, callback, progress_bar)
         if hook is not None:
             hook.on_training_start(locals(), globals())
+        with nullcontext() if self._spread is None else self._spread.opened():
+            self._play_rounds(hook, log_interval)
+        if hook is not None:
+            hook.on_training_end()
+        return self
+
+    def _play_rounds(self, hook: Any, log_interval: int | None) -> None:
         while self._affordable() and (self.boundary_hook is None or self.boundary_hook(self)):
             if hook is not None:
                 hook.on_rollout_start()
-            played = self._play_round()
+            try:
+                played = self._play_round()
+            except RoundStopped:
+                continue
             if played is None:
                 continue  # people have not answered yet: look for a wish to stop
             if log_interval is not None and self.num_queries % log_interval == 0:
@@ -183,10 +204,7 @@ class RankedPolicySearch(OwnLogger):
                 goes_on = hook.on_step()
                 hook.on_rollout_end()
                 if not goes_on:
-                    break
-        if hook is not None:
-            hook.on_training_end()
-        return self
+                    return
 
     def _affordable(self) -> bool:
         episodes, queries = self._limits
@@ -220,6 +238,8 @@ class RankedPolicySearch(OwnLogger):
             config.episodes_per_candidate,
             config.common_random_numbers,
         )
+        if self._spread is not None:
+            return self._spread.evaluate(self, query.candidates, seeds)
         return CandidateEvaluator(self.env, self.policy_vector).evaluate(query.candidates, seeds, self.normalizer)
 
     def complete_round(self, query: Query, evaluation: Evaluation, answers: Sequence[Ranking]) -> Round:
@@ -276,7 +296,7 @@ class RankedPolicySearch(OwnLogger):
         :param force_reset: of no effect: every round begins with a reset
         :raises SpaceError: its spaces are not those of the policy
         """
-        opened = open_env(env, self.config, self.seed)
+        opened = open_env(env, self.config, self.seed, spread=self._spread is not None)
         for name in ("observation_space", "action_space"):
             own, other = getattr(self, name, None), getattr(opened, name)
             if own is not None and own != other:
@@ -328,7 +348,7 @@ class RankedPolicySearch(OwnLogger):
         """Reads what :meth:`save` wrote; executes nothing that the files say.
 
         :param env: to go on in
-        :param given: ``policy`` or ``oracle``, where the search had one that files do not hold
+        :param given: ``policy`` or ``oracle``, where the search had one that files do not hold; ``engine``
         :raises CheckpointError: the folder is missing, damaged, or of another kind
         """
         return policy_saving.load(cls, Path(path), env, device, given)

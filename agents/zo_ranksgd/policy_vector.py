@@ -69,7 +69,7 @@ class Actions:
         space, count = self.space, len(outputs)
         if isinstance(space, spaces.Box):
             if self._middle is not None:
-                outputs = self._middle + self._half * np.clip(outputs, -1.0, 1.0)
+                outputs = self._middle + self._half * np.minimum(np.maximum(outputs, -1.0), 1.0)
             return outputs.reshape(count, *space.shape)
         if isinstance(space, spaces.Discrete):
             return np.argmax(outputs, axis=1) + space.start

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rlopt.agents.loop.randomness import generator
-from rlopt.errors import ConfigError, NonFiniteError
+from rlopt.agents.zo_ranksgd.checks import checked_point, checked_seed
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,13 @@ class Search:
     """A search with a current point, before anything is asked.
 
     :param initial: [d], the first point
-    :param seed: of its random numbers; None for new ones each time
+    :param seed: of its random numbers, at least 0; None for new ones each time
+    :raises rlopt.errors.ConfigError: either is something else
     """
 
     def __init__(self, initial: Sequence[float] | np.ndarray, seed: int | None) -> None:
         self._point = checked_point(initial)
-        self._rng = generator(seed)
+        self._rng = generator(checked_seed(seed))
         self._query: Query | None = None
         self._iteration = self._oracle_points = 0
 
@@ -60,17 +61,6 @@ class Search:
     def oracle_points(self) -> int:
         """Candidates of all queries answered."""
         return self._oracle_points
-
-
-def checked_point(initial: Sequence[float] | np.ndarray) -> np.ndarray:
-    """A read-only float64 copy of a first point, [d]; raises for what is none."""
-    point = np.array(initial, np.float64)
-    if point.ndim != 1 or not len(point):
-        raise ConfigError(f"the first point must be a vector of at least one number, not shape {point.shape}")
-    if not np.isfinite(point).all():
-        where = int(np.flatnonzero(~np.isfinite(point))[0])
-        raise NonFiniteError(f"the first point is not finite in dimension {where}: start from finite numbers")
-    return read_only(point)
 
 
 def read_only(array: np.ndarray) -> np.ndarray:

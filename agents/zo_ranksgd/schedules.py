@@ -14,7 +14,7 @@ LAST_LINEAR_FACTOR = 0.01
 def check_schedule(name: str, kind: str, rounds: int | None) -> None:
     """Raises :class:`rlopt.errors.ConfigError` for an unknown kind, or a linear schedule without its length."""
     if kind not in SCHEDULES:
-        raise unknown_name(name, kind, SCHEDULES)
+        raise unknown_name(name, str(kind), SCHEDULES)
     if kind == "linear" and rounds is None:
         raise ConfigError(f"{name} 'linear' needs schedule_rounds, the number of rounds over which it falls")
 

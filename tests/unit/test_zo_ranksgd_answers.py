@@ -53,6 +53,9 @@ def test_values_become_answers() -> None:
         (lambda: Ranking.from_json({"tiers": [0], "unranked": [], "abstain": False}), "list of lists"),
         (lambda: Ranking.from_json({"tiers": [[0.0]], "unranked": [], "abstain": False}), "whole numbers"),
         (list, "at least one"),
+        (lambda: None, "not None"),
+        (lambda: 5, "an answer is a Ranking, or a sequence of at least one, one for each annotator, not 5"),
+        (lambda: "012", "not '012'"),
         (lambda: [[0], [1], [2]], "an answer is a Ranking"),
     ],
 )
@@ -90,14 +93,29 @@ def test_tell_needs_ask() -> None:
         ({"smoothing_schedule": "inverse-sqrt"}, "did you mean 'inverse_sqrt'"),
         ({"learning_rate_schedule": "linear"}, "needs schedule_rounds"),
         ({"schedule_rounds": 0}, "schedule_rounds=0"),
+        ({"m": "3"}, "m='3' must be a whole number"),
+        ({"m": True, "k": 1}, "m=True must be a whole number"),
+        ({"m": 10**12}, r"m=1000000000000 candidates of 2 numbers take 14,901 GiB: give at most m=536870912"),
+        ({"line_search_points": 10**12}, "give at most line_search_points=536870912"),
+        ({"line_search_points": -1}, "line_search_points=-1 must be at least 0"),
+        ({"smoothing": "wide"}, "smoothing='wide' must be a positive number"),
+        ({"learning_rate": None}, "learning_rate=None must be a positive number"),
+        ({"line_search_decay": "half"}, "between 0 and 1"),
+        ({"schedule_rounds": "ten"}, "schedule_rounds='ten' must be a whole number"),
+        ({"smoothing_schedule": None}, "known: constant, inverse_sqrt, linear"),
+        ({"seed": -1}, "seed=-1 must be at least 0: give one of at least 0, or None"),
+        ({"seed": 1.5}, "seed=1.5 must be a whole number"),
+        ({"seed": "abc"}, "seed='abc' must be a whole number"),
+        ({"subspace": "some"}, "subspace='some' must be a number of dimensions, or a basis"),
         ({"subspace": 3}, r"subspace=3 is outside 1\.\.2"),
         ({"subspace": np.ones((3, 1))}, r"shape \(2, 1..2\)"),
         ({"subspace": np.ones((2, 2))}, "linearly dependent"),
     ],
 )
 def test_bad_settings_are_refused(settings: dict[str, object], reason: str) -> None:
-    with pytest.raises(ConfigError, match=reason):
-        rlopt.ZORankSGD(np.ones(2), **settings)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=reason) as caught:
+        rlopt.ZORankSGD(np.ones(2), **{"m": 5, "k": 1, **settings})  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
 
 
 def test_bad_points_are_refused() -> None:
@@ -105,6 +123,9 @@ def test_bad_points_are_refused() -> None:
         rlopt.ZORankSGD([0.0, math.nan])
     with pytest.raises(ConfigError, match="must be a vector"):
         rlopt.ZORankSGD(np.ones((2, 2)))
+    for strange in ("abc", ["a"], {}, [[1], [1, 2]], [1j]):
+        with pytest.raises(ConfigError, match=r"a vector of numbers, such as numpy.zeros\(20\), not"):
+            rlopt.ZORankSGD(strange)  # type: ignore[arg-type]
     search = rlopt.ZORankSGD([1.7e308], m=2, k=1, learning_rate=1e308, line_search_points=0)
     search.ask()
     before = search.digest()
