@@ -162,6 +162,5 @@ def main() -> None:
         args.page.write_text(text)
 
 
-
 if __name__ == "__main__":
     main()

@@ -242,7 +242,7 @@ class FusedUpdate:
     def _soft_values(
         self, critic: Parameters, observations: Tensor, noise: Tensor, ent_coef: Tensor, objective: Objective
     ) -> tuple[Tensor, Tensor]:
-        """Q (B, n) at an action of the present policy in each state, and V (B, 1) from it; no gradient to the policy."""
+        """Q (B, n) at an action of the present policy in each state, and V (B, 1); no gradient to the policy."""
         with torch.no_grad():
             policy = self._policy(self.actor.tensors, observations, noise)
         q_values = self._q_values(critic, observations, policy.actions)
