@@ -14,11 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from reproduction import ROOT, replace_between
+from reproduction import PAGES, ROOT, show
 
 from rlopt.statistics import bootstrap_interval, iqm, mean
-
-RESULTS = ROOT / "docs" / "results"
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ class Group:
 
 
 def side(title: str, pattern: str, score: str) -> Side:
-    results = [json.loads(path.read_text()) for path in sorted(RESULTS.glob(pattern))]
+    results = [json.loads(path.read_text()) for path in sorted(PAGES.glob(pattern))]
     return Side(title, [result[score] for result in results], [result["wall_seconds"] for result in results])
 
 
@@ -90,7 +88,7 @@ def guda() -> Iterator[Row]:
 def loop() -> Iterator[Row]:
     import reproduce_loop
 
-    args = argparse.Namespace(results=RESULTS / "loop", steps=100_000, seeds=20, tuning_seeds=5)
+    args = argparse.Namespace(results=PAGES / "loop", steps=100_000, seeds=20, tuning_seeds=5)
     pairs = {"RiverSwim-6": "loop-ellipsoid", "AccessControl": "loop-ellipsoid", "AggregatedRiverSwim": "linear-bonus"}
     for task, name in pairs.items():
         sides = []
@@ -107,7 +105,7 @@ def zo_ranksgd() -> Iterator[Row]:
     for env, digits in (("Swimmer-v5", 0), ("HalfCheetah-v5", 0), ("Reacher-v5", 1)):
         sides = []
         for title, method in (("ZO-RankSGD", "ranksgd"), ("CMA-ES", "cmaes")):
-            kept = json.loads((RESULTS / "zo_ranksgd_policies" / f"{env}-{method}.json").read_text())["seeds"].values()
+            kept = json.loads((PAGES / "zo_ranksgd_policies" / f"{env}-{method}.json").read_text())["seeds"].values()
             sides.append(Side(title, [result["return"] for result in kept], [result["seconds"] for result in kept]))
         yield Row(env, *sides, digits=digits)
 
@@ -165,10 +163,7 @@ def main() -> None:
     parser.add_argument("action", choices=["table", "write"])
     parser.add_argument("--page", type=Path, default=ROOT / "README.md", help="what write fills in")
     args = parser.parse_args()
-    text = table_text()
-    print(text)
-    if args.action == "write":
-        args.page.write_text(replace_between(args.page.read_text(), "results main", text))
+    show(args, "results main", table_text())
 
 
 if __name__ == "__main__":

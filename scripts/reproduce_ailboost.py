@@ -23,9 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reproduction import ROOT, cell_text, keep_result, replace_between, train
+from reproduction import cell_text, keep_result, script_parser, show, train, wanted
 
-RESULTS = ROOT / "docs" / "results" / "ailboost"
 EPISODES = 20
 SEEDS = (0, 1, 2)
 EVERY = 10_000
@@ -102,7 +101,7 @@ def cells(args: argparse.Namespace) -> Iterator[tuple[Method, Cell]]:
     for seed in SEEDS:
         for task in table.tasks:
             for name, method in table.methods.items():
-                if args.task in (None, task) and args.method in (None, name) and args.seed in (None, seed):
+                if wanted(args, task=task, method=name, seed=seed):
                     yield method, Cell(name, task, seed, steps)
 
 
@@ -227,28 +226,21 @@ def draw(args: argparse.Namespace, path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=["run", "table", "write"])
+    parser = script_parser(__doc__, "ailboost")
     parser.add_argument("--table", choices=sorted(TABLES), help="run: which table; default one_demo")
     parser.add_argument("--task", help="run only this task")
     parser.add_argument("--method", help="run only this method")
     parser.add_argument("--seed", type=int, help="run only this seed")
     parser.add_argument("--steps", type=int, help="environment steps of a run instead of the table's own")
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "reproduce_ailboost")
     args = parser.parse_args()
 
     if args.action == "run":
         args.table = args.table or "one_demo"
         for method, cell in cells(args):
             run_cell(method, cell, args)
-    text = "\n\n".join(table_text(name, args) for name in TABLES)
-    print(text)
-    if args.action == "write":
-        page = ROOT / "docs" / "results" / "ailboost.md"
-        page.write_text(replace_between(page.read_text(), "results ailboost", text))
-        if any(args.results.glob("*-walker-walk-*.json")):
-            draw(args, page.with_suffix(".svg"))
+    show(args, "results ailboost", "\n\n".join(table_text(name, args) for name in TABLES))
+    if args.action == "write" and any(args.results.glob("*-walker-walk-*.json")):
+        draw(args, args.page.with_suffix(".svg"))
 
 
 if __name__ == "__main__":

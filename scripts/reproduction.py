@@ -80,8 +80,13 @@ def cell_text(values: list[float], n_seeds: int, decimals: int = 0) -> str:
 
 
 def replace_between(text: str, marker: str, content: str) -> str:
-    """``text`` with what is between ``<!-- marker -->`` and ``<!-- /marker -->`` replaced."""
+    """``text`` with what is between ``<!-- marker -->`` and ``<!-- /marker -->`` replaced.
+
+    :raises SystemExit: the text does not have both
+    """
     opening, closing = f"<!-- {marker} -->", f"<!-- /{marker} -->"
-    before, _, rest = text.partition(opening)
-    _, _, after = rest.partition(closing)
+    before, opened, rest = text.partition(opening)
+    _, closed, after = rest.partition(closing)
+    if not (opened and closed):
+        raise SystemExit(f"the page has no lines {opening} and {closing}; put them where the table goes")
     return f"{before}{opening}\n{content}\n{closing}{after}"
