@@ -49,13 +49,16 @@ METHODS: dict[str, Method] = {
 
 
 def ablation() -> dict[str, Method]:
-    """{uniform, FIFO, weighted} x {reverse KL, Jensen-Shannon} x {relabelled, stale}, with AILBoost's schedule."""
+    """{uniform, FIFO, weighted} x {reverse KL, Jensen-Shannon} x {relabelled, stale}, with AILBoost's schedule.
+
+    The FIFO has the last 10 learners, a quarter of all that there are at the end.
+    """
     variants = {}
     for weighting in ("uniform", "recent", "bias_corrected"):
         for divergence in ("reverse_kl", "js"):
             for relabel in (True, False):
                 rewards = "relabelled" if relabel else "stale"
-                flags = ("--weighting", weighting, "--divergence", divergence)
+                flags = ("--weighting", weighting, "--recent-size", "5000", "--divergence", divergence)
                 flags = flags if relabel else (*flags, "--no-relabel")
                 name = f"{weighting}-{divergence}-{rewards}"
                 variants[name] = Method(f"{weighting}, {divergence}, {rewards}", "ailboost", (*PRESET, *flags))
