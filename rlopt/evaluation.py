@@ -40,7 +40,9 @@ class Predictor(Protocol):
 
     def predict(
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
-    ) -> tuple[Any, Any]: ...
+    ) -> tuple[Any, Any]:
+        """Actions for a batch of observations, and what the model remembers for the next call."""
+        ...
 
 
 class RandomPolicy:
@@ -91,6 +93,7 @@ class EvaluationResult:
 
     @property
     def mean(self) -> float:
+        """Mean of the returns."""
         return float(self.returns.mean())
 
     @property
@@ -100,6 +103,7 @@ class EvaluationResult:
 
     @property
     def env_steps_per_second(self) -> float:
+        """Agent steps a second, over all environments."""
         return self.env_steps / max(self.seconds, 1e-9)
 
     def as_dict(self) -> dict[str, Any]:

@@ -123,6 +123,7 @@ class GroupFolder(RunFolder):
 
     @property
     def config(self) -> Path:
+        """The file that says which runs belong together and with which settings."""
         return self.path / GROUP_FILE
 
     def failures(self) -> dict[str, str]:

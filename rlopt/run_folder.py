@@ -46,22 +46,27 @@ class RunFolder:
 
     @property
     def config(self) -> Path:
+        """The settings that the run was started with."""
         return self.path / "config.json"
 
     @property
     def versions(self) -> Path:
+        """Versions of Python and packages, and the machine."""
         return self.path / "versions.json"
 
     @property
     def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
         return self.path / "checkpoints"
 
     @property
     def best(self) -> Path:
+        """Which checkpoint had the best evaluation."""
         return self.path / "best.json"
 
     @property
     def tensorboard(self) -> Path:
+        """The folder of the TensorBoard logs."""
         return self.path / "tb"
 
     def require_new(self) -> None:
