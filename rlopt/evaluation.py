@@ -264,7 +264,7 @@ def _play(
             raise ConfigError(
                 f"an episode has not ended after {longest:,} steps: give the environment a limit, max_episode_steps"
             )
-        for index in np.flatnonzero(starts):
+        for index in np.flatnonzero(starts).tolist():
             if episodes.end(index, infos[index]) and on_episode is not None:
                 on_episode(int(episodes.counts.sum()), n_episodes)
     return episodes, steps * n
