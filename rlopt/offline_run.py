@@ -50,6 +50,9 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm,
 
     No environment is kept: the one that is named is made once for its spaces and its resolved settings, in which the
     run is evaluated. With ``eval_every=0`` it need not exist here.
+
+    :raises rlopt.errors.ConfigError: if the environment to evaluate in cannot be made
+    :raises rlopt.errors.DataError: for data that cannot be read or are of another environment
     """
     import torch
     from gymnasium.spaces import Dict
