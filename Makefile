@@ -24,18 +24,18 @@ quickstart: venv
 test test-fast coverage notebooks: export OMP_NUM_THREADS = 1
 
 test: venv notebooks
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Runs every cell; what they show is thrown away.
 notebooks: venv
 	$(VENV)/bin/python -m pytest --nbmake --nbmake-timeout 900 notebooks
 
 test-fast: venv
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m 'not slow'
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow'
 
 # The whole suite under measurement, commands that tests start included; the report lists files with lines no test executes.
 coverage: venv
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --cov --cov-report=term --cov-fail-under=90
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term --cov-fail-under=90
 
 lint: venv
 	$(VENV)/bin/ruff check .

@@ -22,6 +22,7 @@ def guard_actions(actions: Any, space: spaces.Space[Any], n_envs: int) -> np.nda
 
     :param actions: [n_envs, *space.shape]
     :raises NonFiniteError: naming the environment, when an action is NaN or infinite
+    :raises SpaceError: when the batch has another shape
     """
     batch = np.asarray(actions)
     if batch.dtype.kind == "f" and not np.isfinite(batch).all():
@@ -115,7 +116,10 @@ class ObservationBuffer:
         }
 
     def write(self, index: int, observation: Any) -> None:
-        """Stores the newest frame of environment ``index``."""
+        """Stores the newest frame of environment ``index``.
+
+        :raises rlopt.errors.SpaceError: for an observation of another shape than its space has
+        """
         for key, rows in self.rows.items():
             part = observation if key is None else observation[key]
             try:

@@ -36,7 +36,10 @@ class EpisodeStart:
             self.record["random"] = random_states(self._env)
 
     def repeat(self, record: dict[str, Any]) -> Any:
-        """Begins the recorded episode in this environment; returns its first observation."""
+        """Begins the recorded episode in this environment; returns its first observation.
+
+        :raises rlopt.errors.StateUnavailableError: for a damaged record
+        """
         options = {name: value for name, value in record.items() if name not in ("seed", "random")}
         known = set(record) <= {"seed", "random", "options"} and {"seed", "random"} <= set(record)
         if not known or not is_seed(record["seed"]) or not all(isinstance(value, dict) for value in options.values()):

@@ -77,7 +77,10 @@ def fresh_model(env: gymnasium.Env[Any, Any]) -> Any:
 
 
 def take(env: gymnasium.Env[Any, Any], reference: Any) -> dict[str, Any]:
-    """The state of ``env`` between two steps; ``reference`` is a :func:`fresh_model` of an equal environment."""
+    """The state of ``env`` between two steps; ``reference`` is a :func:`fresh_model` of an equal environment.
+
+    :raises rlopt.errors.StateUnavailableError: for an environment without a MuJoCo simulator
+    """
     import mujoco
 
     base: Any = env.unwrapped

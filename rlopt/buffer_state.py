@@ -91,7 +91,10 @@ def cut_episodes(buffer: ReplayBuffer | None) -> None:
 
 
 def capture_noise(noise: ActionNoise | None) -> Tree:
-    """The state of ``noise`` beyond the global random state it draws from."""
+    """The state of ``noise`` beyond the global random state it draws from.
+
+    :raises rlopt.errors.CheckpointError: for noise of an unknown class that keeps a state
+    """
     if noise is None or type(noise) is NormalActionNoise:
         return None
     if hasattr(type(noise), "get_state"):

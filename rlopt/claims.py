@@ -37,6 +37,7 @@ def fewest_seeds(n_tasks: int = 1, confidence: float = 0.95) -> int:
 
     :param n_tasks: at least 1; seeds are divided within each
     :return: 4 for one task at 95%
+    :raises rlopt.errors.ConfigError: for no task
     """
     check_confidence(confidence)
     if n_tasks < 1:

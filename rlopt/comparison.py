@@ -113,6 +113,7 @@ class Comparison:
 
     @property
     def reference(self) -> Group:
+        """The group that the others are compared with: the first."""
         return self.groups[0]
 
     def curves(self) -> list[GroupCurve]:

@@ -26,6 +26,7 @@ class Range:
     le: float = math.inf
 
     def contains(self, value: float) -> bool:
+        """Whether ``value`` is within the bounds; NaN never is."""
         return self.gt < value < self.lt and self.ge <= value <= self.le
 
     def __str__(self) -> str:

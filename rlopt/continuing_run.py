@@ -43,7 +43,7 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[Any, EnvSettin
     """
     from rlopt.agents.loop.kinds import KINDS, ContinuingConfig
     from rlopt.registry import agent_spec, resolve
-    from rlopt.run import make_run_env
+    from rlopt.run_model import make_run_env
 
     kind = isinstance(agent_config, ContinuingConfig)
     algorithm = resolve(KINDS[agent_config.agent_kind][0] if kind else agent_spec(agent).algorithm)

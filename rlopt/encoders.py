@@ -122,11 +122,13 @@ class ImagePolicy(CnnPolicy):
         self.actor.optimizer = make_optimizer(own, lr=lr_schedule(1), **self.optimizer_kwargs)
 
     def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> Actor:
+        """As in Stable-Baselines3; of images, an actor on what the shared convolutions make of them."""
         if not self._encodes:
             return super().make_actor(features_extractor)
         return EncodedActor(**self._update_features_extractor(self.actor_kwargs, features_extractor)).to(self.device)
 
     def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> ContinuousCritic:
+        """As in Stable-Baselines3; of images, critics on what the shared convolutions make of them."""
         if not self._encodes:
             return super().make_critic(features_extractor)
         return EncodedCritic(**self._update_features_extractor(self.critic_kwargs, features_extractor)).to(self.device)

@@ -3,34 +3,22 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
-from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
-from stable_baselines3.common.vec_env import (
-    DummyVecEnv,
-    VecEnv,
-    VecEnvWrapper,
-    VecMonitor,
-    VecNormalize,
-    VecTransposeImage,
-    unwrap_vec_normalize,
-)
+from stable_baselines3.common.vec_env import VecEnv
 
-from rlopt.errors import ConfigError, NonFiniteError, SpaceError
+from rlopt.errors import ConfigError, NonFiniteError
+from rlopt.evaluation_env import base_env, observed_as_trained, open_env
 from rlopt.statistics import Interval, bootstrap_interval, iqm
 from rlopt.undisturbed import StateDependentNoise, seed_everything, undisturbed
 
-MAX_DEFAULT_ENVS = 16
 LONGEST_EPISODE = 100_000
 """Steps after which an episode of :func:`rlopt.make_env` is taken to have no end, unless its own limit is higher."""
 
@@ -40,7 +28,9 @@ class Predictor(Protocol):
 
     def predict(
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
-    ) -> tuple[Any, Any]: ...
+    ) -> tuple[Any, Any]:
+        """Actions for a batch of observations, and what the model remembers for the next call."""
+        ...
 
 
 class RandomPolicy:
@@ -91,6 +81,7 @@ class EvaluationResult:
 
     @property
     def mean(self) -> float:
+        """Mean of the returns."""
         return float(self.returns.mean())
 
     @property
@@ -100,6 +91,7 @@ class EvaluationResult:
 
     @property
     def env_steps_per_second(self) -> float:
+        """Agent steps a second, over all environments."""
         return self.env_steps / max(self.seconds, 1e-9)
 
     def as_dict(self) -> dict[str, Any]:
@@ -169,24 +161,21 @@ def evaluate(
         raise ConfigError(f"confidence must be in (0, 1), not {confidence:g}")
     with undisturbed(model):
         seed_everything(seed)
-        venv, mine = _open(model, env, n_episodes, n_envs=n_envs, seed=seed, backend=backend, **env_settings)
+        venv, mine = open_env(model, env, n_episodes, n_envs=n_envs, seed=seed, backend=backend, **env_settings)
         try:
             if not mine:
                 venv.seed(seed)
-            with _observed_as_trained(model, venv) as (base, seen, raw_reward):
+            with observed_as_trained(model, venv) as (base, seen, raw_reward):
                 started = time.perf_counter()
-                played = _play(model, base, seen, raw_reward, n_episodes, deterministic, on_episode)
+                episodes, env_steps = _play(model, base, seen, raw_reward, n_episodes, deterministic, on_episode)
                 seconds = time.perf_counter() - started
         finally:
             if mine:
                 venv.close()
-    returns, lengths, truncated, success_rate, env_steps = played
+    columns = episodes.columns()
     return EvaluationResult(
-        returns=returns,
-        lengths=lengths,
-        truncated=truncated,
-        success_rate=success_rate,
-        interval=bootstrap_interval(returns, confidence=confidence),
+        **columns,
+        interval=bootstrap_interval(columns["returns"], confidence=confidence),
         confidence=confidence,
         deterministic=deterministic,
         seed=seed,
@@ -194,6 +183,47 @@ def evaluate(
         env_steps=env_steps,
         seconds=seconds,
     )
+
+
+class _Episodes:
+    """The episodes that count: each environment's first ones, as many as were decided before the first step."""
+
+    def __init__(self, n_envs: int, n_episodes: int) -> None:
+        self.quota = np.full(n_envs, n_episodes // n_envs)
+        self.quota[: n_episodes % n_envs] += 1
+        self.counts = np.zeros(n_envs, dtype=np.int64)
+        self.returns, self.lengths = np.zeros(n_envs), np.zeros(n_envs, dtype=np.int64)
+        self._kept: list[list[tuple[float, int, bool, Any]]] = [[] for _ in range(n_envs)]
+
+    @property
+    def complete(self) -> bool:
+        return not (self.counts < self.quota).any()
+
+    def add_step(self, rewards: np.ndarray) -> None:
+        self.returns += rewards
+        self.lengths += 1
+
+    def end(self, index: int, info: dict[str, Any]) -> bool:
+        """Ends the episode of an environment; whether it counts."""
+        counted = bool(self.counts[index] < self.quota[index])
+        if counted:
+            truncated = bool(info.get("TimeLimit.truncated", False))
+            episode = (float(self.returns[index]), int(self.lengths[index]), truncated, info.get("is_success"))
+            self._kept[index].append(episode)
+            self.counts[index] += 1
+        self.returns[index], self.lengths[index] = 0.0, 0
+        return counted
+
+    def columns(self) -> dict[str, Any]:
+        """What :class:`EvaluationResult` says of them."""
+        flat = [episode for column in self._kept for episode in column]
+        successes = [bool(episode[3]) for episode in flat if episode[3] is not None]
+        return {
+            "returns": np.array([episode[0] for episode in flat], dtype=np.float64),
+            "lengths": np.array([episode[1] for episode in flat], dtype=np.int64),
+            "truncated": np.array([episode[2] for episode in flat], dtype=np.bool_),
+            "success_rate": float(np.mean(successes)) if len(successes) == len(flat) else None,
+        }
 
 
 def _play(
@@ -204,20 +234,17 @@ def _play(
     n_episodes: int,
     deterministic: bool,
     on_episode: Callable[[int, int], None] | None,
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64], npt.NDArray[np.bool_], float | None, int]:
+) -> tuple[_Episodes, int]:
+    """The episodes, and how many steps all environments took together."""
     n = env.num_envs
-    quota = np.full(n, n_episodes // n)
-    quota[: n_episodes % n] += 1
-    episodes: list[list[tuple[float, int, bool, Any]]] = [[] for _ in range(n)]
-    counts, lengths = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
-    returns = np.zeros(n)
+    episodes = _Episodes(n, n_episodes)
     starts = np.ones(n, dtype=bool)
     state, steps = None, 0
-    settings = getattr(_base(env), "settings", None)
+    settings = getattr(base_env(env), "settings", None)
     longest = math.inf if settings is None else max(LONGEST_EPISODE, settings.max_episode_steps or 0)
     noise = None if deterministic else StateDependentNoise.of(model, n)
     observations = env.reset()
-    while (counts < quota).any():
+    while not episodes.complete:
         _check_observations(observations, steps)
         if noise is not None:
             noise.draw(steps, starts)
@@ -230,36 +257,25 @@ def _play(
             )
         observations, rewards, starts, infos = env.step(actions)
         rewards = np.asarray(raw_reward(rewards), dtype=np.float64)
-        if not np.isfinite(rewards).all():
-            bad = int(np.flatnonzero(~np.isfinite(rewards))[0])
-            raise NonFiniteError(
-                f"the reward is {rewards[bad]} in environment {bad} at evaluation step {steps}: check the environment"
-            )
+        _check_rewards(rewards, steps)
         steps += 1
-        returns += rewards
-        lengths += 1
-        if lengths.max() > longest:
+        episodes.add_step(rewards)
+        if episodes.lengths.max() > longest:
             raise ConfigError(
                 f"an episode has not ended after {longest:,} steps: give the environment a limit, max_episode_steps"
             )
-        for i in np.flatnonzero(starts):
-            if counts[i] < quota[i]:
-                info = infos[i]
-                truncated = bool(info.get("TimeLimit.truncated", False))
-                episodes[i].append((float(returns[i]), int(lengths[i]), truncated, info.get("is_success")))
-                counts[i] += 1
-                if on_episode is not None:
-                    on_episode(int(counts.sum()), n_episodes)
-            returns[i], lengths[i] = 0.0, 0
-    flat = [episode for column in episodes for episode in column]
-    successes = [bool(episode[3]) for episode in flat if episode[3] is not None]
-    return (
-        np.array([episode[0] for episode in flat], dtype=np.float64),
-        np.array([episode[1] for episode in flat], dtype=np.int64),
-        np.array([episode[2] for episode in flat], dtype=np.bool_),
-        float(np.mean(successes)) if len(successes) == len(flat) else None,
-        steps * n,
-    )
+        for index in np.flatnonzero(starts).tolist():
+            if episodes.end(index, infos[index]) and on_episode is not None:
+                on_episode(int(episodes.counts.sum()), n_episodes)
+    return episodes, steps * n
+
+
+def _check_rewards(rewards: np.ndarray, step: int) -> None:
+    if not np.isfinite(rewards).all():
+        bad = int(np.flatnonzero(~np.isfinite(rewards))[0])
+        raise NonFiniteError(
+            f"the reward is {rewards[bad]} in environment {bad} at evaluation step {step}: check the environment"
+        )
 
 
 def _check_observations(observations: Any, step: int) -> None:
@@ -267,103 +283,3 @@ def _check_observations(observations: Any, step: int) -> None:
         if part.dtype.kind == "f" and not np.isfinite(part).all():
             name = f"observation {key!r}" if key else "observation"
             raise NonFiniteError(f"the {name} is NaN or infinite at evaluation step {step}: check the environment")
-
-
-def _open(
-    model: Any, env: Any, n_episodes: int, *, n_envs: int | None, seed: int, backend: str, **env_settings: Any
-) -> tuple[VecEnv, bool]:
-    """The VecEnv to evaluate in, and whether it is ours to close."""
-    if isinstance(env, VecEnv) and _base(env) is _base(getattr(model, "env", None)):
-        env = getattr(_base(env), "settings", None)
-        if env is None:
-            raise ConfigError(
-                "evaluating in the training environment would disturb training: pass its id or a second environment"
-            )
-    if isinstance(env, VecEnv | gym.Env):
-        given = [name for name, value in {"n_envs": n_envs, **env_settings}.items() if value is not None]
-        if given or backend != "auto":
-            raise ConfigError(
-                f"{', '.join(given or ['backend'])}: only for an environment id or EnvSettings, not for an instance"
-            )
-        return (env if isinstance(env, VecEnv) else DummyVecEnv([lambda: env])), False
-    from rlopt.envs.make import make_env
-
-    n_envs = min(n_episodes, MAX_DEFAULT_ENVS) if n_envs is None else n_envs
-    if isinstance(env, str):
-        return make_env(env, n_envs=n_envs, seed=seed, backend=backend, **env_settings), True
-    if dataclasses.is_dataclass(env) and hasattr(env, "as_dict"):
-        changed = {"n_envs": n_envs, "seed": seed, "backend": backend, **env_settings}
-        return make_env(**{**env.as_dict(), **changed}), True
-    raise ConfigError(f"env must be an id, EnvSettings or an environment, not {type(env).__name__}")
-
-
-def _base(env: Any) -> Any:
-    while isinstance(env, VecEnvWrapper):
-        env = env.venv
-    return env if env is not None else object()
-
-
-@contextmanager
-def _observed_as_trained(
-    model: Any, env: VecEnv
-) -> Iterator[tuple[VecEnv, Callable[[Any], Any], Callable[[Any], Any]]]:
-    """Yields the environment to step, how its observations look to the model, and how to get the raw rewards."""
-    trained_in = getattr(model, "env", None)
-    norm = unwrap_vec_normalize(trained_in) if isinstance(trained_in, VecEnv) else None
-    while isinstance(env, VecMonitor | VecNormalize) and unwrap_vec_normalize(env) is not None:
-        # a loaded model normalises in predict, with its own statistics
-        if isinstance(env, VecNormalize) and norm is None and getattr(model, "observation_statistics", None) is None:
-            norm = env
-        env = env.venv
-    inner = unwrap_vec_normalize(env)
-    if inner is not None:  # under a wrapper that changes observations: they come out normalised by the env itself
-        _check_spaces(model, _transposed_if_needed(env, getattr(model, "observation_space", None)))
-        was_training, inner.training = inner.training, False
-        try:
-            yield env, lambda observation: observation, lambda reward: inner.get_original_reward()
-        finally:
-            inner.training = was_training
-        return
-    if norm is None:
-        env = _transposed_if_needed(env, getattr(model, "observation_space", None))
-        _check_spaces(model, env)
-        yield env, lambda observation: observation, lambda reward: reward
-        return
-    env = _transposed_if_needed(env, norm.observation_space)
-    _check_spaces(model, env)
-    yield env, norm.normalize_obs, lambda reward: reward
-
-
-def _transposed_if_needed(env: VecEnv, wanted: spaces.Space | None) -> VecEnv:
-    """Puts image channels first if that, and only that, is what ``wanted`` needs."""
-    if wanted is None or _alike(env.observation_space, wanted):
-        return env
-    space = env.observation_space
-    parts = list(space.spaces.values()) if isinstance(space, spaces.Dict) else [space]
-    images = [part for part in parts if isinstance(part, spaces.Box) and is_image_space(part)]
-    if not images or any(is_image_space_channels_first(image) for image in images):
-        return env
-    transposed = VecTransposeImage(env)
-    return transposed if _alike(transposed.observation_space, wanted) else env
-
-
-def _check_spaces(model: Any, env: VecEnv) -> None:
-    for kind in ("observation", "action"):
-        wanted, got = getattr(model, f"{kind}_space", None), getattr(env, f"{kind}_space")
-        if wanted is not None and not _alike(wanted, got, bounds=kind == "action"):
-            raise SpaceError(
-                f"the model's {kind} space {wanted} differs from the environment's {got}: evaluate in the environment "
-                "(id, action repeat, frame stack) that the model was trained in"
-            )
-
-
-def _alike(first: spaces.Space, second: spaces.Space, *, bounds: bool = False) -> bool:
-    """Equal for a network: same structure and shapes, float widths aside; bounds count for actions, scaled by them."""
-    if isinstance(first, spaces.Dict) and isinstance(second, spaces.Dict):
-        return first.spaces.keys() == second.spaces.keys() and all(
-            _alike(first[key], second[key], bounds=bounds) for key in first.spaces
-        )
-    if isinstance(first, spaces.Box) and isinstance(second, spaces.Box):
-        same = first.shape == second.shape and first.dtype.kind == second.dtype.kind
-        return same and (not bounds or (np.allclose(first.low, second.low) and np.allclose(first.high, second.high)))
-    return first == second

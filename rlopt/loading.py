@@ -90,11 +90,11 @@ def _build(trees: dict[str, Tree], env: VecEnv | None, device: str) -> Any:
         if model._vec_normalize_env is not None:
             restore_normalization(model._vec_normalize_env, statistics, statistics_only=True)
         else:
-            model.observation_statistics = _normalizer(trees["env"], description, statistics)
+            model.observation_statistics = _normalizer(description, statistics)
     return model
 
 
-def _normalizer(env_state: Tree, description: Tree, statistics: Tree) -> VecNormalize:
+def _normalizer(description: Tree, statistics: Tree) -> VecNormalize:
     """A VecNormalize on no environment, used for its arithmetic alone."""
     spaces = [decode_space(description[name]) for name in ("observation_space", "action_space")]
     placeholder = SpacesOnlyVecEnv(description["n_envs"], *spaces)

@@ -73,6 +73,7 @@ def resume_seeds(path: Path, total_timesteps: int | None = None, data: str | Non
 
     :param data: as for :func:`rlopt.run.resume`
     :raises rlopt.errors.RloptError: as :func:`rlopt.run.resume`, if a run cannot begin; later errors are in the result
+    :raises rlopt.errors.RunError: if every run has failed
     """
     group = GroupFolder(path)
     agent, run, agent_config = group.read_config()
@@ -124,6 +125,7 @@ class GroupFolder(RunFolder):
 
     @property
     def config(self) -> Path:
+        """The file that says which runs belong together and with which settings."""
         return self.path / GROUP_FILE
 
     def failures(self) -> dict[str, str]:

@@ -46,10 +46,13 @@ def complete(run: RunConfig, agent_config: Any) -> tuple[RunConfig, Any]:
 
 
 def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm, EnvSettings]:
-    """Makes the model of a run from its data set, as :func:`rlopt.run.build` does from its environment.
+    """Makes the model of a run from its data set, as :func:`rlopt.run_model.build` does from its environment.
 
     No environment is kept: the one that is named is made once for its spaces and its resolved settings, in which the
     run is evaluated. With ``eval_every=0`` it need not exist here.
+
+    :raises rlopt.errors.ConfigError: if the environment to evaluate in cannot be made
+    :raises rlopt.errors.DataError: for data that cannot be read or are of another environment
     """
     import torch
     from gymnasium.spaces import Dict
@@ -59,7 +62,7 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm,
     from rlopt.devices import check_device
     from rlopt.envs.settings import EnvSettings
     from rlopt.registry import agent_spec, resolve
-    from rlopt.run import env_arguments
+    from rlopt.run_model import env_arguments
 
     check_device(run.device)
     if run.num_threads:
@@ -134,7 +137,7 @@ def _tell_once(line: str) -> None:
 
 
 def _evaluation_env(run: RunConfig) -> tuple[EnvSettings, tuple[Any, Any]]:
-    from rlopt.run import make_run_env
+    from rlopt.run_model import make_run_env
 
     env = make_run_env(dataclasses.replace(run, n_envs=1))
     env.close()

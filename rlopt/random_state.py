@@ -38,7 +38,10 @@ def capture_random(action_space: spaces.Space[Any] | None) -> dict[str, Tree]:
 
 
 def restore_random(state: Tree, action_space: spaces.Space[Any] | None) -> None:
-    """Sets all generators as :func:`capture_random` found them; CUDA's as far as this machine has such devices."""
+    """Sets all generators as :func:`capture_random` found them; CUDA's as far as this machine has such devices.
+
+    :raises rlopt.errors.CheckpointError: for a malformed state
+    """
     python, legacy = state["python"], state["numpy"]
     random.setstate((python["version"], tuple(int(word) for word in python["words"]), python["gauss"]))
     if not isinstance(python["gauss"], float | None) or not isinstance(legacy["gauss"], float):

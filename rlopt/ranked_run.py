@@ -71,7 +71,7 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[Any, EnvSettin
     from rlopt.agents.zo_ranksgd.policy_search import RankedPolicySearch
     from rlopt.devices import check_device
     from rlopt.envs.settings import EnvSettings
-    from rlopt.run import env_arguments
+    from rlopt.run_model import env_arguments
 
     check_device(run.device)
     if run.num_threads:

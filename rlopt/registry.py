@@ -20,7 +20,7 @@ class AgentSpec:
     summary: str
     """One line for ``rlopt train --help``."""
     builder: str = ""
-    """What makes the model of a run in place of :func:`rlopt.run.build`; empty for that."""
+    """What makes the model of a run in place of :func:`rlopt.run_model.build`; empty for that."""
     arguments: str = ""
     """What gives constructor arguments beside the agent's settings: ``(run, agent_config)`` to a dict."""
     loader: str = ""

@@ -58,7 +58,10 @@ class Resumable:
     """A VecNormalize whose statistics :meth:`predict` applies to raw observations. Set by :func:`rlopt.load`."""
 
     def at_boundary(self) -> bool:
-        """Runs the boundary hook; returns whether training goes on. Call first thing in ``collect_rollouts``."""
+        """Runs the boundary hook; returns whether training goes on. Call first thing in ``collect_rollouts``.
+
+        :raises rlopt.errors.ConfigError: for a model whose statistics of observations have lost their VecNormalize
+        """
         take_turns()
         if self.observation_statistics is not None:
             raise ConfigError(

@@ -46,22 +46,27 @@ class RunFolder:
 
     @property
     def config(self) -> Path:
+        """The settings that the run was started with."""
         return self.path / "config.json"
 
     @property
     def versions(self) -> Path:
+        """Versions of Python and packages, and the machine."""
         return self.path / "versions.json"
 
     @property
     def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
         return self.path / "checkpoints"
 
     @property
     def best(self) -> Path:
+        """Which checkpoint had the best evaluation."""
         return self.path / "best.json"
 
     @property
     def tensorboard(self) -> Path:
+        """The folder of the TensorBoard logs."""
         return self.path / "tb"
 
     def require_new(self) -> None:
@@ -122,7 +127,11 @@ class RunFolder:
         write_json(self.config, settings)
 
     def read_config(self) -> tuple[str, RunConfig, Any]:
-        """The agent's name, the run's settings and the agent's settings, as :meth:`write_config` wrote them."""
+        """The agent's name, the run's settings and the agent's settings, as :meth:`write_config` wrote them.
+
+        :raises rlopt.errors.RunError: for a folder that is no run folder, or settings that are damaged
+        :raises rlopt.errors.ConfigError: for settings that this version does not know
+        """
         if not self.config.is_file():
             hint = "it does not exist" if not self.path.exists() else "it holds no config.json"
             raise RunError(f"{self.path} is not a run folder ({hint}): give the folder that rlopt train printed")
@@ -143,7 +152,10 @@ class RunFolder:
         )
 
     def record_versions(self, extra: Mapping[str, Any], *, resumed_at: int | None = None) -> list[str]:
-        """Writes what is installed; on resume appends it and returns one line for each package that changed."""
+        """Writes what is installed; on resume appends it and returns one line for each package that changed.
+
+        :raises rlopt.errors.RunError: if the file that is there is damaged
+        """
         now = {**environment_record(), **extra}
         if resumed_at is None or not self.versions.is_file():
             write_json(self.versions, now)

@@ -46,6 +46,7 @@ class SweepFolder(RunFolder):
 
     @property
     def config(self) -> Path:
+        """The file that says what the sweep runs."""
         return self.path / SWEEP_FILE
 
     @property

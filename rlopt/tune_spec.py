@@ -161,6 +161,7 @@ class TuneFolder(RunFolder):
 
     @property
     def config(self) -> Path:
+        """The file that says what the search tries."""
         return self.path / TUNE_FILE
 
     def require_same(self, spec: TuneSpec) -> None:

@@ -80,6 +80,7 @@ def film(
     """As :func:`record_video`, in a VecEnv with one environment that draws images.
 
     :param fps: steps per second of simulated time; above 60, only every second (third, ...) step is shown
+    :raises rlopt.errors.ConfigError: for a path that does not end in .mp4
     """
     from rlopt.evaluation import evaluate
 

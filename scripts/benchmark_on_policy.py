@@ -26,7 +26,7 @@ import rlopt
 from rlopt.config import RunConfig, from_mapping
 from rlopt.presets import load_preset, split_settings
 from rlopt.registry import agent_spec, resolve
-from rlopt.run import build
+from rlopt.run_model import build
 
 
 def mdpo(env_id: str, preset: str, device: str, threads: int, compile: str) -> BaseAlgorithm:

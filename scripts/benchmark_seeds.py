@@ -31,7 +31,7 @@ def worker(args: argparse.Namespace) -> None:
     from rlopt.config import RunConfig, from_mapping
     from rlopt.presets import load_preset, split_settings
     from rlopt.registry import agent_spec, resolve
-    from rlopt.run import build
+    from rlopt.run_model import build
     from rlopt.turns import Turns
 
     torch.set_num_threads(args.threads)

@@ -239,6 +239,7 @@ class AILBoost(FromDemonstrations, OffPolicyMDPO):
             numpy's global generator
         :param episode_start: (n_envs,), for the mixture: where an episode begins, and a learner is drawn anew; None if
             nowhere, so that who acts goes on
+        :raises rlopt.errors.ConfigError: for another policy, or for the mixture while there is no learner
         """
         if policy == "last":
             actions: tuple[np.ndarray, Any] = super().predict(observation, state, episode_start, deterministic)

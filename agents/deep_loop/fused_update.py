@@ -30,6 +30,7 @@ class FusedDifferentialUpdate(FusedUpdate):
 
     @property
     def parts(self) -> list[StackedParameters]:
+        """Those of the base class, the gain and the reset price."""
         return [*super().parts, self.gain, self.reset_price]
 
     def step(

@@ -33,6 +33,7 @@ class Batch:
 
     @property
     def n_segments(self) -> int:
+        """How many segments the rows make."""
         return len(self) if self.starts is None else len(self.starts)
 
     def first(self) -> np.ndarray | slice:

@@ -10,9 +10,6 @@ from typing import Annotated, Literal
 
 from rlopt.config import Range
 
-DOMAINS = ("pointmaze", "antmaze", "parking", "ball", "fetch")
-GUIDES = ("default", "random", "shortest-path", "park-at-goal", "ball-toward-goal", "ball-in-goal", "reached-goal")
-
 
 @dataclass(frozen=True, kw_only=True)
 class GuDAConfig:

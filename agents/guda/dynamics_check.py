@@ -22,7 +22,9 @@ QUANTILES = (0.5, 0.9, 0.95, 0.99, 1.0)
 class AnyAugmentation(Protocol):
     """What :func:`check_dynamics` needs of an augmentation that is not built from a domain."""
 
-    def augment(self, batch: Batch, generator: np.random.Generator) -> tuple[Batch, np.ndarray]: ...
+    def augment(self, batch: Batch, generator: np.random.Generator) -> tuple[Batch, np.ndarray]:
+        """Augmented transitions, and for each the row of ``batch`` that it was made from."""
+        ...
 
 
 @dataclass(frozen=True)

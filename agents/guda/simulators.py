@@ -38,6 +38,7 @@ class EnvSimulator:
         env.reset(seed=0)
 
     def transition(self, observation: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, float | None]:
+        """Successor [d] float64 and reward of one step from a flat observation [d]."""
         self.set_state(self.env, observation)
         # The base environment: a time limit has nothing to count here.
         following, reward, *_ = self.env.unwrapped.step(np.asarray(action, self.env.action_space.dtype))

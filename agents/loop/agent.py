@@ -168,6 +168,8 @@ class ContinuingAgent(AgentParts, OwnLogger):
         """The greedy actions of the present policy, without exploration.
 
         :param observation: one, or a batch of them along the first axis
+        :raises rlopt.errors.ConfigError: before :meth:`learn`
+        :raises rlopt.errors.SpaceError: for observations of another shape
         """
         if not self.begun:
             raise ConfigError("the agent has no plan yet: call learn first")

@@ -62,7 +62,10 @@ def tree_of(agent: ContinuingAgent) -> dict[str, Any]:
 
 
 def load(agent_class: type[Agent], path: Path, env: Any, force_reset: bool, given: dict[str, Any]) -> Agent:
-    """See :meth:`rlopt.agents.loop.agent.ContinuingAgent.load`."""
+    """See :meth:`rlopt.agents.loop.agent.ContinuingAgent.load`.
+
+    :raises rlopt.errors.CheckpointError: for a folder that holds no such agent
+    """
     if not path.is_dir():
         raise CheckpointError(f"{path} does not exist or is no folder: give the folder that save wrote")
     _, trees = read_sealed(path, KIND)

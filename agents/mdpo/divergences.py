@@ -66,9 +66,11 @@ class Gaussian:
     std: Tensor
 
     def rows(self, index: Tensor | slice) -> Gaussian:
+        """The parameters of those rows."""
         return Gaussian(self.mean[index], self.std if self.std.dim() == 1 else self.std[index])
 
     def divergence(self, old: Gaussian, *, q: float) -> Tensor:
+        """[B], see :func:`gaussian_divergence`."""
         return gaussian_divergence(self.mean, self.std, old.mean, old.std, q=q)
 
 
@@ -79,9 +81,11 @@ class Categorical:
     logits: tuple[Tensor, ...]
 
     def rows(self, index: Tensor | slice) -> Categorical:
+        """The parameters of those rows."""
         return Categorical(tuple(factor[index] for factor in self.logits))
 
     def divergence(self, old: Categorical, *, q: float) -> Tensor:
+        """[B], summed over factors, see :func:`categorical_divergence`."""
         pairs = zip(self.logits, old.logits, strict=True)
         return torch.stack([categorical_divergence(new, before, q=q) for new, before in pairs]).sum(dim=0)
 
@@ -93,9 +97,11 @@ class Bernoulli:
     logits: Tensor
 
     def rows(self, index: Tensor | slice) -> Bernoulli:
+        """The parameters of those rows."""
         return Bernoulli(self.logits[index])
 
     def divergence(self, old: Bernoulli, *, q: float) -> Tensor:
+        """[B], see :func:`bernoulli_divergence`."""
         return bernoulli_divergence(self.logits, old.logits, q=q)
 
 

@@ -96,6 +96,7 @@ class FusedUpdate:
 
     @property
     def parts(self) -> list[StackedParameters]:
+        """All parameters that a step reads or moves, with their moments."""
         found = [self.actor, self.critic, self.critic_target, self.old_actor, self.log_ent_coef]
         return [part for part in found if part is not None]
 
@@ -242,7 +243,7 @@ class FusedUpdate:
     def _soft_values(
         self, critic: Parameters, observations: Tensor, noise: Tensor, ent_coef: Tensor, objective: Objective
     ) -> tuple[Tensor, Tensor]:
-        """Q (B, n) at an action of the present policy in each state, and V (B, 1); no gradient to the policy."""
+        """Q (B, n) at an action that the present policy draws in each state, and V (B, 1) from it."""
         with torch.no_grad():
             policy = self._policy(self.actor.tensors, observations, noise)
         q_values = self._q_values(critic, observations, policy.actions)

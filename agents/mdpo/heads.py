@@ -163,6 +163,8 @@ def factors(distribution: Distribution) -> Factors:
     """The parameters of a Stable-Baselines3 action distribution, from which divergences have closed forms.
 
     The KL is invariant to the tanh of a squashed Gaussian, so the parameters before squashing are returned.
+
+    :raises rlopt.errors.SpaceError: for a distribution that is none of Stable-Baselines3's
     """
     inner = distribution.distribution
     if isinstance(inner, torch.distributions.Normal):

@@ -187,6 +187,8 @@ class OfflineAlgorithm(Learner):
         """Takes ``total_timesteps`` gradient steps on the data; after ``set_env``, that many environment steps.
 
         :param log_interval: blocks of 100 gradient steps between two rows of the log (episodes after ``set_env``)
+        :raises rlopt.errors.ConfigError: without data
+        :raises rlopt.errors.NonFiniteError: for a loss that is NaN or infinite
         """
         name = tb_log_name or type(self).__name__
         if self._data is None:

@@ -81,6 +81,7 @@ class CQL(OfflineAlgorithm):
 
     @property
     def action_dim(self) -> int:
+        """Dimensions of an action, A."""
         assert self.action_space.shape is not None
         return int(self.action_space.shape[0])
 

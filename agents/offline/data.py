@@ -90,6 +90,7 @@ class ResidentData:
         )
 
     def newest(self) -> int:
+        """0: data that are given before training have no newest row."""
         return 0
 
 

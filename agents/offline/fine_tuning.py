@@ -36,10 +36,11 @@ class OfflineVecEnv(SpacesOnlyVecEnv):
         raise ConfigError("this model trains from data and has no environment: hand it one with model.set_env(env)")
 
     def get_state(self) -> dict[str, Any]:
+        """Nothing."""
         return {}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        pass
+        """Does nothing."""
 
 
 class FineTuning(Resumable, OffPolicyAlgorithm):

@@ -68,6 +68,7 @@ class Learner(FineTuning):
 
     @property
     def discrete(self) -> bool:
+        """Whether the actions are Discrete."""
         return isinstance(self.action_space, spaces.Discrete)
 
     def actor_kind(self, continuous: Kind) -> Kind:
@@ -151,6 +152,7 @@ class Learner(FineTuning):
 
 
 def loaded_dataset(dataset: Dataset | str | Path) -> Dataset:
+    """The data set itself, or the one at a path or of a name, see :func:`rlopt.data.load_dataset`."""
     if isinstance(dataset, Dataset):
         return dataset
     from rlopt.data import load_dataset

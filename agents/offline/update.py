@@ -77,6 +77,7 @@ class Networks:
 
     @property
     def parts(self) -> list[StackedParameters]:
+        """All parameters that a step reads or moves, with their moments."""
         found = (self.actor, self.actor_target, self.critics, self.critics_target, self.value, self.scalars)
         return [part for part in found if part is not None]
 

@@ -73,7 +73,10 @@ class FiniteEnv(gymnasium.Env[Any, Any]):
         return {"state": self.state}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Takes what :meth:`get_state` gave."""
+        """Takes what :meth:`get_state` gave.
+
+        :raises rlopt.errors.ConfigError: for a state that there is not
+        """
         if type(state["state"]) is not int or not 0 <= state["state"] < self.mdp.n_states:
             raise ConfigError(f"the state is {state['state']!r}: give one from 0 to {self.mdp.n_states - 1}")
         self.state = state["state"]

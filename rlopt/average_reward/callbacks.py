@@ -47,7 +47,10 @@ class RewardRateCallback(BaseCallback):
         return np.diff(self.reward_sums, prepend=0.0) / np.diff(self.steps, prepend=0)
 
     def trace(self, name: str) -> npt.NDArray[np.float64]:
-        """[n] ``discrepancy``, ``threshold`` or ``gain`` of the agent at the records; NaN where it has none."""
+        """[n] ``discrepancy``, ``threshold`` or ``gain`` of the agent at the records; NaN where it has none.
+
+        :raises rlopt.errors.ConfigError: for another name
+        """
         if name not in self._traces:
             raise ConfigError(f"there is no trace {name!r}: known are {', '.join(self._traces)}")
         return np.array(self._traces[name], np.float64)

@@ -69,10 +69,12 @@ class FiniteMDP:
 
     @property
     def n_states(self) -> int:
+        """How many states there are, S."""
         return int(self.P.shape[0])
 
     @property
     def n_actions(self) -> int:
+        """How many actions every state has, A."""
         return int(self.P.shape[1])
 
     @cached_property

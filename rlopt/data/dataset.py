@@ -136,10 +136,6 @@ class Dataset:
         mask = np.repeat(held, lengths)
         return self.take(~mask), self.take(mask)
 
-    def with_notes(self, *notes: str) -> Dataset:
-        """The same transitions with further notes in the metadata."""
-        return dataclasses.replace(self, metadata=self.metadata.noted(*notes))
-
     def save(self, path: str | Path) -> Path:
         """Writes the folder ``path`` (safetensors and JSON, a SHA-256 each); a data set that was there is replaced.
 

@@ -54,7 +54,10 @@ def find_or_download(entry: D4RLName, download: bool, report: Callable[[str], No
 
 
 def fetch(url: str, path: Path, report: Callable[[str], None]) -> Path:
-    """Downloads ``url`` to ``path``, written beside and renamed when whole; notes its SHA-256 beside it."""
+    """Downloads ``url`` to ``path``, written beside and renamed when whole; notes its SHA-256 beside it.
+
+    :raises rlopt.errors.DataError: for an answer that is no file, no connection, or a disk that cannot be written
+    """
     temporary = path.with_name(f".downloading-{path.name}")
     report(f"downloading {url}")
     try:

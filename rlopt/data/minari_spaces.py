@@ -45,7 +45,10 @@ def _space(text: str, path: str = "") -> tuple[str, tuple[int, ...], dict[str, A
 
 
 def check_shapes(observations: dict[str, np.ndarray], space_text: str) -> None:
-    """Makes sure that the arrays have the shapes that the metadata declare."""
+    """Makes sure that the arrays have the shapes that the metadata declare.
+
+    :raises rlopt.errors.DataError: if they do not
+    """
     for key, array in observations.items():
         kind, shape, _ = _space(space_text, key)
         if kind in ("Box", "Discrete") and array.shape[1:] != shape:
@@ -56,7 +59,10 @@ def check_shapes(observations: dict[str, np.ndarray], space_text: str) -> None:
 
 
 def checked_actions(actions: np.ndarray, space_text: str, clip: bool) -> tuple[np.ndarray, list[str]]:
-    """Actions in the data set's dtype, checked against the space that the metadata declares, and notes."""
+    """Actions in the data set's dtype, checked against the space that the metadata declares, and notes.
+
+    :raises rlopt.errors.DataError: for actions outside that space, or a space that is malformed or not supported
+    """
     kind, shape, entry = _space(space_text)
     try:
         if kind == "Discrete":

@@ -35,9 +35,13 @@ class Simulator(Protocol):
     state: np.ndarray
     """[n_envs, 4] float64: x, y, vx, vy."""
 
-    def step(self, actions: np.ndarray) -> np.ndarray: ...
+    def step(self, actions: np.ndarray) -> np.ndarray:
+        """Takes one step with actions [n_envs, 2] in [-1, 1]; the new states, [n_envs, 4]."""
+        ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Frees what the simulator holds."""
+        ...
 
 
 class _PoolSimulator:

@@ -80,7 +80,10 @@ def normalized_score(returns: Any, name: str, generation: str) -> np.ndarray:
 
 
 def score(returns: Any, reference_returns: tuple[float, float]) -> np.ndarray:
-    """100 (return - random) / (expert - random) for references (random, expert) of the same environment."""
+    """100 (return - random) / (expert - random) for references (random, expert) of the same environment.
+
+    :raises rlopt.errors.DataError: unless random is below expert
+    """
     random, expert = reference_returns
     if not random < expert:
         raise DataError(f"reference returns {reference_returns}: give (random, expert) with random < expert")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import platform
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from rlopt.cli import doctor
-from rlopt.machine_checks import CHECKS, PACKAGES, Machine, find, release
+from rlopt.machine_checks import CHECKS, PACKAGES, Machine, _probe, find, release, this_machine
 
 GOOD_VERSIONS: dict[str, str | None] = {
     **dict.fromkeys(PACKAGES, "99.0"),
@@ -123,3 +127,26 @@ def test_facts_are_reported() -> None:
     text = doctor.report(dataclasses.replace(machine(), device="cuda (NVIDIA H100)", torch_cuda="12.9"))
     assert "cuda (NVIDIA H100); torch is a built for CUDA 12.9" not in text
     assert "built for CUDA 12.9" in text
+
+
+@pytest.mark.slow
+def test_this_machine_is_seen_as_it_is() -> None:
+    seen = this_machine()
+    assert seen.versions["numpy"] == np.__version__ and seen.versions["torch"] == torch.__version__
+    assert (seen.python, seen.cores) == (platform.python_version(), os.cpu_count())
+    assert seen.torch_error is None and seen.torch_cuda == torch.version.cuda
+    assert seen.cuda_works == torch.cuda.is_available() == seen.device.startswith("cuda")
+    assert seen.free_gigabytes > 0 and {check.name for check in find(seen)} <= {check.name for check in CHECKS}
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("print(1); print(2)", (True, "1\n2")),
+        ("raise ImportError('libc10.so')", (False, "ImportError: libc10.so")),
+        ("import os; os._exit(3)", (False, "exit code 3")),
+        ("import os; os.abort()", (False, "exit code -6")),
+    ],
+)
+def test_what_crashes_is_looked_at_in_a_process_of_its_own(code: str, found: tuple[bool, str]) -> None:
+    assert _probe(code) == found

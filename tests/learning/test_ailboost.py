@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
+from transitions import expert_of_random_target
 
 import rlopt
-from rlopt.data.demonstrations import DemonstrationMetadata, Demonstrations
 
 ENV = "rlopt/RandomTarget-v0"
-
-
-def shown(n_episodes: int = 20) -> Demonstrations:
-    """The action is the target at every step: return 0."""
-    targets = np.repeat(np.linspace(-0.95, 0.95, n_episodes), 10).astype(np.float32)
-    last = np.where(np.arange(len(targets)) % 10 == 0, 0.0, targets).astype(np.float32)
-    return Demonstrations(
-        observations=np.stack([targets, last], 1),
-        actions=targets[:, None],
-        rewards=np.zeros(len(targets), np.float32),
-        next_observations=np.stack([targets, targets], 1),
-        discounts=np.ones(len(targets), np.float32),
-        episode_ends=np.arange(len(targets)) % 10 == 9,
-        metadata=DemonstrationMetadata(env=ENV, expert_return=0.0),
-    )
 
 
 @pytest.mark.slow
@@ -33,7 +17,7 @@ def test_the_policy_comes_near_the_expert_without_rewards(algorithm: type) -> No
     model = algorithm(
         "MlpPolicy",
         env,
-        shown(),
+        expert_of_random_target(20),
         seed=0,
         device="cpu",
         learning_starts=200,

@@ -11,6 +11,7 @@ import pytest
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.env_util import make_vec_env
+from transitions import expert_of_random_target
 
 import rlopt
 from rlopt.agents.ailboost.algorithm import DAC, AILBoost
@@ -49,21 +50,6 @@ class Falling(gymnasium.Env[np.ndarray, np.ndarray]):
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
         self.x += 0.6 * float(action[0])
         return np.array([self.x], np.float32), 0.0, abs(self.x) > 1, False, {}
-
-
-def expert_of_random_target(n_episodes: int = 3) -> Demonstrations:
-    """The action that is right: the target."""
-    targets = np.repeat(np.linspace(-0.8, 0.8, n_episodes), 10).astype(np.float32)
-    last = np.where(np.arange(len(targets)) % 10 == 0, 0.0, targets).astype(np.float32)
-    return Demonstrations(
-        observations=np.stack([targets, last], 1),
-        actions=targets[:, None],
-        rewards=np.zeros(len(targets), np.float32),
-        next_observations=np.stack([targets, targets], 1),
-        discounts=np.ones(len(targets), np.float32),
-        episode_ends=np.arange(len(targets)) % 10 == 9,
-        metadata=DemonstrationMetadata(env="rlopt/RandomTarget-v0"),
-    )
 
 
 def expert_that_falls() -> Demonstrations:

@@ -217,15 +217,15 @@ class Random:
     def predict(self, observation, state=None, episode_start=None, deterministic=False):
         return self.rng.uniform(-1, 1, (len(observation), *self.action_space.shape)).astype(np.float32), None
 
-settings = EnvSettings("dm_control/ball_in_cup-catch", action_repeat=2, image_size=48, max_episode_steps=60)
+settings = EnvSettings("dm_control/ball_in_cup-catch", action_repeat=2, image_size=48, max_episode_steps=30)
 env = rlopt.make_env(**settings.as_dict())
 data = record_demonstrations(Random(env.action_space), settings, 2, pixels=True)
-assert data.extras["pixels"].shape == (60, 3, 48, 48) and data.extras["pixels"].std() > 5
+assert data.extras["pixels"].shape == (30, 3, 48, 48) and data.extras["pixels"].std() > 5
 data.save(sys.argv[1] + "/demos")
 flags = f"train {sys.argv[2]} --preset dmc/pixels --demos {sys.argv[1]}/demos --run-dir {sys.argv[1]}/run".split()
-flags += "--image-size 48 --max-episode-steps 60 --learning-starts 40 --learner-steps 30 --policy-steps 20".split()
+flags += "--image-size 48 --max-episode-steps 30 --learning-starts 20 --learner-steps 15 --policy-steps 10".split()
 flags += "--batch-size 8 --discriminator-steps 5 --discriminator-batch-size 8 --net-arch 16 --buffer-size 500".split()
-flags += "--total-timesteps 100 --eval-every 100 --eval-episodes 1 --checkpoint-every 50 --num-threads 1".split()
+flags += "--total-timesteps 60 --eval-every 60 --eval-episodes 1 --checkpoint-every 60 --num-threads 1".split()
 assert main(flags) == 0
 model = rlopt.load(sys.argv[1] + "/run")
 assert model.observation_space.shape == (9, 48, 48) and model.rounds.n_rounds >= 1

@@ -124,6 +124,26 @@ def test_what_is_written_reads_back_exactly(settings: dict[str, bool], datasets_
         write_minari(data, "mine/walk-v0")
 
 
+def test_nested_observations_of_every_kind_are_written() -> None:
+    data = sample()
+    sides: dict[str, Any] = {}
+    for name in ("observations", "next_observations"):
+        flat = np.asarray(getattr(data, name))
+        sides[name] = {
+            "hand/pose": flat,
+            "hand/camera": np.rint(127 + 10 * flat[:, :3]).clip(0, 255).astype(np.uint8),
+            "hand/mode": np.rint(10 * flat[:, :1]).astype(np.int64),
+        }
+    data = dataclasses.replace(data, **sides)
+    write_minari(data, "mine/hand-v0")
+    space = minari.load_dataset("mine/hand-v0").observation_space["hand"]
+    assert space["camera"].dtype == np.uint8 and space["pose"].dtype == np.float32
+    assert space["mode"].low.min() == sides["observations"]["hand/mode"].min()
+    back = read_minari("mine/hand-v0")
+    for name in sides:
+        np.testing.assert_equal(getattr(back, name), sides[name])
+
+
 def test_the_environment_is_named_where_it_fits() -> None:
     data = sample()
     observations, following = (

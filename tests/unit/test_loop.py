@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, StopTrainingOnMaxEpisodes
+from transitions import Recorder
 
 import rlopt
 import rlopt.envs.own_tasks
@@ -41,21 +42,6 @@ def random_set(seed: int, states: int, actions: int, steps: int, problem: Proble
 def empirical(data: TabularSet, residual: Any = 0.0) -> FiniteMDP:
     counts = data.counts
     return FiniteMDP(data.transitions / counts[:, :, None], data.reward_sums / counts + residual)
-
-
-class Recorder(gymnasium.Wrapper):
-    """Keeps every transition."""
-
-    def reset(self, **kwargs: Any) -> Any:
-        self.seen: list[tuple[int, int, float, int]] = []
-        self.last, info = self.env.reset(**kwargs)
-        return self.last, info
-
-    def step(self, action: Any) -> Any:
-        observation, reward, *rest = self.env.step(action)
-        self.seen.append((self.last, int(action), float(reward), observation))
-        self.last = observation
-        return observation, reward, *rest
 
 
 def brute_discrepancy(seen: list[tuple[int, int, float, int]], targets: np.ndarray, values: np.ndarray) -> float:

@@ -7,6 +7,7 @@ import gymnasium
 import numpy as np
 import pytest
 from stable_baselines3 import PPO
+from transitions import Recorder
 
 import rlopt
 import rlopt.envs.own_tasks
@@ -116,23 +117,8 @@ def test_optimism() -> None:
     assert optimistic_share(agents, river.mdp) == np.mean(expected)
 
 
-class Kept(gymnasium.Wrapper):
-    """Keeps every transition."""
-
-    def reset(self, **kwargs: Any) -> Any:
-        self.seen: list[tuple[int, int, float, int]] = []
-        self.last, info = self.env.reset(**kwargs)
-        return self.last, info
-
-    def step(self, action: Any) -> Any:
-        observation, reward, *rest = self.env.step(action)
-        self.seen.append((self.last, int(action), float(reward), observation))
-        self.last = observation
-        return observation, reward, *rest
-
-
 def test_coverage_by_brute_force() -> None:
-    kept = Kept(env())
+    kept = Recorder(env())
     mdp = kept.unwrapped.mdp  # type: ignore[attr-defined]
     model = rlopt.LOOP(kept, seed=0).learn(1500)
     Q, V = mdp.solution.values, mdp.solution.values.max(axis=1)
@@ -145,7 +131,7 @@ def test_coverage_by_brute_force() -> None:
     found = coverage(model, mdp)
     assert found.discrepancy == pytest.approx(brute, rel=1e-6) and found.beta == model.beta
     assert found.covered == (brute <= model.beta)
-    likely = rlopt.MLELOOP(Kept(env()), seed=0).learn(1500)
+    likely = rlopt.MLELOOP(Recorder(env()), seed=0).learn(1500)
     counts = likely.data.model.transitions  # type: ignore[union-attr]
     kernel = likely.data.model.kernel()  # type: ignore[union-attr]
     positive = counts > 0

@@ -23,9 +23,10 @@ import rlopt.sealed_folder
 from rlopt.checkpoint import checkpoint_name, list_checkpoints, read_checkpoint
 from rlopt.config import RunConfig
 from rlopt.errors import CheckpointError, ConfigError, NonFiniteError, RunError, SpaceError, UnknownNameError
-from rlopt.run import policy_name, resume, train
+from rlopt.run import resume, train
 from rlopt.run_folder import RunFolder, default_folder, write_json
 from rlopt.run_hook import EVALUATION_SEED_OFFSET, RunHook
+from rlopt.run_model import policy_name
 
 
 @pytest.fixture(scope="module")

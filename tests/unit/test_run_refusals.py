@@ -18,9 +18,10 @@ from rlopt.agents.mdpo.config import MDPOConfig
 from rlopt.config import RunConfig
 from rlopt.console import Console
 from rlopt.errors import ConfigError, RunError, SpaceError
-from rlopt.run import SMALLEST_IMAGE, _check_images, _say_end, resume, train
+from rlopt.run import _say_end, resume, train
 from rlopt.run_folder import RunFolder, write_json
 from rlopt.run_hook import RunHook
+from rlopt.run_model import SMALLEST_IMAGE, check_images
 
 AGENT = MDPOConfig(n_steps=16, net_arch=(8,), value_batch_size=16)
 
@@ -99,10 +100,10 @@ def test_images_that_are_too_small_name_the_smallest(shape: tuple[int, ...]) -> 
     small = spaces.Box(0, 255, shape, np.uint8)
     for space in (small, spaces.Dict({"camera": small, "speed": spaces.Box(-1, 1, (1,))})):
         with pytest.raises(SpaceError, match=r"too small .* at least 36 x 36, with --image-size"):
-            _check_images(space)
+            check_images(space)
     # What NatureCNN takes is what the check lets pass.
     smallest = spaces.Box(0, 255, (3, SMALLEST_IMAGE, SMALLEST_IMAGE), np.uint8)
-    _check_images(smallest)
+    check_images(smallest)
     assert NatureCNN(smallest).features_dim == 512
     with pytest.raises(RuntimeError):
         NatureCNN(spaces.Box(0, 255, (3, SMALLEST_IMAGE - 1, SMALLEST_IMAGE - 1), np.uint8))
@@ -141,7 +142,7 @@ def test_a_model_that_does_not_fit_into_memory_names_what_to_lower(
     def no_room(*args: Any, **kwargs: Any) -> NoReturn:
         raise error
 
-    monkeypatch.setattr("rlopt.run.resolve", lambda name: no_room)
+    monkeypatch.setattr("rlopt.run_model.resolve", lambda name: no_room)
     with pytest.raises(ConfigError, match=r"mdpo does not fit into memory .*lower n_steps or buffer_size") as caught:
         train("mdpo", settings(tmp_path / "run"), AGENT)
     assert not (tmp_path / "run").exists() and "\n" not in str(caught.value)
@@ -160,7 +161,7 @@ def test_what_the_constructor_refuses_is_an_error_of_the_spaces_and_other_failur
         def refuse(*args: Any, _raised: Exception = raised, **kwargs: Any) -> NoReturn:
             raise _raised
 
-        monkeypatch.setattr("rlopt.run.resolve", lambda name, refuse=refuse: refuse)
+        monkeypatch.setattr("rlopt.run_model.resolve", lambda name, refuse=refuse: refuse)
         with pytest.raises(error, match=said):
             train("mdpo", settings(tmp_path / "run"), AGENT)
 
