@@ -30,7 +30,6 @@ EPISODES = 20
 SEEDS = (0, 1, 2)
 EVERY = 10_000
 """Environment steps between the evaluations of a learning curve."""
-STEPS = 100_000
 PRESET = ("--preset", "dmc/one-demo")
 
 
@@ -46,7 +45,7 @@ METHODS: dict[str, Method] = {
     "dac": Method("DAC", "dac", PRESET),
     "dac_fifo": Method("DAC + FIFO", "dac", (*PRESET, "--weighting", "recent")),
     "bc": Method("BC", "bc"),
-    "iq_learn": Method("IQ-Learn", "iq_learn"),
+    "iq_learn": Method("IQ-Learn", "iq_learn", ("--actor-learning-rate", "3e-4", "--value-term", "v0")),
 }
 
 
@@ -69,14 +68,18 @@ class Table:
     title: str
     tasks: tuple[str, ...]
     methods: dict[str, Method]
+    steps: int
 
 
 TABLES: dict[str, Table] = {
     "one_demo": Table(
-        "One demonstration, simple tasks", ("ball_in_cup-catch", "cartpole-swingup"), {"ailboost": METHODS["ailboost"]}
+        "One demonstration, simple tasks",
+        ("ball_in_cup-catch", "cartpole-swingup"),
+        {"ailboost": METHODS["ailboost"]},
+        100_000,
     ),
-    "methods": Table("One demonstration, all methods", ("walker-walk", "cheetah-run"), METHODS),
-    "ablation": Table("What matters in AILBoost", ("cartpole-swingup",), ablation()),
+    "methods": Table("One demonstration, all methods", ("walker-walk", "cheetah-run"), METHODS, 60_000),
+    "ablation": Table("What matters in AILBoost", ("cartpole-swingup",), ablation(), 40_000),
 }
 
 
@@ -85,27 +88,30 @@ class Cell:
     method: str
     task: str
     seed: int
+    steps: int
 
-    def name(self, steps: int) -> str:
-        return f"{self.method}-{self.task}-{steps}-seed{self.seed}"
+    @property
+    def name(self) -> str:
+        return f"{self.method}-{self.task}-{self.steps}-seed{self.seed}"
 
 
 def cells(args: argparse.Namespace) -> Iterator[tuple[Method, Cell]]:
     """Seed by seed and task by task, so that a run that is stopped early leaves whole comparisons."""
     table = TABLES[args.table]
+    steps = args.steps or table.steps
     for seed in SEEDS:
         for task in table.tasks:
             for name, method in table.methods.items():
                 if args.task in (None, task) and args.method in (None, name) and args.seed in (None, seed):
-                    yield method, Cell(name, task, seed)
+                    yield method, Cell(name, task, seed, steps)
 
 
 def run_cell(method: Method, cell: Cell, args: argparse.Namespace) -> None:
-    path = args.results / f"{cell.name(args.steps)}.json"
+    path = args.results / f"{cell.name}.json"
     if path.exists():
         return
     run = args.runs / path.stem
-    steps = ("--total-timesteps", str(args.steps), "--seed", str(cell.seed))
+    steps = ("--total-timesteps", str(cell.steps), "--seed", str(cell.seed))
     if method.agent == "bc":
         data = one_demonstration(cell.task, args.runs / "data")
         flags = ("--dataset", str(data), "--eval-every", str(EVERY), "--checkpoint-every", "0", *steps, *method.flags)
@@ -113,7 +119,7 @@ def run_cell(method: Method, cell: Cell, args: argparse.Namespace) -> None:
         demos = ("--demos", f"dmc/{cell.task}", "--n-demos", "1")
         flags = (*method.flags, *demos, "--eval-every", str(EVERY), "--checkpoint-every", "50000", *steps)
     seconds = train(method.agent, run, *flags)
-    keep_result(path, evaluated(method, cell, run) | {"steps": args.steps, "wall_seconds": seconds}, run)
+    keep_result(path, evaluated(method, cell, run) | {"steps": cell.steps, "wall_seconds": seconds}, run)
 
 
 def one_demonstration(task: str, folder: Path) -> Path:
@@ -151,37 +157,50 @@ def evaluated(method: Method, cell: Cell, run: Path) -> dict[str, Any]:
     return result
 
 
-def found(task: str, method: str, args: argparse.Namespace) -> list[dict[str, Any]]:
-    paths = [args.results / f"{Cell(method, task, seed).name(args.steps)}.json" for seed in SEEDS]
+def found(table: str, task: str, method: str, args: argparse.Namespace) -> list[dict[str, Any]]:
+    steps = args.steps or TABLES[table].steps
+    paths = [args.results / f"{Cell(method, task, seed, steps).name}.json" for seed in SEEDS]
     return [json.loads(path.read_text()) for path in paths if path.exists()]
 
 
 def table_text(name: str, args: argparse.Namespace) -> str:
     """The scores of a table, and for the simple tasks in how many seeds they reach 90."""
     table = TABLES[name]
+    steps = args.steps or table.steps
     lines = [
-        f"**{table.title}.** Percent of the expert's return after {args.steps:,} environment steps (action repeat 2), "
+        f"**{table.title}.** Percent of the expert's return after {steps:,} environment steps (action repeat 2), "
         f"{len(SEEDS)} seeds: IQM over seeds of the mean of {EPISODES} deterministic episodes of the last policy [95% "
-        "bootstrap interval]; in brackets behind it that of the mixture.",
+        "bootstrap interval]; in brackets behind it that of the mixture. Over the run: the same of the mean of the "
+        f"evaluations after every {EVERY:,} steps.",
         "",
-        "| method | " + " | ".join(table.tasks) + " |",
-        "|---" * (1 + len(table.tasks)) + "|",
+        "| method | " + " | ".join(f"{task} | over the run" for task in table.tasks) + " |",
+        "|---" * (1 + 2 * len(table.tasks)) + "|",
     ]
     for method, spec in table.methods.items():
-        texts = []
-        for task in table.tasks:
-            results = found(task, method, args)
-            text = cell_text([result["score"] for result in results], len(SEEDS))
-            mixtures = [result["mixture_score"] for result in results if "mixture_score" in result]
-            texts.append(text + (f" ({sum(mixtures) / len(mixtures):.0f})" if mixtures else ""))
+        texts = [text for task in table.tasks for text in score_texts(found(name, task, method, args))]
         lines.append(f"| {spec.title} | " + " | ".join(texts) + " |")
     if name == "one_demo":
         lines += ["", *(reached_text(task, args) for task in table.tasks)]
-    return "\n".join([*lines, "", f"`python scripts/reproduce_ailboost.py run --table {name} --steps {args.steps}`"])
+    return "\n".join([*lines, "", f"`python scripts/reproduce_ailboost.py run --table {name}{flag_text(args)}`"])
+
+
+def flag_text(args: argparse.Namespace) -> str:
+    return f" --steps {args.steps}" if args.steps else ""
+
+
+def score_texts(results: list[dict[str, Any]]) -> tuple[str, str]:
+    """The score of the last policy, with that of the mixture, and the mean score over the run."""
+    text = cell_text([result["score"] for result in results], len(SEEDS))
+    mixtures = [result["mixture_score"] for result in results if "mixture_score" in result]
+    if mixtures:
+        text += f" ({sum(mixtures) / len(mixtures):.0f})"
+    means = [sum(result["curve"]["return"]) / len(result["curve"]["return"]) for result in results]
+    over_run = [100 * mean / result["expert_return"] for mean, result in zip(means, results, strict=True)]
+    return text, cell_text(over_run, len(SEEDS))
 
 
 def reached_text(task: str, args: argparse.Namespace) -> str:
-    results = found(task, "ailboost", args)
+    results = found("one_demo", task, "ailboost", args)
     reached = sum(result["score"] >= 90 for result in results)
     return f"{task}: the last policy has at least 90% of the expert's return in {reached} of {len(results)} seeds."
 
@@ -195,7 +214,7 @@ def draw(args: argparse.Namespace, path: Path) -> None:
     figure, axes = plt.subplots(1, len(table.tasks), figsize=(5 * len(table.tasks), 3.5), squeeze=False)
     for axis, task in zip(axes[0], table.tasks, strict=True):
         for index, (method, spec) in enumerate(table.methods.items()):
-            curves = [result["curve"] for result in found(task, method, args)]
+            curves = [result["curve"] for result in found("methods", task, method, args)]
             for curve in curves:
                 axis.plot(curve["step"], curve["return"], color=f"C{index}", alpha=0.3, linewidth=0.8)
             if curves:
@@ -214,7 +233,7 @@ def main() -> None:
     parser.add_argument("--task", help="run only this task")
     parser.add_argument("--method", help="run only this method")
     parser.add_argument("--seed", type=int, help="run only this seed")
-    parser.add_argument("--steps", type=int, default=STEPS, help="environment steps of a run")
+    parser.add_argument("--steps", type=int, help="environment steps of a run instead of the table's own")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "reproduce_ailboost")
     args = parser.parse_args()

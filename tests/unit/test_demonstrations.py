@@ -247,7 +247,8 @@ def test_observations_of_another_order_are_reordered() -> None:
 
 
 def test_the_shipped_sets_are_small_and_what_they_say() -> None:
-    assert {"dmc/ball_in_cup-catch", "dmc/cartpole-swingup"} <= set(demonstration_names())
+    tasks = ("ball_in_cup-catch", "cartpole-swingup", "walker-walk", "cheetah-run")
+    assert set(demonstration_names()) == {f"dmc/{task}" for task in tasks}
     assert sum(path.stat().st_size for path in SETS.rglob("*")) <= 2 * 10**6
     with pytest.raises(UnknownNameError, match="did you mean 'dmc/cartpole-swingup'"):
         load_demonstrations("dmc/cartpole-swing")

@@ -1,0 +1,175 @@
+"""The README's main table: each method beside its peer, from the result files that the reproduce scripts keep.
+
+python scripts/main_table.py table     # prints it
+python scripts/main_table.py write     # puts it into README.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from reproduction import ROOT, replace_between
+
+from rlopt.statistics import bootstrap_interval, iqm, mean
+
+RESULTS = ROOT / "docs" / "results"
+
+
+@dataclass(frozen=True)
+class Side:
+    """One contestant on one task: a number for each seed."""
+
+    title: str
+    scores: list[float]
+    seconds: list[float]
+
+
+@dataclass(frozen=True)
+class Row:
+    task: str
+    ours: Side
+    peer: Side
+    digits: int = 0
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows that share their measure, budget and command."""
+
+    method: str
+    measure: str
+    budget: str
+    page: str
+    command: str
+    rows: Callable[[], Iterator[Row]]
+    statistic: Callable[..., Any] = iqm
+
+
+def side(title: str, pattern: str, score: str) -> Side:
+    results = [json.loads(path.read_text()) for path in sorted(RESULTS.glob(pattern))]
+    return Side(title, [result[score] for result in results], [result["wall_seconds"] for result in results])
+
+
+def on_policy() -> Iterator[Row]:
+    for env in ("HalfCheetah-v5", "Hopper-v5", "Walker2d-v5"):
+        files = f"-{env}-1000000-seed*.json"
+        yield Row(
+            env,
+            side("MDPO", f"mdpo/mdpo{files}", "mean_return"),
+            side("SB3 PPO", f"mdpo/sb3_ppo{files}", "mean_return"),
+        )
+
+
+def off_policy() -> Iterator[Row]:
+    for task in ("cartpole-swingup", "walker-walk"):
+        files = f"-dm_control_{task}-60000-seed*.json"
+        ours = side("MDPO", f"mdpo/off_policy_mdpo{files}", "mean_return")
+        yield Row(task, ours, side("SB3 SAC", f"mdpo/sb3_sac{files}", "mean_return"))
+
+
+def ailboost() -> Iterator[Row]:
+    for task in ("walker-walk", "cheetah-run"):
+        files = f"-{task}-60000-seed*.json"
+        ours = side("AILBoost", f"ailboost/ailboost{files}", "score")
+        yield Row(task, ours, side("DAC", f"ailboost/dac{files}", "score"))
+
+
+def guda() -> Iterator[Row]:
+    for maze in ("UMaze", "Medium", "Large"):
+        files = f"guda/td3_bc-PointMaze_{maze}-v0-%s-50000-seed*.json"
+        ours = side("guided augmentation", files % "guided", "score")
+        yield Row(f"PointMaze {maze}", ours, side("random augmentation", files % "random", "score"))
+
+
+def loop() -> Iterator[Row]:
+    import reproduce_loop
+
+    args = argparse.Namespace(results=RESULTS / "loop", steps=100_000, seeds=20, tuning_seeds=5)
+    pairs = {"RiverSwim-6": "loop-ellipsoid", "AccessControl": "loop-ellipsoid", "AggregatedRiverSwim": "linear-bonus"}
+    for task, name in pairs.items():
+        sides = []
+        for algorithm in (name, "ucrl2"):
+            found = reproduce_loop.found(task, algorithm, args)
+            results = found[1] if found else []
+            title = reproduce_loop.ALGORITHMS[algorithm].title
+            costs = [result["cost"][-1] for result in results]
+            sides.append(Side(title, costs, [result["seconds"] for result in results]))
+        yield Row(task, *sides)
+
+
+def zo_ranksgd() -> Iterator[Row]:
+    for env, digits in (("Swimmer-v5", 0), ("HalfCheetah-v5", 0), ("Reacher-v5", 1)):
+        sides = []
+        for title, method in (("ZO-RankSGD", "ranksgd"), ("CMA-ES", "cmaes")):
+            kept = json.loads((RESULTS / "zo_ranksgd_policies" / f"{env}-{method}.json").read_text())["seeds"].values()
+            sides.append(Side(title, [result["return"] for result in kept], [result["seconds"] for result in kept]))
+        yield Row(env, *sides, digits=digits)
+
+
+GROUPS = (
+    Group("MDPO, on-policy", "return", "1M steps", "mdpo", "reproduce_mdpo.py run --table on_policy", on_policy),
+    Group("MDPO, off-policy", "return", "60k steps", "mdpo", "reproduce_mdpo.py run --table off_policy", off_policy),
+    Group("AILBoost, one demonstration", "% of the expert's return", "60k steps", "ailboost",
+          "reproduce_ailboost.py run --table methods", ailboost),
+    Group("GuDA, TD3+BC", "normalised score", "50k gradient steps", "guda", "reproduce_guda.py run", guda),
+    Group("LOOP", "cost of the actions, less is better", "100k steps", "loop", "reproduce_loop.py run", loop, mean),
+    Group("ZO-RankSGD", "return", "240 episodes, Reacher 3,200", "zo_ranksgd_policies", "reproduce_zo_ranksgd.py run",
+          zo_ranksgd),
+)  # fmt: skip
+
+
+def table_text() -> str:
+    lines = [
+        "IQM over seeds (LOOP: mean) [95% bootstrap interval]; time: wall time of a run, median over seeds, on two CPU "
+        "cores that were busy with other runs too. Every peer, also those that win, is on the page of its method.",
+        "",
+        "| method | task | ours | peer | seeds | budget of a run | time, ours and peer | `python scripts/...` |",
+        "|---" * 8 + "|",
+    ]
+    for group in GROUPS:
+        for row in group.rows():
+            if not row.ours.scores or not row.peer.scores:
+                lines.append(f"| {group.method} | {row.task} | not run | | | | | `{group.command}` |")
+                continue
+            method = f"[{group.method}](docs/results/{group.page}.md): {group.measure}"
+            texts = [side_text(contestant, group, row.digits) for contestant in (row.ours, row.peer)]
+            seeds = sorted({len(row.ours.scores), len(row.peer.scores)})
+            times = ", ".join(time_text(contestant) for contestant in (row.ours, row.peer))
+            lines.append(
+                f"| {method} | {row.task} | {texts[0]} | {texts[1]} | {', '.join(map(str, seeds))} | {group.budget} | "
+                f"{times} | `{group.command}` |"
+            )
+    return "\n".join([*lines, "", "`python scripts/main_table.py write`"])
+
+
+def side_text(contestant: Side, group: Group, digits: int) -> str:
+    scores = np.array(contestant.scores)
+    low, high = bootstrap_interval(scores, statistic=group.statistic, seed=0)
+    center = float(group.statistic(scores))
+    return f"{contestant.title} {center:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def time_text(contestant: Side) -> str:
+    seconds = float(np.median(contestant.seconds))
+    return f"{seconds / 60:.0f} min" if seconds >= 100 else f"{seconds:.0f} s"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("action", choices=["table", "write"])
+    parser.add_argument("--page", type=Path, default=ROOT / "README.md", help="what write fills in")
+    args = parser.parse_args()
+    text = table_text()
+    print(text)
+    if args.action == "write":
+        args.page.write_text(replace_between(args.page.read_text(), "results main", text))
+
+
+if __name__ == "__main__":
+    main()
