@@ -76,13 +76,13 @@ def notebook_page(path: Path) -> str:
 
 
 def notebook_list() -> str:
-    """The page that lists the notebooks, each with its title and the first sentence of its text."""
+    """The page that lists the notebooks, each with its title and its first paragraph."""
     lines = ["# Notebooks", "", "Each runs in a few minutes on one CPU core (`make notebooks` runs all of them).", ""]
     for path in notebooks():
         first = "".join(json.loads(path.read_text())["cells"][0]["source"])
-        title, text = first.lstrip("# ").partition("\n")[::2]
-        sentence = re.split(r"(?<=[.!?:])\s", " ".join(text.split()))[0]
-        lines.append(f"- [{title.strip()}](notebooks/{path.stem}.md): {sentence}")
+        title, _, text = first.lstrip("# ").partition("\n")
+        paragraph = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", " ".join(text.strip().split("\n\n")[0].split()))
+        lines.append(f"- [{title.strip()}](notebooks/{path.stem}.md): {paragraph}")
     return "\n".join(lines) + "\n"
 
 
@@ -109,3 +109,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
         return site_link(target, source, config.extra["sources"])
 
     return replace_links(markdown, new)
+
+
+def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:
+    # Messages are one long line each: they are to be read, not scrolled.
+    return f'<div class="messages">{html}</div>' if page.file.src_uri == "faq.md" else html
