@@ -20,6 +20,8 @@ ROOT = Path(__file__).resolve().parents[1]
 FENCE = re.compile(r"^(```.*?^```\s*?$)", flags=re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"(!?\[(?:[^\[\]]|\[[^\]]*\])*\])\(([^)\s]+)\)")
 NOTEBOOK_LIST = "notebooks.md"
+ALONE = ("index.md", "tutorial.md")
+"""Pages without others beside them: their text takes the place of the list."""
 
 
 def outside_pages() -> dict[str, str]:
@@ -99,6 +101,8 @@ def on_files(files: Any, config: Any) -> Any:
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     place = page.file.src_uri
+    if place in ALONE:
+        page.meta["hide"] = ["navigation"]
     if place == NOTEBOOK_LIST:
         return markdown
     source = {there: here for here, there in outside_pages().items()}.get(place, f"docs/{place}")
