@@ -10,11 +10,15 @@ from __future__ import annotations
 import json
 import posixpath
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File
+
+sys.path.insert(0, str(Path(__file__).parent))
+from docs_settings import settings_section
 
 ROOT = Path(__file__).resolve().parents[1]
 FENCE = re.compile(r"^(```.*?^```\s*?$)", flags=re.DOTALL | re.MULTILINE)
@@ -106,6 +110,9 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     if place == NOTEBOOK_LIST:
         return markdown
     source = {there: here for here, there in outside_pages().items()}.get(place, f"docs/{place}")
+
+    if source.startswith("agents/"):
+        markdown = f"{markdown.rstrip()}\n\n{settings_section((ROOT / source).parent)}"
 
     def new(target: str) -> str:
         if source.endswith(".ipynb") and target == posixpath.basename(source):

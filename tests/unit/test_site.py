@@ -8,12 +8,16 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import fields
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 
 import pages
 import pytest
+
+from rlopt.optimizer_settings import OptimizerConfig
+from rlopt.registry import AGENTS, resolve
 
 ROOT = pages.ROOT
 DOCUMENTS = [*pages.pages(), "CHANGELOG.md"]
@@ -89,6 +93,18 @@ def test_the_sources_of_agents_pages_and_docstrings_are_on_the_site(site: Path) 
     assert "step_size" in (site / "api" / "mdpo.html").read_text()
     for path in (site / "api").glob("*.html"):
         assert not re.search(r":(class|func|meth|mod|attr|data|exc):", path.read_text()), f"{path.name} shows a role"
+
+
+def test_every_setting_of_every_agent_is_on_its_page(site: Path) -> None:
+    for name, spec in AGENTS.items():
+        folder = spec.config.split(".")[2]
+        text = (site / "agents" / f"{folder}.html").read_text()
+        shared = {field.name for field in fields(OptimizerConfig)}
+        for owner in resolve(spec.config).__mro__[:-1]:
+            if f".{folder}." in owner.__module__:
+                own = {field.name for field in fields(owner)} & set(vars(owner).get("__annotations__", {}))
+                missing = {field for field in own - shared if f"<code>{field}</code>" not in text}
+                assert not missing, f"{name}: {missing}"
 
 
 def test_every_public_name_has_its_place() -> None:
