@@ -18,7 +18,7 @@ def settings_section(agent: Path) -> str:
     tables = [table for each in classes if (table := settings_table(each))]
     if not tables:
         return ""
-    start = "As `rlopt train AGENT --help` has them, where `_` is `-`. Constructor arguments have the same names."
+    start = "As `rlopt train AGENT --help` has them, where `_` is `-`; the class takes most of them by the same names."
     return "\n\n".join(["## All settings", start, *tables]) + "\n"
 
 
