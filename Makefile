@@ -46,10 +46,11 @@ types: venv
 
 check: lint types test
 
-# The pages of docs/, of the agents, and the API, in site/; open site/index.html. Wrong links and names are errors.
+# The pages of docs/, of the agents, and the API, in site/. Wrong links and names are errors.
 docs: venv
 	$(PIP) install -c constraints.txt -e '.[docs]'
-	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --site-dir site
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict --site-dir site
+	@echo 'open site/index.html, or with search: $(VENV)/bin/python -m http.server --directory site'
 
 # Builds the ranking page again from its sources; needs Node 20.19 or newer. What it writes is committed.
 web:

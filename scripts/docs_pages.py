@@ -10,16 +10,22 @@ from __future__ import annotations
 import json
 import posixpath
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File
 
+sys.path.insert(0, str(Path(__file__).parent))
+from docs_settings import settings_section
+
 ROOT = Path(__file__).resolve().parents[1]
 FENCE = re.compile(r"^(```.*?^```\s*?$)", flags=re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"(!?\[(?:[^\[\]]|\[[^\]]*\])*\])\(([^)\s]+)\)")
 NOTEBOOK_LIST = "notebooks.md"
+ALONE = ("index.md", "tutorial.md")
+"""Pages without others beside them: their text takes the place of the list."""
 
 
 def outside_pages() -> dict[str, str]:
@@ -76,13 +82,13 @@ def notebook_page(path: Path) -> str:
 
 
 def notebook_list() -> str:
-    """The page that lists the notebooks, each with its title and the first sentence of its text."""
+    """The page that lists the notebooks, each with its title and its first paragraph."""
     lines = ["# Notebooks", "", "Each runs in a few minutes on one CPU core (`make notebooks` runs all of them).", ""]
     for path in notebooks():
         first = "".join(json.loads(path.read_text())["cells"][0]["source"])
-        title, text = first.lstrip("# ").partition("\n")[::2]
-        sentence = re.split(r"(?<=[.!?:])\s", " ".join(text.split()))[0]
-        lines.append(f"- [{title.strip()}](notebooks/{path.stem}.md): {sentence}")
+        title, _, text = first.lstrip("# ").partition("\n")
+        paragraph = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", " ".join(text.strip().split("\n\n")[0].split()))
+        lines.append(f"- [{title.strip()}](notebooks/{path.stem}.md): {paragraph}")
     return "\n".join(lines) + "\n"
 
 
@@ -99,9 +105,14 @@ def on_files(files: Any, config: Any) -> Any:
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     place = page.file.src_uri
+    if place in ALONE:
+        page.meta["hide"] = ["navigation"]
     if place == NOTEBOOK_LIST:
         return markdown
     source = {there: here for here, there in outside_pages().items()}.get(place, f"docs/{place}")
+
+    if source.startswith("agents/"):
+        markdown = f"{markdown.rstrip()}\n\n{settings_section((ROOT / source).parent)}"
 
     def new(target: str) -> str:
         if source.endswith(".ipynb") and target == posixpath.basename(source):
@@ -109,3 +120,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
         return site_link(target, source, config.extra["sources"])
 
     return replace_links(markdown, new)
+
+
+def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:
+    # Messages are one long line each: they are to be read, not scrolled.
+    return f'<div class="messages">{html}</div>' if page.file.src_uri == "faq.md" else html
