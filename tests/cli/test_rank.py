@@ -148,7 +148,14 @@ def test_export_import_info_and_replay(folder: str, capsys: pytest.CaptureFixtur
     for name, content in (("none", None), ("binary", b"\xff\xfe"), ("empty", b""), ("other", b'{"type":"x"}\n')):
         if content is not None:
             Path(name).write_bytes(content)
-        assert "rlopt rank export" in refused(capsys, "import", name, "new")
+        assert "rlopt rank export" in refused(capsys, "import", name, "new/study")
+        assert not Path("new").exists(), "nothing is left of an import that failed"
+    Path("mine").mkdir()
+    Path("mine/notes.txt").touch()
+    refused(capsys, "import", "other", "mine", "--media", "clips/of/mine")
+    assert [path.name for path in Path("mine").iterdir()] == ["notes.txt"] and not Path("clips").exists()
+    refused(capsys, "import", "other", "copy")
+    assert "2 rounds replayed" in said("replay", "copy"), "a study that was there stays"
 
 
 def test_replay_names_the_round_that_differs(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
