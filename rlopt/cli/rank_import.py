@@ -13,6 +13,8 @@ from rlopt.cli.rank import require_packages
 from rlopt.cli.rank_options import add_study_options
 from rlopt.errors import StudyError
 
+_OF_A_STUDY = ("study.db", "study.db-wal", "study.db-shm", "media")
+
 
 def main(argv: list[str]) -> int:
     """Makes a study of JSON lines; returns 0."""
@@ -52,10 +54,11 @@ def main(argv: list[str]) -> int:
 @contextmanager
 def _undone_on_failure(folders: list[Path]) -> Iterator[None]:
     """Removes what was not there before: folders, and the empty study in one that was."""
-    new = [path for folder in folders if (path := _first_missing(folder)) is not None]
+    own = [folder / name for folder in folders if folder.is_dir() for name in _OF_A_STUDY]
+    new = [path for path in own if not os.path.lexists(path)]
     for folder in folders:
-        new += [path for name in ("study.db", "study.db-wal", "study.db-shm", "media")
-                if folder.is_dir() and not os.path.lexists(path := folder / name)]  # fmt: skip
+        missing = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
+        new += missing[-1:]  # the outermost of those that have to be made
     try:
         yield
     except BaseException:
@@ -65,9 +68,3 @@ def _undone_on_failure(folders: list[Path]) -> Iterator[None]:
             else:
                 path.unlink(missing_ok=True)
         raise
-
-
-def _first_missing(folder: Path) -> Path | None:
-    """The outermost of the folders that have to be made for ``folder``."""
-    missing = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
-    return missing[-1] if missing else None

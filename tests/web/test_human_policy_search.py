@@ -171,7 +171,7 @@ def test_a_killed_search_goes_on_from_its_study(tmp_path: Path) -> None:
 
 
 def _signed_in(link: str) -> bool:
-    """Whether the link's button sets the cookie of a session; the page behind it, which would take the round, is not seen."""
+    """Whether the link's button sets the cookie of a session. The page behind it would take the round."""
     from http.client import HTTPConnection
     from urllib.parse import urlsplit
 
