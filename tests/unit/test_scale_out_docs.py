@@ -45,10 +45,14 @@ def test_the_sweep_file_is_a_sweep(
 
 def test_every_command_is_understood() -> None:
     commands = [line.partition("#")[0] for line in "".join(blocks("")).splitlines() if line.startswith("rlopt ")]
-    assert len(commands) == 5
+    assert len(commands) == 6
     for command in commands:
         _, verb, *argv = shlex.split(command)
         assert verb in VERBS
+        if verb == "train":
+            agent, *flags = argv
+            setting_values(flags, [agent], sweep_parser())
+            continue
         parser = sweep_parser() if verb == "sweep" else tune_parser()
         own, others = divide(argv, parser)
         arguments = parser.parse(own)
