@@ -187,6 +187,9 @@ def _make_dm_control(settings: EnvSettings, seed: int, render_mode: str | None) 
         )
     except TypeError as error:
         raise ConfigError(f"{settings.id} does not take env_kwargs {settings.env_kwargs}: {error}") from None
+    cameras = env.dm_env.physics.model.ncam
+    if (settings.from_pixels or render_mode) and settings.camera_id >= max(cameras, 1):
+        raise _no_such_camera(settings, cameras)
     limit = settings.max_episode_steps or DM_CONTROL_EPISODE_STEPS
     return gymnasium.wrappers.TimeLimit(env, limit)
 
@@ -214,9 +217,28 @@ def _make_registered(settings: EnvSettings, render_mode: str | None) -> gymnasiu
                 f"environment {settings.id!r} cannot be drawn: its constructor takes no render_mode"
             ) from None
         raise ConfigError(f"environment {settings.id!r} does not take env_kwargs {kwargs}: {error}") from None
+    if settings.from_pixels and hasattr(env.unwrapped, "mujoco_renderer"):
+        _choose_camera(env, settings)
     if settings.fast_render:
         _fast_render(env)
     return env
+
+
+def _choose_camera(env: gymnasium.Env[Any, Any], settings: EnvSettings) -> None:
+    """MuJoCo ends the process at a camera that a model has not."""
+    single: Any = env.unwrapped
+    cameras = single.model.ncam
+    if settings.camera_id < cameras:
+        return
+    if settings.camera_id > 0:
+        raise _no_such_camera(settings, cameras)
+    single.mujoco_renderer.camera_id = -1  # the first of none: the free camera, from which videos are drawn
+
+
+def _no_such_camera(settings: EnvSettings, cameras: int) -> ConfigError:
+    choice = {0: "-1", 1: "0"}.get(cameras, f"0 to {cameras - 1}")
+    cure = f"give {choice}" + (", the free camera" if not cameras else ", or -1 for the free camera")
+    return ConfigError(f"{settings.id} has no camera {settings.camera_id}: {cure}")
 
 
 def _draws_with_mujoco(env_id: str) -> bool:

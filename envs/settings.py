@@ -37,7 +37,7 @@ class EnvSettings:
     image_size: int = 84
     """Height and width of pixel observations, [8, 1024]."""
     camera_id: int = 0
-    """MuJoCo camera of pixel observations and videos; -1 is the free camera."""
+    """MuJoCo camera of pixel observations and videos; -1 is the free camera, and 0 is, too, for a model without any."""
     fast_render: bool = False
     """Drop shadows and anti-aliasing: several times faster on a CPU, but other images than the benchmark's."""
     max_episode_steps: int | None = None

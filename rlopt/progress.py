@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 PLAIN_SECONDS = 10.0
@@ -31,6 +32,16 @@ def say(text: str) -> None:
         print(text, flush=True)
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - it lasts as long as the process
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What the end of a run is counted in."""
+
+    total: int
+    unit: str = "env steps"
+    attribute: str = "num_timesteps"
+    """Of the model: how much of it is done."""
 
 
 class Progress:
@@ -93,8 +104,10 @@ class Progress:
         shown = "no episode has ended, " if self.unit == "env steps" else ""
         shown = shown if mean_return is None else f"mean return {mean_return:.1f}, "
         share = min(100 * self.step / max(self.total, 1), 100)
+        what = "step" if self.unit.endswith("steps") else self.unit.removesuffix("s")
+        pace = f"{rate:,.0f}" if rate >= 10 or not rate else f"{rate:.2g}"
         return (
-            f"step {self.step:,} of {self.total:,} ({share:.0f} %), {rate:,.0f} {self.unit}/s, {shown}"
+            f"{what} {self.step:,} of {self.total:,} ({share:.0f} %), {pace} {self.unit}/s, {shown}"
             f"{duration(max(left, 0.0))} left"
         )
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rlopt.config import RunConfig
-from rlopt.errors import ConfigError
+from rlopt.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
     from rlopt.envs.settings import EnvSettings
@@ -21,7 +21,7 @@ def complete(run: RunConfig, agent_config: Any) -> tuple[RunConfig, Any]:
 
     :raises rlopt.errors.ConfigError: for the first of them
     """
-    from rlopt.agents.zo_ranksgd.config import STUDY_SETTINGS
+    from rlopt.agents.zo_ranksgd.config import EXECUTION_SETTINGS, STUDY_SETTINGS
 
     if run.n_envs != 1:
         raise ConfigError(
@@ -29,6 +29,12 @@ def complete(run: RunConfig, agent_config: Any) -> tuple[RunConfig, Any]:
         )
     if run.seeds is not None:
         raise ConfigError("--seeds runs deep agents together: give --seed, and start the runs of other seeds beside it")
+    if agent_config.engine is None:
+        for name in EXECUTION_SETTINGS:
+            if getattr(agent_config, name) != getattr(type(agent_config)(), name):
+                raise ConfigError(f"--{name.replace('_', '-')} is of an engine: add --engine local or ray")
+    elif agent_config.engine == "local" and agent_config.address is not None:
+        raise ConfigError("--address is of a Ray cluster: add --engine ray")
     for name in ("normalize_rewards", "profile"):
         if getattr(run, name):
             raise ConfigError(f"--{name.replace('_', '-')} is of no use for an agent that ranks returns: leave it out")
@@ -105,8 +111,14 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[Any, EnvSettin
 
 
 def load(trees: Mapping[str, Any], env: Any = None) -> Any:
-    """The search of a checkpoint, without its environments unless ``env`` is given."""
+    """The search of a checkpoint, without its environments unless ``env`` is given.
+
+    :raises rlopt.errors.CheckpointError: its settings are damaged
+    """
     from rlopt.agents.zo_ranksgd import policy_saving
     from rlopt.agents.zo_ranksgd.policy_search import RankedPolicySearch
 
-    return policy_saving.from_tree(RankedPolicySearch, trees["agent"], env)
+    try:
+        return policy_saving.from_tree(RankedPolicySearch, trees["agent"], env)
+    except ConfigError as error:  # what no search takes was not written by one
+        raise CheckpointError(f"the search is malformed or of another version ({error})") from None

@@ -19,6 +19,7 @@ from rlopt.console import Console
 from rlopt.errors import ConfigError, NonFiniteError, RunError, one_line
 from rlopt.log_writers import RunLogs
 from rlopt.profiling import Profile
+from rlopt.progress import Counted
 from rlopt.run_folder import RunFolder, default_folder, shell_quote
 from rlopt.run_hook import EpisodeRecorder, HookState, RunHook, mean_return
 from rlopt.run_model import build
@@ -155,9 +156,13 @@ def _learn(
             if log.missing_rows:
                 console.say(f"warning: {log.path.name} lacks {log.missing_rows} rows that it had at the checkpoint")
         logs.add(open_wandb(folder, run, console.say))
-        progress = console.progress(run.total_timesteps, start, getattr(model, "step_unit", "env steps"))
+        counted = _counted(model, run)
+        done = start if checkpoint is None or counted.attribute == "num_timesteps" else (
+            checkpoint.trees["agent"][counted.attribute]
+        )  # fmt: skip
+        progress = console.progress(counted.total, done, counted.unit)
         metadata = {"agent": agent, "run": dataclasses.asdict(run), "env": env_settings.as_dict()}
-        hook = RunHook(folder, run, env_settings, logs, progress, stop, metadata, state)
+        hook = RunHook(folder, run, env_settings, logs, progress, stop, metadata, state, counted.attribute)
         if checkpoint is not None:
             hook.write_best()
         model.set_logger(logs.logger)
@@ -177,6 +182,14 @@ def _learn(
                 console.say(profile.finish(model))
     _say_end(console, folder, run, model.num_timesteps, hook)
     return RunResult(folder.path, model.num_timesteps, exit_code, state.best_return)
+
+
+def _counted(model: Any, run: RunConfig) -> Counted:
+    """What the run is the end of: steps, unless the agent has a budget of another kind."""
+    if hasattr(model, "counted"):
+        counted: Counted = model.counted(run.total_timesteps)
+        return counted
+    return Counted(run.total_timesteps, getattr(model, "step_unit", "env steps"))
 
 
 def _run_to_the_end(

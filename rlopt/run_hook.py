@@ -73,6 +73,7 @@ class RunHook:
     :param env_settings: of the training environment; evaluations are played in others made from it
     :param metadata: written into every checkpoint
     :param state: from the checkpoint that the run continues
+    :param counter: attribute of the model that ``progress`` counts
     """
 
     def __init__(
@@ -85,15 +86,17 @@ class RunHook:
         stop: StopWish,
         metadata: Mapping[str, Any],
         state: HookState,
+        counter: str = "num_timesteps",
     ) -> None:
         self.folder, self.run, self.env_settings = folder, run, env_settings
         self.logs, self.progress, self.stop = logs, progress, stop
         self.metadata, self.state = dict(metadata), state
         self.stopped = False
+        self._counter = counter
 
     def __call__(self, model: BaseAlgorithm) -> bool:
         step, previous = model.num_timesteps, self.state.previous_step
-        self.progress.update(step, lambda: mean_return(model))
+        self.progress.update(getattr(model, self._counter), lambda: mean_return(model))
         if step != previous:
             self.state.previous_step = step
             improved = crossed(self.run.eval_every, previous, step) and self.evaluate(model)
@@ -113,7 +116,7 @@ class RunHook:
     def finish(self, model: BaseAlgorithm) -> None:
         """The last boundary: an evaluation, a row and a checkpoint of the end, whatever the intervals say."""
         self.state.previous_step = step = model.num_timesteps
-        self.progress.update(step, lambda: mean_return(model))
+        self.progress.update(getattr(model, self._counter), lambda: mean_return(model))
         if self.run.eval_every > 0 and self.state.last_evaluation != step:
             self.evaluate(model)
         if self.state.last_log != step:

@@ -52,7 +52,7 @@ class Rater(threading.Thread):
 
         try:
             with httpx2.Client(base_url=self._base, timeout=60) as client:
-                client.get("/", params={"token": TOKEN})
+                client.post("/enter", data={"token": TOKEN}, headers={"Origin": self._base})
                 found = re.search(r'csrf-token" content="(\w+)"', client.get("/results").text)
                 assert found is not None
                 headers = {"X-CSRF-Token": found[1], "Origin": self._base}

@@ -1,7 +1,8 @@
 """Candidates evaluated per second by RankedPolicySearch and by sb3-contrib's ARS: the same linear policy and episodes.
 
-They take turns in one process, so that a busy machine slows both; ratios are within a turn of each. ARS plays its candidates one after the other in one
-environment, as it does unless told otherwise; with --processes also in several processes (its AsyncEval), and RankedPolicySearch spread over as many (engine="local").
+They take turns in one process, so that a busy machine slows both; ratios are within a turn of each. ARS plays its
+candidates one after the other in one environment, as it does unless told otherwise; with --processes also in several
+processes (its AsyncEval), and RankedPolicySearch spread over as many (engine="local").
 
 python scripts/benchmark_zo_ranksgd.py --env HalfCheetah-v5 --candidates 20 --repeats 5
 """

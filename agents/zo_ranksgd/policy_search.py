@@ -25,7 +25,7 @@ from rlopt.agents.zo_ranksgd.observations import FloatArray, Normalizer, feature
 from rlopt.agents.zo_ranksgd.optimizer import Query, ZORankSGD
 from rlopt.agents.zo_ranksgd.oracles import Oracle, oracle_of
 from rlopt.agents.zo_ranksgd.policy_vector import inputs_of
-from rlopt.agents.zo_ranksgd.rounds import Round, logged
+from rlopt.agents.zo_ranksgd.rounds import Round, budget_of, logged
 from rlopt.agents.zo_ranksgd.sb3_policy import actor_only, load_parameters, make_policy
 from rlopt.agents.zo_ranksgd.spread import RoundStopped, Spread
 from rlopt.callbacks import OwnLogger, callback_of
@@ -33,6 +33,7 @@ from rlopt.config import from_mapping
 from rlopt.engine import Engine
 from rlopt.envs.settings import EnvSettings
 from rlopt.errors import CheckpointError, ConfigError, SpaceError
+from rlopt.progress import Counted
 
 REMEMBERED_EPISODES = 100
 """Of which the mean return is logged, as Stable-Baselines3's ``stats_window_size``."""
@@ -284,6 +285,10 @@ class RankedPolicySearch(OwnLogger):
         if isinstance(self.action_space, gymnasium.spaces.Box):
             actions = np.clip(actions, self.action_space.low, self.action_space.high).astype(self.action_space.dtype)
         return (actions if batched else actions[0]), state
+
+    def counted(self, total_timesteps: int) -> Counted:
+        """What shows how far a run is: its rounds or episodes if they are limited, else its steps."""
+        return budget_of(self.config, total_timesteps)
 
     @property
     def point(self) -> FloatArray:

@@ -10,7 +10,9 @@ import numpy as np
 
 from rlopt.agents.zo_ranksgd.answers import Ranking
 from rlopt.agents.zo_ranksgd.candidates import Evaluation
+from rlopt.agents.zo_ranksgd.config import ZORankSGDConfig
 from rlopt.agents.zo_ranksgd.optimizer import Outcome, Query
+from rlopt.progress import Counted
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,22 @@ def logged(played: Round, search: Any) -> dict[str, float]:
     if current is not None:
         values["zo_ranksgd/current_point"] = float(returns[current])
     return {name: value for name, value in values.items() if np.isfinite(value)}
+
+
+def budget_of(config: ZORankSGDConfig, total_timesteps: int) -> Counted:
+    """The budget by which a search tells how far it is: that of rounds or of episodes which it is to spend first.
+
+    How many steps an episode will have is not known beforehand, so that the one of steps is told only if it is alone.
+    """
+    found = Counted(total_timesteps)
+    rounds = None
+    if config.total_episodes is not None:
+        found = Counted(config.total_episodes, "episodes", "num_episodes")
+        played = (config.m + config.line_search_points) / (2 if config.line_search_points else 1)
+        rounds = config.total_episodes / (played * config.episodes_per_candidate)
+    if config.total_queries is not None and (rounds is None or config.total_queries < rounds):
+        found = Counted(config.total_queries, "rounds", "num_queries")
+    return found
 
 
 def _mean(values: list[float]) -> float:

@@ -82,9 +82,7 @@ class Spread:
             if made is not self._given:
                 made.close()
 
-    def evaluate(
-        self, search: RankedPolicySearch, candidates: FloatArray, seeds: npt.NDArray[np.int64]
-    ) -> Evaluation:
+    def evaluate(self, search: RankedPolicySearch, candidates: FloatArray, seeds: npt.NDArray[np.int64]) -> Evaluation:
         """As :meth:`CandidateEvaluator.evaluate` in the processes of the engine, a part of the episodes in each.
 
         Every episode is played by one attempt that ended well: of a process that dies, all is played again.

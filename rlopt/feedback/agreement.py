@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -55,6 +56,39 @@ def agreement(rounds: Sequence[Sequence[Given]], raters: int) -> Agreement:
         pairwise=same / ordered if ordered else None,
         kendall_tau=float(np.mean(taus)) if taus else None,
     )
+
+
+@dataclass(frozen=True)
+class RaterAgreement:
+    """One rater beside the others."""
+
+    rounds: int
+    """Answered."""
+    pairwise: float | None
+    """Share of the pairs of candidates that the rater orders as another one does, of those that both order; None if
+    none."""
+
+
+def each_rater(rounds: Sequence[Mapping[int, Given]]) -> dict[int, RaterAgreement]:
+    """How far each rater agrees with the others of the same rounds.
+
+    :param rounds: for every round the answer of each of its raters
+    """
+    answered: Counter[int] = Counter()
+    same: Counter[int] = Counter()
+    ordered: Counter[int] = Counter()
+    for answers in rounds:
+        signs = {rater: _signs(places(*given)) for rater, given in answers.items()}
+        answered.update(list(signs))
+        for one, other in itertools.combinations(signs, 2):
+            both = signs[one] * signs[other]
+            for rater in (one, other):
+                same[rater] += int((both > 0).sum())
+                ordered[rater] += int((both != 0).sum())
+    return {
+        rater: RaterAgreement(count, same[rater] / ordered[rater] if ordered[rater] else None)
+        for rater, count in answered.items()
+    }
 
 
 def places(tiers: Sequence[Sequence[int]], unranked: Sequence[int]) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -29,6 +29,7 @@ def make_app(
     *,
     token: str | None,
     admits: int = 1,
+    names: Sequence[str] = (),
     hosts: Collection[str] = LOOPBACK,
     public_origin: str | None = None,
     limits: Limits | None = None,
@@ -38,6 +39,7 @@ def make_app(
 
     :param token: what the link must carry; None lets everybody in, which is for one's own machine only
     :param admits: browsers that the link admits
+    :param names: of those whom it admits, in place of their number
     :param hosts: names that the server answers to
     :param public_origin: where a proxy serves it, ``https://rank.example.org``
     :param lease_seconds: how long a round is kept for a browser that is silent
@@ -46,7 +48,7 @@ def make_app(
     app = FastAPI(
         title="rlopt rank", version=__version__, docs_url=None, redoc_url=None, openapi_url="/api/openapi.json"
     )
-    view, access = DeskView(store, study, lease_seconds), Access(store, study, token, admits)
+    view, access = DeskView(store, study, lease_seconds), Access(store, study, token, admits, names)
     add_api(app, view)
     add_pages(app, view, access, secure=(public_origin or "").startswith("https://"))
     add_errors(app)

@@ -8,7 +8,7 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from rlopt.feedback.store import Rater, Study, StudyStore, digest
 
@@ -22,10 +22,15 @@ class Access:
 
     :param token: what the link must carry; None admits everybody who reaches the server
     :param admits: how many browsers the link admits; one that is in already does not count again
+    :param names: of those who are admitted, each once, in place of a number
     """
 
-    def __init__(self, store: StudyStore, study: Study, token: str | None, admits: int = 1) -> None:
-        self._store, self._study, self._token, self._left = store, study, token, admits
+    def __init__(
+        self, store: StudyStore, study: Study, token: str | None, admits: int = 1, names: Sequence[str] = ()
+    ) -> None:
+        self._store, self._study, self._token = store, study, token
+        self.names, self._names_left = tuple(names), list(names)
+        self._left = admits
         self._lock = threading.Lock()
         self._known: OrderedDict[str, Rater] = OrderedDict()
         # Cookies are shared by all ports of a host, so that two studies need two names.
@@ -36,23 +41,39 @@ class Access:
         """Whether no token is asked for."""
         return self._token is None
 
-    def admit(self, token: str | None, session: str | None) -> str | None:
+    def knows(self, token: str | None) -> bool:
+        """Whether the link carries the token, or needs none; compared in constant time."""
+        if self._token is None:
+            return True
+        return token is not None and hmac.compare_digest(token.encode(), self._token.encode())
+
+    def names_left(self) -> tuple[str, ...]:
+        """Names that nobody has taken yet."""
+        with self._lock:
+            return tuple(self._names_left)
+
+    def admit(self, token: str | None, session: str | None, name: str | None = None) -> str | None:
         """The session's secret for the cookie, or None where the browser is not let in.
 
         :param token: of the link
         :param session: of the cookie, if the browser has one
+        :param name: which of :attr:`names` it is, where there are any
         """
-        if not self._matches(token):
+        if not self.knows(token):
             return None
         if session is not None and self.rater(session) is not None:
             return session
         with self._lock:
-            if self._token is not None:
+            if self.names:
+                if name not in self._names_left:
+                    return None
+                self._names_left.remove(name)
+            elif self._token is not None:
                 if self._left < 1:
                     return None
                 self._left -= 1
         session = secrets.token_urlsafe(32)
-        self._remember(session, self._store.add_rater(self._study, session))
+        self._remember(session, self._store.add_rater(self._study, session, name if self.names else None))
         return session
 
     def rater(self, session: str | None) -> Rater | None:
@@ -69,11 +90,6 @@ class Access:
     def known(self, session: str | None) -> Rater | None:
         """As :meth:`rater`, of those only that came lately, without asking the database."""
         return self._known.get(digest(session)) if session else None
-
-    def _matches(self, token: str | None) -> bool:
-        if self._token is None:
-            return True
-        return token is not None and hmac.compare_digest(token.encode(), self._token.encode())
 
     def _remember(self, session: str, rater: Rater) -> None:
         with self._lock:

@@ -6,7 +6,7 @@ from typing import Any
 
 from starlette.requests import Request
 
-from rlopt.feedback.results import point_clip, progress, study_agreement, study_rounds
+from rlopt.feedback.results import point_clip, progress, study_agreement, study_raters, study_rounds
 from rlopt.feedback.rounds import LEASE_SECONDS, Desk, ShownClip, ShownRound
 from rlopt.feedback.store import Study, StudyStore
 
@@ -59,6 +59,7 @@ class DeskView:
             "progress": self.progress_json(rater),
             "rounds": study_rounds(self.store, self.study),
             "agreement": study_agreement(self.store, self.study).as_dict(),
+            "raters": study_raters(self.store, self.study),
             "start": None if start is None else _clip(start),
             "now": None if now is None else _clip(now),
         }

@@ -30,6 +30,9 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
+ENTER = "/enter"
+DOOR = ("/", ENTER)
+"""What a browser without a session may ask for."""
 logger = logging.getLogger("rlopt.feedback")
 
 
@@ -66,10 +69,14 @@ class Guard:
             if scope["type"] == "lifespan":
                 await self._app(scope, receive, send)
             return
-        status = 0
+        status, method = 0, scope["method"]
+        if method == "HEAD":  # the same answer without its body (RFC 9110, section 9.3.2)
+            scope = {**scope, "method": "GET"}
 
         async def guarded(message: Message) -> None:
             nonlocal status
+            if method == "HEAD" and message["type"] == "http.response.body":
+                message = {**message, "body": b""}
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
@@ -88,7 +95,7 @@ class Guard:
                 refusal = body
         await (self._app if refusal is None else refusal)(scope, receive, guarded)
         # The query, which may carry the token, is left out.
-        logger.info("%s %s %d", scope["method"], scope["path"].encode("ascii", "backslashreplace").decode(), status)
+        logger.info("%s %s %d", method, scope["path"].encode("ascii", "backslashreplace").decode(), status)
 
     async def _refusal(self, scope: Scope) -> Response | None:
         """Who asks, and whether to refuse: None to go on."""
@@ -113,9 +120,9 @@ class Guard:
         is_static = path.startswith("/static/")
         if not is_static and not self._limits[bucket].allows(caller):
             return _error(path, "too many requests: wait a moment", 429, {"Retry-After": "2"})
-        if scope["method"] not in ("GET", "HEAD", "POST"):
+        if scope["method"] not in ("GET", "POST"):
             return _error(path, "use GET or POST", 405, {"Allow": "GET, HEAD, POST"})
-        if rater is None and path != "/" and not is_static:
+        if rater is None and path not in DOOR and not is_static:
             return _error(path, "open the link that rlopt rank serve printed first", 401)
         if scope["method"] == "POST":
             return self._forged(headers, path, scope)
@@ -123,7 +130,7 @@ class Guard:
 
     def _forged(self, headers: Headers, path: str, scope: Scope) -> Response | None:
         """Refuses a POST that another site's page may have made."""
-        if scope["rlopt.rater"] is None:
+        if scope["rlopt.rater"] is None and path != ENTER:
             return _error(path, "open the link that rlopt rank serve printed first", 401)
         allowed = {f"{scope['scheme']}://{headers['host']}".lower()}
         if self._public_origin is not None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
-from urllib.parse import parse_qsl
 
 from fastapi import FastAPI, Request
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -13,15 +13,15 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from rlopt.errors import AnswerError, StudyError
 from rlopt.feedback.auth import Access, csrf_matches, csrf_token
 from rlopt.feedback.desk_view import DeskView
+from rlopt.feedback.entry import Entry, form_fields
 from rlopt.feedback.rounds import ShownRound
 from rlopt.feedback.store import opaque
 
-_MAX_FIELDS = 2000
 _PLACE = "place-"
 
 
 def add_pages(app: FastAPI, view: DeskView, access: Access, secure: bool) -> None:
-    """Adds ``/``, ``/results`` and ``/form/answer``.
+    """Adds ``/``, ``/enter``, ``/results`` and ``/form/answer``.
 
     :param secure: whether browsers reach the server by https
     """
@@ -50,22 +50,21 @@ def add_pages(app: FastAPI, view: DeskView, access: Access, secure: bool) -> Non
         }
         return show(request, "rank", "Rank", status, **values)
 
+    entry = Entry(access, functools.partial(render, media=view.study.media), secure)
+
     @app.get("/")
     def index(request: Request, token: str | None = None) -> Response:
-        session = request.scope["rlopt.session"]
-        if session is not None and token is None:
-            return rank(request)
-        if token is None and not access.is_open:
-            return render("denied.html", 401, used=False)
-        admitted = access.admit(token, session)
-        if admitted is None and session is None:
-            return render("denied.html", 403, used=True)
-        response = RedirectResponse("/", 303)
-        if admitted is not None and admitted != session:
-            response.set_cookie(
-                access.cookie, admitted, max_age=60 * 86400, path="/", secure=secure, httponly=True, samesite="strict"
-            )
-        return response
+        if request.scope["rlopt.session"] is None:
+            return entry.door(token)
+        return rank(request) if token is None else RedirectResponse("/", 303)
+
+    @app.get("/enter")
+    def again(request: Request) -> Response:
+        return RedirectResponse("/", 303)
+
+    @app.post("/enter")
+    async def enter(request: Request) -> Response:
+        return await run_in_threadpool(entry.enter, request, await request.body())
 
     @app.get("/results")
     def results(request: Request) -> Response:
@@ -78,7 +77,7 @@ def add_pages(app: FastAPI, view: DeskView, access: Access, secure: bool) -> Non
 
     def handle_form(request: Request, body: bytes) -> Response:
         try:
-            fields = _fields(body)
+            fields = form_fields(body)
             if not csrf_matches(request.scope["rlopt.session"], fields.get("csrf_token")):
                 return rank(request, "The page was out of date: please answer again.", 403)
             _act(view, view.rater_of(request), fields)
@@ -101,18 +100,6 @@ def _act(view: DeskView, rater: int, fields: dict[str, str]) -> None:
         view.desk.answer(rater, round_id, key, tiers, unranked)
     else:
         raise AnswerError("use one of the form's buttons")
-
-
-def _fields(body: bytes) -> dict[str, str]:
-    """The fields of a form, each once."""
-    try:
-        pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, strict_parsing=True, max_num_fields=_MAX_FIELDS)
-    except ValueError:
-        raise AnswerError("the form cannot be read") from None
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        raise AnswerError("the form names a field twice")
-    return fields
 
 
 def _ranked(fields: dict[str, str]) -> tuple[list[list[str]], list[str]]:

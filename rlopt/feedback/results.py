@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from rlopt.feedback import schema
-from rlopt.feedback.agreement import Agreement, agreement
+from rlopt.feedback.agreement import Agreement, Given, agreement, each_rater
 from rlopt.feedback.rounds import ShownClip
 from rlopt.feedback.schema import answer, clip, round_
 from rlopt.feedback.statements import HOLDERS, OF_STUDY, STANDING
@@ -96,19 +96,36 @@ def study_rounds(store: StudyStore, study: Study) -> list[dict[str, Any]]:
 
 def study_agreement(store: StudyStore, study: Study) -> Agreement:
     """How far raters who answered the same rounds agree."""
+    rounds = _opinions(store, study)
+    return agreement([list(answers.values()) for answers in rounds], len({rater for each in rounds for rater in each}))
+
+
+def study_raters(store: StudyStore, study: Study) -> list[dict[str, Any]]:
+    """Each rater who had an opinion: name, or the number in the order in which they came; rounds; agreement."""
+    found = each_rater(_opinions(store, study))
+    wanted = sa.select(schema.rater.c.id, schema.rater.c.name).where(schema.rater.c.study_id == study.id)
+    with store.database.read() as connection:
+        raters = connection.execute(wanted.order_by(schema.rater.c.id)).all()
+    return [
+        {"name": name or f"rater {number}", "rounds": found[rater].rounds, "pairwise": found[rater].pairwise}
+        for number, (rater, name) in enumerate(raters, start=1)
+        if rater in found
+    ]
+
+
+def _opinions(store: StudyStore, study: Study) -> list[dict[int, Given]]:
+    """For every round the answers that stand, by rater."""
     wanted = (
         sa.select(answer.c.round_id, answer.c.rater_id, answer.c.tiers, answer.c.unranked)
         .join(round_, round_.c.id == answer.c.round_id)
         .where(round_.c.study_id == study.id, STANDING, answer.c.abstain.is_(False))
         .order_by(answer.c.round_id, answer.c.rater_id)
     )
-    by_round: dict[int, list[tuple[list[list[int]], list[int]]]] = {}
-    raters = set()
+    by_round: dict[int, dict[int, Given]] = {}
     with store.database.read() as connection:
         for round_id, rater_id, tiers, unranked in connection.execute(wanted).all():
-            by_round.setdefault(round_id, []).append((json.loads(tiers), json.loads(unranked)))
-            raters.add(rater_id)
-    return agreement(list(by_round.values()), len(raters))
+            by_round.setdefault(round_id, {})[rater_id] = (json.loads(tiers), json.loads(unranked))
+    return list(by_round.values())
 
 
 def point_clip(store: StudyStore, study: Study, which: str) -> ShownClip | None:

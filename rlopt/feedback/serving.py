@@ -35,6 +35,8 @@ class ServeSettings:
     """auto draws 256 bits; none lets everybody in; None means auto, but on this machine only."""
     raters: int | None = None
     """Browsers that the link admits; as many as a round needs answers unless given."""
+    names: tuple[str, ...] = ()
+    """Of those whom the link admits, in place of their number; each browser says which one it is."""
     public_url: str | None = None
     """Where a proxy in front serves it: scheme, host and port."""
     allow_hosts: tuple[str, ...] = ()
@@ -86,6 +88,7 @@ def serve(store: StudyStore, study: Study, settings: ServeSettings, say: Callabl
         study,
         token=token,
         admits=settings.raters or study.annotators,
+        names=settings.names,
         hosts=hosts,
         public_origin=origin,
         limits=Limits(requests=settings.requests_per_second),

@@ -83,6 +83,8 @@ def test_what_is_no_study_is_told(folder: str, capsys: pytest.CaptureFixture[str
 
 def test_serve_refuses_before_it_binds(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "--token auto" in refused(capsys, "serve", folder, "--host", "0.0.0.0")
+    for raters in ("0", "-1", "1.5", "ada,", ",", "ada,ada", "x" * 81, "a\tb,\x07"):
+        assert "--raters" in refused(capsys, "serve", folder, "--raters", raters), raters
     assert "at least 20" in refused(capsys, "serve", folder, "--token", "short")
     for option, value in (
         ("--port", "70000"),
@@ -109,7 +111,7 @@ def test_serve_prints_one_url_and_stops_when_told(folder: str) -> None:
             url = server.stdout.readline().strip()
             assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\?token=[\w-]{43}", url)
             with httpx2.Client() as client:
-                assert client.get(url, follow_redirects=True).status_code == 200
+                assert ">Begin</button>" in client.get(url).text
             server.send_signal(signal.SIGINT)
             assert server.communicate(timeout=30) == ("", "rlopt: interrupted\n")
         finally:
@@ -146,7 +148,14 @@ def test_export_import_info_and_replay(folder: str, capsys: pytest.CaptureFixtur
     for name, content in (("none", None), ("binary", b"\xff\xfe"), ("empty", b""), ("other", b'{"type":"x"}\n')):
         if content is not None:
             Path(name).write_bytes(content)
-        assert "rlopt rank export" in refused(capsys, "import", name, "new")
+        assert "rlopt rank export" in refused(capsys, "import", name, "new/study")
+        assert not Path("new").exists(), "nothing is left of an import that failed"
+    Path("mine").mkdir()
+    Path("mine/notes.txt").touch()
+    refused(capsys, "import", "other", "mine", "--media", "clips/of/mine")
+    assert [path.name for path in Path("mine").iterdir()] == ["notes.txt"] and not Path("clips").exists()
+    refused(capsys, "import", "other", "copy")
+    assert "2 rounds replayed" in said("replay", "copy"), "a study that was there stays"
 
 
 def test_replay_names_the_round_that_differs(folder: str, capsys: pytest.CaptureFixture[str]) -> None:

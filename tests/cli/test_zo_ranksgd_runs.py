@@ -37,7 +37,9 @@ def test_a_resumed_run_is_the_run_that_was_never_stopped(flags: tuple[str, ...],
     assert rows[0] == rows[1] and len(rows[0]) == whole["agent"]["num_episodes"]
 
 
-def test_a_run_stopped_in_the_middle_of_its_episodes_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_stopped_in_the_middle_of_its_episodes_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     import signal
 
     from runs import send_signal_at
@@ -52,11 +54,32 @@ def test_a_run_stopped_in_the_middle_of_its_episodes_goes_on(tmp_path: Path, mon
     command = ["train", "zo_ranksgd", "--run-dir", str(tmp_path / "parts"), "--seed", "3", *FLAGS, *common]
     assert main(command) == 130
     assert final(tmp_path / "parts")["agent"]["num_episodes"] == 20
+    assert "episode 20 of 40 (50 %)" in capsys.readouterr().out
     assert main(["resume", str(tmp_path / "parts")]) == 0
+    assert "episode 40 of 40 (100 %)" in capsys.readouterr().out
     np.testing.assert_equal(final(tmp_path / "parts")["agent"], agent)
     # A finished run has nothing left to do.
     assert main(["resume", str(tmp_path / "parts")]) == 0
     np.testing.assert_equal(final(tmp_path / "parts")["agent"], agent)
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (("--total-episodes", "8"), "episode 8 of 8 (100 %)"),
+        (("--total-queries", "2"), "round 2 of 2 (100 %)"),
+        # A round has four episodes: what is spent first is what counts.
+        (("--total-queries", "2", "--total-episodes", "400"), "round 2 of 2 (100 %)"),
+        (("--total-queries", "200", "--total-episodes", "8"), "episode 8 of 8 (100 %)"),
+        (("--total-timesteps", "1"), " of 1 (100 %)"),
+    ],
+)
+def test_progress_is_told_in_the_unit_of_the_budget(
+    flags: tuple[str, ...], line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(tmp_path / "run", "--eval-every", "0", *flags)
+    said = capsys.readouterr().out
+    assert line in said and ", 0s left" in said
 
 
 def test_run_folder_evaluation_and_loading(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,6 +128,9 @@ def test_resuming_with_other_settings_is_refused(tmp_path: Path, capsys: pytest.
         (["--study", "mine"], "--study is for --oracle human"),
         (["--normalize-rewards", "true"], "--normalize-rewards is of no use"),
         (["--smothing", ".1"], "did you mean '--smoothing'"),
+        (["--workers", "2"], "--workers is of an engine: add --engine local or ray"),
+        (["--engine", "local", "--address", "10.0.0.1:6379"], "--address is of a Ray cluster: add --engine ray"),
+        (["--engine", "rey"], "'rey' is not 'local' or 'ray'"),
         (["--line-search-points", "1"], "line_search_points=1 leaves no step"),
         (["--subspace", "100"], "subspace=100 is outside"),
     ],

@@ -35,10 +35,18 @@ def csrf_of(client: Any) -> dict[str, str]:
     return {"X-CSRF-Token": found[1], "Origin": BASE}
 
 
+def press_begin(client: Any, token: str | None = TOKEN, base: str = BASE, **fields: str) -> Any:
+    """What the button of the link's page sends."""
+    return client.post(
+        "/enter", data={"token": token or "", **fields}, headers={"Origin": base}, follow_redirects=False
+    )
+
+
 def entered(app: Any) -> tuple[Any, dict[str, str]]:
     """A browser that has opened the link, and its headers for POSTs."""
     client = make_client(app)
-    assert client.get("/", params={"token": TOKEN}).status_code == 303
+    assert client.get("/", params={"token": TOKEN}).status_code == 200
+    assert press_begin(client).status_code == 303
     return client, csrf_of(client)
 
 

@@ -14,7 +14,7 @@ import time
 from typing import Any
 
 import httpx2
-from ranking_client import csrf_of, exact_answer
+from ranking_client import csrf_of, exact_answer, press_begin
 from ranking_study import make_study
 
 from rlopt.feedback.serving import ServeSettings, serve
@@ -92,7 +92,7 @@ class Person(threading.Thread):
     def run(self) -> None:
         try:
             with httpx2.Client(base_url=self._base, timeout=10) as client:
-                self._patiently(lambda: client.get("/", params={"token": TOKEN}))
+                self._patiently(lambda: press_begin(client, TOKEN, self._base))
                 headers = {**self._patiently(lambda: csrf_of(client)), "Origin": self._base}
                 while self._unfinished:
                     self._round(client, headers)

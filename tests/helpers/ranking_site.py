@@ -45,13 +45,14 @@ class Site:
     """A study with a trainer in a thread of its own and a server that can be stopped and started again.
 
     :param rounds: after so many the trainer finishes the study
-    :param settings: of :class:`HumanStudy`; ``media`` is image, which is quick, or video; besides ``lease_seconds``
-        and ``token`` of the server
+    :param settings: of :class:`HumanStudy`; ``media`` is image, which is quick, or video; besides ``lease_seconds``,
+        ``token`` and ``names`` of the server
     """
 
     def __init__(self, folder: Path, search: ZORankSGD, rounds: int, **settings: Any) -> None:
         self._folder, self._search, self._rounds = folder, search, rounds
         self._lease_seconds, self._token = settings.pop("lease_seconds", 60.0), settings.pop("token", None)
+        self._names = settings.pop("names", ())
         self.store = open_store(folder, create=True)
         given = {"media": "image", "undo_seconds": 0.0, "poll_seconds": 0.01, "deadline_seconds": 0.1, **settings}
         render = render_videos if given["media"] == "video" else render_images
@@ -78,7 +79,7 @@ class Site:
     def start_server(self) -> None:
         """Serves on the address of before."""
         store = open_store(self._folder)
-        app = make_app(store, store.study(), token=self._token, lease_seconds=self._lease_seconds)
+        app = make_app(store, store.study(), token=self._token, names=self._names, lease_seconds=self._lease_seconds)
         config = uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=1)
         self._server = uvicorn.Server(config)
         bound = socket.socket()

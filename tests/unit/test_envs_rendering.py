@@ -158,6 +158,38 @@ def test_environment_of_a_rendering_process():
     assert float(done.stdout.split()[-1]) > 5
 
 
+CAMERAS = """
+import numpy as np
+import rlopt
+from rlopt.errors import ConfigError
+
+pixels = rlopt.make_env("InvertedPendulum-v5", seed=1, from_pixels=True, backend="gymnasium")
+first = pixels.reset()
+assert first.std() > 5, "the free camera sees the pole"
+free = rlopt.make_env("InvertedPendulum-v5", seed=1, from_pixels=True, backend="gymnasium", camera_id=-1)
+assert np.array_equal(free.reset(), first)
+for task, camera, cure in (
+    ("InvertedPendulum-v5", 1, "no camera 1: give -1, the free camera"),
+    ("HalfCheetah-v5", 5, "no camera 5: give 0, or -1"),
+    ("dm_control/cartpole-swingup", 2, "no camera 2: give 0 to 1, or -1"),
+):
+    try:
+        rlopt.make_env(task, from_pixels=True, backend="gymnasium", camera_id=camera)
+    except ConfigError as error:
+        assert cure in str(error), error
+    else:
+        raise AssertionError(task)
+print("done")
+"""
+
+
+@pytest.mark.gl
+@pytest.mark.skipif(rendering.available_gl() is None, reason=f"no GL here: apt-get install {rendering.APT_EGL}")
+def test_a_camera_that_a_model_has_not_does_not_end_the_process():
+    done = run(CAMERAS)
+    assert done.returncode == 0 and "done" in done.stdout, done.stdout + done.stderr[-2000:]
+
+
 POOL_PIXELS = """
 import numpy as np
 import rlopt

@@ -16,7 +16,7 @@ from ranking_study import objective, optimizer, render, told_exactly
 
 from rlopt.agents.zo_ranksgd.answers import Ranking
 from rlopt.errors import AnswerError, ConfigError
-from rlopt.feedback.agreement import agreement, places
+from rlopt.feedback.agreement import agreement, each_rater, places
 from rlopt.feedback.clips import Clip, write_clip, write_image
 from rlopt.feedback.notebook import NotebookOracle, parse_answer
 
@@ -24,6 +24,15 @@ from rlopt.feedback.notebook import NotebookOracle, parse_answer
 def test_places() -> None:
     np.testing.assert_array_equal(places([[2], [0, 3]], [1]), [1, 2, 0, 1])
     np.testing.assert_array_equal(places([[1], [0]], []), [1, 0])
+
+
+def test_each_rater_beside_the_others_by_hand() -> None:
+    """Ada and Grace differ in one of three pairs, Joan agrees with Grace, and Mary was alone."""
+    ada, grace = ([[0], [1], [2]], []), ([[1], [0], [2]], [])
+    found = each_rater([{1: ada, 2: grace}, {2: grace, 3: grace}, {1: ada}, {4: ada}])
+    assert {rater: each.rounds for rater, each in found.items()} == {1: 2, 2: 2, 3: 1, 4: 1}
+    assert [found[rater].pairwise for rater in (1, 2, 3, 4)] == [2 / 3, 5 / 6, 1.0, None]
+    assert each_rater([]) == {}
 
 
 def test_agreement_by_hand() -> None:

@@ -2,8 +2,10 @@
 
 import ast
 import os
+import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 from pathlib import Path
 
@@ -100,3 +102,27 @@ def test_wheel_ships_real_files_presets_and_the_type_marker(tmp_path: Path) -> N
     sets = {path.relative_to(ROOT).as_posix() for path in (ROOT / "rlopt" / "data").rglob("*.npz")}
     assert sets and sets <= names
     assert not any(name.startswith(("agents/", "envs/", "configs/")) for name in names)
+    assert not any("/web/" in name for name in names), "the page's sources are of no use to who installs"
+
+
+@pytest.mark.slow
+def test_sdist_ships_the_sources_of_the_page(tmp_path: Path) -> None:
+    """All that make web needs, and nothing that npm put beside them."""
+    web = ROOT / "rlopt" / "feedback" / "web"
+    left = web / "node_modules" / "left" / "index.js"
+    made = not (web / "node_modules").exists()
+    left.parent.mkdir(parents=True, exist_ok=True)
+    left.touch()
+    try:
+        code = "import sys; from setuptools.build_meta import build_sdist; build_sdist(sys.argv[1])"
+        subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, capture_output=True, cwd=ROOT)
+    finally:
+        shutil.rmtree(web / "node_modules" if made else left.parent)
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as sdist:
+        names = {name.partition("/")[2] for name in sdist.getnames()}
+    sources = {path.relative_to(ROOT).as_posix() for path in (*web.glob("src/*"), *web.glob("public/*"))}
+    sources |= {f"rlopt/feedback/web/{name}" for name in ("package.json", "package-lock.json", "tsconfig.json")}
+    assert "rlopt/feedback/web/src/main.ts" in sources and sources <= names
+    assert "rlopt/feedback/web/vite.config.ts" in names and "rlopt/feedback/static/page.js" in names
+    assert not any("node_modules" in name for name in names)

@@ -137,9 +137,9 @@ def test_a_saved_search_does_not_know_where_it_was_played(engine: Engine, tmp_pa
             "name it, such as MlpPolicy",
         ),
         (
-            lambda: search(
-                "CartPole-v1", "MlpPolicy", policy_kwargs={"activation_fn": nn.Tanh}, engine="local"
-            ).learn(1),
+            lambda: search("CartPole-v1", "MlpPolicy", policy_kwargs={"activation_fn": nn.Tanh}, engine="local").learn(
+                1
+            ),
             ConfigError,
             "name it, such as activation_fn='tanh'",
         ),

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from ranking_client import BASE, NO_LIMITS, TOKEN, app_of, csrf_of, entered, exact_answer, make_client
+from ranking_client import BASE, NO_LIMITS, TOKEN, app_of, csrf_of, entered, exact_answer, make_client, press_begin
 from ranking_study import make_study
 
 from rlopt.cli.main import main
@@ -73,18 +73,85 @@ def test_without_the_token_nobody_gets_anything(study: HumanStudy) -> None:
 def test_the_token_becomes_a_strict_cookie_once(study: HumanStudy) -> None:
     app = app_of(study, admits=1)
     client = make_client(app)
-    response = client.get("/", params={"token": TOKEN})
+    response = press_begin(client)
     assert (response.status_code, response.headers["location"]) == (303, "/")
     cookie = response.headers["set-cookie"]
     assert "HttpOnly" in cookie and "SameSite=strict" in cookie and "Path=/" in cookie and TOKEN not in cookie
     assert "Domain" not in cookie and "Secure" not in cookie
     assert TOKEN not in client.get("/").text
-    again = client.get("/", params={"token": TOKEN})
-    assert again.status_code == 303 and "set-cookie" not in again.headers, "the same browser needs no second admission"
-    second = make_client(app).get("/", params={"token": TOKEN})
+    for again in (client.get("/", params={"token": TOKEN}), press_begin(client)):
+        assert again.status_code == 303 and "set-cookie" not in again.headers, "the same browser needs no second one"
+    second = press_begin(make_client(app))
     assert second.status_code == 403 and "set-cookie" not in second.headers
-    secure = make_client(app_of(study, public_origin="https://127.0.0.1")).get("/", params={"token": TOKEN})
+    secure = press_begin(make_client(app_of(study, public_origin="https://127.0.0.1")))
     assert "Secure" in secure.headers["set-cookie"]
+
+
+def test_who_only_fetches_the_link_does_not_use_it_up(study: HumanStudy) -> None:
+    """As the previews of chats do, before the person comes to whom the link was sent."""
+    app = app_of(study, admits=1)
+    for method in ("GET", "HEAD"):
+        for _ in range(3):
+            robot = make_client(app).request(method, "/", params={"token": TOKEN})
+            assert robot.status_code == 200 and "set-cookie" not in robot.headers
+            assert "no-store" in robot.headers["cache-control"] and (method == "HEAD") == (not robot.content)
+    with study.store.database.read() as connection:
+        assert connection.execute(sa.select(sa.func.count()).select_from(schema.rater)).scalar_one() == 0
+    assert press_begin(make_client(app)).status_code == 303
+
+
+@pytest.mark.parametrize("origin", [None, "null", "http://evil.example", "https://127.0.0.1", "http://127.0.0.1:81"])
+def test_no_other_site_can_press_the_button(study: HumanStudy, origin: str | None) -> None:
+    client = make_client(app_of(study, admits=1))
+    headers = {} if origin is None else {"Origin": origin}
+    assert client.post("/enter", data={"token": TOKEN}, headers=headers).status_code == 403
+    assert not client.cookies and press_begin(client).status_code == 303
+
+
+def test_what_the_button_may_send(study: HumanStudy) -> None:
+    client = make_client(app_of(study))
+    for wrong in ("", "x", TOKEN[:-1], TOKEN + "x", "ü" * 30):
+        assert press_begin(client, wrong).status_code == 403
+    for body in (b"", b"token", b"\xff=\xfe", b"token=a&token=b", b"token=" + b"a" * 60_000):
+        assert client.post("/enter", content=body, headers={"Origin": BASE}).status_code in (400, 403), body[:20]
+    assert client.post("/enter", content=b"a" * 70_000, headers={"Origin": BASE}).status_code == 413
+    assert not client.cookies
+    assert client.get("/enter").headers["location"] == "/"
+
+
+@pytest.mark.parametrize("token", [TOKEN, None])
+def test_named_raters_say_who_they_are(study: HumanStudy, token: str | None) -> None:
+    app = app_of(study, token=token, names=("Ada", "<b>Grace</b>"))
+    link = {} if token is None else {"token": token}
+    client = make_client(app)
+    page = client.get("/", params=link)
+    assert page.status_code == 200 and 'value="Ada"' in page.text and "<b>" not in page.text
+    for wrong in ({}, {"name": ""}, {"name": "Eve"}):
+        response = press_begin(client, token, **wrong)
+        assert response.status_code == 409 and 'value="Ada"' in response.text and not client.cookies
+    assert press_begin(client, token, name="Ada").status_code == 303
+    other = make_client(app)
+    taken = press_begin(other, token, name="Ada")
+    assert taken.status_code == 409 and "taken that name" in taken.text and 'value="Ada"' not in taken.text
+    assert press_begin(other, token, name="<b>Grace</b>").status_code == 303
+    assert press_begin(make_client(app), token, name="Ada").status_code == 403
+    assert press_begin(client, token).status_code == 303, "who is in need not say it again"
+    with study.store.database.read() as connection:
+        names = connection.execute(sa.select(schema.rater.c.name).order_by(schema.rater.c.id)).scalars().all()
+    assert names == ["Ada", "<b>Grace</b>"]
+
+
+def test_head_is_answered_as_get_without_a_body(study: HumanStudy) -> None:
+    client, headers = entered(app_of(study))
+    clip = client.post("/api/lease", json={}, headers=headers).json()["round"]["clips"][0]
+    for path in ("/", "/results", "/api/study", "/api/results", "/static/page.css", "/nothing", clip["url"]):
+        get, head = client.get(path), client.head(path)
+        assert head.status_code == get.status_code and not head.content, path
+        assert head.headers["content-type"] == get.headers["content-type"]
+        assert head.headers["content-security-policy"] == get.headers["content-security-policy"]
+    part = client.head(clip["url"], headers={"Range": "bytes=0-9"})
+    assert part.status_code == 206 and part.headers["content-length"] == "10" and not part.content
+    assert make_client(app_of(study)).head("/").status_code == 401
 
 
 def test_a_session_outlives_the_server_but_is_stored_as_a_digest(study: HumanStudy) -> None:
@@ -106,7 +173,7 @@ def test_secrets_are_compared_in_constant_time(study: HumanStudy, monkeypatch: p
 
     monkeypatch.setattr(hmac, "compare_digest", compare)
     client, headers = entered(app_of(study))
-    assert (TOKEN.encode(), TOKEN.encode()) in compared
+    assert compared.count((TOKEN.encode(), TOKEN.encode())) == 2
     compared.clear()
     client.post("/api/lease", json={}, headers=headers)
     token = headers["X-CSRF-Token"].encode()
@@ -328,6 +395,7 @@ def test_nothing_secret_is_logged(study: HumanStudy, tmp_path: Path) -> None:
     import httpx2
 
     command = [sys.executable, "-m", "rlopt.cli.main", "rank", "serve", str(tmp_path), "--verbose"]
+    command += ["--raters", "Ada Lovelace,Grace"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None and server.stderr is not None
@@ -335,7 +403,8 @@ def test_nothing_secret_is_logged(study: HumanStudy, tmp_path: Path) -> None:
             found = re.fullmatch(r"(http://127\.0\.0\.1:\d+)/\?token=([\w-]{43})", url)
             assert found is not None, url
             with httpx2.Client(base_url=found[1]) as client:
-                assert client.get(url).status_code == 303
+                assert client.get(url).status_code == 200
+                assert press_begin(client, found[2], found[1], name="Ada Lovelace").status_code == 303
                 session = next(iter(client.cookies.values()))
                 csrf = {**csrf_of(client), "Origin": found[1]}
                 assert client.post("/api/lease", json={}, headers=csrf).status_code == 200
@@ -345,8 +414,9 @@ def test_nothing_secret_is_logged(study: HumanStudy, tmp_path: Path) -> None:
             out, err = server.communicate(timeout=30)
         finally:
             server.kill()
-    assert out == "" and "GET / 303" in err and "POST /api/lease 200" in err
+    assert out == "" and "GET / 200" in err and "POST /enter 303" in err and "POST /api/lease 200" in err
     assert found[2] not in err and session not in err and csrf["X-CSRF-Token"] not in err and "token" not in err
+    assert "Ada" not in err and "Grace" not in err
 
 
 def test_open_servers_ask_for_no_token(study: HumanStudy) -> None:

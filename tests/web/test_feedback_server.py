@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ranking_client import BASE, TOKEN, app_of, entered, exact_answer, make_client
+from ranking_client import BASE, TOKEN, app_of, entered, exact_answer, make_client, press_begin
 from ranking_study import answer_all, make_study, optimizer, told_exactly, values_of
 
 from rlopt.feedback.clips import Clip, write_clip
@@ -109,6 +109,7 @@ def test_two_tabs_are_one_rater_and_two_browsers_are_two(tmp_path: Path) -> None
     two, others = entered(app)
     first = one.post("/api/lease", json={}, headers=headers).json()["round"]
     assert one.get("/", params={"token": TOKEN}).status_code == 303, "the link opened in a second tab"
+    assert "set-cookie" not in press_begin(one).headers, "and pressed, where its cookie was withheld"
     assert one.post("/api/lease", json={}, headers=headers).json()["round"] == first
     second = two.post("/api/lease", json={}, headers=others).json()["round"]
     assert second["id"] == first["id"]
@@ -119,6 +120,10 @@ def test_two_tabs_are_one_rater_and_two_browsers_are_two(tmp_path: Path) -> None
     assert study.optimizer.digest() == told_exactly(1, annotators=2).digest()
     agreement = one.get("/api/results").json()["agreement"]
     assert agreement == {"rounds": 1, "raters": 2, "pairwise": 1.0, "kendall_tau": 1.0}
+    assert one.get("/api/results").json()["raters"] == [
+        {"name": "rater 1", "rounds": 1, "pairwise": 1.0},
+        {"name": "rater 2", "rounds": 1, "pairwise": 1.0},
+    ]
 
 
 def fields_of(page: str) -> dict[str, str]:

@@ -171,7 +171,7 @@ def test_a_killed_search_goes_on_from_its_study(tmp_path: Path) -> None:
 
 
 def _signed_in(link: str) -> bool:
-    """Whether the link sets the cookie of a session; the page behind it, which would take the round, is not opened."""
+    """Whether the link's button sets the cookie of a session. The page behind it would take the round."""
     from http.client import HTTPConnection
     from urllib.parse import urlsplit
 
@@ -179,7 +179,8 @@ def _signed_in(link: str) -> bool:
     for _ in range(300):
         connection = HTTPConnection(str(parts.hostname), parts.port, timeout=30)
         try:
-            connection.request("GET", f"/?{parts.query}")
+            origin = f"{parts.scheme}://{parts.netloc}"
+            connection.request("POST", "/enter", parts.query, {"Origin": origin})
             response = connection.getresponse()
             return response.status in (302, 303, 307) and response.getheader("Set-Cookie") is not None
         except ConnectionRefusedError:

@@ -115,10 +115,35 @@ def test_the_link_lets_in_one_browser_and_the_refusal_is_accessible(new_site: Ne
     expect(page.get_by_role("heading", name="This page needs its link")).to_be_visible()
     assert_accessible(page)
     page.goto(f"{site.url}/?token={token}")
+    expect(page.get_by_role("heading", name="blocks")).to_be_visible()
+    assert_accessible(page)
+    page.set_viewport_size({"width": 320, "height": 600})
+    assert overflow(page) <= 0
+    page.keyboard.press("Enter")  # the button has the focus
     clips(page)
     assert page.url == f"{site.url}/", "the token does not stay in the address"
     other = new_page(f"{site.url}/?token={token}")
+    other.get_by_role("button", name="Begin").click()
     expect(other.get_by_text("has let in as many browsers as it may")).to_be_visible()
+
+
+def test_raters_choose_their_names_by_keyboard_and_without_scripts(new_site: NewSite, new_page: NewPage) -> None:
+    token = "a token for this test only"
+    site = new_site(token=token, names=("Ada", "Grace " + "of a very long name " * 3), annotators=2)
+    page = new_page(f"{site.url}/?token={token}", viewport=TALLER_THAN_WIDE)
+    assert_accessible(page)
+    page.set_viewport_size({"width": 320, "height": 600})
+    assert overflow(page) <= 0
+    page.keyboard.press("Space")
+    page.keyboard.press("Enter")
+    clips(page)
+    plain = new_page(f"{site.url}/?token={token}", java_script_enabled=False)
+    expect(plain.get_by_role("radio")).to_have_count(1)
+    plain.get_by_role("button", name="Begin").click()
+    assert "token=" in plain.url, "nobody gets in without saying who"
+    plain.get_by_role("radio").check()
+    plain.get_by_role("button", name="Begin").click()
+    expect(plain.get_by_role("button", name="Submit")).to_be_visible()
 
 
 def test_the_plain_form_appears_where_the_script_does_not_and_is_accessible(
@@ -184,7 +209,7 @@ def test_a_round_without_scripts(new_site: NewSite, new_page: NewPage) -> None:
 def test_results_without_scripts(used_site: Site, new_page: NewPage) -> None:
     page = new_page(used_site.url, java_script_enabled=False)
     see_results(page, used_site)
-    expect(page.locator("#plain tbody tr")).to_have_count(2)
+    expect(page.locator("#plain [aria-label=Rounds] tbody tr")).to_have_count(2)
     assert overflow(page) <= 0
 
 
@@ -199,7 +224,7 @@ def test_results_say_how_far_and_how_much_in_common(used_site: Site, new_page: N
     heights = page.locator(".chart .dot").evaluate_all("dots => dots.map(dot => Number(dot.getAttribute('cy')))")
     assert (heights[0] > heights[1]) == (way[0] < way[1]), "farther is higher"
     page.get_by_text("The same as a table").click()
-    rows = page.locator("tbody tr")
+    rows = page.locator("[aria-label=Rounds] tbody tr")
     expect(rows).to_have_count(2)
     expect(rows.first).to_contain_text("direction")
     cells = [float(rows.nth(i).locator("td").nth(1).inner_text()) for i in range(2)]
@@ -207,6 +232,10 @@ def test_results_say_how_far_and_how_much_in_common(used_site: Site, new_page: N
     expect(page.get_by_text("2 raters answered 2 rounds together")).to_contain_text(
         f"{round(100 * given['agreement']['pairwise'])} %"
     )
+    beside = page.locator("[aria-label=Raters] tbody tr")
+    expect(beside).to_have_count(2)
+    for index, rater in enumerate(given["raters"]):
+        expect(beside.nth(index)).to_have_text(f"{rater['name']}{rater['rounds']}{round(100 * rater['pairwise'])} %")
     videos = page.locator("figure video")
     expect(videos).to_have_count(2)
     expect(videos.first).to_have_js_property("readyState", 4)

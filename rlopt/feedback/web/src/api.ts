@@ -64,6 +64,7 @@ export interface Results {
   progress: Progress;
   rounds: ResultRound[];
   agreement: { rounds: number; raters: number; pairwise: number | null; kendall_tau: number | null };
+  raters: { name: string; rounds: number; pairwise: number | null }[];
   start: Clip | null;
   now: Clip | null;
 }

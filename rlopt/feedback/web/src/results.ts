@@ -48,7 +48,7 @@ export class ResultsPage {
 
   /** Draws again only what has changed, so that nobody's place in the page is lost. */
   private show(results: Results): void {
-    const news = JSON.stringify([results.rounds, results.agreement, results.progress]);
+    const news = JSON.stringify([results.rounds, results.agreement, results.raters, results.progress]);
     if (news !== this.seen) {
       this.seen = news;
       this.pause.reset();
@@ -137,7 +137,7 @@ function table(rounds: readonly ResultRound[], open: boolean): HTMLElement {
   );
 }
 
-function agreementSection({ agreement }: Results): HTMLElement {
+function agreementSection({ agreement, raters }: Results): HTMLElement {
   const section = h("section", { "aria-labelledby": "agreement-title" }, h("h3", { id: "agreement-title" }, "Agreement between raters"));
   if (agreement.pairwise === null) {
     section.append(h("p", { class: "none" }, "Agreement is known once two raters have answered the same round."));
@@ -148,5 +148,10 @@ function agreementSection({ agreement }: Results): HTMLElement {
     h("p", {}, `${count(agreement.raters, "rater")} answered ${count(agreement.rounds, "round")} together. Of all pairs that two of them put in an order, they put `, h("strong", {}, percent), " in the same one."),
   );
   if (agreement.kendall_tau !== null) section.append(h("p", {}, `Kendall’s τ: ${number(agreement.kendall_tau, 2)} (1: the same order, 0: no relation, −1: the opposite order).`));
+  const rows = raters.map((rater) =>
+    h("tr", {}, h("th", { scope: "row" }, rater.name), h("td", {}, String(rater.rounds)), h("td", {}, rater.pairwise === null ? "–" : `${Math.round(100 * rater.pairwise)} %`)),
+  );
+  const names = ["Rater", "Rounds", "Pairs as others"].map((name) => h("th", { scope: "col" }, name));
+  section.append(h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Raters" }, h("table", {}, h("thead", {}, h("tr", {}, ...names)), h("tbody", {}, ...rows))));
   return section;
 }
