@@ -40,6 +40,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[pyt
     for name in ("HOME", "WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
         (tmp_path / "home").mkdir(exist_ok=True)
         monkeypatch.setenv(name, str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)  # the client leaves its logs where it is called
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
     wandb.teardown()
     yield monkeypatch
