@@ -150,9 +150,10 @@ def test_sb3_callbacks_do_their_work(agent: str, tmp_path: Path) -> None:
 
 def test_sb3_callbacks_stop_training(agent: str) -> None:
     model = build(agent, n_envs=2)
-    model.learn(2000, callback=StopTrainingOnMaxEpisodes(1))
-    if not isinstance(model, OfflineAlgorithm):  # those play no episodes
-        assert model.num_timesteps < 500
+    if isinstance(model, OfflineAlgorithm):  # plays no episodes
+        assert model.learn(100, callback=StopTrainingOnMaxEpisodes(1)).num_timesteps == 100
+    else:
+        assert model.learn(2000, callback=StopTrainingOnMaxEpisodes(1)).num_timesteps < 500
     assert build(agent).learn(500, callback=lambda here, there: False).num_timesteps < 100
 
 
