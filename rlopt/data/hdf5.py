@@ -30,13 +30,16 @@ def import_h5py() -> Any:
 def open_hdf5(path: Path) -> Iterator[Any]:
     """Opens a file for reading; every way in which it can fail to be read becomes one line.
 
-    :raises rlopt.errors.DataError: no such file, no HDF5 file, truncated or damaged
+    :raises rlopt.errors.DataError: no such file, a pickle, no HDF5 file, truncated or damaged
     """
     h5py = import_h5py()
     if not path.is_file():
         what = "is no file" if path.exists() else "does not exist"
         raise DataError(f"{path} {what}: give the path of an HDF5 file")
     if not h5py.is_hdf5(path):
+        from rlopt.data.npz import refuse_pickle
+
+        refuse_pickle(path)
         raise DataError(f"{path} is no HDF5 file, or its beginning is damaged: fetch it again")
     try:
         with h5py.File(path, "r") as file:

@@ -301,6 +301,9 @@ def test_objects_and_pickles_are_refused(tmp_path: Path, monkeypatch: pytest.Mon
         file["actions"] = np.void(pickle.dumps(Trap()))
     with pytest.raises(DataError, match="objects, text and pickles are not read"):
         read_d4rl(path, HOPPER)
+    (tmp_path / "whole.pkl").write_bytes(pickle.dumps(Trap()))
+    with pytest.raises(DataError, match="is a pickle, which runs code when it is read: convert it"):
+        read_d4rl(tmp_path / "whole.pkl", HOPPER)
     assert not (tmp_path / "trap").exists()
 
 
