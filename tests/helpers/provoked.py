@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -142,6 +143,7 @@ def _(monkeypatch: pytest.MonkeyPatch) -> str:
 @provocation("An environment is in a package that is missing")
 def _(monkeypatch: pytest.MonkeyPatch) -> str:
     without(monkeypatch, "gymnasium_robotics")
+    monkeypatch.delitem(gymnasium.registry, "PointMaze_UMaze-v3", raising=False)  # where it was imported before
     return command("train mdpo --env PointMaze_UMaze-v3")
 
 

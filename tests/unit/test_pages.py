@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import d4rl_files
+import gymnasium
 import pages
 import pytest
+
+from rlopt.registry import AGENTS
 
 ROOT = pages.ROOT
 PAGES = pages.pages()
@@ -73,9 +76,14 @@ def test_the_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         tmp_path / "hopper_medium-v2.hdf5", d4rl_files.gym_arrays(600, timeouts=tuple(range(99, 600, 100)))
     )
     before = set(sys.modules)
+    registries: tuple[dict[str, Any], ...] = (AGENTS, gymnasium.registry)  # pages add to both
+    kept = [dict(registry) for registry in registries]
     try:
         printed = pages.run_page(page, **SETTINGS.get(page, {}))
     finally:
+        for registry, entries in zip(registries, kept, strict=True):
+            registry.clear()
+            registry.update(entries)
         for name in set(sys.modules) - before:  # modules that the page wrote into its folder
             if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
                 del sys.modules[name]
