@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from reproduction import PAGES, ROOT, show
+from reproduction import PAGES, ROOT, interval_text, show
 
-from rlopt.statistics import bootstrap_interval, iqm, mean
+from rlopt.statistics import iqm, mean
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,10 @@ def table_text() -> str:
                 lines.append(f"| {group.method} | {row.task} | not run | | | | | `{group.command}` |")
                 continue
             method = f"[{group.method}](docs/results/{group.page}.md): {group.measure}"
-            texts = [side_text(contestant, group, row.digits) for contestant in (row.ours, row.peer)]
+            texts = [
+                f"{contestant.title} {interval_text(contestant.scores, group.statistic, row.digits)}"
+                for contestant in (row.ours, row.peer)
+            ]
             seeds = sorted({len(row.ours.scores), len(row.peer.scores)})
             times = ", ".join(time_text(contestant) for contestant in (row.ours, row.peer))
             lines.append(
@@ -144,13 +147,6 @@ def table_text() -> str:
                 f"{times} | `{group.command}` |"
             )
     return "\n".join([*lines, "", "`python scripts/main_table.py write`"])
-
-
-def side_text(contestant: Side, group: Group, digits: int) -> str:
-    scores = np.array(contestant.scores)
-    low, high = bootstrap_interval(scores, statistic=group.statistic, seed=0)
-    center = float(group.statistic(scores))
-    return f"{contestant.title} {center:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def time_text(contestant: Side) -> str:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,14 +70,24 @@ def write_whole(path: Path, text: str) -> None:
 
 def cell_text(values: list[float], n_seeds: int, decimals: int = 0) -> str:
     """Interquartile mean over seeds with its 95% bootstrap interval, and how many seeds are missing."""
-    from rlopt.statistics import bootstrap_interval, iqm
+    from rlopt.statistics import iqm
 
     if not values:
         return "not run"
-    low, high = bootstrap_interval(np.array(values), seed=0)
     missing = "" if len(values) == n_seeds else f" ({len(values)} of {n_seeds} seeds)"
-    middle = iqm(np.array(values))
-    return f"{middle:.{decimals}f} [{low:.{decimals}f}, {high:.{decimals}f}]{missing}"
+    return interval_text(values, iqm, decimals) + missing
+
+
+def interval_text(values: list[float], statistic: Callable[..., Any], decimals: int = 0) -> str:
+    """A statistic over seeds with its 95% bootstrap interval; one seed has none."""
+    from rlopt.statistics import bootstrap_interval
+
+    scores = np.array(values)
+    middle = f"{float(statistic(scores)):.{decimals}f}"
+    if len(values) == 1:
+        return middle
+    low, high = bootstrap_interval(scores, statistic=statistic, seed=0)
+    return f"{middle} [{low:.{decimals}f}, {high:.{decimals}f}]"
 
 
 def replace_between(text: str, marker: str, content: str) -> str:
