@@ -169,6 +169,23 @@ def test_what_an_engine_cannot_take_is_told_in_one_line(make: Any, error: Any, m
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["ray", "--address", "127.0.0.1:1"], "no Ray cluster answers at 127.0.0.1:1"),
+        (["ray", "--address", "nowhere.invalid:6379"], "no Ray cluster answers at nowhere.invalid:6379"),
+        (["ray", "--address", "nonsense"], "error: --address 'nonsense' is no address"),
+        (["local", "--gpus-per-job", "1.5"], "gpus_per_job must be a share in [0, 1] or a whole number"),
+    ],
+)
+def test_an_engine_that_cannot_be_had_is_told_before_there_is_a_folder(
+    flags: list[str], message: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(train(tmp_path, "run", "--engine", *flags)) == 2
+    assert message in capfd.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_parameters_that_are_not_finite_are_refused_before_they_are_sent(engine: Engine) -> None:
     model = search("CartPole-v1", engine=engine)
     with pytest.raises(NonFiniteError, match="candidate 1"):
