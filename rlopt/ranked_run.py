@@ -76,10 +76,18 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[Any, EnvSettin
 
     from rlopt.agents.zo_ranksgd.policy_search import RankedPolicySearch
     from rlopt.devices import check_device
+    from rlopt.engine import check_engine
     from rlopt.envs.settings import EnvSettings
     from rlopt.run_model import env_arguments
 
     check_device(run.device)
+    if agent_config.engine is not None:  # it is opened when the run begins; what it refuses is told before
+        check_engine(
+            agent_config.engine,
+            workers=agent_config.workers,
+            gpus_per_job=agent_config.gpus_per_job,
+            address=agent_config.address,
+        )
     if run.num_threads:
         torch.set_num_threads(run.num_threads)
     settings = EnvSettings(

@@ -167,6 +167,8 @@ def _learn(
             hook.write_best()
         model.set_logger(logs.logger)
         model.boundary_hook = hook  # type: ignore[attr-defined]
+        if hasattr(model, "stop_wish"):  # what it plays between two boundaries is long, and can be given up
+            model.stop_wish = stop
         profile = Profile(model, folder.path) if run.profile else None
         exit_code = 1
         try:

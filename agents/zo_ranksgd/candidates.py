@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
@@ -16,6 +16,10 @@ from rlopt.agents.zo_ranksgd.policy_vector import PolicyVector, inputs_of
 from rlopt.envs.seeding import derive_seeds
 from rlopt.errors import ConfigError, NonFiniteError
 from rlopt.evaluation import LONGEST_EPISODE
+
+
+class RoundStopped(Exception):
+    """A wish to stop came before the round was complete; nothing of it counts."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +151,8 @@ class CandidateEvaluator:
         self._slots: _Slots = _OwnSlots(env) if hasattr(env, "start_episodes") else _ForeignSlots(env)
         settings = getattr(env, "settings", None)
         self._longest = max(LONGEST_EPISODE, getattr(settings, "max_episode_steps", None) or 0)
+        self.stopping: Callable[[], bool] = lambda: False
+        """Asked at every step; the episodes are given up where it says True."""
 
     def evaluate(self, candidates: FloatArray, seeds: npt.NDArray[np.int64], normalizer: Normalizer) -> Evaluation:
         """Plays one episode for each seed of each candidate.
@@ -159,6 +165,7 @@ class CandidateEvaluator:
         :param normalizer: of the features of observations; not changed
         :raises rlopt.errors.NonFiniteError: for parameters that are not finite
         :raises rlopt.errors.ConfigError: an episode does not end
+        :raises RoundStopped: ``stopping`` said so
         """
         require_finite(candidates)
         m, episodes = seeds.shape
@@ -190,6 +197,8 @@ class CandidateEvaluator:
         observations = self._slots.start(seeds)
         live, steps = _Live(batch, policy, parameters), 0
         while len(live.rows):
+            if self.stopping():
+                raise RoundStopped
             everyone = len(live.rows) == self.env.num_envs
             inputs = inputs_of(policy, space, observations if everyone else take(observations, live.rows))
             if normalizer.size is not None:

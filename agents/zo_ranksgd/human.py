@@ -14,7 +14,7 @@ import numpy as np
 
 from rlopt.agents.zo_ranksgd import policy_saving, study_server
 from rlopt.agents.zo_ranksgd.answers import Ranking
-from rlopt.agents.zo_ranksgd.candidates import Evaluation, round_seeds
+from rlopt.agents.zo_ranksgd.candidates import Evaluation, RoundStopped, round_seeds
 from rlopt.agents.zo_ranksgd.observations import FloatArray
 from rlopt.agents.zo_ranksgd.optimizer import Query
 from rlopt.agents.zo_ranksgd.policy_search import RankedPolicySearch
@@ -118,7 +118,10 @@ class ClipArtist:
         self._env: Any = None
 
     def __call__(self, query: Any, folder: Path) -> list[Clip]:
-        """A clip of each candidate, in ``folder``."""
+        """A clip of each candidate, in ``folder``.
+
+        :raises rlopt.agents.zo_ranksgd.candidates.RoundStopped: for a wish to stop
+        """
         search = self.studied.search
         ranked = isinstance(query, Query)
         seeds = round_seeds(
@@ -134,6 +137,8 @@ class ClipArtist:
         stride = max(1, round(rate / self.fps))
         clips = []
         for index, candidate in enumerate(query.candidates):
+            if ranked and search.stop_wish.received is not None:
+                raise RoundStopped
             images = self._images(candidate, seeds[index].tolist(), stride)
             known = float(returns[index]) if np.isfinite(returns[index]) else None
             path = folder / f"{index}.mp4"

@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from rlopt.agents.zo_ranksgd import policy_saving
 from rlopt.agents.zo_ranksgd.answers import Ranking
-from rlopt.agents.zo_ranksgd.candidates import CandidateEvaluator, Evaluation, round_seeds
+from rlopt.agents.zo_ranksgd.candidates import CandidateEvaluator, Evaluation, RoundStopped, round_seeds
 from rlopt.agents.zo_ranksgd.checks import checked_seed
 from rlopt.agents.zo_ranksgd.config import ZORankSGDConfig
 from rlopt.agents.zo_ranksgd.environments import open_env
@@ -27,13 +27,14 @@ from rlopt.agents.zo_ranksgd.oracles import Oracle, oracle_of
 from rlopt.agents.zo_ranksgd.policy_vector import inputs_of
 from rlopt.agents.zo_ranksgd.rounds import Round, budget_of, logged
 from rlopt.agents.zo_ranksgd.sb3_policy import actor_only, load_parameters, make_policy
-from rlopt.agents.zo_ranksgd.spread import RoundStopped, Spread
+from rlopt.agents.zo_ranksgd.spread import Spread
 from rlopt.callbacks import OwnLogger, callback_of
 from rlopt.config import from_mapping
 from rlopt.engine import Engine
 from rlopt.envs.settings import EnvSettings
 from rlopt.errors import CheckpointError, ConfigError, SpaceError
 from rlopt.progress import Counted
+from rlopt.stopping import StopWish
 
 REMEMBERED_EPISODES = 100
 """Of which the mean return is logged, as Stable-Baselines3's ``stats_window_size``."""
@@ -103,6 +104,8 @@ class RankedPolicySearch(OwnLogger):
         self.log_values: dict[str, float] = {}
         self.boundary_hook: Callable[[Any], bool] | None = None
         """Called before every round; learning stops when it returns False."""
+        self.stop_wish = StopWish()
+        """Whether a round is to be given up at once; ``boundary_hook`` is then called before it would begin again."""
         self.study: Any = None
         """The :class:`rlopt.feedback.study.HumanStudy` whose people answer instead of an oracle, while they do."""
         self.env: VecEnv | None = None
@@ -229,7 +232,10 @@ class RankedPolicySearch(OwnLogger):
         return self.complete_round(query, evaluation, answers)
 
     def evaluate_candidates(self, query: Query) -> Evaluation:
-        """Plays the episodes of a query; the same ones however often it is called."""
+        """Plays the episodes of a query; the same ones however often it is called.
+
+        :raises rlopt.agents.zo_ranksgd.candidates.RoundStopped: for a wish to stop
+        """
         assert self.env is not None
         config = self.config
         seeds = round_seeds(
@@ -241,7 +247,9 @@ class RankedPolicySearch(OwnLogger):
         )
         if self._spread is not None:
             return self._spread.evaluate(self, query.candidates, seeds)
-        return CandidateEvaluator(self.env, self.policy_vector).evaluate(query.candidates, seeds, self.normalizer)
+        evaluator = CandidateEvaluator(self.env, self.policy_vector)
+        evaluator.stopping = lambda: self.stop_wish.received is not None
+        return evaluator.evaluate(query.candidates, seeds, self.normalizer)
 
     def complete_round(self, query: Query, evaluation: Evaluation, answers: Sequence[Ranking]) -> Round:
         """Tells the optimiser the answers, then takes the observations of the round into their statistics."""

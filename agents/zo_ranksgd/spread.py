@@ -14,10 +14,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from rlopt.agents.zo_ranksgd.candidates import CandidateEvaluator, Episodes, Evaluation, require_finite
+from rlopt.agents.zo_ranksgd.candidates import (
+    CandidateEvaluator,
+    Episodes,
+    Evaluation,
+    RoundStopped,
+    require_finite,
+)
 from rlopt.agents.zo_ranksgd.config import ZORankSGDConfig
 from rlopt.agents.zo_ranksgd.observations import FloatArray, Normalizer
-from rlopt.engine import Engine, Job, JobContext, make_engine
+from rlopt.engine import Engine, Job, JobContext, JobStopped, make_engine
 from rlopt.envs.settings import EnvSettings
 from rlopt.errors import ConfigError, RunError
 from rlopt.stopping import StopWish
@@ -27,10 +33,6 @@ if TYPE_CHECKING:
 
 PLAY = "rlopt.agents.zo_ranksgd.spread:play"
 _RETRIES = 3
-
-
-class RoundStopped(Exception):
-    """A signal came before the round was complete; nothing of it counts."""
 
 
 class Spread:
@@ -172,6 +174,7 @@ def play(
     description = json.dumps(actor, sort_keys=True)
     try:
         evaluator = _evaluator(description, slots)
+        evaluator.stopping = lambda: context.stopping
         normalizer = Normalizer(None)
         if statistics is not None:
             mean = unpack(statistics["mean"])
@@ -179,6 +182,8 @@ def play(
             deviations = unpack(statistics["deviations"])
             normalizer.set_state({"count": statistics["count"], "mean": mean, "deviations": deviations})
         played = evaluator.play(unpack(candidates), np.array(owners), np.array(seeds, np.int64), normalizer)
+    except RoundStopped:
+        raise JobStopped from None  # every round begins with a reset
     except BaseException:
         _evaluator.cache_clear()  # an environment may be in the middle of a step
         raise

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from rlopt.engine.base import Engine
 from rlopt.errors import ConfigError, unknown_name
 
@@ -26,14 +28,38 @@ def make_engine(
     :raises rlopt.errors.ConfigError: for an unknown name, arguments out of range, a missing extra, or an address that
         does not answer
     """
-    if name not in ENGINES:
-        raise unknown_name("engine", name, ENGINES)
+    _check_name(name, address)
     if name == "local":
-        if address is not None:
-            raise ConfigError("--address is of a Ray cluster: add --engine ray")
         from rlopt.engine.local import LocalEngine
 
         return LocalEngine(workers, threads, gpus_per_job)
     from rlopt.engine.ray_cluster import RayEngine
 
     return RayEngine(address, workers, threads, gpus_per_job)
+
+
+def check_engine(
+    name: str, *, workers: int | None = None, gpus_per_job: float = 0.0, address: str | None = None
+) -> None:
+    """Finds what :func:`make_engine` would refuse, without starting anything.
+
+    Whether a cluster has room, and whether one runs here (``auto``), is known only when it is used.
+
+    :raises rlopt.errors.ConfigError: as :func:`make_engine`
+    """
+    _check_name(name, address)
+    if name == "local":
+        from rlopt.engine.local import LocalEngine
+
+        LocalEngine(workers, gpus_per_job=gpus_per_job)  # starts its processes when there are jobs
+        return
+    from rlopt.engine.ray_cluster import check_cluster
+
+    check_cluster(address or os.environ.get("RAY_ADDRESS"), gpus_per_job)
+
+
+def _check_name(name: str, address: str | None) -> None:
+    if name not in ENGINES:
+        raise unknown_name("engine", name, ENGINES)
+    if name == "local" and address is not None:
+        raise ConfigError("--address is of a Ray cluster: add --engine ray")

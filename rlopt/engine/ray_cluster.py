@@ -235,6 +235,17 @@ def _import_ray() -> Any:
     return ray
 
 
+def check_cluster(address: str | None, gpus_per_job: float) -> None:
+    """Raises :class:`rlopt.errors.ConfigError` if Ray is missing or nothing listens at ``address``; starts nothing."""
+    check_share(gpus_per_job)
+    _import_ray()
+    if address is not None and address not in ("local", "auto"):
+        try:
+            _require_answer(address)
+        except OSError as error:
+            raise _no_answer(address, error) from None
+
+
 def _connect(ray: Any, address: str | None, workers: int | None, threads: int) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     # Neither the folder of the command nor its files are sent anywhere: storage is shared, see docs/scale_out.md.
@@ -246,11 +257,17 @@ def _connect(ray: Any, address: str | None, workers: int | None, threads: int) -
         if address != "auto":
             _require_answer(address)
         ray.init(address=address, **quiet)
-    except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
-        raise ConfigError(
-            f"no Ray cluster answers at {address or 'this machine'} ({one_line(error)}): start one with ray start "
-            "--head, or give its --address"
-        ) from None
+    except ConfigError:
+        raise
+    except (OSError, RuntimeError, ValueError) as error:  # a name that is not known is an OSError, too
+        raise _no_answer(address, error) from None
+
+
+def _no_answer(address: str | None, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"no Ray cluster answers at {address or 'this machine'} ({one_line(error)}): start one with ray start "
+        "--head, or give its --address"
+    )
 
 
 def _require_answer(address: str) -> None:

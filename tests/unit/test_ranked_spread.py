@@ -90,6 +90,23 @@ def test_a_round_is_whole_when_processes_die(engine: Engine, tmp_path: Path) -> 
     assert len(fragile_env.begun(tmp_path / "here")) == 13 < len(fragile_env.begun(tmp_path / "there"))
 
 
+def test_a_wish_to_stop_gives_the_round_up(tmp_path: Path) -> None:
+    whole = search(fragile(tmp_path / "whole")).learn(10**6, total_queries=2)
+    model = search(fragile(tmp_path / "parts"))
+
+    def boundary(model: RankedPolicySearch) -> bool:
+        going_on = model.stop_wish.received is None
+        model.stop_wish.received = signal.SIGTERM if model.num_queries else None
+        return going_on
+
+    model.boundary_hook = boundary
+    before = model.learn(10**6, total_queries=2).num_queries
+    assert before == 1 and len(fragile_env.begun(tmp_path / "parts")) == 5 + 3  # begun, but no step was taken
+    model.boundary_hook, model.stop_wish.received = None, None
+    model.learn(10**6, total_queries=2, reset_num_timesteps=False)
+    assert_same(model, whole)
+
+
 def test_what_fails_each_time_is_told_and_changes_nothing(engine: Engine, tmp_path: Path) -> None:
     model = search(fragile(tmp_path, broken=True), engine=engine)
     before = model.optimizer.digest()
@@ -152,6 +169,23 @@ def test_what_an_engine_cannot_take_is_told_in_one_line(make: Any, error: Any, m
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["ray", "--address", "127.0.0.1:1"], "no Ray cluster answers at 127.0.0.1:1"),
+        (["ray", "--address", "nowhere.invalid:6379"], "no Ray cluster answers at nowhere.invalid:6379"),
+        (["ray", "--address", "nonsense"], "error: --address 'nonsense' is no address"),
+        (["local", "--gpus-per-job", "1.5"], "gpus_per_job must be a share in [0, 1] or a whole number"),
+    ],
+)
+def test_an_engine_that_cannot_be_had_is_told_before_there_is_a_folder(
+    flags: list[str], message: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(train(tmp_path, "run", "--engine", *flags)) == 2
+    assert message in capfd.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_parameters_that_are_not_finite_are_refused_before_they_are_sent(engine: Engine) -> None:
     model = search("CartPole-v1", engine=engine)
     with pytest.raises(NonFiniteError, match="candidate 1"):
@@ -179,20 +213,21 @@ def final(run: Path) -> Any:
 
 
 @pytest.mark.slow
-def test_a_run_stopped_within_a_round_goes_on(tmp_path: Path) -> None:
-    """Ctrl-C while processes play: they end the round, then the run stops with a checkpoint."""
+@pytest.mark.parametrize("engine", [["--engine", "local", "--workers", "2"], []])
+def test_a_run_stopped_within_a_round_goes_on(engine: list[str], tmp_path: Path) -> None:
+    """A signal while candidates play: the round is given up, and the run stops with a checkpoint of the one before."""
     helpers = str(Path(fragile_env.__file__).parent)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([helpers, os.environ.get("PYTHONPATH", "")])}
-    command = [sys.executable, "-m", "rlopt.cli.main", *train(tmp_path, "parts", "--engine", "local", "--workers", "2")]
+    command = [sys.executable, "-m", "rlopt.cli.main", *train(tmp_path, "parts", *engine)]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + 180
     while len(fragile_env.begun(tmp_path / "traces")) < 6:  # the second round
         assert process.poll() is None and time.monotonic() < until
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 143
     assert process.stderr is not None and process.stderr.read().count("stopping after this update") == 1
-    assert final(tmp_path / "parts")["num_queries"] == 2
+    assert final(tmp_path / "parts")["num_queries"] == 1
     assert main(["resume", str(tmp_path / "parts")]) == 0
     assert main(train(tmp_path, "whole")) == 0
     np.testing.assert_equal(final(tmp_path / "parts"), final(tmp_path / "whole"))
