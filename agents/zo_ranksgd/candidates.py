@@ -38,6 +38,7 @@ class Evaluation:
 
     @property
     def steps(self) -> int:
+        """Agent steps of all episodes together."""
         return int(self.lengths.sum())
 
 
