@@ -88,6 +88,7 @@ class CsvLog:
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
+        """Hands the last rows to the system and closes the file."""
         self._file.close()
 
 
@@ -122,11 +123,13 @@ class ProgressCsv(KVWriter):
         self.log = CsvLog(path, ["step"], position)
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
+        """Appends a row: the step, and of the logged values those that are one number or text."""
         values = filter_excluded_keys(key_values, key_excluded, "csv")
         self.log.append({"step": step} | {key: value for key, value in values.items() if is_scalar(value)})
         self.log.flush()
 
     def close(self) -> None:
+        """Closes the file."""
         self.log.close()
 
 
@@ -173,6 +176,7 @@ class RunLogs:
 
     @property
     def files(self) -> tuple[CsvLog, ...]:
+        """The three CSV files: progress, episodes, evaluations."""
         return (self.progress.log, self.episodes, self.evaluations)
 
     def position(self) -> dict[str, Any]:
@@ -180,6 +184,7 @@ class RunLogs:
         return {log.path.stem: log.position() for log in self.files}
 
     def flush(self, *, to_disk: bool = False) -> None:
+        """Hands the rows of all of them to the system; ``to_disk`` as for :meth:`CsvLog.flush`."""
         for log in self.files:
             log.flush(to_disk=to_disk)
 

@@ -65,6 +65,7 @@ class WandbLog(KVWriter):
         self._run, self._note, self.sent, self._say = run, note, sent, say
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
+        """Sends what the agent logged at ``step``; of the values, those that progress.csv has too."""
         values = filter_excluded_keys(key_values, key_excluded, "csv")
         self.send(step, {key: plain(value) for key, value in values.items() if is_scalar(value)})
 
@@ -82,6 +83,7 @@ class WandbLog(KVWriter):
             self._run = None
 
     def close(self) -> None:
+        """Ends the W&B run, and says how to send what it did not take in time."""
         if self._run is None:
             return
         try:

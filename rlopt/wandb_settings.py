@@ -29,7 +29,7 @@ def check_wandb(run: RunConfig) -> None:
     entity, slash, rest = project.partition("/")
     if slash and entity and rest and not set(rest) & set(FORBIDDEN):
         raise ConfigError(f"--wandb {project}: give the entity by itself, --wandb {rest} --wandb-entity {entity}")
-    found = sorted(set(project) & set(FORBIDDEN))
+    found = sorted(set(project) & set(FORBIDDEN)) or [repr(sign) for sign in project if not sign.isprintable()]
     if found or not project.strip() or len(project) > LONGEST_PROJECT:
         why = f"it has {found[0]}" if found else "it is empty" if not project.strip() else "it is too long"
         raise ConfigError(

@@ -42,6 +42,7 @@ class Evaluation:
 
     @property
     def steps(self) -> int:
+        """Agent steps of all episodes together."""
         return int(self.lengths.sum())
 
 

@@ -53,6 +53,7 @@ class StudiedSearch:
 
     @property
     def point(self) -> FloatArray:
+        """``[d]`` float64: the present parameters of the policy."""
         return self.search.point
 
     def ask(self) -> Query:

@@ -26,7 +26,9 @@ ImageOracle = Callable[[Images, int], Ranking]
 class Noise(Protocol):
     """The oracles of :mod:`rlopt.agents.zo_ranksgd.oracles`, whose returns are here the images' scores."""
 
-    def rank(self, returns: Array, k: int, rng: np.random.Generator) -> Ranking: ...
+    def rank(self, returns: Array, k: int, rng: np.random.Generator) -> Ranking:
+        """The ``k`` best of the scores ``[m]``, drawn with ``rng`` where the oracle errs."""
+        ...
 
 
 class ScoreOracle:

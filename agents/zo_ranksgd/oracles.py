@@ -56,6 +56,7 @@ class ReturnOracle:
         _check("tie_tolerance", self.tie_tolerance, 0, math.inf)
 
     def rank(self, returns: FloatArray, k: int, rng: np.random.Generator) -> Ranking:
+        """The ``k`` best of ``returns`` ``[m]``; draws nothing from ``rng``."""
         return Ranking.from_values(returns, k, maximize=True, tie_tolerance=self.tie_tolerance)
 
 
@@ -75,6 +76,7 @@ class PlackettLuceOracle:
         _check("temperature", self.temperature, 0, math.inf)
 
     def rank(self, returns: FloatArray, k: int, rng: np.random.Generator) -> Ranking:
+        """The ``k`` best of ``returns`` ``[m]`` with noise: m Gumbel numbers of ``rng``."""
         scale = self.temperature * (spread(returns) if self.relative else 1.0)
         noise = rng.gumbel(size=len(returns))
         return Ranking.from_values(returns + scale * noise, k, maximize=True)
@@ -99,6 +101,7 @@ class NearTieOracle:
         _check("probability", self.probability, 0, 1)
 
     def rank(self, returns: FloatArray, k: int, rng: np.random.Generator) -> Ranking:
+        """The ``k`` best of ``returns`` ``[m]``, after the exchanges; ``rng`` draws one number for each close pair."""
         answer = self.inner.rank(returns, len(returns), rng)
         tiers, limit = list(answer.tiers), self.closeness * spread(returns)
         place = 0
@@ -125,6 +128,7 @@ class LazyOracle:
         _check("probability", self.probability, 0, 1)
 
     def rank(self, returns: FloatArray, k: int, rng: np.random.Generator) -> Ranking:
+        """The ``k`` best of ``returns`` ``[m]``, or fewer."""
         if k > 1 and rng.random() < self.probability:
             k = int(rng.integers(1, k))
         return self.inner.rank(returns, k, rng)
@@ -143,6 +147,7 @@ class AbstainingOracle:
         _check("probability", self.probability, 0, 1)
 
     def rank(self, returns: FloatArray, k: int, rng: np.random.Generator) -> Ranking:
+        """The ``k`` best of ``returns`` ``[m]``, or an answer without opinion."""
         if rng.random() < self.probability:
             return Ranking((), abstain=True)
         return self.inner.rank(returns, k, rng)

@@ -102,15 +102,18 @@ class LinearPolicy:
         self.dimension = self.actions.size * (self._inputs + bias)
 
     def initial(self) -> FloatArray:
+        """``[d]`` zeros."""
         return np.zeros(self.dimension)
 
     def prepare(self, parameters: FloatArray) -> tuple[FloatArray, FloatArray | None]:
+        """Weights ``[n, outputs, features]`` and biases ``[n, outputs]``, or None, of ``parameters`` ``[n, d]``."""
         count, outputs = len(parameters), self.actions.size
         split = outputs * self._inputs
         weights = np.ascontiguousarray(parameters[:, :split]).reshape(count, outputs, self._inputs)
         return weights, parameters[:, split:] if self.bias else None
 
     def act(self, prepared: tuple[FloatArray, FloatArray | None], inputs: FloatArray) -> npt.NDArray[Any]:
+        """Actions ``[n, *action]`` of n policies on features ``[n, features]``, one each; one policy acts on all."""
         weights, bias = prepared
         outputs = np.matmul(weights, inputs[:, :, None])[:, :, 0]
         return self.actions.of(outputs if bias is None else outputs + bias)
@@ -146,9 +149,11 @@ class NetworkPolicy:
         self.dimension = sum(layer.outputs * (layer.inputs + layer.has_bias) for layer in layers)
 
     def initial(self) -> FloatArray:
+        """``[d]`` float64: the parameters of the network as it was made. A copy."""
         return self._initial.copy()
 
     def prepare(self, parameters: FloatArray) -> list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]]:
+        """Weights ``[n, outputs, inputs]`` and biases, or None, of each layer, float32, of parameters ``[n, d]``."""
         values, position, prepared = parameters.astype(np.float32), 0, []
         for layer in self.layers:
             size = layer.outputs * layer.inputs
@@ -160,6 +165,7 @@ class NetworkPolicy:
         return prepared
 
     def act(self, prepared: Any, inputs: FloatArray) -> npt.NDArray[Any]:
+        """Actions ``[n, *action]`` of n networks on features ``[n, features]``, one each; one network acts on all."""
         hidden = inputs.astype(np.float32)
         for layer, (weights, bias) in zip(self.layers, prepared, strict=True):
             outputs = np.matmul(weights, hidden[:, :, None])[:, :, 0]

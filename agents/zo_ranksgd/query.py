@@ -64,5 +64,6 @@ class Search:
 
 
 def read_only(array: np.ndarray) -> np.ndarray:
+    """The array itself, from now on closed to writing."""
     array.flags.writeable = False
     return array

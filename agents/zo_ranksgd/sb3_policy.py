@@ -216,9 +216,11 @@ class ModulePolicy:
         self._run_one = torch.func.vmap(run, in_dims=(None, 0), randomness="different")
 
     def initial(self) -> FloatArray:
+        """``[d]`` float64: the policy's parameters as they are now."""
         return _flat(self._parameters)
 
     def prepare(self, parameters: FloatArray) -> dict[str, torch.Tensor]:
+        """Tensors ``[n, *shape]`` by the parameters' names, on the policy's device, of ``parameters`` ``[n, d]``."""
         first = next(iter(self._parameters.values()))
         values = torch.tensor(parameters, dtype=first.dtype, device=first.device)
         stacked, position = {}, 0
@@ -229,6 +231,7 @@ class ModulePolicy:
         return stacked
 
     def act(self, prepared: dict[str, torch.Tensor], inputs: Any) -> npt.NDArray[Any]:
+        """Actions ``[n, *action]`` of n policies on raw observations ``[n, ...]``, one each; one policy acts on all."""
         with torch.no_grad():
             observations = self.policy.obs_to_tensor(inputs)[0]
             if len(next(iter(prepared.values()))) == 1:

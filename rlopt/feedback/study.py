@@ -42,25 +42,59 @@ class Asked(Protocol):
     """A query; see :class:`rlopt.agents.zo_ranksgd.optimizer.Query`."""
 
     @property
-    def kind(self) -> str: ...
+    def kind(self) -> str:
+        """What the query is for, as ``gradient`` or ``line_search``."""
+        ...
+
     @property
-    def candidates(self) -> np.ndarray: ...
+    def candidates(self) -> np.ndarray:
+        """``[m, d]`` float64, a candidate a row."""
+        ...
+
     @property
-    def k(self) -> int: ...
+    def k(self) -> int:
+        """How many of the best are to be ranked, from 1 to m."""
+        ...
+
     @property
-    def current(self) -> int | None: ...
+    def current(self) -> int | None:
+        """Row of the candidate that is the present point; None where it is not among them."""
+        ...
 
 
 class AskTell(Protocol):
     """An optimiser that rankings suffice for; see :class:`rlopt.agents.zo_ranksgd.optimizer.ZORankSGD`."""
 
     @property
-    def point(self) -> np.ndarray: ...
-    def ask(self) -> Any: ...
-    def tell(self, answer: Sequence[Ranking]) -> Any: ...
-    def state_dict(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]: ...
-    def load_state_dict(self, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> None: ...
-    def digest(self) -> str: ...
+    def point(self) -> np.ndarray:
+        """``[d]`` float64: the present point."""
+        ...
+
+    def ask(self) -> Any:
+        """The query to be ranked now, an :class:`Asked`; the same one until it is told."""
+        ...
+
+    def tell(self, answer: Sequence[Ranking]) -> Any:
+        """Takes the answers to the query, one of each rater, and moves the point.
+
+        :raises rlopt.errors.AnswerError: if one does not fit the query; nothing changes then
+        """
+        ...
+
+    def state_dict(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """(values for JSON, arrays): all that the search depends on."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        """Goes on bit for bit where :meth:`state_dict` was called.
+
+        :raises rlopt.errors.CheckpointError: if it is malformed, or of a search with other settings
+        """
+        ...
+
+    def digest(self) -> str:
+        """SHA-256 of the whole state, in hexadecimal digits."""
+        ...
 
 
 Render = Callable[[Any, Path], list[Clip]]

@@ -320,6 +320,7 @@ def test_a_damaged_identity_is_one_line(content: str, tmp_path: Path) -> None:
     [
         ({"wandb": "me/project"}, "--wandb project --wandb-entity me"),
         ({"wandb": "a:b"}, "it has :"),
+        ({"wandb": "a\nb"}, r"it has '\n'"),
         ({"wandb": " "}, "it is empty"),
         ({"wandb": "x" * 129}, "it is too long"),
         ({"wandb_group": "g"}, "add that"),
