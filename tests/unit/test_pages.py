@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import d4rl_files
-import gymnasium
 import pages
 import pytest
 
@@ -76,14 +75,12 @@ def test_the_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         tmp_path / "hopper_medium-v2.hdf5", d4rl_files.gym_arrays(600, timeouts=tuple(range(99, 600, 100)))
     )
     before = set(sys.modules)
-    registries: tuple[dict[str, Any], ...] = (AGENTS, gymnasium.registry)  # pages add to both
-    kept = [dict(registry) for registry in registries]
+    agents = dict(AGENTS)
     try:
         printed = pages.run_page(page, **SETTINGS.get(page, {}))
     finally:
-        for registry, entries in zip(registries, kept, strict=True):
-            registry.clear()
-            registry.update(entries)
+        for name in AGENTS.keys() - agents.keys():
+            del AGENTS[name]
         for name in set(sys.modules) - before:  # modules that the page wrote into its folder
             if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
                 del sys.modules[name]
