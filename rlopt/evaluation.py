@@ -14,7 +14,7 @@ import numpy.typing as npt
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv
 
-from rlopt.errors import ConfigError, NonFiniteError
+from rlopt.errors import ConfigError, NonFiniteError, unknown_name
 from rlopt.evaluation_env import base_env, observed_as_trained, open_env
 from rlopt.statistics import Interval, bootstrap_interval, iqm
 from rlopt.undisturbed import StateDependentNoise, seed_everything, undisturbed
@@ -155,10 +155,7 @@ def evaluate(
     :raises ConfigError: if an argument is out of range or does not fit the kind of ``env``, or if an episode goes on
         beyond :data:`LONGEST_EPISODE` steps in an environment without a higher ``max_episode_steps``
     """
-    if n_episodes < 1:
-        raise ConfigError(f"n_episodes must be at least 1, not {n_episodes}")
-    if not 0 < confidence < 1:
-        raise ConfigError(f"confidence must be in (0, 1), not {confidence:g}")
+    check_arguments(n_episodes, confidence)
     with undisturbed(model):
         seed_everything(seed)
         venv, mine = open_env(model, env, n_episodes, n_envs=n_envs, seed=seed, backend=backend, **env_settings)
@@ -183,6 +180,25 @@ def evaluate(
         env_steps=env_steps,
         seconds=seconds,
     )
+
+
+def check_arguments(n_episodes: int, confidence: float) -> None:
+    """Raises :class:`rlopt.errors.ConfigError` for what :func:`evaluate` cannot play or say."""
+    if n_episodes < 1:
+        raise ConfigError(f"n_episodes must be at least 1, not {n_episodes}")
+    if not 0 < confidence < 1:
+        raise ConfigError(f"confidence must be in (0, 1), not {confidence:g}")
+
+
+def named_policy(model: Any, name: str) -> Any:
+    """The model itself for ``last``, or another policy that it holds, such as ``mixture``.
+
+    :raises rlopt.errors.UnknownNameError: it holds none of this name
+    """
+    policies = {"last": model, **getattr(model, "further_policies", dict)()}
+    if name not in policies:
+        raise unknown_name("policy", name, policies, hint=f"this {type(model).__name__} has {', '.join(policies)}")
+    return policies[name]
 
 
 class _Episodes:

@@ -22,6 +22,7 @@ def complete(run: RunConfig, agent_config: Any) -> tuple[RunConfig, Any]:
     :raises rlopt.errors.ConfigError: for the first of them
     """
     from rlopt.agents.zo_ranksgd.config import EXECUTION_SETTINGS, STUDY_SETTINGS
+    from rlopt.engine.choice import needs_engine
 
     if run.n_envs != 1:
         raise ConfigError(
@@ -32,7 +33,7 @@ def complete(run: RunConfig, agent_config: Any) -> tuple[RunConfig, Any]:
     if agent_config.engine is None:
         for name in EXECUTION_SETTINGS:
             if getattr(agent_config, name) != getattr(type(agent_config)(), name):
-                raise ConfigError(f"--{name.replace('_', '-')} is of an engine: add --engine local or ray")
+                raise needs_engine(name)
     elif agent_config.engine == "local" and agent_config.address is not None:
         raise ConfigError("--address is of a Ray cluster: add --engine ray")
     for name in ("normalize_rewards", "profile"):

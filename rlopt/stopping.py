@@ -28,10 +28,13 @@ class StopSignals(StopWish):
     """Context in which the first Ctrl-C, SIGTERM or SIGHUP sets :attr:`received`, the second aborts at once.
 
     Outside the main thread, where signals cannot be handled, it does nothing.
+
+    :param answer: what the person who pressed Ctrl-C is told will happen
     """
 
-    def __init__(self) -> None:
+    def __init__(self, answer: str = "stopping after this update with a checkpoint") -> None:
         super().__init__()
+        self._answer = f"\nrlopt: {answer}; once more aborts at once\n".encode()
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopSignals:
@@ -54,4 +57,13 @@ class StopSignals(StopWish):
         self.received = signal.Signals(number)
         # print() may be interrupted in the middle of itself, write() may not.
         with contextlib.suppress(OSError):  # the terminal may be what was lost
-            os.write(2, b"\nrlopt: stopping after this update with a checkpoint; once more aborts at once\n")
+            os.write(2, self._answer)
+
+
+def hand_on(number: signal.Signals) -> None:
+    """Gives a signal that was taken to whoever heard signals before: a run, which stops at its next boundary."""
+    owner = getattr(signal.getsignal(number), "__self__", None)
+    if isinstance(owner, StopWish):
+        owner.received = number
+    else:
+        signal.raise_signal(number)

@@ -24,9 +24,10 @@ from rlopt.agents.zo_ranksgd.candidates import (
 from rlopt.agents.zo_ranksgd.config import ZORankSGDConfig
 from rlopt.agents.zo_ranksgd.observations import FloatArray, Normalizer
 from rlopt.engine import Engine, Job, JobContext, JobStopped, make_engine
+from rlopt.engine.choice import needs_engine
 from rlopt.envs.settings import EnvSettings
 from rlopt.errors import ConfigError, RunError
-from rlopt.stopping import StopWish
+from rlopt.stopping import hand_on
 
 if TYPE_CHECKING:
     from rlopt.agents.zo_ranksgd.policy_search import RankedPolicySearch
@@ -56,7 +57,7 @@ class Spread:
         default = ZORankSGDConfig()
         for name in ("workers", "address", "gpus_per_job"):
             if getattr(config, name) != getattr(default, name):
-                raise ConfigError(f"--{name.replace('_', '-')} is of an engine: add --engine local or ray")
+                raise needs_engine(name)
         return None
 
     @contextmanager
@@ -113,7 +114,7 @@ class Spread:
                 jobs.append(Job(f"episodes{part[0]}-{part[-1]}", PLAY, arguments))
             ended = engine.map(jobs, retries=_RETRIES)
         if ended.exit_code:
-            _hand_on(signal.Signals(ended.exit_code - 128))
+            hand_on(signal.Signals(ended.exit_code - 128))
         values = ended.values()
         if len(values) < len(jobs) or any(value is None for value in values):
             failed = next((result for result in ended.results.values() if result.status == "failed"), None)
@@ -236,12 +237,3 @@ def _packed_state(normalizer: Normalizer) -> dict[str, Any] | None:
         return None
     state = normalizer.get_state()
     return {"count": state["count"], "mean": pack(state["mean"]), "deviations": pack(state["deviations"])}
-
-
-def _hand_on(number: signal.Signals) -> None:
-    """Gives a signal that the engine took to whoever heard signals before: a run, which stops at its next boundary."""
-    owner = getattr(signal.getsignal(number), "__self__", None)
-    if isinstance(owner, StopWish):
-        owner.received = number
-    else:
-        signal.raise_signal(number)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlopt.cli.engine_options import add_optional_engine, optional_engine
 from rlopt.cli.parsing import OneLineParser, json_object, number
 from rlopt.config import JsonObject, Range
-from rlopt.errors import unknown_name
 
 if TYPE_CHECKING:
     from rlopt.checkpoint import Checkpoint
     from rlopt.envs.settings import EnvSettings
     from rlopt.evaluation import EvaluationResult
+    from rlopt.sweep import EngineOptions
 
 
 def main(argv: list[str]) -> int:
@@ -27,14 +30,16 @@ def main(argv: list[str]) -> int:
     n_envs = number("--n-envs", arguments.n_envs, int, Range(ge=1, le=4096))
     seed = number("--seed", arguments.seed, int, Range(ge=0, lt=2**31))
     env_kwargs = json_object("--env-kwargs", arguments.env_kwargs)
+    engine = optional_engine(arguments)
 
     from rlopt.checkpoint_choice import choose_checkpoint, environment_settings, run_folder_of
 
     checkpoint = choose_checkpoint(arguments.run, arguments.checkpoint, lambda line: print(f"warning: {line}"))
     settings = environment_settings(checkpoint.metadata, arguments.env, env_kwargs)
     folder = run_folder_of(checkpoint.path)
-    result = _evaluate(checkpoint, settings, episodes, n_envs, seed, arguments)
-    print(format_table(result, checkpoint, settings))
+    play = _play_here if engine is None else partial(_play_on, engine)
+    result = play(checkpoint, settings, episodes, n_envs, seed, arguments)
+    print(format_table(result, checkpoint, settings, "" if engine is None else engine.engine))
 
     from rlopt.errors import RunError
     from rlopt.run_folder import write_json
@@ -47,6 +52,7 @@ def main(argv: list[str]) -> int:
         "step": checkpoint.step,
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "env_settings": settings.as_dict(),
+        "engine": None if engine is None else engine.engine,
         **result.as_dict(),
     }
     out = folder / "evaluation.json"
@@ -86,25 +92,28 @@ def _parser() -> OneLineParser:
         "--policy", metavar="NAME", default="last", help="last (default), or mixture: the boosted policy of ailboost"
     )
     parser.add_argument("--seed", metavar="N", default="0", help="of environments and sampling (default 0)")
-    parser.add_argument("--n-envs", metavar="N", help="environments side by side (default at most 16)")
+    parser.add_argument(
+        "--n-envs", metavar="N", help="environments side by side (default at most 16; 4 in each job of an engine)"
+    )
     parser.add_argument("--device", metavar="DEVICE", default="cpu", help="torch device (default cpu)")
     parser.add_argument("--video", action="store_true", help="also write a video; needs a headless OpenGL library")
     parser.add_argument("--video-episodes", metavar="N", default="1", help="episodes in the video (default 1)")
+    add_optional_engine(parser)
     return parser
 
 
-def _evaluate(
+def _play_here(
     checkpoint: Checkpoint, settings: EnvSettings, episodes: int, n_envs: int | None, seed: int, arguments: Any
 ) -> EvaluationResult:
     import torch
 
-    from rlopt.evaluation import evaluate
+    from rlopt.evaluation import evaluate, named_policy
     from rlopt.loading import load
 
     threads = (checkpoint.metadata.get("run") or {}).get("num_threads")
     if isinstance(threads, int) and 0 < threads <= 1024:
         torch.set_num_threads(threads)
-    model: Any = _policy(load(checkpoint.path, device=arguments.device), arguments.policy)
+    model: Any = named_policy(load(checkpoint.path, device=arguments.device), arguments.policy)
     with _progress(episodes) as on_episode:
         return evaluate(
             model,
@@ -117,12 +126,30 @@ def _evaluate(
         )
 
 
-def _policy(model: Any, name: str) -> Any:
-    """The model itself, or another policy that it holds."""
-    policies = {"last": model, **getattr(model, "further_policies", dict)()}
-    if name not in policies:
-        raise unknown_name("policy", name, policies, hint=f"this {type(model).__name__} has {', '.join(policies)}")
-    return policies[name]
+def _play_on(
+    options: EngineOptions,
+    checkpoint: Checkpoint,
+    settings: EnvSettings,
+    episodes: int,
+    n_envs: int | None,
+    seed: int,
+    arguments: Any,
+) -> EvaluationResult:
+    from rlopt.engine.evaluation import ENVS_PER_JOB, evaluate_on_engine
+
+    with options.make(threads=1) as engine, _progress(episodes) as on_episode:
+        return evaluate_on_engine(
+            engine,
+            checkpoint.path,
+            episodes,
+            env=settings,
+            policy=arguments.policy,
+            deterministic=not arguments.stochastic,
+            seed=seed,
+            n_envs=n_envs or ENVS_PER_JOB,
+            device=arguments.device,
+            on_episode=on_episode,
+        )
 
 
 @contextmanager
@@ -141,8 +168,14 @@ def _progress(episodes: int) -> Iterator[Callable[[int, int], None] | None]:
         yield on_episode
 
 
-def format_table(result: EvaluationResult, checkpoint: Checkpoint, settings: EnvSettings) -> str:
-    """What a person wants to know about an evaluation, a line each."""
+def format_table(result: EvaluationResult, checkpoint: Checkpoint, settings: EnvSettings, engine: str = "") -> str:
+    """What a person wants to know about an evaluation, a line each.
+
+    :param engine: that played it, by name
+    """
+    where = f"{result.n_envs} environments"
+    if engine:
+        where += f" in each of {math.ceil(len(result.returns) / result.n_envs)} jobs, {engine} engine"
     low, high = result.interval
     actions = "most likely actions" if result.deterministic else "sampled actions"
     limit = f", {result.truncated.mean():.0%} ended by the time limit"
@@ -154,6 +187,6 @@ def format_table(result: EvaluationResult, checkpoint: Checkpoint, settings: Env
         "return, mean": f"{result.mean:.1f}, standard deviation {result.std:.1f}",
         "return, range": f"{result.returns.min():.1f} to {result.returns.max():.1f}",
         "success": "" if result.success_rate is None else f"{result.success_rate:.1%} of episodes",
-        "speed": f"{result.env_steps_per_second:,.0f} env steps/s in {result.n_envs} environments",
+        "speed": f"{result.env_steps_per_second:,.0f} env steps/s in {where}",
     }
     return "\n".join(f"{name:<15}{value}" for name, value in rows.items() if value)

@@ -2,43 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rlopt.cli.parsing import OneLineParser, number
-from rlopt.config import Range, RunConfig, field_types
+from rlopt.cli.engine_options import add_engine_options, engine_options
+from rlopt.cli.parsing import OneLineParser
+from rlopt.config import RunConfig, field_types
 from rlopt.errors import ConfigError, unknown_name
 from rlopt.registry import agent_spec, resolve
-
-
-def add_engine_options(parser: OneLineParser) -> None:
-    """The options of every verb that runs jobs on an engine."""
-    parser.add_argument("--engine", metavar="NAME", default="local", help="local: processes of this machine "
-                        "(default); ray: a Ray cluster, Linux only")  # fmt: skip
-    parser.add_argument("--address", metavar="ADDRESS", help="of the Ray cluster: host:port, ray://host:port or auto; "
-                        "without one Ray runs on this machine alone")  # fmt: skip
-    parser.add_argument(
-        "--workers", metavar="N", help="most runs at once (default what the cores or the cluster allow)"
-    )
-    parser.add_argument("--gpus-per-job", metavar="X", help="share of a GPU for each run, such as 0.25 for four on "
-                        "each, or a whole number")  # fmt: skip
-    parser.add_argument("--retries", metavar="N", help="further attempts of a run that failed, each from its newest "
-                        "checkpoint (default 2)")  # fmt: skip
-
-
-def engine_options(arguments: argparse.Namespace) -> Any:
-    """The options of :func:`add_engine_options` as :class:`rlopt.sweep.EngineOptions`."""
-    from rlopt.sweep import EngineOptions
-
-    given = {
-        "workers": number("--workers", arguments.workers, int, Range(ge=1, le=100_000)),
-        "gpus_per_job": number("--gpus-per-job", arguments.gpus_per_job, float, Range(ge=0, le=64)),
-        "retries": number("--retries", arguments.retries, int, Range(ge=0, le=100)),
-    }
-    given = {name: value for name, value in given.items() if value is not None}
-    return EngineOptions(engine=arguments.engine, address=arguments.address, **given)
 
 
 def divide(argv: Sequence[str], parser: OneLineParser) -> tuple[list[str], list[str]]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from rlopt.cli.engine_options import add_engine_options, engine_options
 from rlopt.cli.parsing import OneLineParser, number
-from rlopt.cli.sweep import add_engine_options, divide, engine_options, setting_values
+from rlopt.cli.sweep import divide, setting_values
 from rlopt.config import Range
 from rlopt.errors import ConfigError
 from rlopt.registry import AGENTS

@@ -108,7 +108,8 @@ class Engine(ABC):
         """
         if retries < 0:
             raise ConfigError(f"retries must be at least 0, not {retries}")
-        with StopSignals() as stop:
+        answer = "the jobs stop as soon as they can" if folder else "giving up what is being played"
+        with StopSignals(answer) as stop:
             try:
                 schedule = _Schedule(self, folder, retries, observer or Observer(), retry_failed, stop)
                 return schedule.run(iter(jobs))

@@ -58,6 +58,11 @@ def check_engine(
     check_cluster(address or os.environ.get("RAY_ADDRESS"), gpus_per_job)
 
 
+def needs_engine(setting: str) -> ConfigError:
+    """What to raise for a setting of an engine where none is named."""
+    return ConfigError(f"--{setting.replace('_', '-')} is of an engine: add --engine local or ray")
+
+
 def _check_name(name: str, address: str | None) -> None:
     if name not in ENGINES:
         raise unknown_name("engine", name, ENGINES)

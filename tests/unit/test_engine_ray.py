@@ -136,7 +136,7 @@ def test_the_same_command_ends_all_jobs_after_it_was_stopped_and_killed(cluster:
         assert traced(tmp_path / "work", name).count("ended") == 1
 
 
-def test_a_sweep_on_the_cluster(
+def test_a_sweep_and_an_evaluation_on_the_cluster(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With a relative folder, as the processes of the cluster work elsewhere."""
@@ -145,7 +145,13 @@ def test_a_sweep_on_the_cluster(
     flags += " --total-timesteps 64 --eval-episodes 2 --seeds 0,1 --sweep-dir sweep --engine ray --address"
     assert main(["sweep", *flags.split(), cluster.address]) == 0
     assert "2 of 2 runs have ended" in capsys.readouterr().out
-    assert [run.name for run in run_folders(Path("sweep"))] == ["seed0", "seed1"]
+    runs = run_folders(Path("sweep"))
+    assert [run.name for run in runs] == ["seed0", "seed1"]
+    returns = []
+    for where in (["ray", "--address", cluster.address], ["local", "--workers", "2"]):
+        assert main(["evaluate", str(runs[0]), "--episodes", "9", "--stochastic", "--engine", *where]) == 0
+        returns.append(json.loads((runs[0] / "evaluation.json").read_text())["returns"])
+    assert returns[0] == returns[1] and len(set(returns[0])) > 1
 
 
 def test_more_than_the_cluster_has_is_refused(engine: Engine, cluster: Any) -> None:
