@@ -118,7 +118,7 @@ class StackedParameters:
 
     @staticmethod
     def _empty(column: Sequence[Tensor], shape: tuple[int, ...]) -> Tensor:
-        return torch.zeros(*shape, *column[0].shape, dtype=column[0].dtype, device=column[0].device)
+        return torch.zeros((*shape, *column[0].shape), dtype=column[0].dtype, device=column[0].device)
 
     def changed(self) -> list[Tensor]:
         """Every tensor that :meth:`adam` writes."""

@@ -14,6 +14,7 @@ from stable_baselines3.sac.policies import SACPolicy
 from torch import Tensor
 
 from rlopt.agents.deep_loop import losses
+from rlopt.agents.deep_loop.bonus import FourierFeatures
 from rlopt.agents.deep_loop.checks import (
     check_not_normalised,
     check_observations,
@@ -177,7 +178,8 @@ class DeepLOOP(LazySwitching, OffPolicyMDPO):
     # ---- the gradient step
 
     def _fused_mode(self) -> Mode | None:
-        if self._heads():  # networks that the fused step does not know
+        # What the fused step does not know: the critic of the resets, and features of one's own.
+        if self.reset_head is not None or (self.bonus and type(self.features) is not FourierFeatures):
             return None
         return super()._fused_mode()
 

@@ -45,8 +45,11 @@ class FourierFeatures(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(B, d) from (B, I)."""
-        projected = ((inputs - self.shift) / self.scale) @ self.weight.mT + self.phase
-        return math.sqrt(2.0 / len(self.phase)) * projected.cos()
+        return losses.fourier_features(inputs, *self.tensors())
+
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """W, u, and the normalisation: mean and deviation."""
+        return self.weight, self.phase, self.shift, self.scale
 
 
 class Evidence(nn.Module):
@@ -98,11 +101,8 @@ class Evidence(nn.Module):
         self.inverse -= across @ torch.linalg.solve(inner, across.mT)
 
     def bonus(self, features: Tensor, beta: float, largest: float) -> Tensor:
-        """:func:`rlopt.agents.deep_loop.losses.normalised_bonus` at psi (B, d), in the features' dtype."""
-        widths = losses.elliptical_width(features, self.inverse.to(features.dtype))
-        return losses.normalised_bonus(widths, losses.width_square_sum(self.inverse, self.ridge), beta, largest).to(
-            features.dtype
-        )
+        """:func:`rlopt.agents.deep_loop.losses.normalised_bonus` at psi (B, d)."""
+        return losses.bonus(features, self.inverse, self.ridge, beta, largest)
 
     def discrepancy(self) -> float:
         """Of the frozen hypothesis on all data, in units of reward squared."""

@@ -78,8 +78,8 @@ class DeepLOOPConfig(OptimizerConfig):
     n_critics: Annotated[int, Range(ge=1)] = 2
     """Number of Q networks."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """Whether each gradient step is one compiled call (a CUDA graph on a GPU), with bonus false and a fixed reset cost;
-    auto compiles runs that are long enough to earn the compilation back."""
+    """Whether each gradient step is one compiled call (a CUDA graph on a GPU), but for a learned reset cost; auto
+    compiles runs that are long enough to earn the compilation back."""
 
     def algorithm_kwargs(self) -> dict[str, Any]:
         """The constructor arguments of :class:`rlopt.DeepLOOP`; names in place of classes."""

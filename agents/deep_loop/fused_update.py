@@ -1,4 +1,4 @@
-"""DeepLOOP's gradient step as one function of tensors: without bonus, and with a reset cost that is fixed."""
+"""DeepLOOP's gradient step as one function of tensors, with a reset cost that is fixed."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.func import grad
 
 from rlopt.agents.deep_loop import losses
 from rlopt.agents.deep_loop.objective import DifferentialObjective
 from rlopt.agents.mdpo import off_policy_losses as sac_losses
-from rlopt.agents.mdpo.fused_update import Batch, FusedUpdate, Parameters
+from rlopt.agents.mdpo.fused_update import Batch, FusedUpdate, Parameters, move_slow_copy
 from rlopt.agents.mdpo.off_policy_objectives import Objective
 from rlopt.networks import StackedParameters
 
 
 class FusedDifferentialUpdate(FusedUpdate):
-    """With differential critics, and the gain moved after them."""
+    """With differential critics, their gain, the bonus, and the plain critics beside them."""
 
     objective_class = DifferentialObjective
 
@@ -27,11 +28,23 @@ class FusedDifferentialUpdate(FusedUpdate):
             StackedParameters([[getattr(model, name) for model in models]], self._shape, [])
             for name in ("gain", "reset_price")
         )
+        self.plain: _PlainCritics | None = None
+        self.bonus: StackedParameters | None = None
+        if models[0].bonus:
+            heads = [model.plain_head for model in models]
+            self.plain = _PlainCritics(
+                self._stack_critics([head.critic for head in heads], [head.optimizer for head in heads]),
+                self._stack_critics([head.critic_target for head in heads]),
+                StackedParameters([[head.gain for head in heads]], self._shape, []),
+            )
+            tensors = [[*model.features.tensors(), model.evidence.inverse] for model in models]
+            self.bonus = StackedParameters(list(zip(*tensors, strict=True)), self._shape, [])
 
     @property
     def parts(self) -> list[StackedParameters]:
-        """Those of the base class, the gain and the reset price."""
-        return [*super().parts, self.gain, self.reset_price]
+        """Those of the base class, the gain, the reset price, and what belongs to the bonus."""
+        plain = [] if self.plain is None else [self.plain.critic, self.plain.critic_target, self.plain.gain]
+        return [*super().parts, self.gain, self.reset_price, *plain, *([] if self.bonus is None else [self.bonus])]
 
     def step(
         self,
@@ -44,11 +57,71 @@ class FusedDifferentialUpdate(FusedUpdate):
         move_targets: bool,
     ) -> sac_losses.Info:
         assert isinstance(objective, DifferentialObjective)
+        plain_info: sac_losses.Info = {}
+        if self.plain is not None:  # first: the actor that it evaluates is about to move
+            plain_info = self._plain_step(self.plain, batch, next_noise, scalars, objective, move_targets)
         info = super().step(batch, noise, next_noise, scalars, objective=objective, move_targets=move_targets)
-        gain = self.gain.tensors[0]
-        moved = losses.moved_gain(gain, info.pop("gain_estimate").reshape(gain.shape), objective.gain_rate)
-        gain.copy_(torch.where(info["critic_loss"].isfinite().reshape(gain.shape), moved, gain))
-        return info | {"gain": gain.reshape(self._shape).clone()}
+        moved = self._move_gain(self.gain, info.pop("gain_estimate"), info["critic_loss"].isfinite(), objective)
+        return info | {"gain": moved} | plain_info
+
+    def _plain_step(
+        self,
+        plain: _PlainCritics,
+        batch: Batch,
+        next_noise: Tensor,
+        scalars: Tensor,
+        objective: DifferentialObjective,
+        move_targets: bool,
+    ) -> sac_losses.Info:
+        """The step of :class:`rlopt.agents.deep_loop.heads.SideCritic` for the plain reward."""
+        observations, actions, next_observations = batch[:3]
+        critic_lr, tau = scalars[..., 1], scalars[..., 4]
+        policy = self._policy(self.actor.tensors, next_observations, next_noise)
+        slow_q = self._q_values(plain.critic_target.tensors, next_observations, policy.actions)
+        nothing = torch.zeros_like(slow_q[..., :1])
+        entropy_terms = self._each(objective.soft_value)(nothing, policy, self._ent_coef())
+        rewards, gain = self._priced(batch), plain.gain.tensors[0]
+
+        def loss(critic: Parameters) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+            q_values = self._q_values(critic, observations, actions).split(1, dim=-1)
+            found, estimate = self._each(losses.side_loss)(q_values, rewards, slow_q, entropy_terms, gain)
+            return found.sum(), (found.detach(), estimate)
+
+        gradients, (value, estimate) = grad(loss, has_aux=True)(plain.critic.tensors)
+        keep = value.isfinite()
+        self._adam(plain.critic, 1, gradients, critic_lr, keep)
+        moved = self._move_gain(plain.gain, estimate, keep, objective)
+        if move_targets:
+            move_slow_copy(plain.critic_target, plain.critic, torch.where(keep, tau, 0.0).to(rewards.dtype))
+        return {"plain_critic_loss": value, "plain_gain": moved}
+
+    def _move_gain(
+        self, stored: StackedParameters, estimate: Tensor, keep: Tensor, objective: DifferentialObjective
+    ) -> Tensor:
+        """Moves a gain in place, but where ``keep`` is False; returns it."""
+        gain = stored.tensors[0]
+        moved = losses.moved_gain(gain, estimate.reshape(gain.shape), objective.gain_rate)
+        gain.copy_(torch.where(keep.reshape(gain.shape), moved, gain))
+        return gain.reshape(self._shape).clone()
+
+    def _priced(self, batch: Batch) -> Tensor:
+        """The rewards less the price of the resets, (B, 1); a discount of 0 says that a reset was on the way."""
+
+        def priced(rewards: Tensor, discounts: Tensor, price: Tensor) -> Tensor:
+            return rewards - price * (1 - discounts)
+
+        found: Tensor = self._each(priced)(batch[3], batch[4], self.reset_price.tensors[0])
+        return found
+
+    def _bonus(self, batch: Batch, objective: DifferentialObjective) -> Tensor:
+        assert self.bonus is not None
+
+        def bonus(inputs: Tensor, weight: Tensor, phase: Tensor, shift: Tensor, scale: Tensor, inverse: Tensor) -> Any:
+            features = losses.fourier_features(inputs, weight, phase, shift, scale)
+            return losses.bonus(features, inverse, objective.ridge, objective.beta, objective.max_bonus)
+
+        found: Tensor = self._each(bonus)(torch.cat(batch[:2], dim=-1), *self.bonus.tensors)
+        return found
 
     def critic_objective(
         self,
@@ -60,16 +133,23 @@ class FusedDifferentialUpdate(FusedUpdate):
         objective: Objective,
     ) -> tuple[Tensor, sac_losses.Info]:
         assert isinstance(objective, DifferentialObjective)
-        observations, actions, next_observations, rewards, discounts = batch
-        gain, price = self.gain.tensors[0], self.reset_price.tensors[0]
-
-        def priced(rewards: Tensor, discounts: Tensor, price: Tensor) -> Tensor:
-            return rewards - price * (1 - discounts)
-
+        observations, actions, next_observations = batch[:3]
+        further: sac_losses.Info = {}
         with torch.no_grad():
             slow = self.critic_target.tensors
             next_q, next_values = self._soft_values(slow, next_observations, next_noise, ent_coef, objective)
-            rewards = self._each(priced)(rewards, discounts, price)
+            rewards = self._priced(batch)
+            if self.bonus is not None:
+                bonus = self._bonus(batch, objective)
+                rewards, further = rewards + bonus, {"bonus": bonus.mean(dim=(-2, -1))}
         q_values = self._q_values(critic, observations, actions).split(1, dim=-1)
+        gain = self.gain.tensors[0]
         found, info = self._each(objective.differential_loss)(q_values, rewards, next_q, next_values, gain)
-        return found.sum(), info
+        return found.sum(), info | further
+
+
+class _PlainCritics:
+    """The stacked parts of the models' plain heads."""
+
+    def __init__(self, critic: StackedParameters, critic_target: StackedParameters, gain: StackedParameters) -> None:
+        self.critic, self.critic_target, self.gain = critic, critic_target, gain

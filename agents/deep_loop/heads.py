@@ -9,7 +9,6 @@ from stable_baselines3.common.policies import ContinuousCritic
 from torch import Tensor, nn
 
 from rlopt.agents.deep_loop import losses
-from rlopt.agents.mdpo import off_policy_losses as sac_losses
 from rlopt.optimizers import descend
 
 
@@ -47,13 +46,10 @@ class SideCritic(nn.Module):
         :param rate: of the gain
         """
         with torch.no_grad():
-            next_values = torch.cat(self.critic_target(*next_pairs), dim=1).min(dim=1, keepdim=True)[0]
-            if entropy_terms is not None:
-                next_values = next_values + entropy_terms
-            targets = losses.differential_target(rewards, self.gain, next_values)
-        loss, _ = sac_losses.critic_loss(self.critic(*pairs), targets)
+            slow_q = torch.cat(self.critic_target(*next_pairs), dim=1)
+        loss, estimate = losses.side_loss(self.critic(*pairs), rewards, slow_q, entropy_terms, self.gain)
         descend(self.optimizer, loss)
-        self.gain.copy_(losses.moved_gain(self.gain, losses.rvi_estimate(next_values), rate))
+        self.gain.copy_(losses.moved_gain(self.gain, estimate, rate))
         return loss.detach()
 
     @torch.no_grad()

@@ -7,10 +7,13 @@ J_f, and its Bellman residual at a transition is r + V_f(s') - J_f - Q_f(s, a).
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from rlopt.agents.mdpo.off_policy_losses import check_columns
+from rlopt.agents.mdpo.off_policy_losses import check_columns, critic_loss
 
 
 def differential_target(rewards: Tensor, gain: Tensor, next_values: Tensor) -> Tensor:
@@ -63,6 +66,12 @@ def centring_penalty(q_values: Tensor, weight: float) -> Tensor:
     return weight * q_values.mean(dim=0).square().sum()
 
 
+def fourier_features(inputs: Tensor, weight: Tensor, phase: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """psi = sqrt(2/d) cos(W x + u), (B, d), of normalised inputs x = (inputs - shift) / scale, (B, I)."""
+    projected = ((inputs - shift) / scale) @ weight.mT + phase
+    return math.sqrt(2.0 / phase.shape[-1]) * projected.cos()
+
+
 def elliptical_width(features: Tensor, inverse_gram: Tensor) -> Tensor:
     """sigma = sqrt(psi^T A^-1 psi), (B, 1), from psi (B, d) and A^-1 (d, d)."""
     return ((features @ inverse_gram) * features).sum(dim=1, keepdim=True).clamp_min(0.0).sqrt()
@@ -83,6 +92,29 @@ def normalised_bonus(widths: Tensor, square_sum: Tensor, beta: float, largest: f
     :param square_sum: of :func:`width_square_sum`
     """
     return (widths * (beta / square_sum.clamp_min(torch.finfo(square_sum.dtype).tiny)).sqrt()).clamp_max(largest)
+
+
+def bonus(features: Tensor, inverse_gram: Tensor, ridge: float, beta: float, largest: float) -> Tensor:
+    """:func:`normalised_bonus` at psi (B, d), in their dtype; A^-1 is in float64, which its sum needs."""
+    widths = elliptical_width(features, inverse_gram.to(features.dtype))
+    return normalised_bonus(widths, width_square_sum(inverse_gram, ridge), beta, largest).to(features.dtype)
+
+
+def side_loss(
+    q_values: Sequence[Tensor], rewards: Tensor, slow_q: Tensor, entropy_terms: Tensor | None, gain: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The loss of critics with a reward of their own, and what their gain is moved to by RVI.
+
+    :param q_values: n of (B, 1) at the batch's pairs; ``slow_q`` (B, n) of the slow critics at the policy's next ones
+    :param rewards: (B, 1)
+    :param entropy_terms: -lambda log pi(a'|s'), (B, 1); None for a reward without entropy
+    """
+    with torch.no_grad():
+        next_values = slow_q.min(dim=1, keepdim=True)[0]
+        if entropy_terms is not None:
+            next_values = next_values + entropy_terms
+        targets = differential_target(rewards, gain, next_values)
+    return critic_loss(q_values, targets)[0], rvi_estimate(next_values)
 
 
 def discrepancy(moment: Tensor, inverse_gram: Tensor) -> Tensor:

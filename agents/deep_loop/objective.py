@@ -24,6 +24,9 @@ class DifferentialObjective(Objective):
     gain_rate: float = 5e-3
     centring_coef: float = 0.1
     bonus: bool = True
+    beta: float = 10.0
+    max_bonus: float = 1.0
+    ridge: float = 1.0
 
     def reduced(self, q_values: Tensor) -> Tensor:
         """What several critics (B, n) say together, (B, 1): the mean with optimism, which a minimum would undo."""

@@ -55,8 +55,8 @@ class FusedUpdate:
         self.actor = self._stack_actors([model.actor for model in models], trained=True)
         old = [model.old_actor for model in models if model.old_actor is not None]
         self.old_actor = self._stack_actors(old, trained=False) if old else None
-        self.critic = self._stack_critics([model.critic for model in models], trained=True)
-        self.critic_target = self._stack_critics([model.critic_target for model in models], trained=False)
+        self.critic = self._stack_critics([m.critic for m in models], [m.critic.optimizer for m in models])
+        self.critic_target = self._stack_critics([model.critic_target for model in models])
         self.log_ent_coef: StackedParameters | None = None
         if first.ent_coef_optimizer is None or first.log_ent_coef is None:
             self._fixed_ent_coef = self.stacked([model.ent_coef_tensor for model in models])
@@ -89,9 +89,11 @@ class FusedUpdate:
         owners = [actor.optimizer for actor in actors] if trained else []
         return StackedParameters(list(zip(*members, strict=True)), self._shape, owners)
 
-    def _stack_critics(self, critics: Sequence[ContinuousCritic], trained: bool) -> StackedParameters:
+    def _stack_critics(
+        self, critics: Sequence[ContinuousCritic], optimizers: Sequence[torch.optim.Optimizer] = ()
+    ) -> StackedParameters:
         members = [list(network.parameters()) for critic in critics for network in critic.q_networks]
-        owners = [critic.optimizer for critic in critics for _ in critic.q_networks] if trained else []
+        owners = [optimizer for optimizer in optimizers for _ in range(self._n_critics)]
         return StackedParameters(list(zip(*members, strict=True)), (*self._shape, self._n_critics), owners)
 
     @property
@@ -173,7 +175,7 @@ class FusedUpdate:
         actor_lr, critic_lr, ent_lr, kl_coef, tau, target_entropy = scalars.unbind(-1)
         observations, rewards = batch[0], batch[3]
         kl_coef = kl_coef.to(rewards.dtype)
-        ent_coef = self._fixed_ent_coef if self.log_ent_coef is None else self.log_ent_coef.tensors[0].exp()
+        ent_coef = self._ent_coef()
         info: losses.Info = {"ent_coef": ent_coef.reshape(self._shape).clone()}
 
         def actor_objective(actor: Parameters) -> tuple[Tensor, tuple[losses.Info, Tensor]]:
@@ -209,9 +211,7 @@ class FusedUpdate:
             info["ent_coef_loss"] = -(log_ent_coef.reshape(self._shape) * excess)
             self._adam(self.log_ent_coef, 2, [-over(excess, log_ent_coef).expand_as(log_ent_coef)], ent_lr, keep)
         if move_targets:
-            part = torch.where(keep, tau, 0.0).to(rewards.dtype)
-            for slow, fast in zip(self.critic_target.tensors, self.critic.tensors, strict=True):
-                slow.copy_(slow * (1 - over(part, slow)) + fast * over(part, fast))
+            move_slow_copy(self.critic_target, self.critic, torch.where(keep, tau, 0.0).to(rewards.dtype))
         return info | critic_info | actor_info
 
     def critic_objective(
@@ -239,6 +239,10 @@ class FusedUpdate:
             targets = self._each(losses.td_target)(rewards, discounts, next_values)
         losses_, critic_info = self._each(loss)(self._q_values(critic, observations, actions), targets)
         return losses_.sum(), critic_info
+
+    def _ent_coef(self) -> Tensor:
+        """lambda, as it is before the step."""
+        return self._fixed_ent_coef if self.log_ent_coef is None else self.log_ent_coef.tensors[0].exp()
 
     def _soft_values(
         self, critic: Parameters, observations: Tensor, noise: Tensor, ent_coef: Tensor, objective: Objective
@@ -275,6 +279,12 @@ class FusedUpdate:
         n_critics = parameters[0].shape[-3]
         x = x.expand(*self._shape, n_critics, *x.shape[-2:])
         return mlp(self._critic_layers, parameters, x).squeeze(-1).mT
+
+
+def move_slow_copy(slow: StackedParameters, fast: StackedParameters, part: Tensor) -> None:
+    """Moves the slow copy by ``part`` of the way, () or (S,)."""
+    for target, source in zip(slow.tensors, fast.tensors, strict=True):
+        target.copy_(target * (1 - over(part, target)) + source * over(part, source))
 
 
 _LINEAR: Sequence[Layer] = (None,)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from reach import needs_compiler
 from runs import leaves
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from torch.nn import functional as F
@@ -372,33 +373,62 @@ def test_without_bonus_and_laziness_it_is_rvi_sac() -> None:
     assert float(model.gain) == pytest.approx(float(expected["gain"]), rel=1e-5)
 
 
+@pytest.mark.parametrize("bonus", [False, True])
 @pytest.mark.parametrize("lazy", [False, True])
 @pytest.mark.parametrize("estimator", ["rvi", "td", "centring"])
-def test_the_fused_step_is_the_step(estimator: str, lazy: bool) -> None:
+def test_the_fused_step_is_the_step(estimator: str, lazy: bool, bonus: bool) -> None:
     models = []
     for fused in (False, True):
         model = falling(
-            bonus=False, lazy=lazy, gain_estimator=estimator, on_termination="reset", reset_cost=1.0, compile="off",
-            learning_starts=100,
+            bonus=bonus, lazy=lazy, gain_estimator=estimator, on_termination="reset", reset_cost=1.0, compile="off",
+            learning_starts=100, n_features=16,
         ).learn(100)  # fmt: skip
         if fused:
             model._fused_mode = lambda: "eager"  # type: ignore[method-assign]
         torch.manual_seed(1)
         np.random.seed(1)
-        model.train(50, batch_size=16)
+        for _ in range(5):  # the evidence moves in between
+            model.n_seen -= 1
+            model.train(10, batch_size=16)
         assert (model.fused is not None) == fused
         models.append(model)
     for own, other in zip(*map(weights, models), strict=True):
         assert torch.allclose(own, other, atol=1e-5)
+    logged = [model.logger.name_to_value for model in models]
+    assert logged[1] == pytest.approx(logged[0], rel=1e-3, abs=1e-5)
+    assert {"train/bonus", "train/plain_gain", "train/plain_critic_loss"} <= set(logged[1]) or not bonus
+    if bonus:
+        heads = [list(model.plain_head.state_dict().values()) for model in models]  # type: ignore[union-attr]
+        assert all(torch.allclose(own, other, atol=1e-5) for own, other in zip(*heads, strict=True))
+        assert models[1].plain_gain not in (0.0, float(models[1].gain))
     assert float(models[0].gain) == pytest.approx(float(models[1].gain), rel=1e-4) and models[0].gain != 0
 
 
-@pytest.mark.parametrize("estimator", ["rvi", "td"])
-def test_stacked_seeds_are_the_seeds_trained_alone(estimator: str) -> None:
+@pytest.mark.slow
+@needs_compiler
+def test_the_compiled_step_is_the_step() -> None:
+    models = [make(compile=choice).learn(90) for choice in ("off", "on")]
+    assert models[0].fused is None and models[1].fused is not None and models[1].fused.mode == "compiled"
+    assert models[0].n_switches == models[1].n_switches > 2
+    for own, other in zip(*map(weights, models), strict=True):
+        assert torch.allclose(own, other, atol=1e-4)
+    assert models[0].plain_gain == pytest.approx(models[1].plain_gain, rel=1e-3) and models[0].plain_gain != 0
+    models[1].beta = models[0].beta = 40.0  # what the bonus depends on is not kept as it was
+    bonuses = []
+    for model in models:
+        torch.manual_seed(1)
+        np.random.seed(1)
+        model.train(1, batch_size=16)
+        bonuses.append(model.logger.name_to_value["train/bonus"])
+    assert bonuses[1] == pytest.approx(bonuses[0], rel=1e-3)
+
+
+@pytest.mark.parametrize(("estimator", "bonus"), [("rvi", False), ("td", False), ("rvi", True)])
+def test_stacked_seeds_are_the_seeds_trained_alone(estimator: str, bonus: bool) -> None:
     def job(seed: int, stacked: bool) -> Any:
         def learn() -> DeepLOOP:
             model = falling(
-                bonus=False, gain_estimator=estimator, on_termination="reset", reset_cost=1.0, compile="off",
+                bonus=bonus, gain_estimator=estimator, on_termination="reset", reset_cost=1.0, compile="off",
             )  # fmt: skip
             model.set_random_seed(seed)
             if stacked:
@@ -414,6 +444,7 @@ def test_stacked_seeds_are_the_seeds_trained_alone(estimator: str) -> None:
         for own, other in zip(weights(model), weights(alone), strict=True):
             assert torch.allclose(own, other, atol=1e-4)
         assert float(model.gain) == pytest.approx(float(alone.gain), rel=1e-3)
+        assert model.plain_gain == pytest.approx(alone.plain_gain, rel=1e-3)
     assert float(together[0].gain) != float(together[1].gain)
 
 
@@ -504,8 +535,15 @@ def test_the_price_of_a_reset_rises_while_they_are_too_frequent_and_falls_to_zer
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, RVI_SAC, {"bonus": False}, {"lazy": False}, {"on_termination": "reset"}],
-    ids=["whole", "rvi_sac", "lazy", "bonus", "resets"],
+    [
+        {},
+        RVI_SAC,
+        {"bonus": False},
+        {"lazy": False},
+        {"on_termination": "reset"},
+        pytest.param({"compile": "on"}, marks=[pytest.mark.slow, needs_compiler]),
+    ],
+    ids=["whole", "rvi_sac", "lazy", "bonus", "resets", "compiled"],
 )
 def test_a_run_goes_on_bit_for_bit(settings: dict[str, Any]) -> None:
     def small() -> DeepLOOP:
