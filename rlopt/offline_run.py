@@ -97,9 +97,15 @@ def training_data(agent_config: Any, seed: int) -> Dataset:
     The same settings and seed give the same data, so a run that is resumed goes on with them.
 
     :raises rlopt.errors.ConfigError: held-out data together with augmentation, or a guide that does not exist
+    :raises rlopt.errors.DataError: fewer episodes than asked for
     :raises rlopt.errors.AugmentationError: the data set cannot be augmented
     """
     dataset = _read(agent_config.dataset)
+    n_demos = getattr(agent_config, "n_demos", None)
+    if n_demos is not None:
+        from rlopt.data.demonstrations import Demonstrations
+
+        dataset = Demonstrations.from_dataset(dataset).trajectories(n_demos)
     if agent_config.augment == "none":
         return dataset
     if agent_config.validation_fraction > 0:

@@ -56,7 +56,7 @@ class Progress:
     def __init__(self, total: int, start: int = 0, unit: str = "env steps", drawn: bool = True) -> None:
         self.total, self.start, self.step, self.unit = total, start, start, unit
         self.began = time.monotonic()
-        self._last_line = self.began
+        self._last_line, self._told = self.began, -1
         self._bar: Any = None
         if drawn and sys.stderr.isatty() and sys.stdout.isatty():
             from tqdm import tqdm
@@ -90,7 +90,7 @@ class Progress:
                 self._bar.set_postfix_str("" if value is None else f"return {value:.1f}", refresh=False)
             self._bar.update(advanced)
         elif advanced and now - self._last_line >= PLAIN_SECONDS:
-            self._last_line = now
+            self._last_line, self._told = now, step
             say(self.line(mean_return()))
 
     def evaluated(self, step: int, mean_return: float) -> None:
@@ -119,9 +119,9 @@ class Progress:
             say(text)
 
     def finish(self, mean_return: float | None) -> None:
-        """Closes the bar, or prints the last plain line."""
+        """Closes the bar, or prints the last plain line, if it was not told already."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
-        else:
+        elif self._told != self.step:
             say(self.line(mean_return))

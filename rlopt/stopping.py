@@ -32,7 +32,7 @@ class StopSignals(StopWish):
     :param answer: what the person who pressed Ctrl-C is told will happen
     """
 
-    def __init__(self, answer: str = "stopping after this update with a checkpoint") -> None:
+    def __init__(self, answer: str = "stopping with a checkpoint of the last whole update") -> None:
         super().__init__()
         self._answer = f"\nrlopt: {answer}; once more aborts at once\n".encode()
         self._before: dict[signal.Signals, Any] = {}

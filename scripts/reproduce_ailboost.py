@@ -114,23 +114,12 @@ def run_cell(method: Method, cell: Cell, args: argparse.Namespace) -> None:
         return
     run = args.runs / path.stem
     steps = ("--total-timesteps", str(cell.steps), "--seed", str(cell.seed))
-    if method.agent == "bc":
-        data = one_demonstration(cell.task, args.runs / "data")
-        flags = ("--dataset", str(data), "--eval-every", str(EVERY), "--checkpoint-every", "0", *steps, *method.flags)
-    else:
-        demos = ("--demos", f"dmc/{cell.task}", "--n-demos", "1")
-        flags = (*method.flags, *demos, "--eval-every", str(EVERY), "--checkpoint-every", "50000", *steps)
+    clones = method.agent == "bc"
+    demos = ("--dataset" if clones else "--demos", f"dmc/{cell.task}", "--n-demos", "1")
+    kept = ("--checkpoint-every", "0" if clones else "50000")
+    flags = (*method.flags, *demos, "--eval-every", str(EVERY), *kept, *steps)
     seconds = train(method.agent, run, *flags)
     keep_result(path, evaluated(method, cell, run) | {"steps": cell.steps, "wall_seconds": seconds}, run)
-
-
-def one_demonstration(task: str, folder: Path) -> Path:
-    from rlopt.data import load_demonstrations
-
-    path = folder / task
-    if not path.exists():
-        load_demonstrations(f"dmc/{task}").trajectories(1).save(path)
-    return path
 
 
 def evaluated(method: Method, cell: Cell, run: Path) -> dict[str, Any]:

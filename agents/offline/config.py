@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from rlopt.config import Range
 from rlopt.optimizer_settings import OptimizerConfig
 
-_DATA = ("dataset", "augment", "guide", "n_augmented")
+_DATA = ("dataset", "n_demos", "augment", "guide", "n_augmented")
 _POLICY = ("net_arch", "activation_fn", "critic_layer_norm", "actor_layer_norm")
 
 
@@ -56,7 +56,7 @@ class OfflineConfig(OptimizerConfig):
         own = {field.name: getattr(self, field.name) for field in fields(self)}
         policy = {name: own.pop(name) for name in _POLICY if name in own}
         for name in _DATA:
-            del own[name]
+            own.pop(name, None)
         return self.with_optimizer(own | {"policy_kwargs": policy | {"net_arch": list(self.net_arch)}})
 
 
@@ -84,6 +84,8 @@ class BCConfig(OfflineConfig):
     actions are always fitted by likelihood."""
     best_fraction: Annotated[float, Range(gt=0, le=1)] = 1.0
     """Share of the episodes, those with the highest returns, that is cloned. CORL's BC-10%: 0.1."""
+    n_demos: Annotated[int, Range(ge=1)] | None = None
+    """Clone only the first episodes of the data set, as many as the imitation learners take with the same flag."""
 
     run_defaults: ClassVar[dict[str, Any]] = {"normalize_observations": True}
 

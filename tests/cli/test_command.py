@@ -51,12 +51,16 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     assert "rlopt" in imported and not imported & set(HEAVY)
 
 
-def test_module_of_the_agent_is_the_same_command() -> None:
+def test_modules_are_the_same_command() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "rlopt.agents.mdpo", "--help"], capture_output=True, text=True, env=environment()
     )
     assert done.returncode == 0 and done.stdout == rlopt("train", "mdpo", "--help").stdout
     assert "--gae-lambda" in done.stdout and "--total-timesteps" in done.stdout
+    done = subprocess.run(
+        [sys.executable, "-m", "rlopt", "--version"], capture_output=True, text=True, env=environment()
+    )
+    assert done.returncode == 0 and done.stdout == rlopt("--version").stdout
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from rlopt.cli.flags import parse_training
 from rlopt.cli.main import main
 from rlopt.config import RunConfig, from_mapping
 from rlopt.data import Dataset
+from rlopt.data.demonstrations import Demonstrations
 from rlopt.errors import ConfigError, DataError
 from rlopt.many_runs import train_seeds
 from rlopt.registry import agent_spec, resolve
@@ -191,6 +192,20 @@ def test_the_environment_comes_from_the_data(data: Path, tmp_path: Path) -> None
         parse_training("td3_bc", config, [])
     with pytest.raises(DataError, match="does not exist"):
         parse_training("td3_bc", config, ["--dataset", str(tmp_path / "nothing")])
+
+
+def test_the_first_episodes_alone_are_cloned(data: Path, tmp_path: Path) -> None:
+    two = Demonstrations.load(data).trajectories(2).save(tmp_path / "two")
+    short = {"total_timesteps": 20, "eval_every": 0, "checkpoint_every": 0}
+    learned = []
+    for name, source, n_demos in (("asked", data, 2), ("cut", two, None), ("all", data, None)):
+        settings = agent_settings("bc", source, n_demos=n_demos, validation_fraction=0.0)
+        train("bc", run_settings(tmp_path / name, **short), settings)
+        trees = read_checkpoint(list_checkpoints(tmp_path / name / "checkpoints")[-1]).trees
+        learned.append(leaves(trees["networks"]))
+    assert learned[0] == learned[1] != learned[2]
+    with pytest.raises(DataError, match="99 demonstrations were asked for and there are"):
+        train("bc", run_settings(tmp_path / "more", **short), agent_settings("bc", data, n_demos=99))
 
 
 def test_an_environment_that_cannot_be_made_is_not_needed_without_evaluations(data: Path, tmp_path: Path) -> None:

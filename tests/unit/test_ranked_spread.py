@@ -217,7 +217,7 @@ def final(run: Path) -> Any:
     ("engine", "told"),
     [
         (["--engine", "local", "--workers", "2"], "giving up what is being played"),
-        ([], "stopping after this update"),
+        ([], "checkpoint of the last whole update"),
     ],
 )
 def test_a_run_stopped_within_a_round_goes_on(engine: list[str], told: str, tmp_path: Path) -> None:
