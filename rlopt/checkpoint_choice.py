@@ -20,7 +20,7 @@ def choose_checkpoint(
 ) -> Checkpoint:
     """Finds and verifies a checkpoint of a run; only its metadata is loaded.
 
-    :param run: run folder, or a checkpoint folder, which then is the one
+    :param run: run folder, or a checkpoint folder, which then is the one; RUN/best as in :func:`rlopt.load`
     :param which: ``latest`` (damaged ones are passed over), ``best`` (by the evaluations while training), the name of
         a checkpoint of the run, or the path of one
     :param report: told in one line about each damaged checkpoint that is passed over
@@ -30,6 +30,8 @@ def choose_checkpoint(
     """
     from rlopt.checkpoint import MANIFEST, latest_checkpoint, list_checkpoints, read_checkpoint
 
+    if which == "latest" and run.name == "best" and not run.exists():
+        run, which = run.parent, "best"
     if which == "latest" and (run / MANIFEST).is_file():
         return read_checkpoint(run, only=())
     if Path(which, MANIFEST).is_file():

@@ -24,6 +24,17 @@ class StopWish:
         return 0 if self.received is None else 128 + int(self.received)
 
 
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C, SIGTERM or SIGHUP ended what has nothing to keep, after it had put things in order.
+
+    :param number: of the signal
+    """
+
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__(number.name)
+        self.exit_code = 128 + int(number)
+
+
 class StopSignals(StopWish):
     """Context in which the first Ctrl-C, SIGTERM or SIGHUP sets :attr:`received`, the second aborts at once.
 

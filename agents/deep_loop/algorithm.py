@@ -14,7 +14,7 @@ from stable_baselines3.sac.policies import SACPolicy
 from torch import Tensor
 
 from rlopt.agents.deep_loop import losses
-from rlopt.agents.deep_loop.bonus import FourierFeatures
+from rlopt.agents.deep_loop.bonus import Evidence, FourierFeatures
 from rlopt.agents.deep_loop.checks import (
     check_not_normalised,
     check_observations,
@@ -22,6 +22,7 @@ from rlopt.agents.deep_loop.checks import (
     refuse_termination,
 )
 from rlopt.agents.deep_loop.fused_update import FusedDifferentialUpdate
+from rlopt.agents.deep_loop.heads import SideCritic
 from rlopt.agents.deep_loop.objective import DifferentialObjective, GainEstimator
 from rlopt.agents.deep_loop.switching import LazySwitching
 from rlopt.agents.mdpo import off_policy_losses as sac_losses
@@ -178,8 +179,10 @@ class DeepLOOP(LazySwitching, OffPolicyMDPO):
     # ---- the gradient step
 
     def _fused_mode(self) -> Mode | None:
-        # What the fused step does not know: the critic of the resets, and features of one's own.
-        if self.reset_head is not None or (self.bonus and type(self.features) is not FourierFeatures):
+        # What the fused step does not know: the critic of the resets, and parts of one's own.
+        parts = (self.features, self.evidence, self.plain_head)
+        known = not self.bonus or tuple(map(type, parts)) == (FourierFeatures, Evidence, SideCritic)
+        if self.reset_head is not None or not known:
             return None
         return super()._fused_mode()
 

@@ -21,6 +21,7 @@ class FusedDifferentialUpdate(FusedUpdate):
     """With differential critics, their gain, the bonus, and the plain critics beside them."""
 
     objective_class = DifferentialObjective
+    replaced = (*FusedUpdate.replaced, "_update_heads", "bonus_of", "_inputs")
 
     def __init__(self, models: Sequence[Any]) -> None:
         super().__init__(models)
@@ -28,6 +29,7 @@ class FusedDifferentialUpdate(FusedUpdate):
             StackedParameters([[getattr(model, name) for model in models]], self._shape, [])
             for name in ("gain", "reset_price")
         )
+        self._owners = [_owners(model) for model in models]
         self.plain: _PlainCritics | None = None
         self.bonus: StackedParameters | None = None
         if models[0].bonus:
@@ -45,6 +47,13 @@ class FusedDifferentialUpdate(FusedUpdate):
         """Those of the base class, the gain, the reset price, and what belongs to the bonus."""
         plain = [] if self.plain is None else [self.plain.critic, self.plain.critic_target, self.plain.gain]
         return [*super().parts, self.gain, self.reset_price, *plain, *([] if self.bonus is None else [self.bonus])]
+
+    def belongs_to(self, models: Sequence[Any]) -> bool:
+        """As in the base class; and none of their further parts was exchanged for another."""
+        return super().belongs_to(models) and all(
+            all(own is other for own, other in zip(owners, _owners(model), strict=True))
+            for owners, model in zip(self._owners, models, strict=True)
+        )
 
     def step(
         self,
@@ -146,6 +155,11 @@ class FusedDifferentialUpdate(FusedUpdate):
         gain = self.gain.tensors[0]
         found, info = self._each(objective.differential_loss)(q_values, rewards, next_q, next_values, gain)
         return found.sum(), info | further
+
+
+def _owners(model: Any) -> list[Any]:
+    """What holds the tensors that the step shares with ``model`` beside the networks of the base class."""
+    return [getattr(model, name) for name in ("gain", "reset_price", "features", "evidence", "plain_head")]
 
 
 class _PlainCritics:

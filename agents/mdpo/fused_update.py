@@ -38,6 +38,16 @@ class FusedUpdate:
 
     objective_class: ClassVar[type[Objective]] = Objective
     """Whose losses it computes."""
+    replaced: ClassVar[tuple[str, ...]] = (
+        "_gradient_step",
+        "_update_critic",
+        "_draw_noise",
+        "_sample_policy",
+        "_old_policy",
+        "_update_ent_coef",
+        "_update_targets",
+    )
+    """The model's methods whose work it does: a class that overrides one takes its steps part by part."""
 
     def __init__(self, models: Sequence[MirrorDescentSAC]) -> None:
         for model in models:
@@ -299,7 +309,7 @@ def obstacle(model: MirrorDescentSAC) -> str | None:
     """Why the step of ``model`` cannot be fused, in words; None if it can."""
     # A class that overrides a part of the step may bring the fused form of it with it.
     Base = next(cls for cls in type(model).__mro__ if "fused_update" in vars(cls))
-    own = [name for name in ("_gradient_step", "_update_critic", "_draw_noise") if _overrides(model, Base, name)]
+    own = [name for name in model.fused_update.replaced if _overrides(model, Base, name)]
     if own:
         return f"{type(model).__name__} overrides {own[0]}"
     if model.compile != "on" and type(model.objective) is not model.fused_update.objective_class:

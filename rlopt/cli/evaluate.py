@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rlopt.cli.engine_options import add_optional_engine, optional_engine
 from rlopt.cli.parsing import OneLineParser, json_object, number
 from rlopt.config import JsonObject, Range
+from rlopt.errors import ConfigError
 
 if TYPE_CHECKING:
     from rlopt.checkpoint import Checkpoint
@@ -31,6 +32,8 @@ def main(argv: list[str]) -> int:
     seed = number("--seed", arguments.seed, int, Range(ge=0, lt=2**31))
     env_kwargs = json_object("--env-kwargs", arguments.env_kwargs)
     engine = optional_engine(arguments)
+    if engine is not None and engine.gpus_per_job and arguments.device == "cpu":
+        raise ConfigError("--gpus-per-job reserves GPUs that --device cpu leaves idle: add --device cuda")
 
     from rlopt.checkpoint_choice import choose_checkpoint, environment_settings, run_folder_of
 
@@ -175,7 +178,8 @@ def format_table(result: EvaluationResult, checkpoint: Checkpoint, settings: Env
     """
     where = f"{result.n_envs} environments"
     if engine:
-        where += f" in each of {math.ceil(len(result.returns) / result.n_envs)} jobs, {engine} engine"
+        jobs = math.ceil(len(result.returns) / result.n_envs)
+        where += f" in each of {jobs} {'job' if jobs == 1 else 'jobs'}, {engine} engine, its start included"
     low, high = result.interval
     actions = "most likely actions" if result.deterministic else "sampled actions"
     limit = f", {result.truncated.mean():.0%} ended by the time limit"

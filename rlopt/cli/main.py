@@ -70,9 +70,9 @@ def main(argv: list[str] | None = None) -> int:
         reason = " ".join(str(error).split())[:300]
         print(f"rlopt: error: not enough memory ({reason}): use smaller batches, networks or data", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         print("rlopt: interrupted", file=sys.stderr)
-        return 130
+        return getattr(interrupt, "exit_code", 130)
     except BrokenPipeError:
         # The reader of our output has left (rlopt ... | head); there is nobody to tell.
         sys.stderr.close()

@@ -89,6 +89,7 @@ class Engine(ABC):
         retries: int = 2,
         observer: Observer | None = None,
         retry_failed: bool = True,
+        patient: bool = True,
     ) -> MapResult:
         """Runs ``jobs``, each until it has ended exactly once.
 
@@ -103,6 +104,8 @@ class Engine(ABC):
         :param retries: further attempts of a job that failed, at least 0
         :param observer: told what happens
         :param retry_failed: whether jobs that failed in an earlier call are run again
+        :param patient: whether jobs may go on to where they can stop; False ends them at the first signal, for those
+            that keep nothing
         :raises rlopt.errors.ConfigError: if two jobs have the same name
         :raises rlopt.errors.RunError: if a result on disk is damaged
         """
@@ -111,7 +114,7 @@ class Engine(ABC):
         answer = "the jobs stop as soon as they can" if folder else "giving up what is being played"
         with StopSignals(answer) as stop:
             try:
-                schedule = _Schedule(self, folder, retries, observer or Observer(), retry_failed, stop)
+                schedule = _Schedule(self, folder, retries, observer or Observer(), retry_failed, patient, stop)
                 return schedule.run(iter(jobs))
             except BaseException:
                 self.kill()
@@ -167,10 +170,11 @@ class _Schedule:
         retries: int,
         observer: Observer,
         retry_failed: bool,
+        patient: bool,
         stop: StopWish,
     ) -> None:
         self.engine, self.retries, self.observer, self.stop = engine, retries, observer, stop
-        self.retry_failed = retry_failed
+        self.retry_failed, self.patient = retry_failed, patient
         self.store = ResultFolder(folder / "results" if folder else None)
         self.logs = folder / "logs" if folder else None
         self.results: dict[str, JobResult | None] = {}
@@ -185,8 +189,7 @@ class _Schedule:
                 more = more and self._fill(jobs)
             elif not asked_to_stop:
                 asked_to_stop = True
-                for name in self.running:
-                    self.engine.stop(name)
+                self._ask_to_stop()
             if not self.running and (asked_to_stop or not (more or self.again)):
                 break
             for message in self.engine.messages(POLL_SECONDS):
@@ -196,6 +199,16 @@ class _Schedule:
             self._end(JobResult(name, STOPPED, failures=tuple(waiting.failures)))
         ended = {name: result for name, result in self.results.items() if result is not None}
         return MapResult(ended, self.stop.exit_code)
+
+    def _ask_to_stop(self) -> None:
+        if self.patient:
+            for name in self.running:
+                self.engine.stop(name)
+            return
+        self.engine.kill()
+        for running in self.running.values():
+            self._end(JobResult(running.job.name, STOPPED, failures=tuple(running.failures)))
+        self.running.clear()
 
     def _fill(self, jobs: Iterator[Job | None]) -> bool:
         """Starts what there is room for; returns whether there may be more jobs."""

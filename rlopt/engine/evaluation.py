@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlopt.engine.base import Engine, Observer
-from rlopt.engine.context import JobContext, JobStopped
+from rlopt.engine.context import JobContext
 from rlopt.engine.jobs import DONE, FAILED, Job, JobResult
-from rlopt.errors import RunError
-from rlopt.stopping import hand_on
+from rlopt.errors import ConfigError, RunError
+from rlopt.stopping import Stopped
 
 if TYPE_CHECKING:
     from rlopt.envs.settings import EnvSettings
@@ -58,7 +59,8 @@ def evaluate_on_engine(
         processes included
     :raises rlopt.errors.RunError: a job failed, with the reason
     :raises rlopt.errors.ConfigError: an argument is out of range
-    :raises KeyboardInterrupt: Ctrl-C; the jobs end with the episodes that they are playing
+    :raises rlopt.errors.SpaceError: the spaces of policy and environment differ
+    :raises rlopt.stopping.Stopped: Ctrl-C (it is a KeyboardInterrupt), SIGTERM or SIGHUP
     """
     from rlopt.checkpoint_choice import choose_checkpoint, environment_settings
     from rlopt.envs.seeding import derive_seeds
@@ -70,9 +72,11 @@ def evaluate_on_engine(
     settings = env if isinstance(env, EnvSettings) else environment_settings(checkpoint.metadata, env)
     # a job is one process: EnvPool's threads would compete with the other workers
     settings = dataclasses.replace(settings, n_envs=min(n_envs, n_episodes), num_threads=1)
+    _check_here(checkpoint.path, policy, settings)  # before many processes are started to find the same
     sizes = [min(n_envs, n_episodes - first) for first in range(0, n_episodes, n_envs)]
     common = {
         "checkpoint": str(checkpoint.path.resolve()),
+        "fingerprint": _fingerprint(checkpoint.path),
         "policy": policy,
         "env": settings.as_dict(),
         "deterministic": deterministic,
@@ -84,22 +88,21 @@ def evaluate_on_engine(
     ]
     started = time.perf_counter()
     count = _Count(n_episodes, on_episode)
-    ended = engine.map(takewhile(lambda job: not count.failure, jobs), retries=retries, observer=count)
+    given = takewhile(lambda job: not count.failure, jobs)
+    ended = engine.map(given, retries=retries, observer=count, patient=False)
     seconds = time.perf_counter() - started
     if ended.exit_code:
-        hand_on(signal.Signals(ended.exit_code - 128))
+        raise Stopped(signal.Signals(ended.exit_code - 128))
     if count.failure:
         raise RunError(f"the episodes could not be played: {count.failure}")
-    parts = [value for value in ended.values() if value is not None]
-    if len(parts) < len(jobs):
-        raise RunError("the evaluation was stopped before its end: start it again")
-    return joined(parts, deterministic, seed, settings.n_envs, confidence, seconds)
+    return joined(ended.values(), deterministic, seed, settings.n_envs, confidence, seconds)
 
 
 def play(
     context: JobContext,
     *,
     checkpoint: str,
+    fingerprint: str,
     policy: str,
     env: Mapping[str, Any],
     n_episodes: int,
@@ -109,35 +112,62 @@ def play(
 ) -> dict[str, Any]:
     """Plays some episodes in a process of an engine; they are those of :func:`rlopt.evaluate`, as its ``as_dict``.
 
-    :raises rlopt.engine.context.JobStopped: after an episode, if it was asked to stop
+    :raises rlopt.errors.ConfigError: another checkpoint lies at this path here
     """
     from rlopt.envs.settings import EnvSettings
     from rlopt.evaluation import evaluate
 
-    def on_episode(done: int, total: int) -> None:
-        if context.stopping:
-            raise JobStopped
-        context.progress(done, total)
-
     settings = dataclasses.replace(EnvSettings(**env), n_envs=n_episodes)
     return evaluate(
-        _model(checkpoint, policy, device),
+        _model(checkpoint, fingerprint, policy, device),
         settings,
         n_episodes,
         n_envs=n_episodes,
         seed=seed,
         deterministic=deterministic,
-        on_episode=on_episode,
+        on_episode=context.progress,
     ).as_dict()
 
 
 @lru_cache(maxsize=1)
-def _model(checkpoint: str, policy: str, device: str) -> Any:
+def _model(checkpoint: str, fingerprint: str, policy: str, device: str) -> Any:
     """The policy in this process, kept from job to job."""
     from rlopt.evaluation import named_policy
     from rlopt.loading import load
 
+    if _fingerprint(Path(checkpoint)) != fingerprint:
+        raise ConfigError(
+            f"{checkpoint} is another checkpoint here than where the command runs: put the run on storage that all "
+            "machines see"
+        )
     return named_policy(load(checkpoint, device=device), policy)
+
+
+def _check_here(checkpoint: Path, policy: str, settings: EnvSettings) -> None:
+    from rlopt.envs.make import make_from_settings
+    from rlopt.evaluation import named_policy
+    from rlopt.evaluation_env import observed_as_trained
+    from rlopt.loading import load
+
+    env = make_from_settings(dataclasses.replace(settings, n_envs=1))
+    try:
+        with observed_as_trained(named_policy(load(checkpoint, device="cpu"), policy), env):
+            pass
+    finally:
+        env.close()
+
+
+def _fingerprint(checkpoint: Path) -> str:
+    """Of the list of a checkpoint's files, which has the hash of each."""
+    from rlopt.checkpoint import MANIFEST
+
+    try:
+        return hashlib.sha256((checkpoint / MANIFEST).read_bytes()).hexdigest()
+    except OSError as error:
+        raise ConfigError(
+            f"{checkpoint} cannot be read where the job runs ({error.strerror}): put the run on storage that all "
+            "machines see"
+        ) from None
 
 
 class _Count(Observer):
@@ -165,7 +195,7 @@ class _Count(Observer):
 
 
 def joined(
-    parts: list[dict[str, Any]], deterministic: bool, seed: int, n_envs: int, confidence: float, seconds: float
+    parts: Sequence[dict[str, Any]], deterministic: bool, seed: int, n_envs: int, confidence: float, seconds: float
 ) -> EvaluationResult:
     """The parts, as :func:`play` returns them, as one evaluation."""
     import numpy as np

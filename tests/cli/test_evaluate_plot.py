@@ -70,10 +70,11 @@ def test_the_newest_checkpoint_is_evaluated_and_written_down(run: Path, capsys: 
     assert not list(run.glob(".*tmp"))
 
 
-@pytest.mark.parametrize("which", ["best", checkpoint_name(100), "path", "itself"])
+@pytest.mark.parametrize("which", ["best", checkpoint_name(100), "path", "itself", "RUN/best"])
 def test_another_checkpoint_can_be_named(run: Path, which: str) -> None:
     path = run / "checkpoints" / checkpoint_name(100)
-    line = [str(path)] if which == "itself" else [str(run), "--checkpoint", str(path) if which == "path" else which]
+    alone = {"itself": [str(path)], "RUN/best": [str(run / "best")]}
+    line = alone[which] if which in alone else [str(run), "--checkpoint", str(path) if which == "path" else which]
     assert main(["evaluate", *line, "--episodes", "3"]) == 0
     assert stored(run)["returns"] == pytest.approx([0.6] * 3)
     assert stored(run)["truncated"] == [False] * 3

@@ -30,6 +30,7 @@ from rlopt.envs.average_reward.river_swim import RiverSwim
 from rlopt.errors import ConfigError, SpaceError, UnknownNameError
 from rlopt.state import capture_state, learn_from, save_checkpoint
 from rlopt.turns import Turns
+from rlopt.update import compiler_found
 
 SMALL: dict[str, Any] = {
     "policy_kwargs": {"net_arch": [8]},
@@ -402,6 +403,33 @@ def test_the_fused_step_is_the_step(estimator: str, lazy: bool, bonus: bool) -> 
         assert all(torch.allclose(own, other, atol=1e-5) for own, other in zip(*heads, strict=True))
         assert models[1].plain_gain not in (0.0, float(models[1].gain))
     assert float(models[0].gain) == pytest.approx(float(models[1].gain), rel=1e-4) and models[0].gain != 0
+
+
+class Seven(DeepLOOP):
+    """With a bonus of its own."""
+
+    def bonus_of(self, batch: Any) -> torch.Tensor:
+        return torch.full_like(batch.rewards, 7.0)
+
+
+def test_parts_of_ones_own_are_not_passed_over() -> None:
+    model = Seven("MlpPolicy", make().env, **{**SMALL, "compile": "on"}).learn(20)
+    assert model.fused is None and model.logger.name_to_value["train/bonus"] == 7.0
+
+    model = make()
+    model._fused_mode = lambda: "eager"  # type: ignore[method-assign]
+    model.learn(20)
+    before = model.fused
+    model.features = FourierFeatures(4, 16, 0.01)
+    model.train(1, 16)
+    assert model.fused is not None and model.fused is not before
+    batch = model.replay_buffer.sample(16)
+    own = model.fused.update._bonus((batch.observations, batch.actions), model.objective)  # type: ignore[attr-defined]
+    assert torch.allclose(own, model.bonus_of(batch), atol=1e-5)
+    other = make(compile="on")
+    assert other._fused_mode() == "compiled" or not compiler_found()
+    other.features = OneHotPairs()
+    assert other._fused_mode() is None
 
 
 @pytest.mark.slow

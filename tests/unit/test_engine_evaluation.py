@@ -16,18 +16,20 @@ from typing import Any
 import fragile_env
 import numpy as np
 import pytest
+import torch
 
 from rlopt import MDPO, evaluate, load, make_env
 from rlopt.checkpoint import write_checkpoint
 from rlopt.cli.main import main
-from rlopt.engine import Engine, make_engine
-from rlopt.engine.evaluation import evaluate_on_engine, joined
+from rlopt.engine import Engine, Job, JobContext, make_engine
+from rlopt.engine.evaluation import PLAY, evaluate_on_engine, joined, play
 from rlopt.envs.seeding import derive_seeds
 from rlopt.envs.settings import EnvSettings
-from rlopt.errors import ConfigError, RunError
+from rlopt.errors import ConfigError, RunError, SpaceError, UnknownNameError
 from rlopt.evaluation import EvaluationResult
 from rlopt.run_folder import read_json
 from rlopt.state import capture_state
+from rlopt.stopping import StopWish
 
 
 @pytest.fixture(scope="module")
@@ -128,8 +130,8 @@ def test_parts_of_different_sizes_count_by_their_episodes() -> None:
         ({"n_episodes": 0}, ConfigError, "n_episodes must be at least 1"),
         ({"n_envs": 0}, ConfigError, "n_envs must be in"),
         ({"confidence": 1.0}, ConfigError, "confidence must be in"),
-        ({"policy": "mixtur"}, RunError, "could not be played: .*unknown policy 'mixtur'"),
-        ({"env": "CartPole-v1"}, RunError, "could not be played: the model's observation space"),
+        ({"policy": "mixtur"}, UnknownNameError, "unknown policy 'mixtur'"),
+        ({"env": "CartPole-v1"}, SpaceError, "the model's observation space"),
         ({"device": "warp"}, RunError, "could not be played: .*warp"),
     ],
 )
@@ -147,7 +149,10 @@ def test_the_command_says_and_writes_what_the_function_returns(
     assert main([*line, "--engine", "local", "--workers", "2"]) == 0
     wanted = evaluate_on_engine(engine, run, 6, n_envs=2, seed=3, deterministic=False)
     printed = capsys.readouterr().out
-    assert f"{wanted.iqm:.1f}" in printed and "2 environments in each of 3 jobs, local engine" in printed
+    assert (
+        f"{wanted.iqm:.1f}" in printed
+        and "2 environments in each of 3 jobs, local engine, its start included" in printed
+    )
     written: Any = read_json(run / "evaluation.json")
     assert written["returns"] == wanted.returns.tolist() and written["engine"] == "local"
     assert main(line) == 0
@@ -164,6 +169,7 @@ def test_the_command_says_and_writes_what_the_function_returns(
         (["--engine", "locl"], "unknown engine 'locl': did you mean 'local'"),
         (["--engine", "local", "--address", "auto"], "--address is of a Ray cluster: add --engine ray"),
         (["--engine", "local", "--workers", "0"], "--workers: 0 is outside"),
+        (["--engine", "ray", "--gpus-per-job", "0.5"], "--device cpu leaves idle: add --device cuda"),
     ],
 )
 def test_the_command_refuses_before_anything_is_loaded(
@@ -171,6 +177,22 @@ def test_the_command_refuses_before_anything_is_loaded(
 ) -> None:
     assert main(["evaluate", str(run), *options]) == 2
     assert re.search(message, capsys.readouterr().err)
+
+
+def test_a_checkpoint_that_changed_is_not_mistaken_for_the_one_before(engine: Engine, tmp_path: Path) -> None:
+    task = EnvSettings("Pendulum-v1", max_episode_steps=30)
+    found = []
+    for number in (1, 2):
+        torch.manual_seed(number)
+        run = trained_in(task, tmp_path / "run")
+        found.append(evaluate_on_engine(engine, run, 4, n_envs=4))
+        (seed,) = derive_seeds(0, 1)
+        assert np.array_equal(found[-1].returns, evaluate(load(run), task, 4, n_envs=4, seed=seed).returns)
+    assert not np.array_equal(found[0].returns, found[1].returns)
+    arguments = {"n_episodes": 1, "seed": 0, "policy": "last", "env": task.as_dict(), "deterministic": True}
+    job = Job("other", PLAY, {"checkpoint": str(run), "fingerprint": "0", "device": "cpu", **arguments})
+    with pytest.raises(ConfigError, match="put the run on storage that all machines see"):
+        play(JobContext("other", 0, None, StopWish(), print), **job.arguments)
 
 
 @pytest.mark.slow
@@ -191,7 +213,7 @@ def test_a_signal_ends_the_command_and_its_processes(tmp_path: Path, number: sig
         time.sleep(0.05)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == (130 if number == signal.SIGINT else -signal.SIGTERM)
+    assert process.returncode == 128 + number
     assert "giving up what is being played" in errors
     workers = processes_of(traces)
     deadline = time.monotonic() + 30
