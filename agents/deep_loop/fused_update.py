@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -162,8 +163,10 @@ def _owners(model: Any) -> list[Any]:
     return [getattr(model, name) for name in ("gain", "reset_price", "features", "evidence", "plain_head")]
 
 
+@dataclass(frozen=True)
 class _PlainCritics:
     """The stacked parts of the models' plain heads."""
 
-    def __init__(self, critic: StackedParameters, critic_target: StackedParameters, gain: StackedParameters) -> None:
-        self.critic, self.critic_target, self.gain = critic, critic_target, gain
+    critic: StackedParameters
+    critic_target: StackedParameters
+    gain: StackedParameters
