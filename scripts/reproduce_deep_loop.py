@@ -27,7 +27,8 @@ SEEDS = (0, 1, 2)
 ENDLESS = 10**9
 """Steps before a time limit, more than any run has."""
 EVALUATION_STEPS, BURN_IN = 20_000, 1_000
-STARTS = ("--learning-starts", "10000")
+COMMON = ("--learning-starts", "10000", "--net-arch", "128", "128")
+"""Of every method: 128-128 networks cost a quarter of the default ones on a CPU, and the tasks have 2 and 1 actions."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,12 @@ class Method:
 
 
 METHODS: dict[str, Method] = {
-    "deep_loop": Method("DeepLOOP", "deep_loop", STARTS),
-    "no_bonus": Method("DeepLOOP without bonus", "deep_loop", (*STARTS, "--bonus", "false")),
-    "not_lazy": Method("DeepLOOP without laziness", "deep_loop", (*STARTS, "--lazy", "false")),
-    "rvi_sac": Method("DeepLOOP as RVI-SAC (neither)", "deep_loop", (*STARTS, "--bonus", "false", "--lazy", "false")),
-    "sac_99": Method("SAC, gamma .99", "off_policy_mdpo", (*STARTS, "--kl-coef", "0", "--gamma", "0.99")),
-    "sac_999": Method("SAC, gamma .999", "off_policy_mdpo", (*STARTS, "--kl-coef", "0", "--gamma", "0.999")),
+    "deep_loop": Method("DeepLOOP", "deep_loop", COMMON),
+    "no_bonus": Method("DeepLOOP without bonus", "deep_loop", (*COMMON, "--bonus", "false")),
+    "not_lazy": Method("DeepLOOP without laziness", "deep_loop", (*COMMON, "--lazy", "false")),
+    "rvi_sac": Method("DeepLOOP as RVI-SAC (neither)", "deep_loop", (*COMMON, "--bonus", "false", "--lazy", "false")),
+    "sac_99": Method("SAC, gamma .99", "off_policy_mdpo", (*COMMON, "--kl-coef", "0", "--gamma", "0.99")),
+    "sac_999": Method("SAC, gamma .999", "off_policy_mdpo", (*COMMON, "--kl-coef", "0", "--gamma", "0.999")),
 }
 TABLES: dict[str, tuple[str, tuple[str, ...]]] = {
     "swimmer": ("Swimmer-v5", ("deep_loop", "rvi_sac", "sac_99", "sac_999")),
