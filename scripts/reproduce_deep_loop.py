@@ -112,8 +112,8 @@ def evaluated(cell: Cell, args: argparse.Namespace, run: Path) -> dict[str, Any]
 
 def table_text(args: argparse.Namespace) -> str:
     lines = [
-        f"1000 times the average reward of the last policy after {args.steps:,} steps without reset; {len(SEEDS)} "
-        f"seeds: IQM over seeds [95% bootstrap interval]; evaluation over {args.evaluation_steps:,} steps. Switches of "
+        f"1000 times the average reward of the last policy after {args.steps:,} steps without reset, networks of "
+        f"128-128; {len(SEEDS)} seeds: IQM over seeds [95% bootstrap interval]; evaluation over {args.evaluation_steps:,} steps. Switches of "
         "the behaviour are the mean over seeds, in brackets those that only the longest interval made:",
         "",
         "| task | method | average reward x 1000 | switches |",

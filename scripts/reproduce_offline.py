@@ -153,7 +153,8 @@ def table_text(args: argparse.Namespace) -> str:
             texts = [cell_text([result["score"] for result in found[learner]], len(SEEDS)) for learner in LEARNERS]
             data = data_text([result for every in found.values() for result in every])
             lines.append(f"| {env} | {level} | {data} | " + " | ".join(texts) + " |")
-    lines += ["", order_text(args), "", f"`python scripts/reproduce_offline.py run --steps {args.steps}`"]
+    command = f"`python scripts/reproduce_offline.py run --steps {args.steps} --transitions {args.transitions}`"
+    lines += ["", order_text(args), "", command]
     return "\n".join(lines)
 
 
