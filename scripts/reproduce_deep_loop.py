@@ -1,12 +1,13 @@
-"""Average reward of DeepLOOP, of its RVI-SAC setting and of SAC in tasks that go on for ever. Cell by cell.
+"""Average reward of DeepLOOP, of its RVI-SAC setting and of SAC in tasks without an end. Cell by cell.
 
 Two comparisons. Swimmer, where a discount of .99 is too short: DeepLOOP, RVI-SAC, SAC with gamma .99 and .999. A sparse
-dm_control task: DeepLOOP with and without its optimism. Training and evaluation have no time limit and no reset. Each
-cell is one run of one seed; a cell whose result file exists is not run again, so the script can be stopped and called
-again at any time. All policies are evaluated alike: the last one, deterministic, in one run of 20,000 steps from the
-start state, of which the first 1,000 do not count. Numbers are the mean reward of a step times 1000.
+dm_control task: DeepLOOP with and without its optimism. As in RVI-SAC's publication the state is reset every 1,000
+steps and every learner's value goes on behind that; ``--never-reset`` trains in one endless run instead. Each cell is
+one run of one seed; a cell whose result file exists is not run again, so the script can be stopped and called again at
+any time. All policies are evaluated alike: the last one, deterministic, in 20 runs of 1,000 steps from the start state,
+and in one run of 20,000 steps, of which the first 1,000 do not count. Numbers are the mean reward of a step times 1000.
 
-    python scripts/reproduce_deep_loop.py run                     # 24 runs of 200,000 steps
+    python scripts/reproduce_deep_loop.py run                     # 24 runs
     python scripts/reproduce_deep_loop.py run --table swimmer --method rvi_sac --seed 0
     python scripts/reproduce_deep_loop.py table                   # prints the tables from the result files
     python scripts/reproduce_deep_loop.py write                   # puts them into docs/results/deep_loop.md
@@ -24,8 +25,13 @@ from typing import Any
 from reproduction import cell_text, keep_result, script_parser, show, train, wanted
 
 SEEDS = (0, 1, 2)
+RESET_EVERY = 1_000
+"""Steps between two resets in training, and of a short evaluation."""
 ENDLESS = 10**9
-"""Steps before a time limit, more than any run has."""
+"""More steps than any run has."""
+NEVER_RESET_STEPS = 200_000
+"""Of a run without resets, by default."""
+EPISODES = 20
 EVALUATION_STEPS, BURN_IN = 20_000, 1_000
 COMMON = ("--learning-starts", "10000", "--net-arch", "128", "128")
 """Of every method: 128-128 networks cost a quarter of the default ones on a CPU, and the tasks have 2 and 1 actions."""
@@ -46,11 +52,11 @@ METHODS: dict[str, Method] = {
     "sac_99": Method("SAC, gamma .99", "off_policy_mdpo", (*COMMON, "--kl-coef", "0", "--gamma", "0.99")),
     "sac_999": Method("SAC, gamma .999", "off_policy_mdpo", (*COMMON, "--kl-coef", "0", "--gamma", "0.999")),
 }
-TABLES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "swimmer": ("Swimmer-v5", ("deep_loop", "rvi_sac", "sac_99", "sac_999")),
-    "sparse": ("dm_control/cartpole-swingup_sparse", ("deep_loop", "no_bonus", "not_lazy", "rvi_sac")),
+TABLES: dict[str, tuple[str, int, tuple[str, ...]]] = {
+    "swimmer": ("Swimmer-v5", 200_000, ("deep_loop", "rvi_sac", "sac_99", "sac_999")),
+    "sparse": ("dm_control/cartpole-swingup_sparse", 100_000, ("deep_loop", "no_bonus", "not_lazy", "rvi_sac")),
 }
-"""Comparison -> environment and methods."""
+"""Comparison -> environment, steps of a run, methods."""
 
 
 @dataclass(frozen=True)
@@ -63,26 +69,38 @@ class Cell:
     def env(self) -> str:
         return TABLES[self.table][0]
 
-    def name(self, steps: int) -> str:
-        return f"{self.method}-{self.env.rpartition('/')[2]}-{steps}-seed{self.seed}"
+    def steps(self, args: argparse.Namespace, endless: bool) -> int:
+        return args.steps or (NEVER_RESET_STEPS if endless else TABLES[self.table][1])
+
+    def name(self, args: argparse.Namespace, endless: bool) -> str:
+        steps = str(self.steps(args, endless))
+        words = [self.method, self.env.rpartition("/")[2], steps, *(["endless"] if endless else [])]
+        return "-".join([*words, f"seed{self.seed}"])
 
 
 def cells(args: argparse.Namespace) -> Iterator[Cell]:
     """Seed by seed, so that a run that is stopped early leaves whole comparisons."""
     for seed in SEEDS:
-        for table, (_, methods) in TABLES.items():
+        for table, (_, _, methods) in TABLES.items():
             for method in methods:
                 if wanted(args, table=table, method=method, seed=seed):
                     yield Cell(table, method, seed)
 
 
 def run_cell(cell: Cell, args: argparse.Namespace) -> None:
-    path = args.results / f"{cell.name(args.steps)}.json"
+    path = args.results / f"{cell.name(args, args.never_reset)}.json"
     if path.exists():
         return
     run, method = args.runs / path.stem, METHODS[cell.method]
-    flags = ["--env", cell.env, "--seed", str(cell.seed), "--max-episode-steps", str(ENDLESS), "--eval-every", "0"]
-    flags += ["--total-timesteps", str(args.steps), "--checkpoint-every", "50000", *method.flags]
+    limit = ENDLESS if args.never_reset else RESET_EVERY
+    flags = ["--env", cell.env, "--seed", str(cell.seed), "--max-episode-steps", str(limit), "--eval-every", "0"]
+    flags += [
+        "--total-timesteps",
+        str(cell.steps(args, args.never_reset)),
+        "--checkpoint-every",
+        "50000",
+        *method.flags,
+    ]
     seconds = train(method.agent, run, *flags)
     keep_result(path, evaluated(cell, args, run) | {"wall_seconds": seconds}, run)
 
@@ -91,19 +109,23 @@ def evaluated(cell: Cell, args: argparse.Namespace, run: Path) -> dict[str, Any]
     import rlopt
     from rlopt.average_reward.estimation import evaluate_average_reward
 
-    model = rlopt.load(run, device="cpu")
-    env = rlopt.make_env(cell.env, seed=cell.seed + 100_000, max_episode_steps=ENDLESS)
-    estimate = evaluate_average_reward(model, env, args.evaluation_steps, BURN_IN, seed=cell.seed + 100_000)
+    model, seed = rlopt.load(run, device="cpu"), cell.seed + 100_000
+    episodes = rlopt.evaluate(
+        model, cell.env, EPISODES, seed=seed, n_envs=1, backend="gymnasium", max_episode_steps=RESET_EVERY
+    )
+    env = rlopt.make_env(cell.env, seed=seed, max_episode_steps=ENDLESS)
+    estimate = evaluate_average_reward(model, env, args.evaluation_steps, BURN_IN, seed=seed)
     env.close()
     return {
         "method": cell.method,
         "env": cell.env,
         "seed": cell.seed,
-        "steps": args.steps,
+        "steps": cell.steps(args, args.never_reset),
+        "returns": episodes.returns.tolist(),
+        "mean_return": episodes.mean,
         "evaluation_steps": args.evaluation_steps,
         "average_reward": estimate.gain,
         "interval": [estimate.low, estimate.high],
-        "mean_return": 1000 * estimate.gain,
         "switches": getattr(model, "n_switches", 0),
         "switches_by_interval": getattr(model, "n_switches_by_interval", 0),
         "plain_gain": getattr(model, "plain_gain", None),
@@ -111,26 +133,49 @@ def evaluated(cell: Cell, args: argparse.Namespace, run: Path) -> dict[str, Any]
 
 
 def table_text(args: argparse.Namespace) -> str:
-    lines = [
-        f"1000 times the average reward of the last policy after {args.steps:,} steps without reset, networks of "
-        f"128-128; {len(SEEDS)} seeds: IQM over seeds [95% bootstrap interval]; evaluation over {args.evaluation_steps:,} steps. Switches of "
-        "the behaviour are the mean over seeds, in brackets those that only the longest interval made:",
-        "",
-        "| task | method | average reward x 1000 | switches |",
-        "|---|---|---|---|",
-    ]
-    for table, (env, methods) in TABLES.items():
+    return "\n".join(
+        [
+            f"1000 times the average reward of the last policy, trained with a reset every {RESET_EVERY:,} steps, "
+            f"networks of 128-128; {len(SEEDS)} seeds: IQM over seeds [95% bootstrap interval]. Short: {EPISODES} runs "
+            f"of {RESET_EVERY:,} steps from the start state. Long: one run of {args.evaluation_steps:,} steps without "
+            f"reset, the first {BURN_IN:,} left out. Switches of the behaviour are the mean over seeds, in brackets "
+            "those that only the longest interval made:",
+            "",
+            *rows(args, endless=False),
+            "",
+            "`python scripts/reproduce_deep_loop.py run`",
+            "",
+            "Trained in one run that is never reset:",
+            "",
+            *rows(args, endless=True),
+            "",
+            "`python scripts/reproduce_deep_loop.py run --never-reset`",
+        ]
+    )
+
+
+def rows(args: argparse.Namespace, endless: bool) -> list[str]:
+    """A table; without resets only of what has been run, and in the long evaluation."""
+    columns = ["task", "steps", "method", *([] if endless else ["short"]), "long", "switches"]
+    lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+    for table, (env, _, methods) in TABLES.items():
         for method in methods:
-            paths = [args.results / f"{Cell(table, method, seed).name(args.steps)}.json" for seed in SEEDS]
+            every = [Cell(table, method, seed) for seed in SEEDS]
+            paths = [args.results / f"{cell.name(args, endless)}.json" for cell in every]
             found = [json.loads(path.read_text()) for path in paths if path.exists()]
-            value = cell_text([result["mean_return"] for result in found], len(SEEDS))
-            counts = [
-                sum(result[name] for result in found) / max(len(found), 1)
-                for name in ("switches", "switches_by_interval")
-            ]
-            switches = f"{counts[0]:.0f} ({counts[1]:.0f})" if counts[0] > 1 else "-"
-            lines.append(f"| {env} | {METHODS[method].title} | {value} | {switches} |")
-    return "\n".join([*lines, "", f"`python scripts/reproduce_deep_loop.py run --steps {args.steps}`"])
+            if endless and not found:
+                continue
+            short = cell_text([result["mean_return"] for result in found], len(SEEDS))
+            long = cell_text([1000 * result["average_reward"] for result in found], len(SEEDS))
+            words = [env, f"{every[0].steps(args, endless):,}", METHODS[method].title, *([] if endless else [short])]
+            lines.append("| " + " | ".join([*words, long, switches_text(found)]) + " |")
+    return lines
+
+
+def switches_text(found: list[dict]) -> str:
+    names = ("switches", "switches_by_interval")
+    every, by_interval = (sum(result[name] for result in found) / max(len(found), 1) for name in names)
+    return f"{every:.0f} ({by_interval:.0f})" if every > 1 else "-"
 
 
 def main() -> None:
@@ -138,7 +183,8 @@ def main() -> None:
     parser.add_argument("--table", choices=sorted(TABLES), help="run only this comparison")
     parser.add_argument("--method", choices=sorted(METHODS), help="run only this method")
     parser.add_argument("--seed", type=int, help="run only this seed")
-    parser.add_argument("--steps", type=int, default=200_000, help="environment steps of a run")
+    parser.add_argument("--steps", type=int, help="environment steps of a run; default: the table's own")
+    parser.add_argument("--never-reset", action="store_true", help="train in one run without end")
     parser.add_argument("--evaluation-steps", type=int, default=EVALUATION_STEPS, help="other numbers want other "
                         "--results")  # fmt: skip
     args = parser.parse_args()

@@ -10,7 +10,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-SCRIPTS = {name: name for name in ("guda", "offline", "ailboost", "loop", "deep_loop")} | {"zo_ranksgd_policies": "zo_ranksgd"}
+SCRIPTS = {name: name for name in ("guda", "offline", "ailboost", "loop", "deep_loop")}
+SCRIPTS["zo_ranksgd_policies"] = "zo_ranksgd"
 """Page -> the script that writes it."""
 
 
