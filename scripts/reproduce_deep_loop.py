@@ -128,7 +128,6 @@ def evaluated(cell: Cell, args: argparse.Namespace, run: Path) -> dict[str, Any]
         "interval": [estimate.low, estimate.high],
         "switches": getattr(model, "n_switches", 0),
         "switches_by_interval": getattr(model, "n_switches_by_interval", 0),
-        "plain_gain": getattr(model, "plain_gain", None),
     }
 
 

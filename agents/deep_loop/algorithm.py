@@ -22,7 +22,6 @@ from rlopt.agents.deep_loop.checks import (
     refuse_termination,
 )
 from rlopt.agents.deep_loop.fused_update import FusedDifferentialUpdate
-from rlopt.agents.deep_loop.heads import SideCritic
 from rlopt.agents.deep_loop.objective import DifferentialObjective, GainEstimator
 from rlopt.agents.deep_loop.switching import LazySwitching
 from rlopt.agents.mdpo import off_policy_losses as sac_losses
@@ -76,8 +75,8 @@ class DeepLOOP(LazySwitching, OffPolicyMDPO):
         reward of the batches, biased by old data)
     :param gain_rate: kappa in [0, 1], how far J moves at a gradient step; 0 keeps J = 0. RVI-SAC: 5e-3
     :param centring_coef: weight of (mean Q)^2 of the batch, which holds the constant of Q; not with "rvi", which does
-    :param bonus: whether rewards have the elliptical bonus. The critics' mean is then taken, their minimum otherwise,
-        and a second pair of critics learns the plain reward, for ``plain_gain``
+    :param bonus: whether rewards have the elliptical bonus. Values and gain are then optimistic; ``rollout/average_reward``
+        of the log is the plain reward
     :param beta: squared radius of the confidence set, > 0, in units of reward squared: the sum of squared bonuses over
         the data, and the unit of the switching rule. Constants from theory are far too large in practice
     :param max_bonus: largest bonus, > 0, in units of reward
@@ -155,9 +154,8 @@ class DeepLOOP(LazySwitching, OffPolicyMDPO):
         self.reset_price = torch.tensor([first_price], device=self.device)
         # As in the base class: a seed gives the same networks, exploration and batches with and without these.
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            self.plain_head = self._make_head() if self.bonus else None
             learns_cost = self.on_termination == "reset" and self.reset_cost == "auto"
-            self.reset_head = self._make_head(net_arch=[64, 64], n_critics=1) if learns_cost else None
+            self.reset_head = self._make_reset_head() if learns_cost else None
             self._setup_switching()
 
     @property
@@ -165,11 +163,6 @@ class DeepLOOP(LazySwitching, OffPolicyMDPO):
         """The losses with the present settings. A subclass that returns another one changes them."""
         names = [field.name for field in dataclasses.fields(DifferentialObjective)]
         return DifferentialObjective(**{name: getattr(self, name) for name in names})
-
-    @property
-    def plain_gain(self) -> float:
-        """J without the bonus, of the policy that is learned; the entropy counts."""
-        return float(self.gain if self.plain_head is None else self.plain_head.gain)
 
     def set_env(self, env: Any, force_reset: bool = True) -> None:
         """As Stable-Baselines3's ``set_env``; VecNormalize is refused."""
@@ -180,8 +173,7 @@ class DeepLOOP(LazySwitching, OffPolicyMDPO):
 
     def _fused_mode(self) -> Mode | None:
         # What the fused step does not know: the critic of the resets, and parts of one's own.
-        parts = (self.features, self.evidence, self.plain_head)
-        known = not self.bonus or tuple(map(type, parts)) == (FourierFeatures, Evidence, SideCritic)
+        known = not self.bonus or (type(self.features), type(self.evidence)) == (FourierFeatures, Evidence)
         if self.reset_head is not None or not known:
             return None
         return super()._fused_mode()
@@ -207,34 +199,27 @@ class DeepLOOP(LazySwitching, OffPolicyMDPO):
         self.gain.copy_(losses.moved_gain(self.gain, info.pop("gain_estimate"), self.gain_rate))
         if self.bonus:
             info["bonus"] = (rewards - plain_rewards).mean()
-        entropy_terms = next_values - objective.reduced(next_q)
-        return info | {"gain": self.gain.mean()} | self._update_heads(batch, plain_rewards, following, entropy_terms)
+        return info | {"gain": self.gain.mean()} | self._update_reset_head(batch, following)
 
-    def _update_heads(
-        self, batch: ReplayBufferSamples, rewards: Tensor, following: sac_losses.PolicySample, entropy_terms: Tensor
-    ) -> sac_losses.Info:
-        info: sac_losses.Info = {}
+    def _update_reset_head(self, batch: ReplayBufferSamples, following: sac_losses.PolicySample) -> sac_losses.Info:
+        if self.reset_head is None:
+            return {}
         pairs, next_pairs = (batch.observations, batch.actions), (batch.next_observations, following.actions)
-        if self.plain_head is not None:
-            loss = self.plain_head.update(pairs, rewards, next_pairs, entropy_terms, self.gain_rate)
-            self._check_loss("plain critic loss", loss)
-            info |= {"plain_critic_loss": loss, "plain_gain": self.plain_head.gain.clone()}
-        if self.reset_head is not None:
-            loss = self.reset_head.update(pairs, batch.dones, next_pairs, None, self.gain_rate)
-            self._check_loss("reset critic loss", loss)
-            rate = self.reset_head.gain
-            self.reset_price.copy_(losses.dual_step(self.reset_price, rate, self.allowed_resets, self.reset_cost_rate))
-            info |= {"reset_critic_loss": loss, "reset_rate": rate.clone(), "reset_cost": self.reset_price.mean()}
-        return info
+        loss = self.reset_head.update(pairs, batch.dones, next_pairs, self.gain_rate)
+        self._check_loss("reset critic loss", loss)
+        rate = self.reset_head.gain
+        self.reset_price.copy_(losses.dual_step(self.reset_price, rate, self.allowed_resets, self.reset_cost_rate))
+        return {"reset_critic_loss": loss, "reset_rate": rate.clone(), "reset_cost": self.reset_price.mean()}
 
     def _update_targets(self) -> None:
         super()._update_targets()
-        for head in self._heads():
-            head.move_target(self.tau)
+        if self.reset_head is not None:
+            self.reset_head.move_target(self.tau)
 
     def _update_learning_rate(self, optimizers: list[torch.optim.Optimizer] | torch.optim.Optimizer) -> None:
         given = optimizers if isinstance(optimizers, list) else [optimizers]
-        super()._update_learning_rate([*given, *(head.optimizer for head in self._heads())])
+        own = [] if self.reset_head is None else [self.reset_head.optimizer]
+        super()._update_learning_rate([*given, *own])
 
     # ---- acting and storing
 

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import grad
 
 from rlopt.agents.deep_loop import losses
 from rlopt.agents.deep_loop.objective import DifferentialObjective
 from rlopt.agents.mdpo import off_policy_losses as sac_losses
-from rlopt.agents.mdpo.fused_update import Batch, FusedUpdate, Parameters, move_slow_copy
+from rlopt.agents.mdpo.fused_update import Batch, FusedUpdate, Parameters
 from rlopt.agents.mdpo.off_policy_objectives import Objective
 from rlopt.networks import StackedParameters
 
 
 class FusedDifferentialUpdate(FusedUpdate):
-    """With differential critics, their gain, the bonus, and the plain critics beside them."""
+    """With differential critics, their gain and the bonus."""
 
     objective_class = DifferentialObjective
-    replaced = (*FusedUpdate.replaced, "_update_heads", "bonus_of", "_inputs")
+    replaced = (*FusedUpdate.replaced, "_update_reset_head", "bonus_of", "_inputs")
 
     def __init__(self, models: Sequence[Any]) -> None:
         super().__init__(models)
@@ -31,23 +29,15 @@ class FusedDifferentialUpdate(FusedUpdate):
             for name in ("gain", "reset_price")
         )
         self._owners = [_owners(model) for model in models]
-        self.plain: _PlainCritics | None = None
         self.bonus: StackedParameters | None = None
         if models[0].bonus:
-            heads = [model.plain_head for model in models]
-            self.plain = _PlainCritics(
-                self._stack_critics([head.critic for head in heads], [head.optimizer for head in heads]),
-                self._stack_critics([head.critic_target for head in heads]),
-                StackedParameters([[head.gain for head in heads]], self._shape, []),
-            )
             tensors = [[*model.features.tensors(), model.evidence.inverse] for model in models]
             self.bonus = StackedParameters(list(zip(*tensors, strict=True)), self._shape, [])
 
     @property
     def parts(self) -> list[StackedParameters]:
         """Those of the base class, the gain, the reset price, and what belongs to the bonus."""
-        plain = [] if self.plain is None else [self.plain.critic, self.plain.critic_target, self.plain.gain]
-        return [*super().parts, self.gain, self.reset_price, *plain, *([] if self.bonus is None else [self.bonus])]
+        return [*super().parts, self.gain, self.reset_price, *([] if self.bonus is None else [self.bonus])]
 
     def belongs_to(self, models: Sequence[Any]) -> bool:
         """As in the base class; and none of their further parts was exchanged for another."""
@@ -67,49 +57,13 @@ class FusedDifferentialUpdate(FusedUpdate):
         move_targets: bool,
     ) -> sac_losses.Info:
         assert isinstance(objective, DifferentialObjective)
-        plain_info: sac_losses.Info = {}
-        if self.plain is not None:  # first: the actor that it evaluates is about to move
-            plain_info = self._plain_step(self.plain, batch, next_noise, scalars, objective, move_targets)
         info = super().step(batch, noise, next_noise, scalars, objective=objective, move_targets=move_targets)
-        moved = self._move_gain(self.gain, info.pop("gain_estimate"), info["critic_loss"].isfinite(), objective)
-        return info | {"gain": moved} | plain_info
+        moved = self._move_gain(info.pop("gain_estimate"), info["critic_loss"].isfinite(), objective)
+        return info | {"gain": moved}
 
-    def _plain_step(
-        self,
-        plain: _PlainCritics,
-        batch: Batch,
-        next_noise: Tensor,
-        scalars: Tensor,
-        objective: DifferentialObjective,
-        move_targets: bool,
-    ) -> sac_losses.Info:
-        """The step of :class:`rlopt.agents.deep_loop.heads.SideCritic` for the plain reward."""
-        observations, actions, next_observations = batch[:3]
-        critic_lr, tau = scalars[..., 1], scalars[..., 4]
-        policy = self._policy(self.actor.tensors, next_observations, next_noise)
-        slow_q = self._q_values(plain.critic_target.tensors, next_observations, policy.actions)
-        nothing = torch.zeros_like(slow_q[..., :1])
-        entropy_terms = self._each(objective.soft_value)(nothing, policy, self._ent_coef())
-        rewards, gain = self._priced(batch), plain.gain.tensors[0]
-
-        def loss(critic: Parameters) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-            q_values = self._q_values(critic, observations, actions).split(1, dim=-1)
-            found, estimate = self._each(losses.side_loss)(q_values, rewards, slow_q, entropy_terms, gain)
-            return found.sum(), (found.detach(), estimate)
-
-        gradients, (value, estimate) = grad(loss, has_aux=True)(plain.critic.tensors)
-        keep = value.isfinite()
-        self._adam(plain.critic, 1, gradients, critic_lr, keep)
-        moved = self._move_gain(plain.gain, estimate, keep, objective)
-        if move_targets:
-            move_slow_copy(plain.critic_target, plain.critic, torch.where(keep, tau, 0.0).to(rewards.dtype))
-        return {"plain_critic_loss": value, "plain_gain": moved}
-
-    def _move_gain(
-        self, stored: StackedParameters, estimate: Tensor, keep: Tensor, objective: DifferentialObjective
-    ) -> Tensor:
-        """Moves a gain in place, but where ``keep`` is False; returns it."""
-        gain = stored.tensors[0]
+    def _move_gain(self, estimate: Tensor, keep: Tensor, objective: DifferentialObjective) -> Tensor:
+        """Moves the gain in place, but where ``keep`` is False; returns it."""
+        gain = self.gain.tensors[0]
         moved = losses.moved_gain(gain, estimate.reshape(gain.shape), objective.gain_rate)
         gain.copy_(torch.where(keep.reshape(gain.shape), moved, gain))
         return gain.reshape(self._shape).clone()
@@ -160,13 +114,4 @@ class FusedDifferentialUpdate(FusedUpdate):
 
 def _owners(model: Any) -> list[Any]:
     """What holds the tensors that the step shares with ``model`` beside the networks of the base class."""
-    return [getattr(model, name) for name in ("gain", "reset_price", "features", "evidence", "plain_head")]
-
-
-@dataclass(frozen=True)
-class _PlainCritics:
-    """The stacked parts of the models' plain heads."""
-
-    critic: StackedParameters
-    critic_target: StackedParameters
-    gain: StackedParameters
+    return [getattr(model, name) for name in ("gain", "reset_price", "features", "evidence")]

@@ -1,4 +1,4 @@
-"""Further critics beside the one that the actor climbs: of the plain reward, and of the resets."""
+"""The critic of the resets, beside those that the actor climbs."""
 
 from __future__ import annotations
 
@@ -35,19 +35,17 @@ class SideCritic(nn.Module):
         pairs: tuple[Any, Tensor],
         rewards: Tensor,
         next_pairs: tuple[Any, Tensor],
-        entropy_terms: Tensor | None,
         rate: float,
     ) -> Tensor:
         """One gradient step, then one of the gain; the loss, detached.
 
         :param pairs: observations and actions (B, A) of the batch; ``next_pairs`` those of the policy at s'
         :param rewards: (B, 1)
-        :param entropy_terms: -lambda log pi(a'|s'), (B, 1); None for a reward without entropy
         :param rate: of the gain
         """
         with torch.no_grad():
             slow_q = torch.cat(self.critic_target(*next_pairs), dim=1)
-        loss, estimate = losses.side_loss(self.critic(*pairs), rewards, slow_q, entropy_terms, self.gain)
+        loss, estimate = losses.side_loss(self.critic(*pairs), rewards, slow_q, self.gain)
         descend(self.optimizer, loss)
         self.gain.copy_(losses.moved_gain(self.gain, estimate, rate))
         return loss.detach()

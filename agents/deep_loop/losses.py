@@ -100,19 +100,14 @@ def bonus(features: Tensor, inverse_gram: Tensor, ridge: float, beta: float, lar
     return normalised_bonus(widths, width_square_sum(inverse_gram, ridge), beta, largest).to(features.dtype)
 
 
-def side_loss(
-    q_values: Sequence[Tensor], rewards: Tensor, slow_q: Tensor, entropy_terms: Tensor | None, gain: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The loss of critics with a reward of their own, and what their gain is moved to by RVI.
+def side_loss(q_values: Sequence[Tensor], rewards: Tensor, slow_q: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
+    """The loss of critics with a reward of their own and no entropy, and what their gain is moved to by RVI.
 
     :param q_values: n of (B, 1) at the batch's pairs; ``slow_q`` (B, n) of the slow critics at the policy's next ones
     :param rewards: (B, 1)
-    :param entropy_terms: -lambda log pi(a'|s'), (B, 1); None for a reward without entropy
     """
     with torch.no_grad():
         next_values = slow_q.min(dim=1, keepdim=True)[0]
-        if entropy_terms is not None:
-            next_values = next_values + entropy_terms
         targets = differential_target(rewards, gain, next_values)
     return critic_loss(q_values, targets)[0], rvi_estimate(next_values)
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from rlopt.agents.deep_loop import losses
-from rlopt.agents.mdpo.off_policy_losses import Info, PolicySample
-from rlopt.agents.mdpo.off_policy_objectives import Objective, OldPolicy
+from rlopt.agents.mdpo.off_policy_losses import Info
+from rlopt.agents.mdpo.off_policy_objectives import Objective
 
 GainEstimator = Literal["rvi", "td", "centring"]
 
@@ -23,28 +23,14 @@ class DifferentialObjective(Objective):
     gain_estimator: GainEstimator = "rvi"
     gain_rate: float = 5e-3
     centring_coef: float = 0.1
-    bonus: bool = True
     beta: float = 10.0
     max_bonus: float = 1.0
     ridge: float = 1.0
 
-    def reduced(self, q_values: Tensor) -> Tensor:
-        """What several critics (B, n) say together, (B, 1): the mean with optimism, which a minimum would undo."""
-        return q_values.mean(dim=1, keepdim=True) if self.bonus else torch.min(q_values, dim=1, keepdim=True)[0]
-
-    def soft_value(self, q_values: Tensor, policy: PolicySample, ent_coef: Tensor) -> Tensor:
-        return super().soft_value(self.reduced(q_values), policy, ent_coef)
-
-    def actor_loss(
-        self,
-        policy: PolicySample,
-        q_values: Tensor,
-        old: OldPolicy | None,
-        *,
-        ent_coef: Tensor,
-        kl_coef: Tensor | float,
-    ) -> tuple[Tensor, Info]:
-        return super().actor_loss(policy, self.reduced(q_values), old, ent_coef=ent_coef, kl_coef=kl_coef)
+    @staticmethod
+    def reduced(q_values: Tensor) -> Tensor:
+        """What several critics (B, n) say together, (B, 1): with the mean, undiscounted values grow without bound."""
+        return torch.min(q_values, dim=1, keepdim=True)[0]
 
     def differential_loss(
         self, q_values: Sequence[Tensor], rewards: Tensor, next_q: Tensor, next_values: Tensor, gain: Tensor

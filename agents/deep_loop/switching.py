@@ -64,8 +64,6 @@ class LazySwitching:
     features: nn.Module | None = None
     """psi, from concatenated observations and actions (B, I) to (B, d)."""
     evidence: Evidence | None = None
-    plain_head: SideCritic | None = None
-    """Critics without bonus; None where there is none."""
     reset_head: SideCritic | None = None
     """Critic of the resets, where their cost is learned."""
 
@@ -78,7 +76,7 @@ class LazySwitching:
         if self.lazy:
             self.plan = Plan(model.policy.make_actor(), model.policy.make_critic()).to(model.device)
 
-    def _make_head(self, **critic: Any) -> SideCritic:
+    def _make_reset_head(self) -> SideCritic:
         policy: Any = self.policy  # type: ignore[attr-defined]
         model: Any = self
 
@@ -90,12 +88,9 @@ class LazySwitching:
 
         def network() -> ContinuousCritic:
             settings = policy._update_features_extractor(policy.critic_kwargs, None)
-            return ContinuousCritic(**{**settings, **critic}).to(model.device)
+            return ContinuousCritic(**{**settings, "net_arch": [64, 64], "n_critics": 1}).to(model.device)
 
         return SideCritic(network(), network(), make_optimizer).to(model.device)
-
-    def _heads(self) -> list[SideCritic]:
-        return [head for head in (self.plain_head, self.reset_head) if head is not None]
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         """Takes new transitions in, switches if it is time, then takes ``gradient_steps`` gradient steps."""
@@ -181,13 +176,13 @@ class LazySwitching:
         return 0.0 if self.evidence is None else self.evidence.discrepancy()
 
     def _excluded_save_params(self) -> list[str]:
-        ours = ["plan", "features", "evidence", "plain_head", "reset_head", "gain", "reset_price"]
+        ours = ["plan", "features", "evidence", "reset_head", "gain", "reset_price"]
         return [*super()._excluded_save_params(), *ours]  # type: ignore[misc]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         state_dicts, tensors = super()._get_torch_save_params()  # type: ignore[misc]
         for name in ("plan", "features", "evidence"):
             state_dicts = [*state_dicts, *([name] if getattr(self, name) is not None else [])]
-        for name in ("plain_head", "reset_head"):
-            state_dicts = [*state_dicts, *([name, f"{name}.optimizer"] if getattr(self, name) is not None else [])]
+        if self.reset_head is not None:
+            state_dicts = [*state_dicts, "reset_head", "reset_head.optimizer"]
         return state_dicts, [*tensors, "gain", "reset_price"]

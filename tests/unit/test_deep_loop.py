@@ -200,7 +200,7 @@ REWARDS = torch.tensor([1.0, 4.0])
 
 def learned_values(pairs: list[tuple[int, int]], estimator: str) -> tuple[float, torch.Tensor]:
     """The gain and the table Q (2,) after full-batch gradient descent through the differential objective."""
-    objective = DifferentialObjective(gain_estimator=estimator, bonus=False)  # type: ignore[arg-type]
+    objective = DifferentialObjective(gain_estimator=estimator)  # type: ignore[arg-type]
     state, following = (torch.tensor(column) for column in zip(*pairs, strict=True))
     table, slow, gain = torch.zeros(2, requires_grad=True), torch.zeros(2), torch.zeros(())
     for _ in range(4000):
@@ -356,8 +356,10 @@ def rvi_sac_step(model: DeepLOOP, batch: Any, noise: torch.Tensor, next_noise: t
     return {"policy": policy, "gain": gain, "alpha": alpha}
 
 
-def test_without_bonus_and_laziness_it_is_rvi_sac() -> None:
-    model = falling(on_termination="reset", reset_cost=2.0, gain_rate=0.1, batch_size=32, **RVI_SAC).learn(100)
+@pytest.mark.parametrize("bonus", [False, True])
+def test_it_is_rvi_sac_of_the_rewards_with_bonus(bonus: bool) -> None:
+    settings = {"on_termination": "reset", "reset_cost": 2.0, "gain_rate": 0.1, "batch_size": 32}
+    model = falling(bonus=bonus, lazy=False, **settings).learn(100)
     assert model.gain != 0
     batch = model.replay_buffer.sample(32)
     assert batch.dones.sum() > 0
@@ -365,7 +367,8 @@ def test_without_bonus_and_laziness_it_is_rvi_sac() -> None:
     # deepcopy parts optimisers from parameters, so their own are made anew, for both
     for part in (model.actor, model.critic):
         part.optimizer = torch.optim.Adam(part.parameters(), lr=3e-3)
-    expected = rvi_sac_step(model, batch, noise, next_noise)
+    optimistic = batch._replace(rewards=batch.rewards + model.bonus_of(batch)) if bonus else batch
+    expected = rvi_sac_step(model, optimistic, noise, next_noise)
     before = weights(model)
     model._gradient_step(batch, noise, next_noise)
     assert not equal(before, weights(model))
@@ -397,11 +400,7 @@ def test_the_fused_step_is_the_step(estimator: str, lazy: bool, bonus: bool) -> 
         assert torch.allclose(own, other, atol=1e-5)
     logged = [model.logger.name_to_value for model in models]
     assert logged[1] == pytest.approx(logged[0], rel=1e-3, abs=1e-5)
-    assert {"train/bonus", "train/plain_gain", "train/plain_critic_loss"} <= set(logged[1]) or not bonus
-    if bonus:
-        heads = [list(model.plain_head.state_dict().values()) for model in models]  # type: ignore[union-attr]
-        assert all(torch.allclose(own, other, atol=1e-5) for own, other in zip(*heads, strict=True))
-        assert models[1].plain_gain not in (0.0, float(models[1].gain))
+    assert ("train/bonus" in logged[1]) == bonus
     assert float(models[0].gain) == pytest.approx(float(models[1].gain), rel=1e-4) and models[0].gain != 0
 
 
@@ -440,7 +439,7 @@ def test_the_compiled_step_is_the_step() -> None:
     assert models[0].n_switches == models[1].n_switches > 2
     for own, other in zip(*map(weights, models), strict=True):
         assert torch.allclose(own, other, atol=1e-4)
-    assert models[0].plain_gain == pytest.approx(models[1].plain_gain, rel=1e-3) and models[0].plain_gain != 0
+    assert float(models[0].gain) == pytest.approx(float(models[1].gain), rel=1e-3) and float(models[0].gain) != 0
     models[1].beta = models[0].beta = 40.0  # what the bonus depends on is not kept as it was
     bonuses = []
     for model in models:
@@ -472,40 +471,35 @@ def test_stacked_seeds_are_the_seeds_trained_alone(estimator: str, bonus: bool) 
         for own, other in zip(weights(model), weights(alone), strict=True):
             assert torch.allclose(own, other, atol=1e-4)
         assert float(model.gain) == pytest.approx(float(alone.gain), rel=1e-3)
-        assert model.plain_gain == pytest.approx(alone.plain_gain, rel=1e-3)
     assert float(together[0].gain) != float(together[1].gain)
 
 
-def test_the_bonus_is_for_the_critics_that_the_actor_climbs_alone() -> None:
+def test_the_bonus_is_logged_and_several_critics_say_their_minimum() -> None:
     model = make(gain_rate=0.0).learn(60)
     batch = model.replay_buffer.sample(64)
-    bonus, given = model.bonus_of(batch), []
+    bonus = model.bonus_of(batch)
     assert bonus.shape == (64, 1) and bool((bonus > 0).all())
-    head = model.plain_head
-    assert head is not None
-    head.update = lambda pairs, rewards, *rest: given.append(rewards) or torch.zeros(())  # type: ignore
     info = model._gradient_step(batch, torch.randn(64, 1), torch.randn(64, 1))
-    assert torch.equal(given[0], batch.rewards)
     assert float(info["bonus"]) == pytest.approx(float(bonus.mean()), rel=1e-4)
     q_values = torch.tensor([[1.0, 3.0], [5.0, 4.0]])
-    assert model.objective.reduced(q_values).flatten().tolist() == [2.0, 4.5]  # the mean: a minimum undoes optimism
-    assert make(**RVI_SAC).objective.reduced(q_values).flatten().tolist() == [1.0, 4.0]
+    assert model.objective.reduced(q_values).flatten().tolist() == [1.0, 4.0]
 
 
-def test_a_side_critic_takes_the_step_of_its_own_reward() -> None:
-    head = make().plain_head
+def test_the_critic_of_the_resets_takes_the_step_of_its_own_reward() -> None:
+    head = falling(on_termination="reset").reset_head
     assert head is not None
     head.gain.fill_(0.3)
     own = copy.deepcopy(head.critic)
     head.optimizer = torch.optim.SGD(head.critic.parameters(), lr=0.1)
     optimizer = torch.optim.SGD(own.parameters(), lr=0.1)
-    observations, following = torch.randn(2, 6, 3)
-    actions, next_actions, rewards, entropy = torch.randn(4, 6, 1)
-    values = torch.minimum(*head.critic_target(following, next_actions)).detach() + entropy
-    loss = 0.5 * sum(((q - (rewards - 0.3 + values)) ** 2).mean() for q in own(observations, actions))
+    observations, following = torch.randn(2, 6, 1)
+    actions, next_actions, resets = torch.randn(3, 6, 1)
+    (values,) = head.critic_target(following, next_actions)
+    (q_values,) = own(observations, actions)
+    loss = 0.5 * ((q_values - (resets - 0.3 + values.detach())) ** 2).mean()
     loss.backward()
     optimizer.step()
-    found = head.update((observations, actions), rewards, (following, next_actions), entropy, 0.2)
+    found = head.update((observations, actions), resets, (following, next_actions), 0.2)
     assert float(found) == pytest.approx(float(loss.detach()), rel=1e-5)
     for parameter, expected in zip(head.critic.parameters(), own.parameters(), strict=True):
         assert torch.allclose(parameter, expected, atol=1e-6)
@@ -605,7 +599,7 @@ def test_a_checkpoint_rebuilds_the_model(tmp_path: Path) -> None:
     path = save_checkpoint(model, tmp_path)
     loaded = rlopt.load(path, device="cpu")
     assert isinstance(loaded, DeepLOOP) and (loaded.beta, loaded.max_bonus, loaded.gamma) == (2.0, 0.5, 1.0)
-    assert equal(weights(loaded), weights(model)) and loaded.plain_gain == model.plain_gain != 0
+    assert equal(weights(loaded), weights(model)) and float(loaded.gain) == float(model.gain) != 0
     observation = np.zeros(3, np.float32)
     assert loaded.predict(observation, deterministic=True)[0] == model.predict(observation, deterministic=True)[0]
 
