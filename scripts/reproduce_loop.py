@@ -261,7 +261,7 @@ def row_text(task: str, name: str, here: tuple[float, list[dict[str, Any]]] | No
     seconds = float(np.median([result["seconds"] for result in results]))
     return (
         f"| {algorithm.title} | `{algorithm.constant}` {value:g} | {costs[:, -1].mean():.0f} [{low:.0f}, {high:.0f}]"
-        f"{missing} | {slope:.2f} | {curve.mean[-1]:.0f} [{curve.low[-1]:.0f}, {curve.high[-1]:.0f}] | {switches} | "
+        f"{missing} | {slope:z.2f} | {curve.mean[-1]:.0f} [{curve.low[-1]:.0f}, {curve.high[-1]:.0f}] | {switches} | "
         f"{optimistic} | {seconds:.1f} |"
     )
 

@@ -83,11 +83,11 @@ def interval_text(values: list[float], statistic: Callable[..., Any], decimals: 
     from rlopt.statistics import bootstrap_interval
 
     scores = np.array(values)
-    middle = f"{float(statistic(scores)):.{decimals}f}"
+    middle = f"{float(statistic(scores)):z.{decimals}f}"
     if len(values) == 1:
         return middle
     low, high = bootstrap_interval(scores, statistic=statistic, seed=0)
-    return f"{middle} [{low:.{decimals}f}, {high:.{decimals}f}]"
+    return f"{middle} [{low:z.{decimals}f}, {high:z.{decimals}f}]"
 
 
 def replace_between(text: str, marker: str, content: str) -> str:
