@@ -75,8 +75,8 @@ class DeepLOOP(LazySwitching, OffPolicyMDPO):
         reward of the batches, biased by old data)
     :param gain_rate: kappa in [0, 1], how far J moves at a gradient step; 0 keeps J = 0. RVI-SAC: 5e-3
     :param centring_coef: weight of (mean Q)^2 of the batch, which holds the constant of Q; not with "rvi", which does
-    :param bonus: whether rewards have the elliptical bonus. Values and gain are then optimistic; ``rollout/average_reward``
-        of the log is the plain reward
+    :param bonus: whether rewards have the elliptical bonus. Values and gain are then optimistic; the log's
+        ``rollout/average_reward`` is the plain reward
     :param beta: squared radius of the confidence set, > 0, in units of reward squared: the sum of squared bonuses over
         the data, and the unit of the switching rule. Constants from theory are far too large in practice
     :param max_bonus: largest bonus, > 0, in units of reward
