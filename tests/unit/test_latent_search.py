@@ -98,11 +98,12 @@ def test_best_of_n_is_the_best_of_as_many_latents() -> None:
     assert result.images == 4 * 8 + 3 * 5 == searched.rival.drawn
     drawn = np.concatenate(shown[7:-1])
     assert len(np.unique(drawn.round(9), axis=0)) == result.images
-    assert result.scores(alignment)["best of N"] == alignment(drawn).max()
+    best = result.scores(alignment)["best of N"]
+    assert best == pytest.approx(alignment(drawn).max(), rel=1e-12)  # a product's last digit hangs on the batch it is in
     # And once more, with more rounds: N grows by as many images as the search has shown.
     again = searched.run(oracle, 2)
     assert again.images == searched.rival.drawn == result.images + 8 + 5
-    assert again.scores(alignment)["best of N"] >= result.scores(alignment)["best of N"]
+    assert again.scores(alignment)["best of N"] >= best * (1 - 1e-12)
 
 
 def test_best_of_n_keeps_its_latent_when_nothing_is_said_to_be_better() -> None:
