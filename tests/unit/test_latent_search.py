@@ -99,7 +99,7 @@ def test_best_of_n_is_the_best_of_as_many_latents() -> None:
     drawn = np.concatenate(shown[7:-1])
     assert len(np.unique(drawn.round(9), axis=0)) == result.images
     best = result.scores(alignment)["best of N"]
-    assert best == pytest.approx(alignment(drawn).max(), rel=1e-12)  # a product's last digit hangs on the batch it is in
+    assert best == pytest.approx(alignment(drawn).max(), rel=1e-12)  # the last digit hangs on the batch
     # And once more, with more rounds: N grows by as many images as the search has shown.
     again = searched.run(oracle, 2)
     assert again.images == searched.rival.drawn == result.images + 8 + 5
