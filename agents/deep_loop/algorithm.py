@@ -155,7 +155,7 @@ class DeepLOOP(LazySwitching, OffPolicyMDPO):
         # As in the base class: a seed gives the same networks, exploration and batches with and without these.
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             learns_cost = self.on_termination == "reset" and self.reset_cost == "auto"
-            self.reset_head = self._make_reset_head() if learns_cost else None
+            self.reset_critic = self._make_reset_critic() if learns_cost else None
             self._setup_switching()
 
     @property
@@ -174,7 +174,7 @@ class DeepLOOP(LazySwitching, OffPolicyMDPO):
     def _fused_mode(self) -> Mode | None:
         # What the fused step does not know: the critic of the resets, and parts of one's own.
         known = not self.bonus or (type(self.features), type(self.evidence)) == (FourierFeatures, Evidence)
-        if self.reset_head is not None or not known:
+        if self.reset_critic is not None or not known:
             return None
         return super()._fused_mode()
 
@@ -199,26 +199,26 @@ class DeepLOOP(LazySwitching, OffPolicyMDPO):
         self.gain.copy_(losses.moved_gain(self.gain, info.pop("gain_estimate"), self.gain_rate))
         if self.bonus:
             info["bonus"] = (rewards - plain_rewards).mean()
-        return info | {"gain": self.gain.mean()} | self._update_reset_head(batch, following)
+        return info | {"gain": self.gain.mean()} | self._update_reset_critic(batch, following)
 
-    def _update_reset_head(self, batch: ReplayBufferSamples, following: sac_losses.PolicySample) -> sac_losses.Info:
-        if self.reset_head is None:
+    def _update_reset_critic(self, batch: ReplayBufferSamples, following: sac_losses.PolicySample) -> sac_losses.Info:
+        if self.reset_critic is None:
             return {}
         pairs, next_pairs = (batch.observations, batch.actions), (batch.next_observations, following.actions)
-        loss = self.reset_head.update(pairs, batch.dones, next_pairs, self.gain_rate)
+        loss = self.reset_critic.update(pairs, batch.dones, next_pairs, self.gain_rate)
         self._check_loss("reset critic loss", loss)
-        rate = self.reset_head.gain
+        rate = self.reset_critic.gain
         self.reset_price.copy_(losses.dual_step(self.reset_price, rate, self.allowed_resets, self.reset_cost_rate))
         return {"reset_critic_loss": loss, "reset_rate": rate.clone(), "reset_cost": self.reset_price.mean()}
 
     def _update_targets(self) -> None:
         super()._update_targets()
-        if self.reset_head is not None:
-            self.reset_head.move_target(self.tau)
+        if self.reset_critic is not None:
+            self.reset_critic.move_target(self.tau)
 
     def _update_learning_rate(self, optimizers: list[torch.optim.Optimizer] | torch.optim.Optimizer) -> None:
         given = optimizers if isinstance(optimizers, list) else [optimizers]
-        own = [] if self.reset_head is None else [self.reset_head.optimizer]
+        own = [] if self.reset_critic is None else [self.reset_critic.optimizer]
         super()._update_learning_rate([*given, *own])
 
     # ---- acting and storing

@@ -20,7 +20,7 @@ class FusedDifferentialUpdate(FusedUpdate):
     """With differential critics, their gain and the bonus."""
 
     objective_class = DifferentialObjective
-    replaced = (*FusedUpdate.replaced, "_update_reset_head", "bonus_of", "_inputs")
+    replaced = (*FusedUpdate.replaced, "_update_reset_critic", "bonus_of", "_inputs")
 
     def __init__(self, models: Sequence[Any]) -> None:
         super().__init__(models)

@@ -8,12 +8,11 @@ J_f, and its Bellman residual at a transition is r + V_f(s') - J_f - Q_f(s, a).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from rlopt.agents.mdpo.off_policy_losses import check_columns, critic_loss
+from rlopt.agents.mdpo.off_policy_losses import check_columns
 
 
 def differential_target(rewards: Tensor, gain: Tensor, next_values: Tensor) -> Tensor:
@@ -98,18 +97,6 @@ def bonus(features: Tensor, inverse_gram: Tensor, ridge: float, beta: float, lar
     """:func:`normalised_bonus` at psi (B, d), in their dtype; A^-1 is in float64, which its sum needs."""
     widths = elliptical_width(features, inverse_gram.to(features.dtype))
     return normalised_bonus(widths, width_square_sum(inverse_gram, ridge), beta, largest).to(features.dtype)
-
-
-def side_loss(q_values: Sequence[Tensor], rewards: Tensor, slow_q: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
-    """The loss of critics with a reward of their own and no entropy, and what their gain is moved to by RVI.
-
-    :param q_values: n of (B, 1) at the batch's pairs; ``slow_q`` (B, n) of the slow critics at the policy's next ones
-    :param rewards: (B, 1)
-    """
-    with torch.no_grad():
-        next_values = slow_q.min(dim=1, keepdim=True)[0]
-        targets = differential_target(rewards, gain, next_values)
-    return critic_loss(q_values, targets)[0], rvi_estimate(next_values)
 
 
 def discrepancy(moment: Tensor, inverse_gram: Tensor) -> Tensor:

@@ -11,8 +11,8 @@ from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from torch import Tensor, nn
 
 from rlopt.agents.deep_loop.bonus import Evidence, FourierFeatures, switch_threshold
-from rlopt.agents.deep_loop.heads import SideCritic
 from rlopt.agents.deep_loop.plan import Plan
+from rlopt.agents.deep_loop.resets import ResetCritic
 from rlopt.buffers import DeviceReplayBuffer
 
 ROWS_AT_ONCE = 8192
@@ -64,7 +64,7 @@ class LazySwitching:
     features: nn.Module | None = None
     """psi, from concatenated observations and actions (B, I) to (B, d)."""
     evidence: Evidence | None = None
-    reset_head: SideCritic | None = None
+    reset_critic: ResetCritic | None = None
     """Critic of the resets, where their cost is learned."""
 
     def _setup_switching(self) -> None:
@@ -76,7 +76,7 @@ class LazySwitching:
         if self.lazy:
             self.plan = Plan(model.policy.make_actor(), model.policy.make_critic()).to(model.device)
 
-    def _make_reset_head(self) -> SideCritic:
+    def _make_reset_critic(self) -> ResetCritic:
         policy: Any = self.policy  # type: ignore[attr-defined]
         model: Any = self
 
@@ -90,7 +90,7 @@ class LazySwitching:
             settings = policy._update_features_extractor(policy.critic_kwargs, None)
             return ContinuousCritic(**{**settings, "net_arch": [64, 64], "n_critics": 1}).to(model.device)
 
-        return SideCritic(network(), network(), make_optimizer).to(model.device)
+        return ResetCritic(network(), network(), make_optimizer).to(model.device)
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         """Takes new transitions in, switches if it is time, then takes ``gradient_steps`` gradient steps."""
@@ -176,13 +176,13 @@ class LazySwitching:
         return 0.0 if self.evidence is None else self.evidence.discrepancy()
 
     def _excluded_save_params(self) -> list[str]:
-        ours = ["plan", "features", "evidence", "reset_head", "gain", "reset_price"]
+        ours = ["plan", "features", "evidence", "reset_critic", "gain", "reset_price"]
         return [*super()._excluded_save_params(), *ours]  # type: ignore[misc]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         state_dicts, tensors = super()._get_torch_save_params()  # type: ignore[misc]
         for name in ("plan", "features", "evidence"):
             state_dicts = [*state_dicts, *([name] if getattr(self, name) is not None else [])]
-        if self.reset_head is not None:
-            state_dicts = [*state_dicts, "reset_head", "reset_head.optimizer"]
+        if self.reset_critic is not None:
+            state_dicts = [*state_dicts, "reset_critic", "reset_critic.optimizer"]
         return state_dicts, [*tensors, "gain", "reset_price"]

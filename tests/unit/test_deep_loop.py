@@ -486,7 +486,7 @@ def test_the_bonus_is_logged_and_several_critics_say_their_minimum() -> None:
 
 
 def test_the_critic_of_the_resets_takes_the_step_of_its_own_reward() -> None:
-    head = falling(on_termination="reset").reset_head
+    head = falling(on_termination="reset").reset_critic
     assert head is not None
     head.gain.fill_(0.3)
     own = copy.deepcopy(head.critic)
@@ -544,10 +544,10 @@ def test_the_price_of_a_reset_rises_while_they_are_too_frequent_and_falls_to_zer
     frequent = falling(**settings, learning_starts=400).learn(400)  # nothing is learned yet: the actor walks at random
     for _ in range(1000):
         batch = frequent.replay_buffer.sample(64)
-        frequent._update_reset_head(batch, frequent._sample_policy(batch.next_observations, torch.randn(64, 1)))
-        frequent.reset_head.move_target(0.05)  # type: ignore[union-attr]
+        frequent._update_reset_critic(batch, frequent._sample_policy(batch.next_observations, torch.randn(64, 1)))
+        frequent.reset_critic.move_target(0.05)  # type: ignore[union-attr]
     share = float(frequent.replay_buffer.transitions(torch.arange(400)).dones.mean())
-    assert share / 3 < float(frequent.reset_head.gain) < 3 * share  # type: ignore[union-attr]
+    assert share / 3 < float(frequent.reset_critic.gain) < 3 * share  # type: ignore[union-attr]
     assert float(frequent.reset_price) > 0
     rare = falling(**settings, allowed_resets=1.0).learn(100)
     assert float(rare.reset_price) == 0

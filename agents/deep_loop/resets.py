@@ -9,13 +9,14 @@ from stable_baselines3.common.policies import ContinuousCritic
 from torch import Tensor, nn
 
 from rlopt.agents.deep_loop import losses
+from rlopt.agents.mdpo.off_policy_losses import critic_loss
 from rlopt.optimizers import descend
 
 
-class SideCritic(nn.Module):
-    """Differential critics of another reward under the same policy, with a gain of their own by RVI.
+class ResetCritic(nn.Module):
+    """A differential critic whose reward is 1 at a reset: its gain, by RVI, is the policy's resets per step.
 
-    :param critic: one or several Q networks; the module keeps a slow copy of them
+    :param critic: one Q network; the module keeps a slow copy of it
     :param critic_target: of the same shapes
     :param make_optimizer: from parameters
     """
@@ -33,21 +34,22 @@ class SideCritic(nn.Module):
     def update(
         self,
         pairs: tuple[Any, Tensor],
-        rewards: Tensor,
+        resets: Tensor,
         next_pairs: tuple[Any, Tensor],
         rate: float,
     ) -> Tensor:
         """One gradient step, then one of the gain; the loss, detached.
 
         :param pairs: observations and actions (B, A) of the batch; ``next_pairs`` those of the policy at s'
-        :param rewards: (B, 1)
+        :param resets: (B, 1), 1 where the step led to a reset
         :param rate: of the gain
         """
         with torch.no_grad():
-            slow_q = torch.cat(self.critic_target(*next_pairs), dim=1)
-        loss, estimate = losses.side_loss(self.critic(*pairs), rewards, slow_q, self.gain)
+            next_values = self.critic_target.q1_forward(*next_pairs)
+            targets = losses.differential_target(resets, self.gain, next_values)
+        loss, _ = critic_loss(self.critic(*pairs), targets)
         descend(self.optimizer, loss)
-        self.gain.copy_(losses.moved_gain(self.gain, estimate, rate))
+        self.gain.copy_(losses.moved_gain(self.gain, losses.rvi_estimate(next_values), rate))
         return loss.detach()
 
     @torch.no_grad()
