@@ -54,7 +54,7 @@ METHODS: dict[str, Method] = {
 }
 TABLES: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "swimmer": ("Swimmer-v5", 200_000, ("deep_loop", "rvi_sac", "sac_99", "sac_999")),
-    "sparse": ("dm_control/cartpole-swingup_sparse", 100_000, ("deep_loop", "no_bonus", "not_lazy", "rvi_sac")),
+    "sparse": ("dm_control/cartpole-swingup_sparse", 200_000, ("deep_loop", "no_bonus", "not_lazy", "rvi_sac")),
 }
 """Comparison -> environment, steps of a run, methods."""
 
