@@ -40,7 +40,7 @@ def choose_mode(
     """How a run of ``gradient_steps`` gradient steps on ``device`` takes them.
 
     "auto" compiles runs of at least ``pays_after`` gradient steps. Where no C++ compiler is found, a step on the CPU is
-    taken as it is.
+    taken as it is, and one on a GPU is captured as it is.
     """
     if choice == "off" or (choice == "auto" and gradient_steps < pays_after):
         return "eager"
@@ -62,6 +62,14 @@ def compiler_found() -> bool:
         return subprocess.run(trial, input=b"int f() { return 0; }", capture_output=True, timeout=60).returncode == 0
     except (OSError, subprocess.SubprocessError):
         return False
+
+
+@functools.cache
+def gpu_compiler_found() -> bool:
+    """Whether torch.compile can build kernels for the GPU here: whether Triton, and a compiler for it, are there."""
+    from torch.utils._triton import has_triton
+
+    return has_triton() and compiler_found()
 
 
 class GradientStep:
@@ -118,8 +126,10 @@ class GradientStep:
         # and closures over objects that are alike can share it.
         code = self._codes.setdefault(key, call.__code__.replace())
         own = types.FunctionType(code, call.__globals__, call.__name__, None, call.__closure__)
-        compiled = _compiled(own, cpp_wrapper=self.mode == "compiled")
-        return compiled if self.mode == "compiled" else _CudaGraph(compiled, inputs, self._state())
+        if self.mode == "compiled":
+            return _compiled(own, cpp_wrapper=True)
+        kernels = _compiled(own, cpp_wrapper=False) if gpu_compiler_found() else own
+        return _CudaGraph(kernels, inputs, self._state())
 
 
 def _compiled(function: Callable[..., Any], cpp_wrapper: bool) -> Callable[..., Any]:
