@@ -167,7 +167,10 @@ def check(func: Any, args: Any, kwargs: dict[str, Any], tensors: list[Tensor], g
     masks = func in INDEXING and any(x is not None and x.dtype is torch.bool for x in args[1])
     if func in READ_ON_THE_HOST or masks:
         waits(func)
-    if func is aten._to_copy.default and torch.device(kwargs.get("device") or args[0].device) != args[0].device:
+    if (
+        func is aten._to_copy.default
+        and torch.device(kwargs.get("device") or args[0].device).type != args[0].device.type
+    ):
         waits(func)
     if func is aten.copy_.default and args[0].device != args[1].device and args[1].dim():
         waits(func)
