@@ -14,8 +14,7 @@ from reach import assert_same, make, vec_env
 import rlopt
 from rlopt.turns import Turns
 
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: CUDA graphs cannot be tried")
-pytestmark = needs_cuda
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: CUDA graphs cannot be tried")
 DEVICE: dict[str, Any] = {"device": "cuda", "seed": 3}
 
 
@@ -100,7 +99,9 @@ def test_on_policy(options: dict[str, Any]) -> None:
         settings: Any = {"n_steps": 32, "n_epochs": 3, "value_batch_size": 16, "compile": compile, **options}
         return rlopt.MDPO("MlpPolicy", vec_env(2), **DEVICE, **settings).learn(192)
 
-    assert_same(trained("on"), trained("off"), 1e-3)
+    captured, eager = trained("on"), trained("off")
+    assert captured.fused.mode == "cuda_graph" and eager.fused is None
+    assert_same(captured, eager, 1e-3)
 
 
 @pytest.mark.parametrize("name", ["BC", "TD3BC", "AWAC", "IQL", "CQL", "ReBRAC"])
@@ -109,4 +110,6 @@ def test_offline(name: str) -> None:
         settings: Any = {"batch_size": 32, "policy_kwargs": {"net_arch": [16, 12]}, "compile": compile}
         return getattr(rlopt, name)("MlpPolicy", pendulum(), **DEVICE, **settings).learn(30, log_interval=None)
 
-    assert_same(trained("on"), trained("off"), 1e-3)
+    captured, eager = trained("on"), trained("off")
+    assert (captured._step.mode, eager._step.mode) == ("cuda_graph", "eager")
+    assert_same(captured, eager, 1e-3)

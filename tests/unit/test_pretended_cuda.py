@@ -67,7 +67,7 @@ for name, mistake in {
     except (RuntimeError, TypeError):
         print(name, "refused")
 torch.cuda.set_sync_debug_mode("default")
-rate = 2.0
+rate, graph = 2.0, torch.cuda.CUDAGraph()
 with torch.cuda.graph(graph):
     y = x * rate
 rate = 5.0
