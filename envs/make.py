@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 
 from rlopt.envs import names, rendering
+from rlopt.envs.backends.pool_support import envpool_problem, import_envpool
+from rlopt.envs.backends.tables import DM_CONTROL_EPISODE_STEPS, POOL_TASKS
 from rlopt.envs.mujoco_log import route_warnings
-from rlopt.envs.pool_support import envpool_problem, import_envpool
 from rlopt.envs.settings import EnvSettings
-from rlopt.envs.tables import DM_CONTROL_EPISODE_STEPS, POOL_TASKS
 from rlopt.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rlopt.envs.envpool_vec import EnvPoolVecEnv
-    from rlopt.envs.gymnasium_vec import GymnasiumVecEnv
+    from rlopt.envs.backends.envpool_vec import EnvPoolVecEnv
+    from rlopt.envs.backends.gymnasium_vec import GymnasiumVecEnv
 
 __all__ = ["EnvSettings", "make_env", "make_from_settings"]
 
@@ -83,7 +83,7 @@ def make_from_settings(settings: EnvSettings) -> GymnasiumVecEnv | EnvPoolVecEnv
     names.check_id(settings.id)
     settings = dataclasses.replace(settings, backend=resolve_backend(settings))
     if settings.backend == "envpool":
-        from rlopt.envs.envpool_vec import EnvPoolVecEnv
+        from rlopt.envs.backends.envpool_vec import EnvPoolVecEnv
 
         return EnvPoolVecEnv(settings)
     return _make_gymnasium(settings)
@@ -144,7 +144,7 @@ def make_state_and_pixels(settings: EnvSettings) -> GymnasiumVecEnv:
 def _make_gymnasium(
     settings: EnvSettings, make: Callable[[int], gymnasium.Env[Any, Any]] | None = None, drawn: bool = False
 ) -> GymnasiumVecEnv:
-    from rlopt.envs.gymnasium_vec import GymnasiumVecEnv
+    from rlopt.envs.backends.gymnasium_vec import GymnasiumVecEnv
     from rlopt.envs.seeding import derive_seeds
 
     drawn = drawn or settings.from_pixels or settings.render_mode is not None

@@ -10,7 +10,7 @@ import sys
 
 import gymnasium
 
-from rlopt.envs.tables import DM_CONTROL_TASKS, POOL_TASKS
+from rlopt.envs.backends.tables import DM_CONTROL_TASKS, POOL_TASKS
 from rlopt.errors import ConfigError, one_line, unknown_name
 
 DM_CONTROL_PREFIX = "dm_control/"
@@ -29,8 +29,8 @@ def check_id(env_id: str) -> None:
     Raises :class:`rlopt.errors.UnknownNameError` with the nearest id, or :class:`rlopt.errors.ConfigError` when the
     package that provides the environment is not installed.
     """
-    import rlopt.envs.own_tasks  # registers rlopt/*
-    import rlopt.envs.toy  # noqa: F401
+    import rlopt.envs.tasks.own_tasks  # registers rlopt/*
+    import rlopt.envs.tasks.toy  # noqa: F401
 
     if is_dm_control(env_id):
         if env_id.removeprefix(DM_CONTROL_PREFIX) not in DM_CONTROL_TASKS:

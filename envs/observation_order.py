@@ -24,7 +24,7 @@ def observation_sizes(settings: EnvSettings) -> dict[str, int]:
     """How many numbers each part of the state takes, in their order; empty where the environment names no parts."""
     from rlopt.envs import names, rendering
     from rlopt.envs.make import make_single
-    from rlopt.envs.snapshots import layers
+    from rlopt.envs.state.snapshots import layers
 
     rendering.prepare_state()
     names.check_id(settings.id)

@@ -27,15 +27,15 @@ _LAZY = {
     "ReBRAC": "rlopt.agents.offline.rebrac",
     "LOOP": "rlopt.agents.loop.loop",
     "LinearLOOP": "rlopt.agents.loop.linear_loop",
-    "LatentSearch": "rlopt.agents.zo_ranksgd.latent_search",
+    "LatentSearch": "rlopt.agents.zo_ranksgd.latents.search",
     "DeepLOOP": "rlopt.agents.deep_loop.algorithm",
     "MLELOOP": "rlopt.agents.loop.mle_loop",
     "ZORankSGD": "rlopt.agents.zo_ranksgd.optimizer",
-    "RankedPolicySearch": "rlopt.agents.zo_ranksgd.policy_search",
+    "RankedPolicySearch": "rlopt.agents.zo_ranksgd.policies.search",
     "make_env": "rlopt.envs.make",
-    "load": "rlopt.loading",
-    "evaluate": "rlopt.evaluation",
-    "load_policy": "rlopt.exported",
+    "load": "rlopt.checkpoint.load",
+    "evaluate": "rlopt.evaluation.evaluate",
+    "load_policy": "rlopt.export.read",
 }
 
 __all__ = [
@@ -85,13 +85,13 @@ if TYPE_CHECKING:
     from rlopt.agents.offline.iql import IQL
     from rlopt.agents.offline.rebrac import ReBRAC
     from rlopt.agents.offline.td3_bc import TD3BC
-    from rlopt.agents.zo_ranksgd.latent_search import LatentSearch
+    from rlopt.agents.zo_ranksgd.latents.search import LatentSearch
     from rlopt.agents.zo_ranksgd.optimizer import ZORankSGD
-    from rlopt.agents.zo_ranksgd.policy_search import RankedPolicySearch
+    from rlopt.agents.zo_ranksgd.policies.search import RankedPolicySearch
+    from rlopt.checkpoint.load import load
     from rlopt.envs.make import make_env
-    from rlopt.evaluation import evaluate
-    from rlopt.exported import load_policy
-    from rlopt.loading import load
+    from rlopt.evaluation.evaluate import evaluate
+    from rlopt.export.read import load_policy
 
 
 def __getattr__(name: str) -> Any:

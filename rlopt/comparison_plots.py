@@ -6,8 +6,16 @@ import math
 from pathlib import Path
 from typing import Any
 
-from rlopt.comparison import ALL_TASKS, Comparison
-from rlopt.plotting import Y_LABELS, check_suffix, count_of_runs, draw_group, dress_panel, line_style, save_figure
+from rlopt.analysis.comparison import ALL_TASKS, Comparison
+from rlopt.analysis.plotting import (
+    Y_LABELS,
+    check_suffix,
+    count_of_runs,
+    draw_group,
+    dress_panel,
+    line_style,
+    save_figure,
+)
 
 _COLUMNS = 3
 

@@ -20,7 +20,7 @@ class AgentSpec:
     summary: str
     """One line for ``rlopt train --help``."""
     builder: str = ""
-    """What makes the model of a run in place of :func:`rlopt.run_model.build`; empty for that."""
+    """What makes the model of a run in place of :func:`rlopt.runs.build.build`; empty for that."""
     arguments: str = ""
     """What gives constructor arguments beside the agent's settings: ``(run, agent_config)`` to a dict."""
     loader: str = ""
@@ -35,8 +35,8 @@ def _offline(algorithm: str, summary: str) -> AgentSpec:
         config=f"rlopt.agents.offline.config:{algorithm.partition(':')[2]}Config",
         algorithm=f"rlopt.agents.offline.{algorithm}",
         summary=summary,
-        builder="rlopt.offline_run:build",
-        completer="rlopt.offline_run:complete",
+        builder="rlopt.agents.offline.run:build",
+        completer="rlopt.agents.offline.run:complete",
     )
 
 
@@ -45,8 +45,8 @@ def _imitation(algorithm: str, config: str, summary: str) -> AgentSpec:
         config=f"rlopt.agents.{config}",
         algorithm=f"rlopt.agents.{algorithm}",
         summary=f"{summary}, from demonstrations",
-        arguments="rlopt.imitation_run:demonstrations",
-        completer="rlopt.imitation_run:complete",
+        arguments="rlopt.agents.imitation.run:demonstrations",
+        completer="rlopt.agents.imitation.run:complete",
     )
 
 
@@ -55,9 +55,9 @@ def _continuing(config: str, algorithm: str, summary: str) -> AgentSpec:
         config=f"rlopt.agents.loop.{config}",
         algorithm=f"rlopt.agents.loop.{algorithm}",
         summary=f"{summary} (average reward, finitely many actions)",
-        builder="rlopt.continuing_run:build",
-        loader="rlopt.continuing_run:load",
-        completer="rlopt.continuing_run:complete",
+        builder="rlopt.agents.loop.run:build",
+        loader="rlopt.agents.loop.run:load",
+        completer="rlopt.agents.loop.run:complete",
     )
 
 
@@ -95,11 +95,11 @@ AGENTS: dict[str, AgentSpec] = {
     ),
     "zo_ranksgd": AgentSpec(
         config="rlopt.agents.zo_ranksgd.config:ZORankSGDConfig",
-        algorithm="rlopt.agents.zo_ranksgd.policy_search:RankedPolicySearch",
+        algorithm="rlopt.agents.zo_ranksgd.policies.search:RankedPolicySearch",
         summary="policy search from rankings, of returns or of people who watch clips",
-        builder="rlopt.ranked_run:build",
-        loader="rlopt.ranked_run:load",
-        completer="rlopt.ranked_run:complete",
+        builder="rlopt.agents.zo_ranksgd.run:build",
+        loader="rlopt.agents.zo_ranksgd.run:load",
+        completer="rlopt.agents.zo_ranksgd.run:complete",
     ),
     "mle_loop": _continuing("config:MLELOOPConfig", "mle_loop:MLELOOP", "model-based LOOP"),
     "bc": _offline("bc:BC", "behaviour cloning of a data set"),

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import rlopt
-from rlopt.config import RunConfig, from_mapping
 from rlopt.errors import RunError, one_line
 from rlopt.registry import agent_spec, resolve
+from rlopt.settings.fields import from_mapping
+from rlopt.settings.run import RunConfig
 
 PACKAGES = (
     "rlopt", "torch", "stable-baselines3", "gymnasium", "numpy", "mujoco", "dm-control", "envpool", "safetensors",

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from rlopt.engine.jobs import DONE, FAILED, JobResult
 from rlopt.run_folder import write_json
-from rlopt.statistics import bootstrap_interval, iqm
-from rlopt.sweep_spec import SweepRun
+from rlopt.statistics.aggregates import bootstrap_interval, iqm
+from rlopt.sweeps.spec import SweepRun
 
 if TYPE_CHECKING:
-    from rlopt.sweep import SweepFolder
+    from rlopt.sweeps.sweep import SweepFolder
 
 
 @dataclass(frozen=True)

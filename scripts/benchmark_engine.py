@@ -20,7 +20,7 @@ from typing import Any
 
 from rlopt.engine import Engine, Job, JobContext, make_engine
 from rlopt.engine.base import Observer
-from rlopt.sweep_spec import expand, spec_from
+from rlopt.sweeps.spec import expand, spec_from
 
 WORKERS = 2
 _STORE = 100 * 1024**2

@@ -23,10 +23,10 @@ import numpy as np
 from rlopt.agents.guda.generation import augment
 from rlopt.agents.guda.guides import ShortestPath
 from rlopt.agents.guda.maze_domains import BALL_MARGIN, PointMaze
+from rlopt.collect.generators import generate
 from rlopt.data import Dataset
-from rlopt.data.generators import generate
-from rlopt.envs.mazes import Maze
-from rlopt.envs.own_tasks import FIXED_GOAL_MAZES
+from rlopt.envs.tasks.mazes import Maze
+from rlopt.envs.tasks.own_tasks import FIXED_GOAL_MAZES
 
 MAZES = {"umaze": 1500, "medium": 3000, "large": 4000}
 

@@ -15,7 +15,7 @@ import gymnasium
 import numpy as np
 
 import rlopt
-import rlopt.envs.own_tasks
+import rlopt.envs.tasks.own_tasks
 
 
 def played(env: Any, actions: Any, steps: int, seed: int) -> float:

@@ -23,10 +23,11 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.env_util import make_vec_env
 
 import rlopt
-from rlopt.config import RunConfig, from_mapping
-from rlopt.presets import load_preset, split_settings
 from rlopt.registry import agent_spec, resolve
-from rlopt.run_model import build
+from rlopt.runs.build import build
+from rlopt.settings.fields import from_mapping
+from rlopt.settings.presets import load_preset, split_settings
+from rlopt.settings.run import RunConfig
 
 
 def mdpo(env_id: str, preset: str, device: str, threads: int, compile: str) -> BaseAlgorithm:

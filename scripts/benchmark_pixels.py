@@ -42,7 +42,7 @@ class RandomPolicy:
 
 def preset(share: float) -> dict[str, Any]:
     """The preset's settings, its rounds scaled by ``share``."""
-    from rlopt.presets import load_preset
+    from rlopt.settings.presets import load_preset
 
     values = load_preset("ailboost", "dmc/pixels")
     for name in ("learner_steps", "policy_steps", "discriminator_steps"):
@@ -54,10 +54,10 @@ def build(args: argparse.Namespace) -> tuple[Any, Any]:
     """The model, with some transitions in its replay, and the settings of its environment."""
     import rlopt
     from rlopt.agents.ailboost.config import AILBoostConfig
-    from rlopt.config import from_mapping
     from rlopt.data import record_demonstrations
     from rlopt.envs.settings import EnvSettings
-    from rlopt.presets import split_settings
+    from rlopt.settings.fields import from_mapping
+    from rlopt.settings.presets import split_settings
 
     run, own = split_settings(preset(args.share), AILBoostConfig, "dmc/pixels")
     config, frames = from_mapping(AILBoostConfig, own, "dmc/pixels"), run["frame_stack"]

@@ -299,7 +299,7 @@ def draw(args: argparse.Namespace, out: Path) -> None:
     """Median curves over seeds, a panel for each task."""
     from matplotlib.figure import Figure
 
-    from rlopt.plotting import COLORS, save_figure
+    from rlopt.analysis.plotting import COLORS, save_figure
 
     figure = Figure(figsize=(12, 5), dpi=150, layout="constrained")
     handles: dict[str, Any] = {}

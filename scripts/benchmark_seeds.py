@@ -28,11 +28,12 @@ def worker(args: argparse.Namespace) -> None:
     """Serves one contestant, which trains its seeds on and on."""
     import torch
 
-    from rlopt.config import RunConfig, from_mapping
-    from rlopt.presets import load_preset, split_settings
+    from rlopt.optim.lockstep import Turns
     from rlopt.registry import agent_spec, resolve
-    from rlopt.run_model import build
-    from rlopt.turns import Turns
+    from rlopt.runs.build import build
+    from rlopt.settings.fields import from_mapping
+    from rlopt.settings.presets import load_preset, split_settings
+    from rlopt.settings.run import RunConfig
 
     torch.set_num_threads(args.threads)
     config_class = resolve(agent_spec(args.agent).config)

@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from rlopt.claims import seeds_needed
-from rlopt.statistics import (
+from rlopt.statistics.aggregates import (
     bootstrap_band,
     bootstrap_interval,
     improvement_interval,
@@ -24,6 +23,7 @@ from rlopt.statistics import (
     optimality_gap,
     profile_band,
 )
+from rlopt.statistics.sample_size import seeds_needed
 
 
 def milliseconds(call: Callable[[], Any], rounds: int) -> tuple[float, float, float]:

@@ -31,9 +31,9 @@ from fuzzing import Report, differences, inventory, table
 from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 
 import rlopt
-from rlopt.checkpoint import latest_checkpoint, read_checkpoint
+from rlopt.checkpoint.files import latest_checkpoint, read_checkpoint
+from rlopt.checkpoint.model_state import capture_state, restore_state, save_checkpoint
 from rlopt.errors import CheckpointError
-from rlopt.state import capture_state, restore_state, save_checkpoint
 
 MEMORY_LIMIT_MB = 1500
 AGENTS = ("off_policy_mdpo", "mdpo")

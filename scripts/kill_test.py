@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rlopt.checkpoint import list_checkpoints, read_checkpoint
+from rlopt.checkpoint.files import list_checkpoints, read_checkpoint
 
 TIME_COLUMNS = ("time/fps", "time/time_elapsed")
 MAX_KILLS = 3

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from reproduction import PAGES, ROOT, interval_text, show
 
-from rlopt.statistics import iqm, mean
+from rlopt.statistics.aggregates import iqm, mean
 
 
 @dataclass(frozen=True)

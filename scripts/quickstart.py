@@ -16,7 +16,7 @@ from typing import Any
 from rlopt import evaluate, make_env
 from rlopt.cli.main import main as rlopt
 from rlopt.envs.rendering import available_gl
-from rlopt.evaluation import EvaluationResult, RandomPolicy
+from rlopt.evaluation.evaluate import EvaluationResult, RandomPolicy
 
 AGENT = "mdpo"
 PRESET = "mujoco/half_cheetah"

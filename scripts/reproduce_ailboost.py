@@ -124,7 +124,7 @@ def run_cell(method: Method, cell: Cell, args: argparse.Namespace) -> None:
 
 def evaluated(method: Method, cell: Cell, run: Path) -> dict[str, Any]:
     import rlopt
-    from rlopt.curves import EVALUATION, read_run_curve
+    from rlopt.analysis.curves import EVALUATION, read_run_curve
     from rlopt.data import load_demonstrations
 
     model = rlopt.load(run, device="cpu")

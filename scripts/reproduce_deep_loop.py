@@ -106,7 +106,7 @@ def run_cell(cell: Cell, args: argparse.Namespace) -> None:
 
 def evaluated(cell: Cell, args: argparse.Namespace, run: Path) -> dict[str, Any]:
     import rlopt
-    from rlopt.average_reward.estimation import evaluate_average_reward
+    from rlopt.evaluation.gain import evaluate_average_reward
 
     model, seed = rlopt.load(run, device="cpu"), cell.seed + 100_000
     episodes = rlopt.evaluate(

@@ -73,7 +73,7 @@ def cells(args: argparse.Namespace) -> Iterator[Cell]:
 
 def recorded(env: str, seed: int, folder: Path) -> Path:
     """The small data set: the first of the seeds 1000 seed, 1000 seed + 1, ... with a transition at the goal."""
-    from rlopt.data.generators import generate
+    from rlopt.collect.generators import generate
 
     path = folder / f"{env.partition('/')[2]}-seed{seed}"
     name = f"pointmaze-{env.partition('_')[2].partition('-')[0].lower()}"
@@ -121,7 +121,7 @@ def evaluated(cell: Cell, args: argparse.Namespace, run: Path) -> dict[str, Any]
 
 
 def score(mean_return: float, env: str) -> float:
-    from rlopt.envs.own_tasks import FIXED_GOAL_MAZES
+    from rlopt.envs.tasks.own_tasks import FIXED_GOAL_MAZES
 
     random, expert = FIXED_GOAL_MAZES[env].reference_returns
     return 100 * (mean_return - random) / (expert - random)
@@ -150,7 +150,7 @@ def table_text(args: argparse.Namespace) -> str:
 def references(episodes: int) -> None:
     """Prints the mean returns of random actions and of the controller, with standard errors."""
     import rlopt
-    from rlopt.data.point_maze import GoalController
+    from rlopt.collect.point_maze import GoalController
 
     for env_id in SIZES:
         for kind in ("random", "controller"):

@@ -20,9 +20,9 @@ import torch
 from reproduction import ROOT, replace_between
 
 import rlopt
-from rlopt.agents.zo_ranksgd.answers import Ranking
-from rlopt.agents.zo_ranksgd.latent_search import ScoreOracle
-from rlopt.statistics import bootstrap_interval, mean
+from rlopt.agents.zo_ranksgd.latents.search import ScoreOracle
+from rlopt.feedback.ranking import Ranking
+from rlopt.statistics.aggregates import bootstrap_interval, mean
 
 sys.path.insert(0, str(ROOT / "tests" / "helpers"))
 from tiny_diffusion import DDIM, SCORES, SIZE, Images, train_tiny_diffusion

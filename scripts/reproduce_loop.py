@@ -27,7 +27,7 @@ import numpy as np
 from reproduction import script_parser, show, wanted, write_whole
 
 from rlopt.average_reward import log_log_slope, noise_band, regret_curve
-from rlopt.statistics import bootstrap_band, bootstrap_interval, mean
+from rlopt.statistics.aggregates import bootstrap_band, bootstrap_interval, mean
 
 FIRST_TUNING_SEED = 1000
 POINTS = 100
@@ -156,7 +156,7 @@ def played(cell: Cell, steps: int) -> dict[str, Any]:
     """One run, from scratch."""
     import gymnasium
 
-    import rlopt.envs.own_tasks  # noqa: F401 registers them
+    import rlopt.envs.tasks.own_tasks  # noqa: F401 registers them
     from rlopt import __version__
     from rlopt.agents.loop.kinds import KINDS
     from rlopt.average_reward import optimism_gaps, switch_times
@@ -209,7 +209,7 @@ def curve_of(task: str, results: list[dict[str, Any]]) -> Any:
 def process(task: str) -> Any:
     import gymnasium
 
-    import rlopt.envs.own_tasks  # noqa: F401 registers them
+    import rlopt.envs.tasks.own_tasks  # noqa: F401 registers them
 
     env: Any = gymnasium.make(TASKS[task].env, **TASKS[task].kwargs).unwrapped
     return env.mdp
@@ -270,7 +270,7 @@ def draw(args: argparse.Namespace, out: Path) -> bool:
     """Curves of the cost with bands, a panel for each environment; False without results."""
     from matplotlib.figure import Figure
 
-    from rlopt.plotting import COLORS, save_figure
+    from rlopt.analysis.plotting import COLORS, save_figure
 
     figure = Figure(figsize=(12, 8), dpi=150, layout="constrained")
     panels = figure.subplots(2, 2)

@@ -160,7 +160,7 @@ def table_text(args: argparse.Namespace) -> str:
 
 def order_text(args: argparse.Namespace) -> str:
     """Says for how many data sets BC < TD3+BC and IQL <= ReBRAC holds in the table."""
-    from rlopt.statistics import iqm
+    from rlopt.statistics.aggregates import iqm
 
     seen, complete = 0, 0
     for env in SOURCES:

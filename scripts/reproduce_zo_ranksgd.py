@@ -105,7 +105,7 @@ class Player:
         return played.returns
 
     def judge(self, point: np.ndarray) -> float:
-        from rlopt.agents.zo_ranksgd.candidates import CandidateEvaluator, round_seeds
+        from rlopt.agents.zo_ranksgd.policies.candidates import CandidateEvaluator, round_seeds
 
         seeds = round_seeds(EVALUATION + self.seed, 0, 1, self.task.judged, True)
         assert self.search.env is not None
@@ -150,7 +150,7 @@ def _ranked(task: Task, settings: dict[str, Any], seed: int) -> dict[str, Any]:
 
 def _peer(task: Task, method: str, seed: int) -> dict[str, Any]:
     from rlopt.agents.zo_ranksgd import comparators
-    from rlopt.agents.zo_ranksgd.answers import Ranking
+    from rlopt.feedback.ranking import Ranking
 
     player = Player(task, seed)
     kind = {"cmaes": comparators.CMAES, "ars": comparators.ARS}[method]

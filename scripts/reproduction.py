@@ -70,7 +70,7 @@ def write_whole(path: Path, text: str) -> None:
 
 def cell_text(values: list[float], n_seeds: int, decimals: int = 0) -> str:
     """Interquartile mean over seeds with its 95% bootstrap interval, and how many seeds are missing."""
-    from rlopt.statistics import iqm
+    from rlopt.statistics.aggregates import iqm
 
     if not values:
         return "not run"
@@ -80,7 +80,7 @@ def cell_text(values: list[float], n_seeds: int, decimals: int = 0) -> str:
 
 def interval_text(values: list[float], statistic: Callable[..., Any], decimals: int = 0) -> str:
     """A statistic over seeds with its 95% bootstrap interval; one seed has none."""
-    from rlopt.statistics import bootstrap_interval
+    from rlopt.statistics.aggregates import bootstrap_interval
 
     scores = np.array(values)
     middle = f"{float(statistic(scores)):z.{decimals}f}"

@@ -15,18 +15,18 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.sac.policies import SACPolicy
 from torch import Tensor
 
-from rlopt.agents.ailboost.adversary import Adversary, AdversarySettings
 from rlopt.agents.ailboost.boosting import Mixture, WeakLearners, arrays_of, draw_learners, tensors_of
+from rlopt.agents.ailboost.checks import check_model, check_settings
 from rlopt.agents.ailboost.config import own_names
-from rlopt.agents.ailboost.image_features import ImageFeatures
 from rlopt.agents.ailboost.rounds import Rounds
-from rlopt.agents.ailboost.settings import check_model, check_settings
+from rlopt.agents.imitation.adversary import Adversary, AdversarySettings
 from rlopt.agents.imitation.base import FromDemonstrations, check_n_demonstrations
+from rlopt.agents.imitation.image_features import ImageFeatures
 from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
+from rlopt.algorithms.resumable import with_settings_of
 from rlopt.errors import ConfigError, unknown_name
-from rlopt.resumable import with_settings_of
-from rlopt.tree import Tree
-from rlopt.update import choose_mode
+from rlopt.optim.compiled_step import choose_mode
+from rlopt.storage.tree import Tree
 
 if TYPE_CHECKING:
     from rlopt.data.demonstrations import Demonstrations
@@ -43,7 +43,7 @@ class AILBoost(FromDemonstrations, OffPolicyMDPO):
     learned from. The other parameters are those of :class:`rlopt.OffPolicyMDPO`.
 
     Of images the discriminator sees the features of the critics' encoder as it was at the discriminator's last training
-    (:class:`rlopt.agents.ailboost.image_features.ImageFeatures`), of images as they were stored, without random shifts.
+    (:class:`rlopt.agents.imitation.image_features.ImageFeatures`), without random shifts.
 
     :param demonstrations: of this environment, or a path or name of some; see :meth:`set_demonstrations`
     :param n_demonstrations: learn from the first so many episodes; None for all

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from rlopt.errors import CheckpointError
-from rlopt.tree import Tree
+from rlopt.storage.tree import Tree
 
 
 class WeakLearners:

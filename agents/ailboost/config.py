@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
 from rlopt.agents.mdpo.config import OffPolicyMDPOConfig
-from rlopt.config import Range
+from rlopt.settings.fields import Range
 
 DATA_SETTINGS = ("demos", "n_demos", "subsample")
 """What chooses the demonstrations of a run; the rest are constructor arguments."""

@@ -9,8 +9,8 @@ import numpy as np
 from torch import Tensor
 
 from rlopt.errors import CheckpointError
-from rlopt.tree import Tree
-from rlopt.weighted_replay import WeightedRows, WeightRule
+from rlopt.replay.mixture import WeightedRows, WeightRule
+from rlopt.storage.tree import Tree
 
 Phase = Literal["rollout", "improvement"]
 

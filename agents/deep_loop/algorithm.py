@@ -27,9 +27,9 @@ from rlopt.agents.deep_loop.switching import LazySwitching
 from rlopt.agents.mdpo import off_policy_losses as sac_losses
 from rlopt.agents.mdpo.fused_update import FusedUpdate
 from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
-from rlopt.optimizers import descend
-from rlopt.resumable import with_settings_of
-from rlopt.update import Mode
+from rlopt.algorithms.resumable import with_settings_of
+from rlopt.optim.compiled_step import Mode
+from rlopt.optim.optimizers import descend
 
 _NOT_TAKEN = (
     "gamma",

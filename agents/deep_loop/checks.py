@@ -12,7 +12,7 @@ from stable_baselines3.common.vec_env import VecNormalize, unwrap_vec_normalize
 
 from rlopt.agents.deep_loop.objective import GainEstimator
 from rlopt.errors import ConfigError, SpaceError, unknown_name
-from rlopt.resumable import check_number, require
+from rlopt.validation import check_number, require
 
 ON_TERMINATION = ("refuse", "reset")
 

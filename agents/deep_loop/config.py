@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
-from rlopt.config import Range
-from rlopt.optimizer_settings import OptimizerConfig
+from rlopt.settings.fields import Range
+from rlopt.settings.optimizer import OptimizerConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from rlopt.agents.deep_loop.objective import DifferentialObjective
 from rlopt.agents.mdpo import off_policy_losses as sac_losses
 from rlopt.agents.mdpo.fused_update import Batch, FusedUpdate, Parameters
 from rlopt.agents.mdpo.off_policy_objectives import Objective
-from rlopt.networks import StackedParameters
+from rlopt.nn.stacked import StackedParameters
 
 
 class FusedDifferentialUpdate(FusedUpdate):

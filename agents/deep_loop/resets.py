@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rlopt.agents.deep_loop import losses
 from rlopt.agents.mdpo.off_policy_losses import critic_loss
-from rlopt.optimizers import descend
+from rlopt.optim.optimizers import descend
 
 
 class ResetCritic(nn.Module):

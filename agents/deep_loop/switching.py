@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rlopt.agents.deep_loop.bonus import Evidence, FourierFeatures, switch_threshold
 from rlopt.agents.deep_loop.plan import Plan
 from rlopt.agents.deep_loop.resets import ResetCritic
-from rlopt.buffers import DeviceReplayBuffer
+from rlopt.replay.buffers import DeviceReplayBuffer
 
 ROWS_AT_ONCE = 8192
 """Transitions that go through the networks together when the whole replay buffer is read."""

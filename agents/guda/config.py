@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from rlopt.config import Range
+from rlopt.settings.fields import Range
 
 
 @dataclass(frozen=True, kw_only=True)

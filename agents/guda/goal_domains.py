@@ -10,9 +10,9 @@ from rlopt.agents.guda.augmentations import Augmentation, Reflect, RelabelGoal, 
 from rlopt.agents.guda.batch import Batch
 from rlopt.agents.guda.domains import Domain, Layout
 from rlopt.data.dataset import Dataset
-from rlopt.envs import ball_to_goal
+from rlopt.envs.backends.pool_support import parking_reward
 from rlopt.envs.flat import flatten
-from rlopt.envs.pool_support import parking_reward
+from rlopt.envs.tasks import ball_to_goal
 from rlopt.errors import AugmentationError
 
 _METRES = 100.0

@@ -12,7 +12,7 @@ import numpy as np
 
 from rlopt.agents.guda.augmentations import Augmentation, Parameters
 from rlopt.agents.guda.batch import Batch
-from rlopt.envs.mazes import Maze
+from rlopt.envs.tasks.mazes import Maze
 from rlopt.errors import ConfigError
 
 NOWHERE = np.float32(1e6)

@@ -20,7 +20,7 @@ from rlopt.agents.guda.generation import augment
 from rlopt.agents.guda.losses import bounded_log_std, gaussian_loss
 from rlopt.data.dataset import Dataset
 from rlopt.errors import AugmentationError, ConfigError, NonFiniteError
-from rlopt.networks import Layer, mlp
+from rlopt.nn.stacked import Layer, mlp
 
 LAYERS: list[Layer] = [None, nn.SiLU(), None, nn.SiLU(), None]
 MIN_TRANSITIONS = 32

@@ -9,9 +9,9 @@ import numpy as np
 from rlopt.agents.guda.augmentations import Augmentation, Rotate, Translate
 from rlopt.agents.guda.batch import Batch
 from rlopt.agents.guda.domains import Domain, Layout
-from rlopt.envs.mazes import Maze
-from rlopt.envs.pool_support import maze_reward
-from rlopt.envs.wall_clearance import Clearance
+from rlopt.envs.backends.pool_support import maze_reward
+from rlopt.envs.tasks.mazes import Maze
+from rlopt.envs.tasks.wall_clearance import Clearance
 
 BALL_MARGIN = 0.105
 """Metres between the ball's centre and a wall: radius 0.1, and 0.002 contact margin of each, which MuJoCo 3 adds up."""

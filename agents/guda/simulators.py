@@ -74,7 +74,7 @@ def point_maze_simulator(domain: PointMaze, env: Any = None) -> EnvSimulator:
     """The simulator of a PointMaze domain; ``env`` None makes an environment with the domain's map."""
     _require_robotics()
     if env is None:
-        from rlopt.envs.point_maze import make_fixed_goal_maze
+        from rlopt.envs.tasks.point_maze import make_fixed_goal_maze
 
         env = make_fixed_goal_maze(
             maze_map=_map(domain),

@@ -15,8 +15,8 @@ from rlopt.agents.guda.goal_domains import BallToGoal, Fetch, Parking
 from rlopt.agents.guda.guides import BallInGoal, BallToward, ParkAtGoal, ReachedGoal, ShortestPath
 from rlopt.agents.guda.maze_domains import AntMaze, MazeDomain, PointMaze
 from rlopt.data.dataset import Dataset
-from rlopt.envs.mazes import Maze
-from rlopt.envs.own_tasks import FIXED_GOAL_MAZES
+from rlopt.envs.tasks.mazes import Maze
+from rlopt.envs.tasks.own_tasks import FIXED_GOAL_MAZES
 from rlopt.errors import AugmentationError, ConfigError, unknown_name
 
 ANT_GOALS = {"UMaze": (3, 1), "Medium": (6, 6), "Large": (7, 9)}

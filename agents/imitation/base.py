@@ -12,11 +12,11 @@ from gymnasium import spaces
 from stable_baselines3.common.preprocessing import get_obs_shape
 from torch import Tensor
 
-from rlopt.agents.offline.data import fingerprint, scaled_actions
 from rlopt.data.checks import check_spaces
+from rlopt.data.columns import fingerprint, scaled_actions
 from rlopt.envs.settings import EnvSettings
 from rlopt.errors import ConfigError, DataError
-from rlopt.resumable import check_number
+from rlopt.validation import check_number
 
 if TYPE_CHECKING:
     from rlopt.data.demonstrations import Demonstrations
@@ -36,7 +36,7 @@ class ExpertBatch(NamedTuple):
 
 
 class ExpertRows:
-    """Demonstrations as tensors on ``device``: drawing rows is apart from reading them, as in :mod:`rlopt.buffers`.
+    """Demonstrations as tensors on ``device``; drawing rows is apart from reading them, as in the replay buffers.
 
     :param demonstrations: checked against the spaces before
     """
@@ -73,7 +73,7 @@ class ExpertRows:
 
 
 class FromDemonstrations:
-    """Mixin placed before a class with :class:`rlopt.resumable.Resumable`: a model that learns from demonstrations.
+    """A model that learns from demonstrations: mixin before :class:`rlopt.algorithms.resumable.Resumable`.
 
     The constructor calls :meth:`_begin` last. A checkpoint knows the demonstrations by a fingerprint only: a model
     that was loaded predicts without them, and asks for them before it trains on (:meth:`set_demonstrations`); a run
@@ -134,7 +134,7 @@ class FromDemonstrations:
             check_fits(self.demonstrations, model.env, model.observation_space, model.action_space)
 
     def at_boundary(self) -> bool:
-        """As :meth:`rlopt.resumable.Resumable.at_boundary`, once it is sure which demonstrations are learned from."""
+        """As :meth:`Resumable.at_boundary`, once it is sure which demonstrations are learned from."""
         if self.expert is None:
             raise ConfigError(
                 f"{type(self).__name__} learns from demonstrations and has none: give demonstrations=..., or call "

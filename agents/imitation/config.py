@@ -9,8 +9,8 @@ from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
 from rlopt.agents.mdpo.config import MDPOConfig
-from rlopt.config import Range
-from rlopt.optimizer_settings import OptimizerConfig
+from rlopt.settings.fields import Range
+from rlopt.settings.optimizer import OptimizerConfig
 
 _POLICY = ("net_arch", "activation_fn", "n_critics")
 

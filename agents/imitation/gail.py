@@ -19,22 +19,23 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 from torch.nn import functional as F
 
-from rlopt.agents.ailboost.discriminator import (
+from rlopt.agents.imitation.adversarial_losses import RewardForm, check_reward_form, reward
+from rlopt.agents.imitation.base import FromDemonstrations, check_n_demonstrations, uniform_rows
+from rlopt.agents.imitation.discriminator import (
     Discriminator,
     InputKind,
     absorbing_input,
     discriminator_inputs,
     input_size,
 )
-from rlopt.agents.ailboost.discriminator_update import DiscriminatorUpdate
-from rlopt.agents.ailboost.losses import RewardForm, check_reward_form, reward
-from rlopt.agents.imitation.base import FromDemonstrations, check_n_demonstrations, uniform_rows
+from rlopt.agents.imitation.discriminator_update import DiscriminatorUpdate
 from rlopt.agents.imitation.rollout_record import RolloutRecord, flat_observations, observation_size
 from rlopt.agents.mdpo.on_policy import MDPO
-from rlopt.agents.offline.data import scaled_actions
+from rlopt.algorithms.resumable import with_settings_of
+from rlopt.data.columns import scaled_actions
 from rlopt.errors import NonFiniteError, SpaceError
-from rlopt.resumable import MAX_LEARNING_RATE, check_number, require, with_settings_of
-from rlopt.update import choose_mode
+from rlopt.optim.compiled_step import choose_mode
+from rlopt.validation import MAX_LEARNING_RATE, check_number, require
 
 if TYPE_CHECKING:
     from rlopt.data.demonstrations import Demonstrations

@@ -22,8 +22,9 @@ from rlopt.agents.mdpo import off_policy_losses as losses
 from rlopt.agents.mdpo.fused_update import Batch, FusedUpdate, Parameters
 from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
 from rlopt.agents.mdpo.off_policy_objectives import Objective
-from rlopt.optimizers import descend
-from rlopt.resumable import check_number, check_rate, require, with_settings_of
+from rlopt.algorithms.resumable import with_settings_of
+from rlopt.optim.optimizers import descend
+from rlopt.validation import check_number, check_rate, require
 
 if TYPE_CHECKING:
     from rlopt.data.demonstrations import Demonstrations

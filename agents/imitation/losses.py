@@ -8,7 +8,7 @@ its own discounted successor is taken away,
     ValueDICE:  x(s, a) = nu(s, a) - gamma nu(s', a'),                                        a' ~ pi              (2)
 
 SQIL and GAIL have no losses of their own: theirs are those of off-policy and on-policy MDPO and, for GAIL, of
-:mod:`rlopt.agents.ailboost.losses`.
+:mod:`rlopt.agents.imitation.adversarial_losses`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from rlopt.agents.ailboost.losses import weighted_mean
+from rlopt.agents.imitation.adversarial_losses import weighted_mean
 from rlopt.agents.mdpo.off_policy_losses import Info, check_columns
 from rlopt.errors import unknown_name
 

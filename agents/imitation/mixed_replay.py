@@ -11,10 +11,10 @@ from torch import Tensor
 
 from rlopt.agents.imitation.base import ExpertRows, FromDemonstrations
 from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
-from rlopt.buffers import DeviceDictReplayBuffer, DeviceReplayBuffer
 from rlopt.errors import ConfigError
-from rlopt.replay_normalization import normalize_observations
-from rlopt.resumable import require
+from rlopt.replay.buffers import DeviceDictReplayBuffer, DeviceReplayBuffer
+from rlopt.replay.normalization import normalize_observations
+from rlopt.validation import require
 
 NOT_TAKEN = ("replay_buffer_class", "n_steps")
 """Settings of OffPolicyMDPO that a learner from mixed batches does not take."""

@@ -11,7 +11,7 @@ from stable_baselines3.sac.policies import SACPolicy
 from rlopt.agents.imitation.base import check_n_demonstrations
 from rlopt.agents.imitation.mixed_replay import NOT_TAKEN, FromMixedBatches, check_mixing
 from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
-from rlopt.resumable import with_settings_of
+from rlopt.algorithms.resumable import with_settings_of
 
 if TYPE_CHECKING:
     from rlopt.data.demonstrations import Demonstrations

@@ -18,14 +18,15 @@ from stable_baselines3.common.utils import FloatSchedule, update_learning_rate
 from stable_baselines3.sac.policies import LOG_STD_MAX, LOG_STD_MIN, SACPolicy
 from torch import Tensor, nn
 
-from rlopt.agents.ailboost.losses import convex_mix, gradient_penalty
+from rlopt.agents.imitation.adversarial_losses import convex_mix, gradient_penalty
 from rlopt.agents.imitation.base import FromDemonstrations, check_n_demonstrations
 from rlopt.agents.imitation.losses import orthogonal_penalty, value_dice_loss
 from rlopt.agents.mdpo import off_policy_losses as losses
 from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
+from rlopt.algorithms.resumable import with_settings_of
 from rlopt.errors import ConfigError, SpaceError
-from rlopt.optimizers import is_second_order
-from rlopt.resumable import check_number, check_rate, require, with_settings_of
+from rlopt.optim.optimizers import is_second_order
+from rlopt.validation import check_number, check_rate, require
 
 if TYPE_CHECKING:
     from rlopt.data.demonstrations import Demonstrations

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
-from rlopt.config import Range
+from rlopt.settings.fields import Range
 
 
 @dataclass(frozen=True, kw_only=True)

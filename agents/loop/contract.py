@@ -40,7 +40,7 @@ class Learner(Protocol):
 
 
 class AgentParts:
-    """What a subclass of :class:`rlopt.agents.loop.agent.ContinuingAgent` gives."""
+    """What a subclass of :class:`rlopt.agents.loop.base.ContinuingAgent` gives."""
 
     config_class: ClassVar[type[Any]]
     data: Any

@@ -6,9 +6,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from rlopt.config import Range, check_ranges
 from rlopt.errors import ConfigError
 from rlopt.registry import resolve
+from rlopt.settings.fields import Range, check_ranges
 
 _BASELINES = "rlopt.agents.loop.baselines"
 KINDS: dict[str, tuple[str, str]] = {

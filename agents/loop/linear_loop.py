@@ -9,10 +9,10 @@ import gymnasium
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv
 
-from rlopt.agents.loop.algorithm import LazyOptimist
+from rlopt.agents.loop.confidence_sets.linear import LinearSet
+from rlopt.agents.loop.confidence_sets.planner import Problem
 from rlopt.agents.loop.config import LinearLOOPConfig, LOOPConfig
-from rlopt.agents.loop.linear import LinearSet
-from rlopt.agents.loop.planner import Problem
+from rlopt.agents.loop.optimism import LazyOptimist
 from rlopt.agents.loop.states import FeatureMap, FeatureStates
 
 

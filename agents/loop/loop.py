@@ -8,11 +8,11 @@ from typing import Any, ClassVar, Literal
 import gymnasium
 from stable_baselines3.common.vec_env import VecEnv
 
-from rlopt.agents.loop.algorithm import LazyOptimist
+from rlopt.agents.loop.confidence_sets.planner import Problem
+from rlopt.agents.loop.confidence_sets.tabular import TabularSet
 from rlopt.agents.loop.config import LOOPConfig
-from rlopt.agents.loop.planner import Problem
+from rlopt.agents.loop.optimism import LazyOptimist
 from rlopt.agents.loop.states import CountedStates
-from rlopt.agents.loop.tabular import TabularSet
 
 
 class LOOP(CountedStates, LazyOptimist):

@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from stable_baselines3.common.vec_env import VecEnv
 
-from rlopt.agents.loop.algorithm import LazyOptimist
+from rlopt.agents.loop.confidence_sets.likelihood import TabularLikelihood
+from rlopt.agents.loop.confidence_sets.mixture import MixtureLikelihood
+from rlopt.agents.loop.confidence_sets.planner import PlanRecord, Problem
 from rlopt.agents.loop.config import MLELOOPConfig
-from rlopt.agents.loop.likelihood import TabularLikelihood
-from rlopt.agents.loop.mixture import MixtureLikelihood
-from rlopt.agents.loop.planner import PlanRecord, Problem
+from rlopt.agents.loop.optimism import LazyOptimist
 from rlopt.agents.loop.states import CountedStates
 from rlopt.average_reward.linear_models import LinearMixtureMDP
 from rlopt.average_reward.mdp import Array

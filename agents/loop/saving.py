@@ -11,11 +11,11 @@ import numpy as np
 from gymnasium import spaces
 
 from rlopt.errors import CheckpointError, RloptError, one_line
-from rlopt.sealed_folder import FolderKind, read_sealed, replace_sealed
-from rlopt.space_codec import decode_space, encode_space
+from rlopt.storage.checked_folder import FolderKind, read_sealed, replace_sealed
+from rlopt.storage.spaces import decode_space, encode_space
 
 if TYPE_CHECKING:
-    from rlopt.agents.loop.agent import ContinuingAgent
+    from rlopt.agents.loop.base import ContinuingAgent
 
 KIND = FolderKind(
     name="LOOP agent",
@@ -30,7 +30,7 @@ Agent = TypeVar("Agent", bound="ContinuingAgent")
 
 
 def save(agent: ContinuingAgent, path: Path) -> Path:
-    """See :meth:`rlopt.agents.loop.agent.ContinuingAgent.save`."""
+    """See :meth:`rlopt.agents.loop.base.ContinuingAgent.save`."""
     return replace_sealed(path, KIND, {_TREE: tree_of(agent)})
 
 
@@ -62,7 +62,7 @@ def tree_of(agent: ContinuingAgent) -> dict[str, Any]:
 
 
 def load(agent_class: type[Agent], path: Path, env: Any, force_reset: bool, given: dict[str, Any]) -> Agent:
-    """See :meth:`rlopt.agents.loop.agent.ContinuingAgent.load`.
+    """See :meth:`rlopt.agents.loop.base.ContinuingAgent.load`.
 
     :raises rlopt.errors.CheckpointError: for a folder that holds no such agent
     """

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
-from rlopt.agents.loop.agent import ContinuingAgent
+from rlopt.agents.loop.base import ContinuingAgent
+from rlopt.algorithms.checks import check_counted_from_zero
 from rlopt.average_reward.linear_models import check_feature_norms
 from rlopt.average_reward.mdp import Array
 from rlopt.errors import ConfigError, ModelError, SpaceError
-from rlopt.space_checks import check_counted_from_zero
 
 MAX_COUNTS = 200_000_000
 """Entries of the table of counts, S * A * S: 1.6 GB."""

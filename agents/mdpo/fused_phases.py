@@ -23,10 +23,10 @@ from rlopt.agents.mdpo import losses
 from rlopt.agents.mdpo.divergences import gaussian_divergence
 from rlopt.agents.mdpo.heads import GaussianHead, action_head, gaussian_evaluation
 from rlopt.agents.mdpo.losses import Info
-from rlopt.networks import Layer, StackedParameters, mlp, mlp_layers, over, plain_adam
-from rlopt.resumable import check_finite
-from rlopt.turns import side_by_side
-from rlopt.update import GradientStep, Mode
+from rlopt.nn.stacked import Layer, StackedParameters, mlp, mlp_layers, over, plain_adam
+from rlopt.optim.compiled_step import GradientStep, Mode
+from rlopt.optim.lockstep import side_by_side
+from rlopt.validation import check_finite
 
 if TYPE_CHECKING:
     from rlopt.agents.mdpo.on_policy import MDPO

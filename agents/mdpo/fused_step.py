@@ -13,8 +13,8 @@ from torch import Tensor
 
 from rlopt.agents.mdpo import off_policy_losses as losses
 from rlopt.agents.mdpo.fused_update import flat
-from rlopt.turns import side_by_side
-from rlopt.update import ActingCopy, GradientStep, Mode
+from rlopt.optim.compiled_step import ActingCopy, GradientStep, Mode
+from rlopt.optim.lockstep import side_by_side
 
 if TYPE_CHECKING:
     from rlopt.agents.mdpo.off_policy_update import MirrorDescentSAC

@@ -2,7 +2,7 @@
 
 It computes what ``MirrorDescentSAC._gradient_step`` computes, from the same batch and noise, with the critics as one
 batched network and Adam and the slow copies in the same call. Parameters and optimiser states are shared with the
-models' networks, see :class:`rlopt.networks.StackedParameters`. Several models of equal settings, such as those of
+models' networks, see :class:`rlopt.nn.stacked.StackedParameters`. Several models of equal settings, such as those of
 several seeds, take their steps together: every tensor then has an axis S in front.
 """
 
@@ -20,7 +20,7 @@ from torch.func import grad, vmap
 
 from rlopt.agents.mdpo import off_policy_losses as losses
 from rlopt.agents.mdpo.off_policy_objectives import Objective, OldPolicy
-from rlopt.networks import Layer, StackedParameters, mlp, mlp_layers, over, plain_adam
+from rlopt.nn.stacked import Layer, StackedParameters, mlp, mlp_layers, over, plain_adam
 
 if TYPE_CHECKING:
     from rlopt.agents.mdpo.off_policy_update import MirrorDescentSAC

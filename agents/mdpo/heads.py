@@ -18,8 +18,8 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, Flatten
 from torch import Tensor, nn
 
 from rlopt.agents.mdpo.divergences import Bernoulli, Categorical, Factors, Gaussian
+from rlopt.algorithms.rollout import Observations
 from rlopt.errors import SpaceError
-from rlopt.rollout import Observations
 
 
 class Evaluation(NamedTuple):

@@ -30,9 +30,10 @@ from rlopt.agents.mdpo.off_policy_checks import (
     resolve_replay_buffer,
 )
 from rlopt.agents.mdpo.off_policy_update import MirrorDescentSAC
-from rlopt.encoders import ImagePolicy
-from rlopt.resumable import Resumable, check_finite, named_policy_kwargs, training_env
-from rlopt.update import CompileChoice
+from rlopt.algorithms.resumable import Resumable, named_policy_kwargs, training_env
+from rlopt.nn.encoders import ImagePolicy
+from rlopt.optim.compiled_step import CompileChoice
+from rlopt.validation import check_finite
 
 
 class OffPolicyMDPO(Resumable, MirrorDescentSAC):
@@ -48,7 +49,7 @@ class OffPolicyMDPO(Resumable, MirrorDescentSAC):
         chooses one on the device by ``n_steps`` and the space
     :param ent_coef: lambda, the weight of the entropy, >= 0 ("auto" learns it); the paper has 0.2
     :param policy_kwargs: as in SAC; ``activation_fn`` and ``optimizer_class`` may be names, "tanh" and "adabelief".
-        ``features_extractor_class="drqv2"`` with "CnnPolicy" gives the networks of :class:`rlopt.encoders.ImagePolicy`
+        ``features_extractor_class="drqv2"`` with "CnnPolicy": the networks of :class:`rlopt.nn.encoders.ImagePolicy`
     :param kl_coef: c - lambda >= 0, the weight of the divergence from the old policy, in units of reward. The paper's
         Bregman step size c is ``kl_coef + ent_coef``
     :param kl_unit: "reward", or "ent_coef" to give ``kl_coef`` as a multiple of ``ent_coef``, which keeps the two in

@@ -12,13 +12,13 @@ from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
-from rlopt.buffers import DeviceDictReplayBuffer, DeviceReplayBuffer
+from rlopt.algorithms.checks import check_observation_space
 from rlopt.errors import ConfigError, SpaceError, unknown_name
-from rlopt.hindsight import DeviceHerReplayBuffer
-from rlopt.n_step import DeviceNStepReplayBuffer
-from rlopt.resumable import MAX_LEARNING_RATE, check_number, require
-from rlopt.space_checks import check_observation_space
-from rlopt.update import check_compile_choice
+from rlopt.optim.compiled_step import check_compile_choice
+from rlopt.replay.buffers import DeviceDictReplayBuffer, DeviceReplayBuffer
+from rlopt.replay.her import DeviceHerReplayBuffer
+from rlopt.replay.n_step import DeviceNStepReplayBuffer
+from rlopt.validation import MAX_LEARNING_RATE, check_number, require
 
 REPLAY_BUFFERS: dict[str, type[ReplayBuffer]] = {
     "replay": ReplayBuffer,

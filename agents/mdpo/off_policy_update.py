@@ -21,12 +21,12 @@ from rlopt.agents.mdpo.fused_update import FusedUpdate, obstacle
 from rlopt.agents.mdpo.off_policy_checks import fitting_replay_buffer
 from rlopt.agents.mdpo.off_policy_objectives import Objective, OldPolicy
 from rlopt.agents.mdpo.value_network import ValueNetwork, make_value_network
-from rlopt.encoders import ImagePolicy
 from rlopt.errors import NonFiniteError
-from rlopt.optimizers import descend
+from rlopt.nn.encoders import ImagePolicy
+from rlopt.optim.compiled_step import CompileChoice, Mode, choose_mode
+from rlopt.optim.lockstep import company_size, together
+from rlopt.optim.optimizers import descend
 from rlopt.random_shift import shift_batch
-from rlopt.turns import company_size, together
-from rlopt.update import CompileChoice, Mode, choose_mode
 
 READ_EVERY = 64
 """Gradient steps on an accelerator between two looks at their losses."""

@@ -26,19 +26,12 @@ from rlopt.agents.mdpo import losses
 from rlopt.agents.mdpo.fused_phases import FusedPhases, Request, check_history, obstacle, update_models
 from rlopt.agents.mdpo.heads import action_head, phase_parameters, value_function
 from rlopt.agents.mdpo.on_policy_checks import check_settings, check_spaces
-from rlopt.gradients import ClippedStep
-from rlopt.resumable import (
-    FiniteVecEnv,
-    Resumable,
-    check_finite,
-    check_parameters,
-    named_policy_kwargs,
-    require,
-    training_env,
-)
-from rlopt.rollout import Observations, can_collect, collect, flat, flat_actions, rows
-from rlopt.turns import company_size, together
-from rlopt.update import CompileChoice, Mode, choose_mode
+from rlopt.algorithms.resumable import Resumable, named_policy_kwargs, training_env
+from rlopt.algorithms.rollout import Observations, can_collect, collect, flat, flat_actions, rows
+from rlopt.optim.clipped_step import ClippedStep
+from rlopt.optim.compiled_step import CompileChoice, Mode, choose_mode
+from rlopt.optim.lockstep import company_size, together
+from rlopt.validation import FiniteVecEnv, check_finite, check_parameters, require
 
 COMPILE_PAYS_AFTER = 60_000
 """Gradient steps, of small networks, after which the seconds that compilation takes are earned back."""
@@ -67,7 +60,7 @@ class MDPO(Resumable, OnPolicyAlgorithm):
     :param ent_coef: weight of an entropy bonus, >= 0
     :param clip_range_vf: clips the change of the value function if given, > 0
     :param policy_kwargs: as in PPO; ``activation_fn`` and ``optimizer_class`` may be names, "tanh" and "adabelief"
-        (:func:`rlopt.optimizers.optimizer_by_name`)
+        (:func:`rlopt.optim.optimizers.optimizer_by_name`)
     :param compile: take each gradient step by one compiled call (on a GPU, a captured CUDA graph): "on", "off" or
         "auto" for runs that are long enough to earn the compilation back. Only for Box actions without gSDE, flat
         observations and Adam

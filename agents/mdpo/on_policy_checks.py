@@ -8,10 +8,10 @@ from typing import Any
 
 from gymnasium import spaces
 
+from rlopt.algorithms.checks import check_counted_from_zero, check_observation_space
 from rlopt.errors import SpaceError
-from rlopt.resumable import MAX_LEARNING_RATE, check_number, require
-from rlopt.space_checks import check_counted_from_zero, check_observation_space
-from rlopt.update import check_compile_choice
+from rlopt.optim.compiled_step import check_compile_choice
+from rlopt.validation import MAX_LEARNING_RATE, check_number, require
 
 ACTION_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rlopt.agents.mdpo.off_policy_losses import gaussian_log_density, joint_log_prob, sample_squashed_gaussian
-from rlopt.networks import Layer, mlp, mlp_layers
+from rlopt.nn.stacked import Layer, mlp, mlp_layers
 
 Kind = Literal["deterministic", "gaussian", "squashed", "categorical"]
 """deterministic: tanh(f(s)). gaussian: N(tanh(f(s)), std) with one std for all states. squashed: tanh of a Gaussian

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from rlopt.agents.offline import losses, weighted_losses
 from rlopt.agents.offline.base import OfflineAlgorithm
+from rlopt.agents.offline.checks import CommonSettings, common_settings
 from rlopt.agents.offline.data import Batch
 from rlopt.agents.offline.losses import Info
 from rlopt.agents.offline.policy import Needs, OfflinePolicy
-from rlopt.agents.offline.settings import CommonSettings, common_settings
 from rlopt.agents.offline.update import Parameters
 from rlopt.data.dataset import Dataset
 

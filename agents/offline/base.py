@@ -16,15 +16,16 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 
 from rlopt.agents.offline import data as resident
+from rlopt.agents.offline.checks import check_model_spaces, check_settings
 from rlopt.agents.offline.fine_tuning import OfflineVecEnv
 from rlopt.agents.offline.learner import Learner, loaded_dataset
 from rlopt.agents.offline.policy import OfflinePolicy
-from rlopt.agents.offline.settings import check_model_spaces, check_settings
 from rlopt.agents.offline.update import OfflineStep, Source
+from rlopt.algorithms.resumable import named_policy_kwargs, training_env
 from rlopt.data.dataset import Dataset
 from rlopt.errors import ConfigError, NonFiniteError
-from rlopt.resumable import named_policy_kwargs, require, training_env
-from rlopt.update import CompileChoice, choose_mode
+from rlopt.optim.compiled_step import CompileChoice, choose_mode
+from rlopt.validation import require
 
 BLOCK = 100
 """Gradient steps between two boundaries of offline training: checkpoints and evaluations fall on its multiples."""

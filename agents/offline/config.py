@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar, Literal
 
-from rlopt.config import Range
-from rlopt.optimizer_settings import OptimizerConfig
+from rlopt.settings.fields import Range
+from rlopt.settings.optimizer import OptimizerConfig
 
 _DATA = ("dataset", "n_demos", "augment", "guide", "n_augmented")
 _POLICY = ("net_arch", "activation_fn", "critic_layer_norm", "actor_layer_norm")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -12,9 +10,10 @@ from gymnasium import spaces
 from torch import Tensor
 
 from rlopt.data.checks import check_spaces
+from rlopt.data.columns import fingerprint, scaled_actions
 from rlopt.data.dataset import Dataset
 from rlopt.errors import ConfigError, RloptError, SpaceError
-from rlopt.replay_memory import free_memory
+from rlopt.replay.memory import free_memory
 
 if TYPE_CHECKING:
     from rlopt.agents.offline.policy import OfflinePolicy
@@ -95,7 +94,7 @@ class ResidentData:
 
 
 class ReplayRows:
-    """The same reading of a replay buffer of :mod:`rlopt.buffers` that holds data and what was collected since."""
+    """The same reading of a replay buffer that holds data and what was collected since."""
 
     def __init__(self, buffer: Any, policy: OfflinePolicy) -> None:
         self.buffer, self.policy = buffer, policy
@@ -164,32 +163,10 @@ def seed_buffer(buffer: Any, dataset: Dataset) -> None:
     buffer.full = length == buffer.buffer_size
 
 
-def scaled_actions(actions: np.ndarray, space: spaces.Space) -> np.ndarray:
-    """Actions of a Box in [-1, 1], (N, A) float32; those of a Discrete space as they are."""
-    if not isinstance(space, spaces.Box):
-        return actions
-    flat_low, flat_high = space.low.reshape(-1), space.high.reshape(-1)
-    scaled = 2.0 * (actions - flat_low) / (flat_high - flat_low) - 1.0
-    return np.clip(scaled, -1.0, 1.0).astype(np.float32)
-
-
 def statistics(dataset: Dataset, policy: OfflinePolicy) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation + 1e-3 of the flat observations, each (O,) (TD3+BC, arXiv 2106.06860, section 5)."""
     flat = _flat(dataset.observations, policy).double()
     return flat.mean(dim=0).float(), (flat.std(dim=0, correction=0) + 1e-3).float()
-
-
-def fingerprint(dataset: Dataset) -> str:
-    """SHA-256 of every column that learning reads."""
-    digest = hashlib.sha256()
-    columns = dataset.columns()
-    for name in sorted(set(columns) - {"extras"}):
-        column = columns[name]
-        parts = column if isinstance(column, Mapping) else {"": column}
-        for key in sorted(parts):
-            digest.update(f"{name}/{key}/{parts[key].dtype}{parts[key].shape}".encode())
-            digest.update(np.ascontiguousarray(parts[key]).view(np.uint8).data)
-    return digest.hexdigest()
 
 
 def best_episodes(dataset: Dataset, fraction: float) -> Dataset:

@@ -10,10 +10,10 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor
 
 from rlopt.agents.offline import losses
+from rlopt.agents.offline.checks import CommonSettings, common_settings
 from rlopt.agents.offline.data import Batch
 from rlopt.agents.offline.losses import Info
 from rlopt.agents.offline.policy import Needs, OfflinePolicy
-from rlopt.agents.offline.settings import CommonSettings, common_settings
 from rlopt.agents.offline.td3_bc import DeterministicActorCritic
 from rlopt.agents.offline.update import Parameters
 from rlopt.data.dataset import Dataset

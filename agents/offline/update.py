@@ -20,10 +20,10 @@ from rlopt.agents.offline.actors import ActorFunction
 from rlopt.agents.offline.data import Batch, ReplayRows, ResidentData
 from rlopt.agents.offline.losses import Info
 from rlopt.agents.offline.policy import OfflinePolicy, ordered_parameters
-from rlopt.networks import Layer, StackedParameters, mlp, mlp_layers, plain_adam
-from rlopt.optimizers import descend, own_parameters
-from rlopt.turns import side_by_side, together
-from rlopt.update import GradientStep, Mode
+from rlopt.nn.stacked import Layer, StackedParameters, mlp, mlp_layers, plain_adam
+from rlopt.optim.compiled_step import GradientStep, Mode
+from rlopt.optim.lockstep import side_by_side, together
+from rlopt.optim.optimizers import descend, own_parameters
 
 if TYPE_CHECKING:
     from rlopt.agents.offline.base import OfflineAlgorithm
@@ -203,7 +203,7 @@ class OfflineStep:
     def take(self, steps: int, batch_size: int, after: Callable[[], bool]) -> bool:
         """``steps`` gradient steps; ``after`` is called after each and ends the block by returning False.
 
-        Compiled for the CPU, the blocks of several runs that take turns (:mod:`rlopt.turns`) run side by side.
+        Compiled for the CPU, the blocks of several runs that take turns (:mod:`rlopt.optim.lockstep`) run side by side.
 
         :returns: whether no ``after`` returned False
         """

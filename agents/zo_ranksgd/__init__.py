@@ -9,23 +9,23 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _LAZY = {
-    "Outcome": "optimizer",
-    "Query": "query",
-    "Ranking": "answers",
-    "ZORankSGD": "optimizer",
+    "Outcome": "rlopt.agents.zo_ranksgd.optimizer",
+    "Query": "rlopt.agents.zo_ranksgd.query",
+    "Ranking": "rlopt.feedback.ranking",
+    "ZORankSGD": "rlopt.agents.zo_ranksgd.optimizer",
 }
 
 __all__ = ["Outcome", "Query", "Ranking", "ZORankSGD"]
 
 if TYPE_CHECKING:
-    from rlopt.agents.zo_ranksgd.answers import Ranking
     from rlopt.agents.zo_ranksgd.optimizer import Outcome, ZORankSGD
     from rlopt.agents.zo_ranksgd.query import Query
+    from rlopt.feedback.ranking import Ranking
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
-        return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
+        return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from rlopt.agents.loop.randomness import capture, restore
 from rlopt.agents.zo_ranksgd import saving
-from rlopt.agents.zo_ranksgd.answers import Ranking, total_weights
-from rlopt.agents.zo_ranksgd.latents import Array, LatentSpace
+from rlopt.agents.zo_ranksgd.latents.geometry import Array, LatentSpace
 from rlopt.agents.zo_ranksgd.optimizer import Query
 from rlopt.errors import AnswerError, CheckpointError, ConfigError
+from rlopt.feedback.ranking import Ranking, total_weights
+from rlopt.state.generator import capture, restore
 
 
 class BestOfN:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar, Literal
 
-from rlopt.config import Range
+from rlopt.settings.fields import Range
 
 STUDY_SETTINGS = ("study", "database", "media", "instructions", "clip_fps", "clip_size", "serve", "port")
 """For ``--oracle human`` alone."""
@@ -103,7 +103,7 @@ class ZORankSGDConfig:
     """Of a human oracle: port of that server; 0 takes a free one."""
 
     def algorithm_kwargs(self) -> dict[str, Any]:
-        """The constructor arguments of :class:`rlopt.agents.zo_ranksgd.policy_search.RankedPolicySearch`."""
+        """The constructor arguments of :class:`rlopt.agents.zo_ranksgd.policies.search.RankedPolicySearch`."""
         return {
             field.name: getattr(self, field.name)
             for field in fields(self)

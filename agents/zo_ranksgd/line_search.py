@@ -70,7 +70,7 @@ class LineSearch:
 def winner(weights: np.ndarray, current: int) -> int:
     """The candidate with the most wins less losses; among equals ``current``, else the longest step.
 
-    :param weights: [l] of :func:`rlopt.agents.zo_ranksgd.losses.tier_weights`, summed over annotators
+    :param weights: [l] of :func:`rlopt.feedback.ranking.tier_weights`, summed over annotators
     """
     best = int(np.argmin(weights))
     return current if weights[current] == weights[best] else best

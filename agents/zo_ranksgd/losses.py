@@ -8,8 +8,6 @@ mu xi_i the estimate of a direction of ascent is the mean over all edges E of xi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 
@@ -21,28 +19,6 @@ def edge_count(m: int, k: int) -> int:
 def neighbouring_edge_pairs(m: int, k: int) -> int:
     """(3) |N(E)|, ordered pairs of different edges with a common candidate: m^2 k + m k^2 - k^3 + k^2 - 4 m k + 2 k."""
     return m * m * k + m * k * k - k**3 + k * k - 4 * m * k + 2 * k
-
-
-def tier_weights(tiers: Sequence[Sequence[int]], m: int) -> tuple[np.ndarray, int]:
-    """(4) w_i = indegree - outdegree of each of ``m`` candidates, and |E|; in O(m), without listing the edges.
-
-    A tier has an edge to each candidate after it and from each before it; those in no tier come last. Without ties,
-    rank r = 0, 1, .. of the k best has w = -(m - 1 - 2 r), and the others w = k.
-
-    :param tiers: best first, of different candidates in 0..m-1
-    :returns: [m] int64, which sums to 0 exactly, and the number of edges
-    """
-    weights = np.zeros(m, np.int64)
-    before, edges = 0, 0
-    for tier in tiers:
-        after = m - before - len(tier)
-        weights[list(tier)] = before - after
-        edges += len(tier) * after
-        before += len(tier)
-    unranked = np.ones(m, bool)
-    unranked[[index for tier in tiers for index in tier]] = False
-    weights[unranked] = before
-    return weights, edges
 
 
 def rank_gradient(weights: np.ndarray, edges: int, perturbations: np.ndarray) -> np.ndarray:

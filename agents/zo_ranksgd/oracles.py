@@ -13,10 +13,10 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from rlopt.agents.zo_ranksgd.answers import Ranking
 from rlopt.agents.zo_ranksgd.config import ZORankSGDConfig
-from rlopt.agents.zo_ranksgd.observations import FloatArray
+from rlopt.agents.zo_ranksgd.policies.observations import FloatArray
 from rlopt.errors import ConfigError, unknown_name
+from rlopt.feedback.ranking import Ranking
 
 
 class Oracle(Protocol):

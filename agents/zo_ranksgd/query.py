@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlopt.agents.loop.randomness import generator
 from rlopt.agents.zo_ranksgd.checks import checked_point, checked_seed
+from rlopt.state.generator import generator
 
 
 @dataclass(frozen=True)

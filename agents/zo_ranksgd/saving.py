@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlopt.agents.loop.randomness import capture
-from rlopt.agents.loop.randomness import restore as restore_generator
 from rlopt.agents.zo_ranksgd.query import Query, read_only
 from rlopt.errors import CheckpointError, one_line
-from rlopt.strict_json import dump_json
+from rlopt.state.generator import capture
+from rlopt.state.generator import restore as restore_generator
+from rlopt.storage.json import dump_json
 
 if TYPE_CHECKING:
     from rlopt.agents.zo_ranksgd.optimizer import ZORankSGD

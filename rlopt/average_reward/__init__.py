@@ -6,7 +6,7 @@ from rlopt.average_reward.chains import (
     require_one_gain,
     stationary_law,
 )
-from rlopt.average_reward.estimation import GainEstimate, estimate_gain, evaluate_average_reward
+from rlopt.average_reward.estimation import GainEstimate, estimate_gain
 from rlopt.average_reward.linear_models import LinearMDP, LinearMixtureMDP
 from rlopt.average_reward.linear_program import linear_program
 from rlopt.average_reward.mdp import FiniteMDP
@@ -23,6 +23,7 @@ from rlopt.average_reward.regret import (
 )
 from rlopt.average_reward.solution import AverageRewardSolution, evaluate_policy
 from rlopt.average_reward.value_iteration import relative_value_iteration
+from rlopt.evaluation.gain import evaluate_average_reward
 
 __all__ = [
     "AverageRewardSolution",

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from rlopt.average_reward.mdp import Array, FiniteMDP, Policy
 from rlopt.average_reward.solution import evaluate_policy
 from rlopt.errors import ConfigError, NonFiniteError
-from rlopt.statistics import bootstrap_band
+from rlopt.statistics.aggregates import bootstrap_band
 
 MIN_POINTS = 3
 """Points that a slope is fitted to at least."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rlopt.analysis.compatibility import MIXES
 from rlopt.cli.parsing import OneLineParser, number
-from rlopt.comparable import MIXES
-from rlopt.config import Range
 from rlopt.errors import ConfigError
 from rlopt.run_folder import named_runs
+from rlopt.settings.fields import Range
 
 SUFFIXES = (".png", ".svg", ".csv")
 
@@ -22,9 +22,9 @@ def main(argv: list[str]) -> int:
         if out.suffix.lower() not in SUFFIXES:
             raise ConfigError(f"--out {out}: give a picture, .png or .svg, or a table, .csv")
 
-    from rlopt.comparison import compare_runs
+    from rlopt.analysis.comparison import compare_runs
+    from rlopt.analysis.report import format_table, write_tables
     from rlopt.comparison_plots import plot_comparison
-    from rlopt.comparison_report import format_table, write_tables
 
     comparison = compare_runs(
         named_runs(arguments.runs),

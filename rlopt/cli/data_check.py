@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from rlopt.cli.data_augment import positional
 from rlopt.cli.flags import parse_settings
-from rlopt.config import Range
 from rlopt.errors import ConfigError
+from rlopt.settings.fields import Range
 
 PROG = "rlopt data check IN"
 
@@ -49,8 +49,8 @@ def main(argv: list[str]) -> int:
     from rlopt.agents.guda.config import GuDAConfig
     from rlopt.agents.guda.dynamics_check import check_dynamics
     from rlopt.agents.guda.tasks import set_up
-    from rlopt.config import from_mapping
     from rlopt.data import load_dataset
+    from rlopt.settings.fields import from_mapping
 
     shared = {name: getattr(config, name) for name in ("domain", "guide", "rotate", "reflect", "goal_cell")}
     dataset = load_dataset(places[0])

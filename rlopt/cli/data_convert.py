@@ -60,7 +60,7 @@ def _format(out: str, given: str | None) -> str:
 
 def _to_file(data: Dataset, path: Path, overwrite: bool) -> Path:
     from rlopt.data import write_d4rl
-    from rlopt.data.hdf5 import open_hdf5
+    from rlopt.data.formats.hdf5 import open_hdf5
 
     if os.path.lexists(path):
         if not overwrite:
@@ -80,7 +80,7 @@ def to_folder(data: Dataset, path: Path, overwrite: bool) -> Path:
 def to_minari(data: Dataset, dataset_id: str, overwrite: bool) -> Path:
     """Writes a Minari data set; what is there stays unless ``overwrite`` is set and the new one is whole."""
     from rlopt.data import write_minari
-    from rlopt.data.minari import minari_folder
+    from rlopt.data.formats.minari_names import minari_folder
 
     folder = minari_folder(dataset_id)
     aside = folder.with_name(f".replaced-{folder.name}")

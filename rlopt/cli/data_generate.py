@@ -6,9 +6,9 @@ import time
 
 from rlopt.cli.data_options import new_folder
 from rlopt.cli.parsing import OneLineParser, number
-from rlopt.config import Range, coerce
-from rlopt.data.generators import GENERATORS, Generator, generator
+from rlopt.collect.generators import GENERATORS, Generator, generator
 from rlopt.errors import ConfigError
+from rlopt.settings.fields import Range, coerce
 
 
 def main(argv: list[str]) -> int:
@@ -32,7 +32,7 @@ def main(argv: list[str]) -> int:
             options[name] = _read(name, arguments[name], option.kind)
 
     place = new_folder(arguments["out"], arguments["overwrite"])
-    from rlopt.data.generators import generate
+    from rlopt.collect.generators import generate
 
     start = time.perf_counter()
     data = generate(argv[0], n, seed=seed, **options)

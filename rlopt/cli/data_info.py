@@ -22,10 +22,10 @@ def main(argv: list[str]) -> int:
     arguments = parser.parse(argv)
     options = reading_options(arguments)
 
+    from rlopt.analysis.dataset_coverage import draw_coverage
+    from rlopt.analysis.plotting import check_suffix, save_figure
     from rlopt.data import load_dataset
-    from rlopt.data.coverage import draw_coverage
     from rlopt.data.description import describe
-    from rlopt.plotting import check_suffix, save_figure
 
     if arguments.out is not None:
         check_suffix(arguments.out)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from rlopt.cli.parsing import number
-from rlopt.config import Range
 from rlopt.errors import ConfigError
+from rlopt.settings.fields import Range
 
 DATASET_HELP = "a data set folder, an HDF5 file of the D4RL layout, a D4RL name (maze2d-umaze-v1), or minari:<id>"
 _TEXTS = ("name", "env", "conversion", "waypoints", "rewards", "after_goal")
@@ -55,7 +55,7 @@ def new_folder(text: str, overwrite: bool) -> Path:
     """
     if not text or text.startswith("minari:") or text.endswith((".hdf5", ".h5")):
         raise ConfigError(f"{text!r} is no folder to write: name one, and convert it with rlopt data convert")
-    from rlopt.data.folder import check_place, is_folder
+    from rlopt.data.formats.folder import check_place, is_folder
 
     path = check_place(Path(text).expanduser())
     if is_folder(path) and not overwrite:
@@ -65,8 +65,8 @@ def new_folder(text: str, overwrite: bool) -> Path:
 
 def place_of(dataset: str) -> Path:
     """The file or folder in which a data set lies, for what is to be put next to it."""
+    from rlopt.data.formats.minari_names import minari_folder
     from rlopt.data.loading import MINARI_PREFIX
-    from rlopt.data.minari import minari_folder
     from rlopt.data.names import D4RL_NAMES, local_file
 
     if dataset.startswith(MINARI_PREFIX):

@@ -96,13 +96,13 @@ def write(data: Demonstrations, out: str, form: str, overwrite: bool) -> Path:
 
 def _foreign(data: Demonstrations, path: Path, form: str) -> Path:
     if form == "hf":
-        from rlopt.data.huggingface import write_huggingface
+        from rlopt.data.formats.huggingface import write_huggingface
 
         return write_huggingface(data, path)
     if form == "imitation":
-        from rlopt.data.imitation_files import write_imitation
+        from rlopt.data.formats.imitation_files import write_imitation
 
         return write_imitation(data, path)
-    from rlopt.data.valuedice_files import write_valuedice
+    from rlopt.data.formats.valuedice_files import write_valuedice
 
     return write_valuedice(data, path)

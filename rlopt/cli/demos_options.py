@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from rlopt.cli.parsing import number
-from rlopt.config import Range
+from rlopt.settings.fields import Range
 
 DEMOS_HELP = "a set that comes with rlopt (dmc/walker-walk), a folder, an .npz file, or minari:<id>"
 FORMATS = ("hf", "imitation", "minari", "rlopt", "valuedice")

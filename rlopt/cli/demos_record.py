@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlopt.cli.parsing import OneLineParser, number
-from rlopt.config import Range
 from rlopt.errors import ConfigError, DataError
+from rlopt.settings.fields import Range
 
 if TYPE_CHECKING:
     from rlopt.envs.settings import EnvSettings
@@ -95,8 +95,8 @@ def _expert(arguments: Any) -> tuple[Any, EnvSettings, str]:
     if repeat is not None:
         raise ConfigError("--action-repeat is for zip files: a run says its own")
 
-    from rlopt.checkpoint_choice import choose_checkpoint, environment_settings, run_folder_of
-    from rlopt.loading import load
+    from rlopt.checkpoint.choose import choose_checkpoint, environment_settings, run_folder_of
+    from rlopt.checkpoint.load import load
 
     which = arguments.checkpoint or ("best" if (arguments.run / "best.json").is_file() else "latest")
     checkpoint = choose_checkpoint(arguments.run, which, lambda line: print(f"warning: {line}"))
@@ -109,10 +109,10 @@ def _expert(arguments: Any) -> tuple[Any, EnvSettings, str]:
 def _from_zip(path: Path, env_id: str | None, repeat: int, device: str) -> tuple[Any, EnvSettings]:
     if env_id is None:
         raise ConfigError(f"{path} does not say which environment it was trained in: add --env ID")
+    from rlopt.checkpoint.sb3_zip import read_policy
     from rlopt.devices import check_device
     from rlopt.envs.make import make_env
     from rlopt.envs.settings import EnvSettings
-    from rlopt.sb3_zip import read_policy
 
     check_device(device)
     settings = EnvSettings(id=env_id, action_repeat=repeat, backend="gymnasium")

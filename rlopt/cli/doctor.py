@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from rlopt.cli.machine_checks import OPTIONAL_PACKAGES, PACKAGES, Machine, find, this_machine
 from rlopt.cli.parsing import OneLineParser
-from rlopt.machine_checks import OPTIONAL_PACKAGES, PACKAGES, Machine, find, this_machine
 
 
 def report(machine: Machine) -> str:

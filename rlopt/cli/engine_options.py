@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from rlopt.cli.parsing import OneLineParser, number
-from rlopt.config import Range
+from rlopt.settings.fields import Range
 
 
 def add_engine_options(parser: OneLineParser) -> None:
@@ -22,8 +22,8 @@ def add_optional_engine(parser: OneLineParser) -> None:
 
 
 def engine_options(arguments: argparse.Namespace) -> Any:
-    """The options of :func:`add_engine_options` as :class:`rlopt.sweep.EngineOptions`."""
-    from rlopt.sweep import EngineOptions
+    """The options of :func:`add_engine_options` as :class:`rlopt.sweeps.sweep.EngineOptions`."""
+    from rlopt.sweeps.sweep import EngineOptions
 
     given = {**_numbers(arguments), "retries": number("--retries", arguments.retries, int, Range(ge=0, le=100))}
     given = {name: value for name, value in given.items() if value is not None}
@@ -36,7 +36,7 @@ def optional_engine(arguments: argparse.Namespace) -> Any:
     :raises rlopt.errors.ConfigError: options of an engine without one, or what the engine refuses
     """
     from rlopt.engine.choice import check_engine, needs_engine
-    from rlopt.sweep import EngineOptions
+    from rlopt.sweeps.sweep import EngineOptions
 
     given = {name: value for name, value in _numbers(arguments).items() if value is not None}
     given |= {"address": arguments.address} if arguments.address is not None else {}

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from rlopt.cli.engine_options import add_optional_engine, optional_engine
 from rlopt.cli.parsing import OneLineParser, json_object, number
-from rlopt.config import JsonObject, Range
 from rlopt.errors import ConfigError
+from rlopt.settings.fields import JsonObject, Range
 
 if TYPE_CHECKING:
-    from rlopt.checkpoint import Checkpoint
+    from rlopt.checkpoint.files import Checkpoint
     from rlopt.envs.settings import EnvSettings
-    from rlopt.evaluation import EvaluationResult
-    from rlopt.sweep import EngineOptions
+    from rlopt.evaluation.evaluate import EvaluationResult
+    from rlopt.sweeps.sweep import EngineOptions
 
 
 def main(argv: list[str]) -> int:
@@ -35,7 +35,7 @@ def main(argv: list[str]) -> int:
     if engine is not None and engine.gpus_per_job and arguments.device == "cpu":
         raise ConfigError("--gpus-per-job reserves GPUs that --device cpu leaves idle: add --device cuda")
 
-    from rlopt.checkpoint_choice import choose_checkpoint, environment_settings, run_folder_of
+    from rlopt.checkpoint.choose import choose_checkpoint, environment_settings, run_folder_of
 
     checkpoint = choose_checkpoint(arguments.run, arguments.checkpoint, lambda line: print(f"warning: {line}"))
     settings = environment_settings(checkpoint.metadata, arguments.env, env_kwargs)
@@ -65,7 +65,7 @@ def main(argv: list[str]) -> int:
         raise RunError(f"{out} cannot be written ({error.strerror}): free space there, or copy the run") from None
     print(f"evaluation: {out}", flush=True)
     if arguments.video:
-        from rlopt.video import render_in_process
+        from rlopt.cli.render import render_in_process
 
         options = ["--episodes", str(filmed), "--seed", str(seed), "--device", arguments.device]
         options += ["--stochastic"] if arguments.stochastic else []
@@ -110,8 +110,8 @@ def _play_here(
 ) -> EvaluationResult:
     import torch
 
-    from rlopt.evaluation import evaluate, named_policy
-    from rlopt.loading import load
+    from rlopt.checkpoint.load import load
+    from rlopt.evaluation.evaluate import evaluate, named_policy
 
     threads = (checkpoint.metadata.get("run") or {}).get("num_threads")
     if isinstance(threads, int) and 0 < threads <= 1024:
@@ -138,7 +138,7 @@ def _play_on(
     seed: int,
     arguments: Any,
 ) -> EvaluationResult:
-    from rlopt.engine.evaluation import ENVS_PER_JOB, evaluate_on_engine
+    from rlopt.evaluation.parallel import ENVS_PER_JOB, evaluate_on_engine
 
     with options.make(threads=1) as engine, _progress(episodes) as on_episode:
         return evaluate_on_engine(

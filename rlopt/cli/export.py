@@ -31,10 +31,10 @@ def main(argv: list[str]) -> int:
     if arguments.to not in FORMATS:
         raise unknown_name("format", arguments.to, FORMATS)
 
-    from rlopt.checkpoint_choice import choose_checkpoint
-    from rlopt.export import export, normalization_path
-    from rlopt.loading import load
-    from rlopt.policy_module import normalizer_of
+    from rlopt.checkpoint.choose import choose_checkpoint
+    from rlopt.checkpoint.load import load
+    from rlopt.export.module import normalizer_of
+    from rlopt.export.write import export, normalization_path
 
     checkpoint = choose_checkpoint(arguments.run, arguments.checkpoint, lambda line: print(f"warning: {line}"))
     model = load(checkpoint.path, device="cpu")

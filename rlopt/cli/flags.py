@@ -18,9 +18,10 @@ import typing
 from collections.abc import Sequence
 from typing import Annotated, Any, Union
 
-from rlopt.config import RunConfig, coerce, field_types, from_mapping
 from rlopt.errors import ConfigError, unknown_name
-from rlopt.presets import complete_settings, default_settings, split_settings
+from rlopt.settings.fields import coerce, field_types, from_mapping
+from rlopt.settings.presets import complete_settings, default_settings, split_settings
+from rlopt.settings.run import RunConfig
 
 
 def parse_training(agent: str, agent_config: type, argv: Sequence[str]) -> tuple[RunConfig, Any]:

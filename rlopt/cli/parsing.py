@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Sequence
 from typing import Annotated, Any, NoReturn
 
-from rlopt.config import JsonObject, Range, coerce
 from rlopt.errors import ConfigError, unknown_name
-from rlopt.strict_json import parse_json
+from rlopt.settings.fields import JsonObject, Range, coerce
+from rlopt.storage.json import parse_json
 
 
 class OneLineParser(argparse.ArgumentParser):

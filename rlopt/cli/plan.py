@@ -7,8 +7,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from rlopt.cli.parsing import OneLineParser, json_object, number
-from rlopt.config import JsonObject, Range
 from rlopt.errors import ConfigError, one_line, unknown_name
+from rlopt.settings.fields import JsonObject, Range
 
 if TYPE_CHECKING:
     from rlopt.average_reward import AverageRewardSolution, FiniteMDP

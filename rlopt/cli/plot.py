@@ -29,7 +29,7 @@ def main(argv: list[str]) -> int:
     if out is None:
         out = Path(arguments.runs[0] if len(arguments.runs) == 1 else ".") / "learning_curve.png"
 
-    from rlopt.plotting import plot_runs
+    from rlopt.analysis.plotting import plot_runs
 
     print(plot_runs(named_runs(arguments.runs), out, key=arguments.key, x=arguments.x, by=arguments.by, report=_note))
     return 0

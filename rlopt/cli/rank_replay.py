@@ -17,7 +17,7 @@ def main(argv: list[str]) -> int:
     add_study_options(parser)
     store, study = open_study(parser.parse(argv))
 
-    from rlopt.feedback.describe import optimizer_of
+    from rlopt.agents.zo_ranksgd.policies.study_replay import optimizer_of
     from rlopt.feedback.study import replay
 
     optimizer, part = optimizer_of(store, study)

@@ -7,8 +7,8 @@ from typing import Any
 from rlopt.cli.parsing import OneLineParser, number
 from rlopt.cli.rank import require_packages
 from rlopt.cli.rank_options import add_study_options, open_study
-from rlopt.config import Range
 from rlopt.errors import ConfigError
+from rlopt.settings.fields import Range
 
 LONGEST_NAME = 80
 MOST_NAMES = 100
@@ -44,8 +44,8 @@ def main(argv: list[str]) -> int:
     }
     require_packages()
 
-    from rlopt.feedback.serving import ServeSettings, check, serve
-    from rlopt.progress import say
+    from rlopt.console.progress import say
+    from rlopt.feedback.server.serving import ServeSettings, check, serve
 
     settings = ServeSettings(
         host=arguments.host,

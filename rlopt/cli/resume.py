@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from rlopt.cli.parsing import OneLineParser, number
-from rlopt.config import Range
 from rlopt.errors import ConfigError
 from rlopt.run_folder import GROUP_FILE, SWEEP_FILE, TUNE_FILE
+from rlopt.settings.fields import Range
 
 
 def main(argv: list[str]) -> int:
@@ -39,11 +39,11 @@ def main(argv: list[str]) -> int:
         return _resume_jobs(arguments.run, whole)
 
     if (arguments.run / GROUP_FILE).is_file():
-        from rlopt.many_runs import resume_seeds
+        from rlopt.runs.multi_seed import resume_seeds
 
         return resume_seeds(arguments.run, total_timesteps=total, data=arguments.data).exit_code
 
-    from rlopt.run import resume
+    from rlopt.runs.train import resume
 
     return resume(arguments.run, total_timesteps=total, data=arguments.data).exit_code
 
@@ -51,13 +51,13 @@ def main(argv: list[str]) -> int:
 def _resume_jobs(path: Path, kind: str) -> int:
     """Continues a sweep, or a search."""
     if kind == SWEEP_FILE:
-        from rlopt.sweep import SweepFolder, run_sweep
+        from rlopt.sweeps.sweep import SweepFolder, run_sweep
 
         sweep, options = SweepFolder(path).read_spec()
         return run_sweep(sweep, path, options).exit_code
 
-    from rlopt.tune import run_tune
-    from rlopt.tune_spec import TuneFolder
+    from rlopt.sweeps.tune import run_tune
+    from rlopt.sweeps.tune_spec import TuneFolder
 
     spec, options = TuneFolder(path).read_spec()
     return run_tune(spec, path, options)

@@ -8,9 +8,10 @@ from typing import Any
 
 from rlopt.cli.engine_options import add_engine_options, engine_options
 from rlopt.cli.parsing import OneLineParser
-from rlopt.config import RunConfig, field_types
 from rlopt.errors import ConfigError, unknown_name
 from rlopt.registry import agent_spec, resolve
+from rlopt.settings.fields import field_types
+from rlopt.settings.run import RunConfig
 
 
 def divide(argv: Sequence[str], parser: OneLineParser) -> tuple[list[str], list[str]]:
@@ -64,7 +65,7 @@ def main(argv: list[str]) -> int:
     parser = _parser()
     own, others = divide(argv, parser)
     arguments = parser.parse(own)
-    from rlopt.sweep_spec import parse_grid, read_spec, spec_from
+    from rlopt.sweeps.spec import parse_grid, read_spec, spec_from
 
     values: dict[str, Any] = {}
     if arguments.file is not None:
@@ -85,7 +86,7 @@ def main(argv: list[str]) -> int:
             values[kind] = {name: each for name, each in kept.items() if name not in flags and name not in grid} | given
     spec = spec_from(values, where)
 
-    from rlopt.sweep import check_shard, default_sweep_folder, run_sweep
+    from rlopt.sweeps.sweep import check_shard, default_sweep_folder, run_sweep
 
     shard = check_shard(arguments.shard) if arguments.shard is not None else None
     path = arguments.sweep_dir or default_sweep_folder(spec, arguments.file.stem if arguments.file else "")
@@ -123,8 +124,8 @@ def _parser() -> OneLineParser:
 def _list(spec: Any, path: Path, shard: tuple[int, int] | None) -> int:
     from collections import Counter
 
-    from rlopt.sweep import SweepFolder, job_states
-    from rlopt.sweep_spec import expand
+    from rlopt.sweeps.spec import expand
+    from rlopt.sweeps.sweep import SweepFolder, job_states
 
     runs = expand(spec, path)
     states = job_states(SweepFolder(path), runs[shard[0] :: shard[1]] if shard else runs)

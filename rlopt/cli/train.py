@@ -32,10 +32,10 @@ def main(argv: list[str]) -> int:
     run_config, agent_config = parse_training(agent, resolve(spec.config), argv[1:])
 
     if run_config.seeds is not None:
-        from rlopt.many_runs import train_seeds
+        from rlopt.runs.multi_seed import train_seeds
 
         return train_seeds(agent, run_config, agent_config).exit_code
 
-    from rlopt.run import train
+    from rlopt.runs.train import train
 
     return train(agent, run_config, agent_config).exit_code

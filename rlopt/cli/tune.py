@@ -8,9 +8,9 @@ from typing import Any
 from rlopt.cli.engine_options import add_engine_options, engine_options
 from rlopt.cli.parsing import OneLineParser, number
 from rlopt.cli.sweep import divide, setting_values
-from rlopt.config import Range
 from rlopt.errors import ConfigError
 from rlopt.registry import AGENTS
+from rlopt.settings.fields import Range
 
 
 def main(argv: list[str]) -> int:
@@ -22,8 +22,8 @@ def main(argv: list[str]) -> int:
         raise ConfigError(f"which agent? add --agent NAME, one of {', '.join(AGENTS)}")
     settings = setting_values(others, [arguments.agent], parser)
 
-    from rlopt.sweep_spec import SweepSpec
-    from rlopt.tune_spec import TuneSpec
+    from rlopt.sweeps.spec import SweepSpec
+    from rlopt.sweeps.tune_spec import TuneSpec
 
     given: dict[str, Any] = {
         "trials": number("--trials", arguments.trials, int, Range(ge=1, le=100_000)),
@@ -39,7 +39,7 @@ def main(argv: list[str]) -> int:
     )
     spec = TuneSpec(base, tuple(arguments.search or ()), **{k: v for k, v in given.items() if v is not None})
 
-    from rlopt.tune import run_tune
+    from rlopt.sweeps.tune import run_tune
 
     path = arguments.tune_dir or Path("runs") / f"tune-{arguments.agent}-{spec.digest}"
     return run_tune(spec, path, engine_options(arguments))

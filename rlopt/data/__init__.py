@@ -9,23 +9,23 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _LAZY = {
-    "D4RLOptions": "rlopt.data.d4rl_conversion",
+    "D4RLOptions": "rlopt.data.formats.d4rl_conversion",
     "Dataset": "rlopt.data.dataset",
     "DemonstrationMetadata": "rlopt.data.demonstrations",
     "Demonstrations": "rlopt.data.demonstrations",
     "Metadata": "rlopt.data.dataset",
     "check_spaces": "rlopt.data.checks",
-    "generate": "rlopt.data.generators",
+    "generate": "rlopt.collect.generators",
     "load_dataset": "rlopt.data.loading",
     "load_demonstrations": "rlopt.data.demonstration_loading",
     "normalized_score": "rlopt.data.scores",
-    "read_d4rl": "rlopt.data.d4rl",
-    "read_minari": "rlopt.data.minari",
-    "record_demonstrations": "rlopt.data.demonstration_recording",
+    "read_d4rl": "rlopt.data.formats.d4rl",
+    "read_minari": "rlopt.data.formats.minari",
+    "record_demonstrations": "rlopt.collect.demonstration_recording",
     "score": "rlopt.data.scores",
-    "to_pointmaze": "rlopt.data.maze2d",
-    "write_d4rl": "rlopt.data.d4rl",
-    "write_minari": "rlopt.data.minari",
+    "to_pointmaze": "rlopt.data.formats.maze2d",
+    "write_d4rl": "rlopt.data.formats.d4rl",
+    "write_minari": "rlopt.data.formats.minari",
 }
 
 __all__ = [
@@ -49,17 +49,17 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from rlopt.collect.demonstration_recording import record_demonstrations
+    from rlopt.collect.generators import generate
     from rlopt.data.checks import check_spaces
-    from rlopt.data.d4rl import read_d4rl, write_d4rl
-    from rlopt.data.d4rl_conversion import D4RLOptions
     from rlopt.data.dataset import Dataset, Metadata
     from rlopt.data.demonstration_loading import load_demonstrations
-    from rlopt.data.demonstration_recording import record_demonstrations
     from rlopt.data.demonstrations import DemonstrationMetadata, Demonstrations
-    from rlopt.data.generators import generate
+    from rlopt.data.formats.d4rl import read_d4rl, write_d4rl
+    from rlopt.data.formats.d4rl_conversion import D4RLOptions
+    from rlopt.data.formats.maze2d import to_pointmaze
+    from rlopt.data.formats.minari import read_minari, write_minari
     from rlopt.data.loading import load_dataset
-    from rlopt.data.maze2d import to_pointmaze
-    from rlopt.data.minari import read_minari, write_minari
     from rlopt.data.scores import normalized_score, score
 
 

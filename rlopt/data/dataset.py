@@ -143,7 +143,7 @@ class Dataset:
 
         :raises rlopt.errors.DataError: ``path`` is something other than a data set, or the disk is full or read-only
         """
-        from rlopt.data.folder import save_folder
+        from rlopt.data.formats.folder import save_folder
 
         return save_folder(self, Path(path))
 
@@ -153,7 +153,7 @@ class Dataset:
 
         :raises rlopt.errors.DataError: the folder is missing, damaged or no data set
         """
-        from rlopt.data.folder import load_folder
+        from rlopt.data.formats.folder import load_folder
 
         return load_folder(Path(path))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rlopt.data.demonstrations import Demonstrations
-from rlopt.data.foreign_demonstrations import ForeignOptions
+from rlopt.data.formats.foreign_demonstrations import ForeignOptions
 from rlopt.data.loading import DEMONSTRATION_SUITES, HDF5_SUFFIXES, MINARI_PREFIX, load_dataset
 from rlopt.data.names import D4RL_NAMES
 from rlopt.errors import DataError, unknown_name
@@ -50,7 +50,7 @@ def load_demonstrations(
     if text in demonstration_names():
         return _npz(SETS / f"{text}.npz", options)
     if path.is_dir() and ((path / "state.json").exists() or (path / "dataset_dict.json").exists()):
-        from rlopt.data.huggingface import read_huggingface
+        from rlopt.data.formats.huggingface import read_huggingface
 
         return read_huggingface(path, options)
     if path.is_file() and path.suffix not in HDF5_SUFFIXES:
@@ -66,8 +66,9 @@ def load_demonstrations(
 
 
 def _npz(path: Path, options: ForeignOptions) -> Demonstrations:
-    from rlopt.data import imitation_files, valuedice_files
-    from rlopt.data.npz import names_in, refuse_pickle
+    from rlopt.data.formats import imitation_files, valuedice_files
+    from rlopt.data.formats.limits import refuse_pickle
+    from rlopt.data.formats.npz import names_in
 
     try:
         refuse_pickle(path)

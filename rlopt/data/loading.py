@@ -31,7 +31,7 @@ def load_dataset(name_or_path: str | Path, download: bool = False, **options: An
     """
     text = str(name_or_path)
     if text.startswith(MINARI_PREFIX):
-        from rlopt.data.minari import read_minari
+        from rlopt.data.formats.minari import read_minari
 
         if foreign := sorted(set(options) - {"clip_actions"}):
             raise DataError(f"{foreign[0]} is an option of D4RL files; a Minari data set takes clip_actions only")
@@ -60,8 +60,8 @@ def load_dataset(name_or_path: str | Path, download: bool = False, **options: An
 
 
 def _from_file(path: Path, options: dict[str, Any]) -> Dataset:
-    from rlopt.data.d4rl import read_d4rl
     from rlopt.data.download import verify
+    from rlopt.data.formats.d4rl import read_d4rl
 
     if path.is_file():
         verify(path)

@@ -11,9 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from rlopt.console.signals import StopSignals, StopWish
 from rlopt.engine.jobs import DONE, FAILED, PRUNED, STOPPED, Job, JobResult, ResultFolder
 from rlopt.errors import ConfigError
-from rlopt.stopping import StopSignals, StopWish
 
 POLL_SECONDS = 0.25
 

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rlopt.console.signals import StopWish
 from rlopt.errors import ConfigError, RloptError, RunError, one_line
-from rlopt.stopping import StopWish
 
 REPORT_SECONDS = 0.5
 """Least time between two reports of progress."""

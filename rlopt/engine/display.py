@@ -8,9 +8,9 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 
+from rlopt.console.progress import PLAIN_SECONDS, duration, say
 from rlopt.engine.base import Observer
 from rlopt.engine.jobs import DONE, FAILED, Job, JobResult
-from rlopt.progress import PLAIN_SECONDS, duration, say
 
 REDRAW_SECONDS = 0.5
 _MOST_ROWS = 20

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import rlopt
+from rlopt.console.signals import StopWish
 from rlopt.engine.base import Engine
 from rlopt.engine.context import ask_to_stop, run_job
 from rlopt.engine.jobs import Job
 from rlopt.engine.local import check_share
 from rlopt.errors import ConfigError, RunError, one_line
-from rlopt.stopping import StopWish
 
 EXCHANGE_SECONDS = 0.5
 """How often a job sends its reports and asks whether it is to stop."""

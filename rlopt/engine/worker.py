@@ -17,8 +17,8 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, TextIO
 
+from rlopt.console.signals import SIGNALS, StopWish
 from rlopt.engine.context import ask_to_stop, run_job
-from rlopt.stopping import SIGNALS, StopWish
 
 ORPHAN_SECONDS = 30.0
 """How long a job has to write a checkpoint when the process that started it is gone."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rlopt.errors import ConfigError
-from rlopt.mp4 import write_mp4
+from rlopt.evaluation.mp4 import write_mp4
 
 
 @dataclass(frozen=True)

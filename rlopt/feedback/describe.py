@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 import sqlalchemy as sa
 
-from rlopt.errors import StudyError
+from rlopt.console.progress import duration
 from rlopt.feedback.results import study_agreement, study_rounds
 from rlopt.feedback.schema import answer, rater, round_
 from rlopt.feedback.store import Study, StudyStore
-from rlopt.feedback.study import Part
-from rlopt.feedback.trainer import OptimizerState, read_state
-from rlopt.progress import duration
 
 
 def describe(store: StudyStore, study: Study) -> str:
@@ -53,36 +47,3 @@ def describe(store: StudyStore, study: Study) -> str:
     lines = [f"study {study.name!r}", *(f"  {name:<11}{value}" for name, value in facts.items())]
     lines += [f"  rater      {public[:8]} {name or '(no name)'}: {count} answers" for public, name, count in raters]
     return "\n".join(lines)
-
-
-def optimizer_of(store: StudyStore, study: Study) -> tuple[Any, Part | None]:
-    """A new ZO-RankSGD with the settings of the study's, and what takes its state out of the study's, for a replay.
-
-    :raises StudyError: the study is of another optimiser: call :func:`rlopt.feedback.study.replay` with it in Python
-    """
-    from rlopt.agents.zo_ranksgd.optimizer import ZORankSGD
-
-    kind = study.algorithm.rpartition(" ")[0]
-    if kind not in _PARTS:
-        raise StudyError(f"study {study.name!r} is of {study.algorithm}: replay it in Python with that optimiser")
-    part, first = _PARTS[kind], read_state(store, study, 0)
-    try:
-        state, arrays = (first.state, first.arrays) if part is None else part(first)
-        settings = dict(state["settings"])
-        dimension, subspace = settings.pop("dimension"), settings.pop("subspace")
-        basis = None if subspace is None else np.asarray(arrays["basis"], np.float64)
-        return ZORankSGD(np.zeros(int(dimension)), subspace=basis, **settings), part
-    except (KeyError, TypeError, ValueError) as error:
-        raise StudyError(
-            f"the first state of study {study.name!r} is malformed or of another version ({error})"
-        ) from None
-
-
-def _search_of_policies(state: OptimizerState) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The optimiser's part of a policy search, which keeps statistics of observations and counters beside it."""
-    prefix = "optimizer."
-    own = {name.removeprefix(prefix): array for name, array in state.arrays.items() if name.startswith(prefix)}
-    return state.state["optimizer"], own
-
-
-_PARTS: dict[str, Part | None] = {"ZORankSGD": None, "StudiedSearch": _search_of_policies}

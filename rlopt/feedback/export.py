@@ -20,7 +20,7 @@ from rlopt.errors import unknown_name
 from rlopt.feedback.agreement import places
 from rlopt.feedback.schema import TABLES, answer, candidate, clip, rater, round_
 from rlopt.feedback.store import Study, StudyStore
-from rlopt.strict_json import dump_json
+from rlopt.storage.json import dump_json
 
 HEADER = {"type": "rlopt-study", "version": 1}
 FORMATS = ("jsonl", "pairs", "csv")

@@ -21,7 +21,7 @@ from rlopt.feedback.files import TYPES, file_digest, open_below
 from rlopt.feedback.schema import FORMAT, TABLES, answer, clip, optimizer_state, round_
 from rlopt.feedback.store import MEDIA, Study, StudyStore, digest, insert, is_opaque
 from rlopt.feedback.trainer import unpack
-from rlopt.strict_json import parse_json
+from rlopt.storage.json import parse_json
 
 MAX_LINE = 256 * 2**20
 _BY_NAME = {table.name: table for table in TABLES}
@@ -149,7 +149,7 @@ def _check(connection: sa.Connection, study_id: int) -> None:
 
     :raises StudyError: the first that does not
     """
-    from rlopt.agents.zo_ranksgd.answers import Ranking
+    from rlopt.feedback.ranking import Ranking
 
     row = connection.execute(sa.select(_BY_NAME["study"]).where(_BY_NAME["study"].c.id == study_id)).mappings().one()
     if row["format"] != FORMAT or row["media"] not in MEDIA or row["annotators"] < 1:

@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlopt.agents.zo_ranksgd.answers import Ranking
 from rlopt.errors import AnswerError, ConfigError
 from rlopt.feedback.clips import Clip
+from rlopt.feedback.ranking import Ranking
 
 _GROUP = re.compile(r"\d{1,4}(\s*=\s*\d{1,4})*")
 

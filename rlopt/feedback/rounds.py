@@ -21,7 +21,7 @@ from rlopt.errors import AnswerError, StudyError
 from rlopt.feedback import statements
 from rlopt.feedback.schema import answer, assignment
 from rlopt.feedback.store import Study, StudyStore, insert, is_opaque, log
-from rlopt.strict_json import dump_json
+from rlopt.storage.json import dump_json
 
 LEASE_SECONDS = 120
 _random = random.SystemRandom()

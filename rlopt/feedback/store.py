@@ -19,7 +19,7 @@ from sqlalchemy.engine import URL
 from rlopt.errors import StudyError, unknown_name
 from rlopt.feedback import schema
 from rlopt.feedback.database import Database, checked_url
-from rlopt.strict_json import dump_json
+from rlopt.storage.json import dump_json
 
 MEDIA = ("image", "video")
 MAX_ANNOTATORS = 1000

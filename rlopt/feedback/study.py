@@ -18,9 +18,9 @@ import numpy as np
 import sqlalchemy as sa
 
 from rlopt import __version__
-from rlopt.agents.zo_ranksgd.answers import Ranking
 from rlopt.errors import ConfigError, StudyError
 from rlopt.feedback.clips import Clip
+from rlopt.feedback.ranking import Ranking
 from rlopt.feedback.schema import round_
 from rlopt.feedback.store import Study, StudyStore
 from rlopt.feedback.trainer import (

@@ -22,7 +22,7 @@ from rlopt.feedback.clips import Clip
 from rlopt.feedback.files import file_digest, inside
 from rlopt.feedback.schema import answer, candidate, clip, optimizer_state, round_, study
 from rlopt.feedback.store import Study, StudyStore, digest, insert, log, opaque
-from rlopt.strict_json import dump_json, parse_json
+from rlopt.storage.json import dump_json, parse_json
 
 
 @dataclass(frozen=True)

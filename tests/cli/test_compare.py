@@ -13,7 +13,7 @@ import pytest
 from scored_runs import scored_run, scored_runs
 
 from rlopt.cli.main import main
-from rlopt.statistics import bootstrap_interval, iqm
+from rlopt.statistics.aggregates import bootstrap_interval, iqm
 
 
 @pytest.fixture

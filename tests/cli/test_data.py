@@ -116,9 +116,9 @@ def test_a_data_set_is_replaced_only_when_told_to(capsys: pytest.CaptureFixture[
 def test_the_place_is_looked_at_before_the_work(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import rlopt.data.generators
+    import rlopt.collect.generators
 
-    monkeypatch.setattr(rlopt.data.generators, "generate", pytest.fail)
+    monkeypatch.setattr(rlopt.collect.generators, "generate", pytest.fail)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
     for flags in ([], ["--overwrite"]):

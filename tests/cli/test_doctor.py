@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from rlopt.cli import doctor
-from rlopt.machine_checks import CHECKS, PACKAGES, Machine, _probe, find, release, this_machine
+from rlopt.cli.machine_checks import CHECKS, PACKAGES, Machine, _probe, find, release, this_machine
 
 GOOD_VERSIONS: dict[str, str | None] = {
     **dict.fromkeys(PACKAGES, "99.0"),

@@ -15,13 +15,13 @@ import pytest
 import torch
 
 from rlopt import MDPO, evaluate, load, make_env
-from rlopt.checkpoint import checkpoint_name, write_checkpoint
-from rlopt.checkpoint_choice import choose_checkpoint, environment_settings, run_folder_of
+from rlopt.checkpoint.choose import choose_checkpoint, environment_settings, run_folder_of
+from rlopt.checkpoint.files import checkpoint_name, write_checkpoint
+from rlopt.checkpoint.model_state import capture_state
 from rlopt.cli.main import main
 from rlopt.envs import make, rendering
 from rlopt.errors import CheckpointError, ConfigError, RunError, UnknownNameError
 from rlopt.run_folder import write_json
-from rlopt.state import capture_state
 
 
 @pytest.fixture(scope="module")
@@ -188,17 +188,17 @@ def test_a_video_is_written(run: Path, capsys: pytest.CaptureFixture[str]) -> No
 def test_without_a_gl_library_the_numbers_are_kept(
     run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import rlopt.video
+    import rlopt.cli.render
 
     def child(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
-        code = rlopt.video._run(command[3:])  # the process that would have been started, in this one
+        code = rlopt.cli.render._run(command[3:])  # the process that would have been started, in this one
         return subprocess.CompletedProcess(command, code, "", capsys.readouterr().err)
 
     monkeypatch.setattr(rendering, "available_gl", lambda: None)
     monkeypatch.setattr(make, "_draws_with_mujoco", lambda env_id: True)  # the corridor stands for a MuJoCo task here
     monkeypatch.setenv("MUJOCO_GL", "disable")
     monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(rlopt.video.subprocess, "run", child)
+    monkeypatch.setattr(rlopt.cli.render.subprocess, "run", child)
     assert main(["evaluate", str(run), "--episodes", "2", "--video"]) == 2
     (error,) = capsys.readouterr().err.splitlines()
     assert "apt-get install libegl1 libopengl0 libgl1-mesa-dri" in error

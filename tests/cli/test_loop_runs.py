@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 import rlopt
-import rlopt.envs.own_tasks
+import rlopt.envs.tasks.own_tasks
 from rlopt.agents.loop.kinds import KINDS
+from rlopt.analysis.curves import group_curves, read_run_curve
 from rlopt.average_reward import evaluate_policy
-from rlopt.checkpoint import list_checkpoints, read_checkpoint
+from rlopt.checkpoint.files import list_checkpoints, read_checkpoint
 from rlopt.cli.main import main
-from rlopt.curves import group_curves, read_run_curve
 from rlopt.errors import CheckpointError, ConfigError
 
 FEATURES = ("linear", "fopo", "olsvi_fh")
@@ -76,7 +76,7 @@ def test_run_folder_evaluation_and_loading(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_a_damaged_agent_is_refused(tmp_path: Path) -> None:
-    from rlopt.checkpoint import write_checkpoint
+    from rlopt.checkpoint.files import write_checkpoint
 
     train(tmp_path / "run", "tsde", 1000)
     checkpoint = read_checkpoint(list_checkpoints(tmp_path / "run" / "checkpoints")[-1])

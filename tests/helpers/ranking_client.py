@@ -8,8 +8,8 @@ from typing import Any
 from ranking_study import order_by_value, values_of
 from starlette.testclient import TestClient
 
-from rlopt.feedback.app import make_app
-from rlopt.feedback.guard import Limits
+from rlopt.feedback.server.app import make_app
+from rlopt.feedback.server.guard import Limits
 from rlopt.feedback.store import StudyStore
 from rlopt.feedback.study import HumanStudy
 

@@ -17,12 +17,12 @@ import httpx2
 from ranking_client import csrf_of, exact_answer, press_begin
 from ranking_study import make_study
 
-from rlopt.feedback.serving import ServeSettings, serve
+from rlopt.feedback.server.serving import ServeSettings, serve
 from rlopt.feedback.store import StudyStore
 
 TOKEN = "a-token-that-stays-the-same-for-all-servers"
 _context = multiprocessing.get_context("forkserver" if sys.platform != "win32" else "spawn")
-_context.set_forkserver_preload(["ranking_processes", "rlopt.feedback.app", "uvicorn", "imageio.v3"])
+_context.set_forkserver_preload(["ranking_processes", "rlopt.feedback.server.app", "uvicorn", "imageio.v3"])
 
 
 def train(url: str, media: str, rounds: int, annotators: int) -> None:

@@ -14,11 +14,11 @@ import uvicorn
 from ranking_study import objective, values_of
 from ranking_study import render as render_images
 
-from rlopt.agents.zo_ranksgd.answers import Ranking
 from rlopt.agents.zo_ranksgd.optimizer import ZORankSGD
-from rlopt.feedback.app import make_app
 from rlopt.feedback.clips import Clip, write_clip
+from rlopt.feedback.ranking import Ranking
 from rlopt.feedback.schema import answer, optimizer_state, round_
+from rlopt.feedback.server.app import make_app
 from rlopt.feedback.store import open_store
 from rlopt.feedback.study import HumanStudy
 

@@ -77,7 +77,7 @@ def answer_all(study: HumanStudy, rater_ids: Sequence[int], key: str) -> None:
 
 def told_exactly(rounds: int, annotators: int = 1, search: ZORankSGD | None = None) -> ZORankSGD:
     """The search after so many rounds that an exact oracle answered, without any study."""
-    from rlopt.agents.zo_ranksgd.answers import Ranking
+    from rlopt.feedback.ranking import Ranking
 
     search = search or optimizer()
     for _ in range(rounds):

@@ -11,7 +11,7 @@ from stable_baselines3 import SAC
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
-from rlopt.update import compiler_found
+from rlopt.optim.compiled_step import compiler_found
 
 needs_compiler = pytest.mark.skipif(not compiler_found(), reason="no C++ compiler: torch.compile cannot be tried")
 SMALL = {"policy_kwargs": {"net_arch": [16, 16]}, "batch_size": 16, "learning_starts": 20, "device": "cpu"}

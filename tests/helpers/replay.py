@@ -8,7 +8,7 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.vec_env import VecNormalize
 
-import rlopt.placeholder
+import rlopt.algorithms.spaces_only_env
 
 ACTIONS = spaces.Box(-1, 1, (2,), np.float32)
 
@@ -43,7 +43,7 @@ def fill(buffers: list[ReplayBuffer], steps: int, seed: int = 0, end: float = 0.
 
 def normalizer(space: spaces.Space, n_envs: int, **settings: Any) -> VecNormalize:
     """A VecNormalize with statistics that differ from dimension to dimension and clip some values."""
-    placeholder = rlopt.placeholder.SpacesOnlyVecEnv(n_envs, space, ACTIONS)
+    placeholder = rlopt.algorithms.spaces_only_env.SpacesOnlyVecEnv(n_envs, space, ACTIONS)
     env = VecNormalize(placeholder, clip_obs=1.0, clip_reward=1.5, **settings)
     rng = np.random.default_rng(7)
     for statistics in env.obs_rms.values() if isinstance(env.obs_rms, dict) else [env.obs_rms]:

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from rlopt.agents.mdpo.config import MDPOConfig
-from rlopt.checkpoint import list_checkpoints, read_checkpoint
-from rlopt.config import RunConfig
-from rlopt.log_writers import TIME_COLUMNS
-from rlopt.run_hook import RunHook
+from rlopt.checkpoint.files import list_checkpoints, read_checkpoint
+from rlopt.loggers.writers import TIME_COLUMNS
+from rlopt.runs.boundary import RunHook
+from rlopt.settings.run import RunConfig
 
 AGENT = MDPOConfig(n_steps=16, net_arch=(8,), value_batch_size=16, n_epochs=2, n_value_epochs=1)
 

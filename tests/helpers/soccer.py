@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from rlopt.envs.ball_to_goal import GOAL
+from rlopt.envs.tasks.ball_to_goal import GOAL
 
 
 def cross(a: np.ndarray, b: np.ndarray) -> float:

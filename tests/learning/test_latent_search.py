@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from tiny_diffusion import DDIM, SCORES, TinyUNet, ellipses, train_tiny_diffusion
 
-from rlopt.agents.zo_ranksgd.answers import Ranking
-from rlopt.agents.zo_ranksgd.latent_search import LatentSearch, ScoreOracle
+from rlopt.agents.zo_ranksgd.latents.search import LatentSearch, ScoreOracle
 from rlopt.errors import DecodeError
+from rlopt.feedback.ranking import Ranking
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,7 @@ import pytest
 from offline_data import corridor, recorded
 
 import rlopt
-import rlopt.envs.toy
+import rlopt.envs.tasks.toy
 from rlopt.data import Dataset
 
 TARGET, CORRIDOR = "rlopt/RandomTarget-v0", "rlopt/Corridor-v0"

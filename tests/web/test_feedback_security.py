@@ -20,11 +20,11 @@ from ranking_study import make_study
 from rlopt.cli.main import main
 from rlopt.errors import ConfigError, StudyError
 from rlopt.feedback import schema
-from rlopt.feedback.app import own_names
-from rlopt.feedback.auth import RateLimit, csrf_token
 from rlopt.feedback.files import open_below
-from rlopt.feedback.guard import BODY_LIMIT, Limits
-from rlopt.feedback.serving import ServeSettings, check
+from rlopt.feedback.server.app import own_names
+from rlopt.feedback.server.auth import RateLimit, csrf_token
+from rlopt.feedback.server.guard import BODY_LIMIT, Limits
+from rlopt.feedback.server.serving import ServeSettings, check
 from rlopt.feedback.study import HumanStudy
 
 

@@ -19,15 +19,16 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from rlopt.agents.zo_ranksgd import human, policy_saving
-from rlopt.agents.zo_ranksgd.answers import Ranking
-from rlopt.agents.zo_ranksgd.human import ClipArtist, StudiedSearch
-from rlopt.agents.zo_ranksgd.policy_search import RankedPolicySearch
-from rlopt.checkpoint import list_checkpoints, read_checkpoint
+from rlopt.agents.zo_ranksgd.policies import human
+from rlopt.agents.zo_ranksgd.policies import saving as policy_saving
+from rlopt.agents.zo_ranksgd.policies.human import ClipArtist, StudiedSearch
+from rlopt.agents.zo_ranksgd.policies.search import RankedPolicySearch
+from rlopt.checkpoint.files import list_checkpoints, read_checkpoint
 from rlopt.cli.main import main
 from rlopt.envs.settings import EnvSettings
 from rlopt.errors import StudyError
 from rlopt.feedback import schema
+from rlopt.feedback.ranking import Ranking
 from rlopt.feedback.rounds import Desk, ShownRound
 from rlopt.feedback.store import open_store
 from rlopt.feedback.study import replay

@@ -7,7 +7,7 @@ from typing import Any
 import gymnasium
 from stable_baselines3.common.vec_env import VecEnv
 
-from rlopt.agents.loop.agent import ContinuingAgent
+from rlopt.agents.loop.base import ContinuingAgent
 from rlopt.agents.loop.contract import Switch
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
 from rlopt.agents.loop.config import LinearLOOPConfig
-from rlopt.config import Range
+from rlopt.settings.fields import Range
 
 
 class _Settings:

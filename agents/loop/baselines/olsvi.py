@@ -11,8 +11,8 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from rlopt.agents.loop.baselines.base import Episodic, Peer
 from rlopt.agents.loop.baselines.config import OLSVIFHConfig
-from rlopt.agents.loop.counts import require_fitting
-from rlopt.agents.loop.growing import GrowingArray
+from rlopt.agents.loop.confidence_sets.counts import require_fitting
+from rlopt.agents.loop.confidence_sets.growing import GrowingArray
 from rlopt.agents.loop.states import FeatureMap, FeatureStates
 from rlopt.average_reward.mdp import Array
 

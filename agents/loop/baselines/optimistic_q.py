@@ -9,7 +9,7 @@ import numpy as np
 
 from rlopt.agents.loop.baselines.base import Peer
 from rlopt.agents.loop.baselines.config import OptimisticQConfig
-from rlopt.agents.loop.counts import require_fitting
+from rlopt.agents.loop.confidence_sets.counts import require_fitting
 from rlopt.agents.loop.states import CountedStates
 
 

@@ -6,12 +6,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from rlopt.agents.loop import randomness
 from rlopt.agents.loop.baselines.base import Peer
 from rlopt.agents.loop.baselines.config import DifferentialQConfig, RVIQConfig
-from rlopt.agents.loop.counts import require_fitting
+from rlopt.agents.loop.confidence_sets.counts import require_fitting
 from rlopt.agents.loop.states import CountedStates
 from rlopt.average_reward.mdp import Array
+from rlopt.state import generator as randomness
 
 
 class DifferentialQLearner:

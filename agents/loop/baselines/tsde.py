@@ -6,10 +6,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from rlopt.agents.loop import randomness
 from rlopt.agents.loop.baselines.base import Episodic, Peer
 from rlopt.agents.loop.baselines.config import TSDEConfig
-from rlopt.agents.loop.counts import (
+from rlopt.agents.loop.confidence_sets.counts import (
     Counts,
     OptimisticValues,
     relative_sweeps,
@@ -18,6 +17,7 @@ from rlopt.agents.loop.counts import (
 )
 from rlopt.agents.loop.states import CountedStates
 from rlopt.average_reward.mdp import Array
+from rlopt.state import generator as randomness
 
 
 class TSDELearner:

@@ -9,7 +9,7 @@ import numpy as np
 
 from rlopt.agents.loop.baselines.base import Episodic, Peer
 from rlopt.agents.loop.baselines.config import UCRL2Config
-from rlopt.agents.loop.counts import (
+from rlopt.agents.loop.confidence_sets.counts import (
     Counts,
     OptimisticValues,
     relative_sweeps,

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from rlopt.agents.zo_ranksgd.answers import Ranking
 from rlopt.agents.zo_ranksgd.query import Query, Search, read_only
 from rlopt.errors import AnswerError, ConfigError
+from rlopt.feedback.ranking import Ranking
 
 POPULATION = "population"
 

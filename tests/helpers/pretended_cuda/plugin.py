@@ -1,6 +1,6 @@
 """A pytest plugin: the tests of CUDA run on a device that the CPU plays, for machines without one.
 
-    PRETENDED_CUDA=device.so python -m pytest -p pretended_cuda.plugin tests/unit/test_update.py -k captured
+    PRETENDED_CUDA=device.so python -m pytest -p pretended_cuda.plugin tests/unit/optim/test_update.py -k captured
 
 ``device.so`` is built from ``device.cpp``. Tensors "on cuda" wrap tensors in memory. What CUDA refuses is refused:
 operands on different devices, numpy, and, while a graph is captured, all that waits for the device. A captured graph
@@ -27,7 +27,7 @@ from torch import Tensor  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing  # noqa: E402
 from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten  # noqa: E402
 
-import rlopt.update  # noqa: E402
+import rlopt.optim.compiled_step  # noqa: E402
 
 aten = torch.ops.aten
 CPU = torch.device("cpu")
@@ -227,7 +227,7 @@ def install() -> None:
         setattr(torch.cuda, name, value)
     torch.Tensor.pin_memory = lambda self, *_: self.clone()  # type: ignore[method-assign,assignment]
     torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor([1.0], device="cuda") then reaches the mode
-    rlopt.update.gpu_compiler_found = lambda: False  # type: ignore[assignment]
+    rlopt.optim.compiled_step.gpu_compiler_found = lambda: False  # type: ignore[assignment]
     threading.Thread.run = in_every_thread(threading.Thread.run)  # type: ignore[method-assign]
     OneDevice().__enter__()
 

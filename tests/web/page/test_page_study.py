@@ -11,7 +11,7 @@ from ranking_page import clips, next_round, order, press, says
 from ranking_site import Site, simulated, wait_until
 from ranking_study import objective, optimizer
 
-from rlopt.agents.zo_ranksgd.answers import Ranking
+from rlopt.feedback.ranking import Ranking
 
 pytestmark = pytest.mark.ui
 

@@ -1,0 +1,70 @@
+"""Runs that learn from demonstrations: what is different from :mod:`rlopt.runs.train`. Imports no torch by itself."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlopt.errors import ConfigError
+from rlopt.settings.run import RunConfig
+
+if TYPE_CHECKING:
+    from rlopt.data.demonstrations import Demonstrations
+
+
+def complete(run: RunConfig, agent_config: Any) -> tuple[RunConfig, Any]:
+    """Takes environment and action repeat from the demonstrations where ``--env`` is not given.
+
+    A path is made absolute, because the run may be continued from another working directory.
+
+    :raises rlopt.errors.ConfigError: no demonstrations, or of no environment that is known, or a normalisation beside
+        the learner's own
+    :raises rlopt.errors.DataError: they cannot be read
+    """
+    if not agent_config.demos:
+        raise ConfigError(
+            "no demonstrations given: add --demos, a folder, a file, minari:ID or a shipped set such as dmc/walker-walk"
+        )
+    from rlopt.agents.imitation.config import ValueDICEConfig
+
+    if isinstance(agent_config, ValueDICEConfig) and (run.normalize_observations or run.normalize_rewards):
+        raise ConfigError(
+            "value_dice normalises observations by the demonstrations and reads no rewards: leave out "
+            "--normalize-observations and --normalize-rewards"
+        )
+    path = Path(agent_config.demos).expanduser()
+    if path.exists():
+        agent_config = dataclasses.replace(agent_config, demos=str(path.resolve()))
+    if not run.env:
+        from rlopt.data import load_demonstrations
+        from rlopt.data.demonstrations import UNKNOWN_ENV
+
+        metadata = load_demonstrations(agent_config.demos).metadata
+        if metadata.env == UNKNOWN_ENV:
+            raise ConfigError("the demonstrations do not say of which environment they are: give --env")
+        recorded = metadata.action_repeat
+        if run.action_repeat not in (1, recorded):
+            raise ConfigError(
+                f"the demonstrations were recorded with action repeat {recorded}, and the run has {run.action_repeat}: "
+                f"give --action-repeat {recorded}, or others"
+            )
+        run = dataclasses.replace(run, env=metadata.env, action_repeat=recorded)
+    return run, agent_config
+
+
+def demonstrations(run: RunConfig, agent_config: Any) -> dict[str, Any]:
+    """Constructor arguments of an imitation learner beside its settings: the chosen demonstrations.
+
+    :raises rlopt.errors.DataError: they cannot be read, or are fewer than asked for
+    """
+    from rlopt.data import load_demonstrations
+
+    chosen: Demonstrations = load_demonstrations(agent_config.demos)
+    if run.from_pixels:
+        chosen = chosen.from_pixels(run.frame_stack)
+    if agent_config.n_demos is not None:
+        chosen = chosen.trajectories(agent_config.n_demos)
+    if agent_config.subsample > 1:
+        chosen = chosen.subsample(agent_config.subsample, seed=run.seed)
+    return {"demonstrations": chosen}

@@ -1,0 +1,106 @@
+"""What tabular and linear LOOP share: a confidence set, an optimistic plan of it, and lazy switching."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+from rlopt.agents.loop import saving
+from rlopt.agents.loop.base import ContinuingAgent
+from rlopt.agents.loop.confidence_sets.planner import Certificate, PlanRecord, Problem
+from rlopt.agents.loop.config import LOOPConfig
+
+
+class LazyOptimist(ContinuingAgent):
+    """Acts greedily on the plan in force, replans when its discrepancy has grown.
+
+    A subclass makes the confidence set and turns observations into its states.
+    """
+
+    config_class: ClassVar[type[Any]] = LOOPConfig
+    plans: list[PlanRecord]
+    beta = math.nan
+    """Squared radius of the confidence set, in units of reward squared."""
+
+    # ---- what a subclass gives
+
+    def _complexity(self) -> tuple[int, int]:
+        """(what multiplies the local beta, what stands beside T in the logarithm)."""
+        raise NotImplementedError
+
+    def _make_set(self, problem: Problem, local_beta: float) -> Any:
+        raise NotImplementedError
+
+    def _left(self, state: int) -> None:
+        """Called once a transition out of ``state`` was taken in."""
+
+    # ---- learning
+
+    def _begin(self) -> None:
+        """Makes the confidence set: beta = beta_scale H^2 N log(T M / delta), N and M of :meth:`_complexity`."""
+        pairs, inside = self._complexity()
+        assert self.horizon is not None
+        logarithm = math.log(self.horizon * inside / self.config.delta)
+        local_beta = self.config.beta_scale * self.span**2 * max(logarithm, 1.0)
+        self.beta = pairs * local_beta
+        self.data = self._make_set(self._problem(), local_beta)
+
+    def _problem(self) -> Problem:
+        return Problem(self.span, *self.reward_range, self.config.tolerance, self.config.max_sweeps)
+
+    def _start(self) -> None:
+        if not self.plans:
+            self._switch()
+
+    def _take_in(self, state: int, action: int, reward: float, arrived: int) -> None:
+        self.data.add(state, action, reward, arrived)
+        self._left(state)
+        if self._due():
+            self._switch()
+
+    def _due(self) -> bool:
+        """Whether the plan in force is to be given up."""
+        due: bool = self.data.discrepancy >= self._threshold()
+        return due
+
+    def _switch(self) -> None:
+        certificate = self.data.plan(self.beta, self.config.planner)
+        self.plans.append(PlanRecord(self.n_transitions, self.data.gain, certificate))
+
+    def _threshold(self) -> float:
+        """The discrepancy at which the plan in force is given up: 4 beta.
+
+        A plan that is not in the set, as an underestimated span can make it, may grow by the same factor: at 4 beta it
+        could be given up at once, and so every following one.
+        """
+        multiple: float = self.config.switch_multiplier
+        return multiple * max(self.beta, self.plans[-1].certificate.discrepancy)
+
+    @property
+    def discrepancy(self) -> float:
+        """Of the plan in force, on all data."""
+        return float(self.data.discrepancy)
+
+    @property
+    def threshold(self) -> float:
+        """The discrepancy at which the plan in force is given up."""
+        return self._threshold()
+
+    def _record(self) -> None:
+        self.logger.record("loop/discrepancy", self.discrepancy)
+        self.logger.record("loop/threshold", self._threshold())
+
+    def _set_extra_state(self, state: dict[str, Any]) -> None:
+        if not self.plans:
+            raise ValueError("there is no plan")
+
+    def _plan_record(self, plan: dict[str, Any]) -> PlanRecord:
+        certificate = dict(plan["certificate"])
+        low, high = certificate["gain_bracket"]
+        certificate["gain_bracket"] = (saving.number(low), None if high is None else saving.number(high))
+        for name, kind in (("in_set", bool), ("converged", bool), ("sweeps", int), ("clipped_states", int)):
+            if type(certificate[name]) is not kind:
+                raise ValueError(f"{name} of a plan is no {kind.__name__}")
+        for name in ("discrepancy", "beta", "residual"):
+            saving.number(certificate[name])
+        return PlanRecord(int(plan["step"]), saving.number(plan["gain"]), Certificate(**certificate))

@@ -1,0 +1,70 @@
+"""Runs of agents that learn in one task that never ends: what is different from :mod:`rlopt.runs.train`.
+
+They are evaluated in stretches of 1000 steps, so that a return is 1000 times a reward rate.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rlopt.errors import ConfigError
+from rlopt.settings.run import RunConfig
+
+if TYPE_CHECKING:
+    from rlopt.envs.settings import EnvSettings
+
+STRETCH = 1000
+"""Steps of a stretch of evaluation; --max-episode-steps gives another number."""
+
+
+def complete(run: RunConfig, agent_config: Any) -> tuple[RunConfig, Any]:
+    """Refuses settings of a run that a tabular agent has no use for, and of an agent that its kind has not.
+
+    :raises rlopt.errors.ConfigError: for the first of them
+    """
+    agent_config.algorithm_kwargs()
+    if run.n_envs != 1:
+        raise ConfigError(f"--n-envs {run.n_envs}: such an agent acts in one environment; start a run for each seed")
+    if run.seeds is not None:
+        raise ConfigError("--seeds runs deep agents together: give --seed, and start the runs of other seeds beside it")
+    unused = ("normalize_observations", "normalize_rewards", "from_pixels", "profile")
+    for name in unused:
+        if getattr(run, name):
+            raise ConfigError(f"--{name.replace('_', '-')} is of no use for an agent that counts: leave it out")
+    return run, agent_config
+
+
+def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[Any, EnvSettings]:
+    """Makes the agent of a run in its environment.
+
+    :returns: the agent, and the settings of the environments it is evaluated in, whose episodes are stretches
+    """
+    from rlopt.agents.loop.kinds import KINDS, ContinuingConfig
+    from rlopt.registry import agent_spec, resolve
+    from rlopt.runs.build import make_run_env
+
+    kind = isinstance(agent_config, ContinuingConfig)
+    algorithm = resolve(KINDS[agent_config.agent_kind][0] if kind else agent_spec(agent).algorithm)
+
+    env = make_run_env(dataclasses.replace(run, max_episode_steps=None))
+    try:
+        model = algorithm(env, seed=run.seed, **agent_config.algorithm_kwargs())
+    except BaseException:
+        env.close()
+        raise
+    return model, dataclasses.replace(env.settings, max_episode_steps=run.max_episode_steps or STRETCH)
+
+
+def load(trees: Mapping[str, Any], env: Any = None) -> Any:
+    """The agent of a checkpoint, without its environment unless ``env`` is given."""
+    from rlopt.agents.loop import saving
+    from rlopt.agents.loop.kinds import KINDS
+    from rlopt.registry import resolve
+
+    tree = trees["agent"]
+    classes = {agent_class.partition(":")[2]: agent_class for agent_class, _ in KINDS.values()}
+    if not isinstance(tree, Mapping) or tree.get("class") not in classes:
+        raise ValueError("it is of no known kind of agent")
+    return saving.from_tree(resolve(classes[tree["class"]]), dict(tree), env)

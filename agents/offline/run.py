@@ -1,0 +1,156 @@
+"""Runs that learn from a data set: what is different from :mod:`rlopt.runs.train`. Imports no torch by itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlopt.errors import ConfigError, RloptError
+from rlopt.settings.run import RunConfig
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.base_class import BaseAlgorithm
+
+    from rlopt.data.dataset import Dataset, Metadata
+    from rlopt.envs.settings import EnvSettings
+
+
+def complete(run: RunConfig, agent_config: Any) -> tuple[RunConfig, Any]:
+    """Takes the environment from the data set where ``--env`` is not given, and makes a data set's path absolute.
+
+    :raises rlopt.errors.ConfigError: no data set, one that cannot be read, settings of an augmentation without one,
+        or several environments
+    """
+    from rlopt.agents.offline.config import OfflineConfig
+
+    if run.n_envs != 1:
+        raise ConfigError(f"--n-envs {run.n_envs}: learning from a data set takes no environment steps; leave it out")
+    if not agent_config.dataset:
+        raise ConfigError("no data set given: add --dataset, a folder, an HDF5 file, a D4RL name or minari:ID")
+    unused = [name for name in ("guide", "n_augmented") if getattr(agent_config, name) != getattr(OfflineConfig, name)]
+    if agent_config.augment == "none" and unused:
+        flag = unused[0].replace("_", "-")
+        raise ConfigError(f"--{flag} is of no use without augmentation: add --augment guda, or leave it out")
+    path = Path(agent_config.dataset).expanduser()
+    if path.exists():
+        # The run may be continued from another working directory.
+        agent_config = dataclasses.replace(agent_config, dataset=str(path.resolve()))
+    if not run.env:
+        metadata = _read(agent_config.dataset).metadata
+        _check_action_repeat(run.action_repeat if run.action_repeat != 1 else metadata.action_repeat, metadata)
+        run = dataclasses.replace(run, env=metadata.env, action_repeat=metadata.action_repeat)
+    return run, agent_config
+
+
+def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm, EnvSettings]:
+    """Makes the model of a run from its data set, as :func:`rlopt.runs.build.build` does from its environment.
+
+    No environment is kept: the one that is named is made once for its spaces and its resolved settings, in which the
+    run is evaluated. With ``eval_every=0`` it need not exist here.
+
+    :raises rlopt.errors.ConfigError: if the environment to evaluate in cannot be made
+    :raises rlopt.errors.DataError: for data that cannot be read or are of another environment
+    """
+    import torch
+    from gymnasium.spaces import Dict
+
+    from rlopt.agents.offline.data import spaces_of
+    from rlopt.agents.offline.fine_tuning import OfflineVecEnv
+    from rlopt.devices import check_device
+    from rlopt.envs.settings import EnvSettings
+    from rlopt.registry import agent_spec, resolve
+    from rlopt.runs.build import env_arguments
+
+    check_device(run.device)
+    if run.num_threads:
+        torch.set_num_threads(run.num_threads)
+    dataset = training_data(agent_config, run.seed)
+    _check_action_repeat(run.action_repeat, dataset.metadata)
+    try:
+        settings, spaces = _evaluation_env(run)
+    except RloptError as error:
+        if run.eval_every > 0:
+            cure = "give another --env, or --eval-every 0 to train without evaluations"
+            raise ConfigError(f"the environment to evaluate in cannot be made ({error}): {cure}") from error
+        settings, spaces = EnvSettings(id=run.env, env_kwargs=env_arguments(run)), spaces_of(dataset)
+    if settings.id != dataset.metadata.env:
+        _tell_once(f"note: the data set is of {dataset.metadata.env}; the run is evaluated in {settings.id}")
+    model = resolve(agent_spec(agent).algorithm)(
+        "MultiInputPolicy" if isinstance(spaces[0], Dict) else "MlpPolicy",
+        OfflineVecEnv(1, *spaces),
+        dataset=dataset,
+        seed=run.seed,
+        device=run.device,
+        normalize_observations=run.normalize_observations,
+        normalize_rewards=run.normalize_rewards,
+        **agent_config.algorithm_kwargs(),
+    )
+    return model, settings
+
+
+def training_data(agent_config: Any, seed: int) -> Dataset:
+    """The data set that a run learns from: the recorded transitions, then the augmented ones if there are to be any.
+
+    The same settings and seed give the same data, so a run that is resumed goes on with them.
+
+    :raises rlopt.errors.ConfigError: held-out data together with augmentation, or a guide that does not exist
+    :raises rlopt.errors.DataError: fewer episodes than asked for
+    :raises rlopt.errors.AugmentationError: the data set cannot be augmented
+    """
+    dataset = _read(agent_config.dataset)
+    n_demos = getattr(agent_config, "n_demos", None)
+    if n_demos is not None:
+        from rlopt.data.demonstrations import Demonstrations
+
+        dataset = Demonstrations.from_dataset(dataset).trajectories(n_demos)
+    if agent_config.augment == "none":
+        return dataset
+    if agent_config.validation_fraction > 0:
+        raise ConfigError(
+            "augmented transitions would come from those that are held out: give --validation-fraction 0 or "
+            "--augment none"
+        )
+    from rlopt.agents.guda.config import GuDAConfig
+    from rlopt.agents.guda.tasks import make_augmented
+    from rlopt.settings.fields import from_mapping
+
+    settings = {
+        "method": agent_config.augment,
+        "guide": agent_config.guide,
+        "n": agent_config.n_augmented,
+        "seed": seed,
+        "include_source": True,
+    }
+    return make_augmented(dataset, from_mapping(GuDAConfig, settings, "augmentation"))
+
+
+def _check_action_repeat(given: int, metadata: Metadata) -> None:
+    recorded = metadata.action_repeat
+    if given != recorded:
+        raise ConfigError(
+            f"the data set was recorded with action repeat {recorded}, and the run has {given}: give --action-repeat "
+            f"{recorded}, or data recorded with {given}"
+        )
+
+
+@functools.cache
+def _tell_once(line: str) -> None:
+    """Once for all seeds of a group of runs."""
+    print(line, file=sys.stderr)
+
+
+def _evaluation_env(run: RunConfig) -> tuple[EnvSettings, tuple[Any, Any]]:
+    from rlopt.runs.build import make_run_env
+
+    env = make_run_env(dataclasses.replace(run, n_envs=1))
+    env.close()
+    return env.settings, (env.observation_space, env.action_space)
+
+
+def _read(name: str) -> Dataset:
+    from rlopt.data import load_dataset
+
+    return load_dataset(name)

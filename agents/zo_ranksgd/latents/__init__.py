@@ -1,0 +1,1 @@
+"""Search of a generator's latents by rankings of its images."""

@@ -1,0 +1,1 @@
+"""Search of a policy's parameters by rankings of its episodes."""

@@ -1,0 +1,170 @@
+"""Policy searches as folders of safetensors and JSON, never a pickle."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from rlopt.agents.zo_ranksgd.config import EXECUTION_SETTINGS
+from rlopt.agents.zo_ranksgd.oracles import OracleFiles
+from rlopt.errors import CheckpointError, RloptError, one_line
+from rlopt.storage.checked_folder import FolderKind, read_sealed, replace_sealed
+from rlopt.storage.spaces import decode_space, encode_space
+
+if TYPE_CHECKING:
+    from rlopt.agents.zo_ranksgd.policies.search import RankedPolicySearch
+
+KIND = FolderKind(
+    name="policy search",
+    format="rlopt-zo-ranksgd-policy",
+    version=1,
+    error=CheckpointError,
+    elsewhere="write to another folder",
+    untouched="what was there before is untouched",
+)
+_TREE = "agent"
+_COUNTERS = ("num_timesteps", "num_episodes", "num_queries")
+Search = TypeVar("Search", bound="RankedPolicySearch")
+
+
+def save(search: RankedPolicySearch, path: Path) -> Path:
+    """See :meth:`rlopt.agents.zo_ranksgd.policies.search.RankedPolicySearch.save`."""
+    return replace_sealed(path, KIND, {_TREE: tree_of(search)})
+
+
+def tree_of(search: RankedPolicySearch) -> dict[str, Any]:
+    """Everything that the search is and has found; its environments are not."""
+    return {**_identity(search), **progress_of(search)}
+
+
+def _identity(search: RankedPolicySearch) -> dict[str, Any]:
+    named = isinstance(search._given_policy, str)
+    if not hasattr(search, "optimizer"):
+        raise CheckpointError("the search has no environment yet, so no policy: give it one before saving")
+    settings = _plain(dataclasses.asdict(search.config))
+    return {
+        "settings": {name: value for name, value in settings.items() if name not in EXECUTION_SETTINGS},
+        "policy": search._given_policy if named else None,
+        "policy_kwargs": _plain(search._policy_kwargs) if named else None,
+        "oracle": None if search.oracle is None else OracleFiles.encode(search.oracle),
+        "normalize_observations": search.normalize_observations,
+        "seed": search.seed,
+        "observation_space": encode_space(search.observation_space),
+        "action_space": encode_space(search.action_space),
+    }
+
+
+def progress_of(search: RankedPolicySearch) -> dict[str, Any]:
+    """What a round changes."""
+    state, arrays = search.optimizer.state_dict()
+    return {
+        **{name: getattr(search, name) for name in _COUNTERS},
+        "optimizer": {"state": state, "arrays": arrays},
+        "normalizer": search.normalizer.get_state(),
+        "episodes": [[float(episode["r"]), int(episode["l"])] for episode in search.ep_info_buffer],
+        "log_values": dict(search.log_values),
+    }
+
+
+def put_progress(search: RankedPolicySearch, tree: Mapping[str, Any]) -> None:
+    """Puts a search of the same settings where :func:`progress_of` found it; any error for what is malformed."""
+    counters = [tree[name] for name in _COUNTERS]
+    if not all(type(value) is int and value >= 0 for value in counters):
+        raise ValueError("a counter is no whole number")
+    episodes = [{"r": float(value), "l": int(length)} for value, length in tree["episodes"]]
+    log_values = {str(name): float(value) for name, value in tree["log_values"].items()}
+    if not np.isfinite([episode["r"] for episode in episodes] + list(log_values.values())).all():
+        raise ValueError("a return is not finite")
+    search.normalizer.set_state(tree["normalizer"])
+    search.optimizer.load_state_dict(tree["optimizer"]["state"], tree["optimizer"]["arrays"])
+    search.num_timesteps, search.num_episodes, search.num_queries = counters
+    search.ep_info_buffer.clear()
+    search.ep_info_buffer.extend(episodes)
+    search.log_values = log_values
+    search._sync()
+
+
+def restore(search: RankedPolicySearch, tree: Any) -> None:
+    """See :meth:`rlopt.agents.zo_ranksgd.policies.search.RankedPolicySearch.restore_training`."""
+    own = _identity(search)
+    for name, value in own.items():
+        if tree[name] != value:
+            raise CheckpointError(f"the checkpoint has another {name} than this search: resume its own run")
+    put_progress(search, tree)
+
+
+def load(search_class: type[Search], path: Path, env: Any, device: str, given: dict[str, Any]) -> Search:
+    """See :meth:`rlopt.agents.zo_ranksgd.policies.search.RankedPolicySearch.load`."""
+    if not path.is_dir():
+        raise CheckpointError(f"{path} does not exist or is no folder: give the folder that save wrote")
+    _, trees = read_sealed(path, KIND)
+    try:
+        return from_tree(search_class, trees[_TREE], env, device, given)
+    except RloptError as error:
+        raise CheckpointError(f"{path} cannot be loaded: {error}") from None
+    except Exception as error:
+        raise CheckpointError(
+            f"{path} does not hold a {search_class.__name__} ({type(error).__name__}: {one_line(error)}): it is "
+            "malformed or of another version"
+        ) from error
+
+
+def from_tree(
+    search_class: type[Search], tree: Any, env: Any = None, device: str = "auto", given: dict[str, Any] | None = None
+) -> Search:
+    """The search of :func:`tree_of`.
+
+    :raises rlopt.errors.CheckpointError: it has a policy that must be given
+    :raises ValueError: a malformed tree; other errors of a damaged one may be of any kind
+    """
+    given = given or {}
+    settings = dict(tree["settings"])
+    policy = given.get("policy", tree["policy"])
+    if policy is None:
+        raise CheckpointError("its policy is a class or an object, which files do not hold: give it as policy")
+    settings.pop("policy")
+    named = settings.pop("oracle")
+    search = search_class(
+        policy,
+        None,
+        oracle=named,
+        normalize_observations=tree["normalize_observations"] is True,
+        policy_kwargs=given.get("policy_kwargs", tree["policy_kwargs"]),
+        seed=tree["seed"],
+        device=device,
+        engine=given.get("engine"),
+        **settings,
+    )
+    search.oracle = given.get("oracle", None if tree["oracle"] is None else OracleFiles.decode(tree["oracle"]))
+    _refuse_large(tree)
+    search._make(decode_space(tree["observation_space"]), decode_space(tree["action_space"]))
+    put_progress(search, tree)
+    if env is not None:
+        search.set_env(env)
+    return search
+
+
+def _refuse_large(tree: Any) -> None:
+    """Refuses network sizes that the stored parameters cannot fill, before memory is taken for them."""
+    from rlopt.checkpoint.load import require_widths
+
+    if tree["policy"] != "LinearPolicy":
+        stored = int(np.asarray(tree["optimizer"]["arrays"]["point"]).size)
+        require_widths([{"net_arch": tree["settings"]["net_arch"], **(tree["policy_kwargs"] or {})}], stored)
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as the lists that JSON makes of them; a named policy's arguments must be plain."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise CheckpointError(
+        f"policy_kwargs hold {one_line(repr(value))}, which files do not: name it, such as activation_fn='tanh'"
+    )

@@ -1,0 +1,133 @@
+"""Runs of policy search from rankings: what is different from :mod:`rlopt.runs.train`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rlopt.errors import CheckpointError, ConfigError
+from rlopt.settings.run import RunConfig
+
+if TYPE_CHECKING:
+    from rlopt.envs.settings import EnvSettings
+
+NOISE = ("temperature", "closeness", "flip_probability", "lazy_probability", "abstain_probability")
+"""Settings of a noisy oracle alone."""
+
+
+def complete(run: RunConfig, agent_config: Any) -> tuple[RunConfig, Any]:
+    """Refuses settings of a run that a search has no use for, and of an oracle that it has not.
+
+    :raises rlopt.errors.ConfigError: for the first of them
+    """
+    from rlopt.agents.zo_ranksgd.config import EXECUTION_SETTINGS, STUDY_SETTINGS
+    from rlopt.engine.choice import needs_engine
+
+    if run.n_envs != 1:
+        raise ConfigError(
+            f"--n-envs {run.n_envs}: a round has an environment for each candidate and episode; --max-envs bounds them"
+        )
+    if run.seeds is not None:
+        raise ConfigError("--seeds runs deep agents together: give --seed, and start the runs of other seeds beside it")
+    if agent_config.engine is None:
+        for name in EXECUTION_SETTINGS:
+            if getattr(agent_config, name) != getattr(type(agent_config)(), name):
+                raise needs_engine(name)
+    elif agent_config.engine == "local" and agent_config.address is not None:
+        raise ConfigError("--address is of a Ray cluster: add --engine ray")
+    for name in ("normalize_rewards", "profile"):
+        if getattr(run, name):
+            raise ConfigError(f"--{name.replace('_', '-')} is of no use for an agent that ranks returns: leave it out")
+    if agent_config.k > agent_config.m:
+        raise ConfigError(
+            f"--k {agent_config.k} is more than --m {agent_config.m}: rank at most all candidates, --k {agent_config.m}"
+        )
+    first = agent_config.m * agent_config.episodes_per_candidate
+    if agent_config.total_episodes is not None and agent_config.total_episodes < first:
+        raise ConfigError(
+            f"--total-episodes {agent_config.total_episodes} is less than the {first} episodes of the first round: "
+            "allow more"
+        )
+    unused: tuple[str, ...] = NOISE if agent_config.oracle != "noisy" else ()
+    if agent_config.oracle != "human":
+        unused += STUDY_SETTINGS
+    default = type(agent_config)()
+    for name in unused:
+        if getattr(agent_config, name) != getattr(default, name):
+            wanted = "noisy" if name in NOISE else "human"
+            raise ConfigError(f"--{name.replace('_', '-')} is for --oracle {wanted}: leave it out, or add that")
+    return (_each_round(run) if agent_config.oracle == "human" else run), agent_config
+
+
+def _each_round(run: RunConfig) -> RunConfig:
+    """A row and a checkpoint for each round that people answered, and no evaluations, unless they were asked for."""
+    usual = RunConfig()
+    often: dict[str, Any] = {"checkpoint_every": 1, "log_every": 1, "eval_every": 0}
+    unasked = {name: value for name, value in often.items() if getattr(run, name) == getattr(usual, name)}
+    return dataclasses.replace(run, **unasked)
+
+
+def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[Any, EnvSettings]:
+    """Makes the search of a run in its environments.
+
+    :returns: the search, and the settings of the environments it is evaluated in
+    """
+    import torch
+
+    from rlopt.agents.zo_ranksgd.policies.search import RankedPolicySearch
+    from rlopt.devices import check_device
+    from rlopt.engine import check_engine
+    from rlopt.envs.settings import EnvSettings
+    from rlopt.runs.build import env_arguments
+
+    check_device(run.device)
+    if agent_config.engine is not None:  # it is opened when the run begins; what it refuses is told before
+        check_engine(
+            agent_config.engine,
+            workers=agent_config.workers,
+            gpus_per_job=agent_config.gpus_per_job,
+            address=agent_config.address,
+        )
+    if run.num_threads:
+        torch.set_num_threads(run.num_threads)
+    settings = EnvSettings(
+        id=run.env,
+        # A clip must show the very episode that is ranked, and EnvPool draws other starts from a seed.
+        backend="gymnasium" if agent_config.oracle == "human" else run.backend,
+        action_repeat=run.action_repeat,
+        frame_stack=run.frame_stack,
+        from_pixels=run.from_pixels,
+        image_size=run.image_size,
+        max_episode_steps=run.max_episode_steps,
+        env_kwargs=env_arguments(run),
+    )
+    arguments = {
+        "seed": run.seed,
+        "device": run.device,
+        "normalize_observations": run.normalize_observations,
+        **agent_config.algorithm_kwargs(),
+    }
+    search: RankedPolicySearch
+    if agent_config.oracle == "human":
+        from rlopt.agents.zo_ranksgd.policies.human import HumanPolicySearch
+
+        search = HumanPolicySearch.of_run(run, agent_config, settings, **arguments)
+    else:
+        search = RankedPolicySearch(agent_config.policy, settings, **arguments)
+    made: Any = search.env
+    return search, dataclasses.replace(made.settings, n_envs=1)
+
+
+def load(trees: Mapping[str, Any], env: Any = None) -> Any:
+    """The search of a checkpoint, without its environments unless ``env`` is given.
+
+    :raises rlopt.errors.CheckpointError: its settings are damaged
+    """
+    from rlopt.agents.zo_ranksgd.policies import saving as policy_saving
+    from rlopt.agents.zo_ranksgd.policies.search import RankedPolicySearch
+
+    try:
+        return policy_saving.from_tree(RankedPolicySearch, trees["agent"], env)
+    except ConfigError as error:  # what no search takes was not written by one
+        raise CheckpointError(f"the search is malformed or of another version ({error})") from None

@@ -1,0 +1,1 @@
+"""The two backends behind one VecEnv: EnvPool, and Gymnasium."""

@@ -1,0 +1,213 @@
+"""The gymnasium backend: environments stepped one after the other in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
+
+from rlopt.envs.backends.batch import Observation, ObservationBuffer, check_settings, float32_actions, guard_actions
+from rlopt.envs.seeding import derive_seeds
+from rlopt.envs.settings import EnvSettings
+from rlopt.envs.state import exact_state, snapshots
+from rlopt.envs.state.replay import ActionLog
+from rlopt.errors import SpaceError, StateUnavailableError, one_line
+
+
+class GymnasiumVecEnv(DummyVecEnv):
+    """Stable-Baselines3's in-process ``VecEnv`` with what rlopt adds on top.
+
+    float32 observations, checked and clipped actions, action repeat, frame stack, independent seeds, exact state.
+
+    :param env_fns: make the environments
+    :param settings: with the backend resolved
+    """
+
+    def __init__(self, env_fns: Sequence[Callable[[], gymnasium.Env[Any, Any]]], settings: EnvSettings) -> None:
+        self.settings = settings
+        envs = [make() for make in env_fns]
+        buffer = ObservationBuffer(envs[0].observation_space, len(envs), settings.frame_stack)
+        super().__init__([lambda env=env: env for env in envs])  # type: ignore[misc]
+        self._buffer = buffer
+        self.observation_space = buffer.space
+        self.action_space = float32_actions(self.action_space)
+        self._env_action_dtype = getattr(envs[0].action_space, "dtype", None)
+        self._methods = [exact_state.method_of(env) for env in self.envs]
+        self._reference = snapshots.fresh_model(self.envs[0]) if "snapshot" in self._methods else None
+        self._log: ActionLog | None = None
+        if "replay" in self._methods:
+            space = self.action_space
+            self._log = ActionLog(len(envs), space.shape or (), space.dtype or np.int64, capacity=256)
+        self._starts = [exact_state.EpisodeStart(env) for env in self.envs]
+        self._totals = np.zeros(len(envs))
+        self._started = False
+        self.seed(settings.seed)
+
+    def seed(self, seed: int | None = None) -> Sequence[int | None]:
+        """Seeds every environment at the next ``reset``, from independent streams derived from ``seed``."""
+        root = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else int(seed)
+        self._seeds = list(derive_seeds(root, self.num_envs))
+        return self._seeds
+
+    def step_async(self, actions: np.ndarray) -> None:
+        self.actions = guard_actions(actions, self.action_space, self.num_envs)
+
+    def step_wait(self) -> VecEnvStepReturn:
+        if self._log is not None:
+            self._log.append(self.actions)
+        rewards = np.zeros(self.num_envs, np.float32)
+        dones = np.zeros(self.num_envs, bool)
+        infos: list[dict[str, Any]] = []
+        for index in range(self.num_envs):
+            observation, rewards[index], terminated, truncated, info = self._step_one(index, self.actions[index])
+            self._buffer.write(index, observation)
+            dones[index] = terminated or truncated
+            infos.append({**info, "TimeLimit.truncated": truncated and not terminated})
+        self._buffer.advance()
+        for index in np.flatnonzero(dones).tolist():
+            infos[index]["terminal_observation"] = self._buffer.read_row(index)
+            self._reset_one(index)
+        return self._buffer.read(), rewards, dones, infos
+
+    def reset(self) -> VecEnvObs:
+        for index in range(self.num_envs):
+            self._reset_one(index, self._seeds[index], self._options[index])
+        self._started = True
+        self._reset_seeds()
+        self._reset_options()
+        return self._buffer.read()
+
+    def start_episodes(self, seeds: Sequence[int]) -> Observation:
+        """Resets the first ``len(seeds)`` environments, each with its own seed, for :meth:`step_rows`.
+
+        :returns: the observations of all environments
+        """
+        for index, seed in enumerate(seeds):
+            self._reset_one(index, int(seed))
+        self._started = False  # for get_state: what follows begins with a reset
+        return self._buffer.read()
+
+    def step_rows(self, rows: np.ndarray, actions: np.ndarray) -> tuple[Observation, np.ndarray, np.ndarray]:
+        """Steps the environments ``rows`` only, and resets none; to be called for episodes that have not ended.
+
+        :param rows: [n] indices
+        :param actions: [n, *action]
+        :returns: the observations of all environments, and rewards [n] and ends [n] of ``rows``
+        """
+        actions = guard_actions(actions, self.action_space, len(rows))
+        rewards, ended = np.zeros(len(rows), np.float32), np.zeros(len(rows), bool)
+        for position, index in enumerate(rows.tolist()):
+            observation, rewards[position], terminated, truncated, _ = self._step_one(index, actions[position])
+            self._buffer.write(index, observation)
+            ended[position] = terminated or truncated
+        self._buffer.advance()
+        return self._buffer.read(), rewards, ended
+
+    def _step_one(self, index: int, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        env, total = self.envs[index], 0.0
+        for _ in range(self.settings.action_repeat):
+            outcome = env.step(action)
+            try:
+                observation, reward, terminated, truncated, info = outcome
+                total += float(reward)
+            except (TypeError, ValueError):
+                raise _odd_outcome(outcome) from None
+            if terminated or truncated:
+                break
+        self._totals[index] += total
+        return observation, total, bool(terminated), bool(truncated), info
+
+    def _reset_one(self, index: int, seed: int | None = None, options: dict[str, Any] | None = None) -> None:
+        arguments: dict[str, Any] = {"options": options} if options else {}
+        if self._log is not None:
+            self._starts[index].before_reset(seed, options)
+            self._log.clear(index)
+        self._totals[index] = 0.0
+        observation, self.reset_infos[index] = self.envs[index].reset(seed=seed, **arguments)
+        self._buffer.write(index, observation)
+        self._buffer.restart([index])
+
+    def get_state(self) -> dict[str, Any]:
+        """Everything that the coming steps depend on, as a tree of arrays, numbers and strings.
+
+        :raises StateUnavailableError: when an environment that defines ``get_state`` says so
+        """
+        return {
+            "settings": self.settings.as_dict(),
+            "started": self._started,
+            "seeds": None if self._started and not any(self._seeds) else list(self._seeds),
+            "frames": self._buffer.get_state(),
+            "log": self._log.get_state() if self._log is not None else None,
+            "envs": [self._take(index) for index in range(self.num_envs)] if self._started else [],
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Brings the environments to ``state``: the next steps are bit for bit those that would have followed.
+
+        :raises StateUnavailableError: when the state is of other settings or another simulator version, or when a
+            replay does not lead back to it
+        """
+        check_settings(state, self.settings)
+        seeds = [None] * self.num_envs if state["seeds"] is None else state["seeds"]
+        if len(seeds) != self.num_envs or not all(exact_state.is_seed(seed) for seed in seeds):
+            raise StateUnavailableError(f"the state's seeds are not {self.num_envs} integers or None: it is damaged")
+        self._seeds, self._started = list(seeds), bool(state["started"])
+        if not self._started:
+            return
+        if self._log is not None:
+            self._log.set_state(state["log"])
+        for index, saved in enumerate(state["envs"]):
+            self._put(index, saved)
+        replayed = [index for index, method in enumerate(self._methods) if method == "replay"]
+        reached = self._buffer.get_state()["rows"]
+        self._buffer.set_state(state["frames"])
+        for key, rows in self._buffer.get_state()["rows"].items():
+            if rows[replayed].tobytes() != reached[key][replayed].tobytes():
+                raise StateUnavailableError(exact_state.WRONG_REPLAY)
+
+    def _take(self, index: int) -> dict[str, Any]:
+        env, method = self.envs[index], self._methods[index]
+        if method == "snapshot":
+            return snapshots.take(env, self._reference)
+        if method == "own":
+            return exact_state.take_own(env)
+        return {
+            "start": self._starts[index].record,
+            "total": float(self._totals[index]),
+            "elapsed": exact_state.elapsed_steps(env),
+            "random": exact_state.random_states(env),
+        }
+
+    def _put(self, index: int, state: dict[str, Any]) -> None:
+        env, method = self.envs[index], self._methods[index]
+        if method == "snapshot":
+            snapshots.put(env, self._reference, state)
+        elif method == "own":
+            exact_state.put_own(env, state)
+        else:
+            self._replay(index, state)
+
+    def _replay(self, index: int, state: dict[str, Any]) -> None:
+        assert self._log is not None
+        observation = self._starts[index].repeat(state["start"])
+        self._totals[index] = 0.0
+        for step in range(int(self._log.lengths[index])):
+            action = self._log.at(np.array([index]), step)[0]
+            observation, _, terminated, truncated, _ = self._step_one(index, action)
+            if terminated or truncated:
+                raise StateUnavailableError(exact_state.WRONG_REPLAY)
+        self._buffer.write(index, observation)
+        exact_state.check_replay(self.envs[index], self._totals[index], state)
+
+
+def _odd_outcome(outcome: Any) -> SpaceError:
+    if isinstance(outcome, tuple) and len(outcome) == 5:
+        return SpaceError(f"the environment gave the reward {one_line(outcome[1])}: make it one number")
+    return SpaceError(
+        "the environment's step() does not return observation, reward, terminated, truncated and info: it has the old "
+        "interface of Gym, wrap it with shimmy.GymV21CompatibilityV0"
+    )

@@ -1,0 +1,205 @@
+"""The exact state of MuJoCo environments, dm_control's and Gymnasium's, as plain arrays and numbers.
+
+The only module that touches private fields of dm_control (``_step_count``, ``_reset_next_step``).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
+
+from rlopt.envs.average_reward.continuing import ContinuingWrapper
+from rlopt.envs.flat import FlatObservation
+from rlopt.envs.pixels import PixelObservation
+from rlopt.errors import StateUnavailableError
+
+_SNAPSHOT_MODULES = (
+    "gymnasium.envs.mujoco.",
+    "gymnasium_robotics.envs.maze.",
+    "rlopt.envs.dmc",
+    "rlopt.envs.tasks.point_maze",
+)
+_SNAPSHOT_WRAPPERS = (
+    TimeLimit,
+    OrderEnforcing,
+    PassiveEnvChecker,
+    PixelObservation,
+    FlatObservation,
+    ContinuingWrapper,
+)
+_LEFTOVERS = ("xpos", "xipos", "cfrc_ext")
+"""Results of the last step that Gymnasium's rewards read before the next one refreshes them."""
+
+
+def layers(env: gymnasium.Env[Any, Any]) -> Iterator[Any]:
+    """The wrappers of an environment from the outside in, then the environment itself."""
+    while isinstance(env, gymnasium.Wrapper):
+        yield env
+        env = env.env
+    yield env
+
+
+def has_snapshot(env: gymnasium.Env[Any, Any]) -> bool:
+    """Whether the environment is of a family whose simulator state is known to be complete."""
+    *wrappers, base = layers(env)
+    known = type(base).__module__.startswith(_SNAPSHOT_MODULES)
+    return known and all(type(wrapper) in _SNAPSHOT_WRAPPERS for wrapper in wrappers) and _simulator(base) is not None
+
+
+def _simulator(base: Any) -> tuple[Any, Any] | None:
+    """MuJoCo's model and data of an environment."""
+    if hasattr(base, "dm_env"):
+        physics = base.dm_env.physics
+        return physics.model.ptr, physics.data.ptr
+    for owner in _owners(base):
+        if type(getattr(owner, "model", None)).__name__ == "MjModel":
+            return owner.model, owner.data
+    return None
+
+
+def _owners(base: Any) -> list[Any]:
+    """The objects whose plain attributes and random generators are part of the state."""
+    if hasattr(base, "dm_env"):
+        return [base, base.dm_env.task]
+    inner = [getattr(base, name) for name in ("point_env", "ant_env") if hasattr(base, name)]
+    return [base, *inner]
+
+
+def fresh_model(env: gymnasium.Env[Any, Any]) -> Any:
+    """A copy of the model before any reset has changed it: what :func:`take` compares with."""
+    found = _simulator(env.unwrapped)
+    return None if found is None else copy.copy(found[0])
+
+
+def take(env: gymnasium.Env[Any, Any], reference: Any) -> dict[str, Any]:
+    """The state of ``env`` between two steps; ``reference`` is a :func:`fresh_model` of an equal environment.
+
+    :raises rlopt.errors.StateUnavailableError: for an environment without a MuJoCo simulator
+    """
+    import mujoco
+
+    base: Any = env.unwrapped
+    found = _simulator(base)
+    if found is None:
+        raise StateUnavailableError("the environment has no MuJoCo simulator")
+    model, data = found
+    kind = mujoco.mjtState.mjSTATE_INTEGRATION
+    integration = np.zeros(mujoco.mj_stateSize(model, kind))
+    mujoco.mj_getState(model, data, integration, kind)
+    state: dict[str, Any] = {
+        "mujoco": mujoco.__version__,
+        "integration": integration,
+        "leftovers": {name: np.array(getattr(data, name)) for name in _LEFTOVERS},
+        "model": {
+            name: np.array(array)
+            for name, array in _model_arrays(model)
+            if array.tobytes() != _field(reference, name).tobytes()
+        },
+        "attributes": [_plain_attributes(owner) for owner in _owners(base)],
+        "random": [_random_state(owner) for owner in _owners(base)],
+        "elapsed": [layer._elapsed_steps for layer in layers(env) if isinstance(layer, TimeLimit)],
+    }
+    if hasattr(base, "dm_env"):
+        state["dm_control"] = {
+            "step_count": base.dm_env._step_count,
+            "reset_next_step": base.dm_env._reset_next_step,
+        }
+    return state
+
+
+def put(env: gymnasium.Env[Any, Any], reference: Any, state: dict[str, Any]) -> None:
+    """Brings ``env`` to a state that :func:`take` gave.
+
+    :raises StateUnavailableError: when it is of another MuJoCo version or another model
+    """
+    import mujoco
+
+    if state["mujoco"] != mujoco.__version__:
+        raise StateUnavailableError(
+            f"the state is of mujoco {state['mujoco']}, this is {mujoco.__version__}: "
+            f"pip install mujoco=={state['mujoco']} to continue exactly"
+        )
+    base: Any = env.unwrapped
+    # The reset makes the attributes that only a reset makes; everything it set is overwritten below.
+    env.reset()
+    found = _simulator(base)
+    kind = mujoco.mjtState.mjSTATE_INTEGRATION
+    if found is None or len(state["integration"]) != mujoco.mj_stateSize(found[0], kind):
+        raise StateUnavailableError("the saved simulator state is of another model")
+    model, data = found
+    for name, array in _model_arrays(model):
+        target = state["model"].get(name, _field(reference, name))
+        if array.tobytes() != target.tobytes():
+            array[...] = target
+    for owner, attributes, random in zip(_owners(base), state["attributes"], state["random"], strict=True):
+        # The generator first: making it lazily overwrites the seed that is among the attributes.
+        _set_random_state(owner, random)
+        _set_attributes(owner, attributes)
+    integration = np.ascontiguousarray(state["integration"])
+    mujoco.mj_setState(model, data, integration, kind)
+    mujoco.mj_forward(model, data)
+    # The forward pass computes positions and forces, but also moves the solver's warm start: set it again.
+    mujoco.mj_setState(model, data, integration, kind)
+    for name, array in state["leftovers"].items():
+        getattr(data, name)[...] = array
+    limits = [layer for layer in layers(env) if isinstance(layer, TimeLimit)]
+    for layer, elapsed in zip(limits, state["elapsed"], strict=True):
+        layer._elapsed_steps = elapsed
+    if "dm_control" in state:
+        base.dm_env._step_count = state["dm_control"]["step_count"]
+        base.dm_env._reset_next_step = state["dm_control"]["reset_next_step"]
+
+
+def _model_arrays(model: Any) -> Iterator[tuple[str, np.ndarray]]:
+    """Every numeric array of a model by name: tasks such as reacher move their target by writing to the model."""
+    for name in dir(model):
+        if name.startswith("_"):
+            continue
+        value = getattr(model, name)
+        if isinstance(value, np.ndarray) and value.size and value.dtype.kind in "fiub":
+            yield name, value
+    for name in ("gravity", "wind", "magnetic"):
+        yield f"opt.{name}", getattr(model.opt, name)
+
+
+def _field(model: Any, name: str) -> np.ndarray:
+    return getattr(model.opt, name[4:]) if name.startswith("opt.") else getattr(model, name)
+
+
+def _plain_attributes(owner: Any) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for name, value in vars(owner).items():
+        if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "fiub":
+            kept[name] = np.array(value)
+        elif isinstance(value, (bool, int, float)):
+            kept[name] = value
+    return kept
+
+
+def _set_attributes(owner: Any, attributes: dict[str, Any]) -> None:
+    for name, value in attributes.items():
+        current = vars(owner).get(name)
+        if isinstance(value, np.ndarray) and value.shape == ():
+            setattr(owner, name, value[()])
+        elif isinstance(current, np.ndarray) and isinstance(value, np.ndarray) and current.shape == value.shape:
+            current[...] = value
+        else:
+            setattr(owner, name, np.array(value) if isinstance(value, np.ndarray) else value)
+
+
+def _random_state(owner: Any) -> dict[str, Any]:
+    if isinstance(owner, gymnasium.Env):
+        return dict(owner.np_random.bit_generator.state)
+    return dict(owner.random.get_state(legacy=False))
+
+
+def _set_random_state(owner: Any, state: dict[str, Any]) -> None:
+    if isinstance(owner, gymnasium.Env):
+        owner.np_random.bit_generator.state = state
+    else:
+        owner.random.set_state(state)

@@ -1,0 +1,1 @@
+"""What every algorithm adds to its Stable-Baselines3 base."""

@@ -1,0 +1,158 @@
+"""What every deep agent adds to its Stable-Baselines3 base so that a run can be checked and continued exactly."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from stable_baselines3.common.base_class import maybe_make_env
+from stable_baselines3.common.type_aliases import GymEnv
+from torch import nn
+
+from rlopt.errors import ConfigError, unknown_name
+from rlopt.nn.encoders import ENCODERS
+from rlopt.optim.lockstep import take_turns
+from rlopt.optim.optimizers import check_optimizer, optimizer_by_name
+from rlopt.validation import require
+
+F = TypeVar("F", bound=Callable[..., None])
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "leaky_relu": nn.LeakyReLU,
+}
+
+
+class Resumable:
+    """Mixin placed before the Stable-Baselines3 base class.
+
+    A *boundary* is the moment between two rollouts, after the update and before the next action: the only place where
+    a checkpoint is taken, because everything that the next step depends on is then in the model's state.
+    """
+
+    state_attributes: ClassVar[tuple[str, ...]] = ()
+    """Plain attributes (numbers, strings, arrays) that belong to the training state, beyond Stable-Baselines3's own."""
+
+    profiled_sections: ClassVar[dict[str, str]] = {}
+    """Method -> its section of ``rlopt train --profile``, see :mod:`rlopt.loggers.profiler`."""
+
+    constructor_settings: dict[str, Any]
+    """The constructor's keyword arguments as given, without ``env``: a checkpoint rebuilds the model from them."""
+
+    boundary_hook: Callable[[Any], bool] | None = None
+    """Called with the model at every boundary; returning False ends ``learn``. Set by :mod:`rlopt.runs.train`."""
+
+    observation_statistics: Any = None
+    """A VecNormalize whose statistics :meth:`predict` applies to raw observations. Set by :func:`rlopt.load`."""
+
+    def at_boundary(self) -> bool:
+        """Runs the boundary hook; returns whether training goes on. Call first thing in ``collect_rollouts``.
+
+        :raises rlopt.errors.ConfigError: for a model whose statistics of observations have lost their VecNormalize
+        """
+        take_turns()
+        if self.observation_statistics is not None:
+            raise ConfigError(
+                "this model was trained on normalised observations: wrap its environment in VecNormalize before more "
+                "training (set_env fills in the statistics)"
+            )
+        return self.boundary_hook is None or self.boundary_hook(self)
+
+    def predict(self, observation: Any, *args: Any, **kwargs: Any) -> Any:
+        """As Stable-Baselines3's ``predict``; a loaded model normalises raw observations as in its training.
+
+        With a VecNormalize environment set, observations are expected as that environment gives them.
+        """
+        if self.observation_statistics is not None:
+            observation = self.observation_statistics.normalize_obs(observation)
+        return super().predict(observation, *args, **kwargs)  # type: ignore[misc]
+
+    def set_env(self, env: Any, force_reset: bool = True) -> None:
+        """As Stable-Baselines3's ``set_env``; the statistics of a loaded model go into a VecNormalize environment."""
+        super().set_env(env, force_reset)  # type: ignore[misc]
+        buffer = getattr(self, "replay_buffer", None)
+        if hasattr(buffer, "env"):  # hindsight goals need the environment's rewards
+            buffer.env = self.env  # type: ignore[attr-defined, union-attr]
+        own: Any = getattr(self, "_vec_normalize_env", None)
+        if self.observation_statistics is not None and own is not None:
+            from rlopt.state.envs import capture_normalization, restore_normalization
+
+            state = capture_normalization(self.observation_statistics)
+            restore_normalization(own, state, statistics_only=True)
+            self.observation_statistics = None
+
+    def _excluded_save_params(self) -> list[str]:
+        hooks = ["boundary_hook", "observation_statistics"]
+        return [*super()._excluded_save_params(), *hooks]  # type: ignore[misc]
+
+
+def training_env(env: GymEnv | str, verbose: int) -> GymEnv:
+    """``env``, or the environment of that id: dm_control's through :func:`rlopt.make_env`, others as in Gymnasium."""
+    if isinstance(env, str) and env.startswith("dm_control/"):
+        from rlopt.envs.make import make_env
+
+        return make_env(env)
+    made = maybe_make_env(env, verbose)
+    assert made is not None
+    return made
+
+
+def named_policy_kwargs(policy_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Replaces names such as ``activation_fn="tanh"``, ``optimizer_class="adam"`` and
+    ``features_extractor_class="drqv2"`` by their classes, and tries the optimiser out.
+
+    Raises :class:`rlopt.errors.UnknownNameError` for a name that is not in the tables of this module, of
+    :mod:`rlopt.nn.encoders` and of :mod:`rlopt.optim.optimizers`, :class:`rlopt.errors.ConfigError` for an optimiser
+    that cannot be used (:func:`rlopt.optim.optimizers.check_optimizer`).
+    """
+    resolved = dict(policy_kwargs or {})
+    tables: dict[str, Mapping[str, type]] = {
+        "activation_fn": ACTIVATIONS,
+        "features_extractor_class": ENCODERS,
+    }
+    for key, table in tables.items():
+        name = resolved.get(key)
+        if isinstance(name, str):
+            if name not in table:
+                raise unknown_name(key, name, table)
+            resolved[key] = table[name]
+    chosen = resolved.get("optimizer_class")
+    if isinstance(chosen, str):
+        chosen = resolved["optimizer_class"] = optimizer_by_name(chosen)
+    options = resolved.get("optimizer_kwargs")
+    if chosen is not None or options:
+        check_optimizer(chosen or torch.optim.Adam, options or {})
+    return resolved
+
+
+def with_settings_of(base: type, *without: str, **defaults: Any) -> Callable[[F], F]:
+    """For a constructor that hands ``**settings`` on to ``base``: its signature lists them, with these ``defaults``.
+
+    :param without: settings of ``base`` that are not taken
+    """
+
+    def decorate(constructor: F) -> F:
+        @functools.wraps(constructor)
+        def complete(self: Any, *args: Any, **settings: Any) -> None:
+            refused = sorted(set(settings) & set(without))
+            require(not refused, f"{type(self).__name__} has no setting {', '.join(refused)}: leave it out")
+            constructor(self, *args, **{**defaults, **settings})
+
+        own = inspect.signature(constructor)
+        named = [p for p in own.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        taken = {"self", *without, *(parameter.name for parameter in named)}
+        for name, parameter in inspect.signature(base.__init__).parameters.items():  # type: ignore[misc]
+            if name not in taken:
+                default = defaults.get(name, parameter.default)
+                named.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, default=default))
+        complete.__signature__ = own.replace(parameters=named)  # type: ignore[attr-defined]
+        return complete  # type: ignore[return-value]
+
+    return decorate

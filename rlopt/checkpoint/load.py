@@ -1,0 +1,164 @@
+"""``rlopt.load``: a model from a run or checkpoint folder, without pickle."""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+
+from rlopt.algorithms.spaces_only_env import SpacesOnlyVecEnv
+from rlopt.checkpoint.counters import restore_counters
+from rlopt.checkpoint.describe import rebuild_model
+from rlopt.checkpoint.files import MANIFEST, Checkpoint, latest_checkpoint, list_checkpoints, read_checkpoint
+from rlopt.devices import check_device
+from rlopt.errors import CheckpointError, RloptError, one_line
+from rlopt.registry import AGENTS, resolve
+from rlopt.replay.memory import deferred_storage
+from rlopt.run_folder import run_folders
+from rlopt.state.envs import find_normalization, restore_normalization
+from rlopt.state.isolate import undisturbed
+from rlopt.state.networks import check_networks, restore_networks
+from rlopt.storage.spaces import decode_space
+from rlopt.storage.tree import Tree
+
+_NEEDED = ("model", "networks", "env", "training")
+_READ = (*_NEEDED, "agent")
+_STEP = re.compile(r"(?:\.replaced-)?step-\d{12,18}")
+
+
+def load(path: str | Path, env: VecEnv | None = None, device: str = "auto") -> Any:
+    """Loads a trained model; executes nothing that the files say.
+
+    ``predict`` takes raw observations: where the run normalised them, the statistics travel with the model. If ``env``
+    (or one given to ``set_env`` later) is wrapped in VecNormalize, they go into that instead. The replay buffer and the
+    simulator are left behind; to continue a run exactly, use ``rlopt resume``.
+
+    :param path: a run folder (its newest checkpoint that is whole is taken), ``RUN/best`` (the best in evaluation), a
+        folder of checkpoints, or one checkpoint
+    :param env: an environment with the same spaces, for further training; its number of environments may differ
+    :param device: "auto", "cpu", "cuda", ...
+    :returns: the Stable-Baselines3 algorithm
+    :raises rlopt.errors.CheckpointError: there is no checkpoint, it is damaged, or it does not fit ``env``
+    :raises rlopt.errors.ConfigError: ``device`` cannot be used
+    """
+    check_device(device)
+    checkpoint = _find(Path(path))
+    try:
+        own = _loader_of(checkpoint)
+        if own is not None:
+            return own(checkpoint.trees, env)
+        missing = set(_NEEDED) - set(checkpoint.trees)
+        if missing:
+            raise CheckpointError(f"{checkpoint.path} has no {', '.join(sorted(missing))}: it holds no model")
+        return _build(checkpoint.trees, env, device)
+    except RloptError:
+        raise
+    except Exception as error:
+        raise CheckpointError(
+            f"{checkpoint.path} does not hold a model ({type(error).__name__}: {one_line(error)}): it is malformed "
+            "or of another version"
+        ) from error
+
+
+def _loader_of(checkpoint: Checkpoint) -> Any:
+    """What makes the model of an agent that is no Stable-Baselines3 algorithm; None for one that is."""
+    name = checkpoint.metadata.get("agent")
+    spec = AGENTS.get(name) if isinstance(name, str) else None
+    return None if spec is None or not spec.loader else resolve(spec.loader)
+
+
+def _build(trees: dict[str, Tree], env: VecEnv | None, device: str) -> Any:
+    description = trees["model"]
+    modules = trees["networks"]["modules"].values()
+    stored = sum(getattr(tensor, "numel", int)() for tensors in modules for tensor in tensors.values())
+    require_widths(description["settings"].get("policy_kwargs"), stored)
+    with undisturbed(None), deferred_storage():
+        model = rebuild_model(description, env, device)
+    check_networks(model, trees["networks"])
+    restore_networks(model, trees["networks"])
+    restore_counters(model, trees["training"])
+    if env is None:
+        model.env = None
+    statistics = find_normalization(trees["env"])
+    if statistics is not None and statistics["norm_obs"]:
+        if model._vec_normalize_env is not None:
+            restore_normalization(model._vec_normalize_env, statistics, statistics_only=True)
+        else:
+            model.observation_statistics = _normalizer(description, statistics)
+    return model
+
+
+def _normalizer(description: Tree, statistics: Tree) -> VecNormalize:
+    """A VecNormalize on no environment, used for its arithmetic alone."""
+    spaces = [decode_space(description[name]) for name in ("observation_space", "action_space")]
+    placeholder = SpacesOnlyVecEnv(description["n_envs"], *spaces)
+    normalizer = VecNormalize(placeholder, training=False, norm_obs_keys=statistics["norm_obs_keys"])
+    restore_normalization(normalizer, statistics, statistics_only=True)
+    return normalizer
+
+
+def _find(path: Path) -> Checkpoint:
+    if path.is_file():
+        raise CheckpointError(
+            f"{path} is a file, rlopt.load reads folders: for Stable-Baselines3's zip use the agent's own load (such "
+            "as rlopt.MDPO.load), and only if you trust its source, for that unpickles"
+        )
+    if (path / MANIFEST).exists() or _STEP.fullmatch(path.name):
+        return read_checkpoint(path, _READ)
+    if path.name == "best" and not path.exists():
+        return read_checkpoint(_best(path.parent), _READ)
+    if not path.is_dir():
+        raise CheckpointError(f"{path} does not exist: give a run folder or a checkpoint folder")
+    parent = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+    if not list_checkpoints(parent):
+        if (runs := run_folders(path)) != [path]:
+            raise CheckpointError(f"{path} holds the runs {', '.join(run.name for run in runs)}: give one of them")
+        raise CheckpointError(f"{path} holds no checkpoint: give a run folder or a checkpoint folder")
+    return latest_checkpoint(parent, lambda line: warnings.warn(line, stacklevel=4), _READ)
+
+
+def _best(run: Path) -> Path:
+    try:
+        best = json.loads((run / "best.json").read_text())
+        name = best["checkpoint"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        raise CheckpointError(f"{run} has no best checkpoint (best.json): give the run folder itself") from None
+    if not isinstance(name, str) or not _STEP.fullmatch(name):
+        raise CheckpointError(f"{run / 'best.json'} names no checkpoint: give the run folder itself")
+    return run / "checkpoints" / name
+
+
+def require_widths(policy_kwargs: Tree, stored: int) -> None:
+    """Refuses network sizes that ``stored`` parameters cannot fill, before memory is taken for them.
+
+    :raises rlopt.errors.CheckpointError: of such sizes
+    """
+    widest = max(_integers(policy_kwargs), default=0)
+    # A layer of width w between others has at least w parameters, and two neighbours of widths v and w have v * w.
+    if widest > stored or any(v * w > stored for v, w in _neighbours(policy_kwargs)):
+        raise CheckpointError(
+            f"the checkpoint's settings ask for larger networks than the {stored} parameters it holds"
+        )
+
+
+def _integers(value: Tree) -> Iterator[int]:
+    if type(value) is int:
+        yield value
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    for part in parts:
+        yield from _integers(part)
+
+
+def _neighbours(value: Tree) -> Iterator[tuple[int, int]]:
+    if isinstance(value, (list, tuple)) and all(type(width) is int for width in value):
+        yield from pairwise(value)
+        return
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    for part in parts:
+        yield from _neighbours(part)

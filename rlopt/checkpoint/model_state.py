@@ -1,0 +1,220 @@
+"""The whole training state of a Stable-Baselines3 algorithm, captured at a boundary and restored bit for bit.
+
+Captured are networks, optimisers, replay buffer, action noise, counters, the observations the next action depends on,
+the environments with their wrappers, pending log values and every random state. What the constructor's arguments decide
+is not state: a checkpoint is restored into a model that was built with the same settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from rlopt.checkpoint.buffers import capture_buffer, check_buffer, cut_episodes, restore_buffer
+from rlopt.checkpoint.counters import capture_training, check_training, restore_counters, restore_log, restore_training
+from rlopt.checkpoint.describe import describe_model, describe_spaces
+from rlopt.checkpoint.files import write_checkpoint
+from rlopt.errors import CheckpointError, RloptError, one_line
+from rlopt.state.envs import capture_env, check_wrappers, restore_env, restore_wrappers
+from rlopt.state.networks import capture_networks, check_networks, restore_networks
+from rlopt.state.rng import capture_random, restore_random
+from rlopt.storage.spaces import decode_space
+from rlopt.storage.tree import Tree
+
+
+@runtime_checkable
+class OwnState(Protocol):
+    """A model that is no Stable-Baselines3 algorithm and knows its own training state."""
+
+    num_timesteps: int
+    boundary_hook: Callable[[Any], bool] | None
+
+    def learn(self, total_timesteps: int, *, reset_num_timesteps: bool = True, **learn_kwargs: Any) -> Any:
+        """As Stable-Baselines3's."""
+        ...
+
+    def training_trees(self) -> dict[str, Tree]:
+        """The state by name, of the model and of its environment."""
+        ...
+
+    def restore_training(self, trees: Mapping[str, Tree]) -> str | None:
+        """Puts the model into a captured state; a sentence where the environment's state could not be taken.
+
+        :raises rlopt.errors.CheckpointError: the state is of another agent or environment
+        """
+        ...
+
+
+def capture_state(model: Any, copy: bool = True) -> dict[str, Tree]:
+    """The training state of ``model`` by name, ready for :func:`rlopt.checkpoint.files.write_checkpoint`.
+
+    To be called at a boundary (:class:`rlopt.algorithms.resumable.Resumable`).
+
+    :param copy: False gives views of the tensors and buffers, which costs no memory but must be written before
+        training goes on
+    :raises rlopt.errors.ConfigError: a constructor setting cannot be described safely; it is named, with the cure
+    :raises rlopt.errors.CheckpointError: a replay buffer, noise or attribute cannot be captured; it is named
+    """
+    if isinstance(model, OwnState):
+        return model.training_trees()
+    return {
+        "model": describe_model(model),
+        "networks": capture_networks(model, copy),
+        "replay": capture_buffer(getattr(model, "replay_buffer", None), copy),
+        "env": {"available": False, "reason": "the model had no environment", "base": None, "wrappers": []}
+        if model.env is None
+        else capture_env(model.env),
+        "training": capture_training(model),
+        "random": capture_random(model.action_space),
+    }
+
+
+def save_checkpoint(model: Any, parent: Path, metadata: Mapping[str, Any] | None = None) -> Path:
+    """Writes ``model``'s state, at a boundary, to ``parent/step-<num_timesteps>``; returns that folder.
+
+    Raises as :func:`capture_state` and :func:`rlopt.checkpoint.files.write_checkpoint` do.
+    """
+    return write_checkpoint(Path(parent), int(model.num_timesteps), capture_state(model, copy=False), metadata or {})
+
+
+def restore_state(model: Any, trees: Mapping[str, Tree]) -> str | None:
+    """Puts ``model``, built with the same settings on fresh environments, into a captured state.
+
+    Follow with :func:`learn_from` rather than ``learn`` to continue exactly. Everything is compared with the model
+    before anything is changed.
+
+    :returns: None; or, where the environments' state could not be captured or taken, a sentence that says why fresh
+        episodes begin instead (they have been reset then)
+    :raises rlopt.errors.CheckpointError: the state is of another agent, of other spaces or shapes, or malformed
+    """
+    return _restore(model, trees)
+
+
+def learn_from(
+    model: Any,
+    trees: Mapping[str, Tree],
+    total_timesteps: int,
+    *,
+    report: Callable[[str], None] | None = None,
+    **learn_kwargs: Any,
+) -> Any:
+    """Restores ``trees`` into ``model`` and trains on to ``total_timesteps`` as if it had never been stopped.
+
+    :param total_timesteps: of the whole run, what is already done included; that of the first ``learn`` for a
+        bit-for-bit continuation of schedules
+    :param report: called with a sentence if fresh episodes begin (see :func:`restore_state`)
+    :param learn_kwargs: further arguments of ``model.learn``
+    :returns: the model
+    :raises rlopt.errors.CheckpointError: as :func:`restore_state`
+    """
+    if isinstance(model, OwnState):
+        fresh_episodes = _guarded(model, lambda: model.restore_training(trees))
+    else:
+        fresh_episodes = _restore(model, trees)
+    if fresh_episodes is not None and report is not None:
+        report(fresh_episodes)
+    if model.num_timesteps >= total_timesteps:
+        return model
+    if isinstance(model, OwnState):
+        return model.learn(total_timesteps - model.num_timesteps, reset_num_timesteps=False, **learn_kwargs)
+    own_hook = model.boundary_hook
+
+    def first_boundary(learner: Any) -> bool:
+        # learn() has by now reset the action noise, replaced the logger and set counters of its own.
+        learner.boundary_hook = own_hook
+        if trees["training"]["last_obs"] is None:
+            pass  # captured before its first learn(): what learn() did to begin is right
+        elif fresh_episodes is None:
+            _guarded(learner, lambda: _restore_after_setup(learner, trees))
+        else:
+            _guarded(learner, lambda: _restore_progress(learner, trees["training"]))
+        learner._total_timesteps = total_timesteps
+        return own_hook is None or own_hook(learner)
+
+    model.boundary_hook = first_boundary
+    try:
+        model.learn(total_timesteps - model.num_timesteps, reset_num_timesteps=False, **learn_kwargs)
+    finally:
+        if model.boundary_hook is first_boundary:
+            model.boundary_hook = own_hook
+    return model
+
+
+def check_model(model: Any, description: Tree) -> None:
+    """Raises CheckpointError, naming both, if a checkpoint's description is of another agent or other spaces."""
+    own = describe_spaces(model)
+    cure = "restore it into a model of the same agent, environment and n_envs"
+    for key in ("agent", "n_envs"):
+        if description[key] != own[key]:
+            raise CheckpointError(f"the checkpoint has {key} {description[key]!r}, this model {own[key]!r}: {cure}")
+    for key in ("observation_space", "action_space"):
+        if description[key] != own[key]:
+            saved = decode_space(description[key])
+            raise CheckpointError(f"the checkpoint has {key} {saved}, this model {getattr(model, key)}: {cure}")
+
+
+def _restore(model: Any, trees: Mapping[str, Tree]) -> str | None:
+    missing = {"model", "networks", "replay", "env", "training", "random"} - set(trees)
+    if missing:
+        raise CheckpointError(f"the checkpoint has no {', '.join(sorted(missing))}: it holds no training state")
+    if model.env is None:
+        raise CheckpointError("the model has no environment: call set_env before restoring its training state")
+
+    def check() -> None:
+        check_model(model, trees["model"])
+        check_networks(model, trees["networks"])
+        check_buffer(getattr(model, "replay_buffer", None), trees["replay"])
+        check_wrappers(model.env, trees["env"])
+        check_training(model, trees["training"])
+
+    def restore() -> str | None:
+        restore_networks(model, trees["networks"])
+        restore_buffer(getattr(model, "replay_buffer", None), trees["replay"])
+        reason = restore_env(model.env, trees["env"])
+        restore_training(model, trees["training"])
+        if reason is not None:
+            _begin_episodes(model)
+        restore_random(trees["random"], model.action_space)
+        return None if reason is None else f"the simulator's state is not restored ({reason}): fresh episodes begin"
+
+    _guarded(model, check)
+    return _guarded(model, restore)
+
+
+def _guarded(model: Any, action: Callable[[], Any]) -> Any:
+    """Runs ``action``; whatever a malformed state makes fail becomes a CheckpointError."""
+    try:
+        return action()
+    except RloptError:
+        raise
+    except Exception as error:
+        kind = type(model).__name__
+        raise CheckpointError(
+            f"the checkpoint's state does not fit this {kind} ({type(error).__name__}: {one_line(error)}): "
+            "it is malformed or of other versions"
+        ) from error
+
+
+def _restore_after_setup(model: Any, trees: Mapping[str, Tree]) -> None:
+    restore_wrappers(model.env, trees["env"])
+    restore_training(model, trees["training"])
+    restore_random(trees["random"], model.action_space)
+
+
+def _restore_progress(model: Any, training: Tree) -> None:
+    restore_counters(model, training)
+    restore_log(model, training["log"])
+
+
+def _begin_episodes(model: Any) -> None:
+    """Resets the environments and everything that belongs to a running episode."""
+    cut_episodes(getattr(model, "replay_buffer", None))
+    model._last_obs = model.env.reset()
+    model._last_episode_starts = np.ones((model.env.num_envs,), dtype=bool)
+    if model._vec_normalize_env is not None:
+        model._last_original_obs = model._vec_normalize_env.get_original_obs()
+    if model.action_noise is not None:
+        model.action_noise.reset()

@@ -1,0 +1,110 @@
+"""The policy in a zip file of Stable-Baselines3's ``save``, read without the pickles that lie in it.
+
+Such a file has the network's tensors apart from everything else, and beside each pickled setting its parts in plain
+JSON. Those and the environment's spaces are enough to build SB3's own multi-layer perceptron policies.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.dqn.policies import DQNPolicy
+from stable_baselines3.sac.policies import SACPolicy
+from stable_baselines3.td3.policies import TD3Policy
+
+from rlopt.checkpoint.load import require_widths
+from rlopt.errors import CheckpointError, one_line
+from rlopt.storage.json import parse_json
+
+_POLICIES: dict[str, Any] = {
+    "stable_baselines3.common.policies": ActorCriticPolicy,
+    "stable_baselines3.dqn.policies": DQNPolicy,
+    "stable_baselines3.sac.policies": SACPolicy,
+    "stable_baselines3.td3.policies": TD3Policy,
+}
+_PLAIN = ("net_arch", "log_std_init", "n_critics", "share_features_extractor", "ortho_init", "use_expln", "clip_mean")
+_ACTIVATIONS = ("ELU", "GELU", "LeakyReLU", "Mish", "ReLU", "SELU", "SiLU", "Softplus", "Tanh")
+_LARGEST = 2**31
+_CURE = (
+    "load it with its own class in Python, if you trust its source, for that unpickles, and give the model to "
+    "rlopt.data.record_demonstrations"
+)
+
+
+def read_policy(path: Path, observation_space: spaces.Space, action_space: spaces.Space, device: str = "cpu") -> Any:
+    """What acts as the saved model does: an object with ``predict``, ``policy`` and the two spaces.
+
+    Observations are the environment's own: statistics of a VecNormalize are in no such file.
+
+    :raises rlopt.errors.CheckpointError: no such file, damaged, of other spaces, or a policy that is no plain MLP
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            data = parse_json(_member(file, "data"))
+            content = io.BytesIO(_member(file, "policy.pth"))
+        tensors = torch.load(content, map_location=device, weights_only=True)
+        return _build(path, data, tensors, observation_space, action_space, device)
+    except CheckpointError:
+        raise
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} does not exist: give a run folder or a zip file") from None
+    except Exception as error:  # a damaged or foreign file fails in many ways, none of which runs its code
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        raise CheckpointError(f"{path} holds no policy of Stable-Baselines3 that can be read ({reason})") from None
+
+
+def _member(file: zipfile.ZipFile, name: str) -> bytes:
+    if file.getinfo(name).file_size > _LARGEST:
+        raise ValueError(f"{name} is over {_LARGEST} bytes")
+    return file.read(name)
+
+
+def _build(path: Path, data: Any, tensors: Any, observation_space: Any, action_space: Any, device: str) -> Any:
+    module = data["policy_class"]["__module__"]
+    if module not in _POLICIES:
+        raise CheckpointError(f"{path} has a policy of {one_line(module)}, none of Stable-Baselines3's own: {_CURE}")
+    arguments = _arguments(path, data)
+    require_widths(arguments, sum(tensor.numel() for tensor in tensors.values()))
+    policy = _POLICIES[module](observation_space, action_space, lr_schedule=lambda _: 0.0, **arguments)
+    try:
+        policy.load_state_dict(tensors)
+    except RuntimeError:
+        raise CheckpointError(
+            f"{path} holds other networks than an MLP for {observation_space.shape} observations and {action_space}: "
+            f"give the environment (id, action repeat) that it was trained in, or {_CURE}"
+        ) from None
+    policy.to(device).set_training_mode(False)
+    return SimpleNamespace(
+        policy=policy,
+        predict=policy.predict,
+        observation_space=observation_space,
+        action_space=action_space,
+        sde_sample_freq=int(data.get("sde_sample_freq", -1)),
+    )
+
+
+def _arguments(path: Path, data: Any) -> dict[str, Any]:
+    """The policy's constructor arguments that are there in plain JSON."""
+    stored = {name: value for name, value in data["policy_kwargs"].items() if not name.startswith(":")}
+    arguments = {name: stored.pop(name) for name in _PLAIN if name in stored}
+    use_sde = bool(stored.pop("use_sde", False) or data.get("use_sde", False))
+    if use_sde:
+        arguments["use_sde"] = True
+    if "activation_fn" in stored:
+        found = re.fullmatch(r"<class 'torch\.nn\.modules\.activation\.(\w+)'>", str(stored.pop("activation_fn")))
+        if not found or found[1] not in _ACTIVATIONS:
+            raise CheckpointError(f"{path} has an activation function that is none of torch's own: {_CURE}")
+        arguments["activation_fn"] = getattr(torch.nn, found[1])
+    for name in ("optimizer_class", "optimizer_kwargs"):  # of no importance for acting
+        stored.pop(name, None)
+    if stored:
+        raise CheckpointError(f"{path} has the policy argument {one_line(min(stored))}, which is no plain MLP: {_CURE}")
+    return arguments

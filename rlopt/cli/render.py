@@ -1,0 +1,94 @@
+"""``python -m rlopt.cli.render CHECKPOINT --out FILE.mp4``: a video, drawn in a process of its own.
+
+The OpenGL library has to be chosen before MuJoCo is imported.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlopt.errors import ConfigError, RloptError
+from rlopt.evaluation.video import record_video
+
+if TYPE_CHECKING:
+    pass
+
+
+def render_in_process(checkpoint: Path, out: Path, *options: str) -> str:
+    """Runs ``python -m rlopt.cli.render`` on a checkpoint and returns what it printed.
+
+    :param options: further flags of that command
+    :raises ConfigError: with its one-line reason, such as the packages that a missing OpenGL library comes in
+    """
+    command = [sys.executable, "-m", "rlopt.cli.render", str(checkpoint), "--out", str(out), *options]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"the process ended with {done.returncode}"]
+        marked = [line for line in lines if line.startswith(_MARK)]
+        raise ConfigError("no video: " + (marked or lines)[-1].removeprefix(_MARK))
+    return done.stdout.strip()
+
+
+_MARK = "rlopt.cli.render: error: "
+
+
+def main(argv: list[str]) -> int:
+    """Draws episodes of a checkpoint; prints the path of the video."""
+    from rlopt.cli.parsing import OneLineParser, json_object, number
+    from rlopt.settings.fields import JsonObject, Range
+
+    parser = OneLineParser(prog="python -m rlopt.cli.render", description="Draw episodes of a checkpoint as an MP4.")
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="checkpoint folder")
+    parser.add_argument("--out", metavar="FILE", type=Path, required=True, help="the video, .mp4")
+    parser.add_argument("--env", metavar="ID", help="another environment than the checkpoint's")
+    parser.add_argument(
+        "--env-kwargs", metavar="JSON", help=f"other arguments of the environment, such as '{JsonObject.example}'"
+    )
+    parser.add_argument("--episodes", metavar="N", default="1", help="episodes to draw (default 1)")
+    parser.add_argument("--seed", metavar="N", default="0", help="of the environment (default 0)")
+    parser.add_argument("--stochastic", action="store_true", help="sample actions instead of taking the most likely")
+    parser.add_argument("--device", metavar="DEVICE", default="cpu", help="torch device (default cpu)")
+    arguments = parser.parse(argv)
+    episodes = number("--episodes", arguments.episodes, int, Range(ge=1))
+    seed = number("--seed", arguments.seed, int, Range(ge=0, lt=2**31))
+
+    from rlopt.checkpoint.choose import environment_settings
+    from rlopt.checkpoint.files import read_checkpoint
+    from rlopt.checkpoint.load import load
+
+    metadata = read_checkpoint(arguments.checkpoint, only=()).metadata
+    env_kwargs = json_object("--env-kwargs", arguments.env_kwargs)
+    settings = environment_settings(metadata, arguments.env, env_kwargs)
+    model: Any = load(arguments.checkpoint, device=arguments.device)
+    video = record_video(
+        model, settings, arguments.out, episodes=episodes, seed=seed, deterministic=not arguments.stochastic
+    )
+    returns = ", ".join(f"{value:.1f}" for value in video.result.returns)
+    print(f"{video.path} ({video.frames} frames, {video.fps:g} per second, return {returns})")
+    return 0
+
+
+def _run(argv: list[str]) -> int:
+    try:
+        return main(argv)
+    except RloptError as error:
+        print(f"{_MARK}{' '.join(str(error).split())}", file=sys.stderr)
+    except NotImplementedError:
+        print(f"{_MARK}the environment cannot be drawn: give it a render() for rgb_array", file=sys.stderr)
+    except Exception as error:  # drawing fails in many ways where a GL library is there but does not work
+        from gymnasium.error import DependencyNotInstalled
+
+        from rlopt.envs.rendering import APT_EGL, APT_OSMESA
+
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        # A package that Gymnasium misses, such as pygame, is named by the error itself.
+        cure = "" if isinstance(error, DependencyNotInstalled) else f"; apt-get install {APT_EGL}, or {APT_OSMESA}"
+        print(f"{_MARK}drawing failed ({reason}){cure}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(_run(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""Data made by acting: recordings, demonstrations, generated data sets."""

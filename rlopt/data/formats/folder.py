@@ -1,0 +1,113 @@
+"""The folder format: ``manifest.json``, ``data.json``, ``data.safetensors`` (:mod:`rlopt.storage.checked_folder`)."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rlopt.data.dataset import Dataset, map_columns
+from rlopt.errors import DataError
+from rlopt.storage.checked_folder import (
+    MANIFEST,
+    FolderKind,
+    io_errors,
+    read_sealed,
+    remove_leftovers,
+    replaced_name,
+    write_sealed,
+)
+
+KIND = FolderKind(
+    name="data set",
+    format="rlopt-dataset",
+    version=1,
+    error=DataError,
+    elsewhere="write to another folder",
+    untouched="what was there before is untouched",
+)
+_TREE = "data"
+_TUPLES: dict[str, Any] = {
+    "notes": tuple,
+    "reference_returns": (tuple, type(None)),
+    "observation_keys": tuple,
+    "action_range": (tuple, type(None)),
+}
+
+
+def is_folder(path: Path) -> bool:
+    """Whether ``path`` is meant as a data set folder: a folder with a manifest, sound or damaged."""
+    return (path / MANIFEST).exists()
+
+
+def save_folder(data: Dataset, path: Path) -> Path:
+    """Writes a data set; see :meth:`rlopt.data.Dataset.save`."""
+    path = check_place(path)
+    columns = map_columns(data.columns(), lambda column: column)
+    metadata = dataclasses.asdict(data.metadata)
+    return write_sealed(path, KIND, {_TREE: columns}, {"transitions": len(data)}, metadata)
+
+
+def check_place(path: Path) -> Path:
+    """The absolute path of a data set that may be written at ``path``; clears up after a killed write there.
+
+    :raises rlopt.errors.DataError: a file, or a folder with other things than a sound data set, is in the place
+    """
+    path = Path(os.path.abspath(path))
+    with io_errors(KIND, f"cannot write the data set {path}"):
+        if path.parent.is_dir():
+            remove_leftovers(path)
+        if os.path.lexists(path) and (not path.is_dir() or path.is_symlink()):
+            raise DataError(f"{path} exists and is no folder: choose another path")
+        if path.is_dir() and any(path.iterdir()):
+            if not is_folder(path):
+                raise DataError(f"{path} holds other files than a data set: choose another path")
+            read_sealed(path, dataclasses.replace(KIND, error=_NoDataset), only=())
+    return path
+
+
+class _NoDataset(DataError):
+    """A folder that must not be replaced."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{reason}; it is not replaced: choose another path, or delete it first")
+
+
+def load_folder(path: Path) -> Dataset:
+    """Reads a data set; see :meth:`rlopt.data.Dataset.load`."""
+    if not path.exists() and is_folder(replaced_name(path)):
+        # A write killed between its two renames leaves the older data set under its hidden name.
+        path = replaced_name(path)
+    if not path.is_dir():
+        raise DataError(f"{path} does not exist or is no folder: give the folder that Dataset.save wrote")
+    if not any((path / name).exists() for name in (MANIFEST, f"{_TREE}.json", f"{_TREE}.safetensors")):
+        raise DataError(f"{path} is no data set: give a folder that Dataset.save or rlopt data wrote")
+    content, trees = read_sealed(path, KIND, check=_check_manifest)
+    try:
+        return _rebuild(trees[_TREE], content["metadata"])
+    except DataError as error:
+        raise DataError(f"{path} holds no valid data set: {error}") from None
+
+
+def _check_manifest(content: Mapping[str, Any]) -> None:
+    if content["trees"] != [_TREE]:
+        raise ValueError("manifest.json lists other parts than a data set has")
+
+
+def _rebuild(columns: Any, metadata: Mapping[str, Any]) -> Dataset:
+    from rlopt.data.demonstrations import DemonstrationMetadata, Demonstrations, metadata_from
+
+    names = {field.name for field in dataclasses.fields(Dataset)} - {"metadata"}
+    if not isinstance(columns, dict) or columns.keys() != names:
+        raise DataError("it has other columns than this version of rlopt writes")
+    if not isinstance(columns["extras"], dict) or not isinstance(metadata.get("versions"), dict):
+        raise DataError("its extras or versions are no table")
+    for name, kind in _TUPLES.items():
+        if not isinstance(metadata.get(name, ()), kind):
+            raise DataError(f"its {name} are malformed")
+    stored = metadata_from(dict(metadata))
+    if isinstance(stored, DemonstrationMetadata):
+        return Demonstrations(**columns, metadata=stored)
+    return Dataset(**columns, metadata=stored)

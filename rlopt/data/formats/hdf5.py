@@ -1,0 +1,114 @@
+"""Reads arrays from HDF5 files of strangers: numbers only, nothing that leads elsewhere, nothing that is not there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlopt.errors import DataError, one_line
+
+
+def import_h5py() -> Any:
+    """h5py, or one line that says how to get it."""
+    try:
+        import h5py
+    except ModuleNotFoundError:
+        raise DataError("HDF5 files need h5py: pip install 'rlopt[d4rl]'") from None
+    return h5py
+
+
+@contextmanager
+def open_hdf5(path: Path) -> Iterator[Any]:
+    """Opens a file for reading; every way in which it can fail to be read becomes one line.
+
+    :raises rlopt.errors.DataError: no such file, a pickle, no HDF5 file, truncated or damaged
+    """
+    h5py = import_h5py()
+    if not path.is_file():
+        what = "is no file" if path.exists() else "does not exist"
+        raise DataError(f"{path} {what}: give the path of an HDF5 file")
+    if not h5py.is_hdf5(path):
+        from rlopt.data.formats.limits import refuse_pickle
+
+        refuse_pickle(path)
+        raise DataError(f"{path} is no HDF5 file, or its beginning is damaged: fetch it again")
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError, MemoryError) as error:
+        raise DataError(
+            f"{path} is damaged or truncated ({one_line(error) or type(error).__name__}): fetch it again"
+        ) from None
+
+
+def read_array(file: Any, name: str, limit: int) -> np.ndarray | None:
+    """The array ``name`` of an open file, native byte order; None if there is nothing of that name.
+
+    :param limit: bytes that the file can hold at most, see :func:`size_limit`
+    :raises rlopt.errors.DataError: a link out of the file, objects or text, never written, or too large to be real
+    """
+    h5py = import_h5py()
+    if not _has(file, name):
+        return None
+    item = file[name]
+    if not isinstance(item, h5py.Dataset):
+        raise DataError(f"{name!r} is a group, not an array: the file is damaged or of another layout")
+    if item.is_virtual or item.external:
+        raise DataError(f"{name!r} lies in another file: copy it into this one")
+    if item.dtype.kind not in "biuf" or item.dtype.itemsize > 8:
+        raise DataError(
+            f"{name!r} holds {item.dtype} and not plain numbers: objects, text and pickles are not read; write it as "
+            "float32, integers or bool"
+        )
+    if item.shape is None:
+        raise DataError(f"{name!r} is empty: the file was not written to its end")
+    size = math.prod(item.shape) * item.dtype.itemsize
+    if size > limit:
+        raise DataError(f"{name!r} declares {size} bytes, more than the file can hold: it is damaged")
+    if not _is_written(item, size):
+        raise DataError(f"{name!r} was not written to its end: fetch or make the file again")
+    array = np.asarray(item[()])
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def read_group(file: Any, name: str) -> Any:
+    """The group ``name`` of an open file or group.
+
+    :raises rlopt.errors.DataError: nothing of that name, an array, or a link out of its place
+    """
+    if not _has(file, name):
+        raise DataError(f"{name!r} is missing: the data set is damaged or was cut")
+    group = file[name]
+    if not isinstance(group, import_h5py().Group):
+        raise DataError(f"{name!r} is an array, not a group: the data set is damaged")
+    return group
+
+
+def _has(file: Any, name: str) -> bool:
+    """Whether ``name`` is there by hard links alone; links that lead elsewhere are refused."""
+    h5py = import_h5py()
+    place = file
+    for part in name.split("/"):
+        link = place.get(part, getlink=True) if isinstance(place, h5py.Group) else None
+        if link is None:
+            return False
+        if not isinstance(link, h5py.HardLink):
+            raise DataError(f"{name!r} is a link out of its place: copy the array itself into the file")
+        place = place[part]
+    return True
+
+
+def _is_written(item: Any, size: int) -> bool:
+    if size == 0:
+        return True
+    if item.chunks is None:
+        return int(item.id.get_storage_size()) == size
+    chunks = math.prod(-(-length // chunk) for length, chunk in zip(item.shape, item.chunks, strict=True))
+    return int(item.id.get_num_chunks()) == chunks

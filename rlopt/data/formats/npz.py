@@ -1,0 +1,126 @@
+"""Numpy's .npz files of strangers: numbers only, and no pickle."""
+
+from __future__ import annotations
+
+import math
+import os
+import zipfile
+import zlib
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlopt.data.formats.limits import PAGE, size_limit
+from rlopt.errors import DataError, one_line
+
+_MAX_HEADER = 10_000
+_DAMAGE = (
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    OverflowError,
+    MemoryError,
+    RuntimeError,
+    SyntaxError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What reading a damaged archive raises."""
+
+
+def read_npz(path: Path, required: Collection[str], optional: Collection[str]) -> dict[str, np.ndarray]:
+    """The arrays ``required`` and those of ``optional`` that are there, native byte order; others are not looked at.
+
+    :raises rlopt.errors.DataError: no such file, damaged, cut, an array missing, or one of objects (a pickle)
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            names = {name.removesuffix(".npy") for name in file.namelist()}
+            if missing := [name for name in required if name not in names]:
+                raise DataError(
+                    f"{path} has no {', '.join(missing)} (it has {', '.join(sorted(names)[:12]) or 'nothing'}): give "
+                    f"a file with the arrays {', '.join(required)}"
+                )
+            limit = size_limit(path)
+            return {name: _read(file, path, name, limit) for name in (*required, *optional) if name in names}
+    except DataError:
+        raise
+    except _DAMAGE as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    return DataError(
+        f"{path} is damaged or was cut ({one_line(error) or type(error).__name__}): fetch or make it again"
+    )
+
+
+def names_in(path: Path) -> set[str]:
+    """Names of the arrays in a file, without reading them.
+
+    :raises rlopt.errors.DataError: as for :func:`read_npz`
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            return {name.removesuffix(".npy") for name in file.namelist()}
+    except _DAMAGE as error:
+        raise _damaged(path, error) from None
+
+
+def _read(file: zipfile.ZipFile, path: Path, name: str, limit: int) -> np.ndarray:
+    info = file.getinfo(f"{name}.npy")
+    with file.open(info) as member:
+        version = np.lib.format.read_magic(member)
+        read_header: Any = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }.get(version)
+        if read_header is None:
+            raise ValueError(f"{name} has the unknown format {version}")
+        shape, _, dtype = read_header(member, max_header_size=_MAX_HEADER)
+    if dtype.hasobject:
+        raise DataError(
+            f"{path}: {name} holds Python objects, a pickle, which runs code when it is read: in the environment that "
+            f"wrote it run {_rewriting(path)}, then give the new file (see also {PAGE})"
+        )
+    if dtype.kind not in "biuf" and not (dtype.kind == "U" and shape == ()):
+        raise DataError(f"{path}: {name} holds {dtype} and not plain numbers: write it as float32, integers or bool")
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > min(limit, info.file_size):
+        raise ValueError(f"{name} declares more than the file holds")
+    with file.open(info) as member:
+        array = np.lib.format.read_array(member, allow_pickle=False, max_header_size=_MAX_HEADER)
+        if member.read(1):
+            raise ValueError(f"{name} goes on behind its end")
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _rewriting(path: Path) -> str:
+    """A command that writes a file's arrays anew, without those of objects."""
+    new = path.with_name(f"{path.stem}-plain.npz")
+    return (
+        f"""python -c "import numpy as np; d = np.load('{path}', allow_pickle=True); """
+        f"""np.savez('{new}', **{{k: d[k] for k in d if d[k].dtype != object}})\""""
+    )
+
+
+def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> Path:
+    """Writes ``path``, compressed; it appears whole or not at all, the same bytes for the same arrays.
+
+    :raises rlopt.errors.DataError: the file system refuses
+    """
+    temporary = path.with_name(f".{path.name}.writing")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file:
+            for name, array in arrays.items():
+                with file.open(zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0)), "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be written ({error.strerror}): free space there or write elsewhere") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path

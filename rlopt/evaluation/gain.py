@@ -1,0 +1,66 @@
+"""The average reward of a policy, from one long run of an environment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rlopt.average_reward.estimation import MIN_BATCHES, GainEstimate, estimate_gain
+from rlopt.errors import ConfigError
+
+
+def evaluate_average_reward(
+    model: Any,
+    env: str | Any,
+    n_steps: int = 100_000,
+    burn_in: int = 1_000,
+    n_envs: int = 1,
+    seed: int = 0,
+    deterministic: bool = True,
+    confidence: float = 0.95,
+) -> GainEstimate:
+    """The mean reward a step of ``model`` in an environment that never ends.
+
+    The model and the random states of Python, numpy and torch are left as they were.
+
+    :param model: anything with Stable-Baselines3's ``predict``
+    :param env: an id for :func:`rlopt.make_env`, or a ``VecEnv``, which is seeded, reset and left open
+    :param n_steps: steps of each copy that count
+    :param burn_in: steps of each copy before those, >= 0
+    :param seed: of the environments and of sampling from the policy
+    :raises ConfigError: an episode ends (wrap the environment in ``ContinuingWrapper``), or an argument is out of range
+    """
+    if n_steps < MIN_BATCHES or burn_in < 0:
+        raise ConfigError(f"n_steps is {n_steps}, burn_in {burn_in}: give at least {MIN_BATCHES} and 0")
+    from rlopt.envs.make import make_env
+    from rlopt.state.isolate import seed_everything, undisturbed
+
+    with undisturbed(model):
+        seed_everything(seed)
+        vec_env = make_env(env, n_envs=n_envs, seed=seed) if isinstance(env, str) else env
+        vec_env.seed(seed)
+        try:
+            rewards = _played(model, vec_env, n_steps, burn_in, deterministic)
+        finally:
+            if isinstance(env, str):
+                vec_env.close()
+    return estimate_gain(rewards.T, confidence)
+
+
+def _played(model: Any, vec_env: Any, n_steps: int, burn_in: int, deterministic: bool) -> npt.NDArray[np.float64]:
+    """[n_steps, copies] rewards after the burn-in."""
+    rewards = np.empty((n_steps, vec_env.num_envs))
+    observations, state = vec_env.reset(), None
+    for step in range(-burn_in, n_steps):
+        actions, state = model.predict(observations, state=state, deterministic=deterministic)
+        observations, step_rewards, dones, _ = vec_env.step(actions)
+        if np.any(dones):
+            raise ConfigError(
+                f"an episode ended after {step + burn_in + 1} steps, but an average reward needs an environment "
+                "that goes on: wrap it in rlopt.envs.average_reward.ContinuingWrapper, without a time limit"
+            )
+        if step >= 0:
+            rewards[step] = step_rewards
+    return rewards

@@ -1,0 +1,140 @@
+"""The JSON interface of the page: what a browser, or a program in the place of a person, may ask for."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from rlopt.errors import AnswerError, StudyError, one_line
+from rlopt.feedback.results import media_file
+from rlopt.feedback.rounds import LeaseError
+from rlopt.feedback.server.desk_view import DeskView
+from rlopt.feedback.server.guard import logger
+from rlopt.feedback.server.media import send
+from rlopt.feedback.store import MAX_NAME
+
+_Id = Annotated[str, Field(min_length=1, max_length=80)]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Nothing(_Body):
+    """An empty object."""
+
+
+class Skipped(_Body):
+    """The key of an answer without opinion."""
+
+    key: _Id
+
+
+class Answered(_Body):
+    """An answer: every clip of the round once, in a tier (best first) or unranked."""
+
+    key: _Id
+    tiers: list[list[_Id]] = []
+    unranked: list[_Id] = []
+    abstain: bool = False
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+
+
+class Named(_Body):
+    """How a rater wants to be called; empty deletes it."""
+
+    name: Annotated[str, Field(max_length=MAX_NAME)]
+
+
+def add_api(app: FastAPI, view: DeskView) -> None:
+    """Adds the routes under ``/api`` and ``/media``. The guard has let in only who has a session."""
+    router = APIRouter()
+
+    @router.get("/api/study")
+    def study(request: Request) -> dict[str, Any]:
+        return view.study_json(view.rater_of(request))
+
+    @router.get("/api/results")
+    def results(request: Request) -> dict[str, Any]:
+        return view.results_json(view.rater_of(request))
+
+    @router.post("/api/lease")
+    def lease(request: Request, body: Nothing) -> dict[str, Any]:
+        rater = view.rater_of(request)
+        return view.leased_json(view.desk.lease(rater), rater)
+
+    @router.post("/api/rounds/{round_id}/renew")
+    def renew(request: Request, round_id: str, body: Nothing) -> dict[str, Any]:
+        return {"lease_seconds": int(view.desk.renew(view.rater_of(request), round_id))}
+
+    @router.post("/api/rounds/{round_id}/answer")
+    def answer(request: Request, round_id: str, body: Answered) -> dict[str, Any]:
+        rater = view.rater_of(request)
+        revision = view.desk.answer(
+            rater, round_id, body.key, body.tiers, body.unranked, abstain=body.abstain, seconds=body.seconds
+        )
+        return {"accepted": True, "revision": revision, "progress": view.progress_json(rater)}
+
+    @router.post("/api/rounds/{round_id}/skip")
+    def skip(request: Request, round_id: str, body: Skipped) -> dict[str, Any]:
+        rater = view.rater_of(request)
+        revision = view.desk.answer(rater, round_id, body.key, abstain=True)
+        return {"accepted": True, "revision": revision, "progress": view.progress_json(rater)}
+
+    @router.post("/api/undo")
+    def undo(request: Request, body: Nothing) -> dict[str, Any]:
+        rater = view.rater_of(request)
+        return view.leased_json(view.desk.undo(rater), rater)
+
+    @router.post("/api/name")
+    def name(request: Request, body: Annotated[Named, Body()]) -> dict[str, Any]:
+        view.store.set_name(view.rater_of(request), body.name)
+        return {"accepted": True}
+
+    @router.get("/media/{media_id}")
+    def media(request: Request, media_id: str) -> Response:
+        found = media_file(view.store, view.study, media_id)
+        if found is None:
+            return Response(status_code=404)
+        headers = request.headers
+        try:
+            return send(view.store.media_root, *found, headers.get("range"), headers.get("if-range"))
+        except StudyError as error:
+            logger.warning("%s", error)
+            return Response(status_code=404)
+
+    app.include_router(router)
+
+
+def add_errors(app: FastAPI) -> None:
+    """Turns what goes wrong into one line and the right status."""
+
+    def told(status: int) -> Any:
+        def handler(request: Request, error: Exception) -> Response:
+            if status >= 500:
+                logger.error("%s", error)
+            return JSONResponse({"error": one_line(error)}, status)
+
+        return handler
+
+    def malformed(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"][1:])
+        return JSONResponse({"error": one_line(f"{where}: {first['msg']}" if where else first["msg"])}, 400)
+
+    def plain(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return JSONResponse({"error": one_line(error.detail)}, error.status_code)
+
+    app.add_exception_handler(AnswerError, told(400))
+    app.add_exception_handler(LeaseError, told(409))
+    app.add_exception_handler(StudyError, told(503))
+    app.add_exception_handler(RequestValidationError, malformed)
+    app.add_exception_handler(HTTPException, plain)

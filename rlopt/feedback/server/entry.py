@@ -1,0 +1,83 @@
+"""The way in: the link shows a button, and the press of it spends one of its admissions.
+
+What only fetches the link, as the previews of chats do, spends nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from urllib.parse import parse_qsl
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from rlopt.errors import AnswerError
+from rlopt.feedback.server.auth import Access
+
+_MAX_FIELDS = 2000
+_COOKIE_SECONDS = 60 * 86400
+_TAKEN = "Somebody else has taken that name meanwhile."
+
+
+class Entry:
+    """Pages for browsers without a session.
+
+    :param render: template, status and values to a response
+    :param secure: whether browsers reach the server by https
+    """
+
+    def __init__(self, access: Access, render: Callable[..., Response], secure: bool) -> None:
+        self._access, self._render, self._secure = access, render, secure
+
+    def door(self, token: str | None) -> Response:
+        """``GET /`` without a session; changes nothing, unless the server is open to everybody."""
+        access = self._access
+        if access.is_open and not access.names:
+            return self._admitted(str(access.admit(None, None)))
+        if token is None and not access.is_open:
+            return self._render("denied.html", 401, used=False)
+        if not access.knows(token):
+            return self._render("denied.html", 403, used=True)
+        return self._ask(token)
+
+    def enter(self, request: Request, body: bytes) -> Response:
+        """``POST /enter``: the press of the button. The guard has compared its Origin."""
+        access, session = self._access, request.scope["rlopt.session"]
+        try:
+            fields = form_fields(body)
+        except AnswerError:
+            return self._render("denied.html", 400, used=True)
+        token, name = fields.get("token"), fields.get("name")
+        admitted = access.admit(token, session, name)
+        if admitted is not None:
+            return self._admitted(admitted, session)
+        if access.knows(token) and access.names_left():
+            return self._ask(token, "" if name is None else _TAKEN, 409)
+        return self._render("denied.html", 403, used=True)
+
+    def _ask(self, token: str | None, error: str = "", status: int = 200) -> Response:
+        return self._render("enter.html", status, token=token or "", names=self._access.names_left(), error=error)
+
+    def _admitted(self, session: str, before: str | None = None) -> Response:
+        response = RedirectResponse("/", 303)
+        if session != before:
+            response.set_cookie(
+                self._access.cookie, session, max_age=_COOKIE_SECONDS, path="/", secure=self._secure, httponly=True,
+                samesite="strict",
+            )  # fmt: skip
+        return response
+
+
+def form_fields(body: bytes) -> dict[str, str]:
+    """The fields of a form, each once.
+
+    :raises rlopt.errors.AnswerError: they cannot be read
+    """
+    try:
+        pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, strict_parsing=True, max_num_fields=_MAX_FIELDS)
+    except ValueError:
+        raise AnswerError("the form cannot be read") from None
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise AnswerError("the form names a field twice")
+    return fields

@@ -1,0 +1,206 @@
+"""What every request must pass before the application sees it, and what every response carries."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import urlsplit
+
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from rlopt.errors import StudyError
+from rlopt.feedback.server.auth import Access, RateLimit, csrf_matches
+
+BODY_LIMIT = 64 * 1024
+_BODY_SECONDS = 10.0
+HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; "
+    "frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    # With no-referrer a browser would send the plain form's Origin as null.
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+}
+ENTER = "/enter"
+DOOR = ("/", ENTER)
+"""What a browser without a session may ask for."""
+logger = logging.getLogger("rlopt.feedback")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Requests of one browser, a second."""
+
+    requests: float = 20.0
+    media: float = 200.0
+    strangers: float = 5.0
+    """Of an address without a session."""
+
+
+class Guard:
+    """Host allow-list, rate limit, session, body limit, Origin and CSRF checks; security headers. Pure ASGI.
+
+    :param hosts: names (without port) that the server may be called by; others may be a rebound DNS name
+    :param public_origin: scheme and host of a proxy in front, such as ``https://rank.example.org``
+    """
+
+    def __init__(
+        self, app: ASGIApp, access: Access, hosts: Collection[str], public_origin: str | None, limits: Limits
+    ) -> None:
+        self._app, self._access = app, access
+        self._hosts, self._public_origin = {host.lower() for host in hosts}, public_origin
+        self._limits = {
+            "requests": RateLimit(limits.requests, 3 * limits.requests),
+            "media": RateLimit(limits.media, 2 * limits.media),
+            "strangers": RateLimit(limits.strangers, 6 * limits.strangers),
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self._app(scope, receive, send)
+            return
+        status, method = 0, scope["method"]
+        if method == "HEAD":  # the same answer without its body (RFC 9110, section 9.3.2)
+            scope = {**scope, "method": "GET"}
+
+        async def guarded(message: Message) -> None:
+            nonlocal status
+            if method == "HEAD" and message["type"] == "http.response.body":
+                message = {**message, "body": b""}
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers[name] = value
+                if "cache-control" not in headers:
+                    headers["Cache-Control"] = "no-store"
+            await send(message)
+
+        refusal = await self._refusal(scope)
+        if refusal is None and scope["method"] == "POST":
+            body = await self._body(receive)
+            if isinstance(body, bytes):
+                receive = _replayed(body, receive)
+            else:
+                refusal = body
+        await (self._app if refusal is None else refusal)(scope, receive, guarded)
+        # The query, which may carry the token, is left out.
+        logger.info("%s %s %d", method, scope["path"].encode("ascii", "backslashreplace").decode(), status)
+
+    async def _refusal(self, scope: Scope) -> Response | None:
+        """Who asks, and whether to refuse: None to go on."""
+        headers, path = Headers(scope=scope), scope["path"]
+        if _host_name(headers.get("host", "")) not in self._hosts:
+            return PlainTextResponse("this server is not known by that name", 421)
+        session = _cookie(headers, self._access.cookie)
+        rater = self._access.known(session)
+        if rater is None and session is not None:
+            if not self._limits["strangers"].allows(_client(scope)):
+                return _error(path, "too many requests: wait a moment", 429, {"Retry-After": "2"})
+            try:
+                rater = await run_in_threadpool(self._access.rater, session)
+            except StudyError as error:
+                logger.error("%s", error)
+                return _error(path, "the study cannot be read at the moment", 503, {"Retry-After": "5"})
+        scope["rlopt.session"], scope["rlopt.rater"] = (session, rater) if rater is not None else (None, None)
+        if rater is None:
+            caller, bucket = _client(scope), "strangers"
+        else:
+            caller, bucket = rater.public_id, "media" if path.startswith("/media/") else "requests"
+        is_static = path.startswith("/static/")
+        if not is_static and not self._limits[bucket].allows(caller):
+            return _error(path, "too many requests: wait a moment", 429, {"Retry-After": "2"})
+        if scope["method"] not in ("GET", "POST"):
+            return _error(path, "use GET or POST", 405, {"Allow": "GET, HEAD, POST"})
+        if rater is None and path not in DOOR and not is_static:
+            return _error(path, "open the link that rlopt rank serve printed first", 401)
+        if scope["method"] == "POST":
+            return self._forged(headers, path, scope)
+        return None
+
+    def _forged(self, headers: Headers, path: str, scope: Scope) -> Response | None:
+        """Refuses a POST that another site's page may have made."""
+        if scope["rlopt.rater"] is None and path != ENTER:
+            return _error(path, "open the link that rlopt rank serve printed first", 401)
+        allowed = {f"{scope['scheme']}://{headers['host']}".lower()}
+        if self._public_origin is not None:
+            allowed.add(self._public_origin)
+        if headers.get("origin", "").lower() not in allowed:
+            return _error(path, "the request comes from another site", 403)
+        if not path.startswith("/api/"):
+            return None  # a plain form carries its token in the body, which the page checks
+        if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            return _error(path, "send application/json", 415)
+        if not csrf_matches(scope["rlopt.session"], headers.get("x-csrf-token")):
+            return _error(path, "the page is out of date: load it again", 403)
+        return None
+
+    async def _body(self, receive: Receive) -> bytes | Response:
+        """The whole body, or the refusal of one that is too large or too slow."""
+        parts, size = [], 0
+        try:
+            async with asyncio.timeout(_BODY_SECONDS):
+                while True:
+                    message = await receive()
+                    if message["type"] != "http.request":
+                        return Response(status_code=400)  # the client has left
+                    parts.append(message.get("body", b""))
+                    size += len(parts[-1])
+                    if size > BODY_LIMIT:
+                        return JSONResponse({"error": f"a request has at most {BODY_LIMIT} bytes"}, 413, _CLOSE)
+                    if not message.get("more_body", False):
+                        return b"".join(parts)
+        except TimeoutError:
+            return JSONResponse({"error": "the request took too long"}, 408, _CLOSE)
+
+
+_CLOSE = {"Connection": "close"}
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    sent = False
+
+    async def again() -> Message:
+        nonlocal sent
+        if sent:
+            return await receive()
+        sent = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again
+
+
+def _error(path: str, reason: str, status: int, headers: dict[str, str] | None = None) -> Response:
+    if path.startswith("/api/"):
+        return JSONResponse({"error": reason}, status, headers)
+    return PlainTextResponse(reason, status, headers)
+
+
+def _client(scope: Scope) -> str:
+    client = scope.get("client")
+    return client[0] if client else ""
+
+
+def _host_name(host: str) -> str:
+    try:
+        return (urlsplit(f"//{host}").hostname or "").lower()
+    except ValueError:
+        return ""
+
+
+def _cookie(headers: Headers, name: str) -> str | None:
+    try:
+        found = SimpleCookie(headers.get("cookie", "")).get(name)
+    except CookieError:
+        return None
+    return None if found is None else found.value

@@ -1,0 +1,126 @@
+"""The two pages, and the plain form with which everything works without scripts."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from fastapi import FastAPI, Request
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from rlopt.errors import AnswerError, StudyError
+from rlopt.feedback.rounds import ShownRound
+from rlopt.feedback.server.auth import Access, csrf_matches, csrf_token
+from rlopt.feedback.server.desk_view import DeskView
+from rlopt.feedback.server.entry import Entry, form_fields
+from rlopt.feedback.store import opaque
+
+_PLACE = "place-"
+
+
+def add_pages(app: FastAPI, view: DeskView, access: Access, secure: bool) -> None:
+    """Adds ``/``, ``/enter``, ``/results`` and ``/form/answer``.
+
+    :param secure: whether browsers reach the server by https
+    """
+    templates = Environment(
+        loader=PackageLoader("rlopt.feedback"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+
+    def render(template: str, status: int = 200, **values: Any) -> Response:
+        return HTMLResponse(templates.get_template(template).render(**values, name=view.study.name), status)
+
+    def show(request: Request, page: str, title: str, status: int = 200, **values: Any) -> Response:
+        common = {"title": title, "page": page, "media": view.study.media}
+        token = csrf_token(request.scope["rlopt.session"])
+        return render(f"{page}.html", status, csrf_token=token, **common, **values)
+
+    def rank(request: Request, error: str = "", status: int = 200) -> Response:
+        rater = view.rater_of(request)
+        shown = view.desk.lease(rater)
+        values = {
+            "instructions": view.study.instructions,
+            "progress": view.progress_json(rater),
+            "round": None if shown is None else view.round_json(shown),
+            "places": _places(shown),
+            "key": opaque(),
+            "error": error,
+        }
+        return show(request, "rank", "Rank", status, **values)
+
+    entry = Entry(access, functools.partial(render, media=view.study.media), secure)
+
+    @app.get("/")
+    def index(request: Request, token: str | None = None) -> Response:
+        if request.scope["rlopt.session"] is None:
+            return entry.door(token)
+        return rank(request) if token is None else RedirectResponse("/", 303)
+
+    @app.get("/enter")
+    def again(request: Request) -> Response:
+        return RedirectResponse("/", 303)
+
+    @app.post("/enter")
+    async def enter(request: Request) -> Response:
+        return await run_in_threadpool(entry.enter, request, await request.body())
+
+    @app.get("/results")
+    def results(request: Request) -> Response:
+        return show(request, "results", "Results", results=view.results_json(view.rater_of(request)))
+
+    @app.post("/form/answer")
+    async def form(request: Request) -> Response:
+        body = await request.body()
+        return await run_in_threadpool(handle_form, request, body)
+
+    def handle_form(request: Request, body: bytes) -> Response:
+        try:
+            fields = form_fields(body)
+            if not csrf_matches(request.scope["rlopt.session"], fields.get("csrf_token")):
+                return rank(request, "The page was out of date: please answer again.", 403)
+            _act(view, view.rater_of(request), fields)
+        except (AnswerError, StudyError) as error:
+            text = str(error)
+            return rank(request, text[:1].upper() + text[1:] + ".", 400 if isinstance(error, AnswerError) else 409)
+        return RedirectResponse("/", 303)
+
+
+def _act(view: DeskView, rater: int, fields: dict[str, str]) -> None:
+    what = fields.get("do")
+    if what == "undo":
+        view.desk.undo(rater)
+        return
+    round_id, key = fields.get("round", ""), fields.get("key", "")
+    if what == "skip":
+        view.desk.answer(rater, round_id, key, abstain=True)
+    elif what == "submit":
+        tiers, unranked = _ranked(fields)
+        view.desk.answer(rater, round_id, key, tiers, unranked)
+    else:
+        raise AnswerError("use one of the form's buttons")
+
+
+def _ranked(fields: dict[str, str]) -> tuple[list[list[str]], list[str]]:
+    """Tiers and unranked clips of the number fields: equal numbers tie, an empty field is unranked."""
+    by_place: dict[int, list[str]] = {}
+    unranked = []
+    for name, value in fields.items():
+        if not name.startswith(_PLACE):
+            continue
+        clip, text = name.removeprefix(_PLACE), value.strip()
+        if not text:
+            unranked.append(clip)
+        elif text.isascii() and text.isdigit() and int(text[:9]) >= 1:
+            by_place.setdefault(int(text[:9]), []).append(clip)
+        else:
+            raise AnswerError("a place is a whole number from 1, or empty")
+    return [by_place[place] for place in sorted(by_place)], unranked
+
+
+def _places(shown: ShownRound | None) -> dict[str, int]:
+    """What the form's fields held before an undo."""
+    if shown is None or shown.former is None:
+        return {}
+    return {clip: place for place, tier in enumerate(shown.former["tiers"], start=1) for clip in tier}

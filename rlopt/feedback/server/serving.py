@@ -1,0 +1,133 @@
+"""Runs the server of a study: binds, prints one URL, serves until it is told to stop."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import secrets
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from urllib.parse import quote, urlsplit
+
+import uvicorn
+
+from rlopt.errors import ConfigError
+from rlopt.feedback.rounds import LEASE_SECONDS
+from rlopt.feedback.server.app import is_loopback, make_app, own_names
+from rlopt.feedback.server.auth import MIN_TOKEN
+from rlopt.feedback.server.guard import Limits
+from rlopt.feedback.store import Study, StudyStore
+
+_GRACE_SECONDS = 3
+_MAX_CONNECTIONS = 1000
+
+
+@dataclass(frozen=True)
+class ServeSettings:
+    """Where and for whom a study is served."""
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    """0 takes a free one."""
+    token: str | None = None
+    """auto draws 256 bits; none lets everybody in; None means auto, but on this machine only."""
+    raters: int | None = None
+    """Browsers that the link admits; as many as a round needs answers unless given."""
+    names: tuple[str, ...] = ()
+    """Of those whom the link admits, in place of their number; each browser says which one it is."""
+    public_url: str | None = None
+    """Where a proxy in front serves it: scheme, host and port."""
+    allow_hosts: tuple[str, ...] = ()
+    """Further names that the server answers to."""
+    requests_per_second: float = Limits.requests
+    lease_seconds: float = LEASE_SECONDS
+    verbose: bool = field(default=False)
+    """Prints a line a request, without what may be secret."""
+
+
+def check(settings: ServeSettings) -> str | None:
+    """The token, None for none.
+
+    :raises ConfigError: a server that others reach without a token, a token that can be guessed, a malformed URL
+    """
+    if not is_loopback(settings.host) and settings.token in (None, "none"):
+        raise ConfigError(f"{settings.host} is reached from other machines: add --token auto, or use 127.0.0.1")
+    if settings.public_url is not None:
+        _origin(settings.public_url)
+        if settings.token in (None, "none"):
+            raise ConfigError("--public-url is for others to use: add --token auto")
+    if settings.token == "none":
+        return None
+    if settings.token in (None, "auto"):
+        return secrets.token_urlsafe(32)
+    assert settings.token is not None
+    if len(settings.token) < MIN_TOKEN or not settings.token.isascii() or not settings.token.isprintable():
+        raise ConfigError(f"a token has at least {MIN_TOKEN} printable characters: use --token auto to have one drawn")
+    return settings.token
+
+
+def serve(store: StudyStore, study: Study, settings: ServeSettings, say: Callable[[str], None]) -> None:
+    """Serves until SIGINT or SIGTERM; ``say`` gets the URL once the server listens.
+
+    :raises ConfigError: as :func:`check`, or the address cannot be bound
+    """
+    token = check(settings)
+    bound = _bind(settings.host, settings.port)
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    port = bound.getsockname()[1]
+    origin = _origin(settings.public_url) if settings.public_url else None
+    hosts = own_names(settings.host) | set(settings.allow_hosts)
+    if origin is not None:
+        hosts.add(str(urlsplit(origin).hostname))
+    if not settings.host.strip("0.:"):  # bound to all addresses, of which none is a name to call
+        host = socket.gethostname()
+    app = make_app(
+        store,
+        study,
+        token=token,
+        admits=settings.raters or study.annotators,
+        names=settings.names,
+        hosts=hosts,
+        public_origin=origin,
+        limits=Limits(requests=settings.requests_per_second),
+        lease_seconds=settings.lease_seconds,
+    )
+    if settings.verbose:
+        logging.basicConfig(stream=sys.stderr, format="%(message)s")
+        logging.getLogger("rlopt.feedback").setLevel(logging.INFO)
+    # Its access log would show the token, which the first request carries in its query.
+    config = uvicorn.Config(
+        app, access_log=False, log_level="warning", server_header=False, proxy_headers=False,
+        timeout_graceful_shutdown=_GRACE_SECONDS, timeout_keep_alive=30, lifespan="off",
+        limit_concurrency=_MAX_CONNECTIONS,
+    )  # fmt: skip
+    say(f"{origin or f'http://{host}:{port}'}/" + ("" if token is None else f"?token={quote(token, safe='')}"))
+    uvicorn.Server(config).run(sockets=[bound])
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
+        raise ConfigError(f"--public-url {url!r}: use scheme and host only, such as https://rank.example.org")
+    return f"{parts.scheme}://{parts.netloc}".lower()
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        family = socket.AF_INET
+    else:
+        family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
+        bound.listen(128)  # before the URL is printed: who follows it at once is not refused
+    except OSError as error:
+        bound.close()
+        raise ConfigError(f"cannot serve on {host}:{port} ({error.strerror}): use another --host or --port") from None
+    bound.set_inheritable(True)
+    return bound

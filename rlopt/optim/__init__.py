@@ -1,0 +1,1 @@
+"""Optimisers and the gradient step: eager, compiled, captured, several seeds."""

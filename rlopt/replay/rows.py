@@ -1,0 +1,140 @@
+"""The rows of a replay buffer as plain arrays: taken out, compared with a buffer, put back.
+
+Works on Stable-Baselines3's buffers (numpy) and on those of :mod:`rlopt.replay.buffers` (tensors) alike: their rows
+have the same names, so that a checkpoint of one is one of the other.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
+
+from rlopt.errors import CheckpointError
+from rlopt.state.envs import copy_arrays
+from rlopt.storage.tree import Tree
+
+_ROWS = (
+    "observations",
+    "next_observations",
+    "frame_index",
+    "actions",
+    "rewards",
+    "dones",
+    "timeouts",
+    "ep_start",
+    "ep_length",
+)
+
+
+def capture_rows(buffer: ReplayBuffer, copy: bool = True) -> dict[str, Tree]:
+    """Position, sizes and filled rows of ``buffer``, as numbers and numpy arrays by name.
+
+    :param copy: False gives views where the rows are on the CPU, valid until the next transition is stored
+    """
+    filled = filled_rows(buffer, buffer.pos, buffer.full)
+    state: dict[str, Tree] = {"pos": int(buffer.pos), "full": bool(buffer.full)}
+    state["buffer_size"], state["n_envs"] = int(buffer.buffer_size), int(buffer.n_envs)
+    state["rows"] = {}
+    for attribute in _ROWS:
+        rows = getattr(buffer, attribute, None)
+        if isinstance(rows, dict):
+            state["rows"][attribute] = {key: _part(part, filled, copy) for key, part in rows.items()}
+        elif rows is not None:
+            state["rows"][attribute] = _part(rows, filled, copy)
+    if isinstance(buffer, HerReplayBuffer):
+        state["current_ep_start"] = buffer._current_ep_start.copy()
+        infos = [list(row) for row in buffer.infos[:filled]] if buffer.copy_info_dict else None
+        state["infos"] = copy_arrays(infos) if copy else infos
+    return state
+
+
+def check_rows(buffer: ReplayBuffer, state: Tree) -> None:
+    """Raises CheckpointError unless ``state`` fits ``buffer``: sizes, position, shapes and dtypes of all rows."""
+    size = (state["buffer_size"], state["n_envs"])
+    if size != (buffer.buffer_size, buffer.n_envs):
+        raise CheckpointError(
+            f"the checkpoint's replay buffer has {size[0]} rows of {size[1]} environments, this model's "
+            f"{buffer.buffer_size} of {buffer.n_envs}: use the same buffer_size and n_envs"
+        )
+    pos, full = state["pos"], state["full"]
+    if type(pos) is not int or type(full) is not bool or not 0 <= pos < buffer.buffer_size:
+        raise CheckpointError("the checkpoint's replay buffer has no valid position: it is malformed")
+    filled = filled_rows(buffer, pos, full)
+    for attribute in _ROWS:
+        rows, saved_rows = getattr(buffer, attribute, None), state["rows"].get(attribute)
+        parts = rows if isinstance(rows, dict) else {"": rows}
+        saved_parts = saved_rows if isinstance(saved_rows, dict) else {"": saved_rows}
+        if set(parts) != set(saved_parts):
+            raise CheckpointError(f"the checkpoint's replay buffer has other {attribute} than this model's")
+        for key, part in parts.items():
+            _check_part(f"{attribute}{f'[{key}]' if key else ''}", part, saved_parts[key], filled)
+    if isinstance(buffer, HerReplayBuffer):
+        _check_her(buffer, state, filled)
+
+
+def restore_rows(buffer: ReplayBuffer, state: Tree) -> None:
+    """Fills ``buffer``, in place, from a state that :func:`check_rows` accepted."""
+    before, filled = filled_rows(buffer, buffer.pos, buffer.full), filled_rows(buffer, state["pos"], state["full"])
+    for attribute, saved in state["rows"].items():
+        rows = getattr(buffer, attribute)
+        if not isinstance(rows, dict):
+            rows, saved = {"": rows}, {"": saved}
+        for key, part in rows.items():
+            part[:filled] = torch.from_numpy(saved[key]) if isinstance(part, torch.Tensor) else saved[key]
+            # Rows never written stay untouched: the operating system gives memory only to those that were.
+            if before > filled:
+                part[filled:before] = 0
+    buffer.pos, buffer.full = state["pos"], state["full"]
+    if isinstance(buffer, HerReplayBuffer):
+        buffer._current_ep_start = state["current_ep_start"].copy()
+        if state["infos"] is not None:
+            for row, infos in enumerate(state["infos"]):
+                for column, info in enumerate(infos):
+                    buffer.infos[row, column] = info
+
+
+def filled_rows(buffer: ReplayBuffer, pos: int, full: bool) -> int:
+    """How many rows of ``buffer`` hold something when its position is ``pos``."""
+    if full:
+        return int(buffer.buffer_size)
+    # The memory-saving variant keeps the last transition's next observation in the row after it.
+    return min(pos + 1, buffer.buffer_size) if buffer.optimize_memory_usage and pos else pos
+
+
+def _part(rows: np.ndarray | torch.Tensor, filled: int, copy: bool) -> np.ndarray:
+    if isinstance(rows, torch.Tensor):
+        copy = copy and rows.device.type == "cpu"
+        rows = rows[:filled].cpu().numpy()
+    return rows[:filled].copy() if copy else rows[:filled]
+
+
+def _dtype(rows: np.ndarray | torch.Tensor) -> np.dtype:
+    return torch.empty(0, dtype=rows.dtype).numpy().dtype if isinstance(rows, torch.Tensor) else rows.dtype
+
+
+def _check_part(name: str, own: Any, saved: Any, filled: int) -> None:
+    if own is None and saved is None:
+        return
+    expected, dtype = (None, None) if own is None else ((filled, *own.shape[1:]), _dtype(own))
+    if own is None or not isinstance(saved, np.ndarray) or saved.shape != expected or saved.dtype != dtype:
+        raise CheckpointError(
+            f"the checkpoint's replay buffer has {name} of {getattr(saved, 'dtype', type(saved).__name__)}"
+            f"{getattr(saved, 'shape', '')}, this model's of {dtype}{expected}"
+        )
+
+
+def _check_her(buffer: HerReplayBuffer, state: Tree, filled: int) -> None:
+    _check_part("current_ep_start", buffer._current_ep_start, state["current_ep_start"], buffer.n_envs)
+    limits = (("ep_start", buffer.buffer_size), ("ep_length", buffer.buffer_size + 1))
+    indices = [(state["rows"][name], end) for name, end in limits] + [(state["current_ep_start"], buffer.buffer_size)]
+    if any(rows.size and (rows.min() < 0 or rows.max() >= end) for rows, end in indices):
+        raise CheckpointError("the checkpoint's replay buffer has episodes outside it: it is malformed")
+    infos = state["infos"]
+    if (infos is not None) is not bool(buffer.copy_info_dict):
+        raise CheckpointError("the checkpoint's replay buffer has another copy_info_dict: use the same settings")
+    if infos is not None and (len(infos) != filled or any(len(row) != buffer.n_envs for row in infos)):
+        raise CheckpointError("the checkpoint's replay buffer has not one info per transition: it is malformed")

@@ -1,0 +1,190 @@
+"""What happens between two rollouts of a run: evaluate, log, checkpoint, stop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+
+from rlopt.checkpoint.files import checkpoint_name, prune_checkpoints, write_checkpoint
+from rlopt.settings.run import RunConfig
+from rlopt.evaluation.evaluate import EvaluationResult, evaluate
+from rlopt.loggers.writers import CsvLog, RunLogs
+from rlopt.console.progress import Progress
+from rlopt.run_folder import RunFolder, write_json
+from rlopt.checkpoint.model_state import capture_state
+from rlopt.console.signals import StopWish
+from rlopt.optim.lockstep import has_company
+
+EVALUATION_SEED_OFFSET = 1_000_003
+"""Added to the run's seed for evaluations, so that they do not play the episodes that were trained on."""
+
+
+def crossed(every: int, previous: int, step: int) -> bool:
+    """Whether a multiple of ``every`` lies in ``(previous, step]``; never for ``every`` = 0."""
+    return every > 0 and step // every > previous // every
+
+
+def mean_return(model: BaseAlgorithm) -> float | None:
+    """Mean return of the last training episodes, None before the first one ends."""
+    episodes = model.ep_info_buffer
+    return float(np.mean([episode["r"] for episode in episodes])) if episodes else None
+
+
+class EpisodeRecorder(BaseCallback):
+    """Adds a row to episodes.csv for every training episode that ends, with its un-normalised return."""
+
+    def __init__(self, log: CsvLog) -> None:
+        super().__init__()
+        self.log = log
+
+    def _on_step(self) -> bool:
+        for index in np.flatnonzero(self.locals["dones"]):
+            episode = self.locals["infos"][index].get("episode")
+            if episode is not None:
+                self.log.append({"step": self.num_timesteps, "return": episode["r"], "length": episode["l"]})
+        return True
+
+
+@dataclass
+class HookState:
+    """What the hook remembers from one boundary to the next; part of every checkpoint, as its tree ``run``."""
+
+    previous_step: int = 0
+    last_checkpoint: int = -1
+    last_evaluation: int = -1
+    last_log: int = -1
+    best_return: float | None = None
+    best_checkpoint: str | None = None
+    scheduled: list[int] = field(default_factory=list)
+    """Steps of the last two checkpoints that every run of the same settings writes, whatever its evaluations."""
+
+
+class RunHook:
+    """Called with the model at every boundary: evaluates, logs, checkpoints and stops, in this order.
+
+    :param folder: of the run
+    :param run: its settings, resolved
+    :param env_settings: of the training environment; evaluations are played in others made from it
+    :param metadata: written into every checkpoint
+    :param state: from the checkpoint that the run continues
+    :param counter: attribute of the model that ``progress`` counts
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        run: RunConfig,
+        env_settings: Any,
+        logs: RunLogs,
+        progress: Progress,
+        stop: StopWish,
+        metadata: Mapping[str, Any],
+        state: HookState,
+        counter: str = "num_timesteps",
+    ) -> None:
+        self.folder, self.run, self.env_settings = folder, run, env_settings
+        self.logs, self.progress, self.stop = logs, progress, stop
+        self.metadata, self.state = dict(metadata), state
+        self.stopped = False
+        self._counter = counter
+
+    def __call__(self, model: BaseAlgorithm) -> bool:
+        step, previous = model.num_timesteps, self.state.previous_step
+        self.progress.update(getattr(model, self._counter), lambda: mean_return(model))
+        if step != previous:
+            self.state.previous_step = step
+            improved = crossed(self.run.eval_every, previous, step) and self.evaluate(model)
+            if self.state.last_evaluation == step or crossed(self.run.log_every, previous, step):
+                self.log(model)
+            if crossed(self.run.checkpoint_every, previous, step):
+                self.checkpoint(model, scheduled=True)
+            elif improved:
+                self.checkpoint(model)
+        if self.stop.received is None:
+            return True
+        self.stopped = True
+        if self.state.last_checkpoint != step:
+            self.checkpoint(model)
+        return False
+
+    def finish(self, model: BaseAlgorithm) -> None:
+        """The last boundary: an evaluation, a row and a checkpoint of the end, whatever the intervals say."""
+        self.state.previous_step = step = model.num_timesteps
+        self.progress.update(getattr(model, self._counter), lambda: mean_return(model))
+        if self.run.eval_every > 0 and self.state.last_evaluation != step:
+            self.evaluate(model)
+        if self.state.last_log != step:
+            self.log(model)
+        self.checkpoint(model, scheduled=True)
+
+    def evaluate(self, model: BaseAlgorithm) -> bool:
+        """Plays evaluation episodes; returns whether their mean return is the best so far."""
+        step = model.num_timesteps
+        result = self._evaluation(model)
+        for episode, (value, length) in enumerate(zip(result.returns, result.lengths, strict=True)):
+            self.logs.evaluations.append({"step": step, "episode": episode, "return": value, "length": length})
+        self.logs.evaluations.flush()
+        model.logger.record("eval/mean_return", result.mean)
+        model.logger.record("eval/iqm_return", result.iqm)
+        model.logger.record("eval/mean_length", float(np.mean(result.lengths)))
+        self.progress.say(
+            f"evaluation at step {step:,}: mean return {result.mean:.1f} over {self.run.eval_episodes} episodes"
+        )
+        self.progress.evaluated(step, float(result.mean))
+        for name, policy in getattr(model, "further_policies", dict)().items():
+            other = self._evaluation(policy)
+            model.logger.record(f"eval/{name}_mean_return", other.mean)
+            model.logger.record(f"eval/{name}_iqm_return", other.iqm)
+            self.progress.say(f"evaluation of the {name} at step {step:,}: mean return {other.mean:.1f}")
+        self.state.last_evaluation = step
+        improved = self.state.best_return is None or result.mean > self.state.best_return
+        if improved:
+            self.state.best_return, self.state.best_checkpoint = float(result.mean), checkpoint_name(step)
+        model.logger.record("eval/best_mean_return", self.state.best_return)
+        return improved
+
+    def _evaluation(self, policy: Any) -> EvaluationResult:
+        return evaluate(
+            policy,
+            self.env_settings,
+            self.run.eval_episodes,
+            seed=self.run.seed + EVALUATION_SEED_OFFSET,
+            backend=self.env_settings.backend,
+        )
+
+    def log(self, model: BaseAlgorithm) -> None:
+        """Writes one row of everything the agent has logged since the last one."""
+        self.state.last_log = model.num_timesteps
+        model.dump_logs()
+        self.logs.flush()
+
+    def checkpoint(self, model: BaseAlgorithm, scheduled: bool = False) -> Path:
+        """Writes a checkpoint, then removes the ones that are neither among the newest nor the best."""
+        self.logs.flush(to_disk=True)
+        if scheduled:
+            self.state.scheduled = [*self.state.scheduled[-1:], model.num_timesteps]
+        self.state.last_checkpoint = model.num_timesteps
+        run_tree = {**vars(self.state), "logs": self.logs.position()}
+        trees = {**capture_state(model, copy=False), "run": run_tree}
+        path = write_checkpoint(self.folder.checkpoints, model.num_timesteps, trees, self.metadata)
+        self.write_best()
+        best = self.state.best_checkpoint
+        keep = [] if best is None else [self.folder.checkpoints / best]
+        if has_company():  # runs that were killed go on together from a step that all of them have
+            keep += [self.folder.checkpoints / checkpoint_name(step) for step in self.state.scheduled]
+        prune_checkpoints(self.folder.checkpoints, self.run.keep_checkpoints, keep)
+        return path
+
+    def write_best(self) -> None:
+        """Names the best checkpoint in best.json; none, no file."""
+        if self.state.best_checkpoint is None:
+            self.folder.best.unlink(missing_ok=True)
+        elif (self.folder.checkpoints / self.state.best_checkpoint).is_dir():
+            best = {"checkpoint": self.state.best_checkpoint, "mean_return": self.state.best_return}
+            write_json(self.folder.best, best)

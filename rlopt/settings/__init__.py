@@ -1,0 +1,1 @@
+"""Typed settings, their ranges, presets. Imports no torch."""

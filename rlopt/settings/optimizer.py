@@ -1,0 +1,85 @@
+"""Which optimiser and which learning rate over the run: settings that every deep agent has. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from rlopt.errors import ConfigError
+from rlopt.settings.fields import Range
+from rlopt.settings.schedules import DecayingRate
+
+OWN = ("optimizer", "optimizer_kwargs", "learning_rate_schedule", "learning_rate_warmup", "learning_rate_floor")
+RATES = ("learning_rate", "value_learning_rate", "critic_learning_rate", "actor_learning_rate")
+"""Constructor arguments that the schedule applies to, where an agent has them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """The optimiser of the agent's networks. A learned ent_coef and a discriminator keep Adam."""
+
+    optimizer: str = "adam"
+    """Optimiser of the networks, by name: any of torch.optim, and with the extra optim those of pytorch_optimizer, such
+    as adabelief, adamp, diffgrad, adahessian, sgdsai, exadam. Only plain Adam's steps are compiled."""
+    optimizer_kwargs: tuple[str, ...] = ()
+    """Its further arguments: weight_decay=0.01 betas=0.9,0.99. None leaves Stable-Baselines3's."""
+    learning_rate_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How the networks' learning rates fall over the run: not at all, along a line, or along half a cosine."""
+    learning_rate_warmup: Annotated[float, Range(ge=0, lt=1)] = 0.0
+    """Share of the run, in [0, 1), in which the rates first rise from 0 along a line."""
+    learning_rate_floor: Annotated[float, Range(ge=0, le=1)] = 0.0
+    """Where linear and cosine end, as a share of the rate, in [0, 1]."""
+
+    def with_optimizer(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """``arguments`` of a constructor with these settings in the places that Stable-Baselines3 has for them."""
+        arguments = {name: value for name, value in arguments.items() if name not in OWN}
+        chosen: dict[str, Any] = {} if self.optimizer == "adam" else {"optimizer_class": self.optimizer}
+        if self.optimizer_kwargs:
+            chosen["optimizer_kwargs"] = read_arguments(self.optimizer_kwargs)
+        if chosen:
+            arguments["policy_kwargs"] = {**(arguments.get("policy_kwargs") or {}), **chosen}
+        for name in RATES:
+            if isinstance(arguments.get(name), float | int):
+                arguments[name] = self._over_the_run(float(arguments[name]))
+        return arguments
+
+    def _over_the_run(self, rate: float) -> Any:
+        shape, warmup, floor = self.learning_rate_schedule, self.learning_rate_warmup, self.learning_rate_floor
+        if shape == "constant" and not warmup:
+            return rate
+        if shape == "linear" and not warmup and not floor:
+            from stable_baselines3.common.utils import LinearSchedule  # here, to keep --help free of torch
+
+            return LinearSchedule(rate, 0.0, 1.0)
+        return DecayingRate(rate, shape, warmup, floor)
+
+
+def read_arguments(words: tuple[str, ...]) -> dict[str, Any]:
+    """``("betas=0.9", "0.99", "fused=no")`` as ``{"betas": (0.9, 0.99), "fused": False}``: a comma splits a value.
+
+    :raises rlopt.errors.ConfigError: the first word has no name, or a name comes twice
+    """
+    values: dict[str, list[Any]] = {}
+    name = ""
+    for word in words:
+        if "=" in word:
+            name, _, word = word.partition("=")
+            if not name.isidentifier() or name in values:
+                raise ConfigError(f"optimizer_kwargs: {name!r} is given twice or is no name: give NAME=VALUE ...")
+            values[name] = []
+        if not name:
+            raise ConfigError(f"optimizer_kwargs: {word!r} has no name: give NAME=VALUE ..., such as weight_decay=0.01")
+        values[name].append(_read(word))
+    return {name: found[0] if len(found) == 1 else tuple(found) for name, found in values.items()}
+
+
+def _read(word: str) -> bool | int | float | str | None:
+    words = {"true": True, "yes": True, "false": False, "no": False, "none": None}
+    if word.lower() in words:
+        return words[word.lower()]
+    for kind in (int, float):
+        try:
+            return kind(word)
+        except ValueError:
+            continue
+    return word

@@ -1,0 +1,120 @@
+"""Presets: YAML files of settings that are known to work, ``configs/<agent>/<suite>/<task>.yaml``. Imports no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+from rlopt.errors import ConfigError, unknown_name
+from rlopt.registry import AGENTS, agent_spec, resolve
+from rlopt.settings.fields import check_ranges, field_types, from_mapping
+from rlopt.settings.run import RunConfig
+from rlopt.settings.wandb import check_wandb
+
+
+def preset_names(agent: str) -> list[str]:
+    """The names of an agent's presets, such as ``dmc/cheetah-run``, in alphabetical order."""
+    return sorted(name for name, _ in _walk(files("rlopt.configs").joinpath(agent), ""))
+
+
+def _walk(folder: Traversable, prefix: str) -> Iterable[tuple[str, Traversable]]:
+    if not folder.is_dir():
+        return
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            yield from _walk(entry, f"{prefix}{entry.name}/")
+        elif entry.name.endswith(".yaml"):
+            yield prefix + entry.name.removesuffix(".yaml"), entry
+
+
+def load_preset(agent: str, name: str) -> dict[str, Any]:
+    """Reads the settings of a preset, untyped as YAML gives them.
+
+    :param name: a preset's name, or the path of a YAML file that ends in .yaml or .yml
+    :raises rlopt.errors.ConfigError: for an unknown name or a file that is not a flat mapping
+    """
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        if not path.is_file():
+            raise ConfigError(f"preset file {name!r} does not exist")
+        return _parse(path.read_text(), name)
+    entries = dict(_walk(files("rlopt.configs").joinpath(agent), ""))
+    if name not in entries:
+        raise unknown_name("preset", name, entries, hint="" if entries else f"{agent} has no presets")
+    return _parse(entries[name].read_text(), name)
+
+
+def _parse(text: str, name: str) -> dict[str, Any]:
+    import yaml
+
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"preset {name}: not valid YAML: {' '.join(str(error).split())}") from None
+    values = {} if values is None else values
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise ConfigError(f"preset {name}: expected lines of the form 'setting: value'")
+    return values
+
+
+def split_settings(values: Mapping[str, Any], agent_config: type, where: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Divides flat settings into those of the run and those of the agent.
+
+    Raises :class:`rlopt.errors.ConfigError` with the nearest name for a setting that neither has.
+    """
+    run_fields, agent_fields = field_types(RunConfig), field_types(agent_config)
+    for name in values:
+        if name not in run_fields and name not in agent_fields:
+            raise ConfigError(f"{where}: {unknown_name('setting', name, [*run_fields, *agent_fields])}")
+    run = {name: value for name, value in values.items() if name in run_fields}
+    return run, {name: value for name, value in values.items() if name in agent_fields}
+
+
+def default_settings(agent: str, agent_config: type, preset: str | None) -> tuple[RunConfig, Any]:
+    """The settings of a run before any flag: dataclass defaults <- the agent's ``run_defaults`` <- ``preset``.
+
+    :raises rlopt.errors.ConfigError: for a preset that does not exist or does not fit the agent
+    """
+    values: dict[str, Any] = dict(getattr(agent_config, "run_defaults", {}))
+    where = f"preset {preset}" if preset else f"defaults of {agent}"
+    if preset:
+        values |= load_preset(agent, preset)
+    run_values, agent_values = split_settings(values, agent_config, where)
+    return from_mapping(RunConfig, run_values, where), from_mapping(agent_config, agent_values, where)
+
+
+def complete_settings(agent: str, run: RunConfig, settings: Any) -> tuple[RunConfig, Any]:
+    """What is done once all settings of a run were read: the agent's completer, then the checks of ranges.
+
+    :raises rlopt.errors.ConfigError: for the first setting that is missing, contradictory or out of range
+    """
+    completer = AGENTS[agent].completer if agent in AGENTS else ""
+    if completer:
+        run, settings = resolve(completer)(run, settings)
+    if not run.env:
+        raise ConfigError(
+            "no environment given: add --env, such as --env HalfCheetah-v5 or --env dm_control/cheetah-run"
+        )
+    check_ranges(run)
+    check_ranges(settings)
+    check_wandb(run)
+    return run, settings
+
+
+def resolved_settings(agent: str, values: Mapping[str, Any], preset: str | None, where: str) -> tuple[RunConfig, Any]:
+    """The settings of a run from names and values, as :func:`rlopt.cli.flags.parse_training` has them from flags.
+
+    :param values: settings of the run and of the agent, over the defaults and the ``preset``
+    :param where: what the values come from, for error messages
+    :raises rlopt.errors.ConfigError: for the first mistake, with the nearest name
+    """
+    agent_config = resolve(agent_spec(agent).config)
+    run, settings = default_settings(agent, agent_config, preset)
+    run_values, agent_values = split_settings(values, agent_config, where)
+    run = from_mapping(RunConfig, {**dataclasses.asdict(run), **run_values}, where)
+    settings = from_mapping(agent_config, {**dataclasses.asdict(settings), **agent_values}, where)
+    return complete_settings(agent, run, settings)

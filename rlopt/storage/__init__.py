@@ -1,0 +1,1 @@
+"""Arrays and JSON on disk: atomic, checksummed, nothing executed."""

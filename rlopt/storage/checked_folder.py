@@ -1,0 +1,321 @@
+"""Folders of safetensors and JSON files with a SHA-256 each, written atomically, never a pickle.
+
+Such a folder holds ``manifest.json`` and, for every tree (see :mod:`rlopt.storage.tree`), ``<name>.json`` (its
+structure) and ``<name>.safetensors`` (its tensors and arrays). It is always complete: it is written beside, under a
+hidden name, made durable and then renamed into place. Checkpoints and data sets are such folders.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import shutil
+import stat
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from rlopt.errors import CheckpointError, RloptError, one_line
+from rlopt.storage.json import dump_json, parse_json
+from rlopt.storage.tree import Tree, TreeWriter, decode
+
+MANIFEST = "manifest.json"
+_TREE_NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
+_MAX_JSON_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class FolderKind:
+    """What a sealed folder is, and how its faults are told."""
+
+    name: str
+    """For people: "checkpoint"."""
+    format: str
+    """Written into the manifest, so that another kind of folder is recognised as such."""
+    version: int
+    error: type[RloptError]
+    """Raised for everything that is wrong with the folder."""
+    elsewhere: str
+    """What to do when the disk is full, after "free space there or"."""
+    untouched: str = ""
+    """What a failed write has left as it was, for people."""
+
+
+def write_sealed(
+    final: Path, kind: FolderKind, trees: Mapping[str, Tree], fields: Mapping[str, Any], metadata: Mapping[str, Any]
+) -> Path:
+    """Writes the folder ``final`` and returns it; what was there before is replaced whole.
+
+    Files and folders are fsynced, so that the folder survives a crash of the machine once this returns. Big tensors are
+    written without a copy. A failed write leaves nothing behind.
+
+    :param trees: by names of lower-case letters, digits and underscores
+    :param fields: further plain JSON entries of the manifest
+    :param metadata: a tree without arrays, kept in the manifest
+    :raises RloptError: of the kind's type, if a value cannot be written or the file system refuses
+    """
+    for name in trees:
+        if not _TREE_NAME.fullmatch(name) or name == "manifest":
+            raise kind.error(f"{name!r} is no name for a tree: use lower-case letters, digits and underscores")
+    writing = final.with_name(f".writing-{final.name}")
+    with io_errors(kind, f"cannot write the {kind.name} {final}"):
+        _make_folder(final.parent)
+    try:
+        with io_errors(kind, f"cannot write the {kind.name} {final}"):
+            writing.mkdir()
+            files = {}
+            for name, tree in trees.items():
+                files.update(_write_tree(writing, name, tree))
+            content = {"format": kind.format, "version": kind.version, **fields, "trees": list(trees), "files": files}
+            content["metadata"] = _encode_metadata(metadata)
+            content["sha256"] = _digest_of(content)
+            _write_text(writing / MANIFEST, dump_json(content))
+            _sync_folder(writing)
+            _move_into_place(writing, final)
+    except BaseException:
+        shutil.rmtree(writing, ignore_errors=True)
+        raise
+    return final
+
+
+def replace_sealed(path: Path, kind: FolderKind, trees: Mapping[str, Tree]) -> Path:
+    """:func:`write_sealed` for what a user saves by hand: replaces a whole folder of the same kind, and nothing else.
+
+    :raises RloptError: of the kind's type, also where ``path`` holds something else
+    """
+    path = Path(os.path.abspath(path))
+    with io_errors(kind, f"cannot write the {kind.name} {path}"):
+        if path.parent.is_dir():
+            remove_leftovers(path)
+        if os.path.lexists(path) and (not path.is_dir() or path.is_symlink()):
+            raise kind.error(f"{path} exists and is no folder: choose another path")
+        if path.is_dir() and any(path.iterdir()):
+            try:
+                read_sealed(path, kind, only=())
+            except RloptError as error:
+                raise kind.error(f"{error}; it is not replaced: choose another path, or delete it first") from None
+    return write_sealed(path, kind, trees, {}, {})
+
+
+def read_sealed(
+    path: Path,
+    kind: FolderKind,
+    only: Collection[str] | None = None,
+    check: Callable[[dict[str, Any]], None] = lambda content: None,
+) -> tuple[dict[str, Any], dict[str, Tree]]:
+    """Reads and verifies all of a folder; executes nothing that the files say. Returns (manifest, trees).
+
+    :param only: load these trees (the others are verified all the same); None loads all
+    :param check: raises ValueError where the manifest's own fields are malformed
+    :raises RloptError: of the kind's type, if a file is missing, altered, truncated, malformed, or a symbolic link
+    """
+    with _damage(path, kind):
+        content = _read_manifest(path, kind)
+        check(content)
+        for name in _file_names(content["trees"]):
+            expected = content["files"][name]
+            digest, size = _digest_of_file(path / name, expected["bytes"])
+            if size != expected["bytes"] or digest != expected["sha256"]:
+                raise ValueError(f"{name} is not what was written")
+        wanted = [name for name in content["trees"] if only is None or name in only]
+        trees = {name: _read_tree(path, name) for name in wanted}
+        content["metadata"] = decode(content["metadata"], _no_tensor)
+        if not isinstance(content["metadata"], dict):
+            raise ValueError(f"{MANIFEST} has no metadata")
+        return content, trees
+
+
+def remove_leftovers(final: Path) -> None:
+    """Clears up after a killed write of ``final``; what it had moved away and not yet replaced is put back."""
+    writing, replaced = final.with_name(f".writing-{final.name}"), replaced_name(final)
+    if os.path.lexists(writing):
+        remove(writing)
+    if os.path.lexists(replaced):
+        if os.path.lexists(final):
+            remove(replaced)
+        else:
+            os.rename(replaced, final)
+
+
+def replaced_name(final: Path) -> Path:
+    """Where the folder that a new ``final`` replaces lies for an instant; a killed write may leave it there."""
+    return final.with_name(f".replaced-{final.name}")
+
+
+def _write_tree(folder: Path, name: str, tree: Tree) -> dict[str, dict[str, Any]]:
+    writer = TreeWriter()
+    text = dump_json(writer.encode(tree))
+    if len(text) > _MAX_JSON_BYTES:
+        raise CheckpointError(f"the structure of {name!r} takes {len(text)} bytes of JSON: keep big data in arrays")
+    tensors = folder / f"{name}.safetensors"
+    save_file(writer.tensors, tensors)
+    with open(tensors, "rb+") as file:
+        os.fsync(file.fileno())
+    _write_text(folder / f"{name}.json", text)
+    files = {}
+    for file_name in _file_names([name]):
+        digest, size = _digest_of_file(folder / file_name, 2**63)
+        files[file_name] = {"bytes": size, "sha256": digest}
+    return files
+
+
+def _read_tree(folder: Path, name: str) -> Tree:
+    with _open_regular(folder / f"{name}.json") as file:
+        encoded = parse_json(file.read(_MAX_JSON_BYTES))
+    _open_regular(folder / f"{name}.safetensors").close()
+    with safe_open(folder / f"{name}.safetensors", framework="pt") as tensors:
+        names = set(tensors.keys())
+
+        def tensor(key: str) -> torch.Tensor:
+            if key not in names:
+                raise KeyError(key)
+            return tensors.get_tensor(key).clone()
+
+        return decode(encoded, tensor)
+
+
+def _read_manifest(path: Path, kind: FolderKind) -> dict[str, Any]:
+    """The manifest, its own checksum verified and every entry of the type that the reader relies on."""
+    with _open_regular(path / MANIFEST) as file:
+        content = parse_json(file.read(_MAX_JSON_BYTES))
+    if not isinstance(content, dict) or content.get("format") != kind.format:
+        raise ValueError(f"{MANIFEST} is none of rlopt's {kind.name}s")
+    if content.get("version") != kind.version:
+        raise kind.error(
+            f"{path} has format version {one_line(repr(content.get('version')))}, this rlopt reads {kind.version}: use "
+            "the one it is from"
+        )
+    if content.pop("sha256", None) != _digest_of(content):
+        raise ValueError(f"{MANIFEST} is not what was written")
+    trees, files = content.get("trees"), content.get("files")
+    if not isinstance(trees, list) or not all(isinstance(name, str) and _TREE_NAME.fullmatch(name) for name in trees):
+        raise ValueError(f"{MANIFEST} lists no trees")
+    if not isinstance(files, dict) or sorted(files) != sorted(_file_names(trees)) or "manifest" in trees:
+        raise ValueError(f"{MANIFEST} lists other files than a {kind.name} has")
+    for entry in files.values():
+        if not (isinstance(entry, dict) and type(entry.get("bytes")) is int and isinstance(entry.get("sha256"), str)):
+            raise ValueError(f"{MANIFEST} lacks a size or a checksum")
+    if not isinstance(content.get("metadata"), dict):
+        raise ValueError(f"{MANIFEST} has no metadata")
+    return content
+
+
+def _file_names(trees: Collection[str]) -> list[str]:
+    return [f"{name}.{suffix}" for name in trees for suffix in ("json", "safetensors")]
+
+
+def _encode_metadata(metadata: Mapping[str, Any]) -> Any:
+    writer = TreeWriter()
+    encoded = writer.encode(metadata, ("metadata",))
+    if writer.tensors:
+        raise CheckpointError(f"metadata holds an array ({next(iter(writer.tensors))}): put arrays into a tree")
+    return encoded
+
+
+def _no_tensor(name: str) -> torch.Tensor:
+    raise KeyError(name)
+
+
+def _digest_of(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(dump_json(dict(sorted(content.items()))).encode()).hexdigest()
+
+
+def _digest_of_file(path: Path, largest: int) -> tuple[str, int]:
+    """SHA-256 and size; a file over ``largest`` bytes is not read."""
+    with _open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        return (hashlib.file_digest(file, "sha256").hexdigest() if size <= largest else ""), size
+
+
+def _open_regular(path: Path) -> Any:
+    """Opens a plain file for reading; a link, pipe or device, which could lead elsewhere or block, is refused."""
+    if path.is_symlink():
+        raise ValueError(f"{path.name} is a symbolic link")
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, flags)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ValueError(f"{path.name} is no plain file")
+    return os.fdopen(descriptor, "rb")
+
+
+def _write_text(path: Path, text: str) -> None:
+    with open(path, "w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _make_folder(folder: Path) -> None:
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        _sync_folder(path.parent)
+
+
+def _move_into_place(writing: Path, final: Path) -> None:
+    replaced = replaced_name(final)
+    if os.path.lexists(final):
+        os.rename(final, replaced)
+    os.rename(writing, final)
+    _sync_folder(final.parent)
+    if os.path.lexists(replaced):
+        remove(replaced)
+
+
+def remove(path: Path) -> None:
+    """Deletes a folder with all in it, or a file or link."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def io_errors(kind: FolderKind, what: str) -> Iterator[None]:
+    """Turns the file system's refusals into one line with the cure."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        code = error.errno if isinstance(error, OSError) else None
+        full = code in (errno.ENOSPC, errno.EDQUOT) or "No space left" in reason or "os error 28" in reason
+        cure = f"free space there or {kind.elsewhere}" if full else "check the folder's permissions and disk"
+        untouched = f"; {kind.untouched}" if kind.untouched else ""
+        raise kind.error(f"{what} ({reason}): {cure}{untouched}") from error
+    except CheckpointError as error:
+        raise kind.error(str(error)) from error
+
+
+@contextmanager
+def _damage(path: Path, kind: FolderKind) -> Iterator[None]:
+    """Turns every way in which a damaged file can fail to be read into the kind's error."""
+    try:
+        yield
+    except RloptError:
+        raise
+    except FileNotFoundError as error:
+        name = Path(error.filename).name if error.filename else "a file"
+        raise kind.error(f"{path} is damaged: {name} is missing") from error
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError, MemoryError) as error:
+        raise kind.error(f"{path} is damaged: {one_line(error)}") from error
+    except (SafetensorError, RuntimeError) as error:
+        raise kind.error(f"{path} is damaged: {one_line(error)}") from error

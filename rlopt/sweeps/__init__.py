@@ -1,0 +1,1 @@
+"""Many training runs as jobs: grids, searches, their tables."""

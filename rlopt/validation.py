@@ -1,0 +1,112 @@
+"""Checks of values: numbers within their range, tensors and networks without a NaN."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
+from torch import nn
+
+from rlopt.errors import ConfigError, NonFiniteError
+
+MAX_LEARNING_RATE = 1e6
+"""Steps beyond it do not fit into float32 with ordinary gradients."""
+
+
+def require(condition: bool, message: str) -> None:
+    """Raises :class:`rlopt.errors.ConfigError` with ``message`` unless ``condition`` holds."""
+    if not condition:
+        raise ConfigError(message)
+
+
+def check_number(name: str, value: Any, low: float, high: float, closed: bool, whole: bool) -> None:
+    """Raises :class:`rlopt.errors.ConfigError` unless ``value`` is a finite number from ``low`` to ``high``.
+
+    :param closed: whether ``low`` itself is allowed
+    :param whole: whether it must be a whole number
+    """
+    is_number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if is_number and whole:
+        is_number = not isinstance(value, (float, np.floating))
+    inside = is_number and math.isfinite(value) and (low <= value if closed else low < value) and value <= high
+    kind = "a whole number" if whole else "a number"
+    end = f"{high:g}"  # the number below 1 is shown as 1, which is not allowed then
+    left, right = ("[" if closed else "("), f"{end}]" if math.isfinite(high) and float(end) <= high else f"{end})"
+    require(inside, f"{name} is {value!r}: give {kind} in {left}{low:g}, {right}")
+
+
+def check_rate(name: str, value: Any) -> None:
+    """Raises :class:`rlopt.errors.ConfigError` unless ``value`` is a learning rate or a schedule of one."""
+    if not callable(value):
+        check_number(name, value, 0, MAX_LEARNING_RATE, closed=True, whole=False)
+
+
+def check_finite(name: str, values: Any, step: int) -> None:
+    """Raises :class:`rlopt.errors.NonFiniteError` if ``values`` holds a NaN or an infinity.
+
+    :param name: what the values are, for people: "reward", "observation[position]", "policy loss"
+    :param values: a number, array, tensor, or a mapping of those (Dict observations)
+    :param step: the environment step at which they were seen
+    """
+    if isinstance(values, Mapping):
+        for key, value in values.items():
+            check_finite(f"{name}[{key}]", value, step)
+        return
+    if isinstance(values, torch.Tensor):
+        finite = bool(torch.isfinite(values).all())
+    else:
+        array = np.asarray(values)
+        finite = array.dtype.kind not in "fc" or bool(np.isfinite(array).all())
+    if not finite:
+        what = name.split("[")[0]
+        source = "the size of the environment's rewards" if what.endswith("loss") else f"the environment's {what}s"
+        raise NonFiniteError(
+            f"{name} is NaN or infinite at step {step}: check {source}, lower the "
+            "learning rate, or continue from the last good checkpoint"
+        )
+
+
+def check_parameters(network: nn.Module, step: int) -> None:
+    """Raises :class:`rlopt.errors.NonFiniteError` if an update left a NaN or an infinity in ``network``."""
+    for name, parameter in network.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise NonFiniteError(
+                f"the update at step {step} made the parameter {name} NaN or infinite: lower the learning rate, or "
+                "continue from the last good checkpoint"
+            )
+
+
+def check_step(
+    observations: Any, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]], step: int
+) -> None:
+    """:func:`check_finite` for what a ``VecEnv`` returned from step number ``step``, terminal observations included."""
+    check_finite("observation", observations, step)
+    check_finite("reward", rewards, step)
+    for index in np.flatnonzero(dones):
+        check_finite("terminal observation", infos[index].get("terminal_observation", 0.0), step)
+
+
+class FiniteVecEnv(VecEnvWrapper):
+    """Stops at the first step whose observation, terminal observation or reward is NaN or infinite.
+
+    :param venv: the training environment
+    :param step: environment steps done so far, for the message
+    """
+
+    def __init__(self, venv: VecEnv, step: int) -> None:
+        super().__init__(venv)
+        self._step = step
+
+    def reset(self) -> VecEnvObs:
+        return self.venv.reset()
+
+    def step_wait(self) -> VecEnvStepReturn:
+        observations, rewards, dones, infos = self.venv.step_wait()
+        self._step += self.num_envs
+        check_step(observations, rewards, dones, infos, self._step)
+        return observations, rewards, dones, infos

@@ -1,0 +1,84 @@
+"""Off-policy models of several seeds, trained together, against each trained alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from reach import assert_same, make, needs_compiler
+
+from rlopt.agents.mdpo.fused_step import FusedStep
+from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
+from rlopt.optim.lockstep import Turns
+
+
+def trained(seed: int, steps: int, stacked: bool = False, **options: Any) -> Callable[[], OffPolicyMDPO]:
+    """``stacked`` takes the steps of all in one call without compiling it, as on a GPU."""
+
+    def job() -> OffPolicyMDPO:
+        model = make(seed=seed, **{"learning_starts": 20, "old_policy_period": 7, "batch_size": 16, **options})
+        if stacked:
+            model._fused_mode = lambda: "eager"
+        return model.learn(steps)
+
+    return job
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"kl_coef": 0.0, "ent_coef": 0.2, "gradient_steps": 2, "train_freq": 2},
+        {"tsallis_q": 1.5, "n_envs": 2},
+        {"analytic_kl": True, "critic_log_prob_bound": 2.0, "n_steps": 3},
+        {"actor_q": "first", "mean_penalty": 0.1, "policy_kwargs": {"net_arch": [], "n_critics": 3}},
+    ],
+)
+def test_stacked_seeds_are_the_seeds_trained_alone(options: dict[str, Any]) -> None:
+    together = Turns([trained(seed, 120, True, compile="off", **options) for seed in (1, 2, 3)]).run()
+    for seed, model in zip((1, 2, 3), together, strict=True):
+        alone = trained(seed, 120, compile="off", **options)()
+        assert model.num_timesteps == alone.num_timesteps and model._n_updates == alone._n_updates > 0
+        assert_same(model, alone, 1e-3)
+        rows = slice(0, 120)
+        torch.testing.assert_close(model.replay_buffer.actions[rows], alone.replay_buffer.actions[rows])
+    assert together[0].fused is together[2].fused is not None
+    assert not torch.allclose(together[0].actor.mu.weight, together[1].actor.mu.weight)
+
+
+@needs_compiler
+def test_compiled_seeds_are_the_seeds_trained_alone_bit_for_bit() -> None:
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        together = Turns([trained(seed, 60, compile="on") for seed in (1, 2, 3)]).run()
+        torch.set_num_threads(1)
+        for seed, model in zip((1, 2, 3), together, strict=True):
+            assert isinstance(model.fused, FusedStep) and model.fused.mode == "compiled"
+            assert model.fused.update.models == [model]
+            assert_same(model, trained(seed, 60, compile="on")(), 0.0)
+            assert_same(model, trained(seed, 60, compile="off")(), 1e-3)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_what_cannot_be_fused_trains_in_turn() -> None:
+    models = Turns([trained(seed, 60, use_sde=True) for seed in (1, 2)]).run()
+    for seed, model in zip((1, 2), models, strict=True):
+        assert model.fused is None
+        assert_same(model, trained(seed, 60, use_sde=True)(), 0.0)
+
+
+def test_seeds_of_unequal_length_leave_the_longer_one_whole() -> None:
+    short, long = Turns([trained(1, 40, True, compile="off"), trained(2, 80, True, compile="off")]).run()
+    assert_same(short, trained(1, 40, compile="off")(), 1e-3)
+    assert_same(long, trained(2, 80, compile="off")(), 1e-3)
+    assert long.fused.update.models == [long]
+
+
+def test_short_runs_on_the_cpu_are_those_alone_bit_for_bit() -> None:
+    for seed, model in zip((1, 2), Turns([trained(s, 60) for s in (1, 2)]).run(), strict=True):
+        assert model.fused is None
+        assert_same(model, trained(seed, 60)(), 0.0)

@@ -1,0 +1,276 @@
+"""Runs that learn from a data set, through the run folder: stopped and continued exactly, evaluated, refused."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from offline_data import corridor, pendulum
+from runs import leaves
+
+import rlopt
+from rlopt.checkpoint.files import list_checkpoints, read_checkpoint
+from rlopt.cli.flags import parse_training
+from rlopt.cli.main import main
+from rlopt.data import Dataset
+from rlopt.data.demonstrations import Demonstrations
+from rlopt.errors import ConfigError, DataError
+from rlopt.optim.compiled_step import compiler_found
+from rlopt.registry import agent_spec, resolve
+from rlopt.runs.multi_seed import train_seeds
+from rlopt.runs.train import resume, train
+from rlopt.settings.fields import from_mapping
+from rlopt.settings.run import RunConfig
+from rlopt.storage.tree import Tree
+
+SETTINGS = {"net_arch": [8, 8], "batch_size": 16, "validation_fraction": 0.3}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return pendulum(1000).save(tmp_path_factory.mktemp("data") / "pendulum")
+
+
+def run_settings(folder: Path, **changes: Any) -> RunConfig:
+    base: dict[str, Any] = {
+        "env": "Pendulum-v1",
+        "total_timesteps": 450,
+        "checkpoint_every": 100,
+        "keep_checkpoints": 5,
+        "eval_every": 200,
+        "eval_episodes": 2,
+        "log_every": 100,
+        "device": "cpu",
+        "run_dir": str(folder),
+        "normalize_observations": True,
+    }
+    return RunConfig(**{**base, **changes})
+
+
+def agent_settings(agent: str, data: Path, **changes: Any) -> Any:
+    values = {**SETTINGS, "dataset": str(data), **changes}
+    return from_mapping(resolve(agent_spec(agent).config), values, "test")
+
+
+@pytest.mark.parametrize(
+    ("agent", "choice"),
+    [
+        pytest.param("td3_bc", "on", marks=pytest.mark.skipif(not compiler_found(), reason="no C++ compiler")),
+        ("iql", "off"),
+    ],
+)
+def test_seeds_together_are_the_seeds_alone(agent: str, choice: str, data: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"total_timesteps": 250, "eval_every": 0, "checkpoint_every": 0, "log_every": 50}
+    settings = agent_settings(agent, data, compile=choice)
+    together = train_seeds(agent, run_settings(tmp_path / "all", seeds="1,2", num_threads=2, **options), settings)
+    assert together.exit_code == 0
+    alone = tmp_path / "alone"
+    train(agent, run_settings(alone, seed=2, num_threads=1, **options), settings)  # 1 is the one that compiles
+    first, ours, theirs = (
+        leaves(networks(path)) for path in (tmp_path / "all" / "seed1", tmp_path / "all" / "seed2", alone)
+    )
+    assert sum(isinstance(leaf, tuple) for leaf in theirs.values()) > 10  # tensors
+    assert ours == theirs != first
+
+
+def networks(folder: Path) -> dict[str, Tree]:
+    trees = read_checkpoint(list_checkpoints(folder / "checkpoints")[-1]).trees
+    return {f"{kind}/{name}": part for kind, parts in trees["networks"].items() for name, part in parts.items()}
+
+
+def assert_same_files(first: Path, second: Path) -> None:
+    """The last checkpoints hold the same tensors, byte for byte; the logs the same rows but for clock times."""
+    last = [list_checkpoints(folder / "checkpoints")[-1] for folder in (first, second)]
+    assert last[0].name == last[1].name
+    tensors = sorted(file.name for file in last[0].glob("*.safetensors"))
+    assert tensors
+    for name in tensors:
+        assert (last[0] / name).read_bytes() == (last[1] / name).read_bytes(), name
+    assert (first / "evaluations.csv").read_text() == (second / "evaluations.csv").read_text()
+
+
+def stopped_and_continued(agent: str, data: Path, tmp_path: Path, **changes: Any) -> None:
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    train(agent, run_settings(whole), agent_settings(agent, data, **changes))
+    shutil.copytree(whole, stopped)
+    for checkpoint in list_checkpoints(stopped / "checkpoints"):
+        if checkpoint.name > "step-000000000200":
+            shutil.rmtree(checkpoint)
+    torch.manual_seed(99)  # a new process has other random states
+    np.random.seed(99)
+    assert resume(stopped).step == 450
+    assert_same_files(whole, stopped)
+
+
+@pytest.mark.parametrize("agent", ["td3_bc", "iql", "cql"])
+def test_a_run_is_continued_bit_for_bit(agent: str, data: Path, tmp_path: Path) -> None:
+    changes = {"n_actions": 2, "lagrange_gap": 1.0} if agent == "cql" else {}
+    stopped_and_continued(agent, data, tmp_path, **changes)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not compiler_found(), reason="no C++ compiler: torch.compile cannot be tried")
+def test_a_compiled_run_is_continued_bit_for_bit(data: Path, tmp_path: Path) -> None:
+    stopped_and_continued("td3_bc", data, tmp_path, compile="on")
+
+
+def test_evaluations_leave_the_learner_as_it_was(data: Path, tmp_path: Path) -> None:
+    for name, every in (("often", 100), ("never", 0)):
+        train("awac", run_settings(tmp_path / name, eval_every=every), agent_settings("awac", data))
+    often, never = networks(tmp_path / "often"), networks(tmp_path / "never")
+    assert often.keys() == never.keys()
+    for key, tensor in often["modules/policy"].items():
+        assert torch.equal(tensor, never["modules/policy"][key]), key
+
+
+def test_a_run_folder_gives_the_model_back(data: Path, tmp_path: Path) -> None:
+    result = train("bc", run_settings(tmp_path / "run"), agent_settings("bc", data))
+    model = rlopt.load(tmp_path / "run", device="cpu")
+    assert type(model).__name__ == "BC" and model.num_timesteps == result.step == 450
+    observations = Dataset.load(data).split(0.3, seed=0)[0].observations
+    assert isinstance(observations, np.ndarray)
+    np.testing.assert_allclose(model.policy.observation_mean, observations.mean(axis=0), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ConfigError, match="learns from data and has none"):
+        model.learn(10)
+    model.set_dataset(data)
+    model.learn(10, reset_num_timesteps=False)
+    assert model.num_timesteps == 460
+
+
+def test_the_run_goes_on_only_with_its_own_data(data: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    shutil.copytree(data, own)
+    train("bc", run_settings(tmp_path / "run"), agent_settings("bc", own))
+    pendulum(1000, seed=7).save(own)
+    with pytest.raises(ConfigError, match="trained on other data"):
+        resume(tmp_path / "run", total_timesteps=600)
+
+
+def test_a_run_goes_on_with_its_data_in_another_place(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, now, run = tmp_path / "before", tmp_path / "now", tmp_path / "run"
+    shutil.copytree(data, before)
+    train("bc", run_settings(run), agent_settings("bc", before))
+    before.rename(now)
+    assert main(["resume", str(run), "--total-timesteps", "500"]) == 2
+    assert main(["resume", str(run), "--total-timesteps", "500", "--data", str(now)]) == 0
+    assert main(["resume", str(run), "--total-timesteps", "550"]) == 0, "the new place is remembered"
+    pendulum(1000, seed=7).save(tmp_path / "others")
+    assert main(["resume", str(run), "--total-timesteps", "600", "--data", str(tmp_path / "others")]) == 2
+    assert "trained on other data" in capsys.readouterr().err
+
+
+def test_several_environments_are_refused(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "bc", "--dataset", str(data), "--n-envs", "4"]) == 2
+    assert "takes no environment steps" in capsys.readouterr().err
+
+
+def test_validation_losses_are_logged(data: Path, tmp_path: Path) -> None:
+    train("td3_bc", run_settings(tmp_path / "run"), agent_settings("td3_bc", data))
+    header, first, *_ = (tmp_path / "run" / "progress.csv").read_text().splitlines()
+    row = dict(zip(header.split(","), first.split(","), strict=True))
+    assert float(row["validation/bc_loss"]) > 0 and float(row["validation/critic_loss"]) > 0
+    assert row["train/n_updates"] == "100"
+
+
+def test_the_environment_comes_from_the_data(data: Path, tmp_path: Path) -> None:
+    config = resolve(agent_spec("td3_bc").config)
+    run, settings = parse_training("td3_bc", config, ["--dataset", str(data)])
+    assert run.env == "Pendulum-v1" and run.normalize_observations
+    assert settings.dataset == str(data.resolve())
+    run, _ = parse_training(
+        "td3_bc", config, ["--dataset", str(data), "--env", "Pendulum-v0", "--no-normalize-observations"]
+    )
+    assert run.env == "Pendulum-v0" and not run.normalize_observations
+    with pytest.raises(ConfigError, match="add --dataset"):
+        parse_training("td3_bc", config, [])
+    with pytest.raises(DataError, match="does not exist"):
+        parse_training("td3_bc", config, ["--dataset", str(tmp_path / "nothing")])
+
+
+def test_the_first_episodes_alone_are_cloned(data: Path, tmp_path: Path) -> None:
+    two = Demonstrations.load(data).trajectories(2).save(tmp_path / "two")
+    short = {"total_timesteps": 20, "eval_every": 0, "checkpoint_every": 0}
+    learned = []
+    for name, source, n_demos in (("asked", data, 2), ("cut", two, None), ("all", data, None)):
+        settings = agent_settings("bc", source, n_demos=n_demos, validation_fraction=0.0)
+        train("bc", run_settings(tmp_path / name, **short), settings)
+        trees = read_checkpoint(list_checkpoints(tmp_path / name / "checkpoints")[-1]).trees
+        learned.append(leaves(trees["networks"]))
+    assert learned[0] == learned[1] != learned[2]
+    with pytest.raises(DataError, match="99 demonstrations were asked for and there are"):
+        train("bc", run_settings(tmp_path / "more", **short), agent_settings("bc", data, n_demos=99))
+
+
+def test_an_environment_that_cannot_be_made_is_not_needed_without_evaluations(data: Path, tmp_path: Path) -> None:
+    run = run_settings(tmp_path / "run", env="NoSuchEnv-v0")
+    with pytest.raises(ConfigError, match="--eval-every 0"):
+        train("bc", run, agent_settings("bc", data))
+    moved = tmp_path / "elsewhere"
+    whole = Dataset.load(data)
+    halved = Dataset(**{**whole.columns(), "actions": whole.actions / 2}, metadata=whole.metadata)
+    halved.save(moved)
+    run = run_settings(tmp_path / "run", env="NoSuchEnv-v0", eval_every=0, total_timesteps=100)
+    assert train("bc", run, agent_settings("bc", moved)).step == 100
+
+
+def test_data_of_another_environment_are_refused(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="Pendulum-v1"):
+        train("bc", run_settings(tmp_path / "run", env="rlopt/RandomTarget-v0"), agent_settings("bc", data))
+
+
+def test_another_action_repeat_than_the_recorded_is_refused(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"recorded with action repeat 1, and the run has 4: give --action-repeat 1"):
+        train("bc", run_settings(tmp_path / "run", action_repeat=4), agent_settings("bc", data))
+    config = resolve(agent_spec("bc").config)
+    with pytest.raises(ConfigError, match="recorded with action repeat 1, and the run has 4"):
+        parse_training("bc", config, ["--dataset", str(data), "--action-repeat", "4"])
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_environment_that_fits_is_told(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = run_settings(tmp_path / "run", env="NoSuchEnv-v1", eval_every=0, total_timesteps=100)
+    whole = Dataset.load(data)
+    halved = Dataset(**{**whole.columns(), "actions": whole.actions / 2}, metadata=whole.metadata)
+    train("bc", run, agent_settings("bc", halved.save(tmp_path / "halved")))
+    said = capsys.readouterr().err.splitlines()
+    assert said.count("note: the data set is of Pendulum-v1; the run is evaluated in NoSuchEnv-v1") == 1
+
+
+def test_memory_that_is_not_there_is_one_line(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--dataset", str(data), "--eval-every", "0", "--run-dir", str(tmp_path / "run"), "--device", "cpu"]
+    assert main(["train", "bc", *flags, "--net-arch", "100000000", "100000000"]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("rlopt: error: not enough memory (") and said.endswith("networks or data")
+
+
+def test_a_learner_without_data_and_environment_is_refused() -> None:
+    with pytest.raises(ConfigError, match="TD3BC was given neither a data set nor an environment"):
+        rlopt.TD3BC("MlpPolicy", None)
+
+
+def test_the_settings_are_read_without_torch() -> None:
+    code = "import sys, rlopt.agents.offline.config, rlopt.agents.offline.run, rlopt.cli.flags; print(*sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert not set(shown.split()) & {"torch", "stable_baselines3", "gymnasium"}
+
+
+def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, run = corridor().save(tmp_path / "corridor"), tmp_path / "run"
+    flags = ["--dataset", str(folder), "--total-timesteps", "200", "--eval-every", "100", "--eval-episodes", "2"]
+    assert main(["train", "iql", *flags, "--run-dir", str(run), "--device", "cpu", "--net-arch", "8"]) == 0
+    shown = capsys.readouterr().out
+    assert "gradient steps/s" in shown and "env steps" not in shown and "episode has ended" not in shown
+    assert main(["resume", str(run), "--total-timesteps", "300"]) == 0
+    assert main(["evaluate", str(run), "--episodes", "3"]) == 0
+    assert "rlopt/Corridor-v0" in capsys.readouterr().out
+    code = main(["train", "td3_bc", *flags, "--run-dir", str(tmp_path / "other")])
+    error = capsys.readouterr().err
+    assert code == 2 and "BC, AWAC or IQL" in error and error.count("\n") == 1

@@ -1,0 +1,115 @@
+"""Gradient steps that a CUDA graph takes, against the same steps taken one kernel after the other on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import pytest
+import torch
+from offline_data import pendulum
+from reach import assert_same, make, vec_env
+
+import rlopt
+from rlopt.optim.lockstep import Turns
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: CUDA graphs cannot be tried")
+DEVICE: dict[str, Any] = {"device": "cuda", "seed": 3}
+
+
+def off_policy(compile: str, **options: Any) -> Any:
+    """Random actions, then 25 gradient steps: no action depends on how they are taken."""
+    model = make(compile=compile, **{**DEVICE, "learning_starts": 40, **options}).learn(40)
+    torch.manual_seed(1)
+    model.train(gradient_steps=25, batch_size=16)
+    return model
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"kl_coef": 0.0, "ent_coef": 0.2, "learning_rate": lambda left: 1e-3 * left},
+        {
+            "old_policy_period": 7,
+            "target_update_interval": 3,
+            "n_steps": 3,
+            "policy_kwargs": {"net_arch": [16, 16], "n_critics": 3},
+        },
+    ],
+)
+def test_off_policy(options: dict[str, Any]) -> None:
+    captured, eager = off_policy("on", **options), off_policy("off", **options)
+    assert captured.fused.mode == "cuda_graph" and eager.fused is None
+    assert_same(captured, eager, 1e-4)
+    assert not torch.allclose(captured.actor.mu.weight, off_policy("off", learning_starts=40, seed=4).actor.mu.weight)
+
+
+def test_a_learning_rate_that_changes_reaches_the_graph() -> None:
+    models = [off_policy(mode) for mode in ("on", "off")]
+    for model in models:
+        model.lr_schedule = lambda _: 0.0
+        model.set_random_seed(2)
+        before = model.actor.mu.weight.clone()
+        model.train(gradient_steps=5, batch_size=16)
+        torch.testing.assert_close(model.actor.mu.weight, before, rtol=0, atol=0)
+        model.lr_schedule = lambda _: 1e-2
+        model.train(gradient_steps=5, batch_size=16)
+        assert not torch.allclose(model.actor.mu.weight, before, atol=1e-3)
+    assert_same(*models, 1e-3)
+
+
+def test_the_policy_that_acts_follows() -> None:
+    model = make(compile="on", **DEVICE).learn(60)
+    with torch.no_grad():
+        newest = [tensor.cpu() for tensor in model.fused.update.actor.tensors]
+    model.train(gradient_steps=1, batch_size=16)
+    for acting, before in zip(model.fused._acting.parameters(), newest, strict=True):
+        assert acting.device.type == "cpu" and torch.equal(acting, before)
+
+
+def test_seeds_that_train_together() -> None:
+    def job(seed: int) -> Callable[[], Any]:
+        return lambda: make(compile="on", device="cuda", seed=seed).learn(80)
+
+    together = Turns([job(seed) for seed in (1, 2, 3)]).run()
+    assert together[0].fused is together[2].fused and together[0].fused.mode == "cuda_graph"
+    for seed, model in zip((1, 2, 3), together, strict=True):
+        assert_same(model, job(seed)(), 1e-3)
+
+
+@pytest.mark.parametrize("lazy", [True, False])
+def test_deep_loop(lazy: bool) -> None:
+    def trained(compile: str) -> Any:
+        settings: Any = {"learning_starts": 40, "batch_size": 16, "buffer_size": 1000, "lazy": lazy, "compile": compile}
+        model = rlopt.DeepLOOP("MlpPolicy", gymnasium.make("Pendulum-v1"), **DEVICE, **settings).learn(40)
+        torch.manual_seed(1)
+        model.train(gradient_steps=20, batch_size=16)
+        return model
+
+    captured, eager = trained("on"), trained("off")
+    assert captured.fused.mode == "cuda_graph" and eager.fused is None
+    assert_same(captured, eager, 1e-3)
+
+
+@pytest.mark.parametrize("options", [{}, {"value_batch_size": None}])
+def test_on_policy(options: dict[str, Any]) -> None:
+    def trained(compile: str) -> Any:
+        settings: Any = {"n_steps": 32, "n_epochs": 3, "value_batch_size": 16, "compile": compile, **options}
+        return rlopt.MDPO("MlpPolicy", vec_env(2), **DEVICE, **settings).learn(192)
+
+    captured, eager = trained("on"), trained("off")
+    assert captured.fused.mode == "cuda_graph" and eager.fused is None
+    assert_same(captured, eager, 1e-3)
+
+
+@pytest.mark.parametrize("name", ["BC", "TD3BC", "AWAC", "IQL", "CQL", "ReBRAC"])
+def test_offline(name: str) -> None:
+    def trained(compile: str) -> Any:
+        settings: Any = {"batch_size": 32, "policy_kwargs": {"net_arch": [16, 12]}, "compile": compile}
+        return getattr(rlopt, name)("MlpPolicy", pendulum(), **DEVICE, **settings).learn(30, log_interval=None)
+
+    captured, eager = trained("on"), trained("off")
+    assert (captured._step.mode, eager._step.mode) == ("cuda_graph", "eager")
+    assert_same(captured, eager, 1e-3)

@@ -1,0 +1,244 @@
+"""Settings: reading values by type, ranges, presets, and the merge of defaults, preset and flags."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+import pytest
+
+from rlopt.cli.flags import field_help, normalise, parse_training
+from rlopt.errors import ConfigError, UnknownNameError
+from rlopt.registry import AGENTS, resolve
+from rlopt.settings import presets
+from rlopt.settings.fields import Range, check_ranges, coerce, field_types, from_mapping
+from rlopt.settings.run import RunConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToyConfig:
+    """A toy agent."""
+
+    learning_rate: Annotated[float, Range(gt=0)] = 3e-4
+    """Step size, > 0, which is
+    explained on two lines."""
+    layers: tuple[Annotated[int, Range(ge=1)], ...] = (64, 64)
+    """Units."""
+    ent_coef: float | Literal["auto"] = "auto"
+    """Entropy weight."""
+    batch_size: Annotated[int, Range(ge=1)] | None = None
+    """Rows."""
+    clip: bool = False
+    """Whether to clip."""
+
+    run_defaults: ClassVar[dict[str, Any]] = {"n_envs": 8}
+
+
+@pytest.mark.parametrize(
+    ("value", "annotation", "expected"),
+    [
+        ("3e-4", float, 0.0003),  # YAML reads 3e-4 as a text
+        (1, float, 1.0),
+        ("1e6", int, 1_000_000),
+        (1e6, int, 1_000_000),
+        ("9007199254740993", int, 9007199254740993),  # 2^53 + 1, which a float cannot hold
+        ("true", bool, True),
+        ([64, "64"], tuple[int, ...], (64, 64)),
+        ("64, 32", tuple[int, ...], (64, 32)),
+        (["a"], list[str], ["a"]),
+        ("none", int | None, None),
+        (None, str | None, None),
+        ("5", int | None, 5),
+        ("auto", float | Literal["auto"], "auto"),
+        ("0.2", float | Literal["auto"], 0.2),
+        (3, Annotated[float, Range(ge=0)], 3.0),
+        ("runs/none-of", str | None, "runs/none-of"),
+    ],
+)
+def test_coerce_reads_values_as_the_field_wants(value: Any, annotation: Any, expected: Any) -> None:
+    read = coerce(value, annotation)
+    assert read == expected and type(read) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("value", "annotation"),
+    [
+        ("x", float),
+        (True, float),
+        (1.5, int),
+        ("inf", int),
+        ("nan", int),
+        (True, int),
+        ("maybe", bool),
+        (3, str),
+        (None, int),
+        ("atuo", float | Literal["auto"]),
+        (["1", "x"], tuple[int, ...]),
+        ([1, 2, 3], tuple[int, int]),
+    ],
+)
+def test_coerce_refuses_what_does_not_fit(value: Any, annotation: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        coerce(value, annotation)
+    assert "\n" not in str(caught.value)
+
+
+def test_choice_error_names_the_nearest_choice() -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'envpool'"):
+        coerce("envpol", Literal["auto", "envpool", "gymnasium"])
+
+
+@pytest.mark.parametrize(
+    ("bounds", "inside", "outside"),
+    [
+        (Range(ge=0, le=1), [0.0, 0.5, 1.0], [-1e-9, 1.0001, float("nan")]),
+        (Range(gt=0, lt=1), [0.5], [0.0, 1.0]),
+        (Range(ge=1), [1, 10**9], [0, float("inf")]),
+    ],
+)
+def test_range(bounds: Range, inside: list[float], outside: list[float]) -> None:
+    assert all(bounds.contains(value) for value in inside)
+    assert not any(bounds.contains(value) for value in outside)
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"learning_rate": 0.0}, "learning_rate = 0.0"),
+        ({"layers": (64, 0)}, "layers = 0"),
+        ({"batch_size": 0}, "batch_size = 0"),
+    ],
+)
+def test_check_ranges_names_setting_and_value(settings: dict[str, Any], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        check_ranges(ToyConfig(**settings))
+
+
+def test_check_ranges_accepts_what_has_no_number() -> None:
+    config = ToyConfig(ent_coef="auto", batch_size=None)
+    assert check_ranges(config) is None
+
+
+def test_from_mapping_names_the_nearest_setting_and_the_source() -> None:
+    with pytest.raises(ConfigError, match=r"preset dmc/x: .*'learnin_rate'.*'learning_rate'"):
+        from_mapping(ToyConfig, {"learnin_rate": 1}, "preset dmc/x")
+
+
+def test_from_mapping_reads_back_what_asdict_gives() -> None:
+    config = ToyConfig(layers=(8,), ent_coef=0.1, batch_size=32)
+    as_json = {**dataclasses.asdict(config), "layers": [8]}
+    assert from_mapping(ToyConfig, as_json, "config.json") == config
+
+
+def test_flags_win_over_preset_and_preset_over_defaults(tmp_path: Any) -> None:
+    preset = tmp_path / "mine.yaml"
+    preset.write_text("env: Hopper-v5\nlearning_rate: 1e-3\nlayers: [32, 32]\nseed: 7\n")
+    run, agent = parse_training("toy", ToyConfig, ["--preset", str(preset), "--seed", "9", "--layers", "16"])
+    assert (run.env, run.seed, run.n_envs) == ("Hopper-v5", 9, 8)
+    assert (agent.learning_rate, agent.layers, agent.clip) == (0.001, (16,), False)
+
+
+def test_a_flag_equal_to_the_default_still_wins_over_the_preset(tmp_path: Any) -> None:
+    preset = tmp_path / "mine.yaml"
+    preset.write_text("env: Hopper-v5\nlearning_rate: 1e-3\nclip: true\n")
+    run, agent = parse_training("toy", ToyConfig, [f"--preset={preset}", "--learning-rate", "3e-4", "--no-clip"])
+    assert agent.learning_rate == 3e-4 and agent.clip is False and run.preset == str(preset)
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["--learning_rate", "1e-3"], ["--learning-rate", "0.001"]),
+        (["--total-timesteps=1e6"], ["--total-timesteps", "1000000"]),
+        (["--clip", "True"], ["--clip"]),
+        (["--clip", "false"], ["--no-clip"]),
+        (["--no-clip"], ["--no-clip"]),
+        (["--ent-coef", "auto"], ["--ent-coef", "auto"]),
+        (["--layers", "8", "4", "--seed", "1"], ["--layers", "8", "4", "--seed", "1"]),
+        (["--layers", "8,4"], ["--layers", "8", "4"]),
+        (["--ent-coef", "-0.5"], ["--ent-coef", "-0.5"]),
+    ],
+)
+def test_normalise(argv: list[str], expected: list[str]) -> None:
+    assert normalise(argv, field_types(RunConfig) | field_types(ToyConfig)) == expected
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--learnin-rate", "1"], "unknown option '--learnin-rate': did you mean '--learning-rate'"),
+        (["--seed"], "--seed: a value is missing"),
+        (["--seed", "1", "2"], "--seed: one value expected"),
+        (["--seed", "x"], "--seed: 'x' is not a whole number"),
+        (["--backend", "envpol"], "--backend: unknown choice 'envpol': did you mean 'envpool'"),
+        (["Hopper-v5"], "unexpected argument 'Hopper-v5'"),
+        (["--layers", "8", "big"], "--layers: 'big' is not a whole number"),
+        (["--env", "x", "--seed", "-1"], "seed = -1 is outside"),
+        (["--env", "x", "--num-threads", "100000"], "num_threads = 100000 is outside [0, 1024]"),
+        (["--env", "x", "--learning-rate", "nan"], "learning_rate = nan is outside"),
+        ([], "no environment given"),
+    ],
+)
+def test_mistakes_in_flags_are_one_line(argv: list[str], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_training("toy", ToyConfig, argv)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "message"),
+    [
+        ("--net-arch", "0", "net_arch = 0 is outside [1, 65536]"),
+        ("--net-arch", "64,-64", "net_arch = -64 is outside [1, 65536]"),
+        ("--log-std-init", "nan", "log_std_init = nan is outside (-inf, inf)"),
+        ("--log-std-init", "inf", "log_std_init = inf is outside (-inf, inf)"),
+    ],
+)
+def test_network_settings_of_mdpo_have_ranges(flag: str, value: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_training("mdpo", resolve(AGENTS["mdpo"].config), ["--env", "x", flag, value])
+    assert message in str(caught.value)
+
+
+def test_multi_line_field_texts_become_one_paragraph() -> None:
+    assert field_help(ToyConfig)["learning_rate"] == "Step size, > 0, which is explained on two lines."
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_settings_of_run_and_agent_do_not_collide_and_are_explained(agent: str) -> None:
+    config = resolve(AGENTS[agent].config)
+    assert not field_types(RunConfig).keys() & field_types(config).keys()
+    for owner in (RunConfig, config):
+        assert field_types(owner).keys() == field_help(owner).keys()
+    check_ranges(config())
+
+
+def test_unknown_preset_names_the_nearest(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "toy" / "dmc").mkdir(parents=True)
+    (tmp_path / "toy" / "dmc" / "cheetah-run.yaml").write_text("learning_rate: 1e-3\n")
+    monkeypatch.setattr(presets, "files", lambda package: tmp_path)
+    assert presets.preset_names("toy") == ["dmc/cheetah-run"]
+    assert presets.load_preset("toy", "dmc/cheetah-run") == {"learning_rate": "1e-3"}
+    with pytest.raises(UnknownNameError, match="did you mean 'dmc/cheetah-run'"):
+        presets.load_preset("toy", "dmc/cheeta-run")
+    with pytest.raises(UnknownNameError, match="other has no presets"):
+        presets.load_preset("other", "dmc/cheetah-run")
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "a: [1\n", "3: 4\n", "just words"])
+def test_a_preset_that_is_no_flat_mapping_is_refused(tmp_path: Any, text: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match="preset"):
+        presets.load_preset("toy", str(path))
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_every_shipped_preset_is_valid(agent: str) -> None:
+    config = resolve(AGENTS[agent].config)
+    for name in presets.preset_names(agent):
+        run, settings = presets.split_settings(presets.load_preset(agent, name), config, name)
+        # What learns from data is evaluated in their environment, which is not in the preset.
+        assert from_mapping(RunConfig, run, name).env or AGENTS[agent].completer
+        assert isinstance(from_mapping(config, settings, name), config)
