@@ -11,9 +11,9 @@ import gymnasium
 
 from rlopt.envs import names, rendering
 from rlopt.envs.backends.pool_support import envpool_problem, import_envpool
-from rlopt.envs.backends.tables import DM_CONTROL_EPISODE_STEPS, POOL_TASKS
 from rlopt.envs.mujoco_log import route_warnings
 from rlopt.envs.settings import EnvSettings
+from rlopt.envs.tables import DM_CONTROL_EPISODE_STEPS, POOL_TASKS
 from rlopt.errors import ConfigError
 
 if TYPE_CHECKING:

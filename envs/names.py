@@ -10,7 +10,7 @@ import sys
 
 import gymnasium
 
-from rlopt.envs.backends.tables import DM_CONTROL_TASKS, POOL_TASKS
+from rlopt.envs.tables import DM_CONTROL_TASKS, POOL_TASKS
 from rlopt.errors import ConfigError, one_line, unknown_name
 
 DM_CONTROL_PREFIX = "dm_control/"

@@ -38,7 +38,7 @@ def complete(run: RunConfig, agent_config: Any) -> tuple[RunConfig, Any]:
         agent_config = dataclasses.replace(agent_config, demos=str(path.resolve()))
     if not run.env:
         from rlopt.data import load_demonstrations
-        from rlopt.data.demonstrations import UNKNOWN_ENV
+        from rlopt.data.metadata import UNKNOWN_ENV
 
         metadata = load_demonstrations(agent_config.demos).metadata
         if metadata.env == UNKNOWN_ENV:

@@ -14,7 +14,8 @@ from rlopt.settings.run import RunConfig
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
 
-    from rlopt.data.dataset import Dataset, Metadata
+    from rlopt.data.dataset import Dataset
+    from rlopt.data.metadata import Metadata
     from rlopt.envs.settings import EnvSettings
 
 

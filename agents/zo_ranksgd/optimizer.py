@@ -12,12 +12,10 @@ from rlopt.agents.zo_ranksgd import saving
 from rlopt.agents.zo_ranksgd.checks import check_size, positive, whole
 from rlopt.agents.zo_ranksgd.line_search import LineSearch, winner
 from rlopt.agents.zo_ranksgd.losses import rank_gradient
-from rlopt.agents.zo_ranksgd.query import Query, Search, read_only
+from rlopt.agents.zo_ranksgd.query import GRADIENT, LINE_SEARCH, Query, Search, read_only
 from rlopt.agents.zo_ranksgd.schedules import check_schedule, schedule_factor
 from rlopt.errors import AnswerError, ConfigError, NonFiniteError, one_line
 from rlopt.feedback.ranking import Ranking, total_weights
-
-GRADIENT, LINE_SEARCH = "gradient", "line_search"
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from rlopt.agents.zo_ranksgd.config import ZORankSGDConfig
-from rlopt.agents.zo_ranksgd.policies.observations import FloatArray
 from rlopt.errors import ConfigError, unknown_name
 from rlopt.feedback.ranking import Ranking
+
+FloatArray = npt.NDArray[np.float64]
 
 
 class Oracle(Protocol):

@@ -10,6 +10,9 @@ import numpy as np
 from rlopt.agents.zo_ranksgd.checks import checked_point, checked_seed
 from rlopt.state.generator import generator
 
+GRADIENT, LINE_SEARCH = "gradient", "line_search"
+"""Kinds of queries of ZO-RankSGD."""
+
 
 @dataclass(frozen=True)
 class Query:

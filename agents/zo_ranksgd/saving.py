@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlopt.agents.zo_ranksgd.query import Query, read_only
+from rlopt.agents.zo_ranksgd.query import GRADIENT, LINE_SEARCH, Query, read_only
 from rlopt.errors import CheckpointError, one_line
 from rlopt.state.generator import capture
 from rlopt.state.generator import restore as restore_generator
@@ -63,8 +63,6 @@ def state_of(search: ZORankSGD) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 def restore(search: ZORankSGD, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
     """See :meth:`rlopt.agents.zo_ranksgd.optimizer.ZORankSGD.load_state_dict`."""
-    from rlopt.agents.zo_ranksgd.optimizer import GRADIENT, LINE_SEARCH
-
     own = {"format", "version", "settings", *_COUNTERS, "phase", "asked", "random"}
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise CheckpointError("this is no state of ZORankSGD")

@@ -13,11 +13,11 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvO
 
 from rlopt.envs.backends.batch import Observation, ObservationBuffer, check_settings, float32_actions, guard_actions
 from rlopt.envs.backends.pool_support import available_cores, import_envpool, maze_reward, parking_reward
-from rlopt.envs.backends.tables import POOL_TASKS
 from rlopt.envs.rendering import require_pool_pixels
 from rlopt.envs.seeding import derive_seeds
 from rlopt.envs.settings import EnvSettings
 from rlopt.envs.state.replay import ActionLog
+from rlopt.envs.tables import POOL_TASKS
 from rlopt.errors import ConfigError, StateUnavailableError
 
 MAX_RESETS = 2000

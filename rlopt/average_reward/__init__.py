@@ -23,7 +23,6 @@ from rlopt.average_reward.regret import (
 )
 from rlopt.average_reward.solution import AverageRewardSolution, evaluate_policy
 from rlopt.average_reward.value_iteration import relative_value_iteration
-from rlopt.evaluation.gain import evaluate_average_reward
 
 __all__ = [
     "AverageRewardSolution",
@@ -33,7 +32,6 @@ __all__ = [
     "LinearMixtureMDP",
     "RegretCurve",
     "estimate_gain",
-    "evaluate_average_reward",
     "evaluate_policy",
     "limiting_matrix",
     "linear_program",

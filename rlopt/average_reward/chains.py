@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from rlopt.average_reward.mdp import Array, FiniteMDP
 from rlopt.errors import ModelError
+
+if TYPE_CHECKING:
+    from rlopt.average_reward.mdp import Array, FiniteMDP
 
 
 def recurrent_classes(chain: Array) -> list[np.ndarray]:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from rlopt.average_reward.policy_iteration import policy_iteration
+from rlopt.average_reward.solution import AverageRewardSolution
 from rlopt.errors import ModelError
-
-if TYPE_CHECKING:
-    from rlopt.average_reward.solution import AverageRewardSolution
 
 Array = npt.NDArray[np.float64]
 Policy = npt.ArrayLike
@@ -80,8 +78,6 @@ class FiniteMDP:
     @cached_property
     def solution(self) -> AverageRewardSolution:
         """The optimal gain, bias and policy by policy iteration; raises ModelError if there is no single gain."""
-        from rlopt.average_reward.policy_iteration import policy_iteration
-
         return policy_iteration(self)
 
     @property

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from rlopt.average_reward.chains import limiting_matrix, require_one_gain
-from rlopt.average_reward.mdp import Array, FiniteMDP
 from rlopt.average_reward.solution import TIE, AverageRewardSolution, chain_bias, optimal_solution
 from rlopt.errors import ModelError
+
+if TYPE_CHECKING:
+    from rlopt.average_reward.mdp import Array, FiniteMDP
 
 
 def policy_iteration(mdp: FiniteMDP, max_iterations: int = 10_000) -> AverageRewardSolution:

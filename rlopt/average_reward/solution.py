@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rlopt.average_reward.chains import limiting_matrix, recurrent_classes, stationary_law
-from rlopt.average_reward.mdp import Array, FiniteMDP, Policy
 from rlopt.errors import ModelError
+
+if TYPE_CHECKING:
+    from rlopt.average_reward.mdp import Array, FiniteMDP, Policy
 
 TIE = 1e-9
 """Actions whose values differ by less, relative to the largest value, count as equally good: the first is taken."""

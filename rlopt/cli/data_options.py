@@ -55,7 +55,7 @@ def new_folder(text: str, overwrite: bool) -> Path:
     """
     if not text or text.startswith("minari:") or text.endswith((".hdf5", ".h5")):
         raise ConfigError(f"{text!r} is no folder to write: name one, and convert it with rlopt data convert")
-    from rlopt.data.formats.folder import check_place, is_folder
+    from rlopt.data.folder import check_place, is_folder
 
     path = check_place(Path(text).expanduser())
     if is_folder(path) and not overwrite:

@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
 
     data = load_demonstrations(arguments.demos, **options)
     if arguments.reorder:
-        from rlopt.data.demonstrations import UNKNOWN_ENV
+        from rlopt.data.metadata import UNKNOWN_ENV
         from rlopt.envs.settings import EnvSettings
 
         if data.metadata.env == UNKNOWN_ENV or (":" in data.metadata.env and arguments.env is None):

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 from rlopt.cli.subverbs import run
-from rlopt.errors import ConfigError
 
 SUBVERBS: dict[str, str] = {
     "export": "write a study's answers as JSON lines, pairs or CSV",
@@ -20,10 +17,3 @@ SUBVERBS: dict[str, str] = {
 def main(argv: list[str]) -> int:
     """Runs one subverb; returns its exit code."""
     return run("rank", "Studies in which people rank clips in a browser, and a search follows.", SUBVERBS, argv)
-
-
-def require_packages() -> None:
-    """Raises ConfigError with the cure if the packages of ranking studies are missing."""
-    for package in ("sqlalchemy", "fastapi", "uvicorn", "jinja2"):
-        if importlib.util.find_spec(package) is None:
-            raise ConfigError(f"ranking studies need {package}: pip install 'rlopt[ui]'")

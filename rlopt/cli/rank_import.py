@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rlopt.cli.parsing import OneLineParser
-from rlopt.cli.rank import require_packages
 from rlopt.cli.rank_options import add_study_options
 from rlopt.errors import StudyError
+from rlopt.feedback import require_packages
 
 _OF_A_STUDY = ("study.db", "study.db-wal", "study.db-shm", "media")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from rlopt.cli.rank import require_packages
+from rlopt.feedback import require_packages
 
 if TYPE_CHECKING:
     from rlopt.feedback.store import Study, StudyStore

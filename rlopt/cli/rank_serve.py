@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from rlopt.cli.parsing import OneLineParser, number
-from rlopt.cli.rank import require_packages
 from rlopt.cli.rank_options import add_study_options, open_study
 from rlopt.errors import ConfigError
+from rlopt.feedback import require_packages
 from rlopt.settings.fields import Range
 
 LONGEST_NAME = 80

@@ -11,7 +11,8 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
 from rlopt.data.dataset import Observations
-from rlopt.data.demonstrations import DemonstrationMetadata, Demonstrations
+from rlopt.data.demonstrations import Demonstrations
+from rlopt.data.metadata import DemonstrationMetadata
 from rlopt.envs.make import make_env, make_state_and_pixels
 from rlopt.envs.observation_order import observation_keys
 from rlopt.envs.settings import EnvSettings

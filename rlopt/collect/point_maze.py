@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from rlopt.data.dataset import Dataset, Metadata
+from rlopt.data.dataset import Dataset
+from rlopt.data.metadata import Metadata
 from rlopt.envs.backends.pool_support import available_cores, envpool_problem, import_envpool, maze_reward
 from rlopt.envs.seeding import derive_seeds
 from rlopt.envs.tasks.mazes import Maze

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from rlopt.data.dataset import Dataset, Metadata
+from rlopt.data.dataset import Dataset
+from rlopt.data.metadata import Metadata
 from rlopt.envs.make import make_env
 from rlopt.envs.settings import EnvSettings
 from rlopt.errors import DataError

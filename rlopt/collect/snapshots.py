@@ -19,7 +19,8 @@ from rlopt.checkpoint.choose import environment_settings
 from rlopt.checkpoint.files import list_checkpoints, read_checkpoint
 from rlopt.checkpoint.load import load
 from rlopt.collect.recording import from_replay, record, some_episodes
-from rlopt.data.dataset import Dataset, Metadata
+from rlopt.data.dataset import Dataset
+from rlopt.data.metadata import Metadata
 from rlopt.envs.settings import EnvSettings
 from rlopt.errors import ConfigError, DataError
 from rlopt.evaluation.evaluate import RandomPolicy, evaluate

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 _LAZY = {
     "D4RLOptions": "rlopt.data.formats.d4rl_conversion",
     "Dataset": "rlopt.data.dataset",
-    "DemonstrationMetadata": "rlopt.data.demonstrations",
+    "DemonstrationMetadata": "rlopt.data.metadata",
     "Demonstrations": "rlopt.data.demonstrations",
-    "Metadata": "rlopt.data.dataset",
+    "Metadata": "rlopt.data.metadata",
     "check_spaces": "rlopt.data.checks",
     "generate": "rlopt.collect.generators",
     "load_dataset": "rlopt.data.loading",
@@ -52,14 +52,15 @@ if TYPE_CHECKING:
     from rlopt.collect.demonstration_recording import record_demonstrations
     from rlopt.collect.generators import generate
     from rlopt.data.checks import check_spaces
-    from rlopt.data.dataset import Dataset, Metadata
+    from rlopt.data.dataset import Dataset
     from rlopt.data.demonstration_loading import load_demonstrations
-    from rlopt.data.demonstrations import DemonstrationMetadata, Demonstrations
+    from rlopt.data.demonstrations import Demonstrations
     from rlopt.data.formats.d4rl import read_d4rl, write_d4rl
     from rlopt.data.formats.d4rl_conversion import D4RLOptions
     from rlopt.data.formats.maze2d import to_pointmaze
     from rlopt.data.formats.minari import read_minari, write_minari
     from rlopt.data.loading import load_dataset
+    from rlopt.data.metadata import DemonstrationMetadata, Metadata
     from rlopt.data.scores import normalized_score, score
 
 

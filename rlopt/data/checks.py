@@ -2,44 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlopt.errors import DataError, unknown_name
+from rlopt.errors import DataError
 
 if TYPE_CHECKING:
-    from rlopt.data.dataset import Dataset, Metadata
+    from rlopt.data.dataset import Dataset
 
-GENERATIONS = ("d4rl", "minari", "rlopt")
 _OBSERVATION_DTYPES = ("float32", "uint8", "int64")
-
-
-def check_metadata(metadata: Metadata) -> None:
-    """Raises :class:`rlopt.errors.DataError` for a field of the wrong type or out of range."""
-    if not isinstance(metadata.env, str) or not metadata.env:
-        raise DataError(f"metadata.env is {metadata.env!r}: give the environment's id with its version")
-    if type(metadata.action_repeat) is not int or metadata.action_repeat < 1:
-        raise DataError(f"metadata.action_repeat is {metadata.action_repeat!r}: give a whole number from 1")
-    if not isinstance(metadata.generator, str):
-        raise DataError(f"metadata.generator is a {type(metadata.generator).__name__}: give a text")
-    if metadata.seed is not None and type(metadata.seed) is not int:
-        raise DataError(f"metadata.seed is {metadata.seed!r}: give a whole number or None")
-    if metadata.generation not in GENERATIONS:
-        raise DataError(str(unknown_name("generation", str(metadata.generation), GENERATIONS)))
-    reference = metadata.reference_returns
-    if reference is not None and not (
-        len(reference) == 2
-        and all(type(value) in (int, float) and math.isfinite(value) for value in reference)
-        and reference[0] < reference[1]
-    ):
-        raise DataError(f"metadata.reference_returns is {reference!r}: give (random, expert) with random < expert")
-    if not all(isinstance(part, str) for item in metadata.versions.items() for part in item):
-        raise DataError("metadata.versions must map package names to version texts")
-    if not all(isinstance(note, str) for note in metadata.notes):
-        raise DataError("metadata.notes must be texts")
 
 
 def check_columns(data: Dataset) -> None:

@@ -6,49 +6,18 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 
-from rlopt.data.checks import check_columns, check_metadata
+from rlopt.data.checks import check_columns
+from rlopt.data.folder import read_folder, write_folder
+from rlopt.data.metadata import Metadata
 from rlopt.errors import DataError
 
 Observations: TypeAlias = np.ndarray | dict[str, np.ndarray]
 """An array (N, ...), or one for each key of a dictionary observation."""
 Rows: TypeAlias = slice | np.ndarray | Sequence[int]
-
-
-@dataclass(frozen=True)
-class Metadata:
-    """Where a data set comes from."""
-
-    env: str
-    """Id of the environment that the transitions belong to, with its version: ``PointMaze_UMaze-v3``."""
-    action_repeat: int = 1
-    """Simulator steps of one transition, at least 1."""
-    generator: str = ""
-    """What made the data, for people: the policy or planner, its settings, or the file it was read from."""
-    seed: int | None = None
-    """Seed of the generator, where it is known."""
-    generation: str = "rlopt"
-    """``d4rl``, ``minari`` or ``rlopt``: whose environments and reference returns the data belong to."""
-    reference_returns: tuple[float, float] | None = None
-    """Mean return of a random and of an expert policy in ``env``, the 0 and the 100 of a normalised score."""
-    versions: Mapping[str, str] = field(default_factory=dict)
-    """Versions of the packages that made the data."""
-    notes: tuple[str, ...] = ()
-    """What was corrected or left out on the way here, a sentence each."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "versions", dict(self.versions))
-        object.__setattr__(self, "notes", tuple(self.notes))
-        if self.reference_returns is not None:
-            object.__setattr__(self, "reference_returns", tuple(self.reference_returns))
-        check_metadata(self)
-
-    def noted(self, *notes: str) -> Metadata:
-        """A copy with further notes; one that is there already is not repeated."""
-        return dataclasses.replace(self, notes=tuple(dict.fromkeys((*self.notes, *notes))))
 
 
 @dataclass(frozen=True)
@@ -143,19 +112,23 @@ class Dataset:
 
         :raises rlopt.errors.DataError: ``path`` is something other than a data set, or the disk is full or read-only
         """
-        from rlopt.data.formats.folder import save_folder
-
-        return save_folder(self, Path(path))
+        columns = map_columns(self.columns(), lambda column: column)
+        return write_folder(Path(path), columns, self.metadata, len(self))
 
     @classmethod
-    def load(cls, path: str | Path) -> Dataset:
+    def load(cls, path: str | Path) -> Self:
         """Reads what :meth:`save` wrote, verifying every byte; executes nothing.
+
+        :func:`rlopt.data.load_dataset` gives :class:`rlopt.data.Demonstrations` where the folder holds them.
 
         :raises rlopt.errors.DataError: the folder is missing, damaged or no data set
         """
-        from rlopt.data.formats.folder import load_folder
-
-        return load_folder(Path(path))
+        names = {field.name for field in dataclasses.fields(Dataset)} - {"metadata"}
+        columns, metadata = read_folder(Path(path), names)
+        try:
+            return cls(**columns, metadata=metadata)
+        except DataError as error:
+            raise DataError(f"{path} holds no valid data set: {error}") from None
 
     @staticmethod
     def concatenate(datasets: Sequence[Dataset]) -> Dataset:

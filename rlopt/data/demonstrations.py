@@ -3,47 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from rlopt.data.checks import check_spaces
-from rlopt.data.dataset import Dataset, Metadata, map_columns
+from rlopt.data.dataset import Dataset, map_columns
+from rlopt.data.metadata import UNKNOWN_ENV, DemonstrationMetadata
 from rlopt.errors import DataError
 
 if TYPE_CHECKING:
     from rlopt.envs.settings import EnvSettings
-
-UNKNOWN_ENV = "unknown"
-"""``metadata.env`` of demonstrations from a file that does not say: then only shapes and ranges are compared."""
-
-
-@dataclass(frozen=True)
-class DemonstrationMetadata(Metadata):
-    """Where demonstrations come from, and what an imitation learner must know of them."""
-
-    observation_keys: tuple[str, ...] = ()
-    """Names of the parts that a flat observation is made of, in their order; empty where it is not known."""
-    deterministic: bool | None = None
-    """Whether the expert took its mean (most likely) actions or sampled them; None where it is not known."""
-    expert_return: float | None = None
-    """Mean undiscounted return of the expert's episodes, of all that were recorded; None without rewards."""
-    has_rewards: bool = True
-    """Whether the rewards are the environment's; otherwise they are 0."""
-    action_range: tuple[tuple[float, ...], tuple[float, ...]] | None = None
-    """Lowest and highest action that the environment takes, (A,) each; None where unknown, unbounded or Discrete."""
-    subsample_rate: int = 1
-    """Of each episode one transition in so many is there, besides true terminals; 1 is all of them."""
-
-    def __post_init__(self) -> None:
-        for name in ("observation_keys", "action_range"):
-            object.__setattr__(self, name, _as_tuples(getattr(self, name)))
-        super().__post_init__()
-        _check_metadata(self)
 
 
 @dataclass(frozen=True)
@@ -64,16 +37,18 @@ class Demonstrations(Dataset):
         super().__post_init__()
 
     @classmethod
-    def load(cls, path: str | Path) -> Demonstrations:
+    def load(cls, path: str | Path) -> Self:
         """Reads the folder that :meth:`save` wrote; a plain data set's is taken as an expert's.
 
         :raises rlopt.errors.DataError: the folder is missing, damaged or no data set
         """
         loaded = Dataset.load(path)
-        return loaded if isinstance(loaded, Demonstrations) else cls.from_dataset(loaded)
+        if isinstance(loaded.metadata, DemonstrationMetadata):
+            return cls(**loaded.columns(), metadata=loaded.metadata)
+        return cls.from_dataset(loaded)
 
     @classmethod
-    def from_dataset(cls, dataset: Dataset, **fields: Any) -> Demonstrations:
+    def from_dataset(cls, dataset: Dataset, **fields: Any) -> Self:
         """A data set, taken as an expert's; what it says of itself is kept.
 
         :param fields: fields of :class:`DemonstrationMetadata` that are known besides
@@ -257,40 +232,3 @@ class Demonstrations(Dataset):
             else None,
             expert_return=float(np.average(known, weights=counts)) if len(known) == len(means) else None,
         )
-
-
-def metadata_from(fields: dict[str, Any]) -> Metadata:
-    """Metadata of stored fields: a data set's or, where they say more, demonstrations'.
-
-    :raises rlopt.errors.DataError: fields that are neither's
-    """
-    for kind in (Metadata, DemonstrationMetadata):
-        if fields.keys() == {field.name for field in dataclasses.fields(kind)}:
-            return kind(**fields)
-    raise DataError("it has other metadata than this version of rlopt writes")
-
-
-def _as_tuples(value: Any) -> Any:
-    return tuple(map(_as_tuples, value)) if isinstance(value, (list, tuple)) else value
-
-
-def _check_metadata(metadata: DemonstrationMetadata) -> None:
-    keys = metadata.observation_keys
-    if not isinstance(keys, tuple) or not all(isinstance(key, str) and key for key in keys):
-        raise DataError(f"metadata.observation_keys is {keys!r}: give the parts' names")
-    if type(metadata.deterministic) not in (bool, type(None)) or type(metadata.has_rewards) is not bool:
-        raise DataError("metadata.deterministic must be True, False or None, and has_rewards True or False")
-    mean = metadata.expert_return
-    if mean is not None and not (type(mean) in (int, float) and math.isfinite(mean)):
-        raise DataError(f"metadata.expert_return is {mean!r}: give a finite number or None")
-    if type(metadata.subsample_rate) is not int or metadata.subsample_rate < 1:
-        raise DataError(f"metadata.subsample_rate is {metadata.subsample_rate!r}: give a whole number from 1")
-    bounds = metadata.action_range
-    if bounds is not None and not (
-        isinstance(bounds, tuple)
-        and len(bounds) == 2
-        and all(isinstance(bound, tuple) for bound in bounds)
-        and len(bounds[0]) == len(bounds[1])
-        and all(type(value) in (int, float) and math.isfinite(value) for bound in bounds for value in bound)
-    ):
-        raise DataError(f"metadata.action_range is {bounds!r}: give (lowest, highest), a finite number a dimension")

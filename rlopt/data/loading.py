@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from rlopt.data.dataset import Dataset
+from rlopt.data.demonstrations import Demonstrations
+from rlopt.data.metadata import DemonstrationMetadata
 from rlopt.data.names import D4RL_NAMES
 from rlopt.errors import DataError, unknown_name
 
@@ -40,7 +42,10 @@ def load_dataset(name_or_path: str | Path, download: bool = False, **options: An
     if path.is_dir():
         if options:
             raise DataError(f"{path} is a folder of rlopt's and read as it was written: give no options")
-        return Dataset.load(path)
+        dataset = Dataset.load(path)
+        if isinstance(dataset.metadata, DemonstrationMetadata):
+            return Demonstrations(**dataset.columns(), metadata=dataset.metadata)
+        return dataset
     if path.suffix == ".npz" or text.startswith(DEMONSTRATION_SUITES):
         from rlopt.data.demonstration_loading import load_demonstrations
 

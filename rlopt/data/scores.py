@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rlopt.data.checks import GENERATIONS
+from rlopt.data.metadata import GENERATIONS
 from rlopt.data.names import D4RL_NAMES
 from rlopt.errors import DataError, unknown_name
 

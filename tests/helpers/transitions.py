@@ -7,7 +7,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from rlopt.data.demonstrations import DemonstrationMetadata, Demonstrations
+from rlopt.data.demonstrations import Demonstrations
+from rlopt.data.metadata import DemonstrationMetadata
 
 
 class Recorder(gymnasium.Wrapper):

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rlopt.agents.zo_ranksgd.best_of_n import BestOfN
+from rlopt.agents.zo_ranksgd.latents.best_of_n import BestOfN
 from rlopt.agents.zo_ranksgd.latents.geometry import Array, Decode, Decoder, LatentSpace
 from rlopt.agents.zo_ranksgd.optimizer import ZORankSGD
 from rlopt.errors import CheckpointError, ConfigError

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from rlopt.data.dataset import Dataset, Metadata
+from rlopt.data.dataset import Dataset
 from rlopt.data.formats.d4rl_conversion import D4RLOptions, convert
 from rlopt.data.formats.d4rl_file import RawFile, read_raw
 from rlopt.data.formats.d4rl_own import is_own, read_own, write_own
 from rlopt.data.formats.maze2d import repair_states, reward_of_observation
+from rlopt.data.metadata import Metadata
 from rlopt.data.names import D4RLName, d4rl_name, name_of_file
 from rlopt.data.scores import D4RL_REFERENCE_RETURNS
 from rlopt.errors import DataError

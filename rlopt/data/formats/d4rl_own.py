@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from rlopt.data.dataset import Dataset, Metadata
+from rlopt.data.dataset import Dataset
 from rlopt.data.formats.hdf5 import import_h5py, open_hdf5, read_array
 from rlopt.data.formats.limits import size_limit
+from rlopt.data.metadata import Metadata
 from rlopt.errors import DataError, one_line
 from rlopt.storage.json import dump_json, parse_json
 

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from rlopt.data.dataset import Dataset
-from rlopt.data.demonstrations import UNKNOWN_ENV, DemonstrationMetadata, Demonstrations, metadata_from
+from rlopt.data.demonstrations import Demonstrations
 from rlopt.data.formats.minari_spaces import float32, observation_column
+from rlopt.data.metadata import UNKNOWN_ENV, DemonstrationMetadata, metadata_from
 from rlopt.errors import DataError, one_line, unknown_name
 from rlopt.storage.json import dump_json, parse_json
 
@@ -114,7 +115,7 @@ def step_limit(env: str) -> int | None:
     :raises rlopt.errors.UnknownNameError: an id that does not exist
     """
     from rlopt.envs import names
-    from rlopt.envs.backends.tables import DM_CONTROL_EPISODE_STEPS
+    from rlopt.envs.tables import DM_CONTROL_EPISODE_STEPS
 
     names.check_id(env)
     if names.is_dm_control(env):

@@ -17,7 +17,8 @@ import rlopt
 from rlopt.agents.ailboost.algorithm import DAC, AILBoost
 from rlopt.checkpoint.files import read_checkpoint
 from rlopt.checkpoint.model_state import capture_state, learn_from, save_checkpoint
-from rlopt.data.demonstrations import DemonstrationMetadata, Demonstrations
+from rlopt.data.demonstrations import Demonstrations
+from rlopt.data.metadata import DemonstrationMetadata
 from rlopt.errors import CheckpointError, ConfigError, DataError, NonFiniteError, SpaceError, UnknownNameError
 
 SMALL: dict[str, Any] = {

@@ -17,8 +17,8 @@ pytest.importorskip("envpool", reason="EnvPool is not installed: pip install 'rl
 
 from rlopt.envs import names, rendering
 from rlopt.envs.backends.envpool_vec import EnvPoolVecEnv
-from rlopt.envs.backends.tables import DM_CONTROL_EPISODE_STEPS, DM_CONTROL_TASKS, POOL_TASKS
 from rlopt.envs.settings import EnvSettings
+from rlopt.envs.tables import DM_CONTROL_EPISODE_STEPS, DM_CONTROL_TASKS, POOL_TASKS
 
 rendering.prepare_state()
 N = 2

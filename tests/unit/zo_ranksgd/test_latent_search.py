@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import rlopt
-from rlopt.agents.zo_ranksgd.best_of_n import BestOfN
+from rlopt.agents.zo_ranksgd.latents.best_of_n import BestOfN
 from rlopt.agents.zo_ranksgd.latents.geometry import LatentSpace
 from rlopt.agents.zo_ranksgd.latents.search import LatentSearch, ScoreOracle
 from rlopt.errors import AnswerError, CheckpointError, ConfigError, DecodeError, NonFiniteError

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from rlopt.data.dataset import Dataset, map_columns
+from rlopt.data.metadata import Metadata, metadata_from
 from rlopt.errors import DataError
 from rlopt.storage.checked_folder import (
     MANIFEST,
@@ -42,12 +42,10 @@ def is_folder(path: Path) -> bool:
     return (path / MANIFEST).exists()
 
 
-def save_folder(data: Dataset, path: Path) -> Path:
-    """Writes a data set; see :meth:`rlopt.data.Dataset.save`."""
+def write_folder(path: Path, columns: Mapping[str, Any], metadata: Metadata, transitions: int) -> Path:
+    """Writes a data set's columns and metadata; see :meth:`rlopt.data.Dataset.save`."""
     path = check_place(path)
-    columns = map_columns(data.columns(), lambda column: column)
-    metadata = dataclasses.asdict(data.metadata)
-    return write_sealed(path, KIND, {_TREE: columns}, {"transitions": len(data)}, metadata)
+    return write_sealed(path, KIND, {_TREE: columns}, {"transitions": transitions}, dataclasses.asdict(metadata))
 
 
 def check_place(path: Path) -> Path:
@@ -75,8 +73,8 @@ class _NoDataset(DataError):
         super().__init__(f"{reason}; it is not replaced: choose another path, or delete it first")
 
 
-def load_folder(path: Path) -> Dataset:
-    """Reads a data set; see :meth:`rlopt.data.Dataset.load`."""
+def read_folder(path: Path, names: Collection[str]) -> tuple[dict[str, Any], Metadata]:
+    """Reads a data set's columns, which are ``names``, and its metadata; see :meth:`rlopt.data.Dataset.load`."""
     if not path.exists() and is_folder(replaced_name(path)):
         # A write killed between its two renames leaves the older data set under its hidden name.
         path = replaced_name(path)
@@ -86,7 +84,7 @@ def load_folder(path: Path) -> Dataset:
         raise DataError(f"{path} is no data set: give a folder that Dataset.save or rlopt data wrote")
     content, trees = read_sealed(path, KIND, check=_check_manifest)
     try:
-        return _rebuild(trees[_TREE], content["metadata"])
+        return _checked(trees[_TREE], content["metadata"], names)
     except DataError as error:
         raise DataError(f"{path} holds no valid data set: {error}") from None
 
@@ -96,18 +94,12 @@ def _check_manifest(content: Mapping[str, Any]) -> None:
         raise ValueError("manifest.json lists other parts than a data set has")
 
 
-def _rebuild(columns: Any, metadata: Mapping[str, Any]) -> Dataset:
-    from rlopt.data.demonstrations import DemonstrationMetadata, Demonstrations, metadata_from
-
-    names = {field.name for field in dataclasses.fields(Dataset)} - {"metadata"}
-    if not isinstance(columns, dict) or columns.keys() != names:
+def _checked(columns: Any, metadata: Mapping[str, Any], names: Collection[str]) -> tuple[dict[str, Any], Metadata]:
+    if not isinstance(columns, dict) or columns.keys() != set(names):
         raise DataError("it has other columns than this version of rlopt writes")
     if not isinstance(columns["extras"], dict) or not isinstance(metadata.get("versions"), dict):
         raise DataError("its extras or versions are no table")
     for name, kind in _TUPLES.items():
         if not isinstance(metadata.get(name, ()), kind):
             raise DataError(f"its {name} are malformed")
-    stored = metadata_from(dict(metadata))
-    if isinstance(stored, DemonstrationMetadata):
-        return Demonstrations(**columns, metadata=stored)
-    return Dataset(**columns, metadata=stored)
+    return columns, metadata_from(dict(metadata))
