@@ -10,7 +10,8 @@ import pytest
 from gymnasium import spaces
 
 import rlopt
-from rlopt.envs.backends import envpool_vec, tables
+from rlopt.envs import tables
+from rlopt.envs.backends import envpool_vec
 from rlopt.envs.backends.envpool_vec import EnvPoolVecEnv
 from rlopt.envs.settings import EnvSettings
 

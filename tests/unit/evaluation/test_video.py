@@ -125,8 +125,8 @@ DRAW = """
 import sys
 from rlopt.envs.settings import EnvSettings
 from rlopt.envs.make import make_env
-from rlopt.evaluation import RandomPolicy
-from rlopt.video import record_video
+from rlopt.evaluation.evaluate import RandomPolicy
+from rlopt.evaluation.video import record_video
 settings = EnvSettings(sys.argv[1], max_episode_steps=6, action_repeat=int(sys.argv[3]))
 policy = RandomPolicy(make_env(sys.argv[1]).action_space)
 video = record_video(policy, settings, sys.argv[2])
@@ -157,7 +157,7 @@ def test_mujoco_is_drawn_at_the_simulations_speed(
 
 FOLLOW = """
 from rlopt.envs.settings import EnvSettings
-from rlopt.video import make_to_draw
+from rlopt.evaluation.video import make_to_draw
 env = make_to_draw(EnvSettings("HalfCheetah-v5", render_mode="rgb_array"))
 env.reset()
 for x in (0.0, 30.0):

@@ -114,8 +114,8 @@ import os, signal, sys
 sys.path.insert(0, {str(Path(__file__).parents[2] / "helpers")!r})
 from pathlib import Path
 from runs import AGENT, settings
-from rlopt.run import train
-from rlopt.run_hook import RunHook
+from rlopt.runs.train import train
+from rlopt.runs.boundary import RunHook
 log = RunHook.log
 def logged(self, model):
     log(self, model)

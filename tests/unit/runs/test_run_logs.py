@@ -173,7 +173,7 @@ def test_a_lost_terminal_stops_a_run_unless_it_was_started_with_nohup(inherited:
 def test_training_goes_on_when_nobody_reads_its_lines() -> None:
     program = """
 import sys
-from rlopt.progress import Progress
+from rlopt.console.progress import Progress
 progress = Progress(total=10)
 for step in range(10):
     progress.say("x" * 100_000)
