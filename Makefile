@@ -37,9 +37,12 @@ test-fast: venv
 coverage: venv
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term --cov-fail-under=90
 
+# Style; what a room may import (docs/design.md); words that the field has another one for.
 lint: venv
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	PYTHONPATH=. $(VENV)/bin/lint-imports --no-logo --no-cache
+	$(VENV)/bin/python scripts/check_vocabulary.py
 
 types: venv
 	$(VENV)/bin/mypy
