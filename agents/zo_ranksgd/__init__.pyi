@@ -1,0 +1,4 @@
+from .answers import Ranking as Ranking
+from .optimizer import Outcome as Outcome
+from .optimizer import ZORankSGD as ZORankSGD
+from .query import Query as Query
