@@ -14,7 +14,6 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from rlopt.checkpoint import MANIFEST, Checkpoint, latest_checkpoint, list_checkpoints, read_checkpoint
 from rlopt.describe import rebuild_model
-from rlopt.devices import check_device
 from rlopt.env_state import find_normalization, restore_normalization
 from rlopt.errors import CheckpointError, RloptError, one_line
 from rlopt.network_state import check_networks, restore_networks
@@ -22,6 +21,7 @@ from rlopt.placeholder import SpacesOnlyVecEnv
 from rlopt.registry import AGENTS, resolve
 from rlopt.replay_memory import deferred_storage
 from rlopt.run_folder import run_folders
+from rlopt.space_checks import check_device
 from rlopt.space_codec import decode_space
 from rlopt.training_state import restore_counters
 from rlopt.tree import Tree

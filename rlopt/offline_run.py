@@ -59,10 +59,10 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm,
 
     from rlopt.agents.offline.data import spaces_of
     from rlopt.agents.offline.fine_tuning import OfflineVecEnv
-    from rlopt.devices import check_device
     from rlopt.envs.settings import EnvSettings
     from rlopt.registry import agent_spec, resolve
     from rlopt.run_model import env_arguments
+    from rlopt.space_checks import check_device
 
     check_device(run.device)
     if run.num_threads:

@@ -11,11 +11,11 @@ from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
 from rlopt.config import RunConfig
-from rlopt.devices import check_device
 from rlopt.envs.make import make_env
 from rlopt.errors import ConfigError, RloptError, SpaceError, one_line
 from rlopt.normalize import Normalize
 from rlopt.registry import agent_spec, resolve
+from rlopt.space_checks import check_device
 from rlopt.strict_json import parse_json
 
 SMALLEST_IMAGE = 36

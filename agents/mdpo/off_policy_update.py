@@ -21,10 +21,9 @@ from rlopt.agents.mdpo.fused_update import FusedUpdate, obstacle
 from rlopt.agents.mdpo.off_policy_checks import fitting_replay_buffer
 from rlopt.agents.mdpo.off_policy_objectives import Objective, OldPolicy
 from rlopt.agents.mdpo.value_network import ValueNetwork, make_value_network
-from rlopt.encoders import ImagePolicy
+from rlopt.encoders import ImagePolicy, shift_batch
 from rlopt.errors import NonFiniteError
 from rlopt.optimizers import descend
-from rlopt.random_shift import shift_batch
 from rlopt.turns import company_size, together
 from rlopt.update import CompileChoice, Mode, choose_mode
 

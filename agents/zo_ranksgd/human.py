@@ -211,7 +211,7 @@ class HumanPolicySearch(RankedPolicySearch):
 
         :raises rlopt.errors.ConfigError: packages of studies are missing
         """
-        from rlopt.cli.rank import require_packages
+        from rlopt.feedback import require_packages
 
         require_packages()
         search = cls(config.policy, settings, **arguments)

@@ -23,8 +23,8 @@ def main(argv: list[str]) -> int:
             raise ConfigError(f"--out {out}: give a picture, .png or .svg, or a table, .csv")
 
     from rlopt.comparison import compare_runs
-    from rlopt.comparison_plots import plot_comparison
     from rlopt.comparison_report import format_table, write_tables
+    from rlopt.plotting import plot_comparison
 
     comparison = compare_runs(
         named_runs(arguments.runs),

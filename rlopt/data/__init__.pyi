@@ -4,12 +4,12 @@ from .d4rl import write_d4rl as write_d4rl
 from .d4rl_conversion import D4RLOptions as D4RLOptions
 from .dataset import Dataset as Dataset
 from .dataset import Metadata as Metadata
-from .demonstration_loading import load_demonstrations as load_demonstrations
 from .demonstration_recording import record_demonstrations as record_demonstrations
 from .demonstrations import DemonstrationMetadata as DemonstrationMetadata
 from .demonstrations import Demonstrations as Demonstrations
 from .generators import generate as generate
 from .loading import load_dataset as load_dataset
+from .loading import load_demonstrations as load_demonstrations
 from .maze2d import to_pointmaze as to_pointmaze
 from .minari import read_minari as read_minari
 from .minari import write_minari as write_minari

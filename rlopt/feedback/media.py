@@ -29,5 +29,7 @@ class ClipResponse(FileResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with self._file:
             # Starlette refuses units other than bytes; RFC 9110 (section 14.2) wants them ignored.
-            headers = [(name, text) for name, text in scope["headers"] if name != b"range" or text.startswith(b"bytes=")]
+            headers = [
+                (name, text) for name, text in scope["headers"] if name != b"range" or text.startswith(b"bytes=")
+            ]
             await super().__call__({**scope, "headers": headers}, receive, send)

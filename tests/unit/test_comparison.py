@@ -11,9 +11,9 @@ import pytest
 from scored_runs import scored_run, scored_runs
 
 from rlopt.comparison import ALL_TASKS, compare_runs
-from rlopt.comparison_plots import draw_comparison
 from rlopt.comparison_report import format_table
 from rlopt.errors import ConfigError, RunError, UnknownNameError
+from rlopt.plotting import draw_comparison
 from rlopt.statistics import bootstrap_interval, improvement_interval, iqm, mean, median, probability_of_improvement
 
 OURS, THEIRS = [3.0, 8.0, 1.0, 5.0, 9.0], [2.0, 4.0, 6.0, 3.5]

@@ -16,9 +16,8 @@ from torch.nn import functional as F
 import rlopt
 from rlopt.agents.mdpo.config import OffPolicyMDPOConfig
 from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
-from rlopt.encoders import DrQV2Encoder
+from rlopt.encoders import DrQV2Encoder, random_shift, shift_batch, shift_images
 from rlopt.errors import ConfigError, SpaceError, UnknownNameError
-from rlopt.random_shift import random_shift, shift_batch, shift_images
 from rlopt.state import save_checkpoint
 
 SMALL: dict[str, Any] = {

@@ -24,9 +24,16 @@ from rlopt.engine.training import train_or_resume
 from rlopt.errors import ConfigError, RunError
 from rlopt.run_folder import run_folders
 from rlopt.stopping import StopWish
-from rlopt.sweep import EngineOptions, SweepFolder, check_shard, default_sweep_folder, run_sweep
+from rlopt.sweep import (
+    EngineOptions,
+    SweepFolder,
+    check_shard,
+    default_sweep_folder,
+    format_table,
+    run_sweep,
+    summarise,
+)
 from rlopt.sweep_spec import SweepSpec, expand, parse_grid, spec_from
-from rlopt.sweep_table import format_table, summarise
 
 SMALL = {
     "n_envs": 2, "n_steps": 16, "net_arch": [8], "value_batch_size": 16, "n_epochs": 1, "n_value_epochs": 1,
