@@ -54,13 +54,8 @@ class Results:
 
     def add_run(self, row: dict[str, Any], run: Path) -> None:
         """Adds what a run folder gave, with its settings and versions, and drops its checkpoints."""
-        self.add(
-            row,
-            run_settings(
-                json.loads((run / "config.json").read_text()),
-                json.loads((run / "versions.json").read_text())["packages"],
-            ),
-        )
+        config, versions = (json.loads((run / f"{name}.json").read_text()) for name in ("config", "versions"))
+        self.add(row, run_settings(config, versions["packages"]))
         shutil.rmtree(run / "checkpoints", ignore_errors=True)
         print(run.name, f"mean return {row['mean_return']:.1f}", flush=True)
 
