@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from rlopt.envs.mujoco_log import route_warnings
+from rlopt.envs.rendering import route_warnings
 
 RENDER_SIZE = (240, 320)
 """Height and width of ``render()`` where no other size is asked for."""

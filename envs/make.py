@@ -11,7 +11,6 @@ import gymnasium
 
 from rlopt.envs import names, rendering
 from rlopt.envs.backends.pool_support import envpool_problem, import_envpool
-from rlopt.envs.mujoco_log import route_warnings
 from rlopt.envs.settings import EnvSettings
 from rlopt.envs.tables import DM_CONTROL_EPISODE_STEPS, POOL_TASKS
 from rlopt.errors import ConfigError
@@ -197,7 +196,7 @@ def _make_dm_control(settings: EnvSettings, seed: int, render_mode: str | None) 
 def _make_registered(settings: EnvSettings, render_mode: str | None) -> gymnasium.Env[Any, Any]:
     names.register(settings.id)
     if "mujoco" in sys.modules or _is_mujoco(settings.id):
-        route_warnings()
+        rendering.route_warnings()
     kwargs: dict[str, Any] = dict(settings.env_kwargs or {})
     if settings.from_pixels and _is_mujoco(settings.id):
         kwargs |= {"width": settings.image_size, "height": settings.image_size, "camera_id": settings.camera_id}

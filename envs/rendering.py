@@ -1,9 +1,13 @@
-"""Headless OpenGL: choosing a library, and saying clearly which package is missing where there is none."""
+"""Headless OpenGL: choosing a library, and saying clearly which package is missing where there is none.
+
+And MuJoCo's warnings as Python log records, instead of a MUJOCO_LOG.TXT in whatever folder the user stands in.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import importlib
+import logging
 import os
 import sys
 
@@ -13,6 +17,7 @@ APT_EGL = "libegl1 libopengl0 libgl1-mesa-dri"
 """Debian and Ubuntu packages that ``MUJOCO_GL=egl`` needs (the last one only without a GPU driver)."""
 APT_OSMESA = "libosmesa6"
 """Debian and Ubuntu package that ``MUJOCO_GL=osmesa`` needs."""
+_MUJOCO_LOGGER = logging.getLogger("rlopt.mujoco")
 _DISABLED = ("off", "disable", "disabled", "false", "0")
 _ENABLED = ("on", "enable", "enabled", "true", "1")
 
@@ -135,3 +140,19 @@ def _egl_has_driver() -> bool:
     query = ctypes.CFUNCTYPE(ctypes.c_uint, ctypes.c_int, ctypes.c_void_p, ctypes.POINTER(ctypes.c_int))(address)
     count = ctypes.c_int(0)
     return bool(query(0, None, ctypes.byref(count))) and count.value > 0
+
+
+def route_warnings() -> None:
+    """Sends MuJoCo's warnings to the logger ``rlopt.mujoco``; notes on deprecated model syntax only at level debug.
+
+    Call after dm_control is imported, which sends them elsewhere. EnvPool's own MuJoCo cannot be reached this way: it
+    warns of NaN actions alone, and those are refused before they get there.
+    """
+    import mujoco
+
+    mujoco.set_mju_user_warning(_log_warning)
+
+
+def _log_warning(message: str) -> None:
+    level = logging.DEBUG if "deprecated" in message else logging.WARNING
+    _MUJOCO_LOGGER.log(level, message.strip())

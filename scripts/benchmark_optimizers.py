@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from reproduction import PAGES, Results
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "docs/results/optimizers.jsonl"
-PAGE = ROOT / "docs/results/optimizers.md"
+RESULTS = Results(PAGES / "optimizers.jsonl", "task", "row", "rate", "seed")
 RATES = (1e-3, 1e-2)
 SEEDS = (0, 1, 2)
 EPISODES = 20
@@ -85,16 +82,6 @@ def run(task: Task, row: str, rate: float, seed: int) -> dict[str, Any]:
     return {"task": task.name, "row": row, "rate": rate, "seed": seed, "return": score, "cpu_seconds": seconds}
 
 
-def key(result: dict[str, Any]) -> tuple[Any, ...]:
-    """What a result is of."""
-    return tuple(result[name] for name in ("task", "row", "rate", "seed"))
-
-
-def results() -> list[dict[str, Any]]:
-    """All that was written."""
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
-
-
 def cell(found: list[dict[str, Any]]) -> str:
     """Mean over seeds, with lowest and highest."""
     if not found:
@@ -139,21 +126,19 @@ def main() -> None:
         import torch
 
         torch.set_num_threads(1)
-        done = {key(result) for result in results()}
         for seed in SEEDS:
             for rate in RATES:
                 for task in TASKS:
                     for row in ROWS:
                         late = time.process_time() > 60 * options.minutes
-                        if late or (task.name, row, rate, seed) in done:
+                        if late or RESULTS.find(task=task.name, row=row, rate=rate, seed=seed):
                             continue
                         result = run(task, row, rate, seed)
-                        print(json.dumps(result), flush=True)
-                        RESULTS.parent.mkdir(parents=True, exist_ok=True)
-                        with open(RESULTS, "a") as file:
-                            file.write(json.dumps(result) + "\n")
-    PAGE.write_text(page(results()))
-    print(PAGE)
+                        print(result, flush=True)
+                        RESULTS.add(result)
+    text = page(RESULTS.find())
+    print(text)
+    (PAGES / "optimizers.md").write_text(text)
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def build(args: argparse.Namespace) -> tuple[Any, Any]:
     """The model, with some transitions in its replay, and the settings of its environment."""
     import rlopt
     from rlopt.agents.ailboost.config import AILBoostConfig
-    from rlopt.data import record_demonstrations
+    from rlopt.collect import record_demonstrations
     from rlopt.envs.settings import EnvSettings
     from rlopt.settings.fields import from_mapping
     from rlopt.settings.presets import split_settings

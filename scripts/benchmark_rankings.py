@@ -2,12 +2,11 @@
 
 All candidates of all queries count, those of line searches too. Settings with a grid are chosen for each task by the
 mean over seeds of their own (1000, 1001, ...) and reported on others (0, 1, ...), from first points x0 ~ N(0, I).
-Each pair of method and task has one result file, written after each step, so the script can be stopped and called again
-at any time.
+A search whose row is in the table is not run again, so the script can be stopped and called again at any time.
 
     python scripts/benchmark_rankings.py run                     # everything: about half an hour on one busy core
     python scripts/benchmark_rankings.py run --task quadratic --method rank-15-15
-    python scripts/benchmark_rankings.py table                   # prints the tables from the result files
+    python scripts/benchmark_rankings.py table                   # prints the tables from the kept searches
     python scripts/benchmark_rankings.py write                   # puts them into docs/results/zo_ranksgd.md, draws
 """
 
@@ -16,7 +15,6 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import itertools
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -24,10 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from reproduction import ROOT, replace_between
+from reproduction import script_parser, show, wanted
 
-RESULTS = ROOT / "docs" / "results" / "zo_ranksgd_functions"
-PAGE = ROOT / "docs" / "results" / "zo_ranksgd.md"
+KEY = ("task", "method", "budget", "config", "seed")
 FIRST_TUNING_SEED = 1000
 CURVE_POINTS = 50
 
@@ -208,56 +205,59 @@ def finals(runs: list[dict[str, Any]]) -> np.ndarray:
     return np.array([np.inf if run["final"] is None else run["final"] for run in runs])
 
 
-def path_of(task: str, method: str, args: argparse.Namespace) -> Path:
-    return Path(args.results) / f"{task}-{method}.json"
-
-
-def read(task: str, method: str, args: argparse.Namespace) -> dict[str, Any]:
-    """What was run of a cell so far."""
-    path = path_of(task, method, args)
-    return json.loads(path.read_text()) if path.exists() else {"tuning": [], "settings": None, "runs": []}
-
-
-def keep(result: dict[str, Any], path: Path) -> None:
-    """Writes a result file whole or not at all; a run takes a line."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lists = {name: result[name] for name in ("tuning", "runs")}
-    head = json.dumps({name: value for name, value in result.items() if name not in lists})[:-1]
-    body = [f'"{name}": [\n' + ",\n".join(map(json.dumps, rows)) + "\n]" for name, rows in lists.items()]
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(head + ",\n" + ",\n".join(body) + "}\n")
-    temporary.rename(path)
+def searches(task: str, method: str, args: argparse.Namespace, **cell: Any) -> list[dict[str, Any]]:
+    """The kept searches of a method on a task."""
+    return args.results.find(task=task, method=method, budget=args.budget or TASKS[task].budget, **cell)
 
 
 def run_cell(task_name: str, name: str, args: argparse.Namespace) -> None:
     """Tunes what has a grid, then runs the reported seeds; continues what is there."""
-    task, method, path = TASKS[task_name], METHODS[name], path_of(task_name, name, args)
-    budget = args.budget or task.budget
-    result = read(task_name, name, args)
+    method = METHODS[name]
+    for config in combinations(method) if method.grid else ():
+        for index in range(args.tuning_seeds):
+            run_search(task_name, name, config, FIRST_TUNING_SEED + index, args)
+    best, _ = best_config(task_name, name, args)
+    assert best is not None
+    for seed in range(args.seeds):
+        run_search(task_name, name, best, seed, args)
+    values = finals(searches(task_name, name, args, config=best))
+    print(f"{task_name} {name} median {np.median(values):.3g} with {best}", flush=True)
+
+
+def run_search(task_name: str, name: str, config: dict[str, Any], seed: int, args: argparse.Namespace) -> None:
+    """Plays one search and keeps it, without its curve if it tunes."""
+    if searches(task_name, name, args, config=config, seed=seed):
+        return
+    budget = args.budget or TASKS[task_name].budget
+    found = play(TASKS[task_name], METHODS[name], seed, config, budget)
+    if seed >= FIRST_TUNING_SEED:
+        found = {column: found[column] for column in ("seed", "final")}
     versions = {package: importlib.metadata.version(package) for package in ("numpy", "cma")}
-    result |= {"task": task_name, "method": name, "budget": budget, "versions": versions}
-    tried = [entry["settings"] for entry in result["tuning"]]
-    for settings in combinations(method) if method.grid else ():
-        if settings in tried:
-            continue
-        seeds = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + args.tuning_seeds)
-        values = finals([play(task, method, seed, settings, budget) for seed in seeds])
-        result["tuning"].append({"settings": settings, "finals": [v if np.isfinite(v) else None for v in values]})
-        keep(result, path)
-    result["settings"] = best_settings(method, result["tuning"])
-    done = {run["seed"] for run in result["runs"]}
-    for seed in sorted(set(range(args.seeds)) - done):
-        result["runs"].append(play(task, method, seed, result["settings"], budget))
-        keep(result, path)
-    print(f"{path.name} median {np.median(finals(result['runs'])):.3g} with {result['settings']}", flush=True)
+    cell = {"task": task_name, "method": name, "budget": budget, "config": config}
+    args.results.add(cell | found, {"versions": versions})
 
 
-def best_settings(method: Method, tuning: list[dict[str, Any]]) -> dict[str, Any]:
-    """Those with the least mean, which a search that diverges once spoils; of equals the first."""
-    if not method.grid:
-        return method.settings
-    means = [np.mean([np.inf if value is None else value for value in entry["finals"]]) for entry in tuning]
-    return dict(tuning[int(np.argmin(means))]["settings"])
+def best_config(task: str, name: str, args: argparse.Namespace) -> tuple[dict[str, Any] | None, int]:
+    """The settings with the least mean, which a search that diverges once spoils; of equals the first.
+
+    None while the grid is incomplete. Beside them the number of settings that were tried.
+    """
+    configs = list(combinations(METHODS[name]))
+    if len(configs) == 1:
+        return configs[0], 0
+    means = []
+    for config in configs:
+        tried = [row for row in searches(task, name, args, config=config) if row["seed"] >= FIRST_TUNING_SEED]
+        if len(tried) < args.tuning_seeds:
+            return None, len(means)
+        means.append(np.mean(finals(tried[: args.tuning_seeds])))
+    return configs[int(np.argmin(means))], len(means)
+
+
+def reported(task: str, name: str, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """The searches of the reported seeds with the chosen settings."""
+    best, _ = best_config(task, name, args)
+    return [row for row in searches(task, name, args, config=best) if row["seed"] < FIRST_TUNING_SEED]
 
 
 def number(value: float) -> str:
@@ -272,19 +272,20 @@ def table_text(args: argparse.Namespace) -> str:
     for task_name, task in TASKS.items():
         rows = []
         for name, method in METHODS.items():
-            result = read(task_name, name, args)
-            if not result["runs"]:
+            runs = reported(task_name, name, args)
+            if not runs:
                 rows.append(f"| {method.title} | {method.sees} | not run | | |")
                 continue
-            values = finals(result["runs"])
+            values = finals(runs)
+            _, n_tried = best_config(task_name, name, args)
             missing = "" if len(values) == args.seeds else f" ({len(values)} of {args.seeds} seeds)"
             settings = ", ".join(
                 f"**{key} {value:g}**" if key in method.grid else f"{key} {value}"
-                for key, value in result["settings"].items()
+                for key, value in runs[0]["config"].items()
             )
-            seconds = np.median([run["seconds"] for run in result["runs"]])
+            seconds = np.median([run["seconds"] for run in runs])
             span = f"[{number(values.min())}, {number(values.max())}]"
-            tried = f" of {len(result['tuning'])}" if method.grid else ""
+            tried = f" of {n_tried}" if method.grid else ""
             rows.append(
                 f"| {method.title} | {method.sees} | {number(float(np.median(values)))} {span}{missing} | "
                 f"{settings}{tried} | {seconds:.1f} |"
@@ -305,7 +306,7 @@ def draw(args: argparse.Namespace, out: Path) -> None:
     handles: dict[str, Any] = {}
     for panel, (task_name, task) in zip(figure.subplots(1, 2), TASKS.items(), strict=True):
         for index, name in enumerate(DRAWN):
-            curves = [run for run in read(task_name, name, args)["runs"] if None not in run["values"]]
+            curves = [run for run in reported(task_name, name, args) if None not in run["values"]]
             if not curves:
                 continue
             length = min(len(run["points"]) for run in curves)
@@ -323,26 +324,22 @@ def draw(args: argparse.Namespace, out: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=["run", "table", "write"])
+    parser = script_parser(__doc__, "zo_ranksgd", KEY, runs=False)
     parser.add_argument("--task", choices=sorted(TASKS), help="run only this task")
     parser.add_argument("--method", choices=sorted(METHODS), help="run only this method")
     parser.add_argument("--budget", type=int, help="points shown to the oracle, in place of the task's")
     parser.add_argument("--seeds", type=int, default=5, help="that are reported")
     parser.add_argument("--tuning-seeds", type=int, default=5, help="that each combination of a grid is tried on")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the result files")
-    parser.add_argument("--page", type=Path, default=PAGE, help="what write fills in")
     args = parser.parse_args()
 
     if args.action == "run":
         for task in TASKS:
             for name in METHODS:
-                if args.task in (None, task) and args.method in (None, name):
+                if wanted(args, task=task, method=name):
                     run_cell(task, name, args)
-    print(table_text(args))
+    show(args, "results functions", table_text(args))
     if args.action == "write":
-        draw(args, args.results / "curves.svg")
-        args.page.write_text(replace_between(args.page.read_text(), "results functions", table_text(args)))
+        draw(args, args.page.with_suffix(".svg"))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The README's main table: each method beside its peer, from the result files that the reproduce scripts keep.
+"""The README's main table: each method beside its peer, from the tables that the reproduce scripts keep.
 
 python scripts/main_table.py table     # prints it
 python scripts/main_table.py write     # puts it into README.md
@@ -7,14 +7,13 @@ python scripts/main_table.py write     # puts it into README.md
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from reproduction import PAGES, ROOT, interval_text, show
+from reproduction import PAGES, ROOT, Results, interval_text, show
 
 from rlopt.statistics.aggregates import iqm, mean
 
@@ -49,46 +48,45 @@ class Group:
     statistic: Callable[..., Any] = iqm
 
 
-def side(title: str, pattern: str, score: str) -> Side:
-    results = [json.loads(path.read_text()) for path in sorted(PAGES.glob(pattern))]
-    return Side(title, [result[score] for result in results], [result["wall_seconds"] for result in results])
+def side(title: str, study: str, score: str, seconds: str = "wall_seconds", **cell: Any) -> Side:
+    rows = Results(PAGES / f"{study}.jsonl").find(**cell)
+    return Side(title, [row[score] for row in rows], [row[seconds] for row in rows])
 
 
 def on_policy() -> Iterator[Row]:
     for env in ("HalfCheetah-v5", "Hopper-v5", "Walker2d-v5"):
-        files = f"-{env}-1000000-seed*.json"
-        yield Row(
-            env,
-            side("MDPO", f"mdpo/mdpo{files}", "mean_return"),
-            side("SB3 PPO", f"mdpo/sb3_ppo{files}", "mean_return"),
-        )
+        cell = {"env": env, "total_timesteps": 1_000_000}
+        ours = side("MDPO", "mdpo", "mean_return", agent="mdpo", **cell)
+        yield Row(env, ours, side("SB3 PPO", "mdpo", "mean_return", agent="sb3_ppo", **cell))
 
 
 def off_policy() -> Iterator[Row]:
     for task in ("cartpole-swingup", "walker-walk"):
-        files = f"-dm_control_{task}-60000-seed*.json"
-        ours = side("MDPO", f"mdpo/off_policy_mdpo{files}", "mean_return")
-        yield Row(task, ours, side("SB3 SAC", f"mdpo/sb3_sac{files}", "mean_return"))
+        cell = {"env": f"dm_control/{task}", "total_timesteps": 60_000}
+        ours = side("MDPO", "mdpo", "mean_return", agent="off_policy_mdpo", **cell)
+        yield Row(task, ours, side("SB3 SAC", "mdpo", "mean_return", agent="sb3_sac", **cell))
 
 
 def ailboost() -> Iterator[Row]:
     for task in ("walker-walk", "cheetah-run"):
-        files = f"-{task}-60000-seed*.json"
-        ours = side("AILBoost", f"ailboost/ailboost{files}", "score")
-        yield Row(task, ours, side("DAC", f"ailboost/dac{files}", "score"))
+        ours, peer = (
+            side(title, "ailboost", "score", method=method, task=task, steps=60_000)
+            for title, method in (("AILBoost", "ailboost"), ("DAC", "dac"))
+        )
+        yield Row(task, ours, peer)
 
 
 def guda() -> Iterator[Row]:
     for maze in ("UMaze", "Medium", "Large"):
-        files = f"guda/td3_bc-PointMaze_{maze}-v0-%s-50000-seed*.json"
-        ours = side("guided augmentation", files % "guided", "score")
-        yield Row(f"PointMaze {maze}", ours, side("random augmentation", files % "random", "score"))
+        cell = {"agent": "td3_bc", "env": f"rlopt/PointMaze_{maze}-v0", "gradient_steps": 50_000}
+        ours, peer = (side(f"{arm} augmentation", "guda", "score", arm=arm, **cell) for arm in ("guided", "random"))
+        yield Row(f"PointMaze {maze}", ours, peer)
 
 
 def loop() -> Iterator[Row]:
     import reproduce_loop
 
-    args = argparse.Namespace(results=PAGES / "loop", steps=100_000, seeds=20, tuning_seeds=5)
+    args = argparse.Namespace(results=Results(PAGES / "loop.jsonl"), steps=100_000, seeds=20, tuning_seeds=5)
     pairs = {"RiverSwim-6": "loop-ellipsoid", "AccessControl": "loop-ellipsoid", "AggregatedRiverSwim": "linear-bonus"}
     for task, name in pairs.items():
         sides = []
@@ -96,18 +94,18 @@ def loop() -> Iterator[Row]:
             found = reproduce_loop.found(task, algorithm, args)
             results = found[1] if found else []
             title = reproduce_loop.ALGORITHMS[algorithm].title
-            costs = [result["cost"][-1] for result in results]
+            costs = [result["cost"] for result in results]
             sides.append(Side(title, costs, [result["seconds"] for result in results]))
         yield Row(task, *sides)
 
 
 def zo_ranksgd() -> Iterator[Row]:
     for env, digits in (("Swimmer-v5", 0), ("HalfCheetah-v5", 0), ("Reacher-v5", 1)):
-        sides = []
-        for title, method in (("ZO-RankSGD", "ranksgd"), ("CMA-ES", "cmaes")):
-            kept = json.loads((PAGES / "zo_ranksgd_policies" / f"{env}-{method}.json").read_text())["seeds"].values()
-            sides.append(Side(title, [result["return"] for result in kept], [result["seconds"] for result in kept]))
-        yield Row(env, *sides, digits=digits)
+        ours, peer = (
+            side(title, "zo_ranksgd_policies", "return", "seconds", task=env, method=method)
+            for title, method in (("ZO-RankSGD", "ranksgd"), ("CMA-ES", "cmaes"))
+        )
+        yield Row(env, ours, peer, digits=digits)
 
 
 GROUPS = (

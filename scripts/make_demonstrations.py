@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from rlopt.cli.main import main as rlopt
-from rlopt.data.demonstration_loading import SETS
+from rlopt.data.loading import SETS
 
 TASKS = ("ball_in_cup-catch", "cartpole-swingup", "walker-walk", "cheetah-run")
 LARGEST_TOTAL = 2 * 10**6

@@ -1,16 +1,15 @@
-"""Train a Stable-Baselines3 peer the way its users do, and write its result as JSON.
+"""Train a Stable-Baselines3 peer the way its users do, and add its result to a table.
 
 Settings: PPO as tuned in rl-baselines3-zoo (hyperparams/ppo.yml, the -v4 entries); SAC at Stable-Baselines3's
-defaults. The last policy is evaluated, deterministically, on a fresh environment. A result that exists is kept, so the
-script can be stopped and called again.
+defaults. The last policy is evaluated, deterministically, on a fresh environment. A run that is in the table is not run
+again, so the script can be stopped and called again.
 
-    python scripts/peers.py --agent sb3_ppo --env HalfCheetah-v5 --seed 0 --total-timesteps 1000000 --out results/peers
+    python scripts/peers.py --agent sb3_ppo --env HalfCheetah-v5 --seed 0 --total-timesteps 1000000 --out peers.jsonl
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import gymnasium
 import numpy as np
 import stable_baselines3 as sb3
 import torch
+from reproduction import Results
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor, VecNormalize
@@ -107,14 +107,13 @@ def main() -> None:
     parser.add_argument("--total-timesteps", type=int, required=True)
     parser.add_argument("--episodes", type=int, default=20)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="table of the runs")
     args = parser.parse_args()
 
     torch.set_num_threads(args.threads)
-    name = f"{args.agent}-{args.env.replace('/', '_')}-{args.total_timesteps}-seed{args.seed}.json"
-    path = args.out / name
-    if path.exists():
-        print(path)
+    cell = {"agent": args.agent, "env": args.env, "seed": args.seed, "total_timesteps": args.total_timesteps}
+    results = Results(args.out, *cell)
+    if results.find(**cell):
         return
     model = build(args.agent, args.env, args.seed)
     start = time.perf_counter()
@@ -122,25 +121,19 @@ def main() -> None:
     wall = time.perf_counter() - start
     returns = evaluate(model, args.env, args.seed, args.episodes)
     result = {
-        "agent": args.agent,
-        "env": args.env,
-        "seed": args.seed,
-        "total_timesteps": args.total_timesteps,
+        **cell,
         "returns": returns,
         "mean_return": float(np.mean(returns)),
         "training_return": float(np.mean([info["r"] for info in model.ep_info_buffer or []])),
         "wall_seconds": wall,
-        "versions": {
-            "stable_baselines3": sb3.__version__,
-            "gymnasium": gymnasium.__version__,
-            "torch": torch.__version__,
-        },
     }
-    args.out.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(result, indent=1) + "\n")
-    temporary.rename(path)
-    print(path, f"{result['mean_return']:.0f}", f"{wall:.0f} s")
+    versions = {
+        "stable-baselines3": sb3.__version__,
+        "gymnasium": gymnasium.__version__,
+        "torch": torch.__version__,
+    }
+    results.add(result, {"config": {"agent": args.agent}, "versions": versions})
+    print(args.agent, args.env, args.seed, f"{result['mean_return']:.0f}", f"{wall:.0f} s")
 
 
 if __name__ == "__main__":

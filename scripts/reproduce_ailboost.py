@@ -1,6 +1,6 @@
 """Imitation from one demonstration: AILBoost and its baselines, cell by cell.
 
-Every cell is one run of one seed. A cell whose result file exists is not run again, and a run that was stopped is
+Every cell is one run of one seed. A cell whose row is in the table is not run again, and a run that was stopped is
 continued, so the script can be called again at any time. All runs of a table have as many environment steps (agent
 steps, of two simulator steps each) and the same learner; BC takes as many gradient steps and none in the environment.
 The last policy plays 20 deterministic episodes; of AILBoost and DAC the mixture too. Scores are percent of the return
@@ -10,20 +10,19 @@ of the expert that was recorded.
     python scripts/reproduce_ailboost.py run --table methods      # 30 runs: two tasks, five methods, three seeds
     python scripts/reproduce_ailboost.py run --table ablation     # 36 runs: one task, twelve variants, three seeds
     python scripts/reproduce_ailboost.py run --table one_demo --task ball_in_cup-catch --seed 0
-    python scripts/reproduce_ailboost.py table                    # prints the tables from the result files
+    python scripts/reproduce_ailboost.py table                    # prints the tables from the kept runs
     python scripts/reproduce_ailboost.py write                    # puts them and the figure into docs/results
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reproduction import cell_text, keep_result, script_parser, show, train, wanted
+from reproduction import cell_text, script_parser, show, train, wanted
 
 EPISODES = 20
 SEEDS = (0, 1, 2)
@@ -109,17 +108,16 @@ def cells(args: argparse.Namespace) -> Iterator[tuple[Method, Cell]]:
 
 
 def run_cell(method: Method, cell: Cell, args: argparse.Namespace) -> None:
-    path = args.results / f"{cell.name}.json"
-    if path.exists():
+    if args.results.find(**vars(cell)):
         return
-    run = args.runs / path.stem
+    run = args.runs / cell.name
     steps = ("--total-timesteps", str(cell.steps), "--seed", str(cell.seed))
     clones = method.agent == "bc"
     demos = ("--dataset" if clones else "--demos", f"dmc/{cell.task}", "--n-demos", "1")
     kept = ("--checkpoint-every", "0" if clones else "50000")
     flags = (*method.flags, *demos, "--eval-every", str(EVERY), *kept, *steps)
     seconds = train(method.agent, run, *flags)
-    keep_result(path, evaluated(method, cell, run) | {"steps": cell.steps, "wall_seconds": seconds}, run)
+    args.results.add_run(evaluated(method, cell, run) | {"wall_seconds": seconds}, run)
 
 
 def evaluated(method: Method, cell: Cell, run: Path) -> dict[str, Any]:
@@ -133,9 +131,7 @@ def evaluated(method: Method, cell: Cell, run: Path) -> dict[str, Any]:
     last = rlopt.evaluate(model, metadata.env, EPISODES, **settings)
     curve = read_run_curve(run, EVALUATION)
     result = {
-        "method": cell.method,
-        "task": cell.task,
-        "seed": cell.seed,
+        **vars(cell),
         "expert_return": metadata.expert_return,
         "returns": last.returns.tolist(),
         "mean_return": last.mean,
@@ -150,8 +146,7 @@ def evaluated(method: Method, cell: Cell, run: Path) -> dict[str, Any]:
 
 def found(table: str, task: str, method: str, args: argparse.Namespace) -> list[dict[str, Any]]:
     steps = args.steps or TABLES[table].steps
-    paths = [args.results / f"{Cell(method, task, seed, steps).name}.json" for seed in SEEDS]
-    return [json.loads(path.read_text()) for path in paths if path.exists()]
+    return [row for seed in SEEDS for row in args.results.find(**vars(Cell(method, task, seed, steps)))]
 
 
 def table_text(name: str, args: argparse.Namespace) -> str:
@@ -218,7 +213,7 @@ def draw(args: argparse.Namespace, path: Path) -> None:
 
 
 def main() -> None:
-    parser = script_parser(__doc__, "ailboost")
+    parser = script_parser(__doc__, "ailboost", ("method", "task", "steps", "seed"))
     parser.add_argument("--table", choices=sorted(TABLES), help="run: which table; default one_demo")
     parser.add_argument("--task", help="run only this task")
     parser.add_argument("--method", help="run only this method")
@@ -231,7 +226,7 @@ def main() -> None:
         for method, cell in cells(args):
             run_cell(method, cell, args)
     show(args, "results ailboost", "\n\n".join(table_text(name, args) for name in TABLES))
-    if args.action == "write" and any(args.results.glob("*-walker-walk-*.json")):
+    if args.action == "write" and args.results.find(task="walker-walk"):
         draw(args, args.page.with_suffix(".svg"))
 
 

@@ -3,26 +3,25 @@
 Two comparisons. Swimmer, where a discount of .99 is too short: DeepLOOP, RVI-SAC, SAC with gamma .99 and .999. A sparse
 dm_control task: DeepLOOP with and without its optimism. As in RVI-SAC's publication the state is reset every 1,000
 steps and every learner's value goes on behind that; ``--never-reset`` trains in one endless run instead. Each cell is
-one run of one seed; a cell whose result file exists is not run again, so the script can be stopped and called again at
+one run of one seed; a cell whose row is in the table is not run again, so the script can be stopped and called again at
 any time. All policies are evaluated alike: the last one, deterministic, in 20 runs of 1,000 steps from the start state,
 and in one run of 20,000 steps, of which the first 1,000 do not count. Numbers are the mean reward of a step times 1000.
 
     python scripts/reproduce_deep_loop.py run                     # 18 runs
     python scripts/reproduce_deep_loop.py run --table swimmer --method rvi_sac --seed 0
-    python scripts/reproduce_deep_loop.py table                   # prints the tables from the result files
+    python scripts/reproduce_deep_loop.py table                   # prints the tables from the kept runs
     python scripts/reproduce_deep_loop.py write                   # puts them into docs/results/deep_loop.md
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reproduction import cell_text, keep_result, script_parser, show, train, wanted
+from reproduction import cell_text, script_parser, show, train, wanted
 
 SEEDS = (0, 1, 2)
 RESET_EVERY = 1_000
@@ -71,10 +70,9 @@ class Cell:
     def steps(self, args: argparse.Namespace, endless: bool) -> int:
         return args.steps or (NEVER_RESET_STEPS if endless else TABLES[self.table][1])
 
-    def name(self, args: argparse.Namespace, endless: bool) -> str:
-        steps = str(self.steps(args, endless))
-        words = [self.method, self.env.rpartition("/")[2], steps, *(["endless"] if endless else [])]
-        return "-".join([*words, f"seed{self.seed}"])
+    def key(self, args: argparse.Namespace, endless: bool) -> dict[str, Any]:
+        steps = self.steps(args, endless)
+        return {"method": self.method, "env": self.env, "steps": steps, "endless": endless, "seed": self.seed}
 
 
 def cells(args: argparse.Namespace) -> Iterator[Cell]:
@@ -87,21 +85,22 @@ def cells(args: argparse.Namespace) -> Iterator[Cell]:
 
 
 def run_cell(cell: Cell, args: argparse.Namespace) -> None:
-    path = args.results / f"{cell.name(args, args.never_reset)}.json"
-    if path.exists():
+    key = cell.key(args, args.never_reset)
+    if args.results.find(**key):
         return
-    run, method = args.runs / path.stem, METHODS[cell.method]
+    name = "-".join(str(part).rpartition("/")[2] for part in key.values())
+    run, method = args.runs / name, METHODS[cell.method]
     limit = ENDLESS if args.never_reset else RESET_EVERY
     flags = ["--env", cell.env, "--seed", str(cell.seed), "--max-episode-steps", str(limit), "--eval-every", "0"]
     flags += [
         "--total-timesteps",
-        str(cell.steps(args, args.never_reset)),
+        str(key["steps"]),
         "--checkpoint-every",
         "50000",
         *method.flags,
     ]
     seconds = train(method.agent, run, *flags)
-    keep_result(path, evaluated(cell, args, run) | {"wall_seconds": seconds}, run)
+    args.results.add_run(key | evaluated(cell, args, run) | {"wall_seconds": seconds}, run)
 
 
 def evaluated(cell: Cell, args: argparse.Namespace, run: Path) -> dict[str, Any]:
@@ -116,10 +115,6 @@ def evaluated(cell: Cell, args: argparse.Namespace, run: Path) -> dict[str, Any]
     estimate = evaluate_average_reward(model, env, args.evaluation_steps, BURN_IN, seed=seed)
     env.close()
     return {
-        "method": cell.method,
-        "env": cell.env,
-        "seed": cell.seed,
-        "steps": cell.steps(args, args.never_reset),
         "returns": episodes.returns.tolist(),
         "mean_return": episodes.mean,
         "evaluation_steps": args.evaluation_steps,
@@ -159,8 +154,7 @@ def rows(args: argparse.Namespace, endless: bool) -> list[str]:
     for table, (env, _, methods) in TABLES.items():
         for method in methods:
             every = [Cell(table, method, seed) for seed in SEEDS]
-            paths = [args.results / f"{cell.name(args, endless)}.json" for cell in every]
-            found = [json.loads(path.read_text()) for path in paths if path.exists()]
+            found = [row for cell in every for row in args.results.find(**cell.key(args, endless))]
             if endless and not found:
                 continue
             short = cell_text([result["mean_return"] for result in found], len(SEEDS))
@@ -177,7 +171,7 @@ def switches_text(found: list[dict]) -> str:
 
 
 def main() -> None:
-    parser = script_parser(__doc__, "deep_loop")
+    parser = script_parser(__doc__, "deep_loop", ("method", "env", "steps", "endless", "seed"))
     parser.add_argument("--table", choices=sorted(TABLES), help="run only this comparison")
     parser.add_argument("--method", choices=sorted(METHODS), help="run only this method")
     parser.add_argument("--seed", type=int, help="run only this seed")

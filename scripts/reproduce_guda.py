@@ -3,13 +3,13 @@
 At most 1500, 3000 and 4000 recorded transitions of UMaze, Medium and Large, with at least one that reaches the goal;
 augmented by nothing, at random, guided, or by learned dynamics, to a million; learned from by TD3+BC, AWAC and BC, each
 with one configuration for all arms and mazes. Each cell is one run of one seed, whose data set has the same seed. A
-cell whose result file exists is not run again, so the script can be stopped and called again at any time. All policies
+cell whose row is in the table is not run again, so the script can be stopped and called again at any time. All policies
 are evaluated alike: the last one, 50 deterministic episodes. Scores are 100 (R - random) / (expert - random) with the
 environment's reference returns.
 
     python scripts/reproduce_guda.py run                     # 108 runs, a few minutes each on one core
     python scripts/reproduce_guda.py run --learner td3_bc --env rlopt/PointMaze_UMaze-v0 --seed 0
-    python scripts/reproduce_guda.py table                   # prints the tables from the result files
+    python scripts/reproduce_guda.py table                   # prints the tables from the kept runs
     python scripts/reproduce_guda.py write                   # puts them into docs/results/guda.md
     python scripts/reproduce_guda.py references              # measures the reference returns
 """
@@ -17,14 +17,13 @@ environment's reference returns.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from reproduction import cell_text, keep_result, script_parser, show, train, wanted
+from reproduction import cell_text, script_parser, show, train, wanted
 
 EPISODES = 50
 AUGMENTED = 1_000_000
@@ -57,8 +56,14 @@ class Cell:
     arm: str
     seed: int
 
-    def name(self, steps: int) -> str:
-        return f"{self.learner}-{self.env.partition('/')[2]}-{self.arm}-{steps}-seed{self.seed}"
+    def key(self, steps: int) -> dict[str, Any]:
+        return {
+            "agent": self.learner,
+            "env": self.env,
+            "arm": self.arm,
+            "gradient_steps": steps,
+            "seed": self.seed,
+        }
 
 
 def cells(args: argparse.Namespace) -> Iterator[Cell]:
@@ -88,15 +93,16 @@ def recorded(env: str, seed: int, folder: Path) -> Path:
 
 
 def run_cell(cell: Cell, args: argparse.Namespace) -> None:
-    path = args.results / f"{cell.name(args.steps)}.json"
-    if path.exists():
+    key = cell.key(args.steps)
+    if args.results.find(**key):
         return
-    data, run = recorded(cell.env, cell.seed, args.runs / "data"), args.runs / path.stem
+    name = "-".join(str(part).rpartition("/")[2] for part in key.values())
+    data, run = recorded(cell.env, cell.seed, args.runs / "data"), args.runs / name
     flags = ["--env", cell.env, "--dataset", str(data), "--seed", str(cell.seed), "--eval-every", "0"]
     flags += ["--total-timesteps", str(args.steps), "--checkpoint-every", "50000", *LEARNERS[cell.learner][1]]
     flags += [*ARMS[cell.arm], *(("--n-augmented", str(args.augmented)) if ARMS[cell.arm] else ())]
     seconds = train(cell.learner, run, *flags)
-    keep_result(path, evaluated(cell, args, run) | {"wall_seconds": seconds}, run)
+    args.results.add_run(key | evaluated(cell, args, run) | {"wall_seconds": seconds}, run)
 
 
 def evaluated(cell: Cell, args: argparse.Namespace, run: Path) -> dict[str, Any]:
@@ -107,11 +113,6 @@ def evaluated(cell: Cell, args: argparse.Namespace, run: Path) -> dict[str, Any]
         model, cell.env, n_episodes=args.episodes, seed=cell.seed + 100_000, backend="gymnasium"
     )
     return {
-        "agent": cell.learner,
-        "env": cell.env,
-        "arm": cell.arm,
-        "seed": cell.seed,
-        "gradient_steps": args.steps,
         "recorded_transitions": SIZES[cell.env],
         "augmented_transitions": args.augmented if ARMS[cell.arm] else 0,
         "returns": evaluation.returns.tolist(),
@@ -140,8 +141,8 @@ def table_text(args: argparse.Namespace) -> str:
         for learner, (title, _) in LEARNERS.items():
             texts = []
             for arm in ARMS:
-                paths = [args.results / f"{Cell(learner, env, arm, seed).name(args.steps)}.json" for seed in SEEDS]
-                scores = [json.loads(path.read_text())["score"] for path in paths if path.exists()]
+                keys = [Cell(learner, env, arm, seed).key(args.steps) for seed in SEEDS]
+                scores = [row["score"] for key in keys for row in args.results.find(**key)]
                 texts.append(cell_text(scores, len(SEEDS)))
             lines.append(f"| {env}, {size} | {title} | " + " | ".join(texts) + " |")
     return "\n".join([*lines, "", f"`python scripts/reproduce_guda.py run --steps {args.steps}`"])
@@ -169,7 +170,7 @@ def references(episodes: int) -> None:
 
 
 def main() -> None:
-    parser = script_parser(__doc__, "guda", "references")
+    parser = script_parser(__doc__, "guda", ("agent", "env", "arm", "gradient_steps", "seed"), "references")
     parser.add_argument("--learner", choices=sorted(LEARNERS), help="run only this learner")
     parser.add_argument("--env", choices=sorted(SIZES), help="run only this maze")
     parser.add_argument("--arm", choices=sorted(ARMS), help="run only this arm")

@@ -3,12 +3,12 @@
 Beside the regret T g - sum r there is what the actions cost, the sum of their gaps to the best one: in expectation the
 same up to the span, without the noise of the process. The constant of an algorithm is chosen for each environment by
 the mean final cost over seeds of their own (1000, 1001, ...), and reported over others (0, 1, ...), so that choosing
-does not flatter. Each cell is one run of one seed, and a line in the file of its environment and algorithm; a cell that
-has its line is not run again, so the script can be stopped and called again at any time.
+does not flatter. Each cell is one run of one seed; a cell whose row is in the table is not run again, so the script can
+be stopped and called again at any time.
 
     python scripts/reproduce_loop.py run                       # T = 100,000, 20 seeds
     python scripts/reproduce_loop.py run --env RiverSwim-6 --algorithm loop-bonus
-    python scripts/reproduce_loop.py table                     # prints the tables from the result files
+    python scripts/reproduce_loop.py table                     # prints the tables from the kept runs
     python scripts/reproduce_loop.py write                     # puts them and the figure into docs/results/loop.md
 """
 
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from reproduction import script_parser, show, wanted, write_whole
+from reproduction import script_parser, show, wanted
 
-from rlopt.average_reward import log_log_slope, noise_band, regret_curve
+from rlopt.average_reward import log_log_slope, noise_band
 from rlopt.statistics.aggregates import bootstrap_band, bootstrap_interval, mean
 
 FIRST_TUNING_SEED = 1000
@@ -89,8 +88,7 @@ class Cell:
     value: float
     seed: int
 
-    def path(self, args: argparse.Namespace) -> Path:
-        return Path(args.results) / f"{self.task}-{self.algorithm}-{args.steps}.jsonl"
+    steps: int
 
 
 def fits(task: str, name: str) -> bool:
@@ -110,11 +108,11 @@ def run_all(args: argparse.Namespace) -> None:
     for task, name in chosen(args):
         for value in ALGORITHMS[name].values:
             for index in range(args.tuning_seeds):
-                run_cell(Cell(task, name, value, FIRST_TUNING_SEED + index), args)
+                run_cell(Cell(task, name, value, FIRST_TUNING_SEED + index, args.steps), args)
         value = best_value(task, name, args)
         assert value is not None
         for seed in range(args.seeds):
-            run_cell(Cell(task, name, value, seed), args)
+            run_cell(Cell(task, name, value, seed, args.steps), args)
 
 
 def best_value(task: str, name: str, args: argparse.Namespace) -> float | None:
@@ -122,38 +120,25 @@ def best_value(task: str, name: str, args: argparse.Namespace) -> float | None:
     means: dict[float, float] = {}
     for value in ALGORITHMS[name].values:
         seeds = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + args.tuning_seeds)
-        results = [read(Cell(task, name, value, seed), args) for seed in seeds]
-        if any(result is None for result in results):
+        rows = args.results.find(task=task, algorithm=name, value=value, steps=args.steps)
+        costs = {row["seed"]: row["cost"] for row in rows}
+        if any(seed not in costs for seed in seeds):
             return None
-        means[value] = float(np.mean([result["cost"][-1] for result in results if result is not None]))
+        means[value] = float(np.mean([costs[seed] for seed in seeds]))
     return min(means, key=lambda value: means[value])
 
 
-def read(cell: Cell, args: argparse.Namespace) -> dict[str, Any] | None:
-    return kept_results(cell.path(args)).get((cell.value, cell.seed))
-
-
-@functools.cache
-def kept_results(path: Path) -> dict[tuple[float, int], dict[str, Any]]:
-    """By constant and seed."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    return {(result["value"], result["seed"]): result for result in map(json.loads, lines)}
-
-
 def run_cell(cell: Cell, args: argparse.Namespace) -> None:
-    if read(cell, args) is not None:
+    if args.results.find(**vars(cell)):
         return
-    result = played(cell, args.steps)
-    path = cell.path(args)
-    lines = [*kept_results(path).values(), result]
-    write_whole(path, "".join(json.dumps(line) + "\n" for line in lines))
-    kept_results.cache_clear()
+    result, settings = played(cell)
+    args.results.add(result, settings)
     name = f"{cell.task}, {cell.algorithm} {cell.value:g}, seed {cell.seed}"
-    print(f"{name}: cost {result['cost'][-1]:.1f}, {result['seconds']:.1f} s", flush=True)
+    print(f"{name}: cost {result['cost']:.1f}, {result['seconds']:.1f} s", flush=True)
 
 
-def played(cell: Cell, steps: int) -> dict[str, Any]:
-    """One run, from scratch."""
+def played(cell: Cell) -> tuple[dict[str, Any], dict[str, Any]]:
+    """One run, from scratch: its row, and its settings with the versions; runs that tune keep no curve."""
     import gymnasium
 
     import rlopt.envs.tasks.own_tasks  # noqa: F401 registers them
@@ -172,37 +157,28 @@ def played(cell: Cell, steps: int) -> dict[str, Any]:
         one_hot = np.eye(mdp.n_states * mdp.n_actions).reshape(mdp.n_states, mdp.n_actions, -1)
         settings["feature_map"] = lambda state: one_hot[int(state)]
     agent = resolve(KINDS[algorithm.kind][0])(env, seed=cell.seed, **settings)
-    callback = RewardRateCallback(every=max(steps // POINTS, 1))
+    callback = RewardRateCallback(every=every(cell.steps))
     start = time.perf_counter()
-    agent.learn(steps, callback=callback, log_interval=None)
+    agent.learn(cell.steps, callback=callback, log_interval=None)
     seconds = time.perf_counter() - start
     gaps = optimism_gaps(agent, mdp)
-    return {
-        **cell.__dict__,
-        "settings": dict(vars(agent.config)),
-        "version": __version__,
-        "numpy": np.__version__,
-        "gain": mdp.gain,
-        "steps": callback.steps.tolist(),
-        "regret": (mdp.gain * callback.steps - callback.reward_sums).round(3).tolist(),
-        "cost": np.cumsum(env.losses)[callback.steps - 1].round(3).tolist(),
-        "discrepancy": numbers(callback.trace("discrepancy")),
-        "threshold": numbers(callback.trace("threshold")),
-        "switches": switch_times(agent).tolist(),
+    costs = np.cumsum(env.losses)[callback.steps - 1].round(3).tolist()
+    row = {
+        **vars(cell),
+        "cost": costs[-1],
+        "regret": float((mdp.gain * callback.steps - callback.reward_sums).round(3)[-1]),
+        "switches": len(switch_times(agent)),
         "least_optimism_gap": float(gaps.min()) if len(gaps) else None,
         "seconds": seconds,
     }
+    if cell.seed < FIRST_TUNING_SEED:
+        row["cost_curve"] = [float(f"{cost:.5g}") for cost in costs]
+    return row, {"config": dict(vars(agent.config)), "versions": {"rlopt": __version__, "numpy": np.__version__}}
 
 
-def numbers(values: Any) -> list[float] | None:
-    return [float(f"{value:.6g}") for value in values] if np.all(np.isfinite(values)) else None
-
-
-def curve_of(task: str, results: list[dict[str, Any]]) -> Any:
-    """The regret of all seeds."""
-    steps = np.array(results[0]["steps"])
-    mdp = process(task)
-    return regret_curve(mdp, steps, mdp.gain * steps - np.array([result["regret"] for result in results]))
+def every(steps: int) -> int:
+    """Steps between two points of a curve."""
+    return max(steps // POINTS, 1)
 
 
 @functools.cache
@@ -219,8 +195,8 @@ def found(task: str, name: str, args: argparse.Namespace) -> tuple[float, list[d
     value = best_value(task, name, args)
     if value is None:
         return None
-    results = [read(Cell(task, name, value, seed), args) for seed in range(args.seeds)]
-    kept = [result for result in results if result is not None]
+    rows = args.results.find(task=task, algorithm=name, value=value, steps=args.steps)
+    kept = [row for row in rows if row["seed"] < args.seeds]
     return (value, kept) if kept else None
 
 
@@ -249,21 +225,27 @@ def row_text(task: str, name: str, here: tuple[float, list[dict[str, Any]]] | No
     if here is None:
         return f"| {algorithm.title} | not run | | | | | | |"
     value, results = here
-    curve = curve_of(task, results)
-    costs = np.array([result["cost"] for result in results])
-    low, high = bootstrap_interval(costs[:, -1], statistic=mean, seed=0)
+    curves = np.array([result["cost_curve"] for result in results])
+    costs, regrets = (np.array([result[name] for result in results]) for name in ("cost", "regret"))
+    low, high = bootstrap_interval(costs, statistic=mean, seed=0)
+    ((regret_low,), (regret_high,)) = bootstrap_band(regrets[:, None], statistic=mean, seed=0)
     missing = "" if len(results) == args.seeds else f" ({len(results)} of {args.seeds} seeds)"
-    slope = log_log_slope(curve.steps, costs.mean(axis=0))
+    slope = log_log_slope(steps_of(curves, args), curves.mean(axis=0))
     gaps = [result["least_optimism_gap"] for result in results]
     plans = gaps[0] is not None
-    switches = f"{np.mean([len(result['switches']) for result in results]):.0f}" if plans else "-"
+    switches = f"{np.mean([result['switches'] for result in results]):.0f}" if plans else "-"
     optimistic = f"{np.mean([gap >= -1e-6 for gap in gaps]):.0%}" if plans else "-"
     seconds = float(np.median([result["seconds"] for result in results]))
     return (
-        f"| {algorithm.title} | `{algorithm.constant}` {value:g} | {costs[:, -1].mean():.0f} [{low:.0f}, {high:.0f}]"
-        f"{missing} | {slope:z.2f} | {curve.mean[-1]:.0f} [{curve.low[-1]:.0f}, {curve.high[-1]:.0f}] | {switches} | "
+        f"| {algorithm.title} | `{algorithm.constant}` {value:g} | {costs.mean():.0f} [{low:.0f}, {high:.0f}]"
+        f"{missing} | {slope:z.2f} | {regrets.mean():.0f} [{regret_low:.0f}, {regret_high:.0f}] | {switches} | "
         f"{optimistic} | {seconds:.1f} |"
     )
+
+
+def steps_of(curves: np.ndarray, args: argparse.Namespace) -> np.ndarray:
+    """The steps of the points of curves."""
+    return every(args.steps) * np.arange(1, curves.shape[1] + 1)
 
 
 def draw(args: argparse.Namespace, out: Path) -> bool:
@@ -280,8 +262,8 @@ def draw(args: argparse.Namespace, out: Path) -> bool:
             here = found(task, name, args) if fits(task, name) else None
             if here is None:
                 continue
-            steps = here[1][0]["steps"]
-            costs = np.array([result["cost"] for result in here[1]])
+            costs = np.array([result["cost_curve"] for result in here[1]])
+            steps = steps_of(costs, args)
             low, high = bootstrap_band(costs, statistic=mean, seed=0)
             look = {"color": COLORS[index % len(COLORS)], "linestyle": "--" if index >= len(COLORS) else "-"}
             (line,) = panel.plot(steps, costs.mean(axis=0), linewidth=1.6, **look)
@@ -301,7 +283,7 @@ def draw(args: argparse.Namespace, out: Path) -> bool:
 
 
 def main() -> None:
-    parser = script_parser(__doc__, "loop", runs=False)
+    parser = script_parser(__doc__, "loop", ("task", "algorithm", "value", "steps", "seed"), runs=False)
     parser.add_argument("--env", choices=sorted(TASKS), help="run only this environment")
     parser.add_argument("--algorithm", choices=sorted(ALGORITHMS), help="run only this algorithm")
     parser.add_argument("--steps", type=int, default=100_000, help="of a run")
@@ -313,7 +295,7 @@ def main() -> None:
         run_all(args)
     show(args, "results loop", table_text(args))
     if args.action == "write":
-        draw(args, args.page.parent / args.page.stem / "regret.svg")
+        draw(args, args.page.with_suffix(".svg"))
 
 
 if __name__ == "__main__":

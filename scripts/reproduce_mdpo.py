@@ -1,18 +1,19 @@
 """MDPO against Stable-Baselines3, cell by cell: train, evaluate, and print the tables of docs/results/mdpo.md.
 
-Every cell is one training run of one seed. A cell whose result file exists is not run again, so the script can be
-stopped and called again at any time. Our agents are trained through the command line, with presets; the peers by
-scripts/peers.py. All are evaluated alike: the last policy, acting deterministically, 20 episodes, gymnasium backend.
+Every cell is one training run of one seed. A cell whose row is in the table is not run again, so the
+script can be stopped and called again at any time. Our agents are trained through the command line, with presets; the
+peers by scripts/peers.py. All are evaluated alike: the last policy, acting deterministically, 20 episodes, gymnasium
+backend.
 
     python scripts/reproduce_mdpo.py run --table on_policy     # about two hours a seed on one core, PPO's runs mostly
     python scripts/reproduce_mdpo.py run --table off_policy
-    python scripts/reproduce_mdpo.py table                     # prints the tables from the result files
+    python scripts/reproduce_mdpo.py table                     # prints the tables from the kept runs
     python scripts/reproduce_mdpo.py write                     # puts them into docs/results/mdpo.md
 """
 
 from __future__ import annotations
 
-import json
+import argparse
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,14 +21,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reproduction import ROOT, cell_text, keep_result, replace_between, script_parser, train, wanted
+from reproduction import ROOT, Results, cell_text, script_parser, show, train, wanted
 
 EPISODES = 20
+KEY = ("agent", "env", "total_timesteps", "seed")
 
 
 @dataclass(frozen=True)
 class Column:
-    """One contestant: ``key`` names its result files, ``flags`` are added to ``rlopt train``; a peer has no agent."""
+    """One contestant: ``key`` names its rows, ``flags`` are added to ``rlopt train``; a peer has no agent."""
 
     key: str
     title: str
@@ -78,10 +80,6 @@ TABLES = {
 }
 
 
-def result_path(results: Path, column: Column, env: str, steps: int, seed: int) -> Path:
-    return results / f"{column.key}-{env.replace('/', '_')}-{steps}-seed{seed}.json"
-
-
 def cells(table: Table) -> Iterator[tuple[Column, str, int]]:
     """Seed by seed, so that a run that is stopped early leaves whole comparisons."""
     for seed in table.seeds:
@@ -90,19 +88,17 @@ def cells(table: Table) -> Iterator[tuple[Column, str, int]]:
                 yield column, env, seed
 
 
-def run_cell(table: Table, column: Column, env: str, seed: int, results: Path, runs: Path) -> None:
-    path = result_path(results, column, env, table.steps, seed)
-    if path.exists():
+def run_cell(table: Table, column: Column, env: str, seed: int, args: argparse.Namespace) -> None:
+    if args.results.find(agent=column.key, env=env, total_timesteps=table.steps, seed=seed):
         return
-    results.mkdir(parents=True, exist_ok=True)
     common = ["--seed", str(seed), "--total-timesteps", str(table.steps)]
     if column.agent is None:
         peer = [sys.executable, str(ROOT / "scripts" / "peers.py"), "--agent", column.key, "--env", env, *common]
-        subprocess.run([*peer, "--episodes", str(EPISODES), "--out", str(results)], check=True)
+        subprocess.run([*peer, "--episodes", str(EPISODES), "--out", str(args.results.path)], check=True)
         return
-    run = runs / path.stem
+    run = args.runs / f"{column.key}-{env.replace('/', '_')}-{table.steps}-seed{seed}"
     seconds = train(column.agent, run, "--preset", table.presets[env], *common, *column.flags)
-    keep_result(path, evaluated(column, env, seed, table.steps, run) | {"wall_seconds": seconds}, run)
+    args.results.add_run(evaluated(column, env, seed, table.steps, run) | {"wall_seconds": seconds}, run)
 
 
 def evaluated(column: Column, env: str, seed: int, steps: int, run: Path) -> dict[str, Any]:
@@ -120,12 +116,12 @@ def evaluated(column: Column, env: str, seed: int, steps: int, run: Path) -> dic
     }
 
 
-def scores(results: Path, table: Table, column: Column, env: str) -> list[float]:
-    paths = [result_path(results, column, env, table.steps, seed) for seed in table.seeds]
-    return [json.loads(path.read_text())["mean_return"] for path in paths if path.exists()]
+def scores(results: Results, table: Table, column: Column, env: str) -> list[float]:
+    rows = results.find(agent=column.key, env=env, total_timesteps=table.steps)
+    return [row["mean_return"] for row in rows if row["seed"] in table.seeds]
 
 
-def table_text(name: str, results: Path) -> str:
+def table_text(name: str, results: Results) -> str:
     table = TABLES[name]
     lines = [
         f"{table.title}; {len(table.seeds)} seeds, action repeat 1, IQM over seeds of the mean of {EPISODES} "
@@ -141,7 +137,7 @@ def table_text(name: str, results: Path) -> str:
 
 
 def main() -> None:
-    parser = script_parser(__doc__, "mdpo")
+    parser = script_parser(__doc__, "mdpo", KEY)
     parser.add_argument("--table", choices=sorted(TABLES), help="default: both")
     parser.add_argument("--only", help="run only the contestant of this key, such as mdpo or sb3_ppo")
     parser.add_argument("--env", help="run only this task")
@@ -153,13 +149,8 @@ def main() -> None:
         if args.action == "run":
             for column, env, seed in cells(TABLES[name]):
                 if wanted(args, only=column.key, env=env, seed=seed):
-                    run_cell(TABLES[name], column, env, seed, args.results, args.runs)
-        print(table_text(name, args.results), end="\n\n")
-    if args.action == "write":
-        text = args.page.read_text()
-        for name in names:
-            text = replace_between(text, f"results {name}", table_text(name, args.results))
-        args.page.write_text(text)
+                    run_cell(TABLES[name], column, env, seed, args)
+        show(args, f"results {name}", table_text(name, args.results))
 
 
 if __name__ == "__main__":

@@ -3,19 +3,18 @@
 Per task one run of on-policy MDPO with a checkpoint every 20,000 steps is the source; the data sets are its medium
 checkpoint (a third of the way from random to best return) and equal shares of all checkpoints up to that. Scores are
 100 (R - random) / (expert - random) with the two returns that are written in the data set. Each cell is one run of one
-learner with one configuration for all data sets; a cell whose result file exists is not run again, so the script can be
-stopped and called again at any time. All policies are evaluated alike: the last one, 20 deterministic episodes.
+learner with one configuration for all data sets; a cell whose row is in the table is not run again, so the script can
+be stopped and called again at any time. All policies are evaluated alike: the last one, 20 deterministic episodes.
 
     python scripts/reproduce_offline.py run                      # 48 runs of 50,000 gradient steps
     python scripts/reproduce_offline.py run --learner td3_bc --env Hopper-v5 --level medium --seed 0
-    python scripts/reproduce_offline.py table                    # prints the table from the result files
+    python scripts/reproduce_offline.py table                    # prints the table from the kept runs
     python scripts/reproduce_offline.py write                    # puts it into docs/results/offline.md
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from reproduction import cell_text, keep_result, script_parser, show, train, wanted
+from reproduction import cell_text, script_parser, show, train, wanted
 
 EPISODES = 20
 SEEDS = (0, 1, 2)
@@ -51,9 +50,9 @@ class Cell:
     level: str
     seed: int
 
-    def path(self, args: argparse.Namespace) -> Path:
-        name = f"{self.learner}-{self.env}-{self.level}-{args.transitions}-{args.steps}-seed{self.seed}.json"
-        return Path(args.results) / name
+    def key(self, args: argparse.Namespace) -> dict[str, Any]:
+        sizes = {"transitions": args.transitions, "gradient_steps": args.steps}
+        return {"agent": self.learner, "env": self.env, "level": self.level, **sizes, "seed": self.seed}
 
 
 def cells(args: argparse.Namespace) -> Iterator[Cell]:
@@ -92,16 +91,16 @@ def prepare(cell: Cell, args: argparse.Namespace) -> Path:
 
 
 def run_cell(cell: Cell, args: argparse.Namespace) -> None:
-    path = cell.path(args)
-    if path.exists():
+    key = cell.key(args)
+    if args.results.find(**key):
         return
-    data, run = prepare(cell, args), Path(args.runs) / path.stem
+    data, run = prepare(cell, args), Path(args.runs) / "-".join(map(str, key.values()))
     flags = ["--dataset", str(data), "--seed", str(cell.seed), "--total-timesteps", str(args.steps)]
     seconds = train(cell.learner, run, *flags, *LEARNERS[cell.learner][1])
-    keep_result(path, evaluated(cell, args, run, data) | {"wall_seconds": seconds}, run)
+    args.results.add_run(key | evaluated(cell, run, data) | {"wall_seconds": seconds}, run)
 
 
-def evaluated(cell: Cell, args: argparse.Namespace, run: Path, data: Path) -> dict[str, Any]:
+def evaluated(cell: Cell, run: Path, data: Path) -> dict[str, Any]:
     import rlopt
     from rlopt.data import load_dataset
 
@@ -110,12 +109,6 @@ def evaluated(cell: Cell, args: argparse.Namespace, run: Path, data: Path) -> di
     assert dataset.metadata.reference_returns is not None
     worst, best = dataset.metadata.reference_returns
     return {
-        "agent": cell.learner,
-        "env": cell.env,
-        "level": cell.level,
-        "seed": cell.seed,
-        "gradient_steps": args.steps,
-        "transitions": len(dataset),
         "data_return": float(dataset.episode_returns().mean()),
         "reference_returns": [worst, best],
         "returns": evaluation.returns.tolist(),
@@ -126,8 +119,7 @@ def evaluated(cell: Cell, args: argparse.Namespace, run: Path, data: Path) -> di
 
 
 def results(env: str, level: str, learner: str, args: argparse.Namespace) -> list[dict]:
-    paths = [Cell(learner, env, level, seed).path(args) for seed in SEEDS]
-    return [json.loads(path.read_text()) for path in paths if path.exists()]
+    return [row for seed in SEEDS for row in args.results.find(**Cell(learner, env, level, seed).key(args))]
 
 
 def data_text(found: list[dict]) -> str:
@@ -175,7 +167,7 @@ def order_text(args: argparse.Namespace) -> str:
 
 
 def main() -> None:
-    parser = script_parser(__doc__, "offline")
+    parser = script_parser(__doc__, "offline", ("agent", "env", "level", "transitions", "gradient_steps", "seed"))
     parser.add_argument("--learner", choices=sorted(LEARNERS), help="run only this learner")
     parser.add_argument("--env", choices=sorted(SOURCES), help="run only this task")
     parser.add_argument("--level", choices=LEVELS, help="run only this data set")

@@ -1,25 +1,24 @@
 """Policies found by ZO-RankSGD from rankings, beside CMA-ES (ranks) and ARS (values) at equal numbers of episodes.
 
 All methods search the same linear policy, on the same evaluator (common seeds within a query, observations normalised
-by statistics that are frozen within it), with one configuration each. A seed whose result is there is not run again, so
-the script can be stopped and called again at any time.
+by statistics that are frozen within it), with one configuration each. A seed whose row is in the table is not run
+again, so the script can be stopped and called again at any time.
 
     python scripts/reproduce_zo_ranksgd.py run                        # everything
     python scripts/reproduce_zo_ranksgd.py run --task Swimmer-v5 --method ars
-    python scripts/reproduce_zo_ranksgd.py table                      # prints the tables from the result files
+    python scripts/reproduce_zo_ranksgd.py table                      # prints the tables from the kept runs
     python scripts/reproduce_zo_ranksgd.py write                      # puts them into the page in docs/results
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from reproduction import cell_text, script_parser, show, wanted, write_whole
+from reproduction import cell_text, script_parser, show, wanted
 
 EVALUATION = 1_000_003
 """Seed of the episodes in which a policy is judged; no search plays them."""
@@ -184,22 +183,19 @@ def run_all(args: argparse.Namespace) -> None:
 def run_cell(name: str, method: str, seed: int, args: argparse.Namespace) -> None:
     import rlopt
 
-    task = TASKS[name]
-    path = args.results / f"{name}-{method}.json"
-    kept = json.loads(path.read_text()) if path.exists() else {"task": name, "method": method, "seeds": {}}
-    kept |= {"settings": METHODS[method].settings, "version": rlopt.__version__, "numpy": np.__version__}
-    kept |= {"env": task.env, "episodes": task.episodes, "episodes_per_candidate": task.episodes_per_candidate}
-    if str(seed) in kept["seeds"]:
+    if args.results.find(task=name, method=method, seed=seed):
         return
-    kept["seeds"][str(seed)] = result = searched(task, method, seed)
-    write_whole(path, json.dumps(kept) + "\n")
+    task = TASKS[name]
+    result = {"task": name, "method": method, "seed": seed, **searched(task, method, seed)}
+    config = {"env": task.env, "episodes": task.episodes, "episodes_per_candidate": task.episodes_per_candidate}
+    versions = {"rlopt": rlopt.__version__, "numpy": np.__version__}
+    args.results.add(result, {"config": config | METHODS[method].settings, "versions": versions})
     print(f"{name} {method} seed {seed}: return {result['return']:.1f}, {result['seconds']:.0f} s", flush=True)
 
 
 def results_of(name: str, method: str, args: argparse.Namespace) -> list[dict[str, Any]]:
-    path = args.results / f"{name}-{method}.json"
-    found = json.loads(path.read_text())["seeds"] if path.exists() else {}
-    return [found[str(seed)] for seed in range(TASKS[name].seeds) if str(seed) in found]
+    rows = args.results.find(task=name, method=method)
+    return [row for row in rows if row["seed"] < TASKS[name].seeds]
 
 
 def table_text(args: argparse.Namespace) -> str:
@@ -262,9 +258,8 @@ def _peers(args: argparse.Namespace) -> list[str]:
 
 
 def _zero_text(name: str, args: argparse.Namespace) -> str:
-    path = args.results / "zero.json"
-    found = json.loads(path.read_text()) if path.exists() else {}
-    return _fine(found[name], len(found[name])) if name in found else "not run"
+    values = [row["return"] for row in args.results.find(task=name, method="zero")]
+    return _fine(values, len(values)) if values else "not run"
 
 
 def _fine(values: list[float], n_seeds: int) -> str:
@@ -274,17 +269,17 @@ def _fine(values: list[float], n_seeds: int) -> str:
 
 def judge_zero(args: argparse.Namespace) -> None:
     """The policy that all searches begin with, judged in the same episodes."""
-    path = args.results / "zero.json"
-    found = json.loads(path.read_text()) if path.exists() else {}
     for name, task in TASKS.items():
-        if task.methods == PEERS and name not in found and args.task in (None, name) and args.method is None:
-            players = [Player(task, seed) for seed in range(args.seeds or task.seeds)]
-            found[name] = [player.judge(player.search.point) for player in players]
-            write_whole(path, json.dumps(found) + "\n")
+        if task.methods == PEERS and args.task in (None, name) and args.method is None:
+            for seed in range(args.seeds or task.seeds):
+                if not args.results.find(task=name, method="zero", seed=seed):
+                    player = Player(task, seed)
+                    score = player.judge(player.search.point)
+                    args.results.add({"task": name, "method": "zero", "seed": seed, "return": score})
 
 
 def main() -> None:
-    parser = script_parser(__doc__, "zo_ranksgd_policies", runs=False)
+    parser = script_parser(__doc__, "zo_ranksgd_policies", ("task", "method", "seed"), runs=False)
     parser.add_argument("--task", choices=sorted(TASKS), help="run only this task")
     parser.add_argument("--method", choices=sorted(METHODS), help="run only this method")
     parser.add_argument("--seeds", type=int, help="run only so many seeds of each")

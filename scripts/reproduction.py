@@ -1,9 +1,12 @@
-"""What the reproduce_*.py scripts share: runs that are continued where they were stopped, and results as tables."""
+"""What the scripts behind docs/results share: a table of runs for each study, and the texts of its pages."""
 
 from __future__ import annotations
 
 import argparse
+import functools
+import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -13,16 +16,83 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "docs" / "results"
 
 
-def script_parser(description: str, name: str, *more_actions: str, runs: bool = True) -> argparse.ArgumentParser:
-    """Of a script whose result files are in ``docs/results/NAME/`` and whose page is ``docs/results/NAME.md``."""
+class Results:
+    """The table of a study: a file of JSON lines, one for each run, which its ``key`` columns tell from all others.
+
+    Column ``settings`` names a line of the file ``settings.jsonl`` beside it, where each set of settings and package
+    versions stands once. Several processes may add runs to one table, and each may be killed at any moment.
+    """
+
+    def __init__(self, path: Path, *key: str) -> None:
+        self.path, self.key = path, key
+
+    def find(self, **cell: Any) -> list[dict[str, Any]]:
+        """The rows that have these values, in the order in which they were added."""
+        return [row for row in _rows(self.path) if cell.items() <= row.items()]
+
+    def add(self, row: dict[str, Any], settings: dict[str, Any] | None = None) -> None:
+        """Appends a row, unless one with its key is there."""
+        if settings is not None:
+            text = json.dumps(settings, sort_keys=True)
+            row = row | {"settings": hashlib.sha256(text.encode()).hexdigest()[:12]}
+            Results(self.path.with_name("settings.jsonl"), "settings").add({"settings": row["settings"]} | settings)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{self.path}.lock"), open(self.path, "ab+") as file:
+            file.seek(0)
+            # What follows the last line end is of a writer that was killed.
+            file.truncate(file.read().rfind(b"\n") + 1)
+            if not self.find(**{name: row[name] for name in self.key}):
+                file.write(json.dumps(row, separators=(",", ":")).encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+
+    def add_run(self, row: dict[str, Any], run: Path) -> None:
+        """Adds what a run folder gave, with its settings and versions, and drops its checkpoints."""
+        config, versions = (json.loads((run / f"{name}.json").read_text()) for name in ("config", "versions"))
+        self.add(row, run_settings(config, versions["packages"]))
+        shutil.rmtree(run / "checkpoints", ignore_errors=True)
+        print(run.name, f"mean return {row['mean_return']:.1f}", flush=True)
+
+
+def run_settings(config: dict[str, Any], versions: dict[str, str]) -> dict[str, Any]:
+    """What runs that differ only in seed and place have in common."""
+    settings = {part: dict(values) if isinstance(values, dict) else values for part, values in config.items()}
+    for part, name in (("run", "seed"), ("run", "run_dir"), ("agent_config", "dataset")):
+        settings[part].pop(name, None)
+    return {"config": settings, "versions": versions}
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    state = path.stat()
+    return _parsed(path, state.st_mtime_ns, state.st_size)
+
+
+@functools.lru_cache(maxsize=8)
+def _parsed(path: Path, changed: int, size: int) -> list[dict[str, Any]]:
+    """Of the file as it is: ``changed`` and ``size`` tell its states apart."""
+    return [json.loads(line) for line in path.read_bytes()[:size].splitlines(keepends=True) if line.endswith(b"\n")]
+
+
+def script_parser(
+    description: str, name: str, key: tuple[str, ...], *more_actions: str, runs: bool = True
+) -> argparse.ArgumentParser:
+    """Of a script whose table is ``docs/results/NAME.jsonl`` and whose page is ``docs/results/NAME.md``."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=["run", "table", "write", *more_actions])
-    parser.add_argument("--results", type=Path, default=PAGES / name, help="folder of the result files")
+    parser.add_argument(
+        "--results",
+        type=lambda path: Results(Path(path), *key),
+        default=str(PAGES / f"{name}.jsonl"),
+        help="table of the runs",
+    )
     if runs:
         parser.add_argument("--runs", type=Path, default=ROOT / "runs" / f"reproduce_{name}", help="folder of the runs")
     parser.add_argument("--page", type=Path, default=PAGES / f"{name}.md", help="what write fills in")
@@ -47,25 +117,6 @@ def train(agent: str, run: Path, *flags: str) -> float:
     start = time.perf_counter()
     subprocess.run([sys.executable, "-m", "rlopt.cli.main", *command], check=True)
     return time.perf_counter() - start
-
-
-def keep_result(path: Path, result: dict[str, Any], run: Path) -> None:
-    """Writes a cell's result, with settings and versions of its run, whole or not at all; drops the checkpoints."""
-    result = result | {
-        "config": json.loads((run / "config.json").read_text()),
-        "versions": json.loads((run / "versions.json").read_text())["packages"],
-    }
-    write_whole(path, json.dumps(result, indent=1) + "\n")
-    shutil.rmtree(run / "checkpoints", ignore_errors=True)
-    print(path, f"mean return {result['mean_return']:.1f}", flush=True)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file whole or not at all, in a folder that is made if it is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text)
-    temporary.rename(path)
 
 
 def cell_text(values: list[float], n_seeds: int, decimals: int = 0) -> str:

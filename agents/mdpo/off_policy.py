@@ -72,7 +72,7 @@ class OffPolicyMDPO(Resumable, MirrorDescentSAC):
     :param analytic_kl: use the closed form of the KL divergence in the actor's loss instead of the one-sample estimate:
         the same expectation without the sampling noise; only with ``tsallis_q=1``
     :param random_shift: pixels by which images are shifted at random, at most, whenever a batch is drawn, see
-        :func:`rlopt.random_shift.random_shift`; 0 for not at all. Rewards are those of the images as they were stored
+        :func:`rlopt.nn.encoders.random_shift`; 0 for not at all. Rewards are those of the images as they were stored
     :param compile: take each gradient step by one compiled call (on a GPU, a captured CUDA graph): "on", "off" or
         "auto" for runs that are long enough to earn the compilation back. gSDE, value networks, image and Dict
         observations, and optimisers other than Adam are never compiled

@@ -22,11 +22,10 @@ from rlopt.agents.mdpo.off_policy_checks import fitting_replay_buffer
 from rlopt.agents.mdpo.off_policy_objectives import Objective, OldPolicy
 from rlopt.agents.mdpo.value_network import ValueNetwork, make_value_network
 from rlopt.errors import NonFiniteError
-from rlopt.nn.encoders import ImagePolicy
+from rlopt.nn.encoders import ImagePolicy, shift_batch
 from rlopt.optim.compiled_step import CompileChoice, Mode, choose_mode
 from rlopt.optim.lockstep import company_size, together
 from rlopt.optim.optimizers import descend
-from rlopt.random_shift import shift_batch
 
 READ_EVERY = 64
 """Gradient steps on an accelerator between two looks at their losses."""

@@ -60,7 +60,7 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm,
 
     from rlopt.agents.offline.data import spaces_of
     from rlopt.agents.offline.fine_tuning import OfflineVecEnv
-    from rlopt.devices import check_device
+    from rlopt.algorithms.checks import check_device
     from rlopt.envs.settings import EnvSettings
     from rlopt.registry import agent_spec, resolve
     from rlopt.runs.build import env_arguments

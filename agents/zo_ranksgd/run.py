@@ -76,7 +76,7 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[Any, EnvSettin
     import torch
 
     from rlopt.agents.zo_ranksgd.policies.search import RankedPolicySearch
-    from rlopt.devices import check_device
+    from rlopt.algorithms.checks import check_device
     from rlopt.engine import check_engine
     from rlopt.envs.settings import EnvSettings
     from rlopt.runs.build import env_arguments

@@ -1,11 +1,11 @@
-"""Observation spaces that Stable-Baselines3's networks read wrongly or not at all, refused with the cure."""
+"""Observation spaces and devices that cannot be used, refused with the cure."""
 
 from __future__ import annotations
 
 import numpy as np
 from gymnasium import spaces
 
-from rlopt.errors import SpaceError, one_line
+from rlopt.errors import ConfigError, SpaceError, one_line
 
 OBSERVATION_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
@@ -41,3 +41,20 @@ def check_counted_from_zero(space: spaces.Space, what: str) -> None:
         )
     if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim != 1:
         raise SpaceError(f"{what} is {one_line(space)}, which has more than one axis: give its numbers in one row")
+
+
+def check_device(device: str) -> None:
+    """Raises :class:`rlopt.errors.ConfigError` unless ``device`` is "auto" or one that this torch can use."""
+    import torch
+
+    if device == "auto":
+        return
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        raise ConfigError(f"unknown device {device!r}: write auto, cpu, cuda, cuda:1 or mps") from None
+    usable = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not usable.get(kind, False):
+        raise ConfigError(
+            f"device {device!r} is not usable with this torch {torch.__version__}: use --device cpu or auto"
+        )

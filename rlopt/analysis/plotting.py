@@ -7,16 +7,21 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlopt.analysis.curves import EVALUATION, RATE, GroupCurve, group_curves, read_run_curve
 from rlopt.errors import ConfigError
 from rlopt.statistics.aggregates import Statistic, iqm
 
+if TYPE_CHECKING:
+    from rlopt.analysis.comparison import Comparison
+
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 """Okabe and Ito's colour-blind-safe palette, without its yellow, which is pale on white."""
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.2, 1.2, 1.2)))
 SUFFIXES = (".png", ".svg")
+_COLUMNS = 3
+"""Of panels, at most."""
 Y_LABELS = {
     "rollout/ep_rew_mean": "episode return (training)",
     "rollout/ep_len_mean": "episode length (steps)",
@@ -188,3 +193,71 @@ def check_suffix(out: Path) -> None:
     """Raises :class:`rlopt.errors.ConfigError` for a picture that is neither .png nor .svg."""
     if out.suffix.lower() not in SUFFIXES:
         raise ConfigError(f"{out}: pictures are written as .png or .svg")
+
+
+def plot_comparison(comparison: Comparison, out: str | Path) -> Path:
+    """Draws the sample-efficiency curves and the profiles of a comparison, with their bands, and returns ``out``.
+
+    Colours belong to groups: in the order of the table, the same in every panel.
+
+    :param out: the picture, ``.png`` or ``.svg``, written whole or not at all
+    :raises ConfigError: if the suffix is another or the file cannot be written
+    """
+    out = Path(out)
+    check_suffix(out)
+    save_figure(draw_comparison(comparison), out)
+    return out
+
+
+def draw_comparison(comparison: Comparison) -> Any:
+    """The matplotlib figure of :func:`plot_comparison`."""
+    from matplotlib.figure import Figure
+
+    from rlopt.analysis.comparison import ALL_TASKS
+
+    curves = comparison.curves()
+    panels = list(dict.fromkeys(curve.env for curve in curves))
+    count = len(panels) + 1
+    columns = 2 if count == 4 else min(count, _COLUMNS)
+    rows = math.ceil(count / columns)
+    figure = Figure(figsize=(4.6 * columns, 3.6 * rows + 0.5), dpi=150, layout="constrained")
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for spare in axes[count:]:
+        spare.set_visible(False)
+    labels = [group.label for group in comparison.groups]
+    logged = Y_LABELS.get(comparison.key, comparison.key)
+    for panel, name in zip(axes, panels, strict=False):
+        for curve in curves:
+            if curve.env == name:
+                draw_group(panel, curve, labels.index(curve.label))
+        dress_panel(panel, name, comparison.step_unit, "normalised score" if name == ALL_TASKS else logged)
+    _draw_profiles(axes[count - 1], comparison)
+    handles, _ = axes[0].get_legend_handles_labels()
+    seeds = [count_of_runs([len(runs) for runs in group.runs.values()]) for group in comparison.groups]
+    each = " a task" if len(comparison.tasks) > 1 else ""
+    figure.legend(
+        handles,
+        [f"{label} ({runs}{each})" for label, runs in zip(labels, seeds, strict=True)],
+        loc="outside lower center",
+        ncols=min(len(labels), 2 * columns, 4),
+        frameon=False,
+        handlelength=3,
+        title=f"IQM and share of runs, {comparison.confidence:.0%} stratified bootstrap bands",
+        title_fontsize=9,
+    )
+    return figure
+
+
+def _draw_profiles(panel: Any, comparison: Comparison) -> None:
+    from matplotlib.ticker import ScalarFormatter
+
+    for index, group in enumerate(comparison.groups):
+        profile, (color, dash) = group.profile, line_style(index)
+        panel.fill_between(profile.thresholds, profile.low, profile.high, color=color, alpha=0.18, linewidth=0)
+        panel.plot(profile.thresholds, profile.share, color=color, linestyle=dash, linewidth=1.8)
+    normalised = comparison.scales is not None
+    score = "normalised score" if normalised else Y_LABELS.get(comparison.key, comparison.key)
+    dress_panel(panel, "performance profile, last scores", f"{score}, \N{GREEK SMALL LETTER TAU}",
+                "share of runs above \N{GREEK SMALL LETTER TAU}")  # fmt: skip
+    panel.xaxis.set_major_formatter(ScalarFormatter(useOffset=False))
+    panel.set_ylim(-0.02, 1.02)

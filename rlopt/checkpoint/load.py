@@ -12,11 +12,11 @@ from typing import Any
 
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
+from rlopt.algorithms.checks import check_device
 from rlopt.algorithms.spaces_only_env import SpacesOnlyVecEnv
 from rlopt.checkpoint.counters import restore_counters
 from rlopt.checkpoint.describe import rebuild_model
 from rlopt.checkpoint.files import MANIFEST, Checkpoint, latest_checkpoint, list_checkpoints, read_checkpoint
-from rlopt.devices import check_device
 from rlopt.errors import CheckpointError, RloptError, one_line
 from rlopt.registry import AGENTS, resolve
 from rlopt.replay.memory import deferred_storage

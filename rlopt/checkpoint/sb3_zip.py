@@ -35,7 +35,7 @@ _ACTIVATIONS = ("ELU", "GELU", "LeakyReLU", "Mish", "ReLU", "SELU", "SiLU", "Sof
 _LARGEST = 2**31
 _CURE = (
     "load it with its own class in Python, if you trust its source, for that unpickles, and give the model to "
-    "rlopt.data.record_demonstrations"
+    "rlopt.collect.record_demonstrations"
 )
 
 

@@ -23,8 +23,8 @@ def main(argv: list[str]) -> int:
             raise ConfigError(f"--out {out}: give a picture, .png or .svg, or a table, .csv")
 
     from rlopt.analysis.comparison import compare_runs
+    from rlopt.analysis.plotting import plot_comparison
     from rlopt.analysis.report import format_table, write_tables
-    from rlopt.comparison_plots import plot_comparison
 
     comparison = compare_runs(
         named_runs(arguments.runs),

@@ -1,17 +1,268 @@
-"""``rlopt demos SUBVERB``: demonstrations of an expert, for imitation learners."""
+"""``rlopt demos SUBVERB``: demonstrations of an expert, for imitation learners. Heavy imports wait for the work."""
 
 from __future__ import annotations
 
-from rlopt.cli.subverbs import run
+import argparse
+import dataclasses
+import os
+import sys
+import time
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-SUBVERBS: dict[str, str] = {
-    "convert": "write demonstrations in another format",
-    "info": "describe demonstrations: environment, returns, observation order, what made them",
-    "record": "record whole episodes of a trained agent",
+from rlopt.cli.data import to_folder, to_minari
+from rlopt.cli.parsing import OneLineParser, number
+from rlopt.cli.subverbs import run
+from rlopt.errors import ConfigError, DataError, unknown_name
+from rlopt.settings.fields import Range
+
+if TYPE_CHECKING:
+    from rlopt.data.demonstrations import Demonstrations
+    from rlopt.envs.settings import EnvSettings
+
+DEMOS_HELP = "a set that comes with rlopt (dmc/walker-walk), a folder, an .npz file, or minari:<id>"
+_PLACES = {
+    "hf": "a folder",
+    "imitation": "an .npz file",
+    "minari": "minari:<id>",
+    "rlopt": "a folder",
+    "valuedice": "an .npz file",
 }
-"""Name -> one line of help."""
+"""Format -> where it is written."""
 
 
 def main(argv: list[str]) -> int:
     """Runs one subverb; returns its exit code."""
     return run("demos", "Demonstrations of an expert, which imitation learners take with --demos.", SUBVERBS, argv)
+
+
+def add_reading_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options for files of other libraries, which do not say what their demonstrations are of."""
+    add = parser.add_argument_group("files of other libraries").add_argument
+    add("--env", metavar="ID", help="environment of the demonstrations")
+    add("--action-repeat", metavar="N", help="its action repeat (default 1)")
+    add("--observation-keys", metavar="A,B,...", help="parts of its flat observations, in their order")
+    add("--ends", metavar="WHAT", default="auto", help="auto (default: true terminals are the ends of episodes shorter "
+        "than the time limit of --env), truncated or terminated")  # fmt: skip
+
+
+def reading_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The options as :func:`rlopt.data.load_demonstrations` takes them.
+
+    :raises rlopt.errors.ConfigError: for a value that is no number or out of range
+    """
+    keys = arguments.observation_keys
+    return {
+        "env": arguments.env,
+        "action_repeat": number("--action-repeat", arguments.action_repeat, int, Range(ge=1, le=100)),
+        "observation_keys": None if keys is None else tuple(part.strip() for part in keys.split(",") if part.strip()),
+        "ends": arguments.ends,
+    }
+
+
+def convert(argv: list[str]) -> int:
+    """Converts demonstrations and prints where they were written; returns 0."""
+    parser = OneLineParser(prog="rlopt demos convert", description="Write demonstrations in another format.")
+    parser.add_argument("demos", metavar="IN", help=DEMOS_HELP)
+    parser.add_argument("out", metavar="OUT", help="a folder, an .npz file, or minari:<id>")
+    parser.add_argument("--to", metavar="FORMAT", help="imitation or valuedice (.npz), hf (a folder of HuggingFace's "
+                        "datasets), minari, or rlopt (a folder); .npz is imitation by default")  # fmt: skip
+    parser.add_argument("--reorder", action="store_true", help="put the parts of the observations in the order of the "
+                        "environment, which dm_control's own is in rlopt")  # fmt: skip
+    parser.add_argument("--overwrite", action="store_true", help="replace what is at OUT")
+    add_reading_options(parser)
+    arguments = parser.parse(argv)
+    options = reading_options(arguments)
+    form = format_of(arguments.out, arguments.to)
+
+    from rlopt.data import load_demonstrations
+
+    data = load_demonstrations(arguments.demos, **options)
+    if arguments.reorder:
+        from rlopt.data.metadata import UNKNOWN_ENV
+        from rlopt.envs.settings import EnvSettings
+
+        if data.metadata.env == UNKNOWN_ENV or (":" in data.metadata.env and arguments.env is None):
+            # Reading a stranger's file must not run code, and an id with a colon imports a module.
+            raise ConfigError(f"--reorder needs to make the environment {data.metadata.env!r}: give --env ID")
+        data = data.reorder(EnvSettings(id=data.metadata.env))
+    written = write(data, arguments.out, form, arguments.overwrite)
+    print(f"{data.n_trajectories} trajectories, {len(data):,} transitions: {written}")
+    return 0
+
+
+def format_of(out: str, given: str | None) -> str:
+    """The format to write: the one that was given, else what the place looks like.
+
+    :raises rlopt.errors.ConfigError: an unknown format, or a place that does not fit it
+    """
+    looks = "minari:<id>" if out.startswith("minari:") else "an .npz file" if out.endswith(".npz") else "a folder"
+    if given is None:
+        return {"minari:<id>": "minari", "an .npz file": "imitation", "a folder": "rlopt"}[looks]
+    if given not in _PLACES:
+        raise unknown_name("format", given, _PLACES)
+    if _PLACES[given] != looks:
+        raise ConfigError(f"the {given} format is written to {_PLACES[given]}: give another OUT than {out}")
+    return given
+
+
+def write(data: Demonstrations, out: str, form: str, overwrite: bool) -> Path:
+    """Writes demonstrations; says on stderr what the format leaves out.
+
+    :raises rlopt.errors.DataError: something is there and ``overwrite`` is not set, or the format cannot hold them
+    """
+    from rlopt.data.loading import MINARI_PREFIX
+
+    if data.extras and form not in ("rlopt", "minari"):
+        print(f"note: the {form} format has no place for {', '.join(data.extras)}", file=sys.stderr)
+    if form == "minari":
+        return to_minari(data, out.removeprefix(MINARI_PREFIX), overwrite)
+    path = Path(out).expanduser()
+    if form == "rlopt":
+        return to_folder(data, path, overwrite)
+    if os.path.lexists(path):
+        if not overwrite:
+            raise DataError(f"{path} exists: choose another OUT, or give --overwrite")
+        if form != "hf" and not zipfile.is_zipfile(path):
+            raise DataError(f"{path} is no .npz file and not overwritten: choose another OUT")
+    return _foreign(data, path, form)
+
+
+def _foreign(data: Demonstrations, path: Path, form: str) -> Path:
+    if form == "hf":
+        from rlopt.data.formats.huggingface import write_huggingface
+
+        return write_huggingface(data, path)
+    if form == "imitation":
+        from rlopt.data.formats.imitation_files import write_imitation
+
+        return write_imitation(data, path)
+    from rlopt.data.formats.valuedice_files import write_valuedice
+
+    return write_valuedice(data, path)
+
+
+def info(argv: list[str]) -> int:
+    """Describes demonstrations; returns 0."""
+    parser = OneLineParser(prog="rlopt demos info", description="Describe demonstrations.")
+    parser.add_argument("demos", metavar="IN", help=DEMOS_HELP)
+    add_reading_options(parser)
+    arguments = parser.parse(argv)
+    options = reading_options(arguments)
+
+    from rlopt.data import load_demonstrations
+    from rlopt.data.description import describe
+
+    print(describe(load_demonstrations(arguments.demos, **options)))
+    return 0
+
+
+def record(argv: list[str]) -> int:
+    """Records demonstrations and writes them; returns 0."""
+    arguments = _recording_parser().parse(argv)
+    count = number("--n-trajectories", arguments.n_trajectories, int, Range(ge=1, le=10**6))
+    seed = number("--seed", arguments.seed, int, Range(ge=0, lt=2**31))
+    form = format_of(arguments.out, arguments.to)
+    if not arguments.out.startswith("minari:") and os.path.lexists(arguments.out) and not arguments.overwrite:
+        raise DataError(f"{arguments.out} exists: choose another --out, or give --overwrite")
+
+    from rlopt.collect import record_demonstrations
+
+    model, settings, who = _expert(arguments)
+    start = time.perf_counter()
+    data = record_demonstrations(
+        model,
+        settings,
+        count,
+        deterministic=not arguments.sampled,
+        seed=seed,
+        pixels=arguments.pixels,
+        generator=who,
+    )
+    seconds = time.perf_counter() - start
+    written = write(data, arguments.out, form, arguments.overwrite)
+    print(
+        f"{data.n_trajectories} trajectories, {len(data):,} transitions of {settings.id}, action repeat "
+        f"{settings.action_repeat}, mean return {data.metadata.expert_return:.1f}, {seconds:.1f} s: {written}"
+    )
+    return 0
+
+
+def _recording_parser() -> OneLineParser:
+    parser = OneLineParser(
+        prog="rlopt demos record",
+        description="Record whole episodes of a trained agent as demonstrations, one after the other.",
+    )
+    add = parser.add_argument
+    add("run", metavar="RUN", type=Path, help="run folder, checkpoint, or a zip file of Stable-Baselines3")
+    add("--out", metavar="PATH", required=True, help="a folder, an .npz file (imitation's layout), or minari:<id>")
+    add("--to", metavar="FORMAT", help="as rlopt demos convert --to")
+    add("--n-trajectories", metavar="N", default="10", help="whole episodes to record (default 10)")
+    add("--sampled", action="store_true", help="sample actions instead of taking the mean (most likely) ones")
+    add(
+        "--pixels", action="store_true", help="record images of the same steps besides; needs a headless OpenGL library"
+    )
+    add("--image-size", metavar="N", help="height and width of the images (default 84)")
+    add("--camera-id", metavar="N", help="MuJoCo camera of the images (default 0)")
+    add("--fast-render", action="store_true", help="images without shadows and anti-aliasing: faster on a CPU, but not "
+        "the benchmark's")  # fmt: skip
+    add("--seed", metavar="N", default="0", help="of the environment and of sampling (default 0)")
+    add("--checkpoint", metavar="WHICH", help="best, latest, or a checkpoint's name (default best, if the run was "
+        "evaluated, else latest)")  # fmt: skip
+    add("--env", metavar="ID", help="environment; needed for a zip file, which does not say it")
+    add("--action-repeat", metavar="N", help="of the environment of a zip file (default 1)")
+    add("--device", metavar="DEVICE", default="cpu", help="torch device (default cpu)")
+    add("--overwrite", action="store_true", help="replace what is at --out")
+    return parser
+
+
+def _expert(arguments: Any) -> tuple[Any, EnvSettings, str]:
+    """The model, its environment's settings and who it is, for people."""
+    repeat = number("--action-repeat", arguments.action_repeat, int, Range(ge=1, le=100))
+    size = number("--image-size", arguments.image_size, int, Range(ge=8, le=1024))
+    camera = number("--camera-id", arguments.camera_id, int, Range(ge=-1, le=1000))
+    given = {"image_size": size, "camera_id": camera}
+    changed: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if arguments.fast_render:
+        changed["fast_render"] = True
+    if changed and not arguments.pixels:
+        raise ConfigError("--image-size, --camera-id and --fast-render are of the images: add --pixels")
+    if arguments.run.suffix == ".zip" and arguments.run.is_file():
+        model, settings = _from_zip(arguments.run, arguments.env, repeat or 1, arguments.device)
+        return model, dataclasses.replace(settings, **changed), f"the policy in {arguments.run.name}"
+    if repeat is not None:
+        raise ConfigError("--action-repeat is for zip files: a run says its own")
+
+    from rlopt.checkpoint.choose import choose_checkpoint, environment_settings, run_folder_of
+    from rlopt.checkpoint.load import load
+
+    which = arguments.checkpoint or ("best" if (arguments.run / "best.json").is_file() else "latest")
+    checkpoint = choose_checkpoint(arguments.run, which, lambda line: print(f"warning: {line}"))
+    settings = environment_settings(checkpoint.metadata, arguments.env)
+    agent = checkpoint.metadata.get("agent") or "an agent"
+    who = f"{agent} after {checkpoint.step:,} steps, run {run_folder_of(checkpoint.path).resolve().name}"
+    return load(checkpoint.path, device=arguments.device), dataclasses.replace(settings, **changed), who
+
+
+def _from_zip(path: Path, env_id: str | None, repeat: int, device: str) -> tuple[Any, EnvSettings]:
+    if env_id is None:
+        raise ConfigError(f"{path} does not say which environment it was trained in: add --env ID")
+    from rlopt.algorithms.checks import check_device
+    from rlopt.checkpoint.sb3_zip import read_policy
+    from rlopt.envs.make import make_env
+    from rlopt.envs.settings import EnvSettings
+
+    check_device(device)
+    settings = EnvSettings(id=env_id, action_repeat=repeat, backend="gymnasium")
+    env = make_env(**settings.as_dict())
+    env.close()
+    return read_policy(path, env.observation_space, env.action_space, device), settings
+
+
+SUBVERBS = {
+    "convert": (convert, "write demonstrations in another format"),
+    "info": (info, "describe demonstrations: environment, returns, observation order, what made them"),
+    "record": (record, "record whole episodes of a trained agent"),
+}
+"""Name -> function, one line of help."""

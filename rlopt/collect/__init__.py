@@ -1,1 +1,8 @@
-"""Data made by acting: recordings, demonstrations, generated data sets."""
+"""Data made by acting: recordings, demonstrations, generated data sets.
+
+Names are loaded when first used.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

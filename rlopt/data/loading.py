@@ -1,13 +1,16 @@
-"""``load_dataset``: one call for every source."""
+"""``load_dataset`` and ``load_demonstrations``: one call for every source."""
 
 from __future__ import annotations
 
 import sys
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rlopt.data.dataset import Dataset
 from rlopt.data.demonstrations import Demonstrations
+from rlopt.data.formats.foreign_demonstrations import ForeignOptions
 from rlopt.data.metadata import DemonstrationMetadata
 from rlopt.data.names import D4RL_NAMES
 from rlopt.errors import DataError, unknown_name
@@ -16,6 +19,9 @@ MINARI_PREFIX = "minari:"
 HDF5_SUFFIXES = (".hdf5", ".h5")
 DEMONSTRATION_SUITES = ("dmc/",)
 """What the names of the demonstrations that come with rlopt begin with."""
+SETS = Path(__file__).parent / "demonstration_sets"
+"""The demonstrations that come with rlopt, a file ``<suite>/<task>.npz`` each."""
+_CURE = "give a folder, an .npz file, minari:<id>, or the name of a set that comes with rlopt"
 
 
 def load_dataset(name_or_path: str | Path, download: bool = False, **options: Any) -> Dataset:
@@ -47,8 +53,6 @@ def load_dataset(name_or_path: str | Path, download: bool = False, **options: An
             return Demonstrations(**dataset.columns(), metadata=dataset.metadata)
         return dataset
     if path.suffix == ".npz" or text.startswith(DEMONSTRATION_SUITES):
-        from rlopt.data.demonstration_loading import load_demonstrations
-
         if options:
             raise DataError(f"{text} is no D4RL file and takes no {', '.join(sorted(options))}")
         return load_demonstrations(name_or_path)
@@ -71,3 +75,74 @@ def _from_file(path: Path, options: dict[str, Any]) -> Dataset:
     if path.is_file():
         verify(path)
     return read_d4rl(path, **options)
+
+
+def demonstration_names() -> list[str]:
+    """Names of the demonstrations that come with rlopt, such as ``dmc/walker-walk``."""
+    return sorted(path.relative_to(SETS).with_suffix("").as_posix() for path in SETS.glob("*/*.npz"))
+
+
+def load_demonstrations(
+    name_or_path: str | Path,
+    *,
+    env: str | None = None,
+    action_repeat: int | None = None,
+    observation_keys: tuple[str, ...] | None = None,
+    ends: str = "auto",
+) -> Demonstrations:
+    """Loads demonstrations from wherever they are.
+
+    :param name_or_path: a folder that :meth:`Demonstrations.save` wrote; an ``.npz`` file of the imitation library's
+        or ValueDICE's layout; a folder that HuggingFace's ``datasets`` wrote in ``imitation``'s layout; the name of
+        a set that comes with rlopt (``dmc/walker-walk``); or anything else that :func:`rlopt.data.load_dataset` reads
+        (``minari:<id>``, D4RL), which is then taken as an expert's
+    :param env: id of the environment, for files of other libraries, which do not say it
+    :param action_repeat: of such a file, 1 by default
+    :param observation_keys: of such a file: names of the parts of its flat observations, in their order
+    :param ends: of such a file: ``auto`` (true terminals are the ends of episodes shorter than the time limit of
+        ``env``, if that is given), ``truncated`` or ``terminated`` for all
+    :raises rlopt.errors.DataError: missing, damaged, unsafe, empty or inconsistent data, in one line with the cure
+    :raises rlopt.errors.UnknownNameError: a misspelt name, with the nearest one
+    """
+    options = ForeignOptions(env, action_repeat, observation_keys, ends)
+    text, path = str(name_or_path), Path(name_or_path).expanduser()
+    if text in demonstration_names():
+        return _npz(SETS / f"{text}.npz", options)
+    if path.is_dir() and ((path / "state.json").exists() or (path / "dataset_dict.json").exists()):
+        from rlopt.data.formats.huggingface import read_huggingface
+
+        return read_huggingface(path, options)
+    if path.is_file() and path.suffix not in HDF5_SUFFIXES:
+        return _npz(path, options)
+    if text not in D4RL_NAMES and not text.startswith(MINARI_PREFIX) and not path.exists():
+        if text.startswith(DEMONSTRATION_SUITES) or path.name == text:
+            raise unknown_name("demonstrations", text, [*demonstration_names(), *D4RL_NAMES], _CURE)
+        raise DataError(f"{path} does not exist: {_CURE}")
+    if options != ForeignOptions():
+        raise DataError(f"{text} says itself which environment it is of: give no env, action_repeat or other options")
+    loaded = load_dataset(name_or_path)
+    return loaded if isinstance(loaded, Demonstrations) else Demonstrations.from_dataset(loaded)
+
+
+def _npz(path: Path, options: ForeignOptions) -> Demonstrations:
+    from rlopt.data.formats import imitation_files, valuedice_files
+    from rlopt.data.formats.limits import refuse_pickle
+    from rlopt.data.formats.npz import names_in
+
+    try:
+        refuse_pickle(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}): check its permissions") from None
+    if not zipfile.is_zipfile(path):
+        raise DataError(f"{path} is no .npz file, or it was cut: {_CURE}")
+    names = names_in(path)
+    layouts: Mapping[str, Any] = {"imitation": imitation_files.KEYS, "valuedice": valuedice_files.KEYS}
+    nearest = max(layouts, key=lambda name: len(names.intersection(layouts[name])))
+    if not names.intersection(layouts[nearest]):
+        wanted = " or ".join(f"{name}'s ({', '.join(keys)})" for name, keys in layouts.items())
+        raise DataError(
+            f"{path} has the arrays {', '.join(sorted(names)[:12]) or 'none'}: demonstrations have {wanted}"
+        )
+    if nearest == "imitation":
+        return imitation_files.read_imitation(path, options)
+    return valuedice_files.read_valuedice(path, options)

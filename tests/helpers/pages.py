@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from rlopt.cli import data_augment, data_check, flags, sweep, tune
+from rlopt.cli import data, flags, sweep, tune
 from rlopt.cli.main import VERBS, main, run_verb
 from rlopt.cli.parsing import OneLineParser
 from rlopt.registry import agent_spec, resolve
@@ -150,8 +150,7 @@ def understand(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for words in alternatives(shlex.split(command, comments=True)[1:]):
         with monkeypatch.context() as patch:
             patch.setattr(OneLineParser, "parse", stop_after(OneLineParser.parse))
-            for module in (data_augment, data_check):
-                patch.setattr(module, "parse_settings", stop_after(flags.parse_settings))
+            patch.setattr(data, "parse_settings", stop_after(flags.parse_settings))
             patch.setattr(flags, "complete_settings", lambda agent, run, settings: (run, settings))
             verb, *rest = words
             assert verb in VERBS, command

@@ -16,7 +16,7 @@ from rlopt.feedback.results import media_file
 from rlopt.feedback.rounds import LeaseError
 from rlopt.feedback.server.desk_view import DeskView
 from rlopt.feedback.server.guard import logger
-from rlopt.feedback.server.media import send
+from rlopt.feedback.server.media import ClipResponse
 from rlopt.feedback.store import MAX_NAME
 
 _Id = Annotated[str, Field(min_length=1, max_length=80)]
@@ -98,13 +98,12 @@ def add_api(app: FastAPI, view: DeskView) -> None:
         return {"accepted": True}
 
     @router.get("/media/{media_id}")
-    def media(request: Request, media_id: str) -> Response:
+    def media(media_id: str) -> Response:
         found = media_file(view.store, view.study, media_id)
         if found is None:
             return Response(status_code=404)
-        headers = request.headers
         try:
-            return send(view.store.media_root, *found, headers.get("range"), headers.get("if-range"))
+            return ClipResponse(view.store.media_root, *found)
         except StudyError as error:
             logger.warning("%s", error)
             return Response(status_code=404)

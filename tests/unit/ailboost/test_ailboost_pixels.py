@@ -208,7 +208,7 @@ import numpy as np
 import torch
 import rlopt
 from rlopt.cli.main import main
-from rlopt.data import record_demonstrations
+from rlopt.collect import record_demonstrations
 from rlopt.envs.settings import EnvSettings
 
 class Random:

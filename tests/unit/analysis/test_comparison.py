@@ -11,8 +11,8 @@ import pytest
 from scored_runs import scored_run, scored_runs
 
 from rlopt.analysis.comparison import ALL_TASKS, compare_runs
+from rlopt.analysis.plotting import draw_comparison
 from rlopt.analysis.report import format_table
-from rlopt.comparison_plots import draw_comparison
 from rlopt.errors import ConfigError, RunError, UnknownNameError
 from rlopt.statistics.aggregates import (
     bootstrap_interval,

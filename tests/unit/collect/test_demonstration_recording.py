@@ -19,7 +19,8 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 import rlopt
 from rlopt.checkpoint.sb3_zip import read_policy
-from rlopt.data import Demonstrations, record_demonstrations
+from rlopt.collect import record_demonstrations
+from rlopt.data import Demonstrations
 from rlopt.envs.pixels import PixelObservation
 from rlopt.envs.settings import EnvSettings
 from rlopt.errors import CheckpointError, ConfigError, NonFiniteError, SpaceError

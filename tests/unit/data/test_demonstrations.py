@@ -22,8 +22,8 @@ from rlopt.data import (
     load_dataset,
     load_demonstrations,
 )
-from rlopt.data.demonstration_loading import SETS, demonstration_names
 from rlopt.data.formats.imitation_files import write_imitation
+from rlopt.data.loading import SETS, demonstration_names
 from rlopt.envs.observation_order import observation_keys
 from rlopt.envs.settings import EnvSettings
 from rlopt.errors import ConfigError, DataError, UnknownNameError

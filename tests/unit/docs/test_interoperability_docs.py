@@ -34,5 +34,5 @@ def test_the_results_are_what_the_script_writes(monkeypatch: pytest.MonkeyPatch)
     import benchmark_optimizers
 
     assert (ROOT / "docs/results/optimizers.md").read_text() == benchmark_optimizers.page(
-        benchmark_optimizers.results()
+        benchmark_optimizers.RESULTS.find()
     )

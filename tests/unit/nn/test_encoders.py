@@ -18,8 +18,7 @@ from rlopt.agents.mdpo.config import OffPolicyMDPOConfig
 from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
 from rlopt.checkpoint.model_state import save_checkpoint
 from rlopt.errors import ConfigError, SpaceError, UnknownNameError
-from rlopt.nn.encoders import DrQV2Encoder
-from rlopt.random_shift import random_shift, shift_batch, shift_images
+from rlopt.nn.encoders import DrQV2Encoder, random_shift, shift_batch, shift_images
 
 SMALL: dict[str, Any] = {
     "batch_size": 8, "learning_starts": 12, "buffer_size": 100, "seed": 0, "device": "cpu", "learning_rate": 1e-3,

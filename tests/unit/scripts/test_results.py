@@ -1,4 +1,4 @@
-"""The pages of results are what their scripts print from the committed result files."""
+"""The pages of results are what their scripts print from the committed tables of runs."""
 
 import re
 import subprocess
@@ -23,6 +23,10 @@ def test_page_is_what_the_script_prints(name: str) -> None:
 @pytest.mark.parametrize("table", ["on_policy", "off_policy"])
 def test_tables_of_mdpo_are_what_the_script_prints(table: str) -> None:
     check_table("docs/results/mdpo.md", table, "reproduce_mdpo.py", "table", "--table", table)
+
+
+def test_table_of_functions_is_what_the_script_prints() -> None:
+    check_table("docs/results/zo_ranksgd.md", "functions", "benchmark_rankings.py", "table")
 
 
 def test_main_table_is_what_the_script_prints() -> None:

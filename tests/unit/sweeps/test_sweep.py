@@ -23,10 +23,17 @@ from rlopt.engine import Job, JobContext, JobResult, JobStopped
 from rlopt.engine.display import Display
 from rlopt.errors import ConfigError, RunError
 from rlopt.run_folder import run_folders
-from rlopt.sweep_table import format_table, summarise
 from rlopt.sweeps.job import train_or_resume
 from rlopt.sweeps.spec import SweepSpec, expand, parse_grid, spec_from
-from rlopt.sweeps.sweep import EngineOptions, SweepFolder, check_shard, default_sweep_folder, run_sweep
+from rlopt.sweeps.sweep import (
+    EngineOptions,
+    SweepFolder,
+    check_shard,
+    default_sweep_folder,
+    format_table,
+    run_sweep,
+    summarise,
+)
 
 SMALL = {
     "n_envs": 2, "n_steps": 16, "net_arch": [8], "value_batch_size": 16, "n_epochs": 1, "n_value_epochs": 1,

@@ -1,0 +1,34 @@
+from . import agents as agents
+from . import average_reward as average_reward
+from . import data as data
+from . import engine as engine
+from . import envs as envs
+from . import errors as errors
+from . import statistics as statistics
+from .agents.ailboost.algorithm import DAC as DAC
+from .agents.ailboost.algorithm import AILBoost as AILBoost
+from .agents.deep_loop.algorithm import DeepLOOP as DeepLOOP
+from .agents.imitation.gail import GAIL as GAIL
+from .agents.imitation.iq_learn import IQLearn as IQLearn
+from .agents.imitation.sqil import SQIL as SQIL
+from .agents.imitation.value_dice import ValueDICE as ValueDICE
+from .agents.loop.linear_loop import LinearLOOP as LinearLOOP
+from .agents.loop.loop import LOOP as LOOP
+from .agents.loop.mle_loop import MLELOOP as MLELOOP
+from .agents.mdpo.off_policy import OffPolicyMDPO as OffPolicyMDPO
+from .agents.mdpo.on_policy import MDPO as MDPO
+from .agents.offline.awac import AWAC as AWAC
+from .agents.offline.bc import BC as BC
+from .agents.offline.cql import CQL as CQL
+from .agents.offline.iql import IQL as IQL
+from .agents.offline.rebrac import ReBRAC as ReBRAC
+from .agents.offline.td3_bc import TD3BC as TD3BC
+from .agents.zo_ranksgd.latents.search import LatentSearch as LatentSearch
+from .agents.zo_ranksgd.optimizer import ZORankSGD as ZORankSGD
+from .agents.zo_ranksgd.policies.search import RankedPolicySearch as RankedPolicySearch
+from .checkpoint.load import load as load
+from .envs.make import make_env as make_env
+from .evaluation.evaluate import evaluate as evaluate
+from .export.read import load_policy as load_policy
+
+__version__: str

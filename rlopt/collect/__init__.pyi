@@ -1,0 +1,2 @@
+from .demonstration_recording import record_demonstrations as record_demonstrations
+from .generators import generate as generate

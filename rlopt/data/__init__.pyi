@@ -1,0 +1,15 @@
+from .checks import check_spaces as check_spaces
+from .dataset import Dataset as Dataset
+from .demonstrations import Demonstrations as Demonstrations
+from .formats.d4rl import read_d4rl as read_d4rl
+from .formats.d4rl import write_d4rl as write_d4rl
+from .formats.d4rl_conversion import D4RLOptions as D4RLOptions
+from .formats.maze2d import to_pointmaze as to_pointmaze
+from .formats.minari import read_minari as read_minari
+from .formats.minari import write_minari as write_minari
+from .loading import load_dataset as load_dataset
+from .loading import load_demonstrations as load_demonstrations
+from .metadata import DemonstrationMetadata as DemonstrationMetadata
+from .metadata import Metadata as Metadata
+from .scores import normalized_score as normalized_score
+from .scores import score as score
