@@ -43,17 +43,6 @@ class Maze:
         self.free_index[tuple(self.free_cells.T)] = np.arange(len(self.free_cells))
 
     @classmethod
-    def from_env(cls, env: Any) -> Maze:
-        """The maze of an environment of gymnasium-robotics, wrapped or not.
-
-        :raises ConfigError: when it has no maze
-        """
-        maze = getattr(getattr(env, "unwrapped", env), "maze", None)
-        if maze is None:
-            raise ConfigError(f"{env} has no maze map: use a PointMaze or AntMaze environment")
-        return cls(maze.maze_map, maze.maze_size_scaling)
-
-    @classmethod
     def from_id(cls, env_id: str) -> Maze:
         """The maze of a registered PointMaze or AntMaze id, ours included.
 
