@@ -3,8 +3,11 @@
 Each search has 15 rounds (8 queries of 8 images of which the 3 best are ranked, 7 line searches of 5). Best-of-N
 chooses from as many images by the same oracle; the random walk is the same search with random answers.
 
-    python scripts/reproduce_latent_search.py            # trains, searches, writes docs/results/latent_search.md
-    python scripts/reproduce_latent_search.py --seeds 3 --training-steps 50 --page page.md
+A search whose row is in the table is not run again, so the script can be stopped and called again at any time.
+
+    python scripts/reproduce_latent_search.py run        # trains the model, searches
+    python scripts/reproduce_latent_search.py table      # prints the table from the kept searches
+    python scripts/reproduce_latent_search.py write      # puts it into docs/results/latent_search.md
 """
 
 from __future__ import annotations
@@ -13,11 +16,10 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
-from reproduction import ROOT, replace_between
+from reproduction import ROOT, script_parser, show
 
 import rlopt
 from rlopt.agents.zo_ranksgd.latents.search import ScoreOracle
@@ -27,7 +29,6 @@ from rlopt.statistics.aggregates import bootstrap_interval, mean
 sys.path.insert(0, str(ROOT / "tests" / "helpers"))
 from tiny_diffusion import DDIM, SCORES, SIZE, Images, train_tiny_diffusion
 
-PAGE = ROOT / "docs" / "results" / "latent_search.md"
 SUBSPACE = 32
 COLUMNS = ("start", "random walk", "best of N", "search", f"search, {SUBSPACE} directions")
 
@@ -53,46 +54,65 @@ def with_interval(values: np.ndarray) -> str:
     return f"{values.mean():.3f} [{low:.3f}, {high:.3f}]"
 
 
-def table(found: dict[str, list[dict[str, float]]], n_images: int, rounds: int) -> str:
-    seeds = len(next(iter(found.values())))
+def run_all(args: argparse.Namespace) -> None:
+    """Trains the model, and runs what is missing, seed by seed."""
+    torch.set_num_threads(1)
+    begin = time.process_time()
+    model = train_tiny_diffusion(args.training_steps)
+    size = sum(parameter.numel() for parameter in model.parameters())
+    print(f"trained {size:,} parameters in {time.process_time() - begin:.0f} CPU seconds", flush=True)
+    decode = DDIM(model, args.sampler_steps)
+    for seed in range(args.seeds):
+        for preference in SCORES:
+            cell = {"preference": preference, **settings(args), "seed": seed}
+            if not args.results.find(**cell):
+                scores, n_images = scores_of(decode, preference, seed, args.rounds)
+                args.results.add(
+                    {**cell, "images": n_images, "scores": scores}, {"versions": {"torch": torch.__version__}}
+                )
+                print(seed, preference, {name: round(value, 3) for name, value in scores.items()}, flush=True)
+
+
+def settings(args: argparse.Namespace) -> dict[str, int]:
+    """What tells a search from others of its preference and seed."""
+    return {name: getattr(args, name) for name in ("rounds", "training_steps", "sampler_steps")}
+
+
+def table_text(args: argparse.Namespace) -> str:
+    found = {preference: args.results.find(preference=preference, **settings(args)) for preference in SCORES}
+    found = {preference: [row for row in rows if row["seed"] < args.seeds] for preference, rows in found.items()}
+    if not all(found.values()):
+        return "not run"
+    rows = next(iter(found.values()))
     lines = [
-        f"Score of the final image after {rounds} rounds and N = {n_images} images; mean of {seeds} seeds [95% "
-        "bootstrap interval]. The last two columns compare seed by seed: by how much the search is above best-of-N, "
-        "and in how many.",
+        f"Score of the final image after {args.rounds} rounds and N = {rows[0]['images']} images; mean of {len(rows)} "
+        "seeds [95% bootstrap interval]. The last two columns compare seed by seed: by how much the search is above "
+        "best-of-N, and in how many.",
         "",
         f"| preference | {' | '.join(COLUMNS)} | search - best of N | better in |",
         "|---" * (len(COLUMNS) + 3) + "|",
     ]
     for preference, rows in found.items():
-        cells = [with_interval(np.array([row[name] for row in rows])) for name in COLUMNS]
-        gain = np.array([row["search"] - row["best of N"] for row in rows])
-        lines.append(f"| {preference} | {' | '.join(cells)} | {with_interval(gain)} | {(gain > 0).sum()} of {seeds} |")
+        scores = {name: np.array([row["scores"][name] for row in rows]) for name in COLUMNS}
+        gain = scores["search"] - scores["best of N"]
+        cells = [with_interval(scores[name]) for name in COLUMNS]
+        better = f"{(gain > 0).sum()} of {len(rows)}"
+        lines.append(f"| {preference} | {' | '.join(cells)} | {with_interval(gain)} | {better} |")
     return "\n".join(lines)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    key = ("preference", "rounds", "training_steps", "sampler_steps", "seed")
+    parser = script_parser(__doc__, "latent_search", key, runs=False)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--training-steps", type=int, default=300)
     parser.add_argument("--sampler-steps", type=int, default=10)
-    parser.add_argument("--page", type=Path, default=PAGE)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    begin = time.process_time()
-    model = train_tiny_diffusion(arguments.training_steps)
-    size = sum(parameter.numel() for parameter in model.parameters())
-    print(f"trained {size:,} parameters in {time.process_time() - begin:.0f} CPU seconds", flush=True)
-    decode = DDIM(model, arguments.sampler_steps)
-    found: dict[str, list[dict[str, float]]] = {preference: [] for preference in SCORES}
-    for seed in range(arguments.seeds):
-        for preference, rows in found.items():
-            row, n_images = scores_of(decode, preference, seed, arguments.rounds)
-            rows.append(row)
-            print(seed, preference, {name: round(value, 3) for name, value in row.items()}, flush=True)
-    text = table(found, n_images, arguments.rounds)
-    print(text)
-    arguments.page.write_text(replace_between(arguments.page.read_text(), "results latent_search", text))
+    args = parser.parse_args()
+
+    if args.action == "run":
+        run_all(args)
+    show(args, "results latent_search", table_text(args))
 
 
 if __name__ == "__main__":
