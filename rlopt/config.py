@@ -190,7 +190,7 @@ def check_setting(name: str, value: Any, annotation: Any) -> None:
 def check_arguments(config_class: type, arguments: Mapping[str, Any]) -> None:
     """Checks a constructor's arguments against the declarations of ``config_class``, as flags are checked.
 
-    :param arguments: by name, such as ``locals()`` in the first line of a constructor; what is no field is not looked at
+    :param arguments: by name, such as ``locals()`` in a constructor's first line; what is no field is left alone
     :raises rlopt.errors.ConfigError: for the first argument of the wrong type or out of range, or for arguments that
         contradict each other
     """
@@ -367,7 +367,7 @@ def _read_union(value: Any, members: tuple[Any, ...], text: bool, extras: tuple[
         try:
             return _read(value, member, text, extras)
         except _Refusal as refusal:
-            if not refusal.expected or len(members) - optional == 1 and typing.get_origin(member) is Literal:
+            if not refusal.expected or (len(members) - optional == 1 and typing.get_origin(member) is Literal):
                 raise
             expected.append(refusal.expected)
     raise _mismatch(value, " or ".join([*expected, "none"] if optional else expected))

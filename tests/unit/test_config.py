@@ -193,13 +193,13 @@ def test_values_of_python_that_do_not_fit(value: Any, annotation: Any, line: str
 
 def test_arguments_are_checked_one_by_one_and_together() -> None:
     assert check_arguments(PairConfig, {"rate": abs, "low": 2, "env": object(), "start": 0.1}) is None
-    with pytest.raises(ConfigError, match="^rate = -1.0 is outside"):
+    with pytest.raises(ConfigError, match=r"^rate = -1.0 is outside"):
         check_arguments(PairConfig, {"rate": -1})
-    with pytest.raises(ConfigError, match="^start = atuo is not a number or auto$"):
+    with pytest.raises(ConfigError, match=r"^start = atuo is not a number or auto$"):
         check_arguments(PairConfig, {"start": "atuo"})
-    with pytest.raises(ConfigError, match="^low is above high"):
+    with pytest.raises(ConfigError, match=r"^low is above high"):
         check_arguments(PairConfig, {"low": 3})  # above the default of high
-    with pytest.raises(ConfigError, match="^config.json: low is above high"):
+    with pytest.raises(ConfigError, match=r"^config.json: low is above high"):
         from_mapping(PairConfig, {"low": 3}, "config.json")
 
 
