@@ -178,7 +178,8 @@ def read_setting(name: str, value: Any, annotation: Any) -> Any:
 def check_setting(name: str, value: Any, annotation: Any) -> Any:
     """Raises the error of :func:`read_setting` unless ``value``, of Python and not of text, fits the ``annotation``.
 
-    It is returned with Python's own numbers and tuples. Numbers of numpy are numbers; a text that could be read as a number is none, and neither is a bool.
+    It is returned with Python's own numbers and tuples. Numbers of numpy are numbers; a text that could be read as a
+    number is none, and neither is a bool.
     """
     try:
         return _read(value, annotation, text=False)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
-from rlopt.config import Range
+from rlopt.config import AgentConfig, Range
 
 
 @dataclass(frozen=True, kw_only=True)
-class LOOPConfig:
+class LOOPConfig(AgentConfig):
     """LOOP on finitely many states and actions."""
 
     planner: Literal["bonus", "ellipsoid"] = "bonus"
@@ -32,10 +32,6 @@ class LOOPConfig:
     max_sweeps: Annotated[int, Range(ge=1)] = 10_000
     """Sweeps after which a plan is taken as it is, and certified as not converged."""
 
-    def algorithm_kwargs(self) -> dict[str, Any]:
-        """The constructor arguments of the agent's class."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
-
 
 @dataclass(frozen=True, kw_only=True)
 class LinearLOOPConfig(LOOPConfig):
@@ -46,7 +42,7 @@ class LinearLOOPConfig(LOOPConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MLELOOPConfig:
+class MLELOOPConfig(AgentConfig):
     """Model-based LOOP (MLE-LOOP) on finitely many states and actions."""
 
     model: Literal["auto", "tabular", "mixture"] = "auto"
@@ -68,7 +64,3 @@ class MLELOOPConfig:
     """Largest change in the last sweep of a plan, in units of the span, > 0."""
     max_sweeps: Annotated[int, Range(ge=1)] = 10_000
     """Sweeps after which a plan is taken as it is, and certified as not converged."""
-
-    def algorithm_kwargs(self) -> dict[str, Any]:
-        """The constructor arguments of the agent's class."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}

@@ -117,7 +117,7 @@ def field_help(config_class: type) -> dict[str, str]:
             is_field = isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
             if is_field and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
                 texts[field.target.id] = " ".join(str(text.value.value).split())  # type: ignore[attr-defined]
-    return texts
+    return {name: texts[name] for name in field_types(config_class) if name in texts}
 
 
 def read_flags(argv: Sequence[str], annotations: Mapping[str, Any]) -> dict[str, Any]:

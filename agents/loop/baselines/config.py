@@ -6,21 +6,15 @@ one, and the docstring says which.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 from rlopt.agents.loop.config import LinearLOOPConfig
-from rlopt.config import Range
-
-
-class _Settings:
-    def algorithm_kwargs(self) -> dict[str, Any]:
-        """The constructor arguments of the agent's class."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+from rlopt.config import AgentConfig, Range
 
 
 @dataclass(frozen=True, kw_only=True)
-class UCRL2Config(_Settings):
+class UCRL2Config(AgentConfig):
     """UCRL2 (Jaksch, Ortner and Auer 2010)."""
 
     transition_scale: Annotated[float, Range(ge=0)] = 0.5
@@ -36,7 +30,7 @@ class UCRL2Config(_Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TSDEConfig(_Settings):
+class TSDEConfig(AgentConfig):
     """Posterior sampling with dynamic episodes, TSDE (Ouyang, Gagrani, Nayyar and Jain 2017)."""
 
     prior: Annotated[float, Range(gt=0)] | None = None
@@ -51,7 +45,7 @@ class TSDEConfig(_Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DifferentialQConfig(_Settings):
+class DifferentialQConfig(AgentConfig):
     """Differential Q-learning (Wan, Naik and Sutton 2021), epsilon-greedy."""
 
     learning_rate: Annotated[float, Range(gt=0, le=1)] = 0.1
@@ -75,7 +69,7 @@ class RVIQConfig(DifferentialQConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimisticQConfig(_Settings):
+class OptimisticQConfig(AgentConfig):
     """Optimistic Q-learning (Wei, Jafarnia-Jahromi, Luo, Sharma and Jain 2020, algorithm 1)."""
 
     effective_horizon: Annotated[float, Range(ge=2)] = 200.0
@@ -101,7 +95,7 @@ class FOPOConfig(LinearLOOPConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OLSVIFHConfig(_Settings):
+class OLSVIFHConfig(AgentConfig):
     """OLSVI.FH (Wei, Jafarnia-Jahromi, Luo and Jain 2021): optimistic least squares over a fixed horizon."""
 
     episode_length: Annotated[int, Range(ge=1)] = 50
