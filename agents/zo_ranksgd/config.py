@@ -36,19 +36,19 @@ class ZORankSGDConfig(AgentConfig):
     oracle: Annotated[Literal["return", "noisy", "human"], _OBJECT] = "return"
     """Who ranks: return, exactly by the returns; noisy, a simulated person; human, people in a browser."""
     m: Annotated[int, Range(ge=2, le=4096)] = 10
-    """Candidates around the present policy in a round, >= 2."""
+    """Candidates around the present policy in a round."""
     k: Annotated[int, Range(ge=1, le=4096)] = 10
     """How many best of them are ranked, 1 to m; the others are only worse than those."""
     smoothing: Annotated[float, Range(gt=0)] = 0.3
-    """mu, the standard deviation of the candidates' parameters, > 0. .3 is for linear policies, whose episodes then
+    """mu, the standard deviation of the candidates' parameters. .3 is for linear policies, whose episodes then
     differ enough to be ranked; .1 or less for networks. People need it so large that they see a difference."""
     learning_rate: Annotated[float, Range(gt=0)] = 1.0
-    """eta, the longest step of the line search in units of the direction, > 0. Without a line search, the step."""
+    """eta, the longest step of the line search in units of the direction. Without a line search, the step."""
     line_search_points: Annotated[int, Range(ge=0, le=4096)] = 5
     """Candidates of a line search, the present policy among them; 0 for none. Episodes are dear: 5 balance a pendulum
     in fewer of them than 10."""
     line_search_decay: Annotated[float, Range(gt=0, lt=1)] | None = 0.3
-    """Of one step of a line search to the next, in (0, 1); none makes them span three decades."""
+    """Of one step of a line search to the next; none makes them span three decades."""
     accumulate: bool = True
     """Whether directions are averaged over rounds in which no step was better than the present policy."""
     best_query_in_line_search: bool = False
@@ -62,7 +62,7 @@ class ZORankSGDConfig(AgentConfig):
     schedule_rounds: Annotated[int, Range(ge=1)] | None = None
     """Rounds of a linear schedule."""
     episodes_per_candidate: Annotated[int, Range(ge=1, le=4096)] = 1
-    """Episodes whose mean return is ranked, >= 1; 4 or more where goals or starts are random, as in Reacher-v5."""
+    """Episodes whose mean return is ranked; 4 or more where goals or starts are random, as in Reacher-v5."""
     common_random_numbers: bool = True
     """Whether all candidates of a round play the same episodes."""
     max_envs: Annotated[int, Range(ge=1, le=4096)] = 64

@@ -81,7 +81,7 @@ def refusal_of_flags(config: type, name: str, value: Any) -> str | None:
 
 def refusal_of_constructor(algorithm: type, name: str, value: Any, of_policy: bool) -> str | None:
     arguments: dict[str, Any] = {"policy_kwargs": {name: value}} if of_policy else {name: value}
-    parameters = inspect.signature(algorithm.__init__).parameters
+    parameters = inspect.signature(algorithm).parameters
     if "_init_setup_model" in parameters:
         arguments["_init_setup_model"] = False
     positional = (
