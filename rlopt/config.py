@@ -390,11 +390,12 @@ def _read_union(value: Any, members: tuple[Any, ...], text: bool, extras: tuple[
         return None
     expected: list[str] = []
     # Text accepts nearly everything, so it is tried last.
-    for member in sorted((m for m in members if m is not types.NoneType), key=_is_text):
+    kinds = sorted((member for member in members if member is not types.NoneType), key=_is_text)
+    for member in kinds:
         try:
             return _read(value, member, text, extras)
         except _Refusal as refusal:
-            if not refusal.expected or (len(members) - optional == 1 and typing.get_origin(member) is Literal):
+            if not refusal.expected or (refusal.kind is UnknownNameError and len(kinds) == 1):
                 raise
             expected.append(refusal.expected)
     raise _mismatch(value, " or ".join([*expected, "none"] if optional else expected))

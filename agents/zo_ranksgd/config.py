@@ -113,7 +113,7 @@ class ZORankSGDConfig(AgentConfig):
     def check_together(cls, settings: Mapping[str, Any]) -> None:
         k, m, first = settings["k"], settings["m"], settings["m"] * settings["episodes_per_candidate"]
         if k > m:
-            raise ConfigError(f"k = {k} is more than m = {m}: rank at most all candidates")
+            raise ConfigError(f"k = {k} is more than m = {m}: rank at most all candidates, k = {m}")
         if settings["total_episodes"] is not None and settings["total_episodes"] < first:
             raise ConfigError(
                 f"total_episodes = {settings['total_episodes']} is less than the {first} episodes of the first round: "

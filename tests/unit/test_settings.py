@@ -159,7 +159,7 @@ def test_constructor_has_the_declared_defaults(agent: str) -> None:
         ("bc", "reward_scale", 0, "reward_scale is 0: every reward would be the same"),
         ("rebrac", "net_arch", [0], "net_arch = 0 is outside [1, 65536]"),
         ("linear_loop", "delta", 1, "delta = 1.0 is outside (0, 1)"),
-        ("zo_ranksgd", "k", 11, "k = 11 is more than m = 10: rank at most all candidates"),
+        ("zo_ranksgd", "k", 11, "k = 11 is more than m = 10: rank at most all candidates, k = 10"),
     ],
 )
 def test_what_flags_and_constructor_say(agent: str, name: str, value: Any, line: str) -> None:
