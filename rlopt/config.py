@@ -204,7 +204,7 @@ def check_arguments(config_class: type, arguments: Mapping[str, Any]) -> dict[st
         if name in arguments
     }
     for name, value in (arguments.get("policy_kwargs") or {}).items():
-        if name in annotations.keys() - given.keys():
+        if name in _settings_of_policy(config_class):
             _check_of_policy(name, value, annotations[name])
     check_together = getattr(config_class, "check_together", None)
     if check_together is not None:
@@ -222,6 +222,13 @@ def from_arguments(config_class: type[T], arguments: Mapping[str, Any]) -> T:
         if name not in field_types(config_class):
             raise unknown_name("setting", name, field_types(config_class))
     return config_class(**check_arguments(config_class, arguments))
+
+
+@functools.cache
+def _settings_of_policy(config_class: Any) -> frozenset[str]:
+    """The settings that the constructor takes in ``policy_kwargs``."""
+    named = config_class().algorithm_kwargs() if hasattr(config_class, "algorithm_kwargs") else {}
+    return frozenset(named.get("policy_kwargs", {})) & field_types(config_class).keys()
 
 
 def _check_of_policy(name: str, value: Any, annotation: Any) -> None:

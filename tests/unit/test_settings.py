@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Union
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import rlopt
 from rlopt.cli.flags import parse_training
 from rlopt.config import Range, field_types
 from rlopt.errors import ConfigError
@@ -164,3 +166,15 @@ def test_constructor_has_the_declared_defaults(agent: str) -> None:
 )
 def test_what_flags_and_constructor_say(agent: str, name: str, value: Any, line: str) -> None:
     assert both(agent, name, value) == (line, line)
+
+
+def test_settings_of_networks_may_be_classes_or_one_for_each_network() -> None:
+    policy_kwargs = {
+        "net_arch": {"pi": [8], "qf": []},
+        "activation_fn": torch.nn.Tanh,
+        "optimizer_kwargs": {"weight_decay": 0.1},
+    }
+    model = rlopt.IQL("MlpPolicy", None, policy_kwargs=policy_kwargs, _init_setup_model=False)
+    assert model.policy_kwargs["activation_fn"] is torch.nn.Tanh
+    with pytest.raises(ConfigError, match=r"^net_arch = -1 is outside \[1, 65536\]$"):
+        rlopt.IQL("MlpPolicy", None, policy_kwargs={"net_arch": {"pi": [8], "qf": [-1]}}, _init_setup_model=False)
