@@ -203,9 +203,9 @@ def check_arguments(config_class: type, arguments: Mapping[str, Any]) -> dict[st
         for name, annotation in annotations.items()
         if name in arguments
     }
-    for name, value in (arguments.get("policy_kwargs") or {}).items():
-        if name in _settings_of_policy(config_class):
-            _check_of_policy(name, value, annotations[name])
+    policy_kwargs = arguments.get("policy_kwargs") or {}
+    for name in policy_kwargs.keys() & (_settings_of_policy(config_class) if policy_kwargs else ()):
+        _check_of_policy(name, policy_kwargs[name], annotations[name])
     check_together = getattr(config_class, "check_together", None)
     if check_together is not None:
         defaults = {name: getattr(config_class, name) for name in annotations if hasattr(config_class, name)}
@@ -224,11 +224,10 @@ def from_arguments(config_class: type[T], arguments: Mapping[str, Any]) -> T:
     return config_class(**check_arguments(config_class, arguments))
 
 
-@functools.cache
-def _settings_of_policy(config_class: Any) -> frozenset[str]:
+def _settings_of_policy(config_class: Any) -> set[str]:
     """The settings that the constructor takes in ``policy_kwargs``."""
     named = config_class().algorithm_kwargs() if hasattr(config_class, "algorithm_kwargs") else {}
-    return frozenset(named.get("policy_kwargs", {})) & field_types(config_class).keys()
+    return named.get("policy_kwargs", {}).keys() & field_types(config_class).keys()
 
 
 def _check_of_policy(name: str, value: Any, annotation: Any) -> None:
@@ -427,9 +426,13 @@ def _read_sequence(value: Any, origin: type, args: tuple[Any, ...], text: bool, 
     return tuple(_read(item, member, text, extras) for item, member in zip(items, args, strict=True))
 
 
-@functools.cache
-def field_types(config_class: type) -> dict[str, Any]:
+def field_types(config_class: Any) -> dict[str, Any]:
     """The annotation of every field of a settings dataclass, with :class:`Range` kept."""
+    return dict(_field_types(config_class))
+
+
+@functools.cache
+def _field_types(config_class: Any) -> dict[str, Any]:
     hints = typing.get_type_hints(config_class, include_extras=True)
     return {field.name: hints[field.name] for field in dataclasses.fields(config_class)}
 
