@@ -48,9 +48,6 @@ def number(option: str, text: str | None, kind: type, bounds: Range) -> Any:
     if text is None:
         return None
     try:
-        value = coerce(text, kind)
+        return coerce(text, Annotated[kind, bounds])
     except ConfigError as error:
         raise ConfigError(f"{option}: {error}") from None
-    if not bounds.contains(value):
-        raise ConfigError(f"{option}: {value!r} is outside {bounds}")
-    return value
