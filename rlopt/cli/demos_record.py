@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlopt.cli.parsing import OneLineParser, number
+from rlopt.cli.parsing import OneLineParser, add_agent, import_named_agent, number
 from rlopt.config import Range
 from rlopt.errors import ConfigError, DataError
 
@@ -20,6 +20,7 @@ def main(argv: list[str]) -> int:
     from rlopt.cli.demos_convert import format_of, write
 
     arguments = _parser().parse(argv)
+    import_named_agent(arguments)
     count = number("--n-trajectories", arguments.n_trajectories, int, Range(ge=1, le=10**6))
     seed = number("--seed", arguments.seed, int, Range(ge=0, lt=2**31))
     form = format_of(arguments.out, arguments.to)
@@ -72,6 +73,7 @@ def _parser() -> OneLineParser:
     add("--env", metavar="ID", help="environment; needed for a zip file, which does not say it")
     add("--action-repeat", metavar="N", help="of the environment of a zip file (default 1)")
     add("--device", metavar="DEVICE", default="cpu", help="torch device (default cpu)")
+    add_agent(parser)
     add("--overwrite", action="store_true", help="replace what is at --out")
     return parser
 
