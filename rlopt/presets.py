@@ -11,7 +11,7 @@ from typing import Any
 
 from rlopt.config import RunConfig, check_ranges, field_types, from_mapping
 from rlopt.errors import ConfigError, unknown_name
-from rlopt.registry import agent_spec, resolve
+from rlopt.registry import agent_names, agent_spec, resolve
 from rlopt.wandb_settings import check_wandb
 
 
@@ -91,7 +91,7 @@ def complete_settings(agent: str, run: RunConfig, settings: Any) -> tuple[RunCon
 
     :raises rlopt.errors.ConfigError: for the first setting that is missing, contradictory or out of range
     """
-    completer = agent_spec(agent).completer
+    completer = agent_spec(agent).completer if agent in agent_names() else ""
     if completer:
         run, settings = resolve(completer)(run, settings)
     if not run.env:

@@ -159,8 +159,8 @@ def agent_spec(name: str) -> AgentSpec:
     if name in plugin_names(AGENT_GROUP):
         return _plugin_spec(name)
     if _CLASS.fullmatch(name):
-        raise unknown_name("agent", name, (), f"it is a class, and files import none: name it too, --agent {name}, or "
-                           f"call rlopt.registry.import_agent({name!r})")  # fmt: skip
+        cure = f"name it, --agent {name}, or call rlopt.registry.import_agent({name!r})"
+        raise unknown_name("agent", name, (), f"files import no class: {cure}")
     raise unknown_name("agent", name, agent_names())
 
 
@@ -321,10 +321,11 @@ def refuse_claims(group: str, name: str) -> None:
         )
 
 
-def load_plugin(group: str, name: str) -> Any:
+def load_plugin(group: str, name: str, *, call: bool = False) -> Any:
     """Imports what the entry point ``name`` names.
 
-    :raises rlopt.errors.PluginError: several distributions claim the name, or it cannot be imported
+    :param call: also calls it, if it is a function
+    :raises rlopt.errors.PluginError: several distributions claim the name, or it fails
     """
     claims, origin = _entry_points(group)[name], plugin_origin(group, name)
     if len(claims) > 1:
@@ -333,7 +334,8 @@ def load_plugin(group: str, name: str) -> Any:
     try:
         if not _NAME.fullmatch(name):
             raise ValueError("a name has letters, digits and _.- alone")
-        return point.load()
+        found = point.load()
+        return found() if call and callable(found) else found
     except (Exception, SystemExit) as error:
         raise _broken(origin, group, name, error) from error
 
