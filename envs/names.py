@@ -1,12 +1,13 @@
 """Environment ids: where each comes from, and which one a misspelt id was meant to be.
 
-Ids of another distribution, ``theirs/Task-v0``, come by the entry point ``theirs`` of the group ``rlopt.envs``: a module
-that registers them with Gymnasium, or a function that does. It is imported when such an id is made.
+Ids of another distribution, ``theirs/Task-v0``, come by the entry point ``theirs`` of the group ``rlopt.envs``: a
+module that registers them with Gymnasium, or a function that does. It is imported when such an id is made.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import io
 import os
@@ -71,7 +72,13 @@ def _register_plugin(name: str) -> None:
     if slash and namespace in _OWN_NAMESPACES:
         refuse_claims(ENV_GROUP, namespace)
     elif slash and name not in gymnasium.registry and namespace in plugin_names(ENV_GROUP):
-        load_plugin(ENV_GROUP, namespace, call=True)
+        _register_namespace(namespace)
+
+
+@functools.cache
+def _register_namespace(namespace: str) -> None:
+    """Once: Gymnasium warns of an id that is registered again."""
+    load_plugin(ENV_GROUP, namespace, call=True)
 
 
 def entry_point(env_id: str) -> str:

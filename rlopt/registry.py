@@ -232,6 +232,8 @@ def spec_of(algorithm: type) -> AgentSpec:
         stopped and continued
     """
     path = _path_of(algorithm)
+    if "<locals>" in path:
+        raise ConfigError(f"{path} is inside a function, where no other process finds it: define it in a module")
     known = {spec.algorithm: spec for spec in AGENTS.values()}
     above = next((known[_path_of(base)] for base in algorithm.__mro__ if _path_of(base) in known), None)
     config = getattr(algorithm, "config_class", None)

@@ -62,8 +62,8 @@ class Contract:
     """A name of ``rlopt train --help``, or ``module:Class``."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Constructor arguments: under 100 steps must be enough for an update."""
-    optimizer: str = "adamw"
-    """Name of an optimiser that the agent takes in ``policy_kwargs``, other than its own."""
+    optimizer: str | type[torch.optim.Optimizer] = torch.optim.AdamW
+    """An optimiser other than its own, as the agent takes it in ``policy_kwargs``: a class, or a name."""
 
     @property
     def spec(self) -> AgentSpec:
@@ -215,7 +215,9 @@ def stopped_and_continued_it_is_as_never_stopped(contract: Contract, folder: Pat
     whole = contract.build(**settings).learn(230)
     used = optimizers(whole)
     if contract.takes("policy_kwargs"):
-        assert used and {type(part).__name__.lower() for part in used} == {contract.optimizer}
+        wanted = contract.optimizer
+        wanted = wanted if isinstance(wanted, str) else wanted.__name__
+        assert used and {type(part).__name__.lower() for part in used} == {wanted.lower()}
 
     def keep(model: Any) -> bool:
         if model.num_timesteps < 100:
@@ -272,18 +274,17 @@ CHECKS: tuple[Callable[[Contract, Path], None], ...] = (
 """Each takes the agent and an empty folder, and raises AssertionError where the agent falls short."""
 
 
-def check_agent(agent: str, *, optimizer: str = "adamw", **settings: Any) -> None:
+def check_agent(agent: str, **settings: Any) -> None:
     """Tries an agent on every check of the contract, on Pendulum, in about a minute.
 
     :param agent: a name of ``rlopt train --help``, or ``module:Class``
-    :param optimizer: see :class:`Contract`
     :param settings: constructor arguments that make it quick
     :raises AssertionError: at the first check that it fails, named in a note
     """
     for check in CHECKS:
         with tempfile.TemporaryDirectory() as folder:
             try:
-                check(Contract(agent, settings, optimizer), Path(folder))
+                check(Contract(agent, settings), Path(folder))
             except Exception as error:
                 error.add_note(f"{agent} failed: {check.__name__}")
                 raise

@@ -7,7 +7,7 @@ import itertools
 from pathlib import Path
 
 SHARED = "OptimizerConfig"
-FILES = ("config.py", "kinds.py", "baselines/config.py")
+FILES = ("config.py", "baselines/config.py")
 """Where an agent's folder has settings."""
 
 

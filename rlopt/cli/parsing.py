@@ -45,8 +45,8 @@ def json_object(option: str, text: str | None) -> dict[str, Any] | None:
 
 def add_agent(parser: argparse.ArgumentParser) -> None:
     """Adds the option that names the class of a run's agent; :func:`import_named_agent` acts on it."""
-    parser.add_argument("--agent", metavar="MODULE:CLASS", action="append", default=[], help="the agent's class, of a run that was trained with "
-                        "rlopt train MODULE:CLASS: it is imported")  # fmt: skip
+    help_text = "the agent's class, of a run that was trained with rlopt train MODULE:CLASS: it is imported"
+    parser.add_argument("--agent", metavar="MODULE:CLASS", action="append", default=[], help=help_text)
 
 
 def import_named_agent(arguments: argparse.Namespace) -> None:

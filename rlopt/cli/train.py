@@ -34,7 +34,9 @@ def main(argv: list[str]) -> int:
         print(usage())
         return 0
     if not argv or argv[0].startswith("-"):
-        raise ConfigError(f"which agent? write rlopt train AGENT --env ID, with AGENT one of {', '.join(agent_names())}")
+        raise ConfigError(
+            f"which agent? write rlopt train AGENT --env ID, with AGENT one of {', '.join(agent_names())}"
+        )
     agent = import_agent(argv[0])
     run_config, agent_config = parse_training(agent, resolve(agent_spec(agent).config), argv[1:])
 

@@ -1,11 +1,10 @@
-"""Reward-weighted regression (Peters and Schaal 2007): the policy is fitted to its own actions, the better ones more."""
+"""Reward-weighted regression (Peters and Schaal 2007): the policy imitates its own actions, the better ones more."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from rlopt.resumable import Resumable
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import (
     ActorCriticCnnPolicy,
@@ -14,6 +13,8 @@ from stable_baselines3.common.policies import (
     MultiInputActorCriticPolicy,
 )
 from torch import Tensor
+
+from rlopt.resumable import Resumable
 
 
 def weighted_regression_loss(log_prob: Tensor, advantages: Tensor, *, temperature: float) -> Tensor:
@@ -32,7 +33,7 @@ class RWR(Resumable, OnPolicyAlgorithm):
     :param settings: see :class:`rlopt_example.agent.RWRConfig`
     """
 
-    policy_aliases = {
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
         "MlpPolicy": ActorCriticPolicy,
         "CnnPolicy": ActorCriticCnnPolicy,
         "MultiInputPolicy": MultiInputActorCriticPolicy,

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+
 from rlopt.agents.guda.augmentations import Augmentation, Rotate, Translate
 from rlopt.agents.guda.batch import Batch
 from rlopt.agents.guda.domains import Domain, Layout
 from rlopt.agents.guda.simulators import EnvSimulator
 from rlopt.agents.guda.tasks import Task
-
 from rlopt_example.envs import REACH, Glider, reward_of
 
 
