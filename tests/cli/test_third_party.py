@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pages
 import pytest
 from offline_data import recorded
 
@@ -26,6 +27,11 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Command:
     """``command("train", ...)``: ``rlopt`` in a process and a folder of its own, where the distribution is installed."""
     folder = tmp_path_factory.mktemp("third_party")
     shutil.copytree(SOURCE, folder / "source")  # pip builds in the folder of the source
+    return installed(folder)
+
+
+def installed(folder: Path) -> Command:
+    """Installs the distribution in ``folder/source`` into ``folder/site``; commands then run in ``folder``."""
     options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--target", str(folder / "site")]
     pip = [sys.executable, "-m", "pip", "install", *options, str(folder / "source")]
     subprocess.run(pip, check=True, capture_output=True)
@@ -120,6 +126,21 @@ def test_its_augmentation_is_exact_and_learnt_from(command: Command) -> None:
     command("train", "bc", "--dataset", "more", "--total-timesteps", "50", "--eval-every", "50", "--run-dir", "bc")
     command("train", "bc", "--dataset", "data", "--augment", "guda", "--n-augmented", "100", "--total-timesteps", "50",
             "--eval-every", "0", "--run-dir", "bc2")  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_agent_of_the_recipe_is_a_distribution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "source").mkdir()
+    monkeypatch.chdir(tmp_path / "source")
+    for block in pages.blocks("docs/recipes.md"):
+        pages.write_file(block)
+    command = installed(tmp_path)
+    command(
+        "train", "my_ppo", "--env", "CartPole-v1", "--total-timesteps", "512", "--eval-every", "0", "--run-dir", "run"
+    )
+    command("evaluate", "run", "--episodes", "1")
+    assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["agent"] == "my_ppo"
+    assert "PPO, resumable (my-agent 0.1)" in command("train", "--help").stdout
 
 
 @pytest.mark.slow
