@@ -241,7 +241,7 @@ def spec_of(algorithm: type) -> AgentSpec:
         raise ConfigError(f"{path} cannot be stopped and continued: put rlopt.resumable.Resumable before its base")
     if config is None and above is None:
         raise ConfigError(f"{path} does not say what its settings are: give it config_class, a dataclass of them")
-    if config is not None and not (dataclasses.is_dataclass(config) and hasattr(config, "algorithm_kwargs")):
+    if config is not None and not (hasattr(config, "__dataclass_fields__") and hasattr(config, "algorithm_kwargs")):
         raise ConfigError(f"config_class of {path} is no dataclass with algorithm_kwargs(): see docs/recipes.md")
     summary = " ".join((algorithm.__doc__ or algorithm.__name__).strip().split("\n\n")[0].split()).rstrip(".")
     base = above or AgentSpec("", "", "")

@@ -24,7 +24,7 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="module")
 def command(tmp_path_factory: pytest.TempPathFactory) -> Command:
-    """``command("train", ...)``: ``rlopt`` in a process and a folder of its own, where the distribution is installed."""
+    """``command("train", ...)``: ``rlopt`` in a process and a folder, where the distribution is installed."""
     folder = tmp_path_factory.mktemp("third_party")
     shutil.copytree(SOURCE, folder / "source")  # pip builds in the folder of the source
     return installed(folder)
