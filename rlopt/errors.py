@@ -18,6 +18,10 @@ class UnknownNameError(ConfigError):
     """A name (agent, environment, preset, option) does not exist."""
 
 
+class PluginError(ConfigError):
+    """What another distribution adds to rlopt is broken, or bears a name that is taken."""
+
+
 class SpaceError(RloptError, ValueError):
     """The environment's observation or action space is not one the agent can use."""
 

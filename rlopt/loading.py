@@ -15,10 +15,10 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from rlopt.checkpoint import MANIFEST, Checkpoint, latest_checkpoint, list_checkpoints, read_checkpoint
 from rlopt.describe import rebuild_model
 from rlopt.env_state import find_normalization, restore_normalization
-from rlopt.errors import CheckpointError, RloptError, one_line
+from rlopt.errors import CheckpointError, RloptError, UnknownNameError, one_line
 from rlopt.network_state import check_networks, restore_networks
 from rlopt.placeholder import SpacesOnlyVecEnv
-from rlopt.registry import AGENTS, resolve
+from rlopt.registry import AgentSpec, agent_spec, resolve
 from rlopt.replay_memory import deferred_storage
 from rlopt.run_folder import run_folders
 from rlopt.space_checks import check_device
@@ -50,9 +50,9 @@ def load(path: str | Path, env: VecEnv | None = None, device: str = "auto") -> A
     check_device(device)
     checkpoint = _find(Path(path))
     try:
-        own = _loader_of(checkpoint)
-        if own is not None:
-            return own(checkpoint.trees, env)
+        spec = _spec_of(checkpoint)
+        if spec is not None and spec.loader:
+            return resolve(spec.loader)(resolve(spec.algorithm), checkpoint.trees, env)
         missing = set(_NEEDED) - set(checkpoint.trees)
         if missing:
             raise CheckpointError(f"{checkpoint.path} has no {', '.join(sorted(missing))}: it holds no model")
@@ -66,11 +66,13 @@ def load(path: str | Path, env: VecEnv | None = None, device: str = "auto") -> A
         ) from error
 
 
-def _loader_of(checkpoint: Checkpoint) -> Any:
-    """What makes the model of an agent that is no Stable-Baselines3 algorithm; None for one that is."""
+def _spec_of(checkpoint: Checkpoint) -> AgentSpec | None:
+    """The entry of the agent that wrote a checkpoint of a run; None for one that says no agent."""
     name = checkpoint.metadata.get("agent")
-    spec = AGENTS.get(name) if isinstance(name, str) else None
-    return None if spec is None or not spec.loader else resolve(spec.loader)
+    try:
+        return agent_spec(name) if isinstance(name, str) else None
+    except UnknownNameError as error:
+        raise CheckpointError(f"the checkpoint's agent cannot be built: {error}") from error
 
 
 def _build(trees: dict[str, Tree], env: VecEnv | None, device: str) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 
 from rlopt.config import RunConfig, check_settings, field_types, from_mapping, read_settings
 from rlopt.errors import ConfigError, unknown_name
-from rlopt.registry import AGENTS, agent_spec, resolve
+from rlopt.registry import agent_names, agent_spec, resolve
 from rlopt.wandb_settings import check_wandb
 
 
@@ -93,7 +93,7 @@ def complete_settings(agent: str, run: RunConfig, settings: Any) -> tuple[RunCon
 
     :raises rlopt.errors.ConfigError: for the first setting that is missing, contradictory or out of range
     """
-    completer = AGENTS[agent].completer if agent in AGENTS else ""
+    completer = agent_spec(agent).completer if agent in agent_names() else ""
     if completer:
         run, settings = resolve(completer)(run, settings)
     if not run.env:

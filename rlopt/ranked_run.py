@@ -89,15 +89,14 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[Any, EnvSettin
     return search, dataclasses.replace(made.settings, n_envs=1)
 
 
-def load(trees: Mapping[str, Any], env: Any = None) -> Any:
+def load(algorithm: Any, trees: Mapping[str, Any], env: Any = None) -> Any:
     """The search of a checkpoint, without its environments unless ``env`` is given.
 
     :raises rlopt.errors.CheckpointError: its settings are damaged
     """
     from rlopt.agents.zo_ranksgd import policy_saving
-    from rlopt.agents.zo_ranksgd.policy_search import RankedPolicySearch
 
     try:
-        return policy_saving.from_tree(RankedPolicySearch, trees["agent"], env)
+        return policy_saving.from_tree(algorithm, trees["agent"], env)
     except ConfigError as error:  # what no search takes was not written by one
         raise CheckpointError(f"the search is malformed or of another version ({error})") from None

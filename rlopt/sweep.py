@@ -17,7 +17,7 @@ from rlopt.engine.jobs import DONE, FAILED, STOPPED, JobResult, ResultFolder
 from rlopt.errors import ConfigError, RunError
 from rlopt.progress import duration, say
 from rlopt.run_folder import SWEEP_FILE, RunFolder, read_json, write_json
-from rlopt.sweep_spec import SweepRun, SweepSpec, expand, spec_from
+from rlopt.sweep_spec import SweepRun, SweepSpec, expand, group_name, spec_from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +109,7 @@ class SweepResult:
 
 def default_sweep_folder(spec: SweepSpec, stem: str = "") -> Path:
     """The same for the same sweep, so that the same command continues it."""
-    return Path("runs") / f"sweep-{stem or '-'.join(spec.agent)[:60]}-{spec.digest}"
+    return Path("runs") / group_name(["sweep", stem or "-".join(spec.agent)[:60], spec.digest])
 
 
 def run_sweep(

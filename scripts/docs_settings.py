@@ -14,7 +14,7 @@ from rlopt.cli.flags import field_help, kind_of, ranges_of, shown_default
 from rlopt.config import field_types
 from rlopt.optimizer_settings import OptimizerConfig
 
-FILES = ("config.py", "kinds.py", "baselines/config.py")
+FILES = ("config.py", "baselines/config.py")
 """Where an agent's folder has settings."""
 
 

@@ -10,7 +10,7 @@ from rlopt.cli.engine_options import add_engine_options, engine_options
 from rlopt.cli.parsing import OneLineParser
 from rlopt.config import RunConfig, field_types
 from rlopt.errors import ConfigError, unknown_name
-from rlopt.registry import agent_spec, resolve
+from rlopt.registry import agent_spec, import_agent, resolve
 
 
 def divide(argv: Sequence[str], parser: OneLineParser) -> tuple[list[str], list[str]]:
@@ -56,6 +56,8 @@ def main(argv: list[str]) -> int:
     arguments = parser.parse(own)
     from rlopt.sweep_spec import parse_grid, read_spec, spec_from
 
+    for name in arguments.agent or ():
+        import_agent(name)
     values: dict[str, Any] = {}
     if arguments.file is not None:
         if arguments.file.is_dir():

@@ -10,7 +10,7 @@ from rlopt.cli.parsing import OneLineParser, number
 from rlopt.cli.sweep import divide, setting_values
 from rlopt.config import Range
 from rlopt.errors import ConfigError
-from rlopt.registry import AGENTS
+from rlopt.registry import agent_names, import_agent
 
 
 def main(argv: list[str]) -> int:
@@ -19,10 +19,11 @@ def main(argv: list[str]) -> int:
     own, others = divide(argv, parser)
     arguments = parser.parse(own)
     if arguments.agent is None:
-        raise ConfigError(f"which agent? add --agent NAME, one of {', '.join(AGENTS)}")
+        raise ConfigError(f"which agent? add --agent NAME, one of {', '.join(agent_names())}")
+    import_agent(arguments.agent)
     settings = setting_values(others, [arguments.agent], parser)
 
-    from rlopt.sweep_spec import SweepSpec
+    from rlopt.sweep_spec import SweepSpec, group_name
     from rlopt.tune_spec import TuneSpec
 
     given: dict[str, Any] = {
@@ -41,7 +42,7 @@ def main(argv: list[str]) -> int:
 
     from rlopt.tune import run_tune
 
-    path = arguments.tune_dir or Path("runs") / f"tune-{arguments.agent}-{spec.digest}"
+    path = arguments.tune_dir or Path("runs") / group_name(["tune", arguments.agent, spec.digest])
     return run_tune(spec, path, engine_options(arguments))
 
 

@@ -13,7 +13,7 @@ from rlopt.console import Console, MeanReturn
 from rlopt.engine.context import JobContext, JobStopped, opened_log
 from rlopt.errors import RunError
 from rlopt.progress import Progress, say
-from rlopt.registry import agent_spec, resolve
+from rlopt.registry import agent_spec, import_agent, resolve
 from rlopt.run_folder import RunFolder
 from rlopt.stopping import StopWish
 
@@ -31,6 +31,7 @@ def train_or_resume(
     :raises rlopt.engine.context.JobStopped: if it was asked to stop; a checkpoint is written
     :raises rlopt.errors.RloptError: as :func:`rlopt.run.train` and :func:`rlopt.run.resume`
     """
+    import_agent(agent)  # the process that made the job was given its name
     settings = from_mapping(RunConfig, run, f"job {context.name}")
     folder = RunFolder(Path(str(settings.run_dir)))
     _wait_for_lock(folder)
