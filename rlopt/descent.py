@@ -21,9 +21,13 @@ from rlopt.networks import adam_moved, adam_scales, plain_adam
 from rlopt.optimizers import descend, own_parameters
 
 Scalar = Tensor | float
-Objective = Callable[["Network"], tuple[Tensor, Any]]
-"""The loss, a scalar, of a network and whatever else of the computation is wanted, detached."""
+Objective = Callable[..., tuple[Tensor, Any]]
+"""The loss, a scalar, of a :class:`Network` and further arguments, and what else of it is wanted, detached."""
 _DRAWING_OR_COUNTING = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd, nn.RNNBase)
+
+
+_MEMBER = "*."
+"""Begins the names of stacked parameters of an ensemble's members."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +39,8 @@ class Part:
     """What moves it; None for what is not trained, such as a target network."""
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
     """Tensors that belong to no module."""
-    ensemble: str = ""
-    """Attribute of ``module`` with a list of networks that are alike: they are then one batched network."""
+    ensemble: Sequence[str] = ()
+    """Names of submodules of ``module`` that may be alike: those are then one batched network."""
     max_grad_norm: float | None = None
     """Euclidean norm to which longer gradients are scaled down."""
 
@@ -72,6 +76,11 @@ class Network:
         self._part, self._values, self._methods, self._members = part, values, methods, members
 
     @property
+    def module(self) -> nn.Module | None:
+        """The module whose parameters these are."""
+        return self._part.module
+
+    @property
     def batched(self) -> bool:
         """Whether its ensemble is one batched network, to be called by :meth:`each`."""
         return bool(self._members)
@@ -82,15 +91,13 @@ class Network:
             module: Any = self._part.module
             return module(*args) if method == "forward" else getattr(module, method)(*args)
         assert self._methods is not None
-        prefix = f"{self._part.ensemble}." if self.batched else "\0"
-        own = {f"module.{name}": value for name, value in self._values.items() if not name.startswith(prefix)}
+        own = {f"module.{name}": value for name, value in self._values.items() if not name.startswith(_MEMBER)}
         return functional_call(self._methods, own, (method, *args))
 
     def each(self, x: Tensor, count: int | None = None) -> Tensor:
         """What each network of a batched ensemble, or the first ``count``, makes of ``x`` (B, in): (n, B, out)."""
         assert self._values is not None
-        prefix = f"{self._part.ensemble}."
-        own = {k.removeprefix(prefix): v[:count] for k, v in self._values.items() if k.startswith(prefix)}
+        own = {k.removeprefix(_MEMBER): v[:count] for k, v in self._values.items() if k.startswith(_MEMBER)}
         found: Tensor = vmap(lambda values: functional_call(self._members[0], values, (x,)))(own)
         return found
 
@@ -105,8 +112,10 @@ class Networks(Protocol):
     def __getitem__(self, name: str) -> Network:
         """The network as it is now: after :meth:`descend` with its new parameters."""
 
-    def descend(self, name: str, objective: Objective) -> Any:
+    def descend(self, name: str, objective: Objective, *args: Any) -> Any:
         """One step of the network's optimiser along the gradient of a loss; returns what comes with the loss.
+
+        The loss is that of ``objective(network, *args)``.
 
         Where a loss is not finite, neither this network nor one that comes after it in the step is changed.
         """
@@ -133,10 +142,10 @@ class OwnNetworks:
     def __getitem__(self, name: str) -> Network:
         return self._networks[name]
 
-    def descend(self, name: str, objective: Objective) -> Any:
+    def descend(self, name: str, objective: Objective, *args: Any) -> Any:
         part = self.parts[name]
         assert part.optimizer is not None
-        loss, further = objective(self._networks[name])
+        loss, further = objective(self._networks[name], *args)
         self._check(f"{name.replace('_', ' ')} loss", loss)
         if part.max_grad_norm is None:
             descend(part.optimizer, loss, only_own=True)
@@ -193,11 +202,11 @@ class HeldNetworks:
     def __getitem__(self, name: str) -> Network:
         return self._network(name)
 
-    def descend(self, name: str, objective: Objective) -> Any:
+    def descend(self, name: str, objective: Objective, *args: Any) -> Any:
         layout, value = self._store.layouts[name], self.state["value"][name]
 
         def loss(trained: dict[str, Tensor]) -> tuple[Tensor, tuple[Tensor, Any]]:
-            found, further = objective(self._network(name, trained))
+            found, further = objective(self._network(name, trained), *args)
             return found, (found.detach(), further)
 
         trained = {key: value[key] for key in layout.trained}
@@ -300,7 +309,7 @@ class Store:
         for key, names in kept.items():
             # (model, member)
             own_tensors = [[named[own] for own in names] for named in tensors]
-            example, batched = own_tensors[0][0], bool(members) and key.startswith(f"{first.ensemble}.")
+            example, batched = own_tensors[0][0], bool(members) and key.startswith(_MEMBER)
             shape = ((len(parts),) if self.stacked else ()) + ((len(names),) if batched else ())
             flat = [tensor for row in own_tensors for tensor in row]
             value[key] = example.detach() if not shape else example.new_zeros((*shape, *example.shape))
@@ -429,17 +438,20 @@ def _same(mine: Part, theirs: Part) -> bool:
     )
 
 
-def _member_name(name: str, ensemble: str) -> str:
-    """``q_networks.weight`` from ``q_networks.1.weight``; a name outside the ensemble as it is."""
-    prefix = f"{ensemble}."
-    return prefix + name.removeprefix(prefix).split(".", 1)[1] if name.startswith(prefix) else name
+def _member_name(name: str, ensemble: Sequence[str]) -> str:
+    """``*.0.weight`` from ``qf1.0.weight``; a name outside the ensemble as it is."""
+    for member in ensemble:
+        if name.startswith(f"{member}."):
+            return _MEMBER + name.removeprefix(f"{member}.")
+    return name
 
 
 def ensemble_members(part: Part) -> list[nn.Module]:
     """The networks of the part's ensemble if they are alike, so that they can be one batched network; else none."""
     if not part.ensemble:
         return []
-    members = list(getattr(part.module, part.ensemble))
+    assert part.module is not None
+    members = [part.module.get_submodule(name) for name in part.ensemble]
     alike = {(repr(m), tuple((n, p.shape, p.requires_grad) for n, p in m.named_parameters())) for m in members}
     return members if len(alike) == 1 and any(True for _ in members[0].parameters()) else []
 
