@@ -140,6 +140,24 @@ def test_divergence_is_exact_where_the_actions_saturate() -> None:
     assert info["kl"].item() == pytest.approx(1.0)
 
 
+def test_kl_coef_may_be_a_multiple_of_ent_coef() -> None:
+    model = make(kl_coef=0.5, ent_coef=0.2, learning_starts=10**6).learn(40)
+    with torch.no_grad():
+        model.old_actor.mu.bias.add_(1.0)
+    step = step_on(model, model.read_batch({"rows": torch.arange(16)}))
+    policy = model.policy_sample(step.networks["actor"], step.batch.observations, torch.randn(16, 2))
+
+    def loss(kl_unit: str, kl_coef: float) -> float:
+        model.kl_unit = kl_unit
+        scalars = {**step.scalars, "kl_coef": kl_coef}
+        return model.actor_objective(step.networks["actor"], policy, dataclasses.replace(step, scalars=scalars))[
+            0
+        ].item()
+
+    assert loss("ent_coef", 0.5) == pytest.approx(loss("reward", 0.1))
+    assert loss("reward", 0.1) != pytest.approx(loss("reward", 0.0))
+
+
 # --- the options ---
 
 VARIANTS: list[dict[str, Any]] = [
