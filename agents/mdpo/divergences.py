@@ -42,7 +42,7 @@ def _log_q(log_prob: Tensor, p: float) -> Tensor:
 
 
 def categorical_divergence(logits: Tensor, old_logits: Tensor, *, q: float) -> Tensor:
-    """Divergence between categorical distributions; logits [B, K], not necessarily normalised, -inf for what is masked."""
+    """Divergence between categorical distributions; logits [B, K], not necessarily normalised, -inf where masked."""
     p = q - 1.0
     log_new, log_old = functional.log_softmax(logits, dim=-1), functional.log_softmax(old_logits, dim=-1)
     new, old = log_new.exp(), log_old.exp()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections import defaultdict
-from collections.abc import Iterator
+import warnings
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -23,10 +21,19 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from rlopt.agents.mdpo import losses
-from rlopt.agents.mdpo.fused_phases import FusedPhases, Request, check_history, obstacle, update_models
-from rlopt.agents.mdpo.heads import action_head, phase_parameters, value_function
+from rlopt.agents.mdpo.heads import action_head, phase_parameters
 from rlopt.agents.mdpo.on_policy_checks import check_settings, check_spaces
-from rlopt.gradients import ClippedStep
+from rlopt.agents.mdpo.on_policy_update import (
+    History,
+    Phase,
+    PhaseStep,
+    PolicyObjective,
+    Request,
+    ValueObjective,
+    obstacle,
+    take_eagerly,
+    update_models,
+)
 from rlopt.resumable import (
     FiniteVecEnv,
     Resumable,
@@ -36,7 +43,7 @@ from rlopt.resumable import (
     require,
     training_env,
 )
-from rlopt.rollout import Observations, can_collect, collect, flat, flat_actions, rows
+from rlopt.rollout import can_collect, collect, flat, flat_actions
 from rlopt.turns import company_size, together
 from rlopt.update import CompileChoice, Mode, choose_mode
 
@@ -142,7 +149,9 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         self.normalize_advantage = normalize_advantage
         self.clip_range_vf = clip_range_vf
         self.compile = compile
-        self.fused: FusedPhases | None = None
+        self.prepared: dict[str, PhaseStep] = {}
+        """The gradient steps of each phase as they were last compiled, captured or stacked."""
+        self._told: str | None = None
         self._n_rollouts = 0
         super().__init__(
             policy,
@@ -176,7 +185,7 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         super()._setup_model()
         self.value_lr_schedule = FloatSchedule(self.value_learning_rate)
         self._make_optimizers()
-        self.fused = None
+        self.prepared = {}
 
     def _make_optimizers(self) -> None:
         """Gives each phase an optimiser over its own parameters."""
@@ -207,6 +216,19 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         self.policy.set_training_mode(True)
         update_learning_rate(self.policy.optimizer, self.lr_schedule(self._current_progress_remaining))
         update_learning_rate(self.value_optimizer, self.value_lr_schedule(self._current_progress_remaining))
+        step_size, mode = self.current_step_size(), self._update_mode()
+        phases = self._phases(step_size)
+        if mode is None:
+            history: History = {}
+            for phase in phases:
+                history.update(take_eagerly(phase, self.num_timesteps))
+        else:
+            history = together(update_models, Request(phases, mode, self.prepared, self.num_timesteps))
+        check_parameters(self.policy, self.num_timesteps)
+        self._log_update(step_size, history)
+
+    def _phases(self, step_size: float) -> list[Phase]:
+        """The policy phase and the value phase on the rollout just collected."""
         buffer = self.rollout_buffer
         observations, actions = flat(buffer.observations, self.device), flat_actions(buffer, self.device)
         advantages, returns, values = (
@@ -214,20 +236,32 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         )
         if self.normalize_advantage and len(advantages) > 1:
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
-        step_size, mode = self.current_step_size(), self._fused_mode()
-        history: dict[str, list[Tensor]] = defaultdict(list)
-        if mode is not None and isinstance(observations, Tensor):
-            columns = (observations, actions, advantages, returns, values)
-            policy_orders = self._orders(self.n_epochs, self.batch_size)
-            value_orders = self._orders(self.n_value_epochs, self.value_batch_size)
-            request = Request(self, mode, columns, policy_orders, value_orders, step_size)
-            history = together(update_models, request)
-            check_history(history, self.num_timesteps)
-        else:
-            self._policy_phase(observations, actions, advantages, step_size, history)
-            self._value_phase(observations, returns, values, history)
-        check_parameters(self.policy, self.num_timesteps)
-        self._log_update(step_size, history)
+        policy = PolicyObjective(self.policy, self.policy_loss, self.tsallis_q)
+        value = ValueObjective(self.policy, self.value_loss, self.clip_range_vf)
+        return [
+            Phase(
+                objective=policy,
+                parameters=self.policy_parameters,
+                optimizer=self.policy.optimizer,
+                max_grad_norm=self.max_grad_norm,
+                columns=(observations, actions, advantages, *policy.old(observations, actions)),
+                scalars={"step_size": step_size, "ent_coef": self.ent_coef},
+                passes=self.n_epochs,
+                batch_size=self.batch_size,
+                orders=self._orders(self.n_epochs, self.batch_size),
+            ),
+            Phase(
+                objective=value,
+                parameters=self.value_parameters,
+                optimizer=self.value_optimizer,
+                max_grad_norm=self.max_grad_norm,
+                columns=(observations, returns, values),
+                scalars={},
+                passes=self.n_value_epochs,
+                batch_size=self.value_batch_size,
+                orders=self._orders(self.n_value_epochs, self.value_batch_size),
+            ),
+        ]
 
     def current_step_size(self) -> float:
         """t_k of the update that follows the rollout just collected."""
@@ -237,17 +271,22 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         progress = self._current_progress_remaining
         return losses.annealed_step_size(self.step_size, progress_remaining=progress, rollout_fraction=fraction)
 
-    def _fused_mode(self) -> Mode | None:
-        """How each gradient step is taken in one call; None to take it part by part."""
+    def _update_mode(self) -> Mode | None:
+        """How each gradient step is taken as one function of tensors; None to take it by torch's own optimiser."""
         rollouts = self._total_timesteps / (self.n_steps * self.n_envs)
         steps = self._steps_a_pass(self.batch_size) * self.n_epochs
         steps += self._steps_a_pass(self.value_batch_size) * self.n_value_epochs
         planned = int(rollouts * steps) * company_size()  # what is compiled for one of several runs serves all
         mode = choose_mode(self.compile, self.device, planned, pays_after=COMPILE_PAYS_AFTER)
-        if mode == "eager" or (self.fused is None and obstacle(self) is not None):
-            self.fused = None
+        if mode == "eager":
             return None
-        return mode
+        reason = obstacle(self.policy, [self.policy.optimizer, self.value_optimizer])
+        if reason is None:
+            return mode
+        if reason != self._told:
+            warnings.warn(f"gradient steps are not compiled: {reason}", stacklevel=2)
+            self._told = reason
+        return None
 
     def _steps_a_pass(self, batch_size: int | None) -> int:
         return 1 if batch_size is None else -(-self.n_steps * self.n_envs // batch_size)
@@ -258,68 +297,7 @@ class MDPO(Resumable, OnPolicyAlgorithm):
             return ()
         return tuple(torch.randperm(self.n_steps * self.n_envs).to(self.device) for _ in range(passes))
 
-    def _policy_phase(
-        self,
-        observations: Observations,
-        actions: Tensor,
-        advantages: Tensor,
-        step_size: float,
-        history: dict[str, list[Tensor]],
-    ) -> None:
-        head = action_head(self.policy)
-        with torch.no_grad():
-            old, old_log_prob, _ = head.evaluate(observations, actions)
-        step = ClippedStep(self.policy.optimizer, self.policy_parameters, self.max_grad_norm)
-        for _ in range(self.n_epochs):
-            columns = (observations, actions, advantages, old_log_prob, old)
-            for batch in self._minibatches(columns, self.batch_size):
-                batch_observations, batch_actions, batch_advantages, batch_old_log_prob, batch_old = batch
-                new, log_prob, entropy = head.evaluate(batch_observations, batch_actions)
-                loss, info = self.policy_loss(
-                    log_prob,
-                    batch_old_log_prob,
-                    batch_advantages,
-                    new.divergence(batch_old, q=self.tsallis_q),
-                    entropy,
-                    step_size=step_size,
-                    ent_coef=self.ent_coef,
-                )
-                self._step("policy", step, loss)
-                for name, value in info.items():
-                    history[name].append(value)
-
-    def _value_phase(
-        self, observations: Observations, returns: Tensor, old_values: Tensor, history: dict[str, list[Tensor]]
-    ) -> None:
-        predict = value_function(self.policy)
-        step = ClippedStep(self.value_optimizer, self.value_parameters, self.max_grad_norm)
-        for _ in range(self.n_value_epochs):
-            for batch in self._minibatches((observations, returns, old_values), self.value_batch_size):
-                batch_observations, targets, before = batch
-                values = predict(batch_observations).flatten()
-                loss, info = self.value_loss(values, targets, before, clip_range_vf=self.clip_range_vf)
-                self._step("value", step, loss)
-                history["value_loss"].append(info["value_loss"])
-
-    def _minibatches(self, columns: tuple[Any, ...], batch_size: int | None) -> Iterator[tuple[Any, ...]]:
-        """One pass over the rows of ``columns``: shuffled in batches, or all at once in their own order."""
-        order = self._orders(1, batch_size)
-        if batch_size is None or not order:
-            yield columns
-            return
-        shuffled = [rows(column, order[0]) for column in columns]
-        for start in range(0, len(order[0]), batch_size):
-            yield tuple(rows(column, slice(start, start + batch_size)) for column in shuffled)
-
-    def _step(self, name: str, step: ClippedStep, loss: Tensor) -> None:
-        """One gradient step; on the CPU, a broken loss or gradient stops before it reaches the networks."""
-        norm = step.backward(loss)
-        if norm.device.type == "cpu" and not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
-            check_finite(f"{name} loss", loss, self.num_timesteps)
-            check_finite(f"gradient of the {name} loss", norm, self.num_timesteps)
-        step.apply()
-
-    def _log_update(self, step_size: float, history: dict[str, list[Tensor]]) -> None:
+    def _log_update(self, step_size: float, history: History) -> None:
         self._n_updates += self.n_epochs
         means = {}
         for name, values in history.items():
@@ -358,7 +336,7 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         return super().learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)
 
     def _excluded_save_params(self) -> list[str]:
-        ours = ["value_optimizer", "policy_parameters", "value_parameters", "boundary_hook", "fused"]
+        ours = ["value_optimizer", "policy_parameters", "value_parameters", "boundary_hook", "prepared"]
         return [*super()._excluded_save_params(), *ours]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:

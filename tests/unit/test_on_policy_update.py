@@ -14,7 +14,7 @@ import torch
 from gymnasium import spaces
 from reach import assert_same, needs_compiler, vec_env
 
-from rlopt.agents.mdpo.fused_phases import obstacle
+from rlopt.agents.mdpo.on_policy_update import obstacle
 from rlopt.agents.mdpo.losses import policy_loss
 from rlopt.agents.mdpo.on_policy import MDPO
 from rlopt.errors import ConfigError, NonFiniteError
@@ -28,7 +28,7 @@ def model(seed: int = 0, cls: type[MDPO] = MDPO, **options: Any) -> MDPO:
 
 def fused(algorithm: MDPO) -> MDPO:
     """Makes ``algorithm`` take each step as one function without compiling it."""
-    algorithm._fused_mode = lambda: "eager"  # type: ignore[method-assign]
+    algorithm._update_mode = lambda: "eager"  # type: ignore[method-assign]
     return algorithm
 
 
@@ -63,7 +63,7 @@ def test_the_fused_steps_are_the_steps(options: dict[str, Any]) -> None:
 @needs_compiler
 def test_the_compiled_steps_are_the_steps() -> None:
     plain, compiled = model().learn(192), model(compile="on").learn(192)
-    assert compiled.fused is not None and compiled.fused.mode == "compiled"
+    assert {step.mode for step in compiled.prepared.values()} == {"compiled"}
     assert_same(plain, compiled, 1e-3)
 
 
@@ -80,7 +80,7 @@ def test_stacked_seeds_are_the_seeds_trained_alone(options: dict[str, Any]) -> N
         assert algorithm._n_updates == alone._n_updates > 0
         assert_same(algorithm, alone, 2e-3)
         np.testing.assert_allclose(algorithm.rollout_buffer.actions, alone.rollout_buffer.actions, rtol=1e-3, atol=1e-3)
-    assert together[0].fused is together[2].fused is not None
+    assert together[0].prepared["policy"] is together[2].prepared["policy"]
 
 
 @needs_compiler
@@ -92,7 +92,7 @@ def test_compiled_seeds_are_the_seeds_trained_alone_bit_for_bit() -> None:
         together = Turns(jobs).run()
         torch.set_num_threads(1)
         for seed, algorithm in zip((1, 2, 3), together, strict=True):
-            assert algorithm.fused.mode == "compiled" and algorithm.fused.models == [algorithm]
+            assert algorithm.prepared["policy"].mode == "compiled"
             assert_same(algorithm, trained(seed, 192, compile="on")(), 0.0)
             assert_same(algorithm, trained(seed, 192)(), 1e-3)
     finally:
@@ -106,7 +106,7 @@ def with_one_thread(job: Callable[[], MDPO]) -> MDPO:
 
 def test_short_runs_on_the_cpu_are_those_alone_bit_for_bit() -> None:
     for seed, algorithm in zip((1, 2), Turns([trained(s, 128) for s in (1, 2)]).run(), strict=True):
-        assert algorithm.fused is None
+        assert not algorithm.prepared
         assert_same(algorithm, trained(seed, 128)(), 0.0)
 
 
