@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "MDPO": "rlopt.agents.mdpo.on_policy",
     "OffPolicyMDPO": "rlopt.agents.mdpo.off_policy",
+    "SAC": "rlopt.agents.sac.algorithm",
     "AILBoost": "rlopt.agents.ailboost.algorithm",
     "DAC": "rlopt.agents.ailboost.algorithm",
     "GAIL": "rlopt.agents.imitation.gail",
@@ -48,6 +49,7 @@ __all__ = [
     "LOOP",
     "MDPO",
     "MLELOOP",
+    "SAC",
     "SQIL",
     "TD3BC",
     "AILBoost",
@@ -85,6 +87,7 @@ if TYPE_CHECKING:
     from rlopt.agents.offline.iql import IQL
     from rlopt.agents.offline.rebrac import ReBRAC
     from rlopt.agents.offline.td3_bc import TD3BC
+    from rlopt.agents.sac.algorithm import SAC
     from rlopt.agents.zo_ranksgd.latent_search import LatentSearch
     from rlopt.agents.zo_ranksgd.optimizer import ZORankSGD
     from rlopt.agents.zo_ranksgd.policy_search import RankedPolicySearch

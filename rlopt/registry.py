@@ -67,6 +67,11 @@ AGENTS: dict[str, AgentSpec] = {
         algorithm="rlopt.agents.mdpo.on_policy:MDPO",
         summary="mirror descent policy optimisation, on-policy",
     ),
+    "sac": AgentSpec(
+        config="rlopt.agents.sac.config:SACConfig",
+        algorithm="rlopt.agents.sac.algorithm:SAC",
+        summary="soft actor-critic, off-policy",
+    ),
     "off_policy_mdpo": AgentSpec(
         config="rlopt.agents.mdpo.config:OffPolicyMDPOConfig",
         algorithm="rlopt.agents.mdpo.off_policy:OffPolicyMDPO",

@@ -16,6 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 from torch import nn
 
+from rlopt.config import check_arguments
 from rlopt.encoders import ENCODERS
 from rlopt.errors import ConfigError, NonFiniteError, unknown_name
 from rlopt.optimizers import check_optimizer, optimizer_by_name
@@ -137,27 +138,34 @@ def named_policy_kwargs(policy_kwargs: Mapping[str, Any] | None) -> dict[str, An
     return resolved
 
 
-def with_settings_of(base: type, *without: str, **defaults: Any) -> Callable[[F], F]:
+def with_settings_of(base: type, *without: str, config: type | None = None, **defaults: Any) -> Callable[[F], F]:
     """For a constructor that hands ``**settings`` on to ``base``: its signature lists them, with these ``defaults``.
 
     :param without: settings of ``base`` that are not taken
+    :param config: the declaration of the settings: it gives their defaults, and the arguments are checked against it
     """
 
     def decorate(constructor: F) -> F:
-        @functools.wraps(constructor)
-        def complete(self: Any, *args: Any, **settings: Any) -> None:
-            refused = sorted(set(settings) & set(without))
-            require(not refused, f"{type(self).__name__} has no setting {', '.join(refused)}: leave it out")
-            constructor(self, *args, **{**defaults, **settings})
-
         own = inspect.signature(constructor)
         named = [p for p in own.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
         taken = {"self", *without, *(parameter.name for parameter in named)}
         for name, parameter in inspect.signature(base.__init__).parameters.items():  # type: ignore[misc]
             if name not in taken:
-                default = defaults.get(name, parameter.default)
+                default = defaults.get(name, getattr(config, name, parameter.default))
                 named.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, default=default))
-        complete.__signature__ = own.replace(parameters=named)  # type: ignore[attr-defined]
+        signature = own.replace(parameters=named)
+
+        @functools.wraps(constructor)
+        def complete(self: Any, *args: Any, **settings: Any) -> None:
+            refused = sorted(set(settings) & set(without))
+            require(not refused, f"{type(self).__name__} has no setting {', '.join(refused)}: leave it out")
+            given = signature.bind(self, *args, **settings)
+            given.apply_defaults()
+            if config is not None:
+                check_arguments(config, given.arguments)
+            constructor(*given.args, **given.kwargs)
+
+        complete.__signature__ = signature  # type: ignore[attr-defined]
         return complete  # type: ignore[return-value]
 
     return decorate

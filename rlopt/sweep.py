@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from rlopt.config import Range, check_ranges, from_mapping
+from rlopt.config import Range, check_settings, from_mapping
 from rlopt.engine.base import Engine, MapResult
 from rlopt.engine.choice import make_engine
 from rlopt.engine.display import Display
@@ -122,7 +122,7 @@ def run_sweep(
     :raises rlopt.errors.RunError: if the folder holds another sweep, or another process works on it
     """
     options = options or EngineOptions()
-    check_ranges(options)
+    check_settings(options)
     folder = SweepFolder(path)
     runs = expand(spec, path)
     mine = runs[shard[0] :: shard[1]] if shard else runs

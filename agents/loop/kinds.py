@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from rlopt.config import Range, check_ranges
+from rlopt.config import Range, check_settings
 from rlopt.errors import ConfigError
 from rlopt.registry import resolve
 
@@ -109,5 +109,5 @@ class ContinuingConfig:
                 flag = "--" + name.replace("_", "-")
                 users = [kind for kind, (_, config) in KINDS.items() if hasattr(resolve(config)(), name)]
                 raise ConfigError(f"{flag} is no setting of the kind {self.agent_kind}: {', '.join(users)} have it")
-        check_ranges(resolve(KINDS[self.agent_kind][1])(**given))
+        check_settings(resolve(KINDS[self.agent_kind][1])(**given))
         return given

@@ -18,7 +18,7 @@ import typing
 from collections.abc import Sequence
 from typing import Annotated, Any, Union
 
-from rlopt.config import RunConfig, coerce, field_types, from_mapping
+from rlopt.config import RunConfig, field_types, from_mapping, read_setting
 from rlopt.errors import ConfigError, unknown_name
 from rlopt.presets import complete_settings, default_settings, split_settings
 
@@ -146,25 +146,22 @@ def _normalise_flag(name: str, values: list[str], annotations: dict[str, Any]) -
     if name not in annotations:
         raise unknown_name("option", f"--{name}".replace("_", "-"), [f"--{n}".replace("_", "-") for n in annotations])
     flag, annotation = f"--{name}".replace("_", "-"), annotations[name]
-    try:
-        if annotation is bool:
-            wanted = coerce(values[0], bool) if values else True
-            _require_count(values, 1, optional=True)
-            return [flag if wanted != negated else flag.replace("--", "--no-", 1)]
-        if _is_sequence(annotation):
-            coerced = coerce(list(values), annotation)
-            return [flag, *(str(item) for item in coerced)] if coerced is not None else [flag, "None"]
-        _require_count(values, 1)
-        return [flag, str(coerce(values[0], annotation))]
-    except ConfigError as error:
-        raise ConfigError(f"{flag}: {error}") from None
+    if annotation is bool:
+        _require_count(flag, values, 1, optional=True)
+        wanted = read_setting(name, values[0], bool) if values else True
+        return [flag if wanted != negated else flag.replace("--", "--no-", 1)]
+    if _is_sequence(annotation):
+        found = read_setting(name, list(values), annotation)
+        return [flag, *(str(item) for item in found)] if found is not None else [flag, "None"]
+    _require_count(flag, values, 1)
+    return [flag, str(read_setting(name, values[0], annotation))]
 
 
-def _require_count(values: Sequence[str], count: int, *, optional: bool = False) -> None:
+def _require_count(flag: str, values: Sequence[str], count: int, *, optional: bool = False) -> None:
     if len(values) > count:
-        raise ConfigError(f"one value expected, got {' '.join(values)!r}")
+        raise ConfigError(f"{flag}: one value expected, got {' '.join(values)!r}")
     if len(values) < count and not optional:
-        raise ConfigError("a value is missing")
+        raise ConfigError(f"{flag}: a value is missing")
 
 
 def _is_sequence(annotation: Any) -> bool:
