@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from rlopt.config import Range
+from rlopt.config import OR_SCHEDULE, AgentConfig, Range
 from rlopt.errors import ConfigError
 from rlopt.schedules import DecayingRate
 
@@ -13,9 +13,16 @@ OWN = ("optimizer", "optimizer_kwargs", "learning_rate_schedule", "learning_rate
 RATES = ("learning_rate", "value_learning_rate", "critic_learning_rate", "actor_learning_rate")
 """Constructor arguments that the schedule applies to, where an agent has them."""
 
+LearningRate = Annotated[float, Range(ge=0, le=1e6), OR_SCHEDULE]
+"""A step size; beyond 1e6 steps do not fit into float32 with ordinary gradients."""
+Widths = tuple[Annotated[int, Range(ge=1, le=65536)], ...]
+"""The widths of hidden layers."""
+Activation = Literal["tanh", "relu", "elu", "gelu", "silu", "leaky_relu"]
+"""Names in :data:`rlopt.resumable.ACTIVATIONS`."""
+
 
 @dataclass(frozen=True, kw_only=True)
-class OptimizerConfig:
+class OptimizerConfig(AgentConfig):
     """The optimiser of the agent's networks. A learned ent_coef and a discriminator keep Adam."""
 
     optimizer: str = "adam"
