@@ -153,7 +153,7 @@ class OwnNetworks:
         if name not in self._clipped:
             parameters: Any = own_parameters(part.optimizer)
             self._clipped[name] = ClippedStep(part.optimizer, parameters, part.max_grad_norm)
-        self._clipped[name].backward(loss)
+        self._check(f"gradient of the {name.replace('_', ' ')} loss", self._clipped[name].backward(loss))
         self._clipped[name].apply()
         return further
 
@@ -192,6 +192,8 @@ class HeldNetworks:
     def __init__(self, store: Store, state: State, rates: Mapping[str, Tensor]) -> None:
         self._store, self._rates = store, rates
         self.state: State = {kind: {part: dict(v) for part, v in parts.items()} for kind, parts in state.items()}
+        self.checked: dict[str, Tensor] = {}
+        """What :class:`OwnNetworks` would have had checked, by the same names."""
         self._keep: Tensor | None = None
 
     def _network(self, name: str, trained: Mapping[str, Tensor] | None = None) -> Network:
@@ -213,9 +215,12 @@ class HeldNetworks:
         gradients, (found, further) = grad(loss, has_aux=True)(trained)
         keep = found.isfinite() if self._keep is None else self._keep & found.isfinite()
         self._keep = keep
+        self.checked[f"{name.replace('_', ' ')} loss"] = found
         limit = layout.part.max_grad_norm
         if limit is not None:
             norm = torch.stack([gradient.square().sum() for gradient in gradients.values()]).sum().sqrt()
+            self.checked[f"gradient of the {name.replace('_', ' ')} loss"] = norm
+            self._keep = keep = keep & norm.isfinite()
             scale = (limit / (norm + 1e-6)).clamp(max=1.0)
             gradients = {key: gradient * scale for key, gradient in gradients.items()}
         count = self.state["step"][name][""]

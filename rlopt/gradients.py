@@ -27,7 +27,7 @@ class ClippedStep:
     def __init__(self, optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter], max_norm: float) -> None:
         self.optimizer, self.max_norm = optimizer, max_norm
         self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
-        for parameter in parameters:
+        for parameter in optimizer.param_groups[0]["params"]:
             if not parameter.requires_grad:
                 parameter.grad = None  # an old gradient would still move it
         self._flat: Tensor | None = None

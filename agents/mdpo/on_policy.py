@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -21,8 +21,9 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from rlopt.agents.mdpo import losses
+from rlopt.agents.mdpo.checks import check_spaces
+from rlopt.agents.mdpo.config import MDPOConfig
 from rlopt.agents.mdpo.heads import action_head, phase_parameters
-from rlopt.agents.mdpo.on_policy_checks import check_settings, check_spaces
 from rlopt.agents.mdpo.on_policy_update import (
     History,
     Phase,
@@ -34,6 +35,8 @@ from rlopt.agents.mdpo.on_policy_update import (
     take_eagerly,
     update_models,
 )
+from rlopt.config import check_arguments
+from rlopt.progress import say
 from rlopt.resumable import (
     FiniteVecEnv,
     Resumable,
@@ -55,29 +58,19 @@ class MDPO(Resumable, OnPolicyAlgorithm):
     """Mirror descent policy optimisation, on-policy (Tomar et al., arXiv 2005.09814, section 4.1).
 
     Each update takes ``n_epochs`` (the paper's m) passes over one rollout on -E[r A] + E[B_q(pi || pi_k)] / t_k, then
-    fits the value function in a phase of its own. What is not listed means what it means in Stable-Baselines3's PPO.
+    fits the value function in a phase of its own. Settings, their ranges and meanings are those of
+    :class:`rlopt.agents.mdpo.config.MDPOConfig`; what is not listed there means what it means in Stable-Baselines3's
+    PPO. With the full batch the first gradient step of an update is a plain policy gradient, because the divergence is
+    flat at pi_k; with minibatches the method is PPO with a KL(new || old) penalty in place of the clip.
+
+    To change a loss, override ``policy_loss`` or ``value_loss``: it holds however the gradient steps are taken. What a
+    loss reads besides its arguments may change between updates: it is then compiled anew, or, where it goes on
+    changing, run eagerly.
 
     :param policy: "MlpPolicy", "CnnPolicy", "MultiInputPolicy" or a policy class
     :param env: environment or id; Box, Discrete, MultiDiscrete and MultiBinary actions
-    :param learning_rate: of the policy phase; a number or a Stable-Baselines3 schedule
-    :param n_steps: steps per environment and rollout; the batch is ``n_steps * n_envs``
-    :param batch_size: rows per gradient step of the policy phase; None is the full batch, as in the paper. With
-        minibatches the method is PPO with a KL(new || old) penalty in place of the clip
-    :param n_epochs: m, passes over the rollout in the policy phase, >= 1; with the full batch these are gradient steps,
-        the first of which is a plain policy gradient because the divergence is flat at pi_k
-    :param n_value_epochs: passes over the rollout in the value phase, >= 1
-    :param value_batch_size: rows per gradient step of the value phase; None, or more than there are, is the full batch
-    :param value_learning_rate: None takes ``learning_rate``
-    :param step_size: t_0 > 0, weight of the advantage against the divergence (advantages are standardised)
-    :param step_size_schedule: "linear" anneals t_k = t_0 (1 - k/K), "constant" keeps t_0
-    :param tsallis_q: 1 for the KL divergence, up to 2 for the Tsallis divergence
-    :param ent_coef: weight of an entropy bonus, >= 0
-    :param clip_range_vf: clips the change of the value function if given, > 0
     :param policy_kwargs: as in PPO; ``activation_fn`` and ``optimizer_class`` may be names, "tanh" and "adabelief"
         (:func:`rlopt.optimizers.optimizer_by_name`)
-    :param compile: take each gradient step by one compiled call (on a GPU, a captured CUDA graph): "on", "off" or
-        "auto" for runs that are long enough to earn the compilation back. Only for Box actions without gSDE, flat
-        observations and Adam
     :raises ConfigError: for a value outside its range
     :raises SpaceError: for an observation or action space that the agent cannot use
     :raises NonFiniteError: during ``learn``, for a NaN or infinite observation, reward or loss
@@ -101,24 +94,24 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         self,
         policy: str | type[ActorCriticPolicy],
         env: GymEnv | str | None,
-        learning_rate: float | Schedule = 3e-4,
-        n_steps: int = 2048,
-        batch_size: int | None = None,
-        n_epochs: int = 10,
-        gamma: float = 0.99,
-        gae_lambda: float = 0.95,
-        n_value_epochs: int = 5,
-        value_batch_size: int | None = 128,
-        value_learning_rate: float | Schedule | None = None,
-        step_size: float = 1.0,
-        step_size_schedule: Literal["linear", "constant"] = "linear",
-        tsallis_q: float = 1.0,
-        normalize_advantage: bool = True,
-        ent_coef: float = 0.0,
-        clip_range_vf: float | None = None,
-        max_grad_norm: float = 0.5,
-        use_sde: bool = False,
-        sde_sample_freq: int = -1,
+        learning_rate: float | Schedule = MDPOConfig.learning_rate,
+        n_steps: int = MDPOConfig.n_steps,
+        batch_size: int | None = MDPOConfig.batch_size,
+        n_epochs: int = MDPOConfig.n_epochs,
+        gamma: float = MDPOConfig.gamma,
+        gae_lambda: float = MDPOConfig.gae_lambda,
+        n_value_epochs: int = MDPOConfig.n_value_epochs,
+        value_batch_size: int | None = MDPOConfig.value_batch_size,
+        value_learning_rate: float | Schedule | None = MDPOConfig.value_learning_rate,
+        step_size: float = MDPOConfig.step_size,
+        step_size_schedule: Literal["linear", "constant"] = MDPOConfig.step_size_schedule,
+        tsallis_q: float = MDPOConfig.tsallis_q,
+        normalize_advantage: bool = MDPOConfig.normalize_advantage,
+        ent_coef: float = MDPOConfig.ent_coef,
+        clip_range_vf: float | None = MDPOConfig.clip_range_vf,
+        max_grad_norm: float = MDPOConfig.max_grad_norm,
+        use_sde: bool = MDPOConfig.use_sde,
+        sde_sample_freq: int = MDPOConfig.sde_sample_freq,
         rollout_buffer_class: type[RolloutBuffer] | None = None,
         rollout_buffer_kwargs: dict[str, Any] | None = None,
         stats_window_size: int = 100,
@@ -127,14 +120,14 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         verbose: int = 0,
         seed: int | None = None,
         device: torch.device | str = "auto",
-        compile: CompileChoice = "auto",
+        compile: CompileChoice = MDPOConfig.compile,
         _init_setup_model: bool = True,
     ) -> None:
         given = locals()
         self.constructor_settings = {
             name: given[name] for name in given if name not in ("self", "env", "_init_setup_model", "__class__")
         }
-        check_settings(self.constructor_settings)
+        check_arguments(MDPOConfig, self.constructor_settings)
         if env is not None:
             env = training_env(env, verbose)
             check_spaces(env.observation_space, env.action_space)
@@ -142,7 +135,7 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         self.n_epochs = n_epochs
         self.n_value_epochs = n_value_epochs
         self.value_batch_size = value_batch_size
-        self.value_learning_rate = learning_rate if value_learning_rate is None else value_learning_rate
+        self.value_learning_rate = value_learning_rate
         self.step_size = step_size
         self.step_size_schedule = step_size_schedule
         self.tsallis_q = tsallis_q
@@ -179,11 +172,13 @@ class MDPO(Resumable, OnPolicyAlgorithm):
             self._setup_model()
 
     def _setup_model(self) -> None:
+        check_arguments(MDPOConfig, vars(self))  # again, because load() puts settings of its own in their place
         size = self.n_steps * self.n_envs
         too_many = f"batch_size={self.batch_size} is more than the rollout's {size} rows (n_steps * n_envs)"
         require(self.batch_size is None or self.batch_size <= size, too_many)
         super()._setup_model()
-        self.value_lr_schedule = FloatSchedule(self.value_learning_rate)
+        rate = self.learning_rate if self.value_learning_rate is None else self.value_learning_rate
+        self.value_lr_schedule = FloatSchedule(rate)
         self._make_optimizers()
         self.prepared = {}
 
@@ -218,7 +213,7 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         update_learning_rate(self.value_optimizer, self.value_lr_schedule(self._current_progress_remaining))
         step_size, mode = self.current_step_size(), self._update_mode()
         phases = self._phases(step_size)
-        if mode is None:
+        if mode is None or self._obstacle(phases) is not None:
             history: History = {}
             for phase in phases:
                 history.update(take_eagerly(phase, self.num_timesteps))
@@ -278,15 +273,15 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         steps += self._steps_a_pass(self.value_batch_size) * self.n_value_epochs
         planned = int(rollouts * steps) * company_size()  # what is compiled for one of several runs serves all
         mode = choose_mode(self.compile, self.device, planned, pays_after=COMPILE_PAYS_AFTER)
-        if mode == "eager":
-            return None
-        reason = obstacle(self.policy, [self.policy.optimizer, self.value_optimizer])
-        if reason is None:
-            return mode
-        if reason != self._told:
-            warnings.warn(f"gradient steps are not compiled: {reason}", stacklevel=2)
-            self._told = reason
-        return None
+        return None if mode == "eager" else mode
+
+    def _obstacle(self, phases: Sequence[Phase]) -> str | None:
+        """Why the gradient steps are taken by torch's own optimisers all the same; said once."""
+        reason = next(filter(None, map(obstacle, phases)), None)
+        if reason is not None and reason != self._told:
+            say(f"{type(self).__name__}'s gradient steps are not compiled: {reason}")
+        self._told = reason
+        return reason
 
     def _steps_a_pass(self, batch_size: int | None) -> int:
         return 1 if batch_size is None else -(-self.n_steps * self.n_envs // batch_size)

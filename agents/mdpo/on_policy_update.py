@@ -1,9 +1,8 @@
 """The two phases of an on-policy update: what each minimises, and its gradient steps in every mode.
 
-A phase's objective is a module that maps rows of the rollout to a loss. Eagerly, autograd and torch's own optimiser
-move its parameters. Otherwise loss, gradient, clipping and Adam are one function of tensors, which calls the same module
-with ``torch.func.functional_call``. It is compiled or captured in a CUDA graph, and mapped over the models of several
-seeds.
+A phase's objective is a module that maps rows of the rollout to a loss; :func:`gradient_step` moves its parameters.
+That function runs as it is, with torch's own optimisers, or as a function of tensors (:mod:`rlopt.descent`), which is
+compiled or captured in a CUDA graph, and mapped over the models of several seeds.
 Shapes: B rows of the rollout, b rows of a gradient step, S models.
 """
 
@@ -11,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import math
-import warnings
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,19 +18,19 @@ from typing import Any
 import torch
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
+from torch.func import vmap
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from rlopt.agents.mdpo.heads import DistributionHead, action_head, uncompiled, value_function
 from rlopt.agents.mdpo.losses import Info, policy_loss, value_loss
-from rlopt.errors import ConfigError, one_line
-from rlopt.gradients import ClippedStep
-from rlopt.networks import StackedParameters, over, plain_adam
+from rlopt.descent import HeldNetworks, Networks, OwnNetworks, Part, State, Store
+from rlopt.descent import obstacle as no_function_of_tensors
+from rlopt.progress import say
 from rlopt.reads import Reads
 from rlopt.resumable import check_finite
 from rlopt.rollout import rows
 from rlopt.turns import side_by_side
-from rlopt.update import GradientStep, Mode
+from rlopt.update import CannotCompile, GradientStep, Mode
 
 Loss = Callable[..., tuple[Tensor, Info]]
 History = dict[str, list[Tensor]]
@@ -113,6 +111,10 @@ class Phase:
     orders: tuple[Tensor, ...]
     """A permutation of the rows for each pass; none where passes take the full batch."""
 
+    def part(self) -> Part:
+        """What a gradient step moves."""
+        return Part(self.objective, self.optimizer, max_grad_norm=self.max_grad_norm)
+
     def batches(self) -> list[Tensor | None]:
         """The rows of each gradient step, (b,); None for all."""
         if self.batch_size is None or not self.orders:
@@ -120,20 +122,30 @@ class Phase:
         return [index for order in self.orders for index in order.split(self.batch_size)]
 
 
+def gradient_step(networks: Networks, name: str, batch: Sequence[Any], scalars: Mapping[str, Any]) -> Info:
+    """One step on the gradient of a phase's objective at ``batch``; the statistics of the loss.
+
+    :param name: of the phase, "policy" or "value"
+    """
+    info: Info = networks.descend(name, lambda objective: objective(batch, scalars))
+    return info
+
+
 def take_eagerly(phase: Phase, timestep: int) -> History:
     """The gradient steps of ``phase`` by autograd and torch's optimiser.
 
     On the CPU a broken loss or gradient stops before it reaches the networks.
     """
+
+    def check(what: str, value: Tensor) -> None:
+        if value.device.type == "cpu" and not math.isfinite(value.item()):
+            check_finite(what, value, timestep)
+
     name = phase.objective.name
-    step = ClippedStep(phase.optimizer, phase.parameters, phase.max_grad_norm)
+    networks = OwnNetworks({name: phase.part()}, check)
     history: History = defaultdict(list)
     for index in phase.batches():
-        loss, info = phase.objective(_batch(phase.columns, index), phase.scalars)
-        norm = step.backward(loss)
-        if norm.device.type == "cpu" and not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
-            _check(name, loss, norm, timestep)
-        step.apply()
+        info = gradient_step(networks, name, _batch(phase.columns, index), phase.scalars)
         for key, value in info.items():
             history[key].append(value)
     return history
@@ -143,29 +155,14 @@ def _batch(columns: Sequence[Any], index: Tensor | None) -> Sequence[Any]:
     return columns if index is None else [rows(column, index) for column in columns]
 
 
-def _check(name: str, losses: Tensor, norms: Tensor, timestep: int) -> None:
-    check_finite(f"{name} loss", losses, timestep)
-    check_finite(f"gradient of the {name} loss", norms, timestep)
-
-
-def obstacle(policy: ActorCriticPolicy, optimizers: Sequence[torch.optim.Optimizer]) -> str | None:
-    """Why gradient steps on ``policy`` can only be taken eagerly, in words; None if they may be compiled."""
-    policy = uncompiled(policy)
+def obstacle(phase: Phase) -> str | None:
+    """Why the gradient steps of ``phase`` cannot be a function of tensors, in words; None if they can."""
+    policy = phase.objective.policy
     if type(action_head(policy)) is DistributionHead:
         return "the policy has an action distribution of its own"
     if value_function(policy) == policy.predict_values:
         return "the policy has a predict_values of its own"
-    for module in policy.modules():
-        kind = type(module).__name__
-        if any((module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)):
-            return f"the policy's {kind} has hooks"
-        if any(True for _ in module.buffers(recurse=False)):
-            return f"the policy's {kind} has buffers, which it may change"
-        if isinstance(module, nn.modules.dropout._DropoutNd):
-            return f"the policy's {kind} draws random numbers"
-    if not all(map(plain_adam, optimizers)):
-        return "the optimiser is not plain Adam"
-    return None
+    return no_function_of_tensors({phase.objective.name: phase.part()})
 
 
 @dataclass(frozen=True)
@@ -238,27 +235,20 @@ class PhaseStep:
         """Whether it has updated its models."""
         self.reason: str | None = None
         """Why its steps are taken eagerly after all."""
-        self._objective, self._max_grad_norm = first.objective, first.max_grad_norm
-        self._shape = (len(phases),) if len(phases) > 1 else ()
+        self._name, self._loss = first.objective.name, first.objective.loss
         self._made_for = [_identity(phase) for phase in phases]
-        names = {id(parameter): name for name, parameter in first.objective.named_parameters()}
-        self._trained = [names[id(p)] for p in first.parameters if p.requires_grad]
-        self._frozen = [names[id(p)] for p in first.parameters if not p.requires_grad]
-        self._reads = None if first.objective.loss in (policy_loss, value_loss) else self._watched(first)
+        self._trains = any(parameter.requires_grad for parameter in first.parameters)
+        self._reads = None if self._loss in (policy_loss, value_loss) else self._watched(first)
         if changes > MAX_CHANGES:
-            self._give_up(f"{first.objective.name}_loss reads values that change")
-        if self.reason is not None or not self._trained:
+            self._give_up(f"{self._name}_loss reads values that change")
+        if self.reason is not None or not self._trains:
             return
-        members = [[p for p in phase.parameters if p.requires_grad] for phase in phases]
-        columns = list(zip(*members, strict=True))
-        self._part = StackedParameters(columns, self._shape, [phase.optimizer for phase in phases])
-        group = first.optimizer.param_groups[0]
-        self._betas, self._eps = group["betas"], group["eps"]
+        self._store = Store([{self._name: phase.part()} for phase in phases])
         self._scalars = list(first.scalars)
         leaves, self._structure = tree_flatten(list(first.columns))
-        self._n_leaves = len(leaves)
-        self.step = GradientStep(self._call, mode, self._part.changed)
-        if like is not None and like.reason is None and like._objective.loss is self._objective.loss:
+        self._n_columns = len(leaves)
+        self.step = GradientStep(self._call, mode, self._store.changed)
+        if like is not None and like.reason is None and like._loss is self._loss:
             self.step.compile_like(like.step)
 
     def fits(self, phases: Sequence[Phase]) -> bool:
@@ -277,33 +267,31 @@ class PhaseStep:
 
     def take(self, phases: Sequence[Phase], timesteps: Sequence[int]) -> list[History]:
         """The phase of each model; their statistics, which stay as they are."""
-        if self.reason is None and self._trained:
+        if self.reason is None and self._trains:
             found = self._take(phases)
             if found is not None:
                 self.taken = True
-                for phase, history, timestep in zip(phases, found, timesteps, strict=True):
-                    norms, losses = (torch.stack(history.pop(key)) for key in ("norm of gradient", "loss"))
-                    _check(phase.objective.name, losses, norms, timestep)
+                for history, timestep in zip(found, timesteps, strict=True):
+                    for what in (f"{self._name} loss", f"gradient of the {self._name} loss"):
+                        check_finite(what, torch.stack(history.pop(what)), timestep)
                 return found
         return [take_eagerly(phase, timestep) for phase, timestep in zip(phases, timesteps, strict=True)]
 
     def _take(self, phases: Sequence[Phase]) -> list[History] | None:
         """None if the step cannot be compiled; nothing has moved then."""
-        self._part.attach()
-        columns = self._stacked([tree_flatten(list(phase.columns))[0] for phase in phases])
-        frozen = self._stacked([[p.detach() for p in phase.parameters if not p.requires_grad] for phase in phases])
+        self._store.attach()
+        members = [tree_flatten(list(phase.columns))[0] for phase in phases]
+        columns = [self._joined(column) for column in zip(*members, strict=True)]
         table = [[phase.optimizer.param_groups[0]["lr"], *phase.scalars.values()] for phase in phases]
-        scalars = torch.tensor(table if self._shape else table[0], dtype=torch.float64)
+        scalars = torch.tensor(table if self._store.stacked else table[0], dtype=torch.float64)
         scalars = scalars.to(columns[0].device, non_blocking=True)
         history: History = defaultdict(list)
         for batch in zip(*(phase.batches() for phase in phases), strict=True):
-            index = [] if batch[0] is None else [self._join(batch)]
+            index = [] if batch[0] is None else [self._joined(batch)]
             try:
-                found = self.step(*columns, *frozen, scalars, *index)
-            except ConfigError as error:
-                if self.taken or history:
-                    raise
-                self._give_up(one_line(error))
+                found = self.step(*columns, scalars, *index)
+            except CannotCompile as error:
+                self._give_up(str(error))
                 return None
             for key, value in found.items():
                 history[key].append(value.clone())  # a CUDA graph overwrites its outputs
@@ -311,39 +299,26 @@ class PhaseStep:
         return [{key: list(values[:, i].unbind()) for key, values in stacked.items()} for i in range(len(phases))]
 
     def _call(self, *inputs: Tensor) -> Info:
-        """One gradient step on all, in place; where loss or gradient is not finite, nothing moves.
+        """One gradient step, in place; where loss or gradient is not finite, nothing moves.
 
-        :param inputs: the columns' tensors (B, ...), the frozen parameters, the learning rate and the scalars in one
-            tensor, and the rows (b,) unless all are taken; of S models, each with an axis S in front
+        :param inputs: the columns' tensors (B, ...), learning rate and scalars in one tensor, and the rows (b,) unless
+            all are taken; of S models, each with an axis S in front
         """
-        end = self._n_leaves + len(self._frozen)
-        columns, frozen, rest = inputs[: self._n_leaves], inputs[self._n_leaves : end], inputs[end:]
-        each = vmap(self._gradient) if self._shape else self._gradient
-        gradients, info = each(self._part.tensors, list(columns), list(frozen), *rest)
-        norm = info["norm of gradient"]
-        scale = (self._max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
-        keep = norm.isfinite() & info["loss"].isfinite()
-        gradients = [gradient * over(scale, gradient) for gradient in gradients]
-        self._part.adam(gradients, rest[0][..., 0], keep, self._betas, self._eps)
-        return info
+        columns, scalars, index = inputs[: self._n_columns], inputs[self._n_columns], inputs[self._n_columns + 1 :]
+        each = vmap(self._one) if self._store.stacked else self._one
+        state, info = each(self._store.state, list(columns), scalars, *index)
+        self._store.write(state)
+        found: Info = info
+        return found
 
-    def _gradient(
-        self, trained: list[Tensor], leaves: list[Tensor], frozen: list[Tensor], scalars: Tensor, *index: Tensor
-    ) -> tuple[list[Tensor], Info]:
-        """The gradient of one model's objective, its norm, the loss and the loss's own statistics."""
-        batch = _batch(tree_unflatten(leaves, self._structure), *(index or (None,)))
-        numbers = scalars[1:].to(trained[0].dtype).unbind()
-        arguments = batch, dict(zip(self._scalars, numbers, strict=True))
-        others = dict(zip(self._frozen, frozen, strict=True))
-
-        def objective(values: list[Tensor]) -> tuple[Tensor, Info]:
-            parameters = {**dict(zip(self._trained, values, strict=True)), **others}
-            loss, info = functional_call(self._objective, parameters, arguments)
-            return loss, {**info, "loss": loss.detach()}
-
-        gradients, info = grad(objective, has_aux=True)(trained)
-        norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()
-        return gradients, {**info, "norm of gradient": norm}
+    def _one(self, state: State, columns: list[Tensor], scalars: Tensor, *index: Tensor) -> tuple[State, Info]:
+        """The step of one model."""
+        rate, *numbers = scalars.unbind()
+        networks = HeldNetworks(self._store, state, {self._name: rate})
+        batch = _batch(tree_unflatten(columns, self._structure), *(index or (None,)))
+        arguments = {key: number.float() for key, number in zip(self._scalars, numbers, strict=True)}
+        info = gradient_step(networks, self._name, batch, arguments)
+        return networks.state, {**info, **networks.checked}
 
     def _watched(self, phase: Phase) -> Reads | None:
         """Traces a loss of one's own, and gives up where that cannot be done."""
@@ -358,13 +333,10 @@ class PhaseStep:
 
     def _give_up(self, reason: str) -> None:
         self.reason = reason
-        warnings.warn(f"gradient steps of the {self._objective.name} phase are not compiled: {reason}", stacklevel=2)
+        say(f"the gradient steps of the {self._name} phase are not compiled: {reason}")
 
-    def _stacked(self, members: Sequence[Sequence[Tensor]]) -> list[Tensor]:
-        return [self._join(own) for own in zip(*members, strict=True)]
-
-    def _join(self, values: Sequence[Any]) -> Tensor:
-        joined: Tensor = torch.stack(list(values)) if self._shape else values[0].contiguous()
+    def _joined(self, values: Sequence[Any]) -> Tensor:
+        joined: Tensor = torch.stack(list(values)) if len(self._made_for) > 1 else values[0].contiguous()
         return joined
 
 
