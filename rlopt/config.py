@@ -178,7 +178,8 @@ def read_setting(name: str, value: Any, annotation: Any) -> Any:
 def check_setting(name: str, value: Any, annotation: Any) -> Any:
     """Raises the error of :func:`read_setting` unless ``value``, of Python and not of text, fits the ``annotation``.
 
-    It is returned with Python's own numbers and tuples. Numbers of numpy are numbers; a text that could be read as a number is none, and neither is a bool.
+    It is returned with Python's own numbers and tuples. Numbers of numpy are numbers; a text that could be read as a
+    number is none, and neither is a bool.
     """
     try:
         return _read(value, annotation, text=False)
@@ -389,11 +390,12 @@ def _read_union(value: Any, members: tuple[Any, ...], text: bool, extras: tuple[
         return None
     expected: list[str] = []
     # Text accepts nearly everything, so it is tried last.
-    for member in sorted((m for m in members if m is not types.NoneType), key=_is_text):
+    kinds = sorted((member for member in members if member is not types.NoneType), key=_is_text)
+    for member in kinds:
         try:
             return _read(value, member, text, extras)
         except _Refusal as refusal:
-            if not refusal.expected or (len(members) - optional == 1 and typing.get_origin(member) is Literal):
+            if not refusal.expected or (refusal.kind is UnknownNameError and len(kinds) == 1):
                 raise
             expected.append(refusal.expected)
     raise _mismatch(value, " or ".join([*expected, "none"] if optional else expected))

@@ -33,9 +33,9 @@ class OptimizerConfig(AgentConfig):
     learning_rate_schedule: Literal["constant", "linear", "cosine"] = "constant"
     """How the networks' learning rates fall over the run: not at all, along a line, or along half a cosine."""
     learning_rate_warmup: Annotated[float, Range(ge=0, lt=1)] = 0.0
-    """Share of the run, in [0, 1), in which the rates first rise from 0 along a line."""
+    """Share of the run in which the rates first rise from 0 along a line."""
     learning_rate_floor: Annotated[float, Range(ge=0, le=1)] = 0.0
-    """Where linear and cosine end, as a share of the rate, in [0, 1]."""
+    """Where linear and cosine end, as a share of the rate."""
 
     def with_optimizer(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """``arguments`` of a constructor with these settings in the places that Stable-Baselines3 has for them."""

@@ -166,14 +166,15 @@ def with_settings_of(base: type, *without: str, config: type | None = None, **de
 
 
 def full_signature(
-    constructor: Callable[..., None], base: type, *without: str, config: type | None = None, **defaults: Any
+    constructor: Callable[..., None], base: type | None, *without: str, config: type | None = None, **defaults: Any
 ) -> inspect.Signature:
     """The signature of :func:`with_settings_of`: ``**settings`` are those of ``config`` and of ``base``."""
     own = inspect.signature(constructor)
     named = [p for p in own.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
     declared = () if config is None else config().algorithm_kwargs()
     listed = {name: getattr(config, name, None) for name in declared}
-    for name, parameter in inspect.signature(base.__init__).parameters.items():  # type: ignore[misc]
+    shared = {} if base is None else inspect.signature(base.__init__).parameters  # type: ignore[misc]
+    for name, parameter in shared.items():
         if parameter.kind is not inspect.Parameter.VAR_KEYWORD and (name not in listed or not hasattr(config, name)):
             listed[name] = parameter.default
     taken = {"self", *without, *(parameter.name for parameter in named)}

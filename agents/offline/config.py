@@ -34,7 +34,7 @@ class OfflineConfig(OptimizerConfig):
     n_augmented: Annotated[int, Range(ge=1)] = 1_000_000
     """Augmented transitions, beside the recorded ones."""
     learning_rate: LearningRate = 3e-4
-    """The step size, >= 0: of all networks, or of the actor where critic_learning_rate is given. CORL: 3e-4."""
+    """The step size: of all networks, or of the actor where critic_learning_rate is given. CORL: 3e-4."""
     batch_size: Annotated[int, Range(ge=1)] = 256
     """Transitions of a gradient step. CORL: 256."""
     reward_scale: float = 1.0
@@ -90,11 +90,11 @@ class CriticConfig(OfflineConfig):
     """What every learner with critics has."""
 
     critic_learning_rate: LearningRate | None = None
-    """The step size of the critics (and of the value network), >= 0; default is learning_rate."""
+    """The step size of the critics (and of the value network); default is learning_rate."""
     gamma: Annotated[float, Range(ge=0, le=1)] = 0.99
-    """Discount factor, in [0, 1]."""
+    """Discount factor."""
     tau: Annotated[float, Range(gt=0, le=1)] = 0.005
-    """Part of the way that the slow copies move at each of their updates, in (0, 1]. CORL: 5e-3."""
+    """Part of the way that the slow copies move at each of their updates. CORL: 5e-3."""
     critic_layer_norm: bool = False
     """Whether the critics have layer normalisation, which keeps Q from growing where there are no data (ReBRAC, arXiv
     2305.09836, section 3; RLPD, arXiv 2302.02948, section 4.2)."""
@@ -136,7 +136,7 @@ class ReBRACConfig(CriticConfig):
     """Behaviour-regularised actor-critic revisited (ReBRAC, arXiv 2305.09836)."""
 
     learning_rate: LearningRate = 1e-3
-    """The step size, >= 0. Released configs: 1e-3 on MuJoCo, 3e-4 elsewhere."""
+    """The step size. Released configs: 1e-3 on MuJoCo, 3e-4 elsewhere."""
     batch_size: Annotated[int, Range(ge=1)] = 1024
     """Transitions of a gradient step. Released configs: 1024 on MuJoCo, 256 elsewhere."""
     net_arch: Widths = (256, 256, 256)
@@ -194,9 +194,9 @@ class CQLConfig(CriticConfig):
     """Conservative Q-learning (CQL, arXiv 2006.04779)."""
 
     learning_rate: LearningRate = 3e-5
-    """The step size of the actor and of the temperature, >= 0. Paper, appendix F and CORL: 3e-5."""
+    """The step size of the actor and of the temperature. Paper, appendix F and CORL: 3e-5."""
     critic_learning_rate: LearningRate | None = 3e-4
-    """The step size of the critics, >= 0. Paper, appendix F and CORL: 3e-4."""
+    """The step size of the critics. Paper, appendix F and CORL: 3e-4."""
     net_arch: Widths = (256, 256, 256)
     """Width of each hidden layer of every network. CORL: 256 256 256."""
     cql_alpha: Annotated[float, Range(ge=0)] = 10.0

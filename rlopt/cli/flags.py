@@ -68,7 +68,7 @@ def _print_help(prog: str, configs: Sequence[Any], summary: str = "") -> typing.
         texts = field_help(type(config))
         for name, annotation in field_types(type(config)).items():
             flag = f"--{name}".replace("_", "-")
-            notes = [f"default: {_shown(getattr(config, name))}", *_ranges_of(annotation)]
+            notes = [f"default: {shown_default(getattr(config, name))}", *ranges_of(annotation)]
             text = f"{texts.get(name, '')} ({'; '.join(notes)})".replace("%", "%%")
             if annotation is bool:
                 parser.add_argument(flag, flag.replace("--", "--no-", 1), action="store_true", help=text)
@@ -78,7 +78,7 @@ def _print_help(prog: str, configs: Sequence[Any], summary: str = "") -> typing.
     sys.exit(0)
 
 
-def _shown(value: Any) -> str:
+def shown_default(value: Any) -> str:
     """A default as one would write it after its flag."""
     if isinstance(value, tuple | list):
         return " ".join(map(str, value)) or "nothing"
@@ -99,12 +99,12 @@ def kind_of(annotation: Any) -> str:
     return {int: "INT", float: "FLOAT", str: "TEXT", bool: "BOOL", types.NoneType: "none"}[annotation]
 
 
-def _ranges_of(annotation: Any) -> list[str]:
+def ranges_of(annotation: Any) -> list[str]:
     """The ranges that an annotation declares."""
     found = [
         str(extra) for extra in getattr(annotation, "__metadata__", ()) if extra != Range() and isinstance(extra, Range)
     ]
-    return found + [each for member in typing.get_args(annotation) for each in _ranges_of(member)]
+    return found + [each for member in typing.get_args(annotation) for each in ranges_of(member)]
 
 
 def field_help(config_class: type) -> dict[str, str]:
@@ -117,7 +117,7 @@ def field_help(config_class: type) -> dict[str, str]:
             is_field = isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
             if is_field and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
                 texts[field.target.id] = " ".join(str(text.value.value).split())  # type: ignore[attr-defined]
-    return texts
+    return {name: texts[name] for name in field_types(config_class) if name in texts}
 
 
 def read_flags(argv: Sequence[str], annotations: Mapping[str, Any]) -> dict[str, Any]:

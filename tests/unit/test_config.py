@@ -149,20 +149,21 @@ class PairConfig(AgentConfig):
 
 
 @pytest.mark.parametrize(
-    ("value", "annotation"),
+    ("value", "annotation", "expected"),
     [
-        (1, float),
-        (np.float32(0.5), Annotated[float, Range(le=1)]),
-        (np.int64(3), int),
-        (np.bool_(True), bool),
-        (None, int | None),
-        ([1, 2], tuple[int, ...]),
-        (float("inf"), Annotated[float, Range(gt=0, infinite=True)]),
-        (lambda progress: progress, Annotated[float, Range(gt=0), OR_SCHEDULE] | None),
+        (1, float, 1.0),
+        (np.float32(0.5), Annotated[float, Range(le=1)], 0.5),
+        (np.int64(3), int, 3),
+        (np.bool_(True), bool, True),
+        (None, int | None, None),
+        ([1, np.int32(2)], tuple[int, ...], (1, 2)),
+        (float("inf"), Annotated[float, Range(gt=0, infinite=True)], float("inf")),
+        (abs, Annotated[float, Range(gt=0), OR_SCHEDULE] | None, abs),
     ],
 )
-def test_values_of_python_that_fit(value: Any, annotation: Any) -> None:
-    assert check_setting("x", value, annotation) is None
+def test_values_of_python_that_fit(value: Any, annotation: Any, expected: Any) -> None:
+    read = check_setting("x", value, annotation)
+    assert read == expected and type(read) is type(expected)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +193,8 @@ def test_values_of_python_that_do_not_fit(value: Any, annotation: Any, line: str
 
 
 def test_arguments_are_checked_one_by_one_and_together() -> None:
-    assert check_arguments(PairConfig, {"rate": abs, "low": 2, "env": object(), "start": 0.1}) is None
+    given = {"rate": abs, "low": 2, "env": object(), "start": 0.1}
+    assert check_arguments(PairConfig, given) == {"rate": abs, "low": 2, "start": 0.1}
     with pytest.raises(ConfigError, match=r"^rate = -1.0 is outside"):
         check_arguments(PairConfig, {"rate": -1})
     with pytest.raises(ConfigError, match=r"^start = atuo is not a number or auto$"):
