@@ -204,7 +204,8 @@ def check_arguments(config_class: type, arguments: Mapping[str, Any]) -> dict[st
         if name in arguments
     }
     for name, value in (arguments.get("policy_kwargs") or {}).items():
-        if name in annotations.keys() - given.keys():
+        # optimizer_kwargs is there Stable-Baselines3's argument of that name, a dict.
+        if name in annotations.keys() - given.keys() - {"optimizer_kwargs"}:
             _check_of_policy(name, value, annotations[name])
     check_together = getattr(config_class, "check_together", None)
     if check_together is not None:

@@ -45,10 +45,13 @@ class Part:
     """Euclidean norm to which longer gradients are scaled down."""
 
     def named(self) -> dict[str, Tensor]:
-        """Every tensor by name: parameters, buffers, and plain ones."""
+        """Every tensor by name: parameters, buffers, and plain ones; one that two modules share has two names."""
         found: dict[str, Tensor] = dict(self.tensors)
         if self.module is not None:
-            found |= dict(self.module.named_parameters()) | dict(self.module.named_buffers())
+            # Once for each place where it is used, as functional_call without tie_weights wants it.
+            for prefix, module in self.module.named_modules():
+                own = {**module._parameters, **module._buffers}
+                found |= {f"{prefix}.{key}".lstrip("."): value for key, value in own.items() if value is not None}
         return found
 
 
@@ -92,7 +95,8 @@ class Network:
             return module(*args) if method == "forward" else getattr(module, method)(*args)
         assert self._methods is not None
         own = {f"module.{name}": value for name, value in self._values.items() if not name.startswith(_MEMBER)}
-        return functional_call(self._methods, own, (method, *args))
+        # Tying would write a module that has several names several times, and leave one of them as it was.
+        return functional_call(self._methods, own, (method, *args), tie_weights=False)
 
     def each(self, x: Tensor, count: int | None = None) -> Tensor:
         """What each network of a batched ensemble, or the first ``count``, makes of ``x`` (B, in): (n, B, out)."""

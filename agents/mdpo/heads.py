@@ -20,8 +20,8 @@ from stable_baselines3.common.distributions import (
     MultiCategoricalDistribution,
     StateDependentNoiseDistribution,
 )
-from stable_baselines3.common.policies import ActorCriticPolicy, BaseModel
-from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.preprocessing import is_image_space, preprocess_obs
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor, MlpExtractor
 from torch import Tensor, nn
 from torch.nn import functional
@@ -204,12 +204,30 @@ def _network(
         if flatten:
             values = observations.float().flatten(1)  # type: ignore[union-attr]
         else:
-            values = BaseModel.extract_features(policy, observations, extractor)
+            values = extractor(_preprocessed(observations, space, policy.normalize_images))
         for layer in layers:
             values = layer(values)
         return values
 
     return forward
+
+
+def _preprocessed(observations: Observations, space: spaces.Space, normalize_images: bool) -> Any:
+    """As Stable-Baselines3's ``preprocess_obs``, whose one-hot encoding cannot be mapped over several models."""
+    if isinstance(space, spaces.Dict):
+        parts: Any = observations
+        return {key: _preprocessed(parts[key], part, normalize_images) for key, part in space.spaces.items()}
+    assert isinstance(observations, Tensor)
+    if isinstance(space, spaces.Discrete):
+        return _one_hot(observations, int(space.n))
+    if isinstance(space, spaces.MultiDiscrete):
+        pairs = zip(observations.unbind(-1), space.nvec, strict=True)
+        return torch.cat([_one_hot(column, int(n)) for column, n in pairs], dim=-1)
+    return preprocess_obs(observations, space, normalize_images)
+
+
+def _one_hot(values: Tensor, n: int) -> Tensor:
+    return (values.unsqueeze(-1) == torch.arange(n, device=values.device)).float()
 
 
 def _layers(modules: Iterable[nn.Module]) -> list[Callable[[Tensor], Tensor]]:

@@ -1,7 +1,8 @@
-"""On-policy gradient steps as a function of tensors against those of torch's optimisers; compiled; several seeds together."""
+"""On-policy gradient steps as a function of tensors, compiled, and of several seeds, against torch's optimisers."""
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 from collections.abc import Callable
@@ -223,7 +224,8 @@ class Anything(gymnasium.Env):
     """Random observations and rewards that depend on the action."""
 
     def __init__(self, observation_space: spaces.Space, action_space: spaces.Space) -> None:
-        self.observation_space, self.action_space, self.t = observation_space, action_space, 0
+        self.observation_space = copy.deepcopy(observation_space)  # each has random numbers of its own
+        self.action_space, self.t = action_space, 0
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
