@@ -122,8 +122,12 @@ class OwnLoss(MDPO):
         return self.weight * loss, info
 
 
-STRAIGHT: dict[str, Any] = {"policy_kwargs": {"optimizer_kwargs": {"eps": 1.0}}, "max_grad_norm": math.inf}
-"""A step is then nearly a multiple of the gradient, so that a loss of twice the size moves twice as far."""
+STRAIGHT: dict[str, Any] = {
+    "policy_kwargs": {"optimizer_kwargs": {"eps": 1e3}},
+    "learning_rate": 1.0,
+    "max_grad_norm": math.inf,
+}
+"""Adam's first step is lr g / (|g| + eps), a multiple of the gradient where eps is large."""
 
 
 def moved(algorithm: MDPO, steps: int = 64) -> torch.Tensor:
@@ -134,14 +138,16 @@ def moved(algorithm: MDPO, steps: int = 64) -> torch.Tensor:
 
 def test_a_loss_is_changed_in_one_place_for_every_mode() -> None:
     plain, own = moved(model(n_epochs=1, **STRAIGHT)), moved(model(0, OwnLoss, n_epochs=1, **STRAIGHT))
-    torch.testing.assert_close(own, 2 * plain, rtol=1e-2, atol=1e-7)
+    torch.testing.assert_close(own, 2 * plain, rtol=2e-3, atol=1e-9)
     tensors = moved(stepped(model(0, OwnLoss, n_epochs=1, **STRAIGHT)))
-    torch.testing.assert_close(tensors, own, rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(tensors, own, rtol=1e-3, atol=1e-9)
     jobs = [lambda: stepped(model(0, OwnLoss, n_epochs=1, **STRAIGHT)).learn(64) for _ in range(2)]
     alone = model(0, OwnLoss, n_epochs=1, **STRAIGHT).learn(64)
     for algorithm in Turns(jobs).run():
         assert len(algorithm.prepared["policy"]._made_for) == 2
-        assert_same(algorithm, alone, 1e-5)
+        torch.testing.assert_close(
+            algorithm.policy.action_net.weight, alone.policy.action_net.weight, rtol=0, atol=1e-7
+        )
 
 
 @needs_compiler
@@ -159,7 +165,7 @@ def test_a_compiled_loss_of_ones_own_sees_what_it_reads_change() -> None:
     (compiled, ours), (_, wanted) = changing("on"), changing("off")
     assert compiled.prepared["policy"].mode == "compiled" and compiled.prepared["policy"].reason is None
     for mine, theirs in zip(ours, wanted, strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-7)
+        torch.testing.assert_close(mine, theirs, rtol=1e-2, atol=1e-7)
 
 
 class CountingLoss(MDPO):
