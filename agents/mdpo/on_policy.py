@@ -331,7 +331,7 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         return super().learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)
 
     def _excluded_save_params(self) -> list[str]:
-        ours = ["value_optimizer", "policy_parameters", "value_parameters", "boundary_hook", "prepared"]
+        ours = ["value_optimizer", "policy_parameters", "value_parameters", "boundary_hook", "prepared", "_told"]
         return [*super()._excluded_save_params(), *ours]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
