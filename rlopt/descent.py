@@ -45,10 +45,13 @@ class Part:
     """Euclidean norm to which longer gradients are scaled down."""
 
     def named(self) -> dict[str, Tensor]:
-        """Every tensor by name: parameters, buffers, and plain ones."""
+        """Every tensor by name: parameters, buffers, and plain ones; one that two modules share has two names."""
         found: dict[str, Tensor] = dict(self.tensors)
         if self.module is not None:
-            found |= dict(self.module.named_parameters()) | dict(self.module.named_buffers())
+            # Once for each place where it is used, as functional_call without tie_weights wants it.
+            for prefix, module in self.module.named_modules():
+                own = {**module._parameters, **module._buffers}
+                found |= {f"{prefix}.{key}".lstrip("."): value for key, value in own.items() if value is not None}
         return found
 
 
@@ -92,7 +95,8 @@ class Network:
             return module(*args) if method == "forward" else getattr(module, method)(*args)
         assert self._methods is not None
         own = {f"module.{name}": value for name, value in self._values.items() if not name.startswith(_MEMBER)}
-        return functional_call(self._methods, own, (method, *args))
+        # Tying would write a module that has several names several times, and leave one of them as it was.
+        return functional_call(self._methods, own, (method, *args), tie_weights=False)
 
     def each(self, x: Tensor, count: int | None = None) -> Tensor:
         """What each network of a batched ensemble, or the first ``count``, makes of ``x`` (B, in): (n, B, out)."""
@@ -153,7 +157,7 @@ class OwnNetworks:
         if name not in self._clipped:
             parameters: Any = own_parameters(part.optimizer)
             self._clipped[name] = ClippedStep(part.optimizer, parameters, part.max_grad_norm)
-        self._clipped[name].backward(loss)
+        self._check(f"gradient of the {name.replace('_', ' ')} loss", self._clipped[name].backward(loss))
         self._clipped[name].apply()
         return further
 
@@ -192,6 +196,8 @@ class HeldNetworks:
     def __init__(self, store: Store, state: State, rates: Mapping[str, Tensor]) -> None:
         self._store, self._rates = store, rates
         self.state: State = {kind: {part: dict(v) for part, v in parts.items()} for kind, parts in state.items()}
+        self.checked: dict[str, Tensor] = {}
+        """What :class:`OwnNetworks` would have had checked, by the same names."""
         self._keep: Tensor | None = None
 
     def _network(self, name: str, trained: Mapping[str, Tensor] | None = None) -> Network:
@@ -213,9 +219,12 @@ class HeldNetworks:
         gradients, (found, further) = grad(loss, has_aux=True)(trained)
         keep = found.isfinite() if self._keep is None else self._keep & found.isfinite()
         self._keep = keep
+        self.checked[f"{name.replace('_', ' ')} loss"] = found
         limit = layout.part.max_grad_norm
         if limit is not None:
             norm = torch.stack([gradient.square().sum() for gradient in gradients.values()]).sum().sqrt()
+            self.checked[f"gradient of the {name.replace('_', ' ')} loss"] = norm
+            self._keep = keep = keep & norm.isfinite()
             scale = (limit / (norm + 1e-6)).clamp(max=1.0)
             gradients = {key: gradient * scale for key, gradient in gradients.items()}
         count = self.state["step"][name][""]

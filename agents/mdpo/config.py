@@ -9,17 +9,17 @@ from typing import Annotated, Any, Literal
 from rlopt.agents.sac.config import SACConfig
 from rlopt.config import Range
 from rlopt.errors import ConfigError
-from rlopt.optimizer_settings import OptimizerConfig
+from rlopt.optimizer_settings import LearningRate, OptimizerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class MDPOConfig(OptimizerConfig):
     """On-policy mirror descent policy optimisation."""
 
-    learning_rate: Annotated[float, Range(gt=0, le=1e6)] = 3e-4
-    """Step size of the policy phase, > 0. Paper and released code: 3e-4."""
-    value_learning_rate: Annotated[float, Range(gt=0, le=1e6)] | None = None
-    """Step size of the value phase, > 0; default is learning_rate."""
+    learning_rate: LearningRate = 3e-4
+    """Step size of the policy phase, >= 0. Paper and released code: 3e-4."""
+    value_learning_rate: LearningRate | None = None
+    """Step size of the value phase, >= 0; default is learning_rate."""
     n_steps: Annotated[int, Range(ge=1)] = 2048
     """Steps per environment and rollout, >= 1; the batch is n_steps * n_envs. Paper: 2048 in one environment."""
     n_epochs: Annotated[int, Range(ge=1)] = 10
@@ -46,8 +46,8 @@ class MDPOConfig(OptimizerConfig):
     """Weight of an entropy bonus, >= 0. Paper: 0."""
     clip_range_vf: Annotated[float, Range(gt=0)] | None = None
     """Largest change of the value function in one update, > 0; default is no bound."""
-    max_grad_norm: Annotated[float, Range(gt=0)] = 0.5
-    """Gradients are scaled down to this norm, in each phase, > 0. Released code: 0.5."""
+    max_grad_norm: Annotated[float, Range(gt=0, infinite=True)] = 0.5
+    """Gradients are scaled down to this norm, in each phase, > 0; inf for no bound. Released code: 0.5."""
     use_sde: bool = False
     """State-dependent exploration (gSDE) in place of independent Gaussian noise."""
     sde_sample_freq: Annotated[int, Range(ge=-1)] = -1
@@ -62,7 +62,7 @@ class MDPOConfig(OptimizerConfig):
     """Natural logarithm of the initial standard deviation of the actions."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Whether each gradient step is one compiled call (a CUDA graph on a GPU); auto compiles runs that are long enough
-    to earn the compilation back."""
+    to earn the compilation back. What cannot be compiled runs eagerly, which is said once with the reason."""
 
     def algorithm_kwargs(self) -> dict[str, Any]:
         """The constructor arguments of :class:`rlopt.MDPO`."""

@@ -10,8 +10,10 @@ import pytest
 import torch
 from offline_data import pendulum
 from reach import assert_same, make, vec_env
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 import rlopt
+from rlopt.agents.mdpo.losses import policy_loss
 from rlopt.turns import Turns
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: CUDA graphs cannot be tried")
@@ -93,14 +95,33 @@ def test_deep_loop(lazy: bool) -> None:
     assert_same(captured, eager, 1e-3)
 
 
+class TwiceTheLoss(rlopt.MDPO):
+    def policy_loss(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        loss, info = policy_loss(*args, **kwargs)
+        return 2 * loss, info
+
+
+@pytest.mark.parametrize("cls", [rlopt.MDPO, TwiceTheLoss])
 @pytest.mark.parametrize("options", [{}, {"value_batch_size": None}])
-def test_on_policy(options: dict[str, Any]) -> None:
+def test_on_policy(options: dict[str, Any], cls: type[rlopt.MDPO]) -> None:
     def trained(compile: str) -> Any:
         settings: Any = {"n_steps": 32, "n_epochs": 3, "value_batch_size": 16, "compile": compile, **options}
-        return rlopt.MDPO("MlpPolicy", vec_env(2), **DEVICE, **settings).learn(192)
+        return cls("MlpPolicy", vec_env(2), **DEVICE, **settings).learn(192)
 
     captured, eager = trained("on"), trained("off")
-    assert captured.fused.mode == "cuda_graph" and eager.fused is None
+    assert {step.mode for step in captured.prepared.values()} == {"cuda_graph"} and not eager.prepared
+    assert_same(captured, eager, 1e-3)
+
+
+@pytest.mark.parametrize("options", [{}, {"use_sde": True}])
+def test_on_policy_with_buttons_or_noise_that_depends_on_the_state(options: dict[str, Any]) -> None:
+    def trained(compile: str) -> Any:
+        env = vec_env(2) if options else DummyVecEnv([lambda: gymnasium.make("CartPole-v1")] * 2)
+        settings: Any = {"n_steps": 32, "n_epochs": 3, "value_batch_size": 16, "compile": compile, **options}
+        return rlopt.MDPO("MlpPolicy", env, **DEVICE, **settings).learn(128)
+
+    captured, eager = trained("on"), trained("off")
+    assert all(step.mode == "cuda_graph" and step.reason is None for step in captured.prepared.values())
     assert_same(captured, eager, 1e-3)
 
 
