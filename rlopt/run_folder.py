@@ -25,7 +25,7 @@ from rlopt.registry import agent_spec, resolve
 
 PACKAGES = (
     "rlopt", "torch", "stable-baselines3", "gymnasium", "numpy", "mujoco", "dm-control", "envpool", "safetensors",
-    "gymnasium-robotics", "tyro",
+    "gymnasium-robotics",
 )  # fmt: skip
 EXACTNESS_PACKAGES = ("rlopt", "torch", "stable-baselines3", "gymnasium", "numpy", "mujoco", "dm-control", "envpool")
 """Packages whose version decides whether a resumed run is bit for bit the one that was stopped."""
