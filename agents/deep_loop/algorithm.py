@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
+from rlopt.agents.mdpo.fused_update import FusedUpdate
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, ReplayBufferSamples
@@ -24,9 +25,8 @@ from rlopt.agents.deep_loop.checks import (
 from rlopt.agents.deep_loop.fused_update import FusedDifferentialUpdate
 from rlopt.agents.deep_loop.objective import DifferentialObjective, GainEstimator
 from rlopt.agents.deep_loop.switching import LazySwitching
-from rlopt.agents.mdpo import off_policy_losses as sac_losses
-from rlopt.agents.mdpo.fused_update import FusedUpdate
 from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
+from rlopt.agents.sac import losses as sac_losses
 from rlopt.optimizers import descend
 from rlopt.resumable import with_settings_of
 from rlopt.update import Mode

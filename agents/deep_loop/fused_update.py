@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from rlopt.agents.mdpo.fused_update import Batch, FusedUpdate, Parameters
+from rlopt.agents.mdpo.off_policy_objectives import Objective
 from torch import Tensor
 
 from rlopt.agents.deep_loop import losses
 from rlopt.agents.deep_loop.objective import DifferentialObjective
-from rlopt.agents.mdpo import off_policy_losses as sac_losses
-from rlopt.agents.mdpo.fused_update import Batch, FusedUpdate, Parameters
-from rlopt.agents.mdpo.off_policy_objectives import Objective
+from rlopt.agents.sac import losses as sac_losses
 from rlopt.networks import StackedParameters
 
 

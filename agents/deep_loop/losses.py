@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from rlopt.agents.mdpo.off_policy_losses import check_columns
+from rlopt.agents.sac.losses import check_columns
 
 
 def differential_target(rewards: Tensor, gain: Tensor, next_values: Tensor) -> Tensor:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from rlopt.agents.mdpo.off_policy_objectives import Objective
 from torch import Tensor
 
 from rlopt.agents.deep_loop import losses
-from rlopt.agents.mdpo.off_policy_losses import Info
-from rlopt.agents.mdpo.off_policy_objectives import Objective
+from rlopt.agents.sac.losses import Info
 
 GainEstimator = Literal["rvi", "td", "centring"]
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rlopt.agents.deep_loop import losses
 from rlopt.agents.deep_loop.objective import DifferentialObjective
-from rlopt.agents.mdpo import off_policy_losses as sac_losses
+from rlopt.agents.sac import losses as sac_losses
 
 
 class Plan(nn.Module):

@@ -9,7 +9,7 @@ from stable_baselines3.common.policies import ContinuousCritic
 from torch import Tensor, nn
 
 from rlopt.agents.deep_loop import losses
-from rlopt.agents.mdpo.off_policy_losses import critic_loss
+from rlopt.agents.sac.losses import critic_loss
 from rlopt.optimizers import descend
 
 

@@ -41,7 +41,9 @@ def make(seed: int, max_norm: float | None = None, frozen: bool = False) -> dict
     target.load_state_dict(net.state_dict())
     net.body.weight.requires_grad_(not frozen)
     return {
-        "net": Part(net, torch.optim.Adam(net.parameters(), lr=1e-2), ensemble=("heads.0", "heads.1"), max_grad_norm=max_norm),
+        "net": Part(
+            net, torch.optim.Adam(net.parameters(), lr=1e-2), ensemble=("heads.0", "heads.1"), max_grad_norm=max_norm
+        ),
         "target": Part(target, ensemble=("heads.0", "heads.1")),
         "actor": Part(actor, torch.optim.Adam(actor.parameters(), lr=3e-3)),
         "gain": Part(tensors={"gain": torch.zeros(1)}),
