@@ -78,6 +78,8 @@ class AgentConfig:
 
     run_defaults: ClassVar[dict[str, Any]] = {}
     """Defaults of :class:`RunConfig` that are others for this agent."""
+    former_settings: ClassVar[Mapping[str, Any]] = {}
+    """Settings that the agent had in version 0.1 and no longer has, each with the value that changed nothing."""
 
     @classmethod
     def check_together(cls, settings: Mapping[str, Any]) -> None:
@@ -454,6 +456,21 @@ def read_settings(config_class: type, values: Mapping[str, Any], where: str) -> 
         except ConfigError as error:
             raise type(error)(f"{place}{error}") from None
     return settings
+
+
+def without_former(config_class: type, values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """``values``, written by this version or an earlier one, without :attr:`AgentConfig.former_settings`.
+
+    :raises rlopt.errors.ConfigError: one of those changed something
+    """
+    former = getattr(config_class, "former_settings", {})
+    for name in former.keys() & values.keys():
+        if values[name] != former[name]:
+            raise ConfigError(
+                f"{where}: {name} = {_shown(values[name])} is of version 0.1, whose agent of this name had more "
+                "settings: read it with rlopt 0.1"
+            )
+    return {name: value for name, value in values.items() if name not in former}
 
 
 def from_mapping(config_class: type[T], values: Mapping[str, Any], where: str) -> T:

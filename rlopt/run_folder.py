@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import rlopt
-from rlopt.config import RunConfig, from_mapping
+from rlopt.config import RunConfig, from_mapping, without_former
 from rlopt.errors import RunError, one_line
 from rlopt.registry import agent_spec, former_agent, resolve
 
@@ -154,9 +154,10 @@ class RunFolder:
         if not settings["run"].get("env"):
             raise RunError(f"{self.config} is damaged: the environment's id is missing; start a new run")
         agent, agent_settings = former_agent(str(settings["agent"]), settings["agent_config"])
-        spec = agent_spec(agent)
+        config_class = resolve(agent_spec(agent).config)
         run = from_mapping(RunConfig, settings["run"], str(self.config))
-        return agent, run, from_mapping(resolve(spec.config), agent_settings, str(self.config))
+        own = without_former(config_class, agent_settings, str(self.config))
+        return agent, run, from_mapping(config_class, own, str(self.config))
 
     def record_versions(self, extra: Mapping[str, Any], *, resumed_at: int | None = None) -> list[str]:
         """Writes what is installed; on resume appends it and returns one line for each package that changed.
