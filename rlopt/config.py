@@ -78,6 +78,8 @@ class AgentConfig:
 
     run_defaults: ClassVar[dict[str, Any]] = {}
     """Defaults of :class:`RunConfig` that are others for this agent."""
+    former_settings: ClassVar[Mapping[str, Any]] = {}
+    """Settings that the agent had in version 0.1 and no longer has, each with the value that changed nothing."""
 
     @classmethod
     def check_together(cls, settings: Mapping[str, Any]) -> None:
@@ -175,33 +177,60 @@ def read_setting(name: str, value: Any, annotation: Any) -> Any:
         raise refusal.error(name) from None
 
 
-def check_setting(name: str, value: Any, annotation: Any) -> None:
+def check_setting(name: str, value: Any, annotation: Any) -> Any:
     """Raises the error of :func:`read_setting` unless ``value``, of Python and not of text, fits the ``annotation``.
 
-    Numbers of numpy are numbers; a text that could be read as a number is none, and neither is a bool.
+    It is returned with Python's own numbers and tuples. Numbers of numpy are numbers; a text that could be read as a
+    number is none, and neither is a bool.
     """
     try:
-        _read(value, annotation, text=False)
+        return _read(value, annotation, text=False)
     except _Refusal as refusal:
         readable = isinstance(value, str) and _fits_as_text(value, annotation)
         raise refusal.error(name, repr(value) if readable else "") from None
 
 
-def check_arguments(config_class: type, arguments: Mapping[str, Any]) -> None:
+def check_arguments(config_class: type, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Checks a constructor's arguments against the declarations of ``config_class``, as flags are checked.
 
-    :param arguments: by name, such as ``locals()`` in the first line of a constructor; what is no field is not looked at
+    :param arguments: by name, such as ``locals()`` in a constructor's first line; what is no field is left alone;
+        settings of the networks are also looked for in ``policy_kwargs``
+    :returns: the arguments that are fields, with Python's own numbers and tuples
     :raises rlopt.errors.ConfigError: for the first argument of the wrong type or out of range, or for arguments that
         contradict each other
     """
     annotations = field_types(config_class)
-    given = {name: arguments[name] for name in annotations if name in arguments}
-    for name, value in given.items():
-        check_setting(name, value, annotations[name])
+    given = {
+        name: check_setting(name, arguments[name], annotation)
+        for name, annotation in annotations.items()
+        if name in arguments
+    }
+    for name, value in (arguments.get("policy_kwargs") or {}).items():
+        if name in annotations.keys() - given.keys():
+            _check_of_policy(name, value, annotations[name])
     check_together = getattr(config_class, "check_together", None)
     if check_together is not None:
         defaults = {name: getattr(config_class, name) for name in annotations if hasattr(config_class, name)}
         check_together(defaults | given)
+    return given
+
+
+def from_arguments(config_class: type[T], arguments: Mapping[str, Any]) -> T:
+    """Builds ``config_class`` from a constructor's ``**settings``, checked by :func:`check_arguments`.
+
+    :raises rlopt.errors.ConfigError: also for an argument that is no setting, with the nearest one
+    """
+    for name in arguments:
+        if name not in field_types(config_class):
+            raise unknown_name("setting", name, field_types(config_class))
+    return config_class(**check_arguments(config_class, arguments))
+
+
+def _check_of_policy(name: str, value: Any, annotation: Any) -> None:
+    """A setting in ``policy_kwargs`` may also be a class, none for the policy's own, or one value for each network."""
+    for part in value.values() if isinstance(value, Mapping) else [value]:
+        if part is not None and not isinstance(part, type):
+            check_setting(name, part, annotation)
 
 
 def check_settings(config: Any, where: str = "") -> None:
@@ -367,7 +396,7 @@ def _read_union(value: Any, members: tuple[Any, ...], text: bool, extras: tuple[
         try:
             return _read(value, member, text, extras)
         except _Refusal as refusal:
-            if not refusal.expected or len(members) - optional == 1 and typing.get_origin(member) is Literal:
+            if not refusal.expected or (len(members) - optional == 1 and typing.get_origin(member) is Literal):
                 raise
             expected.append(refusal.expected)
     raise _mismatch(value, " or ".join([*expected, "none"] if optional else expected))
@@ -416,6 +445,21 @@ def read_settings(config_class: type, values: Mapping[str, Any], where: str) -> 
         except ConfigError as error:
             raise type(error)(f"{place}{error}") from None
     return settings
+
+
+def without_former(config_class: type, values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """``values``, written by this version or an earlier one, without :attr:`AgentConfig.former_settings`.
+
+    :raises rlopt.errors.ConfigError: one of those changed something
+    """
+    former = getattr(config_class, "former_settings", {})
+    for name in former.keys() & values.keys():
+        if values[name] != former[name]:
+            raise ConfigError(
+                f"{where}: {name} = {_shown(values[name])} is of version 0.1, whose agent of this name had more "
+                "settings: read it with rlopt 0.1"
+            )
+    return {name: value for name, value in values.items() if name not in former}
 
 
 def from_mapping(config_class: type[T], values: Mapping[str, Any], where: str) -> T:

@@ -266,6 +266,7 @@ class HeldNetworks:
         limit = layout.part.max_grad_norm
         if limit is not None:
             norm = torch.stack([gradient.square().sum() for gradient in gradients.values()]).sum().sqrt()
+            self._keep = keep = keep & norm.isfinite()
             scale = (limit / (norm + 1e-6)).clamp(max=1.0)
             gradients = {key: gradient * scale for key, gradient in gradients.items()}
         count = self.state["step"][name][""]

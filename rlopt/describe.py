@@ -22,6 +22,7 @@ from stable_baselines3.her.goal_selection_strategy import GoalSelectionStrategy
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 from rlopt import buffers, encoders, hindsight, n_step
+from rlopt.config import without_former
 from rlopt.errors import CheckpointError, ConfigError, RloptError, UnknownNameError, one_line
 from rlopt.optimizers import optimizer_by_name, optimizer_name
 from rlopt.placeholder import SpacesOnlyVecEnv
@@ -106,8 +107,10 @@ def rebuild_model(description: Any, env: VecEnv | None = None, device: str = "au
         spaces than ``env``
     """
     try:
-        cls = resolve(agent_spec(description["agent"]).algorithm)
+        spec = agent_spec(description["agent"])
+        cls = resolve(spec.algorithm)
         settings = {name: decode_setting(value) for name, value in description["settings"].items()}
+        settings = without_former(resolve(spec.config), settings, "the checkpoint")
         observation_space = decode_space(description["observation_space"])
         action_space = decode_space(description["action_space"])
         n_envs = description["n_envs"]

@@ -89,7 +89,7 @@ def default_settings(agent: str, agent_config: type, preset: str | None) -> tupl
 
 
 def complete_settings(agent: str, run: RunConfig, settings: Any) -> tuple[RunConfig, Any]:
-    """What is done once all settings of a run were read: the agent's completer, then the checks of all of them together.
+    """What is done once all settings of a run were read: the agent's completer, then the checks of them all.
 
     :raises rlopt.errors.ConfigError: for the first setting that is missing, contradictory or out of range
     """

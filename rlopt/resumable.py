@@ -142,18 +142,12 @@ def with_settings_of(base: type, *without: str, config: type | None = None, **de
     """For a constructor that hands ``**settings`` on to ``base``: its signature lists them, with these ``defaults``.
 
     :param without: settings of ``base`` that are not taken
-    :param config: the declaration of the settings: it gives their defaults, and the arguments are checked against it
+    :param config: the declaration of the agent's settings: those that are constructor arguments are listed with its
+        defaults, and the arguments are checked against it
     """
 
     def decorate(constructor: F) -> F:
-        own = inspect.signature(constructor)
-        named = [p for p in own.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-        taken = {"self", *without, *(parameter.name for parameter in named)}
-        for name, parameter in inspect.signature(base.__init__).parameters.items():  # type: ignore[misc]
-            if name not in taken:
-                default = defaults.get(name, getattr(config, name, parameter.default))
-                named.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, default=default))
-        signature = own.replace(parameters=named)
+        signature = full_signature(constructor, base, *without, config=config, **defaults)
 
         @functools.wraps(constructor)
         def complete(self: Any, *args: Any, **settings: Any) -> None:
@@ -169,6 +163,26 @@ def with_settings_of(base: type, *without: str, config: type | None = None, **de
         return complete  # type: ignore[return-value]
 
     return decorate
+
+
+def full_signature(
+    constructor: Callable[..., None], base: type | None, *without: str, config: type | None = None, **defaults: Any
+) -> inspect.Signature:
+    """The signature of :func:`with_settings_of`: ``**settings`` are those of ``config`` and of ``base``."""
+    own = inspect.signature(constructor)
+    named = [p for p in own.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    declared = () if config is None else config().algorithm_kwargs()
+    listed = {name: getattr(config, name, None) for name in declared}
+    shared = {} if base is None else inspect.signature(base.__init__).parameters  # type: ignore[misc]
+    for name, parameter in shared.items():
+        if parameter.kind is not inspect.Parameter.VAR_KEYWORD and (name not in listed or not hasattr(config, name)):
+            listed[name] = parameter.default
+    taken = {"self", *without, *(parameter.name for parameter in named)}
+    for name, default in listed.items():
+        if name not in taken:
+            value = defaults.get(name, default)
+            named.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value))
+    return own.replace(parameters=named)
 
 
 def require(condition: bool, message: str) -> None:

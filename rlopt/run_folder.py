@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import rlopt
-from rlopt.config import RunConfig, from_mapping
+from rlopt.config import RunConfig, from_mapping, without_former
 from rlopt.errors import RunError, one_line
 from rlopt.registry import agent_spec, resolve
 
 PACKAGES = (
     "rlopt", "torch", "stable-baselines3", "gymnasium", "numpy", "mujoco", "dm-control", "envpool", "safetensors",
-    "gymnasium-robotics", "tyro",
+    "gymnasium-robotics",
 )  # fmt: skip
 EXACTNESS_PACKAGES = ("rlopt", "torch", "stable-baselines3", "gymnasium", "numpy", "mujoco", "dm-control", "envpool")
 """Packages whose version decides whether a resumed run is bit for bit the one that was stopped."""
@@ -143,13 +143,10 @@ class RunFolder:
                 raise RunError(f"{self.config} is damaged: {part} is not a mapping of settings; start a new run")
         if not settings["run"].get("env"):
             raise RunError(f"{self.config} is damaged: the environment's id is missing; start a new run")
-        spec = agent_spec(str(settings["agent"]))
+        config_class = resolve(agent_spec(str(settings["agent"])).config)
         run = from_mapping(RunConfig, settings["run"], str(self.config))
-        return (
-            str(settings["agent"]),
-            run,
-            from_mapping(resolve(spec.config), settings["agent_config"], str(self.config)),
-        )
+        own = without_former(config_class, settings["agent_config"], str(self.config))
+        return str(settings["agent"]), run, from_mapping(config_class, own, str(self.config))
 
     def record_versions(self, extra: Mapping[str, Any], *, resumed_at: int | None = None) -> list[str]:
         """Writes what is installed; on resume appends it and returns one line for each package that changed.

@@ -14,6 +14,7 @@ from rlopt.agents.guda.generation import augment, with_source
 from rlopt.agents.guda.goal_domains import BallToGoal, Fetch, Parking
 from rlopt.agents.guda.guides import BallInGoal, BallToward, ParkAtGoal, ReachedGoal, ShortestPath
 from rlopt.agents.guda.maze_domains import AntMaze, MazeDomain, PointMaze
+from rlopt.config import check_settings
 from rlopt.data.dataset import Dataset
 from rlopt.envs.mazes import Maze
 from rlopt.envs.own_tasks import FIXED_GOAL_MAZES
@@ -139,8 +140,10 @@ def set_up(dataset: Dataset, config: GuDAConfig) -> Setup:
     """The augmentation and guide for a data set.
 
     :raises AugmentationError: a data set that no domain or not this one fits
-    :raises ConfigError: a guide or an operation that the domain does not have, a maze without a known goal
+    :raises ConfigError: a setting out of range, a guide or an operation that the domain does not have, a maze without a
+        known goal
     """
+    check_settings(config)
     name = domain_name(dataset, config)
     task = TASKS[name]
     domain = task.domain(dataset, config)

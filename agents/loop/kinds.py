@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from rlopt.config import Range, check_settings
+from rlopt.config import AgentConfig, Range, check_settings
 from rlopt.errors import ConfigError
 from rlopt.registry import resolve
 
@@ -27,7 +27,7 @@ KINDS: dict[str, tuple[str, str]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class ContinuingConfig:
+class ContinuingConfig(AgentConfig):
     """LOOP and its peers in a task that never ends; a setting that is none is the default of the kind."""
 
     agent_kind: Literal[

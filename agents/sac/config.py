@@ -10,6 +10,22 @@ from typing import Annotated, Any, Literal
 from rlopt.config import OR_SCHEDULE, OrPython, Range, Text
 from rlopt.optimizer_settings import OptimizerConfig
 
+FORMER_SETTINGS: dict[str, Any] = {
+    "kl_coef": 0.0,
+    "kl_unit": "reward",
+    "tsallis_q": 1.0,
+    "old_policy_period": 1000,
+    "analytic_kl": False,
+    "value_network": False,
+    "actor_q": "min",
+    "deterministic_behaviour": False,
+    "critic_log_prob_bound": None,
+    "log_density_floor": None,
+    "mean_penalty": 0.0,
+    "log_std_penalty": 0.0,
+}
+"""Settings of off-policy MDPO that other agents on soft actor-critic had in version 0.1."""
+
 
 def _is_train_freq(value: Any) -> bool:
     """Whether it is a pair such as (1, "episode")."""

@@ -31,11 +31,11 @@ def divide(argv: Sequence[str], parser: OneLineParser) -> tuple[list[str], list[
 
 
 def setting_values(tokens: Sequence[str], agents: Sequence[str], parser: OneLineParser) -> dict[str, Any]:
-    """Settings from flags, by name, untyped.
+    """Settings from flags, by name.
 
     :raises rlopt.errors.ConfigError: for an option that neither the verb nor a run has, with the nearest one
     """
-    from rlopt.cli.flags import normalise
+    from rlopt.cli.flags import read_flags
 
     annotations = dict(field_types(RunConfig))
     for agent in agents:
@@ -46,17 +46,7 @@ def setting_values(tokens: Sequence[str], agents: Sequence[str], parser: OneLine
         if token.startswith("--") and name.removeprefix("no_") not in annotations and name not in annotations:
             known = [*own, *(f"--{each}".replace("_", "-") for each in annotations)]
             raise unknown_name("option", f"--{name}".replace("_", "-"), known)
-    values: dict[str, Any] = {}
-    name = ""
-    for token in normalise(tokens, annotations):
-        if token.startswith("--"):
-            name = token[2:].replace("-", "_")
-            negated = name not in annotations
-            name = name[3:] if negated else name
-            values[name] = not negated
-        else:
-            values[name] = token if isinstance(values[name], bool) else f"{values[name]} {token}"
-    return values
+    return read_flags(tokens, annotations)
 
 
 def main(argv: list[str]) -> int:

@@ -188,7 +188,7 @@ def test_env_kwargs_come_from_a_preset_as_a_mapping(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("n_states=12", "--env-kwargs: 'n_states=12' is not a JSON object, such as '{\"n_states\": 12}'"),
+        ("n_states=12", "env_kwargs = n_states=12 is not a JSON object, such as '{\"n_states\": 12}'"),
         ("[12]", "is not a JSON object"),
         ('{"n_states": NaN}', "is not a JSON object"),
         ('{"n_states": 3, "n_states": 4}', "is not a JSON object"),

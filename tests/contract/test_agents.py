@@ -92,7 +92,7 @@ def test_works_with_sb3_evaluation_and_set_env(agent: str) -> None:
 def test_constructor_takes_every_setting_of_its_config(agent: str) -> None:
     spec = agent_spec(agent)
     config, algorithm = resolve(spec.config)(), resolve(spec.algorithm)
-    accepted = set(inspect.signature(algorithm.__init__).parameters)
+    accepted = set(inspect.signature(algorithm).parameters)
     assert set(config.algorithm_kwargs()) <= accepted
     assert set(field_types(type(config))) == {field.name for field in fields(config)}
     assert issubclass(algorithm, Resumable) and agent_name(algorithm) == agent

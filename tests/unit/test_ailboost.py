@@ -17,6 +17,7 @@ import rlopt
 from rlopt.agents.ailboost.algorithm import DAC, AILBoost
 from rlopt.checkpoint import read_checkpoint
 from rlopt.data.demonstrations import DemonstrationMetadata, Demonstrations
+from rlopt.describe import rebuild_model
 from rlopt.errors import CheckpointError, ConfigError, DataError, NonFiniteError, SpaceError, UnknownNameError
 from rlopt.state import capture_state, learn_from, save_checkpoint
 
@@ -314,8 +315,8 @@ def test_the_mixture_draws_one_learner_an_episode_by_weight():
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"weighting": "constant", "compile": "on"}, {"n_steps": 2, "relabel": False}, {"kl_coef": 0.1}],
-    ids=["plain", "compiled", "stale", "mdpo"],
+    [{}, {"weighting": "constant", "compile": "on"}, {"n_steps": 2, "relabel": False}],
+    ids=["plain", "compiled", "stale"],
 )
 def test_a_run_goes_on_bit_for_bit(tmp_path, settings):
     whole = small(**settings).learn(150)
@@ -363,6 +364,23 @@ def test_a_loaded_model_can_have_another_number_of_environments(tmp_path):
     loaded.set_demonstrations(expert_of_random_target())
     loaded.learn(120)
     assert loaded.rounds.rows.row_weights()[0].max() < 120
+
+
+@pytest.mark.parametrize(("name", "value"), [("kl_coef", 0.1), ("value_network", True), ("tsallis_q", 1.5)])
+def test_checkpoints_of_version_0_1_are_read_unless_a_setting_that_is_gone_mattered(tmp_path, name, value):
+    """There AILBoost and DAC had off-policy MDPO's settings, here as such a checkpoint has them."""
+    model = small().learn(60)
+    description = read_checkpoint(save_checkpoint(model, tmp_path)).trees["model"]
+    without_effect = {
+        "kl_coef": 0.0, "kl_unit": "reward", "tsallis_q": 1.0, "old_policy_period": 1000, "value_network": False,
+        "actor_q": "min", "deterministic_behaviour": False, "critic_log_prob_bound": None, "log_density_floor": None,
+        "mean_penalty": 0.0, "log_std_penalty": 0.0, "analytic_kl": False,
+    }  # fmt: skip
+    description["settings"] |= without_effect
+    assert type(rebuild_model(description, device="cpu")) is AILBoost
+    description["settings"][name] = value
+    with pytest.raises(CheckpointError, match=rf"{name} = .*read it with rlopt 0\.1"):
+        rebuild_model(description, device="cpu")
 
 
 def test_resuming_with_other_demonstrations_is_refused(tmp_path):
@@ -413,12 +431,17 @@ def test_a_discriminator_that_diverges_is_named_and_left_as_it_was():
         ({"mixture_weight": 0.0}, ConfigError, "mixture_weight"),
         ({"reward_form": "gail"}, ConfigError, "js"),
         ({"divergence": "kl"}, UnknownNameError, "divergence"),
-        ({"output_bound": 0}, ConfigError, "output_bound is 0"),
-        ({"normalize_inputs": "no"}, ConfigError, "normalize_inputs is 'no'"),
-        ({"relabel": 1}, ConfigError, "relabel is 1"),
-        ({"absorbing": None}, ConfigError, "absorbing is None"),
-        ({"truncated_mass": 1}, ConfigError, r"in \[0, 1\)"),
-        ({"discriminator_input": "action"}, UnknownNameError, "input"),
+        ({"divergence": "waserstein"}, UnknownNameError, "did you mean 'wasserstein'"),
+        ({"output_bound": 0}, ConfigError, r"output_bound = 0.0 is outside \(0, inf\)"),
+        ({"normalize_inputs": "no"}, ConfigError, "normalize_inputs = 'no' is not true or false"),
+        ({"relabel": 1}, ConfigError, "relabel = 1 is not true or false"),
+        ({"absorbing": None}, ConfigError, "absorbing = none is not true or false"),
+        ({"truncated_mass": 1}, ConfigError, r"outside \[0, 1\)"),
+        ({"discriminator_input": "state_actoin"}, UnknownNameError, "did you mean 'state_action'"),
+        ({"discriminator_output": "tan"}, UnknownNameError, "did you mean 'tanh'"),
+        ({"discriminator_net_arch": (64, 0)}, ConfigError, r"0 is outside \[1, 65536\]"),
+        ({"gradient_penalty": -1.0}, ConfigError, "gradient_penalty"),
+        ({"kl_coef": 0.1}, TypeError, "kl_coef"),
         ({"gamma": 1.0}, ConfigError, "absorbing"),
         ({"n_demonstrations": 4}, DataError, "there are 3"),
         ({"replay_buffer_class": "replay"}, ConfigError, "device"),

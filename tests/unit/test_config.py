@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rlopt import presets
-from rlopt.cli.flags import field_help, normalise, parse_training
+from rlopt.cli.flags import field_help, parse_training, read_flags
 from rlopt.config import (
     OR_SCHEDULE,
     AgentConfig,
@@ -149,20 +149,21 @@ class PairConfig(AgentConfig):
 
 
 @pytest.mark.parametrize(
-    ("value", "annotation"),
+    ("value", "annotation", "expected"),
     [
-        (1, float),
-        (np.float32(0.5), Annotated[float, Range(le=1)]),
-        (np.int64(3), int),
-        (np.bool_(True), bool),
-        (None, int | None),
-        ([1, 2], tuple[int, ...]),
-        (float("inf"), Annotated[float, Range(gt=0, infinite=True)]),
-        (lambda progress: progress, Annotated[float, Range(gt=0), OR_SCHEDULE] | None),
+        (1, float, 1.0),
+        (np.float32(0.5), Annotated[float, Range(le=1)], 0.5),
+        (np.int64(3), int, 3),
+        (np.bool_(True), bool, True),
+        (None, int | None, None),
+        ([1, np.int32(2)], tuple[int, ...], (1, 2)),
+        (float("inf"), Annotated[float, Range(gt=0, infinite=True)], float("inf")),
+        (abs, Annotated[float, Range(gt=0), OR_SCHEDULE] | None, abs),
     ],
 )
-def test_values_of_python_that_fit(value: Any, annotation: Any) -> None:
-    assert check_setting("x", value, annotation) is None
+def test_values_of_python_that_fit(value: Any, annotation: Any, expected: Any) -> None:
+    read = check_setting("x", value, annotation)
+    assert read == expected and type(read) is type(expected)
 
 
 @pytest.mark.parametrize(
@@ -192,14 +193,15 @@ def test_values_of_python_that_do_not_fit(value: Any, annotation: Any, line: str
 
 
 def test_arguments_are_checked_one_by_one_and_together() -> None:
-    assert check_arguments(PairConfig, {"rate": abs, "low": 2, "env": object(), "start": 0.1}) is None
-    with pytest.raises(ConfigError, match="^rate = -1.0 is outside"):
+    given = {"rate": abs, "low": 2, "env": object(), "start": 0.1}
+    assert check_arguments(PairConfig, given) == {"rate": abs, "low": 2, "start": 0.1}
+    with pytest.raises(ConfigError, match=r"^rate = -1.0 is outside"):
         check_arguments(PairConfig, {"rate": -1})
-    with pytest.raises(ConfigError, match="^start = atuo is not a number or auto$"):
+    with pytest.raises(ConfigError, match=r"^start = atuo is not a number or auto$"):
         check_arguments(PairConfig, {"start": "atuo"})
-    with pytest.raises(ConfigError, match="^low is above high"):
+    with pytest.raises(ConfigError, match=r"^low is above high"):
         check_arguments(PairConfig, {"low": 3})  # above the default of high
-    with pytest.raises(ConfigError, match="^config.json: low is above high"):
+    with pytest.raises(ConfigError, match=r"^config.json: low is above high"):
         from_mapping(PairConfig, {"low": 3}, "config.json")
 
 
@@ -232,19 +234,34 @@ def test_a_flag_equal_to_the_default_still_wins_over_the_preset(tmp_path: Any) -
 @pytest.mark.parametrize(
     ("argv", "expected"),
     [
-        (["--learning_rate", "1e-3"], ["--learning-rate", "0.001"]),
-        (["--total-timesteps=1e6"], ["--total-timesteps", "1000000"]),
-        (["--clip", "True"], ["--clip"]),
-        (["--clip", "false"], ["--no-clip"]),
-        (["--no-clip"], ["--no-clip"]),
-        (["--ent-coef", "auto"], ["--ent-coef", "auto"]),
-        (["--layers", "8", "4", "--seed", "1"], ["--layers", "8", "4", "--seed", "1"]),
-        (["--layers", "8,4"], ["--layers", "8", "4"]),
-        (["--ent-coef", "-0.5"], ["--ent-coef", "-0.5"]),
+        (["--learning_rate", "1e-3"], {"learning_rate": 0.001}),
+        (["--total-timesteps=1e6"], {"total_timesteps": 1_000_000}),
+        (["--clip", "True"], {"clip": True}),
+        (["--clip", "false"], {"clip": False}),
+        (["--clip"], {"clip": True}),
+        (["--no-clip"], {"clip": False}),
+        (["--ent-coef", "auto"], {"ent_coef": "auto"}),
+        (["--layers", "8", "4", "--seed", "1"], {"layers": (8, 4), "seed": 1}),
+        (["--layers", "8,4"], {"layers": (8, 4)}),
+        (["--ent-coef", "-0.5"], {"ent_coef": -0.5}),
+        (["--seed", "1", "--seed", "2"], {"seed": 2}),
+        (["--batch-size", "none"], {"batch_size": None}),
     ],
 )
-def test_normalise(argv: list[str], expected: list[str]) -> None:
-    assert normalise(argv, field_types(RunConfig) | field_types(ToyConfig)) == expected
+def test_flags_are_read_as_their_settings_want_them(argv: list[str], expected: dict[str, Any]) -> None:
+    assert read_flags(argv, field_types(RunConfig) | field_types(ToyConfig)) == expected
+
+
+def test_help_shows_each_setting_with_its_meaning_default_and_range(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        parse_training("toy", ToyConfig, ["--help", "--what-is-this"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert stop.value.code == 0 and shown.startswith("usage: rlopt train toy [options] A toy agent.")
+    assert "--learning-rate FLOAT Step size, > 0, which is explained on two lines. (default: 0.0003; (0, inf))" in shown
+    assert "--layers INT ... Units. (default: 64 64; [1, inf))" in shown
+    assert "--ent-coef FLOAT|auto Entropy weight. (default: auto)" in shown
+    assert "--clip, --no-clip Whether to clip. (default: false)" in shown
+    assert "--n-envs INT Environments stepped side by side. (default: 8; [1, inf))" in shown  # the agent's own default
 
 
 @pytest.mark.parametrize(

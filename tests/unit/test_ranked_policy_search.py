@@ -435,7 +435,7 @@ def test_damaged_and_foreign_folders_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: search(k=5), ConfigError, "k=5 is outside"),
+        (lambda: search(k=5), ConfigError, "k = 5 is more than m = 4"),
         (lambda: search(m=1), ConfigError, "m = 1 is outside"),
         (lambda: search(smothing=0.1), ConfigError, "did you mean 'smoothing'"),
         (lambda: search(oracle="humen"), ConfigError, "did you mean 'human'"),
