@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
+from torch.func import functional_call, grad, vjp, vmap
 
 from rlopt.gradients import ClippedStep
 from rlopt.networks import adam_moved, adam_scales, plain_adam
@@ -23,6 +23,8 @@ from rlopt.optimizers import descend, own_parameters
 Scalar = Tensor | float
 Objective = Callable[..., tuple[Tensor, Any]]
 """The loss, a scalar, of a :class:`Network` and further arguments, and what else of it is wanted, detached."""
+JointObjective = Callable[..., tuple[dict[str, Tensor], Any]]
+"""The same for several networks: a loss of each, by name."""
 _DRAWING_OR_COUNTING = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd, nn.RNNBase)
 
 
@@ -124,6 +126,12 @@ class Networks(Protocol):
         Where a loss is not finite, neither this network nor one that comes after it in the step is changed.
         """
 
+    def descend_together(self, names: Sequence[str], objective: JointObjective, *args: Any) -> Any:
+        """As :meth:`descend` for several networks at once, each along the gradient of its own loss before any moves.
+
+        The losses, by name, are those of ``objective(networks, *args)``, where ``networks`` are those of ``names``.
+        """
+
     def move(self, target: str, source: str, tau: Scalar) -> None:
         """Moves a target network by ``tau`` of the way to its source."""
 
@@ -159,6 +167,20 @@ class OwnNetworks:
             self._clipped[name] = ClippedStep(part.optimizer, parameters, part.max_grad_norm)
         self._check(f"gradient of the {name.replace('_', ' ')} loss", self._clipped[name].backward(loss))
         self._clipped[name].apply()
+        return further
+
+    def descend_together(self, names: Sequence[str], objective: JointObjective, *args: Any) -> Any:
+        losses, further = objective({name: self._networks[name] for name in names}, *args)
+        optimizers: list[Any] = [self.parts[name].optimizer for name in names]
+        for name in names:
+            self._check(f"{name.replace('_', ' ')} loss", losses[name])
+        for name, optimizer in zip(names, optimizers, strict=True):
+            own = own_parameters(optimizer)
+            gradients = torch.autograd.grad(losses[name], own, retain_graph=True, allow_unused=True)
+            for parameter, gradient in zip(own, gradients, strict=True):
+                parameter.grad = gradient
+        for optimizer in optimizers:
+            optimizer.step()
         return further
 
     @torch.no_grad()
@@ -217,9 +239,37 @@ class HeldNetworks:
 
         trained = {key: value[key] for key in layout.trained}
         gradients, (found, further) = grad(loss, has_aux=True)(trained)
-        keep = found.isfinite() if self._keep is None else self._keep & found.isfinite()
-        self._keep = keep
-        self.checked[f"{name.replace('_', ' ')} loss"] = found
+        self._watch({name: found})
+        self._move(name, gradients)
+        return further
+
+    def descend_together(self, names: Sequence[str], objective: JointObjective, *args: Any) -> Any:
+        value = self.state["value"]
+        trained = {name: {key: value[name][key] for key in self._store.layouts[name].trained} for name in names}
+
+        def losses(trained: dict[str, dict[str, Tensor]]) -> tuple[dict[str, Tensor], Any]:
+            return objective({name: self._network(name, trained[name]) for name in names}, *args)
+
+        found, pull, further = vjp(losses, trained, has_aux=True)
+        gradients = {}
+        for name in names:
+            ones = {key: (torch.ones_like if key == name else torch.zeros_like)(loss) for key, loss in found.items()}
+            gradients[name] = pull(ones)[0][name]
+        self._watch(found)
+        for name in names:
+            self._move(name, gradients[name])
+        return further
+
+    def _watch(self, losses: Mapping[str, Tensor]) -> None:
+        """Lets everything stay from now on where a loss is not finite."""
+        for name, loss in losses.items():
+            self.checked[f"{name.replace('_', ' ')} loss"] = loss
+            self._keep = loss.isfinite() if self._keep is None else self._keep & loss.isfinite()
+
+    def _move(self, name: str, gradients: Mapping[str, Tensor]) -> None:
+        """One step of Adam."""
+        layout, value, keep = self._store.layouts[name], self.state["value"][name], self._keep
+        assert keep is not None
         limit = layout.part.max_grad_norm
         if limit is not None:
             norm = torch.stack([gradient.square().sum() for gradient in gradients.values()]).sum().sqrt()
@@ -236,7 +286,6 @@ class HeldNetworks:
             value[key], first[key], second[key] = adam_moved(
                 value[key], gradient, first[key], second[key], *scales, keep, layout.betas
             )
-        return further
 
     def _kept(self, new: Tensor, old: Tensor) -> Tensor:
         return new if self._keep is None else torch.where(self._keep, new, old)

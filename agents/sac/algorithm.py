@@ -296,6 +296,7 @@ class SAC(Resumable, stable_baselines3.SAC):
         info = {"ent_coef": ent_coef.reshape(()).clone()}
         critic_info, seen = networks.descend("critic", self._critic_loss, step)
         step = dataclasses.replace(step, batch=batch._replace(**seen))
+        critic_info = self.after_critics(step, critic_info)
         actor_info, policy = networks.descend("actor", self._actor_loss, step)
         info |= critic_info | actor_info
         if self.ent_coef_optimizer is not None:
@@ -358,6 +359,13 @@ class SAC(Resumable, stable_baselines3.SAC):
         log_prob = losses.joint_log_prob(policy.log_density, policy.log_jacobian)
         target_entropy = step.scalars["target_entropy"]
         return losses.ent_coef_loss(ent_coef["log_ent_coef"], log_prob, target_entropy=target_entropy)
+
+    def after_critics(self, step: Step, info: Info) -> Info:
+        """What a subclass does in a gradient step between critics and actor; statistics.
+
+        :param info: what :meth:`critic_objective` gave beside the loss
+        """
+        return info
 
     def further_step(self, step: Step, policy: PolicySample) -> Info:
         """What a subclass does in a gradient step after actor and critics, with new networks; statistics.

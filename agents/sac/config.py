@@ -47,10 +47,10 @@ def _is_auto(text: str) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SACConfig(OptimizerConfig):
-    """Soft actor-critic.
+class OffPolicyConfig(OptimizerConfig):
+    """What every agent with a replay buffer has.
 
-    Where no source is named, the default is Stable-Baselines3's.
+    Where no source is named, the default is Stable-Baselines3's for SAC.
     """
 
     learning_rate: Annotated[float, Range(ge=0, le=1e6), OR_SCHEDULE] = 3e-4
@@ -61,14 +61,36 @@ class SACConfig(OptimizerConfig):
     """Environment steps of uniformly random actions before the first update."""
     batch_size: Annotated[int, Range(ge=1)] = 256
     """Transitions of one gradient step."""
-    tau: Annotated[float, Range(gt=0, le=1)] = 0.005
-    """Part of the way that the target critic moves at each gradient step, in (0, 1]."""
     gamma: Annotated[float, Range(ge=0, le=1)] = 0.99
     """Discount factor, in [0, 1]."""
     train_freq: Annotated[int, Range(ge=1), OrPython(_is_train_freq)] = 1
     """Steps of every environment between two updates."""
     gradient_steps: Annotated[int, Range(ge=-1)] = 1
     """Gradient steps an update; -1 takes as many as transitions were collected since the last."""
+    net_arch: tuple[Annotated[int, Range(ge=1, le=65536)], ...] = (256, 256)
+    """Width of each hidden layer of actor and critics."""
+    activation_fn: Literal["tanh", "relu", "elu", "gelu", "silu", "leaky_relu"] = "relu"
+    """Activation of the hidden layers."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Whether each gradient step is one compiled call (a CUDA graph on a GPU); auto compiles runs that are long enough
+    to earn the compilation back."""
+
+    def algorithm_kwargs(self) -> dict[str, Any]:
+        """The constructor arguments of the agent's class; names in place of classes."""
+        arguments = {field.name: getattr(self, field.name) for field in fields(self)}
+        policy = {name: arguments.pop(name) for name in ("net_arch", "activation_fn", "n_critics") if name in arguments}
+        return self.with_optimizer(arguments | {"policy_kwargs": policy | {"net_arch": list(self.net_arch)}})
+
+
+@dataclass(frozen=True, kw_only=True)
+class SACConfig(OffPolicyConfig):
+    """Soft actor-critic.
+
+    Where no source is named, the default is Stable-Baselines3's.
+    """
+
+    tau: Annotated[float, Range(gt=0, le=1)] = 0.005
+    """Part of the way that the target critic moves at each gradient step, in (0, 1]."""
     n_steps: Annotated[int, Range(ge=1)] = 1
     """Rewards summed before bootstrapping (n-step return)."""
     ent_coef: Annotated[float, Range(ge=0)] | Annotated[str, Text(_is_auto, "auto, or auto_0.1 to start from 0.1")] = (
@@ -88,10 +110,6 @@ class SACConfig(OptimizerConfig):
     achieved_goal and desired_goal observations."""
     her_goals: Annotated[int, Range(ge=1)] = 4
     """Relabelled goals a real one, with her."""
-    net_arch: tuple[Annotated[int, Range(ge=1, le=65536)], ...] = (256, 256)
-    """Width of each hidden layer of actor and critics."""
-    activation_fn: Literal["tanh", "relu", "elu", "gelu", "silu", "leaky_relu"] = "relu"
-    """Activation of the hidden layers."""
     n_critics: Annotated[int, Range(ge=1)] = 2
     """Number of Q networks."""
     encoder: Literal["nature", "drqv2"] = "nature"
@@ -100,22 +118,15 @@ class SACConfig(OptimizerConfig):
     random_shift: Annotated[int, Range(ge=0)] = 0
     """Pixels by which images are shifted at random, at most, whenever a batch is drawn (DrQ-v2: 4); 0 for not at all.
     Only for images."""
-    compile: Literal["auto", "on", "off"] = "auto"
-    """Whether each gradient step is one compiled call (a CUDA graph on a GPU); auto compiles runs that are long enough
-    to earn the compilation back."""
 
     def algorithm_kwargs(self) -> dict[str, Any]:
         """The constructor arguments of the agent's class; names in place of classes."""
-        own = ("her", "her_goals", "net_arch", "activation_fn", "n_critics", "encoder")
-        arguments = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in own}
-        arguments["policy_kwargs"] = {
-            "net_arch": list(self.net_arch),
-            "activation_fn": self.activation_fn,
-            "n_critics": self.n_critics,
-        }
+        arguments = super().algorithm_kwargs()
+        for name in ("her", "her_goals", "encoder"):
+            arguments.pop(name, None)
         if self.encoder != "nature":
             arguments["policy_kwargs"]["features_extractor_class"] = self.encoder
         if self.her:
             arguments["replay_buffer_class"] = "device_her"
             arguments["replay_buffer_kwargs"] = {"n_sampled_goal": self.her_goals, "goal_selection_strategy": "future"}
-        return self.with_optimizer(arguments)
+        return arguments

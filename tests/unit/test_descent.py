@@ -149,3 +149,44 @@ def test_obstacles_are_named() -> None:
     hooked = nn.Linear(3, 3)
     hooked.register_forward_hook(lambda *_: None)
     assert obstacle({"actor": Part(hooked)}) == "a module of actor has hooks"
+
+
+def saddle(networks: Networks, x: Tensor) -> None:
+    """The network climbs what the actor descends, each from the other as it was before."""
+
+    def both(own: Any, x: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        found = values(own["net"], own["actor"](x)).square().mean()
+        return {"net": -found, "actor": found}, {}
+
+    networks.descend_together(("net", "actor"), both, x)
+
+
+def test_networks_that_move_together_see_each_other_as_before() -> None:
+    plain, function = make(1), make(1)
+    for parts in (plain, function):
+        for name in ("net", "actor"):
+            parts[name].optimizer.param_groups[0]["eps"] = 1e3  # type: ignore[union-attr]  # steps like the gradients
+            parts[name].optimizer.param_groups[0]["lr"] = 1e3  # type: ignore[union-attr]
+    net, actor = plain["net"].module, plain["actor"].module
+    assert isinstance(net, nn.Module) and isinstance(actor, nn.Module)
+    before = [parameter.detach().clone() for parameter in (*net.parameters(), *actor.parameters())]
+    x = batches(5)[0]
+    loss = net(actor(x)).square().mean()
+    gradients = torch.autograd.grad(loss, [*net.parameters(), *actor.parameters()])
+    saddle(OwnNetworks(plain, refuse), x)
+    signs = [1.0] * len(list(net.parameters())) + [-1.0] * len(list(actor.parameters()))
+    for now, was, gradient, sign in zip(
+        (*net.parameters(), *actor.parameters()), before, gradients, signs, strict=True
+    ):
+        torch.testing.assert_close(now.detach(), was + sign * gradient, rtol=1e-3, atol=1e-5)
+    store = Store([function])
+    store.attach()
+    networks = HeldNetworks(
+        store, store.state, dict(zip(store.trained_parts, torch.tensor(store.rates()[0]), strict=True))
+    )
+    with torch.no_grad():
+        saddle(networks, x)
+        store.write(networks.state)
+    theirs = tensors(function)
+    for name, tensor in tensors(plain).items():
+        torch.testing.assert_close(theirs[name], tensor, msg=name)

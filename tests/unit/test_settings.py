@@ -161,7 +161,12 @@ def test_constructor_has_the_declared_defaults(agent: str) -> None:
         ("bc", "reward_scale", 0, "reward_scale is 0: every reward would be the same"),
         ("rebrac", "net_arch", [0], "net_arch = 0 is outside [1, 65536]"),
         ("linear_loop", "delta", 1, "delta = 1.0 is outside (0, 1)"),
-        ("ailboost", "reward_form", "gail", "reward_form gail needs the logit of divergence js, not reverse_kl: use airl"),
+        (
+            "ailboost",
+            "reward_form",
+            "gail",
+            "reward_form gail needs the logit of divergence js, not reverse_kl: use airl",
+        ),
         ("dac", "gamma", 1, "gamma is 1 and the absorbing state has no value then: give gamma < 1 or absorbing=False"),
         ("zo_ranksgd", "k", 11, "k = 11 is more than m = 10: rank at most all candidates, k = 10"),
     ],
