@@ -1,8 +1,13 @@
-"""Environment ids: where each comes from, and which one a misspelt id was meant to be."""
+"""Environment ids: where each comes from, and which one a misspelt id was meant to be.
+
+Ids of another distribution, ``theirs/Task-v0``, come by the entry point ``theirs`` of the group ``rlopt.envs``: a
+module that registers them with Gymnasium, or a function that does. It is imported when such an id is made.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import io
 import os
@@ -12,10 +17,15 @@ import gymnasium
 
 from rlopt.envs.tables import DM_CONTROL_TASKS, POOL_TASKS
 from rlopt.errors import ConfigError, one_line, unknown_name
+from rlopt.registry import load_plugin, plugin_names, refuse_claims
 
+ENV_GROUP = "rlopt.envs"
 DM_CONTROL_PREFIX = "dm_control/"
 _ROBOTICS_PREFIXES = ("PointMaze_", "AntMaze_", "Fetch", "Hand", "Adroit", "FrankaKitchen")
+_OWN_NAMESPACES = ("rlopt", "dm_control")
 _OWN_ROBOTICS_PREFIX = "rlopt/PointMaze_"
+_OWN_TASKS = ("rlopt.envs.tasks.own_tasks", "rlopt.envs.tasks.toy")
+"""Modules that register rlopt/*, imported as those of a plug-in are: when an id is looked up."""
 
 
 def is_dm_control(env_id: str) -> bool:
@@ -29,9 +39,8 @@ def check_id(env_id: str) -> None:
     Raises :class:`rlopt.errors.UnknownNameError` with the nearest id, or :class:`rlopt.errors.ConfigError` when the
     package that provides the environment is not installed.
     """
-    import rlopt.envs.tasks.own_tasks  # registers rlopt/*
-    import rlopt.envs.tasks.toy  # noqa: F401
-
+    for module in _OWN_TASKS:
+        importlib.import_module(module)
     if is_dm_control(env_id):
         if env_id.removeprefix(DM_CONTROL_PREFIX) not in DM_CONTROL_TASKS:
             raise _unknown(env_id)
@@ -49,12 +58,28 @@ def register(env_id: str) -> None:
         _register_robotics(env_id)
     if name.startswith("parking-"):
         _register_parking(env_id)
+    _register_plugin(name)
     if name in gymnasium.registry:
         return
     if name.startswith(_ROBOTICS_PREFIXES):
         _register_robotics(env_id)
     if name not in gymnasium.registry:
         raise _unknown(env_id)
+
+
+def _register_plugin(name: str) -> None:
+    """Has a plug-in register the ids of its namespace."""
+    namespace, slash, _ = name.partition("/")
+    if slash and namespace in _OWN_NAMESPACES:
+        refuse_claims(ENV_GROUP, namespace)
+    elif slash and name not in gymnasium.registry and namespace in plugin_names(ENV_GROUP):
+        _register_namespace(namespace)
+
+
+@functools.cache
+def _register_namespace(namespace: str) -> None:
+    """Once: Gymnasium warns of an id that is registered again."""
+    load_plugin(ENV_GROUP, namespace, call=True)
 
 
 def entry_point(env_id: str) -> str:

@@ -18,6 +18,10 @@ class UnknownNameError(ConfigError):
     """A name (agent, environment, preset, option) does not exist."""
 
 
+class PluginError(ConfigError):
+    """What another distribution adds to rlopt is broken, or bears a name that is taken."""
+
+
 class SpaceError(RloptError, ValueError):
     """The environment's observation or action space is not one the agent can use."""
 
@@ -73,16 +77,16 @@ def unknown_name(kind: str, name: str, candidates: Iterable[str], hint: str = ""
     :param candidates: the valid names
     :param hint: what to do when nothing is near, such as the command that lists the names
     """
+    return UnknownNameError(f"unknown {kind} {name!r}: {nearest(name, candidates, hint)}")
+
+
+def nearest(name: str, candidates: Iterable[str], hint: str = "") -> str:
+    """The advice after a misspelt ``name``: the nearest of ``candidates``, else ``hint``, else the first ones."""
     known = sorted(set(candidates))
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if near:
-        advice = f"did you mean {near[0]!r}?"
-    elif hint:
-        advice = hint
-    else:
-        shown = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
-        advice = f"known: {shown}"
-    return UnknownNameError(f"unknown {kind} {name!r}: {advice}")
+        return f"did you mean {near[0]!r}?"
+    return hint or f"known: {', '.join(known[:12])}{', ...' if len(known) > 12 else ''}"
 
 
 def one_line(value: object) -> str:

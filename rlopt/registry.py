@@ -1,12 +1,27 @@
-"""Agent names and where their parts live. Imports no torch, so that ``--help`` is instant."""
+"""Names of agents and where their parts live, ours and those of other distributions. Imports no torch.
+
+An installed distribution adds agents, environments and augmentations by entry points, which are imported when they are
+used and not before. A class that no distribution names is called ``module:Class``; see :func:`import_agent`.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import importlib
+import os
+import re
+import sys
 from dataclasses import dataclass
+from importlib import metadata
 from typing import Any
 
-from rlopt.errors import unknown_name
+from rlopt.errors import ConfigError, PluginError, RloptError, one_line, unknown_name
+
+AGENT_GROUP = "rlopt.agents"
+"""Entry points that each name an :class:`AgentSpec`, a function that returns one, or an agent's class."""
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
 @dataclass(frozen=True)
@@ -24,10 +39,12 @@ class AgentSpec:
     arguments: str = ""
     """What gives constructor arguments beside the agent's settings: ``(run, agent_config)`` to a dict."""
     loader: str = ""
-    """What makes a model of a checkpoint's trees in place of :func:`rlopt.load`'s own: ``(trees, env)``; empty for a
-    Stable-Baselines3 algorithm."""
+    """What makes a model of a checkpoint's trees in place of :func:`rlopt.load`'s own: ``(algorithm, trees, env)``;
+    empty for a Stable-Baselines3 algorithm."""
     completer: str = ""
     """What completes the settings of a run once its flags were read: ``(run, agent_config)`` to the same."""
+    step_unit: str = "environment steps"
+    """What the steps of its runs count; runs that count different things are not compared."""
 
 
 def _offline(algorithm: str, summary: str) -> AgentSpec:
@@ -37,6 +54,7 @@ def _offline(algorithm: str, summary: str) -> AgentSpec:
         summary=summary,
         builder="rlopt.agents.offline.run:build",
         completer="rlopt.agents.offline.run:complete",
+        step_unit="gradient steps",
     )
 
 
@@ -50,10 +68,10 @@ def _imitation(algorithm: str, config: str, summary: str) -> AgentSpec:
     )
 
 
-def _continuing(config: str, algorithm: str, summary: str) -> AgentSpec:
+def _continuing(algorithm: str, summary: str, room: str = "rlopt.agents.loop") -> AgentSpec:
     return AgentSpec(
-        config=f"rlopt.agents.loop.{config}",
-        algorithm=f"rlopt.agents.loop.{algorithm}",
+        config=f"{room}.config:{algorithm.partition(':')[2]}Config",
+        algorithm=f"{room}.{algorithm}",
         summary=f"{summary} (average reward, finitely many actions)",
         builder="rlopt.agents.loop.run:build",
         loader="rlopt.agents.loop.run:load",
@@ -61,11 +79,18 @@ def _continuing(config: str, algorithm: str, summary: str) -> AgentSpec:
     )
 
 
+_PEERS = "rlopt.agents.loop.baselines"
+
 AGENTS: dict[str, AgentSpec] = {
     "mdpo": AgentSpec(
         config="rlopt.agents.mdpo.config:MDPOConfig",
         algorithm="rlopt.agents.mdpo.on_policy:MDPO",
         summary="mirror descent policy optimisation, on-policy",
+    ),
+    "sac": AgentSpec(
+        config="rlopt.agents.sac.config:SACConfig",
+        algorithm="rlopt.agents.sac.algorithm:SAC",
+        summary="soft actor-critic, off-policy",
     ),
     "off_policy_mdpo": AgentSpec(
         config="rlopt.agents.mdpo.config:OffPolicyMDPOConfig",
@@ -89,10 +114,16 @@ AGENTS: dict[str, AgentSpec] = {
     "value_dice": _imitation(
         "imitation.value_dice:ValueDICE", "imitation.config:ValueDICEConfig", "distribution matching by value"
     ),
-    "loop": _continuing("kinds:ContinuingConfig", "loop:LOOP", "LOOP and its peers in tasks that never end"),
-    "linear_loop": _continuing(
-        "config:LinearLOOPConfig", "linear_loop:LinearLOOP", "LOOP with values linear in features"
-    ),
+    "loop": _continuing("loop:LOOP", "LOOP, optimism with few policy switches"),
+    "linear_loop": _continuing("linear_loop:LinearLOOP", "LOOP with values linear in features"),
+    "mle_loop": _continuing("mle_loop:MLELOOP", "model-based LOOP"),
+    "ucrl2": _continuing("ucrl2:UCRL2", "UCRL2, optimism over transition probabilities", _PEERS),
+    "tsde": _continuing("tsde:TSDE", "posterior sampling with dynamic episodes", _PEERS),
+    "fopo": _continuing("fopo:FOPO", "linear LOOP's set, replanned by the determinant", _PEERS),
+    "olsvi_fh": _continuing("olsvi:OLSVIFH", "optimistic least squares over a fixed horizon", _PEERS),
+    "differential_q": _continuing("q_learning:DifferentialQ", "differential Q-learning", _PEERS),
+    "rvi_q": _continuing("q_learning:RVIQ", "RVI Q-learning", _PEERS),
+    "optimistic_q": _continuing("optimistic_q:OptimisticQ", "optimistic Q-learning", _PEERS),
     "zo_ranksgd": AgentSpec(
         config="rlopt.agents.zo_ranksgd.config:ZORankSGDConfig",
         algorithm="rlopt.agents.zo_ranksgd.policies.search:RankedPolicySearch",
@@ -101,7 +132,6 @@ AGENTS: dict[str, AgentSpec] = {
         loader="rlopt.agents.zo_ranksgd.run:load",
         completer="rlopt.agents.zo_ranksgd.run:complete",
     ),
-    "mle_loop": _continuing("config:MLELOOPConfig", "mle_loop:MLELOOP", "model-based LOOP"),
     "bc": _offline("bc:BC", "behaviour cloning of a data set"),
     "td3_bc": _offline("td3_bc:TD3BC", "TD3 with behaviour cloning, from a data set"),
     "awac": _offline("awac:AWAC", "advantage-weighted actor-critic, from a data set"),
@@ -109,25 +139,220 @@ AGENTS: dict[str, AgentSpec] = {
     "cql": _offline("cql:CQL", "conservative Q-learning, from a data set"),
     "rebrac": _offline("rebrac:ReBRAC", "behaviour-regularised actor-critic, from a data set"),
 }
+"""The agents of rlopt, and those that were registered in this process."""
+_OWN = frozenset(AGENTS)
+_KINDS_OF_LOOP = {"linear": "linear_loop", "mle": "mle_loop"}
+"""Former kinds of the agent ``loop`` whose own name is another one now; ``value`` is ``loop`` itself."""
+
+
+def agent_names() -> list[str]:
+    """All agents by name: ours, those registered in this process, those of installed distributions. Imports nothing."""
+    return [*AGENTS, *(name for name in plugin_names(AGENT_GROUP) if name not in AGENTS)]
 
 
 def agent_spec(name: str) -> AgentSpec:
-    """Returns the entry of agent ``name``; raises :class:`rlopt.errors.UnknownNameError` with the nearest name."""
-    if name not in AGENTS:
-        raise unknown_name("agent", name, AGENTS)
-    return AGENTS[name]
+    """Returns the entry of agent ``name``; imports the plug-in that brings it, and nothing else.
+
+    :raises rlopt.errors.UnknownNameError: there is no such agent, with the nearest name, or it is a class that was not
+        named here, see :func:`import_agent`
+    :raises rlopt.errors.PluginError: two distributions claim the name, or its plug-in is broken
+    """
+    if name in AGENTS:
+        if name in _OWN:
+            refuse_claims(AGENT_GROUP, name)
+        return AGENTS[name]
+    if name in plugin_names(AGENT_GROUP):
+        return _plugin_spec(name)
+    if _CLASS.fullmatch(name):
+        cure = f"name it, --agent {name}, or call rlopt.registry.import_agent({name!r})"
+        raise unknown_name("agent", name, (), f"files import no class: {cure}")
+    raise unknown_name("agent", name, agent_names())
+
+
+@functools.cache
+def _plugin_spec(name: str) -> AgentSpec:
+    found = load_plugin(AGENT_GROUP, name)
+    try:
+        spec = spec_of(found) if isinstance(found, type) else found if isinstance(found, AgentSpec) else found()
+        if not isinstance(spec, AgentSpec):
+            raise TypeError(f"it gives a {type(spec).__name__}, not an AgentSpec")
+        resolve(spec.config)
+    except Exception as error:
+        raise _broken(plugin_origin(AGENT_GROUP, name), AGENT_GROUP, name, error) from error
+    return spec
+
+
+def former_agent(agent: str, settings: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The agent and its settings today, of a run folder in which LOOP's peers are ``loop`` with an ``agent_kind``.
+
+    Version 0.1 wrote such folders.
+    """
+    if agent != "loop" or "agent_kind" not in settings:
+        return agent, settings
+    kind = str(settings["agent_kind"])
+    given = {name: value for name, value in settings.items() if name != "agent_kind" and value is not None}
+    return "loop" if kind == "value" else _KINDS_OF_LOOP.get(kind, kind), given
+
+
+def import_agent(name: str) -> str:
+    """Makes an agent usable that a person or a program names; returns ``name``.
+
+    A ``module:Class`` is imported and registered under that string, after which run folders that name it can be read in
+    this process. Never call it with a string from a file. Any other name is looked up with :func:`agent_spec`.
+
+    :raises rlopt.errors.ConfigError: it cannot be imported, or is no agent
+    """
+    if name in AGENTS or ":" not in name:
+        agent_spec(name)
+        return name
+    if not _CLASS.fullmatch(name):
+        raise ConfigError(f"{name[:80]!r} names no agent: write a name of rlopt train --help, or module:Class")
+    # The rlopt command does not have the working directory among the places that it imports from.
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        found = resolve(name)
+    except PluginError as error:
+        raise ConfigError(f"agent {name!r}: {error}") from None
+    if not isinstance(found, type):
+        raise ConfigError(f"agent {name!r} is no class: name the class of the algorithm")
+    AGENTS[name] = spec_of(found)
+    return name
+
+
+def register(algorithm: type) -> str:
+    """Registers an agent's class under ``module:Class``, so that this process reads run folders of it; returns that.
+
+    :raises rlopt.errors.ConfigError: it is no agent, see :func:`spec_of`
+    """
+    name = _path_of(algorithm)
+    AGENTS[name] = spec_of(algorithm)
+    return name
+
+
+def spec_of(algorithm: type) -> AgentSpec:
+    """The entry of a class: that of the nearest registered class above it, with the class's own ``config_class``.
+
+    :raises rlopt.errors.ConfigError: neither it nor a class above it says what its settings are, or it cannot be
+        stopped and continued
+    """
+    path = _path_of(algorithm)
+    if "<locals>" in path:
+        raise ConfigError(f"{path} is inside a function, where no other process finds it: define it in a module")
+    known = {spec.algorithm: spec for spec in AGENTS.values()}
+    above = next((known[_path_of(base)] for base in algorithm.__mro__ if _path_of(base) in known), None)
+    config = getattr(algorithm, "config_class", None)
+    if above is None and not hasattr(algorithm, "at_boundary"):
+        raise ConfigError(
+            f"{path} cannot be stopped and continued: put rlopt.algorithms.resumable.Resumable before its base"
+        )
+    if config is None and above is None:
+        raise ConfigError(f"{path} does not say what its settings are: give it config_class, a dataclass of them")
+    if config is not None and not (hasattr(config, "__dataclass_fields__") and hasattr(config, "algorithm_kwargs")):
+        raise ConfigError(f"config_class of {path} is no dataclass with algorithm_kwargs(): see docs/recipes.md")
+    summary = " ".join((algorithm.__doc__ or algorithm.__name__).strip().split("\n\n")[0].split()).rstrip(".")
+    base = above or AgentSpec("", "", "")
+    return dataclasses.replace(
+        base, config=base.config if config is None else _path_of(config), algorithm=path, summary=summary
+    )
+
+
+def _path_of(cls: type) -> str:
+    return f"{cls.__module__}:{cls.__qualname__}"
 
 
 def resolve(import_string: str) -> Any:
-    """Imports ``module:name``. Only for the strings of this file, never for strings read from a file."""
+    """Imports ``module:name``. For strings of programs and command lines, never for strings read from a file.
+
+    :raises rlopt.errors.PluginError: it is not rlopt's own and cannot be imported
+    """
     module, _, attribute = import_string.partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    package = module.partition(".")[0]
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except Exception as error:
+        if package == "rlopt" or isinstance(error, RloptError):
+            raise
+        if isinstance(error, ModuleNotFoundError):
+            what = f"{error.name!r} cannot be imported: install it, correct its name, or run where it lies"
+            raise PluginError(what) from error
+        # Slow, and only for the error.
+        owners = metadata.packages_distributions().get(package, [])
+        of = f" of the distribution {', '.join(sorted(set(owners)))}" if owners else ""
+        raise PluginError(f"{import_string}{of} cannot be used ({type(error).__name__}: {one_line(error)})") from error
 
 
 def agent_name(algorithm_class: type) -> str:
     """The registered name of an algorithm class; raises :class:`rlopt.errors.UnknownNameError` for a foreign one."""
-    path = f"{algorithm_class.__module__}:{algorithm_class.__name__}"
+    path = _path_of(algorithm_class)
     for name, spec in AGENTS.items():
         if spec.algorithm == path:
             return name
+    for name in plugin_names(AGENT_GROUP):
+        try:
+            module, _, attribute = _plugin_spec(name).algorithm.partition(":")
+        except PluginError:
+            continue  # another one's fault
+        # A package may name its class by a place where it is not defined.
+        if getattr(sys.modules.get(module), attribute, None) is algorithm_class:
+            return name
     raise unknown_name("algorithm class", path, [spec.algorithm for spec in AGENTS.values()])
+
+
+# ---- entry points of installed distributions
+
+
+@functools.cache
+def _entry_points(group: str) -> dict[str, dict[str, metadata.EntryPoint]]:
+    """Name -> the distributions that claim it, and their entry points."""
+    found: dict[str, dict[str, metadata.EntryPoint]] = {}
+    for point in metadata.entry_points(group=group):
+        origin = f"{point.dist.name} {point.dist.version}" if point.dist is not None else "an unnamed distribution"
+        found.setdefault(point.name, {})[origin] = point
+    return found
+
+
+def plugin_names(group: str) -> list[str]:
+    """The names that installed distributions give in a group of entry points, in alphabetical order."""
+    return sorted(_entry_points(group))
+
+
+def plugin_origin(group: str, name: str) -> str:
+    """The distributions that claim a name, with their versions."""
+    return " and ".join(sorted(_entry_points(group)[name]))
+
+
+def refuse_claims(group: str, name: str) -> None:
+    """Raises :class:`rlopt.errors.PluginError` if a distribution claims a name that is rlopt's own."""
+    if name in _entry_points(group):
+        raise PluginError(
+            f"{_what(group)} {name!r} is rlopt's own, and claimed by {plugin_origin(group, name)}: uninstall that"
+        )
+
+
+def load_plugin(group: str, name: str, *, call: bool = False) -> Any:
+    """Imports what the entry point ``name`` names.
+
+    :param call: also calls it, if it is a function
+    :raises rlopt.errors.PluginError: several distributions claim the name, or it fails
+    """
+    claims, origin = _entry_points(group)[name], plugin_origin(group, name)
+    if len(claims) > 1:
+        raise PluginError(f"{_what(group)} {name!r} is claimed by {origin}: uninstall all but one")
+    (point,) = claims.values()
+    try:
+        if not _NAME.fullmatch(name):
+            raise ValueError("a name has letters, digits and _.- alone")
+        found = point.load()
+        return found() if call and callable(found) else found
+    except (Exception, SystemExit) as error:
+        raise _broken(origin, group, name, error) from error
+
+
+def _what(group: str) -> str:
+    return group.rpartition(".")[2].rstrip("s")
+
+
+def _broken(origin: str, group: str, name: str, error: BaseException) -> PluginError:
+    reason = f"{type(error).__name__}: {one_line(error)}"
+    return PluginError(f"{_what(group)} {name!r} of {origin} cannot be loaded ({reason}): mend or uninstall it")

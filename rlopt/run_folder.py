@@ -20,13 +20,13 @@ from typing import Any
 
 import rlopt
 from rlopt.errors import RunError, one_line
-from rlopt.registry import agent_spec, resolve
-from rlopt.settings.fields import from_mapping
+from rlopt.registry import agent_spec, former_agent, resolve
+from rlopt.settings.fields import from_mapping, without_former
 from rlopt.settings.run import RunConfig
 
 PACKAGES = (
     "rlopt", "torch", "stable-baselines3", "gymnasium", "numpy", "mujoco", "dm-control", "envpool", "safetensors",
-    "gymnasium-robotics", "tyro",
+    "gymnasium-robotics",
 )  # fmt: skip
 EXACTNESS_PACKAGES = ("rlopt", "torch", "stable-baselines3", "gymnasium", "numpy", "mujoco", "dm-control", "envpool")
 """Packages whose version decides whether a resumed run is bit for bit the one that was stopped."""
@@ -91,7 +91,16 @@ class RunFolder:
     @property
     def command(self) -> str:
         """The command that continues this run."""
-        return f"rlopt resume {self.quoted}"
+        return f"rlopt resume {self.quoted}{self.agent_option}"
+
+    @property
+    def agent_option(self) -> str:
+        """What a command on this run says besides if its agent is a class, which a file cannot have imported."""
+        try:
+            agent = str(read_json(self.config)["agent"])
+        except (RunError, KeyError, TypeError):
+            return ""
+        return f" --agent {shell_quote(agent)}" if ":" in agent else ""
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -131,7 +140,8 @@ class RunFolder:
         """The agent's name, the run's settings and the agent's settings, as :meth:`write_config` wrote them.
 
         :raises rlopt.errors.RunError: for a folder that is no run folder, or settings that are damaged
-        :raises rlopt.errors.ConfigError: for settings that this version does not know
+        :raises rlopt.errors.ConfigError: for settings or an agent that this version does not know, or a class that
+            was not named here, see :func:`rlopt.registry.import_agent`
         """
         if not self.config.is_file():
             hint = "it does not exist" if not self.path.exists() else "it holds no config.json"
@@ -144,13 +154,11 @@ class RunFolder:
                 raise RunError(f"{self.config} is damaged: {part} is not a mapping of settings; start a new run")
         if not settings["run"].get("env"):
             raise RunError(f"{self.config} is damaged: the environment's id is missing; start a new run")
-        spec = agent_spec(str(settings["agent"]))
+        agent, agent_settings = former_agent(str(settings["agent"]), settings["agent_config"])
+        config_class = resolve(agent_spec(agent).config)
         run = from_mapping(RunConfig, settings["run"], str(self.config))
-        return (
-            str(settings["agent"]),
-            run,
-            from_mapping(resolve(spec.config), settings["agent_config"], str(self.config)),
-        )
+        own = without_former(config_class, agent_settings, str(self.config))
+        return agent, run, from_mapping(config_class, own, str(self.config))
 
     def record_versions(self, extra: Mapping[str, Any], *, resumed_at: int | None = None) -> list[str]:
         """Writes what is installed; on resume appends it and returns one line for each package that changed.
@@ -215,8 +223,8 @@ def default_folder(agent: str, run: RunConfig, which: str) -> Path:
 
     :param which: what tells it from other runs of the agent, such as "seed0"
     """
-    env = re.sub(r"[^A-Za-z0-9.-]+", "_", run.env)
-    stem = f"{agent}-{env}-{which}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+    name, env = (re.sub(r"[^A-Za-z0-9._-]+", "_", text) for text in (agent, run.env))
+    stem = f"{name}-{env}-{which}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
     path, copies = Path("runs") / stem, 1
     while path.exists():
         copies += 1

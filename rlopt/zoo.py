@@ -17,10 +17,10 @@ from typing import Any
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from rlopt.errors import ConfigError, unknown_name
-from rlopt.registry import agent_spec, resolve
+from rlopt.registry import AGENTS, resolve
 
 ALGOS: dict[str, type[BaseAlgorithm]] = {
-    name: resolve(agent_spec(name).algorithm) for name in ("mdpo", "off_policy_mdpo", "deep_loop")
+    name: resolve(spec.algorithm) for name, spec in AGENTS.items() if not (spec.builder or spec.arguments)
 }
 """The agents that learn from an environment alone, by the names of ``rlopt train``."""
 

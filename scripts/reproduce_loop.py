@@ -52,8 +52,8 @@ TASKS = {
 @dataclass(frozen=True)
 class Algorithm:
     title: str
-    kind: str
-    """Of ``rlopt train loop --agent-kind``."""
+    agent: str
+    """Of ``rlopt train``."""
     constant: str
     """The setting that is chosen."""
     values: tuple[float, float, float]
@@ -66,11 +66,13 @@ class Algorithm:
 SCALES = (1e-4, 3e-4, 1e-3)
 ELLIPSOID = (("planner", "ellipsoid"),)
 ALGORITHMS = {
-    "loop-bonus": Algorithm("LOOP, bonus", "value", "beta_scale", SCALES),
-    "loop-ellipsoid": Algorithm("LOOP, ellipsoid", "value", "beta_scale", SCALES, ELLIPSOID),
-    "mle": Algorithm("MLE-LOOP", "mle", "beta_scale", (1e-3, 2e-3, 5e-3), (("model", "tabular"),)),
-    "linear-bonus": Algorithm("LOOP, linear, bonus", "linear", "beta_scale", SCALES, linear=True),
-    "linear-ellipsoid": Algorithm("LOOP, linear, ellipsoid", "linear", "beta_scale", SCALES, ELLIPSOID, linear=True),
+    "loop-bonus": Algorithm("LOOP, bonus", "loop", "beta_scale", SCALES),
+    "loop-ellipsoid": Algorithm("LOOP, ellipsoid", "loop", "beta_scale", SCALES, ELLIPSOID),
+    "mle": Algorithm("MLE-LOOP", "mle_loop", "beta_scale", (1e-3, 2e-3, 5e-3), (("model", "tabular"),)),
+    "linear-bonus": Algorithm("LOOP, linear, bonus", "linear_loop", "beta_scale", SCALES, linear=True),
+    "linear-ellipsoid": Algorithm(
+        "LOOP, linear, ellipsoid", "linear_loop", "beta_scale", SCALES, ELLIPSOID, linear=True
+    ),
     "fopo": Algorithm("FOPO, bonus", "fopo", "beta_scale", SCALES, linear=True),
     "olsvi_fh": Algorithm("OLSVI.FH", "olsvi_fh", "bonus_scale", (1e-4, 1e-3, 1e-2), linear=True, one_hot=True),
     "tsde": Algorithm("posterior sampling (TSDE)", "tsde", "prior", (0.03, 0.1, 0.3)),
@@ -143,11 +145,10 @@ def played(cell: Cell) -> tuple[dict[str, Any], dict[str, Any]]:
 
     import rlopt.envs.tasks.own_tasks  # noqa: F401 registers them
     from rlopt import __version__
-    from rlopt.agents.loop.kinds import KINDS
     from rlopt.average_reward import optimism_gaps, switch_times
     from rlopt.average_reward.callbacks import RewardRateCallback
     from rlopt.envs.average_reward.gap_recorder import GapRecorder
-    from rlopt.registry import resolve
+    from rlopt.registry import agent_spec, resolve
 
     task, algorithm = TASKS[cell.task], ALGORITHMS[cell.algorithm]
     env: Any = GapRecorder(gymnasium.make(task.env, **task.kwargs).unwrapped)
@@ -156,7 +157,7 @@ def played(cell: Cell) -> tuple[dict[str, Any], dict[str, Any]]:
     if algorithm.linear and not task.linear:
         one_hot = np.eye(mdp.n_states * mdp.n_actions).reshape(mdp.n_states, mdp.n_actions, -1)
         settings["feature_map"] = lambda state: one_hot[int(state)]
-    agent = resolve(KINDS[algorithm.kind][0])(env, seed=cell.seed, **settings)
+    agent = resolve(agent_spec(algorithm.agent).algorithm)(env, seed=cell.seed, **settings)
     callback = RewardRateCallback(every=every(cell.steps))
     start = time.perf_counter()
     agent.learn(cell.steps, callback=callback, log_interval=None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -16,13 +15,13 @@ from stable_baselines3.sac.policies import SACPolicy
 from torch import Tensor
 
 from rlopt.agents.ailboost.boosting import Mixture, WeakLearners, arrays_of, draw_learners, tensors_of
-from rlopt.agents.ailboost.checks import check_model, check_settings
-from rlopt.agents.ailboost.config import own_names
+from rlopt.agents.ailboost.checks import check_model
+from rlopt.agents.ailboost.config import AILBoostConfig, DACConfig, own_names
 from rlopt.agents.ailboost.rounds import Rounds
 from rlopt.agents.imitation.adversary import Adversary, AdversarySettings
 from rlopt.agents.imitation.base import FromDemonstrations, check_n_demonstrations
 from rlopt.agents.imitation.image_features import ImageFeatures
-from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
+from rlopt.agents.sac.algorithm import SAC
 from rlopt.algorithms.resumable import with_settings_of
 from rlopt.errors import ConfigError, unknown_name
 from rlopt.optim.compiled_step import choose_mode
@@ -32,60 +31,39 @@ if TYPE_CHECKING:
     from rlopt.data.demonstrations import Demonstrations
 
 
-class AILBoost(FromDemonstrations, OffPolicyMDPO):
+class AILBoost(FromDemonstrations, SAC):
     """Adversarial imitation learning via boosting (Chang et al., arXiv 2404.08513, algorithm 2).
 
     A discriminator estimates the log ratio between the expert's occupancy and that of a weighted mixture of policies,
-    the weak learners. That is the reward of the next learner: off-policy MDPO, with ``kl_coef=0`` SAC, which goes on
-    from the last one. A round is N = ``learner_steps`` transitions of the policy as it is, which becomes a weak
-    learner; K = ``discriminator_steps`` steps of the discriminator; M = ``policy_steps`` transitions of training. All
-    transitions train the policy, and every batch gets its rewards when it is drawn. The environment's rewards are never
-    learned from. The other parameters are those of :class:`rlopt.OffPolicyMDPO`.
+    the weak learners. That is the reward of the next learner, soft actor-critic that goes on from the last one. A round
+    is N = ``learner_steps`` transitions of the policy as it is, which becomes a weak learner; K =
+    ``discriminator_steps`` steps of the discriminator; M = ``policy_steps`` transitions of training. All transitions
+    train the policy, and every batch gets its rewards when it is drawn. The environment's rewards are never learned
+    from. The settings are declared and explained in :class:`rlopt.agents.ailboost.config.AILBoostConfig`; those of
+    :class:`rlopt.SAC` are among them.
 
     Of images the discriminator sees the features of the critics' encoder as it was at the discriminator's last training
     (:class:`rlopt.agents.imitation.image_features.ImageFeatures`), without random shifts.
 
     :param demonstrations: of this environment, or a path or name of some; see :meth:`set_demonstrations`
     :param n_demonstrations: learn from the first so many episodes; None for all
-    :param weighting: of the learners' transitions for the discriminator: "constant" (the paper: a new learner gets
-        ``mixture_weight``), "bias_corrected" (at least 1 / number of learners), "uniform", or "recent", which is
-        uniform over the last ``recent_size``
-    :param mixture_weight: a, in (0, 1]
-    :param truncated_mass: old learners whose weights sum to no more are dropped, in [0, 1)
-    :param max_learners: learners kept at most, >= 1
-    :param recent_size: transitions, >= 1, only with ``weighting="recent"``
-    :param learner_steps: N >= 0; with 0 the transitions of the training before stand for a learner
-    :param policy_steps: M >= 1
-    :param discriminator_steps: K >= 0
-    :param discriminator_batch_size: rows of the expert, and as many of the learners, >= 1
-    :param discriminator_learning_rate: Adam's, >= 0
-    :param discriminator_input: "state_action", "state" or "state_next_state"
-    :param discriminator_net_arch: hidden layers
-    :param discriminator_output: "tanh", "clip" (to ``output_bound``) or "none"
-    :param divergence: "reverse_kl" (the paper), "js" or "wasserstein"
-    :param reward_form: "airl", the discriminator's output, or with js "gail", -log(1 - sigmoid) of it
-    :param normalize_inputs: the discriminator sees observations less the expert's mean, over its deviation
-    :param gradient_penalty: weight of the two-sided penalty, >= 0
-    :param relabel: compute rewards when a batch is drawn; False when a step is stored, by the discriminator of then
-    :param absorbing: the absorbing state after a true terminal has a reward of its own, received for ever after
     :raises rlopt.errors.ConfigError: for a setting out of range, or from ``learn`` without demonstrations
     :raises rlopt.errors.DataError: for demonstrations that do not fit, or fewer than asked for
     :raises rlopt.errors.SpaceError: for actions or observations that cannot be used
-    :raises rlopt.errors.NonFiniteError: from ``learn``, as in OffPolicyMDPO, and when the discriminator diverges
+    :raises rlopt.errors.NonFiniteError: from ``learn``, as in SAC, and when the discriminator diverges
     """
 
     state_attributes: ClassVar[tuple[str, ...]] = ("boosting_state",)
     profiled_sections: ClassVar[dict[str, str]] = {
-        **OffPolicyMDPO.profiled_sections,
+        **SAC.profiled_sections,
         "_train_discriminator": "discriminator",
     }
 
-    weighting: str
     discriminator_steps: int
     discriminator_batch_size: int
     relabel: bool
 
-    @with_settings_of(OffPolicyMDPO, kl_coef=0.0, learning_starts=1000)
+    @with_settings_of(SAC, config=AILBoostConfig)
     def __init__(
         self,
         policy: str | type[SACPolicy],
@@ -93,33 +71,10 @@ class AILBoost(FromDemonstrations, OffPolicyMDPO):
         demonstrations: Demonstrations | str | Path | None = None,
         *,
         n_demonstrations: int | None = None,
-        weighting: Literal["bias_corrected", "constant", "uniform", "recent"] = "bias_corrected",
-        mixture_weight: float = 0.05,
-        truncated_mass: float = 1e-3,
-        max_learners: int = 128,
-        recent_size: int = 20_000,
-        learner_steps: int = 1000,
-        policy_steps: int = 1000,
-        discriminator_steps: int = 100,
-        discriminator_batch_size: int = 512,
-        discriminator_learning_rate: float = 3e-4,
-        discriminator_input: Literal["state_action", "state", "state_next_state"] = "state_action",
-        discriminator_net_arch: Sequence[int] = (64, 64),
-        discriminator_output: Literal["tanh", "clip", "none"] = "tanh",
-        output_bound: float = 1.0,
-        divergence: Literal["reverse_kl", "js", "wasserstein"] = "reverse_kl",
-        reward_form: Literal["airl", "gail"] = "airl",
-        normalize_inputs: bool = True,
-        gradient_penalty: float = 10.0,
-        relabel: bool = True,
-        absorbing: bool = True,
         **settings: Any,
     ) -> None:
-        given = locals()
-        own = {name: given[name] for name in own_names()} | {"n_demonstrations": n_demonstrations}
-        own["discriminator_net_arch"] = list(discriminator_net_arch)
         check_n_demonstrations(n_demonstrations)
-        check_settings(own, settings.get("gamma", 0.99))
+        own = {name: settings.pop(name) for name in own_names()} | {"n_demonstrations": n_demonstrations}
         for name, value in own.items():
             setattr(self, name, value)
         super().__init__(policy, env, **settings)
@@ -318,18 +273,7 @@ class DAC(AILBoost):
     a batch is drawn. With the settings of AILBoost it is AILBoost with ``weighting="uniform"`` and ``learner_steps=0``.
     """
 
-    @with_settings_of(
-        AILBoost,
-        weighting="uniform",
-        learner_steps=0,
-        policy_steps=500,
-        discriminator_steps=500,
-        discriminator_batch_size=256,
-        discriminator_learning_rate=1e-3,
-        discriminator_net_arch=(256, 256),
-        discriminator_output="none",
-        divergence="js",
-    )
+    @with_settings_of(AILBoost, config=DACConfig)
     def __init__(
         self,
         policy: str | type[SACPolicy],

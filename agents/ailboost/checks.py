@@ -1,45 +1,12 @@
-"""What AILBoost refuses: settings out of range and spaces that it cannot use."""
+"""Spaces and replay buffers that AILBoost cannot use."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from typing import Any
 
 from gymnasium import spaces
 
-from rlopt.agents.imitation.adversarial_losses import check_reward_form
-from rlopt.errors import ConfigError, SpaceError, unknown_name
-from rlopt.validation import MAX_LEARNING_RATE, check_number, require
-
-WEIGHTINGS = ("bias_corrected", "constant", "uniform", "recent")
-
-# name -> (smallest, largest, whether the smallest is allowed, whether it is a whole number)
-_RANGES: dict[str, tuple[float, float, bool, bool]] = {
-    "recent_size": (1, math.inf, True, True),
-    "learner_steps": (0, math.inf, True, True),
-    "policy_steps": (1, math.inf, True, True),
-    "discriminator_steps": (0, math.inf, True, True),
-    "discriminator_batch_size": (1, math.inf, True, True),
-    "discriminator_learning_rate": (0, MAX_LEARNING_RATE, True, False),
-    "gradient_penalty": (0, math.inf, True, False),
-    "output_bound": (0, math.inf, False, False),
-}
-
-
-def check_settings(settings: Mapping[str, Any], gamma: float) -> None:
-    """Raises :class:`rlopt.errors.ConfigError` for a setting of :class:`rlopt.AILBoost` outside its range."""
-    for name, bounds in _RANGES.items():
-        check_number(name, settings[name], *bounds)
-    for name in ("normalize_inputs", "relabel", "absorbing"):
-        require(type(settings[name]) is bool, f"{name} is {settings[name]!r}: give True or False")
-    if settings["weighting"] not in WEIGHTINGS:
-        raise unknown_name("weighting", str(settings["weighting"]), WEIGHTINGS)
-    check_reward_form(settings["reward_form"], settings["divergence"])
-    require(
-        not settings["absorbing"] or gamma < 1,
-        "gamma is 1 and the absorbing state has no value then: give gamma < 1 or absorbing=False",
-    )
+from rlopt.errors import ConfigError, SpaceError
 
 
 def check_model(model: Any) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from rlopt.agents.mdpo.config import OffPolicyMDPOConfig
+from rlopt.agents.sac.config import FORMER_SETTINGS, SACConfig
+from rlopt.errors import ConfigError
 from rlopt.settings.fields import Range
 
 DATA_SETTINGS = ("demos", "n_demos", "subsample")
@@ -13,11 +15,13 @@ DATA_SETTINGS = ("demos", "n_demos", "subsample")
 
 
 @dataclass(frozen=True, kw_only=True)
-class AILBoostConfig(OffPolicyMDPOConfig):
+class AILBoostConfig(SACConfig):
     """Imitation by boosting: a discriminator tells the expert from a mixture of policies, whose next member is learned.
 
-    The learner of each round is off-policy MDPO, with kl_coef 0 soft actor-critic; its settings are here too.
+    The learner of each round is soft actor-critic; its settings are here too.
     """
+
+    former_settings: ClassVar[Mapping[str, Any]] = FORMER_SETTINGS
 
     demos: str = ""
     """Demonstrations: a folder, a file, minari:ID or the name of a shipped set such as dmc/walker-walk. Required."""
@@ -25,8 +29,6 @@ class AILBoostConfig(OffPolicyMDPOConfig):
     """Episodes of them that are learned from, the first ones; default is all."""
     subsample: Annotated[int, Range(ge=1)] = 1
     """Of each demonstrated episode every so manieth transition is kept, and true terminals; 1 keeps all."""
-    kl_coef: Annotated[float, Range(ge=0)] = 0.0
-    """c - lambda, the weight of the divergence from the old policy, as in off_policy_mdpo; 0 is soft actor-critic."""
     learning_starts: Annotated[int, Range(ge=0)] = 1000
     """Environment steps of uniformly random actions before the first round (released code: 5000)."""
     weighting: Literal["bias_corrected", "constant", "uniform", "recent"] = "bias_corrected"
@@ -77,6 +79,16 @@ class AILBoostConfig(OffPolicyMDPOConfig):
     Otherwise a terminal is worth 0, which favours short episodes where rewards are negative. Without terminals this
     changes only an input that is always 0."""
 
+    @classmethod
+    def check_together(cls, settings: Mapping[str, Any]) -> None:
+        """Raises :class:`rlopt.errors.ConfigError` for a reward or an absorbing state that has no value."""
+        if settings["reward_form"] == "gail" and settings["divergence"] != "js":
+            raise ConfigError(
+                f"reward_form gail needs the logit of divergence js, not {settings['divergence']}: use airl"
+            )
+        if settings["absorbing"] and settings["gamma"] == 1:
+            raise ConfigError("gamma is 1 and the absorbing state has no value then: give gamma < 1 or absorbing=False")
+
     def algorithm_kwargs(self) -> dict[str, Any]:
         """The constructor arguments of :class:`rlopt.AILBoost`."""
         arguments = super().algorithm_kwargs()
@@ -112,8 +124,8 @@ class DACConfig(AILBoostConfig):
 
 
 def own_names() -> list[str]:
-    """Settings of AILBoost that off-policy MDPO does not have, without those of the data."""
-    shared = {field.name for field in fields(OffPolicyMDPOConfig)}
+    """Settings of AILBoost that soft actor-critic does not have, without those of the data."""
+    shared = {field.name for field in fields(SACConfig)}
     return [
         field.name for field in fields(AILBoostConfig) if field.name not in shared and field.name not in DATA_SETTINGS
     ]

@@ -2,103 +2,60 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any, ClassVar, Literal, Self
+import math
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, ReplayBufferSamples
+from stable_baselines3.common.policies import ContinuousCritic
+from stable_baselines3.common.type_aliases import GymEnv, ReplayBufferSamples
 from stable_baselines3.sac.policies import SACPolicy
-from torch import Tensor
+from torch import Tensor, nn
 
 from rlopt.agents.deep_loop import losses
-from rlopt.agents.deep_loop.bonus import Evidence, FourierFeatures
-from rlopt.agents.deep_loop.checks import (
-    check_not_normalised,
-    check_observations,
-    check_own_settings,
-    refuse_termination,
-)
-from rlopt.agents.deep_loop.fused_update import FusedDifferentialUpdate
-from rlopt.agents.deep_loop.objective import DifferentialObjective, GainEstimator
-from rlopt.agents.deep_loop.switching import LazySwitching
-from rlopt.agents.mdpo import off_policy_losses as sac_losses
-from rlopt.agents.mdpo.fused_update import FusedUpdate
-from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
+from rlopt.agents.deep_loop.bonus import Evidence, FourierFeatures, switch_threshold
+from rlopt.agents.deep_loop.checks import check_not_normalised, check_observations, refuse_termination
+from rlopt.agents.deep_loop.config import DeepLOOPConfig
+from rlopt.agents.deep_loop.losses import GainEstimator
+from rlopt.agents.deep_loop.plan import Plan
+from rlopt.agents.deep_loop.resets import ResetCritic
+from rlopt.agents.sac.algorithm import SAC
+from rlopt.agents.sac.losses import Info, critic_loss
+from rlopt.agents.sac.update import Step
 from rlopt.algorithms.resumable import with_settings_of
-from rlopt.optim.compiled_step import Mode
-from rlopt.optim.optimizers import descend
+from rlopt.optim.descent import Network, Part
+from rlopt.replay.buffers import DeviceReplayBuffer
 
-_NOT_TAKEN = (
-    "gamma",
-    "n_steps",
-    "value_network",
-    "replay_buffer_class",
-    "use_sde",
-    "sde_sample_freq",
-    "use_sde_at_warmup",
-)
-_OWN = (
-    "gain_estimator",
-    "gain_rate",
-    "centring_coef",
-    "bonus",
-    "beta",
-    "max_bonus",
-    "n_features",
-    "length_scale",
-    "ridge",
-    "lazy",
-    "switch_multiplier",
-    "min_interval",
-    "max_interval",
-    "on_termination",
-    "reset_cost",
-    "allowed_resets",
-    "reset_cost_rate",
-)
+ROWS_AT_ONCE = 8192
+"""Transitions that go through the networks together when the whole replay buffer is read."""
+_NOT_TAKEN = ("gamma", "n_steps", "replay_buffer_class", "use_sde", "sde_sample_freq", "use_sde_at_warmup")
 
 
-class DeepLOOP(LazySwitching, OffPolicyMDPO):
+class DeepLOOP(SAC):
     """Soft actor-critic for the average reward, with an optimistic bonus and a behaviour that switches lazily.
 
     Inspired by LOOP (He, Zhong and Yang, arXiv 2404.12648), whose guarantees do not cover it. With ``bonus=False`` and
     ``lazy=False`` it is RVI-SAC (Hisaki and Ono, arXiv 2408.01972). Nothing is discounted: critics learn differential
-    values, Q = r + bonus - J + V(s'), beside the gain J. Settings of :class:`rlopt.OffPolicyMDPO` mean what they mean
-    there; ``gamma``, ``n_steps``, ``value_network``, ``replay_buffer_class`` and gSDE are not taken.
+    values, Q = r + bonus - J + V(s'), beside the gain J. The settings are declared and explained in
+    :class:`rlopt.agents.deep_loop.config.DeepLOOPConfig`; ``gamma``, ``n_steps``, ``replay_buffer_class`` and gSDE of
+    :class:`rlopt.SAC` are not taken. Constants of the confidence set from theory are far too large in practice.
 
-    A time limit is passed over: the value goes on behind it, as in every off-policy learner here.
+    With ``bonus`` values and gain are optimistic; the log's ``rollout/average_reward`` is the plain reward. A time
+    limit is passed over: the value goes on behind it, as in every off-policy learner here. With
+    ``on_termination="reset"`` a true end is a transition into the state after it, for ``reset_cost``; an info ``reset``
+    of ``ContinuingWrapper`` has the same price.
 
-    :param gain_estimator: "rvi" (RVI-SAC's delayed f(Q)), "td" (differential Q-learning) or "centring" (mean soft
-        reward of the batches, biased by old data)
-    :param gain_rate: kappa in [0, 1], how far J moves at a gradient step; 0 keeps J = 0. RVI-SAC: 5e-3
-    :param centring_coef: weight of (mean Q)^2 of the batch, which holds the constant of Q; not with "rvi", which does
-    :param bonus: whether rewards have the elliptical bonus. Values and gain are then optimistic; the log's
-        ``rollout/average_reward`` is the plain reward
-    :param beta: squared radius of the confidence set, > 0, in units of reward squared: the sum of squared bonuses over
-        the data, and the unit of the switching rule. Constants from theory are far too large in practice
-    :param max_bonus: largest bonus, > 0, in units of reward
-    :param n_features: d, random Fourier features of (s, a)
-    :param length_scale: of their kernel, > 0, in standard deviations of the inputs
-    :param ridge: > 0, of the features' Gram matrix
-    :param lazy: whether the behaviour is a frozen hypothesis that is given up when its discrepancy on the data has
-        grown to ``switch_multiplier`` beta, or by 3/4 of that if it began outside the set
-    :param switch_multiplier: > 1; LOOP: 4
-    :param min_interval: transitions between two switches at least. A switch reads the whole replay buffer
-    :param max_interval: transitions after which it switches in any case
-    :param on_termination: "refuse" an episode that truly ends, or take its "reset" as a transition into the state after
-        it, for ``reset_cost``. An info ``reset`` of ``ContinuingWrapper`` has the same price
-    :param reset_cost: in units of reward, >= 0, or "auto": raised while resets come more often than allowed
-    :param allowed_resets: resets a step that "auto" aims at. RVI-SAC: 1e-3
-    :param reset_cost_rate: step size of "auto", >= 0
+    A *phase* begins with a switch: the learner's networks are frozen as the hypothesis in force, the features'
+    normalisation is fitted, and the evidence is gathered anew from the replay buffer. Every transition after that is
+    added to it. Without ``lazy`` there is one phase, for the bonus, and nothing is frozen.
+
     :raises rlopt.errors.ConfigError: for a setting out of range, for VecNormalize, and from ``learn`` for an episode
         that terminates with ``on_termination="refuse"``
     :raises rlopt.errors.SpaceError: for spaces that cannot be used
     """
 
-    fused_update: ClassVar[type[FusedUpdate]] = FusedDifferentialUpdate
     gain: Tensor
     """J, (1,), in units of reward; entropy and bonus count."""
     reset_price: Tensor
@@ -106,42 +63,79 @@ class DeepLOOP(LazySwitching, OffPolicyMDPO):
     gain_estimator: GainEstimator
     gain_rate: float
     centring_coef: float
+    bonus: bool
+    beta: float
+    max_bonus: float
+    n_features: int
+    length_scale: float
+    ridge: float
+    lazy: bool
+    switch_multiplier: float
+    min_interval: int
+    max_interval: int
     on_termination: Literal["refuse", "reset"]
     reset_cost: float | Literal["auto"]
     allowed_resets: float
     reset_cost_rate: float
 
-    @with_settings_of(OffPolicyMDPO, *_NOT_TAKEN, kl_coef=0.0, learning_starts=10_000)
+    state_attributes: ClassVar[tuple[str, ...]] = (
+        "n_collected",
+        "n_seen",
+        "n_switches",
+        "n_switches_by_interval",
+        "switched_at",
+        "discrepancy_at_switch",
+    )
+    n_collected = 0
+    """Transitions collected so far."""
+    n_seen = 0
+    """Those of them that the evidence has."""
+    n_switches = 0
+    """Phases begun, the first one included."""
+    n_switches_by_interval = 0
+    """Of those, how many only because ``max_interval`` was over."""
+    switched_at = 0
+    """``n_collected`` when the present phase began."""
+    discrepancy_at_switch = 0.0
+    """On the data of that time."""
+
+    plan: Plan | None = None
+    """The hypothesis in force; None without ``lazy``."""
+    features: nn.Module | None = None
+    """psi, from concatenated observations and actions (B, I) to (B, d)."""
+    evidence: Evidence | None = None
+    reset_critic: ResetCritic | None = None
+    """Critic of the resets, where their cost is learned."""
+
+    @with_settings_of(SAC, *_NOT_TAKEN, config=DeepLOOPConfig)
     def __init__(
         self,
         policy: str | type[SACPolicy],
         env: GymEnv | str | None,
         *,
-        gain_estimator: GainEstimator = "rvi",
-        gain_rate: float = 5e-3,
-        centring_coef: float = 0.1,
-        bonus: bool = True,
-        beta: float = 10.0,
-        max_bonus: float = 1.0,
-        n_features: int = 128,
-        length_scale: float = 1.0,
-        ridge: float = 1.0,
-        lazy: bool = True,
-        switch_multiplier: float = 4.0,
-        min_interval: int = 1_000,
-        max_interval: int = 10_000,
-        on_termination: Literal["refuse", "reset"] = "refuse",
-        reset_cost: float | Literal["auto"] = "auto",
-        allowed_resets: float = 1e-3,
-        reset_cost_rate: float = 0.1,
+        gain_estimator: GainEstimator = DeepLOOPConfig.gain_estimator,
+        gain_rate: float = DeepLOOPConfig.gain_rate,
+        centring_coef: float = DeepLOOPConfig.centring_coef,
+        bonus: bool = DeepLOOPConfig.bonus,
+        beta: float = DeepLOOPConfig.beta,
+        max_bonus: float = DeepLOOPConfig.max_bonus,
+        n_features: int = DeepLOOPConfig.n_features,
+        length_scale: float = DeepLOOPConfig.length_scale,
+        ridge: float = DeepLOOPConfig.ridge,
+        lazy: bool = DeepLOOPConfig.lazy,
+        switch_multiplier: float = DeepLOOPConfig.switch_multiplier,
+        min_interval: int = DeepLOOPConfig.min_interval,
+        max_interval: int = DeepLOOPConfig.max_interval,
+        on_termination: Literal["refuse", "reset"] = DeepLOOPConfig.on_termination,
+        reset_cost: float | str = DeepLOOPConfig.reset_cost,
+        allowed_resets: float = DeepLOOPConfig.allowed_resets,
+        reset_cost_rate: float = DeepLOOPConfig.reset_cost_rate,
         **settings: Any,
     ) -> None:
-        given = dict(locals())
-        own = {name: given[name] for name in _OWN}
-        check_own_settings(own)
+        own = {name: value for name, value in locals().items() if name in DeepLOOPConfig.__annotations__}
         for name, value in own.items():
-            setattr(self, name, float(value) if name == "reset_cost" and value != "auto" else value)
-        super().__init__(policy, env, gamma=1.0, **settings)
+            setattr(self, name, value)
+        super().__init__(policy, env, gamma=DeepLOOPConfig.gamma, **settings)
         kept = {name: value for name, value in self.constructor_settings.items() if name not in _NOT_TAKEN}
         self.constructor_settings = kept | own
 
@@ -152,17 +146,31 @@ class DeepLOOP(LazySwitching, OffPolicyMDPO):
         self.gain = torch.zeros(1, device=self.device)
         first_price = 0.0 if self.reset_cost == "auto" else float(self.reset_cost)
         self.reset_price = torch.tensor([first_price], device=self.device)
-        # As in the base class: a seed gives the same networks, exploration and batches with and without these.
+        # The generator is put back, so that a seed gives the same networks, exploration and batches with and without
+        # these parts.
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            learns_cost = self.on_termination == "reset" and self.reset_cost == "auto"
-            self.reset_critic = self._make_reset_critic() if learns_cost else None
-            self._setup_switching()
+            if self.on_termination == "reset" and self.reset_cost == "auto":
+                self.reset_critic = self._make_reset_critic()
+            if self.bonus or self.lazy:
+                n_inputs = math.prod(self.observation_space.shape or ()) + math.prod(self.action_space.shape or ())
+                self.features = FourierFeatures(n_inputs, self.n_features, self.length_scale).to(self.device)
+                self.evidence = Evidence(self.n_features, self.ridge).to(self.device)
+            if self.lazy:
+                self.plan = Plan(self.policy.make_actor(), self.policy.make_critic()).to(self.device)
 
-    @property
-    def objective(self) -> DifferentialObjective:
-        """The losses with the present settings. A subclass that returns another one changes them."""
-        names = [field.name for field in dataclasses.fields(DifferentialObjective)]
-        return DifferentialObjective(**{name: getattr(self, name) for name in names})
+    def _make_reset_critic(self) -> ResetCritic:
+        policy = self.policy
+
+        def make_optimizer(parameters: Any) -> torch.optim.Optimizer:
+            make: Any = policy.optimizer_class
+            optimizer: torch.optim.Optimizer = make(parameters, lr=self.lr_schedule(1), **policy.optimizer_kwargs)
+            return optimizer
+
+        def network() -> ContinuousCritic:
+            settings = policy._update_features_extractor(policy.critic_kwargs, None)
+            return ContinuousCritic(**{**settings, "net_arch": [64, 64], "n_critics": 1}).to(self.device)
+
+        return ResetCritic(network(), network(), make_optimizer).to(self.device)
 
     def set_env(self, env: Any, force_reset: bool = True) -> None:
         """As Stable-Baselines3's ``set_env``; VecNormalize is refused."""
@@ -171,55 +179,168 @@ class DeepLOOP(LazySwitching, OffPolicyMDPO):
 
     # ---- the gradient step
 
-    def _fused_mode(self) -> Mode | None:
-        # What the fused step does not know: the critic of the resets, and parts of one's own.
-        known = not self.bonus or (type(self.features), type(self.evidence)) == (FourierFeatures, Evidence)
-        if self.reset_critic is not None or not known:
-            return None
-        return super()._fused_mode()
-
-    def _update_critic(
-        self,
-        batch: ReplayBufferSamples,
-        next_noise: Tensor | None,
-        ent_coef: Tensor,
-        policy: sac_losses.PolicySample | None = None,
-    ) -> sac_losses.Info:
-        objective = self.objective
-        with torch.no_grad():
-            following = self._sample_policy(batch.next_observations, next_noise)
-            next_q = torch.cat(self.critic_target(batch.next_observations, following.actions), dim=1)
-            next_values = objective.soft_value(next_q, following, ent_coef)
-            plain_rewards = batch.rewards - self.reset_price * batch.dones
-            rewards = plain_rewards + self.bonus_of(batch) if self.bonus else plain_rewards
-        q_values = self.critic(batch.observations, batch.actions)
-        loss, info = objective.differential_loss(q_values, rewards, next_q, next_values, self.gain)
-        self._check_loss("critic loss", loss)
-        descend(self.critic.optimizer, loss)
-        self.gain.copy_(losses.moved_gain(self.gain, info.pop("gain_estimate"), self.gain_rate))
-        if self.bonus:
-            info["bonus"] = (rewards - plain_rewards).mean()
-        return info | {"gain": self.gain.mean()} | self._update_reset_critic(batch, following)
-
-    def _update_reset_critic(self, batch: ReplayBufferSamples, following: sac_losses.PolicySample) -> sac_losses.Info:
-        if self.reset_critic is None:
-            return {}
-        pairs, next_pairs = (batch.observations, batch.actions), (batch.next_observations, following.actions)
-        loss = self.reset_critic.update(pairs, batch.dones, next_pairs, self.gain_rate)
-        self._check_loss("reset critic loss", loss)
-        rate = self.reset_critic.gain
-        self.reset_price.copy_(losses.dual_step(self.reset_price, rate, self.allowed_resets, self.reset_cost_rate))
-        return {"reset_critic_loss": loss, "reset_rate": rate.clone(), "reset_cost": self.reset_price.mean()}
-
-    def _update_targets(self) -> None:
-        super()._update_targets()
+    def networks(self) -> dict[str, Part]:
+        """Those of SAC, gain and price, what the bonus is made of, and the critic of the resets."""
+        parts = super().networks()
+        numbers = {"gain": self.gain, "reset_price": self.reset_price}
         if self.reset_critic is not None:
-            self.reset_critic.move_target(self.tau)
+            numbers["reset_rate"] = self.reset_critic.gain
+            parts["reset_critic"] = Part(self.reset_critic.critic, self.reset_critic.optimizer)
+            parts["reset_critic_target"] = Part(self.reset_critic.critic_target)
+        if self.bonus:
+            assert self.evidence is not None
+            parts["features"] = Part(self.features, tensors={"inverse": self.evidence.inverse})
+        return parts | {"numbers": Part(tensors=numbers)}
 
-    def _update_learning_rate(self, optimizers: list[torch.optim.Optimizer] | torch.optim.Optimizer) -> None:
-        given = optimizers if isinstance(optimizers, list) else [optimizers]
-        own = [] if self.reset_critic is None else [self.reset_critic.optimizer]
-        super()._update_learning_rate([*given, *own])
+    def critic_objective(self, critic: Network, step: Step) -> tuple[Tensor, Info]:
+        """The squared differential errors; in the statistics ``gain_estimate``, which :meth:`after_critics` takes."""
+        batch, numbers = step.batch, step.networks["numbers"]
+        with torch.no_grad():
+            policy = self.policy_sample(step.networks["actor"], batch.next_observations, step.drawn["next_noise"])
+            found = self.q_values(step.networks["critic_target"], batch.next_observations, policy.actions)
+            next_q = torch.cat(found, dim=1)
+            next_values = self.soft_value(next_q, policy, step.ent_coef)
+            # A discount of 0 says that a reset was on the way.
+            rewards = batch.rewards - numbers["reset_price"] * (1 - batch.discounts)
+            bonus = self.bonus_of(step) if self.bonus else None
+        loss, info = losses.differential_loss(
+            self.q_values(critic, batch.observations, batch.actions),
+            rewards if bonus is None else rewards + bonus,
+            next_q,
+            next_values,
+            numbers["gain"],
+            gain_estimator=self.gain_estimator,
+            centring_coef=self.centring_coef,
+        )
+        return loss, info if bonus is None else info | {"bonus": bonus.mean()}
+
+    def bonus_of(self, step: Step) -> Tensor:
+        """b(s, a), (B, 1), of the batch's pairs, in units of reward."""
+        network, batch = step.networks["features"], step.batch
+        psi = network(self._inputs(batch.observations, batch.actions))
+        return losses.bonus(psi, network["inverse"], self.ridge, self.beta, self.max_bonus)
+
+    def after_critics(self, step: Step, info: Info) -> Info:
+        """Moves the gain; where their cost is learned, also the critic of the resets and their price."""
+        gain = step.networks["numbers"]["gain"]
+        moved = losses.moved_gain(gain, info.pop("gain_estimate"), self.gain_rate)
+        step.networks.put("numbers", gain=moved)
+        info["gain"] = moved.mean()
+        return info if self.reset_critic is None else info | self._price_resets(step)
+
+    def _price_resets(self, step: Step) -> Info:
+        networks, batch = step.networks, step.given
+        rate, price = networks["numbers"]["reset_rate"], networks["numbers"]["reset_price"]
+        with torch.no_grad():
+            policy = self.policy_sample(networks["actor"], step.batch.next_observations, step.drawn["next_noise"])
+            (next_values,) = networks["reset_critic_target"](batch.next_observations, policy.actions)
+        loss = networks.descend("reset_critic", self.reset_critic_objective, step, next_values)
+        rate = losses.moved_gain(rate, losses.rvi_estimate(next_values), self.gain_rate)
+        price = losses.dual_step(price, rate, self.allowed_resets, self.reset_cost_rate)
+        networks.put("numbers", reset_rate=rate, reset_price=price)
+        return {"reset_critic_loss": loss, "reset_rate": rate.mean(), "reset_cost": price.mean()}
+
+    def reset_critic_objective(self, critic: Network, step: Step, next_values: Tensor) -> tuple[Tensor, Tensor]:
+        """What the critic of the resets descends, from V (B, 1) at the next states, and the same detached."""
+        rate = step.networks["numbers"]["reset_rate"]
+        targets = losses.differential_target(1 - step.given.discounts, rate, next_values)
+        loss, _ = critic_loss(critic(step.given.observations, step.given.actions), targets)
+        return loss, loss.detach()
+
+    def move_targets(self, step: Step) -> None:
+        """Moves the target networks, that of the critic of the resets too."""
+        super().move_targets(step)
+        if self.reset_critic is not None:
+            step.networks.move("reset_critic_target", "reset_critic", step.scalars["tau"])
+
+    # ---- phases
+
+    def train(self, gradient_steps: int, batch_size: int = 64) -> None:
+        """Takes new transitions in, switches if it is time, then takes ``gradient_steps`` gradient steps."""
+        if self.evidence is not None:
+            self._take_stock(self.evidence)
+        super().train(gradient_steps, batch_size)
+
+    def _take_stock(self, evidence: Evidence) -> None:
+        if self.n_switches == 0:
+            self._begin_phase(evidence)
+        else:
+            self._add(evidence, self._newest_rows())
+        if self.plan is None:
+            return
+        since, value = self.n_collected - self.switched_at, evidence.discrepancy()
+        threshold = switch_threshold(self.discrepancy_at_switch, self.beta, self.switch_multiplier)
+        if since >= self.min_interval and (value >= threshold or since >= self.max_interval):
+            self.n_switches_by_interval += value < threshold
+            self._begin_phase(evidence)
+        self.logger.record("loop/discrepancy", value)
+        self.logger.record("loop/threshold", threshold)
+        self.logger.record("loop/switches", self.n_switches)
+        self.logger.record("loop/switches_by_interval", self.n_switches_by_interval)
+
+    def _begin_phase(self, evidence: Evidence) -> None:
+        """Freezes what the learner has now and measures it on the whole replay buffer."""
+        buffer = self._device_buffer()
+        if self.plan is not None:
+            self._freeze(self.plan)
+        rows = torch.arange(buffer.size() * buffer.n_envs, device=buffer.device)
+        if isinstance(self.features, FourierFeatures) and len(rows):
+            batches = (buffer.transitions(part) for part in rows.split(ROWS_AT_ONCE))
+            self.features.fit(torch.cat([self._inputs(batch.observations, batch.actions) for batch in batches]))
+        evidence.clear()
+        self._add(evidence, rows)
+        self.n_switches += 1
+        self.switched_at = self.n_collected
+        self.discrepancy_at_switch = evidence.discrepancy()
+
+    def _freeze(self, plan: Plan) -> None:
+        ent_coef = self.ent_coef_tensor if self.log_ent_coef is None else self.log_ent_coef.detach().exp()
+        plan.freeze(self.actor, self.critic, gain=self.gain, reset_price=self.reset_price, ent_coef=ent_coef)
+
+    def _device_buffer(self) -> DeviceReplayBuffer:
+        assert isinstance(self.replay_buffer, DeviceReplayBuffer)
+        return self.replay_buffer
+
+    def _newest_rows(self) -> Tensor:
+        """Rows of the transitions that the evidence does not have yet."""
+        buffer = self._device_buffer()
+        count = min((self.n_collected - self.n_seen) // buffer.n_envs, buffer.size())
+        positions = (torch.arange(buffer.pos - count, buffer.pos, device=buffer.device)) % buffer.buffer_size
+        envs = torch.arange(buffer.n_envs, device=buffer.device)
+        return (positions.unsqueeze(1) * buffer.n_envs + envs).flatten()
+
+    @torch.no_grad()
+    def _add(self, evidence: Evidence, rows: Tensor) -> None:
+        assert self.features is not None
+        for part in rows.split(ROWS_AT_ONCE) if len(rows) else []:
+            batch = self._device_buffer().transitions(part)
+            residuals = None if self.plan is None else self.residuals(self.plan, batch)
+            evidence.add(self.features(self._inputs(batch.observations, batch.actions)), residuals)
+        self.n_seen = self.n_collected
+
+    @torch.no_grad()
+    def residuals(self, plan: Plan, batch: ReplayBufferSamples) -> Tensor:
+        """r + V_f(s') - J_f - Q_f(s, a), (B, 1), with one action of pi_f for each s'.
+
+        :param batch: of a replay buffer, its ``dones`` saying where the process was reset
+        """
+        actor, critic = Network(Part(plan.actor)), Network(Part(plan.critic))
+        noise = torch.randn(batch.actions.shape, device=batch.actions.device)
+        policy = self.policy_sample(actor, batch.next_observations, noise)
+        next_q = torch.cat(self.q_values(critic, batch.next_observations, policy.actions), dim=1)
+        next_values = self.soft_value(next_q, policy, plan.ent_coef)
+        targets = losses.differential_target(batch.rewards - plan.reset_price * batch.dones, plan.gain, next_values)
+        q_values = self.q_values(critic, batch.observations, batch.actions)
+        return targets - losses.smallest(torch.cat(q_values, dim=1))
+
+    @staticmethod
+    def _inputs(observations: Tensor, actions: Tensor) -> Tensor:
+        return torch.cat([observations.float().flatten(1), actions.float().flatten(1)], dim=1)
+
+    @property
+    def discrepancy(self) -> float:
+        """Of the hypothesis in force on all its data, in units of reward squared; 0 without ``lazy``."""
+        return 0.0 if self.evidence is None else self.evidence.discrepancy()
 
     # ---- acting and storing
 
@@ -230,7 +351,7 @@ class DeepLOOP(LazySwitching, OffPolicyMDPO):
             return super()._sample_action(learning_starts, action_noise, n_envs)
         assert self._last_obs is not None
         observations, _ = self.policy.obs_to_tensor(self._last_obs)
-        scaled = self.plan.act(observations, self.deterministic_behaviour).cpu().numpy()
+        scaled = self.plan.act(observations).cpu().numpy()
         if action_noise is not None:
             scaled = np.clip(scaled + action_noise(), -1, 1)
         return self.policy.unscale_action(scaled), scaled
@@ -259,13 +380,16 @@ class DeepLOOP(LazySwitching, OffPolicyMDPO):
         self.n_collected += len(resets)
         self.logger.record_mean("rollout/average_reward", float(np.mean(reward)))
 
-    def learn(
-        self,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        log_interval: int = 4,
-        tb_log_name: str = "DeepLOOP",
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> Self:
-        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+    # ---- saving
+
+    def _excluded_save_params(self) -> list[str]:
+        ours = ["plan", "features", "evidence", "reset_critic", "gain", "reset_price"]
+        return [*super()._excluded_save_params(), *ours]
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        state_dicts, tensors = super()._get_torch_save_params()
+        for name in ("plan", "features", "evidence"):
+            state_dicts = [*state_dicts, *([name] if getattr(self, name) is not None else [])]
+        if self.reset_critic is not None:
+            state_dicts = [*state_dicts, "reset_critic", "reset_critic.optimizer"]
+        return state_dicts, [*tensors, "gain", "reset_price"]

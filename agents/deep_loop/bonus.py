@@ -45,11 +45,7 @@ class FourierFeatures(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(B, d) from (B, I)."""
-        return losses.fourier_features(inputs, *self.tensors())
-
-    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """W, u, and the normalisation: mean and deviation."""
-        return self.weight, self.phase, self.shift, self.scale
+        return losses.fourier_features(inputs, self.weight, self.phase, self.shift, self.scale)
 
 
 class Evidence(nn.Module):

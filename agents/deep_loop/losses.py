@@ -8,11 +8,15 @@ J_f, and its Bellman residual at a transition is r + V_f(s') - J_f - Q_f(s, a).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from rlopt.agents.mdpo.off_policy_losses import check_columns
+from rlopt.agents.sac.losses import Info, check_columns, critic_loss
+
+GainEstimator = Literal["rvi", "td", "centring"]
 
 
 def differential_target(rewards: Tensor, gain: Tensor, next_values: Tensor) -> Tensor:
@@ -20,7 +24,7 @@ def differential_target(rewards: Tensor, gain: Tensor, next_values: Tensor) -> T
 
     :param rewards: (B, 1), with bonus and reset cost if there are any
     :param gain: J, one number
-    :param next_values: (B, 1), V(s') of the slow critics
+    :param next_values: (B, 1), V(s') of the target critics
     """
     check_columns(rewards=rewards, next_values=next_values)
     return rewards - gain + next_values
@@ -63,6 +67,42 @@ def centring_penalty(q_values: Tensor, weight: float) -> Tensor:
     :param q_values: (B, n)
     """
     return weight * q_values.mean(dim=0).square().sum()
+
+
+def smallest(q_values: Tensor) -> Tensor:
+    """What several critics (B, n) say together, (B, 1): with the mean, undiscounted values grow without bound."""
+    return torch.min(q_values, dim=1, keepdim=True)[0]
+
+
+def differential_loss(
+    q_values: Sequence[Tensor],
+    rewards: Tensor,
+    next_q: Tensor,
+    next_values: Tensor,
+    gain: Tensor,
+    *,
+    gain_estimator: GainEstimator = "rvi",
+    centring_coef: float = 0.1,
+) -> tuple[Tensor, Info]:
+    """The critics' loss, a scalar, and statistics, among them ``gain_estimate``, which the gain is moved to.
+
+    :param q_values: n of (B, 1) at the batch's pairs; ``next_q`` (B, n), ``next_values`` (B, 1) of the target critics
+    :param rewards: (B, 1) with bonus and reset cost
+    :param centring_coef: of :func:`centring_penalty`, which "rvi" does without
+    """
+    targets = differential_target(rewards, gain, next_values)
+    loss, info = critic_loss(q_values, targets)
+    if gain_estimator != "rvi" and centring_coef:
+        loss = loss + centring_penalty(torch.cat(list(q_values), dim=1), centring_coef)
+        info["critic_loss"] = loss.detach()
+    with torch.no_grad():
+        if gain_estimator == "rvi":
+            estimate = rvi_estimate(next_values)
+        elif gain_estimator == "td":
+            estimate = td_estimate(gain, targets - torch.cat(list(q_values), dim=1).detach())
+        else:
+            estimate = centred_estimate(rewards + next_values - smallest(next_q))
+    return loss, info | {"gain_estimate": estimate}
 
 
 def fourier_features(inputs: Tensor, weight: Tensor, phase: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

@@ -15,18 +15,12 @@ from rlopt.settings.fields import Range
 class GuDAConfig:
     """Guided data augmentation."""
 
-    domain: Literal["auto", "pointmaze", "antmaze", "parking", "ball", "fetch"] = "auto"
-    """The task whose symmetries are used; auto goes by the environment of the data set."""
-    guide: Literal[
-        "default",
-        "random",
-        "shortest-path",
-        "park-at-goal",
-        "ball-toward-goal",
-        "ball-in-goal",
-        "reached-goal",
-    ] = "default"
-    """How the parameters are restricted; random draws them uniformly, default is the domain's own guide."""
+    domain: str = "auto"
+    """The task whose symmetries are used: pointmaze, antmaze, parking, ball, fetch, or one that an installed
+    distribution brings; auto goes by the environment of the data set."""
+    guide: str = "default"
+    """How the parameters are restricted: shortest-path in mazes, park-at-goal, ball-toward-goal or ball-in-goal,
+    reached-goal in Fetch; random draws them uniformly, default is the domain's own guide."""
     n: Annotated[int, Range(ge=1, le=10**9)] = 1_000_000
     """Augmented transitions. Paper: 1 million."""
     seed: Annotated[int, Range(ge=0, lt=2**63)] = 0

@@ -17,8 +17,12 @@ from rlopt.agents.guda.maze_domains import AntMaze, MazeDomain, PointMaze
 from rlopt.data.dataset import Dataset
 from rlopt.envs.tasks.mazes import Maze
 from rlopt.envs.tasks.own_tasks import FIXED_GOAL_MAZES
-from rlopt.errors import AugmentationError, ConfigError, unknown_name
+from rlopt.errors import AugmentationError, ConfigError, PluginError, unknown_name
+from rlopt.registry import load_plugin, plugin_names, plugin_origin, refuse_claims
+from rlopt.settings.fields import check_settings
 
+GROUP = "rlopt.augmentations"
+"""Entry points that each name the :class:`Task` of a domain; the entry point's name is the domain's."""
 ANT_GOALS = {"UMaze": (3, 1), "Medium": (6, 6), "Large": (7, 9)}
 """D4RL's goal cells in the ant mazes of these names."""
 
@@ -42,7 +46,7 @@ class Task:
     """Beginnings of the environment ids that it belongs to."""
     domain: Callable[[Dataset, GuDAConfig], Domain]
     guides: Mapping[str, Callable[[Domain, GuDAConfig, Dataset], Guide]]
-    """By name; the first is the default."""
+    """By name; the first is the default, without any it is random."""
     segment_length: int
     """0: whole episodes."""
 
@@ -119,30 +123,58 @@ TASKS: dict[str, Task] = {
         1,
     ),
 }
-"""Name -> domain; the command line's ``--domain``."""
+"""Our domains by the name that ``--domain`` gives them."""
 
 
 def domain_name(dataset: Dataset, config: GuDAConfig) -> str:
     """The name of the domain that belongs to the data set; raises :class:`rlopt.errors.AugmentationError` if none."""
     if config.domain != "auto":
         return config.domain
-    for name, task in TASKS.items():
-        if dataset.metadata.env.startswith(task.prefixes):
-            return name
+    broken = ""
+    for name in task_names():
+        try:
+            if dataset.metadata.env.startswith(task_of(name).prefixes):
+                return name
+        except PluginError as error:  # which is no reason to give up the others
+            broken = f"; {error}"
     raise AugmentationError(
-        f"no augmentation is known for {dataset.metadata.env}: give --domain, one of {', '.join(TASKS)}, "
-        "or write a Domain"
+        f"no augmentation is known for {dataset.metadata.env}: give --domain, one of {', '.join(task_names())}, "
+        f"or write a Domain{broken}"
     )
+
+
+def task_names() -> list[str]:
+    """The domains by name: ours, then those of installed distributions."""
+    return [*TASKS, *(name for name in plugin_names(GROUP) if name not in TASKS)]
+
+
+def task_of(name: str) -> Task:
+    """The domain of that name.
+
+    :raises rlopt.errors.UnknownNameError: there is none, with the nearest name
+    :raises rlopt.errors.PluginError: two distributions claim the name, or its plug-in is broken
+    """
+    if name in TASKS:
+        refuse_claims(GROUP, name)
+        return TASKS[name]
+    if name not in plugin_names(GROUP):
+        raise unknown_name("domain", name, ["auto", *task_names()])
+    task = load_plugin(GROUP, name)
+    if not isinstance(task, Task):
+        raise PluginError(f"augmentation {name!r} of {plugin_origin(GROUP, name)} is no Task: mend or uninstall it")
+    return task
 
 
 def set_up(dataset: Dataset, config: GuDAConfig) -> Setup:
     """The augmentation and guide for a data set.
 
     :raises AugmentationError: a data set that no domain or not this one fits
-    :raises ConfigError: a guide or an operation that the domain does not have, a maze without a known goal
+    :raises ConfigError: a setting out of range, a guide or an operation that the domain does not have, a maze without a
+        known goal
     """
+    check_settings(config)
     name = domain_name(dataset, config)
-    task = TASKS[name]
+    task = task_of(name)
     domain = task.domain(dataset, config)
     domain.check(dataset)
     own = domain.augmentation()  # type: ignore[attr-defined]
@@ -151,9 +183,9 @@ def set_up(dataset: Dataset, config: GuDAConfig) -> Setup:
         operations += [RelabelGoal()] if domain.goal_columns is not None else []
     augmentation = Augmentation(domain, *operations, anchor=own.anchor)
     length = task.segment_length if config.segment_length is None else config.segment_length
-    if config.guide == "random":
+    chosen = next(iter(task.guides), "random") if config.guide == "default" else config.guide
+    if chosen == "random":
         return Setup(augmentation, None, length or None)
-    chosen = next(iter(task.guides)) if config.guide == "default" else config.guide
     if chosen not in task.guides:
         raise unknown_name(f"guide of the domain {name}", chosen, ["random", *task.guides])
     return Setup(augmentation, task.guides[chosen](domain, config, dataset), length or None)

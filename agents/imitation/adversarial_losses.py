@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.func import grad
 from torch.nn import functional as F
 
-from rlopt.agents.mdpo.off_policy_losses import Info, check_columns
+from rlopt.agents.sac.losses import Info, check_columns
 from rlopt.errors import ConfigError, unknown_name
 
 Divergence = Literal["reverse_kl", "js", "wasserstein"]

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
-
-from rlopt.errors import unknown_name
-from rlopt.nn.stacked import mlp, mlp_layers
-from rlopt.validation import check_number
 
 InputKind = Literal["state_action", "state", "state_next_state"]
 OutputKind = Literal["tanh", "clip", "none"]
@@ -28,7 +24,6 @@ class Discriminator(nn.Module):
         [-c, c], beyond which it has no gradient, "none" is z. With the reverse KL a bound c bounds the density ratio to
         [exp(-c), exp(c)], and so the reward
     :param bound: c > 0; AILBoost's is 1
-    :raises rlopt.errors.ConfigError: a setting is unknown or outside its range
     """
 
     def __init__(
@@ -40,29 +35,15 @@ class Discriminator(nn.Module):
         bound: float = 1.0,
     ) -> None:
         super().__init__()
-        if activation not in ACTIVATIONS:
-            raise unknown_name("activation", str(activation), ACTIVATIONS)
-        if output not in get_args(OutputKind):
-            raise unknown_name("discriminator output", str(output), get_args(OutputKind))
-        check_number("bound", bound, 0, float("inf"), closed=False, whole=False)
-        for size in (n_inputs, *net_arch):
-            check_number("size of a discriminator's layer", size, 1, float("inf"), closed=True, whole=True)
         modules: list[nn.Module] = []
         for before, after in zip((n_inputs, *net_arch), net_arch, strict=False):
             modules += [nn.Linear(before, after), ACTIVATIONS[activation]()]
         self.network = nn.Sequential(*modules, nn.Linear((n_inputs, *net_arch)[-1], 1))
         self.n_inputs, self.output, self.bound = n_inputs, output, bound
-        layers = mlp_layers(self.network)
-        assert layers is not None
-        self._layers = layers
 
     def forward(self, inputs: Tensor) -> Tensor:
         """D (B, 1) of inputs (B, I)."""
-        return self.outputs(list(self.network.parameters()), inputs)
-
-    def outputs(self, parameters: Sequence[Tensor], inputs: Tensor) -> Tensor:
-        """D (B, 1) of inputs (B, I) with other ``parameters``, in the order of ``network.parameters()``."""
-        z = mlp(self._layers, parameters, inputs)
+        z: Tensor = self.network(inputs)
         if self.output == "tanh":
             return self.bound * torch.tanh(z / self.bound)
         return z.clamp(-self.bound, self.bound) if self.output == "clip" else z
@@ -70,7 +51,6 @@ class Discriminator(nn.Module):
 
 def input_size(observation_size: int, action_size: int, kind: InputKind, absorbing: bool = False) -> int:
     """I, the columns of :func:`discriminator_inputs`, from the numbers in one observation and one action."""
-    _check_kind(kind)
     beside = {"state_action": action_size, "state": 0, "state_next_state": observation_size}
     return observation_size + beside[kind] + int(absorbing)
 
@@ -91,7 +71,6 @@ def discriminator_inputs(
         1809.02925, section 4.2). It becomes the last column, and the others are 0 there, whatever the row holds. None
         where episodes do not terminate: there is no such column then
     """
-    _check_kind(kind)
     beside = {"state_action": [actions], "state": [], "state_next_state": [next_observations]}[kind]
     inputs = torch.cat([part.float().flatten(1) for part in (observations, *beside)], dim=1)
     if absorbing is None:
@@ -107,8 +86,3 @@ def absorbing_input(n_inputs: int, device: torch.device | str = "cpu") -> Tensor
     row = torch.zeros(1, n_inputs, device=device)
     row[0, -1] = 1.0
     return row
-
-
-def _check_kind(kind: str) -> None:
-    if kind not in get_args(InputKind):
-        raise unknown_name("discriminator input", str(kind), get_args(InputKind))

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
+from rlopt.agents.mdpo.fused_update import Batch, FusedUpdate, Parameters
+from rlopt.agents.mdpo.off_policy_objectives import Objective
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.type_aliases import GymEnv, ReplayBufferSamples, Schedule
 from stable_baselines3.common.utils import FloatSchedule, update_learning_rate
@@ -18,10 +20,8 @@ from torch import Tensor
 from rlopt.agents.imitation.base import check_n_demonstrations
 from rlopt.agents.imitation.losses import ValueTerm, absorbing_reward, check_value_term, iq_loss
 from rlopt.agents.imitation.mixed_replay import NOT_TAKEN, FromMixedBatches, check_mixing
-from rlopt.agents.mdpo import off_policy_losses as losses
-from rlopt.agents.mdpo.fused_update import Batch, FusedUpdate, Parameters
 from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
-from rlopt.agents.mdpo.off_policy_objectives import Objective
+from rlopt.agents.sac import losses
 from rlopt.algorithms.resumable import with_settings_of
 from rlopt.optim.optimizers import descend
 from rlopt.validation import check_number, check_rate, require

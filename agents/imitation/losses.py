@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from rlopt.agents.imitation.adversarial_losses import weighted_mean
-from rlopt.agents.mdpo.off_policy_losses import Info, check_columns
+from rlopt.agents.sac.losses import Info, check_columns
 from rlopt.errors import unknown_name
 
 ValueTerm = Literal["value", "v0", "value_expert"]

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from rlopt.agents.imitation.adversarial_losses import convex_mix, gradient_penalty
 from rlopt.agents.imitation.base import FromDemonstrations, check_n_demonstrations
 from rlopt.agents.imitation.losses import orthogonal_penalty, value_dice_loss
-from rlopt.agents.mdpo import off_policy_losses as losses
 from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
+from rlopt.agents.sac import losses
 from rlopt.algorithms.resumable import with_settings_of
 from rlopt.errors import ConfigError, SpaceError
 from rlopt.optim.optimizers import is_second_order

@@ -16,9 +16,10 @@ from stable_baselines3.common.vec_env import VecEnv
 from rlopt.agents.loop import saving
 from rlopt.agents.loop.contract import AgentParts, range_of, span_of
 from rlopt.agents.loop.stepping import Stepper
+from rlopt.algorithms.resumable import full_signature
 from rlopt.algorithms.standalone import OwnLogger, callback_of
 from rlopt.errors import CheckpointError, ConfigError, NonFiniteError, SpaceError
-from rlopt.settings.fields import from_mapping
+from rlopt.settings.fields import from_arguments
 from rlopt.state.envs import capture_env, restore_env
 
 ROUNDING = 1e-6
@@ -31,6 +32,15 @@ class ContinuingAgent(AgentParts, OwnLogger):
     """Acts and learns in one environment that never ends, with finitely many actions.
 
     A subclass makes the learner, turns observations into its states, acts, and takes transitions in.
+
+    :param env: an environment that never ends with Discrete actions, or its id; most want Discrete observations
+    :param reward_range: (smallest, largest) reward of a step; None takes it from an environment that knows it
+    :param seed: of the environment's first reset and of what the agent draws
+    :param tensorboard_log: folder of TensorBoard events
+    :param settings: the fields of ``config_class``, which explains them
+    :raises rlopt.errors.SpaceError: observations or actions that the agent cannot use
+    :raises rlopt.errors.ConfigError: a setting that does not exist or is out of range, or a span or reward range that
+        neither is given nor known
     """
 
     step_unit = "env steps"
@@ -38,16 +48,24 @@ class ContinuingAgent(AgentParts, OwnLogger):
     ep_info_buffer: tuple[Any, ...] = ()
     """Empty: there are no episodes."""
 
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        if hasattr(cls, "config_class"):
+            signature = full_signature(cls.__init__, ContinuingAgent, config=cls.config_class)
+            _, *parameters = signature.parameters.values()
+            cls.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+
     def __init__(
         self,
         env: gymnasium.Env[Any, Any] | VecEnv | str | None,
-        settings: dict[str, Any],
-        reward_range: tuple[float, float] | None,
-        seed: int | None,
-        verbose: int,
-        tensorboard_log: str | None,
+        *,
+        reward_range: tuple[float, float] | None = None,
+        seed: int | None = None,
+        verbose: int = 0,
+        tensorboard_log: str | None = None,
+        **settings: Any,
     ) -> None:
-        self.config = from_mapping(self.config_class, settings, type(self).__name__)
+        self.config = from_arguments(self.config_class, settings)
         self.verbose, self.tensorboard_log, self.seed = verbose, tensorboard_log, seed
         self.num_timesteps = self._total_timesteps = 0
         self.reward_sum = 0.0

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import gymnasium
 from gymnasium import spaces
@@ -23,16 +22,12 @@ class LinearLOOP(FeatureStates, LazyOptimist):
     step costs O(d^2); a plan some hundred sweeps over the states visited so far, so that with observations that do not
     come again its cost grows with the steps.
 
-    :param env: an environment that never ends with Discrete actions, or its id; any observations
+    Observations may be any. Further arguments and errors are those of
+    :class:`rlopt.agents.loop.base.ContinuingAgent`, the settings those of
+    :class:`rlopt.agents.loop.config.LinearLOOPConfig`. LOOP itself draws no random numbers.
+
     :param feature_map: None takes the features of an environment that knows them (``mdp.features``)
-    :param reward_range: (smallest, largest) reward of a step; None takes it from an environment that knows it
-    :param seed: of the environment's first reset; LOOP itself draws no random numbers
-
-    The other arguments are those of :class:`rlopt.agents.loop.config.LinearLOOPConfig`.
-
     :raises ModelError: features of the wrong shape, not finite, or of norm above sqrt 2
-    :raises SpaceError: actions are not Discrete, counted from 0
-    :raises ConfigError: a setting out of range, or a span, reward range or features neither given nor known
     """
 
     config_class: ClassVar[type[LOOPConfig]] = LinearLOOPConfig
@@ -43,26 +38,11 @@ class LinearLOOP(FeatureStates, LazyOptimist):
         self,
         env: gymnasium.Env[Any, Any] | VecEnv | str | None,
         feature_map: FeatureMap | None = None,
-        *,
-        planner: Literal["bonus", "ellipsoid"] = "bonus",
-        beta_scale: float = 1e-3,
-        span: float | None = None,
-        horizon: int | None = None,
-        delta: float = 0.05,
-        switch_multiplier: float = 4.0,
-        tolerance: float = 1e-6,
-        max_sweeps: int = 10_000,
-        ridge: float | None = None,
-        reward_range: tuple[float, float] | None = None,
-        seed: int | None = None,
-        verbose: int = 0,
-        tensorboard_log: str | None = None,
+        **settings: Any,
     ) -> None:
-        given = locals()
-        settings = {field.name: given[field.name] for field in fields(LinearLOOPConfig)}
         self._rows: dict[int, int] = {}
         self.feature_map: FeatureMap | None = feature_map
-        super().__init__(env, settings, reward_range, seed, verbose, tensorboard_log)
+        super().__init__(env, **settings)
         self._begin_features(feature_map)
 
     def _complexity(self) -> tuple[int, int]:

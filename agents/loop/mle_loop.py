@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -29,18 +28,13 @@ class MLELOOP(CountedStates, LazyOptimist):
     the total variation between that process and the maximum-likelihood one, summed over the data, has grown to
     3 sqrt(beta t). With ``kernels`` the process is a linear mixture of them; without, any process.
 
-    :param env: an environment that never ends with Discrete observations and actions, or its id
+    Further arguments and errors are those of :class:`rlopt.agents.loop.base.ContinuingAgent`, the settings those of
+    :class:`rlopt.agents.loop.config.MLELOOPConfig`. MLE-LOOP itself draws no random numbers.
+
     :param kernels: [d, S, A, S] known kernels whose mixture is to be learnt; None takes those of an environment whose
         ``mdp`` is a :class:`rlopt.average_reward.LinearMixtureMDP`, and is tabular otherwise
     :param rewards: [S, A] known mean rewards, needed with ``kernels``
-    :param reward_range: (smallest, largest) reward of a step; None takes it from an environment that knows it
-    :param seed: of the environment's first reset; MLE-LOOP itself draws no random numbers
-
-    The other arguments are those of :class:`rlopt.agents.loop.config.MLELOOPConfig`.
-
-    :raises SpaceError: observations or actions are not Discrete, counted from 0
     :raises ModelError: kernels or rewards of the wrong shape, or that are no process
-    :raises ConfigError: a setting out of range, or a span or reward range that neither is given nor known
     """
 
     config_class: ClassVar[type[Any]] = MLELOOPConfig
@@ -51,27 +45,13 @@ class MLELOOP(CountedStates, LazyOptimist):
         env: gymnasium.Env[Any, Any] | VecEnv | str | None,
         kernels: npt.ArrayLike | None = None,
         rewards: npt.ArrayLike | None = None,
-        *,
-        model: Literal["auto", "tabular", "mixture"] = "auto",
-        beta_scale: float = 2e-2,
-        span: float | None = None,
-        horizon: int | None = None,
-        delta: float = 0.05,
-        switch_multiplier: float = 3.0,
-        tolerance: float = 1e-6,
-        max_sweeps: int = 10_000,
-        reward_range: tuple[float, float] | None = None,
-        seed: int | None = None,
-        verbose: int = 0,
-        tensorboard_log: str | None = None,
+        **settings: Any,
     ) -> None:
-        given = locals()
-        settings = {field.name: given[field.name] for field in fields(MLELOOPConfig)}
         self.kernels: Array | None = None
         """[d, S, A, S] of a mixture; None for any process."""
         self.rewards: Array | None = None
-        super().__init__(env, settings, reward_range, seed, verbose, tensorboard_log)
-        if self._stepper is not None and model != "tabular":
+        super().__init__(env, **settings)
+        if self._stepper is not None and self.config.model != "tabular":
             self._set_kernels(kernels, rewards)
 
     def _set_kernels(self, kernels: npt.ArrayLike | None, rewards: npt.ArrayLike | None) -> None:

@@ -20,11 +20,10 @@ STRETCH = 1000
 
 
 def complete(run: RunConfig, agent_config: Any) -> tuple[RunConfig, Any]:
-    """Refuses settings of a run that a tabular agent has no use for, and of an agent that its kind has not.
+    """Refuses settings of a run that a tabular agent has no use for.
 
     :raises rlopt.errors.ConfigError: for the first of them
     """
-    agent_config.algorithm_kwargs()
     if run.n_envs != 1:
         raise ConfigError(f"--n-envs {run.n_envs}: such an agent acts in one environment; start a run for each seed")
     if run.seeds is not None:
@@ -41,13 +40,10 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[Any, EnvSettin
 
     :returns: the agent, and the settings of the environments it is evaluated in, whose episodes are stretches
     """
-    from rlopt.agents.loop.kinds import KINDS, ContinuingConfig
     from rlopt.registry import agent_spec, resolve
     from rlopt.runs.build import make_run_env
 
-    kind = isinstance(agent_config, ContinuingConfig)
-    algorithm = resolve(KINDS[agent_config.agent_kind][0] if kind else agent_spec(agent).algorithm)
-
+    algorithm = resolve(agent_spec(agent).algorithm)
     env = make_run_env(dataclasses.replace(run, max_episode_steps=None))
     try:
         model = algorithm(env, seed=run.seed, **agent_config.algorithm_kwargs())
@@ -57,14 +53,17 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[Any, EnvSettin
     return model, dataclasses.replace(env.settings, max_episode_steps=run.max_episode_steps or STRETCH)
 
 
-def load(trees: Mapping[str, Any], env: Any = None) -> Any:
+def load(algorithm: Any, trees: Mapping[str, Any], env: Any = None) -> Any:
     """The agent of a checkpoint, without its environment unless ``env`` is given."""
     from rlopt.agents.loop import saving
-    from rlopt.agents.loop.kinds import KINDS
-    from rlopt.registry import resolve
+    from rlopt.registry import AGENTS, resolve
 
     tree = trees["agent"]
-    classes = {agent_class.partition(":")[2]: agent_class for agent_class, _ in KINDS.values()}
-    if not isinstance(tree, Mapping) or tree.get("class") not in classes:
-        raise ValueError("it is of no known kind of agent")
-    return saving.from_tree(resolve(classes[tree["class"]]), dict(tree), env)
+    name = tree.get("class") if isinstance(tree, Mapping) else None
+    if name != algorithm.__name__:  # in checkpoints of version 0.1 all of them are the agent loop
+        paths = (spec.algorithm for spec in AGENTS.values() if spec.algorithm.startswith("rlopt.agents.loop."))
+        classes = {path.partition(":")[2]: path for path in paths}
+        if name not in classes:
+            raise ValueError("it is of no known kind of agent")
+        algorithm = resolve(classes[name])
+    return saving.from_tree(algorithm, dict(tree), env)

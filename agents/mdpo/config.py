@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
+from rlopt.agents.sac.config import SACConfig
+from rlopt.errors import ConfigError
 from rlopt.settings.fields import Range
-from rlopt.settings.optimizer import OptimizerConfig
+from rlopt.settings.optimizer import LearningRate, OptimizerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class MDPOConfig(OptimizerConfig):
     """On-policy mirror descent policy optimisation."""
 
-    learning_rate: Annotated[float, Range(gt=0, le=1e6)] = 3e-4
-    """Step size of the policy phase, > 0. Paper and released code: 3e-4."""
-    value_learning_rate: Annotated[float, Range(gt=0, le=1e6)] | None = None
-    """Step size of the value phase, > 0; default is learning_rate."""
+    learning_rate: LearningRate = 3e-4
+    """Step size of the policy phase, >= 0. Paper and released code: 3e-4."""
+    value_learning_rate: LearningRate | None = None
+    """Step size of the value phase, >= 0; default is learning_rate."""
     n_steps: Annotated[int, Range(ge=1)] = 2048
     """Steps per environment and rollout, >= 1; the batch is n_steps * n_envs. Paper: 2048 in one environment."""
     n_epochs: Annotated[int, Range(ge=1)] = 10
@@ -43,8 +46,8 @@ class MDPOConfig(OptimizerConfig):
     """Weight of an entropy bonus, >= 0. Paper: 0."""
     clip_range_vf: Annotated[float, Range(gt=0)] | None = None
     """Largest change of the value function in one update, > 0; default is no bound."""
-    max_grad_norm: Annotated[float, Range(gt=0)] = 0.5
-    """Gradients are scaled down to this norm, in each phase, > 0. Released code: 0.5."""
+    max_grad_norm: Annotated[float, Range(gt=0, infinite=True)] = 0.5
+    """Gradients are scaled down to this norm, in each phase, > 0; inf for no bound. Released code: 0.5."""
     use_sde: bool = False
     """State-dependent exploration (gSDE) in place of independent Gaussian noise."""
     sde_sample_freq: Annotated[int, Range(ge=-1)] = -1
@@ -59,7 +62,7 @@ class MDPOConfig(OptimizerConfig):
     """Natural logarithm of the initial standard deviation of the actions."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Whether each gradient step is one compiled call (a CUDA graph on a GPU); auto compiles runs that are long enough
-    to earn the compilation back."""
+    to earn the compilation back. What cannot be compiled runs eagerly, which is said once with the reason."""
 
     def algorithm_kwargs(self) -> dict[str, Any]:
         """The constructor arguments of :class:`rlopt.MDPO`."""
@@ -75,36 +78,12 @@ class MDPOConfig(OptimizerConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OffPolicyMDPOConfig(OptimizerConfig):
+class OffPolicyMDPOConfig(SACConfig):
     """Off-policy mirror descent policy optimisation; with kl_coef 0 it is SAC.
 
     Where no source is named, the default is Stable-Baselines3's for SAC.
     """
 
-    learning_rate: Annotated[float, Range(ge=0, le=1e6)] = 3e-4
-    """The optimiser's step size for every network, >= 0 (paper and SAC: 3e-4)."""
-    buffer_size: Annotated[int, Range(ge=1)] = 1_000_000
-    """Transitions that the replay buffer holds, over all environments."""
-    learning_starts: Annotated[int, Range(ge=0)] = 100
-    """Environment steps of uniformly random actions before the first update (released code: 10000)."""
-    batch_size: Annotated[int, Range(ge=1)] = 256
-    """Transitions of one gradient step."""
-    tau: Annotated[float, Range(gt=0, le=1)] = 0.005
-    """Part of the way that the slow copy of the critic moves at each gradient step, in (0, 1]."""
-    gamma: Annotated[float, Range(ge=0, le=1)] = 0.99
-    """Discount factor, in [0, 1]."""
-    train_freq: Annotated[int, Range(ge=1)] = 1
-    """Steps of every environment between two updates."""
-    gradient_steps: Annotated[int, Range(ge=-1)] = 1
-    """Gradient steps an update; -1 takes as many as transitions were collected since the last."""
-    n_steps: Annotated[int, Range(ge=1)] = 1
-    """Rewards summed before bootstrapping (n-step return)."""
-    ent_coef: Annotated[float, Range(ge=0)] | str = "auto"
-    """lambda, the weight of the entropy: a number >= 0 (paper: 0.2), auto to learn it, auto_0.1 to start from 0.1."""
-    target_entropy: float | str = "auto"
-    """Entropy in nats that a learned ent_coef aims at; auto is minus the number of action dimensions."""
-    target_update_interval: Annotated[int, Range(ge=1)] = 1
-    """Gradient steps within an update between two moves of the slow copies."""
     kl_coef: Annotated[float, Range(ge=0)] = 0.1
     """c - lambda, the weight of the divergence from the old policy, in units of reward; 0 is SAC. The paper's c is
     kl_coef + ent_coef: 0.3 on HalfCheetah with lambda 0.2, so 0.1."""
@@ -132,43 +111,11 @@ class OffPolicyMDPOConfig(OptimizerConfig):
     """Weight of the mean square of the actor's means (released code: 1e-3)."""
     log_std_penalty: Annotated[float, Range(ge=0)] = 0.0
     """Weight of the mean square of the actor's log standard deviations (released code: 1e-3)."""
-    use_sde: bool = False
-    """Whether exploration is state-dependent (gSDE, arXiv 2005.05719)."""
-    sde_sample_freq: Annotated[int, Range(ge=-1)] = -1
-    """Steps between two exploration matrices of gSDE; -1 draws one an update."""
-    her: bool = False
-    """Whether transitions are relabelled with goals that were reached (hindsight experience replay); needs a task with
-    achieved_goal and desired_goal observations."""
-    her_goals: Annotated[int, Range(ge=1)] = 4
-    """Relabelled goals a real one, with her."""
-    net_arch: tuple[Annotated[int, Range(ge=1, le=65536)], ...] = (256, 256)
-    """Width of each hidden layer of actor and critics (paper: 256 256)."""
-    activation_fn: Literal["tanh", "relu", "elu", "gelu", "silu", "leaky_relu"] = "relu"
-    """Activation of the hidden layers."""
-    n_critics: Annotated[int, Range(ge=1)] = 2
-    """Number of Q networks."""
-    encoder: Literal["nature", "drqv2"] = "nature"
-    """How images are seen: nature is Stable-Baselines3's network, of which actor and critics have one each; drqv2 that
-    of DrQ-v2, whose convolutions both share and the critics alone train; only for images."""
-    random_shift: Annotated[int, Range(ge=0)] = 0
-    """Pixels by which images are shifted at random, at most, whenever a batch is drawn (DrQ-v2: 4); 0 for not at all.
-    Only for images."""
-    compile: Literal["auto", "on", "off"] = "auto"
-    """Whether each gradient step is one compiled call (a CUDA graph on a GPU); auto compiles runs that are long enough
-    to earn the compilation back."""
 
-    def algorithm_kwargs(self) -> dict[str, Any]:
-        """The constructor arguments of :class:`rlopt.OffPolicyMDPO`; names in place of classes."""
-        own = ("her", "her_goals", "net_arch", "activation_fn", "n_critics", "encoder")
-        arguments = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in own}
-        arguments["policy_kwargs"] = {
-            "net_arch": list(self.net_arch),
-            "activation_fn": self.activation_fn,
-            "n_critics": self.n_critics,
-        }
-        if self.encoder != "nature":
-            arguments["policy_kwargs"]["features_extractor_class"] = self.encoder
-        if self.her:
-            arguments["replay_buffer_class"] = "device_her"
-            arguments["replay_buffer_kwargs"] = {"n_sampled_goal": self.her_goals, "goal_selection_strategy": "future"}
-        return self.with_optimizer(arguments)
+    @classmethod
+    def check_together(cls, settings: Mapping[str, Any]) -> None:
+        """Raises :class:`rlopt.errors.ConfigError` for analytic_kl with another divergence than KL."""
+        if settings["analytic_kl"] and (settings["tsallis_q"] != 1.0 or settings["log_density_floor"] is not None):
+            raise ConfigError(
+                "analytic_kl needs tsallis_q=1 and no log_density_floor: it is the closed form of the KL divergence"
+            )

@@ -5,17 +5,26 @@ Shapes: B batch, A action dimensions.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.distributions import DiagGaussianDistribution, Distribution
-from stable_baselines3.common.policies import ActorCriticPolicy, BaseModel
-from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.distributions import (
+    BernoulliDistribution,
+    CategoricalDistribution,
+    DiagGaussianDistribution,
+    Distribution,
+    MultiCategoricalDistribution,
+    StateDependentNoiseDistribution,
+)
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.preprocessing import is_image_space, preprocess_obs
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor, MlpExtractor
 from torch import Tensor, nn
+from torch.nn import functional
 
 from rlopt.agents.mdpo.divergences import Bernoulli, Categorical, Factors, Gaussian
 from rlopt.algorithms.rollout import Observations
@@ -54,11 +63,54 @@ class DistributionHead:
         return Evaluation(factors(distribution), log_prob, -log_prob if entropy is None else entropy)
 
 
-class GaussianHead:
+class ClosedFormHead(DistributionHead):
+    """One of Stable-Baselines3's distributions as a function of its parameters alone, which can be compiled.
+
+    Its distribution objects keep the last parameters in themselves. Only drawing actions is left to them.
+    """
+
+    def __init__(self, policy: ActorCriticPolicy) -> None:
+        super().__init__(policy)
+        self._latent = _network(policy, policy.pi_features_extractor, policy.mlp_extractor.policy_net)
+
+    def log_prob(self, observations: Observations, actions: Tensor) -> Tensor:
+        """[B]"""
+        return self.evaluate(observations, actions).log_prob
+
+    def evaluate(self, observations: Observations, actions: Tensor) -> Evaluation:
+        """The policy at these states and actions, with gradient."""
+        kind, latent = self.policy.action_dist, self._latent(observations)
+        outputs = self.policy.action_net(latent)
+        if isinstance(kind, StateDependentNoiseDistribution):
+            return _noise_evaluation(kind, outputs, self.policy.log_std, latent, actions)
+        if isinstance(kind, BernoulliDistribution):
+            found: Factors = Bernoulli(outputs)
+        elif isinstance(kind, MultiCategoricalDistribution):
+            found = Categorical(outputs.split([int(n) for n in kind.action_dims], dim=-1))
+        else:
+            found = Categorical((outputs,))
+        return Evaluation(found, found.log_prob(actions), found.entropy())
+
+
+def _noise_evaluation(
+    kind: StateDependentNoiseDistribution, mean: Tensor, log_std: Tensor, latent: Tensor, actions: Tensor
+) -> Evaluation:
+    """State-dependent exploration (gSDE, Raffin et al., arXiv 2005.05719) with means [B, A] at ``actions`` [B, A]."""
+    features = latent if kind.learn_features else latent.detach()
+    variance = features.square() @ kind.get_std(log_std).square()
+    gaussian = Gaussian(mean, (variance + kind.epsilon).sqrt())
+    if kind.bijector is None:
+        return Evaluation(gaussian, gaussian.log_prob(actions), gaussian.entropy())
+    unsquashed = kind.bijector.inverse(actions)
+    log_prob = gaussian.log_prob(unsquashed) - kind.bijector.log_prob_correction(unsquashed).sum(dim=-1)
+    return Evaluation(gaussian, log_prob, -log_prob)
+
+
+class GaussianHead(DistributionHead):
     """A diagonal Gaussian whose standard deviation does not depend on the state, in few tensor operations."""
 
     def __init__(self, policy: ActorCriticPolicy) -> None:
-        self.policy = policy
+        super().__init__(policy)
         body = policy.mlp_extractor.policy_net
         self._mean = _network(policy, policy.pi_features_extractor, body, policy.action_net)
 
@@ -86,17 +138,31 @@ def gaussian_evaluation(mean: Tensor, log_std: Tensor, actions: Tensor) -> Evalu
     return Evaluation(Gaussian(mean, std), log_prob, entropy)
 
 
-def action_head(policy: ActorCriticPolicy) -> GaussianHead | DistributionHead:
+def action_head(policy: ActorCriticPolicy) -> DistributionHead:
     """The quickest head that computes what ``policy.get_distribution`` does."""
     own = ("get_distribution", "_get_action_dist_from_latent")
+    policy = uncompiled(policy)
     unchanged = all(getattr(type(policy), name) is getattr(ActorCriticPolicy, name) for name in own)
-    if (
-        unchanged
-        and type(policy.mlp_extractor) is MlpExtractor
-        and type(policy.action_dist) is DiagGaussianDistribution
-    ):
-        return GaussianHead(policy)
+    if unchanged and type(policy.mlp_extractor) is MlpExtractor:
+        if type(policy.action_dist) is DiagGaussianDistribution:
+            return GaussianHead(policy)
+        if type(policy.action_dist) in _CLOSED_FORMS:
+            return ClosedFormHead(policy)
     return DistributionHead(policy)
+
+
+_CLOSED_FORMS = (
+    BernoulliDistribution,
+    CategoricalDistribution,
+    MultiCategoricalDistribution,
+    StateDependentNoiseDistribution,
+)
+
+
+def uncompiled(policy: ActorCriticPolicy) -> ActorCriticPolicy:
+    """The policy itself, where ``torch.compile`` has put a module around it."""
+    inner: ActorCriticPolicy = getattr(policy, "_orig_mod", policy)
+    return inner
 
 
 def phase_parameters(policy: ActorCriticPolicy) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
@@ -119,6 +185,7 @@ def phase_parameters(policy: ActorCriticPolicy) -> tuple[list[nn.Parameter], lis
 
 def value_function(policy: ActorCriticPolicy) -> Callable[[Observations], Tensor]:
     """What ``policy.predict_values`` computes: observations of B states to [B, 1]."""
+    policy = uncompiled(policy)
     body = policy.mlp_extractor
     if type(policy).predict_values is not ActorCriticPolicy.predict_values or type(body) is not MlpExtractor:
         return policy.predict_values
@@ -137,12 +204,30 @@ def _network(
         if flatten:
             values = observations.float().flatten(1)  # type: ignore[union-attr]
         else:
-            values = BaseModel.extract_features(policy, observations, extractor)
+            values = extractor(_preprocessed(observations, space, policy.normalize_images))
         for layer in layers:
             values = layer(values)
         return values
 
     return forward
+
+
+def _preprocessed(observations: Observations, space: spaces.Space, normalize_images: bool) -> Any:
+    """As Stable-Baselines3's ``preprocess_obs``, whose one-hot encoding cannot be mapped over several models."""
+    if isinstance(space, spaces.Dict):
+        parts: Any = observations
+        return {key: _preprocessed(parts[key], part, normalize_images) for key, part in space.spaces.items()}
+    assert isinstance(observations, Tensor)
+    if isinstance(space, spaces.Discrete):
+        return _one_hot(observations, int(space.n))
+    if isinstance(space, spaces.MultiDiscrete):
+        pairs = zip(observations.unbind(-1), space.nvec, strict=True)
+        return torch.cat([_one_hot(column, int(n)) for column, n in pairs], dim=-1)
+    return preprocess_obs(observations, space, normalize_images)
+
+
+def _one_hot(values: Tensor, n: int) -> Tensor:
+    return (values.unsqueeze(-1) == torch.arange(n, device=values.device)).float()
 
 
 def _layers(modules: Iterable[nn.Module]) -> list[Callable[[Tensor], Tensor]]:
@@ -154,9 +239,18 @@ def _layers(modules: Iterable[nn.Module]) -> list[Callable[[Tensor], Tensor]]:
             found.append(module)
         elif type(module) is nn.Sequential:
             found.extend(_layers(module))
+        elif type(module) is nn.Linear and module.bias is not None:
+            found.append(functools.partial(_linear, module))
         else:
             found.append(module.forward)
     return found
+
+
+def _linear(layer: nn.Linear, values: Tensor) -> Tensor:
+    if torch.compiler.is_compiling():
+        # The bias is then added in one pass with what follows; addmm would write it to the result beforehand.
+        return values @ layer.weight.mT + layer.bias
+    return functional.linear(values, layer.weight, layer.bias)
 
 
 def factors(distribution: Distribution) -> Factors:

@@ -2,283 +2,228 @@
 
 from __future__ import annotations
 
-import copy
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal
 
-import numpy as np
 import torch
-from stable_baselines3.common.buffers import ReplayBuffer
-from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.noise import ActionNoise
-from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import (
-    GymEnv,
-    MaybeCallback,
-    RolloutReturn,
-    Schedule,
-    TrainFreq,
-)
-from stable_baselines3.common.vec_env import VecEnv
-from stable_baselines3.sac.policies import SACPolicy
-from stable_baselines3.sac.sac import SAC
+from stable_baselines3.common.distributions import StateDependentNoiseDistribution
+from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.sac.policies import Actor, SACPolicy
+from torch import Tensor
 
-from rlopt.agents.mdpo.off_policy_checks import (
-    check_random_shift,
-    check_replay,
-    check_settings,
-    check_spaces,
-    resolve_replay_buffer,
-)
-from rlopt.agents.mdpo.off_policy_update import MirrorDescentSAC
-from rlopt.algorithms.resumable import Resumable, named_policy_kwargs, training_env
-from rlopt.nn.encoders import ImagePolicy
-from rlopt.optim.compiled_step import CompileChoice
-from rlopt.validation import check_finite
+from rlopt.agents.mdpo import off_policy_losses as losses
+from rlopt.agents.mdpo.config import OffPolicyMDPOConfig
+from rlopt.agents.mdpo.value_network import ValueNetwork, make_value_network
+from rlopt.agents.sac.algorithm import SAC
+from rlopt.agents.sac.losses import Info, PolicySample, gaussian_log_density, gsde_std
+from rlopt.agents.sac.update import Drawn, Step
+from rlopt.algorithms.resumable import with_settings_of
+from rlopt.optim.descent import Network, Part
+from rlopt.settings.fields import check_arguments
+
+OldPolicy = tuple[Tensor, Tensor]
+"""Mean and standard deviation of pi_k before tanh, each (B, A)."""
 
 
-class OffPolicyMDPO(Resumable, MirrorDescentSAC):
+class OffPolicyMDPO(SAC):
     """Soft actor-critic with a proximity term: the actor stays near a copy of itself, renewed every so often.
 
-    Everything that works with :class:`stable_baselines3.SAC` works here, and ``kl_coef=0`` *is* that class, bit for bit
-    with the same seeds. The parameters that SAC has mean what they mean there; the others are:
+    Everything that works with :class:`rlopt.SAC` works here, and ``kl_coef=0`` *is* that class. The settings are
+    declared and explained in :class:`rlopt.agents.mdpo.config.OffPolicyMDPOConfig`. The paper's Bregman step size c is
+    ``kl_coef + ent_coef``, or with ``kl_unit="ent_coef"`` it is ``(1 + kl_coef) ent_coef``. With ``tsallis_q > 1``,
+    ``ent_coef="auto"`` still adjusts lambda to the Shannon entropy.
 
-    :param policy: "MlpPolicy", "CnnPolicy", "MultiInputPolicy" or a :class:`SACPolicy` class
-    :param env: an environment, a VecEnv or a Gymnasium id, with a Box action space of finite bounds
-    :param replay_buffer_class: a class, or the name of one on the training device, "device", "device_n_step",
-        "device_dict", "device_her", or of Stable-Baselines3's on the host, "replay", "n_step", "dict", "her"; None
-        chooses one on the device by ``n_steps`` and the space
-    :param ent_coef: lambda, the weight of the entropy, >= 0 ("auto" learns it); the paper has 0.2
-    :param policy_kwargs: as in SAC; ``activation_fn`` and ``optimizer_class`` may be names, "tanh" and "adabelief".
-        ``features_extractor_class="drqv2"`` with "CnnPolicy": the networks of :class:`rlopt.nn.encoders.ImagePolicy`
-    :param kl_coef: c - lambda >= 0, the weight of the divergence from the old policy, in units of reward. The paper's
-        Bregman step size c is ``kl_coef + ent_coef``
-    :param kl_unit: "reward", or "ent_coef" to give ``kl_coef`` as a multiple of ``ent_coef``, which keeps the two in
-        proportion where ``ent_coef`` is learned: c is then ``(1 + kl_coef) ent_coef``
-    :param tsallis_q: q in [1, 2] of the Tsallis entropy and divergence; 1 is Shannon and KL. "auto" still adjusts
-        lambda to the Shannon entropy
-    :param old_policy_period: gradient steps between two copies of the old policy, >= 1 (paper, section 5.1: 1000). One
-        gradient step an environment step, as there, makes this a number of environment steps
-    :param value_network: learn V and a slow copy of it and take Q's target from that (the paper), instead of sampling
-        an action at the next state for the slow copy of Q (SAC since 2018, the default)
-    :param actor_q: which Q the actor climbs: "min" of all critics (default) or the "first" (released code)
-    :param deterministic_behaviour: act with the mean action after warm-up (released code) instead of sampling;
-        ``action_noise`` is added either way
-    :param critic_log_prob_bound: clips the log-density in the critic's target to [-bound, bound], in nats (MDAC,
-        arXiv 2502.03854); None for no bound
-    :param log_density_floor: lowest log-density of an action dimension, in nats; the gradient is zero below it. The
-        released code has ln 1e-6 = -13.8; None for no floor
-    :param mean_penalty: weight of the mean square of the actor's means (released code: 1e-3)
-    :param log_std_penalty: weight of the mean square of the actor's log standard deviations (released code: 1e-3)
-    :param analytic_kl: use the closed form of the KL divergence in the actor's loss instead of the one-sample estimate:
-        the same expectation without the sampling noise; only with ``tsallis_q=1``
-    :param random_shift: pixels by which images are shifted at random, at most, whenever a batch is drawn, see
-        :func:`rlopt.nn.encoders.random_shift`; 0 for not at all. Rewards are those of the images as they were stored
-    :param compile: take each gradient step by one compiled call (on a GPU, a captured CUDA graph): "on", "off" or
-        "auto" for runs that are long enough to earn the compilation back. gSDE, value networks, image and Dict
-        observations, and optimisers other than Adam are never compiled
     :raises rlopt.errors.ConfigError: for a setting out of range
     :raises rlopt.errors.SpaceError: for actions or observations that cannot be used
-    :raises rlopt.errors.NonFiniteError: from ``learn``, for a NaN or infinite observation, reward or loss. On the CPU
-        nothing has been updated with it then; on an accelerator losses are looked at every 64 gradient steps
+    :raises rlopt.errors.NonFiniteError: from ``learn``, as :class:`rlopt.SAC`
     """
 
-    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {**SAC.policy_aliases, "CnnPolicy": ImagePolicy}
-    profiled_sections: ClassVar[dict[str, str]] = {
-        "_sample_action": "act",
-        "_store_transition": "store",
-        "replay_buffer.sample": "sample",
-        "replay_buffer.sample_rows": "sample",
-    }
+    kl_coef: float
+    kl_unit: Literal["reward", "ent_coef"]
+    tsallis_q: float
+    old_policy_period: int
+    analytic_kl: bool
+    value_network: bool
+    actor_q: Literal["min", "first"]
+    critic_log_prob_bound: float | None
+    log_density_floor: float | None
+    mean_penalty: float
+    log_std_penalty: float
+    old_actor: Actor | None
+    """pi_k; None when ``kl_coef`` is 0."""
+    value_net: ValueNetwork | None
+    value_net_target: ValueNetwork | None
 
+    @with_settings_of(SAC)
     def __init__(
         self,
         policy: str | type[SACPolicy],
         env: GymEnv | str | None,
-        learning_rate: float | Schedule = 3e-4,
-        buffer_size: int = 1_000_000,
-        learning_starts: int = 100,
-        batch_size: int = 256,
-        tau: float = 0.005,
-        gamma: float = 0.99,
-        train_freq: int | tuple[int, str] = 1,
-        gradient_steps: int = 1,
-        action_noise: ActionNoise | None = None,
-        replay_buffer_class: str | type[ReplayBuffer] | None = None,
-        replay_buffer_kwargs: dict[str, Any] | None = None,
-        optimize_memory_usage: bool = False,
-        n_steps: int = 1,
-        ent_coef: str | float = "auto",
-        target_update_interval: int = 1,
-        target_entropy: str | float = "auto",
-        use_sde: bool = False,
-        sde_sample_freq: int = -1,
-        use_sde_at_warmup: bool = False,
-        stats_window_size: int = 100,
-        tensorboard_log: str | None = None,
-        policy_kwargs: dict[str, Any] | None = None,
-        verbose: int = 0,
-        seed: int | None = None,
-        device: torch.device | str = "auto",
         *,
-        kl_coef: float = 0.1,
-        kl_unit: Literal["reward", "ent_coef"] = "reward",
-        tsallis_q: float = 1.0,
-        old_policy_period: int = 1000,
-        value_network: bool = False,
-        actor_q: Literal["min", "first"] = "min",
-        deterministic_behaviour: bool = False,
-        critic_log_prob_bound: float | None = None,
-        log_density_floor: float | None = None,
-        mean_penalty: float = 0.0,
-        log_std_penalty: float = 0.0,
-        analytic_kl: bool = False,
-        random_shift: int = 0,
-        compile: CompileChoice = "auto",
-        _init_setup_model: bool = True,
+        kl_coef: float = OffPolicyMDPOConfig.kl_coef,
+        kl_unit: Literal["reward", "ent_coef"] = OffPolicyMDPOConfig.kl_unit,
+        tsallis_q: float = OffPolicyMDPOConfig.tsallis_q,
+        old_policy_period: int = OffPolicyMDPOConfig.old_policy_period,
+        analytic_kl: bool = OffPolicyMDPOConfig.analytic_kl,
+        value_network: bool = OffPolicyMDPOConfig.value_network,
+        actor_q: Literal["min", "first"] = OffPolicyMDPOConfig.actor_q,
+        deterministic_behaviour: bool = OffPolicyMDPOConfig.deterministic_behaviour,
+        critic_log_prob_bound: float | None = OffPolicyMDPOConfig.critic_log_prob_bound,
+        log_density_floor: float | None = OffPolicyMDPOConfig.log_density_floor,
+        mean_penalty: float = OffPolicyMDPOConfig.mean_penalty,
+        log_std_penalty: float = OffPolicyMDPOConfig.log_std_penalty,
+        **settings: Any,
     ) -> None:
-        not_settings = ("self", "env", "_init_setup_model", "not_settings", "__class__")
-        settings = {name: value for name, value in locals().items() if name not in not_settings}
-        settings["policy_kwargs"] = copy.deepcopy(policy_kwargs)
-        settings["replay_buffer_kwargs"] = copy.deepcopy(replay_buffer_kwargs)
-        train_freq = tuple(train_freq) if isinstance(train_freq, list) else train_freq
-        check_settings({**settings, "train_freq": train_freq})
-        replay_buffer_class = resolve_replay_buffer(replay_buffer_class)
-        if env is not None:
-            env = training_env(env, verbose)
-            check_spaces(env.observation_space, env.action_space, type(self).__name__)
-            check_random_shift(random_shift, env.observation_space)
-            check_replay(
-                env.observation_space,
-                n_steps=n_steps,
-                replay_buffer_class=replay_buffer_class,
-                optimize_memory_usage=optimize_memory_usage,
+        own = {name: value for name, value in locals().items() if name in _OWN}
+        check_arguments(OffPolicyMDPOConfig, own | settings)
+        for name, value in own.items():
+            setattr(self, name, value)
+        self.acts_on_mean = deterministic_behaviour
+        super().__init__(policy, env, **settings)
+        self.constructor_settings |= own
+
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        self.old_actor = self.value_net = self.value_net_target = None
+        # The generator is put back, so that a seed gives the same networks, exploration and batches with and without
+        # these copies: SAC and every variant can be compared seed by seed.
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            if self.kl_coef > 0:
+                self.old_actor = self.policy.make_actor()
+                self.old_actor.requires_grad_(False)
+                self.old_actor.set_training_mode(False)
+                self.old_actor.load_state_dict(self.actor.state_dict())
+            if self.value_network:
+                self.value_net, self.value_net_target = (make_value_network(self.policy) for _ in range(2))
+                self.value_net_target.load_state_dict(self.value_net.state_dict())
+                self.value_net_target.requires_grad_(False)
+                self.value_net_target.set_training_mode(False)
+                make_optimizer: Any = self.policy.optimizer_class
+                self.value_net.optimizer = make_optimizer(
+                    self.value_net.parameters(), lr=self.lr_schedule(1), **self.policy.optimizer_kwargs
+                )
+
+    # ---- the gradient step
+
+    def networks(self) -> dict[str, Part]:
+        """Those of SAC, the old policy, and V with its target network."""
+        parts = super().networks()
+        if self.old_actor is not None:
+            parts["old_actor"] = Part(self.old_actor)
+        if self.value_net is not None:
+            parts["value"] = Part(self.value_net, self.value_net.optimizer)
+            parts["value_target"] = Part(self.value_net_target)
+        return parts
+
+    def scalars(self) -> dict[str, float]:
+        """Those of SAC, and ``kl_coef``."""
+        return super().scalars() | {"kl_coef": self.kl_coef}
+
+    def _draw_noise(self, batch_size: int) -> Drawn:
+        if not self.value_network or self.use_sde:
+            return super()._draw_noise(batch_size)
+        return {"noise": torch.randn((batch_size, *(self.action_space.shape or ())), device=self.device)}
+
+    def next_values(self, step: Step) -> Tensor:
+        """V at the next states, (B, 1): by the value network's target, if there is one."""
+        if self.value_net is None:
+            return super().next_values(step)
+        found: Tensor = step.networks["value_target"](step.given.next_observations)
+        return found
+
+    def actor_objective(self, actor: Network, policy: PolicySample, step: Step) -> tuple[Tensor, Info]:
+        """SAC's, with the divergence from the old policy and the penalties."""
+        count = 1 if self.actor_q == "first" else None
+        q_values = self.q_values(step.networks["critic"], step.batch.observations, policy.actions, count)
+        smallest = torch.min(torch.cat(q_values, dim=1), dim=1, keepdim=True)[0]
+        divergence, kl_info = self.divergence(policy, step)
+        kl_coef: Any = step.scalars["kl_coef"]
+        if isinstance(kl_coef, Tensor):
+            kl_coef = kl_coef.to(smallest.dtype)
+        if self.kl_unit == "ent_coef":
+            kl_coef = kl_coef * step.ent_coef
+        loss, info = losses.actor_loss(
+            self.log_prob(policy), smallest, divergence, ent_coef=step.ent_coef, kl_coef=kl_coef
+        )
+        if self.mean_penalty or self.log_std_penalty:
+            loss = loss + losses.output_penalty(
+                policy.mean, policy.std, mean_penalty=self.mean_penalty, log_std_penalty=self.log_std_penalty
             )
-        self.kl_coef = float(kl_coef)
-        self.kl_unit = kl_unit
-        self.tsallis_q = float(tsallis_q)
-        self.old_policy_period = old_policy_period
-        self.value_network = value_network
-        self.actor_q = actor_q
-        self.deterministic_behaviour = deterministic_behaviour
-        self.critic_log_prob_bound = critic_log_prob_bound
-        self.log_density_floor = log_density_floor
-        self.mean_penalty = float(mean_penalty)
-        self.log_std_penalty = float(log_std_penalty)
-        self.analytic_kl = analytic_kl
-        self.random_shift = random_shift
-        self.compile = compile
-        super().__init__(
-            policy,
-            env,  # type: ignore[arg-type]
-            learning_rate,
-            buffer_size,
-            learning_starts,
-            batch_size,
-            tau,
-            gamma,
-            train_freq,
-            gradient_steps,
-            action_noise,
-            replay_buffer_class,
-            copy.deepcopy(replay_buffer_kwargs),
-            optimize_memory_usage,
-            n_steps,
-            ent_coef,
-            target_update_interval,
-            target_entropy,
-            use_sde,
-            sde_sample_freq,
-            use_sde_at_warmup,
-            stats_window_size,
-            tensorboard_log,
-            named_policy_kwargs(policy_kwargs),
-            verbose,
-            seed,
-            device,
-            _init_setup_model,
-        )
-        self.constructor_settings = settings
+        return loss, info | kl_info
 
-    def _sample_action(
-        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
-    ) -> tuple[np.ndarray, np.ndarray]:
-        warming_up = self.num_timesteps < learning_starts and not (self.use_sde and self.use_sde_at_warmup)
-        if warming_up or (self.fused is None and not self.deterministic_behaviour):
-            return super()._sample_action(learning_starts, action_noise, n_envs)
-        assert self._last_obs is not None
-        if self.fused is not None and isinstance(self._last_obs, np.ndarray):
-            unscaled = self.policy.unscale_action(self.fused.act(self, self._last_obs, self.deterministic_behaviour))
+    def divergence(self, policy: PolicySample, step: Step) -> tuple[Tensor | None, Info]:
+        """The term that ``kl_coef`` weighs, (B, 1), and the KL divergence in closed form as a statistic."""
+        if self.old_actor is None:
+            return None, {}
+        old_mean, old_std = self.old_policy(step)
+        with torch.set_grad_enabled(self.analytic_kl):
+            kl = losses.gaussian_kl(policy.mean, policy.std, old_mean, old_std)
+        info = {"kl": kl.detach().mean()}
+        if self.analytic_kl:
+            return kl, info
+        divergence = losses.proximity(
+            policy.log_density,
+            gaussian_log_density(policy.pre_tanh, old_mean, old_std),
+            policy.log_jacobian,
+            tsallis_q=self.tsallis_q,
+            log_density_floor=self.log_density_floor,
+        )
+        return divergence, info
+
+    @torch.no_grad()
+    def old_policy(self, step: Step) -> OldPolicy:
+        """Mean and standard deviation of pi_k at the batch's states."""
+        observations = step.given.observations  # it has convolutions of its own
+        mean, log_std, further = step.networks["old_actor"](observations, method="get_action_dist_params")
+        if not self.use_sde:
+            return mean, log_std.exp()
+        distribution = self.actor.action_dist
+        assert isinstance(distribution, StateDependentNoiseDistribution)
+        return mean, gsde_std(further["latent_sde"], distribution.get_std(log_std), distribution.epsilon)
+
+    def log_prob(self, policy: PolicySample) -> Tensor:
+        """The entropy term's log pi, (B, 1), of the Tsallis entropy and with the floor that were chosen."""
+        return losses.regularised_log_prob(
+            policy.log_density,
+            policy.log_jacobian,
+            tsallis_q=self.tsallis_q,
+            log_density_floor=self.log_density_floor,
+        )
+
+    def soft_value(self, q_values: Tensor, policy: PolicySample, ent_coef: Tensor) -> Tensor:
+        """V(s), (B, 1), from Q at the action of ``policy``, (B, n)."""
+        bound = self.critic_log_prob_bound
+        return losses.soft_value(q_values, self.log_prob(policy), ent_coef=ent_coef, log_prob_bound=bound)
+
+    def value_objective(self, value: Network, step: Step, targets: Tensor) -> tuple[Tensor, Info]:
+        """What the value network descends; ``targets`` (B, 1)."""
+        return losses.value_loss(value(step.given.observations), targets)
+
+    def further_step(self, step: Step, policy: PolicySample) -> Info:
+        """The step of the value network, if there is one."""
+        if self.value_net is None:
+            return {}
+        with torch.no_grad():
+            q_values = self.q_values(step.networks["critic"], step.batch.observations, policy.actions)
+            targets = self.soft_value(torch.cat(q_values, dim=1), policy, step.ent_coef)
+        info: Info = step.networks.descend("value", self.value_objective, step, targets)
+        return info
+
+    def move_targets(self, step: Step) -> None:
+        """Moves the target of the value network, or of the critics where there is none."""
+        if self.value_net is None:
+            super().move_targets(step)
         else:
-            unscaled = self.predict(self._last_obs, deterministic=True)[0]
-        scaled = self.policy.scale_action(unscaled)
-        if action_noise is not None:
-            scaled = np.clip(scaled + action_noise(), -1, 1)
-        return self.policy.unscale_action(scaled), scaled
+            step.networks.move("value_target", "value", step.scalars["tau"])
 
-    def _store_transition(
-        self,
-        replay_buffer: ReplayBuffer,
-        buffer_action: np.ndarray,
-        new_obs: np.ndarray | dict[str, np.ndarray],
-        reward: np.ndarray,
-        dones: np.ndarray,
-        infos: list[dict[str, Any]],
-    ) -> None:
-        check_finite("reward", reward, self.num_timesteps)
-        check_finite("observation", new_obs, self.num_timesteps)
-        if self._vec_normalize_env is not None:
-            # Clipping can hide an infinity in the normalised values; these are the ones that are stored.
-            check_finite("reward", self._vec_normalize_env.get_original_reward(), self.num_timesteps)
-            check_finite("observation", self._vec_normalize_env.get_original_obs(), self.num_timesteps)
-        for done, info in zip(dones, infos, strict=True):
-            if done and info.get("terminal_observation") is not None:
-                check_finite("terminal observation", info["terminal_observation"], self.num_timesteps)
-        super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
+    def after_step(self) -> None:
+        """Renews the old policy every ``old_policy_period`` gradient steps."""
+        if self.old_actor is not None and self._n_updates % self.old_policy_period == 0:
+            self.old_actor.load_state_dict(self.actor.state_dict())
 
-    def _setup_learn(
-        self,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        reset_num_timesteps: bool = True,
-        tb_log_name: str = "run",
-        progress_bar: bool = False,
-    ) -> tuple[int, BaseCallback]:
-        result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
-        check_finite("observation", self._last_obs, self.num_timesteps)
-        return result
-
-    def collect_rollouts(
-        self,
-        env: VecEnv,
-        callback: BaseCallback,
-        train_freq: TrainFreq,
-        replay_buffer: ReplayBuffer,
-        action_noise: ActionNoise | None = None,
-        learning_starts: int = 0,
-        log_interval: int | None = None,
-    ) -> RolloutReturn:
-        if not self.at_boundary():
-            return RolloutReturn(0, 0, continue_training=False)
-        return super().collect_rollouts(
-            env, callback, train_freq, replay_buffer, action_noise, learning_starts, log_interval
-        )
-
-    def learn(
-        self,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        log_interval: int = 4,
-        tb_log_name: str = "",
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> Self:
-        """As Stable-Baselines3's ``learn``; ``tb_log_name`` is by default the name of the class."""
-        name = tb_log_name or type(self).__name__
-        return super().learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)
+    # ---- saving
 
     def _excluded_save_params(self) -> list[str]:
-        ours = ["old_actor", "value_net", "value_net_target", "boundary_hook", "fused", "_unread"]
-        return [*super()._excluded_save_params(), *ours]
+        return [*super()._excluded_save_params(), "old_actor", "value_net", "value_net_target"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         state_dicts, tensors = super()._get_torch_save_params()
@@ -287,3 +232,6 @@ class OffPolicyMDPO(Resumable, MirrorDescentSAC):
         if self.value_net is not None:
             state_dicts = [*state_dicts, "value_net", "value_net_target", "value_net.optimizer"]
         return state_dicts, tensors
+
+
+_OWN = tuple(OffPolicyMDPOConfig.__annotations__)

@@ -10,75 +10,18 @@ and with log_q(x) = (x^(q-1) - 1)/(q - 1) in place of the logarithm (the Tsallis
     c log_q pi - q (c - lambda) log_q pi_k - Q  =  ent_coef log_q pi + kl_coef (log_q pi - q log_q pi_k) - Q       (2)
 
 Actions are a = tanh(u) with u ~ N(mean, std). New and old densities are always taken at the same u: the Jacobian of
-tanh then cancels exactly in (1). Every per-state quantity is a column (B, 1); other shapes raise ``ValueError``,
-because a (B,) beside a (B, 1) broadcasts to (B, B) without a word.
+tanh then cancels exactly in (1). What is soft actor-critic's is in :mod:`rlopt.agents.sac.losses`.
 """
 
 from __future__ import annotations
-
-import math
-from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Info = dict[str, Tensor]
-
-SQUASH_EPSILON = 1e-6
-"""Added under the logarithm of the tanh Jacobian, as in Stable-Baselines3 and the original SAC code."""
-LOG_SQRT_2_PI = math.log(math.sqrt(2 * math.pi))
-
-
-class PolicySample(NamedTuple):
-    """One reparametrised action per state."""
-
-    actions: Tensor
-    """(B, A), in (-1, 1): tanh of ``pre_tanh``."""
-    pre_tanh: Tensor
-    """(B, A): u."""
-    mean: Tensor
-    """(B, A): mean of u."""
-    std: Tensor
-    """(B, A): standard deviation of u, > 0."""
-    log_density: Tensor
-    """(B, A): ln N(u; mean, std) of each dimension."""
-    log_jacobian: Tensor
-    """(B, A): ln |da/du| of each dimension."""
-
-
-def check_columns(**tensors: Tensor) -> None:
-    """Raises ``ValueError`` unless every tensor has the shape (B, 1) with one and the same B."""
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if len(set(shapes.values())) != 1 or any(len(shape) != 2 or shape[1] != 1 for shape in shapes.values()):
-        raise ValueError(f"expected columns of shape (B, 1) with one B, got {shapes}")
-
-
-def gaussian_log_density(u: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """ln N(u; mean, std^2) of each dimension; all (B, A). Operation by operation as ``torch.distributions.Normal``."""
-    variance = std**2
-    log_std = std.log()
-    return -((u - mean) ** 2) / (2 * variance) - log_std - LOG_SQRT_2_PI
-
-
-def sample_squashed_gaussian(mean: Tensor, log_std: Tensor, noise: Tensor) -> PolicySample:
-    """The action tanh(mean + std noise) with its densities; all arguments (B, A), ``noise`` standard normal."""
-    std = log_std.exp()
-    pre_tanh = mean + noise * std
-    actions = torch.tanh(pre_tanh)
-    log_density = gaussian_log_density(pre_tanh, mean, std)
-    return PolicySample(actions, pre_tanh, mean, std, log_density, log_jacobian(actions))
-
-
-def log_jacobian(actions: Tensor) -> Tensor:
-    """ln |d tanh(u) / du| = ln(1 - a^2) of each dimension (B, A), kept finite at |a| = 1."""
-    return torch.log(1 - actions**2 + SQUASH_EPSILON)
-
-
-def joint_log_prob(log_density: Tensor, log_jacobian: Tensor) -> Tensor:
-    """ln pi(a|s) of the squashed action, (B, 1), from two (B, A)."""
-    return (log_density.sum(dim=1) - log_jacobian.sum(dim=1)).unsqueeze(1)
+from rlopt.agents.sac.losses import Info, check_columns, joint_log_prob
+from rlopt.agents.sac.losses import actor_loss as sac_actor_loss
+from rlopt.agents.sac.losses import soft_value as sac_soft_value
 
 
 def tsallis_log(log_x: Tensor, *, tsallis_q: float) -> Tensor:
@@ -149,7 +92,7 @@ def actor_loss(
     ent_coef: Tensor | float,
     kl_coef: Tensor | float = 0.0,
 ) -> tuple[Tensor, Info]:
-    """Equations (1) and (2), the batch's mean; without ``divergence`` it is SAC's loss (arXiv 1812.05905, eq. 7).
+    """Equations (1) and (2), the batch's mean; without ``divergence`` it is SAC's loss.
 
     :param log_prob: (B, 1) from :func:`regularised_log_prob`
     :param q_values: (B, 1), Q(s, a) with gradient to the action
@@ -157,12 +100,10 @@ def actor_loss(
     :param ent_coef: lambda >= 0, a number or a tensor of one element
     :param kl_coef: c - lambda >= 0
     """
-    check_columns(log_prob=log_prob, q_values=q_values)
-    per_state = ent_coef * log_prob - q_values
-    if divergence is not None:
-        check_columns(log_prob=log_prob, divergence=divergence)
-        per_state = per_state + kl_coef * divergence
-    loss = per_state.mean()
+    if divergence is None:
+        return sac_actor_loss(log_prob, q_values, ent_coef=ent_coef)
+    check_columns(log_prob=log_prob, q_values=q_values, divergence=divergence)
+    loss = (ent_coef * log_prob - q_values + kl_coef * divergence).mean()
     return loss, {"actor_loss": loss.detach()}
 
 
@@ -174,34 +115,16 @@ def output_penalty(mean: Tensor, std: Tensor, *, mean_penalty: float, log_std_pe
 def soft_value(
     q_values: Tensor, log_prob: Tensor, *, ent_coef: Tensor | float, log_prob_bound: float | None = None
 ) -> Tensor:
-    """V(s) = min_i Q_i(s, a) - lambda log pi(a|s), (B, 1).
+    """V(s) of soft actor-critic, (B, 1), with log pi clipped.
 
     :param q_values: (B, n), one column a critic
     :param log_prob: (B, 1) from :func:`regularised_log_prob`
     :param log_prob_bound: clips log pi to [-bound, bound], in nats (MDAC, arXiv 2502.03854: unbounded log-densities in
         the critic's target are what holds KL-and-entropy methods back with continuous actions)
     """
-    smallest = torch.min(q_values, dim=1, keepdim=True)[0]
-    check_columns(smallest_q_value=smallest, log_prob=log_prob)
     if log_prob_bound is not None:
         log_prob = log_prob.clamp(-log_prob_bound, log_prob_bound)
-    return smallest - ent_coef * log_prob
-
-
-def td_target(rewards: Tensor, discounts: Tensor, next_values: Tensor) -> Tensor:
-    """r + discount V(s'), all (B, 1); ``discounts`` is 0 where the episode terminated and gamma^n elsewhere."""
-    check_columns(rewards=rewards, discounts=discounts, next_values=next_values)
-    return rewards + discounts * next_values
-
-
-def critic_loss(q_values: Sequence[Tensor], targets: Tensor) -> tuple[Tensor, Info]:
-    """Sum over critics of 0.5 mean (Q_i - target)^2 (arXiv 1812.05905, eq. 5); each (B, 1), ``targets`` detached."""
-    total = torch.zeros((), dtype=targets.dtype, device=targets.device)
-    for values in q_values:
-        check_columns(q_values=values, targets=targets)
-        total = total + F.mse_loss(values, targets)
-    loss = 0.5 * total
-    return loss, {"critic_loss": loss.detach()}
+    return sac_soft_value(q_values, log_prob, ent_coef=ent_coef)
 
 
 def value_loss(values: Tensor, targets: Tensor) -> tuple[Tensor, Info]:
@@ -209,13 +132,3 @@ def value_loss(values: Tensor, targets: Tensor) -> tuple[Tensor, Info]:
     check_columns(values=values, targets=targets)
     loss = 0.5 * F.mse_loss(values, targets)
     return loss, {"value_loss": loss.detach()}
-
-
-def ent_coef_loss(log_ent_coef: Tensor, log_prob: Tensor, *, target_entropy: float) -> tuple[Tensor, Info]:
-    """-ln(lambda) mean(log pi + target entropy) (arXiv 1812.05905, eq. 18); no gradient goes to ``log_prob`` (B, 1).
-
-    :param target_entropy: in nats, usually -A
-    """
-    check_columns(log_prob=log_prob)
-    loss = -(log_ent_coef * (log_prob + target_entropy).detach()).mean()
-    return loss, {"ent_coef_loss": loss.detach()}

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -23,14 +21,26 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from rlopt.agents.mdpo import losses
-from rlopt.agents.mdpo.fused_phases import FusedPhases, Request, check_history, obstacle, update_models
-from rlopt.agents.mdpo.heads import action_head, phase_parameters, value_function
-from rlopt.agents.mdpo.on_policy_checks import check_settings, check_spaces
+from rlopt.agents.mdpo.checks import check_spaces
+from rlopt.agents.mdpo.config import MDPOConfig
+from rlopt.agents.mdpo.heads import action_head, phase_parameters
+from rlopt.agents.mdpo.on_policy_update import (
+    History,
+    Phase,
+    PhaseStep,
+    PolicyObjective,
+    Request,
+    ValueObjective,
+    obstacle,
+    take_eagerly,
+    update_models,
+)
 from rlopt.algorithms.resumable import Resumable, named_policy_kwargs, training_env
-from rlopt.algorithms.rollout import Observations, can_collect, collect, flat, flat_actions, rows
-from rlopt.optim.clipped_step import ClippedStep
+from rlopt.algorithms.rollout import can_collect, collect, flat, flat_actions
+from rlopt.console.progress import say
 from rlopt.optim.compiled_step import CompileChoice, Mode, choose_mode
 from rlopt.optim.lockstep import company_size, together
+from rlopt.settings.fields import check_arguments
 from rlopt.validation import FiniteVecEnv, check_finite, check_parameters, require
 
 COMPILE_PAYS_AFTER = 60_000
@@ -41,29 +51,19 @@ class MDPO(Resumable, OnPolicyAlgorithm):
     """Mirror descent policy optimisation, on-policy (Tomar et al., arXiv 2005.09814, section 4.1).
 
     Each update takes ``n_epochs`` (the paper's m) passes over one rollout on -E[r A] + E[B_q(pi || pi_k)] / t_k, then
-    fits the value function in a phase of its own. What is not listed means what it means in Stable-Baselines3's PPO.
+    fits the value function in a phase of its own. Settings, their ranges and meanings are those of
+    :class:`rlopt.agents.mdpo.config.MDPOConfig`; what is not listed there means what it means in Stable-Baselines3's
+    PPO. With the full batch the first gradient step of an update is a plain policy gradient, because the divergence is
+    flat at pi_k; with minibatches the method is PPO with a KL(new || old) penalty in place of the clip.
+
+    To change a loss, override ``policy_loss`` or ``value_loss``: it holds however the gradient steps are taken. What a
+    loss reads besides its arguments may change between updates: it is then compiled anew, or, where it goes on
+    changing, run eagerly.
 
     :param policy: "MlpPolicy", "CnnPolicy", "MultiInputPolicy" or a policy class
     :param env: environment or id; Box, Discrete, MultiDiscrete and MultiBinary actions
-    :param learning_rate: of the policy phase; a number or a Stable-Baselines3 schedule
-    :param n_steps: steps per environment and rollout; the batch is ``n_steps * n_envs``
-    :param batch_size: rows per gradient step of the policy phase; None is the full batch, as in the paper. With
-        minibatches the method is PPO with a KL(new || old) penalty in place of the clip
-    :param n_epochs: m, passes over the rollout in the policy phase, >= 1; with the full batch these are gradient steps,
-        the first of which is a plain policy gradient because the divergence is flat at pi_k
-    :param n_value_epochs: passes over the rollout in the value phase, >= 1
-    :param value_batch_size: rows per gradient step of the value phase; None, or more than there are, is the full batch
-    :param value_learning_rate: None takes ``learning_rate``
-    :param step_size: t_0 > 0, weight of the advantage against the divergence (advantages are standardised)
-    :param step_size_schedule: "linear" anneals t_k = t_0 (1 - k/K), "constant" keeps t_0
-    :param tsallis_q: 1 for the KL divergence, up to 2 for the Tsallis divergence
-    :param ent_coef: weight of an entropy bonus, >= 0
-    :param clip_range_vf: clips the change of the value function if given, > 0
     :param policy_kwargs: as in PPO; ``activation_fn`` and ``optimizer_class`` may be names, "tanh" and "adabelief"
         (:func:`rlopt.optim.optimizers.optimizer_by_name`)
-    :param compile: take each gradient step by one compiled call (on a GPU, a captured CUDA graph): "on", "off" or
-        "auto" for runs that are long enough to earn the compilation back. Only for Box actions without gSDE, flat
-        observations and Adam
     :raises ConfigError: for a value outside its range
     :raises SpaceError: for an observation or action space that the agent cannot use
     :raises NonFiniteError: during ``learn``, for a NaN or infinite observation, reward or loss
@@ -87,24 +87,24 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         self,
         policy: str | type[ActorCriticPolicy],
         env: GymEnv | str | None,
-        learning_rate: float | Schedule = 3e-4,
-        n_steps: int = 2048,
-        batch_size: int | None = None,
-        n_epochs: int = 10,
-        gamma: float = 0.99,
-        gae_lambda: float = 0.95,
-        n_value_epochs: int = 5,
-        value_batch_size: int | None = 128,
-        value_learning_rate: float | Schedule | None = None,
-        step_size: float = 1.0,
-        step_size_schedule: Literal["linear", "constant"] = "linear",
-        tsallis_q: float = 1.0,
-        normalize_advantage: bool = True,
-        ent_coef: float = 0.0,
-        clip_range_vf: float | None = None,
-        max_grad_norm: float = 0.5,
-        use_sde: bool = False,
-        sde_sample_freq: int = -1,
+        learning_rate: float | Schedule = MDPOConfig.learning_rate,
+        n_steps: int = MDPOConfig.n_steps,
+        batch_size: int | None = MDPOConfig.batch_size,
+        n_epochs: int = MDPOConfig.n_epochs,
+        gamma: float = MDPOConfig.gamma,
+        gae_lambda: float = MDPOConfig.gae_lambda,
+        n_value_epochs: int = MDPOConfig.n_value_epochs,
+        value_batch_size: int | None = MDPOConfig.value_batch_size,
+        value_learning_rate: float | Schedule | None = MDPOConfig.value_learning_rate,
+        step_size: float = MDPOConfig.step_size,
+        step_size_schedule: Literal["linear", "constant"] = MDPOConfig.step_size_schedule,
+        tsallis_q: float = MDPOConfig.tsallis_q,
+        normalize_advantage: bool = MDPOConfig.normalize_advantage,
+        ent_coef: float = MDPOConfig.ent_coef,
+        clip_range_vf: float | None = MDPOConfig.clip_range_vf,
+        max_grad_norm: float = MDPOConfig.max_grad_norm,
+        use_sde: bool = MDPOConfig.use_sde,
+        sde_sample_freq: int = MDPOConfig.sde_sample_freq,
         rollout_buffer_class: type[RolloutBuffer] | None = None,
         rollout_buffer_kwargs: dict[str, Any] | None = None,
         stats_window_size: int = 100,
@@ -113,14 +113,14 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         verbose: int = 0,
         seed: int | None = None,
         device: torch.device | str = "auto",
-        compile: CompileChoice = "auto",
+        compile: CompileChoice = MDPOConfig.compile,
         _init_setup_model: bool = True,
     ) -> None:
         given = locals()
         self.constructor_settings = {
             name: given[name] for name in given if name not in ("self", "env", "_init_setup_model", "__class__")
         }
-        check_settings(self.constructor_settings)
+        check_arguments(MDPOConfig, self.constructor_settings)
         if env is not None:
             env = training_env(env, verbose)
             check_spaces(env.observation_space, env.action_space)
@@ -128,14 +128,16 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         self.n_epochs = n_epochs
         self.n_value_epochs = n_value_epochs
         self.value_batch_size = value_batch_size
-        self.value_learning_rate = learning_rate if value_learning_rate is None else value_learning_rate
+        self.value_learning_rate = value_learning_rate
         self.step_size = step_size
         self.step_size_schedule = step_size_schedule
         self.tsallis_q = tsallis_q
         self.normalize_advantage = normalize_advantage
         self.clip_range_vf = clip_range_vf
         self.compile = compile
-        self.fused: FusedPhases | None = None
+        self.prepared: dict[str, PhaseStep] = {}
+        """The gradient steps of each phase as they were last compiled, captured or stacked."""
+        self._told: str | None = None
         self._n_rollouts = 0
         super().__init__(
             policy,
@@ -163,13 +165,15 @@ class MDPO(Resumable, OnPolicyAlgorithm):
             self._setup_model()
 
     def _setup_model(self) -> None:
+        check_arguments(MDPOConfig, vars(self))  # again, because load() puts settings of its own in their place
         size = self.n_steps * self.n_envs
         too_many = f"batch_size={self.batch_size} is more than the rollout's {size} rows (n_steps * n_envs)"
         require(self.batch_size is None or self.batch_size <= size, too_many)
         super()._setup_model()
-        self.value_lr_schedule = FloatSchedule(self.value_learning_rate)
+        rate = self.learning_rate if self.value_learning_rate is None else self.value_learning_rate
+        self.value_lr_schedule = FloatSchedule(rate)
         self._make_optimizers()
-        self.fused = None
+        self.prepared = {}
 
     def _make_optimizers(self) -> None:
         """Gives each phase an optimiser over its own parameters."""
@@ -200,6 +204,19 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         self.policy.set_training_mode(True)
         update_learning_rate(self.policy.optimizer, self.lr_schedule(self._current_progress_remaining))
         update_learning_rate(self.value_optimizer, self.value_lr_schedule(self._current_progress_remaining))
+        step_size, mode = self.current_step_size(), self._update_mode()
+        phases = self._phases(step_size)
+        if mode is None or self._obstacle(phases) is not None:
+            history: History = {}
+            for phase in phases:
+                history.update(take_eagerly(phase, self.num_timesteps))
+        else:
+            history = together(update_models, Request(phases, mode, self.prepared, self.num_timesteps))
+        check_parameters(self.policy, self.num_timesteps)
+        self._log_update(step_size, history)
+
+    def _phases(self, step_size: float) -> list[Phase]:
+        """The policy phase and the value phase on the rollout just collected."""
         buffer = self.rollout_buffer
         observations, actions = flat(buffer.observations, self.device), flat_actions(buffer, self.device)
         advantages, returns, values = (
@@ -207,20 +224,32 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         )
         if self.normalize_advantage and len(advantages) > 1:
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
-        step_size, mode = self.current_step_size(), self._fused_mode()
-        history: dict[str, list[Tensor]] = defaultdict(list)
-        if mode is not None and isinstance(observations, Tensor):
-            columns = (observations, actions, advantages, returns, values)
-            policy_orders = self._orders(self.n_epochs, self.batch_size)
-            value_orders = self._orders(self.n_value_epochs, self.value_batch_size)
-            request = Request(self, mode, columns, policy_orders, value_orders, step_size)
-            history = together(update_models, request)
-            check_history(history, self.num_timesteps)
-        else:
-            self._policy_phase(observations, actions, advantages, step_size, history)
-            self._value_phase(observations, returns, values, history)
-        check_parameters(self.policy, self.num_timesteps)
-        self._log_update(step_size, history)
+        policy = PolicyObjective(self.policy, self.policy_loss, self.tsallis_q)
+        value = ValueObjective(self.policy, self.value_loss, self.clip_range_vf)
+        return [
+            Phase(
+                objective=policy,
+                parameters=self.policy_parameters,
+                optimizer=self.policy.optimizer,
+                max_grad_norm=self.max_grad_norm,
+                columns=(observations, actions, advantages, *policy.old(observations, actions)),
+                scalars={"step_size": step_size, "ent_coef": self.ent_coef},
+                passes=self.n_epochs,
+                batch_size=self.batch_size,
+                orders=self._orders(self.n_epochs, self.batch_size),
+            ),
+            Phase(
+                objective=value,
+                parameters=self.value_parameters,
+                optimizer=self.value_optimizer,
+                max_grad_norm=self.max_grad_norm,
+                columns=(observations, returns, values),
+                scalars={},
+                passes=self.n_value_epochs,
+                batch_size=self.value_batch_size,
+                orders=self._orders(self.n_value_epochs, self.value_batch_size),
+            ),
+        ]
 
     def current_step_size(self) -> float:
         """t_k of the update that follows the rollout just collected."""
@@ -230,17 +259,22 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         progress = self._current_progress_remaining
         return losses.annealed_step_size(self.step_size, progress_remaining=progress, rollout_fraction=fraction)
 
-    def _fused_mode(self) -> Mode | None:
-        """How each gradient step is taken in one call; None to take it part by part."""
+    def _update_mode(self) -> Mode | None:
+        """How each gradient step is taken as one function of tensors; None to take it by torch's own optimiser."""
         rollouts = self._total_timesteps / (self.n_steps * self.n_envs)
         steps = self._steps_a_pass(self.batch_size) * self.n_epochs
         steps += self._steps_a_pass(self.value_batch_size) * self.n_value_epochs
         planned = int(rollouts * steps) * company_size()  # what is compiled for one of several runs serves all
         mode = choose_mode(self.compile, self.device, planned, pays_after=COMPILE_PAYS_AFTER)
-        if mode == "eager" or (self.fused is None and obstacle(self) is not None):
-            self.fused = None
-            return None
-        return mode
+        return None if mode == "eager" else mode
+
+    def _obstacle(self, phases: Sequence[Phase]) -> str | None:
+        """Why the gradient steps are taken by torch's own optimisers all the same; said once."""
+        reason = next(filter(None, map(obstacle, phases)), None)
+        if reason is not None and reason != self._told:
+            say(f"{type(self).__name__}'s gradient steps are not compiled: {reason}")
+        self._told = reason
+        return reason
 
     def _steps_a_pass(self, batch_size: int | None) -> int:
         return 1 if batch_size is None else -(-self.n_steps * self.n_envs // batch_size)
@@ -251,68 +285,7 @@ class MDPO(Resumable, OnPolicyAlgorithm):
             return ()
         return tuple(torch.randperm(self.n_steps * self.n_envs).to(self.device) for _ in range(passes))
 
-    def _policy_phase(
-        self,
-        observations: Observations,
-        actions: Tensor,
-        advantages: Tensor,
-        step_size: float,
-        history: dict[str, list[Tensor]],
-    ) -> None:
-        head = action_head(self.policy)
-        with torch.no_grad():
-            old, old_log_prob, _ = head.evaluate(observations, actions)
-        step = ClippedStep(self.policy.optimizer, self.policy_parameters, self.max_grad_norm)
-        for _ in range(self.n_epochs):
-            columns = (observations, actions, advantages, old_log_prob, old)
-            for batch in self._minibatches(columns, self.batch_size):
-                batch_observations, batch_actions, batch_advantages, batch_old_log_prob, batch_old = batch
-                new, log_prob, entropy = head.evaluate(batch_observations, batch_actions)
-                loss, info = self.policy_loss(
-                    log_prob,
-                    batch_old_log_prob,
-                    batch_advantages,
-                    new.divergence(batch_old, q=self.tsallis_q),
-                    entropy,
-                    step_size=step_size,
-                    ent_coef=self.ent_coef,
-                )
-                self._step("policy", step, loss)
-                for name, value in info.items():
-                    history[name].append(value)
-
-    def _value_phase(
-        self, observations: Observations, returns: Tensor, old_values: Tensor, history: dict[str, list[Tensor]]
-    ) -> None:
-        predict = value_function(self.policy)
-        step = ClippedStep(self.value_optimizer, self.value_parameters, self.max_grad_norm)
-        for _ in range(self.n_value_epochs):
-            for batch in self._minibatches((observations, returns, old_values), self.value_batch_size):
-                batch_observations, targets, before = batch
-                values = predict(batch_observations).flatten()
-                loss, info = self.value_loss(values, targets, before, clip_range_vf=self.clip_range_vf)
-                self._step("value", step, loss)
-                history["value_loss"].append(info["value_loss"])
-
-    def _minibatches(self, columns: tuple[Any, ...], batch_size: int | None) -> Iterator[tuple[Any, ...]]:
-        """One pass over the rows of ``columns``: shuffled in batches, or all at once in their own order."""
-        order = self._orders(1, batch_size)
-        if batch_size is None or not order:
-            yield columns
-            return
-        shuffled = [rows(column, order[0]) for column in columns]
-        for start in range(0, len(order[0]), batch_size):
-            yield tuple(rows(column, slice(start, start + batch_size)) for column in shuffled)
-
-    def _step(self, name: str, step: ClippedStep, loss: Tensor) -> None:
-        """One gradient step; on the CPU, a broken loss or gradient stops before it reaches the networks."""
-        norm = step.backward(loss)
-        if norm.device.type == "cpu" and not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
-            check_finite(f"{name} loss", loss, self.num_timesteps)
-            check_finite(f"gradient of the {name} loss", norm, self.num_timesteps)
-        step.apply()
-
-    def _log_update(self, step_size: float, history: dict[str, list[Tensor]]) -> None:
+    def _log_update(self, step_size: float, history: History) -> None:
         self._n_updates += self.n_epochs
         means = {}
         for name, values in history.items():
@@ -351,7 +324,7 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         return super().learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)
 
     def _excluded_save_params(self) -> list[str]:
-        ours = ["value_optimizer", "policy_parameters", "value_parameters", "boundary_hook", "fused"]
+        ours = ["value_optimizer", "policy_parameters", "value_parameters", "boundary_hook", "prepared", "_told"]
         return [*super()._excluded_save_params(), *ours]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Unpack
+from typing import Any, ClassVar
 
 import torch
-from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor
 
 from rlopt.agents.offline import losses, weighted_losses
 from rlopt.agents.offline.base import OfflineAlgorithm
-from rlopt.agents.offline.checks import CommonSettings, common_settings
+from rlopt.agents.offline.config import AWACConfig
 from rlopt.agents.offline.data import Batch
 from rlopt.agents.offline.losses import Info
 from rlopt.agents.offline.policy import Needs, OfflinePolicy
 from rlopt.agents.offline.update import Parameters
+from rlopt.algorithms.resumable import with_settings_of
 from rlopt.data.dataset import Dataset
 
 
@@ -26,12 +27,6 @@ class AWAC(OfflineAlgorithm):
     :class:`~rlopt.agents.offline.base.OfflineAlgorithm`, with ``normalize_observations`` on; ``learn`` counts gradient
     steps until ``set_env`` hands the model an environment to be fine-tuned in. Discrete actions too: the values of
     states are then exact means over actions instead of one sample.
-
-    :param awac_lambda: temperature of the weights, > 0, in units of return
-    :param largest_weight: bound of the weights, > 0
-    :param critic_learning_rate: None for ``learning_rate``
-    :param gamma: discount factor, in [0, 1]
-    :param tau: part of the way that the slow critics move at each gradient step, in (0, 1]
     """
 
     coefficients: ClassVar[tuple[str, ...]] = (
@@ -44,27 +39,9 @@ class AWAC(OfflineAlgorithm):
     )
     discrete_actions: ClassVar[bool] = True
 
-    @common_settings(normalize_observations=True)
-    def __init__(
-        self,
-        policy: str | type[OfflinePolicy],
-        env: Dataset | GymEnv | str | None,
-        *,
-        awac_lambda: float = 1.0,
-        largest_weight: float = 100.0,
-        critic_learning_rate: float | Schedule | None = None,
-        gamma: float = 0.99,
-        tau: float = 0.005,
-        **common: Unpack[CommonSettings],
-    ) -> None:
-        own = {
-            "awac_lambda": awac_lambda,
-            "largest_weight": largest_weight,
-            "critic_learning_rate": critic_learning_rate,
-            "gamma": gamma,
-            "tau": tau,
-        }
-        super().__init__(policy, env, own, **common)
+    @with_settings_of(OfflineAlgorithm, config=AWACConfig, normalize_observations=True)
+    def __init__(self, policy: str | type[OfflinePolicy], env: Dataset | GymEnv | str | None, **settings: Any) -> None:
+        super().__init__(policy, env, **settings)
 
     def needs(self) -> Needs:
         return Needs(self.actor_kind("gaussian"), n_critics=2)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -16,7 +15,8 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 
 from rlopt.agents.offline import data as resident
-from rlopt.agents.offline.checks import check_model_spaces, check_settings
+from rlopt.agents.offline.checks import check_model_spaces
+from rlopt.agents.offline.config import ModelConfig, OfflineConfig
 from rlopt.agents.offline.fine_tuning import OfflineVecEnv
 from rlopt.agents.offline.learner import Learner, loaded_dataset
 from rlopt.agents.offline.policy import OfflinePolicy
@@ -25,6 +25,7 @@ from rlopt.algorithms.resumable import named_policy_kwargs, training_env
 from rlopt.data.dataset import Dataset
 from rlopt.errors import ConfigError, NonFiniteError
 from rlopt.optim.compiled_step import CompileChoice, choose_mode
+from rlopt.settings.fields import check_arguments
 from rlopt.validation import require
 
 BLOCK = 100
@@ -41,26 +42,9 @@ class OfflineAlgorithm(Learner):
 
     :param policy: "MlpPolicy", or "MultiInputPolicy" for Dict observations (the same class), or an OfflinePolicy class
     :param env: a data set, or what tells the spaces: an environment, a VecEnv or an id. Nothing acts in it
-    :param own: the learner's own settings, which become attributes
-    :param learning_rate: the optimiser's step size, >= 0, or a schedule of the remaining progress; of every network
-        unless the learner has ``critic_learning_rate``
-    :param batch_size: transitions of a gradient step
     :param dataset: a :class:`rlopt.data.Dataset`, or a folder, file or name that ``rlopt.data.load_dataset`` reads
-    :param normalize_observations: shift and scale observations by their mean and deviation in the data set; the
-        statistics are part of the policy and travel with it
-    :param normalize_rewards: scale rewards to a range of 1000 between the worst and the best episode of the data set
-        (IQL's released code for MuJoCo)
-    :param reward_scale: rewards are multiplied with this, not 0, and then
-    :param reward_shift: this is added (-1 on AntMaze)
-    :param validation_fraction: share of the episodes, in [0, 0.9], that is not trained on but gives the logged
-        ``validation/`` losses
-    :param buffer_size: transitions collected in fine-tuning that are kept, beside the data set
-    :param train_freq: steps of every environment between two updates in fine-tuning
-    :param gradient_steps: gradient steps an update in fine-tuning; -1 takes as many as steps were collected
-    :param exploration_noise: deviation of Gaussian noise that a deterministic actor adds in fine-tuning, in units of
-        half the action range
-    :param compile: take each gradient step by one compiled call (on a GPU, a captured CUDA graph): "on", "off" or
-        "auto" for runs that are long enough to earn the compilation back
+    :param own: the learner's own settings, which become attributes; these and the others are explained where they are
+        declared, in :mod:`rlopt.agents.offline.config`
     :param policy_kwargs: of :class:`rlopt.agents.offline.policy.OfflinePolicy`; ``activation_fn`` and
         ``optimizer_class`` may be names. Steps of other optimisers than plain Adam are not compiled
     :raises rlopt.errors.ConfigError: for a setting out of range, or from ``learn`` without a data set
@@ -83,21 +67,20 @@ class OfflineAlgorithm(Learner):
         self,
         policy: str | type[OfflinePolicy],
         env: Dataset | GymEnv | str | None,
-        own: Mapping[str, Any] | None = None,
         *,
-        learning_rate: float | Schedule = 3e-4,
-        batch_size: int = 256,
+        learning_rate: float | Schedule = OfflineConfig.learning_rate,
+        batch_size: int = OfflineConfig.batch_size,
         dataset: Dataset | str | Path | None = None,
-        normalize_observations: bool = False,
-        normalize_rewards: bool = False,
-        reward_scale: float = 1.0,
-        reward_shift: float = 0.0,
-        validation_fraction: float = 0.0,
-        buffer_size: int = 1_000_000,
-        train_freq: int = 1,
-        gradient_steps: int = 1,
-        exploration_noise: float = 0.1,
-        compile: CompileChoice = "auto",
+        normalize_observations: bool = ModelConfig.normalize_observations,
+        normalize_rewards: bool = ModelConfig.normalize_rewards,
+        reward_scale: float = OfflineConfig.reward_scale,
+        reward_shift: float = OfflineConfig.reward_shift,
+        validation_fraction: float = OfflineConfig.validation_fraction,
+        buffer_size: int = ModelConfig.buffer_size,
+        train_freq: int = ModelConfig.train_freq,
+        gradient_steps: int = ModelConfig.gradient_steps,
+        exploration_noise: float = ModelConfig.exploration_noise,
+        compile: CompileChoice = OfflineConfig.compile,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
         policy_kwargs: dict[str, Any] | None = None,
@@ -105,15 +88,17 @@ class OfflineAlgorithm(Learner):
         seed: int | None = None,
         device: torch.device | str = "auto",
         _init_setup_model: bool = True,
+        **own: Any,
     ) -> None:
         names = set(inspect.signature(OfflineAlgorithm.__init__).parameters) - {"self", "env", "own", "dataset"}
         settings = {name: value for name, value in locals().items() if name in names}
-        settings = {**settings, **(own or {}), "policy_kwargs": copy.deepcopy(policy_kwargs)}
+        settings = {**settings, **own, "policy_kwargs": copy.deepcopy(policy_kwargs)}
         del settings["_init_setup_model"]
-        check_settings(settings)
+        check_arguments(OfflineConfig, settings)
+        check_arguments(ModelConfig, settings)
         for name in ("normalize_observations", "normalize_rewards", "validation_fraction", "exploration_noise"):
             setattr(self, name, settings[name])
-        for name in ("reward_scale", "reward_shift", "compile", *(own or {})):
+        for name in ("reward_scale", "reward_shift", "compile", *own):
             setattr(self, name, settings[name])
         if isinstance(env, Dataset):
             require(dataset is None, "two data sets were given: give one, as env or as dataset")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Unpack
+from typing import Any, ClassVar
 
 import torch
 from stable_baselines3.common.type_aliases import GymEnv
@@ -11,11 +11,12 @@ from torch import Tensor
 
 from rlopt.agents.offline import losses
 from rlopt.agents.offline.base import OfflineAlgorithm
-from rlopt.agents.offline.checks import CommonSettings, common_settings
+from rlopt.agents.offline.config import BCConfig
 from rlopt.agents.offline.data import Batch
 from rlopt.agents.offline.losses import Info
 from rlopt.agents.offline.policy import Needs, OfflinePolicy
 from rlopt.agents.offline.update import Parameters
+from rlopt.algorithms.resumable import with_settings_of
 from rlopt.data.dataset import Dataset
 
 
@@ -25,27 +26,15 @@ class BC(OfflineAlgorithm):
     The settings that every offline learner has are those of
     :class:`~rlopt.agents.offline.base.OfflineAlgorithm`, with ``normalize_observations`` on. ``learn`` always counts
     gradient steps on the data: there is nothing to fine-tune in an environment.
-
-    :param stochastic: a Gaussian actor fitted by likelihood instead of a deterministic one fitted by squared error;
-        Discrete actions are always fitted by likelihood
-    :param best_fraction: share of the episodes, those with the highest returns, that is cloned, in (0, 1]
     """
 
     discrete_actions: ClassVar[bool] = True
     fine_tunes: ClassVar[bool] = False
     stochastic: bool
 
-    @common_settings(normalize_observations=True)
-    def __init__(
-        self,
-        policy: str | type[OfflinePolicy],
-        env: Dataset | GymEnv | str | None,
-        *,
-        stochastic: bool = False,
-        best_fraction: float = 1.0,
-        **common: Unpack[CommonSettings],
-    ) -> None:
-        super().__init__(policy, env, {"stochastic": stochastic, "best_fraction": best_fraction}, **common)
+    @with_settings_of(OfflineAlgorithm, config=BCConfig, normalize_observations=True)
+    def __init__(self, policy: str | type[OfflinePolicy], env: Dataset | GymEnv | str | None, **settings: Any) -> None:
+        super().__init__(policy, env, **settings)
 
     def needs(self) -> Needs:
         return Needs(self.actor_kind("gaussian" if self.stochastic else "deterministic"))

@@ -7,11 +7,13 @@ the run.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from rlopt.settings.fields import Range
-from rlopt.settings.optimizer import OptimizerConfig
+from rlopt.errors import ConfigError
+from rlopt.settings.fields import OrPython, Range
+from rlopt.settings.optimizer import Activation, LearningRate, OptimizerConfig, Widths
 
 _DATA = ("dataset", "n_demos", "augment", "guide", "n_augmented")
 _POLICY = ("net_arch", "activation_fn", "critic_layer_norm", "actor_layer_norm")
@@ -21,7 +23,7 @@ _POLICY = ("net_arch", "activation_fn", "critic_layer_norm", "actor_layer_norm")
 class OfflineConfig(OptimizerConfig):
     """What every offline learner has."""
 
-    dataset: str = ""
+    dataset: Annotated[str, OrPython(lambda value: not isinstance(value, str | float))] = ""
     """Data set to learn from: a folder that rlopt wrote, an HDF5 file, a D4RL name, minari:ID, or demonstrations:
     an .npz file or a shipped set such as dmc/walker-walk. Required."""
     augment: Literal["none", "guda", "learned-dynamics"] = "none"
@@ -31,8 +33,8 @@ class OfflineConfig(OptimizerConfig):
     """Where augmented transitions go: the domain's own guide, another one by name, or random."""
     n_augmented: Annotated[int, Range(ge=1)] = 1_000_000
     """Augmented transitions, beside the recorded ones."""
-    learning_rate: Annotated[float, Range(ge=0)] = 3e-4
-    """The step size, >= 0: of all networks, or of the actor where critic_learning_rate is given. CORL: 3e-4."""
+    learning_rate: LearningRate = 3e-4
+    """The step size: of all networks, or of the actor where critic_learning_rate is given. CORL: 3e-4."""
     batch_size: Annotated[int, Range(ge=1)] = 256
     """Transitions of a gradient step. CORL: 256."""
     reward_scale: float = 1.0
@@ -41,19 +43,22 @@ class OfflineConfig(OptimizerConfig):
     """Added to rewards after scaling; -1 on AntMaze (CORL)."""
     validation_fraction: Annotated[float, Range(ge=0, le=0.9)] = 0.0
     """Share of the episodes that is held out: it gives the logged validation losses and is not trained on."""
-    net_arch: tuple[Annotated[int, Range(ge=1)], ...] = (256, 256)
+    net_arch: Widths = (256, 256)
     """Width of each hidden layer of every network. CORL: 256 256."""
-    activation_fn: Literal["tanh", "relu", "elu", "gelu", "silu", "leaky_relu"] = "relu"
+    activation_fn: Activation = "relu"
     """Activation of the hidden layers."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Whether each gradient step is one compiled call (a CUDA graph on a GPU); auto compiles runs that are long enough
     to earn the compilation back."""
 
-    run_defaults: ClassVar[dict[str, Any]] = {}
+    @classmethod
+    def check_together(cls, settings: Mapping[str, Any]) -> None:
+        if settings["reward_scale"] == 0:
+            raise ConfigError("reward_scale is 0: every reward would be the same")
 
     def algorithm_kwargs(self) -> dict[str, Any]:
         """The constructor arguments of the learner's class, without the data set; names in place of classes."""
-        own = {field.name: getattr(self, field.name) for field in fields(self)}
+        own = super().algorithm_kwargs()
         policy = {name: own.pop(name) for name in _POLICY if name in own}
         for name in _DATA:
             own.pop(name, None)
@@ -61,15 +66,35 @@ class OfflineConfig(OptimizerConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Arguments of the learners' classes alone, most of them for fine-tuning in an environment; they are no flags."""
+
+    normalize_observations: bool = False
+    """Whether observations are shifted and scaled by their mean and deviation in the data set; the statistics are part
+    of the policy and travel with it. True for all learners but ReBRAC."""
+    normalize_rewards: bool = False
+    """Whether rewards are scaled to a range of 1000 between the worst and the best episode of the data set. IQL's
+    released code: yes, on MuJoCo."""
+    buffer_size: Annotated[int, Range(ge=1)] = 1_000_000
+    """Transitions collected in fine-tuning that are kept, beside the data set."""
+    train_freq: Annotated[int, Range(ge=1)] = 1
+    """Steps of every environment between two updates in fine-tuning."""
+    gradient_steps: Annotated[int, Range(ge=-1)] = 1
+    """Gradient steps an update in fine-tuning; -1 takes as many as steps were collected."""
+    exploration_noise: Annotated[float, Range(ge=0)] = 0.1
+    """Deviation of Gaussian noise that a deterministic actor adds in fine-tuning, in units of half the action range."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class CriticConfig(OfflineConfig):
     """What every learner with critics has."""
 
-    critic_learning_rate: Annotated[float, Range(ge=0)] | None = None
-    """The step size of the critics (and of the value network), >= 0; default is learning_rate."""
+    critic_learning_rate: LearningRate | None = None
+    """The step size of the critics (and of the value network); default is learning_rate."""
     gamma: Annotated[float, Range(ge=0, le=1)] = 0.99
-    """Discount factor, in [0, 1]."""
+    """Discount factor."""
     tau: Annotated[float, Range(gt=0, le=1)] = 0.005
-    """Part of the way that the slow copies move at each of their updates, in (0, 1]. CORL: 5e-3."""
+    """Part of the way that the slow copies move at each of their updates. CORL: 5e-3."""
     critic_layer_norm: bool = False
     """Whether the critics have layer normalisation, which keeps Q from growing where there are no data (ReBRAC, arXiv
     2305.09836, section 3; RLPD, arXiv 2302.02948, section 4.2)."""
@@ -110,11 +135,11 @@ class TD3BCConfig(CriticConfig):
 class ReBRACConfig(CriticConfig):
     """Behaviour-regularised actor-critic revisited (ReBRAC, arXiv 2305.09836)."""
 
-    learning_rate: Annotated[float, Range(ge=0)] = 1e-3
-    """The step size, >= 0. Released configs: 1e-3 on MuJoCo, 3e-4 elsewhere."""
+    learning_rate: LearningRate = 1e-3
+    """The step size. Released configs: 1e-3 on MuJoCo, 3e-4 elsewhere."""
     batch_size: Annotated[int, Range(ge=1)] = 1024
     """Transitions of a gradient step. Released configs: 1024 on MuJoCo, 256 elsewhere."""
-    net_arch: tuple[Annotated[int, Range(ge=1)], ...] = (256, 256, 256)
+    net_arch: Widths = (256, 256, 256)
     """Width of each hidden layer of every network. Paper: 256 256 256."""
     actor_bc_coef: Annotated[float, Range(ge=0)] = 0.01
     """beta_1, weight of |pi(s) - a|^2 in the actor's loss. Chosen per task among 1e-3 to 1 (paper, appendix)."""
@@ -152,8 +177,8 @@ class IQLConfig(CriticConfig):
 
     beta: Annotated[float, Range(ge=0)] = 3.0
     """Inverse temperature of the weights exp(beta A). Paper: 3 on MuJoCo, 10 on AntMaze."""
-    expectile: Annotated[float, Range(gt=0, lt=1)] = 0.7
-    """tau of the value's expectile regression, in (0, 1). Paper: 0.7 on MuJoCo, 0.9 on AntMaze."""
+    expectile: Annotated[float, Range(gt=0, le=0.9999)] = 0.7
+    """tau of the value's expectile regression; float32 has no digits for more. Paper: 0.7 on MuJoCo, 0.9 on AntMaze."""
     largest_weight: Annotated[float, Range(gt=0)] = 100.0
     """Largest weight. Released code: 100."""
     deterministic_actor: bool = False
@@ -168,17 +193,17 @@ class IQLConfig(CriticConfig):
 class CQLConfig(CriticConfig):
     """Conservative Q-learning (CQL, arXiv 2006.04779)."""
 
-    learning_rate: Annotated[float, Range(ge=0)] = 3e-5
-    """The step size of the actor and of the temperature, >= 0. Paper, appendix F and CORL: 3e-5."""
-    critic_learning_rate: Annotated[float, Range(ge=0)] | None = 3e-4
-    """The step size of the critics, >= 0. Paper, appendix F and CORL: 3e-4."""
-    net_arch: tuple[Annotated[int, Range(ge=1)], ...] = (256, 256, 256)
+    learning_rate: LearningRate = 3e-5
+    """The step size of the actor and of the temperature. Paper, appendix F and CORL: 3e-5."""
+    critic_learning_rate: LearningRate | None = 3e-4
+    """The step size of the critics. Paper, appendix F and CORL: 3e-4."""
+    net_arch: Widths = (256, 256, 256)
     """Width of each hidden layer of every network. CORL: 256 256 256."""
     cql_alpha: Annotated[float, Range(ge=0)] = 10.0
     """Weight of the conservative term in the critics' loss. CORL: 10."""
     cql_temperature: Annotated[float, Range(gt=0)] = 1.0
     """Temperature of its soft maximum. CORL: 1."""
-    n_actions: Annotated[int, Range(ge=1)] = 10
+    n_actions: Annotated[int, Range(ge=1, le=1000)] = 10
     """Actions sampled uniformly, from the policy at s, and from the policy at s', each. Paper and CORL: 10."""
     lagrange_gap: float | None = None
     """tau: cql_alpha times a learned multiplier keeps the conservative gap near this; none for a fixed weight. Paper: 5

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Unpack
+from typing import Any, ClassVar
 
 import torch
-from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor
 
-from rlopt.agents.mdpo import off_policy_losses as soft
 from rlopt.agents.offline import conservative_losses, losses
 from rlopt.agents.offline.base import OfflineAlgorithm
-from rlopt.agents.offline.checks import CommonSettings, common_settings
+from rlopt.agents.offline.config import CQLConfig
 from rlopt.agents.offline.data import Batch
 from rlopt.agents.offline.losses import Info
 from rlopt.agents.offline.policy import Needs, OfflinePolicy
 from rlopt.agents.offline.update import Parameters
+from rlopt.agents.sac import losses as soft
+from rlopt.algorithms.resumable import with_settings_of
 from rlopt.data.dataset import Dataset
 
 
@@ -28,15 +29,6 @@ class CQL(OfflineAlgorithm):
     :class:`~rlopt.agents.offline.base.OfflineAlgorithm`, with a learning rate of 3e-5 and ``normalize_observations``
     on; ``learn`` counts gradient steps until ``set_env`` hands the model an environment to be fine-tuned in. Without a
     ``net_arch`` in ``policy_kwargs`` all networks have three layers of 256.
-
-    :param cql_alpha: weight of the conservative term, >= 0
-    :param cql_temperature: of its soft maximum, > 0
-    :param n_actions: actions sampled uniformly, from the policy at s and from the policy at s', each
-    :param lagrange_gap: keep the conservative gap near this by a learned multiplier; None for a fixed weight
-    :param entropy_in_target: the critics' target has the entropy term of SAC
-    :param critic_learning_rate: None for ``learning_rate``
-    :param gamma: discount factor, in [0, 1]
-    :param tau: part of the way that the slow critics move at each gradient step, in (0, 1]
     """
 
     coefficients: ClassVar[tuple[str, ...]] = (
@@ -51,33 +43,9 @@ class CQL(OfflineAlgorithm):
     lagrange_gap: float | None
     entropy_in_target: bool
 
-    @common_settings(learning_rate=3e-5, normalize_observations=True)
-    def __init__(
-        self,
-        policy: str | type[OfflinePolicy],
-        env: Dataset | GymEnv | str | None,
-        *,
-        cql_alpha: float = 10.0,
-        cql_temperature: float = 1.0,
-        n_actions: int = 10,
-        lagrange_gap: float | None = None,
-        entropy_in_target: bool = False,
-        critic_learning_rate: float | Schedule | None = 3e-4,
-        gamma: float = 0.99,
-        tau: float = 0.005,
-        **common: Unpack[CommonSettings],
-    ) -> None:
-        own = {
-            "cql_alpha": cql_alpha,
-            "cql_temperature": cql_temperature,
-            "n_actions": n_actions,
-            "lagrange_gap": lagrange_gap,
-            "entropy_in_target": entropy_in_target,
-            "critic_learning_rate": critic_learning_rate,
-            "gamma": gamma,
-            "tau": tau,
-        }
-        super().__init__(policy, env, own, **common)
+    @with_settings_of(OfflineAlgorithm, config=CQLConfig, normalize_observations=True)
+    def __init__(self, policy: str | type[OfflinePolicy], env: Dataset | GymEnv | str | None, **settings: Any) -> None:
+        super().__init__(policy, env, **settings)
 
     @property
     def action_dim(self) -> int:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Unpack
+from typing import Any, ClassVar
 
 import torch
-from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor
 
 from rlopt.agents.offline import losses, weighted_losses
 from rlopt.agents.offline.base import OfflineAlgorithm
-from rlopt.agents.offline.checks import CommonSettings, common_settings
+from rlopt.agents.offline.config import IQLConfig
 from rlopt.agents.offline.data import Batch
 from rlopt.agents.offline.losses import Info
 from rlopt.agents.offline.policy import Needs, OfflinePolicy
 from rlopt.agents.offline.update import Parameters
+from rlopt.algorithms.resumable import with_settings_of
 from rlopt.data.dataset import Dataset
 
 
@@ -26,15 +27,6 @@ class IQL(OfflineAlgorithm):
     The settings that every offline learner has are those of
     :class:`~rlopt.agents.offline.base.OfflineAlgorithm`, with ``normalize_observations`` on; ``learn`` counts gradient
     steps until ``set_env`` hands the model an environment to be fine-tuned in. Discrete actions too.
-
-    :param beta: inverse temperature of the weights, >= 0 (paper: 3 on MuJoCo, 10 on AntMaze)
-    :param expectile: tau in (0, 1) (paper: 0.7 on MuJoCo, 0.9 on AntMaze)
-    :param largest_weight: bound of the weights, > 0
-    :param deterministic_actor: a function fitted by weighted squared error instead of a Gaussian
-    :param cosine_decay: let the actor's learning rate fall to zero along a cosine over the run (released code)
-    :param critic_learning_rate: of critics and value network; None for ``learning_rate``
-    :param gamma: discount factor, in [0, 1]
-    :param tau: part of the way that the slow critics move at each gradient step, in (0, 1]
     """
 
     coefficients: ClassVar[tuple[str, ...]] = (
@@ -50,33 +42,9 @@ class IQL(OfflineAlgorithm):
     deterministic_actor: bool
     cosine_decay: bool
 
-    @common_settings(normalize_observations=True)
-    def __init__(
-        self,
-        policy: str | type[OfflinePolicy],
-        env: Dataset | GymEnv | str | None,
-        *,
-        beta: float = 3.0,
-        expectile: float = 0.7,
-        largest_weight: float = 100.0,
-        deterministic_actor: bool = False,
-        cosine_decay: bool = True,
-        critic_learning_rate: float | Schedule | None = None,
-        gamma: float = 0.99,
-        tau: float = 0.005,
-        **common: Unpack[CommonSettings],
-    ) -> None:
-        own = {
-            "beta": beta,
-            "expectile": expectile,
-            "largest_weight": largest_weight,
-            "deterministic_actor": deterministic_actor,
-            "cosine_decay": cosine_decay,
-            "critic_learning_rate": critic_learning_rate,
-            "gamma": gamma,
-            "tau": tau,
-        }
-        super().__init__(policy, env, own, **common)
+    @with_settings_of(OfflineAlgorithm, config=IQLConfig, normalize_observations=True)
+    def __init__(self, policy: str | type[OfflinePolicy], env: Dataset | GymEnv | str | None, **settings: Any) -> None:
+        super().__init__(policy, env, **settings)
 
     def needs(self) -> Needs:
         kind = self.actor_kind("deterministic" if self.deterministic_actor else "gaussian")

@@ -53,6 +53,8 @@ class OfflinePolicy(BasePolicy):
     :param optimizer_kwargs: its further arguments
     """
 
+    predicts_in_torch = True
+    """So that it can be exported, see :class:`rlopt.export.module.ActingModule`."""
     observation_mean: Tensor
     """(O,)."""
     observation_std: Tensor

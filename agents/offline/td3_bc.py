@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Unpack
+from typing import Any, ClassVar
 
 import torch
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
@@ -11,11 +11,12 @@ from torch import Tensor
 
 from rlopt.agents.offline import losses
 from rlopt.agents.offline.base import OfflineAlgorithm
-from rlopt.agents.offline.checks import CommonSettings, common_settings
+from rlopt.agents.offline.config import TD3BCConfig
 from rlopt.agents.offline.data import Batch
 from rlopt.agents.offline.losses import Info
 from rlopt.agents.offline.policy import Needs, OfflinePolicy
 from rlopt.agents.offline.update import Parameters
+from rlopt.algorithms.resumable import with_settings_of
 from rlopt.data.dataset import Dataset
 
 
@@ -93,44 +94,14 @@ class TD3BC(DeterministicActorCritic):
     The settings that every offline learner has are those of
     :class:`~rlopt.agents.offline.base.OfflineAlgorithm`, with ``normalize_observations`` on; ``learn`` counts gradient
     steps until ``set_env`` hands the model an environment to be fine-tuned in.
-
-    :param alpha: weight of Q against cloning, >= 0 (paper: 2.5)
-    :param critic_learning_rate: None for ``learning_rate``
-    :param gamma: discount factor, in [0, 1]
-    :param tau: part of the way that the slow copies move at each step of the actor, in (0, 1]
-    :param policy_delay: gradient steps between two of the actor and the slow copies
-    :param target_policy_noise: deviation of the noise on target actions, in units of half the action range
-    :param target_noise_clip: its largest size
     """
 
     coefficients: ClassVar[tuple[str, ...]] = (*DeterministicActorCritic.coefficients, "alpha")
     alpha: float
 
-    @common_settings(normalize_observations=True)
-    def __init__(
-        self,
-        policy: str | type[OfflinePolicy],
-        env: Dataset | GymEnv | str | None,
-        *,
-        alpha: float = 2.5,
-        critic_learning_rate: float | Schedule | None = None,
-        gamma: float = 0.99,
-        tau: float = 0.005,
-        policy_delay: int = 2,
-        target_policy_noise: float = 0.2,
-        target_noise_clip: float = 0.5,
-        **common: Unpack[CommonSettings],
-    ) -> None:
-        own = {
-            "alpha": alpha,
-            "critic_learning_rate": critic_learning_rate,
-            "gamma": gamma,
-            "tau": tau,
-            "policy_delay": policy_delay,
-            "target_policy_noise": target_policy_noise,
-            "target_noise_clip": target_noise_clip,
-        }
-        super().__init__(policy, env, own, **common)
+    @with_settings_of(OfflineAlgorithm, config=TD3BCConfig, normalize_observations=True)
+    def __init__(self, policy: str | type[OfflinePolicy], env: Dataset | GymEnv | str | None, **settings: Any) -> None:
+        super().__init__(policy, env, **settings)
 
     def actor_objective(self, actor: Parameters, batch: Batch, c: Mapping[str, Tensor]) -> tuple[Tensor, Info]:
         nets = self.networks

@@ -2,46 +2,53 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from rlopt.settings.fields import Range
+from rlopt.engine.choice import needs_engine
+from rlopt.errors import ConfigError
+from rlopt.settings.fields import AgentConfig, OrPython, Range
+from rlopt.settings.optimizer import Widths
 
 STUDY_SETTINGS = ("study", "database", "media", "instructions", "clip_fps", "clip_size", "serve", "port")
 """For ``--oracle human`` alone."""
 EXECUTION_SETTINGS = ("engine", "workers", "address", "gpus_per_job")
 """Where candidates are played, which changes no result and is no part of what a search is."""
+NOISE_SETTINGS = ("temperature", "closeness", "flip_probability", "lazy_probability", "abstain_probability")
+"""For ``--oracle noisy`` alone."""
+_OBJECT = OrPython(lambda value: value is not None and not isinstance(value, str | int | float))
 
 
 @dataclass(frozen=True, kw_only=True)
-class ZORankSGDConfig:
+class ZORankSGDConfig(AgentConfig):
     """ZO-RankSGD: policy search from rankings of candidates only, of their returns or of a person who watches clips
     (arXiv 2303.03751)."""
 
     run_defaults: ClassVar[dict[str, Any]] = {"normalize_observations": True}
 
-    policy: Literal["LinearPolicy", "MlpPolicy", "CnnPolicy", "MultiInputPolicy"] = "LinearPolicy"
+    policy: Annotated[Literal["LinearPolicy", "MlpPolicy", "CnnPolicy", "MultiInputPolicy"], _OBJECT] = "LinearPolicy"
     """What is searched: a linear policy, or a network of Stable-Baselines3's policy of that name."""
-    net_arch: tuple[int, ...] = (64, 64)
+    net_arch: Widths = (64, 64)
     """Widths of the hidden layers of a network; of no use for LinearPolicy."""
     bias: bool = True
     """Whether a linear policy has a constant part."""
-    oracle: Literal["return", "noisy", "human"] = "return"
+    oracle: Annotated[Literal["return", "noisy", "human"], _OBJECT] = "return"
     """Who ranks: return, exactly by the returns; noisy, a simulated person; human, people in a browser."""
     m: Annotated[int, Range(ge=2, le=4096)] = 10
-    """Candidates around the present policy in a round, >= 2."""
+    """Candidates around the present policy in a round."""
     k: Annotated[int, Range(ge=1, le=4096)] = 10
     """How many best of them are ranked, 1 to m; the others are only worse than those."""
     smoothing: Annotated[float, Range(gt=0)] = 0.3
-    """mu, the standard deviation of the candidates' parameters, > 0. .3 is for linear policies, whose episodes then
+    """mu, the standard deviation of the candidates' parameters. .3 is for linear policies, whose episodes then
     differ enough to be ranked; .1 or less for networks. People need it so large that they see a difference."""
     learning_rate: Annotated[float, Range(gt=0)] = 1.0
-    """eta, the longest step of the line search in units of the direction, > 0. Without a line search, the step."""
+    """eta, the longest step of the line search in units of the direction. Without a line search, the step."""
     line_search_points: Annotated[int, Range(ge=0, le=4096)] = 5
     """Candidates of a line search, the present policy among them; 0 for none. Episodes are dear: 5 balance a pendulum
     in fewer of them than 10."""
     line_search_decay: Annotated[float, Range(gt=0, lt=1)] | None = 0.3
-    """Of one step of a line search to the next, in (0, 1); none makes them span three decades."""
+    """Of one step of a line search to the next; none makes them span three decades."""
     accumulate: bool = True
     """Whether directions are averaged over rounds in which no step was better than the present policy."""
     best_query_in_line_search: bool = False
@@ -55,12 +62,12 @@ class ZORankSGDConfig:
     schedule_rounds: Annotated[int, Range(ge=1)] | None = None
     """Rounds of a linear schedule."""
     episodes_per_candidate: Annotated[int, Range(ge=1, le=4096)] = 1
-    """Episodes whose mean return is ranked, >= 1; 4 or more where goals or starts are random, as in Reacher-v5."""
+    """Episodes whose mean return is ranked; 4 or more where goals or starts are random, as in Reacher-v5."""
     common_random_numbers: bool = True
     """Whether all candidates of a round play the same episodes."""
     max_envs: Annotated[int, Range(ge=1, le=4096)] = 64
     """Environments side by side at most; a round of more episodes takes turns, with the same result."""
-    engine: Literal["local", "ray"] | None = None
+    engine: Annotated[Literal["local", "ray"], _OBJECT] | None = None
     """Spreads the episodes of a round over processes of this machine (local) or a Ray cluster (ray, Linux only), with
     the same result; none plays them in the process of the run."""
     workers: Annotated[int, Range(ge=1, le=100_000)] | None = None
@@ -102,10 +109,31 @@ class ZORankSGDConfig:
     port: Annotated[int, Range(ge=0, lt=65536)] = 0
     """Of a human oracle: port of that server; 0 takes a free one."""
 
+    @classmethod
+    def check_together(cls, settings: Mapping[str, Any]) -> None:
+        k, m, first = settings["k"], settings["m"], settings["m"] * settings["episodes_per_candidate"]
+        if k > m:
+            raise ConfigError(f"k = {k} is more than m = {m}: rank at most all candidates, k = {m}")
+        if settings["total_episodes"] is not None and settings["total_episodes"] < first:
+            raise ConfigError(
+                f"total_episodes = {settings['total_episodes']} is less than the {first} episodes of the first round: "
+                "allow more"
+            )
+        for name in ("smoothing_schedule", "learning_rate_schedule"):
+            if settings[name] == "linear" and settings["schedule_rounds"] is None:
+                raise ConfigError(f"{name} 'linear' needs schedule_rounds, the number of rounds over which it falls")
+        if settings["engine"] == "local" and settings["address"] is not None:
+            raise ConfigError("--address is of a Ray cluster: add --engine ray")
+        for name in () if settings["engine"] is not None else EXECUTION_SETTINGS:
+            if settings[name] != getattr(cls, name):
+                raise needs_engine(name)
+        for oracle, names in (("noisy", NOISE_SETTINGS), ("human", STUDY_SETTINGS)):
+            for name in () if settings["oracle"] == oracle else names:
+                if settings[name] != getattr(cls, name):
+                    flag = name.replace("_", "-")
+                    raise ConfigError(f"--{flag} is for --oracle {oracle}: leave it out, or add that")
+
     def algorithm_kwargs(self) -> dict[str, Any]:
         """The constructor arguments of :class:`rlopt.agents.zo_ranksgd.policies.search.RankedPolicySearch`."""
-        return {
-            field.name: getattr(self, field.name)
-            for field in fields(self)
-            if field.name != "policy" and field.name not in STUDY_SETTINGS
-        }
+        own = super().algorithm_kwargs()
+        return {name: value for name, value in own.items() if name != "policy" and name not in STUDY_SETTINGS}

@@ -12,51 +12,21 @@ from rlopt.settings.run import RunConfig
 if TYPE_CHECKING:
     from rlopt.envs.settings import EnvSettings
 
-NOISE = ("temperature", "closeness", "flip_probability", "lazy_probability", "abstain_probability")
-"""Settings of a noisy oracle alone."""
-
 
 def complete(run: RunConfig, agent_config: Any) -> tuple[RunConfig, Any]:
-    """Refuses settings of a run that a search has no use for, and of an oracle that it has not.
+    """Refuses settings of a run that a search has no use for.
 
     :raises rlopt.errors.ConfigError: for the first of them
     """
-    from rlopt.agents.zo_ranksgd.config import EXECUTION_SETTINGS, STUDY_SETTINGS
-    from rlopt.engine.choice import needs_engine
-
     if run.n_envs != 1:
         raise ConfigError(
             f"--n-envs {run.n_envs}: a round has an environment for each candidate and episode; --max-envs bounds them"
         )
     if run.seeds is not None:
         raise ConfigError("--seeds runs deep agents together: give --seed, and start the runs of other seeds beside it")
-    if agent_config.engine is None:
-        for name in EXECUTION_SETTINGS:
-            if getattr(agent_config, name) != getattr(type(agent_config)(), name):
-                raise needs_engine(name)
-    elif agent_config.engine == "local" and agent_config.address is not None:
-        raise ConfigError("--address is of a Ray cluster: add --engine ray")
     for name in ("normalize_rewards", "profile"):
         if getattr(run, name):
             raise ConfigError(f"--{name.replace('_', '-')} is of no use for an agent that ranks returns: leave it out")
-    if agent_config.k > agent_config.m:
-        raise ConfigError(
-            f"--k {agent_config.k} is more than --m {agent_config.m}: rank at most all candidates, --k {agent_config.m}"
-        )
-    first = agent_config.m * agent_config.episodes_per_candidate
-    if agent_config.total_episodes is not None and agent_config.total_episodes < first:
-        raise ConfigError(
-            f"--total-episodes {agent_config.total_episodes} is less than the {first} episodes of the first round: "
-            "allow more"
-        )
-    unused: tuple[str, ...] = NOISE if agent_config.oracle != "noisy" else ()
-    if agent_config.oracle != "human":
-        unused += STUDY_SETTINGS
-    default = type(agent_config)()
-    for name in unused:
-        if getattr(agent_config, name) != getattr(default, name):
-            wanted = "noisy" if name in NOISE else "human"
-            raise ConfigError(f"--{name.replace('_', '-')} is for --oracle {wanted}: leave it out, or add that")
     return (_each_round(run) if agent_config.oracle == "human" else run), agent_config
 
 
@@ -119,15 +89,14 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[Any, EnvSettin
     return search, dataclasses.replace(made.settings, n_envs=1)
 
 
-def load(trees: Mapping[str, Any], env: Any = None) -> Any:
+def load(algorithm: Any, trees: Mapping[str, Any], env: Any = None) -> Any:
     """The search of a checkpoint, without its environments unless ``env`` is given.
 
     :raises rlopt.errors.CheckpointError: its settings are damaged
     """
     from rlopt.agents.zo_ranksgd.policies import saving as policy_saving
-    from rlopt.agents.zo_ranksgd.policies.search import RankedPolicySearch
 
     try:
-        return policy_saving.from_tree(RankedPolicySearch, trees["agent"], env)
+        return policy_saving.from_tree(algorithm, trees["agent"], env)
     except ConfigError as error:  # what no search takes was not written by one
         raise CheckpointError(f"the search is malformed or of another version ({error})") from None

@@ -16,6 +16,7 @@ from rlopt.errors import ConfigError, unknown_name
 from rlopt.nn.encoders import ENCODERS
 from rlopt.optim.lockstep import take_turns
 from rlopt.optim.optimizers import check_optimizer, optimizer_by_name
+from rlopt.settings.fields import check_arguments
 from rlopt.validation import require
 
 F = TypeVar("F", bound=Callable[..., None])
@@ -132,27 +133,48 @@ def named_policy_kwargs(policy_kwargs: Mapping[str, Any] | None) -> dict[str, An
     return resolved
 
 
-def with_settings_of(base: type, *without: str, **defaults: Any) -> Callable[[F], F]:
+def with_settings_of(base: type, *without: str, config: type | None = None, **defaults: Any) -> Callable[[F], F]:
     """For a constructor that hands ``**settings`` on to ``base``: its signature lists them, with these ``defaults``.
 
     :param without: settings of ``base`` that are not taken
+    :param config: the declaration of the agent's settings: those that are constructor arguments are listed with its
+        defaults, and the arguments are checked against it
     """
 
     def decorate(constructor: F) -> F:
+        signature = full_signature(constructor, base, *without, config=config, **defaults)
+
         @functools.wraps(constructor)
         def complete(self: Any, *args: Any, **settings: Any) -> None:
             refused = sorted(set(settings) & set(without))
             require(not refused, f"{type(self).__name__} has no setting {', '.join(refused)}: leave it out")
-            constructor(self, *args, **{**defaults, **settings})
+            given = signature.bind(self, *args, **settings)
+            given.apply_defaults()
+            if config is not None:
+                check_arguments(config, given.arguments)
+            constructor(*given.args, **given.kwargs)
 
-        own = inspect.signature(constructor)
-        named = [p for p in own.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-        taken = {"self", *without, *(parameter.name for parameter in named)}
-        for name, parameter in inspect.signature(base.__init__).parameters.items():  # type: ignore[misc]
-            if name not in taken:
-                default = defaults.get(name, parameter.default)
-                named.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, default=default))
-        complete.__signature__ = own.replace(parameters=named)  # type: ignore[attr-defined]
+        complete.__signature__ = signature  # type: ignore[attr-defined]
         return complete  # type: ignore[return-value]
 
     return decorate
+
+
+def full_signature(
+    constructor: Callable[..., None], base: type | None, *without: str, config: type | None = None, **defaults: Any
+) -> inspect.Signature:
+    """The signature of :func:`with_settings_of`: ``**settings`` are those of ``config`` and of ``base``."""
+    own = inspect.signature(constructor)
+    named = [p for p in own.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    declared = () if config is None else config().algorithm_kwargs()
+    listed = {name: getattr(config, name, None) for name in declared}
+    shared = {} if base is None else inspect.signature(base.__init__).parameters  # type: ignore[misc]
+    for name, parameter in shared.items():
+        if parameter.kind is not inspect.Parameter.VAR_KEYWORD and (name not in listed or not hasattr(config, name)):
+            listed[name] = parameter.default
+    taken = {"self", *without, *(parameter.name for parameter in named)}
+    for name, default in listed.items():
+        if name not in taken:
+            value = defaults.get(name, default)
+            named.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value))
+    return own.replace(parameters=named)

@@ -44,7 +44,7 @@ def can_collect(policy: ActorCriticPolicy, buffer: RolloutBuffer) -> bool:
     Not with a buffer class or a forward pass of the user's own, and not where action and value share a features
     extractor that has parameters: one pass a step then serves both.
     """
-    kind = type(policy)
+    kind = type(getattr(policy, "_orig_mod", policy))  # what torch.compile has put around it calls its methods
     own_forward = any(
         getattr(kind, name) is not getattr(ActorCriticPolicy, name) for name in ("forward", "extract_features")
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 from rlopt.analysis.curves import RunCurve
 from rlopt.errors import ConfigError, RloptError
-from rlopt.registry import AGENTS
+from rlopt.registry import agent_spec
 from rlopt.run_folder import RunFolder, read_json
 
 MIXES: dict[str, str] = {
@@ -72,9 +72,11 @@ def check_comparable(groups: Mapping[str, Sequence[RunCurve]], mix: Collection[s
 
 def step_unit(run: RunCurve, mix: Collection[str] = ()) -> str:
     """What the steps of a run count: "environment steps", "gradient steps" or, with "repeats", "simulator steps"."""
-    if run.agent in AGENTS and AGENTS[run.agent].builder.startswith("rlopt.agents.offline.run:"):
-        return "gradient steps"
-    return "simulator steps" if "repeats" in mix else "environment steps"
+    try:
+        unit = agent_spec(run.agent).step_unit
+    except ConfigError:  # an agent that is not installed here, whose runs can be compared all the same
+        unit = "environment steps"
+    return "simulator steps" if "repeats" in mix and unit == "environment steps" else unit
 
 
 def _check_steps(runs: Sequence[RunCurve], mix: Collection[str]) -> None:

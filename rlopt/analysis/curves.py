@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rlopt.errors import ConfigError, RunError, unknown_name
+from rlopt.registry import former_agent
 from rlopt.run_folder import read_json
 from rlopt.statistics.aggregates import Statistic, bootstrap_band, iqm
 
@@ -84,11 +85,12 @@ def read_run_curve(run: Path, key: str = "rollout/ep_rew_mean", x: str = "steps"
     if not kept:
         raise RunError(f"{run} holds no finite value of {key} yet: train it for longer, or plot another --key")
     xs = np.array(sorted(kept), dtype=np.float64)
+    agent, settings = former_agent(str(config["agent"]), config.get("agent_config") or {})
     return RunCurve(
         path=run,
-        agent=str(config["agent"]),
+        agent=agent,
         env=_environment(config["run"]),
-        settings={**(config.get("agent_config") or {}), **config["run"]},
+        settings={**settings, **config["run"]},
         x=xs,
         y=np.array([kept[at] for at in xs.tolist()], dtype=np.float64),
     )
@@ -110,7 +112,7 @@ def group_curves(
 ) -> list[GroupCurve]:
     """Groups runs by environment and ``by`` and aggregates each group over its runs.
 
-    :param by: ``agent`` (with its kind, where it has several), a field of the runs' settings, such as ``preset`` or
+    :param by: ``agent``, a field of the runs' settings, such as ``preset`` or
         ``learning_rate``, or several of these with commas between
     :param statistic: over runs at each point of the grid, see :mod:`rlopt.statistics.aggregates`
     :param report: told in one line when a group's grid ends early because one of its runs did
@@ -139,8 +141,7 @@ def run_label(curve: RunCurve, by: str) -> str:
     for part in by.split(","):
         name = part.strip().replace("-", "_")
         if name == "agent":
-            kind = curve.settings.get("agent_kind")
-            parts.append(f"{curve.agent} {kind}" if kind else curve.agent)
+            parts.append(curve.agent)
         elif name in curve.settings:
             parts.append(f"{name} = {curve.settings[name]}")
         else:

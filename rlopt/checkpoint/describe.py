@@ -28,6 +28,7 @@ from rlopt.optim.optimizers import optimizer_by_name, optimizer_name
 from rlopt.registry import agent_name, agent_spec, resolve
 from rlopt.replay import buffers, n_step
 from rlopt.replay import her as hindsight
+from rlopt.settings.fields import without_former
 from rlopt.settings.schedules import DecayingRate
 from rlopt.storage.spaces import decode_array, decode_space, encode_array, encode_space
 
@@ -108,8 +109,10 @@ def rebuild_model(description: Any, env: VecEnv | None = None, device: str = "au
         spaces than ``env``
     """
     try:
-        cls = resolve(agent_spec(description["agent"]).algorithm)
+        spec = agent_spec(description["agent"])
+        cls = resolve(spec.algorithm)
         settings = {name: decode_setting(value) for name, value in description["settings"].items()}
+        settings = without_former(resolve(spec.config), settings, "the checkpoint")
         observation_space = decode_space(description["observation_space"])
         action_space = decode_space(description["action_space"])
         n_envs = description["n_envs"]

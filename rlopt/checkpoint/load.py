@@ -17,8 +17,8 @@ from rlopt.algorithms.spaces_only_env import SpacesOnlyVecEnv
 from rlopt.checkpoint.counters import restore_counters
 from rlopt.checkpoint.describe import rebuild_model
 from rlopt.checkpoint.files import MANIFEST, Checkpoint, latest_checkpoint, list_checkpoints, read_checkpoint
-from rlopt.errors import CheckpointError, RloptError, one_line
-from rlopt.registry import AGENTS, resolve
+from rlopt.errors import CheckpointError, RloptError, UnknownNameError, one_line
+from rlopt.registry import AgentSpec, agent_spec, resolve
 from rlopt.replay.memory import deferred_storage
 from rlopt.run_folder import run_folders
 from rlopt.state.envs import find_normalization, restore_normalization
@@ -50,9 +50,9 @@ def load(path: str | Path, env: VecEnv | None = None, device: str = "auto") -> A
     check_device(device)
     checkpoint = _find(Path(path))
     try:
-        own = _loader_of(checkpoint)
-        if own is not None:
-            return own(checkpoint.trees, env)
+        spec = _spec_of(checkpoint)
+        if spec is not None and spec.loader:
+            return resolve(spec.loader)(resolve(spec.algorithm), checkpoint.trees, env)
         missing = set(_NEEDED) - set(checkpoint.trees)
         if missing:
             raise CheckpointError(f"{checkpoint.path} has no {', '.join(sorted(missing))}: it holds no model")
@@ -66,11 +66,13 @@ def load(path: str | Path, env: VecEnv | None = None, device: str = "auto") -> A
         ) from error
 
 
-def _loader_of(checkpoint: Checkpoint) -> Any:
-    """What makes the model of an agent that is no Stable-Baselines3 algorithm; None for one that is."""
+def _spec_of(checkpoint: Checkpoint) -> AgentSpec | None:
+    """The entry of the agent that wrote a checkpoint of a run; None for one that says no agent."""
     name = checkpoint.metadata.get("agent")
-    spec = AGENTS.get(name) if isinstance(name, str) else None
-    return None if spec is None or not spec.loader else resolve(spec.loader)
+    try:
+        return agent_spec(name) if isinstance(name, str) else None
+    except UnknownNameError as error:
+        raise CheckpointError(f"the checkpoint's agent cannot be built: {error}") from error
 
 
 def _build(trees: dict[str, Tree], env: VecEnv | None, device: str) -> Any:

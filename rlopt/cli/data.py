@@ -132,8 +132,8 @@ def _positional(argv: list[str]) -> tuple[list[str], list[str]]:
 class CheckConfig:
     """Replay augmented transitions of a data set in the simulator. Exit code 1 if they are not what it does."""
 
-    domain: Literal["auto", "pointmaze", "antmaze", "parking", "ball", "fetch"] = "auto"
-    """The task whose symmetries are used; auto goes by the environment of the data set."""
+    domain: str = "auto"
+    """The task whose symmetries are used, as in rlopt data augment; auto goes by the environment of the data set."""
     guide: str = "random"
     """random, or a guide of rlopt data augment."""
     rotate: Literal["default", "none", "quarter", "any"] = "default"

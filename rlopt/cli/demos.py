@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlopt.cli.data import to_folder, to_minari
-from rlopt.cli.parsing import OneLineParser, number
+from rlopt.cli.parsing import OneLineParser, add_agent, import_named_agent, number
 from rlopt.cli.subverbs import run
 from rlopt.errors import ConfigError, DataError, unknown_name
 from rlopt.settings.fields import Range
@@ -161,6 +161,7 @@ def info(argv: list[str]) -> int:
 def record(argv: list[str]) -> int:
     """Records demonstrations and writes them; returns 0."""
     arguments = _recording_parser().parse(argv)
+    import_named_agent(arguments)
     count = number("--n-trajectories", arguments.n_trajectories, int, Range(ge=1, le=10**6))
     seed = number("--seed", arguments.seed, int, Range(ge=0, lt=2**31))
     form = format_of(arguments.out, arguments.to)
@@ -213,6 +214,7 @@ def _recording_parser() -> OneLineParser:
     add("--env", metavar="ID", help="environment; needed for a zip file, which does not say it")
     add("--action-repeat", metavar="N", help="of the environment of a zip file (default 1)")
     add("--device", metavar="DEVICE", default="cpu", help="torch device (default cpu)")
+    add_agent(parser)
     add("--overwrite", action="store_true", help="replace what is at --out")
     return parser
 

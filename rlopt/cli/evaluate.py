@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlopt.cli.engine_options import add_optional_engine, optional_engine
-from rlopt.cli.parsing import OneLineParser, json_object, number
+from rlopt.cli.parsing import OneLineParser, add_agent, import_named_agent, json_object, number
 from rlopt.errors import ConfigError
 from rlopt.settings.fields import JsonObject, Range
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 def main(argv: list[str]) -> int:
     """Evaluates a checkpoint of a run, prints a table and writes RUN/evaluation.json; returns 0."""
     arguments = _parser().parse(argv)
+    import_named_agent(arguments)
     episodes = number("--episodes", arguments.episodes, int, Range(ge=1))
     filmed = number("--video-episodes", arguments.video_episodes, int, Range(ge=1))
     n_envs = number("--n-envs", arguments.n_envs, int, Range(ge=1, le=4096))
@@ -70,6 +71,7 @@ def main(argv: list[str]) -> int:
         options = ["--episodes", str(filmed), "--seed", str(seed), "--device", arguments.device]
         options += ["--stochastic"] if arguments.stochastic else []
         options += ["--env", arguments.env] if arguments.env else []
+        options += [word for name in arguments.agent for word in ("--agent", name)]
         options += ["--env-kwargs", arguments.env_kwargs] if arguments.env_kwargs else []
         print(f"video: {render_in_process(checkpoint.path, folder / 'video.mp4', *options)}")
     return 0
@@ -101,6 +103,7 @@ def _parser() -> OneLineParser:
     parser.add_argument("--device", metavar="DEVICE", default="cpu", help="torch device (default cpu)")
     parser.add_argument("--video", action="store_true", help="also write a video; needs a headless OpenGL library")
     parser.add_argument("--video-episodes", metavar="N", default="1", help="episodes in the video (default 1)")
+    add_agent(parser)
     add_optional_engine(parser)
     return parser
 

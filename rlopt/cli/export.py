@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlopt.cli.parsing import OneLineParser
+from rlopt.cli.parsing import OneLineParser, add_agent, import_named_agent
 from rlopt.errors import ConfigError, unknown_name
 
 FORMATS = ("sb3", "onnx", "torchscript")
@@ -25,7 +25,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--checkpoint", metavar="WHICH", default="latest", help="latest (default), best, or a checkpoint's name or path"
     )
+    add_agent(parser)
     arguments = parser.parse(argv)
+    import_named_agent(arguments)
     if arguments.to is None or arguments.out is None:
         raise ConfigError("say what to write and where: --to onnx|torchscript|sb3 --out PATH")
     if arguments.to not in FORMATS:

@@ -1,40 +1,42 @@
-"""Command-line flags from settings dataclasses. Imports no torch.
+"""Command-line flags from settings dataclasses: read, checked and explained. Imports no torch.
 
-tyro writes the help and builds the dataclasses. Its reports of errors are boxes of several lines, so the flags are
-checked here first and a mistake becomes one line that names the nearest valid flag or choice.
+A mistake becomes one line that names the nearest valid flag or choice.
 """
 
 from __future__ import annotations
 
+import argparse
 import ast
-import contextlib
 import dataclasses
 import inspect
-import io
 import itertools
+import sys
 import textwrap
 import types
 import typing
-from collections.abc import Sequence
-from typing import Annotated, Any, Union
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Union
 
 from rlopt.errors import ConfigError, unknown_name
-from rlopt.settings.fields import coerce, field_types, from_mapping
+from rlopt.settings.fields import JsonObject, Range, field_types, from_mapping, read_setting
 from rlopt.settings.presets import complete_settings, default_settings, split_settings
 from rlopt.settings.run import RunConfig
 
 
 def parse_training(agent: str, agent_config: type, argv: Sequence[str]) -> tuple[RunConfig, Any]:
-    """Merges dataclass defaults <- the agent's ``run_defaults`` <- preset <- flags.
+    """Merges dataclass defaults <- the agent's ``run_defaults`` <- preset <- flags; ``--help`` prints and exits.
 
     :returns: the run's settings and the agent's settings, within their ranges
     :raises rlopt.errors.ConfigError: for the first mistake, in one line
     """
-    annotations = field_types(RunConfig) | field_types(agent_config)
-    asks_help = any(token in ("-h", "--help") for token in argv)
-    tokens = list(argv) if asks_help else normalise(argv, annotations)
-    defaults = default_settings(agent, agent_config, _value_of("--preset", tokens))
-    return complete_settings(agent, *_parse_with_tyro(agent, defaults, tokens))
+    if _asks_help(argv):
+        _print_help(f"rlopt train {agent}", default_settings(agent, agent_config, _preset_in(argv)), agent)
+    values = read_flags(argv, field_types(RunConfig) | field_types(agent_config))
+    run, settings = default_settings(agent, agent_config, values.get("preset"))
+    run_values, agent_values = split_settings(values, agent_config, "flags")
+    return complete_settings(
+        agent, dataclasses.replace(run, **run_values), dataclasses.replace(settings, **agent_values)
+    )
 
 
 def parse_settings(prog: str, config_class: type, argv: Sequence[str]) -> Any:
@@ -43,42 +45,67 @@ def parse_settings(prog: str, config_class: type, argv: Sequence[str]) -> Any:
     :param prog: the command before the flags, for the help: "rlopt data augment IN OUT"
     :raises rlopt.errors.ConfigError: for the first mistake, in one line
     """
-    asks_help = any(token in ("-h", "--help") for token in argv)
-    tokens = list(argv) if asks_help else normalise(argv, field_types(config_class))
-    return from_mapping(config_class, _values_by_tyro(prog, _summary(config_class), (config_class(),), tokens), prog)
+    if _asks_help(argv):
+        _print_help(prog, [config_class()])
+    return from_mapping(config_class, read_flags(argv, field_types(config_class)), prog)
 
 
-def _parse_with_tyro(agent: str, defaults: tuple[RunConfig, Any], tokens: Sequence[str]) -> tuple[RunConfig, Any]:
-    run, settings = defaults
-    values = _values_by_tyro(f"rlopt train {agent}", _summary(type(settings)) or agent, defaults, tokens)
-    run_values, agent_values = split_settings(values, type(settings), "flags")
-    return dataclasses.replace(run, **run_values), dataclasses.replace(settings, **agent_values)
+def _asks_help(argv: Sequence[str]) -> bool:
+    return any(token in ("-h", "--help") for token in argv)
 
 
-def _summary(config_class: type) -> str:
-    return " ".join((config_class.__doc__ or "").split("\n\n")[0].split())
+def _preset_in(argv: Sequence[str]) -> str | None:
+    """The preset of a command that asks for help, whose other flags are not read."""
+    found = [after for token, after in itertools.pairwise(argv) if token == "--preset"]
+    found += [token.partition("=")[2] for token in argv if token.startswith("--preset=")]
+    return found[-1] if found else None
 
 
-def _values_by_tyro(prog: str, summary: str, defaults: Sequence[Any], tokens: Sequence[str]) -> dict[str, Any]:
-    """What the flags say, by field name, for the fields of all ``defaults`` together."""
-    import tyro
-
-    fields: list[tuple[str, Any, Any]] = []
-    for config in defaults:
+def _print_help(prog: str, configs: Sequence[Any], summary: str = "") -> typing.NoReturn:
+    described = " ".join((configs[-1].__doc__ or summary).split("\n\n")[0].split())
+    parser = argparse.ArgumentParser(prog, usage=f"{prog} [options]", description=described, add_help=False)
+    parser.add_argument("-h", "--help", action="store_true", help="Prints this text.")
+    for config in configs:
         texts = field_help(type(config))
         for name, annotation in field_types(type(config)).items():
-            described = Annotated[annotation, tyro.conf.arg(help=texts.get(name, ""))]  # type: ignore[valid-type]
-            fields.append((name, described, dataclasses.field(default=getattr(config, name))))
-    flat = dataclasses.make_dataclass("Settings", fields, frozen=True, kw_only=True)
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint):
-            parsed: Any = tyro.cli(flat, prog=prog, description=summary, args=list(tokens))
-    except SystemExit as stop:
-        if stop.code:
-            raise ConfigError(f"{_one_line(complaint.getvalue())} (see {prog} --help)") from None
-        raise
-    return {name: getattr(parsed, name) for name, _, _ in fields}
+            flag = f"--{name}".replace("_", "-")
+            notes = [f"default: {shown_default(getattr(config, name))}", *ranges_of(annotation)]
+            text = f"{texts.get(name, '')} ({'; '.join(notes)})".replace("%", "%%")
+            if annotation is bool:
+                parser.add_argument(flag, flag.replace("--", "--no-", 1), action="store_true", help=text)
+            else:
+                parser.add_argument(flag, metavar=kind_of(annotation), help=text)
+    parser.print_help()
+    sys.exit(0)
+
+
+def shown_default(value: Any) -> str:
+    """A default as one would write it after its flag."""
+    if isinstance(value, tuple | list):
+        return " ".join(map(str, value)) or "nothing"
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value) or "nothing"
+
+
+def kind_of(annotation: Any) -> str:
+    """What a flag takes, for its help: INT, FLOAT, TEXT, JSON, or the choices."""
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        return "JSON" if any(isinstance(extra, JsonObject) for extra in args[1:]) else kind_of(args[0])
+    if origin in (Union, types.UnionType):
+        return "|".join(kind_of(member) for member in args)
+    if origin is Literal:
+        return "|".join(map(str, args))
+    if origin in (tuple, list):
+        return f"{kind_of(args[0])} ..."
+    return {int: "INT", float: "FLOAT", str: "TEXT", bool: "BOOL", types.NoneType: "none"}[annotation]
+
+
+def ranges_of(annotation: Any) -> list[str]:
+    """The ranges that an annotation declares."""
+    found = [
+        str(extra) for extra in getattr(annotation, "__metadata__", ()) if extra != Range() and isinstance(extra, Range)
+    ]
+    return found + [each for member in typing.get_args(annotation) for each in ranges_of(member)]
 
 
 def field_help(config_class: type) -> dict[str, str]:
@@ -91,34 +118,18 @@ def field_help(config_class: type) -> dict[str, str]:
             is_field = isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
             if is_field and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
                 texts[field.target.id] = " ".join(str(text.value.value).split())  # type: ignore[attr-defined]
-    return texts
+    return {name: texts[name] for name in field_types(config_class) if name in texts}
 
 
-def _one_line(box: str) -> str:
-    """The first paragraph of tyro's boxed message, without the box."""
-    lines = [line.strip("│ ") for line in box.splitlines() if line.startswith("│")]
-    message: list[str] = []
-    for line in lines:
-        if line.startswith("─"):
-            break
-        message.append(line)
-    return " ".join(message) or " ".join(box.split()) or "the options are not understood"
+def read_flags(argv: Sequence[str], annotations: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of flags by the names of their settings, each as its annotation wants it and within its range.
 
+    Underscores stand for hyphens, ``--flag=value`` for ``--flag value``, ``--no-flag`` for ``--flag false``, and of a
+    flag that is given twice the last one holds.
 
-def _value_of(flag: str, tokens: Sequence[str]) -> str | None:
-    """The value that follows the last ``flag``, or None."""
-    values = [tokens[i + 1] for i, token in enumerate(tokens[:-1]) if token == flag]
-    values += [token.partition("=")[2] for token in tokens if token.startswith(flag + "=")]
-    return values[-1] if values else None
-
-
-def normalise(argv: Sequence[str], annotations: dict[str, Any]) -> list[str]:
-    """Checks flags and values and returns them in the one form that tyro reads.
-
-    Underscores become hyphens, ``--flag=value`` becomes two tokens, ``1e6`` becomes 1000000 where a whole number is
-    wanted, and ``--flag true`` becomes ``--flag``. Raises :class:`rlopt.errors.ConfigError` for the first mistake.
+    :raises rlopt.errors.ConfigError: for the first mistake, in one line
     """
-    tokens: list[str] = []
+    values: dict[str, Any] = {}
     position = 0
     while position < len(argv):
         token = argv[position]
@@ -126,12 +137,16 @@ def normalise(argv: Sequence[str], annotations: dict[str, Any]) -> list[str]:
         if not token.startswith("--"):
             raise ConfigError(f"unexpected argument {token!r}: options are written --name value")
         name, equals, attached = token[2:].partition("=")
-        values = [attached] if equals else []
+        words = [attached] if equals else []
         while not equals and position < len(argv) and not is_flag(argv[position]):
-            values.append(argv[position])
+            words.append(argv[position])
             position += 1
-        tokens += _normalise_flag(name.replace("-", "_"), values, annotations)
-    return tokens
+        name = name.replace("-", "_")
+        negated = name not in annotations and annotations.get(name.removeprefix("no_")) is bool
+        name = name.removeprefix("no_") if negated else name
+        value = _read_flag(name, words, annotations)
+        values[name] = value != negated if negated else value
+    return values
 
 
 def is_flag(token: str) -> bool:
@@ -141,31 +156,20 @@ def is_flag(token: str) -> bool:
     )
 
 
-def _normalise_flag(name: str, values: list[str], annotations: dict[str, Any]) -> list[str]:
-    negated = name.startswith("no_") and name not in annotations and annotations.get(name[3:]) is bool
-    name = name[3:] if negated else name
+def _read_flag(name: str, words: list[str], annotations: Mapping[str, Any]) -> Any:
+    flag = f"--{name}".replace("_", "-")
     if name not in annotations:
-        raise unknown_name("option", f"--{name}".replace("_", "-"), [f"--{n}".replace("_", "-") for n in annotations])
-    flag, annotation = f"--{name}".replace("_", "-"), annotations[name]
-    try:
-        if annotation is bool:
-            wanted = coerce(values[0], bool) if values else True
-            _require_count(values, 1, optional=True)
-            return [flag if wanted != negated else flag.replace("--", "--no-", 1)]
-        if _is_sequence(annotation):
-            coerced = coerce(list(values), annotation)
-            return [flag, *(str(item) for item in coerced)] if coerced is not None else [flag, "None"]
-        _require_count(values, 1)
-        return [flag, str(coerce(values[0], annotation))]
-    except ConfigError as error:
-        raise ConfigError(f"{flag}: {error}") from None
-
-
-def _require_count(values: Sequence[str], count: int, *, optional: bool = False) -> None:
-    if len(values) > count:
-        raise ConfigError(f"one value expected, got {' '.join(values)!r}")
-    if len(values) < count and not optional:
-        raise ConfigError("a value is missing")
+        raise unknown_name("option", flag, [f"--{each}".replace("_", "-") for each in annotations])
+    annotation = annotations[name]
+    if _is_sequence(annotation):
+        return read_setting(name, words, annotation)
+    if not words and annotation is bool:
+        return True
+    if not words:
+        raise ConfigError(f"{flag}: a value is missing")
+    if len(words) > 1:
+        raise ConfigError(f"{flag}: one value expected, got {' '.join(words)!r}")
+    return read_setting(name, words[0], annotation)
 
 
 def _is_sequence(annotation: Any) -> bool:

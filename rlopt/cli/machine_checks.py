@@ -15,7 +15,7 @@ from pathlib import Path
 from rlopt.run_folder import installed_version
 
 PACKAGES = (
-    "rlopt", "torch", "stable-baselines3", "gymnasium", "numpy", "mujoco", "dm-control", "safetensors", "tyro",
+    "rlopt", "torch", "stable-baselines3", "gymnasium", "numpy", "mujoco", "dm-control", "safetensors",
     "pyyaml", "tensorboard", "tqdm", "matplotlib", "imageio", "imageio-ffmpeg",
 )  # fmt: skip
 """What rlopt requires."""

@@ -43,14 +43,25 @@ def json_object(option: str, text: str | None) -> dict[str, Any] | None:
     return None if found is None else parse_json(found)
 
 
+def add_agent(parser: argparse.ArgumentParser) -> None:
+    """Adds the option that names the class of a run's agent; :func:`import_named_agent` acts on it."""
+    help_text = "the agent's class, of a run that was trained with rlopt train MODULE:CLASS: it is imported"
+    parser.add_argument("--agent", metavar="MODULE:CLASS", action="append", default=[], help=help_text)
+
+
+def import_named_agent(arguments: argparse.Namespace) -> None:
+    """Imports the classes that :func:`add_agent`'s option names."""
+    from rlopt.registry import import_agent
+
+    for name in arguments.agent:
+        import_agent(name)
+
+
 def number(option: str, text: str | None, kind: type, bounds: Range) -> Any:
     """Reads the value of a numeric option, None if it was not given; understands 1e6 where a whole number is wanted."""
     if text is None:
         return None
     try:
-        value = coerce(text, kind)
+        return coerce(text, Annotated[kind, bounds])
     except ConfigError as error:
         raise ConfigError(f"{option}: {error}") from None
-    if not bounds.contains(value):
-        raise ConfigError(f"{option}: {value!r} is outside {bounds}")
-    return value

@@ -37,7 +37,7 @@ _MARK = "rlopt.cli.render: error: "
 
 def main(argv: list[str]) -> int:
     """Draws episodes of a checkpoint; prints the path of the video."""
-    from rlopt.cli.parsing import OneLineParser, json_object, number
+    from rlopt.cli.parsing import OneLineParser, add_agent, import_named_agent, json_object, number
     from rlopt.settings.fields import JsonObject, Range
 
     parser = OneLineParser(prog="python -m rlopt.cli.render", description="Draw episodes of a checkpoint as an MP4.")
@@ -51,7 +51,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--seed", metavar="N", default="0", help="of the environment (default 0)")
     parser.add_argument("--stochastic", action="store_true", help="sample actions instead of taking the most likely")
     parser.add_argument("--device", metavar="DEVICE", default="cpu", help="torch device (default cpu)")
+    add_agent(parser)
     arguments = parser.parse(argv)
+    import_named_agent(arguments)
     episodes = number("--episodes", arguments.episodes, int, Range(ge=1))
     seed = number("--seed", arguments.seed, int, Range(ge=0, lt=2**31))
 

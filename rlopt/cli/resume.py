@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlopt.cli.parsing import OneLineParser, number
+from rlopt.cli.parsing import OneLineParser, add_agent, import_named_agent, number
 from rlopt.errors import ConfigError
 from rlopt.run_folder import GROUP_FILE, SWEEP_FILE, TUNE_FILE
 from rlopt.settings.fields import Range
@@ -29,7 +29,9 @@ def main(argv: list[str]) -> int:
         metavar="PATH",
         help="where the data set or the demonstrations of the run lie now, if they were moved",
     )
+    add_agent(parser)
     arguments = parser.parse(argv)
+    import_named_agent(arguments)
     total = number("--total-timesteps", arguments.total_timesteps, int, Range(ge=1))
 
     whole = next((name for name in (SWEEP_FILE, TUNE_FILE) if (arguments.run / name).is_file()), None)

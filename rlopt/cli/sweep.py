@@ -9,7 +9,7 @@ from typing import Any
 from rlopt.cli.engine_options import add_engine_options, engine_options
 from rlopt.cli.parsing import OneLineParser
 from rlopt.errors import ConfigError, unknown_name
-from rlopt.registry import agent_spec, resolve
+from rlopt.registry import agent_spec, import_agent, resolve
 from rlopt.settings.fields import field_types
 from rlopt.settings.run import RunConfig
 
@@ -32,11 +32,11 @@ def divide(argv: Sequence[str], parser: OneLineParser) -> tuple[list[str], list[
 
 
 def setting_values(tokens: Sequence[str], agents: Sequence[str], parser: OneLineParser) -> dict[str, Any]:
-    """Settings from flags, by name, untyped.
+    """Settings from flags, by name.
 
     :raises rlopt.errors.ConfigError: for an option that neither the verb nor a run has, with the nearest one
     """
-    from rlopt.cli.flags import normalise
+    from rlopt.cli.flags import read_flags
 
     annotations = dict(field_types(RunConfig))
     for agent in agents:
@@ -47,17 +47,7 @@ def setting_values(tokens: Sequence[str], agents: Sequence[str], parser: OneLine
         if token.startswith("--") and name.removeprefix("no_") not in annotations and name not in annotations:
             known = [*own, *(f"--{each}".replace("_", "-") for each in annotations)]
             raise unknown_name("option", f"--{name}".replace("_", "-"), known)
-    values: dict[str, Any] = {}
-    name = ""
-    for token in normalise(tokens, annotations):
-        if token.startswith("--"):
-            name = token[2:].replace("-", "_")
-            negated = name not in annotations
-            name = name[3:] if negated else name
-            values[name] = not negated
-        else:
-            values[name] = token if isinstance(values[name], bool) else f"{values[name]} {token}"
-    return values
+    return read_flags(tokens, annotations)
 
 
 def main(argv: list[str]) -> int:
@@ -67,6 +57,8 @@ def main(argv: list[str]) -> int:
     arguments = parser.parse(own)
     from rlopt.sweeps.spec import parse_grid, read_spec, spec_from
 
+    for name in arguments.agent or ():
+        import_agent(name)
     values: dict[str, Any] = {}
     if arguments.file is not None:
         if arguments.file.is_dir():

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from rlopt.cli.flags import parse_training
-from rlopt.errors import ConfigError
-from rlopt.registry import AGENTS, agent_spec, resolve
+from rlopt.errors import ConfigError, PluginError
+from rlopt.registry import AGENT_GROUP, AGENTS, agent_names, agent_spec, import_agent, plugin_origin, resolve
 
 
 def usage() -> str:
     """The text of ``rlopt train --help``."""
-    width = max(len(name) for name in AGENTS) + 2
-    agents = "\n".join(f"  {name:<{width}}{spec.summary}" for name, spec in AGENTS.items())
+    width = max(map(len, agent_names())) + 2
+    agents = "\n".join(f"  {name:<{width}}{_summary(name)}" for name in agent_names())
     return (
         "usage: rlopt train AGENT --env ID [--preset NAME] [--seed N] [--total-timesteps N] [--OPTION VALUE ...]\n\n"
-        f"agents:\n{agents}\n\n"
+        f"agents, or module:Class for one of your own:\n{agents}\n\n"
         "rlopt train AGENT --help lists every option. Values come from the agent's defaults, then the preset, then\n"
         "the flags. Ctrl-C writes a checkpoint and prints the command that continues; a second one aborts at once.\n\n"
         "example: rlopt train mdpo --env dm_control/cheetah-run --total-timesteps 1000000 --n-envs 8"
     )
+
+
+def _summary(name: str) -> str:
+    try:
+        summary = agent_spec(name).summary
+    except PluginError as error:  # which is no reason to hide the others
+        return f"unusable: {error}"
+    return summary if name in AGENTS else f"{summary} ({plugin_origin(AGENT_GROUP, name)})"
 
 
 def main(argv: list[str]) -> int:
@@ -26,10 +34,11 @@ def main(argv: list[str]) -> int:
         print(usage())
         return 0
     if not argv or argv[0].startswith("-"):
-        raise ConfigError(f"which agent? write rlopt train AGENT --env ID, with AGENT one of {', '.join(AGENTS)}")
-    agent = argv[0]
-    spec = agent_spec(agent)
-    run_config, agent_config = parse_training(agent, resolve(spec.config), argv[1:])
+        raise ConfigError(
+            f"which agent? write rlopt train AGENT --env ID, with AGENT one of {', '.join(agent_names())}"
+        )
+    agent = import_agent(argv[0])
+    run_config, agent_config = parse_training(agent, resolve(agent_spec(agent).config), argv[1:])
 
     if run_config.seeds is not None:
         from rlopt.runs.multi_seed import train_seeds

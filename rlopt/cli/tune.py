@@ -9,7 +9,7 @@ from rlopt.cli.engine_options import add_engine_options, engine_options
 from rlopt.cli.parsing import OneLineParser, number
 from rlopt.cli.sweep import divide, setting_values
 from rlopt.errors import ConfigError
-from rlopt.registry import AGENTS
+from rlopt.registry import agent_names, import_agent
 from rlopt.settings.fields import Range
 
 
@@ -19,10 +19,11 @@ def main(argv: list[str]) -> int:
     own, others = divide(argv, parser)
     arguments = parser.parse(own)
     if arguments.agent is None:
-        raise ConfigError(f"which agent? add --agent NAME, one of {', '.join(AGENTS)}")
+        raise ConfigError(f"which agent? add --agent NAME, one of {', '.join(agent_names())}")
+    import_agent(arguments.agent)
     settings = setting_values(others, [arguments.agent], parser)
 
-    from rlopt.sweeps.spec import SweepSpec
+    from rlopt.sweeps.spec import SweepSpec, group_name
     from rlopt.sweeps.tune_spec import TuneSpec
 
     given: dict[str, Any] = {
@@ -41,7 +42,7 @@ def main(argv: list[str]) -> int:
 
     from rlopt.sweeps.tune import run_tune
 
-    path = arguments.tune_dir or Path("runs") / f"tune-{arguments.agent}-{spec.digest}"
+    path = arguments.tune_dir or Path("runs") / group_name(["tune", arguments.agent, spec.digest])
     return run_tune(spec, path, engine_options(arguments))
 
 

@@ -17,6 +17,7 @@ from rlopt.engine.base import Engine, Observer
 from rlopt.engine.context import JobContext
 from rlopt.engine.jobs import DONE, FAILED, Job, JobResult
 from rlopt.errors import ConfigError, RunError
+from rlopt.registry import AGENTS, import_agent
 
 if TYPE_CHECKING:
     from rlopt.envs.settings import EnvSettings
@@ -81,6 +82,7 @@ def evaluate_on_engine(
         "env": settings.as_dict(),
         "deterministic": deterministic,
         "device": device,
+        "agents": [name for name in AGENTS if ":" in name],
     }
     jobs = [
         Job(f"episodes{index * n_envs}", PLAY, {"n_episodes": size, "seed": drawn, **common})
@@ -109,14 +111,18 @@ def play(
     seed: int,
     deterministic: bool,
     device: str,
+    agents: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Plays some episodes in a process of an engine; they are those of :func:`rlopt.evaluate`, as its ``as_dict``.
 
+    :param agents: the classes that the command was given by name, see :func:`rlopt.registry.import_agent`
     :raises rlopt.errors.ConfigError: another checkpoint lies at this path here
     """
     from rlopt.envs.settings import EnvSettings
     from rlopt.evaluation.evaluate import evaluate
 
+    for name in agents:
+        import_agent(name)
     settings = dataclasses.replace(EnvSettings(**env), n_envs=n_episodes)
     return evaluate(
         _model(checkpoint, fingerprint, policy, device),

@@ -21,7 +21,8 @@ class ActingModule(nn.Module):
     order. The output is (B, ...): scaled to the bounds or clipped to them for Box actions, int64 for Discrete and
     MultiDiscrete ones, floats 0 and 1 for MultiBinary. Where the model normalises observations, the module does.
 
-    :param model: a Stable-Baselines3 algorithm whose policy is an ActorCriticPolicy, SAC's, or of the offline learners
+    :param model: a Stable-Baselines3 algorithm whose policy is an ActorCriticPolicy or SAC's, or says by
+        ``predicts_in_torch = True`` that its ``_predict`` is a function of tensors, as the offline learners' do
     :raises rlopt.errors.ExportError: its policy is of another kind
     """
 
@@ -122,9 +123,7 @@ def _is_known(policy: BasePolicy) -> bool:
         return not overrides
     if isinstance(getattr(policy, "actor", None), Actor):
         return True
-    from rlopt.agents.offline.policy import OfflinePolicy
-
-    return isinstance(policy, OfflinePolicy)
+    return bool(getattr(policy, "predicts_in_torch", False))
 
 
 def _overrides(policy: BasePolicy, base: type, name: str) -> bool:

@@ -87,6 +87,11 @@ class EncodedCritic(ContinuousCritic):
             return features_extractor.trunk(obs)
         return super().extract_features(obs, features_extractor)
 
+    def convolve(self, obs: Tensor) -> Tensor:
+        """What the convolutions, which the actor shares, make of images (B, C, H, W): (B, 32 h w)."""
+        encoder: Any = self.features_extractor
+        return super().extract_features(obs, encoder.convolve)
+
 
 class ImagePolicy(CnnPolicy):
     """Stable-Baselines3's CnnPolicy, and with ``features_extractor_class=DrQV2Encoder`` the networks of DrQ-v2.
@@ -135,11 +140,6 @@ class ImagePolicy(CnnPolicy):
         if not self._encodes:
             return super().make_critic(features_extractor)
         return EncodedCritic(**self._update_features_extractor(self.critic_kwargs, features_extractor)).to(self.device)
-
-    def convolve(self, observations: Tensor) -> Tensor:
-        """What the shared convolutions make of observations (B, C, H, W): (B, 32 h w), which both networks take."""
-        encoder: Any = self.critic.features_extractor
-        return ContinuousCritic.extract_features(self.critic, observations, encoder.convolve)
 
 
 ENCODERS: dict[str, type[BaseFeaturesExtractor]] = {"drqv2": DrQV2Encoder}

@@ -153,20 +153,43 @@ class StackedParameters:
         :param keep: bool, of the same shape; where it is False, nothing changes
         """
         self.steps.add_(over(keep, self.steps[0]).to(self.steps.dtype))
-        # Powers of 0.999 need float64: 1 - 0.999^t would lose four digits.
-        step = self.steps[0].double()
-        scale = (1 - torch.pow(betas[1], step)).sqrt()
-        step_size = over(learning_rate, step) * scale / (1 - torch.pow(betas[0], step))
-        step_size, scaled_eps = (_computed_once(x.to(self.steps.dtype)) for x in (step_size, scale * eps))
+        scales = adam_scales(self.steps[0], learning_rate, betas, eps)
         groups = zip(self.tensors, gradients, self.first_moments, self.second_moments, strict=True)
         for parameter, gradient, first, second in groups:
-            new_first = first + (gradient - first) * (1 - betas[0])
-            new_second = second * betas[1] + gradient * gradient * (1 - betas[1])
-            change = over(step_size, parameter) * new_first / (new_second.sqrt() + over(scaled_eps, parameter))
-            kept = over(keep, parameter)
-            first.copy_(torch.where(kept, new_first, first))
-            second.copy_(torch.where(kept, new_second, second))
-            parameter.copy_(torch.where(kept, parameter - change, parameter))
+            moved = adam_moved(parameter, gradient, first, second, *scales, keep, betas)
+            for tensor, value in zip((parameter, first, second), moved, strict=True):
+                tensor.copy_(value)
+
+
+def adam_scales(steps: Tensor, learning_rate: Tensor, betas: Any, eps: float) -> tuple[Tensor, Tensor]:
+    """Step size and epsilon of Adam at step number ``steps``, corrected for the bias of its moments."""
+    # Powers of 0.999 need float64: 1 - 0.999^t would lose four digits.
+    step = steps.double()
+    scale = (1 - torch.pow(betas[1], step)).sqrt()
+    step_size = over(learning_rate, step) * scale / (1 - torch.pow(betas[0], step))
+    return _computed_once(step_size.to(steps.dtype)), _computed_once((scale * eps).to(steps.dtype))
+
+
+def adam_moved(
+    parameter: Tensor,
+    gradient: Tensor,
+    first: Tensor,
+    second: Tensor,
+    step_size: Tensor,
+    scaled_eps: Tensor,
+    keep: Tensor,
+    betas: Any,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Parameter and moments after a step of Adam; where ``keep`` is False as they are."""
+    new_first = first + (gradient - first) * (1 - betas[0])
+    new_second = second * betas[1] + gradient * gradient * (1 - betas[1])
+    change = over(step_size, parameter) * new_first / (new_second.sqrt() + over(scaled_eps, parameter))
+    kept = over(keep, parameter)
+    return (
+        torch.where(kept, parameter - change, parameter),
+        torch.where(kept, new_first, first),
+        torch.where(kept, new_second, second),
+    )
 
 
 def plain_adam(optimizer: torch.optim.Optimizer) -> bool:

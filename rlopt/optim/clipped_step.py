@@ -17,20 +17,27 @@ class ClippedStep:
     An optimiser of second order gets gradients that can be differentiated again (:mod:`rlopt.optim.optimizers`).
     With a fused Adam that has moved every parameter before, the gradients lie in one tensor, which is zeroed, measured
     and scaled whole; small networks then take about half the time. Others go through the optimiser's own methods.
-    Make it anew when the optimiser's settings or state change.
+    Make it anew when the optimiser's settings or state change, or which parameters are frozen: those with
+    ``requires_grad`` False stay as they are.
 
     :param optimizer: over exactly ``parameters``
     :param max_norm: Euclidean norm to which longer gradients are scaled down, > 0
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter], max_norm: float) -> None:
-        self.optimizer, self.parameters, self.max_norm = optimizer, parameters, max_norm
+        self.optimizer, self.max_norm = optimizer, max_norm
+        self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
+        for parameter in optimizer.param_groups[0]["params"]:
+            if not parameter.requires_grad:
+                parameter.grad = None  # an old gradient would still move it
         self._flat: Tensor | None = None
-        if _is_plain_fused_adam(optimizer, parameters):
+        if self.parameters and _is_plain_fused_adam(optimizer, self.parameters):
             self._gather()
 
     def backward(self, loss: Tensor) -> Tensor:
-        """Computes the gradient of a scalar and scales it down; returns its norm before."""
+        """Computes the gradient of a scalar and scales it down; returns its norm before, 0 where all is frozen."""
+        if not self.parameters:
+            return torch.zeros((), device=loss.device)
         if self._flat is None:
             for parameter in self.parameters:
                 parameter.grad = None
@@ -49,6 +56,8 @@ class ClippedStep:
 
     def apply(self) -> None:
         """Moves the parameters along the gradient that :meth:`backward` left."""
+        if not self.parameters:
+            return
         if self._flat is None:
             self.optimizer.step()
             if is_second_order(self.optimizer):
@@ -102,13 +111,14 @@ def _is_plain_fused_adam(optimizer: torch.optim.Optimizer, parameters: list[torc
     if type(optimizer) not in (torch.optim.Adam, torch.optim.AdamW) or len(optimizer.param_groups) != 1:
         return False
     group, first = optimizer.param_groups[0], parameters[0]
+    trained = [parameter for parameter in group["params"] if parameter.requires_grad]
     watched = "step" in vars(optimizer) or optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
     usual = group["fused"] and not (group["amsgrad"] or group["capturable"] or group["differentiable"])
     return (
         bool(usual)
         and not watched
-        and len(group["params"]) == len(parameters)
-        and all(mine is theirs for mine, theirs in zip(parameters, group["params"], strict=True))
+        and len(trained) == len(parameters)
+        and all(mine is theirs for mine, theirs in zip(parameters, trained, strict=True))
         and all(p.dtype == torch.float32 and p.device == first.device for p in parameters)
         and all(optimizer.state.get(p) for p in parameters)
     )

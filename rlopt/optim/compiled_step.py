@@ -28,6 +28,10 @@ COMPILE_PAYS_AFTER = 20_000
 """Gradient steps after which the seconds that compilation takes are earned back, with networks of SAC's size."""
 
 
+class CannotCompile(ConfigError):
+    """torch.compile does not understand a gradient step."""
+
+
 def check_compile_choice(choice: str) -> None:
     """Raises :class:`rlopt.errors.UnknownNameError` unless ``choice`` is auto, on or off."""
     if choice not in get_args(CompileChoice):
@@ -110,7 +114,9 @@ class GradientStep:
 
             if not isinstance(error, TorchDynamoException):
                 raise
-            raise ConfigError(f"the gradient step cannot be compiled ({one_line(error)}): use --compile off") from error
+            raise CannotCompile(
+                f"the gradient step cannot be compiled ({one_line(error)}): use --compile off"
+            ) from error
 
     def compile_like(self, other: GradientStep) -> None:
         """Lets what is compiled for ``other`` serve this step: the same function of another object that is alike."""

@@ -135,5 +135,5 @@ def fill_gradients(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
 
 
 def own_parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    """What it trains, group after group."""
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    """What it trains, group after group, without what is frozen."""
+    return [tensor for group in optimizer.param_groups for tensor in group["params"] if tensor.requires_grad]

@@ -7,15 +7,15 @@ occupancies. Row r of learner i, who has n_i rows, is drawn with probability w_i
 from __future__ import annotations
 
 import itertools
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from rlopt.errors import CheckpointError, ConfigError, unknown_name
+from rlopt.settings.fields import Range, check_setting
 from rlopt.storage.tree import Tree
-from rlopt.validation import check_number
 
 WeightRule = Literal["constant", "bias_corrected", "uniform"]
 
@@ -52,10 +52,9 @@ class WeightedRows:
     ) -> None:
         if rule not in get_args(WeightRule):
             raise unknown_name("weight rule", str(rule), get_args(WeightRule))
-        check_number("mixture_weight", mixture_weight, 0, 1, closed=False, whole=False)
-        check_number("truncated_mass", truncated_mass, 0, 1 - 1e-9, closed=True, whole=False)
-        if max_learners is not None:
-            check_number("max_learners", max_learners, 1, float("inf"), closed=True, whole=True)
+        check_setting("mixture_weight", mixture_weight, Annotated[float, Range(gt=0, le=1)])
+        check_setting("truncated_mass", truncated_mass, Annotated[float, Range(ge=0, lt=1)])
+        check_setting("max_learners", max_learners, Annotated[int, Range(ge=1)] | None)
         self.rule: WeightRule = rule
         self.mixture_weight, self.truncated_mass, self.max_learners = mixture_weight, truncated_mass, max_learners
         self.device = torch.device(device)

@@ -32,13 +32,13 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm,
     :raises rlopt.errors.SpaceError: for spaces that the agent cannot be trained on
     :raises rlopt.errors.ConfigError: for a model that does not fit into memory
     """
-    if agent_spec(agent).builder:
-        built: tuple[BaseAlgorithm, Any] = resolve(agent_spec(agent).builder)(agent, run, agent_config)
+    spec = agent_spec(agent)
+    if spec.builder:
+        built: tuple[BaseAlgorithm, Any] = resolve(spec.builder)(agent, run, agent_config)
         return built
     check_device(run.device)
     if run.num_threads:
         torch.set_num_threads(run.num_threads)
-    spec = agent_spec(agent)
     arguments = agent_config.algorithm_kwargs() | (resolve(spec.arguments)(run, agent_config) if spec.arguments else {})
     if run.from_pixels and run.frame_stack > 1 and "buffer_size" in arguments:
         # Each frame is kept once: a replay of stacks would take 2 frame_stack times the memory.

@@ -20,6 +20,7 @@ from rlopt.errors import ConfigError, NonFiniteError, RunError, one_line
 from rlopt.loggers.writers import RunLogs
 from rlopt.loggers.profiler import Profile
 from rlopt.console.progress import Counted
+from rlopt.registry import import_agent
 from rlopt.run_folder import RunFolder, default_folder, shell_quote
 from rlopt.runs.boundary import EpisodeRecorder, HookState, RunHook, mean_return
 from rlopt.runs.build import build
@@ -44,7 +45,7 @@ class RunResult:
 def train(agent: str, run: RunConfig, agent_config: Any, console: Console | None = None) -> RunResult:
     """Trains from the first step and writes a run folder.
 
-    :param agent: name in :data:`rlopt.registry.AGENTS`
+    :param agent: a name of ``rlopt train --help``, or ``module:Class``, which is imported
     :param run: settings of the run
     :param agent_config: settings of the agent, an instance of its config class
     :param console: where it speaks; the default is for a run that has the process to itself
@@ -53,6 +54,7 @@ def train(agent: str, run: RunConfig, agent_config: Any, console: Console | None
     :raises rlopt.errors.NonFiniteError: at the first NaN or infinite observation, reward or loss; checkpoints are kept
     """
     console = console or Console()
+    import_agent(agent)
     folder = RunFolder(Path(run.run_dir) if run.run_dir else default_folder(agent, run, f"seed{run.seed}"))
     folder.require_new()
     run = dataclasses.replace(run, run_dir=str(folder.path))
@@ -217,7 +219,7 @@ def _say_end(console: Console, folder: RunFolder, run: RunConfig, step: int, hoo
         console.say(f"best evaluation: mean return {hook.state.best_return:.1f} ({hook.state.best_checkpoint})")
         # What a run's file names is imported only on demand, see rlopt.checkpoint.choose.environment_settings.
         env = f" --env {shell_quote(run.env)}" if ":" in run.env else ""
-        console.say(f"evaluate it with: rlopt evaluate {folder.quoted}{env}")
+        console.say(f"evaluate it with: rlopt evaluate {folder.quoted}{env}{folder.agent_option}")
     if console.alone:
         console.say(f"run folder: {folder.path}")
 

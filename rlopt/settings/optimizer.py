@@ -6,16 +6,23 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from rlopt.errors import ConfigError
-from rlopt.settings.fields import Range
+from rlopt.settings.fields import OR_SCHEDULE, AgentConfig, Range
 from rlopt.settings.schedules import DecayingRate
 
 OWN = ("optimizer", "optimizer_kwargs", "learning_rate_schedule", "learning_rate_warmup", "learning_rate_floor")
 RATES = ("learning_rate", "value_learning_rate", "critic_learning_rate", "actor_learning_rate")
 """Constructor arguments that the schedule applies to, where an agent has them."""
 
+LearningRate = Annotated[float, Range(ge=0, le=1e6), OR_SCHEDULE]
+"""A step size; beyond 1e6 steps do not fit into float32 with ordinary gradients."""
+Widths = tuple[Annotated[int, Range(ge=1, le=65536)], ...]
+"""The widths of hidden layers."""
+Activation = Literal["tanh", "relu", "elu", "gelu", "silu", "leaky_relu"]
+"""Names in :data:`rlopt.algorithms.resumable.ACTIVATIONS`."""
+
 
 @dataclass(frozen=True, kw_only=True)
-class OptimizerConfig:
+class OptimizerConfig(AgentConfig):
     """The optimiser of the agent's networks. A learned ent_coef and a discriminator keep Adam."""
 
     optimizer: str = "adam"
@@ -26,9 +33,9 @@ class OptimizerConfig:
     learning_rate_schedule: Literal["constant", "linear", "cosine"] = "constant"
     """How the networks' learning rates fall over the run: not at all, along a line, or along half a cosine."""
     learning_rate_warmup: Annotated[float, Range(ge=0, lt=1)] = 0.0
-    """Share of the run, in [0, 1), in which the rates first rise from 0 along a line."""
+    """Share of the run in which the rates first rise from 0 along a line."""
     learning_rate_floor: Annotated[float, Range(ge=0, le=1)] = 0.0
-    """Where linear and cosine end, as a share of the rate, in [0, 1]."""
+    """Where linear and cosine end, as a share of the rate."""
 
     def with_optimizer(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """``arguments`` of a constructor with these settings in the places that Stable-Baselines3 has for them."""

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from rlopt.errors import ConfigError, unknown_name
-from rlopt.registry import AGENTS, agent_spec, resolve
-from rlopt.settings.fields import check_ranges, field_types, from_mapping
+from rlopt.registry import agent_names, agent_spec, resolve
+from rlopt.settings.fields import check_settings, field_types, from_mapping, read_settings
 from rlopt.settings.run import RunConfig
 from rlopt.settings.wandb import check_wandb
 
@@ -84,23 +84,25 @@ def default_settings(agent: str, agent_config: type, preset: str | None) -> tupl
     if preset:
         values |= load_preset(agent, preset)
     run_values, agent_values = split_settings(values, agent_config, where)
-    return from_mapping(RunConfig, run_values, where), from_mapping(agent_config, agent_values, where)
+    # What contradicts itself is told once the flags are known too.
+    run = RunConfig(**read_settings(RunConfig, run_values, where))
+    return run, agent_config(**read_settings(agent_config, agent_values, where))
 
 
 def complete_settings(agent: str, run: RunConfig, settings: Any) -> tuple[RunConfig, Any]:
-    """What is done once all settings of a run were read: the agent's completer, then the checks of ranges.
+    """What is done once all settings of a run were read: the agent's completer, then the checks of them all.
 
     :raises rlopt.errors.ConfigError: for the first setting that is missing, contradictory or out of range
     """
-    completer = AGENTS[agent].completer if agent in AGENTS else ""
+    completer = agent_spec(agent).completer if agent in agent_names() else ""
     if completer:
         run, settings = resolve(completer)(run, settings)
     if not run.env:
         raise ConfigError(
             "no environment given: add --env, such as --env HalfCheetah-v5 or --env dm_control/cheetah-run"
         )
-    check_ranges(run)
-    check_ranges(settings)
+    check_settings(run)
+    check_settings(settings)
     check_wandb(run)
     return run, settings
 

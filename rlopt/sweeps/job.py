@@ -13,7 +13,7 @@ from rlopt.console.progress import Progress, say
 from rlopt.console.signals import StopWish
 from rlopt.engine.context import JobContext, JobStopped, opened_log
 from rlopt.errors import RunError
-from rlopt.registry import agent_spec, resolve
+from rlopt.registry import agent_spec, import_agent, resolve
 from rlopt.run_folder import RunFolder
 from rlopt.settings.fields import from_mapping
 from rlopt.settings.run import RunConfig
@@ -32,6 +32,7 @@ def train_or_resume(
     :raises rlopt.engine.context.JobStopped: if it was asked to stop; a checkpoint is written
     :raises rlopt.errors.RloptError: as :func:`rlopt.runs.train.train` and :func:`rlopt.runs.train.resume`
     """
+    import_agent(agent)  # the process that made the job was given its name
     settings = from_mapping(RunConfig, run, f"job {context.name}")
     folder = RunFolder(Path(str(settings.run_dir)))
     _wait_for_lock(folder)

@@ -14,6 +14,7 @@ from typing import Any
 
 from rlopt.engine.jobs import Job
 from rlopt.errors import ConfigError, unknown_name
+from rlopt.registry import agent_spec, import_agent
 from rlopt.settings.presets import resolved_settings
 from rlopt.settings.run import RunConfig
 from rlopt.settings.seeds import parse_seeds
@@ -99,6 +100,8 @@ def spec_from(values: Mapping[str, Any], where: str) -> SweepSpec:
         if not isinstance(values.get(key) or {}, Mapping):
             raise ConfigError(f"{where}: {key} must hold lines of the form 'setting: value'")
     axes = {key: _texts(values.get(key), f"{where}: {key}") for key in ("agent", "env", "preset")}
+    for agent in axes["agent"]:
+        agent_spec(agent)  # refuses a class, which a file may not name
     seeds = values.get("seeds", "0")
     seeds = ",".join(str(seed) for seed in seeds) if isinstance(seeds, list | tuple) else str(seeds)
     grid = {str(name): _values(each) for name, each in (values.get("set") or {}).items()}
@@ -148,6 +151,8 @@ def expand(spec: SweepSpec, folder: Path) -> list[SweepRun]:
         name, or a sweep of more than 100,000 runs
     """
     seeds = parse_seeds(spec.seeds)
+    for agent in spec.agent:
+        import_agent(agent)
     axes: list[list[Any]] = [list(spec.agent), list(spec.preset or (None,)), list(spec.env or (None,))]
     points = [dict(zip(spec.set, values, strict=True)) for values in itertools.product(*spec.set.values())]
     count = len(seeds) * len(points) * len(axes[0]) * len(axes[1]) * len(axes[2])

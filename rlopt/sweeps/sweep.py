@@ -16,8 +16,8 @@ from rlopt.engine.display import Display
 from rlopt.engine.jobs import DONE, FAILED, STOPPED, JobResult, ResultFolder
 from rlopt.errors import ConfigError, RunError
 from rlopt.run_folder import SWEEP_FILE, RunFolder, read_json, write_json
-from rlopt.settings.fields import Range, check_ranges, from_mapping
-from rlopt.sweeps.spec import SweepRun, SweepSpec, expand, spec_from
+from rlopt.settings.fields import Range, check_settings, from_mapping
+from rlopt.sweeps.spec import SweepRun, SweepSpec, expand, group_name, spec_from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +109,7 @@ class SweepResult:
 
 def default_sweep_folder(spec: SweepSpec, stem: str = "") -> Path:
     """The same for the same sweep, so that the same command continues it."""
-    return Path("runs") / f"sweep-{stem or '-'.join(spec.agent)[:60]}-{spec.digest}"
+    return Path("runs") / group_name(["sweep", stem or "-".join(spec.agent)[:60], spec.digest])
 
 
 def run_sweep(
@@ -123,7 +123,7 @@ def run_sweep(
     :raises rlopt.errors.RunError: if the folder holds another sweep, or another process works on it
     """
     options = options or EngineOptions()
-    check_ranges(options)
+    check_settings(options)
     folder = SweepFolder(path)
     runs = expand(spec, path)
     mine = runs[shard[0] :: shard[1]] if shard else runs

@@ -118,8 +118,8 @@ def test_resuming_with_other_settings_is_refused(tmp_path: Path, capsys: pytest.
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--k", "11"], "--k 11 is more than --m 10"),
-        (["--m", "6"], "--k 10 is more than --m 6: rank at most all candidates, --k 6"),
+        (["--k", "11"], "k = 11 is more than m = 10"),
+        (["--m", "6"], "k = 10 is more than m = 6: rank at most all candidates, k = 6"),
         (["--total-episodes", "19", "--episodes-per-candidate", "2"], "less than the 20 episodes of the first round"),
         (["--oracle", "retrun"], "did you mean 'return'"),
         (["--n-envs", "4"], "--max-envs bounds them"),
@@ -130,7 +130,7 @@ def test_resuming_with_other_settings_is_refused(tmp_path: Path, capsys: pytest.
         (["--smothing", ".1"], "did you mean '--smoothing'"),
         (["--workers", "2"], "--workers is of an engine: add --engine local or ray"),
         (["--engine", "local", "--address", "10.0.0.1:6379"], "--address is of a Ray cluster: add --engine ray"),
-        (["--engine", "rey"], "'rey' is not 'local' or 'ray'"),
+        (["--engine", "rey"], "engine = rey is no choice: did you mean 'ray'?"),
         (["--line-search-points", "1"], "line_search_points=1 leaves no step"),
         (["--subspace", "100"], "subspace=100 is outside"),
     ],

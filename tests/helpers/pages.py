@@ -17,7 +17,7 @@ import pytest
 from rlopt.cli import data, flags, sweep, tune
 from rlopt.cli.main import VERBS, main, run_verb
 from rlopt.cli.parsing import OneLineParser
-from rlopt.registry import agent_spec, resolve
+from rlopt.registry import agent_spec, import_agent, resolve
 from rlopt.sweeps.spec import parse_grid
 from rlopt.sweeps.tune_spec import parse_axes
 
@@ -101,8 +101,7 @@ def run_page(
     for block in blocks(page):
         if block.language == "python":
             code = compile(shortened(block.text), page, "exec")
-            if file := re.match(r"# (\w+\.py)\n", block.text):
-                Path(file[1]).write_text(block.text)
+            write_file(block)
             if unless is None or unless not in block.text:
                 with contextlib.redirect_stdout(io.StringIO()) as out:
                     exec(code, printed.names)
@@ -119,6 +118,12 @@ def run_page(
                 printed.commands.append((command, out.getvalue()))
                 shown += out.getvalue()
     return printed
+
+
+def write_file(block: Block) -> None:
+    """Writes a block that begins with ``# name.py`` or ``# name.toml`` into the current folder, and no other."""
+    if file := re.match(r"# (\w+\.(py|toml))\n", block.text):
+        Path(file[1]).write_text(block.text)
 
 
 def words(line: str) -> list[str]:
@@ -158,6 +163,7 @@ def understand(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
                 known = getattr(importlib.import_module(f"rlopt.cli.{verb}"), "SUBVERBS", {})
                 assert not known or rest[0] in known, command
             elif verb == "train":
+                import_agent(rest[0])
                 flags.parse_training(rest[0], resolve(agent_spec(rest[0]).config), rest[1:])
             elif verb in ("sweep", "tune"):
                 understand_many(verb, rest)
@@ -189,6 +195,8 @@ def understand_many(verb: str, words: list[str]) -> None:
     own, others = sweep.divide(words, parser)
     arguments = parser.parse_args(own)
     agents = arguments.agent if isinstance(arguments.agent, list) else [arguments.agent or "mdpo"]
+    for agent in agents:
+        import_agent(agent)
     sweep.setting_values(others, agents, parser)
     if verb == "tune":
         assert parse_axes(arguments.search)

@@ -1,37 +1,9 @@
-"""What the peers of LOOP share: a constructor whose settings are those of the config, and episodes."""
+"""What peers of LOOP share whose policy changes between episodes alone."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import gymnasium
-from stable_baselines3.common.vec_env import VecEnv
-
 from rlopt.agents.loop.base import ContinuingAgent
 from rlopt.agents.loop.contract import Switch
-
-
-class Peer(ContinuingAgent):
-    """An agent whose settings are keyword arguments, checked against its config class.
-
-    :param env: an environment that never ends with Discrete actions, or its id; most want Discrete observations
-    :param reward_range: (smallest, largest) reward of a step; None takes it from an environment that knows it
-    :param seed: of the environment's first reset and of what the agent draws
-    :param settings: see the config class
-    :raises ConfigError: a setting that does not exist or is out of range, or a reward range neither given nor known
-    """
-
-    def __init__(
-        self,
-        env: gymnasium.Env[Any, Any] | VecEnv | str | None,
-        *,
-        reward_range: tuple[float, float] | None = None,
-        seed: int | None = None,
-        verbose: int = 0,
-        tensorboard_log: str | None = None,
-        **settings: Any,
-    ) -> None:
-        super().__init__(env, settings, reward_range, seed, verbose, tensorboard_log)
 
 
 class Episodic(ContinuingAgent):

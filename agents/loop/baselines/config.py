@@ -6,28 +6,22 @@ one, and the docstring says which.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 from rlopt.agents.loop.config import LinearLOOPConfig
-from rlopt.settings.fields import Range
-
-
-class _Settings:
-    def algorithm_kwargs(self) -> dict[str, Any]:
-        """The constructor arguments of the agent's class."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+from rlopt.settings.fields import AgentConfig, Range
 
 
 @dataclass(frozen=True, kw_only=True)
-class UCRL2Config(_Settings):
+class UCRL2Config(AgentConfig):
     """UCRL2 (Jaksch, Ortner and Auer 2010)."""
 
     transition_scale: Annotated[float, Range(ge=0)] = 0.5
-    """The L1 radius of a transition law is sqrt(this S log(2 A t / delta) / n), >= 0. Paper: 14, which explores for far
+    """The L1 radius of a transition law is sqrt(this S log(2 A t / delta) / n). Paper: 14, which explores for far
     longer than practical horizons last."""
     reward_scale: Annotated[float, Range(ge=0)] = 0.0
-    """The width of a mean reward is its range times sqrt(this log(2 S A t / delta) / (2 n)), >= 0. Paper: 7; 0 takes
+    """The width of a mean reward is its range times sqrt(this log(2 S A t / delta) / (2 n)). Paper: 7; 0 takes
     rewards as known once seen, as LOOP does, right where they have no noise of their own."""
     delta: Annotated[float, Range(gt=0, lt=1)] = 0.05
     """Probability that the confidence sets may miss the truth, at the paper's scales."""
@@ -36,32 +30,32 @@ class UCRL2Config(_Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TSDEConfig(_Settings):
+class TSDEConfig(AgentConfig):
     """Posterior sampling with dynamic episodes, TSDE (Ouyang, Gagrani, Nayyar and Jain 2017)."""
 
     prior: Annotated[float, Range(gt=0)] | None = None
-    """Parameter of the Dirichlet prior of each next state, > 0; none makes it 1 / S."""
+    """Parameter of the Dirichlet prior of each next state; none makes it 1 / S."""
     rewards: Literal["known", "noisy"] = "known"
     """known takes the mean reward seen, as LOOP does, right where rewards have no noise of their own; noisy draws it
     from Beta(1 + n m, 1 + n (1 - m)), m the mean over n visits in units of the range of rewards."""
     tolerance: Annotated[float, Range(gt=0)] = 1e-6
-    """Accuracy of the gain of the sampled process, in units of the range of rewards, > 0."""
+    """Accuracy of the gain of the sampled process, in units of the range of rewards."""
     max_sweeps: Annotated[int, Range(ge=1)] = 2000
     """Sweeps after which the policy of the sampled process is taken as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class DifferentialQConfig(_Settings):
+class DifferentialQConfig(AgentConfig):
     """Differential Q-learning (Wan, Naik and Sutton 2021), epsilon-greedy."""
 
     learning_rate: Annotated[float, Range(gt=0, le=1)] = 0.1
-    """Step size alpha of the action values, in (0, 1]."""
+    """Step size alpha of the action values."""
     gain_rate: Annotated[float, Range(gt=0)] = 0.1
-    """eta: the gain moves by eta alpha times the temporal difference, > 0."""
+    """eta: the gain moves by eta alpha times the temporal difference."""
     epsilon: Annotated[float, Range(ge=0, le=1)] = 0.1
-    """Probability of a uniform action, in [0, 1]."""
+    """Probability of a uniform action."""
     decay: Annotated[float, Range(ge=0, le=1)] = 0.0
-    """The step size is alpha / n^decay at the n-th visit of a pair, in [0, 1]; convergence needs more than a half."""
+    """The step size is alpha / n^decay at the n-th visit of a pair; convergence needs more than a half."""
     initial_value: float = 0.0
     """Of all action values, in units of reward; a large one explores."""
 
@@ -75,16 +69,16 @@ class RVIQConfig(DifferentialQConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimisticQConfig(_Settings):
+class OptimisticQConfig(AgentConfig):
     """Optimistic Q-learning (Wei, Jafarnia-Jahromi, Luo, Sharma and Jain 2020, algorithm 1)."""
 
     effective_horizon: Annotated[float, Range(ge=2)] = 200.0
-    """H >= 2: learns with the discount 1 - 1/H. Paper: min(sqrt(span T / (S A)), (T / (S A))^(1/3))."""
+    """H: learns with the discount 1 - 1/H. Paper: min(sqrt(span T / (S A)), (T / (S A))^(1/3))."""
     bonus_scale: Annotated[float, Range(ge=0)] = 0.02
-    """The bonus of the n-th visit is this * span * sqrt(H / n log(2 T / delta)), >= 0. Paper: 4, which leaves the
+    """The bonus of the n-th visit is this * span * sqrt(H / n log(2 T / delta)). Paper: 4, which leaves the
     values at their first one for longer than practical horizons last."""
     span: Annotated[float, Range(gt=0)] | None = None
-    """Bound of max - min of the optimal bias, > 0; none takes the exact one of an environment that knows it."""
+    """Bound of max - min of the optimal bias; none takes the exact one of an environment that knows it."""
     horizon: Annotated[int, Range(ge=1)] | None = None
     """T, the steps that the confidence level is meant for; none takes those of the first call of learn."""
     delta: Annotated[float, Range(gt=0, lt=1)] = 0.05
@@ -97,19 +91,19 @@ class FOPOConfig(LinearLOOPConfig):
 
     determinant_factor: Annotated[float, Range(gt=1)] = 2.0
     """A new plan is made once the determinant of the Gram matrix, ridge included, has grown by this
-    factor, > 1. Paper: 2."""
+    factor. Paper: 2."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class OLSVIFHConfig(_Settings):
+class OLSVIFHConfig(AgentConfig):
     """OLSVI.FH (Wei, Jafarnia-Jahromi, Luo and Jain 2021): optimistic least squares over a fixed horizon."""
 
     episode_length: Annotated[int, Range(ge=1)] = 50
-    """H, steps of a finite-horizon episode, >= 1. Paper: of the order sqrt(span) T^(1/4) / d^(3/4)."""
+    """H, steps of a finite-horizon episode. Paper: of the order sqrt(span) T^(1/4) / d^(3/4)."""
     bonus_scale: Annotated[float, Range(ge=0)] = 1e-3
-    """beta is this * d H sqrt(log(2 d T / delta)), >= 0. The paper's is of order 1, of no use at practical horizons."""
+    """beta is this * d H sqrt(log(2 d T / delta)). The paper's is of order 1, of no use at practical horizons."""
     ridge: Annotated[float, Range(gt=0)] = 1.0
-    """Added to the Gram matrix, > 0. Paper: 1."""
+    """Added to the Gram matrix. Paper: 1."""
     horizon: Annotated[int, Range(ge=1)] | None = None
     """T, the steps that the confidence level is meant for; none takes those of the first call of learn."""
     delta: Annotated[float, Range(gt=0, lt=1)] = 0.05

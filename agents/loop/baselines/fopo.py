@@ -30,19 +30,11 @@ class FOPO(LinearLOOP):
         self,
         env: gymnasium.Env[Any, Any] | VecEnv | str | None,
         feature_map: FeatureMap | None = None,
-        *,
-        reward_range: tuple[float, float] | None = None,
-        seed: int | None = None,
-        verbose: int = 0,
-        tensorboard_log: str | None = None,
         **settings: Any,
     ) -> None:
         self._growth = 0.0
         """Logarithm of the determinant over that at the last plan."""
-        self._rows = {}
-        self.feature_map = feature_map
-        super(LinearLOOP, self).__init__(env, settings, reward_range, seed, verbose, tensorboard_log)
-        self._begin_features(feature_map)
+        super().__init__(env, feature_map, **settings)
 
     def _take_in(self, state: int, action: int, reward: float, arrived: int) -> None:
         # det(M + phi phi^T) = det(M) (1 + phi M^-1 phi).

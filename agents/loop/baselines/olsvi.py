@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
-from rlopt.agents.loop.baselines.base import Episodic, Peer
+from rlopt.agents.loop.baselines.base import Episodic
 from rlopt.agents.loop.baselines.config import OLSVIFHConfig
 from rlopt.agents.loop.confidence_sets.counts import require_fitting
 from rlopt.agents.loop.confidence_sets.growing import GrowingArray
@@ -114,7 +114,7 @@ class OLSVILearner:
         self.position, self.gain = state["position"], state["gain"]
 
 
-class OLSVIFH(Episodic, FeatureStates, Peer):
+class OLSVIFH(Episodic, FeatureStates):
     """OLSVI.FH (Wei, Jafarnia-Jahromi, Luo and Jain, Learning infinite-horizon average-reward MDPs with linear function
     approximation, 2021, algorithm 2): LSVI-UCB in episodes of a fixed length, one after the other without a reset.
 

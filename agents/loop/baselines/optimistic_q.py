@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from rlopt.agents.loop.baselines.base import Peer
 from rlopt.agents.loop.baselines.config import OptimisticQConfig
 from rlopt.agents.loop.confidence_sets.counts import require_fitting
 from rlopt.agents.loop.states import CountedStates
@@ -69,7 +68,7 @@ class OptimisticQLearner:
         self.state_values, self._visits = state["state_values"].tolist(), state["visits"].tolist()
 
 
-class OptimisticQ(CountedStates, Peer):
+class OptimisticQ(CountedStates):
     """Optimistic Q-learning (Wei, Jafarnia-Jahromi, Luo, Sharma and Jain, Model-free reinforcement learning in
     infinite-horizon average-reward Markov decision processes, 2020, algorithm 1).
 

@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from rlopt.agents.loop.baselines.base import Peer
 from rlopt.agents.loop.baselines.config import DifferentialQConfig, RVIQConfig
 from rlopt.agents.loop.confidence_sets.counts import require_fitting
 from rlopt.agents.loop.states import CountedStates
@@ -106,7 +105,7 @@ class RVIQLearner(DifferentialQLearner):
         self._sum = state["sum"]
 
 
-class DifferentialQ(CountedStates, Peer):
+class DifferentialQ(CountedStates):
     """Differential Q-learning (Wan, Naik and Sutton, Learning and planning in average-reward Markov decision processes,
     2021), off-policy control, epsilon-greedy.
 

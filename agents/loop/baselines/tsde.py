@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from rlopt.agents.loop.baselines.base import Episodic, Peer
+from rlopt.agents.loop.baselines.base import Episodic
 from rlopt.agents.loop.baselines.config import TSDEConfig
 from rlopt.agents.loop.confidence_sets.counts import (
     Counts,
@@ -100,7 +100,7 @@ class TSDELearner:
         randomness.restore(self.rng, state["random"])
 
 
-class TSDE(Episodic, CountedStates, Peer):
+class TSDE(Episodic, CountedStates):
     """Posterior sampling (Ouyang, Gagrani, Nayyar and Jain, Learning unknown Markov decision processes: a Thompson
     sampling approach, 2017, algorithm TSDE).
 

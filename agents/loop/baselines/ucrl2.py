@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from rlopt.agents.loop.baselines.base import Episodic, Peer
+from rlopt.agents.loop.baselines.base import Episodic
 from rlopt.agents.loop.baselines.config import UCRL2Config
 from rlopt.agents.loop.confidence_sets.counts import (
     Counts,
@@ -107,7 +107,7 @@ class UCRL2Learner:
         self._values, self.gain = state["values"].copy(), state["gain"]
 
 
-class UCRL2(Episodic, CountedStates, Peer):
+class UCRL2(Episodic, CountedStates):
     """UCRL2 (Jaksch, Ortner and Auer, Near-optimal regret bounds for reinforcement learning, 2010).
 
     :param env: an environment that never ends with Discrete observations and actions, or its id

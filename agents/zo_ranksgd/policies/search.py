@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -27,6 +28,7 @@ from rlopt.agents.zo_ranksgd.policies.rounds import Round, budget_of, logged
 from rlopt.agents.zo_ranksgd.policies.sb3_policy import actor_only, load_parameters, make_policy
 from rlopt.agents.zo_ranksgd.policies.spread import Spread
 from rlopt.agents.zo_ranksgd.policies.vector import inputs_of
+from rlopt.algorithms.resumable import full_signature
 from rlopt.algorithms.standalone import OwnLogger, callback_of
 from rlopt.console.progress import Counted
 from rlopt.console.signals import StopWish
@@ -34,7 +36,7 @@ from rlopt.engine import Engine
 from rlopt.envs.settings import EnvSettings
 from rlopt.errors import CheckpointError, ConfigError, SpaceError
 from rlopt.feedback.ranking import Ranking
-from rlopt.settings.fields import from_mapping
+from rlopt.settings.fields import from_arguments
 
 REMEMBERED_EPISODES = 100
 """Of which the mean return is logged, as Stable-Baselines3's ``stats_window_size``."""
@@ -76,20 +78,23 @@ class RankedPolicySearch(OwnLogger):
         policy: str | type[BasePolicy] | BasePolicy,
         env: gymnasium.Env[Any, Any] | VecEnv | EnvSettings | str | None,
         *,
-        oracle: str | Oracle = "return",
+        oracle: str | Oracle = ZORankSGDConfig.oracle,
         normalize_observations: bool = True,
         policy_kwargs: Mapping[str, Any] | None = None,
         seed: int | None = None,
         verbose: int = 0,
         tensorboard_log: str | None = None,
         device: str | torch.device = "auto",
-        engine: str | Engine | None = None,
+        engine: str | Engine | None = ZORankSGDConfig.engine,
         **settings: Any,
     ) -> None:
-        named = oracle if isinstance(oracle, str) else "return"
-        settings |= {"engine": None if isinstance(engine, Engine) else engine}
-        own = {"oracle": named, **settings} | ({"policy": policy} if isinstance(policy, str) else {})
-        self.config: ZORankSGDConfig = from_mapping(ZORankSGDConfig, own, type(self).__name__)
+        config = from_arguments(ZORankSGDConfig, {"policy": policy, "oracle": oracle, "engine": engine, **settings})
+        named = {
+            name: getattr(config if isinstance(value, str) else ZORankSGDConfig, name)
+            for name, value in (("policy", policy), ("oracle", oracle), ("engine", engine))
+        }
+        self.config: ZORankSGDConfig = dataclasses.replace(config, **named)
+        """Objects of Python are not in it."""
         self._spread = Spread.of(self.config, engine if isinstance(engine, Engine) else None)
         self.verbose, self.tensorboard_log = verbose, tensorboard_log
         given_seed = checked_seed(seed)
@@ -365,3 +370,7 @@ class RankedPolicySearch(OwnLogger):
         :raises CheckpointError: the folder is missing, damaged, or of another kind
         """
         return policy_saving.load(cls, Path(path), env, device, given)
+
+
+_INIT: Any = RankedPolicySearch.__init__
+_INIT.__signature__ = full_signature(_INIT, None, config=ZORankSGDConfig)

@@ -25,7 +25,6 @@ from rlopt.agents.zo_ranksgd.policies.candidates import (
 from rlopt.agents.zo_ranksgd.policies.observations import FloatArray, Normalizer
 from rlopt.console.signals import hand_on
 from rlopt.engine import Engine, Job, JobContext, JobStopped, make_engine
-from rlopt.engine.choice import needs_engine
 from rlopt.envs.settings import EnvSettings
 from rlopt.errors import ConfigError, RunError
 
@@ -48,16 +47,9 @@ class Spread:
 
     @classmethod
     def of(cls, config: ZORankSGDConfig, engine: Engine | None) -> Spread | None:
-        """None where the settings name no engine.
-
-        :raises rlopt.errors.ConfigError: settings of an engine without one
-        """
+        """None where the settings name no engine."""
         if engine is not None or config.engine is not None:
             return cls(config, engine)
-        default = ZORankSGDConfig()
-        for name in ("workers", "address", "gpus_per_job"):
-            if getattr(config, name) != getattr(default, name):
-                raise needs_engine(name)
         return None
 
     @contextmanager

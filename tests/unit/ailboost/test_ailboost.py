@@ -10,16 +10,19 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from reach import needs_compiler
 from stable_baselines3.common.env_util import make_vec_env
 from transitions import expert_of_random_target
 
 import rlopt
 from rlopt.agents.ailboost.algorithm import DAC, AILBoost
+from rlopt.checkpoint.describe import rebuild_model
 from rlopt.checkpoint.files import read_checkpoint
 from rlopt.checkpoint.model_state import capture_state, learn_from, save_checkpoint
 from rlopt.data.demonstrations import Demonstrations
 from rlopt.data.metadata import DemonstrationMetadata
 from rlopt.errors import CheckpointError, ConfigError, DataError, NonFiniteError, SpaceError, UnknownNameError
+from rlopt.optim.lockstep import Turns
 
 SMALL: dict[str, Any] = {
     "learning_starts": 20,
@@ -315,8 +318,8 @@ def test_the_mixture_draws_one_learner_an_episode_by_weight():
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"weighting": "constant", "compile": "on"}, {"n_steps": 2, "relabel": False}, {"kl_coef": 0.1}],
-    ids=["plain", "compiled", "stale", "mdpo"],
+    [{}, {"weighting": "constant", "compile": "on"}, {"n_steps": 2, "relabel": False}],
+    ids=["plain", "compiled", "stale"],
 )
 def test_a_run_goes_on_bit_for_bit(tmp_path, settings):
     whole = small(**settings).learn(150)
@@ -336,6 +339,52 @@ def test_a_run_goes_on_bit_for_bit(tmp_path, settings):
     first, second = (state["training"]["attributes"]["boosting_state"] for state in (one, other))
     assert first["rounds"]["current"].tolist() == second["rounds"]["current"].tolist()
     assert first["learners"].keys() == second["learners"].keys()
+
+
+class Unmoved(AILBoost):
+    """Its critics learn what they say already, but for a constant."""
+
+    def critic_objective(self, critic, step):
+        q_values = self.q_values(critic, step.batch.observations, step.batch.actions)
+        loss = torch.stack([(q - q.detach() - step.batch.rewards).square().mean() for q in q_values]).sum()
+        return loss, {"critic_loss": loss.detach()}
+
+
+def collected_by(algorithm, seed=0, function=False, **settings):
+    """In its second improvement, with a discriminator that was trained; its steps, as a function of tensors or not."""
+    model = small(algorithm, seed=seed, **settings)
+    if function:
+        model._mode = lambda parts: "eager"
+    return model.learn(140)
+
+
+@pytest.mark.parametrize("options", [{}, {"n_steps": 2}, {"relabel": False}], ids=["", "n_steps", "stale"])
+def test_the_step_as_a_function_of_tensors_is_the_step(options):
+    """Rewards come from the discriminator inside the step."""
+    whole, function = collected_by(AILBoost, **options), collected_by(AILBoost, function=True, **options)
+    assert whole.update is None and function.update is not None
+    assert torch.allclose(parameters(whole), parameters(function), atol=1e-5)
+
+
+def test_seeds_that_train_together_have_each_its_discriminator():
+    together = Turns([lambda seed=seed: collected_by(AILBoost, seed, function=True) for seed in (1, 2)]).run()
+    assert together[0].update is together[1].update is not None
+    for seed, model in zip((1, 2), together, strict=True):
+        assert torch.allclose(parameters(model), parameters(collected_by(AILBoost, seed)), atol=1e-5)
+    assert not torch.allclose(parameters(together[0]), parameters(together[1]))
+
+
+@pytest.mark.parametrize("way", ["eager", "function", pytest.param("compiled", marks=needs_compiler)])
+def test_a_critics_loss_that_is_changed_once_holds_in_every_mode(way):
+    model = collected_by(Unmoved, function=way == "function")
+    model.compile = "on" if way == "compiled" else "off"
+    rows = model.replay_buffer.sample_rows(16)
+    model.replay_buffer.sample_rows = lambda batch_size: rows
+    rewards = model.adversary.reward(model.replay_buffer.transitions(rows))
+    super(AILBoost, model).train(1, 16)
+    logged = model.logger.name_to_value["train/critic_loss"]
+    assert (model.update is None) is (way == "eager")
+    assert logged == pytest.approx(2 * rewards.square().mean().item(), rel=1e-4)
 
 
 def test_a_loaded_model_predicts_and_asks_for_demonstrations_before_it_trains(tmp_path):
@@ -364,6 +413,23 @@ def test_a_loaded_model_can_have_another_number_of_environments(tmp_path):
     loaded.set_demonstrations(expert_of_random_target())
     loaded.learn(120)
     assert loaded.rounds.rows.row_weights()[0].max() < 120
+
+
+@pytest.mark.parametrize(("name", "value"), [("kl_coef", 0.1), ("value_network", True), ("tsallis_q", 1.5)])
+def test_checkpoints_of_version_0_1_are_read_unless_a_setting_that_is_gone_mattered(tmp_path, name, value):
+    """There AILBoost and DAC had off-policy MDPO's settings, here as such a checkpoint has them."""
+    model = small().learn(60)
+    description = read_checkpoint(save_checkpoint(model, tmp_path)).trees["model"]
+    without_effect = {
+        "kl_coef": 0.0, "kl_unit": "reward", "tsallis_q": 1.0, "old_policy_period": 1000, "value_network": False,
+        "actor_q": "min", "deterministic_behaviour": False, "critic_log_prob_bound": None, "log_density_floor": None,
+        "mean_penalty": 0.0, "log_std_penalty": 0.0, "analytic_kl": False,
+    }  # fmt: skip
+    description["settings"] |= without_effect
+    assert type(rebuild_model(description, device="cpu")) is AILBoost
+    description["settings"][name] = value
+    with pytest.raises(CheckpointError, match=rf"{name} = .*read it with rlopt 0\.1"):
+        rebuild_model(description, device="cpu")
 
 
 def test_resuming_with_other_demonstrations_is_refused(tmp_path):
@@ -414,12 +480,17 @@ def test_a_discriminator_that_diverges_is_named_and_left_as_it_was():
         ({"mixture_weight": 0.0}, ConfigError, "mixture_weight"),
         ({"reward_form": "gail"}, ConfigError, "js"),
         ({"divergence": "kl"}, UnknownNameError, "divergence"),
-        ({"output_bound": 0}, ConfigError, "output_bound is 0"),
-        ({"normalize_inputs": "no"}, ConfigError, "normalize_inputs is 'no'"),
-        ({"relabel": 1}, ConfigError, "relabel is 1"),
-        ({"absorbing": None}, ConfigError, "absorbing is None"),
-        ({"truncated_mass": 1}, ConfigError, r"in \[0, 1\)"),
-        ({"discriminator_input": "action"}, UnknownNameError, "input"),
+        ({"divergence": "waserstein"}, UnknownNameError, "did you mean 'wasserstein'"),
+        ({"output_bound": 0}, ConfigError, r"output_bound = 0.0 is outside \(0, inf\)"),
+        ({"normalize_inputs": "no"}, ConfigError, "normalize_inputs = 'no' is not true or false"),
+        ({"relabel": 1}, ConfigError, "relabel = 1 is not true or false"),
+        ({"absorbing": None}, ConfigError, "absorbing = none is not true or false"),
+        ({"truncated_mass": 1}, ConfigError, r"outside \[0, 1\)"),
+        ({"discriminator_input": "state_actoin"}, UnknownNameError, "did you mean 'state_action'"),
+        ({"discriminator_output": "tan"}, UnknownNameError, "did you mean 'tanh'"),
+        ({"discriminator_net_arch": (64, 0)}, ConfigError, r"0 is outside \[1, 65536\]"),
+        ({"gradient_penalty": -1.0}, ConfigError, "gradient_penalty"),
+        ({"kl_coef": 0.1}, TypeError, "kl_coef"),
         ({"gamma": 1.0}, ConfigError, "absorbing"),
         ({"n_demonstrations": 4}, DataError, "there are 3"),
         ({"replay_buffer_class": "replay"}, ConfigError, "device"),

@@ -147,11 +147,11 @@ def test_snapshots_have_their_own_encoder() -> None:
     ("algorithm", "settings"),
     [
         (AILBoost, {}),
-        (AILBoost, {"kl_coef": 0.1, "relabel": False, "n_steps": 1}),
+        (AILBoost, {"relabel": False, "n_steps": 1}),
         (AILBoost, {"side": 36, "policy_kwargs": {"net_arch": [8]}}),
         (DAC, {"learner_steps": 0, "policy_steps": 20, "normalize_inputs": False}),
     ],
-    ids=["sac", "mdpo", "nature", "dac"],
+    ids=["ailboost", "stale", "nature", "dac"],
 )
 def test_a_run_goes_on_bit_for_bit(tmp_path: Path, algorithm: type[AILBoost], settings: dict[str, Any]) -> None:
     whole = small(algorithm, **settings).learn(110)

@@ -12,7 +12,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor, VecNormalize
 
-from rlopt.agents.mdpo import on_policy
+from rlopt.agents.mdpo import on_policy, on_policy_update
 from rlopt.agents.mdpo.heads import DistributionHead, GaussianHead, action_head, value_function
 from rlopt.agents.mdpo.on_policy import MDPO
 from rlopt.algorithms.rollout import advantage_estimates, can_collect
@@ -116,8 +116,9 @@ def test_rollouts_updates_and_statistics_equal_those_of_stable_baselines3(
     ours, rollouts = trained(case)
     assert can_collect(ours.policy, ours.rollout_buffer)
     monkeypatch.setattr(on_policy, "can_collect", lambda *args: False)
-    monkeypatch.setattr(on_policy, "action_head", DistributionHead)
-    monkeypatch.setattr(on_policy, "value_function", lambda policy: policy.predict_values)
+    for module in (on_policy, on_policy_update):
+        monkeypatch.setattr(module, "action_head", DistributionHead)
+    monkeypatch.setattr(on_policy_update, "value_function", lambda policy: policy.predict_values)
     monkeypatch.setattr("rlopt.optim.clipped_step._is_plain_fused_adam", lambda *args: False)
     theirs, expected = trained(case)
     cut = [info["l"] for info in ours.ep_info_buffer or []]

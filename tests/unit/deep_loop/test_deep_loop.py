@@ -12,6 +12,7 @@ import torch
 from gymnasium import spaces
 from reach import needs_compiler
 from runs import leaves
+from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from torch.nn import functional as F
 
@@ -19,17 +20,16 @@ import rlopt
 from rlopt.agents.deep_loop import losses
 from rlopt.agents.deep_loop.algorithm import DeepLOOP
 from rlopt.agents.deep_loop.bonus import Evidence, FourierFeatures, switch_threshold
-from rlopt.agents.deep_loop.objective import DifferentialObjective
 from rlopt.agents.loop.confidence_sets.planner import Problem
 from rlopt.agents.loop.confidence_sets.tabular import TabularSet
-from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
+from rlopt.agents.sac.update import Batch, Step
 from rlopt.average_reward.mdp import FiniteMDP
 from rlopt.average_reward.solution import evaluate_policy
 from rlopt.checkpoint.model_state import capture_state, learn_from, save_checkpoint
 from rlopt.envs.average_reward import ContinuingWrapper
 from rlopt.envs.average_reward.river_swim import RiverSwim
 from rlopt.errors import ConfigError, SpaceError, UnknownNameError
-from rlopt.optim.compiled_step import compiler_found
+from rlopt.optim.descent import OwnNetworks
 from rlopt.optim.lockstep import Turns
 
 SMALL: dict[str, Any] = {
@@ -103,6 +103,24 @@ def weights(model: DeepLOOP) -> list[torch.Tensor]:
     return [value.clone() for value in model.policy.state_dict().values()]
 
 
+def step_of(model: DeepLOOP, batch: Any, noise: torch.Tensor, next_noise: torch.Tensor) -> Step:
+    """What a gradient step by torch's optimisers on a replay buffer's ``batch`` is computed from."""
+    given = Batch(batch.observations, batch.actions, batch.next_observations, batch.rewards, 1 - batch.dones)
+    networks = OwnNetworks(model.networks(), model._check_loss)
+    drawn = {"noise": noise, "next_noise": next_noise}
+    return Step(networks, given, given, drawn, model.scalars(), model._ent_coef(networks))
+
+
+def take(model: DeepLOOP, step: Step, move_targets: bool = False) -> dict[str, torch.Tensor]:
+    return model.gradient_step(step.networks, step.batch, step.drawn, step.scalars, move_targets)
+
+
+def as_function(model: DeepLOOP) -> DeepLOOP:
+    """Takes the steps of ``model`` as a function of tensors, not compiled."""
+    model._mode = lambda parts: "eager"  # type: ignore[method-assign]
+    return model
+
+
 def equal(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
     return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
@@ -117,14 +135,14 @@ class TabularPlan(torch.nn.Module):
         super().__init__()
         self.table = TabularSet(n_states, 2, Problem(0.0, 0.0, 0.0, 0.0, 0))
 
-    def residuals(self, batch: Any, objective: Any) -> torch.Tensor:
+    def residuals(self, batch: Any) -> torch.Tensor:
         states, following = batch.observations.argmax(dim=1), batch.next_observations.argmax(dim=1)
         swims_right = (batch.actions[:, 0] >= 0).long()
         targets = torch.from_numpy(self.table.targets)[states, swims_right]
         values = torch.from_numpy(self.table.state_values)[following]
         return (batch.rewards[:, 0].double() + values - targets).unsqueeze(1)
 
-    def act(self, observations: torch.Tensor, deterministic: bool) -> torch.Tensor:
+    def act(self, observations: torch.Tensor) -> torch.Tensor:
         policy = torch.tensor(self.table.policy)
         return (2.0 * policy[observations.argmax(dim=1)] - 1).unsqueeze(1)
 
@@ -143,6 +161,10 @@ class TabularDeepLOOP(DeepLOOP):
         self.features, self.plan = OneHotPairs(), TabularPlan(n_states)  # type: ignore[assignment]
         self.problem, self.beta, self.switch_steps = problem, beta, []
 
+    def residuals(self, plan: Any, batch: Any) -> torch.Tensor:
+        found: torch.Tensor = plan.residuals(batch)
+        return found
+
     def _freeze(self, plan: Any) -> None:
         self.switch_steps.append(self.n_collected)
         plan.table = TabularSet(self.observation_space.shape[0], 2, self.problem)
@@ -160,7 +182,7 @@ class TabularDeepLOOP(DeepLOOP):
         plan.table.plan(self.beta, "bonus")
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
-        self._take_stock()
+        self._take_stock(self.evidence)  # type: ignore[arg-type]
         table = self.plan.table  # type: ignore[union-attr]
         for row in [] if self.switch_steps[-1] == self.n_collected else [self.n_collected - 1]:
             one = self.replay_buffer.transitions(torch.tensor([row]))
@@ -182,7 +204,7 @@ def test_one_hot_river_swim_gives_the_tabular_discrepancy_and_switches() -> None
     )
     model.adopt(reference.data.problem, reference.beta)
     model.expected, model.measured = [], []  # type: ignore[attr-defined]
-    model._begin_phase()
+    model._begin_phase(model.evidence)  # type: ignore[arg-type]
     model.learn(steps)
     switches = [plan.step for plan in reference.plans]
     assert len(switches) > 5
@@ -199,14 +221,16 @@ REWARDS = torch.tensor([1.0, 4.0])
 
 
 def learned_values(pairs: list[tuple[int, int]], estimator: str) -> tuple[float, torch.Tensor]:
-    """The gain and the table Q (2,) after full-batch gradient descent through the differential objective."""
-    objective = DifferentialObjective(gain_estimator=estimator)  # type: ignore[arg-type]
+    """The gain and the table Q (2,) after full-batch gradient descent through the differential loss."""
     state, following = (torch.tensor(column) for column in zip(*pairs, strict=True))
     table, slow, gain = torch.zeros(2, requires_grad=True), torch.zeros(2), torch.zeros(())
     for _ in range(4000):
         next_q = slow[following].unsqueeze(1)
         q_values = table[state].unsqueeze(1)
-        loss, info = objective.differential_loss([q_values], REWARDS[state].unsqueeze(1), next_q, next_q, gain)
+        rewards = REWARDS[state].unsqueeze(1)
+        loss, info = losses.differential_loss(
+            [q_values], rewards, next_q, next_q, gain, gain_estimator=estimator,  # type: ignore[arg-type]
+        )  # fmt: skip
         (gradient,) = torch.autograd.grad(loss, table)
         with torch.no_grad():
             table -= 0.3 * gradient
@@ -319,7 +343,7 @@ def test_without_bonus_laziness_and_gain_it_is_undiscounted_sac_bit_for_bit() ->
     settings |= {"device": "cpu", "compile": "off"}
     env = "Pendulum-v1"  # truncated after 200 steps
     own = DeepLOOP("MlpPolicy", env, gain_rate=0.0, **RVI_SAC, **settings).learn(250)
-    sac = OffPolicyMDPO("MlpPolicy", env, kl_coef=0.0, gamma=1.0, **settings).learn(250)
+    sac = rlopt.SAC("MlpPolicy", env, gamma=1.0, **settings).learn(250)
     assert equal(weights(own), weights(sac))
     moving = DeepLOOP("MlpPolicy", env, **RVI_SAC, **settings).learn(250)
     assert not equal(weights(moving), weights(sac))
@@ -367,75 +391,88 @@ def test_it_is_rvi_sac_of_the_rewards_with_bonus(bonus: bool) -> None:
     # deepcopy parts optimisers from parameters, so their own are made anew, for both
     for part in (model.actor, model.critic):
         part.optimizer = torch.optim.Adam(part.parameters(), lr=3e-3)
-    optimistic = batch._replace(rewards=batch.rewards + model.bonus_of(batch)) if bonus else batch
+    step = step_of(model, batch, noise, next_noise)
+    optimistic = batch._replace(rewards=batch.rewards + model.bonus_of(step)) if bonus else batch
     expected = rvi_sac_step(model, optimistic, noise, next_noise)
     before = weights(model)
-    model._gradient_step(batch, noise, next_noise)
+    take(model, step)
     assert not equal(before, weights(model))
     for own, other in zip(weights(model), expected["policy"].state_dict().values(), strict=True):
         assert torch.allclose(own, other, atol=1e-6)
     assert float(model.gain) == pytest.approx(float(expected["gain"]), rel=1e-5)
 
 
-@pytest.mark.parametrize("bonus", [False, True])
-@pytest.mark.parametrize("lazy", [False, True])
-@pytest.mark.parametrize("estimator", ["rvi", "td", "centring"])
-def test_the_fused_step_is_the_step(estimator: str, lazy: bool, bonus: bool) -> None:
+SETTINGS: list[dict[str, Any]] = [
+    {"gain_estimator": estimator, "lazy": lazy, "bonus": bonus, "reset_cost": 1.0}
+    for estimator in ("rvi", "td", "centring")
+    for lazy in (False, True)
+    for bonus in (False, True)
+]
+
+
+@pytest.mark.parametrize("settings", [*SETTINGS, {"reset_cost": "auto", "allowed_resets": 0.0}])
+def test_the_function_of_tensors_is_the_step(settings: dict[str, Any]) -> None:
     models = []
-    for fused in (False, True):
-        model = falling(
-            bonus=bonus, lazy=lazy, gain_estimator=estimator, on_termination="reset", reset_cost=1.0, compile="off",
-            learning_starts=100, n_features=16,
-        ).learn(100)  # fmt: skip
-        if fused:
-            model._fused_mode = lambda: "eager"  # type: ignore[method-assign]
+    for function in (False, True):
+        model = falling(**settings, on_termination="reset", compile="off", learning_starts=100).learn(100)
+        if function:
+            as_function(model)
         torch.manual_seed(1)
         np.random.seed(1)
         for _ in range(5):  # the evidence moves in between
             model.n_seen -= 1
             model.train(10, batch_size=16)
-        assert (model.fused is not None) == fused
+        assert (model.update is not None) == function
         models.append(model)
     for own, other in zip(*map(weights, models), strict=True):
         assert torch.allclose(own, other, atol=1e-5)
     logged = [model.logger.name_to_value for model in models]
     assert logged[1] == pytest.approx(logged[0], rel=1e-3, abs=1e-5)
-    assert ("train/bonus" in logged[1]) == bonus
+    assert ("train/bonus" in logged[1]) == settings.get("bonus", True)
     assert float(models[0].gain) == pytest.approx(float(models[1].gain), rel=1e-4) and models[0].gain != 0
+    assert float(models[0].reset_price) == pytest.approx(float(models[1].reset_price), rel=1e-4) != 0
+    if settings["reset_cost"] == "auto":
+        critics = [list(model.reset_critic.state_dict().values()) for model in models]
+        for own, other in zip(*critics, strict=True):
+            assert torch.allclose(own, other, atol=1e-5)
 
 
 class Seven(DeepLOOP):
     """With a bonus of its own."""
 
-    def bonus_of(self, batch: Any) -> torch.Tensor:
-        return torch.full_like(batch.rewards, 7.0)
+    def bonus_of(self, step: Step) -> torch.Tensor:
+        return torch.full_like(step.batch.rewards, 7.0)
 
 
-def test_parts_of_ones_own_are_not_passed_over() -> None:
-    model = Seven("MlpPolicy", make().env, **{**SMALL, "compile": "on"}).learn(20)
-    assert model.fused is None and model.logger.name_to_value["train/bonus"] == 7.0
+@pytest.mark.parametrize("mode", ["optimisers", "function", pytest.param("compiled", marks=needs_compiler)])
+def test_a_bonus_of_ones_own_holds_however_the_step_is_taken(mode: str) -> None:
+    model = Seven("MlpPolicy", make().env, **{**SMALL, "compile": "on" if mode == "compiled" else "off"})
+    (as_function(model) if mode == "function" else model).learn(20)
+    assert (model.update is None) == (mode == "optimisers")
+    assert model.logger.name_to_value["train/bonus"] == pytest.approx(7.0)
 
-    model = make()
-    model._fused_mode = lambda: "eager"  # type: ignore[method-assign]
-    model.learn(20)
-    before = model.fused
+
+def test_features_of_ones_own_are_taken_up() -> None:
+    model = as_function(make()).learn(20)
+    before = model.update
     model.features = FourierFeatures(4, 16, 0.01)
+    torch.manual_seed(1)
+    np.random.seed(1)
     model.train(1, 16)
-    assert model.fused is not None and model.fused is not before
-    batch = model.replay_buffer.sample(16)
-    own = model.fused.update._bonus((batch.observations, batch.actions), model.objective)  # type: ignore[attr-defined]
-    assert torch.allclose(own, model.bonus_of(batch), atol=1e-5)
-    other = make(compile="on")
-    assert other._fused_mode() == "compiled" or not compiler_found()
-    other.features = OneHotPairs()
-    assert other._fused_mode() is None
+    assert model.update is not None and model.update is not before
+    torch.manual_seed(1)
+    np.random.seed(1)
+    batch = model.read_batch(model.draw(16))
+    psi = model.features(torch.cat([batch.observations, batch.actions], dim=1))
+    bonus = model.evidence.bonus(psi, model.beta, model.max_bonus).mean()  # type: ignore[union-attr]
+    assert model.logger.name_to_value["train/bonus"] == pytest.approx(float(bonus), rel=1e-4)
 
 
 @pytest.mark.slow
 @needs_compiler
 def test_the_compiled_step_is_the_step() -> None:
     models = [make(compile=choice).learn(90) for choice in ("off", "on")]
-    assert models[0].fused is None and models[1].fused is not None and models[1].fused.mode == "compiled"
+    assert models[0].update is None and models[1].update is not None and models[1].update.step.mode == "compiled"
     assert models[0].n_switches == models[1].n_switches > 2
     for own, other in zip(*map(weights, models), strict=True):
         assert torch.allclose(own, other, atol=1e-4)
@@ -450,22 +487,22 @@ def test_the_compiled_step_is_the_step() -> None:
     assert bonuses[1] == pytest.approx(bonuses[0], rel=1e-3)
 
 
-@pytest.mark.parametrize(("estimator", "bonus"), [("rvi", False), ("td", False), ("rvi", True)])
-def test_stacked_seeds_are_the_seeds_trained_alone(estimator: str, bonus: bool) -> None:
+@pytest.mark.parametrize(
+    ("estimator", "bonus", "cost"), [("rvi", False, 1.0), ("td", False, 1.0), ("rvi", True, 1.0), ("rvi", True, "auto")]
+)
+def test_stacked_seeds_are_the_seeds_trained_alone(estimator: str, bonus: bool, cost: Any) -> None:
     def job(seed: int, stacked: bool) -> Any:
         def learn() -> DeepLOOP:
             model = falling(
-                bonus=bonus, gain_estimator=estimator, on_termination="reset", reset_cost=1.0, compile="off",
+                bonus=bonus, gain_estimator=estimator, on_termination="reset", reset_cost=cost, compile="off",
             )  # fmt: skip
             model.set_random_seed(seed)
-            if stacked:
-                model._fused_mode = lambda: "eager"  # type: ignore[method-assign]
-            return model.learn(60)
+            return (as_function(model) if stacked else model).learn(60)
 
         return learn
 
     together = Turns([job(seed, True) for seed in (1, 2)]).run()
-    assert together[0].fused is together[1].fused is not None
+    assert together[0].update is together[1].update is not None
     for seed, model in zip((1, 2), together, strict=True):
         alone = job(seed, False)()
         for own, other in zip(weights(model), weights(alone), strict=True):
@@ -477,35 +514,42 @@ def test_stacked_seeds_are_the_seeds_trained_alone(estimator: str, bonus: bool) 
 def test_the_bonus_is_logged_and_several_critics_say_their_minimum() -> None:
     model = make(gain_rate=0.0).learn(60)
     batch = model.replay_buffer.sample(64)
-    bonus = model.bonus_of(batch)
+    step = step_of(model, batch, torch.randn(64, 1), torch.randn(64, 1))
+    bonus = model.bonus_of(step)
     assert bonus.shape == (64, 1) and bool((bonus > 0).all())
-    info = model._gradient_step(batch, torch.randn(64, 1), torch.randn(64, 1))
-    assert float(info["bonus"]) == pytest.approx(float(bonus.mean()), rel=1e-4)
+    assert float(take(model, step)["bonus"]) == pytest.approx(float(bonus.mean()), rel=1e-4)
     q_values = torch.tensor([[1.0, 3.0], [5.0, 4.0]])
-    assert model.objective.reduced(q_values).flatten().tolist() == [1.0, 4.0]
+    assert losses.smallest(q_values).flatten().tolist() == [1.0, 4.0]
 
 
 def test_the_critic_of_the_resets_takes_the_step_of_its_own_reward() -> None:
-    head = falling(on_termination="reset").reset_critic
+    model = falling(on_termination="reset", gain_rate=0.2, tau=0.25, reset_cost_rate=0.5, allowed_resets=0.1)
+    head = model.reset_critic
     assert head is not None
     head.gain.fill_(0.3)
     own = copy.deepcopy(head.critic)
     head.optimizer = torch.optim.SGD(head.critic.parameters(), lr=0.1)
     optimizer = torch.optim.SGD(own.parameters(), lr=0.1)
     observations, following = torch.randn(2, 6, 1)
-    actions, next_actions, resets = torch.randn(3, 6, 1)
+    actions, noise, next_noise = torch.randn(3, 6, 1)
+    resets = torch.tensor([[0.0], [1.0], [0.0], [0.0], [1.0], [0.0]])
+    mean, log_std, _ = model.actor.get_action_dist_params(following)
+    next_actions = torch.tanh(mean + log_std.exp() * next_noise).detach()
     (values,) = head.critic_target(following, next_actions)
     (q_values,) = own(observations, actions)
     loss = 0.5 * ((q_values - (resets - 0.3 + values.detach())) ** 2).mean()
+    optimizer.zero_grad()
     loss.backward()
     optimizer.step()
-    found = head.update((observations, actions), resets, (following, next_actions), 0.2)
-    assert float(found) == pytest.approx(float(loss.detach()), rel=1e-5)
+    before = [value.clone() for value in head.critic_target.parameters()]
+    batch = ReplayBufferSamples(observations, actions, following, resets, torch.zeros(6, 1))
+    info = take(model, step_of(model, batch, noise, next_noise), move_targets=True)
+    assert float(info["reset_critic_loss"]) == pytest.approx(float(loss.detach()), rel=1e-5)
     for parameter, expected in zip(head.critic.parameters(), own.parameters(), strict=True):
         assert torch.allclose(parameter, expected, atol=1e-6)
-    assert float(head.gain) == pytest.approx(0.8 * 0.3 + 0.2 * float(values.mean()), rel=1e-5)
-    before = [value.clone() for value in head.critic_target.parameters()]
-    head.move_target(0.25)
+    rate = 0.8 * 0.3 + 0.2 * float(values.mean())
+    assert float(head.gain) == pytest.approx(rate, rel=1e-5)
+    assert float(model.reset_price) == pytest.approx(max(0.0, 0.5 * (rate - 0.1)), rel=1e-5)
     for slow, was, fast in zip(head.critic_target.parameters(), before, head.critic.parameters(), strict=True):
         assert torch.allclose(slow, 0.75 * was + 0.25 * fast, atol=1e-6)
 
@@ -542,10 +586,12 @@ def test_resets_inside_a_continuing_wrapper_have_the_price() -> None:
 def test_the_price_of_a_reset_rises_while_they_are_too_frequent_and_falls_to_zero() -> None:
     settings = {"on_termination": "reset", "gain_rate": 0.05, "reset_cost_rate": 0.5, "learning_rate": 3e-3}
     frequent = falling(**settings, learning_starts=400).learn(400)  # nothing is learned yet: the actor walks at random
+    frequent.tau = 0.05
     for _ in range(1000):
         batch = frequent.replay_buffer.sample(64)
-        frequent._update_reset_critic(batch, frequent._sample_policy(batch.next_observations, torch.randn(64, 1)))
-        frequent.reset_critic.move_target(0.05)  # type: ignore[union-attr]
+        step = step_of(frequent, batch, torch.randn(64, 1), torch.randn(64, 1))
+        frequent._price_resets(step)
+        frequent.move_targets(step)
     share = float(frequent.replay_buffer.transitions(torch.arange(400)).dones.mean())
     assert share / 3 < float(frequent.reset_critic.gain) < 3 * share  # type: ignore[union-attr]
     assert float(frequent.reset_price) > 0

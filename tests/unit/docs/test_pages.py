@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,17 +76,23 @@ def test_the_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     d4rl_files.write_file(
         tmp_path / "hopper_medium-v2.hdf5", d4rl_files.gym_arrays(600, timeouts=tuple(range(99, 600, 100)))
     )
-    before = set(sys.modules)
-    agents = dict(AGENTS)
-    try:
+    with modules_of(tmp_path):
         printed = pages.run_page(page, **SETTINGS.get(page, {}))
+    assert printed.python or printed.commands
+
+
+@contextlib.contextmanager
+def modules_of(folder: Path) -> Iterator[None]:
+    """Forgets afterwards the modules that a page wrote into ``folder``, and their agents."""
+    before, agents = set(sys.modules), dict(AGENTS)
+    try:
+        yield
     finally:
         for name in AGENTS.keys() - agents.keys():
             del AGENTS[name]
-        for name in set(sys.modules) - before:  # modules that the page wrote into its folder
-            if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
+        for name in set(sys.modules) - before:
+            if str(folder) in str(getattr(sys.modules[name], "__file__", "")):
                 del sys.modules[name]
-    assert printed.python or printed.commands
 
 
 def test_the_pages_that_are_executed_elsewhere_are() -> None:
@@ -95,10 +103,14 @@ def test_the_pages_that_are_executed_elsewhere_are() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_command_of_the_page_is_understood(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for block in pages.blocks(page):
-        for command in pages.commands(block):
-            pages.understand(command, monkeypatch)
+def test_every_command_of_the_page_is_understood(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with modules_of(tmp_path):
+        for block in pages.blocks(page):
+            pages.write_file(block)
+            for command in pages.commands(block):
+                pages.understand(command, monkeypatch)
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -370,7 +370,7 @@ def test_callbacks_stop_save_and_log(tmp_path: Path) -> None:
 def test_config_and_constructor_agree() -> None:
     import inspect
 
-    accepted = inspect.signature(rlopt.LOOP.__init__).parameters
+    accepted = inspect.signature(rlopt.LOOP).parameters
     for name, value in LOOPConfig().algorithm_kwargs().items():
         assert accepted[name].default == value, name
 

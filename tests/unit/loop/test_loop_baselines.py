@@ -427,10 +427,10 @@ def test_refusals(tmp_path: Path) -> None:
 
 def test_every_peer_can_be_imported_from_the_package() -> None:
     from rlopt.agents.loop import baselines
-    from rlopt.agents.loop.kinds import KINDS
-    from rlopt.registry import resolve
+    from rlopt.registry import AGENTS, resolve
 
-    peers = {path.partition(":")[2]: path for path, _ in KINDS.values() if path.startswith(baselines.__name__)}
+    paths = [spec.algorithm for spec in AGENTS.values() if spec.algorithm.startswith(baselines.__name__)]
+    peers = {path.partition(":")[2]: path for path in paths}
     assert set(peers) == set(baselines.__all__)
     for name, path in peers.items():
         assert getattr(baselines, name) is resolve(path)

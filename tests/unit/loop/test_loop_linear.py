@@ -250,6 +250,6 @@ def test_bad_features_are_refused_with_the_cure() -> None:
 def test_config_and_constructor_agree() -> None:
     import inspect
 
-    accepted = inspect.signature(rlopt.LinearLOOP.__init__).parameters
+    accepted = inspect.signature(rlopt.LinearLOOP).parameters
     for name, value in LinearLOOPConfig().algorithm_kwargs().items():
         assert accepted[name].default == value, name

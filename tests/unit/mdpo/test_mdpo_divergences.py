@@ -10,7 +10,12 @@ from torch.distributions import Bernoulli as TorchBernoulli
 from torch.distributions import Categorical as TorchCategorical
 from torch.distributions import Independent, Normal, kl_divergence
 
-from rlopt.agents.mdpo.divergences import bernoulli_divergence, categorical_divergence, gaussian_divergence
+from rlopt.agents.mdpo.divergences import (
+    Categorical,
+    bernoulli_divergence,
+    categorical_divergence,
+    gaussian_divergence,
+)
 
 
 def random_gaussians(batch: int = 7, dims: int = 3) -> tuple[torch.Tensor, ...]:
@@ -126,3 +131,18 @@ def test_discrete_kl_agrees_with_torch() -> None:
     torch.testing.assert_close(categorical_divergence(logits, old, q=1.0), expected)
     expected = kl_divergence(TorchBernoulli(logits=logits), TorchBernoulli(logits=old)).sum(-1)
     torch.testing.assert_close(bernoulli_divergence(logits, old, q=1.0), expected)
+
+
+@pytest.mark.parametrize("q", [1.0, 1.5])
+def test_what_is_masked_adds_nothing(q: float) -> None:
+    """Logits of -inf leave the distribution of the others: same divergence, same gradient, and 0 at the old policy."""
+    logits, old = torch.randn(5, 3, dtype=torch.float64, requires_grad=True), torch.randn(5, 3, dtype=torch.float64)
+    masked = torch.cat([logits, torch.full((5, 1), -math.inf, dtype=torch.float64)], dim=1)
+    old_masked = torch.cat([old, torch.full((5, 1), -math.inf, dtype=torch.float64)], dim=1)
+    found, wanted = categorical_divergence(masked, old_masked, q=q), categorical_divergence(logits, old, q=q)
+    torch.testing.assert_close(found, wanted)
+    mine, theirs = (torch.autograd.grad(value.sum(), logits, retain_graph=True)[0] for value in (found, wanted))
+    torch.testing.assert_close(mine, theirs)
+    torch.testing.assert_close(Categorical((masked,)).entropy(), Categorical((logits,)).entropy())
+    if q == 1:  # what the old policy never does is infinitely far
+        assert categorical_divergence(torch.zeros(1, 2), torch.tensor([[0.0, -math.inf]]), q=q).isinf()

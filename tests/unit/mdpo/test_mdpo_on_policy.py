@@ -142,12 +142,13 @@ def test_foreign_spaces_and_settings_are_refused() -> None:
     ],
 )
 def test_a_setting_out_of_range_is_named_with_its_value(name: str, value: Any) -> None:
-    with pytest.raises(ConfigError, match=rf"^{name} is {re.escape(repr(value))}: give a (whole )?number in [\[(]"):
+    shown = f"({re.escape(repr(value))}|{re.escape(str(value).lower())})"  # as Python, or as a flag has it
+    with pytest.raises(ConfigError, match=rf"^{name} = {shown} is (outside [\[(]|not a (whole )?number)"):
         model(**{name: value})
 
 
 def test_an_unknown_choice_names_the_nearest() -> None:
-    with pytest.raises(ConfigError, match="unknown compile 'of': did you mean 'off'"):
+    with pytest.raises(ConfigError, match="compile = of is no choice: did you mean 'off'"):
         model(compile="of")
 
 
@@ -185,20 +186,17 @@ def test_first_step_is_the_plain_policy_gradient(monkeypatch: pytest.MonkeyPatch
         assert later[0] > 1e-5 and later[1] > 1e-4
 
 
-def test_phases_touch_only_their_own_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
-    algorithm = model(learning_rate=1e-2)
-    monkeypatch.setattr(algorithm, "_value_phase", lambda *args: None)
+@pytest.mark.parametrize("still", ["value_learning_rate", "learning_rate"])
+def test_phases_touch_only_their_own_parameters(still: str) -> None:
+    """The phase whose rate is 0 moves nothing, and the other nothing of its parameters."""
+    algorithm = model(**{"learning_rate": 1e-2, "value_learning_rate": 1e-2, still: 0.0})
     before = weights(algorithm)
     algorithm.learn(32)
     moved = {name for name, value in weights(algorithm).items() if not torch.equal(value, before[name])}
-    assert moved and not any("value" in name for name in moved)
-
-    algorithm = model(learning_rate=1e-2)
-    monkeypatch.setattr(algorithm, "_policy_phase", lambda *args: None)
-    before = weights(algorithm)
-    algorithm.learn(32)
-    moved = {name for name, value in weights(algorithm).items() if not torch.equal(value, before[name])}
-    assert moved and all("value" in name for name in moved)
+    policy, value = ({"log_std", "action_net.bias"}, {"value_net.bias"})
+    ours, theirs = (policy, value) if still == "value_learning_rate" else (value, policy)
+    assert ours <= moved and not theirs & moved
+    assert all(("value" in name) is (still == "learning_rate") for name in moved)
 
 
 def test_shared_features_extractor_is_trained_by_both_phases() -> None:
@@ -347,6 +345,17 @@ def test_a_broken_loss_stops_before_it_reaches_the_networks(phase: str, breaks: 
     assert not optimizer.state, "the moments are untouched too"
 
 
+def test_load_takes_settings_as_the_constructor_does(tmp_path: Path) -> None:
+    model(learning_rate=1e-3).save(tmp_path / "model.zip")
+    loaded = MDPO.load(tmp_path / "model.zip", env=Random(), learning_rate=1e-5)
+    loaded.learn(32)
+    assert {group["lr"] for own in (loaded.policy.optimizer, loaded.value_optimizer) for group in own.param_groups} == {
+        1e-5
+    }
+    with pytest.raises(ConfigError, match=r"^tsallis_q = 3.0 is outside \[1, 2\]"):
+        MDPO.load(tmp_path / "model.zip", tsallis_q=3.0)
+
+
 def test_same_seed_same_run_and_sb3_zip_round_trip(tmp_path: Path) -> None:
     first, second = model(batch_size=16).learn(64), model(batch_size=16).learn(64)
     for name, value in weights(first).items():
@@ -373,18 +382,19 @@ def test_one_update_follows_the_gradient_of_the_written_objective() -> None:
         policy_kwargs={"optimizer_class": "sgd", "optimizer_kwargs": {}},
     )
     captured: dict[str, Any] = {}
-    original = algorithm._policy_phase
+    original = algorithm._phases
 
-    def spy(observations: Any, actions: Any, advantages: Any, step_size: float, history: Any) -> None:
+    def spy(step_size: float) -> Any:
+        policy, value = original(step_size)
+        observations, actions, standard, *_ = policy.columns
         distribution = algorithm.policy.get_distribution(observations).distribution
-        standard = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
         log_prob = distribution.log_prob(actions).sum(-1)
         loss = -(torch.exp(log_prob - log_prob.detach()) * standard).mean()
         captured["gradient"] = torch.autograd.grad(loss, [algorithm.policy.log_std])[0]
         captured["before"] = algorithm.policy.log_std.detach().clone()
-        original(observations, actions, advantages, step_size, history)
+        return [policy, value]
 
-    algorithm._policy_phase = spy  # type: ignore[method-assign]
+    algorithm._phases = spy  # type: ignore[method-assign]
     algorithm.learn(32)
     expected = captured["before"] - 0.1 * captured["gradient"]
     torch.testing.assert_close(algorithm.policy.log_std.detach(), expected)

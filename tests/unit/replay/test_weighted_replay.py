@@ -220,12 +220,12 @@ def test_arrays_of_the_caller_are_not_kept() -> None:
     ("settings", "message"),
     [
         ({"rule": "constnat"}, "did you mean 'constant'"),
-        ({"mixture_weight": 0.0}, "mixture_weight is 0.0"),
-        ({"mixture_weight": float("nan")}, "mixture_weight is nan"),
+        ({"mixture_weight": 0.0}, "mixture_weight = 0.0 is outside"),
+        ({"mixture_weight": float("nan")}, "mixture_weight = nan is outside"),
         ({"mixture_weight": 1.5}, "mixture_weight"),
         ({"truncated_mass": 1.0}, "truncated_mass"),
         ({"truncated_mass": -0.1}, "truncated_mass"),
-        ({"max_learners": 0}, "max_learners is 0: give a whole number"),
+        ({"max_learners": 0}, "max_learners = 0 is outside"),
     ],
 )
 def test_settings_outside_their_ranges_are_refused(settings: dict[str, Any], message: str) -> None:

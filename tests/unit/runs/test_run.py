@@ -306,9 +306,9 @@ def test_changed_versions_are_named_on_resume(tmp_path: Path, whole: Path) -> No
     folder = RunFolder(tmp_path)
     folder.record_versions({})
     recorded = json.loads(folder.versions.read_text())
-    recorded["packages"] |= {"mujoco": "3.17.1", "tyro": "0.1"}
+    recorded["packages"] |= {"mujoco": "3.17.1", "safetensors": "0.1"}
     write_json(folder.versions, recorded)
-    (warning,) = folder.record_versions({}, resumed_at=7)  # tyro does not touch the numbers
+    (warning,) = folder.record_versions({}, resumed_at=7)  # safetensors does not touch the numbers
     assert warning.startswith("mujoco is ") and "3.17.1" in warning
     assert json.loads(folder.versions.read_text())["resumed"][0]["step"] == 7
 

@@ -6,13 +6,25 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
+import numpy as np
 import pytest
 
-from rlopt.cli.flags import field_help, normalise, parse_training
+from rlopt.cli.flags import field_help, parse_training, read_flags
 from rlopt.errors import ConfigError, UnknownNameError
 from rlopt.registry import AGENTS, resolve
 from rlopt.settings import presets
-from rlopt.settings.fields import Range, check_ranges, coerce, field_types, from_mapping
+from rlopt.settings.fields import (
+    OR_SCHEDULE,
+    AgentConfig,
+    Range,
+    Text,
+    check_arguments,
+    check_setting,
+    check_settings,
+    coerce,
+    field_types,
+    from_mapping,
+)
 from rlopt.settings.run import RunConfig
 
 
@@ -95,6 +107,7 @@ def test_choice_error_names_the_nearest_choice() -> None:
         (Range(ge=0, le=1), [0.0, 0.5, 1.0], [-1e-9, 1.0001, float("nan")]),
         (Range(gt=0, lt=1), [0.5], [0.0, 1.0]),
         (Range(ge=1), [1, 10**9], [0, float("inf")]),
+        (Range(gt=0, infinite=True), [1.0, float("inf")], [0.0, float("nan"), -float("inf")]),
     ],
 )
 def test_range(bounds: Range, inside: list[float], outside: list[float]) -> None:
@@ -110,14 +123,86 @@ def test_range(bounds: Range, inside: list[float], outside: list[float]) -> None
         ({"batch_size": 0}, "batch_size = 0"),
     ],
 )
-def test_check_ranges_names_setting_and_value(settings: dict[str, Any], named: str) -> None:
+def test_check_settings_names_setting_and_value(settings: dict[str, Any], named: str) -> None:
     with pytest.raises(ConfigError, match=named):
-        check_ranges(ToyConfig(**settings))
+        check_settings(ToyConfig(**settings))
 
 
-def test_check_ranges_accepts_what_has_no_number() -> None:
+def test_check_settings_accepts_what_has_no_number() -> None:
     config = ToyConfig(ent_coef="auto", batch_size=None)
-    assert check_ranges(config) is None
+    assert check_settings(config) is None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairConfig(AgentConfig):
+    """Two that belong together."""
+
+    rate: Annotated[float, Range(ge=0), OR_SCHEDULE] | None = 0.5
+    low: int = 1
+    high: int = 2
+    start: Annotated[float, Range(ge=0)] | Annotated[str, Text(lambda text: text == "auto", "auto")] = "auto"
+
+    @classmethod
+    def check_together(cls, settings: Any) -> None:
+        if settings["low"] > settings["high"]:
+            raise ConfigError("low is above high: exchange them")
+
+
+@pytest.mark.parametrize(
+    ("value", "annotation", "expected"),
+    [
+        (1, float, 1.0),
+        (np.float32(0.5), Annotated[float, Range(le=1)], 0.5),
+        (np.int64(3), int, 3),
+        (np.bool_(True), bool, True),
+        (None, int | None, None),
+        ([1, np.int32(2)], tuple[int, ...], (1, 2)),
+        (float("inf"), Annotated[float, Range(gt=0, infinite=True)], float("inf")),
+        (abs, Annotated[float, Range(gt=0), OR_SCHEDULE] | None, abs),
+    ],
+)
+def test_values_of_python_that_fit(value: Any, annotation: Any, expected: Any) -> None:
+    read = check_setting("x", value, annotation)
+    assert read == expected and type(read) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("value", "annotation", "line"),
+    [
+        ("3e-4", float, "x = '3e-4' is not a number"),  # a text, which a flag would have read
+        ("big", float, "x = big is not a number"),
+        (True, float, "x = true is not a number"),
+        (1.0, int, "x = 1.0 is not a whole number"),
+        (np.float64(2), Annotated[float, Range(le=1)], "x = 2.0 is outside (-inf, 1]"),
+        (float("nan"), float, "x = nan is outside (-inf, inf)"),
+        (float("inf"), float, "x = inf is outside (-inf, inf)"),
+        (10**400, float, f"x = 1{'0' * 199} is not a number"),
+        (None, float, "x = none is not a number"),
+        (1, bool, "x = 1 is not true or false"),
+        (3, tuple[int, ...], "x = 3 is not a list"),
+        (lambda progress: progress, float, None),
+        (np.zeros(2), Literal["a", "b"], "x = array([0., 0.]) is no choice: known: a, b"),
+        ("auto_x", PairConfig.__annotations__["start"], None),
+    ],
+)
+def test_values_of_python_that_do_not_fit(value: Any, annotation: Any, line: str | None) -> None:
+    annotation = field_types(PairConfig)["start"] if isinstance(annotation, str) else annotation
+    with pytest.raises(ConfigError) as caught:
+        check_setting("x", value, annotation)
+    assert line is None or str(caught.value) == line
+
+
+def test_arguments_are_checked_one_by_one_and_together() -> None:
+    given = {"rate": abs, "low": 2, "env": object(), "start": 0.1}
+    assert check_arguments(PairConfig, given) == {"rate": abs, "low": 2, "start": 0.1}
+    with pytest.raises(ConfigError, match=r"^rate = -1.0 is outside"):
+        check_arguments(PairConfig, {"rate": -1})
+    with pytest.raises(ConfigError, match=r"^start = atuo is not a number or auto$"):
+        check_arguments(PairConfig, {"start": "atuo"})
+    with pytest.raises(ConfigError, match=r"^low is above high"):
+        check_arguments(PairConfig, {"low": 3})  # above the default of high
+    with pytest.raises(ConfigError, match=r"^config.json: low is above high"):
+        from_mapping(PairConfig, {"low": 3}, "config.json")
 
 
 def test_from_mapping_names_the_nearest_setting_and_the_source() -> None:
@@ -149,19 +234,34 @@ def test_a_flag_equal_to_the_default_still_wins_over_the_preset(tmp_path: Any) -
 @pytest.mark.parametrize(
     ("argv", "expected"),
     [
-        (["--learning_rate", "1e-3"], ["--learning-rate", "0.001"]),
-        (["--total-timesteps=1e6"], ["--total-timesteps", "1000000"]),
-        (["--clip", "True"], ["--clip"]),
-        (["--clip", "false"], ["--no-clip"]),
-        (["--no-clip"], ["--no-clip"]),
-        (["--ent-coef", "auto"], ["--ent-coef", "auto"]),
-        (["--layers", "8", "4", "--seed", "1"], ["--layers", "8", "4", "--seed", "1"]),
-        (["--layers", "8,4"], ["--layers", "8", "4"]),
-        (["--ent-coef", "-0.5"], ["--ent-coef", "-0.5"]),
+        (["--learning_rate", "1e-3"], {"learning_rate": 0.001}),
+        (["--total-timesteps=1e6"], {"total_timesteps": 1_000_000}),
+        (["--clip", "True"], {"clip": True}),
+        (["--clip", "false"], {"clip": False}),
+        (["--clip"], {"clip": True}),
+        (["--no-clip"], {"clip": False}),
+        (["--ent-coef", "auto"], {"ent_coef": "auto"}),
+        (["--layers", "8", "4", "--seed", "1"], {"layers": (8, 4), "seed": 1}),
+        (["--layers", "8,4"], {"layers": (8, 4)}),
+        (["--ent-coef", "-0.5"], {"ent_coef": -0.5}),
+        (["--seed", "1", "--seed", "2"], {"seed": 2}),
+        (["--batch-size", "none"], {"batch_size": None}),
     ],
 )
-def test_normalise(argv: list[str], expected: list[str]) -> None:
-    assert normalise(argv, field_types(RunConfig) | field_types(ToyConfig)) == expected
+def test_flags_are_read_as_their_settings_want_them(argv: list[str], expected: dict[str, Any]) -> None:
+    assert read_flags(argv, field_types(RunConfig) | field_types(ToyConfig)) == expected
+
+
+def test_help_shows_each_setting_with_its_meaning_default_and_range(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        parse_training("toy", ToyConfig, ["--help", "--what-is-this"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert stop.value.code == 0 and shown.startswith("usage: rlopt train toy [options] A toy agent.")
+    assert "--learning-rate FLOAT Step size, > 0, which is explained on two lines. (default: 0.0003; (0, inf))" in shown
+    assert "--layers INT ... Units. (default: 64 64; [1, inf))" in shown
+    assert "--ent-coef FLOAT|auto Entropy weight. (default: auto)" in shown
+    assert "--clip, --no-clip Whether to clip. (default: false)" in shown
+    assert "--n-envs INT Environments stepped side by side. (default: 8; [1, inf))" in shown  # the agent's own default
 
 
 @pytest.mark.parametrize(
@@ -170,10 +270,10 @@ def test_normalise(argv: list[str], expected: list[str]) -> None:
         (["--learnin-rate", "1"], "unknown option '--learnin-rate': did you mean '--learning-rate'"),
         (["--seed"], "--seed: a value is missing"),
         (["--seed", "1", "2"], "--seed: one value expected"),
-        (["--seed", "x"], "--seed: 'x' is not a whole number"),
-        (["--backend", "envpol"], "--backend: unknown choice 'envpol': did you mean 'envpool'"),
+        (["--seed", "x"], "seed = x is not a whole number"),
+        (["--backend", "envpol"], "backend = envpol is no choice: did you mean 'envpool'?"),
         (["Hopper-v5"], "unexpected argument 'Hopper-v5'"),
-        (["--layers", "8", "big"], "--layers: 'big' is not a whole number"),
+        (["--layers", "8", "big"], "layers = big is not a whole number"),
         (["--env", "x", "--seed", "-1"], "seed = -1 is outside"),
         (["--env", "x", "--num-threads", "100000"], "num_threads = 100000 is outside [0, 1024]"),
         (["--env", "x", "--learning-rate", "nan"], "learning_rate = nan is outside"),
@@ -211,7 +311,7 @@ def test_settings_of_run_and_agent_do_not_collide_and_are_explained(agent: str) 
     assert not field_types(RunConfig).keys() & field_types(config).keys()
     for owner in (RunConfig, config):
         assert field_types(owner).keys() == field_help(owner).keys()
-    check_ranges(config())
+    check_settings(config())
 
 
 def test_unknown_preset_names_the_nearest(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,7 @@
-"""What off-policy MDPO refuses: settings out of range and spaces that it cannot use."""
+"""What soft actor-critic refuses beyond single settings: spaces and replay that it cannot use."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,11 +12,10 @@ from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 from rlopt.algorithms.checks import check_observation_space
 from rlopt.errors import ConfigError, SpaceError, unknown_name
-from rlopt.optim.compiled_step import check_compile_choice
 from rlopt.replay.buffers import DeviceDictReplayBuffer, DeviceReplayBuffer
 from rlopt.replay.her import DeviceHerReplayBuffer
 from rlopt.replay.n_step import DeviceNStepReplayBuffer
-from rlopt.validation import MAX_LEARNING_RATE, check_number, require
+from rlopt.validation import require
 
 REPLAY_BUFFERS: dict[str, type[ReplayBuffer]] = {
     "replay": ReplayBuffer,
@@ -30,85 +27,6 @@ REPLAY_BUFFERS: dict[str, type[ReplayBuffer]] = {
     "device_dict": DeviceDictReplayBuffer,
     "device_her": DeviceHerReplayBuffer,
 }
-ACTOR_Q = ("min", "first")
-KL_UNITS = ("reward", "ent_coef")
-
-# name -> (smallest, largest, whether the smallest is allowed, whether it is a whole number)
-_RANGES: dict[str, tuple[float, float, bool, bool]] = {
-    "buffer_size": (1, math.inf, True, True),
-    "learning_starts": (0, math.inf, True, True),
-    "batch_size": (1, math.inf, True, True),
-    "tau": (0, 1, False, False),
-    "gamma": (0, 1, True, False),
-    "gradient_steps": (-1, math.inf, True, True),
-    "n_steps": (1, math.inf, True, True),
-    "target_update_interval": (1, math.inf, True, True),
-    "kl_coef": (0, math.inf, True, False),
-    "tsallis_q": (1, 2, True, False),
-    "old_policy_period": (1, math.inf, True, True),
-    "mean_penalty": (0, math.inf, True, False),
-    "log_std_penalty": (0, math.inf, True, False),
-    "random_shift": (0, math.inf, True, True),
-    "critic_log_prob_bound": (0, math.inf, False, False),
-}
-
-
-def check_settings(settings: Mapping[str, Any]) -> None:
-    """Raises :class:`rlopt.errors.ConfigError` for a setting of :class:`rlopt.OffPolicyMDPO` outside its range."""
-    for name, bounds in _RANGES.items():
-        value = settings[name]
-        if name != "critic_log_prob_bound" or value is not None:
-            check_number(name, value, *bounds)
-    learning_rate = settings["learning_rate"]
-    if not callable(learning_rate):
-        check_number("learning_rate", learning_rate, 0, MAX_LEARNING_RATE, True, False)
-    if settings["actor_q"] not in ACTOR_Q:
-        raise unknown_name("actor_q", str(settings["actor_q"]), ACTOR_Q)
-    if settings["kl_unit"] not in KL_UNITS:
-        raise unknown_name("kl_unit", str(settings["kl_unit"]), KL_UNITS)
-    check_compile_choice(settings["compile"])
-    floor = settings["log_density_floor"]
-    require(
-        floor is None or math.isfinite(floor), f"log_density_floor is {floor}: give a finite number of nats or None"
-    )
-    if settings["analytic_kl"]:
-        require(
-            settings["tsallis_q"] == 1.0 and floor is None,
-            "analytic_kl needs tsallis_q=1 and no log_density_floor: it is the closed form of the KL divergence alone",
-        )
-    _check_train_freq(settings["train_freq"])
-    _check_ent_coef(settings["ent_coef"])
-    _check_target_entropy(settings["target_entropy"])
-
-
-def _check_train_freq(train_freq: Any) -> None:
-    frequency, unit = train_freq if isinstance(train_freq, tuple) else (train_freq, "step")
-    require(
-        isinstance(frequency, int) and frequency >= 1 and unit in ("step", "episode"),
-        f'train_freq is {train_freq!r}: give a whole number >= 1, or such as (1, "episode")',
-    )
-
-
-def _check_ent_coef(ent_coef: Any) -> None:
-    text = str(ent_coef)
-    value = text.removeprefix("auto").removeprefix("_") or "1" if text.startswith("auto") else text
-    try:
-        number = float(value)
-    except ValueError:
-        number = math.nan
-    smallest = 0.0 if not text.startswith("auto") else math.ulp(0.0)
-    require(
-        math.isfinite(number) and number >= smallest,
-        f'ent_coef is {ent_coef!r}: give a number >= 0, "auto", or "auto_0.1" to start from 0.1',
-    )
-
-
-def _check_target_entropy(target_entropy: Any) -> None:
-    try:
-        number = 0.0 if target_entropy == "auto" else float(target_entropy)
-    except (TypeError, ValueError):
-        number = math.nan
-    require(math.isfinite(number), f'target_entropy is {target_entropy!r}: give a number of nats or "auto"')
 
 
 def resolve_replay_buffer(choice: str | type[ReplayBuffer] | None) -> type[ReplayBuffer] | None:

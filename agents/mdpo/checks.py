@@ -1,0 +1,23 @@
+"""What on-policy MDPO refuses beyond single settings: spaces that it cannot use."""
+
+from __future__ import annotations
+
+from gymnasium import spaces
+
+from rlopt.algorithms.checks import check_counted_from_zero, check_observation_space
+from rlopt.errors import SpaceError
+
+ACTION_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+
+
+def check_spaces(observation_space: spaces.Space, action_space: spaces.Space) -> None:
+    """Raises :class:`rlopt.errors.SpaceError` unless MDPO can use both spaces."""
+    check_observation_space(observation_space)
+    if not isinstance(action_space, ACTION_SPACES):
+        raise SpaceError(
+            f"MDPO cannot use the action space {action_space}: it takes Box, Discrete, MultiDiscrete or MultiBinary; "
+            "flatten other spaces with gymnasium.wrappers"
+        )
+    if isinstance(action_space, spaces.Box) and 0 in action_space.shape:
+        raise SpaceError(f"the action space {action_space} has no dimensions: give the agent something to do")
+    check_counted_from_zero(action_space, "the action space")

@@ -1,0 +1,614 @@
+"""Soft actor-critic as a Stable-Baselines3 algorithm, and the base of the off-policy agents."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import stable_baselines3
+import torch
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.distributions import StateDependentNoiseDistribution
+from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.torch_layers import FlattenExtractor
+from stable_baselines3.common.type_aliases import (
+    GymEnv,
+    MaybeCallback,
+    RolloutReturn,
+    Schedule,
+    TrainFreq,
+    TrainFrequencyUnit,
+)
+from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.sac.policies import SACPolicy
+from torch import Tensor
+
+from rlopt.agents.sac import losses
+from rlopt.agents.sac.checks import (
+    check_random_shift,
+    check_replay,
+    check_spaces,
+    fitting_replay_buffer,
+    resolve_replay_buffer,
+)
+from rlopt.agents.sac.config import SACConfig
+from rlopt.agents.sac.losses import Info, PolicySample
+from rlopt.agents.sac.update import Batch, Drawn, Request, Step, Update, take_steps
+from rlopt.algorithms.resumable import Resumable, named_policy_kwargs, training_env
+from rlopt.console.progress import say
+from rlopt.errors import NonFiniteError
+from rlopt.nn.encoders import ImagePolicy, shift_batch
+from rlopt.optim.compiled_step import CannotCompile, CompileChoice, Mode, choose_mode
+from rlopt.optim.descent import Network, Networks, OwnNetworks, Part, Scalar, obstacle
+from rlopt.optim.lockstep import company_size, together
+from rlopt.replay.buffers import DeviceReplayBuffer
+from rlopt.settings.fields import check_arguments
+from rlopt.validation import check_finite
+
+READ_EVERY = 64
+"""Gradient steps on an accelerator between two looks at their losses."""
+_COUNTERS = ("num_timesteps", "start_time", "seed", "tensorboard_log", "verbose")
+"""Plain attributes that change or differ while the gradient step stays the same."""
+
+
+class SAC(Resumable, stable_baselines3.SAC):
+    """Soft actor-critic (Haarnoja et al., arXiv 1812.05905).
+
+    Everything that works with :class:`stable_baselines3.SAC` works here, and not compiled it is that class, bit for bit
+    with the same seeds. Settings are declared and explained in :class:`rlopt.agents.sac.config.SACConfig`; those that
+    Python alone has:
+
+    :param policy: "MlpPolicy", "CnnPolicy", "MultiInputPolicy" or a :class:`SACPolicy` class
+    :param env: an environment, a VecEnv or a Gymnasium id, with a Box action space of finite bounds
+    :param learning_rate: a number, or a function of the remaining progress
+    :param train_freq: a number of steps, or a pair such as (1, "episode")
+    :param replay_buffer_class: a class, or the name of one on the training device, "device", "device_n_step",
+        "device_dict", "device_her", or of Stable-Baselines3's on the host, "replay", "n_step", "dict", "her"; None
+        chooses one on the device by ``n_steps`` and the space
+    :param policy_kwargs: as in Stable-Baselines3; ``activation_fn`` and ``optimizer_class`` may be names, "tanh" and
+        "adabelief". ``features_extractor_class="drqv2"`` with "CnnPolicy" gives the networks of
+        :class:`rlopt.nn.encoders.ImagePolicy`
+    :raises rlopt.errors.ConfigError: for a setting out of range
+    :raises rlopt.errors.SpaceError: for actions or observations that cannot be used
+    :raises rlopt.errors.NonFiniteError: from ``learn``, for a NaN or infinite observation, reward or loss. On the CPU
+        nothing has been updated with it then; on an accelerator losses are looked at every 64 gradient steps
+
+    The gradient step is :meth:`gradient_step`. A subclass changes it by overriding one of the methods that it calls,
+    such as :meth:`critic_objective` and :meth:`actor_objective`, and the change holds however the step is taken: by
+    torch's optimisers, compiled, captured in a CUDA graph, or for several seeds at once. Such a method is compiled
+    with the values that the model's plain attributes (numbers, texts, booleans) have; where one changes, the step is
+    prepared anew. What changes often belongs into :meth:`scalars`, what is random into :meth:`draw`.
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        **stable_baselines3.SAC.policy_aliases,
+        "CnnPolicy": ImagePolicy,
+    }
+    profiled_sections: ClassVar[dict[str, str]] = {
+        "_sample_action": "act",
+        "_store_transition": "store",
+        "replay_buffer.sample": "sample",
+        "replay_buffer.sample_rows": "sample",
+    }
+    acts_on_mean: bool = False
+    """Whether actions after the warm-up are the policy's mean while training."""
+    random_shift: int
+    compile: CompileChoice
+    update: Update | None
+    """The compiled step, once one was taken."""
+
+    def __init__(
+        self,
+        policy: str | type[SACPolicy],
+        env: GymEnv | str | None,
+        learning_rate: float | Schedule = SACConfig.learning_rate,
+        buffer_size: int = SACConfig.buffer_size,
+        learning_starts: int = SACConfig.learning_starts,
+        batch_size: int = SACConfig.batch_size,
+        tau: float = SACConfig.tau,
+        gamma: float = SACConfig.gamma,
+        train_freq: int | tuple[int, str] = SACConfig.train_freq,
+        gradient_steps: int = SACConfig.gradient_steps,
+        action_noise: ActionNoise | None = None,
+        replay_buffer_class: str | type[ReplayBuffer] | None = None,
+        replay_buffer_kwargs: dict[str, Any] | None = None,
+        optimize_memory_usage: bool = False,
+        n_steps: int = SACConfig.n_steps,
+        ent_coef: str | float = SACConfig.ent_coef,
+        target_update_interval: int = SACConfig.target_update_interval,
+        target_entropy: str | float = SACConfig.target_entropy,
+        use_sde: bool = SACConfig.use_sde,
+        sde_sample_freq: int = SACConfig.sde_sample_freq,
+        use_sde_at_warmup: bool = False,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+        *,
+        random_shift: int = SACConfig.random_shift,
+        compile: CompileChoice = SACConfig.compile,
+        _init_setup_model: bool = True,
+    ) -> None:
+        settings = {name: value for name, value in locals().items() if name not in _NOT_SETTINGS}
+        settings["policy_kwargs"] = copy.deepcopy(policy_kwargs)
+        settings["replay_buffer_kwargs"] = copy.deepcopy(replay_buffer_kwargs)
+        check_arguments(SACConfig, settings)
+        train_freq = tuple(train_freq) if isinstance(train_freq, list) else train_freq
+        replay_buffer_class = resolve_replay_buffer(replay_buffer_class)
+        if env is not None:
+            env = training_env(env, verbose)
+            check_spaces(env.observation_space, env.action_space, type(self).__name__)
+            check_random_shift(random_shift, env.observation_space)
+            check_replay(
+                env.observation_space,
+                n_steps=n_steps,
+                replay_buffer_class=replay_buffer_class,
+                optimize_memory_usage=optimize_memory_usage,
+            )
+        self.random_shift = random_shift
+        self.compile = compile
+        super().__init__(
+            policy,
+            env,  # type: ignore[arg-type]
+            learning_rate,
+            buffer_size,
+            learning_starts,
+            batch_size,
+            tau,
+            gamma,
+            train_freq,
+            gradient_steps,
+            action_noise,
+            replay_buffer_class,
+            copy.deepcopy(replay_buffer_kwargs),
+            optimize_memory_usage,
+            n_steps,
+            ent_coef,
+            target_update_interval,
+            target_entropy,
+            use_sde,
+            sde_sample_freq,
+            use_sde_at_warmup,
+            stats_window_size,
+            tensorboard_log,
+            named_policy_kwargs(policy_kwargs),
+            verbose,
+            seed,
+            device,
+            _init_setup_model,
+        )
+        self.constructor_settings = settings
+
+    def _setup_model(self) -> None:
+        chosen = None
+        if self.replay_buffer_class is None and self.replay_buffer is None:
+            chosen = fitting_replay_buffer(self.observation_space, self.n_steps)
+            if self.n_steps > 1:
+                self.replay_buffer_kwargs.update({"n_steps": self.n_steps, "gamma": self.gamma})
+            self.replay_buffer = chosen(
+                self.buffer_size,
+                self.observation_space,
+                self.action_space,
+                device=self.device,
+                n_envs=self.n_envs,
+                optimize_memory_usage=self.optimize_memory_usage,
+                **self.replay_buffer_kwargs,
+            )
+        super()._setup_model()
+        # Environments of one class often share one space object, and with it the generator of the warm-up's actions.
+        self.action_space = copy.deepcopy(self.action_space)
+        # Not before: Stable-Baselines3 warns that a class which it did not choose itself ignores n_steps.
+        self.replay_buffer_class = chosen or self.replay_buffer_class
+        self.update = None
+        self._unread: list[Info] = []
+        self._uncompiled: str | None = None
+
+    # ---- the gradient step
+
+    def networks(self) -> dict[str, Part]:
+        """What a gradient step reads or changes, by name. A subclass adds its own, with or without an optimiser."""
+        ent_coef = Part(tensors={"ent_coef": self.ent_coef_tensor} if self.log_ent_coef is None else {})
+        if self.log_ent_coef is not None:
+            ent_coef = Part(optimizer=self.ent_coef_optimizer, tensors={"log_ent_coef": self.log_ent_coef})
+        critics = [f"qf{index}" for index in range(self.critic.n_critics)]
+        return {
+            "critic": Part(self.critic, self.critic.optimizer, ensemble=critics),
+            "critic_target": Part(self.critic_target, ensemble=critics),
+            "actor": Part(self.actor, self.actor.optimizer),
+            "ent_coef": ent_coef,
+        }
+
+    def scalars(self) -> dict[str, float]:
+        """Numbers that may change from step to step without the step being prepared anew."""
+        return {"tau": self.tau, "target_entropy": float(self.target_entropy)}
+
+    def draw(self, batch_size: int) -> Drawn:
+        """Draws what is random about a gradient step, in Stable-Baselines3's order, as tensors by name.
+
+        These are the batch, or the rows of the replay buffer that are one, and the noise of the actions. A subclass may
+        add more. Names such as ``observations/goal`` are parts of Dict observations.
+        """
+        return self._draw_batch(batch_size) | self._draw_noise(batch_size)
+
+    def _draw_batch(self, batch_size: int) -> Drawn:
+        buffer: Any = self.replay_buffer
+        normalize = self.get_vec_normalize_env()
+        in_place = isinstance(buffer, DeviceReplayBuffer) and type(buffer).sample is DeviceReplayBuffer.sample
+        if in_place and normalize is None and not self.random_shift:
+            return {"rows": buffer.sample_rows(batch_size)}
+        batch = buffer.sample(batch_size, env=normalize)
+        if self.random_shift:
+            batch = shift_batch(batch, self.random_shift)
+        drawn: Drawn = {}
+        for name, value in _with_discounts(batch, self.gamma)._asdict().items():
+            parts = {f"{name}/{key}": part for key, part in value.items()} if isinstance(value, dict) else {name: value}
+            drawn |= parts
+        return drawn
+
+    def _draw_noise(self, batch_size: int) -> Drawn:
+        """Standard normal: (B, A) for the actions at the states and at the next; with gSDE for one matrix for both."""
+        if self.use_sde:
+            distribution = self.actor.action_dist
+            assert isinstance(distribution, StateDependentNoiseDistribution)
+            log_std: Any = self.actor.log_std
+            with torch.no_grad():
+                std = distribution.get_std(log_std)
+                noise, further = (
+                    torch.randn(std.shape, device=self.device),
+                    torch.randn((1, *std.shape), device=self.device),
+                )
+                # As reset_noise of the actor leaves them.
+                distribution.exploration_mat, distribution.exploration_matrices = noise * std, further * std
+            return {"noise": noise, "next_noise": noise}
+        shape = (batch_size, *(self.action_space.shape or ()))
+        return {name: torch.randn(shape, device=self.device) for name in ("noise", "next_noise")}
+
+    def read_batch(self, drawn: Mapping[str, Tensor]) -> Batch:
+        """The batch in what :meth:`draw` gave, by tensor operations only."""
+        if "rows" in drawn:
+            buffer: Any = self.replay_buffer
+            return _with_discounts(buffer.gather(drawn["rows"]), self.gamma)
+        return Batch(*(_nested(drawn, name) for name in Batch._fields))
+
+    def gradient_step(
+        self,
+        networks: Networks,
+        batch: Batch,
+        drawn: Mapping[str, Tensor],
+        scalars: Mapping[str, Scalar],
+        move_targets: bool,
+    ) -> Info:
+        """One step of every network, from tensors alone: it must not read a value on the host, nor branch on one.
+
+        :param move_targets: whether the target networks move too
+        :returns: the losses and statistics of the step by name, scalars
+        """
+        ent_coef = self._ent_coef(networks)
+        step = Step(networks, batch, batch, drawn, scalars, ent_coef)
+        info = {"ent_coef": ent_coef.reshape(()).clone()}
+        critic_info, seen = networks.descend("critic", self._critic_loss, step)
+        step = dataclasses.replace(step, batch=batch._replace(**seen))
+        critic_info = self.after_critics(step, critic_info)
+        actor_info, policy = networks.descend("actor", self._actor_loss, step)
+        info |= critic_info | actor_info
+        if self.ent_coef_optimizer is not None:
+            info |= networks.descend("ent_coef", self.ent_coef_objective, step, policy)
+        info |= self.further_step(step, policy)
+        if move_targets:
+            self.move_targets(step)
+        return info
+
+    def _ent_coef(self, networks: Networks) -> Tensor:
+        if self.ent_coef_optimizer is None:
+            return networks["ent_coef"]["ent_coef"]
+        return torch.exp(networks["ent_coef"]["log_ent_coef"].detach())
+
+    def _critic_loss(self, critic: Network, step: Step) -> tuple[Tensor, tuple[Info, dict[str, Tensor]]]:
+        if not self._convolves_once():
+            loss, info = self.critic_objective(critic, step)
+            return loss, (info, {})
+        # What convolutions that actor and critics share make of the images is computed once for all. The actor's loss
+        # does not train what the critics' loss does.
+        observations = critic(step.batch.observations, method="convolve")
+        with torch.no_grad():
+            following = critic(step.batch.next_observations, method="convolve")
+        batch = step.batch._replace(observations=observations, next_observations=following)
+        loss, info = self.critic_objective(critic, dataclasses.replace(step, batch=batch))
+        return loss, (info, {"observations": observations.detach(), "next_observations": following})
+
+    def _convolves_once(self) -> bool:
+        return isinstance(self.policy, ImagePolicy) and self.policy.shares_convolutions
+
+    def critic_objective(self, critic: Network, step: Step) -> tuple[Tensor, Info]:
+        """What the critics descend, a scalar, and statistics, among them ``critic_loss``."""
+        with torch.no_grad():
+            targets = losses.td_target(step.batch.rewards, step.batch.discounts, self.next_values(step))
+        q_values = self.q_values(critic, step.batch.observations, step.batch.actions)
+        return losses.critic_loss(q_values, targets)
+
+    def next_values(self, step: Step) -> Tensor:
+        """V at the next states, (B, 1), by the target critics at an action that the present policy draws."""
+        policy = self.policy_sample(step.networks["actor"], step.batch.next_observations, step.drawn["next_noise"])
+        q_values = self.q_values(step.networks["critic_target"], step.batch.next_observations, policy.actions)
+        return self.soft_value(torch.cat(q_values, dim=1), policy, step.ent_coef)
+
+    def _actor_loss(self, actor: Network, step: Step) -> tuple[Tensor, tuple[Info, PolicySample]]:
+        policy = self.policy_sample(actor, step.batch.observations, step.drawn["noise"])
+        loss, info = self.actor_objective(actor, policy, step)
+        return loss, (info, PolicySample(*(tensor.detach() for tensor in policy)))
+
+    def actor_objective(self, actor: Network, policy: PolicySample, step: Step) -> tuple[Tensor, Info]:
+        """What the actor descends, a scalar, and statistics, among them ``actor_loss``.
+
+        :param policy: an action of ``actor`` at each state of the batch, with a gradient
+        """
+        q_values = self.q_values(step.networks["critic"], step.batch.observations, policy.actions)
+        smallest = torch.min(torch.cat(q_values, dim=1), dim=1, keepdim=True)[0]
+        return losses.actor_loss(self.log_prob(policy), smallest, ent_coef=step.ent_coef)
+
+    def ent_coef_objective(self, ent_coef: Network, step: Step, policy: PolicySample) -> tuple[Tensor, Info]:
+        """What ln(lambda) descends; ``policy`` is that of before the step."""
+        log_prob = losses.joint_log_prob(policy.log_density, policy.log_jacobian)
+        target_entropy = step.scalars["target_entropy"]
+        return losses.ent_coef_loss(ent_coef["log_ent_coef"], log_prob, target_entropy=target_entropy)
+
+    def after_critics(self, step: Step, info: Info) -> Info:
+        """What a subclass does in a gradient step between critics and actor; statistics.
+
+        :param info: what :meth:`critic_objective` gave beside the loss
+        """
+        return info
+
+    def further_step(self, step: Step, policy: PolicySample) -> Info:
+        """What a subclass does in a gradient step after actor and critics, with new networks; statistics.
+
+        :param policy: an action at each state of the batch, by the actor of before the step
+        """
+        return {}
+
+    def move_targets(self, step: Step) -> None:
+        """Moves the target networks."""
+        step.networks.move("critic_target", "critic", step.scalars["tau"])
+
+    def policy_sample(self, actor: Network, observations: Any, noise: Tensor) -> PolicySample:
+        """An action of the policy for each observation, from standard normal ``noise`` (:meth:`draw`)."""
+        mean, log_std, further = actor(observations, method="get_action_dist_params")
+        if not self.use_sde:
+            return losses.sample_squashed_gaussian(mean, log_std, noise)
+        distribution = self.actor.action_dist
+        assert isinstance(distribution, StateDependentNoiseDistribution)
+        exploration, std = noise * distribution.get_std(log_std), distribution.get_std(log_std)
+        return losses.sample_gsde(mean, further["latent_sde"], std, exploration, distribution.epsilon)
+
+    def q_values(self, critic: Network, observations: Any, actions: Tensor, count: int | None = None) -> list[Tensor]:
+        """What each critic, or the first ``count``, says of actions (B, A): n of (B, 1)."""
+        if not critic.batched:
+            return [critic(observations, actions, method="q1_forward")] if count == 1 else critic(observations, actions)
+        module: Any = critic.module
+        features = critic(observations, module.features_extractor, method="extract_features")
+        if module.share_features_extractor:
+            features = features.detach()
+        return list(critic.each(torch.cat([features, actions], dim=1), count).unbind())
+
+    def log_prob(self, policy: PolicySample) -> Tensor:
+        """The entropy term's log pi, (B, 1)."""
+        return losses.joint_log_prob(policy.log_density, policy.log_jacobian)
+
+    def soft_value(self, q_values: Tensor, policy: PolicySample, ent_coef: Tensor) -> Tensor:
+        """V(s), (B, 1), from Q at the action of ``policy``, (B, n)."""
+        return losses.soft_value(q_values, self.log_prob(policy), ent_coef=ent_coef)
+
+    # ---- taking steps
+
+    def train(self, gradient_steps: int, batch_size: int = 64) -> None:
+        """Takes ``gradient_steps`` gradient steps on batches of ``batch_size`` transitions from the replay buffer."""
+        if self.update is None and not self.policy.training:  # what is compiled has no layer that differs in training
+            self.policy.set_training_mode(True)
+        parts = self.networks()
+        self._update_learning_rate([part.optimizer for part in parts.values() if part.optimizer is not None])
+        own = OwnNetworks(parts, self._check_loss)
+        mode = self._mode(parts)
+        statistics: list[Info] = []
+        for gradient_step in range(gradient_steps):
+            move_targets = gradient_step % self.target_update_interval == 0
+            drawn = self.draw(batch_size)
+            info: Info | None = None
+            if mode is not None:
+                try:
+                    info = self._checked(together(take_steps, Request(self, mode, drawn, move_targets)))
+                except CannotCompile as error:
+                    self._stay_uncompiled(str(error))
+                    mode = None
+            if info is None:
+                info = self.gradient_step(own, self.read_batch(drawn), drawn, self.scalars(), move_targets)
+            statistics.append(info)
+            self._n_updates += 1
+            self.after_step()
+        self._unread += statistics
+        # Reading a value waits for the device: an accelerator is asked once in a while, the CPU at once.
+        if len(self._unread) >= (1 if self.device.type == "cpu" else READ_EVERY):
+            self._record(self._unread)
+            self._unread = []
+
+    def after_step(self) -> None:
+        """Called after each gradient step, when ``_n_updates`` counts it."""
+
+    def _mode(self, parts: Mapping[str, Part]) -> Mode | None:
+        """How the step is taken as one call; None to take it by torch's optimisers, as a short run does."""
+        # What is compiled for one of several runs serves all.
+        mode = choose_mode(self.compile, self.device, self._planned_gradient_steps() * company_size())
+        if mode == "eager":
+            self.update = None
+            return None
+        if self._uncompiled is not None:
+            return None
+        reason = obstacle(parts) if self.update is None else None
+        if reason is None:
+            return mode
+        self._stay_uncompiled(reason)
+        return None
+
+    def _stay_uncompiled(self, reason: str) -> None:
+        """Takes the steps of this model by torch's optimisers from now on, and says why."""
+        self._uncompiled, self.update = reason, None
+        self.policy.set_training_mode(True)
+        say(f"{type(self).__name__}'s gradient steps are not compiled: {reason}")
+
+    def plain_settings(self) -> tuple[tuple[str, Any], ...]:
+        """Plain attributes that the step may have been prepared with: it is prepared anew where one changes."""
+        changing = {*_COUNTERS, *self.state_attributes, *self.scalars()}
+        return tuple(
+            (name, value)
+            for name, value in vars(self).items()
+            if isinstance(value, _PLAIN) and name[0] != "_" and name not in changing
+        )
+
+    def _planned_gradient_steps(self) -> int:
+        assert isinstance(self.train_freq, TrainFreq)
+        if self.gradient_steps < 0 or self.train_freq.unit is not TrainFrequencyUnit.STEP:
+            return self._total_timesteps
+        return self._total_timesteps // (self.train_freq.frequency * self.n_envs) * self.gradient_steps
+
+    def _checked(self, info: Info) -> Info:
+        if self.device.type == "cpu" and not bool(torch.stack(list(info.values())).isfinite().all()):
+            for name, value in info.items():
+                self._check_loss(name.replace("_", " "), value)
+        return info
+
+    def _check_loss(self, name: str, loss: Tensor) -> None:
+        # Reading a value costs nothing on the CPU; on an accelerator it would wait for the device, so there the losses
+        # are looked at in _record.
+        if loss.device.type == "cpu":
+            self._require_finite(name, loss.item())
+
+    def _require_finite(self, name: str, value: float) -> None:
+        if not math.isfinite(value):
+            raise NonFiniteError(
+                f"{name} is NaN or infinite at step {self.num_timesteps} (gradient step {self._n_updates}): lower the "
+                "learning rate or the reward scale and continue from the last good checkpoint"
+            )
+
+    def _record(self, statistics: list[Info]) -> None:
+        """Brings the statistics of gradient steps to the host in one transfer, checks them and logs their means."""
+        names = list(statistics[0])
+        table = torch.stack([torch.stack([info[name].reshape(()) for name in names]) for info in statistics])
+        for name, mean in zip(names, table.double().mean(dim=0).tolist(), strict=True):
+            self._require_finite(name.replace("_", " "), mean)
+            self.logger.record(f"train/{name}", mean)
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+
+    # ---- acting and storing
+
+    def _sample_action(
+        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        warming_up = self.num_timesteps < learning_starts and not (self.use_sde and self.use_sde_at_warmup)
+        quick = self.update is not None and not self.use_sde and self._sees_flat_arrays()
+        if warming_up or not (quick or self.acts_on_mean):
+            return super()._sample_action(learning_starts, action_noise, n_envs)
+        assert self._last_obs is not None
+        if quick:
+            assert self.update is not None and isinstance(self._last_obs, np.ndarray)
+            unscaled = self.policy.unscale_action(self.update.act(self, self._last_obs, self.acts_on_mean))
+        else:
+            unscaled = self.predict(self._last_obs, deterministic=True)[0]
+        scaled = self.policy.scale_action(unscaled)
+        if action_noise is not None:
+            scaled = np.clip(scaled + action_noise(), -1, 1)
+        return self.policy.unscale_action(scaled), scaled
+
+    def _sees_flat_arrays(self) -> bool:
+        return isinstance(self._last_obs, np.ndarray) and type(self.actor.features_extractor) is FlattenExtractor
+
+    def _store_transition(
+        self,
+        replay_buffer: ReplayBuffer,
+        buffer_action: np.ndarray,
+        new_obs: np.ndarray | dict[str, np.ndarray],
+        reward: np.ndarray,
+        dones: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        check_finite("reward", reward, self.num_timesteps)
+        check_finite("observation", new_obs, self.num_timesteps)
+        if self._vec_normalize_env is not None:
+            # Clipping can hide an infinity in the normalised values; these are the ones that are stored.
+            check_finite("reward", self._vec_normalize_env.get_original_reward(), self.num_timesteps)
+            check_finite("observation", self._vec_normalize_env.get_original_obs(), self.num_timesteps)
+        for done, info in zip(dones, infos, strict=True):
+            if done and info.get("terminal_observation") is not None:
+                check_finite("terminal observation", info["terminal_observation"], self.num_timesteps)
+        super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
+
+    def _setup_learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        reset_num_timesteps: bool = True,
+        tb_log_name: str = "run",
+        progress_bar: bool = False,
+    ) -> tuple[int, BaseCallback]:
+        result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+        check_finite("observation", self._last_obs, self.num_timesteps)
+        return result
+
+    def collect_rollouts(
+        self,
+        env: VecEnv,
+        callback: BaseCallback,
+        train_freq: TrainFreq,
+        replay_buffer: ReplayBuffer,
+        action_noise: ActionNoise | None = None,
+        learning_starts: int = 0,
+        log_interval: int | None = None,
+    ) -> RolloutReturn:
+        if not self.at_boundary():
+            return RolloutReturn(0, 0, continue_training=False)
+        return super().collect_rollouts(
+            env, callback, train_freq, replay_buffer, action_noise, learning_starts, log_interval
+        )
+
+    def learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 4,
+        tb_log_name: str = "",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> Self:
+        """As Stable-Baselines3's ``learn``; ``tb_log_name`` is by default the name of the class."""
+        name = tb_log_name or type(self).__name__
+        # Stable-Baselines3's SAC.learn only passes on.
+        return OffPolicyAlgorithm.learn(
+            self, total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar
+        )
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "boundary_hook", "update", "_unread", "_uncompiled"]
+
+
+_NOT_SETTINGS = ("self", "env", "_init_setup_model", "__class__")
+_PLAIN = (bool, int, float, str, type(None))
+
+
+def _with_discounts(sample: Any, gamma: float) -> Batch:
+    """A replay buffer's sample with the discount of each transition in place of its end."""
+    discounts = (1 - sample.dones) * (gamma if sample.discounts is None else sample.discounts)
+    return Batch(sample.observations, sample.actions, sample.next_observations, sample.rewards, discounts)
+
+
+def _nested(drawn: Mapping[str, Tensor], name: str) -> Any:
+    """The tensor ``name``, or a dict of those whose names begin with it."""
+    if name in drawn:
+        return drawn[name]
+    return {key.removeprefix(f"{name}/"): part for key, part in drawn.items() if key.startswith(f"{name}/")}

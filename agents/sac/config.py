@@ -1,0 +1,132 @@
+"""Settings of soft actor-critic. Imports no torch."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Literal
+
+from rlopt.settings.fields import OR_SCHEDULE, OrPython, Range, Text
+from rlopt.settings.optimizer import OptimizerConfig
+
+FORMER_SETTINGS: dict[str, Any] = {
+    "kl_coef": 0.0,
+    "kl_unit": "reward",
+    "tsallis_q": 1.0,
+    "old_policy_period": 1000,
+    "analytic_kl": False,
+    "value_network": False,
+    "actor_q": "min",
+    "deterministic_behaviour": False,
+    "critic_log_prob_bound": None,
+    "log_density_floor": None,
+    "mean_penalty": 0.0,
+    "log_std_penalty": 0.0,
+}
+"""Settings of off-policy MDPO that other agents on soft actor-critic had in version 0.1."""
+
+
+def _is_train_freq(value: Any) -> bool:
+    """Whether it is a pair such as (1, "episode")."""
+    return (
+        isinstance(value, tuple | list)
+        and len(value) == 2
+        and type(value[0]) is int
+        and value[0] >= 1
+        and value[1] in ("step", "episode")
+    )
+
+
+def _is_auto(text: str) -> bool:
+    """Whether it is "auto", or "auto_" and a number > 0."""
+    number = math.nan
+    with contextlib.suppress(ValueError):
+        number = 1.0 if text == "auto" else float(text.removeprefix("auto_")) if text.startswith("auto_") else math.nan
+    return 0 < number < math.inf
+
+
+@dataclass(frozen=True, kw_only=True)
+class OffPolicyConfig(OptimizerConfig):
+    """What every agent with a replay buffer has.
+
+    Where no source is named, the default is Stable-Baselines3's for SAC.
+    """
+
+    learning_rate: Annotated[float, Range(ge=0, le=1e6), OR_SCHEDULE] = 3e-4
+    """The optimiser's step size for every network, >= 0."""
+    buffer_size: Annotated[int, Range(ge=1)] = 1_000_000
+    """Transitions that the replay buffer holds, over all environments."""
+    learning_starts: Annotated[int, Range(ge=0)] = 100
+    """Environment steps of uniformly random actions before the first update."""
+    batch_size: Annotated[int, Range(ge=1)] = 256
+    """Transitions of one gradient step."""
+    gamma: Annotated[float, Range(ge=0, le=1)] = 0.99
+    """Discount factor, in [0, 1]."""
+    train_freq: Annotated[int, Range(ge=1), OrPython(_is_train_freq)] = 1
+    """Steps of every environment between two updates."""
+    gradient_steps: Annotated[int, Range(ge=-1)] = 1
+    """Gradient steps an update; -1 takes as many as transitions were collected since the last."""
+    net_arch: tuple[Annotated[int, Range(ge=1, le=65536)], ...] = (256, 256)
+    """Width of each hidden layer of actor and critics."""
+    activation_fn: Literal["tanh", "relu", "elu", "gelu", "silu", "leaky_relu"] = "relu"
+    """Activation of the hidden layers."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Whether each gradient step is one compiled call (a CUDA graph on a GPU); auto compiles runs that are long enough
+    to earn the compilation back."""
+
+    def algorithm_kwargs(self) -> dict[str, Any]:
+        """The constructor arguments of the agent's class; names in place of classes."""
+        arguments = {field.name: getattr(self, field.name) for field in fields(self)}
+        policy = {name: arguments.pop(name) for name in ("net_arch", "activation_fn", "n_critics") if name in arguments}
+        return self.with_optimizer(arguments | {"policy_kwargs": policy | {"net_arch": list(self.net_arch)}})
+
+
+@dataclass(frozen=True, kw_only=True)
+class SACConfig(OffPolicyConfig):
+    """Soft actor-critic.
+
+    Where no source is named, the default is Stable-Baselines3's.
+    """
+
+    tau: Annotated[float, Range(gt=0, le=1)] = 0.005
+    """Part of the way that the target critic moves at each gradient step, in (0, 1]."""
+    n_steps: Annotated[int, Range(ge=1)] = 1
+    """Rewards summed before bootstrapping (n-step return)."""
+    ent_coef: Annotated[float, Range(ge=0)] | Annotated[str, Text(_is_auto, "auto, or auto_0.1 to start from 0.1")] = (
+        "auto"
+    )
+    """lambda, the weight of the entropy: a number >= 0, auto to learn it, auto_0.1 to start from 0.1."""
+    target_entropy: float | Annotated[str, Text("auto".__eq__, "auto")] = "auto"
+    """Entropy in nats that a learned ent_coef aims at; auto is minus the number of action dimensions."""
+    target_update_interval: Annotated[int, Range(ge=1)] = 1
+    """Gradient steps within an update between two moves of the target networks."""
+    use_sde: bool = False
+    """Whether exploration is state-dependent (gSDE, arXiv 2005.05719)."""
+    sde_sample_freq: Annotated[int, Range(ge=-1)] = -1
+    """Steps between two exploration matrices of gSDE; -1 draws one an update."""
+    her: bool = False
+    """Whether transitions are relabelled with goals that were reached (hindsight experience replay); needs a task with
+    achieved_goal and desired_goal observations."""
+    her_goals: Annotated[int, Range(ge=1)] = 4
+    """Relabelled goals a real one, with her."""
+    n_critics: Annotated[int, Range(ge=1)] = 2
+    """Number of Q networks."""
+    encoder: Literal["nature", "drqv2"] = "nature"
+    """How images are seen: nature is Stable-Baselines3's network, of which actor and critics have one each; drqv2 that
+    of DrQ-v2, whose convolutions both share and the critics alone train; only for images."""
+    random_shift: Annotated[int, Range(ge=0)] = 0
+    """Pixels by which images are shifted at random, at most, whenever a batch is drawn (DrQ-v2: 4); 0 for not at all.
+    Only for images."""
+
+    def algorithm_kwargs(self) -> dict[str, Any]:
+        """The constructor arguments of the agent's class; names in place of classes."""
+        arguments = super().algorithm_kwargs()
+        for name in ("her", "her_goals", "encoder"):
+            arguments.pop(name, None)
+        if self.encoder != "nature":
+            arguments["policy_kwargs"]["features_extractor_class"] = self.encoder
+        if self.her:
+            arguments["replay_buffer_class"] = "device_her"
+            arguments["replay_buffer_kwargs"] = {"n_sampled_goal": self.her_goals, "goal_selection_strategy": "future"}
+        return arguments

@@ -1,0 +1,207 @@
+"""The gradient step of soft actor-critic as one call, compiled or captured, for one model or several at once."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from stable_baselines3.common.utils import obs_as_tensor
+from torch import Tensor
+from torch.func import vmap
+
+from rlopt.agents.sac.losses import Info
+from rlopt.optim.compiled_step import ActingCopy, GradientStep, Mode
+from rlopt.optim.descent import HeldNetworks, Network, Networks, Scalar, State, Store
+from rlopt.optim.lockstep import side_by_side
+
+if TYPE_CHECKING:
+    from rlopt.agents.sac.algorithm import SAC
+
+Observations = Tensor | dict[str, Tensor]
+Drawn = dict[str, Tensor]
+"""Everything that random generators decide of a gradient step, by name; see :meth:`rlopt.SAC.draw`."""
+
+
+class Batch(NamedTuple):
+    """Transitions as the losses read them; Dict observations are dicts."""
+
+    observations: Any
+    """(B, ...)."""
+    actions: Tensor
+    """(B, A), in [-1, 1]."""
+    next_observations: Any
+    """(B, ...)."""
+    rewards: Tensor
+    """(B, 1)."""
+    discounts: Tensor
+    """(B, 1): 0 where the episode terminated, gamma^n elsewhere."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a gradient step of one model is computed from."""
+
+    networks: Networks
+    given: Batch
+    """The batch as it was drawn."""
+    batch: Batch
+    """The same, or with what convolutions that actor and critics share make of its images."""
+    drawn: Mapping[str, Tensor]
+    """What :meth:`rlopt.SAC.draw` gave: noise, and columns of one's own."""
+    scalars: Mapping[str, Scalar]
+    """From :meth:`rlopt.SAC.scalars`: numbers that may change from step to step."""
+    ent_coef: Tensor
+    """lambda, (1,) or (), as it is before the step."""
+
+
+class Request(NamedTuple):
+    """A model's request for a gradient step."""
+
+    model: SAC
+    mode: Mode
+    drawn: Drawn
+    move_targets: bool
+
+
+def take_steps(requests: Sequence[Request]) -> list[Info]:
+    """Takes the gradient step of every request; their statistics.
+
+    The models must be alike in their networks and settings. On a GPU one call takes the steps of all. On the CPU, whose
+    caches one model's step fills, each is a call of its own, with the result of the model alone, and as many run at
+    once as torch has threads.
+    The step that was made for a model, or for several, is kept in their attribute ``update``.
+    """
+    if requests[0].mode != "compiled" or len(requests) == 1:
+        return update_of(requests).take(requests)
+    updates: list[Update] = []
+    for request in requests:
+        updates.append(update_of([request], updates[0] if updates else None))
+    jobs = [functools.partial(update.take, [request]) for update, request in zip(updates, requests, strict=True)]
+    if all(update.taken for update in updates):
+        return [infos[0] for infos in side_by_side(jobs)]
+    return [side_by_side([job])[0][0] for job in jobs]  # what is compiled now, for the first, serves all
+
+
+def update_of(requests: Sequence[Request], like: Update | None = None) -> Update:
+    """The update of the models that ask, made anew where there is none or their parts were exchanged."""
+    models, mode = [request.model for request in requests], requests[0].mode
+    update = models[0].update
+    if update is None or update.step.mode != mode or not update.belongs_to(models):
+        update = Update(models, mode, like)
+        for model in models:
+            model.update = update
+    return update
+
+
+class Update:
+    """Takes gradient steps of ``models`` in ``mode``, and acts, without what ``predict`` does around the network.
+
+    On an accelerator the policy that acts is one update old, so that the environment is stepped while the update runs.
+    """
+
+    def __init__(self, models: Sequence[SAC], mode: Mode, like: Update | None = None) -> None:
+        self.models = list(models)
+        self.taken = False
+        """Whether it has taken a step."""
+        self.store = Store([model.networks() for model in models])
+        self._buffers: list[Any] = [model.replay_buffer for model in models]
+        self._versions = [getattr(buffer, "storage_version", 0) for buffer in self._buffers]
+        self._scalar_names = list(models[0].scalars())
+        self.step = GradientStep(self.compute, mode, self.store.changed)
+        if like is not None:
+            self.step.compile_like(like.step)
+        actor = self.store.state["value"]["actor"]
+        self._acting_names = list(actor)
+        self._acting = ActingCopy(list(actor.values()))
+
+    def belongs_to(self, models: Sequence[SAC]) -> bool:
+        """Whether it was made for these models, their networks, and the rows of their replay buffers where they are."""
+        return (
+            len(models) == len(self.models)
+            and all(
+                own is model and buffer is model.replay_buffer and version == getattr(buffer, "storage_version", 0)
+                for own, model, buffer, version in zip(self.models, models, self._buffers, self._versions, strict=True)
+            )
+            and self.store.holds([model.networks() for model in models])
+        )
+
+    def take(self, requests: Sequence[Request]) -> list[Info]:
+        """One gradient step of each model; its statistics, which stay as they are."""
+        self.store.attach()
+        model, stacked = requests[0].model, self.store.stacked
+        names = tuple(requests[0].drawn)
+        columns = [[request.drawn[name] for request in requests] for name in names]
+        inputs = [torch.stack(column) if stacked else column[0] for column in columns]
+        info = self.step(
+            *inputs,
+            self.scalars(),
+            names=names,
+            move_targets=requests[0].move_targets,
+            settings=model.plain_settings(),
+        )
+        # (statistics, models); a copy, because a CUDA graph overwrites its outputs.
+        values = torch.stack([value.reshape(len(requests)) for value in info.values()])
+        self._acting.follow()
+        self.taken = True
+        return [dict(zip(info, column.unbind(), strict=True)) for column in values.unbind(1)]
+
+    def scalars(self) -> Tensor:
+        """Learning rates and the models' scalars, float64 (K,) or (S, K), on the device."""
+        rows = [
+            [*rates, *map(float, model.scalars().values())]
+            for rates, model in zip(self.store.rates(), self.models, strict=True)
+        ]
+        values = torch.tensor(rows if self.store.stacked else rows[0], dtype=torch.float64)
+        return values.to(self.models[0].device, non_blocking=True)
+
+    def compute(self, *inputs: Tensor, names: tuple[str, ...], move_targets: bool, settings: tuple[Any, ...]) -> Info:
+        """The step as a function of tensors, of all models; writes the networks in place."""
+        drawn = dict(zip(names, inputs, strict=False))
+
+        def one(state: State, batch: Batch, drawn: Drawn, scalars: Tensor) -> tuple[State, Info]:
+            values = scalars.unbind()
+            rates = dict(zip(self.store.trained_parts, values, strict=False))
+            networks = HeldNetworks(self.store, state, rates)
+            own = dict(zip(self._scalar_names, values[len(rates) :], strict=True))
+            info = self.models[0].gradient_step(networks, batch, drawn, own, move_targets)
+            return networks.state, info
+
+        if not self.store.stacked:
+            state, info = one(self.store.state, self.models[0].read_batch(drawn), drawn, inputs[-1])
+        else:
+            each = [{name: column[index] for name, column in drawn.items()} for index in range(len(self.models))]
+            batches = [model.read_batch(own) for model, own in zip(self.models, each, strict=True)]
+            state, info = vmap(one)(self.store.state, _stacked(batches), drawn, inputs[-1])
+        self.store.write(state)
+        return info
+
+    @torch.no_grad()
+    def act(self, model: SAC, observations: np.ndarray, deterministic: bool) -> np.ndarray:
+        """Actions in [-1, 1] of one model for a batch of observations: (N, A) from (N, ...)."""
+        tensors = self._acting.parameters()
+        part, layout = model.networks()["actor"], self.store.layouts["actor"]
+        if model.device.type == "cpu":
+            network = Network(part)
+        else:
+            index = next(i for i, own in enumerate(self.models) if own is model) if self.store.stacked else None
+            values = [tensor if index is None else tensor[index] for tensor in tensors]
+            network = Network(part, dict(zip(self._acting_names, values, strict=True)), layout.methods)
+        shown = obs_as_tensor(observations, torch.device("cpu"))
+        mean, log_std, _ = network(shown, method="get_action_dist_params")
+        if not deterministic:
+            mean = mean + torch.randn(mean.shape) * log_std.exp()
+        return mean.tanh().numpy()
+
+
+def _stacked(batches: Sequence[Any]) -> Any:
+    """Batches of several models as one, (S, B, ...)."""
+    first = batches[0]
+    if isinstance(first, Tensor):
+        return torch.stack(list(batches))
+    if isinstance(first, dict):
+        return {key: _stacked([batch[key] for batch in batches]) for key in first}
+    return type(first)(*(_stacked(list(column)) for column in zip(*batches, strict=True)))

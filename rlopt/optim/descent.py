@@ -1,0 +1,534 @@
+"""The gradient step of an agent, written once: a function of networks, which stand for their parameters.
+
+The same function runs in two ways. With :class:`OwnNetworks` modules are called as they are and torch's optimisers move
+their parameters. With :class:`HeldNetworks`, on a :class:`Store`, it is a function of tensors: modules are called by
+``torch.func.functional_call``, gradients come from ``torch.func.grad``, and the step can be compiled, captured in a
+CUDA graph, and mapped over several models at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vjp, vmap
+
+from rlopt.nn.stacked import adam_moved, adam_scales, plain_adam
+from rlopt.optim.clipped_step import ClippedStep
+from rlopt.optim.optimizers import descend, own_parameters
+
+Scalar = Tensor | float
+Objective = Callable[..., tuple[Tensor, Any]]
+"""The loss, a scalar, of a :class:`Network` and further arguments, and what else of it is wanted, detached."""
+JointObjective = Callable[..., tuple[dict[str, Tensor], Any]]
+"""The same for several networks: a loss of each, by name."""
+_DRAWING_OR_COUNTING = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd, nn.RNNBase)
+
+
+_MEMBER = "*."
+"""Begins the names of stacked parameters of an ensemble's members."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A network, or plain tensors by name, that a gradient step reads or changes."""
+
+    module: nn.Module | None = None
+    optimizer: torch.optim.Optimizer | None = None
+    """What moves it; None for what is not trained, such as a target network."""
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    """Tensors that belong to no module."""
+    ensemble: Sequence[str] = ()
+    """Names of submodules of ``module`` that may be alike: those are then one batched network."""
+    max_grad_norm: float | None = None
+    """Euclidean norm to which longer gradients are scaled down."""
+
+    def named(self) -> dict[str, Tensor]:
+        """Every tensor by name: parameters, buffers, and plain ones; one that two modules share has two names."""
+        found: dict[str, Tensor] = dict(self.tensors)
+        if self.module is not None:
+            # Once for each place where it is used, as functional_call without tie_weights wants it.
+            for prefix, module in self.module.named_modules():
+                own = {**module._parameters, **module._buffers}
+                found |= {f"{prefix}.{key}".lstrip("."): value for key, value in own.items() if value is not None}
+        return found
+
+
+class _Methods(nn.Module):
+    """Lets ``functional_call`` reach every method of a module."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, method: str, *args: Any) -> Any:
+        return getattr(self.module, method)(*args)
+
+
+class Network:
+    """A network with the parameters that it has at a moment of a gradient step."""
+
+    def __init__(
+        self,
+        part: Part,
+        values: Mapping[str, Tensor] | None = None,
+        methods: _Methods | None = None,
+        members: Sequence[nn.Module] = (),
+    ) -> None:
+        self._part, self._values, self._methods, self._members = part, values, methods, members
+
+    @property
+    def module(self) -> nn.Module | None:
+        """The module whose parameters these are."""
+        return self._part.module
+
+    @property
+    def batched(self) -> bool:
+        """Whether its ensemble is one batched network, to be called by :meth:`each`."""
+        return bool(self._members)
+
+    def __call__(self, *args: Any, method: str = "forward") -> Any:
+        """What the module, or a ``method`` of it, makes of ``args``; of a batched one, without its ensemble."""
+        if self._values is None:
+            module: Any = self._part.module
+            return module(*args) if method == "forward" else getattr(module, method)(*args)
+        assert self._methods is not None
+        own = {f"module.{name}": value for name, value in self._values.items() if not name.startswith(_MEMBER)}
+        # Tying would write a module that has several names several times, and leave one of them as it was.
+        return functional_call(self._methods, own, (method, *args), tie_weights=False)
+
+    def each(self, x: Tensor, count: int | None = None) -> Tensor:
+        """What each network of a batched ensemble, or the first ``count``, makes of ``x`` (B, in): (n, B, out)."""
+        assert self._values is not None
+        own = {k.removeprefix(_MEMBER): v[:count] for k, v in self._values.items() if k.startswith(_MEMBER)}
+        found: Tensor = vmap(lambda values: functional_call(self._members[0], values, (x,)))(own)
+        return found
+
+    def __getitem__(self, name: str) -> Tensor:
+        """One of its tensors."""
+        return self._part.named()[name] if self._values is None else self._values[name]
+
+
+class Networks(Protocol):
+    """The networks of a gradient step by name."""
+
+    def __getitem__(self, name: str) -> Network:
+        """The network as it is now: after :meth:`descend` with its new parameters."""
+
+    def descend(self, name: str, objective: Objective, *args: Any) -> Any:
+        """One step of the network's optimiser along the gradient of a loss; returns what comes with the loss.
+
+        The loss is that of ``objective(network, *args)``.
+
+        Where a loss is not finite, neither this network nor one that comes after it in the step is changed.
+        """
+
+    def descend_together(self, names: Sequence[str], objective: JointObjective, *args: Any) -> Any:
+        """As :meth:`descend` for several networks at once, each along the gradient of its own loss before any moves.
+
+        The losses, by name, are those of ``objective(networks, *args)``, where ``networks`` are those of ``names``.
+        """
+
+    def move(self, target: str, source: str, tau: Scalar) -> None:
+        """Moves a target network by ``tau`` of the way to its source."""
+
+    def put(self, name: str, **values: Tensor) -> None:
+        """Gives plain tensors of a part new values."""
+
+
+class OwnNetworks:
+    """Networks that are moved in place, by torch's optimisers.
+
+    :param parts: by name
+    :param check: called with a loss's name and the loss before a network moves, to raise for one that is not finite
+    """
+
+    def __init__(self, parts: Mapping[str, Part], check: Callable[[str, Tensor], None]) -> None:
+        self.parts, self._check = parts, check
+        self._networks = {name: Network(part) for name, part in parts.items()}
+        self._clipped: dict[str, ClippedStep] = {}
+
+    def __getitem__(self, name: str) -> Network:
+        return self._networks[name]
+
+    def descend(self, name: str, objective: Objective, *args: Any) -> Any:
+        part = self.parts[name]
+        assert part.optimizer is not None
+        loss, further = objective(self._networks[name], *args)
+        self._check(f"{name.replace('_', ' ')} loss", loss)
+        if part.max_grad_norm is None:
+            descend(part.optimizer, loss, only_own=True)
+            return further
+        if name not in self._clipped:
+            parameters: Any = own_parameters(part.optimizer)
+            self._clipped[name] = ClippedStep(part.optimizer, parameters, part.max_grad_norm)
+        self._check(f"gradient of the {name.replace('_', ' ')} loss", self._clipped[name].backward(loss))
+        self._clipped[name].apply()
+        return further
+
+    def descend_together(self, names: Sequence[str], objective: JointObjective, *args: Any) -> Any:
+        losses, further = objective({name: self._networks[name] for name in names}, *args)
+        optimizers: list[Any] = [self.parts[name].optimizer for name in names]
+        for name in names:
+            self._check(f"{name.replace('_', ' ')} loss", losses[name])
+        for name, optimizer in zip(names, optimizers, strict=True):
+            own = own_parameters(optimizer)
+            gradients = torch.autograd.grad(losses[name], own, retain_graph=True, allow_unused=True)
+            for parameter, gradient in zip(own, gradients, strict=True):
+                parameter.grad = gradient
+        for optimizer in optimizers:
+            optimizer.step()
+        return further
+
+    @torch.no_grad()
+    def move(self, target: str, source: str, tau: Scalar) -> None:
+        slow, fast = self.parts[target].module, self.parts[source].module
+        assert slow is not None and fast is not None
+        pairs = zip(slow.parameters(), fast.parameters(), strict=True)
+        moved: list[tuple[Tensor, Tensor]] = [(mine, theirs) for mine, theirs in pairs if mine is not theirs]
+        targets = [mine for mine, _ in moved]
+        # The arithmetic of Stable-Baselines3's polyak_update, in two calls for all tensors.
+        torch._foreach_mul_(targets, 1 - float(tau))
+        torch._foreach_add_(targets, [theirs for _, theirs in moved], alpha=float(tau))
+        for (name, mine), theirs in zip(slow.named_buffers(), fast.buffers(), strict=True):
+            if "running_" in name:
+                mine.copy_(theirs)
+
+    @torch.no_grad()
+    def put(self, name: str, **values: Tensor) -> None:
+        for key, value in values.items():
+            self.parts[name].tensors[key].copy_(value)
+
+
+State = dict[str, dict[str, dict[str, Tensor]]]
+"""Kind ("value", "first", "second": Adam's moments, or "step") -> part -> name -> tensor."""
+
+
+class HeldNetworks:
+    """The networks of one model as tensors; what they become is in ``state`` afterwards.
+
+    :param store: where the tensors belong
+    :param state: of one model
+    :param rates: learning rate of each part that is trained
+    """
+
+    def __init__(self, store: Store, state: State, rates: Mapping[str, Tensor]) -> None:
+        self._store, self._rates = store, rates
+        self.state: State = {kind: {part: dict(v) for part, v in parts.items()} for kind, parts in state.items()}
+        self.checked: dict[str, Tensor] = {}
+        """What :class:`OwnNetworks` would have had checked, by the same names."""
+        self._keep: Tensor | None = None
+
+    def _network(self, name: str, trained: Mapping[str, Tensor] | None = None) -> Network:
+        layout, values = self._store.layouts[name], self.state["value"]
+        found = {own: values[part][theirs] for own, (part, theirs) in layout.homes.items()}
+        return Network(layout.part, found | dict(trained or {}), layout.methods, layout.members)
+
+    def __getitem__(self, name: str) -> Network:
+        return self._network(name)
+
+    def descend(self, name: str, objective: Objective, *args: Any) -> Any:
+        layout, value = self._store.layouts[name], self.state["value"][name]
+
+        def loss(trained: dict[str, Tensor]) -> tuple[Tensor, tuple[Tensor, Any]]:
+            found, further = objective(self._network(name, trained), *args)
+            return found, (found.detach(), further)
+
+        trained = {key: value[key] for key in layout.trained}
+        gradients, (found, further) = grad(loss, has_aux=True)(trained)
+        self._watch({name: found})
+        self._move(name, gradients)
+        return further
+
+    def descend_together(self, names: Sequence[str], objective: JointObjective, *args: Any) -> Any:
+        value = self.state["value"]
+        trained = {name: {key: value[name][key] for key in self._store.layouts[name].trained} for name in names}
+
+        def losses(trained: dict[str, dict[str, Tensor]]) -> tuple[dict[str, Tensor], Any]:
+            return objective({name: self._network(name, trained[name]) for name in names}, *args)
+
+        found, pull, further = vjp(losses, trained, has_aux=True)  # type: ignore[misc]
+        gradients = {}
+        for name in names:
+            ones = {key: (torch.ones_like if key == name else torch.zeros_like)(loss) for key, loss in found.items()}
+            gradients[name] = pull(ones)[0][name]
+        self._watch(found)
+        for name in names:
+            self._move(name, gradients[name])
+        return further
+
+    def _watch(self, losses: Mapping[str, Tensor]) -> None:
+        """Lets everything stay from now on where a loss is not finite."""
+        for name, loss in losses.items():
+            self.checked[f"{name.replace('_', ' ')} loss"] = loss
+            self._keep = loss.isfinite() if self._keep is None else self._keep & loss.isfinite()
+
+    def _move(self, name: str, gradients: Mapping[str, Tensor]) -> None:
+        """One step of Adam."""
+        layout, value, keep = self._store.layouts[name], self.state["value"][name], self._keep
+        assert keep is not None
+        limit = layout.part.max_grad_norm
+        if limit is not None:
+            norm = torch.stack([gradient.square().sum() for gradient in gradients.values()]).sum().sqrt()
+            self.checked[f"gradient of the {name.replace('_', ' ')} loss"] = norm
+            self._keep = keep = keep & norm.isfinite()
+            scale = (limit / (norm + 1e-6)).clamp(max=1.0)
+            gradients = {key: gradient * scale for key, gradient in gradients.items()}
+        count = self.state["step"][name][""]
+        count = count + keep.to(count.dtype)
+        self.state["step"][name][""] = count
+        scales = adam_scales(count[0], self._rates[name], layout.betas, layout.eps)
+        first, second = self.state["first"][name], self.state["second"][name]
+        for key, gradient in gradients.items():
+            value[key], first[key], second[key] = adam_moved(
+                value[key], gradient, first[key], second[key], *scales, keep, layout.betas
+            )
+
+    def _kept(self, new: Tensor, old: Tensor) -> Tensor:
+        return new if self._keep is None else torch.where(self._keep, new, old)
+
+    def move(self, target: str, source: str, tau: Scalar) -> None:
+        slow, fast = self.state["value"][target], self._network(source)
+        for name in self._store.layouts[target].moved:
+            part = tau.to(slow[name].dtype) if isinstance(tau, Tensor) else tau
+            slow[name] = self._kept(slow[name] * (1 - part) + fast[name] * part, slow[name])
+
+    def put(self, name: str, **values: Tensor) -> None:
+        own = self.state["value"][name]
+        for key, value in values.items():
+            own[key] = self._kept(value.reshape(own[key].shape), own[key])
+
+
+@dataclass
+class _Layout:
+    """How a part of one model lies in a :class:`Store`."""
+
+    part: Part
+    homes: dict[str, tuple[str, str]]
+    """Name -> part and name under which the tensor is kept: another's where two parts share a network."""
+    trained: tuple[str, ...]
+    moved: tuple[str, ...]
+    """Parameters that are its own, as a target network moves them."""
+    methods: _Methods | None
+    members: Sequence[nn.Module]
+    betas: tuple[float, float]
+    eps: float
+
+
+class Store:
+    """The tensors of the parts of one or several models, each kind of a name in one tensor, with Adam's moments.
+
+    The networks' own parameters and their optimisers' state become views into these tensors. So whatever reads or
+    writes them in place (``state_dict``, ``load_state_dict``, checkpoints) goes on working, and sees every update.
+
+    :param models: the parts of each model; they must be alike, and :func:`obstacle` must find nothing
+    """
+
+    def __init__(self, models: Sequence[Mapping[str, Part]]) -> None:
+        self.models = list(models)
+        self.stacked = len(models) > 1
+        self.layouts: dict[str, _Layout] = {}
+        self.state: State = {kind: {} for kind in ("value", "first", "second", "step")}
+        self._homes: list[_Home] = []
+        self._flags: list[tuple[Tensor, bool]] = []
+        seen: dict[int, tuple[str, str]] = {}
+        owners = {
+            id(tensor): name
+            for name, part in models[0].items()
+            if part.optimizer is not None
+            for tensor in own_parameters(part.optimizer)
+        }
+        # A tensor that two parts share is kept by the one that trains it, or else by the first.
+        order = sorted(models[0], key=lambda name: models[0][name].optimizer is None)
+        for name in order:
+            self._place(name, [model[name] for model in models], owners, seen)
+        for layout in self.layouts.values():
+            self._resolve(layout, seen)
+        self.attach()
+
+    def _place(
+        self, name: str, parts: Sequence[Part], owners: dict[int, str], seen: dict[int, tuple[str, str]]
+    ) -> None:
+        first, members = parts[0], ensemble_members(parts[0])
+        tensors = [part.named() for part in parts]
+        kept: dict[str, list[str]] = {}  # name in the store -> names in the network, one a member of the ensemble
+        for own, tensor in tensors[0].items():
+            if id(tensor) in seen or owners.get(id(tensor), name) != name:
+                continue
+            key = _member_name(own, first.ensemble) if members else own
+            kept.setdefault(key, []).append(own)
+            seen[id(tensor)] = (name, key)
+        trainable = {id(tensor) for tensor in own_parameters(first.optimizer)} if first.optimizer is not None else set()
+        value, moment, second = {}, {}, {}
+        trained, moved, counted = [], [], 0
+        for key, names in kept.items():
+            # (model, member)
+            own_tensors = [[named[own] for own in names] for named in tensors]
+            example, batched = own_tensors[0][0], bool(members) and key.startswith(_MEMBER)
+            shape = ((len(parts),) if self.stacked else ()) + ((len(names),) if batched else ())
+            flat = [tensor for row in own_tensors for tensor in row]
+            value[key] = example.detach() if not shape else example.new_zeros((*shape, *example.shape))
+            views = value[key].reshape(-1, *example.shape) if shape else value[key].unsqueeze(0)
+            trains = example.requires_grad and id(example) in trainable
+            if trains:
+                trained.append(key)
+                moment[key], second[key] = torch.zeros_like(value[key]), torch.zeros_like(value[key])
+            if isinstance(example, nn.Parameter):
+                moved.append(key)
+            for index, tensor in enumerate(flat):
+                part = parts[index // len(names)]
+                state: dict[str, Tensor] = {}
+                if trains:
+                    state = {
+                        "exp_avg": _view(moment[key], index, shape),
+                        "exp_avg_sq": _view(second[key], index, shape),
+                    }
+                position = counted + index % len(names)
+                self._homes.append(
+                    _Home(
+                        tensor, views[index], part.optimizer if trains else None, state, index // len(names), position
+                    )
+                )
+                self._flags.append((tensor, tensor.requires_grad))
+            counted += len(names) if trains else 0
+        self.state["value"][name], self.state["first"][name], self.state["second"][name] = value, moment, second
+        lead = (len(parts),) if self.stacked else ()
+        if trained:
+            device = value[trained[0]].device
+            counts = torch.zeros((*lead, counted), device=device)
+            self.state["step"][name] = {"": counts}
+            for home in self._homes[-sum(len(names) for names in kept.values()) * len(parts) :]:
+                if home.optimizer is not None:
+                    home.state["step"] = counts.view(-1, counted)[home.model, home.position]
+        group: dict[str, Any] = {} if first.optimizer is None else first.optimizer.param_groups[0]
+        methods = None if first.module is None else _Methods(first.module)
+        self.layouts[name] = _Layout(
+            first, {}, tuple(trained), tuple(moved), methods, members, group.get("betas", ()), group.get("eps", 0.0)
+        )
+
+    def _resolve(self, layout: _Layout, seen: dict[int, tuple[str, str]]) -> None:
+        for own, tensor in layout.part.named().items():
+            key = _member_name(own, layout.part.ensemble) if layout.members else own
+            layout.homes[key] = seen[id(tensor)]
+
+    def attach(self) -> None:
+        """To be called before a step: takes over parameters or moments that were replaced, as by loading."""
+        for home in self._homes:
+            home.attach()
+
+    def holds(self, models: Sequence[Mapping[str, Part]]) -> bool:
+        """Whether it was made for these parts, with the same of their parameters frozen."""
+        return (
+            len(models) == len(self.models)
+            and all(
+                mine.keys() == theirs.keys() and all(_same(mine[name], theirs[name]) for name in mine)
+                for mine, theirs in zip(self.models, models, strict=True)
+            )
+            and all(tensor.requires_grad is flag for tensor, flag in self._flags)
+        )
+
+    def changed(self) -> list[Tensor]:
+        """Every tensor that a step may write."""
+        return [tensor for parts in self.state.values() for values in parts.values() for tensor in values.values()]
+
+    def write(self, new: State) -> None:
+        """Makes ``new`` the state, in place."""
+        for kind, parts in self.state.items():
+            for part, values in parts.items():
+                for name, tensor in values.items():
+                    if new[kind][part][name] is not tensor:
+                        tensor.copy_(new[kind][part][name])
+
+    def rates(self) -> list[list[float]]:
+        """The learning rates of each model, in the order of :attr:`trained_parts`."""
+        found = []
+        for model in self.models:
+            optimizers = [model[name].optimizer for name in self.trained_parts]
+            found.append([float(optimizer.param_groups[0]["lr"]) for optimizer in optimizers if optimizer is not None])
+        return found
+
+    @property
+    def trained_parts(self) -> list[str]:
+        """The names of the parts that have an optimiser."""
+        return [name for name, part in self.models[0].items() if part.optimizer is not None]
+
+
+@dataclass
+class _Home:
+    """A tensor of a network, the view that it is to be, and those that its state in the optimiser is to be."""
+
+    tensor: Tensor
+    view: Tensor
+    optimizer: torch.optim.Optimizer | None
+    state: dict[str, Tensor]
+    model: int
+    position: int
+
+    def attach(self) -> None:
+        if self.tensor.data_ptr() != self.view.data_ptr():
+            self.view.copy_(self.tensor.detach())
+            self.tensor.data = self.view
+        if self.optimizer is None:
+            return
+        state: dict[str, Any] = self.optimizer.state[self.tensor]
+        for name, view in self.state.items():
+            value = state.get(name)
+            if value is None:
+                view.zero_()
+            elif value is not view:
+                view.copy_(value)
+            state[name] = view
+
+
+def _view(tensor: Tensor, index: int, shape: tuple[int, ...]) -> Tensor:
+    return tensor.view(-1, *tensor.shape[len(shape) :])[index] if shape else tensor
+
+
+def _same(mine: Part, theirs: Part) -> bool:
+    return (
+        mine.module is theirs.module
+        and mine.optimizer is theirs.optimizer
+        and mine.tensors.keys() == theirs.tensors.keys()
+        and all(mine.tensors[key] is theirs.tensors[key] for key in mine.tensors)
+    )
+
+
+def _member_name(name: str, ensemble: Sequence[str]) -> str:
+    """``*.0.weight`` from ``qf1.0.weight``; a name outside the ensemble as it is."""
+    for member in ensemble:
+        if name.startswith(f"{member}."):
+            return _MEMBER + name.removeprefix(f"{member}.")
+    return name
+
+
+def ensemble_members(part: Part) -> list[nn.Module]:
+    """The networks of the part's ensemble if they are alike, so that they can be one batched network; else none."""
+    if not part.ensemble:
+        return []
+    assert part.module is not None
+    members = [part.module.get_submodule(name) for name in part.ensemble]
+    alike = {(repr(m), tuple((n, p.shape, p.requires_grad) for n, p in m.named_parameters())) for m in members}
+    return members if len(alike) == 1 and any(True for _ in members[0].parameters()) else []
+
+
+def obstacle(parts: Mapping[str, Part]) -> str | None:
+    """Why a step of these parts cannot be a function of tensors, in words; None if it can."""
+    for name, part in parts.items():
+        if part.optimizer is not None:
+            if not plain_adam(part.optimizer):
+                return f"the optimizer {type(part.optimizer).__name__} of {name} is not plain Adam"
+            counts = {float(state["step"]) for state in part.optimizer.state.values() if "step" in state}
+            if len(counts) > 1:
+                return f"the parameters of {name} have taken unequal numbers of steps"
+        for module in () if part.module is None else part.module.modules():
+            hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+            if any(getattr(module, kind) for kind in hooks):
+                return f"a module of {name} has hooks"
+            if isinstance(module, _DRAWING_OR_COUNTING):
+                return f"{name} has a {type(module).__name__}, which draws random numbers or keeps statistics"
+            if any(p._backward_hooks for p in module.parameters(recurse=False)):
+                return f"a parameter of {name} has hooks"
+    return None

@@ -1,0 +1,1 @@
+"""What a distribution of its own adds to rlopt: an agent, an environment and an augmentation."""

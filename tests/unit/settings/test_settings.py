@@ -1,0 +1,187 @@
+"""A setting is declared once: the command line and the constructors accept and refuse the same values, in one line."""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, Union
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import rlopt
+from rlopt.cli.flags import parse_training
+from rlopt.errors import ConfigError
+from rlopt.registry import AGENTS, resolve
+from rlopt.settings.fields import Range, field_types
+
+NOT_YET_PORTED = {"mdpo", "off_policy_mdpo", "deep_loop", "gail", "sqil", "iq_learn", "value_dice"}
+"""Agents whose constructors still check their settings by themselves."""
+KINDS = {"loop"}
+"""Agents whose settings are those of several classes."""
+PORTED = [name for name in AGENTS if name not in NOT_YET_PORTED | KINDS]
+WORDS = ("auto", "q", "linear", "none of them")
+NUMBERS = (0, 1, -1, 2, 0.5, -0.5, 1.5, 1e-9, 10**6, 10**12, float("nan"), float("inf"), -float("inf"))
+
+
+def parts_of(annotation: Any) -> Iterator[Any]:
+    """An annotation and all that it is made of."""
+    yield annotation
+    if typing.get_origin(annotation) is Annotated:
+        yield from annotation.__metadata__
+        yield from parts_of(annotation.__origin__)
+    elif typing.get_origin(annotation) in (Union, types.UnionType, tuple, list):
+        for member in typing.get_args(annotation):
+            yield from parts_of(member)
+
+
+def interesting(annotation: Any) -> list[Any]:
+    """Values inside, at and outside of what an annotation declares, and of other types."""
+    parts = list(parts_of(annotation))
+    numbers = [*NUMBERS]
+    for bounds in (part for part in parts if isinstance(part, Range)):
+        for bound in (bounds.gt, bounds.ge, bounds.lt, bounds.le):
+            if abs(bound) < 1e30:
+                numbers += [bound, bound * (1 + 1e-6) + 1e-6, bound * (1 - 1e-6) - 1e-6, int(bound) + 1, int(bound) - 1]
+    choices = [choice for part in parts if typing.get_origin(part) is Literal for choice in typing.get_args(part)]
+    if any(typing.get_origin(part) in (tuple, list) for part in parts):
+        return [[], *([number] for number in numbers), [64, 64], [64, 0], ["q"]]
+    return [*numbers, *choices, *WORDS, None, True, False]
+
+
+def comparable(value: Any, annotation: Any, of_policy: bool) -> bool:
+    """Whether ``value`` is the same thing as a flag's text: all of a flag is text, which Python tells apart."""
+    kinds = {part for part in parts_of(annotation) if isinstance(part, type)}
+    if isinstance(value, list):
+        return all(comparable(item, annotation, of_policy) for item in value)
+    if value is None:
+        return not of_policy and (str not in kinds or types.NoneType in kinds)
+    if isinstance(value, float) and int in kinds:
+        return not value.is_integer()  # 2.0 is a whole number where it is text, such as 1e6
+    if bool in kinds:
+        return isinstance(value, bool | None) or value not in (0, 1)
+    return not (str in kinds and float not in kinds) or isinstance(value, str)
+
+
+def refusal_of_flags(config: type, name: str, value: Any) -> str | None:
+    """What the command line says to a setting; None if it takes it."""
+    words = value if isinstance(value, list) else [value]
+    texts = ["none" if word is None else str(word).lower() if isinstance(word, bool) else str(word) for word in words]
+    flag = f"--{name}".replace("_", "-")
+    argv = [flag, *texts] if isinstance(value, list) else [f"{flag}={texts[0]}"]
+    try:
+        # A name that is not registered, so that nothing is looked for: no data set, no demonstrations.
+        parse_training("any", config, ["--env", "x", *argv])
+    except ConfigError as error:
+        return str(error)
+    return None
+
+
+def refusal_of_constructor(algorithm: type, name: str, value: Any, of_policy: bool) -> str | None:
+    arguments: dict[str, Any] = {"policy_kwargs": {name: value}} if of_policy else {name: value}
+    parameters = inspect.signature(algorithm).parameters
+    if "_init_setup_model" in parameters:
+        arguments["_init_setup_model"] = False
+    positional = (
+        (None,) if "policy" not in parameters else ("LinearPolicy" if "oracle" in parameters else "MlpPolicy", None)
+    )
+    try:
+        algorithm(*positional, **arguments)
+    except ConfigError as error:
+        return str(error)
+    return None
+
+
+def both(agent: str, name: str, value: Any) -> tuple[str | None, str | None]:
+    config, algorithm = resolve(AGENTS[agent].config), resolve(AGENTS[agent].algorithm)
+    of_policy = name not in config().algorithm_kwargs()
+    return refusal_of_flags(config, name, value), refusal_of_constructor(algorithm, name, value, of_policy)
+
+
+def shared_settings(agent: str) -> dict[str, tuple[Any, bool]]:
+    """The settings that flags and constructor both have: annotation, and whether they are in ``policy_kwargs``."""
+    config = resolve(AGENTS[agent].config)
+    arguments = config().algorithm_kwargs()
+    of_policy = arguments.get("policy_kwargs", {})
+    return {
+        name: (annotation, name not in arguments)
+        for name, annotation in field_types(config).items()
+        if name in arguments or name in of_policy
+    }
+
+
+@pytest.mark.parametrize("agent", PORTED)
+def test_flags_and_constructor_agree_at_every_bound(agent: str) -> None:
+    refused = accepted = 0
+    for name, (annotation, of_policy) in shared_settings(agent).items():
+        for value in interesting(annotation):
+            if comparable(value, annotation, of_policy):
+                flags, constructor = both(agent, name, value)
+                assert flags == constructor, (name, value)
+                refused, accepted = refused + (flags is not None), accepted + (flags is None)
+    assert refused > 20 and accepted > 20
+
+
+@pytest.mark.parametrize("agent", PORTED)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_flags_and_constructor_agree_on_any_value(agent: str, data: st.DataObject) -> None:
+    name, (annotation, of_policy) = data.draw(
+        st.sampled_from(sorted(shared_settings(agent).items(), key=lambda x: x[0]))
+    )
+    anything = st.one_of(
+        st.floats(), st.integers(-(10**30), 10**30), st.text("qwxz", min_size=1, max_size=8), st.none(), st.booleans()
+    )
+    sequence = any(typing.get_origin(part) in (tuple, list) for part in parts_of(annotation))
+    value = data.draw(st.lists(anything, max_size=3) if sequence else anything)
+    if comparable(value, annotation, of_policy):
+        flags, constructor = both(agent, name, value)
+        assert flags == constructor
+
+
+@pytest.mark.parametrize("agent", [name for name in AGENTS if name not in NOT_YET_PORTED])
+def test_constructor_has_the_declared_defaults(agent: str) -> None:
+    config, algorithm = resolve(AGENTS[agent].config), resolve(AGENTS[agent].algorithm)
+    parameters = inspect.signature(algorithm).parameters
+    for name, (_, of_policy) in shared_settings(agent).items():
+        if not of_policy and agent not in KINDS:
+            assert parameters[name].default == getattr(config, name), name
+
+
+@pytest.mark.parametrize(
+    ("agent", "name", "value", "line"),
+    [
+        ("iql", "expectile", 0.99995, "expectile = 0.99995 is outside (0, 0.9999]"),
+        ("cql", "n_actions", 5000, "n_actions = 5000 is outside [1, 1000]"),
+        ("td3_bc", "learning_rate", 1e7, "learning_rate = 10000000.0 is outside [0, 1e+06]"),
+        ("bc", "reward_scale", 0, "reward_scale is 0: every reward would be the same"),
+        ("rebrac", "net_arch", [0], "net_arch = 0 is outside [1, 65536]"),
+        ("linear_loop", "delta", 1, "delta = 1.0 is outside (0, 1)"),
+        (
+            "ailboost",
+            "reward_form",
+            "gail",
+            "reward_form gail needs the logit of divergence js, not reverse_kl: use airl",
+        ),
+        ("dac", "gamma", 1, "gamma is 1 and the absorbing state has no value then: give gamma < 1 or absorbing=False"),
+        ("zo_ranksgd", "k", 11, "k = 11 is more than m = 10: rank at most all candidates, k = 10"),
+    ],
+)
+def test_what_flags_and_constructor_say(agent: str, name: str, value: Any, line: str) -> None:
+    assert both(agent, name, value) == (line, line)
+
+
+def test_settings_of_networks_may_be_classes_or_one_for_each_network() -> None:
+    policy_kwargs = {
+        "net_arch": {"pi": [8], "qf": []},
+        "activation_fn": torch.nn.Tanh,
+        "optimizer_kwargs": {"weight_decay": 0.1},
+    }
+    model = rlopt.IQL("MlpPolicy", None, policy_kwargs=policy_kwargs, _init_setup_model=False)
+    assert model.policy_kwargs["activation_fn"] is torch.nn.Tanh
+    with pytest.raises(ConfigError, match=r"^net_arch = -1 is outside \[1, 65536\]$"):
+        rlopt.IQL("MlpPolicy", None, policy_kwargs={"net_arch": {"pi": [8], "qf": [-1]}}, _init_setup_model=False)
