@@ -53,7 +53,7 @@ class ContinuingAgent(AgentParts, OwnLogger):
         if hasattr(cls, "config_class"):
             signature = full_signature(cls.__init__, ContinuingAgent, config=cls.config_class)
             _, *parameters = signature.parameters.values()
-            cls.__signature__ = signature.replace(parameters=parameters)
+            cls.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
 
     def __init__(
         self,
