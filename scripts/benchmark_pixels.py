@@ -88,7 +88,7 @@ def work(name: str, args: argparse.Namespace) -> None:
     model, settings = build(args)
     wait = torch.cuda.synchronize if args.device.startswith("cuda") else lambda: None
     if name == "apart":
-        model._convolved = lambda batch: batch
+        model._convolves_once = lambda: False
     alone = rlopt.make_env(**settings)
     alone.reset()
     rng = np.random.default_rng(0)

@@ -127,7 +127,7 @@ class OffPolicyMDPO(SAC):
         """V at the next states, (B, 1): by the value network's target, if there is one."""
         if self.value_net is None:
             return super().next_values(step)
-        found: Tensor = step.networks["value_target"](step.batch.next_observations)
+        found: Tensor = step.networks["value_target"](step.given.next_observations)
         return found
 
     def actor_objective(self, actor: Network, policy: PolicySample, step: Step) -> tuple[Tensor, Info]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rlopt.agents.mdpo.off_policy_losses import gaussian_log_density, joint_log_prob, sample_squashed_gaussian
+from rlopt.agents.sac.losses import gaussian_log_density, joint_log_prob, sample_squashed_gaussian
 from rlopt.networks import Layer, mlp, mlp_layers
 
 Kind = Literal["deterministic", "gaussian", "squashed", "categorical"]

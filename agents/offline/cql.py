@@ -10,7 +10,6 @@ import torch
 from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor
 
-from rlopt.agents.mdpo import off_policy_losses as soft
 from rlopt.agents.offline import conservative_losses, losses
 from rlopt.agents.offline.base import OfflineAlgorithm
 from rlopt.agents.offline.config import CQLConfig
@@ -18,6 +17,7 @@ from rlopt.agents.offline.data import Batch
 from rlopt.agents.offline.losses import Info
 from rlopt.agents.offline.policy import Needs, OfflinePolicy
 from rlopt.agents.offline.update import Parameters
+from rlopt.agents.sac import losses as soft
 from rlopt.data.dataset import Dataset
 from rlopt.resumable import with_settings_of
 

@@ -12,10 +12,10 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv, RolloutReturn
 from stable_baselines3.common.vec_env import unwrap_vec_normalize
 
-from rlopt.agents.mdpo.off_policy_checks import fitting_replay_buffer
 from rlopt.agents.offline.data import ReplayRows, seed_buffer
 from rlopt.agents.offline.policy import OfflinePolicy
 from rlopt.agents.offline.update import Source
+from rlopt.agents.sac.checks import fitting_replay_buffer
 from rlopt.data.dataset import Dataset
 from rlopt.errors import ConfigError
 from rlopt.placeholder import SpacesOnlyVecEnv

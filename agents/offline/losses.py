@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rlopt.agents.mdpo.off_policy_losses import Info, check_columns, td_target
+from rlopt.agents.sac.losses import Info, check_columns, td_target
 
 
 def check_alike(**tensors: Tensor) -> None:

@@ -30,6 +30,6 @@ def check_model_spaces(name: str, observation_space: spaces.Space, action_space:
         raise SpaceError(f"{name} needs a {kinds} action space, not {type(action_space).__name__}")
     if len(action_space.shape) != 1:
         raise SpaceError(f"the action space has shape {action_space.shape}: flatten it to one axis")
-    from rlopt.agents.mdpo.off_policy_checks import check_spaces
+    from rlopt.agents.sac.checks import check_spaces
 
     check_spaces(observation_space, action_space, name)

@@ -313,8 +313,7 @@ class SAC(Resumable, stable_baselines3.SAC):
         return torch.exp(networks["ent_coef"]["log_ent_coef"].detach())
 
     def _critic_loss(self, critic: Network, step: Step) -> tuple[Tensor, tuple[Info, dict[str, Tensor]]]:
-        policy: Any = self.policy
-        if not (isinstance(policy, ImagePolicy) and policy.shares_convolutions):
+        if not self._convolves_once():
             loss, info = self.critic_objective(critic, step)
             return loss, (info, {})
         # What convolutions that actor and critics share make of the images is computed once for all. The actor's loss
@@ -325,6 +324,9 @@ class SAC(Resumable, stable_baselines3.SAC):
         batch = step.batch._replace(observations=observations, next_observations=following)
         loss, info = self.critic_objective(critic, dataclasses.replace(step, batch=batch))
         return loss, (info, {"observations": observations.detach(), "next_observations": following})
+
+    def _convolves_once(self) -> bool:
+        return isinstance(self.policy, ImagePolicy) and self.policy.shares_convolutions
 
     def critic_objective(self, critic: Network, step: Step) -> tuple[Tensor, Info]:
         """What the critics descend, a scalar, and statistics, among them ``critic_loss``."""

@@ -11,6 +11,7 @@ import pytest
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.env_util import make_vec_env
+from reach import needs_compiler
 from transitions import expert_of_random_target
 
 import rlopt
@@ -20,6 +21,7 @@ from rlopt.data.demonstrations import DemonstrationMetadata, Demonstrations
 from rlopt.describe import rebuild_model
 from rlopt.errors import CheckpointError, ConfigError, DataError, NonFiniteError, SpaceError, UnknownNameError
 from rlopt.state import capture_state, learn_from, save_checkpoint
+from rlopt.turns import Turns
 
 SMALL: dict[str, Any] = {
     "learning_starts": 20,
@@ -336,6 +338,52 @@ def test_a_run_goes_on_bit_for_bit(tmp_path, settings):
     first, second = (state["training"]["attributes"]["boosting_state"] for state in (one, other))
     assert first["rounds"]["current"].tolist() == second["rounds"]["current"].tolist()
     assert first["learners"].keys() == second["learners"].keys()
+
+
+class Unmoved(AILBoost):
+    """Its critics learn what they say already, but for a constant."""
+
+    def critic_objective(self, critic, step):
+        q_values = self.q_values(critic, step.batch.observations, step.batch.actions)
+        loss = torch.stack([(q - q.detach() - step.batch.rewards).square().mean() for q in q_values]).sum()
+        return loss, {"critic_loss": loss.detach()}
+
+
+def collected_by(algorithm, seed=0, function=False, **settings):
+    """In its second improvement, with a discriminator that was trained; its steps, as a function of tensors or not."""
+    model = small(algorithm, seed=seed, **settings)
+    if function:
+        model._mode = lambda parts: "eager"
+    return model.learn(140)
+
+
+@pytest.mark.parametrize("options", [{}, {"n_steps": 2}, {"relabel": False}], ids=["", "n_steps", "stale"])
+def test_the_step_as_a_function_of_tensors_is_the_step(options):
+    """Rewards come from the discriminator inside the step."""
+    whole, function = collected_by(AILBoost, **options), collected_by(AILBoost, function=True, **options)
+    assert whole.update is None and function.update is not None
+    assert torch.allclose(parameters(whole), parameters(function), atol=1e-5)
+
+
+def test_seeds_that_train_together_have_each_its_discriminator():
+    together = Turns([lambda seed=seed: collected_by(AILBoost, seed, function=True) for seed in (1, 2)]).run()
+    assert together[0].update is together[1].update is not None
+    for seed, model in zip((1, 2), together, strict=True):
+        assert torch.allclose(parameters(model), parameters(collected_by(AILBoost, seed)), atol=1e-5)
+    assert not torch.allclose(parameters(together[0]), parameters(together[1]))
+
+
+@pytest.mark.parametrize("way", ["eager", "function", pytest.param("compiled", marks=needs_compiler)])
+def test_a_critics_loss_that_is_changed_once_holds_in_every_mode(way):
+    model = collected_by(Unmoved, function=way == "function")
+    model.compile = "on" if way == "compiled" else "off"
+    rows = model.replay_buffer.sample_rows(16)
+    model.replay_buffer.sample_rows = lambda batch_size: rows
+    rewards = model.adversary.reward(model.replay_buffer.transitions(rows))
+    super(AILBoost, model).train(1, 16)
+    logged = model.logger.name_to_value["train/critic_loss"]
+    assert (model.update is None) is (way == "eager")
+    assert logged == pytest.approx(2 * rewards.square().mean().item(), rel=1e-4)
 
 
 def test_a_loaded_model_predicts_and_asks_for_demonstrations_before_it_trains(tmp_path):

@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium
 import pytest
 import torch
+from demonstrated import demonstrations
 from offline_data import pendulum
 from reach import assert_same, make, vec_env
 
@@ -41,7 +42,7 @@ def off_policy(compile: str, **options: Any) -> Any:
 )
 def test_off_policy(options: dict[str, Any]) -> None:
     captured, eager = off_policy("on", **options), off_policy("off", **options)
-    assert captured.fused.mode == "cuda_graph" and eager.fused is None
+    assert captured.update.step.mode == "cuda_graph" and eager.update is None
     assert_same(captured, eager, 1e-4)
     assert not torch.allclose(captured.actor.mu.weight, off_policy("off", learning_starts=40, seed=4).actor.mu.weight)
 
@@ -63,9 +64,9 @@ def test_a_learning_rate_that_changes_reaches_the_graph() -> None:
 def test_the_policy_that_acts_follows() -> None:
     model = make(compile="on", **DEVICE).learn(60)
     with torch.no_grad():
-        newest = [tensor.cpu() for tensor in model.fused.update.actor.tensors]
+        newest = [tensor.cpu() for tensor in model.actor.parameters()]
     model.train(gradient_steps=1, batch_size=16)
-    for acting, before in zip(model.fused._acting.parameters(), newest, strict=True):
+    for acting, before in zip(model.update._acting.parameters(), newest, strict=True):
         assert acting.device.type == "cpu" and torch.equal(acting, before)
 
 
@@ -74,9 +75,32 @@ def test_seeds_that_train_together() -> None:
         return lambda: make(compile="on", device="cuda", seed=seed).learn(80)
 
     together = Turns([job(seed) for seed in (1, 2, 3)]).run()
-    assert together[0].fused is together[2].fused and together[0].fused.mode == "cuda_graph"
+    assert together[0].update is together[2].update and together[0].update.step.mode == "cuda_graph"
     for seed, model in zip((1, 2, 3), together, strict=True):
         assert_same(model, job(seed)(), 1e-3)
+
+
+@pytest.mark.parametrize("name", ["AILBoost", "DAC"])
+def test_adversarial_imitation(name: str) -> None:
+    """Rewards come from the discriminator as it is, inside the graph; it is trained between two replays."""
+
+    def trained(compile: str) -> Any:
+        rounds: Any = {"learner_steps": 0, "policy_steps": 20, "discriminator_steps": 3, "discriminator_batch_size": 16}
+        settings: Any = {"batch_size": 16, "buffer_size": 1000, "learning_starts": 41, "compile": compile, **rounds}
+        model = getattr(rlopt, name)("MlpPolicy", vec_env(), demonstrations(), **DEVICE, **settings).learn(41)
+        torch.manual_seed(1)
+        for _ in range(3):
+            rlopt.SAC.train(model, 8, 16)
+            model._train_discriminator()
+        return model
+
+    captured, eager = trained("on"), trained("off")
+    assert captured.update.step.mode == "cuda_graph" and eager.update is None
+    assert captured.adversary._update.mode == "cuda_graph" and eager.adversary._update.mode == "eager"
+    assert_same(captured, eager, 1e-3)
+    theirs = dict(eager.adversary.discriminator.named_parameters())
+    for name, tensor in captured.adversary.discriminator.named_parameters():
+        torch.testing.assert_close(tensor, theirs[name], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("lazy", [True, False])

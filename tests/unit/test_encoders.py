@@ -16,6 +16,7 @@ from torch.nn import functional as F
 import rlopt
 from rlopt.agents.mdpo.config import OffPolicyMDPOConfig
 from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
+from rlopt.descent import OwnNetworks
 from rlopt.encoders import DrQV2Encoder
 from rlopt.errors import ConfigError, SpaceError, UnknownNameError
 from rlopt.random_shift import random_shift, shift_batch, shift_images
@@ -156,7 +157,7 @@ def test_the_slow_copy_moves_and_the_convolutions_stay() -> None:
     with torch.no_grad():
         slow.trunk[0].weight.add_(1.0)
     before, convolutions = slow.trunk[0].weight.detach().clone(), values(encoder.convolutions)
-    model._update_targets()
+    OwnNetworks(model.networks(), lambda name, loss: None).move("critic_target", "critic", model.tau)
     assert torch.allclose(slow.trunk[0].weight, 0.75 * before + 0.25 * encoder.trunk[0].weight)
     assert torch.equal(values(encoder.convolutions), convolutions)
 
@@ -165,12 +166,20 @@ def test_the_slow_copy_moves_and_the_convolutions_stay() -> None:
 def test_convolving_once_gives_the_step_of_every_network_convolving_by_itself(critic_moves: bool) -> None:
     """The actor's Q alone differs: DrQ-v2 takes it from what the convolutions made of the images before their step."""
     once, apart = make(kl_coef=0.2).learn(12), make(kl_coef=0.2).learn(12)
-    apart._convolved = lambda batch: batch
+    apart._convolves_once = lambda: False
     for model in (once, apart):
         model.critic.optimizer.param_groups[0]["lr"] *= critic_moves
-    batch = once.replay_buffer.gather(torch.arange(8))
-    noise, following = torch.randn(2, 8, 2).unbind()
-    first, second = once._gradient_step(batch, noise, following), apart._gradient_step(batch, noise, following)
+    drawn = {"rows": torch.arange(8), "noise": torch.randn(8, 2), "next_noise": torch.randn(8, 2)}
+    first, second = (
+        model.gradient_step(
+            OwnNetworks(model.networks(), lambda name, loss: None),
+            model.read_batch(drawn),
+            drawn,
+            model.scalars(),
+            move_targets=False,
+        )
+        for model in (once, apart)
+    )
     assert torch.allclose(first["critic_loss"], second["critic_loss"])
     assert torch.allclose(first["kl"], second["kl"], atol=1e-7)
     for own, other in [(once.critic, apart.critic), (once.actor, apart.actor)][: 1 if critic_moves else 2]:

@@ -1,5 +1,6 @@
 """Off-policy MDPO as an algorithm: equality with SAC, the old policy, the options and what they must not break."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,22 @@ from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize
 
+import rlopt
 from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
+from rlopt.agents.sac.update import Batch, Step
 from rlopt.buffers import DeviceReplayBuffer
+from rlopt.descent import OwnNetworks
 from rlopt.n_step import DeviceNStepReplayBuffer
 
 
 def equal_states(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+def step_on(model: Any, batch: Batch) -> Step:
+    """A gradient step of ``model`` by torch's optimisers, with the batch given."""
+    networks = OwnNetworks(model.networks(), model._check_loss)
+    return Step(networks, batch, batch, {}, model.scalars(), model._ent_coef(networks))
 
 
 # --- equality with SAC ---
@@ -42,7 +52,11 @@ def test_without_proximity_it_is_sac_bit_for_bit(n_envs: int, options: dict[str,
     # SB3 writes into the policy_kwargs it is given
     sac_options = {**options, "policy_kwargs": dict(options.get("policy_kwargs", SMALL["policy_kwargs"]))}
     sac = make(SAC, n_envs, **sac_options).learn(steps)
-    ours = make(OffPolicyMDPO, n_envs, kl_coef=0.0, **options).learn(steps)
+    assert_equal_to_sac(sac, make(rlopt.SAC, n_envs, **options).learn(steps))
+    assert_equal_to_sac(sac, make(OffPolicyMDPO, n_envs, kl_coef=0.0, **options).learn(steps))
+
+
+def assert_equal_to_sac(sac: SAC, ours: Any) -> None:
     assert sac._n_updates == ours._n_updates >= 50
     assert equal_states(sac.policy.state_dict(), ours.policy.state_dict())
     for name in ("actor.optimizer", "critic.optimizer"):
@@ -117,12 +131,31 @@ def test_divergence_is_exact_where_the_actions_saturate() -> None:
             torch.nn.init.zeros_(layer.weight)
             torch.nn.init.constant_(layer.bias, bias)
     observations = torch.randn(4, 2)
-    policy = model._sample_policy(observations, torch.zeros(4, 2))
+    step = step_on(model, Batch(observations, *[torch.zeros(4, 1)] * 4))
+    policy = model.policy_sample(step.networks["actor"], observations, torch.zeros(4, 2))
     assert torch.all(policy.actions == 1.0)
-    divergence, info = model.objective.divergence(policy, model._old_policy(observations))
+    divergence, info = model.divergence(policy, step)
     # a shift of 1 at standard deviation 1 is 1/2 in each of the two dimensions; through atanh(1) it would be infinite
     torch.testing.assert_close(divergence, torch.full((4, 1), 1.0))
     assert info["kl"].item() == pytest.approx(1.0)
+
+
+def test_kl_coef_may_be_a_multiple_of_ent_coef() -> None:
+    model = make(kl_coef=0.5, ent_coef=0.2, learning_starts=10**6).learn(40)
+    with torch.no_grad():
+        model.old_actor.mu.bias.add_(1.0)
+    step = step_on(model, model.read_batch({"rows": torch.arange(16)}))
+    policy = model.policy_sample(step.networks["actor"], step.batch.observations, torch.randn(16, 2))
+
+    def loss(kl_unit: str, kl_coef: float) -> float:
+        model.kl_unit = kl_unit
+        scalars = {**step.scalars, "kl_coef": kl_coef}
+        return model.actor_objective(step.networks["actor"], policy, dataclasses.replace(step, scalars=scalars))[
+            0
+        ].item()
+
+    assert loss("ent_coef", 0.5) == pytest.approx(loss("reward", 0.1))
+    assert loss("reward", 0.1) != pytest.approx(loss("reward", 0.0))
 
 
 # --- the options ---
@@ -164,21 +197,23 @@ def test_critic_target_comes_from_the_slow_value_network() -> None:
     for parameter in model.value_net_target.parameters():
         torch.nn.init.zeros_(parameter)
     torch.nn.init.constant_(list(model.value_net_target.parameters())[-1], 7.0)
-    batch = model.replay_buffer.sample(16)
-    batch = batch._replace(dones=torch.tensor([1.0, 0.0] * 8).unsqueeze(1))
+    sample = model.replay_buffer.sample(16)
+    goes_on = torch.tensor([0.0, 1.0] * 8).unsqueeze(1)
+    batch = Batch(sample.observations, sample.actions, sample.next_observations, sample.rewards, 0.5 * goes_on)
     with torch.no_grad():
-        targets = batch.rewards + 0.5 * 7.0 * (1 - batch.dones)
+        targets = batch.rewards + 0.5 * 7.0 * goes_on
         residuals = [(q - targets) ** 2 for q in model.critic(batch.observations, batch.actions)]
     expected = 0.5 * sum(residual.mean().item() for residual in residuals)
-    assert model._update_critic(batch, None, torch.tensor(0.2))["critic_loss"].item() == pytest.approx(
-        expected, rel=1e-5
-    )
+    step = step_on(model, batch)
+    loss, _ = model.critic_objective(step.networks["critic"], step)
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_value_network_learns_the_soft_value_of_each_state() -> None:
     model = make(kl_coef=0.0, value_network=True, ent_coef=0.3, tau=0.1)
     model.learn(40)
-    batch = model.replay_buffer.sample(16)
+    sample = model.replay_buffer.sample(16)
+    batch = Batch(sample.observations, sample.actions, sample.next_observations, sample.rewards, 1 - sample.dones)
     noise = torch.randn(16, 2)
     with torch.no_grad():
         mean, log_std, _ = model.actor.get_action_dist_params(batch.observations)
@@ -186,13 +221,14 @@ def test_value_network_learns_the_soft_value_of_each_state() -> None:
         log_prob = torch.distributions.Normal(mean, log_std.exp()).log_prob(u).sum(1)
         log_prob = log_prob - torch.log(1 - torch.tanh(u) ** 2 + 1e-6).sum(1)
         values = model.value_net(batch.observations).squeeze(1)
-    policy = model._sample_policy(batch.observations, noise)
+    step = step_on(model, batch)
+    policy = model.policy_sample(step.networks["actor"], batch.observations, noise)
     q_values = torch.cat(model.critic(batch.observations, policy.actions), dim=1)
     targets = q_values.detach().min(dim=1).values - 0.3 * log_prob
-    info = model._update_value(model.value_net, batch, policy, q_values, model.ent_coef_tensor)
+    info = model.further_step(step, policy)
     assert info["value_loss"].item() == pytest.approx(0.5 * ((values - targets) ** 2).mean().item(), rel=1e-4)
     before = [parameter.clone() for parameter in model.value_net_target.parameters()]
-    model._update_targets()
+    model.move_targets(step)
     for old, new, source in zip(before, model.value_net_target.parameters(), model.value_net.parameters(), strict=True):
         torch.testing.assert_close(new, 0.9 * old + 0.1 * source)
 
@@ -210,7 +246,7 @@ def test_which_critic_the_actor_climbs(actor_q: str, second_critic_matters: bool
             model.critic.q_networks[1][-1].bias.add_(shift)
         torch.manual_seed(0)
         np.random.seed(0)
-        model._update_critic = lambda *_: {}
+        model.critic.optimizer.step = lambda *_: None
         model.train(1, 16)
         actors.append(model.actor.state_dict())
     assert equal_states(*actors) != second_critic_matters
@@ -250,9 +286,10 @@ def test_hindsight_replay_and_dict_observations() -> None:
 def test_critic_gradients_do_not_leak_from_the_actors_step() -> None:
     model = make(kl_coef=0.1)
     model.learn(30)
+    step = step_on(model, model.read_batch(drawn := model.draw(16)))
+    step = dataclasses.replace(step, drawn=drawn)
     model.critic.optimizer.zero_grad()
-    model._update_critic = lambda *_: {}
-    model.train(1, 16)
+    step.networks.descend("actor", model._actor_loss, step)
     assert all(parameter.grad is None for parameter in model.critic.parameters())
 
 

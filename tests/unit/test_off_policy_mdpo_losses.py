@@ -9,7 +9,7 @@ from torch.distributions import Normal, TransformedDistribution
 from torch.distributions.transforms import TanhTransform
 
 from rlopt.agents.mdpo import off_policy_losses as losses
-from rlopt.agents.mdpo.off_policy_objectives import Objective
+from rlopt.agents.sac import losses as soft
 
 
 def column(*values: float) -> torch.Tensor:
@@ -30,18 +30,18 @@ def random_parameters(batch: int = 5, dims: int = 3, seed: int = 0) -> tuple[tor
 def test_gaussian_log_density_is_torchs_bit_for_bit() -> None:
     u, mean, log_std = torch.randn(3, 64, 6)
     std = log_std.exp()
-    assert torch.equal(losses.gaussian_log_density(u, mean, std), Normal(mean, std).log_prob(u))
+    assert torch.equal(soft.gaussian_log_density(u, mean, std), Normal(mean, std).log_prob(u))
 
 
 def test_joint_log_prob_is_the_density_of_the_squashed_action() -> None:
     mean, log_std, _, _, noise = random_parameters()
-    policy = losses.sample_squashed_gaussian(mean, log_std, noise)
+    policy = soft.sample_squashed_gaussian(mean, log_std, noise)
     squashed = TransformedDistribution(Normal(mean, log_std.exp()), [TanhTransform()])
     expected = squashed.log_prob(policy.actions).sum(dim=1, keepdim=True)
     assert policy.actions.shape == (5, 3)
     # 1e-6 under the logarithm of the Jacobian, where 1 - a^2 is not small
     torch.testing.assert_close(
-        losses.joint_log_prob(policy.log_density, policy.log_jacobian), expected, rtol=0, atol=2e-5
+        soft.joint_log_prob(policy.log_density, policy.log_jacobian), expected, rtol=0, atol=2e-5
     )
 
 
@@ -88,8 +88,8 @@ def test_expectation_of_the_kl_estimate_is_the_closed_form() -> None:
     nodes, weights = np.polynomial.hermite_e.hermegauss(10)  # exact: the integrand is a quadratic in the noise
     total = torch.zeros(7, 1, dtype=torch.float64)
     for node, weight in zip(nodes, weights / weights.sum(), strict=True):
-        policy = losses.sample_squashed_gaussian(mean, log_std, torch.full_like(mean, node))
-        old = losses.gaussian_log_density(policy.pre_tanh, old_mean, old_log_std.exp())
+        policy = soft.sample_squashed_gaussian(mean, log_std, torch.full_like(mean, node))
+        old = soft.gaussian_log_density(policy.pre_tanh, old_mean, old_log_std.exp())
         total += weight * losses.proximity(policy.log_density, old, policy.log_jacobian)
     torch.testing.assert_close(total, losses.gaussian_kl(mean, log_std.exp(), old_mean, old_log_std.exp()))
 
@@ -97,8 +97,8 @@ def test_expectation_of_the_kl_estimate_is_the_closed_form() -> None:
 def test_kl_estimate_is_exact_where_tanh_saturates() -> None:
     # u = 30 in single precision: tanh(u) is 1 and inverting it would give 8.7 or infinity.
     mean, std, old_mean = torch.full((1, 1), 30.0), torch.ones(1, 1), torch.full((1, 1), 29.0)
-    policy = losses.sample_squashed_gaussian(mean, std.log(), torch.zeros(1, 1))
-    old = losses.gaussian_log_density(policy.pre_tanh, old_mean, std)
+    policy = soft.sample_squashed_gaussian(mean, std.log(), torch.zeros(1, 1))
+    old = soft.gaussian_log_density(policy.pre_tanh, old_mean, std)
     assert policy.actions.item() == 1.0
     assert losses.proximity(policy.log_density, old, policy.log_jacobian).item() == pytest.approx(0.5, abs=1e-6)
 
@@ -107,9 +107,9 @@ def bregman(q: float, mean: torch.Tensor, std: float, old_mean: float, old_std: 
     """B_q(pi, pi_k) of two squashed one-dimensional Gaussians by quadrature of the sampled term, constant included."""
     u = torch.linspace(-9, 9, 20001, dtype=torch.float64).unsqueeze(1)
     step = (u[1] - u[0]).item()
-    jacobian = losses.log_jacobian(torch.tanh(u))
-    new = losses.gaussian_log_density(u, mean, torch.tensor(std, dtype=torch.float64))
-    old = losses.gaussian_log_density(
+    jacobian = soft.log_jacobian(torch.tanh(u))
+    new = soft.gaussian_log_density(u, mean, torch.tensor(std, dtype=torch.float64))
+    old = soft.gaussian_log_density(
         u, torch.tensor(old_mean, dtype=torch.float64), torch.tensor(old_std, dtype=torch.float64)
     )
     sampled = losses.proximity(new, old, jacobian, tsallis_q=q)
@@ -152,8 +152,8 @@ def actor_objective(
     mean: torch.Tensor, log_std: torch.Tensor, *, q: float, floor: float | None = None, kl_coef: float = 0.7
 ) -> torch.Tensor:
     _, _, old_mean, old_log_std, noise = random_parameters()
-    policy = losses.sample_squashed_gaussian(mean, log_std, noise)
-    old = losses.gaussian_log_density(policy.pre_tanh, old_mean, old_log_std.exp())
+    policy = soft.sample_squashed_gaussian(mean, log_std, noise)
+    old = soft.gaussian_log_density(policy.pre_tanh, old_mean, old_log_std.exp())
     log_prob = losses.regularised_log_prob(
         policy.log_density, policy.log_jacobian, tsallis_q=q, log_density_floor=floor
     )
@@ -174,8 +174,8 @@ def test_gradients_against_finite_differences(q: float) -> None:
 def test_actor_loss_is_the_papers_formula(q: float) -> None:
     # c lq(pi) + q (lambda - c) lq(pi_k) - Q, written with c and lambda and with the powers themselves
     mean, log_std, old_mean, old_log_std, noise = random_parameters()
-    policy = losses.sample_squashed_gaussian(mean, log_std, noise)
-    old = losses.gaussian_log_density(policy.pre_tanh, old_mean, old_log_std.exp())
+    policy = soft.sample_squashed_gaussian(mean, log_std, noise)
+    old = soft.gaussian_log_density(policy.pre_tanh, old_mean, old_log_std.exp())
 
     def lq(log_density: torch.Tensor) -> torch.Tensor:
         density = (log_density - policy.log_jacobian).exp()
@@ -205,8 +205,8 @@ def test_density_floor_cuts_the_gradient_and_the_default_does_not() -> None:
     def gradient(floor: float | None) -> float:
         mean = torch.zeros(1, 1, dtype=torch.float64, requires_grad=True)
         u = torch.full((1, 1), 0.8, dtype=torch.float64)
-        log_density = losses.gaussian_log_density(u, mean, torch.full_like(u, 0.1))
-        jacobian = losses.log_jacobian(torch.tanh(u))
+        log_density = soft.gaussian_log_density(u, mean, torch.full_like(u, 0.1))
+        jacobian = soft.log_jacobian(torch.tanh(u))
         losses.regularised_log_prob(log_density, jacobian, log_density_floor=floor).sum().backward()
         assert mean.grad is not None
         return mean.grad.item()
@@ -238,9 +238,9 @@ def test_bound_on_the_critics_log_density() -> None:
 
 
 def test_targets_and_regressions_by_hand() -> None:
-    targets = losses.td_target(column(1.0, 2.0), column(0.9, 0.0), column(10.0, 10.0))
+    targets = soft.td_target(column(1.0, 2.0), column(0.9, 0.0), column(10.0, 10.0))
     assert targets.flatten().tolist() == [10.0, 2.0]
-    loss, info = losses.critic_loss((column(8.0, 2.0), column(10.0, 5.0)), targets)
+    loss, info = soft.critic_loss((column(8.0, 2.0), column(10.0, 5.0)), targets)
     assert loss.item() == pytest.approx(0.5 * (4 / 2 + 9 / 2))
     assert info["critic_loss"].item() == loss.item() and not info["critic_loss"].requires_grad
     assert losses.value_loss(column(8.0, 2.0), targets)[0].item() == pytest.approx(0.5 * 4 / 2)
@@ -248,7 +248,7 @@ def test_targets_and_regressions_by_hand() -> None:
 
 def test_entropy_coefficient_moves_towards_the_target() -> None:
     log_ent_coef = torch.zeros(1, dtype=torch.float64, requires_grad=True)
-    loss, _ = losses.ent_coef_loss(log_ent_coef, column(1.0, 2.0), target_entropy=-3.0)
+    loss, _ = soft.ent_coef_loss(log_ent_coef, column(1.0, 2.0), target_entropy=-3.0)
     loss.backward()
     # entropy -1.5 is above the target -3, so the gradient, -(1.5 - 3) = 1.5, lowers lambda
     assert log_ent_coef.grad is not None and log_ent_coef.grad.item() == pytest.approx(1.5)
@@ -266,18 +266,6 @@ def test_shapes_that_would_broadcast_are_refused(shape: tuple[int, ...]) -> None
     with pytest.raises(ValueError, match=r"\(B, 1\)"):
         losses.actor_loss(good, good, bad, ent_coef=0.1, kl_coef=0.1)
     with pytest.raises(ValueError, match=r"\(B, 1\)"):
-        losses.td_target(good, bad, good)
+        soft.td_target(good, bad, good)
     with pytest.raises(ValueError, match=r"\(B, 1\)"):
-        losses.critic_loss([good, bad], good)
-
-
-def test_kl_coef_may_be_a_multiple_of_ent_coef() -> None:
-    mean, log_std, old_mean, old_log_std, noise = random_parameters()
-    policy = losses.sample_squashed_gaussian(mean, log_std, noise)
-    old, q_values = (old_mean, old_log_std.exp()), torch.randn(5, 2, dtype=torch.float64)
-    ent_coef = torch.tensor([0.2], dtype=torch.float64)
-    multiple, _ = Objective(kl_unit="ent_coef").actor_loss(policy, q_values, old, ent_coef=ent_coef, kl_coef=0.5)
-    absolute, _ = Objective().actor_loss(policy, q_values, old, ent_coef=ent_coef, kl_coef=0.1)
-    none, _ = Objective().actor_loss(policy, q_values, old, ent_coef=ent_coef, kl_coef=0.0)
-    torch.testing.assert_close(multiple, absolute)
-    assert not torch.isclose(multiple, none)
+        soft.critic_loss([good, bad], good)

@@ -17,7 +17,7 @@ from rlopt.config import Range, field_types
 from rlopt.errors import ConfigError
 from rlopt.registry import AGENTS, resolve
 
-NOT_YET_PORTED = {"mdpo", "off_policy_mdpo", "deep_loop", "ailboost", "dac", "gail", "sqil", "iq_learn", "value_dice"}
+NOT_YET_PORTED = {"mdpo", "off_policy_mdpo", "deep_loop", "gail", "sqil", "iq_learn", "value_dice"}
 """Agents whose constructors still check their settings by themselves."""
 KINDS = {"loop"}
 """Agents whose settings are those of several classes."""
@@ -159,6 +159,8 @@ def test_constructor_has_the_declared_defaults(agent: str) -> None:
         ("bc", "reward_scale", 0, "reward_scale is 0: every reward would be the same"),
         ("rebrac", "net_arch", [0], "net_arch = 0 is outside [1, 65536]"),
         ("linear_loop", "delta", 1, "delta = 1.0 is outside (0, 1)"),
+        ("ailboost", "reward_form", "gail", "reward_form gail needs the logit of divergence js, not reverse_kl: use airl"),
+        ("dac", "gamma", 1, "gamma is 1 and the absorbing state has no value then: give gamma < 1 or absorbing=False"),
         ("zo_ranksgd", "k", 11, "k = 11 is more than m = 10: rank at most all candidates"),
     ],
 )

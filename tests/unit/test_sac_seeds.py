@@ -9,8 +9,8 @@ import pytest
 import torch
 from reach import assert_same, make, needs_compiler
 
-from rlopt.agents.mdpo.fused_step import FusedStep
 from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
+from rlopt.agents.sac.update import Update
 from rlopt.turns import Turns
 
 
@@ -20,7 +20,7 @@ def trained(seed: int, steps: int, stacked: bool = False, **options: Any) -> Cal
     def job() -> OffPolicyMDPO:
         model = make(seed=seed, **{"learning_starts": 20, "old_policy_period": 7, "batch_size": 16, **options})
         if stacked:
-            model._fused_mode = lambda: "eager"
+            model._mode = lambda parts: "eager"
         return model.learn(steps)
 
     return job
@@ -33,6 +33,8 @@ def trained(seed: int, steps: int, stacked: bool = False, **options: Any) -> Cal
         {"kl_coef": 0.0, "ent_coef": 0.2, "gradient_steps": 2, "train_freq": 2},
         {"tsallis_q": 1.5, "n_envs": 2},
         {"analytic_kl": True, "critic_log_prob_bound": 2.0, "n_steps": 3},
+        {"use_sde": True},
+        {"value_network": True},
         {"actor_q": "first", "mean_penalty": 0.1, "policy_kwargs": {"net_arch": [], "n_critics": 3}},
     ],
 )
@@ -44,7 +46,7 @@ def test_stacked_seeds_are_the_seeds_trained_alone(options: dict[str, Any]) -> N
         assert_same(model, alone, 1e-3)
         rows = slice(0, 120)
         torch.testing.assert_close(model.replay_buffer.actions[rows], alone.replay_buffer.actions[rows])
-    assert together[0].fused is together[2].fused is not None
+    assert together[0].update is together[2].update is not None
     assert not torch.allclose(together[0].actor.mu.weight, together[1].actor.mu.weight)
 
 
@@ -56,29 +58,30 @@ def test_compiled_seeds_are_the_seeds_trained_alone_bit_for_bit() -> None:
         together = Turns([trained(seed, 60, compile="on") for seed in (1, 2, 3)]).run()
         torch.set_num_threads(1)
         for seed, model in zip((1, 2, 3), together, strict=True):
-            assert isinstance(model.fused, FusedStep) and model.fused.mode == "compiled"
-            assert model.fused.update.models == [model]
+            assert isinstance(model.update, Update) and model.update.step.mode == "compiled"
+            assert model.update.models == [model]
             assert_same(model, trained(seed, 60, compile="on")(), 0.0)
             assert_same(model, trained(seed, 60, compile="off")(), 1e-3)
     finally:
         torch.set_num_threads(threads)
 
 
-def test_what_cannot_be_fused_trains_in_turn() -> None:
-    models = Turns([trained(seed, 60, use_sde=True) for seed in (1, 2)]).run()
+def test_what_cannot_be_compiled_trains_in_turn() -> None:
+    options: dict[str, Any] = {"compile": "on", "policy_kwargs": {"net_arch": [8], "optimizer_class": "sgd"}}
+    models = Turns([trained(seed, 60, **options) for seed in (1, 2)]).run()
     for seed, model in zip((1, 2), models, strict=True):
-        assert model.fused is None
-        assert_same(model, trained(seed, 60, use_sde=True)(), 0.0)
+        assert model.update is None
+        assert_same(model, trained(seed, 60, **options)(), 0.0)
 
 
 def test_seeds_of_unequal_length_leave_the_longer_one_whole() -> None:
     short, long = Turns([trained(1, 40, True, compile="off"), trained(2, 80, True, compile="off")]).run()
     assert_same(short, trained(1, 40, compile="off")(), 1e-3)
     assert_same(long, trained(2, 80, compile="off")(), 1e-3)
-    assert long.fused.update.models == [long]
+    assert long.update.models == [long]
 
 
 def test_short_runs_on_the_cpu_are_those_alone_bit_for_bit() -> None:
     for seed, model in zip((1, 2), Turns([trained(s, 60) for s in (1, 2)]).run(), strict=True):
-        assert model.fused is None
+        assert model.update is None
         assert_same(model, trained(seed, 60)(), 0.0)
