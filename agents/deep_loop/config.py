@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from rlopt.agents.sac.config import SACConfig
+from rlopt.agents.sac.config import FORMER_SETTINGS, SACConfig
 from rlopt.errors import ConfigError
 from rlopt.settings.fields import Range, Text
 
@@ -18,6 +18,7 @@ from rlopt.settings.fields import Range, Text
 class DeepLOOPConfig(SACConfig):
     """DeepLOOP, experimental; with bonus false and lazy false it is RVI-SAC."""
 
+    former_settings: ClassVar[Mapping[str, Any]] = FORMER_SETTINGS
     gamma: ClassVar[float] = 1.0  # type: ignore[misc]  # no setting of DeepLOOP, as those that follow
     n_steps: ClassVar[int] = 1  # type: ignore[misc]
     use_sde: ClassVar[bool] = False  # type: ignore[misc]

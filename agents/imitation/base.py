@@ -12,11 +12,12 @@ from gymnasium import spaces
 from stable_baselines3.common.preprocessing import get_obs_shape
 from torch import Tensor
 
+from rlopt.agents.imitation.config import DemonstrationConfig
 from rlopt.data.checks import check_spaces
 from rlopt.data.columns import fingerprint, scaled_actions
 from rlopt.envs.settings import EnvSettings
 from rlopt.errors import ConfigError, DataError
-from rlopt.validation import check_number
+from rlopt.settings.fields import check_setting, field_types
 
 if TYPE_CHECKING:
     from rlopt.data.demonstrations import Demonstrations
@@ -198,8 +199,7 @@ def check_fits(
 
 def check_n_demonstrations(n_demonstrations: int | None) -> None:
     """Raises :class:`rlopt.errors.ConfigError` unless it is None or a whole number from 1."""
-    if n_demonstrations is not None:
-        check_number("n_demonstrations", n_demonstrations, 1, float("inf"), closed=True, whole=True)
+    check_setting("n_demonstrations", n_demonstrations, field_types(DemonstrationConfig)["n_demos"])
 
 
 def _on_device(observations: Any, space: spaces.Space, device: torch.device) -> Any:

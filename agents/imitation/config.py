@@ -5,14 +5,15 @@ Where no source is named, the default is Stable-Baselines3's for SAC.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
 
 from rlopt.agents.mdpo.config import MDPOConfig
+from rlopt.agents.sac.config import FORMER_SETTINGS, EntropyCoefficient, OffPolicyConfig, SACConfig
+from rlopt.errors import ConfigError
 from rlopt.settings.fields import Range
-from rlopt.settings.optimizer import OptimizerConfig
-
-_POLICY = ("net_arch", "activation_fn", "n_critics")
+from rlopt.settings.optimizer import LearningRate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,81 +36,43 @@ def _learner_kwargs(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OffPolicyImitationConfig(DemonstrationConfig, OptimizerConfig):
-    """What every off-policy learner from demonstrations has."""
-
-    learning_rate: Annotated[float, Range(ge=0, le=1e6)] = 3e-4
-    """The step size for every network that has none of its own, >= 0."""
-    buffer_size: Annotated[int, Range(ge=1)] = 1_000_000
-    """Transitions that the replay buffer holds, over all environments."""
-    learning_starts: Annotated[int, Range(ge=0)] = 100
-    """Environment steps of uniformly random actions before the first update."""
-    batch_size: Annotated[int, Range(ge=2)] = 256
-    """Transitions of one gradient step, half of them the expert's."""
-    gamma: Annotated[float, Range(ge=0, le=1)] = 0.99
-    """Discount factor, in [0, 1]; below 1 with absorbing."""
-    train_freq: Annotated[int, Range(ge=1)] = 1
-    """Steps of every environment between two updates."""
-    gradient_steps: Annotated[int, Range(ge=-1)] = 1
-    """Gradient steps an update; -1 takes as many as transitions were collected since the last."""
-    net_arch: tuple[Annotated[int, Range(ge=1, le=65536)], ...] = (256, 256)
-    """Width of each hidden layer of every network. All released codes: 256 256."""
-    activation_fn: Literal["tanh", "relu", "elu", "gelu", "silu", "leaky_relu"] = "relu"
-    """Activation of the hidden layers."""
-
-    def algorithm_kwargs(self) -> dict[str, Any]:
-        """The constructor arguments of the learner's class, without the demonstrations; names in place of classes."""
-        kwargs = _learner_kwargs({field.name: getattr(self, field.name) for field in fields(self)})
-        policy = {name: kwargs.pop(name) for name in _POLICY if name in kwargs}
-        return self.with_optimizer(kwargs | {"policy_kwargs": policy | {"net_arch": list(self.net_arch)}})
-
-
-@dataclass(frozen=True, kw_only=True)
-class _SoftConfig(OffPolicyImitationConfig):
-    """What SQIL and IQ-Learn have of soft actor-critic and off-policy MDPO."""
-
-    tau: Annotated[float, Range(gt=0, le=1)] = 0.005
-    """Part of the way that the slow copy of the critic moves at each gradient step, in (0, 1]."""
-    ent_coef: Annotated[float, Range(ge=0)] | str = "auto"
-    """Temperature, the weight of the entropy: a number >= 0, auto to learn it, auto_0.1 to start from 0.1."""
-    target_entropy: float | str = "auto"
-    """Entropy in nats that a learned ent_coef aims at; auto is minus the number of action dimensions."""
-    target_update_interval: Annotated[int, Range(ge=1)] = 1
-    """Gradient steps within an update between two moves of the slow copies."""
-    kl_coef: Annotated[float, Range(ge=0)] = 0.0
-    """Weight of the divergence from the old policy (off-policy MDPO), in units of reward; 0 is soft actor-critic."""
-    kl_unit: Literal["reward", "ent_coef"] = "reward"
-    """Unit of kl_coef: that of the reward, or a multiple of ent_coef."""
-    tsallis_q: Annotated[float, Range(ge=1, le=2)] = 1.0
-    """q of the Tsallis entropy and divergence, in [1, 2]; 1 is Shannon and KL."""
-    old_policy_period: Annotated[int, Range(ge=1)] = 1000
-    """Gradient steps between two copies of the old policy."""
-    n_critics: Annotated[int, Range(ge=1)] = 2
-    """Number of Q networks."""
-    compile: Literal["auto", "on", "off"] = "auto"
-    """Whether each gradient step is one compiled call (a CUDA graph on a GPU); auto compiles runs that are long enough
-    to earn the compilation back."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SQILConfig(_SoftConfig):
+class SQILConfig(DemonstrationConfig, SACConfig):
     """Soft Q imitation learning: reward 1 for demonstrations, 0 for everything else."""
 
+    former_settings: ClassVar[Mapping[str, Any]] = FORMER_SETTINGS
+    n_steps: ClassVar[int] = 1  # type: ignore[misc]  # no setting of these learners, as those that follow
+    her: ClassVar[bool] = False  # type: ignore[misc]
+    her_goals: ClassVar[int] = 4  # type: ignore[misc]
+
+    batch_size: Annotated[int, Range(ge=2)] = 256
+    """Transitions of one gradient step, half of them the expert's."""
     absorbing: bool = True
     """Whether an expert's episode that truly ends is worth reward 1 for ever after; otherwise every end is worth 0."""
 
+    @classmethod
+    def check_together(cls, settings: Mapping[str, Any]) -> None:
+        """Raises :class:`rlopt.errors.ConfigError` for an end without a finite value."""
+        if settings["absorbing"] and settings["gamma"] == 1:
+            raise ConfigError(
+                "with gamma=1 an absorbing state has no finite value: give absorbing=False or a smaller gamma"
+            )
+
+    def algorithm_kwargs(self) -> dict[str, Any]:
+        """The constructor arguments of the learner's class, without the demonstrations; names in place of classes."""
+        return _learner_kwargs(super().algorithm_kwargs())
+
 
 @dataclass(frozen=True, kw_only=True)
-class IQLearnConfig(_SoftConfig):
+class IQLearnConfig(SQILConfig):
     """IQ-Learn: inverse soft-Q learning."""
 
-    actor_learning_rate: Annotated[float, Range(ge=0, le=1e6)] | None = 3e-5
-    """The step size of the actor, >= 0; none for learning_rate. Released scripts: 3e-5."""
     learning_starts: Annotated[int, Range(ge=0)] = 1280
     """Environment steps of uniformly random actions before the first update. Released code: 1280."""
     batch_size: Annotated[int, Range(ge=2)] = 512
     """Transitions of one gradient step, half of them the expert's. Released code: 256 of either."""
-    ent_coef: Annotated[float, Range(ge=0)] | str = 0.01
+    actor_learning_rate: LearningRate | None = 3e-5
+    """The step size of the actor, >= 0; none for learning_rate. Released scripts: 3e-5."""
+    ent_coef: EntropyCoefficient = 0.01
     """Temperature: a number >= 0, or auto to learn it. Released code: 1e-2 on most tasks, 1 on Humanoid."""
     n_critics: Annotated[int, Range(ge=1)] = 1
     """Number of Q networks. Released scripts: 1 on MuJoCo."""
@@ -121,24 +84,36 @@ class IQLearnConfig(_SoftConfig):
     regularize_policy: bool = True
     """Whether the regulariser is over both halves of the batch (released code, online) or the expert's."""
     use_target: bool = False
-    """Whether V(s') is taken from the slow copy of the critics, without a gradient. Released code: no."""
+    """Whether V(s') is taken from the target critics, without a gradient. Released code: no."""
     absorbing: bool = False
     """Whether a true end is worth the closed-form reward of an absorbing state for ever after; otherwise 0 (released
     code)."""
 
+    @classmethod
+    def check_together(cls, settings: Mapping[str, Any]) -> None:
+        """Raises :class:`rlopt.errors.ConfigError` for an end whose value is not finite, or without a bound."""
+        super().check_together(settings)
+        if settings["absorbing"] and not settings["regularize_policy"]:
+            raise ConfigError(
+                "absorbing needs regularize_policy: a penalty on the expert's rows alone leaves the worth of the "
+                "policy's ends without a bound; leave one of the two as it is by default"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
-class ValueDICEConfig(OffPolicyImitationConfig):
+class ValueDICEConfig(DemonstrationConfig, OffPolicyConfig):
     """ValueDICE: imitation by the Donsker-Varadhan form of the KL divergence."""
 
-    learning_rate: Annotated[float, Range(ge=0, le=1e6)] = 1e-3
+    learning_rate: LearningRate = 1e-3
     """The step size of nu, >= 0. Released code: 1e-3."""
-    actor_learning_rate: Annotated[float, Range(ge=0, le=1e6)] = 1e-5
+    actor_learning_rate: LearningRate = 1e-5
     """The step size of the actor, >= 0. Released code: 1e-5."""
     learning_starts: Annotated[int, Range(ge=0)] = 2000
     """Environment steps of uniformly random actions before the first update. Released code: 2000, updates from 1000."""
-    batch_size: Annotated[int, Range(ge=2)] = 256
+    batch_size: Annotated[int, Range(ge=1)] = 256
     """Transitions of the replay in one gradient step, and as many of the expert. Released code: 256."""
+    gamma: Annotated[float, Range(gt=0, le=1)] = 0.99
+    """Discount factor, in (0, 1]."""
     gradient_steps: Annotated[int, Range(ge=-1)] = 5
     """Gradient steps an update; -1 takes as many as transitions were collected since the last. Released code: 5."""
     replay_weight: Annotated[float, Range(ge=0, lt=1)] = 0.1
@@ -152,6 +127,10 @@ class ValueDICEConfig(OffPolicyImitationConfig):
     absorbing: bool = True
     """Whether a true end leads to an absorbing state with a feature of its own (released code); otherwise the episode
     is looked at as if it had gone on."""
+
+    def algorithm_kwargs(self) -> dict[str, Any]:
+        """The constructor arguments of the learner's class, without the demonstrations; names in place of classes."""
+        return _learner_kwargs(super().algorithm_kwargs())
 
 
 @dataclass(frozen=True, kw_only=True)

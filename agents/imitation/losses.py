@@ -7,29 +7,22 @@ its own discounted successor is taken away,
     IQ-Learn:   r(s, a) = Q(s, a) - gamma V(s'),      V(s) = Q(s, a~) - lambda log pi(a~|s),  a~ ~ pi              (1)
     ValueDICE:  x(s, a) = nu(s, a) - gamma nu(s', a'),                                        a' ~ pi              (2)
 
-SQIL and GAIL have no losses of their own: theirs are those of off-policy and on-policy MDPO and, for GAIL, of
+SQIL and GAIL have no losses of their own: theirs are those of soft actor-critic and on-policy MDPO and, for GAIL, of
 :mod:`rlopt.agents.imitation.adversarial_losses`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from rlopt.agents.imitation.adversarial_losses import weighted_mean
 from rlopt.agents.sac.losses import Info, check_columns
-from rlopt.errors import unknown_name
 
 ValueTerm = Literal["value", "v0", "value_expert"]
-
-
-def check_value_term(value_term: str) -> None:
-    """Raises :class:`rlopt.errors.UnknownNameError` unless it is value, v0 or value_expert."""
-    if value_term not in get_args(ValueTerm):
-        raise unknown_name("value_term", str(value_term), get_args(ValueTerm))
 
 
 def iq_loss(
@@ -56,14 +49,13 @@ def iq_loss(
     - ``v0``: (1 - gamma) E_e[V(s)], each state of the expert taken as an initial one, as the released code does
 
     :param q_values: Q_i(s, a) of each critic, (B, 1)
-    :param values: V(s), (B, 1), with gradient, as ``next_values`` V(s') has unless it comes from a slow copy
+    :param values: V(s), (B, 1), with gradient, as ``next_values`` V(s') has unless it comes from target critics
     :param end_values: (B, 1), gamma times the value of the absorbing state at a true end, 0 elsewhere
     :param discounts: (B, 1), 0 at a true end and gamma elsewhere
     :param is_expert: (B, 1), 1 on the expert's rows and 0 on the policy's, some of either
     :param chi_alpha: alpha > 0
     :param regularize_policy: whether E[r^2] is over all rows (online) or the expert's (offline)
     """
-    check_value_term(value_term)
     check_columns(
         values=values, next_values=next_values, end_values=end_values, discounts=discounts, is_expert=is_expert
     )
@@ -103,7 +95,6 @@ def absorbing_reward(
 
     :param expert_ends: e >= 0, as ``policy_ends``
     """
-    check_value_term(value_term)
     total = expert_ends + policy_ends
     if total == 0:
         return 0.0

@@ -10,14 +10,13 @@ from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
 from rlopt.agents.imitation.base import ExpertRows, FromDemonstrations
-from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
+from rlopt.agents.sac.algorithm import SAC
 from rlopt.errors import ConfigError
 from rlopt.replay.buffers import DeviceDictReplayBuffer, DeviceReplayBuffer
 from rlopt.replay.normalization import normalize_observations
-from rlopt.validation import require
 
 NOT_TAKEN = ("replay_buffer_class", "n_steps")
-"""Settings of OffPolicyMDPO that a learner from mixed batches does not take."""
+"""Settings of SAC that a learner from mixed batches does not take."""
 
 
 class MixedReplayBuffer(DeviceReplayBuffer):
@@ -87,7 +86,7 @@ class MixedDictReplayBuffer(MixedReplayBuffer, DeviceDictReplayBuffer):
     """The same for Dict observations."""
 
 
-class FromMixedBatches(FromDemonstrations, OffPolicyMDPO):
+class FromMixedBatches(FromDemonstrations, SAC):
     """An off-policy learner with such a buffer."""
 
     expert_reward: float = 0.0
@@ -108,16 +107,6 @@ class FromMixedBatches(FromDemonstrations, OffPolicyMDPO):
             assert isinstance(self.replay_buffer, MixedReplayBuffer)
             self.replay_buffer.mix_in(self.expert, self.expert_reward, self.end_bonus())
         super().train(gradient_steps, batch_size)
-
-
-def check_mixing(settings: dict[str, Any], absorbing: bool) -> None:
-    """Raises :class:`rlopt.errors.ConfigError` for a batch that cannot be halved, or an end without a finite value."""
-    require(type(absorbing) is bool, f"absorbing is {absorbing!r}: give True or False")
-    require(settings.get("batch_size", 2) != 1, "batch_size is 1: half of it are demonstrations, give at least 2")
-    require(
-        not absorbing or settings.get("gamma") != 1,
-        "with gamma=1 an absorbing state has no finite value: give absorbing=False or a smaller gamma",
-    )
 
 
 def _joined(first: Any, second: Any) -> Any:

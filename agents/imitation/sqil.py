@@ -9,8 +9,9 @@ from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.sac.policies import SACPolicy
 
 from rlopt.agents.imitation.base import check_n_demonstrations
-from rlopt.agents.imitation.mixed_replay import NOT_TAKEN, FromMixedBatches, check_mixing
-from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
+from rlopt.agents.imitation.config import SQILConfig
+from rlopt.agents.imitation.mixed_replay import NOT_TAKEN, FromMixedBatches
+from rlopt.agents.sac.algorithm import SAC
 from rlopt.algorithms.resumable import with_settings_of
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ class SQIL(FromMixedBatches):
     """Soft Q imitation learning (Reddy, Dragan and Levine, arXiv 1905.11108, algorithm 1).
 
     Half of every batch is demonstrations with reward 1, half is replay with reward 0; the environment's rewards are
-    never read. The learner is :class:`rlopt.OffPolicyMDPO`, whose settings are taken but for ``replay_buffer_class``
-    and ``n_steps``; with the default ``kl_coef=0`` it is soft actor-critic, as in the paper.
+    never read. The learner is :class:`rlopt.SAC`, whose settings are taken but for ``replay_buffer_class`` and
+    ``n_steps``; they are declared and explained in :class:`rlopt.agents.imitation.config.SQILConfig`.
 
     :param demonstrations: of this environment, or a path or name of some; see :meth:`set_demonstrations`
     :param n_demonstrations: learn from the first so many episodes; None for all
@@ -36,7 +37,7 @@ class SQIL(FromMixedBatches):
     expert_reward = 1.0
     absorbing: bool
 
-    @with_settings_of(OffPolicyMDPO, *NOT_TAKEN, kl_coef=0.0)
+    @with_settings_of(SAC, *NOT_TAKEN, config=SQILConfig)
     def __init__(
         self,
         policy: str | type[SACPolicy],
@@ -44,11 +45,10 @@ class SQIL(FromMixedBatches):
         demonstrations: Demonstrations | str | Path | None = None,
         *,
         n_demonstrations: int | None = None,
-        absorbing: bool = True,
+        absorbing: bool = SQILConfig.absorbing,
         **settings: Any,
     ) -> None:
         check_n_demonstrations(n_demonstrations)
-        check_mixing(settings, absorbing)
         self.n_demonstrations, self.absorbing = n_demonstrations, absorbing
         super().__init__(policy, env, **settings)
         own = {"n_demonstrations": n_demonstrations, "absorbing": absorbing}

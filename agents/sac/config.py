@@ -46,6 +46,12 @@ def _is_auto(text: str) -> bool:
     return 0 < number < math.inf
 
 
+EntropyCoefficient = (
+    Annotated[float, Range(ge=0)] | Annotated[str, Text(_is_auto, "auto, or auto_0.1 to start from 0.1")]
+)
+"""lambda, a number >= 0, or a text that says where one that is learned starts."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class OffPolicyConfig(OptimizerConfig):
     """What every agent with a replay buffer has.
@@ -93,9 +99,7 @@ class SACConfig(OffPolicyConfig):
     """Part of the way that the target critic moves at each gradient step, in (0, 1]."""
     n_steps: Annotated[int, Range(ge=1)] = 1
     """Rewards summed before bootstrapping (n-step return)."""
-    ent_coef: Annotated[float, Range(ge=0)] | Annotated[str, Text(_is_auto, "auto, or auto_0.1 to start from 0.1")] = (
-        "auto"
-    )
+    ent_coef: EntropyCoefficient = "auto"
     """lambda, the weight of the entropy: a number >= 0, auto to learn it, auto_0.1 to start from 0.1."""
     target_entropy: float | Annotated[str, Text("auto".__eq__, "auto")] = "auto"
     """Entropy in nats that a learned ent_coef aims at; auto is minus the number of action dimensions."""

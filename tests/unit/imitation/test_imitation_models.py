@@ -13,10 +13,12 @@ from reach import SMALL, Reach, ReachGoal, assert_same, needs_compiler, vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
 import rlopt
-from rlopt.agents.imitation.iq_learn import FusedIQUpdate
 from rlopt.agents.imitation.sqil import SQIL
+from rlopt.agents.sac.update import Batch, Step
 from rlopt.data.demonstrations import Demonstrations
 from rlopt.errors import DataError
+from rlopt.optim.descent import OwnNetworks
+from rlopt.optim.lockstep import Turns
 
 
 @pytest.mark.parametrize("name", CLASSES)
@@ -96,25 +98,35 @@ def test_sqil_learns_from_dict_observations() -> None:
     assert batch.observations["observation"].shape == (6, 2)
 
 
-IQ_SETTINGS = {"value_term": "v0", "use_target": True, "ent_coef": "auto", "kl_coef": 0.1, "absorbing": True}
+IQ_SETTINGS = {"value_term": "v0", "use_target": True, "ent_coef": "auto", "absorbing": True}
+LEARNERS: list[tuple[str, dict[str, Any]]] = [
+    ("sqil", {}),
+    ("iq_learn", {"absorbing": True}),
+    ("iq_learn", IQ_SETTINGS),
+    ("value_dice", {}),
+    ("value_dice", {"absorbing": False, "penalty_coef": 0.0, "replay_weight": 0.0}),
+]
 
 
-@pytest.mark.parametrize(
-    ("name", "settings"), [("sqil", {}), ("iq_learn", {"absorbing": True}), ("iq_learn", IQ_SETTINGS)]
-)
-def test_fused_steps_are_the_steps(name: str, settings: dict[str, Any]) -> None:
-    fused = make(name, compile="off", **settings)
-    fused._fused_mode = lambda: "eager"
-    fused.learn(40)
+def as_function(model: Any) -> Any:
+    """Takes the steps of ``model`` as a function of tensors, not compiled."""
+    model._mode = lambda parts: "eager"
+    return model
+
+
+@pytest.mark.parametrize(("name", "settings"), LEARNERS)
+def test_the_function_of_tensors_is_the_step(name: str, settings: dict[str, Any]) -> None:
+    function = as_function(make(name, compile="off", **settings)).learn(40)
     plain = make(name, compile="off", **settings).learn(40)
-    assert fused.fused is not None and plain.fused is None
-    assert_same(fused, plain, 1e-5)
+    assert function.update is not None and plain.update is None
+    assert_same(function, plain, 1e-5)
 
 
 @needs_compiler
-def test_compiled_steps_are_the_steps() -> None:
-    compiled, plain = (make("iq_learn", compile=choice, **IQ_SETTINGS).learn(40) for choice in ("on", "off"))
-    assert compiled.fused.mode == "compiled" and plain.fused is None
+@pytest.mark.parametrize(("name", "settings"), [("iq_learn", IQ_SETTINGS), ("value_dice", {})])
+def test_compiled_steps_are_the_steps(name: str, settings: dict[str, Any]) -> None:
+    compiled, plain = (make(name, compile=choice, **settings).learn(40) for choice in ("on", "off"))
+    assert compiled.update.step.mode == "compiled" and plain.update is None
     assert_same(compiled, plain, 1e-5)
 
 
@@ -131,18 +143,21 @@ def test_iq_learn_s_critic_loss_is_that_of_its_batch() -> None:
     assert model.end_bonus() == pytest.approx((0.9 * value, 0.9 * value))
     batch = model.replay_buffer.gather(torch.cat([torch.arange(1, 6), torch.arange(5)]))
     noise, next_noise = torch.randn(2, 10, 2)
+    networks = OwnNetworks(model.networks(), model._check_loss)
     with torch.no_grad():
         found = []
         for observations, draw in ((batch.observations, noise), (batch.next_observations, next_noise)):
-            policy = model._sample_policy(observations, draw)
+            policy = model.policy_sample(networks["actor"], observations, draw)
             log_prob = policy.log_density.sum(1, keepdim=True) - policy.log_jacobian.sum(1, keepdim=True)
             found.append(model.critic.q1_forward(observations, policy.actions) - 0.01 * log_prob)
         y = torch.where(batch.dones > 0, torch.tensor(0.9 * value, dtype=torch.float32), 0.9 * found[1])
         rewards = model.critic.q1_forward(batch.observations, batch.actions) - y
         wanted = -rewards[5:].mean() + (found[0] - y).mean() + rewards.square().mean() / 1.6
     assert batch.dones[:5].sum() >= 1 and batch.dones[5:].sum() >= 1
-    policy = model._sample_policy(batch.observations, noise)
-    info = model._update_critic(batch, next_noise, torch.tensor(0.01), policy)
+    given = Batch(batch.observations, batch.actions, batch.next_observations, batch.rewards, 0.9 * (1 - batch.dones))
+    drawn = {"noise": noise, "next_noise": next_noise}
+    step = Step(networks, given, given, drawn, model.scalars(), torch.tensor(0.01))
+    _, info = model.critic_objective(networks["critic"], step)
     assert info["critic_loss"].item() == pytest.approx(wanted.item(), rel=1e-5)
 
 
@@ -171,14 +186,17 @@ def test_nu_descends_and_the_actor_climbs_the_same_objective() -> None:
     model.policy.double()
     for part in (model.actor, model.critic):
         part.optimizer.state.clear()  # its moments are of the dtype before
-    batch = model.replay_buffer.gather(torch.arange(12))
-    batch = batch._replace(dones=torch.zeros_like(batch.dones).index_fill(0, torch.tensor([3]), 1))
+    drawn = {name: part.double() if part.is_floating_point() else part for name, part in model.draw(12).items()}
+    batch = Batch(*(part.double() for part in model.read_batch(drawn)))
+    batch = batch._replace(discounts=torch.full((12, 1), 0.99).index_fill(0, torch.tensor([3]), 0.0).double())
+    networks = OwnNetworks(model.networks(), model._check_loss)
 
     def objective() -> float:
-        torch.manual_seed(1), np.random.seed(1)
-        return model._objective(batch)[0].item()
+        losses, _ = model.objective({name: networks[name] for name in ("nu", "actor")}, batch, drawn)
+        assert losses["nu"].item() == -losses["actor"].item()
+        return float(losses["nu"])
 
-    parameters = {"nu": (model.nu[0].weight, 1.0), "actor": (model.actor.mu.weight, -1.0)}
+    parameters = {"nu": (model.critic.qf0[0].weight, 1.0), "actor": (model.actor.mu.weight, -1.0)}
     wanted = {}
     for name, (parameter, sign) in parameters.items():
         around = []
@@ -187,8 +205,7 @@ def test_nu_descends_and_the_actor_climbs_the_same_objective() -> None:
             around.append(objective())
             parameter.data[0, 1] -= shift
         wanted[name] = sign * (around[0] - around[1]) / 2e-4
-    torch.manual_seed(1), np.random.seed(1)
-    model._gradient_step(batch, None, None)
+    model.gradient_step(networks, batch, drawn, {}, True)
     for name, (parameter, _) in parameters.items():
         assert abs(wanted[name]) > 1e-5, name
         assert parameter.grad[0, 1].item() == pytest.approx(wanted[name], rel=2e-3), name
@@ -199,24 +216,26 @@ def test_a_true_end_leads_to_the_absorbing_state(absorbing: bool) -> None:
     model = make("value_dice", absorbing=absorbing)
     observations = torch.randn(4, 2)
     ended = torch.tensor([[0.0], [1.0], [0.0], [0.0]])
-    rows = model._rows(observations, torch.zeros(4, 2), observations, ended)
+    actor = OwnNetworks(model.networks(), model._check_loss)["actor"]
+    rows = model._rows(actor, observations, torch.zeros(4, 2), observations, ended, torch.zeros(4, 2))
     usual = model.actor.features_extractor(observations)
     width = usual.shape[1]
     assert torch.equal(rows.following[[0, 2, 3], :width], usual[[0, 2, 3]])
     assert torch.equal(rows.following[1, :width], torch.tensor([0.0, 0.0, 1.0]) if absorbing else usual[1])
 
 
-def test_several_seeds_stacked_are_each_alone() -> None:
-    settings = {"absorbing": True, "ent_coef": "auto", "compile": "off"}
-    together, alone = ([make("iq_learn", seed=seed, **settings).learn(40) for seed in (1, 2)] for _ in range(2))
-    for model in together + alone:
-        model.replay_buffer.mix_in(model.expert, 0.0, model.end_bonus())
-    rows = torch.stack([model.replay_buffer.sample_rows(16) for model in together])
-    noise, arguments = torch.randn(2, 2, 16, 2), {"gamma": 0.99, "move_targets": True}
-    update = FusedIQUpdate(together)
-    update.step_on_rows(rows, *noise, update.scalars(), objective=together[0].objective, **arguments)
-    for index, model in enumerate(alone):
-        update = FusedIQUpdate([model])
-        own = noise[:, index]
-        update.step_on_rows(rows[index], *own, update.scalars(), objective=model.objective, **arguments)
-        assert_same(together[index], model, 1e-6)
+@pytest.mark.parametrize(
+    ("name", "settings"), [("iq_learn", {"absorbing": True, "ent_coef": "auto"}), ("value_dice", {})]
+)
+def test_several_seeds_stacked_are_each_alone(name: str, settings: dict[str, Any]) -> None:
+    def job(seed: int, stacked: bool) -> Any:
+        def learn() -> Any:
+            model = make(name, seed=seed, compile="off", **settings)
+            return (as_function(model) if stacked else model).learn(40)
+
+        return learn
+
+    together = Turns([job(seed, True) for seed in (1, 2)]).run()
+    assert together[0].update is together[1].update is not None
+    for seed, model in zip((1, 2), together, strict=True):
+        assert_same(model, job(seed, False)(), 1e-5)

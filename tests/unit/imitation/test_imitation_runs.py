@@ -45,7 +45,7 @@ def target_demonstrations() -> Demonstrations:
 
 
 EXACT: dict[str, tuple[str, dict[str, Any], Callable[[Any], Any]]] = {
-    "sqil": ("sqil", {"kl_coef": 0.1}, VecMonitor),
+    "sqil": ("sqil", {}, VecMonitor),
     "sqil, normalised": ("sqil", {}, lambda env: VecNormalize(VecMonitor(env))),
     "iq_learn": ("iq_learn", {"absorbing": True, "ent_coef": "auto"}, VecMonitor),
     "value_dice": ("value_dice", {}, VecMonitor),
@@ -129,15 +129,15 @@ def test_settings_are_arguments_of_the_class_with_its_defaults(name: str) -> Non
     [
         ("sqil", {"replay_buffer_class": "device"}, "no setting replay_buffer_class"),
         ("sqil", {"n_steps": 3}, "no setting n_steps"),
-        ("sqil", {"batch_size": 1}, "at least 2"),
+        ("sqil", {"batch_size": 1}, "batch_size = 1 is outside"),
         ("sqil", {"gamma": 1.0}, "no finite value"),
-        ("sqil", {"n_demonstrations": 0}, "n_demonstrations is 0"),
-        ("iq_learn", {"chi_alpha": 0.0}, "chi_alpha is 0.0"),
-        ("iq_learn", {"value_network": True}, "no setting value_network"),
-        ("iq_learn", {"actor_learning_rate": -1.0}, "actor_learning_rate is -1.0"),
-        ("iq_learn", {"use_target": 1}, "use_target is 1"),
+        ("sqil", {"n_demonstrations": 0}, "n_demonstrations = 0 is outside"),
+        ("iq_learn", {"chi_alpha": 0.0}, "chi_alpha = 0.0 is outside"),
+        ("iq_learn", {"n_steps": 3}, "no setting n_steps"),
+        ("iq_learn", {"actor_learning_rate": -1.0}, "actor_learning_rate = -1.0 is outside"),
+        ("iq_learn", {"use_target": 1}, "use_target = 1 is not true or false"),
         ("iq_learn", {"absorbing": True, "regularize_policy": False}, "absorbing needs regularize_policy"),
-        ("value_dice", {"replay_weight": 1.0}, "replay_weight is 1.0"),
+        ("value_dice", {"replay_weight": 1.0}, "replay_weight = 1.0 is outside"),
         ("value_dice", {"tau": 0.1}, "no setting tau"),
         ("value_dice", {"policy_kwargs": {"n_critics": 2}}, "no n_critics"),
         ("gail", {"discriminator_steps": 0}, "discriminator_steps is 0"),
