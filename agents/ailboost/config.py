@@ -87,9 +87,7 @@ class AILBoostConfig(SACConfig):
                 f"reward_form gail needs the logit of divergence js, not {settings['divergence']}: use airl"
             )
         if settings["absorbing"] and settings["gamma"] == 1:
-            raise ConfigError(
-                "gamma is 1 and the absorbing state has no value then: give gamma < 1 or absorbing=False"
-            )
+            raise ConfigError("gamma is 1 and the absorbing state has no value then: give gamma < 1 or absorbing=False")
 
     def algorithm_kwargs(self) -> dict[str, Any]:
         """The constructor arguments of :class:`rlopt.AILBoost`."""
