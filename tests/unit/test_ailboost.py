@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.env_util import make_vec_env
 from reach import needs_compiler
+from stable_baselines3.common.env_util import make_vec_env
 from transitions import expert_of_random_target
 
 import rlopt

@@ -164,7 +164,7 @@ def test_constructor_has_the_declared_defaults(agent: str) -> None:
             "ailboost",
             "reward_form",
             "gail",
-            "reward_form gail needs the logit of divergence js, not reverse_kl: use airl",
+            "reward_form gail needs divergence js, not reverse_kl: use airl",
         ),
         ("dac", "gamma", 1, "gamma is 1 and the absorbing state has no value then: give gamma < 1 or absorbing=False"),
         ("zo_ranksgd", "k", 11, "k = 11 is more than m = 10: rank at most all candidates"),
