@@ -8,10 +8,10 @@ from typing import Any
 import gymnasium
 import pytest
 import torch
-from demonstrated import demonstrations
 from offline_data import pendulum
 from reach import assert_same, make, vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv
+from transitions import expert_of_random_target
 
 import rlopt
 from rlopt.agents.mdpo.losses import policy_loss
@@ -88,8 +88,9 @@ def test_adversarial_imitation(name: str) -> None:
 
     def trained(compile: str) -> Any:
         rounds: Any = {"learner_steps": 0, "policy_steps": 20, "discriminator_steps": 3, "discriminator_batch_size": 16}
-        settings: Any = {"batch_size": 16, "buffer_size": 1000, "learning_starts": 41, "compile": compile, **rounds}
-        model = getattr(rlopt, name)("MlpPolicy", vec_env(), demonstrations(), **DEVICE, **settings).learn(41)
+        settings: Any = {"batch_size": 16, "buffer_size": 1000, "learning_starts": 40, "compile": compile, **rounds}
+        env = rlopt.make_env("rlopt/RandomTarget-v0", seed=3, backend="gymnasium")
+        model = getattr(rlopt, name)("MlpPolicy", env, expert_of_random_target(), **DEVICE, **settings).learn(41)
         torch.manual_seed(1)
         for _ in range(3):
             rlopt.SAC.train(model, 8, 16)
