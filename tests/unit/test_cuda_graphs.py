@@ -8,6 +8,11 @@ from typing import Any
 import gymnasium
 import pytest
 import torch
+<<<<<<< HEAD
+=======
+from demonstrated import assert_alike, demonstrations
+from demonstrated import make as imitator
+>>>>>>> w/loopimit
 from offline_data import pendulum
 from reach import assert_same, make, vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv
@@ -106,20 +111,21 @@ def test_adversarial_imitation(name: str) -> None:
         torch.testing.assert_close(tensor, theirs[name], rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("lazy", [True, False])
-def test_deep_loop(lazy: bool) -> None:
+@pytest.mark.parametrize("settings", [{}, {"lazy": False}, {"on_termination": "reset"}])
+def test_deep_loop(settings: dict[str, Any]) -> None:
     def trained(compile: str) -> Any:
-        settings: Any = {"learning_starts": 40, "batch_size": 16, "buffer_size": 1000, "lazy": lazy, "compile": compile}
-        model = rlopt.DeepLOOP("MlpPolicy", gymnasium.make("Pendulum-v1"), **DEVICE, **settings).learn(40)
+        small: Any = {"learning_starts": 40, "batch_size": 16, "buffer_size": 1000, "compile": compile}
+        model = rlopt.DeepLOOP("MlpPolicy", gymnasium.make("Pendulum-v1"), **DEVICE, **small, **settings).learn(40)
         torch.manual_seed(1)
         model.train(gradient_steps=20, batch_size=16)
         return model
 
     captured, eager = trained("on"), trained("off")
-    assert captured.fused.mode == "cuda_graph" and eager.fused is None
+    assert captured.update.step.mode == "cuda_graph" and eager.update is None
     assert_same(captured, eager, 1e-3)
 
 
+<<<<<<< HEAD
 class TwiceTheLoss(rlopt.MDPO):
     def policy_loss(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         loss, info = policy_loss(*args, **kwargs)
@@ -127,6 +133,21 @@ class TwiceTheLoss(rlopt.MDPO):
 
 
 @pytest.mark.parametrize("cls", [rlopt.MDPO, TwiceTheLoss])
+=======
+@pytest.mark.parametrize("name", ["sqil", "iq_learn", "value_dice"])
+def test_imitation(name: str) -> None:
+    def trained(compile: str) -> Any:
+        model = imitator(name, compile=compile, **DEVICE, learning_starts=40).learn(40)
+        torch.manual_seed(1)
+        model.train(gradient_steps=20, batch_size=16)
+        return model
+
+    captured, eager = trained("on"), trained("off")
+    assert captured.update.step.mode == "cuda_graph" and eager.update is None
+    assert_alike(captured, eager, 1e-3)
+
+
+>>>>>>> w/loopimit
 @pytest.mark.parametrize("options", [{}, {"value_batch_size": None}])
 def test_on_policy(options: dict[str, Any], cls: type[rlopt.MDPO]) -> None:
     def trained(compile: str) -> Any:
