@@ -201,10 +201,7 @@ def _network(
     layers, preprocess = _layers(modules), _preprocessing(space, policy.normalize_images)
 
     def forward(observations: Observations) -> Tensor:
-        if flatten:
-            values = observations.float().flatten(1)  # type: ignore[union-attr]
-        else:
-            values = extractor(preprocess(observations))
+        values = observations.float().flatten(1) if flatten else extractor(preprocess(observations))  # type: ignore[union-attr]
         for layer in layers:
             values = layer(values)
         return values

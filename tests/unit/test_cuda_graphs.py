@@ -8,11 +8,8 @@ from typing import Any
 import gymnasium
 import pytest
 import torch
-<<<<<<< HEAD
-=======
-from demonstrated import assert_alike, demonstrations
+from demonstrated import assert_alike
 from demonstrated import make as imitator
->>>>>>> w/loopimit
 from offline_data import pendulum
 from reach import assert_same, make, vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv
@@ -125,15 +122,6 @@ def test_deep_loop(settings: dict[str, Any]) -> None:
     assert_same(captured, eager, 1e-3)
 
 
-<<<<<<< HEAD
-class TwiceTheLoss(rlopt.MDPO):
-    def policy_loss(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
-        loss, info = policy_loss(*args, **kwargs)
-        return 2 * loss, info
-
-
-@pytest.mark.parametrize("cls", [rlopt.MDPO, TwiceTheLoss])
-=======
 @pytest.mark.parametrize("name", ["sqil", "iq_learn", "value_dice"])
 def test_imitation(name: str) -> None:
     def trained(compile: str) -> Any:
@@ -147,7 +135,13 @@ def test_imitation(name: str) -> None:
     assert_alike(captured, eager, 1e-3)
 
 
->>>>>>> w/loopimit
+class TwiceTheLoss(rlopt.MDPO):
+    def policy_loss(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        loss, info = policy_loss(*args, **kwargs)
+        return 2 * loss, info
+
+
+@pytest.mark.parametrize("cls", [rlopt.MDPO, TwiceTheLoss])
 @pytest.mark.parametrize("options", [{}, {"value_batch_size": None}])
 def test_on_policy(options: dict[str, Any], cls: type[rlopt.MDPO]) -> None:
     def trained(compile: str) -> Any:
