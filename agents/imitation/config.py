@@ -71,13 +71,13 @@ class IQLearnConfig(SQILConfig):
     batch_size: Annotated[int, Range(ge=2)] = 512
     """Transitions of one gradient step, half of them the expert's. Released code: 256 of either."""
     actor_learning_rate: LearningRate | None = 3e-5
-    """The step size of the actor, >= 0; none for learning_rate. Released scripts: 3e-5."""
+    """The step size of the actor; none for learning_rate. Released scripts: 3e-5."""
     ent_coef: EntropyCoefficient = 0.01
-    """Temperature: a number >= 0, or auto to learn it. Released code: 1e-2 on most tasks, 1 on Humanoid."""
+    """Temperature: a number, or auto to learn it. Released code: 1e-2 on most tasks, 1 on Humanoid."""
     n_critics: Annotated[int, Range(ge=1)] = 1
     """Number of Q networks. Released scripts: 1 on MuJoCo."""
     chi_alpha: Annotated[float, Range(gt=0)] = 0.5
-    """alpha > 0 of the chi-square regulariser E[r^2] / (4 alpha). Released code: 0.5."""
+    """alpha of the chi-square regulariser E[r^2] / (4 alpha). Released code: 0.5."""
     value_term: Literal["value", "v0", "value_expert"] = "value"
     """Over which states the value term is: both halves of the batch, the expert's as initial ones, or the expert's.
     Released scripts: value or v0, by task."""
@@ -105,19 +105,19 @@ class ValueDICEConfig(DemonstrationConfig, OffPolicyConfig):
     """ValueDICE: imitation by the Donsker-Varadhan form of the KL divergence."""
 
     learning_rate: LearningRate = 1e-3
-    """The step size of nu, >= 0. Released code: 1e-3."""
+    """The step size of nu. Released code: 1e-3."""
     actor_learning_rate: LearningRate = 1e-5
-    """The step size of the actor, >= 0. Released code: 1e-5."""
+    """The step size of the actor. Released code: 1e-5."""
     learning_starts: Annotated[int, Range(ge=0)] = 2000
     """Environment steps of uniformly random actions before the first update. Released code: 2000, updates from 1000."""
     batch_size: Annotated[int, Range(ge=1)] = 256
     """Transitions of the replay in one gradient step, and as many of the expert. Released code: 256."""
     gamma: Annotated[float, Range(gt=0, le=1)] = 0.99
-    """Discount factor, in (0, 1]."""
+    """Discount factor."""
     gradient_steps: Annotated[int, Range(ge=-1)] = 5
     """Gradient steps an update; -1 takes as many as transitions were collected since the last. Released code: 5."""
     replay_weight: Annotated[float, Range(ge=0, lt=1)] = 0.1
-    """alpha, the share of replay in both occupancies, in [0, 1). Released script: 0.1."""
+    """alpha, the share of replay in both occupancies. Released script: 0.1."""
     penalty_coef: Annotated[float, Range(ge=0)] = 10.0
     """Weight of the two-sided gradient penalty on nu. Released code: 10."""
     orthogonal_coef: Annotated[float, Range(ge=0)] = 1e-4

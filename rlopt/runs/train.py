@@ -14,6 +14,7 @@ import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from rlopt.checkpoint.files import Checkpoint, checkpoint_step, latest_checkpoint, list_checkpoints
+from rlopt.settings.fields import check_settings
 from rlopt.settings.run import RunConfig
 from rlopt.console.output import Console
 from rlopt.errors import ConfigError, NonFiniteError, RunError, one_line
@@ -55,6 +56,8 @@ def train(agent: str, run: RunConfig, agent_config: Any, console: Console | None
     """
     console = console or Console()
     import_agent(agent)
+    check_settings(run)
+    check_settings(agent_config)
     folder = RunFolder(Path(run.run_dir) if run.run_dir else default_folder(agent, run, f"seed{run.seed}"))
     folder.require_new()
     run = dataclasses.replace(run, run_dir=str(folder.path))
