@@ -19,7 +19,7 @@ from rlopt.errors import ConfigError
 from rlopt.registry import AGENTS, resolve
 from rlopt.settings.fields import Range, field_types
 
-NOT_YET_PORTED = {"mdpo", "off_policy_mdpo", "deep_loop", "gail", "sqil", "iq_learn", "value_dice"}
+NOT_YET_PORTED = {"off_policy_mdpo", "deep_loop", "sqil", "iq_learn", "value_dice"}
 """Agents whose constructors still check their settings by themselves."""
 KINDS = {"loop"}
 """Agents whose settings are those of several classes."""
