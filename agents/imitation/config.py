@@ -29,6 +29,14 @@ class DemonstrationConfig:
     """Of each episode every so-manyeth transition is kept, and every true end. GAIL and DAC: 20 on MuJoCo."""
 
 
+def check_absorbing(settings: Mapping[str, Any]) -> None:
+    """Raises :class:`rlopt.errors.ConfigError` for an absorbing state whose value is infinite."""
+    if settings["absorbing"] and settings["gamma"] == 1:
+        raise ConfigError(
+            "with gamma=1 an absorbing state has no finite value: give absorbing=False or a smaller gamma"
+        )
+
+
 def _learner_kwargs(kwargs: dict[str, Any]) -> dict[str, Any]:
     """The constructor arguments without those that say where demonstrations come from."""
     del kwargs["demos"], kwargs["subsample"]
@@ -52,10 +60,7 @@ class SQILConfig(DemonstrationConfig, SACConfig):
     @classmethod
     def check_together(cls, settings: Mapping[str, Any]) -> None:
         """Raises :class:`rlopt.errors.ConfigError` for an end without a finite value."""
-        if settings["absorbing"] and settings["gamma"] == 1:
-            raise ConfigError(
-                "with gamma=1 an absorbing state has no finite value: give absorbing=False or a smaller gamma"
-            )
+        check_absorbing(settings)
 
     def algorithm_kwargs(self) -> dict[str, Any]:
         """The constructor arguments of the learner's class, without the demonstrations; names in place of classes."""
@@ -146,7 +151,7 @@ class GAILConfig(DemonstrationConfig, MDPOConfig):
     discriminator_activation: Literal["relu", "tanh", "elu", "silu"] = "tanh"
     """Activation of its hidden layers. DAC: tanh."""
     discriminator_learning_rate: Annotated[float, Range(ge=0, le=1e6)] = 1e-3
-    """Its Adam step size, >= 0. DAC: 1e-3."""
+    """Its Adam step size. DAC: 1e-3."""
     discriminator_batch_size: Annotated[int, Range(ge=1)] = 256
     """Rows of the rollout, and as many demonstrations, of one of its steps."""
     discriminator_steps: Annotated[int, Range(ge=1)] = 100
@@ -156,6 +161,11 @@ class GAILConfig(DemonstrationConfig, MDPOConfig):
     absorbing: bool = True
     """Whether a true end leads to an absorbing state that the discriminator sees, worth its reward for ever after;
     otherwise every end is worth 0."""
+
+    @classmethod
+    def check_together(cls, settings: Mapping[str, Any]) -> None:
+        """Raises :class:`rlopt.errors.ConfigError` for an end without a finite value."""
+        check_absorbing(settings)
 
     def algorithm_kwargs(self) -> dict[str, Any]:
         """The constructor arguments of :class:`rlopt.agents.imitation.gail.GAIL`, without the demonstrations."""

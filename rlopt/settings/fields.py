@@ -35,10 +35,9 @@ class Range:
         return self.gt < value and below and self.ge <= value <= self.le
 
     def __str__(self) -> str:
-        low = f"({_figure(self.gt)}" if self.gt > self.ge else f"[{_figure(self.ge)}" if self.ge > -math.inf else "(-inf"
-        high = f"{_figure(self.lt)})" if self.lt < self.le else f"{_figure(self.le)}]" if self.le < math.inf else "inf)"
-        high = "inf]" if self.infinite else high
-        return f"{low}, {high}"
+        low = f"({_figure(self.gt)}" if self.gt >= self.ge else f"[{_figure(self.ge)}"
+        high = f"{_figure(self.lt)})" if self.lt <= self.le else f"{_figure(self.le)}]"
+        return f"{low}, {'inf]' if self.infinite else high}"
 
 
 def _figure(bound: float) -> str:
