@@ -13,6 +13,7 @@ from torch import nn
 
 from rlopt.errors import ConfigError, NonFiniteError
 
+
 def require(condition: bool, message: str) -> None:
     """Raises :class:`rlopt.errors.ConfigError` with ``message`` unless ``condition`` holds."""
     if not condition:
