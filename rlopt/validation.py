@@ -1,8 +1,7 @@
-"""Checks of values: numbers within their range, tensors and networks without a NaN."""
+"""Checks of values: observations, rewards, losses and networks without a NaN."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,36 +13,11 @@ from torch import nn
 
 from rlopt.errors import ConfigError, NonFiniteError
 
-MAX_LEARNING_RATE = 1e6
-"""Steps beyond it do not fit into float32 with ordinary gradients."""
-
 
 def require(condition: bool, message: str) -> None:
     """Raises :class:`rlopt.errors.ConfigError` with ``message`` unless ``condition`` holds."""
     if not condition:
         raise ConfigError(message)
-
-
-def check_number(name: str, value: Any, low: float, high: float, closed: bool, whole: bool) -> None:
-    """Raises :class:`rlopt.errors.ConfigError` unless ``value`` is a finite number from ``low`` to ``high``.
-
-    :param closed: whether ``low`` itself is allowed
-    :param whole: whether it must be a whole number
-    """
-    is_number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if is_number and whole:
-        is_number = not isinstance(value, (float, np.floating))
-    inside = is_number and math.isfinite(value) and (low <= value if closed else low < value) and value <= high
-    kind = "a whole number" if whole else "a number"
-    end = f"{high:g}"  # the number below 1 is shown as 1, which is not allowed then
-    left, right = ("[" if closed else "("), f"{end}]" if math.isfinite(high) and float(end) <= high else f"{end})"
-    require(inside, f"{name} is {value!r}: give {kind} in {left}{low:g}, {right}")
-
-
-def check_rate(name: str, value: Any) -> None:
-    """Raises :class:`rlopt.errors.ConfigError` unless ``value`` is a learning rate or a schedule of one."""
-    if not callable(value):
-        check_number(name, value, 0, MAX_LEARNING_RATE, closed=True, whole=False)
 
 
 def check_finite(name: str, values: Any, step: int) -> None:

@@ -10,6 +10,7 @@ from rlopt.agents.imitation.config import DemonstrationConfig
 from rlopt.agents.sac.config import FORMER_SETTINGS, SACConfig
 from rlopt.errors import ConfigError
 from rlopt.settings.fields import Range
+from rlopt.settings.optimizer import Widths
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +29,9 @@ class AILBoostConfig(DemonstrationConfig, SACConfig):
     mixture_weight; bias_corrected gives it at least 1 / number of learners, so that the untrained first one does not
     outweigh the others for 60 rounds; uniform is replay without weights; recent is uniform over recent_size rows."""
     mixture_weight: Annotated[float, Range(gt=0, le=1)] = 0.05
-    """Weight of a new learner, in (0, 1]. Released code: 0.05."""
+    """Weight of a new learner. Released code: 0.05."""
     truncated_mass: Annotated[float, Range(ge=0, lt=1)] = 1e-3
-    """Old learners are dropped as long as their weights sum to no more than this, in [0, 1)."""
+    """Old learners are dropped as long as their weights sum to no more than this."""
     max_learners: Annotated[int, Range(ge=1)] = 128
     """Weak learners kept at most. Released code: the size of the replay over learner_steps."""
     recent_size: Annotated[int, Range(ge=1)] = 20_000
@@ -45,15 +46,15 @@ class AILBoostConfig(DemonstrationConfig, SACConfig):
     discriminator_batch_size: Annotated[int, Range(ge=1)] = 512
     """Rows of the expert, and as many of the learners, in such a step. Released code: 512."""
     discriminator_learning_rate: Annotated[float, Range(ge=0, le=1e6)] = 3e-4
-    """Adam's step size for the discriminator, >= 0. Released code: 1e-4."""
+    """Adam's step size for the discriminator. Released code: 1e-4."""
     discriminator_input: Literal["state_action", "state", "state_next_state"] = "state_action"
     """What of a transition the discriminator sees."""
-    discriminator_net_arch: tuple[Annotated[int, Range(ge=1, le=65536)], ...] = (64, 64)
+    discriminator_net_arch: Widths = (64, 64)
     """Hidden layers of the discriminator. Released code: 64 64."""
     discriminator_output: Literal["tanh", "clip", "none"] = "tanh"
     """How its last layer is bounded: tanh (released code), clip or none."""
     output_bound: Annotated[float, Range(gt=0)] = 1.0
-    """The bound of tanh and clip, > 0: with the reverse KL of the log density ratio, and so of the reward."""
+    """The bound of tanh and clip: with the reverse KL of the log density ratio, and so of the reward."""
     divergence: Literal["reverse_kl", "js", "wasserstein"] = "reverse_kl"
     """What the discriminator estimates: the paper's reverse KL, Jensen-Shannon by cross-entropy, or Wasserstein."""
     reward_form: Literal["airl", "gail"] = "airl"
@@ -62,7 +63,7 @@ class AILBoostConfig(DemonstrationConfig, SACConfig):
     """The discriminator sees observations less the expert's mean, over its deviation, so that the gradient penalty
     bounds every part of them alike. Released code: no."""
     gradient_penalty: Annotated[float, Range(ge=0)] = 10.0
-    """Weight of the two-sided gradient penalty, >= 0. Released code: 10."""
+    """Weight of the two-sided gradient penalty. Released code: 10."""
     relabel: bool = True
     """Rewards are computed when a batch is drawn, by the newest discriminator; otherwise when a step is stored, and
     then grow stale."""
@@ -103,8 +104,8 @@ class DACConfig(AILBoostConfig):
     discriminator_batch_size: Annotated[int, Range(ge=1)] = 256
     """Rows of the expert, and as many of the replay, in such a step. Paper's code: 100."""
     discriminator_learning_rate: Annotated[float, Range(ge=0, le=1e6)] = 1e-3
-    """Adam's step size for the discriminator, >= 0. Paper's code: 1e-3."""
-    discriminator_net_arch: tuple[Annotated[int, Range(ge=1, le=65536)], ...] = (256, 256)
+    """Adam's step size for the discriminator. Paper's code: 1e-3."""
+    discriminator_net_arch: Widths = (256, 256)
     """Hidden layers of the discriminator. Paper's code: 256 256."""
     discriminator_output: Literal["tanh", "clip", "none"] = "none"
     """How its last layer is bounded; not at all in the paper."""

@@ -32,27 +32,27 @@ class DeepLOOPConfig(SACConfig):
     """How the gain is estimated: RVI-SAC's delayed f(Q), differential Q-learning, or the mean soft reward of the
     batches, which old data bias."""
     gain_rate: Annotated[float, Range(ge=0, le=1)] = 5e-3
-    """How far the gain moves at a gradient step, in [0, 1]. RVI-SAC: 5e-3."""
+    """How far the gain moves at a gradient step. RVI-SAC: 5e-3."""
     centring_coef: Annotated[float, Range(ge=0)] = 0.1
-    """Weight of the squared mean of Q, which holds its constant, >= 0; not used with rvi. APO (arXiv 2106.03442) has
+    """Weight of the squared mean of Q, which holds its constant; not used with rvi. APO (arXiv 2106.03442) has
     0.1 for its value function."""
     bonus: bool = True
     """Whether rewards have the elliptical bonus."""
     beta: Annotated[float, Range(gt=0)] = 10.0
-    """Squared radius of the confidence set, > 0, in units of reward squared: the sum of squared bonuses over the data,
+    """Squared radius of the confidence set, in units of reward squared: the sum of squared bonuses over the data,
     and the unit of the switching rule."""
     max_bonus: Annotated[float, Range(gt=0)] = 1.0
-    """Largest bonus, > 0, in units of reward."""
+    """Largest bonus, in units of reward."""
     n_features: Annotated[int, Range(ge=1, le=65536)] = 128
     """Random Fourier features of state and action."""
     length_scale: Annotated[float, Range(gt=0)] = 1.0
-    """Of their kernel, > 0, in standard deviations of the inputs."""
+    """Of their kernel, in standard deviations of the inputs."""
     ridge: Annotated[float, Range(gt=0)] = 1.0
-    """Of the features' Gram matrix, > 0."""
+    """Of the features' Gram matrix."""
     lazy: bool = True
     """Whether the behaviour is a frozen policy until its discrepancy on the data has grown."""
     switch_multiplier: Annotated[float, Range(gt=1)] = 4.0
-    """Discrepancy in multiples of beta at which it is given up, > 1. LOOP: 4."""
+    """Discrepancy in multiples of beta at which it is given up. LOOP: 4."""
     min_interval: Annotated[int, Range(ge=1)] = 1_000
     """Transitions between two switches at least; a switch reads the whole replay buffer."""
     max_interval: Annotated[int, Range(ge=1)] = 10_000
@@ -60,11 +60,11 @@ class DeepLOOPConfig(SACConfig):
     on_termination: Literal["refuse", "reset"] = "refuse"
     """Whether an episode that truly ends is an error, or a reset that is a transition with a price."""
     reset_cost: Annotated[float, Range(ge=0)] | Annotated[str, Text("auto".__eq__, "auto")] = "auto"
-    """That price in units of reward, >= 0; auto raises it while resets come more often than allowed (RVI-SAC)."""
+    """That price in units of reward; auto raises it while resets come more often than allowed (RVI-SAC)."""
     allowed_resets: Annotated[float, Range(ge=0, le=1)] = 1e-3
-    """Resets a step that auto aims at, in [0, 1]. RVI-SAC: 1e-3."""
+    """Resets a step that auto aims at. RVI-SAC: 1e-3."""
     reset_cost_rate: Annotated[float, Range(ge=0)] = 0.1
-    """Step size of auto, >= 0."""
+    """Step size of auto."""
 
     @classmethod
     def check_together(cls, settings: Mapping[str, Any]) -> None:

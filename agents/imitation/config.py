@@ -29,6 +29,14 @@ class DemonstrationConfig:
     """Of each episode every so-manyeth transition is kept, and every true end. GAIL and DAC: 20 on MuJoCo."""
 
 
+def check_absorbing(settings: Mapping[str, Any]) -> None:
+    """Raises :class:`rlopt.errors.ConfigError` for an absorbing state whose value is infinite."""
+    if settings["absorbing"] and settings["gamma"] == 1:
+        raise ConfigError(
+            "with gamma=1 an absorbing state has no finite value: give absorbing=False or a smaller gamma"
+        )
+
+
 def _learner_kwargs(kwargs: dict[str, Any]) -> dict[str, Any]:
     """The constructor arguments without those that say where demonstrations come from."""
     del kwargs["demos"], kwargs["subsample"]
@@ -52,10 +60,7 @@ class SQILConfig(DemonstrationConfig, SACConfig):
     @classmethod
     def check_together(cls, settings: Mapping[str, Any]) -> None:
         """Raises :class:`rlopt.errors.ConfigError` for an end without a finite value."""
-        if settings["absorbing"] and settings["gamma"] == 1:
-            raise ConfigError(
-                "with gamma=1 an absorbing state has no finite value: give absorbing=False or a smaller gamma"
-            )
+        check_absorbing(settings)
 
     def algorithm_kwargs(self) -> dict[str, Any]:
         """The constructor arguments of the learner's class, without the demonstrations; names in place of classes."""
@@ -71,13 +76,13 @@ class IQLearnConfig(SQILConfig):
     batch_size: Annotated[int, Range(ge=2)] = 512
     """Transitions of one gradient step, half of them the expert's. Released code: 256 of either."""
     actor_learning_rate: LearningRate | None = 3e-5
-    """The step size of the actor, >= 0; none for learning_rate. Released scripts: 3e-5."""
+    """The step size of the actor; none for learning_rate. Released scripts: 3e-5."""
     ent_coef: EntropyCoefficient = 0.01
-    """Temperature: a number >= 0, or auto to learn it. Released code: 1e-2 on most tasks, 1 on Humanoid."""
+    """Temperature: a number, or auto to learn it. Released code: 1e-2 on most tasks, 1 on Humanoid."""
     n_critics: Annotated[int, Range(ge=1)] = 1
     """Number of Q networks. Released scripts: 1 on MuJoCo."""
     chi_alpha: Annotated[float, Range(gt=0)] = 0.5
-    """alpha > 0 of the chi-square regulariser E[r^2] / (4 alpha). Released code: 0.5."""
+    """alpha of the chi-square regulariser E[r^2] / (4 alpha). Released code: 0.5."""
     value_term: Literal["value", "v0", "value_expert"] = "value"
     """Over which states the value term is: both halves of the batch, the expert's as initial ones, or the expert's.
     Released scripts: value or v0, by task."""
@@ -107,19 +112,19 @@ class ValueDICEConfig(DemonstrationConfig, OffPolicyConfig):
     former_settings: ClassVar[Mapping[str, Any]] = {"random_shift": 0}
 
     learning_rate: LearningRate = 1e-3
-    """The step size of nu, >= 0. Released code: 1e-3."""
+    """The step size of nu. Released code: 1e-3."""
     actor_learning_rate: LearningRate = 1e-5
-    """The step size of the actor, >= 0. Released code: 1e-5."""
+    """The step size of the actor. Released code: 1e-5."""
     learning_starts: Annotated[int, Range(ge=0)] = 2000
     """Environment steps of uniformly random actions before the first update. Released code: 2000, updates from 1000."""
     batch_size: Annotated[int, Range(ge=1)] = 256
     """Transitions of the replay in one gradient step, and as many of the expert. Released code: 256."""
     gamma: Annotated[float, Range(gt=0, le=1)] = 0.99
-    """Discount factor, in (0, 1]."""
+    """Discount factor."""
     gradient_steps: Annotated[int, Range(ge=-1)] = 5
     """Gradient steps an update; -1 takes as many as transitions were collected since the last. Released code: 5."""
     replay_weight: Annotated[float, Range(ge=0, lt=1)] = 0.1
-    """alpha, the share of replay in both occupancies, in [0, 1). Released script: 0.1."""
+    """alpha, the share of replay in both occupancies. Released script: 0.1."""
     penalty_coef: Annotated[float, Range(ge=0)] = 10.0
     """Weight of the two-sided gradient penalty on nu. Released code: 10."""
     orthogonal_coef: Annotated[float, Range(ge=0)] = 1e-4
@@ -148,7 +153,7 @@ class GAILConfig(DemonstrationConfig, MDPOConfig):
     discriminator_activation: Literal["relu", "tanh", "elu", "silu"] = "tanh"
     """Activation of its hidden layers. DAC: tanh."""
     discriminator_learning_rate: Annotated[float, Range(ge=0, le=1e6)] = 1e-3
-    """Its Adam step size, >= 0. DAC: 1e-3."""
+    """Its Adam step size. DAC: 1e-3."""
     discriminator_batch_size: Annotated[int, Range(ge=1)] = 256
     """Rows of the rollout, and as many demonstrations, of one of its steps."""
     discriminator_steps: Annotated[int, Range(ge=1)] = 100
@@ -158,6 +163,11 @@ class GAILConfig(DemonstrationConfig, MDPOConfig):
     absorbing: bool = True
     """Whether a true end leads to an absorbing state that the discriminator sees, worth its reward for ever after;
     otherwise every end is worth 0."""
+
+    @classmethod
+    def check_together(cls, settings: Mapping[str, Any]) -> None:
+        """Raises :class:`rlopt.errors.ConfigError` for an end without a finite value."""
+        check_absorbing(settings)
 
     def algorithm_kwargs(self) -> dict[str, Any]:
         """The constructor arguments of :class:`rlopt.agents.imitation.gail.GAIL`, without the demonstrations."""

@@ -19,8 +19,9 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 from torch.nn import functional as F
 
-from rlopt.agents.imitation.adversarial_losses import RewardForm, check_reward_form, reward
+from rlopt.agents.imitation.adversarial_losses import RewardForm, reward
 from rlopt.agents.imitation.base import FromDemonstrations, check_n_demonstrations, uniform_rows
+from rlopt.agents.imitation.config import GAILConfig
 from rlopt.agents.imitation.discriminator import (
     Discriminator,
     InputKind,
@@ -35,10 +36,13 @@ from rlopt.algorithms.resumable import with_settings_of
 from rlopt.data.columns import scaled_actions
 from rlopt.errors import NonFiniteError, SpaceError
 from rlopt.optim.compiled_step import choose_mode
-from rlopt.validation import MAX_LEARNING_RATE, check_number, require
+from rlopt.settings.fields import check_arguments
 
 if TYPE_CHECKING:
     from rlopt.data.demonstrations import Demonstrations
+
+_NOT_TAKEN = ("rollout_buffer_class", "rollout_buffer_kwargs")
+"""Settings of MDPO that GAIL does not take."""
 
 
 class GAIL(FromDemonstrations, MDPO):
@@ -46,22 +50,12 @@ class GAIL(FromDemonstrations, MDPO):
 
     After each rollout the discriminator takes ``discriminator_steps`` steps on that rollout and the demonstrations;
     then the rollout is rewarded by it, and the policy is updated as MDPO updates it. The environment's rewards are
-    never read. The settings of :class:`rlopt.MDPO` are taken but for the rollout buffer's class. Actions are Box or
-    Discrete, observations anything that is no image.
+    never read. The settings, also those of :class:`rlopt.MDPO`, are declared and explained in
+    :class:`rlopt.agents.imitation.config.GAILConfig`. Actions are Box or Discrete, observations anything that is no
+    image.
 
     :param demonstrations: of this environment, or a path or name of some; see :meth:`set_demonstrations`
     :param n_demonstrations: learn from the first so many episodes; None for all
-    :param reward_form: "gail" is -ln(1 - sigma(D)) > 0 of the logit D (released code), "airl" is D
-    :param discriminator_input: "state_action", "state" or "state_next_state"
-    :param discriminator_net_arch: hidden units of each layer of the discriminator. DAC: 256 256
-    :param discriminator_activation: relu, tanh, elu or silu. DAC: tanh
-    :param discriminator_learning_rate: Adam's step size, >= 0. DAC: 1e-3
-    :param discriminator_batch_size: rows of the rollout, and as many demonstrations, of a step
-    :param discriminator_steps: steps a rollout, >= 1; too few leave the rewards behind the policy. AILBoost: 100 for
-        1000 steps of the environment
-    :param penalty_coef: weight of the two-sided gradient penalty, >= 0. DAC: 10
-    :param absorbing: a true end goes on for ever in an absorbing state that the discriminator sees, with the value
-        ``r / (1 - gamma)`` of its reward r there. False gives every end the value 0
     :raises rlopt.errors.ConfigError: for a setting out of range, or from ``learn`` without demonstrations
     :raises rlopt.errors.DataError: for demonstrations that do not fit, or fewer than asked for
     :raises rlopt.errors.NonFiniteError: from ``learn``, also where the discriminator diverges; the last
@@ -81,7 +75,7 @@ class GAIL(FromDemonstrations, MDPO):
     absorbing: bool
     profiled_sections: ClassVar[dict[str, str]] = {**MDPO.profiled_sections, "_train_discriminator": "discriminator"}
 
-    @with_settings_of(MDPO, "rollout_buffer_class", "rollout_buffer_kwargs")
+    @with_settings_of(MDPO, *_NOT_TAKEN, config=GAILConfig)
     def __init__(
         self,
         policy: str | type[ActorCriticPolicy],
@@ -89,42 +83,27 @@ class GAIL(FromDemonstrations, MDPO):
         demonstrations: Demonstrations | str | Path | None = None,
         *,
         n_demonstrations: int | None = None,
-        reward_form: RewardForm = "gail",
-        discriminator_input: InputKind = "state_action",
-        discriminator_net_arch: tuple[int, ...] | list[int] = (256, 256),
-        discriminator_activation: str = "tanh",
-        discriminator_learning_rate: float = 1e-3,
-        discriminator_batch_size: int = 256,
-        discriminator_steps: int = 100,
-        penalty_coef: float = 10.0,
-        absorbing: bool = True,
-        _init_setup_model: bool = True,
+        reward_form: RewardForm = GAILConfig.reward_form,
+        discriminator_input: InputKind = GAILConfig.discriminator_input,
+        discriminator_net_arch: tuple[int, ...] | list[int] = GAILConfig.discriminator_net_arch,
+        discriminator_activation: str = GAILConfig.discriminator_activation,
+        discriminator_learning_rate: float = GAILConfig.discriminator_learning_rate,
+        discriminator_batch_size: int = GAILConfig.discriminator_batch_size,
+        discriminator_steps: int = GAILConfig.discriminator_steps,
+        penalty_coef: float = GAILConfig.penalty_coef,
+        absorbing: bool = GAILConfig.absorbing,
         **settings: Any,
     ) -> None:
-        own: dict[str, Any] = {
-            "reward_form": reward_form,
-            "discriminator_input": discriminator_input,
-            "discriminator_net_arch": tuple(discriminator_net_arch),
-            "discriminator_activation": discriminator_activation,
-            "discriminator_learning_rate": discriminator_learning_rate,
-            "discriminator_batch_size": discriminator_batch_size,
-            "discriminator_steps": discriminator_steps,
-            "penalty_coef": penalty_coef,
-            "absorbing": absorbing,
-        }
-        _check(own, settings)
         check_n_demonstrations(n_demonstrations)
-        self.n_demonstrations = n_demonstrations
+        own = {name: value for name, value in locals().items() if name in GAILConfig.__annotations__}
+        own |= {"n_demonstrations": n_demonstrations, "discriminator_net_arch": tuple(discriminator_net_arch)}
         for name, value in own.items():
             setattr(self, name, value)
-        super().__init__(policy, env, _init_setup_model=_init_setup_model, **settings)
-        self._begin(
-            demonstrations,
-            own | {"n_demonstrations": n_demonstrations},
-            without=("rollout_buffer_class", "rollout_buffer_kwargs"),
-        )
+        super().__init__(policy, env, **settings)
+        self._begin(demonstrations, own, without=_NOT_TAKEN)
 
     def _setup_model(self) -> None:
+        check_arguments(GAILConfig, vars(self))  # again, because load() puts settings of its own in their place
         _check_spaces(self.observation_space, self.action_space)
         super()._setup_model()
         size = input_size(
@@ -245,20 +224,6 @@ class GAIL(FromDemonstrations, MDPO):
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         state_dicts, tensors = super()._get_torch_save_params()
         return [*state_dicts, "discriminator", "discriminator_optimizer"], tensors
-
-
-def _check(own: dict[str, Any], settings: dict[str, Any]) -> None:
-    infinity = float("inf")
-    check_reward_form(own["reward_form"], "js")
-    check_number("discriminator_learning_rate", own["discriminator_learning_rate"], 0, MAX_LEARNING_RATE, True, False)
-    for name in ("discriminator_batch_size", "discriminator_steps"):
-        check_number(name, own[name], 1, infinity, closed=True, whole=True)
-    check_number("penalty_coef", own["penalty_coef"], 0, infinity, closed=True, whole=False)
-    require(type(own["absorbing"]) is bool, f"absorbing is {own['absorbing']!r}: give True or False")
-    require(
-        not own["absorbing"] or settings.get("gamma") != 1,
-        "with gamma=1 an absorbing state has no finite value: give absorbing=False or a smaller gamma",
-    )
 
 
 def _check_spaces(observation_space: spaces.Space, action_space: spaces.Space) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from rlopt.agents.sac.config import SACConfig
 from rlopt.errors import ConfigError
 from rlopt.settings.fields import Range
-from rlopt.settings.optimizer import LearningRate, OptimizerConfig
+from rlopt.settings.optimizer import Activation, LearningRate, OptimizerConfig, Widths
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,44 +17,44 @@ class MDPOConfig(OptimizerConfig):
     """On-policy mirror descent policy optimisation."""
 
     learning_rate: LearningRate = 3e-4
-    """Step size of the policy phase, >= 0. Paper and released code: 3e-4."""
+    """Step size of the policy phase. Paper and released code: 3e-4."""
     value_learning_rate: LearningRate | None = None
-    """Step size of the value phase, >= 0; default is learning_rate."""
+    """Step size of the value phase; default is learning_rate."""
     n_steps: Annotated[int, Range(ge=1)] = 2048
-    """Steps per environment and rollout, >= 1; the batch is n_steps * n_envs. Paper: 2048 in one environment."""
+    """Steps per environment and rollout; the batch is n_steps * n_envs. Paper: 2048 in one environment."""
     n_epochs: Annotated[int, Range(ge=1)] = 10
-    """m, gradient steps on the full batch per rollout (passes, with minibatches), >= 1. Paper: 10."""
+    """m, gradient steps on the full batch per rollout (passes, with minibatches). Paper: 10."""
     batch_size: Annotated[int, Range(ge=1)] | None = None
-    """Rows per gradient step of the policy phase, >= 1; default is the full batch, as in the paper."""
+    """Rows per gradient step of the policy phase; default is the full batch, as in the paper."""
     n_value_epochs: Annotated[int, Range(ge=1)] = 5
-    """Passes over the rollout in the value phase, >= 1. Released code: 5."""
+    """Passes over the rollout in the value phase. Released code: 5."""
     value_batch_size: Annotated[int, Range(ge=1)] | None = 128
-    """Rows per gradient step of the value phase, >= 1; none is the full batch. Released code: 128."""
+    """Rows per gradient step of the value phase; none is the full batch. Released code: 128."""
     gamma: Annotated[float, Range(ge=0, le=1)] = 0.99
-    """Discount factor, in [0, 1]."""
+    """Discount factor."""
     gae_lambda: Annotated[float, Range(ge=0, le=1)] = 0.95
-    """Trace of the generalised advantage estimate, in [0, 1]."""
+    """Trace of the generalised advantage estimate."""
     step_size: Annotated[float, Range(gt=0)] = 1.0
-    """t_0, weight of the standardised advantages against the divergence, > 0. Paper: 1."""
+    """t_0, weight of the standardised advantages against the divergence. Paper: 1."""
     step_size_schedule: Literal["linear", "constant"] = "linear"
     """linear is the paper's t_k = t_0 (1 - k/K), which ends at t_0 / K."""
     tsallis_q: Annotated[float, Range(ge=1, le=2)] = 1.0
-    """1 is the KL divergence; up to 2, the Tsallis divergence, in [1, 2]."""
+    """1 is the KL divergence; up to 2, the Tsallis divergence."""
     normalize_advantage: bool = True
     """Standardise the advantages of each rollout."""
     ent_coef: Annotated[float, Range(ge=0)] = 0.0
-    """Weight of an entropy bonus, >= 0. Paper: 0."""
+    """Weight of an entropy bonus. Paper: 0."""
     clip_range_vf: Annotated[float, Range(gt=0)] | None = None
-    """Largest change of the value function in one update, > 0; default is no bound."""
+    """Largest change of the value function in one update; default is no bound."""
     max_grad_norm: Annotated[float, Range(gt=0, infinite=True)] = 0.5
-    """Gradients are scaled down to this norm, in each phase, > 0; inf for no bound. Released code: 0.5."""
+    """Gradients are scaled down to this norm, in each phase; inf for no bound. Released code: 0.5."""
     use_sde: bool = False
     """State-dependent exploration (gSDE) in place of independent Gaussian noise."""
     sde_sample_freq: Annotated[int, Range(ge=-1)] = -1
     """Steps between new gSDE noise matrices; -1 for one a rollout."""
-    net_arch: tuple[Annotated[int, Range(ge=1, le=65536)], ...] = (64, 64)
+    net_arch: Widths = (64, 64)
     """Hidden layers of the policy network and of the value network."""
-    activation_fn: Literal["tanh", "relu", "elu", "gelu", "silu", "leaky_relu"] = "tanh"
+    activation_fn: Activation = "tanh"
     """Activation function of the hidden layers."""
     ortho_init: bool = True
     """Orthogonal initialisation."""
@@ -91,7 +91,7 @@ class OffPolicyMDPOConfig(SACConfig):
     """Unit of kl_coef: that of the reward, or a multiple of ent_coef, which keeps the two in proportion where ent_coef
     is learned. The paper's 0.1 beside lambda 0.2 is 0.5 ent_coef."""
     tsallis_q: Annotated[float, Range(ge=1, le=2)] = 1.0
-    """q of the Tsallis entropy and divergence, in [1, 2]; 1 is Shannon and KL."""
+    """q of the Tsallis entropy and divergence; 1 is Shannon and KL."""
     old_policy_period: Annotated[int, Range(ge=1)] = 1000
     """Gradient steps between two copies of the old policy (paper, section 5.1: 1000)."""
     analytic_kl: bool = False

@@ -53,8 +53,17 @@ class OfflineConfig(OptimizerConfig):
 
     @classmethod
     def check_together(cls, settings: Mapping[str, Any]) -> None:
+        """Raises :class:`rlopt.errors.ConfigError` for rewards without a scale or an augmentation that cannot be."""
         if settings["reward_scale"] == 0:
             raise ConfigError("reward_scale is 0: every reward would be the same")
+        for name in ("guide", "n_augmented"):
+            if settings["augment"] == "none" and settings[name] != getattr(cls, name):
+                raise ConfigError(f"{name} is of no use without augmentation: give augment guda, or leave it out")
+        if settings["augment"] != "none" and settings["validation_fraction"] > 0:
+            raise ConfigError(
+                "augmented transitions would come from those that are held out: give validation_fraction 0 or "
+                "augment none"
+            )
 
     def algorithm_kwargs(self) -> dict[str, Any]:
         """The constructor arguments of the learner's class, without the data set; names in place of classes."""

@@ -22,19 +22,12 @@ if TYPE_CHECKING:
 def complete(run: RunConfig, agent_config: Any) -> tuple[RunConfig, Any]:
     """Takes the environment from the data set where ``--env`` is not given, and makes a data set's path absolute.
 
-    :raises rlopt.errors.ConfigError: no data set, one that cannot be read, settings of an augmentation without one,
-        or several environments
+    :raises rlopt.errors.ConfigError: no data set, one that cannot be read, or several environments
     """
-    from rlopt.agents.offline.config import OfflineConfig
-
     if run.n_envs != 1:
         raise ConfigError(f"--n-envs {run.n_envs}: learning from a data set takes no environment steps; leave it out")
     if not agent_config.dataset:
         raise ConfigError("no data set given: add --dataset, a folder, an HDF5 file, a D4RL name or minari:ID")
-    unused = [name for name in ("guide", "n_augmented") if getattr(agent_config, name) != getattr(OfflineConfig, name)]
-    if agent_config.augment == "none" and unused:
-        flag = unused[0].replace("_", "-")
-        raise ConfigError(f"--{flag} is of no use without augmentation: add --augment guda, or leave it out")
     path = Path(agent_config.dataset).expanduser()
     if path.exists():
         # The run may be continued from another working directory.
@@ -97,7 +90,7 @@ def training_data(agent_config: Any, seed: int) -> Dataset:
 
     The same settings and seed give the same data, so a run that is resumed goes on with them.
 
-    :raises rlopt.errors.ConfigError: held-out data together with augmentation, or a guide that does not exist
+    :raises rlopt.errors.ConfigError: a guide that does not exist
     :raises rlopt.errors.DataError: fewer episodes than asked for
     :raises rlopt.errors.AugmentationError: the data set cannot be augmented
     """
@@ -109,11 +102,6 @@ def training_data(agent_config: Any, seed: int) -> Dataset:
         dataset = Demonstrations.from_dataset(dataset).trajectories(n_demos)
     if agent_config.augment == "none":
         return dataset
-    if agent_config.validation_fraction > 0:
-        raise ConfigError(
-            "augmented transitions would come from those that are held out: give --validation-fraction 0 or "
-            "--augment none"
-        )
     from rlopt.agents.guda.config import GuDAConfig
     from rlopt.agents.guda.tasks import make_augmented
     from rlopt.settings.fields import from_mapping

@@ -7,8 +7,8 @@ import math
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
-from rlopt.settings.fields import OR_SCHEDULE, OrPython, Range, Text
-from rlopt.settings.optimizer import OptimizerConfig
+from rlopt.settings.fields import OrPython, Range, Text
+from rlopt.settings.optimizer import Activation, LearningRate, OptimizerConfig, Widths
 
 FORMER_SETTINGS: dict[str, Any] = {
     "kl_coef": 0.0,
@@ -59,8 +59,8 @@ class OffPolicyConfig(OptimizerConfig):
     Where no source is named, the default is Stable-Baselines3's for SAC.
     """
 
-    learning_rate: Annotated[float, Range(ge=0, le=1e6), OR_SCHEDULE] = 3e-4
-    """The optimiser's step size for every network, >= 0."""
+    learning_rate: LearningRate = 3e-4
+    """The optimiser's step size for every network."""
     buffer_size: Annotated[int, Range(ge=1)] = 1_000_000
     """Transitions that the replay buffer holds, over all environments."""
     learning_starts: Annotated[int, Range(ge=0)] = 100
@@ -68,14 +68,14 @@ class OffPolicyConfig(OptimizerConfig):
     batch_size: Annotated[int, Range(ge=1)] = 256
     """Transitions of one gradient step."""
     gamma: Annotated[float, Range(ge=0, le=1)] = 0.99
-    """Discount factor, in [0, 1]."""
+    """Discount factor."""
     train_freq: Annotated[int, Range(ge=1), OrPython(_is_train_freq)] = 1
     """Steps of every environment between two updates."""
     gradient_steps: Annotated[int, Range(ge=-1)] = 1
     """Gradient steps an update; -1 takes as many as transitions were collected since the last."""
-    net_arch: tuple[Annotated[int, Range(ge=1, le=65536)], ...] = (256, 256)
+    net_arch: Widths = (256, 256)
     """Width of each hidden layer of actor and critics."""
-    activation_fn: Literal["tanh", "relu", "elu", "gelu", "silu", "leaky_relu"] = "relu"
+    activation_fn: Activation = "relu"
     """Activation of the hidden layers."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Whether each gradient step is one compiled call (a CUDA graph on a GPU); auto compiles runs that are long enough
@@ -96,11 +96,11 @@ class SACConfig(OffPolicyConfig):
     """
 
     tau: Annotated[float, Range(gt=0, le=1)] = 0.005
-    """Part of the way that the target critic moves at each gradient step, in (0, 1]."""
+    """Part of the way that the target critic moves at each gradient step."""
     n_steps: Annotated[int, Range(ge=1)] = 1
     """Rewards summed before bootstrapping (n-step return)."""
     ent_coef: EntropyCoefficient = "auto"
-    """lambda, the weight of the entropy: a number >= 0, auto to learn it, auto_0.1 to start from 0.1."""
+    """lambda, the weight of the entropy: a number, auto to learn it, auto_0.1 to start from 0.1."""
     target_entropy: float | Annotated[str, Text("auto".__eq__, "auto")] = "auto"
     """Entropy in nats that a learned ent_coef aims at; auto is minus the number of action dimensions."""
     target_update_interval: Annotated[int, Range(ge=1)] = 1

@@ -2,43 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from rlopt.errors import ConfigError, NonFiniteError, one_line
+from rlopt.settings.fields import Range, check_setting
 
 MOST_NUMBERS = 2**30
 """Of a query's candidates, all together: 8 GiB."""
 
 
-def whole(name: str, value: Any, least: int | None = None) -> int:
-    """``value`` as a whole number, >= ``least``."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
-        raise ConfigError(f"{name}={one_line(repr(value))} must be a whole number")
-    if least is not None and value < least:
-        raise ConfigError(f"{name}={value} must be at least {least}")
-    return int(value)
-
-
-def positive(name: str, value: Any) -> float:
-    """``value`` as a finite number > 0."""
-    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if not number or not (math.isfinite(value) and value > 0):
-        raise ConfigError(f"{name}={one_line(repr(value))} must be a positive number")
-    return float(value)
-
-
 def checked_seed(seed: Any) -> int | None:
     """A seed of random numbers; None stays None."""
-    if seed is None:
-        return None
-    try:
-        return whole("seed", seed, 0)
-    except ConfigError as error:
-        raise ConfigError(f"{error}: give one of at least 0, or None for another one each time") from None
+    checked: int | None = check_setting("seed", seed, Annotated[int, Range(ge=0)] | None)
+    return checked
 
 
 def checked_point(initial: Sequence[float] | np.ndarray) -> np.ndarray:

@@ -21,7 +21,57 @@ _OBJECT = OrPython(lambda value: value is not None and not isinstance(value, str
 
 
 @dataclass(frozen=True, kw_only=True)
-class ZORankSGDConfig(AgentConfig):
+class SearchConfig(AgentConfig):
+    """The search itself, :class:`rlopt.ZORankSGD` (arXiv 2303.03751), of a point whose unit is the caller's."""
+
+    m: Annotated[int, Range(ge=2)] = 10
+    """Candidates around the present point in a round."""
+    k: Annotated[int, Range(ge=1)] = 10
+    """How many best of them are ranked, 1 to m; the others are only worse than those."""
+    smoothing: Annotated[float, Range(gt=0)] = 0.1
+    """mu, the standard deviation of the candidates in the unit of the point; so large that they look different to
+    whoever ranks them."""
+    learning_rate: Annotated[float, Range(gt=0)] = 1.0
+    """eta, the longest step of the line search in units of the direction, which is about as long as a perturbation
+    times sqrt(4 / (3 m)), whatever mu or the slope. Without a line search, the step."""
+    line_search_points: Annotated[int, Range(ge=0)] = 10
+    """Candidates of a line search, the present point among them; 0 for none."""
+    line_search_decay: Annotated[float, Range(gt=0, lt=1)] | None = None
+    """Of one step of a line search to the next; none makes them span three decades. With fewer, a search stalls
+    earlier: it comes no nearer to an optimum than its smallest step allows."""
+    accumulate: bool = True
+    """Whether directions are averaged over rounds in which no step was better than the present point."""
+    best_query_in_line_search: bool = False
+    """Whether the best candidate of a round is one of its line search, too."""
+    subspace: Annotated[int, Range(ge=1), _OBJECT] | None = None
+    """Dimensions of a random subspace that is searched instead of all; none for all. In Python also a basis [d, s]."""
+    smoothing_schedule: Literal["constant", "linear", "inverse_sqrt"] = "constant"
+    """How mu falls: linear to a hundredth over schedule_rounds, or with the square root of the round."""
+    learning_rate_schedule: Literal["constant", "linear", "inverse_sqrt"] = "constant"
+    """How eta falls."""
+    schedule_rounds: Annotated[int, Range(ge=1)] | None = None
+    """Rounds of a linear schedule."""
+
+    @classmethod
+    def check_together(cls, settings: Mapping[str, Any]) -> None:
+        """Raises :class:`rlopt.errors.ConfigError` for a search without candidates or a schedule without length."""
+        k, m, points = settings["k"], settings["m"], settings["line_search_points"]
+        if k > m:
+            raise ConfigError(f"k = {k} is more than m = {m}: rank at most all candidates, k = {m}")
+        best_query = settings["best_query_in_line_search"]
+        least = 3 if best_query else 2
+        if points and points < least:
+            raise ConfigError(
+                f"line_search_points = {points} leaves no step beside the current point"
+                f"{' and the best query' if best_query else ''}: give at least {least}, or 0 for no line search"
+            )
+        for name in ("smoothing_schedule", "learning_rate_schedule"):
+            if settings[name] == "linear" and settings["schedule_rounds"] is None:
+                raise ConfigError(f"{name} 'linear' needs schedule_rounds, the number of rounds over which it falls")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZORankSGDConfig(SearchConfig):
     """ZO-RankSGD: policy search from rankings of candidates only, of their returns or of a person who watches clips
     (arXiv 2303.03751)."""
 
@@ -35,32 +85,14 @@ class ZORankSGDConfig(AgentConfig):
     """Whether a linear policy has a constant part."""
     oracle: Annotated[Literal["return", "noisy", "human"], _OBJECT] = "return"
     """Who ranks: return, exactly by the returns; noisy, a simulated person; human, people in a browser."""
-    m: Annotated[int, Range(ge=2, le=4096)] = 10
-    """Candidates around the present policy in a round."""
-    k: Annotated[int, Range(ge=1, le=4096)] = 10
-    """How many best of them are ranked, 1 to m; the others are only worse than those."""
     smoothing: Annotated[float, Range(gt=0)] = 0.3
     """mu, the standard deviation of the candidates' parameters. .3 is for linear policies, whose episodes then
     differ enough to be ranked; .1 or less for networks. People need it so large that they see a difference."""
-    learning_rate: Annotated[float, Range(gt=0)] = 1.0
-    """eta, the longest step of the line search in units of the direction. Without a line search, the step."""
-    line_search_points: Annotated[int, Range(ge=0, le=4096)] = 5
+    line_search_points: Annotated[int, Range(ge=0)] = 5
     """Candidates of a line search, the present policy among them; 0 for none. Episodes are dear: 5 balance a pendulum
     in fewer of them than 10."""
     line_search_decay: Annotated[float, Range(gt=0, lt=1)] | None = 0.3
     """Of one step of a line search to the next; none makes them span three decades."""
-    accumulate: bool = True
-    """Whether directions are averaged over rounds in which no step was better than the present policy."""
-    best_query_in_line_search: bool = False
-    """Whether the best candidate of a round is one of its line search, too."""
-    subspace: Annotated[int, Range(ge=1)] | None = None
-    """Dimensions of a random subspace that is searched instead of all parameters; none for all."""
-    smoothing_schedule: Literal["constant", "linear", "inverse_sqrt"] = "constant"
-    """How mu falls: linear to a hundredth over schedule_rounds, or with the square root of the round."""
-    learning_rate_schedule: Literal["constant", "linear", "inverse_sqrt"] = "constant"
-    """How eta falls."""
-    schedule_rounds: Annotated[int, Range(ge=1)] | None = None
-    """Rounds of a linear schedule."""
     episodes_per_candidate: Annotated[int, Range(ge=1, le=4096)] = 1
     """Episodes whose mean return is ranked; 4 or more where goals or starts are random, as in Reacher-v5."""
     common_random_numbers: bool = True
@@ -111,17 +143,14 @@ class ZORankSGDConfig(AgentConfig):
 
     @classmethod
     def check_together(cls, settings: Mapping[str, Any]) -> None:
-        k, m, first = settings["k"], settings["m"], settings["m"] * settings["episodes_per_candidate"]
-        if k > m:
-            raise ConfigError(f"k = {k} is more than m = {m}: rank at most all candidates, k = {m}")
+        """Raises :class:`rlopt.errors.ConfigError` also for settings of an oracle or an engine without it."""
+        super().check_together(settings)
+        first = settings["m"] * settings["episodes_per_candidate"]
         if settings["total_episodes"] is not None and settings["total_episodes"] < first:
             raise ConfigError(
                 f"total_episodes = {settings['total_episodes']} is less than the {first} episodes of the first round: "
                 "allow more"
             )
-        for name in ("smoothing_schedule", "learning_rate_schedule"):
-            if settings[name] == "linear" and settings["schedule_rounds"] is None:
-                raise ConfigError(f"{name} 'linear' needs schedule_rounds, the number of rounds over which it falls")
         if settings["engine"] == "local" and settings["address"] is not None:
             raise ConfigError("--address is of a Ray cluster: add --engine ray")
         for name in () if settings["engine"] is not None else EXECUTION_SETTINGS:

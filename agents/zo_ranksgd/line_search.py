@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlopt.errors import ConfigError, one_line
-
 DECADES = 3.0
 """What the steps span unless a decay is given: the smallest step bounds how near a search comes to an optimum."""
 
@@ -25,19 +23,8 @@ class LineSearch:
 
     @classmethod
     def make(cls, points: int, decay: float | None, best_query: bool) -> LineSearch:
-        """The checked settings; without a decay the steps span three decades.
-
-        :raises rlopt.errors.ConfigError: too few points for one step, or a decay outside (0, 1)
-        """
-        least = 3 if best_query else 2
-        if points and points < least:
-            raise ConfigError(
-                f"line_search_points={points} leaves no step beside the current point"
-                f"{' and the best query' if best_query else ''}: give at least {least}, or 0 for no line search"
-            )
-        if decay is not None and not (isinstance(decay, (int, float, np.floating)) and 0 < decay < 1):
-            raise ConfigError(f"line_search_decay={one_line(repr(decay))} must lie between 0 and 1, such as 0.4")
-        steps = points - least + 1
+        """Of settings within :class:`rlopt.agents.zo_ranksgd.config.SearchConfig`; without a decay, three decades."""
+        steps = points - (3 if best_query else 2) + 1
         if decay is None:
             decay = 10 ** (-DECADES / (steps - 1)) if steps > 1 else 10**-DECADES
         return cls(points, decay, best_query)

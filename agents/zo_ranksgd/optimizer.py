@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 
 from rlopt.agents.zo_ranksgd import saving
-from rlopt.agents.zo_ranksgd.checks import check_size, positive, whole
+from rlopt.agents.zo_ranksgd.checks import check_size
+from rlopt.agents.zo_ranksgd.config import SearchConfig
 from rlopt.agents.zo_ranksgd.line_search import LineSearch, winner
 from rlopt.agents.zo_ranksgd.losses import rank_gradient
 from rlopt.agents.zo_ranksgd.query import GRADIENT, LINE_SEARCH, Query, Search, read_only
-from rlopt.agents.zo_ranksgd.schedules import check_schedule, schedule_factor
+from rlopt.agents.zo_ranksgd.schedules import schedule_factor
 from rlopt.errors import AnswerError, ConfigError, NonFiniteError, one_line
 from rlopt.feedback.ranking import Ranking, total_weights
+from rlopt.settings.fields import check_arguments
 
 
 @dataclass(frozen=True)
@@ -37,28 +39,16 @@ class Outcome:
 class ZORankSGD(Search):
     """Zeroth-order descent from (m, k)-ranking answers, by ask and tell.
 
+    The settings are explained in :class:`rlopt.agents.zo_ranksgd.config.SearchConfig`.
+
     A *round* is a gradient query, answered by the ranking of ``m`` points x + mu xi_i, and a line search along the
     estimated direction. If the current point wins the line search, the next round's direction is averaged with those
     before it, until one succeeds. An answer in which nothing is better than anything changes nothing, and says so.
 
     :param initial: [d], the first point, finite
-    :param m: points of a gradient query, at least 2
-    :param k: how many best of them are asked for, 1 <= k <= m
-    :param smoothing: mu, the scale of the standard normal perturbations, in the unit of the point; so large that the
-        candidates look different to whoever ranks them
-    :param learning_rate: eta, the largest step in units of the direction, which is about as long as a perturbation
-        times sqrt(4 / (3 m)), whatever mu or the slope of f
-    :param line_search_points: candidates of a line search, the current point among them; 0 steps by eta without one
-    :param line_search_decay: of one step to the next; by default the steps span three decades. With fewer, a search
-        stalls earlier: it comes no nearer to an optimum than its smallest step allows
-    :param accumulate: whether directions are averaged over rounds whose line search failed
-    :param best_query_in_line_search: whether the best point of the gradient query is a candidate of the line search
+    :param seed: of perturbations and basis; None for a new one each time
     :param subspace: a number s of dimensions, spanned by an orthonormal basis drawn from the seed, or a basis [d, s] of
         full rank: only x + B a is searched; all dimensions by default
-    :param seed: of perturbations and basis; None for a new one each time
-    :param smoothing_schedule: ``constant``, ``linear`` (to .01 of the first value after ``schedule_rounds``) or
-        ``inverse_sqrt`` of the number of the round
-    :param learning_rate_schedule: the same for eta
     :raises rlopt.errors.ConfigError: a setting is out of its range
     :raises rlopt.errors.NonFiniteError: the first point or the basis is not finite
     """
@@ -67,39 +57,34 @@ class ZORankSGD(Search):
         self,
         initial: Sequence[float] | np.ndarray,
         *,
-        m: int = 10,
-        k: int = 10,
-        smoothing: float = 0.1,
-        learning_rate: float = 1.0,
-        line_search_points: int = 10,
-        line_search_decay: float | None = None,
-        accumulate: bool = True,
-        best_query_in_line_search: bool = False,
-        subspace: int | np.ndarray | None = None,
+        m: int = SearchConfig.m,
+        k: int = SearchConfig.k,
+        smoothing: float = SearchConfig.smoothing,
+        learning_rate: float = SearchConfig.learning_rate,
+        line_search_points: int = SearchConfig.line_search_points,
+        line_search_decay: float | None = SearchConfig.line_search_decay,
+        accumulate: bool = SearchConfig.accumulate,
+        best_query_in_line_search: bool = SearchConfig.best_query_in_line_search,
+        subspace: int | np.ndarray | None = SearchConfig.subspace,
         seed: int | None = 0,
-        smoothing_schedule: str = "constant",
-        learning_rate_schedule: str = "constant",
-        schedule_rounds: int | None = None,
+        smoothing_schedule: str = SearchConfig.smoothing_schedule,
+        learning_rate_schedule: str = SearchConfig.learning_rate_schedule,
+        schedule_rounds: int | None = SearchConfig.schedule_rounds,
     ) -> None:
+        given = check_arguments(SearchConfig, locals())
         super().__init__(initial, seed)
-        m, k = whole("m", m), whole("k", k)
-        line_search_points = whole("line_search_points", line_search_points, 0)
-        if m < 2:
-            raise ConfigError(f"m={m} leaves nothing to rank: a query needs at least 2 candidates")
-        if not 1 <= k <= m:
-            raise ConfigError(f"k={k} is outside 1..{m}: k best of m={m} candidates are asked for")
-        for name, count in (("m", m), ("line_search_points", line_search_points)):
-            check_size(name, count, self.dimension)
-        if schedule_rounds is not None:
-            schedule_rounds = whole("schedule_rounds", schedule_rounds, 1)
-        check_schedule("smoothing_schedule", smoothing_schedule, schedule_rounds)
-        check_schedule("learning_rate_schedule", learning_rate_schedule, schedule_rounds)
-        self.m, self.k = m, k
-        self.smoothing, self.learning_rate = positive("smoothing", smoothing), positive("learning_rate", learning_rate)
-        self.line_search = LineSearch.make(line_search_points, line_search_decay, bool(best_query_in_line_search))
-        self.accumulate = bool(accumulate)
+        for name in ("m", "line_search_points"):
+            check_size(name, given[name], self.dimension)
+        self.m: int = given["m"]
+        self.k: int = given["k"]
+        self.smoothing: float = given["smoothing"]
+        self.learning_rate: float = given["learning_rate"]
+        self.line_search = LineSearch.make(
+            given["line_search_points"], given["line_search_decay"], given["best_query_in_line_search"]
+        )
+        self.accumulate: bool = given["accumulate"]
         self.smoothing_schedule, self.learning_rate_schedule = smoothing_schedule, learning_rate_schedule
-        self.schedule_rounds = schedule_rounds
+        self.schedule_rounds: int | None = given["schedule_rounds"]
         self._basis = make_basis(subspace, self.dimension, self._rng)
         self._rounds = 0
         self._phase = GRADIENT

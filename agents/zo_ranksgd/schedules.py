@@ -4,19 +4,8 @@ from __future__ import annotations
 
 import math
 
-from rlopt.errors import ConfigError, unknown_name
-
-SCHEDULES = ("constant", "linear", "inverse_sqrt")
 LAST_LINEAR_FACTOR = 0.01
 """Of the first value: a smoothing of 0 would leave nothing to rank."""
-
-
-def check_schedule(name: str, kind: str, rounds: int | None) -> None:
-    """Raises :class:`rlopt.errors.ConfigError` for an unknown kind, or a linear schedule without its length."""
-    if kind not in SCHEDULES:
-        raise unknown_name(name, str(kind), SCHEDULES)
-    if kind == "linear" and rounds is None:
-        raise ConfigError(f"{name} 'linear' needs schedule_rounds, the number of rounds over which it falls")
 
 
 def schedule_factor(kind: str, index: int, rounds: int | None) -> float:

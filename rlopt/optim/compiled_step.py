@@ -13,12 +13,12 @@ import shutil
 import subprocess
 import types
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from rlopt.errors import ConfigError, one_line, unknown_name
+from rlopt.errors import ConfigError, one_line
 
 Mode = Literal["eager", "compiled", "cuda_graph"]
 CompileChoice = Literal["auto", "on", "off"]
@@ -30,12 +30,6 @@ COMPILE_PAYS_AFTER = 20_000
 
 class CannotCompile(ConfigError):
     """torch.compile does not understand a gradient step."""
-
-
-def check_compile_choice(choice: str) -> None:
-    """Raises :class:`rlopt.errors.UnknownNameError` unless ``choice`` is auto, on or off."""
-    if choice not in get_args(CompileChoice):
-        raise unknown_name("compile", str(choice), get_args(CompileChoice))
 
 
 def choose_mode(

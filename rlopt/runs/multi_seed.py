@@ -16,15 +16,15 @@ from typing import Any
 import torch
 
 from rlopt.checkpoint.files import checkpoint_step, list_checkpoints, read_checkpoint
-from rlopt.settings.run import RunConfig
 from rlopt.console.output import SharedConsole, SharedProgress
-from rlopt.errors import CheckpointError, ConfigError, RloptError, RunError, one_line
-from rlopt.settings.seeds import parse_seeds
 from rlopt.console.progress import say
-from rlopt.runs.train import RunResult, resume, train
-from rlopt.run_folder import GROUP_FILE, RunFolder, default_folder, read_json, write_json
 from rlopt.console.signals import StopSignals, StopWish
+from rlopt.errors import CheckpointError, ConfigError, RloptError, RunError, one_line
 from rlopt.optim.lockstep import Turns
+from rlopt.run_folder import GROUP_FILE, RunFolder, default_folder, read_json, write_json
+from rlopt.runs.train import RunResult, resume, train
+from rlopt.settings.run import RunConfig
+from rlopt.settings.seeds import parse_seeds
 from rlopt.settings.wandb import in_wandb_group
 
 
@@ -46,7 +46,8 @@ def train_seeds(agent: str, run: RunConfig, agent_config: Any) -> ManyResult:
     """Trains a run for each of ``run.seeds`` at once; ``run.run_dir`` will hold their folders, seed0 and so on.
 
     :raises rlopt.errors.ConfigError: for seeds that cannot be read, or profile
-    :raises rlopt.errors.RloptError: as :func:`rlopt.runs.train.train`, if a run cannot begin; later errors are in the result
+    :raises rlopt.errors.RloptError: as :func:`rlopt.runs.train.train`, if a run cannot begin; later errors are in the
+        result
     """
     seeds = parse_seeds(run.seeds or "")
     if run.profile:
@@ -68,11 +69,13 @@ def train_seeds(agent: str, run: RunConfig, agent_config: Any) -> ManyResult:
 def resume_seeds(path: Path, total_timesteps: int | None = None, data: str | None = None) -> ManyResult:
     """Continues the runs in the folder ``path``, together, from the newest checkpoint that every one of them has.
 
-    On the CPU the result is bit for bit that of runs that were never stopped, as with :func:`rlopt.runs.train.resume`. Runs
-    that failed are left out. Where no step has a checkpoint of every run, each goes on from its own newest.
+    On the CPU the result is bit for bit that of runs that were never stopped, as with
+    :func:`rlopt.runs.train.resume`. Runs that failed are left out. Where no step has a checkpoint of every run, each
+    goes on from its own newest.
 
     :param data: as for :func:`rlopt.runs.train.resume`
-    :raises rlopt.errors.RloptError: as :func:`rlopt.runs.train.resume`, if a run cannot begin; later errors are in the result
+    :raises rlopt.errors.RloptError: as :func:`rlopt.runs.train.resume`, if a run cannot begin; later errors are in the
+        result
     :raises rlopt.errors.RunError: if every run has failed
     """
     group = GroupFolder(path)

@@ -14,18 +14,19 @@ import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from rlopt.checkpoint.files import Checkpoint, checkpoint_step, latest_checkpoint, list_checkpoints
-from rlopt.settings.run import RunConfig
+from rlopt.checkpoint.model_state import learn_from
 from rlopt.console.output import Console
-from rlopt.errors import ConfigError, NonFiniteError, RunError, one_line
-from rlopt.loggers.writers import RunLogs
-from rlopt.loggers.profiler import Profile
 from rlopt.console.progress import Counted
+from rlopt.errors import ConfigError, NonFiniteError, RunError, one_line
+from rlopt.loggers.profiler import Profile
+from rlopt.loggers.wandb import open_wandb
+from rlopt.loggers.writers import RunLogs
 from rlopt.registry import import_agent
 from rlopt.run_folder import RunFolder, default_folder, shell_quote
 from rlopt.runs.boundary import EpisodeRecorder, HookState, RunHook, mean_return
 from rlopt.runs.build import build
-from rlopt.checkpoint.model_state import learn_from
-from rlopt.loggers.wandb import open_wandb
+from rlopt.settings.fields import check_settings
+from rlopt.settings.run import RunConfig
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ def train(agent: str, run: RunConfig, agent_config: Any, console: Console | None
     """
     console = console or Console()
     import_agent(agent)
+    check_settings(run)
+    check_settings(agent_config)
     folder = RunFolder(Path(run.run_dir) if run.run_dir else default_folder(agent, run, f"seed{run.seed}"))
     folder.require_new()
     run = dataclasses.replace(run, run_dir=str(folder.path))

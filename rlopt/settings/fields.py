@@ -35,10 +35,14 @@ class Range:
         return self.gt < value and below and self.ge <= value <= self.le
 
     def __str__(self) -> str:
-        low = f"({self.gt:g}" if self.gt > self.ge else f"[{self.ge:g}" if self.ge > -math.inf else "(-inf"
-        high = f"{self.lt:g})" if self.lt < self.le else f"{self.le:g}]" if self.le < math.inf else "inf)"
-        high = "inf]" if self.infinite else high
-        return f"{low}, {high}"
+        low = f"({_figure(self.gt)}" if self.gt >= self.ge else f"[{_figure(self.ge)}"
+        high = f"{_figure(self.lt)})" if self.lt <= self.le else f"{_figure(self.le)}]"
+        return f"{low}, {'inf]' if self.infinite else high}"
+
+
+def _figure(bound: float) -> str:
+    """The shortest text that is the bound itself: 0.5, 1e+06, 2147483648."""
+    return short if float(short := f"{bound:g}") == bound else str(bound)
 
 
 @dataclass(frozen=True)

@@ -90,10 +90,12 @@ def default_settings(agent: str, agent_config: type, preset: str | None) -> tupl
 
 
 def complete_settings(agent: str, run: RunConfig, settings: Any) -> tuple[RunConfig, Any]:
-    """What is done once all settings of a run were read: the agent's completer, then the checks of them all.
+    """What is done once all settings of a run were read: the checks of them all, then the agent's completer.
 
     :raises rlopt.errors.ConfigError: for the first setting that is missing, contradictory or out of range
     """
+    check_settings(run)
+    check_settings(settings)
     completer = agent_spec(agent).completer if agent in agent_names() else ""
     if completer:
         run, settings = resolve(completer)(run, settings)
@@ -101,8 +103,6 @@ def complete_settings(agent: str, run: RunConfig, settings: Any) -> tuple[RunCon
         raise ConfigError(
             "no environment given: add --env, such as --env HalfCheetah-v5 or --env dm_control/cheetah-run"
         )
-    check_settings(run)
-    check_settings(settings)
     check_wandb(run)
     return run, settings
 

@@ -21,7 +21,7 @@ class RunConfig:
     preset: str | None = None
     """Settings that are known to work, such as dmc/cheetah-run, or the path of a YAML file; flags override it."""
     seed: Annotated[int, Range(ge=0, lt=2**31)] = 0
-    """Seed of the networks, the actions and the environments, in [0, 2^31)."""
+    """Seed of the networks, the actions and the environments."""
     seeds: str | None = None
     """Several runs in one process instead, one for each of these seeds, their gradient steps taken together: 0..7, or
     0,3,5. Each has a folder of its own in run_dir, with the result of the run that is done alone."""

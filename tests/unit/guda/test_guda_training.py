@@ -10,6 +10,8 @@ from rlopt.agents.offline.config import TD3BCConfig
 from rlopt.agents.offline.run import training_data
 from rlopt.cli.main import main
 from rlopt.errors import ConfigError
+from rlopt.runs.train import train
+from rlopt.settings.run import RunConfig
 
 
 @pytest.fixture
@@ -29,15 +31,20 @@ def test_training_data_are_the_recorded_and_then_the_augmented(folder) -> None:
 
 def test_what_does_not_go_together_is_refused(folder) -> None:
     with pytest.raises(ConfigError, match="held out"):
-        training_data(TD3BCConfig(dataset=str(folder), augment="guda", validation_fraction=0.1), seed=0)
+        train("td3_bc", RunConfig(), TD3BCConfig(dataset=str(folder), augment="guda", validation_fraction=0.1))
     with pytest.raises(ConfigError, match="did you mean 'shortest-path'"):
         training_data(TD3BCConfig(dataset=str(folder), augment="guda", guide="shortest-pth"), seed=0)
 
 
-@pytest.mark.parametrize("unused", [["--guide", "random"], ["--n-augmented", "50"]])
+@pytest.mark.parametrize("unused", [{"guide": "random"}, {"n_augmented": 50}])
 def test_settings_of_an_augmentation_without_one_are_refused(folder, unused, capsys) -> None:
-    assert main(["train", "td3_bc", "--dataset", str(folder), *unused]) == 2
-    assert f"{unused[0]} is of no use without augmentation: add --augment guda" in capsys.readouterr().err
+    ((name, value),) = unused.items()
+    line = f"{name} is of no use without augmentation: give augment guda, or leave it out"
+    flag = f"--{name}".replace("_", "-")
+    assert main(["train", "td3_bc", "--dataset", str(folder), flag, str(value)]) == 2
+    assert line in capsys.readouterr().err
+    with pytest.raises(ConfigError, match=f"^{line}$"):
+        train("td3_bc", RunConfig(), TD3BCConfig(dataset=str(folder), **unused))
 
 
 @pytest.mark.slow

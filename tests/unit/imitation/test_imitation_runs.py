@@ -140,9 +140,9 @@ def test_settings_are_arguments_of_the_class_with_its_defaults(name: str) -> Non
         ("value_dice", {"replay_weight": 1.0}, "replay_weight = 1.0 is outside"),
         ("value_dice", {"tau": 0.1}, "no setting tau"),
         ("value_dice", {"policy_kwargs": {"n_critics": 2}}, "no n_critics"),
-        ("gail", {"discriminator_steps": 0}, "discriminator_steps is 0"),
+        ("gail", {"discriminator_steps": 0}, "discriminator_steps = 0 is outside"),
         ("gail", {"gamma": 1.0}, "no finite value"),
-        ("gail", {"absorbing": "yes"}, "absorbing is 'yes'"),
+        ("gail", {"absorbing": "yes"}, "absorbing = 'yes' is not true or false"),
     ],
 )
 def test_settings_out_of_range_are_named(name: str, settings: dict[str, Any], message: str) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Union
 
 import pytest
@@ -14,16 +15,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import rlopt
+from rlopt.agents.zo_ranksgd.config import STUDY_SETTINGS
 from rlopt.cli.flags import parse_training
 from rlopt.errors import ConfigError
 from rlopt.registry import AGENTS, resolve
-from rlopt.settings.fields import Range, field_types
+from rlopt.settings.fields import Range, coerce, field_types
+from rlopt.settings.optimizer import OWN
 
-NOT_YET_PORTED = {"mdpo", "off_policy_mdpo", "gail"}
-"""Agents whose constructors still check their settings by themselves."""
-KINDS = {"loop"}
-"""Agents whose settings are those of several classes."""
-PORTED = [name for name in AGENTS if name not in NOT_YET_PORTED | KINDS]
+OURS = list(AGENTS)
+DATA = {"demos", "n_demos", "subsample", "dataset", "augment", "guide", "n_augmented"}
+"""What a run is given in files, and a constructor as an object; n_demos is its n_demonstrations."""
+PLACED = {*OWN, "her", "her_goals", "encoder", "policy", *STUDY_SETTINGS}
+"""What a constructor has in other arguments: classes in policy_kwargs, replay_buffer_class, a study."""
 WORDS = ("auto", "q", "linear", "none of them")
 NUMBERS = (0, 1, -1, 2, 0.5, -0.5, 1.5, 1e-9, 10**6, 10**12, float("nan"), float("inf"), -float("inf"))
 
@@ -59,8 +62,8 @@ def comparable(value: Any, annotation: Any, of_policy: bool) -> bool:
     if isinstance(value, list):
         return all(comparable(item, annotation, of_policy) for item in value)
     if value is None:
-        named = any("none" in typing.get_args(part) for part in parts_of(annotation))  # a choice of that name
-        return not of_policy and not named and (str not in kinds or types.NoneType in kinds)
+        choices = {choice for part in parts_of(annotation) for choice in typing.get_args(part)}
+        return not of_policy and "none" not in choices and (str not in kinds or types.NoneType in kinds)
     if isinstance(value, float) and int in kinds:
         return not value.is_integer()  # 2.0 is a whole number where it is text, such as 1e6
     if bool in kinds:
@@ -68,22 +71,46 @@ def comparable(value: Any, annotation: Any, of_policy: bool) -> bool:
     return not (str in kinds and float not in kinds) or isinstance(value, str)
 
 
-def refusal_of_flags(config: type, name: str, value: Any) -> str | None:
-    """What the command line says to a setting; None if it takes it."""
+def words_of(value: Any) -> list[str]:
+    """A value as it follows its flag."""
     words = value if isinstance(value, list) else [value]
-    texts = ["none" if word is None else str(word).lower() if isinstance(word, bool) else str(word) for word in words]
-    flag = f"--{name}".replace("_", "-")
-    argv = [flag, *texts] if isinstance(value, list) else [f"{flag}={texts[0]}"]
+    return ["none" if word is None else str(word).lower() if isinstance(word, bool) else str(word) for word in words]
+
+
+def fits(value: Any, annotation: Any) -> bool:
+    """Whether a value is one of those that an annotation declares."""
+    try:
+        coerce(words_of(value) if isinstance(value, list) else words_of(value)[0], annotation)
+    except ConfigError:
+        return False
+    return True
+
+
+Refusal = tuple[type[ConfigError], str] | None
+"""Class and line of the error; None where there is none."""
+
+
+def refusal_of_flags(config: type, given: Mapping[str, Any]) -> Refusal:
+    """What the command line says to settings."""
+    argv = ["--env", "x"]
+    for name, value in given.items():
+        flag, texts = f"--{name}".replace("_", "-"), words_of(value)
+        argv += [flag, *texts] if isinstance(value, list) else [f"{flag}={texts[0]}"]
     try:
         # A name that is not registered, so that nothing is looked for: no data set, no demonstrations.
-        parse_training("any", config, ["--env", "x", *argv])
+        parse_training("any", config, argv)
     except ConfigError as error:
-        return str(error)
+        return type(error), str(error)
     return None
 
 
-def refusal_of_constructor(algorithm: type, name: str, value: Any, of_policy: bool) -> str | None:
-    arguments: dict[str, Any] = {"policy_kwargs": {name: value}} if of_policy else {name: value}
+def refusal_of_constructor(config: Any, algorithm: type, given: Mapping[str, Any]) -> Refusal:
+    """What the class says to the same settings."""
+    named = config().algorithm_kwargs()
+    arguments = {name: value for name, value in given.items() if name in named}
+    of_policy = {name: value for name, value in given.items() if name not in named}
+    if of_policy:
+        arguments["policy_kwargs"] = of_policy
     parameters = inspect.signature(algorithm).parameters
     if "_init_setup_model" in parameters:
         arguments["_init_setup_model"] = False
@@ -93,14 +120,13 @@ def refusal_of_constructor(algorithm: type, name: str, value: Any, of_policy: bo
     try:
         algorithm(*positional, **arguments)
     except ConfigError as error:
-        return str(error)
+        return type(error), str(error)
     return None
 
 
-def both(agent: str, name: str, value: Any) -> tuple[str | None, str | None]:
+def both(agent: str, given: Mapping[str, Any]) -> tuple[Refusal, Refusal]:
     config, algorithm = resolve(AGENTS[agent].config), resolve(AGENTS[agent].algorithm)
-    of_policy = name not in config().algorithm_kwargs()
-    return refusal_of_flags(config, name, value), refusal_of_constructor(algorithm, name, value, of_policy)
+    return refusal_of_flags(config, given), refusal_of_constructor(config, algorithm, given)
 
 
 def shared_settings(agent: str) -> dict[str, tuple[Any, bool]]:
@@ -115,19 +141,38 @@ def shared_settings(agent: str) -> dict[str, tuple[Any, bool]]:
     }
 
 
-@pytest.mark.parametrize("agent", PORTED)
+@functools.cache
+def values_in_range(agent: str) -> dict[str, list[Any]]:
+    """For each shared setting those of :func:`interesting` that are taken, beside fitting others."""
+    return {
+        name: [
+            value
+            for value in interesting(annotation)
+            if comparable(value, annotation, of_policy) and fits(value, annotation)
+        ]
+        for name, (annotation, of_policy) in shared_settings(agent).items()
+    }
+
+
+@pytest.mark.parametrize("agent", OURS)
+def test_a_constructor_has_every_setting_of_the_flags(agent: str) -> None:
+    missing = field_types(resolve(AGENTS[agent].config)).keys() - shared_settings(agent).keys()
+    assert missing <= DATA | PLACED
+
+
+@pytest.mark.parametrize("agent", OURS)
 def test_flags_and_constructor_agree_at_every_bound(agent: str) -> None:
     refused = accepted = 0
     for name, (annotation, of_policy) in shared_settings(agent).items():
         for value in interesting(annotation):
             if comparable(value, annotation, of_policy):
-                flags, constructor = both(agent, name, value)
+                flags, constructor = both(agent, {name: value})
                 assert flags == constructor, (name, value)
                 refused, accepted = refused + (flags is not None), accepted + (flags is None)
     assert refused > 20 and accepted > 20
 
 
-@pytest.mark.parametrize("agent", PORTED)
+@pytest.mark.parametrize("agent", OURS)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_flags_and_constructor_agree_on_any_value(agent: str, data: st.DataObject) -> None:
@@ -140,40 +185,82 @@ def test_flags_and_constructor_agree_on_any_value(agent: str, data: st.DataObjec
     sequence = any(typing.get_origin(part) in (tuple, list) for part in parts_of(annotation))
     value = data.draw(st.lists(anything, max_size=3) if sequence else anything)
     if comparable(value, annotation, of_policy):
-        flags, constructor = both(agent, name, value)
+        flags, constructor = both(agent, {name: value})
         assert flags == constructor
 
 
-@pytest.mark.parametrize("agent", [name for name in AGENTS if name not in NOT_YET_PORTED])
+@pytest.mark.parametrize("agent", OURS)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_flags_and_constructor_agree_on_settings_together(agent: str, data: st.DataObject) -> None:
+    values = values_in_range(agent)
+    chosen = data.draw(st.sets(st.sampled_from(sorted(values)), min_size=2, max_size=20))
+    given = {name: data.draw(st.sampled_from(values[name])) for name in values if name in chosen}
+    flags, constructor = both(agent, given)
+    assert flags == constructor
+
+
+@pytest.mark.parametrize("agent", OURS)
 def test_constructor_has_the_declared_defaults(agent: str) -> None:
     config, algorithm = resolve(AGENTS[agent].config), resolve(AGENTS[agent].algorithm)
     parameters = inspect.signature(algorithm).parameters
     for name, (_, of_policy) in shared_settings(agent).items():
-        if not of_policy and agent not in KINDS:
+        if not of_policy:
             assert parameters[name].default == getattr(config, name), name
 
 
 @pytest.mark.parametrize(
-    ("agent", "name", "value", "line"),
+    ("agent", "given", "line"),
     [
-        ("iql", "expectile", 0.99995, "expectile = 0.99995 is outside (0, 0.9999]"),
-        ("cql", "n_actions", 5000, "n_actions = 5000 is outside [1, 1000]"),
-        ("td3_bc", "learning_rate", 1e7, "learning_rate = 10000000.0 is outside [0, 1e+06]"),
-        ("bc", "reward_scale", 0, "reward_scale is 0: every reward would be the same"),
-        ("rebrac", "net_arch", [0], "net_arch = 0 is outside [1, 65536]"),
-        ("linear_loop", "delta", 1, "delta = 1.0 is outside (0, 1)"),
+        ("mdpo", {"learning_rate": -1}, "learning_rate = -1.0 is outside [0, 1e+06]"),
+        ("sac", {"tau": 0}, "tau = 0.0 is outside (0, 1]"),
+        ("iql", {"expectile": 0.99995}, "expectile = 0.99995 is outside (0, 0.9999]"),
+        ("cql", {"n_actions": 5000}, "n_actions = 5000 is outside [1, 1000]"),
+        ("td3_bc", {"learning_rate": 1e7}, "learning_rate = 10000000.0 is outside [0, 1e+06]"),
+        ("bc", {"reward_scale": 0}, "reward_scale is 0: every reward would be the same"),
+        ("rebrac", {"net_arch": [0]}, "net_arch = 0 is outside [1, 65536]"),
+        ("linear_loop", {"delta": 1}, "delta = 1.0 is outside (0, 1)"),
+        (
+            "off_policy_mdpo",
+            {"analytic_kl": True, "tsallis_q": 1.5},
+            "analytic_kl needs tsallis_q=1 and no log_density_floor: it is the closed form of the KL divergence",
+        ),
+        (
+            "deep_loop",
+            {"min_interval": 20, "max_interval": 10},
+            "min_interval 20 is above max_interval 10: exchange them",
+        ),
         (
             "ailboost",
-            "reward_form",
-            "gail",
-            "reward_form gail needs divergence js, not reverse_kl: use airl",
+            {"reward_form": "gail"},
+            "reward_form gail needs the logit of divergence js, not reverse_kl: use airl",
         ),
-        ("dac", "gamma", 1, "gamma is 1 and the absorbing state has no value then: give gamma < 1 or absorbing=False"),
-        ("zo_ranksgd", "k", 11, "k = 11 is more than m = 10: rank at most all candidates, k = 10"),
+        (
+            "dac",
+            {"gamma": 1},
+            "gamma is 1 and the absorbing state has no value then: give gamma < 1 or absorbing=False",
+        ),
+        (
+            "sqil",
+            {"gamma": 1},
+            "with gamma=1 an absorbing state has no finite value: give absorbing=False or a smaller gamma",
+        ),
+        (
+            "iq_learn",
+            {"absorbing": True, "regularize_policy": False},
+            "absorbing needs regularize_policy: a penalty on the expert's rows alone leaves the worth of the policy's "
+            "ends without a bound; leave one of the two as it is by default",
+        ),
+        ("zo_ranksgd", {"k": 11}, "k = 11 is more than m = 10: rank at most all candidates, k = 10"),
     ],
 )
-def test_what_flags_and_constructor_say(agent: str, name: str, value: Any, line: str) -> None:
-    assert both(agent, name, value) == (line, line)
+def test_what_flags_and_constructor_say(agent: str, given: dict[str, Any], line: str) -> None:
+    assert both(agent, given) == ((ConfigError, line), (ConfigError, line))
+
+
+@pytest.mark.parametrize("agent", ["mdpo", "sac", "off_policy_mdpo", "iql", "value_dice"])
+def test_a_step_size_of_0_is_taken(agent: str) -> None:
+    assert both(agent, {"learning_rate": 0}) == (None, None)
 
 
 def test_settings_of_networks_may_be_classes_or_one_for_each_network() -> None:
