@@ -66,7 +66,7 @@ class ReturnOracle:
 class PlackettLuceOracle:
     """Draws the best with probability proportional to exp(return / scale), then the best of the rest, and so on.
 
-    The order of returns with standard Gumbel noise times the scale has this law (Yellott 1977).
+    The order of returns with standard Gumbel noise times the scale has this distribution (Yellott 1977).
     """
 
     temperature: float = 0.2

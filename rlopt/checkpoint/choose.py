@@ -88,7 +88,7 @@ def environment_settings(
     if env_id is not None and env_id != settings.id:
         return dataclasses.replace(settings, id=env_id, env_kwargs=env_kwargs, backend="auto")
     if ":" in settings.id and env_id is None:
-        # Reading a stranger's checkpoint must not run code, and such an id imports a module.
+        # Reading somebody else's checkpoint must not run code, and such an id imports a module.
         raise ConfigError(
             f"the checkpoint's environment {settings.id!r} imports a module: add --env {settings.id} if you trust it"
         )

@@ -22,7 +22,7 @@ from rlopt.registry import AgentSpec, agent_spec, resolve
 from rlopt.replay.memory import deferred_storage
 from rlopt.run_folder import run_folders
 from rlopt.state.envs import find_normalization, restore_normalization
-from rlopt.state.isolate import undisturbed
+from rlopt.state.isolate import isolated
 from rlopt.state.networks import check_networks, restore_networks
 from rlopt.storage.spaces import decode_space
 from rlopt.storage.tree import Tree
@@ -80,7 +80,7 @@ def _build(trees: dict[str, Tree], env: VecEnv | None, device: str) -> Any:
     modules = trees["networks"]["modules"].values()
     stored = sum(getattr(tensor, "numel", int)() for tensors in modules for tensor in tensors.values())
     require_widths(description["settings"].get("policy_kwargs"), stored)
-    with undisturbed(None), deferred_storage():
+    with isolated(None), deferred_storage():
         model = rebuild_model(description, env, device)
     check_networks(model, trees["networks"])
     restore_networks(model, trees["networks"])

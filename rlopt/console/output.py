@@ -1,4 +1,4 @@
-"""Where runs speak and hear: their lines, their progress, the wish to stop. Imports no torch."""
+"""Console output and signals of runs: lines, progress, and the request to stop. Imports no torch."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rlopt.console.progress import Progress, say
-from rlopt.console.signals import StopSignals, StopWish
+from rlopt.console.signals import StopRequest, StopSignals
 
 MeanReturn = Callable[[], float | None]
 
 
 class Console:
-    """What one run of the process speaks through; this one is of a run that has the process to itself."""
+    """The console of a run that has the process to itself; :class:`SharedConsole` is for one of several."""
 
     alone = True
     """Whether the run is the only one; what is said of all runs together is then left to it."""
@@ -22,8 +22,8 @@ class Console:
         say(line)
 
     @contextmanager
-    def stop_signals(self) -> Iterator[StopWish]:
-        """Hears Ctrl-C and the like while a run trains."""
+    def stop_signals(self) -> Iterator[StopRequest]:
+        """Takes Ctrl-C and the like while a run trains."""
         with StopSignals() as stop:
             yield stop
 
@@ -103,12 +103,12 @@ class SharedConsole(Console):
 
     :param name: what its lines begin with
     :param whole: the progress of all
-    :param stop: the wish to stop that all follow
+    :param stop: the request to stop that all follow
     """
 
     alone = False
 
-    def __init__(self, name: str, whole: SharedProgress, stop: StopWish) -> None:
+    def __init__(self, name: str, whole: SharedProgress, stop: StopRequest) -> None:
         self.name, self._whole, self._stop = name, whole, stop
 
     def say(self, line: str) -> None:
@@ -120,7 +120,7 @@ class SharedConsole(Console):
             self.say(f"failed: {reason}")
 
     @contextmanager
-    def stop_signals(self) -> Iterator[StopWish]:
+    def stop_signals(self) -> Iterator[StopRequest]:
         yield self._stop
 
     def progress(self, total: int, start: int, unit: str = "env steps") -> Progress:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rlopt.console.signals import StopSignals, StopWish
+from rlopt.console.signals import StopRequest, StopSignals
 from rlopt.engine.jobs import DONE, FAILED, PRUNED, STOPPED, Job, JobResult, ResultFolder
 from rlopt.errors import ConfigError
 
@@ -171,7 +171,7 @@ class _Schedule:
         observer: Observer,
         retry_failed: bool,
         patient: bool,
-        stop: StopWish,
+        stop: StopRequest,
     ) -> None:
         self.engine, self.retries, self.observer, self.stop = engine, retries, observer, stop
         self.retry_failed, self.patient = retry_failed, patient

@@ -56,7 +56,7 @@ class ShownRound:
     """The rater's withdrawn answer by clip id, after an undo: ``{"tiers": [[id]], "unranked": [id]}``."""
 
 
-class Desk:
+class RaterSession:
     """Where raters of one study get rounds and hand in answers.
 
     :param lease_seconds: how long a round is kept for a rater who shows no sign of life

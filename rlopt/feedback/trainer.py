@@ -54,7 +54,7 @@ class Move:
     distance_from_start: float
 
 
-class Bench:
+class TrainerSession:
     """Where the trainer of one study works; claims the study.
 
     :raises StudyError: from every method, once another process has claimed the study

@@ -12,14 +12,14 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 
 from rlopt.checkpoint.files import checkpoint_name, prune_checkpoints, write_checkpoint
-from rlopt.settings.run import RunConfig
+from rlopt.checkpoint.model_state import capture_state
+from rlopt.console.progress import Progress
+from rlopt.console.signals import StopRequest
 from rlopt.evaluation.evaluate import EvaluationResult, evaluate
 from rlopt.loggers.writers import CsvLog, RunLogs
-from rlopt.console.progress import Progress
-from rlopt.run_folder import RunFolder, write_json
-from rlopt.checkpoint.model_state import capture_state
-from rlopt.console.signals import StopWish
 from rlopt.optim.lockstep import has_company
+from rlopt.run_folder import RunFolder, write_json
+from rlopt.settings.run import RunConfig
 
 EVALUATION_SEED_OFFSET = 1_000_003
 """Added to the run's seed for evaluations, so that they do not play the episodes that were trained on."""
@@ -83,7 +83,7 @@ class RunHook:
         env_settings: Any,
         logs: RunLogs,
         progress: Progress,
-        stop: StopWish,
+        stop: StopRequest,
         metadata: Mapping[str, Any],
         state: HookState,
         counter: str = "num_timesteps",

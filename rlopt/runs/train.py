@@ -14,18 +14,18 @@ import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from rlopt.checkpoint.files import Checkpoint, checkpoint_step, latest_checkpoint, list_checkpoints
-from rlopt.settings.run import RunConfig
+from rlopt.checkpoint.model_state import learn_from
 from rlopt.console.output import Console
-from rlopt.errors import ConfigError, NonFiniteError, RunError, one_line
-from rlopt.loggers.writers import RunLogs
-from rlopt.loggers.profiler import Profile
 from rlopt.console.progress import Counted
+from rlopt.errors import ConfigError, NonFiniteError, RunError, one_line
+from rlopt.loggers.profiler import Profile
+from rlopt.loggers.wandb import open_wandb
+from rlopt.loggers.writers import RunLogs
 from rlopt.registry import import_agent
 from rlopt.run_folder import RunFolder, default_folder, shell_quote
 from rlopt.runs.boundary import EpisodeRecorder, HookState, RunHook, mean_return
 from rlopt.runs.build import build
-from rlopt.checkpoint.model_state import learn_from
-from rlopt.loggers.wandb import open_wandb
+from rlopt.settings.run import RunConfig
 
 
 @dataclass(frozen=True)
@@ -169,8 +169,8 @@ def _learn(
             hook.write_best()
         model.set_logger(logs.logger)
         model.boundary_hook = hook  # type: ignore[attr-defined]
-        if hasattr(model, "stop_wish"):  # what it plays between two boundaries is long, and can be given up
-            model.stop_wish = stop
+        if hasattr(model, "stop_request"):  # what it plays between two boundaries is long, and can be given up
+            model.stop_request = stop
         profile = Profile(model, folder.path) if run.profile else None
         exit_code = 1
         try:

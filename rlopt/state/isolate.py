@@ -16,7 +16,7 @@ from rlopt.state.rng import capture_random, restore_random
 
 
 @contextmanager
-def undisturbed(model: Any) -> Iterator[None]:
+def isolated(model: Any) -> Iterator[None]:
     """Restores on exit, whatever happens inside, all that acting changes in the process and in ``model``.
 
     These are the global random states of Python, numpy and torch (CPU, and CUDA where it is in use), torch's number of

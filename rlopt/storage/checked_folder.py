@@ -34,7 +34,7 @@ _MAX_JSON_BYTES = 256 * 2**20
 
 @dataclass(frozen=True)
 class FolderKind:
-    """What a sealed folder is, and how its faults are told."""
+    """One kind of checked folder: its format, and how its faults are told."""
 
     name: str
     """For people: "checkpoint"."""
@@ -49,7 +49,7 @@ class FolderKind:
     """What a failed write has left as it was, for people."""
 
 
-def write_sealed(
+def write_checked(
     final: Path, kind: FolderKind, trees: Mapping[str, Tree], fields: Mapping[str, Any], metadata: Mapping[str, Any]
 ) -> Path:
     """Writes the folder ``final`` and returns it; what was there before is replaced whole.
@@ -86,8 +86,8 @@ def write_sealed(
     return final
 
 
-def replace_sealed(path: Path, kind: FolderKind, trees: Mapping[str, Tree]) -> Path:
-    """:func:`write_sealed` for what a user saves by hand: replaces a whole folder of the same kind, and nothing else.
+def replace_checked(path: Path, kind: FolderKind, trees: Mapping[str, Tree]) -> Path:
+    """:func:`write_checked` for what a user saves by hand: replaces a whole folder of the same kind, and nothing else.
 
     :raises RloptError: of the kind's type, also where ``path`` holds something else
     """
@@ -99,13 +99,13 @@ def replace_sealed(path: Path, kind: FolderKind, trees: Mapping[str, Tree]) -> P
             raise kind.error(f"{path} exists and is no folder: choose another path")
         if path.is_dir() and any(path.iterdir()):
             try:
-                read_sealed(path, kind, only=())
+                read_checked(path, kind, only=())
             except RloptError as error:
                 raise kind.error(f"{error}; it is not replaced: choose another path, or delete it first") from None
-    return write_sealed(path, kind, trees, {}, {})
+    return write_checked(path, kind, trees, {}, {})
 
 
-def read_sealed(
+def read_checked(
     path: Path,
     kind: FolderKind,
     only: Collection[str] | None = None,

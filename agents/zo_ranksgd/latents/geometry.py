@@ -47,7 +47,7 @@ class LatentSpace:
         if latent.ndim == 0 or latent.size == 0:
             raise ConfigError(f"a latent of shape {latent.shape} has nothing to search: give the decoder's shape")
         if not np.isfinite(latent).all():
-            raise NonFiniteError("the start latent is NaN or infinite: draw it from a standard normal law")
+            raise NonFiniteError("the start latent is NaN or infinite: draw it from a standard normal distribution")
         self.shape = latent.shape
         self.size = latent.size
         """``d``."""

@@ -19,7 +19,7 @@ from rlopt.evaluation.evaluate import LONGEST_EPISODE
 
 
 class RoundStopped(Exception):
-    """A wish to stop came before the round was complete; nothing of it counts."""
+    """A request to stop came before the round was complete; nothing of it counts."""
 
 
 @dataclass(frozen=True)
