@@ -113,7 +113,7 @@ class FrameStore:
         else:
             places = [self._store(stack[-1])]
             for newer, frame in zip(stack[:0:-1], stack[-2::-1], strict=True):
-                # An episode's first stack repeats its first frame, or is filled with zeros: equal frames are stored once.
+                # An episode's first stack repeats its first frame or a blank one: equal frames are stored once.
                 places.insert(0, places[0] if np.array_equal(newer, frame) else self._store(frame))
         return [*places, self._store(next_stack[-1])]
 

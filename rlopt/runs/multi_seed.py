@@ -171,7 +171,6 @@ def _run_all(
     stop, progress = StopRequest(), SharedProgress(len(jobs), begun)
     named = [partial(_reporting, job, SharedConsole(name, progress, stop)) for name, job in jobs.items()]
     with StopSignals() as signals:
-
         # Set between two rounds, so that every run sees the request in the same round.
         def on_round() -> None:
             stop.received = signals.received
