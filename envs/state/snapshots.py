@@ -141,7 +141,7 @@ def put(env: gymnasium.Env[Any, Any], reference: Any, state: dict[str, Any]) -> 
         if array.tobytes() != target.tobytes():
             array[...] = target
     for owner, attributes, random in zip(_owners(base), state["attributes"], state["random"], strict=True):
-        # The generator first: Gymnasium makes it when first asked for, and then overwrites the seed among the attributes.
+        # The generator first: Gymnasium makes it when first asked for, which overwrites the attribute with its seed.
         _set_random_state(owner, random)
         _set_attributes(owner, attributes)
     integration = np.ascontiguousarray(state["integration"])

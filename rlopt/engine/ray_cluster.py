@@ -99,7 +99,7 @@ class RayEngine(Engine):
 
     def start(self, job: Job, attempt: int, log: Path | None) -> None:
         self._attempts += 1
-        # A task of an attempt that was given up may still speak; its key is another one.
+        # A task of an attempt that was given up may still send reports, under another key.
         key = f"{job.name}#{self._attempts}"
         message = {
             "name": job.name,

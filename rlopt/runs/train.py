@@ -48,7 +48,7 @@ def train(agent: str, run: RunConfig, agent_config: Any, console: Console | None
     :param agent: a name of ``rlopt train --help``, or ``module:Class``, which is imported
     :param run: settings of the run
     :param agent_config: settings of the agent, an instance of its config class
-    :param console: where it speaks; the default is for a run that has the process to itself
+    :param console: takes its lines and its progress; the default is for a run that has the process to itself
     :raises rlopt.errors.RunError: if the run folder exists and is not empty
     :raises rlopt.errors.RloptError: for settings, environments or spaces that cannot be used, or a full disk
     :raises rlopt.errors.NonFiniteError: at the first NaN or infinite observation, reward or loss; checkpoints are kept

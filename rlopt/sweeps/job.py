@@ -82,7 +82,7 @@ def _console(context: JobContext) -> Iterator[_JobConsole]:
 
 
 class _JobConsole(Console):
-    """Speaks to the job's log, and tells the engine how far the run is."""
+    """A console that writes to the job's log, and tells the engine how far the run is."""
 
     alone = False
 
