@@ -79,7 +79,7 @@ def _print_to(path: str) -> None:
 
 def main() -> int:
     """Runs jobs until the process that started this one closes the pipe, or is gone."""
-    # A terminal sends Ctrl-C to this process too; the process that started it takes the signal and asks the jobs to stop.
+    # A terminal sends Ctrl-C to this process too: the process that started it then asks the jobs to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
