@@ -72,8 +72,8 @@ def environment_settings(
 
     :param metadata: of the checkpoint
     :param env_id: another environment, made with the same settings but without its constructor's arguments
-    :param env_kwargs: other arguments of the environment's constructor; None for those of the training, if it is the
-        same environment
+    :param env_kwargs: other arguments of the environment's constructor; None takes the ones of the training, if it is
+        the same environment
     :raises ConfigError: if the checkpoint does not say, or names a module to import, and ``env_id`` is not given
     """
     from rlopt.envs.settings import EnvSettings

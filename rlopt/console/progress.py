@@ -80,7 +80,7 @@ class Progress:
     def update(self, step: int, mean_return: Callable[[], float | None]) -> None:
         """Called at every boundary; draws only as often as a person can read.
 
-        :param mean_return: computes that of the last episodes, None before the first one ends
+        :param mean_return: computes the mean return of the last episodes, None before the first one ends
         """
         advanced, self.step = step - self.step, step
         now = time.monotonic()

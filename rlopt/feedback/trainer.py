@@ -139,7 +139,7 @@ class TrainerSession:
     def consume(self, round_id: int, before: str, tell: Callable[[Sequence[GivenAnswer]], Move]) -> Move | None:
         """Answered -> consumed with the optimiser's new state, all or nothing; None if a rater has just undone.
 
-        :param before: digest of the optimiser that ``tell`` will change; must be that of the newest stored state
+        :param before: digest of the optimiser that ``tell`` will change; it must equal the newest stored state's
         :param tell: tells the optimiser
         """
         now = self.store.clock()

@@ -81,8 +81,8 @@ def resume(
 ) -> RunResult:
     """Continues a run from its newest undamaged checkpoint, or from the start if it was killed before the first.
 
-    On the CPU, with the same packages, the result is bit for bit that of a run that was never stopped. An environment
-    that cannot give its state starts fresh episodes instead, and a line says so.
+    On the CPU, with the same packages, the result equals, bit for bit, the result of a run that was never stopped. An
+    environment that cannot give its state starts fresh episodes instead, and a line says so.
 
     :param path: the run folder
     :param total_timesteps: train up to this step instead; schedules then follow the new length from here on

@@ -97,7 +97,7 @@ def restore_env(env: VecEnv, state: Tree) -> str | None:
 
 
 def check_wrappers(env: VecEnv, state: Tree) -> None:
-    """Raises CheckpointError, naming both, unless the wrappers of ``env`` are those of ``state``."""
+    """Raises CheckpointError, naming both, unless ``env`` has the wrappers that ``state`` was taken from."""
     kinds = [_kind(wrapper) or "unknown" for wrapper in split_chain(env)[0]]
     saved = [str(entry["kind"]) for entry in state["wrappers"]]
     if kinds != saved:
