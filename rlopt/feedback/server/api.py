@@ -114,7 +114,7 @@ def add_api(app: FastAPI, view: RaterView) -> None:
 def add_errors(app: FastAPI) -> None:
     """Turns what goes wrong into one line and the right status."""
 
-    def told(status: int) -> Any:
+    def in_one_line(status: int) -> Any:
         def handler(request: Request, error: Exception) -> Response:
             if status >= 500:
                 logger.error("%s", error)
@@ -132,8 +132,8 @@ def add_errors(app: FastAPI) -> None:
         assert isinstance(error, HTTPException)
         return JSONResponse({"error": one_line(error.detail)}, error.status_code)
 
-    app.add_exception_handler(AnswerError, told(400))
-    app.add_exception_handler(LeaseError, told(409))
-    app.add_exception_handler(StudyError, told(503))
+    app.add_exception_handler(AnswerError, in_one_line(400))
+    app.add_exception_handler(LeaseError, in_one_line(409))
+    app.add_exception_handler(StudyError, in_one_line(503))
     app.add_exception_handler(RequestValidationError, malformed)
     app.add_exception_handler(HTTPException, plain)
