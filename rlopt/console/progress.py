@@ -94,7 +94,7 @@ class Progress:
             say(self.line(mean_return()))
 
     def evaluated(self, step: int, mean_return: float) -> None:
-        """Called after every evaluation of the agent with the mean return. The caller prints a line, so that nothing is left to do."""
+        """Called after every evaluation with its mean return; the run itself prints a line about it."""
 
     def line(self, mean_return: float | None) -> str:
         """The plain line: steps done, steps per second, mean return, time left."""
