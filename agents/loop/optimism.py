@@ -78,7 +78,7 @@ class OptimisticAgent(ContinuingAgent):
 
     @property
     def discrepancy(self) -> float:
-        """Of the plan in force, on all data."""
+        """The discrepancy of the plan in force on all data."""
         return float(self.data.discrepancy)
 
     @property

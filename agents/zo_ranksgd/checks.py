@@ -11,7 +11,7 @@ import numpy as np
 from rlopt.errors import ConfigError, NonFiniteError, one_line
 
 MOST_NUMBERS = 2**30
-"""Of a query's candidates, all together: 8 GiB."""
+"""Numbers in all candidates of a query at most: 8 GiB."""
 
 
 def whole(name: str, value: Any, least: int | None = None) -> int:

@@ -8,7 +8,7 @@ from rlopt.errors import ConfigError, unknown_name
 
 SCHEDULES = ("constant", "linear", "inverse_sqrt")
 LAST_LINEAR_FACTOR = 0.01
-"""Of the first value: a smoothing of 0 would leave nothing to rank."""
+"""The share of the first value that is left at the end: a smoothing of 0 would leave nothing to rank."""
 
 
 def check_schedule(name: str, kind: str, rounds: int | None) -> None:

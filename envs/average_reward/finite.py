@@ -15,7 +15,7 @@ from rlopt.average_reward.mdp import FiniteMDP
 from rlopt.errors import ConfigError, ModelError
 
 METADATA: dict[str, Any] = {"render_modes": []}
-"""Of the environments that cannot be drawn."""
+"""Metadata of environments that cannot be drawn."""
 Outcome = tuple[float, int, float]
 """Probability, next state, reward."""
 

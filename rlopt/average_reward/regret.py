@@ -35,7 +35,7 @@ class RegretCurve:
     noise: Array
     """[n]: a policy that is optimal from the start is within this of 0 in 95 % of runs."""
     slope: float
-    """Of the mean, log regret over log steps; NaN where the regret is within the noise or not above 0."""
+    """Slope of log mean regret over log steps; NaN where the regret is within the noise or not above 0."""
 
     @property
     def final(self) -> Array:

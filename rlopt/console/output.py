@@ -47,19 +47,19 @@ class SharedProgress(Progress):
         self._returns: dict[str, MeanReturn] = {}
 
     def add(self, name: str, total: int, start: int) -> None:
-        """Counts a run in."""
+        """Adds a run."""
         if not self._totals:
             self._begun()
         self._steps[name], self._totals[name] = start, total
         self.extend(total, start)
 
     def report(self, name: str, step: int, mean_return: MeanReturn) -> None:
-        """To be called when run ``name`` is at ``step``."""
+        """Takes the news that run ``name`` is at ``step``."""
         self._steps[name], self._returns[name] = step, mean_return
         self.update(sum(self._steps.values()), self._mean)
 
     def drop(self, name: str) -> bool:
-        """Counts a run out that will not go on; returns whether it was counted in."""
+        """Removes a run that will not go on; returns whether it had been added."""
         if name not in self._totals:
             return False
         self.extend(self._steps[name] - self._totals.pop(name), 0)
@@ -92,10 +92,10 @@ class _Part:
         self._whole.say(f"{self._name}: {text}")
 
     def evaluated(self, step: int, mean_return: float) -> None:
-        """The line that the run says is enough."""
+        """Prints nothing: the run itself prints a line."""
 
     def finish(self, mean_return: float | None) -> None:
-        """The whole ends when every run has."""
+        """Does nothing: the whole bar ends when every run has."""
 
 
 class SharedConsole(Console):

@@ -41,7 +41,7 @@ class Counted:
     total: int
     unit: str = "env steps"
     attribute: str = "num_timesteps"
-    """Of the model: how much of it is done."""
+    """The model's attribute that counts how much is done."""
 
 
 class Progress:

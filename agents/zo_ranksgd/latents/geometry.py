@@ -17,7 +17,7 @@ Decode = Callable[[Any], Any]
 
 DETERMINISTIC = "with diffusion use DDIM with eta=0 or another ODE sampler, fix the generator, and call model.eval()"
 TOLERATED = 0.01
-"""Of the images' own range: what rounding on a GPU may change between two calls; fresh noise changes far more."""
+"""Share of the images' range that rounding on a GPU may change between two calls; fresh noise changes far more."""
 
 
 class LatentSpace:

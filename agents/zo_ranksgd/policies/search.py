@@ -39,7 +39,7 @@ from rlopt.feedback.ranking import Ranking
 from rlopt.settings.fields import from_arguments
 
 REMEMBERED_EPISODES = 100
-"""Of which the mean return is logged, as Stable-Baselines3's ``stats_window_size``."""
+"""Episodes whose mean return is logged, as Stable-Baselines3's ``stats_window_size``."""
 _OPTIMIZER = (
     "m", "k", "smoothing", "learning_rate", "line_search_points", "line_search_decay", "accumulate",
     "best_query_in_line_search", "subspace", "smoothing_schedule", "learning_rate_schedule", "schedule_rounds",
