@@ -11,11 +11,11 @@ from stable_baselines3.common.vec_env import VecEnv
 from rlopt.agents.loop.confidence_sets.linear import LinearSet
 from rlopt.agents.loop.confidence_sets.planner import Problem
 from rlopt.agents.loop.config import LinearLOOPConfig, LOOPConfig
-from rlopt.agents.loop.optimism import LazyOptimist
+from rlopt.agents.loop.optimism import OptimisticAgent
 from rlopt.agents.loop.states import FeatureMap, FeatureStates
 
 
-class LinearLOOP(FeatureStates, LazyOptimist):
+class LinearLOOP(FeatureStates, OptimisticAgent):
     """Value-based LOOP with values linear in features phi(s, a), for finitely many actions.
 
     The confidence set is that of FOPO (Wei, Jafarnia-Jahromi, Luo and Jain 2021), the rule for replanning LOOP's. A

@@ -14,14 +14,14 @@ from rlopt.agents.loop.confidence_sets.likelihood import TabularLikelihood
 from rlopt.agents.loop.confidence_sets.mixture import MixtureLikelihood
 from rlopt.agents.loop.confidence_sets.planner import PlanRecord, Problem
 from rlopt.agents.loop.config import MLELOOPConfig
-from rlopt.agents.loop.optimism import LazyOptimist
+from rlopt.agents.loop.optimism import OptimisticAgent
 from rlopt.agents.loop.states import CountedStates
 from rlopt.average_reward.linear_models import LinearMixtureMDP
 from rlopt.average_reward.mdp import Array
 from rlopt.errors import ConfigError, ModelError
 
 
-class MLELOOP(CountedStates, LazyOptimist):
+class MLELOOP(CountedStates, OptimisticAgent):
     """MLE-LOOP (He, Zhong and Yang, ICLR 2024, algorithm 2) for finitely many states and actions.
 
     Acts optimally for the process of the likelihood set with the largest gain that is found, and makes a new plan once

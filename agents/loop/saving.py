@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium import spaces
 
 from rlopt.errors import CheckpointError, RloptError, one_line
-from rlopt.storage.checked_folder import FolderKind, read_sealed, replace_sealed
+from rlopt.storage.checked_folder import FolderKind, read_checked, replace_checked
 from rlopt.storage.spaces import decode_space, encode_space
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ Agent = TypeVar("Agent", bound="ContinuingAgent")
 
 def save(agent: ContinuingAgent, path: Path) -> Path:
     """See :meth:`rlopt.agents.loop.base.ContinuingAgent.save`."""
-    return replace_sealed(path, KIND, {_TREE: tree_of(agent)})
+    return replace_checked(path, KIND, {_TREE: tree_of(agent)})
 
 
 def tree_of(agent: ContinuingAgent) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def load(agent_class: type[Agent], path: Path, env: Any, force_reset: bool, give
     """
     if not path.is_dir():
         raise CheckpointError(f"{path} does not exist or is no folder: give the folder that save wrote")
-    _, trees = read_sealed(path, KIND)
+    _, trees = read_checked(path, KIND)
     try:
         agent = from_tree(agent_class, trees[_TREE], None, given=given)
     except RloptError as error:

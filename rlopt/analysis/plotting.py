@@ -21,7 +21,7 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#00
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.2, 1.2, 1.2)))
 SUFFIXES = (".png", ".svg")
 _COLUMNS = 3
-"""Of panels, at most."""
+"""Columns of panels at most."""
 Y_LABELS = {
     "rollout/ep_rew_mean": "episode return (training)",
     "rollout/ep_len_mean": "episode length (steps)",

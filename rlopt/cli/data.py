@@ -145,7 +145,7 @@ class CheckConfig:
     n: Annotated[int, Range(ge=1)] = 1000
     """Transitions to replay."""
     seed: Annotated[int, Range(ge=0, lt=2**63)] = 0
-    """Of everything that is drawn."""
+    """Seed of everything that is drawn."""
     tolerance: Annotated[float, Range(gt=0)] = 1e-6
     """Differences up to this count as rounding, in units of the observation."""
     recorded: bool = False

@@ -84,7 +84,7 @@ def convert(argv: list[str]) -> int:
         from rlopt.envs.settings import EnvSettings
 
         if data.metadata.env == UNKNOWN_ENV or (":" in data.metadata.env and arguments.env is None):
-            # Reading a stranger's file must not run code, and an id with a colon imports a module.
+            # Reading somebody else's file must not run code, and an id with a colon imports a module.
             raise ConfigError(f"--reorder needs to make the environment {data.metadata.env!r}: give --env ID")
         data = data.reorder(EnvSettings(id=data.metadata.env))
     written = write(data, arguments.out, form, arguments.overwrite)

@@ -43,7 +43,7 @@ def _parser() -> OneLineParser:
     parser = OneLineParser(
         prog="rlopt plan",
         description="Solve the exact process of an environment that never ends: the largest long-run mean reward a "
-        "step (gain), the bias and its span, an optimal policy and its stationary law.",
+        "step (gain), the bias and its span, an optimal policy and its stationary distribution.",
     )
     parser.add_argument("--env", metavar="ID", required=True, help="an environment with an exact process, rlopt/<name>")
     parser.add_argument("--env-kwargs", metavar="JSON", help=f"arguments, such as '{JsonObject.example}'")
@@ -96,7 +96,7 @@ def _record(env_id: str, mdp: FiniteMDP, solution: AverageRewardSolution) -> dic
         "residual": solution.residual,
         "bias": solution.bias.tolist(),
         "policy": solution.policy.tolist(),
-        "stationary_law": solution.stationary_law.tolist(),
+        "stationary_distribution": solution.stationary_distribution.tolist(),
         "action_gaps": solution.action_gaps.tolist(),
     }
 
@@ -120,10 +120,10 @@ def format_solution(env_id: str, mdp: FiniteMDP, solution: AverageRewardSolution
         "noise": f"regret of the optimal policy itself: within {noise:.3g} sqrt(steps) in 95 % of runs",
     }
     lines = [f"{name:<15}{value}" for name, value in head.items()]
-    lines += ["", f"{'state':>7}{'bias':>14}{'action':>8}{'law':>12}"]
+    lines += ["", f"{'state':>7}{'bias':>14}{'action':>8}{'stationary':>12}"]
     for state in range(min(rows, mdp.n_states)):
-        law = solution.stationary_law[state]
-        lines.append(f"{state:>7}{solution.bias[state]:>14.6g}{int(solution.policy[state]):>8}{law:>12.4g}")
+        share = solution.stationary_distribution[state]
+        lines.append(f"{state:>7}{solution.bias[state]:>14.6g}{int(solution.policy[state]):>8}{share:>12.4g}")
     if rows < mdp.n_states:
         lines.append(f"... {mdp.n_states - rows} more states: --rows {mdp.n_states} or --json")
     return "\n".join(lines)

@@ -14,10 +14,10 @@ from rlopt.storage.checked_folder import (
     MANIFEST,
     FolderKind,
     io_errors,
-    read_sealed,
+    read_checked,
     remove_leftovers,
     replaced_name,
-    write_sealed,
+    write_checked,
 )
 
 KIND = FolderKind(
@@ -45,7 +45,7 @@ def is_folder(path: Path) -> bool:
 def write_folder(path: Path, columns: Mapping[str, Any], metadata: Metadata, transitions: int) -> Path:
     """Writes a data set's columns and metadata; see :meth:`rlopt.data.Dataset.save`."""
     path = check_place(path)
-    return write_sealed(path, KIND, {_TREE: columns}, {"transitions": transitions}, dataclasses.asdict(metadata))
+    return write_checked(path, KIND, {_TREE: columns}, {"transitions": transitions}, dataclasses.asdict(metadata))
 
 
 def check_place(path: Path) -> Path:
@@ -62,7 +62,7 @@ def check_place(path: Path) -> Path:
         if path.is_dir() and any(path.iterdir()):
             if not is_folder(path):
                 raise DataError(f"{path} holds other files than a data set: choose another path")
-            read_sealed(path, dataclasses.replace(KIND, error=_NoDataset), only=())
+            read_checked(path, dataclasses.replace(KIND, error=_NoDataset), only=())
     return path
 
 
@@ -82,7 +82,7 @@ def read_folder(path: Path, names: Collection[str]) -> tuple[dict[str, Any], Met
         raise DataError(f"{path} does not exist or is no folder: give the folder that Dataset.save wrote")
     if not any((path / name).exists() for name in (MANIFEST, f"{_TREE}.json", f"{_TREE}.safetensors")):
         raise DataError(f"{path} is no data set: give a folder that Dataset.save or rlopt data wrote")
-    content, trees = read_sealed(path, KIND, check=_check_manifest)
+    content, trees = read_checked(path, KIND, check=_check_manifest)
     try:
         return _checked(trees[_TREE], content["metadata"], names)
     except DataError as error:

@@ -26,10 +26,10 @@ class Clip:
     fps: float
     frames: int
     width: int
-    """Of the picture, in pixels."""
+    """Width of the picture in pixels."""
     height: int
     seeds: tuple[int, ...]
-    """Of the environment, one an episode that is shown."""
+    """Seeds of the environment, one for each episode that is shown."""
     hidden_return: float | None
     """For statistics afterwards; it is never shown to people who rank."""
 

@@ -37,14 +37,16 @@ class TSDELearner:
         """Steps of the episode so far, and of the one before."""
 
     def sample(self) -> Array:
-        """[S, A, S] transition laws drawn from the posterior: Dirichlet(prior + visits)."""
+        """[S, A, S] transition distributions drawn from the posterior: Dirichlet(prior + visits)."""
         weights = self.rng.standard_gamma(self.model.transitions + self.prior)
-        # Parameters far below 1 can all underflow; such a law has all its mass on one state.
+        # Parameters far below 1 can all underflow; such a distribution has all its mass on one state.
         empty = weights.sum(axis=2) == 0
         if empty.any():
             parameters = self.model.transitions[empty] + self.prior
-            for row, law in zip(np.argwhere(empty), parameters / parameters.sum(axis=1, keepdims=True), strict=True):
-                weights[tuple(row)] = np.eye(self.n_states)[self.rng.choice(self.n_states, p=law)]
+            for row, distribution in zip(
+                np.argwhere(empty), parameters / parameters.sum(axis=1, keepdims=True), strict=True
+            ):
+                weights[tuple(row)] = np.eye(self.n_states)[self.rng.choice(self.n_states, p=distribution)]
         return np.asarray(weights / weights.sum(axis=2, keepdims=True), np.float64)
 
     def sample_rewards(self) -> Array:

@@ -1,4 +1,4 @@
-"""UCRL2: optimism over L1 balls of transition laws, in episodes that end when a pair's visits double."""
+"""UCRL2: optimism over L1 balls of transition distributions, in episodes that end when a pair's visits double."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rlopt.average_reward.mdp import Array
 
 
 def optimistic_kernel(kernel: Array, radii: Array, values: Array) -> Array:
-    """The laws within L1 distance ``radii`` of ``kernel`` under which the mean of ``values`` is largest.
+    """The distributions within L1 distance ``radii`` of ``kernel`` under which the mean of ``values`` is largest.
 
     Half of the radius is added to the best state and taken from the worst (Jaksch, Ortner and Auer 2010, figure 2).
 
@@ -31,14 +31,14 @@ def optimistic_kernel(kernel: Array, radii: Array, values: Array) -> Array:
     :returns: [..., S]
     """
     order = np.argsort(-values, kind="stable")
-    laws = kernel[..., order]
-    added = np.minimum(radii / 2, 1.0 - laws[..., 0])
+    distributions = kernel[..., order]
+    added = np.minimum(radii / 2, 1.0 - distributions[..., 0])
     # What is left to take from each state once all worse ones are empty.
-    worse = np.cumsum(laws[..., ::-1], axis=-1)[..., ::-1] - laws
-    laws = laws - np.clip(added[..., None] - worse, 0.0, laws)
-    laws[..., 0] += added
-    found = np.empty_like(laws)
-    found[..., order] = laws
+    worse = np.cumsum(distributions[..., ::-1], axis=-1)[..., ::-1] - distributions
+    distributions = distributions - np.clip(added[..., None] - worse, 0.0, distributions)
+    distributions[..., 0] += added
+    found = np.empty_like(distributions)
+    found[..., order] = distributions
     return found
 
 
@@ -55,7 +55,7 @@ class UCRL2Learner:
         """Visits of each pair at which the episode ends: twice those at its start, at least one."""
 
     def sets(self, steps: int) -> tuple[Array, Array]:
-        """Upper bounds of the mean rewards [S, A] and L1 radii of the laws [S, A] after ``steps`` steps."""
+        """Upper bounds of the mean rewards [S, A] and L1 radii of the distributions [S, A] after ``steps`` steps."""
         states, actions, config = self.n_states, self.model.n_actions, self.config
         visits, step = np.maximum(self.model.counts, 1), steps + 1
         low, high = self.reward_range

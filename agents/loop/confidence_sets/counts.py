@@ -20,7 +20,7 @@ class Counts:
     def __init__(self, n_states: int, n_actions: int) -> None:
         self.n_states, self.n_actions = n_states, n_actions
         self.visits = [0.0] * (n_states * n_actions)
-        """Of each pair s * A + a, and so below."""
+        """Visits of each pair s * A + a, as in what follows."""
         self._reward_sums = [0.0] * (n_states * n_actions)
         self._transitions = np.zeros(n_states * n_actions * n_states)
 

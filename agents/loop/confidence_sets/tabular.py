@@ -135,9 +135,9 @@ class TabularSet:
         kernel = self.transitions / np.maximum(counts, 1)[:, :, None]
         capped = (counts == 0) | (point.backup >= self.problem.largest_reward + values.max())
         chain = np.where(capped[rows, policy][:, None], np.eye(self.n_states)[values.argmax()], kernel[rows, policy])
-        law = limiting_matrix(chain)[point.backup.max(axis=1).argmin()]
+        distribution = limiting_matrix(chain)[point.backup.max(axis=1).argmin()]
         frequencies = np.zeros_like(counts)
-        frequencies[rows, policy] = law
+        frequencies[rows, policy] = distribution
         return np.where(capped, 0.0, frequencies)
 
     def _put_in_force(self, point: FixedPoint) -> None:

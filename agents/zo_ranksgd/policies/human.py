@@ -35,7 +35,7 @@ from rlopt.storage.json import dump_json
 UNDO_SECONDS = 2.0
 """For how long a complete round can still be undone."""
 LOOK_SECONDS = 1.0
-"""How often a waiting search looks for a wish to stop."""
+"""How often a waiting search looks for a request to stop."""
 FAREWELL_SECONDS = 7.0
 """For how long a server goes on after the last round: longer than the pause of a page that waits for the next."""
 _ARRAYS = ("mean", "deviations")
@@ -122,7 +122,7 @@ class ClipArtist:
     def __call__(self, query: Any, folder: Path) -> list[Clip]:
         """A clip of each candidate, in ``folder``.
 
-        :raises rlopt.agents.zo_ranksgd.policies.candidates.RoundStopped: for a wish to stop
+        :raises rlopt.agents.zo_ranksgd.policies.candidates.RoundStopped: for a request to stop
         """
         search = self.studied.search
         ranked = isinstance(query, Query)
@@ -139,7 +139,7 @@ class ClipArtist:
         stride = max(1, round(rate / self.fps))
         clips = []
         for index, candidate in enumerate(query.candidates):
-            if ranked and search.stop_wish.received is not None:
+            if ranked and search.stop_request.received is not None:
                 raise RoundStopped
             images = self._images(candidate, seeds[index].tolist(), stride)
             known = float(returns[index]) if np.isfinite(returns[index]) else None

@@ -12,7 +12,7 @@ import numpy as np
 from rlopt.agents.zo_ranksgd.config import EXECUTION_SETTINGS
 from rlopt.agents.zo_ranksgd.oracles import OracleFiles
 from rlopt.errors import CheckpointError, RloptError, one_line
-from rlopt.storage.checked_folder import FolderKind, read_sealed, replace_sealed
+from rlopt.storage.checked_folder import FolderKind, read_checked, replace_checked
 from rlopt.storage.spaces import decode_space, encode_space
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ Search = TypeVar("Search", bound="RankedPolicySearch")
 
 def save(search: RankedPolicySearch, path: Path) -> Path:
     """See :meth:`rlopt.agents.zo_ranksgd.policies.search.RankedPolicySearch.save`."""
-    return replace_sealed(path, KIND, {_TREE: tree_of(search)})
+    return replace_checked(path, KIND, {_TREE: tree_of(search)})
 
 
 def tree_of(search: RankedPolicySearch) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def load(search_class: type[Search], path: Path, env: Any, device: str, given: d
     """See :meth:`rlopt.agents.zo_ranksgd.policies.search.RankedPolicySearch.load`."""
     if not path.is_dir():
         raise CheckpointError(f"{path} does not exist or is no folder: give the folder that save wrote")
-    _, trees = read_sealed(path, KIND)
+    _, trees = read_checked(path, KIND)
     try:
         return from_tree(search_class, trees[_TREE], env, device, given)
     except RloptError as error:

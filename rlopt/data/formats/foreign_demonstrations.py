@@ -55,7 +55,7 @@ class ForeignEpisodes:
     terminals: np.ndarray | None = None
     """(N,) bool: true terminals, where the file says which they are."""
     metadata: str | None = None
-    """Of rlopt, as JSON, where rlopt wrote the file."""
+    """rlopt's metadata as JSON, where rlopt wrote the file."""
     generator: str = ""
     """What the data are where no metadata say so, for people."""
     notes: list[str] = field(default_factory=list)

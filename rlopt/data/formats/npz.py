@@ -1,4 +1,4 @@
-"""Numpy's .npz files of strangers: numbers only, and no pickle."""
+"""Reads other people's .npz files: numbers only, and no pickle."""
 
 from __future__ import annotations
 
