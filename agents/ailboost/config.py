@@ -83,9 +83,7 @@ class AILBoostConfig(SACConfig):
     def check_together(cls, settings: Mapping[str, Any]) -> None:
         """Raises :class:`rlopt.errors.ConfigError` for a reward or an absorbing state that has no value."""
         if settings["reward_form"] == "gail" and settings["divergence"] != "js":
-            raise ConfigError(
-                f"reward_form gail needs the logit of divergence js, not {settings['divergence']}: use airl"
-            )
+            raise ConfigError(f"reward_form gail needs divergence js, not {settings['divergence']}: use airl")
         if settings["absorbing"] and settings["gamma"] == 1:
             raise ConfigError("gamma is 1 and the absorbing state has no value then: give gamma < 1 or absorbing=False")
 
