@@ -72,9 +72,10 @@ def new_folder(text: str, overwrite: bool) -> Path:
     """
     if not text or text.startswith("minari:") or text.endswith((".hdf5", ".h5")):
         raise ConfigError(f"{text!r} is no folder to write: name one, and convert it with rlopt data convert")
-    from rlopt.data.folder import check_place, is_folder
+    from rlopt.data.folder import KIND, is_folder
+    from rlopt.storage.checked_folder import check_place
 
-    path = check_place(Path(text).expanduser())
+    path = check_place(Path(text).expanduser(), KIND)
     if is_folder(path) and not overwrite:
         raise ConfigError(f"{path} exists: choose another folder, or give --overwrite")
     return path
