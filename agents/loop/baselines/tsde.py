@@ -113,9 +113,6 @@ class TSDE(Episodic, CountedStates):
     config_class: ClassVar[type[Any]] = TSDEConfig
     data: TSDELearner
 
-    def _data_shapes(self) -> dict[str, tuple[int, ...]]:
-        return {"transitions": (self.n_states, self.n_actions, self.n_states)}
-
     def _begin(self) -> None:
         self.data = TSDELearner(self.n_states, self.n_actions, self.config, self.reward_range, self.seed)
 

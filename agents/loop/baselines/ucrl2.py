@@ -119,9 +119,6 @@ class UCRL2(Episodic, CountedStates):
     config_class: ClassVar[type[Any]] = UCRL2Config
     data: UCRL2Learner
 
-    def _data_shapes(self) -> dict[str, tuple[int, ...]]:
-        return {"transitions": (self.n_states, self.n_actions, self.n_states)}
-
     def _begin(self) -> None:
         self.data = UCRL2Learner(self.n_states, self.n_actions, self.config, self.reward_range)
 
