@@ -64,8 +64,8 @@ def import_named_agent(arguments: argparse.Namespace) -> None:
 class Number(argparse.Action):
     """An option whose value is a number of ``kind`` within ``bounds``."""
 
-    def __init__(self, *args: Any, bounds: Range, kind: type = int, metavar: str = "N", **settings: Any) -> None:
-        super().__init__(*args, metavar=metavar, **settings)
+    def __init__(self, *, bounds: Range, kind: type = int, metavar: str = "N", **settings: Any) -> None:
+        super().__init__(metavar=metavar, **settings)
         self.kind, self.bounds = kind, bounds
 
     def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:

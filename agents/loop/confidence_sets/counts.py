@@ -66,7 +66,9 @@ class Counts:
         """Takes what :meth:`get_state` gave; raises ValueError if it does not fit."""
         require_fitting(self.get_state(), state)
         transitions = state["transitions"]
-        if transitions.min() < 0 or not np.array_equal(transitions.sum(axis=2), state["counts"]):
+        if transitions.min() < 0:
+            raise ValueError("counts are negative")
+        if not np.array_equal(transitions.sum(axis=2), state["counts"]):
             raise ValueError("the visits do not add up")
         self.visits = state["counts"].reshape(-1).tolist()
         self._reward_sums = state["reward_sums"].reshape(-1).tolist()
@@ -115,7 +117,7 @@ def require_fitting(own: dict[str, Any], given: dict[str, Any], free_length: Col
     :param free_length: arrays whose first axis may differ
     """
     for name, value in own.items():
-        other = given.get(name)
+        other: Any = given.get(name)
         if isinstance(value, np.ndarray):
             first = int(name in free_length)
             fits = isinstance(other, np.ndarray) and other.dtype == value.dtype and other.ndim == value.ndim
