@@ -27,8 +27,5 @@ class LOOP(CountedStates, OptimisticAgent):
     def _complexity(self) -> tuple[int, int]:
         return self.n_states * self.n_actions, self.n_states * self.n_actions
 
-    def _data_shapes(self) -> dict[str, tuple[int, ...]]:
-        return {"transitions": (self.n_states, self.n_actions, self.n_states)}
-
     def _make_set(self, problem: Problem, local_beta: float) -> TabularSet:
         return TabularSet(self.n_states, self.n_actions, problem)

@@ -96,9 +96,6 @@ class MLELOOP(CountedStates, OptimisticAgent):
         multiple: float = self.config.switch_multiplier
         return multiple * math.sqrt(self.beta * max(self.n_transitions, 1))
 
-    def _data_shapes(self) -> dict[str, tuple[int, ...]]:
-        return {"transitions": (self.n_states, self.n_actions, self.n_states)}
-
     def _known_model(self) -> Any:
         return None if self.kernels is None else {"kernels": self.kernels, "rewards": self.rewards}
 

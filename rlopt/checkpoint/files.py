@@ -43,8 +43,6 @@ __all__ = [
 KIND = FolderKind(
     name="checkpoint",
     format="rlopt-checkpoint",
-    version=1,
-    error=CheckpointError,
     elsewhere="use another run folder",
     untouched="the older checkpoints are untouched",
 )

@@ -6,7 +6,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from rlopt.cli.parsing import OneLineParser, json_object, number
+from rlopt.cli.parsing import OneLineParser, json_object
 from rlopt.errors import ConfigError, one_line, unknown_name
 from rlopt.settings.fields import JsonObject, Range
 
@@ -23,7 +23,6 @@ METHODS = {
 def main(argv: list[str]) -> int:
     """Solves the exact process of an environment and prints what is optimal in it; returns 0."""
     arguments = _parser().parse(argv)
-    rows = number("--rows", arguments.rows, int, Range(ge=0))
     if arguments.method not in METHODS:
         raise unknown_name("method", arguments.method, METHODS)
     mdp = _process(arguments.env, json_object("--env-kwargs", arguments.env_kwargs) or {})
@@ -35,7 +34,7 @@ def main(argv: list[str]) -> int:
         json.dump(_record(arguments.env, mdp, solution), sys.stdout, indent=1)
         print()
     else:
-        print(format_solution(arguments.env, mdp, solution, rows))
+        print(format_solution(arguments.env, mdp, solution, arguments.rows))
     return 0
 
 
@@ -48,7 +47,7 @@ def _parser() -> OneLineParser:
     parser.add_argument("--env", metavar="ID", required=True, help="an environment with an exact process, rlopt/<name>")
     parser.add_argument("--env-kwargs", metavar="JSON", help=f"arguments, such as '{JsonObject.example}'")
     parser.add_argument("--method", metavar="NAME", default="policy-iteration", help=f"{', '.join(METHODS)}")
-    parser.add_argument("--rows", metavar="N", default="50", help="states to print (default 50)")
+    parser.add_number("--rows", Range(ge=0), default=50, help="states to print (default 50)")
     parser.add_argument("--json", action="store_true", help="print everything as JSON instead")
     return parser
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -28,6 +28,7 @@ from rlopt.errors import CheckpointError, RloptError, one_line
 from rlopt.storage.json import dump_json, parse_json
 from rlopt.storage.tree import Tree, TreeWriter, decode
 
+T = TypeVar("T")
 MANIFEST = "manifest.json"
 _TREE_NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
 _MAX_JSON_BYTES = 256 * 2**20
@@ -42,13 +43,13 @@ class FolderKind:
     """For people: "checkpoint"."""
     format: str
     """Written into the manifest, so that another kind of folder is recognised as such."""
-    version: int
-    error: type[RloptError]
+    version: int = 1
+    error: type[RloptError] = CheckpointError
     """Raised for everything that is wrong with the folder."""
-    elsewhere: str
-    """What to do when the disk is full: the message says "free space there or" and this."""
-    untouched: str = ""
-    """What the message says a failed write has left as it was."""
+    elsewhere: str = "write to another folder"
+    """What to do when the disk is full, after "free space there or"."""
+    untouched: str = "what was there before is untouched"
+    """What a failed write has left as it was, for people."""
 
 
 def write_checked(
@@ -93,18 +94,49 @@ def replace_checked(path: Path, kind: FolderKind, trees: Mapping[str, Tree]) -> 
 
     :raises RloptError: of the kind's type, also where ``path`` holds something else
     """
-    path = Path(os.path.abspath(path))  # "." and the like have no name to write beside
+    return write_checked(check_place(path, kind), kind, trees, {}, {})
+
+
+def check_place(path: Path, kind: FolderKind) -> Path:
+    """The absolute path of a folder that may be written at ``path``; clears up after a killed write there.
+
+    :raises RloptError: of the kind's type, where a file or other things than a sound folder of the kind are there
+    """
+    path = Path(os.path.abspath(path))
     with io_errors(kind, f"cannot write the {kind.name} {path}"):
         if path.parent.is_dir():
             remove_leftovers(path)
         if os.path.lexists(path) and (not path.is_dir() or path.is_symlink()):
             raise kind.error(f"{path} exists and is no folder: choose another path")
         if path.is_dir() and any(path.iterdir()):
+            if not (path / MANIFEST).exists():
+                what = f"{path} holds other files than a {kind.name}"
+                raise kind.error(f"{what}: choose another path; it is not replaced")
             try:
                 read_checked(path, kind, only=())
             except RloptError as error:
                 raise kind.error(f"{error}; it is not replaced: choose another path, or delete it first") from None
-    return write_checked(path, kind, trees, {}, {})
+    return path
+
+
+def read_object(path: Path, kind: FolderKind, name: str, build: Callable[[Tree], T]) -> T:
+    """What ``build`` makes of the tree ``agent`` of a folder that :func:`replace_checked` wrote.
+
+    :param name: of what it makes, for people
+    :raises RloptError: of the kind's type, if there is no such folder, or it cannot be built of it
+    """
+    if not path.is_dir():
+        raise kind.error(f"{path} does not exist or is no folder: give the folder that save wrote")
+    _, trees = read_checked(path, kind)
+    try:
+        return build(trees["agent"])
+    except RloptError as error:
+        raise kind.error(f"{path} cannot be loaded: {error}") from None
+    except Exception as error:
+        raise kind.error(
+            f"{path} does not hold a {name} ({type(error).__name__}: {one_line(error)}): it is malformed or of "
+            "another version"
+        ) from error
 
 
 def read_checked(

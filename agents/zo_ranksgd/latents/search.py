@@ -271,10 +271,4 @@ def _kind() -> Any:
     # Reads and writes through torch's safetensors, which a search on numpy alone need not load.
     from rlopt.storage.checked_folder import FolderKind
 
-    return FolderKind(
-        name="latent search",
-        format="rlopt-latent-search",
-        version=1,
-        error=CheckpointError,
-        elsewhere="choose another folder",
-    )
+    return FolderKind("latent search", "rlopt-latent-search")

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from rlopt.agents.zo_ranksgd import saving
 from rlopt.agents.zo_ranksgd.optimizer import Query
 from rlopt.agents.zo_ranksgd.policies import saving as policy_saving
 from rlopt.agents.zo_ranksgd.policies import study_server
@@ -30,7 +31,6 @@ from rlopt.feedback.store import open_store
 from rlopt.feedback.study import HumanStudy
 from rlopt.run_folder import shell_quote
 from rlopt.settings.run import RunConfig
-from rlopt.storage.json import dump_json
 
 UNDO_SECONDS = 2.0
 """For how long a complete round can still be undone."""
@@ -96,12 +96,7 @@ class StudiedSearch:
 
     def digest(self) -> str:
         """SHA-256 of the whole state, in hexadecimal digits."""
-        state, arrays = self.state_dict()
-        found = hashlib.sha256(dump_json(dict(sorted(state.items()))).encode())
-        for name in sorted(arrays):
-            found.update(f"{name} {arrays[name].dtype.str} {arrays[name].shape} ".encode())
-            found.update(np.ascontiguousarray(arrays[name]).tobytes())
-        return found.hexdigest()
+        return saving.digest(*self.state_dict())
 
 
 class ClipArtist:
