@@ -152,7 +152,7 @@ def with_settings_of(base: type, *without: str, config: type | None = None, **de
             given.apply_defaults()
             if config is not None:
                 check_arguments(config, given.arguments)
-            constructor(*given.args, **given.kwargs)
+            constructor(**given.arguments)
 
         complete.__signature__ = signature  # type: ignore[attr-defined]
         return complete  # type: ignore[return-value]
@@ -163,7 +163,11 @@ def with_settings_of(base: type, *without: str, config: type | None = None, **de
 def full_signature(
     constructor: Callable[..., None], base: type | None, *without: str, config: type | None = None, **defaults: Any
 ) -> inspect.Signature:
-    """The signature of :func:`with_settings_of`: ``**settings`` are those of ``config`` and of ``base``."""
+    """The signature of :func:`with_settings_of`: ``**settings`` are those of ``config`` and of ``base``.
+
+    What ``base`` takes by position is taken so here too, if the constructor begins as that of ``base`` does and leaves
+    nothing out.
+    """
     own = inspect.signature(constructor)
     named = [p for p in own.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
     declared = () if config is None else config().algorithm_kwargs()
@@ -172,9 +176,14 @@ def full_signature(
     for name, parameter in shared.items():
         if parameter.kind is not inspect.Parameter.VAR_KEYWORD and (name not in listed or not hasattr(config, name)):
             listed[name] = parameter.default
+    by_position = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    order = [name for name, parameter in shared.items() if parameter.kind is by_position]
+    first = [parameter.name for parameter in named if parameter.kind is by_position]
+    positions = order if order[: len(first)] == first and not without else first
     taken = {"self", *without, *(parameter.name for parameter in named)}
     for name, default in listed.items():
         if name not in taken:
-            value = defaults.get(name, default)
-            named.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value))
+            kind = by_position if name in positions else inspect.Parameter.KEYWORD_ONLY
+            named.append(inspect.Parameter(name, kind, default=defaults.get(name, default)))
+    named.sort(key=lambda parameter: positions.index(parameter.name) if parameter.kind is by_position else len(order))
     return own.replace(parameters=named)

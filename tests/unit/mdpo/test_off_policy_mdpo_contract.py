@@ -326,3 +326,10 @@ def test_presets_are_valid_and_cite_their_source(path: Path) -> None:
     assert from_mapping(RunConfig, run, path.stem).env
     config = from_mapping(OffPolicyMDPOConfig, agent, path.stem)
     make(**{**config.algorithm_kwargs(), "policy_kwargs": {"net_arch": [4]}, "buffer_size": 10})
+
+
+def test_what_sac_takes_by_position_is_taken_by_position() -> None:
+    model = OffPolicyMDPO("MlpPolicy", "Pendulum-v1", 1e-3, 500, 7, kl_coef=0.2)
+    assert (model.learning_rate, model.buffer_size, model.learning_starts, model.kl_coef) == (1e-3, 500, 7, 0.2)
+    ours = list(inspect.signature(OffPolicyMDPO).parameters)
+    assert ours[:27] == list(inspect.signature(SAC).parameters)[:27]
