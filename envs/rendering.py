@@ -20,6 +20,7 @@ APT_OSMESA = "libosmesa6"
 _MUJOCO_LOGGER = logging.getLogger("rlopt.mujoco")
 _DISABLED = ("off", "disable", "disabled", "false", "0")
 _ENABLED = ("on", "enable", "enabled", "true", "1")
+_EGL = ("libEGL.so.1", "libOpenGL.so.0")
 
 
 def available_gl() -> str | None:
@@ -27,9 +28,14 @@ def available_gl() -> str | None:
 
     Only loads the libraries; a machine that has libEGL but no driver is noticed when the first image is drawn.
     """
-    if _loads("libEGL.so.1") and _loads("libOpenGL.so.0") and _egl_has_driver():
+    if has_egl() and _egl_has_driver():
         return "egl"
     return "osmesa" if has_osmesa() else None
+
+
+def has_egl() -> bool:
+    """Whether EGL is installed, with a driver or without."""
+    return all(map(_loads, _EGL))
 
 
 def has_osmesa() -> bool:
@@ -86,7 +92,6 @@ def gl_environment() -> dict[str, str]:
     return {"MUJOCO_GL": platform, "PYOPENGL_PLATFORM": platform}
 
 
-_POOL_LIBRARIES = ("libEGL.so.1", "libOpenGL.so.0")
 _preloaded: list[bool] = []
 
 
@@ -96,7 +101,7 @@ def preload_egl() -> None:
     Works only before envpool is imported, so it is done whether or not pixels will be asked for.
     """
     if not _preloaded:
-        _preloaded.append("envpool" not in sys.modules and all(map(_loads_globally, _POOL_LIBRARIES)))
+        _preloaded.append("envpool" not in sys.modules and all(_loads(library, ctypes.RTLD_GLOBAL) for library in _EGL))
 
 
 def require_pool_pixels() -> None:
@@ -104,7 +109,7 @@ def require_pool_pixels() -> None:
 
     :raises ConfigError: when a library is missing, or envpool was imported before rlopt could prepare it
     """
-    if not all(map(_loads, _POOL_LIBRARIES)):
+    if not has_egl():
         raise ConfigError(f"EnvPool's pixels need libEGL: apt-get install {APT_EGL}, or backend='gymnasium'")
     if not any(_preloaded):
         raise ConfigError(
@@ -113,17 +118,9 @@ def require_pool_pixels() -> None:
         )
 
 
-def _loads_globally(library: str) -> bool:
+def _loads(library: str, mode: int = ctypes.DEFAULT_MODE) -> bool:
     try:
-        ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
-    except OSError:
-        return False
-    return True
-
-
-def _loads(library: str) -> bool:
-    try:
-        ctypes.CDLL(library)
+        ctypes.CDLL(library, mode)
     except OSError:
         return False
     return True

@@ -4,59 +4,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-DM_CONTROL_TASKS: tuple[str, ...] = (
-    "acrobot-swingup",
-    "acrobot-swingup_sparse",
-    "ball_in_cup-catch",
-    "cartpole-balance",
-    "cartpole-balance_sparse",
-    "cartpole-swingup",
-    "cartpole-swingup_sparse",
-    "cartpole-two_poles",
-    "cartpole-three_poles",
-    "cheetah-run",
-    "dog-stand",
-    "dog-walk",
-    "dog-trot",
-    "dog-run",
-    "dog-fetch",
-    "finger-spin",
-    "finger-turn_easy",
-    "finger-turn_hard",
-    "fish-upright",
-    "fish-swim",
-    "hopper-stand",
-    "hopper-hop",
-    "humanoid-stand",
-    "humanoid-walk",
-    "humanoid-run",
-    "humanoid-run_pure_state",
-    "humanoid_CMU-stand",
-    "humanoid_CMU-walk",
-    "humanoid_CMU-run",
-    "lqr-lqr_2_1",
-    "lqr-lqr_6_2",
-    "manipulator-bring_ball",
-    "manipulator-bring_peg",
-    "manipulator-insert_ball",
-    "manipulator-insert_peg",
-    "pendulum-swingup",
-    "point_mass-easy",
-    "point_mass-hard",
-    "quadruped-walk",
-    "quadruped-run",
-    "quadruped-escape",
-    "quadruped-fetch",
-    "reacher-easy",
-    "reacher-hard",
-    "stacker-stack_2",
-    "stacker-stack_4",
-    "swimmer-swimmer6",
-    "swimmer-swimmer15",
-    "walker-stand",
-    "walker-walk",
-    "walker-run",
-)
+_SUITE: dict[str, tuple[str, ...]] = {
+    "acrobot": ("swingup", "swingup_sparse"),
+    "ball_in_cup": ("catch",),
+    "cartpole": ("balance", "balance_sparse", "swingup", "swingup_sparse", "two_poles", "three_poles"),
+    "cheetah": ("run",),
+    "dog": ("stand", "walk", "trot", "run", "fetch"),
+    "finger": ("spin", "turn_easy", "turn_hard"),
+    "fish": ("upright", "swim"),
+    "hopper": ("stand", "hop"),
+    "humanoid": ("stand", "walk", "run", "run_pure_state"),
+    "humanoid_CMU": ("stand", "walk", "run"),
+    "lqr": ("lqr_2_1", "lqr_6_2"),
+    "manipulator": ("bring_ball", "bring_peg", "insert_ball", "insert_peg"),
+    "pendulum": ("swingup",),
+    "point_mass": ("easy", "hard"),
+    "quadruped": ("walk", "run", "escape", "fetch"),
+    "reacher": ("easy", "hard"),
+    "stacker": ("stack_2", "stack_4"),
+    "swimmer": ("swimmer6", "swimmer15"),
+    "walker": ("stand", "walk", "run"),
+}
+DM_CONTROL_TASKS = tuple(f"{domain}-{task}" for domain, tasks in _SUITE.items() for task in tasks)
 """Every ``<domain>-<task>`` of the dm_control suite, written down so that looking an id up imports nothing."""
 
 DM_CONTROL_EPISODE_STEPS = 1000
@@ -94,20 +63,7 @@ _KEYS_OF_TASK: dict[str, tuple[str, ...]] = {
     "finger-spin": ("position", "velocity", "touch"),
     "humanoid-run_pure_state": ("position", "velocity"),
 }
-_DM_CONTROL_IN_POOL: dict[str, tuple[str, ...]] = {
-    "acrobot": ("swingup", "swingup_sparse"),
-    "ball_in_cup": ("catch",),
-    "cartpole": ("balance", "balance_sparse", "swingup", "swingup_sparse"),
-    "cheetah": ("run",),
-    "finger": ("spin", "turn_easy", "turn_hard"),
-    "hopper": ("stand", "hop"),
-    "humanoid": ("stand", "walk", "run", "run_pure_state"),
-    "pendulum": ("swingup",),
-    "point_mass": ("easy",),
-    "quadruped": ("walk", "run"),
-    "reacher": ("easy", "hard"),
-    "walker": ("stand", "walk", "run"),
-}
+_NOT_IN_POOL = ("cartpole-two_poles", "cartpole-three_poles", "point_mass-hard", "quadruped-escape", "quadruped-fetch")
 _GYMNASIUM_IN_POOL: dict[str, int] = {
     "Ant-v5": 1000,
     "HalfCheetah-v5": 1000,
@@ -137,11 +93,12 @@ def _camel(name: str) -> str:
 
 def _pool_tasks() -> dict[str, PoolTask]:
     tasks = {env_id: PoolTask(env_id, steps) for env_id, steps in _GYMNASIUM_IN_POOL.items()}
-    for domain, names in _DM_CONTROL_IN_POOL.items():
-        for name in names:
-            keys = _KEYS_OF_TASK.get(f"{domain}-{name}", _KEYS[domain])
+    for task in DM_CONTROL_TASKS:
+        domain, _, name = task.partition("-")
+        if domain in _KEYS and task not in _NOT_IN_POOL:
             pool_id = f"{_camel(domain)}{_camel(name)}-v1"
-            tasks[f"dm_control/{domain}-{name}"] = PoolTask(pool_id, DM_CONTROL_EPISODE_STEPS, keys)
+            keys = _KEYS_OF_TASK.get(task, _KEYS[domain])
+            tasks[f"dm_control/{task}"] = PoolTask(pool_id, DM_CONTROL_EPISODE_STEPS, keys)
     return tasks
 
 

@@ -1,6 +1,6 @@
-"""The contract of an agent, for the tests of whoever writes one: what each deep agent of rlopt is held to.
+"""Checks of an agent, for the tests of whoever writes one: every deep agent of rlopt passes the same.
 
-In a test suite, a test for each of the checks::
+In a test suite, each check is a test::
 
     import pytest
     from rlopt.testing import CHECKS, Contract
@@ -9,7 +9,7 @@ In a test suite, a test for each of the checks::
     def test_contract(check, tmp_path):
         check(Contract("theirs", {"n_steps": 32}), tmp_path)
 
-Anywhere else ``check_agent("theirs", n_steps=32)``. The checks are assertions and need no pytest.
+Elsewhere, ``check_agent("theirs", n_steps=32)`` makes all of them. They are assertions and need no pytest.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from rlopt.settings.fields import field_types
 from rlopt.settings.schedules import DecayingRate
 
 ENV = "Pendulum-v1"
-"""What the agents are tried on: three observed numbers, one action in [-2, 2], episodes of 200 steps."""
+"""The task of the checks: three observed numbers, one action in [-2, 2], episodes of 200 steps."""
 OBSERVATION = np.array([0.3, -0.2, 1.0], np.float32)
 
 

@@ -1,6 +1,6 @@
 """Offline speed: gradient steps of TD3+BC per second, ours and a plain PyTorch loop of the same sizes, in one run.
 
-The peer is written the way CORL's users run it: actor, critics and their slow copies as separate modules, autograd,
+The peer is written the way CORL's users run it: actor, critics and their target networks as separate modules, autograd,
 ``torch.optim.Adam``, the data as tensors on the device, indices from numpy, each loss read after each step. Each
 contestant lives in a process of its own; they work in turn, round after round. Networks 256-256, batches of 256, data
 of HalfCheetah's sizes.

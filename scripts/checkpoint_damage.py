@@ -129,7 +129,7 @@ def edit_manifest(folder: Path, rng: random.Random) -> None:
 
 
 def seal(folder: Path, change: Callable[[dict[str, Any]], None] = lambda content: None) -> None:
-    """Makes all checksums right, as an attacker would; ``change`` edits the manifest before it is sealed."""
+    """Makes all checksums right, as an attacker would, after ``change`` has edited the manifest."""
     file = folder / "manifest.json"
     content = json.loads(file.read_text())
     content.pop("sha256", None)

@@ -47,8 +47,8 @@ METHODS: dict[str, Method] = {
     "deep_loop": Method("DeepLOOP", "deep_loop", COMMON),
     "no_bonus": Method("DeepLOOP without bonus", "deep_loop", (*COMMON, "--bonus", "false")),
     "rvi_sac": Method("DeepLOOP as RVI-SAC (neither)", "deep_loop", (*COMMON, "--bonus", "false", "--lazy", "false")),
-    "sac_99": Method("SAC, gamma .99", "off_policy_mdpo", (*COMMON, "--kl-coef", "0", "--gamma", "0.99")),
-    "sac_999": Method("SAC, gamma .999", "off_policy_mdpo", (*COMMON, "--kl-coef", "0", "--gamma", "0.999")),
+    "sac_99": Method("SAC, gamma .99", "sac", (*COMMON, "--gamma", "0.99")),
+    "sac_999": Method("SAC, gamma .999", "sac", (*COMMON, "--gamma", "0.999")),
 }
 TABLES: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "swimmer": ("Swimmer-v5", 200_000, ("deep_loop", "rvi_sac", "sac_99", "sac_999")),

@@ -6,17 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar, Literal
 
+from rlopt.agents.imitation.config import DemonstrationConfig
 from rlopt.agents.sac.config import FORMER_SETTINGS, SACConfig
 from rlopt.errors import ConfigError
 from rlopt.settings.fields import Range
 from rlopt.settings.optimizer import Widths
 
-DATA_SETTINGS = ("demos", "n_demos", "subsample")
-"""What chooses the demonstrations of a run; the rest are constructor arguments."""
-
 
 @dataclass(frozen=True, kw_only=True)
-class AILBoostConfig(SACConfig):
+class AILBoostConfig(DemonstrationConfig, SACConfig):
     """Imitation by boosting: a discriminator tells the expert from a mixture of policies, whose next member is learned.
 
     The learner of each round is soft actor-critic; its settings are here too.
@@ -24,12 +22,6 @@ class AILBoostConfig(SACConfig):
 
     former_settings: ClassVar[Mapping[str, Any]] = FORMER_SETTINGS
 
-    demos: str = ""
-    """Demonstrations: a folder, a file, minari:ID or the name of a shipped set such as dmc/walker-walk. Required."""
-    n_demos: Annotated[int, Range(ge=1)] | None = None
-    """Episodes of them that are learned from, the first ones; default is all."""
-    subsample: Annotated[int, Range(ge=1)] = 1
-    """Of each demonstrated episode every so manieth transition is kept, and true terminals; 1 keeps all."""
     learning_starts: Annotated[int, Range(ge=0)] = 1000
     """Environment steps of uniformly random actions before the first round (released code: 5000)."""
     weighting: Literal["bias_corrected", "constant", "uniform", "recent"] = "bias_corrected"
@@ -84,18 +76,15 @@ class AILBoostConfig(SACConfig):
     def check_together(cls, settings: Mapping[str, Any]) -> None:
         """Raises :class:`rlopt.errors.ConfigError` for a reward or an absorbing state that has no value."""
         if settings["reward_form"] == "gail" and settings["divergence"] != "js":
-            raise ConfigError(
-                f"reward_form gail needs the logit of divergence js, not {settings['divergence']}: use airl"
-            )
+            raise ConfigError(f"reward_form gail needs divergence js, not {settings['divergence']}: use airl")
         if settings["absorbing"] and settings["gamma"] == 1:
             raise ConfigError("gamma is 1 and the absorbing state has no value then: give gamma < 1 or absorbing=False")
 
     def algorithm_kwargs(self) -> dict[str, Any]:
         """The constructor arguments of :class:`rlopt.AILBoost`."""
         arguments = super().algorithm_kwargs()
-        for name in DATA_SETTINGS:
-            del arguments[name]
-        arguments["n_demonstrations"] = self.n_demos
+        del arguments["demos"], arguments["subsample"]
+        arguments["n_demonstrations"] = arguments.pop("n_demos")
         arguments["discriminator_net_arch"] = list(self.discriminator_net_arch)
         return arguments
 
@@ -125,8 +114,6 @@ class DACConfig(AILBoostConfig):
 
 
 def own_names() -> list[str]:
-    """Settings of AILBoost that soft actor-critic does not have, without those of the data."""
-    shared = {field.name for field in fields(SACConfig)}
-    return [
-        field.name for field in fields(AILBoostConfig) if field.name not in shared and field.name not in DATA_SETTINGS
-    ]
+    """Settings of AILBoost that neither soft actor-critic nor the choice of demonstrations has."""
+    shared = {field.name for config in (SACConfig, DemonstrationConfig) for field in fields(config)}
+    return [field.name for field in fields(AILBoostConfig) if field.name not in shared]

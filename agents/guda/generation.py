@@ -8,6 +8,7 @@ import numpy as np
 
 from rlopt.agents.guda.augmentations import Augmentation, Guide, Parameters
 from rlopt.agents.guda.batch import Batch
+from rlopt.collect.generators import check_size
 from rlopt.data.dataset import Dataset
 from rlopt.errors import AugmentationError, ConfigError
 
@@ -40,10 +41,7 @@ def augment(
     :raises AugmentationError: the data set is of another kind, has no usable segment, or hardly any draw is valid
     :raises ConfigError: a value out of range
     """
-    if isinstance(n, bool) or not hasattr(n, "__index__") or n < 1:
-        raise ConfigError(f"n must be a whole number of transitions from 1, got {n!r}")
-    if isinstance(seed, bool) or not hasattr(seed, "__index__") or seed < 0:
-        raise ConfigError(f"seed must be a whole number from 0, got {seed!r}")
+    check_size(n, seed)
     sources = Sources(dataset, augmentation, segment_length)
     generator = np.random.default_rng(seed)
     columns = _empty(sources.batch, n)

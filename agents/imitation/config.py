@@ -109,6 +109,8 @@ class IQLearnConfig(SQILConfig):
 class ValueDICEConfig(DemonstrationConfig, OffPolicyConfig):
     """ValueDICE: imitation by the Donsker-Varadhan form of the KL divergence."""
 
+    former_settings: ClassVar[Mapping[str, Any]] = {"random_shift": 0}
+
     learning_rate: LearningRate = 1e-3
     """The step size of nu. Released code: 1e-3."""
     actor_learning_rate: LearningRate = 1e-5

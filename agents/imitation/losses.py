@@ -14,15 +14,22 @@ SQIL and GAIL have no losses of their own: theirs are those of soft actor-critic
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from rlopt.agents.imitation.adversarial_losses import weighted_mean
 from rlopt.agents.sac.losses import Info, check_columns
+from rlopt.errors import unknown_name
 
 ValueTerm = Literal["value", "v0", "value_expert"]
+
+
+def check_value_term(value_term: str) -> None:
+    """Raises :class:`rlopt.errors.UnknownNameError` unless it is value, v0 or value_expert."""
+    if value_term not in get_args(ValueTerm):
+        raise unknown_name("value_term", str(value_term), get_args(ValueTerm))
 
 
 def iq_loss(
@@ -56,6 +63,7 @@ def iq_loss(
     :param chi_alpha: alpha > 0
     :param regularize_policy: whether E[r^2] is over all rows (online) or the expert's (offline)
     """
+    check_value_term(value_term)
     check_columns(
         values=values, next_values=next_values, end_values=end_values, discounts=discounts, is_expert=is_expert
     )
@@ -95,6 +103,7 @@ def absorbing_reward(
 
     :param expert_ends: e >= 0, as ``policy_ends``
     """
+    check_value_term(value_term)
     total = expert_ends + policy_ends
     if total == 0:
         return 0.0

@@ -69,7 +69,7 @@ class ContinuingAgent(AgentParts, OwnLogger):
         self.verbose, self.tensorboard_log, self.seed = verbose, tensorboard_log, seed
         self.num_timesteps = self._total_timesteps = 0
         self.reward_sum = 0.0
-        """Of the rewards of those steps: gain * num_timesteps minus this is the regret."""
+        """The sum of the rewards of those steps: the regret is gain * num_timesteps minus this."""
         self.n_transitions = 0
         """Steps of all calls of learn, which the learner has seen."""
         self.plans: list[Any] = []

@@ -9,7 +9,24 @@ from rlopt.settings.fields import AgentConfig, Range
 
 
 @dataclass(frozen=True, kw_only=True)
-class LOOPConfig(AgentConfig):
+class OptimistConfig(AgentConfig):
+    """What all that plan with a confidence set have in common."""
+
+    span: Annotated[float, Range(gt=0)] | None = None
+    """H, a bound of max - min of the optimal bias; none takes the exact one of an environment that knows it. Too
+    small can keep the best policy out; too large widens the confidence set."""
+    horizon: Annotated[int, Range(ge=1)] | None = None
+    """T, the steps that the confidence level is meant for; none takes those of the first call of learn."""
+    delta: Annotated[float, Range(gt=0, lt=1)] = 0.05
+    """Probability that the confidence set may miss the truth, at beta_scale 1."""
+    tolerance: Annotated[float, Range(gt=0)] = 1e-6
+    """Largest change in the last sweep of a plan, in units of the span."""
+    max_sweeps: Annotated[int, Range(ge=1)] = 10_000
+    """Sweeps after which a plan is taken as it is, and certified as not converged."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LOOPConfig(OptimistConfig):
     """LOOP on finitely many states and actions."""
 
     planner: Literal["bonus", "ellipsoid"] = "bonus"
@@ -18,19 +35,8 @@ class LOOPConfig(AgentConfig):
     beta_scale: Annotated[float, Range(gt=0)] = 1e-3
     """Size of the confidence set in units of what theory suggests. Theory's 1 explores for far longer than
     practical horizons last: .0001 to .001 work for 1e5 steps, smaller where there are more pairs or features."""
-    span: Annotated[float, Range(gt=0)] | None = None
-    """H, a bound of max - min of the optimal bias; none takes the exact one of an environment that knows it. Too
-    small can keep the best policy out; too large widens the confidence set."""
-    horizon: Annotated[int, Range(ge=1)] | None = None
-    """T, the steps that the confidence level is meant for; none takes those of the first call of learn."""
-    delta: Annotated[float, Range(gt=0, lt=1)] = 0.05
-    """Probability that the confidence set may miss the truth, at beta_scale 1."""
     switch_multiplier: Annotated[float, Range(gt=1)] = 4.0
     """A new plan is made once the discrepancy of the present one reaches this many times beta. Paper: 4."""
-    tolerance: Annotated[float, Range(gt=0)] = 1e-6
-    """Largest change in the last sweep of a plan, in units of the span."""
-    max_sweeps: Annotated[int, Range(ge=1)] = 10_000
-    """Sweeps after which a plan is taken as it is, and certified as not converged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +48,7 @@ class LinearLOOPConfig(LOOPConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MLELOOPConfig(AgentConfig):
+class MLELOOPConfig(OptimistConfig):
     """Model-based LOOP (MLE-LOOP) on finitely many states and actions."""
 
     model: Literal["auto", "tabular", "mixture"] = "auto"
@@ -52,15 +58,5 @@ class MLELOOPConfig(AgentConfig):
     """Size of the likelihood set in units of what theory suggests: beta = beta_scale N log(T N / delta), N the
     pairs of state and action, or the kernels of a mixture. Theory's 1 explores for far longer than practical horizons
     last."""
-    span: Annotated[float, Range(gt=0)] | None = None
-    """H, a bound of max - min of the optimal bias; none takes the exact one of an environment that knows it."""
-    horizon: Annotated[int, Range(ge=1)] | None = None
-    """T, the steps that the confidence level is meant for; none takes those of the first call of learn."""
-    delta: Annotated[float, Range(gt=0, lt=1)] = 0.05
-    """Probability that the set may miss the truth, at beta_scale 1."""
     switch_multiplier: Annotated[float, Range(gt=1)] = 3.0
     """A new plan is made once the summed total variation reaches this many times sqrt(beta t). Paper: 3."""
-    tolerance: Annotated[float, Range(gt=0)] = 1e-6
-    """Largest change in the last sweep of a plan, in units of the span."""
-    max_sweeps: Annotated[int, Range(ge=1)] = 10_000
-    """Sweeps after which a plan is taken as it is, and certified as not converged."""

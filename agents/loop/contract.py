@@ -78,7 +78,7 @@ class AgentParts:
 
     def _take_in(self, state: int, action: int, reward: float, arrived: int) -> None:
         """Learns from a transition; ``n_transitions`` counts it already."""
-        raise NotImplementedError
+        self.data.add(state, action, reward, arrived)
 
     def _record(self) -> None:
         """Adds rows of its own to the log."""

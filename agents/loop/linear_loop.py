@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import gymnasium
 from gymnasium import spaces
-from stable_baselines3.common.vec_env import VecEnv
 
 from rlopt.agents.loop.confidence_sets.linear import LinearSet
 from rlopt.agents.loop.confidence_sets.planner import Problem
 from rlopt.agents.loop.config import LinearLOOPConfig, LOOPConfig
-from rlopt.agents.loop.optimism import LazyOptimist
-from rlopt.agents.loop.states import FeatureMap, FeatureStates
+from rlopt.agents.loop.optimism import OptimisticAgent
+from rlopt.agents.loop.states import FeatureStates
 
 
-class LinearLOOP(FeatureStates, LazyOptimist):
+class LinearLOOP(FeatureStates, OptimisticAgent):
     """Value-based LOOP with values linear in features phi(s, a), for finitely many actions.
 
     The confidence set is that of FOPO (Wei, Jafarnia-Jahromi, Luo and Jain 2021), the rule for replanning LOOP's. A
@@ -33,17 +31,6 @@ class LinearLOOP(FeatureStates, LazyOptimist):
     config_class: ClassVar[type[LOOPConfig]] = LinearLOOPConfig
     data: LinearSet
     config: LinearLOOPConfig
-
-    def __init__(
-        self,
-        env: gymnasium.Env[Any, Any] | VecEnv | str | None,
-        feature_map: FeatureMap | None = None,
-        **settings: Any,
-    ) -> None:
-        self._rows: dict[int, int] = {}
-        self.feature_map: FeatureMap | None = feature_map
-        super().__init__(env, **settings)
-        self._begin_features(feature_map)
 
     def _complexity(self) -> tuple[int, int]:
         return self.dimension, self.dimension

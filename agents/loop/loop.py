@@ -7,11 +7,11 @@ from typing import ClassVar
 from rlopt.agents.loop.confidence_sets.planner import Problem
 from rlopt.agents.loop.confidence_sets.tabular import TabularSet
 from rlopt.agents.loop.config import LOOPConfig
-from rlopt.agents.loop.optimism import LazyOptimist
+from rlopt.agents.loop.optimism import OptimisticAgent
 from rlopt.agents.loop.states import CountedStates
 
 
-class LOOP(CountedStates, LazyOptimist):
+class LOOP(CountedStates, OptimisticAgent):
     """Value-based LOOP (He, Zhong and Yang, ICLR 2024, algorithm 1) for finitely many states and actions.
 
     Acts greedily on an optimistic plan of a confidence set and makes a new plan only when the squared Bellman error of
@@ -26,9 +26,6 @@ class LOOP(CountedStates, LazyOptimist):
 
     def _complexity(self) -> tuple[int, int]:
         return self.n_states * self.n_actions, self.n_states * self.n_actions
-
-    def _data_shapes(self) -> dict[str, tuple[int, ...]]:
-        return {"transitions": (self.n_states, self.n_actions, self.n_states)}
 
     def _make_set(self, problem: Problem, local_beta: float) -> TabularSet:
         return TabularSet(self.n_states, self.n_actions, problem)

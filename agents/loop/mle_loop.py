@@ -14,14 +14,14 @@ from rlopt.agents.loop.confidence_sets.likelihood import TabularLikelihood
 from rlopt.agents.loop.confidence_sets.mixture import MixtureLikelihood
 from rlopt.agents.loop.confidence_sets.planner import PlanRecord, Problem
 from rlopt.agents.loop.config import MLELOOPConfig
-from rlopt.agents.loop.optimism import LazyOptimist
+from rlopt.agents.loop.optimism import OptimisticAgent
 from rlopt.agents.loop.states import CountedStates
 from rlopt.average_reward.linear_models import LinearMixtureMDP
 from rlopt.average_reward.mdp import Array
 from rlopt.errors import ConfigError, ModelError
 
 
-class MLELOOP(CountedStates, LazyOptimist):
+class MLELOOP(CountedStates, OptimisticAgent):
     """MLE-LOOP (He, Zhong and Yang, ICLR 2024, algorithm 2) for finitely many states and actions.
 
     Acts optimally for the process of the likelihood set with the largest gain that is found, and makes a new plan once
@@ -95,9 +95,6 @@ class MLELOOP(CountedStates, LazyOptimist):
         """The total variation at which the plan in force is given up: 3 sqrt(beta t)."""
         multiple: float = self.config.switch_multiplier
         return multiple * math.sqrt(self.beta * max(self.n_transitions, 1))
-
-    def _data_shapes(self) -> dict[str, tuple[int, ...]]:
-        return {"transitions": (self.n_states, self.n_actions, self.n_states)}
 
     def _known_model(self) -> Any:
         return None if self.kernels is None else {"kernels": self.kernels, "rewards": self.rewards}

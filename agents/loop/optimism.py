@@ -11,7 +11,7 @@ from rlopt.agents.loop.confidence_sets.planner import Certificate, PlanRecord, P
 from rlopt.agents.loop.config import LOOPConfig
 
 
-class LazyOptimist(ContinuingAgent):
+class OptimisticAgent(ContinuingAgent):
     """Acts greedily on the plan in force, replans when its discrepancy has grown.
 
     A subclass makes the confidence set and turns observations into its states.
@@ -78,7 +78,7 @@ class LazyOptimist(ContinuingAgent):
 
     @property
     def discrepancy(self) -> float:
-        """Of the plan in force, on all data."""
+        """The discrepancy of the plan in force on all data."""
         return float(self.data.discrepancy)
 
     @property

@@ -10,28 +10,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from gymnasium import spaces
 
-from rlopt.errors import CheckpointError, RloptError, one_line
-from rlopt.storage.checked_folder import FolderKind, read_sealed, replace_sealed
+from rlopt.errors import CheckpointError, one_line
+from rlopt.storage.checked_folder import FolderKind, read_object, replace_checked
 from rlopt.storage.spaces import decode_space, encode_space
 
 if TYPE_CHECKING:
     from rlopt.agents.loop.base import ContinuingAgent
 
-KIND = FolderKind(
-    name="LOOP agent",
-    format="rlopt-loop",
-    version=1,
-    error=CheckpointError,
-    elsewhere="write to another folder",
-    untouched="what was there before is untouched",
-)
-_TREE = "agent"
+KIND = FolderKind("LOOP agent", "rlopt-loop")
 Agent = TypeVar("Agent", bound="ContinuingAgent")
 
 
 def save(agent: ContinuingAgent, path: Path) -> Path:
     """See :meth:`rlopt.agents.loop.base.ContinuingAgent.save`."""
-    return replace_sealed(path, KIND, {_TREE: tree_of(agent)})
+    return replace_checked(path, KIND, {"agent": tree_of(agent)})
 
 
 def tree_of(agent: ContinuingAgent) -> dict[str, Any]:
@@ -66,18 +58,7 @@ def load(agent_class: type[Agent], path: Path, env: Any, force_reset: bool, give
 
     :raises rlopt.errors.CheckpointError: for a folder that holds no such agent
     """
-    if not path.is_dir():
-        raise CheckpointError(f"{path} does not exist or is no folder: give the folder that save wrote")
-    _, trees = read_sealed(path, KIND)
-    try:
-        agent = from_tree(agent_class, trees[_TREE], None, given=given)
-    except RloptError as error:
-        raise CheckpointError(f"{path} cannot be loaded: {error}") from None
-    except Exception as error:
-        raise CheckpointError(
-            f"{path} does not hold a {agent_class.__name__} ({type(error).__name__}: {one_line(error)}): it is "
-            "malformed or of another version"
-        ) from error
+    agent = read_object(path, KIND, agent_class.__name__, lambda tree: from_tree(agent_class, tree, given=given))
     if env is not None:
         agent.set_env(env, force_reset)
     elif force_reset:
@@ -86,33 +67,28 @@ def load(agent_class: type[Agent], path: Path, env: Any, force_reset: bool, give
 
 
 def from_tree(
-    agent_class: type[Agent], tree: dict[str, Any], env: Any, *, given: dict[str, Any] | None = None
+    agent_class: type[Agent], tree: dict[str, Any], env: Any = None, given: dict[str, Any] | None = None
 ) -> Agent:
     """The agent of :func:`tree_of`; goes on in ``env``, if given, from a reset.
 
     :raises ValueError: a malformed tree; other errors of a damaged one may be of any kind
     """
-    agent = _rebuild(agent_class, tree, given or {})
-    if env is not None:
-        agent.set_env(env)
-    return agent
-
-
-def _rebuild(agent_class: type[Agent], tree: dict[str, Any], given: dict[str, Any]) -> Agent:
     if tree["class"] != agent_class.__name__:
         raise CheckpointError(f"it holds a {one_line(tree['class'])}: load it as that")
     agent: Agent = agent_class(None, seed=tree["seed"], **tree["settings"])
-    agent._check_spaces(decode_space(tree["observation_space"]), decode_space(tree["action_space"]))
-    agent.observation_space = decode_space(tree["observation_space"])
-    agent.action_space = decode_space(tree["action_space"])
+    for name in ("observation_space", "action_space"):
+        setattr(agent, name, decode_space(tree[name]))
+    agent._check_spaces(agent.observation_space, agent.action_space)
     agent.span = math.nan if tree["span"] is None else number(tree["span"])
     agent.horizon = tree["horizon"]
     low, high = tree["reward_range"]
     agent.reward_range = (number(low), number(high))
     if tree["dimension"] is not None:
-        _restore_features(agent, tree, given)
+        _restore_features(agent, tree, given or {})
     agent._set_known_model(tree["known"])
     put_progress(agent, tree)
+    if env is not None:
+        agent.set_env(env)
     return agent
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import gymnasium
 import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
+from stable_baselines3.common.vec_env import VecEnv
 
 from rlopt.agents.loop.base import ContinuingAgent
 from rlopt.algorithms.checks import check_counted_from_zero
@@ -48,6 +50,9 @@ class CountedStates(ContinuingAgent):
         """A."""
         return int(self.action_space.n)  # type: ignore[attr-defined]
 
+    def _data_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {"transitions": (self.n_states, self.n_actions, self.n_states)}
+
     def _arrive(self, observation: Any) -> int:
         return int(observation)
 
@@ -73,10 +78,16 @@ class FeatureStates(ContinuingAgent):
     dimension: int
     _rows: dict[int, int]
 
-    def _begin_features(self, given: FeatureMap | None) -> None:
-        """Sets the feature map and its dimension; call after the constructor."""
+    def __init__(
+        self,
+        env: gymnasium.Env[Any, Any] | VecEnv | str | None,
+        feature_map: FeatureMap | None = None,
+        **settings: Any,
+    ) -> None:
+        self._rows, self.feature_map = {}, feature_map
+        super().__init__(env, **settings)
         if self._stepper is not None:
-            self.feature_map = self._known_features(given)
+            self.feature_map = self._known_features(feature_map)
             self.dimension = self._features(self._some_observation()).shape[1]
 
     def _known_features(self, given: FeatureMap | None) -> FeatureMap:

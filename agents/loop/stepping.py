@@ -22,7 +22,7 @@ class Stepper:
             raise ConfigError(f"LOOP acts in one environment, here are {env.num_envs}: make it with n_envs=1")
         self.env = env
         self.infos: list[dict[str, Any]] = [{}]
-        """Of the last step."""
+        """The infos of the last step."""
         self._vec_env = env if isinstance(env, VecEnv) else None
 
     @property

@@ -21,7 +21,7 @@ from stable_baselines3.common.distributions import (
     StateDependentNoiseDistribution,
 )
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.preprocessing import is_image_space, preprocess_obs
+from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor, MlpExtractor
 from torch import Tensor, nn
 from torch.nn import functional
@@ -198,13 +198,10 @@ def _network(
     """The features of ``extractor`` and then ``modules``, without the calls around calls that small networks feel."""
     space = policy.observation_space
     flatten = type(extractor) is FlattenExtractor and isinstance(space, spaces.Box) and not is_image_space(space)
-    layers = _layers(modules)
+    layers, preprocess = _layers(modules), _preprocessing(space, policy.normalize_images)
 
     def forward(observations: Observations) -> Tensor:
-        if flatten:
-            values = observations.float().flatten(1)  # type: ignore[union-attr]
-        else:
-            values = extractor(_preprocessed(observations, space, policy.normalize_images))
+        values = observations.float().flatten(1) if flatten else extractor(preprocess(observations))  # type: ignore[union-attr]
         for layer in layers:
             values = layer(values)
         return values
@@ -212,18 +209,19 @@ def _network(
     return forward
 
 
-def _preprocessed(observations: Observations, space: spaces.Space, normalize_images: bool) -> Any:
-    """As Stable-Baselines3's ``preprocess_obs``, whose one-hot encoding cannot be mapped over several models."""
+def _preprocessing(space: spaces.Space, normalize_images: bool) -> Callable[[Any], Any]:
+    """As Stable-Baselines3's ``preprocess_obs``, which reads arrays of the space and so cannot be compiled."""
     if isinstance(space, spaces.Dict):
-        parts: Any = observations
-        return {key: _preprocessed(parts[key], part, normalize_images) for key, part in space.spaces.items()}
-    assert isinstance(observations, Tensor)
+        parts = {key: _preprocessing(part, normalize_images) for key, part in space.spaces.items()}
+        return lambda values: {key: part(values[key]) for key, part in parts.items()}
     if isinstance(space, spaces.Discrete):
-        return _one_hot(observations, int(space.n))
+        return functools.partial(_one_hot, n=int(space.n))
     if isinstance(space, spaces.MultiDiscrete):
-        pairs = zip(observations.unbind(-1), space.nvec, strict=True)
-        return torch.cat([_one_hot(column, int(n)) for column, n in pairs], dim=-1)
-    return preprocess_obs(observations, space, normalize_images)
+        sizes = [int(n) for n in space.nvec]
+        return lambda values: torch.cat([_one_hot(values[..., i], n) for i, n in enumerate(sizes)], dim=-1)
+    if normalize_images and is_image_space(space):
+        return lambda values: values.float() / 255.0
+    return lambda values: values.float()
 
 
 def _one_hot(values: Tensor, n: int) -> Tensor:

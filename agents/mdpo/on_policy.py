@@ -213,6 +213,10 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         else:
             history = together(update_models, Request(phases, mode, self.prepared, self.num_timesteps))
         check_parameters(self.policy, self.num_timesteps)
+        if not {*self.policy_parameters}.isdisjoint(self.value_parameters):  # the value phase has moved the policy too
+            policy_phase = phases[0]
+            assert isinstance(policy_phase.objective, PolicyObjective)
+            history["final_divergence"] = [policy_phase.objective.divergence(policy_phase.columns)]
         self._log_update(step_size, history)
 
     def _phases(self, step_size: float) -> list[Phase]:

@@ -1,8 +1,8 @@
 """The two phases of an on-policy update: what each minimises, and its gradient steps in every mode.
 
-A phase's objective is a module that maps rows of the rollout to a loss; :func:`gradient_step` moves its parameters.
-That function runs as it is, with torch's own optimisers, or as a function of tensors (:mod:`rlopt.optim.descent`),
-which is compiled or captured in a CUDA graph, and mapped over the models of several seeds.
+A phase's objective is a module that maps rows of the rollout to a loss; a gradient step descends it
+(:meth:`rlopt.optim.descent.Networks.descend`) with torch's own optimisers, or as a function of tensors, which is
+compiled or captured in a CUDA graph, and mapped over the models of several seeds.
 Shapes: B rows of the rollout, b rows of a gradient step, S models.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ from rlopt.algorithms.rollout import rows
 from rlopt.console.progress import say
 from rlopt.optim.compiled_step import CannotCompile, GradientStep, Mode
 from rlopt.optim.constants_read import Reads
-from rlopt.optim.descent import HeldNetworks, Networks, OwnNetworks, Part, State, Store
+from rlopt.optim.descent import HeldNetworks, Network, OwnNetworks, Part, State, Store
 from rlopt.optim.descent import obstacle as no_function_of_tensors
 from rlopt.optim.lockstep import side_by_side
 from rlopt.validation import check_finite
@@ -57,6 +57,13 @@ class PolicyObjective(nn.Module):
         with torch.no_grad():
             factors, log_prob, _ = self._head.evaluate(observations, actions)
         return log_prob, factors
+
+    @torch.no_grad()
+    def divergence(self, batch: Sequence[Any]) -> Tensor:
+        """E[B_q(pi || pi_k)] of the policy as it is now, from the arguments of :meth:`forward`."""
+        observations, actions, *_, old = batch
+        divergence: Tensor = self._head.evaluate(observations, actions).factors.divergence(old, **self.settings)
+        return divergence.mean()
 
     def forward(self, batch: Sequence[Any], scalars: Mapping[str, Any]) -> tuple[Tensor, Info]:
         """Observations (b, ...), actions (b, A), advantages (b,), log pi_k (b,) and pi_k to the loss and its parts."""
@@ -122,15 +129,6 @@ class Phase:
         return [index for order in self.orders for index in order.split(self.batch_size)]
 
 
-def gradient_step(networks: Networks, name: str, batch: Sequence[Any], scalars: Mapping[str, Any]) -> Info:
-    """One step on the gradient of a phase's objective at ``batch``; the statistics of the loss.
-
-    :param name: of the phase, "policy" or "value"
-    """
-    info: Info = networks.descend(name, lambda objective: objective(batch, scalars))
-    return info
-
-
 def take_eagerly(phase: Phase, timestep: int) -> History:
     """The gradient steps of ``phase`` by autograd and torch's optimiser.
 
@@ -145,7 +143,7 @@ def take_eagerly(phase: Phase, timestep: int) -> History:
     networks = OwnNetworks({name: phase.part()}, check)
     history: History = defaultdict(list)
     for index in phase.batches():
-        info = gradient_step(networks, name, _batch(phase.columns, index), phase.scalars)
+        info: Info = networks.descend(name, Network.__call__, _batch(phase.columns, index), phase.scalars)
         for key, value in info.items():
             history[key].append(value)
     return history
@@ -268,35 +266,36 @@ class PhaseStep:
     def take(self, phases: Sequence[Phase], timesteps: Sequence[int]) -> list[History]:
         """The phase of each model; their statistics, which stay as they are."""
         if self.reason is None and self._trains:
-            found = self._take(phases)
-            if found is not None:
+            history: History = defaultdict(list)
+            try:
+                for inputs in self._inputs(phases):
+                    for key, value in self.step(*inputs).items():
+                        history[key].append(value.clone())  # a CUDA graph overwrites its outputs
+            except CannotCompile as error:  # at the first step: nothing has moved
+                self._give_up(str(error))
+            else:
                 self.taken = True
-                for history, timestep in zip(found, timesteps, strict=True):
-                    for what in (f"{self._name} loss", f"gradient of the {self._name} loss"):
-                        check_finite(what, torch.stack(history.pop(what)), timestep)
-                return found
+                return self._checked(history, timesteps)
         return [take_eagerly(phase, timestep) for phase, timestep in zip(phases, timesteps, strict=True)]
 
-    def _take(self, phases: Sequence[Phase]) -> list[History] | None:
-        """None if the step cannot be compiled; nothing has moved then."""
+    def _inputs(self, phases: Sequence[Phase]) -> Iterator[list[Tensor]]:
+        """The inputs of each gradient step, see :meth:`_call`."""
         self._store.attach()
         members = [tree_flatten(list(phase.columns))[0] for phase in phases]
         columns = [self._joined(column) for column in zip(*members, strict=True)]
         table = [[phase.optimizer.param_groups[0]["lr"], *phase.scalars.values()] for phase in phases]
         scalars = torch.tensor(table if self._store.stacked else table[0], dtype=torch.float64)
         scalars = scalars.to(columns[0].device, non_blocking=True)
-        history: History = defaultdict(list)
         for batch in zip(*(phase.batches() for phase in phases), strict=True):
-            index = [] if batch[0] is None else [self._joined(batch)]
-            try:
-                found = self.step(*columns, scalars, *index)
-            except CannotCompile as error:
-                self._give_up(str(error))
-                return None
-            for key, value in found.items():
-                history[key].append(value.clone())  # a CUDA graph overwrites its outputs
-        stacked = {key: torch.stack(steps).reshape(-1, len(phases)) for key, steps in history.items()}
-        return [{key: list(values[:, i].unbind()) for key, values in stacked.items()} for i in range(len(phases))]
+            yield [*columns, scalars, *([] if batch[0] is None else [self._joined(batch)])]
+
+    def _checked(self, history: History, timesteps: Sequence[int]) -> list[History]:
+        """The statistics of each model, whose losses and gradients were finite."""
+        stacked = {key: torch.stack(steps).reshape(-1, len(timesteps)) for key, steps in history.items()}
+        for what in (f"{self._name} loss", f"gradient of the {self._name} loss"):
+            for values, timestep in zip(stacked.pop(what).unbind(dim=1), timesteps, strict=True):
+                check_finite(what, values, timestep)
+        return [{key: list(values[:, i].unbind()) for key, values in stacked.items()} for i in range(len(timesteps))]
 
     def _call(self, *inputs: Tensor) -> Info:
         """One gradient step, in place; where loss or gradient is not finite, nothing moves.
@@ -317,7 +316,7 @@ class PhaseStep:
         networks = HeldNetworks(self._store, state, {self._name: rate})
         batch = _batch(tree_unflatten(columns, self._structure), *(index or (None,)))
         arguments = {key: number.float() for key, number in zip(self._scalars, numbers, strict=True)}
-        info = gradient_step(networks, self._name, batch, arguments)
+        info: Info = networks.descend(self._name, Network.__call__, batch, arguments)
         return networks.state, {**info, **networks.checked}
 
     def _watched(self, phase: Phase) -> Reads | None:

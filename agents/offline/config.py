@@ -103,7 +103,7 @@ class CriticConfig(OfflineConfig):
     gamma: Annotated[float, Range(ge=0, le=1)] = 0.99
     """Discount factor."""
     tau: Annotated[float, Range(gt=0, le=1)] = 0.005
-    """Part of the way that the slow copies move at each of their updates. CORL: 5e-3."""
+    """Part of the way that the target networks move at each of their updates. CORL: 5e-3."""
     critic_layer_norm: bool = False
     """Whether the critics have layer normalisation, which keeps Q from growing where there are no data (ReBRAC, arXiv
     2305.09836, section 3; RLPD, arXiv 2302.02948, section 4.2)."""
@@ -131,7 +131,7 @@ class TD3BCConfig(CriticConfig):
     alpha: Annotated[float, Range(ge=0)] = 2.5
     """Weight of Q, scaled to mean size 1, against cloning. Paper, table 3: 2.5."""
     policy_delay: Annotated[int, Range(ge=1)] = 2
-    """Gradient steps between two of the actor and the slow copies. Paper: 2."""
+    """Gradient steps between two of the actor and the target networks. Paper: 2."""
     target_policy_noise: Annotated[float, Range(ge=0)] = 0.2
     """Deviation of the noise on target actions, in units of half the action range. Paper: 0.2."""
     target_noise_clip: Annotated[float, Range(ge=0)] = 0.5
@@ -157,7 +157,7 @@ class ReBRACConfig(CriticConfig):
     normalize_q: bool = True
     """Whether Q is scaled to mean size 1 in the actor's loss. Released code: yes."""
     policy_delay: Annotated[int, Range(ge=1)] = 2
-    """Gradient steps between two of the actor and the slow copies. Paper: 2."""
+    """Gradient steps between two of the actor and the target networks. Paper: 2."""
     target_policy_noise: Annotated[float, Range(ge=0)] = 0.2
     """Deviation of the noise on target actions, in units of half the action range. Paper: 0.2."""
     target_noise_clip: Annotated[float, Range(ge=0)] = 0.5

@@ -38,7 +38,7 @@ class Learner(FineTuning):
     best_fraction: float = 1.0
     policy_delay: int = 1
     data_fingerprint: str
-    """Of the data that the model was trained on; part of its training state."""
+    """Fingerprint of the data that the model was trained on; part of its training state."""
     reward_range_scale: float
     _data: ResidentData | None
     _held_out: ResidentData | None

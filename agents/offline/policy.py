@@ -37,7 +37,7 @@ class Needs:
 
 
 class OfflinePolicy(BasePolicy):
-    """Actor, critics, slow copies and value network of an offline learner, with the statistics of its observations.
+    """Actor, critics, target networks and value network of an offline learner, with the statistics of its observations.
 
     Observations are flattened (the parts of a Dict one after the other, in alphabetical order; Discrete ones
     one-hot), shifted and scaled by ``observation_mean`` and ``observation_std``, which are part of the state dict.

@@ -1,7 +1,7 @@
 """The gradient step of an offline learner as one function of tensors: eager, compiled, or captured in a CUDA graph.
 
 Rows and noise of a block of steps are drawn at once; each step is then one call that gathers its batch, computes every
-loss, and updates networks, slow copies and Adam's moments in place. Other optimisers than plain Adam take their own
+loss, and updates networks, target networks and Adam's moments in place. Other optimisers than plain Adam take their own
 steps, which are not compiled.
 """
 
@@ -159,7 +159,7 @@ class Networks:
 
     @staticmethod
     def follow(slow: StackedParameters | None, fast: StackedParameters | None, tau: Tensor, keep: Tensor) -> None:
-        """Moves the slow copy by ``tau`` of the way, where ``keep`` holds."""
+        """Moves the target network by ``tau`` of the way, where ``keep`` holds."""
         assert slow is not None and fast is not None
         part = torch.where(keep, tau, torch.zeros_like(tau))
         for target, source in zip(slow.tensors, fast.tensors, strict=True):

@@ -11,7 +11,7 @@ from rlopt.errors import ConfigError, NonFiniteError, one_line
 from rlopt.settings.fields import Range, check_setting
 
 MOST_NUMBERS = 2**30
-"""Of a query's candidates, all together: 8 GiB."""
+"""Numbers in all candidates of a query at most: 8 GiB."""
 
 
 def checked_seed(seed: Any) -> int | None:

@@ -17,7 +17,7 @@ class LineSearch:
     points: int
     """All candidates, x and the best query included; 0 for no line search."""
     decay: float
-    """Of one step to the next, in (0, 1)."""
+    """The ratio of one step to the one before, in (0, 1)."""
     best_query: bool
     """Whether the best candidate of the gradient query is among them, as in the released code."""
 

@@ -25,11 +25,11 @@ class Outcome:
     """What an answer changed."""
 
     kind: str
-    """Of the query."""
+    """The kind of the query."""
     moved: bool
     """Whether the current point changed."""
     edges: int
-    """Of the answers' graphs, all annotators together."""
+    """Edges in the graphs of all annotators' answers."""
     step_norm: float
     """Distance from the former point to the new one."""
     message: str

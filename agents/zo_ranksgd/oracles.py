@@ -66,11 +66,11 @@ class ReturnOracle:
 class PlackettLuceOracle:
     """Draws the best with probability proportional to exp(return / scale), then the best of the rest, and so on.
 
-    The order of returns with standard Gumbel noise times the scale has this law (Yellott 1977).
+    The order of returns with standard Gumbel noise times the scale has this distribution (Yellott 1977).
     """
 
     temperature: float = 0.2
-    """Of the choice, >= 0: the scale is this times the standard deviation of the round's returns; 0 is exact."""
+    """Temperature of the choice, >= 0, in standard deviations of the round's returns; 0 is exact."""
     relative: bool = True
     """False: the scale is the temperature itself, in the unit of returns."""
 
@@ -96,7 +96,7 @@ class NearTieOracle:
     closeness: float = 0.2
     """Returns are close within this times the standard deviation of the round's returns, >= 0."""
     probability: float = 0.5
-    """Of an exchange, in [0, 1]."""
+    """Probability of an exchange, in [0, 1]."""
 
     def __post_init__(self) -> None:
         _check("closeness", self.closeness, 0, math.inf)
@@ -124,7 +124,7 @@ class LazyOracle:
     inner: Oracle = dataclasses.field(default_factory=ReturnOracle)
     """Ranks."""
     probability: float = 0.3
-    """Of fewer, in [0, 1]."""
+    """Probability of fewer, in [0, 1]."""
 
     def __post_init__(self) -> None:
         _check("probability", self.probability, 0, 1)
@@ -143,7 +143,7 @@ class AbstainingOracle:
     inner: Oracle = dataclasses.field(default_factory=ReturnOracle)
     """Ranks otherwise."""
     probability: float = 0.05
-    """Of no opinion, in [0, 1]."""
+    """Probability of no opinion, in [0, 1]."""
 
     def __post_init__(self) -> None:
         _check("probability", self.probability, 0, 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 LAST_LINEAR_FACTOR = 0.01
-"""Of the first value: a smoothing of 0 would leave nothing to rank."""
+"""The share of the first value that is left at the end: a smoothing of 0 would leave nothing to rank."""
 
 
 def schedule_factor(kind: str, index: int, rounds: int | None) -> float:

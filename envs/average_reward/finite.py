@@ -15,7 +15,7 @@ from rlopt.average_reward.mdp import FiniteMDP
 from rlopt.errors import ConfigError, ModelError
 
 METADATA: dict[str, Any] = {"render_modes": []}
-"""Of the environments that cannot be drawn."""
+"""Metadata of environments that cannot be drawn."""
 Outcome = tuple[float, int, float]
 """Probability, next state, reward."""
 
@@ -49,8 +49,8 @@ class FiniteEnv(gymnasium.Env[Any, Any]):
         self.observation_space = spaces.Discrete(self.mdp.n_states)
         self.action_space = spaces.Discrete(self.mdp.n_actions)
         self._rows = [[_row(list(action)) for action in state] for state in outcomes]
-        law = np.eye(self.mdp.n_states)[start] if isinstance(start, int) else np.asarray(start, np.float64)
-        self._start = _row([(float(p), state, 0.0) for state, p in enumerate(law) if p > 0])
+        distribution = np.eye(self.mdp.n_states)[start] if isinstance(start, int) else np.asarray(start, np.float64)
+        self._start = _row([(float(p), state, 0.0) for state, p in enumerate(distribution) if p > 0])
         self.state = 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:

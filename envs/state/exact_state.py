@@ -1,7 +1,8 @@
-"""Saving and restoring one environment of the gymnasium backend, by whichever way is exact for it.
+"""Saves and restores one Gymnasium environment exactly.
 
-In this order: the environment's own ``get_state`` and ``set_state``; a snapshot of MuJoCo
-(:mod:`rlopt.envs.state.snapshots`); replaying the running episode's actions from the random state before its reset.
+The first of three ways that the environment allows is taken: its own ``get_state`` and ``set_state``; a snapshot of
+MuJoCo (:mod:`rlopt.envs.state.snapshots`); or a replay of the running episode's actions, from the random state that
+the environment had before the episode's reset.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ WRONG_REPLAY = (
 
 
 class EpisodeStart:
-    """What the running episode began with, so that the same episode can be begun again."""
+    """Records what the running episode began with, so that the same episode can begin again."""
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
         self._env = env
@@ -46,7 +47,7 @@ class EpisodeStart:
             raise StateUnavailableError("the record of how the episode began is damaged")
         self.record = record
         if record["seed"] is None:
-            # A first reset makes what only a reset makes, such as generators that are attributes.
+            # Some environments create their generators in reset: the first one makes them, the second one uses them.
             self._env.reset(seed=0)
             set_random_states(self._env, record["random"])
         return self._env.reset(seed=record["seed"], **options)[0]
@@ -105,7 +106,7 @@ def elapsed_steps(env: gymnasium.Env[Any, Any]) -> list[int]:
 
 
 def take_own(env: gymnasium.Env[Any, Any]) -> dict[str, Any]:
-    """The state that the environment itself gives, with its time limits and random generators."""
+    """The state by the environment's own ``get_state``, with its time limits and random generators."""
     return {
         "own": env.unwrapped.get_state(),  # type: ignore[attr-defined]
         "elapsed": elapsed_steps(env),
@@ -115,7 +116,7 @@ def take_own(env: gymnasium.Env[Any, Any]) -> dict[str, Any]:
 
 def put_own(env: gymnasium.Env[Any, Any], state: dict[str, Any]) -> None:
     """Gives the environment the state that :func:`take_own` took."""
-    env.reset(seed=0)
+    env.reset(seed=0)  # wrappers refuse steps before a reset, and generators may not exist before one
     env.unwrapped.set_state(state["own"])  # type: ignore[attr-defined]
     set_random_states(env, state["random"])
     limits = [layer for layer in snapshots.layers(env) if isinstance(layer, gymnasium.wrappers.TimeLimit)]
@@ -124,10 +125,11 @@ def put_own(env: gymnasium.Env[Any, Any], state: dict[str, Any]) -> None:
 
 
 def check_replay(env: gymnasium.Env[Any, Any], total: float, state: dict[str, Any]) -> None:
-    """Raises StateUnavailableError unless a replay came back to the rewards, step counts and random states saved.
+    """Raises StateUnavailableError unless a replay led to the saved sum of rewards, step counts and random states.
 
     :param total: the sum of the episode's rewards in the replay
     """
+    # Compared as bytes: a reward may be NaN, and must then be the same NaN.
     same = (
         np.float64(total).tobytes() == np.float64(state["total"]).tobytes()
         and elapsed_steps(env) == list(state["elapsed"])

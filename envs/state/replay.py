@@ -1,4 +1,4 @@
-"""The actions of the running episodes: replayed into a fresh environment, they bring its state back exactly."""
+"""Logs the actions of the running episodes. Replayed into a fresh environment, they lead to the same state."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from rlopt.errors import StateUnavailableError
 
 
 class ActionLog:
-    """The actions that every environment of a batch was given since its last reset, in preallocated arrays.
+    """The actions that each environment of a batch was given since its last reset, in preallocated arrays.
 
     :param n_envs: environments in the batch
     :param shape: of one action
     :param dtype: of the actions as the environment gets them
-    :param capacity: steps to make room for at first; longer episodes double it
+    :param capacity: steps to make room for at first; the log doubles when an episode is longer
     """
 
     def __init__(self, n_envs: int, shape: tuple[int, ...], dtype: Any, capacity: int = 1024) -> None:
         self.lengths = np.zeros(n_envs, np.int64)
-        """[n_envs]: actions logged per environment."""
+        """[n_envs]: how many actions are logged of each environment."""
         self._actions = np.zeros((n_envs, max(1, capacity), *shape), dtype)
         self._indices = np.arange(n_envs)
 
@@ -40,7 +40,7 @@ class ActionLog:
         return self._actions[indices, step]
 
     def get_state(self) -> dict[str, Any]:
-        """The logged actions, environment after environment, and how many there are of each."""
+        """The logged actions, environment after environment, and how many each has."""
         parts = [self._actions[index, :length] for index, length in enumerate(self.lengths)]
         return {"lengths": self.lengths.copy(), "actions": np.concatenate(parts)}
 

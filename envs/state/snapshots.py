@@ -1,6 +1,9 @@
-"""The exact state of MuJoCo environments, dm_control's and Gymnasium's, as plain arrays and numbers.
+"""Takes and puts back the exact state of MuJoCo environments, dm_control's and Gymnasium's, as arrays and numbers.
 
-The only module that touches private fields of dm_control (``_step_count``, ``_reset_next_step``).
+A snapshot holds the simulator's state, what a task has changed in the model, the plain attributes and the random
+generators of the environment, and its step counts. Only environments whose state is known to be complete in these are
+snapshot (``_SNAPSHOT_MODULES``, ``_SNAPSHOT_WRAPPERS``).
+No other module touches private fields of dm_control (``_step_count``, ``_reset_next_step``).
 """
 
 from __future__ import annotations
@@ -33,7 +36,8 @@ _SNAPSHOT_WRAPPERS = (
     ContinuingWrapper,
 )
 _LEFTOVERS = ("xpos", "xipos", "cfrc_ext")
-"""Results of the last step that Gymnasium's rewards read before the next one refreshes them."""
+"""Results of the last step, which are no part of MuJoCo's state. Some rewards of Gymnasium read them before the next
+step computes them anew."""
 
 
 def layers(env: gymnasium.Env[Any, Any]) -> Iterator[Any]:
@@ -71,7 +75,7 @@ def _owners(base: Any) -> list[Any]:
 
 
 def fresh_model(env: gymnasium.Env[Any, Any]) -> Any:
-    """A copy of the model before any reset has changed it: what :func:`take` compares with."""
+    """A copy of the model before any reset has changed it. :func:`take` keeps only what differs from it."""
     found = _simulator(env.unwrapped)
     return None if found is None else copy.copy(found[0])
 
@@ -115,7 +119,7 @@ def take(env: gymnasium.Env[Any, Any], reference: Any) -> dict[str, Any]:
 def put(env: gymnasium.Env[Any, Any], reference: Any, state: dict[str, Any]) -> None:
     """Brings ``env`` to a state that :func:`take` gave.
 
-    :raises StateUnavailableError: when it is of another MuJoCo version or another model
+    :raises rlopt.errors.StateUnavailableError: for a state of another MuJoCo version or another model
     """
     import mujoco
 
@@ -125,7 +129,7 @@ def put(env: gymnasium.Env[Any, Any], reference: Any, state: dict[str, Any]) -> 
             f"pip install mujoco=={state['mujoco']} to continue exactly"
         )
     base: Any = env.unwrapped
-    # The reset makes the attributes that only a reset makes; everything it set is overwritten below.
+    # Some attributes exist only after a reset; everything that it sets is overwritten below.
     env.reset()
     found = _simulator(base)
     kind = mujoco.mjtState.mjSTATE_INTEGRATION
@@ -137,13 +141,13 @@ def put(env: gymnasium.Env[Any, Any], reference: Any, state: dict[str, Any]) -> 
         if array.tobytes() != target.tobytes():
             array[...] = target
     for owner, attributes, random in zip(_owners(base), state["attributes"], state["random"], strict=True):
-        # The generator first: making it lazily overwrites the seed that is among the attributes.
+        # The generator first: Gymnasium makes it when first asked for, which overwrites the attribute with its seed.
         _set_random_state(owner, random)
         _set_attributes(owner, attributes)
     integration = np.ascontiguousarray(state["integration"])
     mujoco.mj_setState(model, data, integration, kind)
     mujoco.mj_forward(model, data)
-    # The forward pass computes positions and forces, but also moves the solver's warm start: set it again.
+    # mj_forward computes positions and forces from the state, but changes the solver's warm start: set that again.
     mujoco.mj_setState(model, data, integration, kind)
     for name, array in state["leftovers"].items():
         getattr(data, name)[...] = array
@@ -156,7 +160,7 @@ def put(env: gymnasium.Env[Any, Any], reference: Any, state: dict[str, Any]) -> 
 
 
 def _model_arrays(model: Any) -> Iterator[tuple[str, np.ndarray]]:
-    """Every numeric array of a model by name: tasks such as reacher move their target by writing to the model."""
+    """Every numeric array of a model by name. Tasks such as reacher move their target by writing into the model."""
     for name in dir(model):
         if name.startswith("_"):
             continue

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlopt.analysis.curves import EVALUATION, RATE, GroupCurve, group_curves, read_run_curve
 from rlopt.errors import ConfigError
 from rlopt.statistics.aggregates import Statistic, iqm
+from rlopt.storage.replacing import replacing
 
 if TYPE_CHECKING:
     from rlopt.analysis.comparison import Comparison
@@ -21,7 +20,7 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#00
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.2, 1.2, 1.2)))
 SUFFIXES = (".png", ".svg")
 _COLUMNS = 3
-"""Of panels, at most."""
+"""Columns of panels at most."""
 Y_LABELS = {
     "rollout/ep_rew_mean": "episode return (training)",
     "rollout/ep_len_mean": "episode length (steps)",
@@ -176,17 +175,10 @@ def save_figure(figure: Any, out: Path) -> None:
     """
     check_suffix(out)
     kind = out.suffix.lower().removeprefix(".")
-    temporary = out.with_name(f".{out.name}.tmp")
     # no creation date, so that equal curves give equal files
     metadata = {"Date": None} if kind == "svg" else {"Software": "rlopt"}
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(temporary, format=kind, metadata=metadata)
-        os.replace(temporary, out)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise ConfigError(f"{out} cannot be written: {error.strerror or error}") from None
+    with replacing(out, ConfigError, "use another place") as place:
+        figure.savefig(place, format=kind, metadata=metadata)
 
 
 def check_suffix(out: Path) -> None:

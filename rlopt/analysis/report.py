@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import csv
-import os
+import io
 import textwrap
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from rlopt.analysis.comparison import POWER, Comparison, Estimate, Group
 from rlopt.analysis.curves import EVALUATION
 from rlopt.errors import ConfigError
 from rlopt.statistics.sample_size import MOST_SEEDS
+from rlopt.storage.replacing import replacing
 
 WIDTH = 110
 """Columns of the text below the table."""
@@ -175,16 +175,10 @@ def _profile_rows(comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def _write(path: Path, rows: list[dict[str, Any]]) -> Path:
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-        os.replace(temporary, path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise ConfigError(f"{path} cannot be written: {error.strerror or error}") from None
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    with replacing(path, ConfigError, "use another place") as place:
+        place.write_text(text.getvalue(), encoding="utf-8", newline="")
     return path

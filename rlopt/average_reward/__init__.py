@@ -4,7 +4,7 @@ from rlopt.average_reward.chains import (
     limiting_matrix,
     recurrent_classes,
     require_one_gain,
-    stationary_law,
+    stationary_distribution,
 )
 from rlopt.average_reward.estimation import GainEstimate, estimate_gain
 from rlopt.average_reward.linear_models import LinearMDP, LinearMixtureMDP
@@ -45,6 +45,6 @@ __all__ = [
     "regret_variance",
     "relative_value_iteration",
     "require_one_gain",
-    "stationary_law",
+    "stationary_distribution",
     "switch_times",
 ]

@@ -1,4 +1,4 @@
-"""The structure of Markov chains and decision processes: classes, stationary laws, and whether one gain exists."""
+"""The structure of Markov chains and processes: classes, stationary distributions, and whether one gain exists."""
 
 from __future__ import annotations
 
@@ -25,9 +25,11 @@ def recurrent_classes(chain: Array) -> list[np.ndarray]:
     return sorted(classes, key=lambda states: int(states[0]))
 
 
-def stationary_law(chain: Array) -> Array:
-    """[S] the stationary law of a chain with one recurrent class, by the subtraction-free elimination of Grassmann,
-    Taksar and Heyman (1985): small probabilities are as accurate as large ones. Periodic chains have one too.
+def stationary_distribution(chain: Array) -> Array:
+    """[S] the stationary distribution of a chain with one recurrent class. Periodic chains have one too.
+
+    The elimination of Grassmann, Taksar and Heyman (1985) subtracts nothing, so that small probabilities are as
+    accurate as large ones.
 
     :raises ModelError: if there are several recurrent classes
     """
@@ -37,9 +39,9 @@ def stationary_law(chain: Array) -> Array:
             f"the chain has {len(classes)} recurrent classes ({_shown(classes)}), so its long-run behaviour depends on "
             "the first state: keep the states of one class"
         )
-    law = np.zeros(len(chain))
-    law[classes[0]] = _irreducible_law(chain[np.ix_(classes[0], classes[0])])
-    return law
+    distribution = np.zeros(len(chain))
+    distribution[classes[0]] = _irreducible_distribution(chain[np.ix_(classes[0], classes[0])])
+    return distribution
 
 
 def limiting_matrix(chain: Array) -> Array:
@@ -47,17 +49,17 @@ def limiting_matrix(chain: Array) -> Array:
     limit = np.zeros_like(chain)
     transient = np.ones(len(chain), bool)
     classes = recurrent_classes(chain)
-    laws = []
+    distributions = []
     for states in classes:
-        laws.append(_irreducible_law(chain[np.ix_(states, states)]))
-        limit[np.ix_(states, states)] = laws[-1]
+        distributions.append(_irreducible_distribution(chain[np.ix_(states, states)]))
+        limit[np.ix_(states, states)] = distributions[-1]
         transient[states] = False
     inside = np.flatnonzero(transient)
     if len(inside):
         into = np.stack([chain[np.ix_(inside, states)].sum(axis=1) for states in classes], axis=1)
         absorbed = np.linalg.solve(np.eye(len(inside)) - chain[np.ix_(inside, inside)], into)
-        for states, law, share in zip(classes, laws, absorbed.T, strict=True):
-            limit[np.ix_(inside, states)] = share[:, None] * law
+        for states, distribution, share in zip(classes, distributions, absorbed.T, strict=True):
+            limit[np.ix_(inside, states)] = share[:, None] * distribution
     return limit
 
 
@@ -91,16 +93,16 @@ def require_one_gain(mdp: FiniteMDP) -> None:
         outside = kept
 
 
-def _irreducible_law(chain: Array) -> Array:
+def _irreducible_distribution(chain: Array) -> Array:
     work = np.array(chain)
     size = len(work)
     for last in range(size - 1, 0, -1):
         work[:last, last] /= work[last, :last].sum()
         work[:last, :last] += np.outer(work[:last, last], work[last, :last])
-    law = np.ones(size)
+    distribution = np.ones(size)
     for state in range(1, size):
-        law[state] = law[:state] @ work[:state, state]
-    return law / law.sum()
+        distribution[state] = distribution[:state] @ work[:state, state]
+    return distribution / distribution.sum()
 
 
 def _shown(classes: list[np.ndarray]) -> str:

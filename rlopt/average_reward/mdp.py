@@ -87,7 +87,7 @@ class FiniteMDP:
 
     @property
     def bias(self) -> Array:
-        """[S] h*, the optimal bias; its mean under the stationary law of the optimal policy is 0."""
+        """[S] h*, the optimal bias; its mean under the stationary distribution of the optimal policy is 0."""
         return self.solution.bias
 
     @property

@@ -35,7 +35,7 @@ class RegretCurve:
     noise: Array
     """[n]: a policy that is optimal from the start is within this of 0 in 95 % of runs."""
     slope: float
-    """Of the mean, log regret over log steps; NaN where the regret is within the noise or not above 0."""
+    """Slope of log mean regret over log steps; NaN where the regret is within the noise or not above 0."""
 
     @property
     def final(self) -> Array:
@@ -75,8 +75,8 @@ def regret_variance(mdp: FiniteMDP, policy: Policy | None = None) -> float:
     """Variance a step of the reward sum of a policy in the long run, by its bias h (Puterman 1994, section 8.2).
 
     sum (r - g) = h(s_0) - h(s_T) + sum [h(s_{t+1}) - E h(s_{t+1})], a martingale up to its ends, whose increments have
-    the variance E h(s')^2 - (E h(s'))^2 under the stationary law. What rewards vary by themselves, beside the state, is
-    not in it.
+    the variance E h(s')^2 - (E h(s'))^2 under the stationary distribution. What rewards vary by themselves, beside the
+    state, is not in it.
 
     :param policy: actions [S] or probabilities [S, A]; None takes the optimal one
     """
@@ -87,11 +87,11 @@ def regret_variance(mdp: FiniteMDP, policy: Policy | None = None) -> float:
         means = chain @ solution.bias
         increments = chain @ solution.bias**2 - means**2
     else:
-        # A random action varies the reward and the law of the next state.
+        # A random action varies the reward and the distribution of the next state.
         next_values = mdp.r[:, :, None] + solution.bias
         means = rewards + chain @ solution.bias
         increments = np.einsum("sa,sat,sat->s", chosen, mdp.P, next_values**2) - means**2
-    return max(float(solution.stationary_law @ increments), 0.0)
+    return max(float(solution.stationary_distribution @ increments), 0.0)
 
 
 def noise_band(mdp: FiniteMDP, steps: npt.ArrayLike, policy: Policy | None = None) -> Array:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rlopt.average_reward.chains import limiting_matrix, recurrent_classes, stationary_law
+from rlopt.average_reward.chains import limiting_matrix, recurrent_classes, stationary_distribution
 from rlopt.errors import ModelError
 
 if TYPE_CHECKING:
@@ -24,10 +24,10 @@ class AverageRewardSolution:
     gain: float
     """Long-run mean reward a step."""
     bias: Array
-    """[S], shifted so that its mean under the stationary law is 0."""
+    """[S], shifted so that its mean under the stationary distribution is 0."""
     policy: np.ndarray
     """[S] actions, or the evaluated probabilities [S, A]."""
-    stationary_law: Array
+    stationary_distribution: Array
     """[S] of the policy; if that has several recurrent classes, of the one with state 0's long-run behaviour."""
     values: Array
     """[S, A] differential action values r + P bias - gain."""
@@ -58,16 +58,16 @@ def evaluate_policy(mdp: FiniteMDP, policy: Policy) -> AverageRewardSolution:
     """
     chain, rewards = mdp.chain(policy)
     try:
-        law = stationary_law(chain)
+        distribution = stationary_distribution(chain)
     except ModelError as error:
         raise ModelError(f"the policy has no single gain: {error}") from None
-    gain, bias = float(law @ rewards), chain_bias(chain, rewards, np.broadcast_to(law, chain.shape))
+    gain, bias = float(distribution @ rewards), chain_bias(chain, rewards, np.broadcast_to(distribution, chain.shape))
     backup = rewards + chain @ bias - bias
     return AverageRewardSolution(
         gain=gain,
-        bias=bias - law @ bias,
+        bias=bias - distribution @ bias,
         policy=np.array(policy),
-        stationary_law=law,
+        stationary_distribution=distribution,
         values=mdp.r + mdp.P @ bias - gain,
         residual=float(np.abs(backup - gain).max()),
         gain_bracket=(float(backup.min()), float(backup.max())),
@@ -82,18 +82,18 @@ def chain_bias(chain: Array, rewards: Array, limit: Array) -> Array:
 
 
 def optimal_solution(mdp: FiniteMDP, gain: float, bias: Array, method: str, iterations: int) -> AverageRewardSolution:
-    """Completes a planner's gain and bias [S, any shift] with the greedy policy, its law and the residual."""
+    """Completes a planner's gain and bias [S, any shift] with the greedy policy, its distribution and the residual."""
     backup = mdp.r + mdp.P @ bias
     policy = first_best(backup)
     best = backup.max(axis=1) - bias
     chain, _ = mdp.chain(policy)
-    law = stationary_law(chain) if len(recurrent_classes(chain)) == 1 else limiting_matrix(chain)[0]
-    shift = float(law @ bias)
+    distribution = stationary_distribution(chain) if len(recurrent_classes(chain)) == 1 else limiting_matrix(chain)[0]
+    shift = float(distribution @ bias)
     return AverageRewardSolution(
         gain=float(gain),
         bias=bias - shift,
         policy=policy,
-        stationary_law=law,
+        stationary_distribution=distribution,
         values=backup - shift - gain,
         residual=float(np.abs(best - gain).max()),
         gain_bracket=(float(best.min()), float(best.max())),

@@ -72,8 +72,8 @@ def environment_settings(
 
     :param metadata: of the checkpoint
     :param env_id: another environment, made with the same settings but without its constructor's arguments
-    :param env_kwargs: other arguments of the environment's constructor; None for those of the training, if it is the
-        same environment
+    :param env_kwargs: other arguments of the environment's constructor; None takes the ones of the training, if it is
+        the same environment
     :raises ConfigError: if the checkpoint does not say, or names a module to import, and ``env_id`` is not given
     """
     from rlopt.envs.settings import EnvSettings
@@ -88,7 +88,7 @@ def environment_settings(
     if env_id is not None and env_id != settings.id:
         return dataclasses.replace(settings, id=env_id, env_kwargs=env_kwargs, backend="auto")
     if ":" in settings.id and env_id is None:
-        # Reading a stranger's checkpoint must not run code, and such an id imports a module.
+        # Reading somebody else's checkpoint must not run code, and such an id imports a module.
         raise ConfigError(
             f"the checkpoint's environment {settings.id!r} imports a module: add --env {settings.id} if you trust it"
         )

@@ -1,4 +1,8 @@
-"""What a Stable-Baselines3 algorithm keeps between two rollouts besides networks, buffers and environments."""
+"""Captures and restores what a Stable-Baselines3 algorithm itself keeps between two rollouts.
+
+These are its counters, last observations, episode statistics, action noise, pending log values, and the attributes that
+its class lists in ``state_attributes``. Networks, buffers and environments have modules of their own.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +72,7 @@ def check_training(model: Any, state: Tree) -> None:
 
 
 def _check_last(model: Any, state: Tree, name: str, needed: bool) -> None:
-    """The last observations are of the model's space; normalisation may have made them floating-point."""
+    """Checks that the last observations are of the model's space; normalisation may have made floats of them."""
     if state[name] is None:
         _require(not needed, name, None)
         return
@@ -93,7 +97,7 @@ def restore_training(model: Any, state: Tree) -> None:
     noise = model.action_noise
     if noise is not None and model.n_envs > 1 and not isinstance(noise, VectorizedActionNoise):
         if state["noise"] is not None and "parts" in state["noise"]:
-            # What learn() will do; done here so that the state has a place to go.
+            # learn() wraps the noise for several environments. Done here already, so that each has its state.
             model.action_noise = VectorizedActionNoise(noise, model.n_envs)
             restore_noise(model.action_noise, state["noise"])
     else:
@@ -116,7 +120,7 @@ def restore_counters(model: Any, state: Tree) -> None:
 
 
 def _capture_log(model: Any) -> Tree:
-    """The values recorded but not yet written; pictures, videos and the like are left out."""
+    """The values that are recorded in the logger and not written yet; pictures, videos and the like are left out."""
     logger = getattr(model, "_logger", None)
     if logger is None:
         return []
@@ -130,7 +134,7 @@ def _capture_log(model: Any) -> Tree:
 
 
 def restore_log(model: Any, entries: Tree) -> None:
-    """Puts back the values recorded but not yet written."""
+    """Puts back into the logger what :func:`_capture_log` took."""
     logger = getattr(model, "_logger", None)
     if logger is None:
         return

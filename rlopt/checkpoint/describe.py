@@ -1,4 +1,8 @@
-"""What a model is, as JSON, and a model built from that. Classes come from tables: no pickle, no import by name."""
+"""Describes a model as JSON, and builds a model from such a description.
+
+A checkpoint may come from anybody, so that classes are looked up in tables here: nothing is unpickled, and nothing is
+imported because a file names it.
+"""
 
 from __future__ import annotations
 
@@ -69,8 +73,9 @@ CLASSES: dict[str, type] = {
 """The classes that a checkpoint may name."""
 _CLASS_NAMES = {cls: name for name, cls in CLASSES.items()}
 _NOT_SETTINGS = frozenset({"env", "device", "tensorboard_log", "_init_setup_model", "self"})
-"""Arguments that belong to the place where a model runs: given anew, never taken from a file."""
+"""Arguments that depend on where a model runs: they are given anew, never taken from a file."""
 _MAX_ENVS = 2**20
+"""Some constructors take memory for each environment: a forged number must not take all of it."""
 
 
 def describe_spaces(model: Any) -> dict[str, Any]:
@@ -101,7 +106,7 @@ def describe_model(model: Any) -> dict[str, Any]:
 
 
 def rebuild_model(description: Any, env: VecEnv | None = None, device: str = "auto") -> Any:
-    """Builds the described model, untrained, on ``env`` (a placeholder with the described spaces if None).
+    """Builds the described model, untrained, on ``env``, or on an environment of the described spaces alone if None.
 
     Its constructor seeds the global random generators if the settings have a seed.
 
@@ -129,8 +134,8 @@ def rebuild_model(description: Any, env: VecEnv | None = None, device: str = "au
         unknown = set(settings) & _NOT_SETTINGS | set(settings) - set(inspect.signature(cls).parameters)
         if unknown:
             raise ValueError(f"{cls.__name__} has no setting {min(unknown)!r}")
-        placeholder = SpacesOnlyVecEnv(n_envs, observation_space, action_space)
-        return cls(env=placeholder if env is None else env, device=device, **settings)
+        env = SpacesOnlyVecEnv(n_envs, observation_space, action_space) if env is None else env
+        return cls(env=env, device=device, **settings)
     except UnknownNameError as error:
         raise CheckpointError(f"the checkpoint's agent cannot be built: {error}") from error
     except CheckpointError:
@@ -143,7 +148,7 @@ def rebuild_model(description: Any, env: VecEnv | None = None, device: str = "au
 
 
 def encode_setting(name: str, value: Any) -> Any:
-    """The JSON of a constructor setting; ``name`` is its path, for the error.
+    """The JSON of a constructor setting. Errors call it by ``name``, such as ``policy_kwargs['net_arch']``.
 
     :raises rlopt.errors.ConfigError: it cannot be written safely
     """
@@ -191,7 +196,7 @@ def decode_setting(encoded: Any) -> Any:
         return decode_array(encoded["value"])
     if kind == "class":
         name = encoded["name"]
-        # Checkpoints had optimisers among the classes once.
+        # Older checkpoints name optimisers among the classes.
         return optimizer_by_name(name[len("torch.optim.") :]) if name.startswith("torch.optim.") else CLASSES[name]
     if kind == "optimizer":
         return optimizer_by_name(str(encoded["name"]))
@@ -218,10 +223,12 @@ _OBJECTS: dict[str, tuple[type, tuple[str, ...]]] = {
     ),
     "VectorizedActionNoise": (sb3_noise.VectorizedActionNoise, ("base_noise", "n_envs")),
 }
+"""Objects that a setting may be: their class and the arguments that make an equal one."""
 _ATTRIBUTES = {"mean": "_mu", "sigma": "_sigma", "theta": "_theta", "dt": "_dt", "dtype": "_dtype"}
 
 
 def _encode_object(name: str, value: Any) -> dict[str, Any] | None:
+    """The JSON of an object of ``_OBJECTS``; None for any other."""
     kind = type(value).__name__
     if kind not in _OBJECTS or type(value) is not _OBJECTS[kind][0]:
         return None

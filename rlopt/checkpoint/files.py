@@ -21,10 +21,10 @@ from rlopt.storage.checked_folder import (
     MANIFEST,
     FolderKind,
     io_errors,
-    read_sealed,
+    read_checked,
     remove,
     remove_leftovers,
-    write_sealed,
+    write_checked,
 )
 from rlopt.storage.tree import Tree
 
@@ -43,8 +43,6 @@ __all__ = [
 KIND = FolderKind(
     name="checkpoint",
     format="rlopt-checkpoint",
-    version=1,
-    error=CheckpointError,
     elsewhere="use another run folder",
     untouched="the older checkpoints are untouched",
 )
@@ -93,7 +91,7 @@ def write_checkpoint(parent: Path, step: int, trees: Mapping[str, Tree], metadat
     final = parent / checkpoint_name(step)
     with io_errors(KIND, f"cannot write the checkpoint {final}"):
         _remove_leftovers(parent)
-    return write_sealed(final, KIND, trees, {"step": step}, metadata)
+    return write_checked(final, KIND, trees, {"step": step}, metadata)
 
 
 def read_checkpoint(path: Path, only: Collection[str] | None = None) -> Checkpoint:
@@ -114,7 +112,7 @@ def read_checkpoint(path: Path, only: Collection[str] | None = None) -> Checkpoi
         if named and int(named[1]) != step:
             raise ValueError(f"the folder's name does not match its step {step}")
 
-    content, trees = read_sealed(path, KIND, only, check)
+    content, trees = read_checked(path, KIND, only, check)
     return Checkpoint(path, content["step"], content["metadata"], trees)
 
 

@@ -1,4 +1,4 @@
-"""``rlopt.load``: a model from a run or checkpoint folder, without pickle."""
+"""``rlopt.load``: reads a model from a run folder or a checkpoint, without pickle."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rlopt.registry import AgentSpec, agent_spec, resolve
 from rlopt.replay.memory import deferred_storage
 from rlopt.run_folder import run_folders
 from rlopt.state.envs import find_normalization, restore_normalization
-from rlopt.state.isolate import undisturbed
+from rlopt.state.isolate import isolated
 from rlopt.state.networks import check_networks, restore_networks
 from rlopt.storage.spaces import decode_space
 from rlopt.storage.tree import Tree
@@ -30,16 +30,17 @@ from rlopt.storage.tree import Tree
 _NEEDED = ("model", "networks", "env", "training")
 _READ = (*_NEEDED, "agent")
 _STEP = re.compile(r"(?:\.replaced-)?step-\d{12,18}")
+"""Names of checkpoints. A killed write may have left the old one under its second name."""
 
 
 def load(path: str | Path, env: VecEnv | None = None, device: str = "auto") -> Any:
     """Loads a trained model; executes nothing that the files say.
 
-    ``predict`` takes raw observations: where the run normalised them, the statistics travel with the model. If ``env``
-    (or one given to ``set_env`` later) is wrapped in VecNormalize, they go into that instead. The replay buffer and the
-    simulator are left behind; to continue a run exactly, use ``rlopt resume``.
+    ``predict`` takes raw observations: if the run normalised them, the model has the statistics. If ``env`` (or one
+    given to ``set_env`` later) is wrapped in VecNormalize, the statistics go into that instead. The replay buffer and
+    the simulator's state are not loaded; to continue a run exactly, use ``rlopt resume``.
 
-    :param path: a run folder (its newest checkpoint that is whole is taken), ``RUN/best`` (the best in evaluation), a
+    :param path: a run folder (its newest undamaged checkpoint is taken), ``RUN/best`` (the best in evaluation), a
         folder of checkpoints, or one checkpoint
     :param env: an environment with the same spaces, for further training; its number of environments may differ
     :param device: "auto", "cpu", "cuda", ...
@@ -67,7 +68,7 @@ def load(path: str | Path, env: VecEnv | None = None, device: str = "auto") -> A
 
 
 def _spec_of(checkpoint: Checkpoint) -> AgentSpec | None:
-    """The entry of the agent that wrote a checkpoint of a run; None for one that says no agent."""
+    """The registry's entry of the agent that wrote a checkpoint; None if the checkpoint names no agent."""
     name = checkpoint.metadata.get("agent")
     try:
         return agent_spec(name) if isinstance(name, str) else None
@@ -80,7 +81,8 @@ def _build(trees: dict[str, Tree], env: VecEnv | None, device: str) -> Any:
     modules = trees["networks"]["modules"].values()
     stored = sum(getattr(tensor, "numel", int)() for tensors in modules for tensor in tensors.values())
     require_widths(description["settings"].get("policy_kwargs"), stored)
-    with undisturbed(None), deferred_storage():
+    # A constructor seeds the global generators, which loading must not; and a model that only acts needs no replay.
+    with isolated(None), deferred_storage():
         model = rebuild_model(description, env, device)
     check_networks(model, trees["networks"])
     restore_networks(model, trees["networks"])
@@ -97,15 +99,16 @@ def _build(trees: dict[str, Tree], env: VecEnv | None, device: str) -> Any:
 
 
 def _normalizer(description: Tree, statistics: Tree) -> VecNormalize:
-    """A VecNormalize on no environment, used for its arithmetic alone."""
+    """A VecNormalize without environments, used for its arithmetic alone."""
     spaces = [decode_space(description[name]) for name in ("observation_space", "action_space")]
-    placeholder = SpacesOnlyVecEnv(description["n_envs"], *spaces)
-    normalizer = VecNormalize(placeholder, training=False, norm_obs_keys=statistics["norm_obs_keys"])
+    env = SpacesOnlyVecEnv(description["n_envs"], *spaces)
+    normalizer = VecNormalize(env, training=False, norm_obs_keys=statistics["norm_obs_keys"])
     restore_normalization(normalizer, statistics, statistics_only=True)
     return normalizer
 
 
 def _find(path: Path) -> Checkpoint:
+    """Reads the checkpoint that ``path`` means; see :func:`load`."""
     if path.is_file():
         raise CheckpointError(
             f"{path} is a file, rlopt.load reads folders: for Stable-Baselines3's zip use the agent's own load (such "

@@ -1,8 +1,9 @@
-"""The whole training state of a Stable-Baselines3 algorithm, captured at a boundary and restored bit for bit.
+"""Captures the whole training state of a Stable-Baselines3 algorithm between two rollouts, and restores it exactly.
 
-Captured are networks, optimisers, replay buffer, action noise, counters, the observations the next action depends on,
-the environments with their wrappers, pending log values and every random state. What the constructor's arguments decide
-is not state: a checkpoint is restored into a model that was built with the same settings.
+The state has six parts: the model's description, networks with their optimisers, the replay buffer, the environments
+with their wrappers, what the algorithm itself counts and remembers (:mod:`rlopt.checkpoint.counters`), and every random
+state. What the constructor's arguments decide is not state: a checkpoint is restored into a model that was built with
+the same settings.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from rlopt.storage.tree import Tree
 
 @runtime_checkable
 class OwnState(Protocol):
-    """A model that is no Stable-Baselines3 algorithm and knows its own training state."""
+    """What a model offers that is no Stable-Baselines3 algorithm: it captures and restores its own training state."""
 
     num_timesteps: int
     boundary_hook: Callable[[Any], bool] | None
@@ -37,11 +38,11 @@ class OwnState(Protocol):
         ...
 
     def training_trees(self) -> dict[str, Tree]:
-        """The state by name, of the model and of its environment."""
+        """The state of the model and of its environment, as trees by name."""
         ...
 
     def restore_training(self, trees: Mapping[str, Tree]) -> str | None:
-        """Puts the model into a captured state; a sentence where the environment's state could not be taken.
+        """Puts the model into a captured state; returns a sentence if the environment's state could not be restored.
 
         :raises rlopt.errors.CheckpointError: the state is of another agent or environment
         """
@@ -49,12 +50,13 @@ class OwnState(Protocol):
 
 
 def capture_state(model: Any, copy: bool = True) -> dict[str, Tree]:
-    """The training state of ``model`` by name, ready for :func:`rlopt.checkpoint.files.write_checkpoint`.
+    """The training state of ``model`` as trees by name, ready for :func:`rlopt.checkpoint.files.write_checkpoint`.
 
-    To be called at a boundary (:class:`rlopt.algorithms.resumable.Resumable`).
+    Call it at a boundary only (:class:`rlopt.algorithms.resumable.Resumable`): elsewhere part of the state is in local
+    variables of Stable-Baselines3.
 
-    :param copy: False gives views of the tensors and buffers, which costs no memory but must be written before
-        training goes on
+    :param copy: False gives views of the tensors and buffers: they take no memory, and must be written before training
+        goes on
     :raises rlopt.errors.ConfigError: a constructor setting cannot be described safely; it is named, with the cure
     :raises rlopt.errors.CheckpointError: a replay buffer, noise or attribute cannot be captured; it is named
     """
@@ -83,11 +85,11 @@ def save_checkpoint(model: Any, parent: Path, metadata: Mapping[str, Any] | None
 def restore_state(model: Any, trees: Mapping[str, Tree]) -> str | None:
     """Puts ``model``, built with the same settings on fresh environments, into a captured state.
 
-    Follow with :func:`learn_from` rather than ``learn`` to continue exactly. Everything is compared with the model
-    before anything is changed.
+    Everything is compared with the model before anything is changed. To continue exactly, call :func:`learn_from`
+    instead: ``learn`` changes part of the state when it begins.
 
-    :returns: None; or, where the environments' state could not be captured or taken, a sentence that says why fresh
-        episodes begin instead (they have been reset then)
+    :returns: None; or, if the environments' state could not be captured or restored, a sentence that says why. The
+        environments are then reset, and fresh episodes begin
     :raises rlopt.errors.CheckpointError: the state is of another agent, of other spaces or shapes, or malformed
     """
     return _restore(model, trees)
@@ -103,8 +105,8 @@ def learn_from(
 ) -> Any:
     """Restores ``trees`` into ``model`` and trains on to ``total_timesteps`` as if it had never been stopped.
 
-    :param total_timesteps: of the whole run, what is already done included; that of the first ``learn`` for a
-        bit-for-bit continuation of schedules
+    :param total_timesteps: steps of the whole run, including those already done. Schedules continue bit for bit only
+        with the number that the first ``learn`` was given
     :param report: called with a sentence if fresh episodes begin (see :func:`restore_state`)
     :param learn_kwargs: further arguments of ``model.learn``
     :returns: the model
@@ -123,7 +125,8 @@ def learn_from(
     own_hook = model.boundary_hook
 
     def first_boundary(learner: Any) -> bool:
-        # learn() has by now reset the action noise, replaced the logger and set counters of its own.
+        # By now learn() has reset the action noise, replaced the logger and set counters of its own: what it changed
+        # is restored again here, before the first step.
         learner.boundary_hook = own_hook
         if trees["training"]["last_obs"] is None:
             pass  # captured before its first learn(): what learn() did to begin is right
@@ -144,7 +147,7 @@ def learn_from(
 
 
 def check_model(model: Any, description: Tree) -> None:
-    """Raises CheckpointError, naming both, if a checkpoint's description is of another agent or other spaces."""
+    """Raises CheckpointError, naming both, if a checkpoint is of another agent, other spaces or another ``n_envs``."""
     own = describe_spaces(model)
     cure = "restore it into a model of the same agent, environment and n_envs"
     for key in ("agent", "n_envs"):
@@ -177,6 +180,7 @@ def _restore(model: Any, trees: Mapping[str, Tree]) -> str | None:
         restore_training(model, trees["training"])
         if reason is not None:
             _begin_episodes(model)
+        # Last, because everything above may draw random numbers.
         restore_random(trees["random"], model.action_space)
         return None if reason is None else f"the simulator's state is not restored ({reason}): fresh episodes begin"
 
@@ -185,7 +189,7 @@ def _restore(model: Any, trees: Mapping[str, Tree]) -> str | None:
 
 
 def _guarded(model: Any, action: Callable[[], Any]) -> Any:
-    """Runs ``action``; whatever a malformed state makes fail becomes a CheckpointError."""
+    """Runs ``action``; whatever error a malformed state causes becomes a CheckpointError."""
     try:
         return action()
     except RloptError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rlopt.analysis.compatibility import MIXES
-from rlopt.cli.parsing import OneLineParser, number
+from rlopt.cli.parsing import OneLineParser
 from rlopt.errors import ConfigError
 from rlopt.run_folder import named_runs
 from rlopt.settings.fields import Range
@@ -16,7 +16,6 @@ SUFFIXES = (".png", ".svg", ".csv")
 def main(argv: list[str]) -> int:
     """Compares groups of runs, prints a table, and draws or writes it; returns 0."""
     arguments = _parser().parse(argv)
-    confidence = number("--confidence", arguments.confidence, float, Range(gt=0, lt=1))
     outs = [Path(out) for out in arguments.out or ["comparison.png"]]
     for out in outs:
         if out.suffix.lower() not in SUFFIXES:
@@ -33,7 +32,7 @@ def main(argv: list[str]) -> int:
         key=arguments.key,
         normalise=arguments.normalise,
         mix={name for name in MIXES if getattr(arguments, f"mix_{name}")},
-        confidence=confidence,
+        confidence=arguments.confidence,
     )
     print(format_table(comparison), flush=True)
     for out in outs:
@@ -70,7 +69,9 @@ def _parser() -> OneLineParser:
     )  # fmt: skip
     for name, what in MIXES.items():
         parser.add_argument(f"--mix-{name}", action="store_true", help=f"allow {what}".replace("%", "%%"))
-    parser.add_argument("--confidence", metavar="P", default="0.95", help="of all intervals (default 0.95)")
+    probability = Range(gt=0, lt=1)
+    parser.add_number("--confidence", probability, float, metavar="P", default=0.95, help="of all intervals (default "
+                      "0.95)")  # fmt: skip
     parser.add_argument(
         "--out", metavar="FILE", action="append", help="picture, .png or .svg, or tables, .csv; may be given several "
         "times (default comparison.png)"

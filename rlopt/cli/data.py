@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from rlopt.cli.flags import parse_settings
-from rlopt.cli.parsing import OneLineParser, number
+from rlopt.cli.parsing import Number, OneLineParser
 from rlopt.cli.subverbs import run
 from rlopt.collect.generators import GENERATORS, Generator, generate, generator
 from rlopt.errors import ConfigError, DataError, unknown_name
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 DATASET_HELP = "a data set folder, an HDF5 file of the D4RL layout, a D4RL name (maze2d-umaze-v1), or minari:<id>"
 FORMATS = ("d4rl", "minari", "rlopt")
-_TEXTS = ("name", "env", "conversion", "waypoints", "rewards", "after_goal")
+_OPTIONS = ("name", "env", "conversion", "waypoints", "rewards", "after_goal", "reward_shift", "max_episode_steps")
 
 
 def main(argv: list[str]) -> int:
@@ -45,8 +45,10 @@ def add_reading_options(parser: argparse.ArgumentParser) -> None:
         "an episode), drop (as D4RL) or join")  # fmt: skip
     add("--rewards", metavar="HOW", help="auto (default: maze2d's off-by-one rewards are moved), recorded or next")
     add("--after-goal", metavar="HOW", help="antmaze's rows behind the goal: keep (default) or drop")
-    add("--reward-shift", metavar="NUMBER", help="added to every reward; -1 is usual for antmaze")
-    add("--max-episode-steps", metavar="STEPS", help="time limit for files without timeouts")
+    add("--reward-shift", action=Number, bounds=Range(ge=-1e9, le=1e9), kind=float, metavar="NUMBER", help="added to "
+        "every reward; -1 is usual for antmaze")  # fmt: skip
+    add("--max-episode-steps", action=Number, bounds=Range(ge=1, le=10**9), metavar="STEPS", help="time limit for "
+        "files without timeouts")  # fmt: skip
     add("--clip-actions", action="store_true", help="clip actions to their bounds instead of refusing the file")
 
 
@@ -55,11 +57,7 @@ def reading_options(arguments: argparse.Namespace) -> dict[str, Any]:
 
     :raises rlopt.errors.ConfigError: for a value that is no number or out of range
     """
-    options: dict[str, Any] = {name: getattr(arguments, name) for name in _TEXTS}
-    options["reward_shift"] = number("--reward-shift", arguments.reward_shift, float, Range(ge=-1e9, le=1e9))
-    options["max_episode_steps"] = number(
-        "--max-episode-steps", arguments.max_episode_steps, int, Range(ge=1, le=10**9)
-    )
+    options: dict[str, Any] = {name: getattr(arguments, name) for name in _OPTIONS}
     options["clip_actions"] = arguments.clip_actions or None
     return {name: value for name, value in options.items() if value is not None}
 
@@ -72,9 +70,10 @@ def new_folder(text: str, overwrite: bool) -> Path:
     """
     if not text or text.startswith("minari:") or text.endswith((".hdf5", ".h5")):
         raise ConfigError(f"{text!r} is no folder to write: name one, and convert it with rlopt data convert")
-    from rlopt.data.folder import check_place, is_folder
+    from rlopt.data.folder import KIND, is_folder
+    from rlopt.storage.checked_folder import check_place
 
-    path = check_place(Path(text).expanduser())
+    path = check_place(Path(text).expanduser(), KIND)
     if is_folder(path) and not overwrite:
         raise ConfigError(f"{path} exists: choose another folder, or give --overwrite")
     return path
@@ -145,7 +144,7 @@ class CheckConfig:
     n: Annotated[int, Range(ge=1)] = 1000
     """Transitions to replay."""
     seed: Annotated[int, Range(ge=0, lt=2**63)] = 0
-    """Of everything that is drawn."""
+    """Seed of everything that is drawn."""
     tolerance: Annotated[float, Range(gt=0)] = 1e-6
     """Differences up to this count as rounding, in units of the observation."""
     recorded: bool = False
@@ -278,8 +277,6 @@ def generate_data(argv: list[str]) -> int:
         return 0
     spec = generator(argv[0])
     arguments = vars(_generator_parser(argv[0], spec).parse(argv[1:]))
-    n = number("--n", arguments["n"], int, Range(ge=1, le=10**9))
-    seed = number("--seed", arguments["seed"], int, Range(ge=0, lt=2**63))
     options = {}
     for name, option in spec.options.items():
         if arguments[name] is not None:
@@ -287,7 +284,7 @@ def generate_data(argv: list[str]) -> int:
 
     place = new_folder(arguments["out"], arguments["overwrite"])
     start = time.perf_counter()
-    data = generate(argv[0], n, seed=seed, **options)
+    data = generate(argv[0], arguments["n"], seed=arguments["seed"], **options)
     folder = data.save(place)
     episodes = int(data.episode_ends.sum())
     print(f"{len(data):,} transitions in {episodes:,} episodes of {data.metadata.env}, "
@@ -297,8 +294,8 @@ def generate_data(argv: list[str]) -> int:
 
 def _generator_parser(name: str, spec: Generator) -> OneLineParser:
     parser = OneLineParser(prog=f"rlopt data generate {name}", description=spec.summary)
-    parser.add_argument("--n", metavar="N", required=True, help="transitions, 1e6 for a million")
-    parser.add_argument("--seed", metavar="N", default="0", help="of everything that is drawn (default 0)")
+    parser.add_number("--n", Range(ge=1, le=10**9), required=True, help="transitions, 1e6 for a million")
+    parser.add_number("--seed", Range(ge=0, lt=2**63), default=0, help="of everything that is drawn (default 0)")
     parser.add_argument("--out", metavar="DIR", required=True, help="folder to write")
     parser.add_argument("--overwrite", action="store_true", help="replace a data set at DIR")
     for option_name, option in spec.options.items():

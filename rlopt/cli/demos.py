@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlopt.cli.data import to_folder, to_minari
-from rlopt.cli.parsing import OneLineParser, add_agent, import_named_agent, number
+from rlopt.cli.parsing import Number, OneLineParser, add_agent, import_named_agent
 from rlopt.cli.subverbs import run
 from rlopt.errors import ConfigError, DataError, unknown_name
 from rlopt.settings.fields import Range
@@ -41,7 +41,7 @@ def add_reading_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options for files of other libraries, which do not say what their demonstrations are of."""
     add = parser.add_argument_group("files of other libraries").add_argument
     add("--env", metavar="ID", help="environment of the demonstrations")
-    add("--action-repeat", metavar="N", help="its action repeat (default 1)")
+    add("--action-repeat", action=Number, bounds=Range(ge=1, le=100), help="its action repeat (default 1)")
     add("--observation-keys", metavar="A,B,...", help="parts of its flat observations, in their order")
     add("--ends", metavar="WHAT", default="auto", help="auto (default: true terminals are the ends of episodes shorter "
         "than the time limit of --env), truncated or terminated")  # fmt: skip
@@ -55,7 +55,7 @@ def reading_options(arguments: argparse.Namespace) -> dict[str, Any]:
     keys = arguments.observation_keys
     return {
         "env": arguments.env,
-        "action_repeat": number("--action-repeat", arguments.action_repeat, int, Range(ge=1, le=100)),
+        "action_repeat": arguments.action_repeat,
         "observation_keys": None if keys is None else tuple(part.strip() for part in keys.split(",") if part.strip()),
         "ends": arguments.ends,
     }
@@ -84,7 +84,7 @@ def convert(argv: list[str]) -> int:
         from rlopt.envs.settings import EnvSettings
 
         if data.metadata.env == UNKNOWN_ENV or (":" in data.metadata.env and arguments.env is None):
-            # Reading a stranger's file must not run code, and an id with a colon imports a module.
+            # Reading somebody else's file must not run code, and an id with a colon imports a module.
             raise ConfigError(f"--reorder needs to make the environment {data.metadata.env!r}: give --env ID")
         data = data.reorder(EnvSettings(id=data.metadata.env))
     written = write(data, arguments.out, form, arguments.overwrite)
@@ -162,8 +162,6 @@ def record(argv: list[str]) -> int:
     """Records demonstrations and writes them; returns 0."""
     arguments = _recording_parser().parse(argv)
     import_named_agent(arguments)
-    count = number("--n-trajectories", arguments.n_trajectories, int, Range(ge=1, le=10**6))
-    seed = number("--seed", arguments.seed, int, Range(ge=0, lt=2**31))
     form = format_of(arguments.out, arguments.to)
     if not arguments.out.startswith("minari:") and os.path.lexists(arguments.out) and not arguments.overwrite:
         raise DataError(f"{arguments.out} exists: choose another --out, or give --overwrite")
@@ -175,9 +173,9 @@ def record(argv: list[str]) -> int:
     data = record_demonstrations(
         model,
         settings,
-        count,
+        arguments.n_trajectories,
         deterministic=not arguments.sampled,
-        seed=seed,
+        seed=arguments.seed,
         pixels=arguments.pixels,
         generator=who,
     )
@@ -199,20 +197,21 @@ def _recording_parser() -> OneLineParser:
     add("run", metavar="RUN", type=Path, help="run folder, checkpoint, or a zip file of Stable-Baselines3")
     add("--out", metavar="PATH", required=True, help="a folder, an .npz file (imitation's layout), or minari:<id>")
     add("--to", metavar="FORMAT", help="as rlopt demos convert --to")
-    add("--n-trajectories", metavar="N", default="10", help="whole episodes to record (default 10)")
+    number = parser.add_number
+    number("--n-trajectories", Range(ge=1, le=10**6), default=10, help="whole episodes to record (default 10)")
     add("--sampled", action="store_true", help="sample actions instead of taking the mean (most likely) ones")
     add(
         "--pixels", action="store_true", help="record images of the same steps besides; needs a headless OpenGL library"
     )
-    add("--image-size", metavar="N", help="height and width of the images (default 84)")
-    add("--camera-id", metavar="N", help="MuJoCo camera of the images (default 0)")
+    number("--image-size", Range(ge=8, le=1024), help="height and width of the images (default 84)")
+    number("--camera-id", Range(ge=-1, le=1000), help="MuJoCo camera of the images (default 0)")
     add("--fast-render", action="store_true", help="images without shadows and anti-aliasing: faster on a CPU, but not "
         "the benchmark's")  # fmt: skip
-    add("--seed", metavar="N", default="0", help="of the environment and of sampling (default 0)")
+    number("--seed", Range(ge=0, lt=2**31), default=0, help="of the environment and of sampling (default 0)")
     add("--checkpoint", metavar="WHICH", help="best, latest, or a checkpoint's name (default best, if the run was "
         "evaluated, else latest)")  # fmt: skip
     add("--env", metavar="ID", help="environment; needed for a zip file, which does not say it")
-    add("--action-repeat", metavar="N", help="of the environment of a zip file (default 1)")
+    number("--action-repeat", Range(ge=1, le=100), help="of the environment of a zip file (default 1)")
     add("--device", metavar="DEVICE", default="cpu", help="torch device (default cpu)")
     add_agent(parser)
     add("--overwrite", action="store_true", help="replace what is at --out")
@@ -221,10 +220,7 @@ def _recording_parser() -> OneLineParser:
 
 def _expert(arguments: Any) -> tuple[Any, EnvSettings, str]:
     """The model, its environment's settings and who it is, for people."""
-    repeat = number("--action-repeat", arguments.action_repeat, int, Range(ge=1, le=100))
-    size = number("--image-size", arguments.image_size, int, Range(ge=8, le=1024))
-    camera = number("--camera-id", arguments.camera_id, int, Range(ge=-1, le=1000))
-    given = {"image_size": size, "camera_id": camera}
+    repeat, given = arguments.action_repeat, {name: getattr(arguments, name) for name in ("image_size", "camera_id")}
     changed: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if arguments.fast_render:
         changed["fast_render"] = True

@@ -5,15 +5,15 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from rlopt.cli.parsing import OneLineParser, number
+from rlopt.cli.parsing import OneLineParser
 from rlopt.settings.fields import Range
 
 
 def add_engine_options(parser: OneLineParser) -> None:
     """The options of a verb whose runs are jobs."""
     _add_where(parser, "local", "(default)", "run")
-    parser.add_argument("--retries", metavar="N", help="further attempts of a run that failed, each from its newest "
-                        "checkpoint (default 2)")  # fmt: skip
+    parser.add_number("--retries", Range(ge=0, le=100), help="further attempts of a run that failed, each from its "
+                      "newest checkpoint (default 2)")  # fmt: skip
 
 
 def add_optional_engine(parser: OneLineParser) -> None:
@@ -25,9 +25,7 @@ def engine_options(arguments: argparse.Namespace) -> Any:
     """The options of :func:`add_engine_options` as :class:`rlopt.sweeps.sweep.EngineOptions`."""
     from rlopt.sweeps.sweep import EngineOptions
 
-    given = {**_numbers(arguments), "retries": number("--retries", arguments.retries, int, Range(ge=0, le=100))}
-    given = {name: value for name, value in given.items() if value is not None}
-    return EngineOptions(engine=arguments.engine, address=arguments.address, **given)
+    return EngineOptions(engine=arguments.engine, **_given(arguments, "workers", "gpus_per_job", "address", "retries"))
 
 
 def optional_engine(arguments: argparse.Namespace) -> Any:
@@ -38,8 +36,7 @@ def optional_engine(arguments: argparse.Namespace) -> Any:
     from rlopt.engine.choice import check_engine, needs_engine
     from rlopt.sweeps.sweep import EngineOptions
 
-    given = {name: value for name, value in _numbers(arguments).items() if value is not None}
-    given |= {"address": arguments.address} if arguments.address is not None else {}
+    given = _given(arguments, "workers", "gpus_per_job", "address")
     if arguments.engine is None:
         if given:
             raise needs_engine(next(iter(given)))
@@ -53,15 +50,11 @@ def _add_where(parser: OneLineParser, default: str | None, note: str, job: str) 
                         f"Ray cluster, Linux only {note}")  # fmt: skip
     parser.add_argument("--address", metavar="ADDRESS", help="of the Ray cluster: host:port, ray://host:port or auto; "
                         "without one Ray runs on this machine alone")  # fmt: skip
-    parser.add_argument(
-        "--workers", metavar="N", help=f"most {job}s at once (default what the cores or the cluster allow)"
-    )
-    parser.add_argument("--gpus-per-job", metavar="X", help=f"share of a GPU for each {job}, such as 0.25 for four on "
-                        "each, or a whole number")  # fmt: skip
+    parser.add_number("--workers", Range(ge=1, le=100_000), help=f"most {job}s at once (default what the cores or the "
+                      "cluster allow)")  # fmt: skip
+    parser.add_number("--gpus-per-job", Range(ge=0, le=64), float, metavar="X", help=f"share of a GPU for each {job}, "
+                      "such as 0.25 for four on each, or a whole number")  # fmt: skip
 
 
-def _numbers(arguments: argparse.Namespace) -> dict[str, Any]:
-    return {
-        "workers": number("--workers", arguments.workers, int, Range(ge=1, le=100_000)),
-        "gpus_per_job": number("--gpus-per-job", arguments.gpus_per_job, float, Range(ge=0, le=64)),
-    }
+def _given(arguments: argparse.Namespace, *names: str) -> dict[str, Any]:
+    return {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlopt.cli.engine_options import add_optional_engine, optional_engine
-from rlopt.cli.parsing import OneLineParser, add_agent, import_named_agent, json_object, number
+from rlopt.cli.parsing import OneLineParser, add_agent, import_named_agent, json_object
 from rlopt.errors import ConfigError
 from rlopt.settings.fields import JsonObject, Range
 
@@ -27,10 +27,6 @@ def main(argv: list[str]) -> int:
     """Evaluates a checkpoint of a run, prints a table and writes RUN/evaluation.json; returns 0."""
     arguments = _parser().parse(argv)
     import_named_agent(arguments)
-    episodes = number("--episodes", arguments.episodes, int, Range(ge=1))
-    filmed = number("--video-episodes", arguments.video_episodes, int, Range(ge=1))
-    n_envs = number("--n-envs", arguments.n_envs, int, Range(ge=1, le=4096))
-    seed = number("--seed", arguments.seed, int, Range(ge=0, lt=2**31))
     env_kwargs = json_object("--env-kwargs", arguments.env_kwargs)
     engine = optional_engine(arguments)
     if engine is not None and engine.gpus_per_job and arguments.device == "cpu":
@@ -42,7 +38,7 @@ def main(argv: list[str]) -> int:
     settings = environment_settings(checkpoint.metadata, arguments.env, env_kwargs)
     folder = run_folder_of(checkpoint.path)
     play = _play_here if engine is None else partial(_play_on, engine)
-    result = play(checkpoint, settings, episodes, n_envs, seed, arguments)
+    result = play(checkpoint, settings, arguments)
     print(format_table(result, checkpoint, settings, "" if engine is None else engine.engine))
 
     from rlopt.errors import RunError
@@ -68,7 +64,7 @@ def main(argv: list[str]) -> int:
     if arguments.video:
         from rlopt.cli.render import render_in_process
 
-        options = ["--episodes", str(filmed), "--seed", str(seed), "--device", arguments.device]
+        options = [f"--episodes={arguments.video_episodes}", f"--seed={arguments.seed}", f"--device={arguments.device}"]
         options += ["--stochastic"] if arguments.stochastic else []
         options += ["--env", arguments.env] if arguments.env else []
         options += [word for name in arguments.agent for word in ("--agent", name)]
@@ -84,7 +80,7 @@ def _parser() -> OneLineParser:
         "returns with a 95% bootstrap interval. Writes RUN/evaluation.json and, with --video, RUN/video.mp4.",
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="run folder, as rlopt train printed it, or a checkpoint")
-    parser.add_argument("--episodes", metavar="N", default="100", help="episodes to play (default 100)")
+    parser.add_number("--episodes", Range(ge=1), default=100, help="episodes to play (default 100)")
     parser.add_argument(
         "--checkpoint", metavar="WHICH", default="latest", help="latest (default), best, or a checkpoint's name or path"
     )
@@ -96,21 +92,18 @@ def _parser() -> OneLineParser:
     parser.add_argument(
         "--policy", metavar="NAME", default="last", help="last (default), or mixture: the boosted policy of ailboost"
     )
-    parser.add_argument("--seed", metavar="N", default="0", help="of environments and sampling (default 0)")
-    parser.add_argument(
-        "--n-envs", metavar="N", help="environments side by side (default at most 16; 4 in each job of an engine)"
-    )
+    parser.add_number("--seed", Range(ge=0, lt=2**31), default=0, help="of environments and sampling (default 0)")
+    parser.add_number("--n-envs", Range(ge=1, le=4096), help="environments side by side (default at most 16; 4 in each "
+                      "job of an engine)")  # fmt: skip
     parser.add_argument("--device", metavar="DEVICE", default="cpu", help="torch device (default cpu)")
     parser.add_argument("--video", action="store_true", help="also write a video; needs a headless OpenGL library")
-    parser.add_argument("--video-episodes", metavar="N", default="1", help="episodes in the video (default 1)")
+    parser.add_number("--video-episodes", Range(ge=1), default=1, help="episodes in the video (default 1)")
     add_agent(parser)
     add_optional_engine(parser)
     return parser
 
 
-def _play_here(
-    checkpoint: Checkpoint, settings: EnvSettings, episodes: int, n_envs: int | None, seed: int, arguments: Any
-) -> EvaluationResult:
+def _play_here(checkpoint: Checkpoint, settings: EnvSettings, arguments: Any) -> EvaluationResult:
     import torch
 
     from rlopt.checkpoint.load import load
@@ -120,39 +113,31 @@ def _play_here(
     if isinstance(threads, int) and 0 < threads <= 1024:
         torch.set_num_threads(threads)
     model: Any = named_policy(load(checkpoint.path, device=arguments.device), arguments.policy)
-    with _progress(episodes) as on_episode:
+    with _progress(arguments.episodes) as on_episode:
         return evaluate(
             model,
             settings,
-            episodes,
+            arguments.episodes,
             deterministic=not arguments.stochastic,
-            seed=seed,
-            n_envs=n_envs,
+            seed=arguments.seed,
+            n_envs=arguments.n_envs,
             on_episode=on_episode,
         )
 
 
-def _play_on(
-    options: EngineOptions,
-    checkpoint: Checkpoint,
-    settings: EnvSettings,
-    episodes: int,
-    n_envs: int | None,
-    seed: int,
-    arguments: Any,
-) -> EvaluationResult:
+def _play_on(options: EngineOptions, checkpoint: Checkpoint, settings: EnvSettings, arguments: Any) -> EvaluationResult:
     from rlopt.evaluation.parallel import ENVS_PER_JOB, evaluate_on_engine
 
-    with options.make(threads=1) as engine, _progress(episodes) as on_episode:
+    with options.make(threads=1) as engine, _progress(arguments.episodes) as on_episode:
         return evaluate_on_engine(
             engine,
             checkpoint.path,
-            episodes,
+            arguments.episodes,
             env=settings,
             policy=arguments.policy,
             deterministic=not arguments.stochastic,
-            seed=seed,
-            n_envs=n_envs or ENVS_PER_JOB,
+            seed=arguments.seed,
+            n_envs=arguments.n_envs or ENVS_PER_JOB,
             device=arguments.device,
             on_episode=on_episode,
         )

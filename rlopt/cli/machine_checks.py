@@ -81,8 +81,12 @@ class Check:
     """A note is worth knowing but nothing is broken; only the others make ``rlopt doctor`` exit with 1."""
 
 
-def _outside(package: str, low: str, high: str = "") -> Callable[[Machine], bool]:
-    return lambda m: m.has(package) and not m.has(package, low, high)
+def _version(package: str, low: str, high: str = "", *, name: str = "", why: str = "") -> Check:
+    """Finds an installed package whose version is not in ``[low, high)``."""
+    shown = "EnvPool" if package == "envpool" else package
+    problem = f"{shown} is not in [{low}, {high})" if high else f"{shown} is older than {low}"
+    cure = f'pip install "{package}>={low}{f",<{high}" if high else ""}"'
+    return Check(name or package, lambda m: m.has(package) and not m.has(package, low, high), problem + why, cure)
 
 
 CHECKS: tuple[Check, ...] = (
@@ -93,20 +97,10 @@ CHECKS: tuple[Check, ...] = (
         "torch cannot be imported",
         'pip install --force-reinstall "torch>=2.8"',
     ),
-    Check("torch", _outside("torch", "2.8"), "torch is older than 2.8", 'pip install "torch>=2.8"'),
-    Check(
-        "stable-baselines3",
-        _outside("stable-baselines3", "2.9", "3"),
-        "stable-baselines3 is not in [2.9, 3)",
-        'pip install "stable-baselines3>=2.9,<3"',
-    ),
-    Check(
-        "gymnasium",
-        _outside("gymnasium", "1.2", "2"),
-        "gymnasium is not in [1.2, 2); autoreset differs there",
-        'pip install "gymnasium>=1.2,<2"',
-    ),
-    Check("numpy", _outside("numpy", "2", "3"), "numpy is not in [2, 3)", 'pip install "numpy>=2,<3"'),
+    _version("torch", "2.8"),
+    _version("stable-baselines3", "2.9", "3"),
+    _version("gymnasium", "1.2", "2", why="; autoreset differs there"),
+    _version("numpy", "2", "3"),
     Check(
         "mujoco 4",
         lambda m: m.has("mujoco", "4") and m.has("dm-control"),
@@ -119,12 +113,7 @@ CHECKS: tuple[Check, ...] = (
         "dm-control 1.0.50 needs mujoco 3.17 or newer",
         'pip install "mujoco>=3.17,<4"',
     ),
-    Check(
-        "dm-control old",
-        _outside("dm-control", "1.0.50"),
-        "this dm-control is older than 1.0.50, whose state restore is tested",
-        'pip install "dm-control>=1.0.50"',
-    ),
+    _version("dm-control", "1.0.50", name="dm-control old", why=", whose state restore is tested"),
     Check(
         "rliable and pandas 3",
         lambda m: m.has("rliable") and m.has("arch", "", "8") and m.has("pandas", "3"),
@@ -173,7 +162,7 @@ CHECKS: tuple[Check, ...] = (
         "EnvPool's asset packages are incomplete; importing it fails",
         "pip install --force-reinstall envpool",
     ),
-    Check("envpool old", _outside("envpool", "1.2.5"), "EnvPool is older than 1.2.5", 'pip install "envpool>=1.2.5"'),
+    _version("envpool", "1.2.5", name="envpool old"),
     Check(
         "envpool import",
         lambda m: m.envpool_error is not None,
@@ -272,21 +261,10 @@ def this_machine() -> Machine:
 
 
 def _gl() -> tuple[str | None, frozenset[str]]:
-    import ctypes
+    from rlopt.envs import rendering
 
-    from rlopt.envs.rendering import available_gl
-
-    def loads(name: str) -> bool:
-        try:
-            ctypes.CDLL(name)
-        except OSError:
-            return False
-        return True
-
-    egl = loads("libEGL.so.1") and loads("libOpenGL.so.0")
-    osmesa = loads("libOSMesa.so.8") or loads("libOSMesa.so.6")
-    found = {name for name, there in (("egl", egl), ("osmesa", osmesa)) if there}
-    return available_gl(), frozenset(found)
+    found = {"egl": rendering.has_egl(), "osmesa": rendering.has_osmesa()}
+    return rendering.available_gl(), frozenset(name for name, there in found.items() if there)
 
 
 def _probe(code: str) -> tuple[bool, str]:

@@ -33,6 +33,10 @@ class OneLineParser(argparse.ArgumentParser):
             tokens.append(name + equals + value)
         return self.parse_args(tokens)
 
+    def add_number(self, flag: str, bounds: Range, kind: type = int, **settings: Any) -> None:
+        """Adds an option whose value is a number within ``bounds``."""
+        self.add_argument(flag, action=Number, bounds=bounds, kind=kind, **settings)
+
 
 def json_object(option: str, text: str | None) -> dict[str, Any] | None:
     """Reads the value of an option that is a JSON object, None if it was not given."""
@@ -57,10 +61,19 @@ def import_named_agent(arguments: argparse.Namespace) -> None:
         import_agent(name)
 
 
-def number(option: str, text: str | None, kind: type, bounds: Range) -> Any:
-    """Reads the value of a numeric option, None if it was not given; understands 1e6 where a whole number is wanted."""
-    if text is None:
-        return None
+class Number(argparse.Action):
+    """An option whose value is a number of ``kind`` within ``bounds``."""
+
+    def __init__(self, *, bounds: Range, kind: type = int, metavar: str = "N", **settings: Any) -> None:
+        super().__init__(metavar=metavar, **settings)
+        self.kind, self.bounds = kind, bounds
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:
+        setattr(namespace, self.dest, number(self.option_strings[0], values, self.kind, self.bounds))
+
+
+def number(option: str, text: str, kind: type, bounds: Range) -> Any:
+    """Reads the value of a numeric option; understands 1e6 where a whole number is wanted."""
     try:
         return coerce(text, Annotated[kind, bounds])
     except ConfigError as error:

@@ -6,7 +6,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from rlopt.cli.parsing import OneLineParser, json_object, number
+from rlopt.cli.parsing import OneLineParser, json_object
 from rlopt.errors import ConfigError, one_line, unknown_name
 from rlopt.settings.fields import JsonObject, Range
 
@@ -23,7 +23,6 @@ METHODS = {
 def main(argv: list[str]) -> int:
     """Solves the exact process of an environment and prints what is optimal in it; returns 0."""
     arguments = _parser().parse(argv)
-    rows = number("--rows", arguments.rows, int, Range(ge=0))
     if arguments.method not in METHODS:
         raise unknown_name("method", arguments.method, METHODS)
     mdp = _process(arguments.env, json_object("--env-kwargs", arguments.env_kwargs) or {})
@@ -35,7 +34,7 @@ def main(argv: list[str]) -> int:
         json.dump(_record(arguments.env, mdp, solution), sys.stdout, indent=1)
         print()
     else:
-        print(format_solution(arguments.env, mdp, solution, rows))
+        print(format_solution(arguments.env, mdp, solution, arguments.rows))
     return 0
 
 
@@ -43,12 +42,12 @@ def _parser() -> OneLineParser:
     parser = OneLineParser(
         prog="rlopt plan",
         description="Solve the exact process of an environment that never ends: the largest long-run mean reward a "
-        "step (gain), the bias and its span, an optimal policy and its stationary law.",
+        "step (gain), the bias and its span, an optimal policy and its stationary distribution.",
     )
     parser.add_argument("--env", metavar="ID", required=True, help="an environment with an exact process, rlopt/<name>")
     parser.add_argument("--env-kwargs", metavar="JSON", help=f"arguments, such as '{JsonObject.example}'")
     parser.add_argument("--method", metavar="NAME", default="policy-iteration", help=f"{', '.join(METHODS)}")
-    parser.add_argument("--rows", metavar="N", default="50", help="states to print (default 50)")
+    parser.add_number("--rows", Range(ge=0), default=50, help="states to print (default 50)")
     parser.add_argument("--json", action="store_true", help="print everything as JSON instead")
     return parser
 
@@ -96,7 +95,7 @@ def _record(env_id: str, mdp: FiniteMDP, solution: AverageRewardSolution) -> dic
         "residual": solution.residual,
         "bias": solution.bias.tolist(),
         "policy": solution.policy.tolist(),
-        "stationary_law": solution.stationary_law.tolist(),
+        "stationary_distribution": solution.stationary_distribution.tolist(),
         "action_gaps": solution.action_gaps.tolist(),
     }
 
@@ -120,10 +119,10 @@ def format_solution(env_id: str, mdp: FiniteMDP, solution: AverageRewardSolution
         "noise": f"regret of the optimal policy itself: within {noise:.3g} sqrt(steps) in 95 % of runs",
     }
     lines = [f"{name:<15}{value}" for name, value in head.items()]
-    lines += ["", f"{'state':>7}{'bias':>14}{'action':>8}{'law':>12}"]
+    lines += ["", f"{'state':>7}{'bias':>14}{'action':>8}{'stationary':>12}"]
     for state in range(min(rows, mdp.n_states)):
-        law = solution.stationary_law[state]
-        lines.append(f"{state:>7}{solution.bias[state]:>14.6g}{int(solution.policy[state]):>8}{law:>12.4g}")
+        share = solution.stationary_distribution[state]
+        lines.append(f"{state:>7}{solution.bias[state]:>14.6g}{int(solution.policy[state]):>8}{share:>12.4g}")
     if rows < mdp.n_states:
         lines.append(f"... {mdp.n_states - rows} more states: --rows {mdp.n_states} or --json")
     return "\n".join(lines)

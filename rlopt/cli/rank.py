@@ -190,23 +190,20 @@ def serve_study(argv: list[str]) -> int:
     add = parser.add_argument
     add("--host", metavar="ADDRESS", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine "
         "only; others need --token)")  # fmt: skip
-    add("--port", metavar="N", default="0", help="port to listen on (default 0: a free one)")
+    parser.add_number("--port", Range(ge=0, le=65535), default=0, help="port to listen on (default 0: a free one)")
     add("--token", metavar="TEXT", help="what the link carries: auto draws one (the default on this machine), none "
         "asks for none (this machine only), or 20 characters and more of your own")  # fmt: skip
     add("--raters", metavar="N|NAMES", help="browsers that the link lets in (default: the answers that a round needs), "
         "or their names: ada,grace")  # fmt: skip
     add("--public-url", metavar="URL", help="where a proxy in front serves it, https://rank.example.org")
     add("--allow-host", metavar="NAME", action="append", default=[], help="a further name that the server is called by")
-    add("--requests-per-second", metavar="X", default="20", help="that one browser may make (default 20)")
-    add("--lease-seconds", metavar="N", default="120", help="how long a silent browser keeps a round (default 120)")
+    parser.add_number("--requests-per-second", Range(gt=0), float, metavar="X", default=20.0, help="that one browser "
+                      "may make (default 20)")  # fmt: skip
+    parser.add_number("--lease-seconds", Range(ge=1, le=86400), float, default=120.0, help="how long a silent browser "
+                      "keeps a round (default 120)")  # fmt: skip
     add("--verbose", action="store_true", help="print a line a request, without secrets")
     arguments = parser.parse(argv)
-    options = {
-        "port": number("--port", arguments.port, int, Range(ge=0, le=65535)),
-        **_raters(arguments.raters),
-        "requests_per_second": number("--requests-per-second", arguments.requests_per_second, float, Range(gt=0)),
-        "lease_seconds": number("--lease-seconds", arguments.lease_seconds, float, Range(ge=1, le=86400)),
-    }
+    raters = _raters(arguments.raters)
     require_packages()
 
     from rlopt.console.progress import say
@@ -214,11 +211,14 @@ def serve_study(argv: list[str]) -> int:
 
     settings = ServeSettings(
         host=arguments.host,
+        port=arguments.port,
         token=arguments.token,
         public_url=arguments.public_url,
         allow_hosts=tuple(name.lower() for name in arguments.allow_host),
         verbose=arguments.verbose,
-        **options,
+        requests_per_second=arguments.requests_per_second,
+        lease_seconds=arguments.lease_seconds,
+        **raters,
     )
     check(settings)
     store, study = open_study(arguments)
@@ -228,7 +228,9 @@ def serve_study(argv: list[str]) -> int:
 
 def _raters(text: str | None) -> dict[str, Any]:
     """A number of raters, or their names."""
-    if text is None or text.strip().lstrip("+-").replace(".", "").isdigit():
+    if text is None:
+        return {}
+    if text.strip().lstrip("+-").replace(".", "").isdigit():
         return {"raters": number("--raters", text, int, Range(ge=1, le=100_000))}
     names = [" ".join(name.split()) for name in text.split(",")]
     cure = "write a number, or different names with commas between them: --raters ada,grace"

@@ -37,7 +37,7 @@ _MARK = "rlopt.cli.render: error: "
 
 def main(argv: list[str]) -> int:
     """Draws episodes of a checkpoint; prints the path of the video."""
-    from rlopt.cli.parsing import OneLineParser, add_agent, import_named_agent, json_object, number
+    from rlopt.cli.parsing import OneLineParser, add_agent, import_named_agent, json_object
     from rlopt.settings.fields import JsonObject, Range
 
     parser = OneLineParser(prog="python -m rlopt.cli.render", description="Draw episodes of a checkpoint as an MP4.")
@@ -47,15 +47,13 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--env-kwargs", metavar="JSON", help=f"other arguments of the environment, such as '{JsonObject.example}'"
     )
-    parser.add_argument("--episodes", metavar="N", default="1", help="episodes to draw (default 1)")
-    parser.add_argument("--seed", metavar="N", default="0", help="of the environment (default 0)")
+    parser.add_number("--episodes", Range(ge=1), default=1, help="episodes to draw (default 1)")
+    parser.add_number("--seed", Range(ge=0, lt=2**31), default=0, help="of the environment (default 0)")
     parser.add_argument("--stochastic", action="store_true", help="sample actions instead of taking the most likely")
     parser.add_argument("--device", metavar="DEVICE", default="cpu", help="torch device (default cpu)")
     add_agent(parser)
     arguments = parser.parse(argv)
     import_named_agent(arguments)
-    episodes = number("--episodes", arguments.episodes, int, Range(ge=1))
-    seed = number("--seed", arguments.seed, int, Range(ge=0, lt=2**31))
 
     from rlopt.checkpoint.choose import environment_settings
     from rlopt.checkpoint.files import read_checkpoint
@@ -65,9 +63,8 @@ def main(argv: list[str]) -> int:
     env_kwargs = json_object("--env-kwargs", arguments.env_kwargs)
     settings = environment_settings(metadata, arguments.env, env_kwargs)
     model: Any = load(arguments.checkpoint, device=arguments.device)
-    video = record_video(
-        model, settings, arguments.out, episodes=episodes, seed=seed, deterministic=not arguments.stochastic
-    )
+    episodes, seed, mean = arguments.episodes, arguments.seed, not arguments.stochastic
+    video = record_video(model, settings, arguments.out, episodes=episodes, seed=seed, deterministic=mean)
     returns = ", ".join(f"{value:.1f}" for value in video.result.returns)
     print(f"{video.path} ({video.frames} frames, {video.fps:g} per second, return {returns})")
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlopt.cli.parsing import OneLineParser, add_agent, import_named_agent, number
+from rlopt.cli.parsing import OneLineParser, add_agent, import_named_agent
 from rlopt.errors import ConfigError
 from rlopt.run_folder import GROUP_FILE, SWEEP_FILE, TUNE_FILE
 from rlopt.settings.fields import Range
@@ -19,9 +19,9 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="run folder, as rlopt train printed it; "
                         "or the folder of the runs of several seeds, or of a sweep, which go on together")  # fmt: skip
-    parser.add_argument(
+    parser.add_number(
         "--total-timesteps",
-        metavar="N",
+        Range(ge=1),
         help="train up to this many environment steps instead of the number the run was started with",
     )
     parser.add_argument(
@@ -32,7 +32,7 @@ def main(argv: list[str]) -> int:
     add_agent(parser)
     arguments = parser.parse(argv)
     import_named_agent(arguments)
-    total = number("--total-timesteps", arguments.total_timesteps, int, Range(ge=1))
+    total = arguments.total_timesteps
 
     whole = next((name for name in (SWEEP_FILE, TUNE_FILE) if (arguments.run / name).is_file()), None)
     if whole is not None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from rlopt.cli.engine_options import add_engine_options, engine_options
-from rlopt.cli.parsing import OneLineParser, number
+from rlopt.cli.parsing import OneLineParser
 from rlopt.cli.sweep import divide, setting_values
 from rlopt.errors import ConfigError
 from rlopt.registry import agent_names, import_agent
@@ -26,11 +25,7 @@ def main(argv: list[str]) -> int:
     from rlopt.sweeps.spec import SweepSpec, group_name
     from rlopt.sweeps.tune_spec import TuneSpec
 
-    given: dict[str, Any] = {
-        "trials": number("--trials", arguments.trials, int, Range(ge=1, le=100_000)),
-        "sampler_seed": number("--sampler-seed", arguments.sampler_seed, int, Range(ge=0, lt=2**31)),
-        "pruner": arguments.pruner,
-    }
+    given = {name: getattr(arguments, name) for name in ("trials", "sampler_seed", "pruner")}
     base = SweepSpec(
         (arguments.agent,),
         (arguments.env,) if arguments.env else (),
@@ -64,9 +59,10 @@ def _parser() -> OneLineParser:
     )
     parser.add_argument("--search", metavar="NAME=SPAN", nargs="+", action="extend", help="a setting and where to "
                         "look: low..high, log:low..high, or choice,choice; whole numbers if both ends are")  # fmt: skip
-    parser.add_argument("--trials", metavar="N", help="trials to have ended (default 50); give more to search on")
+    parser.add_number("--trials", Range(ge=1, le=100_000), help="trials to have ended (default 50); give more "
+                      "to search on")  # fmt: skip
     parser.add_argument("--pruner", metavar="NAME", help="median (default), hyperband or none")
-    parser.add_argument("--sampler-seed", metavar="N", help="seed of the search itself (default 0)")
+    parser.add_number("--sampler-seed", Range(ge=0, lt=2**31), help="seed of the search itself (default 0)")
     parser.add_argument("--tune-dir", metavar="DIR", type=Path, help="folder of the search (default runs/tune-..., the "
                         "same for the same search)")  # fmt: skip
     add_engine_options(parser)

@@ -100,6 +100,14 @@ def generator(name: str) -> Generator:
     return GENERATORS[name]
 
 
+def check_size(n: Any, seed: Any) -> None:
+    """Raises :class:`rlopt.errors.ConfigError` unless a data set of ``n`` transitions can be drawn from ``seed``."""
+    if isinstance(n, bool) or not hasattr(n, "__index__") or n < 1:
+        raise ConfigError(f"n must be a whole number of transitions from 1, got {n!r}")
+    if isinstance(seed, bool) or not hasattr(seed, "__index__") or seed < 0:
+        raise ConfigError(f"seed must be a whole number from 0, got {seed!r}")
+
+
 def generate(name: str, n: int, *, seed: int = 0, **options: Any) -> Dataset:
     """Makes the data set ``name`` with ``n`` transitions, the same ones for the same arguments and versions.
 
@@ -111,10 +119,7 @@ def generate(name: str, n: int, *, seed: int = 0, **options: Any) -> Dataset:
     for option in options:
         if option not in spec.options:
             raise unknown_name(f"option of {name}", option, spec.options)
-    if isinstance(n, bool) or not hasattr(n, "__index__") or n < 1:
-        raise ConfigError(f"n must be a whole number of transitions from 1, got {n!r}")
-    if isinstance(seed, bool) or not hasattr(seed, "__index__") or seed < 0:
-        raise ConfigError(f"seed must be a whole number from 0, got {seed!r}")
+    check_size(n, seed)
     module, _, function = spec.function.partition(":")
     make: Callable[..., Dataset] = getattr(importlib.import_module(module), function)
     return make(int(n), seed=seed, **spec.fixed, **options)

@@ -13,7 +13,7 @@ from rlopt.data.metadata import Metadata
 from rlopt.envs.make import make_env
 from rlopt.envs.settings import EnvSettings
 from rlopt.errors import DataError
-from rlopt.state.isolate import seed_everything, undisturbed
+from rlopt.state.isolate import isolated, seed_everything
 
 
 def record(policy: Any, settings: EnvSettings, n: int, metadata: Metadata, *, deterministic: bool = False) -> Dataset:
@@ -31,7 +31,7 @@ def record(policy: Any, settings: EnvSettings, n: int, metadata: Metadata, *, de
         name: [] for name in ("observations", "actions", "rewards", "next_observations", "discounts", "episode_ends")
     }
     try:
-        with undisturbed(policy):
+        with isolated(policy):
             seed_everything(settings.seed)
             observations: Any = env.reset()
             starts = np.ones(env.num_envs, bool)

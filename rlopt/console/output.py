@@ -1,4 +1,4 @@
-"""Where runs speak and hear: their lines, their progress, the wish to stop. Imports no torch."""
+"""Console output and signals of runs: lines, progress, and the request to stop. Imports no torch."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rlopt.console.progress import Progress, say
-from rlopt.console.signals import StopSignals, StopWish
+from rlopt.console.signals import StopRequest, StopSignals
 
 MeanReturn = Callable[[], float | None]
 
 
 class Console:
-    """What one run of the process speaks through; this one is of a run that has the process to itself."""
+    """The console of a run that has the process to itself; :class:`SharedConsole` is for one of several."""
 
     alone = True
     """Whether the run is the only one; what is said of all runs together is then left to it."""
@@ -22,8 +22,8 @@ class Console:
         say(line)
 
     @contextmanager
-    def stop_signals(self) -> Iterator[StopWish]:
-        """Hears Ctrl-C and the like while a run trains."""
+    def stop_signals(self) -> Iterator[StopRequest]:
+        """Takes Ctrl-C and the like while a run trains."""
         with StopSignals() as stop:
             yield stop
 
@@ -47,19 +47,19 @@ class SharedProgress(Progress):
         self._returns: dict[str, MeanReturn] = {}
 
     def add(self, name: str, total: int, start: int) -> None:
-        """Counts a run in."""
+        """Adds a run."""
         if not self._totals:
             self._begun()
         self._steps[name], self._totals[name] = start, total
         self.extend(total, start)
 
     def report(self, name: str, step: int, mean_return: MeanReturn) -> None:
-        """To be called when run ``name`` is at ``step``."""
+        """Takes the news that run ``name`` is at ``step``."""
         self._steps[name], self._returns[name] = step, mean_return
         self.update(sum(self._steps.values()), self._mean)
 
     def drop(self, name: str) -> bool:
-        """Counts a run out that will not go on; returns whether it was counted in."""
+        """Removes a run that will not go on; returns whether it had been added."""
         if name not in self._totals:
             return False
         self.extend(self._steps[name] - self._totals.pop(name), 0)
@@ -92,10 +92,10 @@ class _Part:
         self._whole.say(f"{self._name}: {text}")
 
     def evaluated(self, step: int, mean_return: float) -> None:
-        """The line that the run says is enough."""
+        """Prints nothing: the run itself prints a line."""
 
     def finish(self, mean_return: float | None) -> None:
-        """The whole ends when every run has."""
+        """Does nothing: the whole bar ends when every run has."""
 
 
 class SharedConsole(Console):
@@ -103,12 +103,12 @@ class SharedConsole(Console):
 
     :param name: what its lines begin with
     :param whole: the progress of all
-    :param stop: the wish to stop that all follow
+    :param stop: the request to stop that all follow
     """
 
     alone = False
 
-    def __init__(self, name: str, whole: SharedProgress, stop: StopWish) -> None:
+    def __init__(self, name: str, whole: SharedProgress, stop: StopRequest) -> None:
         self.name, self._whole, self._stop = name, whole, stop
 
     def say(self, line: str) -> None:
@@ -120,7 +120,7 @@ class SharedConsole(Console):
             self.say(f"failed: {reason}")
 
     @contextmanager
-    def stop_signals(self) -> Iterator[StopWish]:
+    def stop_signals(self) -> Iterator[StopRequest]:
         yield self._stop
 
     def progress(self, total: int, start: int, unit: str = "env steps") -> Progress:

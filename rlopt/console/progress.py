@@ -41,7 +41,7 @@ class Counted:
     total: int
     unit: str = "env steps"
     attribute: str = "num_timesteps"
-    """Of the model: how much of it is done."""
+    """The model's attribute that counts how much is done."""
 
 
 class Progress:
@@ -56,7 +56,7 @@ class Progress:
     def __init__(self, total: int, start: int = 0, unit: str = "env steps", drawn: bool = True) -> None:
         self.total, self.start, self.step, self.unit = total, start, start, unit
         self.began = time.monotonic()
-        self._last_line, self._told = self.began, -1
+        self._last_line, self._last_shown = self.began, -1
         self._bar: Any = None
         if drawn and sys.stderr.isatty() and sys.stdout.isatty():
             from tqdm import tqdm
@@ -80,7 +80,7 @@ class Progress:
     def update(self, step: int, mean_return: Callable[[], float | None]) -> None:
         """Called at every boundary; draws only as often as a person can read.
 
-        :param mean_return: computes that of the last episodes, None before the first one ends
+        :param mean_return: computes the mean return of the last episodes, None before the first one ends
         """
         advanced, self.step = step - self.step, step
         now = time.monotonic()
@@ -90,11 +90,11 @@ class Progress:
                 self._bar.set_postfix_str("" if value is None else f"return {value:.1f}", refresh=False)
             self._bar.update(advanced)
         elif advanced and now - self._last_line >= PLAIN_SECONDS:
-            self._last_line, self._told = now, step
+            self._last_line, self._last_shown = now, step
             say(self.line(mean_return()))
 
     def evaluated(self, step: int, mean_return: float) -> None:
-        """Called after every evaluation of the agent with the mean return; a line says it already."""
+        """Called after every evaluation with its mean return; the run itself prints a line about it."""
 
     def line(self, mean_return: float | None) -> str:
         """The plain line: steps done, steps per second, mean return, time left."""
@@ -119,9 +119,9 @@ class Progress:
             say(text)
 
     def finish(self, mean_return: float | None) -> None:
-        """Closes the bar, or prints the last plain line, if it was not told already."""
+        """Closes the bar, or prints the last plain line, unless it was printed already."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
-        elif self._told != self.step:
+        elif self._last_shown != self.step:
             say(self.line(mean_return))

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a lost terminal as a wish to stop at the next boundary. Imports no torch."""
+"""Ctrl-C, SIGTERM and a lost terminal as a request to stop at the next boundary. Imports no torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
-class StopWish:
+class StopRequest:
     """Whether runs are to stop, and what for."""
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class Stopped(KeyboardInterrupt):
         self.exit_code = 128 + int(number)
 
 
-class StopSignals(StopWish):
+class StopSignals(StopRequest):
     """Context in which the first Ctrl-C, SIGTERM or SIGHUP sets :attr:`received`, the second aborts at once.
 
     Outside the main thread, where signals cannot be handled, it does nothing.
@@ -72,9 +72,9 @@ class StopSignals(StopWish):
 
 
 def hand_on(number: signal.Signals) -> None:
-    """Gives a signal that was taken to whoever heard signals before: a run, which stops at its next boundary."""
+    """Gives a signal that was taken to whoever handled signals before: a run, which stops at its next boundary."""
     owner = getattr(signal.getsignal(number), "__self__", None)
-    if isinstance(owner, StopWish):
+    if isinstance(owner, StopRequest):
         owner.received = number
     else:
         signal.raise_signal(number)

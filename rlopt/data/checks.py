@@ -79,6 +79,14 @@ def _column(name: str, value: Any, length: int, dtypes: tuple[str, ...] | None, 
         require_finite(name, array)
 
 
+def float32(name: str, array: np.ndarray) -> np.ndarray:
+    """``array`` as float32; raises :class:`rlopt.errors.DataError` for what is not finite then."""
+    with np.errstate(over="ignore"):
+        array = array.astype(np.float32, copy=False)
+    require_finite(name, array)
+    return array
+
+
 def require_finite(name: str, array: np.ndarray) -> None:
     """Raises :class:`rlopt.errors.DataError` naming the first row that holds NaN or infinity."""
     if not np.isfinite(array).all():

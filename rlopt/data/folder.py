@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,21 +12,13 @@ from rlopt.errors import DataError
 from rlopt.storage.checked_folder import (
     MANIFEST,
     FolderKind,
-    io_errors,
-    read_sealed,
-    remove_leftovers,
+    check_place,
+    read_checked,
     replaced_name,
-    write_sealed,
+    write_checked,
 )
 
-KIND = FolderKind(
-    name="data set",
-    format="rlopt-dataset",
-    version=1,
-    error=DataError,
-    elsewhere="write to another folder",
-    untouched="what was there before is untouched",
-)
+KIND = FolderKind("data set", "rlopt-dataset", error=DataError)
 _TREE = "data"
 _TUPLES: dict[str, Any] = {
     "notes": tuple,
@@ -44,33 +35,8 @@ def is_folder(path: Path) -> bool:
 
 def write_folder(path: Path, columns: Mapping[str, Any], metadata: Metadata, transitions: int) -> Path:
     """Writes a data set's columns and metadata; see :meth:`rlopt.data.Dataset.save`."""
-    path = check_place(path)
-    return write_sealed(path, KIND, {_TREE: columns}, {"transitions": transitions}, dataclasses.asdict(metadata))
-
-
-def check_place(path: Path) -> Path:
-    """The absolute path of a data set that may be written at ``path``; clears up after a killed write there.
-
-    :raises rlopt.errors.DataError: a file, or a folder with other things than a sound data set, is in the place
-    """
-    path = Path(os.path.abspath(path))
-    with io_errors(KIND, f"cannot write the data set {path}"):
-        if path.parent.is_dir():
-            remove_leftovers(path)
-        if os.path.lexists(path) and (not path.is_dir() or path.is_symlink()):
-            raise DataError(f"{path} exists and is no folder: choose another path")
-        if path.is_dir() and any(path.iterdir()):
-            if not is_folder(path):
-                raise DataError(f"{path} holds other files than a data set: choose another path")
-            read_sealed(path, dataclasses.replace(KIND, error=_NoDataset), only=())
-    return path
-
-
-class _NoDataset(DataError):
-    """A folder that must not be replaced."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"{reason}; it is not replaced: choose another path, or delete it first")
+    path, metadata_fields = check_place(path, KIND), dataclasses.asdict(metadata)
+    return write_checked(path, KIND, {_TREE: columns}, {"transitions": transitions}, metadata_fields)
 
 
 def read_folder(path: Path, names: Collection[str]) -> tuple[dict[str, Any], Metadata]:
@@ -82,7 +48,7 @@ def read_folder(path: Path, names: Collection[str]) -> tuple[dict[str, Any], Met
         raise DataError(f"{path} does not exist or is no folder: give the folder that Dataset.save wrote")
     if not any((path / name).exists() for name in (MANIFEST, f"{_TREE}.json", f"{_TREE}.safetensors")):
         raise DataError(f"{path} is no data set: give a folder that Dataset.save or rlopt data wrote")
-    content, trees = read_sealed(path, KIND, check=_check_manifest)
+    content, trees = read_checked(path, KIND, check=_check_manifest)
     try:
         return _checked(trees[_TREE], content["metadata"], names)
     except DataError as error:

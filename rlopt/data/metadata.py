@@ -71,7 +71,7 @@ class DemonstrationMetadata(Metadata):
     action_range: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     """Lowest and highest action that the environment takes, (A,) each; None where unknown, unbounded or Discrete."""
     subsample_rate: int = 1
-    """Of each episode one transition in so many is there, besides true terminals; 1 is all of them."""
+    """One transition in so many is kept of each episode, besides true terminals; 1 keeps all."""
 
     def __post_init__(self) -> None:
         for name in ("observation_keys", "action_range"):

@@ -1,4 +1,4 @@
-"""The one interface of every engine, and the scheduling they share. Imports no torch."""
+"""What runs jobs: the interface of all engines, and the scheduling that they share. Imports no torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rlopt.console.signals import StopSignals, StopWish
+from rlopt.console.signals import StopRequest, StopSignals
 from rlopt.engine.jobs import DONE, FAILED, PRUNED, STOPPED, Job, JobResult, ResultFolder
 from rlopt.errors import ConfigError
 
@@ -19,7 +19,7 @@ POLL_SECONDS = 0.25
 
 
 class Observer:
-    """Told what happens while jobs run; this one ignores it. Every method is called in the thread of ``map``."""
+    """Is told what happens while jobs run; this one ignores it. Every method is called in the thread of ``map``."""
 
     def known(self, result: JobResult) -> None:
         """The job ended in an earlier call, and is not run again."""
@@ -31,7 +31,7 @@ class Observer:
         """The job is at ``step`` of ``total``."""
 
     def evaluated(self, name: str, step: int, value: float) -> Iterable[str]:
-        """The job's result so far, larger is better; returns the names of running jobs to prune."""
+        """Takes the job's result so far, larger is better; returns the names of running jobs to end early."""
         return ()
 
     def retried(self, job: Job, attempt: int, reason: str) -> None:
@@ -69,15 +69,15 @@ class MapResult:
 
 
 class Engine(ABC):
-    """Where jobs run. A context: leaving it ends the processes that it started.
+    """Runs jobs, on processes of this machine or elsewhere. Leaving its context ends the processes that it started.
 
-    A subclass hands over jobs and collects messages; what is retried, kept and counted is decided here, so that it is
-    the same everywhere.
+    A subclass hands over jobs and collects messages. This class decides what is retried, kept and counted, so that
+    these guarantees are the same for all engines.
     """
 
     ahead = True
-    """Whether an engine may be given jobs before there is room for them, so that it need not wait for the next one. Off
-    where a job depends on the results of those before."""
+    """Whether the engine may be given more jobs than it can run at once, so that it need not wait for the next one. Off
+    where a job depends on the results of earlier ones."""
     retry_seconds = 1.0
     """Pause before the second attempt; it doubles with each further one, up to a minute."""
 
@@ -94,18 +94,18 @@ class Engine(ABC):
         """Runs ``jobs``, each until it has ended exactly once.
 
         A job whose process dies, or whose function raises, is tried again after a pause, and its function goes on from
-        what it left on disk. Ctrl-C, SIGTERM and SIGHUP ask every running job to stop where it can go on later, a
-        second one ends them at once. Called again with the same jobs and folder, jobs that have ended are not run
-        again.
+        what it left on disk. Ctrl-C, SIGTERM and SIGHUP ask every running job to stop where it can go on later; a
+        second one ends them at once. When this is called again with the same jobs and folder, jobs that have ended are
+        not run again.
 
-        :param jobs: read as places become free, so that it may be a generator that looks at the results before; it may
-            give None for "none now, ask again when a job has ended"
+        :param jobs: is read as places become free, so that a generator can decide by earlier results; it may give None
+            for "none now, ask again when a job has ended"
         :param folder: where results are kept (``results/``) and what jobs print (``logs/``); None keeps nothing
         :param retries: further attempts of a job that failed, at least 0
-        :param observer: told what happens
+        :param observer: is told what happens
         :param retry_failed: whether jobs that failed in an earlier call are run again
-        :param patient: whether jobs may go on to where they can stop; False ends them at the first signal, for those
-            that keep nothing
+        :param patient: True lets jobs go on to where they can stop; False ends them at the first signal, which suits
+            jobs that keep nothing
         :raises rlopt.errors.ConfigError: if two jobs have the same name
         :raises rlopt.errors.RunError: if a result on disk is damaged
         """
@@ -116,7 +116,7 @@ class Engine(ABC):
             try:
                 schedule = _Schedule(self, folder, retries, observer or Observer(), retry_failed, patient, stop)
                 return schedule.run(iter(jobs))
-            except BaseException:
+            except BaseException:  # the second Ctrl-C among them: no process may outlive the call
                 self.kill()
                 raise
 
@@ -171,7 +171,7 @@ class _Schedule:
         observer: Observer,
         retry_failed: bool,
         patient: bool,
-        stop: StopWish,
+        stop: StopRequest,
     ) -> None:
         self.engine, self.retries, self.observer, self.stop = engine, retries, observer, stop
         self.retry_failed, self.patient = retry_failed, patient
@@ -193,7 +193,7 @@ class _Schedule:
             if not self.running and (asked_to_stop or not (more or self.again)):
                 break
             for message in self.engine.messages(POLL_SECONDS):
-                self._hear(message)
+                self._take(message)
             self.observer.tick()
         for name, waiting in ((item.job.name, item) for _, item in self.again):
             self._end(JobResult(name, STOPPED, failures=tuple(waiting.failures)))
@@ -229,6 +229,7 @@ class _Schedule:
         return True
 
     def _start_again(self) -> None:
+        """Starts the jobs whose pause before the next attempt is over."""
         for _ in range(len(self.again)):
             due, waiting = self.again.popleft()
             if due <= time.monotonic() and len(self.running) < self.engine.capacity():
@@ -243,9 +244,9 @@ class _Schedule:
         self.engine.start(running.job, running.attempt, log)
         self.observer.started(running.job, running.attempt)
 
-    def _hear(self, message: Mapping[str, Any]) -> None:
+    def _take(self, message: Mapping[str, Any]) -> None:
         running = self.running.get(message["name"])
-        if running is None:  # said before its attempt was given up
+        if running is None:  # sent by an attempt that was given up meanwhile
             return
         name = running.job.name
         if message["kind"] == "progress":
@@ -258,9 +259,9 @@ class _Schedule:
                     self.engine.stop(other)
         elif message["kind"] == "ended":
             del self.running[name]
-            self._hear_end(running, message)
+            self._take_end(running, message)
 
-    def _hear_end(self, running: _Running, message: Mapping[str, Any]) -> None:
+    def _take_end(self, running: _Running, message: Mapping[str, Any]) -> None:
         name, status = running.job.name, message["status"]
         seconds = message.get("seconds", time.monotonic() - running.began)
         if status == STOPPED and running.pruned:
@@ -270,7 +271,7 @@ class _Schedule:
             self._end(JobResult(name, STOPPED, None, seconds, tuple(running.failures)))
         elif status == DONE:
             self._end(JobResult(name, DONE, message["value"], seconds, tuple(running.failures)))
-        else:
+        else:  # it failed, or it stopped though nobody here asked it to
             reason = message.get("reason", "its process was told to stop by another program")
             running.failures.append(reason)
             if self.stop.received is not None and not message.get("final"):

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rlopt.console.signals import StopWish
+from rlopt.console.signals import StopRequest
 from rlopt.errors import ConfigError, RloptError, RunError, one_line
 
 REPORT_SECONDS = 0.5
@@ -28,20 +28,20 @@ class JobContext:
     :param name: of the job
     :param attempt: 0, or how many attempts have failed in this call of the engine
     :param log: file for what it prints, None if there is none
-    :param wish: set when the job is to stop at the next point from which it can go on
+    :param stop: set when the job is to stop at the next point from which it can go on
     :param send: takes a report
     """
 
     def __init__(
-        self, name: str, attempt: int, log: Path | None, wish: StopWish, send: Callable[[dict[str, Any]], None]
+        self, name: str, attempt: int, log: Path | None, stop: StopRequest, send: Callable[[dict[str, Any]], None]
     ) -> None:
-        self.name, self.attempt, self.log, self.wish = name, attempt, log, wish
+        self.name, self.attempt, self.log, self.stop = name, attempt, log, stop
         self._send, self._last = send, -REPORT_SECONDS
 
     @property
     def stopping(self) -> bool:
         """Whether the job is to stop; the function then raises :class:`JobStopped` as soon as it can go on later."""
-        return self.wish.received is not None
+        return self.stop.received is not None
 
     def progress(self, step: int, total: int, value: Callable[[], float | None] = lambda: None) -> None:
         """Says how far the job is; cheap enough to be called at every step.
@@ -58,18 +58,18 @@ class JobContext:
         self._send({"kind": "evaluated", "step": int(step), "value": float(value)})
 
 
-def ask_to_stop(wish: StopWish) -> None:
-    """Sets a job's wish, as a signal would."""
-    wish.received = signal.SIGTERM
+def ask_to_stop(stop: StopRequest) -> None:
+    """Asks a job to stop, as a signal would."""
+    stop.received = signal.SIGTERM
 
 
-def run_job(job: Mapping[str, Any], wish: StopWish, send: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+def run_job(job: Mapping[str, Any], stop: StopRequest, send: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """Runs one attempt and says how it ended; lets nothing but the end of the process through.
 
     :param job: ``name``, ``function``, ``arguments``, ``attempt`` and ``log``, from the process that gave the job
     """
     log = Path(job["log"]) if job["log"] else None
-    context = JobContext(job["name"], job["attempt"], log, wish, send)
+    context = JobContext(job["name"], job["attempt"], log, stop, send)
     began = time.monotonic()
     try:
         value = _function(job["function"])(context, **job["arguments"])

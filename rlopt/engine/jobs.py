@@ -27,7 +27,7 @@ class Job:
     """
 
     name: str
-    """Unlike that of any other job; letters, digits and ``._=+,-``, in parts divided by ``/``."""
+    """No other job has the same; letters, digits and ``._=+,-``, in parts divided by ``/``."""
     function: str
     """``module:name`` of a function that takes a :class:`rlopt.engine.context.JobContext` and the arguments by name,
     and returns what JSON can hold. It is imported where the job runs; it is never read from a file."""

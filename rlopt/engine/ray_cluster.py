@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import rlopt
-from rlopt.console.signals import StopWish
+from rlopt.console.signals import StopRequest
 from rlopt.engine.base import Engine
 from rlopt.engine.context import ask_to_stop, run_job
 from rlopt.engine.jobs import Job
@@ -99,7 +99,7 @@ class RayEngine(Engine):
 
     def start(self, job: Job, attempt: int, log: Path | None) -> None:
         self._attempts += 1
-        # A task of an attempt that was given up may still speak; its key is another one.
+        # A task of an attempt that was given up may still send reports, under another key.
         key = f"{job.name}#{self._attempts}"
         message = {
             "name": job.name,
@@ -170,7 +170,7 @@ class RayEngine(Engine):
 
 
 class _Mailbox:
-    """An actor beside the process that gives the jobs: reports in, wishes to stop out."""
+    """An actor beside the process that gives the jobs: reports in, requests to stop out."""
 
     def __init__(self) -> None:
         self._reports: list[tuple[str, dict[str, Any]]] = []
@@ -198,7 +198,7 @@ def _run(job: dict[str, Any], key: str, mailbox: Any, threads: int, version: str
     sys.path += [folder for folder in job["path"] if folder not in sys.path and os.path.isdir(folder)]
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[variable] = str(threads)
-    wish, reports, over = StopWish(), queue.SimpleQueue[dict[str, Any]](), threading.Event()
+    stop, reports, over = StopRequest(), queue.SimpleQueue[dict[str, Any]](), threading.Event()
     mailbox.exchange.remote(key, [{"kind": "began", "name": job["name"]}])
 
     def exchange() -> None:
@@ -209,9 +209,9 @@ def _run(job: dict[str, Any], key: str, mailbox: Any, threads: int, version: str
                 return
             try:
                 if ray.get(mailbox.exchange.remote(key, waiting)):
-                    ask_to_stop(wish)
+                    ask_to_stop(stop)
             except ray.exceptions.RayError:  # the command is gone
-                ask_to_stop(wish)
+                ask_to_stop(stop)
                 return
             if last:
                 return
@@ -219,7 +219,7 @@ def _run(job: dict[str, Any], key: str, mailbox: Any, threads: int, version: str
     talker = threading.Thread(target=exchange, daemon=True)
     talker.start()
     try:
-        return run_job(job, wish, lambda report: reports.put({**report, "name": job["name"]}))
+        return run_job(job, stop, lambda report: reports.put({**report, "name": job["name"]}))
     finally:
         over.set()
         talker.join(ANSWER_SECONDS)

@@ -17,7 +17,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, TextIO
 
-from rlopt.console.signals import SIGNALS, StopWish
+from rlopt.console.signals import SIGNALS, StopRequest
 from rlopt.engine.context import ask_to_stop, run_job
 
 ORPHAN_SECONDS = 30.0
@@ -28,7 +28,7 @@ class _Worker:
     def __init__(self, commands: TextIO, answers: TextIO) -> None:
         self._commands, self._answers = commands, answers
         self._jobs: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
-        self._wishes: dict[str, StopWish] = {}
+        self._requests: dict[str, StopRequest] = {}
         self._lock = threading.Lock()
 
     def report(self, name: str, message: dict[str, Any]) -> None:
@@ -41,22 +41,22 @@ class _Worker:
             print(json.dumps(message), file=self._answers, flush=True)
 
     def listen(self) -> None:
-        """Hears jobs and wishes to stop, in a thread of its own, until the other side is gone."""
+        """Receives jobs and requests to stop, in a thread of its own, until the other side is gone."""
         for line in self._commands:
             message = json.loads(line)
             if message["kind"] == "job":
-                self._wishes[message["name"]] = StopWish()
+                self._requests[message["name"]] = StopRequest()
                 self._jobs.put(message)
-            elif message["kind"] == "stop" and message["name"] in self._wishes:
-                ask_to_stop(self._wishes[message["name"]])
+            elif message["kind"] == "stop" and message["name"] in self._requests:
+                ask_to_stop(self._requests[message["name"]])
         self.stop_all()
         self._jobs.put(None)
         time.sleep(ORPHAN_SECONDS)
         os._exit(1)
 
     def stop_all(self, *_: object) -> None:
-        for wish in list(self._wishes.values()):
-            ask_to_stop(wish)
+        for stop in list(self._requests.values()):
+            ask_to_stop(stop)
 
     def run(self) -> None:
         """Runs one job after another, in the main thread, which some libraries ask for."""
@@ -64,8 +64,8 @@ class _Worker:
             name = job["name"]
             if job["log"]:
                 _print_to(job["log"])
-            ended = run_job(job, self._wishes[name], partial(self.report, name))
-            del self._wishes[name]
+            ended = run_job(job, self._requests[name], partial(self.report, name))
+            del self._requests[name]
             self.send({"kind": "ended", "name": name, **ended})
 
 
@@ -79,7 +79,7 @@ def _print_to(path: str) -> None:
 
 def main() -> int:
     """Runs jobs until the process that started this one closes the pipe, or is gone."""
-    # A terminal sends Ctrl-C to this process too; the one that started it hears it and asks the jobs to stop.
+    # A terminal sends Ctrl-C to this process too: the process that started it then asks the jobs to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)

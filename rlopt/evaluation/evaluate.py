@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from rlopt.errors import ConfigError, NonFiniteError, unknown_name
 from rlopt.evaluation.envs import base_env, observed_as_trained, open_env
-from rlopt.state.isolate import StateDependentNoise, seed_everything, undisturbed
+from rlopt.state.isolate import StateDependentNoise, isolated, seed_everything
 from rlopt.statistics.aggregates import Interval, bootstrap_interval, iqm
 
 LONGEST_EPISODE = 100_000
@@ -156,7 +156,7 @@ def evaluate(
         beyond :data:`LONGEST_EPISODE` steps in an environment without a higher ``max_episode_steps``
     """
     check_arguments(n_episodes, confidence)
-    with undisturbed(model):
+    with isolated(model):
         seed_everything(seed)
         venv, mine = open_env(model, env, n_episodes, n_envs=n_envs, seed=seed, backend=backend, **env_settings)
         try:

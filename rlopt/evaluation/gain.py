@@ -35,9 +35,9 @@ def evaluate_average_reward(
     if n_steps < MIN_BATCHES or burn_in < 0:
         raise ConfigError(f"n_steps is {n_steps}, burn_in {burn_in}: give at least {MIN_BATCHES} and 0")
     from rlopt.envs.make import make_env
-    from rlopt.state.isolate import seed_everything, undisturbed
+    from rlopt.state.isolate import isolated, seed_everything
 
-    with undisturbed(model):
+    with isolated(model):
         seed_everything(seed)
         vec_env = make_env(env, n_envs=n_envs, seed=seed) if isinstance(env, str) else env
         vec_env.seed(seed)

@@ -164,7 +164,7 @@ def _check_here(checkpoint: Path, policy: str, settings: EnvSettings) -> None:
 
 
 def _fingerprint(checkpoint: Path) -> str:
-    """Of the list of a checkpoint's files, which has the hash of each."""
+    """A hash of a checkpoint's manifest, which has the hash of each file."""
     from rlopt.checkpoint.files import MANIFEST
 
     try:

@@ -7,7 +7,6 @@ import copy
 import io
 import json
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from rlopt.errors import ExportError, one_line, unknown_name
 from rlopt.export.module import ActingModule, normalizer_of
 from rlopt.export.read import ExportedPolicy, load_policy
+from rlopt.storage.replacing import replacing
 from rlopt.storage.spaces import encode_space
 
 Format = Literal["sb3", "torchscript", "onnx"]
@@ -63,7 +63,7 @@ def export(model: Any, path: str | Path, to: Format) -> float:
         observations = random_observations(model.observation_space, ROWS)
         expected = _predicted(model, observations)
         write = _write_torchscript if to == "torchscript" else _write_onnx
-        with _written(path) as temporary, torch.no_grad():
+        with replacing(path, ExportError, "choose another place") as temporary, torch.no_grad():
             write(module, _inputs(module, observations), temporary)
             return _compare(load_policy(temporary, to), observations, expected, f"the {to} file")
     finally:
@@ -138,7 +138,7 @@ def _write_onnx(module: ActingModule, inputs: tuple[torch.Tensor, ...], path: Pa
 def _export_zip(model: Any, path: Path) -> float:
     observations = random_observations(model.observation_space, ROWS)
     expected = _predicted(model, observations)
-    with _written(path) as temporary:
+    with replacing(path, ExportError, "choose another place") as temporary:
         with open(temporary, "wb") as file:
             model.save(file)
         again = type(model).load(temporary, device="cpu")
@@ -147,7 +147,7 @@ def _export_zip(model: Any, path: Path) -> float:
         actions = again.predict(seen, deterministic=True)[0]
         difference = _difference(actions, expected, model.action_space, "the zip")
     if normalizer is not None:
-        with _written(normalization_path(path)) as temporary:
+        with replacing(normalization_path(path), ExportError, "choose another place") as temporary:
             normalizer.save(str(temporary))
     return difference
 
@@ -179,21 +179,6 @@ def _difference(actions: np.ndarray, expected: np.ndarray, space: spaces.Space[A
             "kept; the policy does something on the way that the export does not know"
         )
     return float(gaps.max())
-
-
-@contextlib.contextmanager
-def _written(path: Path) -> Iterator[Path]:
-    """A temporary name beside ``path``, renamed to it if all went well."""
-    temporary = path.with_name(f".writing-{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        raise ExportError(f"{path} cannot be written ({error.strerror or error}): choose another place") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 @contextlib.contextmanager

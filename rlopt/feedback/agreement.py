@@ -21,7 +21,7 @@ class Agreement:
 
     rounds: int
     raters: int
-    """Of the study, alone in a round or not."""
+    """All raters of the study, whether or not another one answered the same rounds."""
     pairwise: float | None
     """Share of the pairs of candidates that two raters order the same way, of those that both order; None if none."""
     kendall_tau: float | None

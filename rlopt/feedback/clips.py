@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import numpy as np
 
 from rlopt.errors import ConfigError
 from rlopt.evaluation.mp4 import write_mp4
+from rlopt.storage.replacing import replacing
 
 
 @dataclass(frozen=True)
@@ -26,10 +25,10 @@ class Clip:
     fps: float
     frames: int
     width: int
-    """Of the picture, in pixels."""
+    """Width of the picture in pixels."""
     height: int
     seeds: tuple[int, ...]
-    """Of the environment, one an episode that is shown."""
+    """Seeds of the environment, one for each episode that is shown."""
     hidden_return: float | None
     """For statistics afterwards; it is never shown to people who rank."""
 
@@ -102,14 +101,6 @@ def _even(image: np.ndarray) -> np.ndarray:
 def _write_image(path: Path, image: np.ndarray) -> None:
     import imageio.v3 as imageio
 
-    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
     options: dict[str, Any] = {"quality": 85} if path.suffix.lower() == ".jpg" else {}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        imageio.imwrite(temporary, image, **options)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise ConfigError(f"the image {path} cannot be written: {' '.join(str(error).split())}") from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+    with replacing(path, ConfigError, "use another folder") as place:
+        imageio.imwrite(place, image, **options)

@@ -38,7 +38,7 @@ class Database:
         self.engine = _engine(self.url)
         # SQLite's own queue is a loop of sleeps, which starves the unlucky thread; this one hands the lock on.
         self._writing: Any = threading.Lock() if self.is_sqlite else nullcontext()
-        with self._told():
+        with self._as_study_errors():
             if create:
                 metadata.create_all(self.engine)
             elif not sa.inspect(self.engine).has_table("study"):
@@ -53,10 +53,10 @@ class Database:
     def write(self, *, durable: bool = True) -> Iterator[sa.Connection]:
         """One transaction that holds SQLite's write lock from its beginning (BEGIN IMMEDIATE).
 
-        :param durable: whether it survives the loss of power once it is over, which costs a wait for the disk; without,
-            it survives the death of the process, and the database is whole either way
+        :param durable: True waits for the disk, so that the transaction survives a loss of power; False lets it survive
+            the death of the process only. The database stays intact either way
         """
-        with self._writing, self._told(), self.engine.connect() as connection:
+        with self._writing, self._as_study_errors(), self.engine.connect() as connection:
             connection.info["write"] = "FULL" if durable else "NORMAL"
             try:
                 with connection.begin():
@@ -67,7 +67,7 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """One transaction that only reads, and sees one state of the database."""
-        with self._told(), self.engine.connect() as connection, connection.begin():
+        with self._as_study_errors(), self.engine.connect() as connection, connection.begin():
             yield connection
 
     def close(self) -> None:
@@ -75,7 +75,8 @@ class Database:
         self.engine.dispose()
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _as_study_errors(self) -> Iterator[None]:
+        """Turns the database's errors into one line with the cure."""
         try:
             yield
         except OperationalError as error:

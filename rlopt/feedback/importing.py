@@ -8,7 +8,6 @@ import json
 import os
 import re
 import secrets
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from rlopt.feedback.schema import FORMAT, TABLES, answer, clip, optimizer_state,
 from rlopt.feedback.store import MEDIA, Study, StudyStore, digest, insert, is_opaque
 from rlopt.feedback.trainer import unpack
 from rlopt.storage.json import parse_json
+from rlopt.storage.replacing import replacing
 
 MAX_LINE = 256 * 2**20
 _BY_NAME = {table.name: table for table in TABLES}
@@ -206,12 +206,5 @@ def _copy(source: Path, target: Path, relative: str, expected: str) -> None:
         if file_digest(target, relative) != expected:
             raise StudyError(f"another clip is at {place}: import into a new folder")
         return
-    temporary = place.with_name(f".{place.name}.tmp")
-    try:
-        with open_below(source, relative) as file, open(temporary, "wb") as out:
-            shutil.copyfileobj(file, out)
-        os.replace(temporary, place)
-    except OSError as error:
-        raise StudyError(f"the clip {place} cannot be written ({error.strerror}): use another folder") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    with open_below(source, relative) as file, replacing(place, StudyError, "use another folder") as new:
+        new.write_bytes(file.read())

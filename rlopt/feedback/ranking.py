@@ -18,9 +18,9 @@ _KEYS = ("tiers", "unranked", "abstain")
 class Ranking:
     """One annotator's answer about the candidates 0..m-1 of a query, best first. Sequences become tuples.
 
-    Its graph has an edge i -> j wherever it says that i is better than j: from each candidate of a tier to those of
-    all later tiers and to all unranked ones. Ties and unranked candidates have none among themselves. The paper knows
-    tiers of one candidate only; ties, and answers with fewer or more than k tiers, are an extension.
+    Its graph has an edge i -> j wherever it says that i is better than j: from each candidate of a tier to every
+    candidate of a later tier and to every unranked one. Ties and unranked candidates have no edges among themselves.
+    The paper knows tiers of one candidate only; ties, and answers with fewer or more than k tiers, are an extension.
     """
 
     tiers: tuple[tuple[int, ...], ...]

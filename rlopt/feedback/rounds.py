@@ -1,9 +1,10 @@
-"""The rater's side of a round: lease, renew, answer, undo. Every step is one transaction.
+"""The rater's side of a ranking study: raters lease a round, answer it and may undo. Every step is one transaction.
 
-A round is *open* until it has the answers that it needs, then *answered* until the trainer consumes it. A rater holds
-a lease while watching; leases and standing answers together never exceed the answers that the round needs. An expired
-lease frees its place; who lost it may still answer while the place is free. An answer counts candidates by slot; the
-order in which a rater saw them is stored with the lease and is used nowhere else.
+A round is *open* until it has the answers that it needs, then *answered* until the trainer consumes it. While a rater
+watches, the rater holds a lease; leases and standing answers together never exceed the answers that the round needs. An
+expired lease frees its place, and the rater who lost it may still answer as long as nobody has taken the place. Answers
+name candidates by slot. The order in which a rater saw them is stored with the lease and is used nowhere else, so that
+it cannot influence the search.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class LeaseError(StudyError):
 
 @dataclass(frozen=True)
 class ShownClip:
-    """One candidate as a rater sees it; all of it may reach a browser."""
+    """One candidate as a rater sees it. Every field may reach a browser: none may tell how good the candidate is."""
 
     id: str
     media_id: str
@@ -46,7 +47,7 @@ class ShownClip:
 
 @dataclass(frozen=True)
 class ShownRound:
-    """A round in the hands of a rater; clips in the rater's own order."""
+    """A round that a rater holds, with the clips in the rater's own order."""
 
     id: str
     kind: str
@@ -56,8 +57,8 @@ class ShownRound:
     """The rater's withdrawn answer by clip id, after an undo: ``{"tiers": [[id]], "unranked": [id]}``."""
 
 
-class Desk:
-    """Where raters of one study get rounds and hand in answers.
+class RaterSession:
+    """Gives rounds of one study to raters and takes their answers. Server and tests use one for all raters.
 
     :param lease_seconds: how long a round is kept for a rater who shows no sign of life
     """
@@ -68,7 +69,8 @@ class Desk:
     def lease(self, rater_id: int) -> ShownRound | None:
         """The round that the rater holds, or a free one, or None."""
         now = self.store.clock()
-        with self.store.database.read() as connection:  # who waits for the trainer asks often, and writes nothing
+        # Browsers that wait for the trainer ask often: they only read, and lock nothing.
+        with self.store.database.read() as connection:
             if connection.execute(statements.ANY_OPEN, {"study": self.study.id}).first() is None:
                 return None
         with self.store.database.write(durable=False) as connection:
@@ -101,16 +103,17 @@ class Desk:
         abstain: bool = False,
         seconds: float = 0.0,
     ) -> int:
-        """Stores an answer once, whatever its key is sent again with; returns its revision, from 1.
+        """Stores an answer once: a key that is sent again changes nothing. Returns the answer's revision, from 1.
 
         A rater's later answer to the same round replaces the earlier one while the round is not consumed.
 
-        :param key: of the client's choice, 1 to 80 characters, a new one for every new answer
+        :param key: 1 to 80 characters that the client chooses, new for every new answer; a browser that heard nothing
+            back sends the same again
         :param tiers: clip ids, best first; the clips of a tier tie
         :param unranked: clip ids worse than every tier
         :param abstain: no opinion; then there are no tiers
         :param seconds: how long it took, for the statistics
-        :raises AnswerError: tiers and unranked are no exact partition of the round's clips
+        :raises AnswerError: a clip of the round is missing in tiers and unranked, or is there twice
         :raises LeaseError: consumed meanwhile, or not this rater's round
         """
         if not 1 <= len(key) <= 80 or not key.isprintable():
@@ -149,14 +152,14 @@ class Desk:
         return revision
 
     def undo(self, rater_id: int) -> ShownRound:
-        """Withdraws the rater's newest answer that is not consumed, and gives its round back.
+        """Withdraws the rater's newest answer that is not consumed, and gives the rater its round again.
 
         :raises LeaseError: there is none
         """
         now = self.store.clock()
         with self.store.database.write() as connection:
             newest = connection.execute(statements.UNDOABLE, {"rater": rater_id, "study": self.study.id}).scalar()
-            # Locking first and looking again: the trainer may consume in between.
+            # The trainer may consume the round before it is locked: its status counts only after that.
             row = None if newest is None else self._locked(connection, newest)
             if row is None or row["status"] not in ("open", "answered"):
                 raise LeaseError("there is no answer left to undo: the search has gone on with it")
@@ -176,7 +179,7 @@ class Desk:
         return row
 
     def _found(self, connection: sa.Connection, rater_id: int, now: float) -> sa.RowMapping | None:
-        """The open round that the rater has, or the oldest that the rater never had, with a place to be had."""
+        """An open round with a free place: the one that the rater has, or the oldest that the rater never had."""
         wanted = {"rater": rater_id, "study": self.study.id}
         for statement in (statements.OPEN_OF_RATER, *statements.OPEN_TO_RATER):
             for row in connection.execute(statement, wanted).mappings().all():
@@ -204,7 +207,7 @@ class Desk:
             raise LeaseError("the round was given to somebody else after a long silence: ask for the next one")
 
     def _take(self, connection: sa.Connection, row: Mapping[Any, Any], rater_id: int, now: float) -> list[int]:
-        """Leases the round to the rater; returns the slots in the order that is drawn once for the two."""
+        """Leases the round to the rater; returns the slots in the order that was drawn for this rater, once."""
         held, until = {"round": row["id"], "rater": rater_id}, now + self.lease_seconds
         found = connection.execute(statements.HELD, held).first()
         if found is not None:
@@ -223,7 +226,7 @@ class Desk:
         return 1 + int(connection.execute(statements.REVISIONS, own).scalar_one())
 
     def _settle(self, connection: sa.Connection, round_id: int, now: float) -> None:
-        """Open or answered, by the number of standing answers."""
+        """Sets the round to open or answered, by the number of standing answers."""
         count = connection.execute(statements.STANDING_COUNT, {"round": round_id}).scalar_one()
         full = count >= self.study.annotators
         values = {"new_status": "answered" if full else "open", "new_answered_at": now if full else None}

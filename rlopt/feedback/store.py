@@ -1,5 +1,7 @@
-"""Studies, their raters and their files. Who ranks works through :mod:`rlopt.feedback.rounds`, who trains through
-:mod:`rlopt.feedback.trainer`; both are short transactions on this store.
+"""The database of ranking studies and the folder of their clips: studies, raters, and the audit trail.
+
+Raters work on it through :mod:`rlopt.feedback.rounds`, the trainer through :mod:`rlopt.feedback.trainer`, both in short
+transactions: the processes share nothing else, and each may be killed at any moment.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ def opaque() -> str:
 
 @dataclass(frozen=True)
 class Study:
-    """What a study is about; it does not change."""
+    """A study's settings; they do not change."""
 
     id: int
     name: str
@@ -43,12 +45,12 @@ class Study:
     config: dict[str, Any]
     algorithm: str
     annotators: int
-    """Answers that every round needs, each from another person."""
+    """How many answers every round needs, each from another person."""
 
 
 @dataclass(frozen=True)
 class Rater:
-    """A browser that ranks."""
+    """Somebody who ranks: one browser, by its session."""
 
     id: int
     public_id: str
@@ -183,7 +185,7 @@ class StudyStore:
         return Rater(identity, str(values["public_id"]), name)
 
     def set_name(self, rater_id: int, name: str | None) -> None:
-        """Sets, changes or (None, empty) deletes a rater's name; it is in no event and no file."""
+        """Sets a rater's name, or deletes it (None or empty); no event and no file has it."""
         printable = "".join(letter if letter.isprintable() else " " for letter in name or "")
         kept = " ".join(printable.split())[:MAX_NAME] or None
         with self.database.write() as connection:
@@ -220,7 +222,7 @@ def log(
     connection: sa.Connection, study_id: int, kind: str, at: float, *, round_: int | None = None,
     rater: int | None = None, **detail: Any,
 ) -> None:  # fmt: skip
-    """Adds to the audit trail, in the transaction of what is told."""
+    """Adds an event to the audit trail, in the transaction of the change that it tells of."""
     values = {"study_id": study_id, "round_id": round_, "rater_id": rater, "at": at, "kind": kind}
     connection.execute(sa.insert(schema.event).values(**values, detail=dump_json(detail)))
 

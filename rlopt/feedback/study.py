@@ -24,10 +24,10 @@ from rlopt.feedback.ranking import Ranking
 from rlopt.feedback.schema import round_
 from rlopt.feedback.store import Study, StudyStore
 from rlopt.feedback.trainer import (
-    Bench,
     GivenAnswer,
     Move,
     OptimizerState,
+    TrainerSession,
     keep_state,
     read_state,
     standing_answers,
@@ -142,10 +142,10 @@ class HumanStudy:
         settings = {"annotators": annotators, "instructions": instructions, "config": config, "media": media}
         self.study = store.find(name) or _create(store, name, optimizer, settings)
         _check_same(self.study, optimizer, annotators, media)
-        self._bench = Bench(store, self.study)
+        self._session = TrainerSession(store, self.study)
         self._state: OptimizerState
-        self._start = self._load(self._bench.state(0)).copy()
-        self._load(self._bench.state())
+        self._start = self._load(self._session.state(0)).copy()
+        self._load(self._session.state())
 
     @property
     def iteration(self) -> int:
@@ -163,7 +163,7 @@ class HumanStudy:
         round_id = self._open(query)
         heard = started
         while True:
-            answered_at = self._bench.answered_at(round_id)
+            answered_at = self._session.answered_at(round_id)
             if answered_at is not None and self.store.clock() - answered_at >= self.undo_seconds:
                 if self._consume(round_id, query):
                     return query
@@ -171,21 +171,21 @@ class HumanStudy:
             if self.deadline_seconds is not None and time.monotonic() - started >= self.deadline_seconds:
                 return None
             if time.monotonic() - heard > _ALIVE_SECONDS:
-                self._bench.alive()
+                self._session.alive()
                 heard = time.monotonic()
             time.sleep(self.poll_seconds)
 
     def finish(self) -> None:
         """Tells those who rank that the study is over, with a clip of where the search ended."""
         point = np.asarray(self.optimizer.point, np.float64)
-        if not self._bench.match_point("now", point):
-            self._bench.show_point("now", self._draw(_Point(point), "end", self.iteration)[0])
-        self._bench.finish()
+        if not self._session.match_point("now", point):
+            self._session.show_point("now", self._draw(_Point(point), "end", self.iteration)[0])
+        self._session.finish()
 
     def _open(self, query: Asked) -> int:
         """The id of the open round of this query, with its clips; made unless a former process made it."""
         candidates = np.asarray(query.candidates, np.float64)
-        row = self._bench.live_round(self.iteration)
+        row = self._session.live_round(self.iteration)
         if row is not None and row["status"] != "rendering":
             same = row["digest_before"] == self._state.digest and row["kind"] == query.kind
             if not same or not np.array_equal(unpack(row["params"])["candidates"], candidates):
@@ -194,13 +194,15 @@ class HumanStudy:
                     "versions of rlopt and numpy that the study was begun with"
                 )
             return int(row["id"])
-        round_id = self._bench.begin(self.iteration, query.kind, candidates, query.k, query.current, self._state.digest)
+        round_id = self._session.begin(
+            self.iteration, query.kind, candidates, query.k, query.current, self._state.digest
+        )
         clips = self._draw(query, f"round-{self.iteration:05d}", round_id)
         if self.iteration == 0 and query.current is None:
-            self._bench.show_point("start", self._draw(_Point(self._start), "start", round_id)[0])
-        self._bench.open(round_id, candidates, clips)
+            self._session.show_point("start", self._draw(_Point(self._start), "start", round_id)[0])
+        self._session.open(round_id, candidates, clips)
         if self.iteration == 0 and query.current is not None:
-            self._bench.match_point("start", self._start)
+            self._session.match_point("start", self._start)
         return round_id
 
     def _draw(self, query: Asked, what: str, number: int) -> list[Clip]:
@@ -227,9 +229,9 @@ class HumanStudy:
             return Move(after, point, float(np.linalg.norm(point - before)), away)
 
         try:
-            move = self._bench.consume(round_id, self._state.digest, tell)
+            move = self._session.consume(round_id, self._state.digest, tell)
         except BaseException:
-            self._load(self._bench.state())
+            self._load(self._session.state())
             raise
         if move is None:
             return False

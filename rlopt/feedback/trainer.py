@@ -1,7 +1,7 @@
-"""The trainer's side of a round: rendering -> open -> (raters) -> answered -> consumed, each step one transaction.
+"""The trainer's side of a ranking study: rounds are rendered, opened to raters, answered and consumed by the optimiser.
 
-Only the process that claimed the study last may take these steps: one that was thought dead and comes back is told so
-instead of consuming an answer a second time.
+Every step is one transaction. Only the process that claimed the study last may take it: a trainer that was thought dead
+and comes back gets an error instead of consuming an answer a second time.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class Move:
     distance_from_start: float
 
 
-class Bench:
-    """Where the trainer of one study works; claims the study.
+class TrainerSession:
+    """The steps of the one process that trains a study; making one claims the study.
 
     :raises StudyError: from every method, once another process has claimed the study
     """
@@ -70,7 +70,7 @@ class Bench:
             log(connection, study_.id, "trainer", store.clock())
 
     def alive(self) -> None:
-        """Leaves the time, so that people are told whether anybody is working."""
+        """Notes the time, so that the page can say whether a trainer is at work."""
         with self.store.database.write(durable=False) as connection:
             self._own(connection)
 
@@ -139,7 +139,7 @@ class Bench:
     def consume(self, round_id: int, before: str, tell: Callable[[Sequence[GivenAnswer]], Move]) -> Move | None:
         """Answered -> consumed with the optimiser's new state, all or nothing; None if a rater has just undone.
 
-        :param before: digest of the optimiser that ``tell`` will change; must be that of the newest stored state
+        :param before: digest of the optimiser that ``tell`` will change; it must equal the newest stored state's
         :param tell: tells the optimiser
         """
         now = self.store.clock()

@@ -96,7 +96,7 @@ class EncodedCritic(ContinuousCritic):
 class ImagePolicy(CnnPolicy):
     """Stable-Baselines3's CnnPolicy, and with ``features_extractor_class=DrQV2Encoder`` the networks of DrQ-v2.
 
-    There actor, critics and the critics' slow copy have the same convolutions, which the loss of the critics trains and
+    There actor, critics and the target critics have the same convolutions, which the loss of the critics trains and
     nothing else; each has a trunk of its own.
 
     :raises rlopt.errors.ConfigError: that encoder with ``share_features_extractor``, where the actor would train it

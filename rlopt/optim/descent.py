@@ -250,7 +250,8 @@ class HeldNetworks:
         def losses(trained: dict[str, dict[str, Tensor]]) -> tuple[dict[str, Tensor], Any]:
             return objective({name: self._network(name, trained[name]) for name in names}, *args)
 
-        found, pull, further = vjp(losses, trained, has_aux=True)  # type: ignore[misc]
+        pulled: Any = vjp(losses, trained, has_aux=True)
+        found, pull, further = pulled
         gradients = {}
         for name in names:
             ones = {key: (torch.ones_like if key == name else torch.zeros_like)(loss) for key, loss in found.items()}

@@ -1,4 +1,4 @@
-"""Stacks of frames kept as single frames: each picture once, however many stacks it is in."""
+"""Stores stacked image observations as single frames: each picture once, however many stacks it is part of."""
 
 from __future__ import annotations
 
@@ -29,19 +29,23 @@ def frame_shape(space: spaces.Space, frames: int) -> tuple[int, int, int]:
 
 
 def frame_capacity(rows: int, n_envs: int, frames: int) -> int:
-    """Frames that are provided for: one a row, and those that episodes begin and end with, of 8 steps or more."""
+    """How many frames a buffer has room for at first: enough for episodes of 8 steps or more.
+
+    Each row adds one frame; each episode adds one more, for its first stack.
+    """
     return rows + rows // 8 + (frames + 1) * n_envs
 
 
 class FrameStore:
-    """The frames of ``n_envs`` environments; a row of the replay buffer has ``k + 1`` places in it, oldest frame first.
+    """The frames of ``n_envs`` environments. A row of the replay buffer names k + 1 of them, oldest first.
 
-    The first k places are the stack before the transition, the last k that after it. A frame is freed with the last
-    row that refers to it; rows of an environment that refer to a frame follow each other.
+    The first k are the stack before the transition, the last k the stack after it. A frame is freed with the last row
+    that refers to it. The rows of an environment that refer to one frame follow each other, so that the row after the
+    one that is overwritten says which frames are still needed.
 
-    :param index: (buffer_size, n_envs, k + 1) int32, on the device: the places of each row
+    :param index: (buffer_size, n_envs, k + 1) int32, on the device: where in the store the frames of each row lie
     :param shape: (C, H, W) of a frame; ``dtype`` its numpy dtype
-    :param capacity: frames to begin with; more are provided for as episodes need them
+    :param capacity: frames to make room for at first; the store grows if episodes need more
     :param allocate: zeros on the device for that many frames
     """
 
@@ -65,7 +69,7 @@ class FrameStore:
     def move(self, index: Tensor, frames: Tensor) -> None:
         """Takes over tensors of another device."""
         self.index, self.frames = index, frames
-        # The places are needed on the host at every step. On the CPU this is the same memory.
+        # write() needs the places on the host at every step. On the CPU this is the same memory.
         self._places = index.cpu().numpy()
         self.version += 1
 
@@ -102,13 +106,14 @@ class FrameStore:
         self._last, self._last_places = next_stacks, [row[1:] for row in rows]
 
     def _row(self, env: int, stack: np.ndarray, next_stack: np.ndarray) -> list[int]:
-        """The places of an environment's frames, stored where they are not yet."""
+        """The places of an environment's k + 1 frames; frames that are not stored yet are stored."""
+        # Within an episode this stack is the last step's next stack: only one frame is new.
         if self._last is not None and np.array_equal(self._last[env], stack):
             places = list(self._last_places[env])
         else:
             places = [self._store(stack[-1])]
             for newer, frame in zip(stack[:0:-1], stack[-2::-1], strict=True):
-                # Before an episode's first frame there is that frame again, or nothing.
+                # An episode's first stack repeats its first frame or a blank one: equal frames are stored once.
                 places.insert(0, places[0] if np.array_equal(newer, frame) else self._store(frame))
         return [*places, self._store(next_stack[-1])]
 
@@ -125,6 +130,7 @@ class FrameStore:
         return place
 
     def _provide(self, frames: int) -> None:
+        """Makes room for ``frames`` frames, growing by a quarter at least so that growth is rare."""
         if frames > len(self.frames):
             larger = self._allocate(max(frames, len(self.frames) * 5 // 4))
             larger[: len(self.frames)] = self.frames
@@ -138,7 +144,7 @@ class FrameStore:
         return self.frames.index_select(0, places.flatten()).reshape(len(rows), -1, *self._shape[1:])
 
     def get_state(self, copy: bool) -> np.ndarray:
-        """The frames (F, C, H, W) that rows refer to, and unused ones between them."""
+        """The frames (F, C, H, W) up to the last that was ever used; freed ones lie between the others."""
         frames = self.frames[: self._used].cpu().numpy()
         return frames.copy() if copy else frames
 

@@ -1,4 +1,4 @@
-"""What the rows of a replay buffer take, whether a device has it, and the tensors that hold them."""
+"""How much memory a replay buffer needs, whether the device has it, and the tensors that take it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rlopt.errors import ConfigError, SpaceError
 from rlopt.replay.frames import frame_capacity, frame_shape
 
 Field: TypeAlias = tuple[tuple[int, ...], np.dtype]
-"""Shape and dtype of what one transition has of something."""
+"""Shape and dtype of one part of one transition, such as its action."""
 Fields: TypeAlias = dict[str, Field | dict[str, Field]]
 
 _FLOAT = np.dtype(np.float32)
@@ -28,7 +28,7 @@ _deferred: ContextVar[bool] = ContextVar("deferred", default=False)
 
 @contextmanager
 def deferred_storage() -> Iterator[None]:
-    """Buffers built within take memory only when they are first used: for models that are loaded to act."""
+    """Context in which a buffer takes memory only when it is first used: a model loaded to act may never use it."""
     token = _deferred.set(True)
     try:
         yield
@@ -37,14 +37,14 @@ def deferred_storage() -> Iterator[None]:
 
 
 def storage_is_deferred() -> bool:
-    """Whether :func:`deferred_storage` is in force."""
+    """Whether the caller is within :func:`deferred_storage`."""
     return _deferred.get()
 
 
 def row_fields(
     observation_space: spaces.Space, action_space: spaces.Space, optimize_memory_usage: bool, frames: int = 1
 ) -> Fields:
-    """What a buffer keeps of a transition, by name.
+    """What a buffer stores for each transition, by name: shapes and dtypes.
 
     :raises rlopt.errors.SpaceError: observations or actions of a dtype that torch does not have
     """
@@ -55,7 +55,7 @@ def row_fields(
         observations = _observation(observation_space)
     fields: Fields = {"observations": observations}
     if frames != 1:
-        frame_shape(observation_space, frames)
+        frame_shape(observation_space, frames)  # raises for observations that are no stacks of frames
         fields = {"frame_index": ((frames + 1,), np.dtype(np.int32))}
     elif not optimize_memory_usage:
         fields["next_observations"] = observations
@@ -99,14 +99,14 @@ def replay_bytes(
 
 
 def _total_bytes(fields: Fields, rows: int, n_envs: int, space: spaces.Space, frames: int) -> int:
-    each = 0 if frames == 1 else math.prod(frame_shape(space, frames)) * np.dtype(space.dtype).itemsize
-    return rows * bytes_per_row(fields) + frame_capacity(rows, n_envs, frames) * each
+    frame_bytes = 0 if frames == 1 else math.prod(frame_shape(space, frames)) * np.dtype(space.dtype).itemsize
+    return rows * bytes_per_row(fields) + frame_capacity(rows, n_envs, frames) * frame_bytes
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that can still be taken on ``device``; None where it does not say."""
+    """Bytes that can still be taken on ``device``; None where that is unknown."""
     if device.type == "cuda":
-        # What torch keeps for itself without using it can be used too.
+        # torch keeps freed memory for its next tensors; the driver counts it as taken.
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + kept
     if device.type == "cpu":
@@ -125,7 +125,7 @@ def check_memory(
     free, needed = free_memory(device), _total_bytes(fields, rows, n_envs, space, frames)
     if free is None or needed <= free:
         return
-    # What does not grow with the rows is taken off first.
+    # The frames that every environment needs do not grow with the rows: they are subtracted first.
     fixed = _total_bytes(fields, 0, n_envs, space, frames)
     most = max(free - fixed, 0) * rows // (needed - fixed) // n_envs * n_envs
     cure = f"lower buffer_size to at most {most}" if most else "use a device with more memory"
@@ -135,11 +135,11 @@ def check_memory(
 
 
 def allocate(field: Field | dict[str, Field], rows: tuple[int, ...], device: torch.device) -> Any:
-    """Zeros (*rows, ...), a tensor or a dict of tensors; on the CPU a page takes memory when it is first written."""
+    """Zeros (*rows, ...), a tensor or a dict of tensors; on the CPU they take memory as they are written."""
     if isinstance(field, dict):
         return {key: allocate(part, rows, device) for key, part in field.items()}
     shape, dtype = (*rows, *field[0]), field[1]
     if device.type == "cpu":
-        # torch writes its zeros; numpy asks the operating system for pages that are zero already.
+        # torch.zeros writes every zero. numpy asks the operating system for pages that are zero until they are written.
         return torch.from_numpy(np.zeros(shape, dtype))
     return torch.zeros(shape, dtype=torch.from_numpy(np.empty(0, dtype)).dtype, device=device)

@@ -1,4 +1,4 @@
-"""Which rows of a replay buffer each weak learner collected, and the law by which rows are drawn from their mixture.
+"""Which rows of a replay buffer each weak learner collected, and how rows are drawn from the learners' mixture.
 
 Boosting (AILBoost, arXiv 2404.08513) trains its discriminator on d_t = sum_i w_i d^{pi_i}, the mixture of the learners'
 occupancies. Row r of learner i, who has n_i rows, is drawn with probability w_i / n_i.
@@ -30,9 +30,9 @@ class WeightedRows:
     - ``bias_corrected``: a_t = max(``mixture_weight``, 1 / t): the mean of all learners until 1 / t falls below
     - ``uniform``: every row weighs the same, as in replay without weights
 
-    This is the exact law. The oldest learners are dropped as long as all that is missing from the exact law stays
-    within ``truncated_mass``, and while there are more than ``max_learners``; the others share the missing mass in
-    proportion.
+    This is the exact distribution. The oldest learners are dropped while there are more than ``max_learners``, and as
+    long as the mass that is then missing from the exact distribution stays within ``truncated_mass``; the others share
+    the missing mass in proportion.
 
     :param mixture_weight: a, in (0, 1]; the uniform rule does not use it
     :param truncated_mass: in [0, 1); 0 drops nobody who can be drawn
@@ -59,22 +59,22 @@ class WeightedRows:
         self.mixture_weight, self.truncated_mass, self.max_learners = mixture_weight, truncated_mass, max_learners
         self.device = torch.device(device)
         self.learner_ids: list[int] = []
-        """Of the learners kept, oldest first."""
-        # Masses of the exact law, kept and missing: they sum to 1, with the uniform rule to all rows ever added.
+        """Ids of the learners kept, oldest first."""
+        # The exact distribution's masses, kept and missing, sum to 1; with the uniform rule, to all rows ever added.
         self._masses = np.zeros(0)
         self._missing = 0.0
         self._rows: list[np.ndarray] = []
         self._added = 0
-        self._law: tuple[Tensor, ...] | None = None
+        self._cached: tuple[Tensor, ...] | None = None  # the tensors that rows_at needs, until something changes
 
     @property
     def weights(self) -> np.ndarray:
-        """Of the learners kept, (L,) float64, oldest first; they sum to 1."""
+        """The weights of the learners kept, (L,) float64, oldest first; they sum to 1."""
         return self._masses / self._masses.sum() if len(self._masses) else self._masses.copy()
 
     @property
     def dropped_mass(self) -> float:
-        """What is missing from the exact law at present, in [0, 1]: learners dropped, and rows of theirs forgotten."""
+        """What is missing from the exact distribution, in [0, 1]: learners dropped, and rows of theirs forgotten."""
         total = self._masses.sum() + self._missing
         return float(self._missing / total) if total else 0.0
 
@@ -108,10 +108,11 @@ class WeightedRows:
         self.learner_ids.append(learner)
         self._rows.append(rows)
         self._truncate()
-        self._law = None
+        self._cached = None
         return learner
 
     def _truncate(self) -> None:
+        """Drops the oldest learners, but never the newest."""
         allowed = self.truncated_mass * (self._masses.sum() + self._missing)
         most = len(self._masses) if self.max_learners is None else self.max_learners
         missing, drop = self._missing, 0
@@ -126,8 +127,8 @@ class WeightedRows:
     def forget(self, rows: np.ndarray) -> None:
         """Takes out rows (n,) that the replay buffer has overwritten, in time proportional to all rows.
 
-        Rows that a learner has left carry its whole weight; with the uniform rule its weight shrinks with them. The
-        weight of a learner without rows goes to the others in proportion.
+        A learner keeps its whole weight as long as it has a row; with the uniform rule its weight shrinks with its
+        rows. The weight of a learner without rows goes to the others in proportion.
         """
         rows = _checked_rows(rows)
         if not len(rows) or not self._rows:
@@ -144,7 +145,7 @@ class WeightedRows:
         self._masses = masses[stay]
         self.learner_ids = [self.learner_ids[index] for index in stay]
         self._rows = [kept[index] for index in stay]
-        self._law = None
+        self._cached = None
 
     def sample(self, batch_size: int) -> Tensor:
         """Rows (B,) int64 on ``device``, drawn independently from the mixture: :meth:`rows_at` of uniform numbers.
@@ -163,7 +164,7 @@ class WeightedRows:
         Learners follow one another oldest first, their rows in the order of adding. With the uniform rule u gives
         exactly row number floor(u n) of all n.
         """
-        rows, ends, starts, masses_before, rows_per_mass, last = self._law or self._tensors()
+        rows, ends, starts, masses_before, rows_per_mass, last = self._cached or self._tensors()
         # In units of mass, not scaled to 1: whole numbers of rows then stay whole with the uniform rule.
         drawn = uniforms * ends[-1]
         learner = torch.searchsorted(ends, drawn, right=True).clamp_(max=len(ends) - 1)
@@ -185,8 +186,8 @@ class WeightedRows:
             counts / np.maximum(self._masses, 1e-290),
             lasts,
         )
-        self._law = tuple(torch.from_numpy(part).to(self.device) for part in parts)
-        return self._law
+        self._cached = tuple(torch.from_numpy(part).to(self.device) for part in parts)
+        return self._cached
 
     def row_weights(self) -> tuple[np.ndarray, np.ndarray]:
         """All rows (n,) int64, in the order of :meth:`rows_at`, and the probability of each, (n,) float64."""
@@ -240,6 +241,7 @@ class WeightedRows:
             raise CheckpointError("the checkpoint's replay weights are malformed: use an older checkpoint")
 
     def _masses_fit(self, masses: np.ndarray, missing: float, counts: np.ndarray, added: int) -> bool:
+        """Whether the masses sum to what the rule says."""
         if self.rule == "uniform":
             return bool((masses == counts).all())
         return abs(masses.sum() + missing - (added > 0)) < 1e-6
@@ -251,7 +253,7 @@ class WeightedRows:
         self._masses, self._missing, self._added = state["masses"].copy(), state["missing"], state["added"]
         ends = np.cumsum(state["counts"])
         self._rows = [part.copy() for part in np.split(state["rows"], ends[:-1])] if len(ends) else []
-        self._law = None
+        self._cached = None
 
 
 def _checked_rows(rows: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""The rows of a replay buffer as plain arrays: taken out, compared with a buffer, put back.
+"""Saves and restores the contents of replay buffers: their rows as plain arrays, checked before they are put back.
 
-Works on Stable-Baselines3's buffers (numpy) and on those of :mod:`rlopt.replay.buffers` (tensors) alike: their rows
-have the same names, so that a checkpoint of one is one of the other.
+Stable-Baselines3's buffers (numpy) and those of :mod:`rlopt.replay.buffers` (tensors) name their rows alike, so that
+either kind takes the checkpoint of the other.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ _ROWS = (
     "ep_start",
     "ep_length",
 )
+"""Attributes with a row for each transition; a buffer has those that its kind needs."""
 
 
 def capture_rows(buffer: ReplayBuffer, copy: bool = True) -> dict[str, Tree]:
@@ -85,7 +86,7 @@ def restore_rows(buffer: ReplayBuffer, state: Tree) -> None:
             rows, saved = {"": rows}, {"": saved}
         for key, part in rows.items():
             part[:filled] = torch.from_numpy(saved[key]) if isinstance(part, torch.Tensor) else saved[key]
-            # Rows never written stay untouched: the operating system gives memory only to those that were.
+            # Only rows that were written are cleared: writing to the others would make them take memory.
             if before > filled:
                 part[filled:before] = 0
     buffer.pos, buffer.full = state["pos"], state["full"]
@@ -101,13 +102,13 @@ def filled_rows(buffer: ReplayBuffer, pos: int, full: bool) -> int:
     """How many rows of ``buffer`` hold something when its position is ``pos``."""
     if full:
         return int(buffer.buffer_size)
-    # The memory-saving variant keeps the last transition's next observation in the row after it.
+    # With optimize_memory_usage the newest transition's next observation lies in the row after it.
     return min(pos + 1, buffer.buffer_size) if buffer.optimize_memory_usage and pos else pos
 
 
 def _part(rows: np.ndarray | torch.Tensor, filled: int, copy: bool) -> np.ndarray:
     if isinstance(rows, torch.Tensor):
-        copy = copy and rows.device.type == "cpu"
+        copy = copy and rows.device.type == "cpu"  # cpu() has copied what was on a GPU
         rows = rows[:filled].cpu().numpy()
     return rows[:filled].copy() if copy else rows[:filled]
 

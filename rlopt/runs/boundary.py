@@ -1,4 +1,4 @@
-"""What happens between two rollouts of a run: evaluate, log, checkpoint, stop."""
+"""What a run does between two rollouts: it evaluates, logs, writes checkpoints and stops."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from rlopt.checkpoint.files import checkpoint_name, prune_checkpoints, write_checkpoint
 from rlopt.checkpoint.model_state import capture_state
 from rlopt.console.progress import Progress
-from rlopt.console.signals import StopWish
+from rlopt.console.signals import StopRequest
 from rlopt.evaluation.evaluate import EvaluationResult, evaluate
 from rlopt.loggers.writers import CsvLog, RunLogs
 from rlopt.optim.lockstep import has_company
@@ -53,7 +53,7 @@ class EpisodeRecorder(BaseCallback):
 
 @dataclass
 class HookState:
-    """What the hook remembers from one boundary to the next; part of every checkpoint, as its tree ``run``."""
+    """What the hook remembers from one boundary to the next. Every checkpoint has it, as its tree ``run``."""
 
     previous_step: int = 0
     last_checkpoint: int = -1
@@ -66,14 +66,14 @@ class HookState:
 
 
 class RunHook:
-    """Called with the model at every boundary: evaluates, logs, checkpoints and stops, in this order.
+    """Is called with the model at every boundary; evaluates, logs, writes a checkpoint and stops, in this order.
 
     :param folder: of the run
     :param run: its settings, resolved
-    :param env_settings: of the training environment; evaluations are played in others made from it
+    :param env_settings: of the training environment; evaluations make environments of their own from it
     :param metadata: written into every checkpoint
-    :param state: from the checkpoint that the run continues
-    :param counter: attribute of the model that ``progress`` counts
+    :param state: of the checkpoint that the run continues, or a new one
+    :param counter: the model's attribute that ``progress`` shows
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class RunHook:
         env_settings: Any,
         logs: RunLogs,
         progress: Progress,
-        stop: StopWish,
+        stop: StopRequest,
         metadata: Mapping[str, Any],
         state: HookState,
         counter: str = "num_timesteps",
@@ -97,7 +97,7 @@ class RunHook:
     def __call__(self, model: BaseAlgorithm) -> bool:
         step, previous = model.num_timesteps, self.state.previous_step
         self.progress.update(getattr(model, self._counter), lambda: mean_return(model))
-        if step != previous:
+        if step != previous:  # the first boundary after a resume was served before the checkpoint was written
             self.state.previous_step = step
             improved = crossed(self.run.eval_every, previous, step) and self.evaluate(model)
             if self.state.last_evaluation == step or crossed(self.run.log_every, previous, step):
@@ -176,13 +176,13 @@ class RunHook:
         self.write_best()
         best = self.state.best_checkpoint
         keep = [] if best is None else [self.folder.checkpoints / best]
-        if has_company():  # runs that were killed go on together from a step that all of them have
+        if has_company():  # several runs in one process continue from a step of which all have a checkpoint
             keep += [self.folder.checkpoints / checkpoint_name(step) for step in self.state.scheduled]
         prune_checkpoints(self.folder.checkpoints, self.run.keep_checkpoints, keep)
         return path
 
     def write_best(self) -> None:
-        """Names the best checkpoint in best.json; none, no file."""
+        """Names the best checkpoint in best.json; deletes the file if there is none."""
         if self.state.best_checkpoint is None:
             self.folder.best.unlink(missing_ok=True)
         elif (self.folder.checkpoints / self.state.best_checkpoint).is_dir():

@@ -1,7 +1,7 @@
 """Runs of several seeds in one process: ``rlopt train ... --seeds 0..7``, and their continuation.
 
-Every run is an ordinary one, with a folder of its own, in a thread of its own; they take turns and make their gradient
-steps together (:mod:`rlopt.optim.lockstep`).
+Every run is an ordinary one with a folder and a thread of its own. One thread runs at a time; where all runs wait for a
+gradient step, the steps are made in one joint call (:mod:`rlopt.optim.lockstep`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from rlopt.checkpoint.files import checkpoint_step, list_checkpoints, read_checkpoint
 from rlopt.console.output import SharedConsole, SharedProgress
 from rlopt.console.progress import say
-from rlopt.console.signals import StopSignals, StopWish
+from rlopt.console.signals import StopRequest, StopSignals
 from rlopt.errors import CheckpointError, ConfigError, RloptError, RunError, one_line
 from rlopt.optim.lockstep import Turns
 from rlopt.run_folder import GROUP_FILE, RunFolder, default_folder, read_json, write_json
@@ -69,7 +69,7 @@ def train_seeds(agent: str, run: RunConfig, agent_config: Any) -> ManyResult:
 def resume_seeds(path: Path, total_timesteps: int | None = None, data: str | None = None) -> ManyResult:
     """Continues the runs in the folder ``path``, together, from the newest checkpoint that every one of them has.
 
-    On the CPU the result is bit for bit that of runs that were never stopped, as with
+    On the CPU the result equals, bit for bit, the result of runs that were never stopped, as with
     :func:`rlopt.runs.train.resume`. Runs that failed are left out. Where no step has a checkpoint of every run, each
     goes on from its own newest.
 
@@ -105,7 +105,8 @@ def resume_seeds(path: Path, total_timesteps: int | None = None, data: str | Non
 def common_step(folders: Sequence[RunFolder]) -> int | None:
     """The newest step at which every run has a whole checkpoint.
 
-    0 if they were stopped while their first ones were written, so that all begin again; None if there is no such step.
+    0 if the runs were stopped while they wrote their first checkpoints, so that all begin again; None if there is no
+    such step. Runs that went on from different steps would not make the same joint gradient steps again.
     """
     checkpoints = [{checkpoint_step(path): path for path in list_checkpoints(f.checkpoints)} for f in folders]
     for step in sorted(set.intersection(*map(set, checkpoints)), reverse=True):
@@ -167,16 +168,16 @@ def _run_all(
 
     :param begun: called when the first run begins to train
     """
-    wish, progress = StopWish(), SharedProgress(len(jobs), begun)
-    named = [partial(_reporting, job, SharedConsole(name, progress, wish)) for name, job in jobs.items()]
+    stop, progress = StopRequest(), SharedProgress(len(jobs), begun)
+    named = [partial(_reporting, job, SharedConsole(name, progress, stop)) for name, job in jobs.items()]
     with StopSignals() as signals:
-
+        # Set between two rounds, so that every run sees the request in the same round.
         def on_round() -> None:
-            wish.received = signals.received
+            stop.received = signals.received
 
         before = torch.get_num_threads()
         if num_threads:
-            torch.set_num_threads(num_threads)  # joint calls are made in this thread
+            torch.set_num_threads(num_threads)  # this thread makes the joint calls
         try:
             outcomes = Turns(named, on_round).run()
         finally:
@@ -188,7 +189,7 @@ def _run_all(
     group.add_failures(failures)
     codes = [2 for _ in failures] + [run.exit_code for run in runs.values()]
     result = ManyResult(group.path, runs, failures, max(codes))
-    _say_end(group, result, wish)
+    _say_end(group, result, stop)
     for error in failures.values():
         if not isinstance(error, RloptError):
             raise error
@@ -204,12 +205,12 @@ def _reporting(job: Callable[..., RunResult], console: SharedConsole) -> RunResu
         raise
 
 
-def _say_end(group: GroupFolder, result: ManyResult, wish: StopWish) -> None:
+def _say_end(group: GroupFolder, result: ManyResult, stop: StopRequest) -> None:
     for name, error in result.failures.items():
         say(f"{name} failed: {one_line(error)}")
         say(f"when that is mended, continue it with: {RunFolder(group.path / name).command}")
-    if any(run.exit_code for run in result.runs.values()) and wish.received is not None:
-        say(f"stopped by {wish.received.name}, checkpoints written; continue with:")
+    if any(run.exit_code for run in result.runs.values()) and stop.received is not None:
+        say(f"stopped by {stop.received.name}, checkpoints written; continue with:")
         say(group.command)
     elif result.runs:
         step = max(run.step for run in result.runs.values())

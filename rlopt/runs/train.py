@@ -49,7 +49,7 @@ def train(agent: str, run: RunConfig, agent_config: Any, console: Console | None
     :param agent: a name of ``rlopt train --help``, or ``module:Class``, which is imported
     :param run: settings of the run
     :param agent_config: settings of the agent, an instance of its config class
-    :param console: where it speaks; the default is for a run that has the process to itself
+    :param console: takes its lines and its progress; the default is for a run that has the process to itself
     :raises rlopt.errors.RunError: if the run folder exists and is not empty
     :raises rlopt.errors.RloptError: for settings, environments or spaces that cannot be used, or a full disk
     :raises rlopt.errors.NonFiniteError: at the first NaN or infinite observation, reward or loss; checkpoints are kept
@@ -84,8 +84,8 @@ def resume(
 ) -> RunResult:
     """Continues a run from its newest undamaged checkpoint, or from the start if it was killed before the first.
 
-    On the CPU, with the same packages, the result is bit for bit that of a run that was never stopped. An environment
-    that cannot give its state starts fresh episodes instead, and a line says so.
+    On the CPU, with the same packages, the result equals, bit for bit, the result of a run that was never stopped. An
+    environment that cannot give its state starts fresh episodes instead, and a line says so.
 
     :param path: the run folder
     :param total_timesteps: train up to this step instead; schedules then follow the new length from here on
@@ -172,8 +172,8 @@ def _learn(
             hook.write_best()
         model.set_logger(logs.logger)
         model.boundary_hook = hook  # type: ignore[attr-defined]
-        if hasattr(model, "stop_wish"):  # what it plays between two boundaries is long, and can be given up
-            model.stop_wish = stop
+        if hasattr(model, "stop_request"):  # what it plays between two boundaries is long, and can be given up
+            model.stop_request = stop
         profile = Profile(model, folder.path) if run.profile else None
         exit_code = 1
         try:

@@ -1,4 +1,8 @@
-"""The state of a chain of SB3 VecEnv wrappers and of the environments below them."""
+"""Saves and restores vectorised environments: Stable-Baselines3's wrappers, and the environments below them.
+
+A wrapper of a known class is captured here. What is below the wrappers knows its own state (``get_state`` and
+``set_state``, as the backends in :mod:`rlopt.envs` do), or the run goes on with fresh episodes.
+"""
 
 from __future__ import annotations
 
@@ -33,11 +37,15 @@ _NORMALIZE_SETTINGS: dict[str, tuple[type, ...]] = {
     "gamma": (float, int),
     "epsilon": (float, int),
 }
+"""VecNormalize's settings in a checkpoint, and the types that each may have."""
 _STATELESS = (VecTransposeImage, VecCheckNan, VecExtractDictObs)
 
 
 def split_chain(env: VecEnv) -> tuple[list[VecEnvWrapper], VecEnv]:
-    """The SB3 wrappers of ``env``, outermost first, and what is below: the first that has ``get_state`` of its own."""
+    """The SB3 wrappers of ``env``, outermost first, and what is below them.
+
+    A wrapper with a ``get_state`` of its own answers for everything below it, and counts as the environment.
+    """
     wrappers = []
     while isinstance(env, VecEnvWrapper) and not hasattr(type(env), "get_state"):
         wrappers.append(env)
@@ -48,8 +56,8 @@ def split_chain(env: VecEnv) -> tuple[list[VecEnvWrapper], VecEnv]:
 def capture_env(env: VecEnv) -> Tree:
     """The state of ``env``: ``{"available", "reason", "base", "wrappers"}``.
 
-    ``available`` is False, with the reason in words, where the environments or a wrapper cannot tell their state; the
-    wrappers that can are captured even then, for their statistics.
+    ``available`` is False, with the reason in words, where the state of the environments or of a wrapper cannot be
+    had. The other wrappers are captured even then: their statistics are part of the trained model.
     """
     wrappers, base = split_chain(env)
     reason, base_state = None, None
@@ -73,7 +81,7 @@ def capture_env(env: VecEnv) -> Tree:
 def restore_env(env: VecEnv, state: Tree) -> str | None:
     """Puts ``env``, fresh and of equal settings, into ``state``.
 
-    Where that cannot be done the environments are left for the caller to reset, and the reason is returned in words.
+    Returns None, or the reason in words why the environments could not be put there: the caller then resets them.
     """
     restore_wrappers(env, state)
     if not state["available"]:
@@ -89,7 +97,7 @@ def restore_env(env: VecEnv, state: Tree) -> str | None:
 
 
 def check_wrappers(env: VecEnv, state: Tree) -> None:
-    """Raises CheckpointError, naming both, unless the wrappers of ``env`` are those of ``state``."""
+    """Raises CheckpointError, naming both, unless ``env`` has the wrappers that ``state`` was taken from."""
     kinds = [_kind(wrapper) or "unknown" for wrapper in split_chain(env)[0]]
     saved = [str(entry["kind"]) for entry in state["wrappers"]]
     if kinds != saved:
@@ -100,7 +108,7 @@ def check_wrappers(env: VecEnv, state: Tree) -> None:
 
 
 def restore_wrappers(env: VecEnv, state: Tree) -> None:
-    """Puts the wrappers of ``env`` alone into ``state``, which :func:`check_wrappers` accepted."""
+    """Puts the wrappers of ``env``, not the environments, into ``state``, which :func:`check_wrappers` accepted."""
     for wrapper, entry in zip(split_chain(env)[0], state["wrappers"], strict=True):
         kind = _kind(wrapper)
         if kind is not None:
@@ -118,21 +126,22 @@ def find_normalization(state: Tree) -> Tree | None:
 def restore_normalization(wrapper: VecNormalize, state: Tree, statistics_only: bool = False) -> None:
     """Puts a VecNormalize into ``state``; CheckpointError if the shapes of the statistics differ.
 
-    :param statistics_only: leave alone ``training`` and what belongs to the running episodes
+    :param statistics_only: True leaves ``training`` and what belongs to the running episodes as they are
     """
     if state["norm_obs"] is not wrapper.norm_obs or state["norm_obs_keys"] != wrapper.norm_obs_keys:
         raise CheckpointError(
             f"the checkpoint normalises observations: {state['norm_obs']} (keys {state['norm_obs_keys']}), this "
             f"VecNormalize: {wrapper.norm_obs} (keys {wrapper.norm_obs_keys}): set it up alike"
         )
-    mine = vars(wrapper).get("obs_rms")
-    if isinstance(mine, dict):
-        if set(mine) != set(state["obs_rms"]):
+    # vars(), because a wrapper passes on attributes that it lacks to the one below: that may be a VecNormalize too.
+    own = vars(wrapper).get("obs_rms")
+    if isinstance(own, dict):
+        if set(own) != set(state["obs_rms"]):
             raise CheckpointError("the checkpoint normalises other keys of the observation: set up VecNormalize alike")
-        for key, statistics in mine.items():
+        for key, statistics in own.items():
             _restore_mean_std(statistics, state["obs_rms"][key], f"observation[{key}]")
-    elif mine is not None:
-        _restore_mean_std(mine, state["obs_rms"], "observation")
+    elif own is not None:
+        _restore_mean_std(own, state["obs_rms"], "observation")
     _restore_mean_std(wrapper.ret_rms, state["ret_rms"], "return")
     for name, types in _NORMALIZE_SETTINGS.items():
         if type(state[name]) not in types:
@@ -168,7 +177,7 @@ def check_observations(observations: Tree, space: spaces.Space[Any], n_envs: int
     for key, part in parts.items():
         saved = observations if key is None else observations.get(key) if isinstance(observations, dict) else None
         expected = (n_envs, *(part.shape or ()))
-        # Normalisation and frame stacking may have changed the dtype, but not to text or from floats to integers.
+        # Normalisation may have made floats of integers; floats that became integers, or text, are damage.
         kinds = "f" if part.dtype is not None and part.dtype.kind == "f" else "fiub"
         if not isinstance(saved, np.ndarray) or saved.shape != expected or saved.dtype.kind not in kinds:
             found = getattr(saved, "dtype", type(saved).__name__)
@@ -180,7 +189,8 @@ def check_observations(observations: Tree, space: spaces.Space[Any], n_envs: int
 
 
 def _kind(wrapper: VecEnvWrapper) -> str | None:
-    if type(wrapper) is Normalize:
+    """The name under which a wrapper's state is kept; None for a class that is not known."""
+    if type(wrapper) is Normalize:  # our faster one has the same state
         return VecNormalize.__name__
     known = (VecNormalize, VecMonitor, VecFrameStack, *_STATELESS)
     return type(wrapper).__name__ if type(wrapper) in known else None
@@ -211,7 +221,7 @@ def _mean_std(statistics: RunningMeanStd) -> Tree:
 
 
 def _restore_mean_std(statistics: RunningMeanStd, state: Tree, name: str) -> None:
-    # After its first update SB3 holds a numpy scalar where it began with a 0-d array, so the type is the saved one.
+    # Stable-Baselines3 begins with a 0-d array, which becomes a numpy scalar at the first update: both are right.
     for part in ("mean", "var"):
         saved, own = state[part], getattr(statistics, part)
         if not isinstance(saved, (np.ndarray, np.float64)) or saved.dtype != np.float64 or saved.shape != own.shape:
@@ -226,6 +236,7 @@ def _restore_mean_std(statistics: RunningMeanStd, state: Tree, name: str) -> Non
 
 
 def _like(own: np.ndarray, saved: Tree, name: str) -> np.ndarray:
+    """A copy of ``saved``, which must have the shape and kind of ``own``."""
     if not isinstance(saved, np.ndarray) or saved.shape != own.shape or saved.dtype.kind != own.dtype.kind:
         raise CheckpointError(f"{name} of the checkpoint has not the shape {own.shape} of this environment's")
     return saved.copy()

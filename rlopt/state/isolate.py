@@ -1,4 +1,4 @@
-"""Acting with a model in the middle of its training without a trace: random states, modes, exploration noise."""
+"""Lets a model act in the middle of its training and leaves no trace: random states, modes, exploration noise."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from rlopt.state.rng import capture_random, restore_random
 
 
 @contextmanager
-def undisturbed(model: Any) -> Iterator[None]:
+def isolated(model: Any) -> Iterator[None]:
     """Restores on exit, whatever happens inside, all that acting changes in the process and in ``model``.
 
     These are the global random states of Python, numpy and torch (CPU, and CUDA where it is in use), torch's number of
-    threads, the generator of the model's action space, training or evaluation mode of each module, and what
-    the action distributions hold, gSDE's exploration matrices among it.
+    threads, the generator of the model's action space, the training or evaluation mode of each module, and what the
+    action distributions hold, such as gSDE's exploration matrices.
 
     :param model: a Stable-Baselines3 model, or any object (then only what it has of these)
     """
@@ -69,7 +69,7 @@ class StateDependentNoise:
         return None
 
     def draw(self, step: int, starts: npt.NDArray[np.bool_]) -> None:
-        """To be called before each step; ``starts`` (``[n_envs]``) says where an episode begins."""
+        """Call it before each step; ``starts`` (``[n_envs]``) says where an episode begins."""
         if step == 0 or (self._every > 0 and step % self._every == 0):
             self._policy.reset_noise(self._n_envs)
         elif starts.any():

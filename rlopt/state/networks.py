@@ -32,7 +32,7 @@ def capture_networks(model: Any, copy: bool = True) -> Tree:
 
 
 def check_networks(model: Any, state: Tree) -> None:
-    """Raises CheckpointError, naming both sides, unless names, shapes and dtypes are those of ``model``."""
+    """Raises CheckpointError, naming both sides, unless names, shapes and dtypes are the model's."""
     own = capture_networks(model, copy=False)
     for kind in ("modules", "optimizers", "tensors"):
         _check_names(f"{type(model).__name__}'s {kind}", own[kind], state[kind])

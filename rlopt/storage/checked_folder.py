@@ -1,8 +1,9 @@
-"""Folders of safetensors and JSON files with a SHA-256 each, written atomically, never a pickle.
+"""Writes and reads folders of safetensors and JSON files, atomically and with checksums; nothing is pickled.
 
-Such a folder holds ``manifest.json`` and, for every tree (see :mod:`rlopt.storage.tree`), ``<name>.json`` (its
-structure) and ``<name>.safetensors`` (its tensors and arrays). It is always complete: it is written beside, under a
-hidden name, made durable and then renamed into place. Checkpoints and data sets are such folders.
+Checkpoints and data sets are such folders. Each holds ``manifest.json`` and, for every tree (see
+:mod:`rlopt.storage.tree`), ``<name>.json`` (its structure) and ``<name>.safetensors`` (its tensors and arrays). The
+manifest has a SHA-256 of every file and of itself. A folder is written under a hidden name beside its place, flushed to
+the disk and then renamed, so that a reader never sees half of one.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -27,34 +28,36 @@ from rlopt.errors import CheckpointError, RloptError, one_line
 from rlopt.storage.json import dump_json, parse_json
 from rlopt.storage.tree import Tree, TreeWriter, decode
 
+T = TypeVar("T")
 MANIFEST = "manifest.json"
 _TREE_NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
 _MAX_JSON_BYTES = 256 * 2**20
+"""Larger files of JSON are not written and not read: parsing them would take many times their size in memory."""
 
 
 @dataclass(frozen=True)
 class FolderKind:
-    """What a sealed folder is, and how its faults are told."""
+    """One kind of checked folder, such as checkpoints: its format, and the words of its errors."""
 
     name: str
     """For people: "checkpoint"."""
     format: str
     """Written into the manifest, so that another kind of folder is recognised as such."""
-    version: int
-    error: type[RloptError]
+    version: int = 1
+    error: type[RloptError] = CheckpointError
     """Raised for everything that is wrong with the folder."""
-    elsewhere: str
+    elsewhere: str = "write to another folder"
     """What to do when the disk is full, after "free space there or"."""
-    untouched: str = ""
+    untouched: str = "what was there before is untouched"
     """What a failed write has left as it was, for people."""
 
 
-def write_sealed(
+def write_checked(
     final: Path, kind: FolderKind, trees: Mapping[str, Tree], fields: Mapping[str, Any], metadata: Mapping[str, Any]
 ) -> Path:
     """Writes the folder ``final`` and returns it; what was there before is replaced whole.
 
-    Files and folders are fsynced, so that the folder survives a crash of the machine once this returns. Big tensors are
+    Files and folders are fsynced: once this returns, the folder survives a crash of the machine. Big tensors are
     written without a copy. A failed write leaves nothing behind.
 
     :param trees: by names of lower-case letters, digits and underscores
@@ -86,10 +89,18 @@ def write_sealed(
     return final
 
 
-def replace_sealed(path: Path, kind: FolderKind, trees: Mapping[str, Tree]) -> Path:
-    """:func:`write_sealed` for what a user saves by hand: replaces a whole folder of the same kind, and nothing else.
+def replace_checked(path: Path, kind: FolderKind, trees: Mapping[str, Tree]) -> Path:
+    """:func:`write_checked` for what a user saves by hand: replaces a whole folder of the same kind, and nothing else.
 
     :raises RloptError: of the kind's type, also where ``path`` holds something else
+    """
+    return write_checked(check_place(path, kind), kind, trees, {}, {})
+
+
+def check_place(path: Path, kind: FolderKind) -> Path:
+    """The absolute path of a folder that may be written at ``path``; clears up after a killed write there.
+
+    :raises RloptError: of the kind's type, where a file or other things than a sound folder of the kind are there
     """
     path = Path(os.path.abspath(path))
     with io_errors(kind, f"cannot write the {kind.name} {path}"):
@@ -98,23 +109,46 @@ def replace_sealed(path: Path, kind: FolderKind, trees: Mapping[str, Tree]) -> P
         if os.path.lexists(path) and (not path.is_dir() or path.is_symlink()):
             raise kind.error(f"{path} exists and is no folder: choose another path")
         if path.is_dir() and any(path.iterdir()):
+            if not (path / MANIFEST).exists():
+                what = f"{path} holds other files than a {kind.name}"
+                raise kind.error(f"{what}: choose another path; it is not replaced")
             try:
-                read_sealed(path, kind, only=())
+                read_checked(path, kind, only=())
             except RloptError as error:
                 raise kind.error(f"{error}; it is not replaced: choose another path, or delete it first") from None
-    return write_sealed(path, kind, trees, {}, {})
+    return path
 
 
-def read_sealed(
+def read_object(path: Path, kind: FolderKind, name: str, build: Callable[[Tree], T]) -> T:
+    """What ``build`` makes of the tree ``agent`` of a folder that :func:`replace_checked` wrote.
+
+    :param name: of what it makes, for people
+    :raises RloptError: of the kind's type, if there is no such folder, or it cannot be built of it
+    """
+    if not path.is_dir():
+        raise kind.error(f"{path} does not exist or is no folder: give the folder that save wrote")
+    _, trees = read_checked(path, kind)
+    try:
+        return build(trees["agent"])
+    except RloptError as error:
+        raise kind.error(f"{path} cannot be loaded: {error}") from None
+    except Exception as error:
+        raise kind.error(
+            f"{path} does not hold a {name} ({type(error).__name__}: {one_line(error)}): it is malformed or of "
+            "another version"
+        ) from error
+
+
+def read_checked(
     path: Path,
     kind: FolderKind,
     only: Collection[str] | None = None,
     check: Callable[[dict[str, Any]], None] = lambda content: None,
 ) -> tuple[dict[str, Any], dict[str, Tree]]:
-    """Reads and verifies all of a folder; executes nothing that the files say. Returns (manifest, trees).
+    """Reads and verifies a whole folder; executes nothing that the files say. Returns (manifest, trees).
 
-    :param only: load these trees (the others are verified all the same); None loads all
-    :param check: raises ValueError where the manifest's own fields are malformed
+    :param only: the trees to load; None loads all. The others are verified too
+    :param check: raises ValueError where the manifest's further fields are malformed
     :raises RloptError: of the kind's type, if a file is missing, altered, truncated, malformed, or a symbolic link
     """
     with _damage(path, kind):
@@ -134,7 +168,9 @@ def read_sealed(
 
 
 def remove_leftovers(final: Path) -> None:
-    """Clears up after a killed write of ``final``; what it had moved away and not yet replaced is put back."""
+    """Clears up after a killed write of ``final``: deletes the half-written folder, and puts an old one back that was
+    moved away and not yet replaced.
+    """
     writing, replaced = final.with_name(f".writing-{final.name}"), replaced_name(final)
     if os.path.lexists(writing):
         remove(writing)
@@ -146,7 +182,7 @@ def remove_leftovers(final: Path) -> None:
 
 
 def replaced_name(final: Path) -> Path:
-    """Where the folder that a new ``final`` replaces lies for an instant; a killed write may leave it there."""
+    """Where the old folder lies while a new ``final`` takes its place; a killed write may leave it there."""
     return final.with_name(f".replaced-{final.name}")
 
 
@@ -170,14 +206,14 @@ def _write_tree(folder: Path, name: str, tree: Tree) -> dict[str, dict[str, Any]
 def _read_tree(folder: Path, name: str) -> Tree:
     with _open_regular(folder / f"{name}.json") as file:
         encoded = parse_json(file.read(_MAX_JSON_BYTES))
-    _open_regular(folder / f"{name}.safetensors").close()
+    _open_regular(folder / f"{name}.safetensors").close()  # safe_open itself would follow a link
     with safe_open(folder / f"{name}.safetensors", framework="pt") as tensors:
         names = set(tensors.keys())
 
         def tensor(key: str) -> torch.Tensor:
             if key not in names:
                 raise KeyError(key)
-            return tensors.get_tensor(key).clone()
+            return tensors.get_tensor(key).clone()  # the tensor itself is a view of the file
 
         return decode(encoded, tensor)
 
@@ -189,6 +225,7 @@ def _read_manifest(path: Path, kind: FolderKind) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("format") != kind.format:
         raise ValueError(f"{MANIFEST} is none of rlopt's {kind.name}s")
     if content.get("version") != kind.version:
+        # Before the checksum: another version may compute that in another way.
         raise kind.error(
             f"{path} has format version {one_line(repr(content.get('version')))}, this rlopt reads {kind.version}: use "
             "the one it is from"
@@ -229,14 +266,16 @@ def _digest_of(content: Mapping[str, Any]) -> str:
 
 
 def _digest_of_file(path: Path, largest: int) -> tuple[str, int]:
-    """SHA-256 and size; a file over ``largest`` bytes is not read."""
+    """SHA-256 and size; a file of more than ``largest`` bytes is not read, so that a forged one takes no time."""
     with _open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         return (hashlib.file_digest(file, "sha256").hexdigest() if size <= largest else ""), size
 
 
 def _open_regular(path: Path) -> Any:
-    """Opens a plain file for reading; a link, pipe or device, which could lead elsewhere or block, is refused."""
+    """Opens a plain file for reading; refuses a link, which could lead elsewhere, and a pipe or device, which could
+    block for ever.
+    """
     if path.is_symlink():
         raise ValueError(f"{path.name} is a symbolic link")
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
@@ -255,6 +294,7 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def _make_folder(folder: Path) -> None:
+    """Makes a folder and its parents, durably: a folder survives a crash once its parent is synced."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for path in missing:
@@ -262,6 +302,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _move_into_place(writing: Path, final: Path) -> None:
+    # A folder that is not empty cannot be renamed over: the old one is moved away first, and deleted last.
     replaced = replaced_name(final)
     if os.path.lexists(final):
         os.rename(final, replaced)
@@ -291,7 +332,7 @@ def _sync_folder(folder: Path) -> None:
 
 @contextmanager
 def io_errors(kind: FolderKind, what: str) -> Iterator[None]:
-    """Turns the file system's refusals into one line with the cure."""
+    """Turns errors of the file system into one line with the cure."""
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -307,7 +348,7 @@ def io_errors(kind: FolderKind, what: str) -> Iterator[None]:
 
 @contextmanager
 def _damage(path: Path, kind: FolderKind) -> Iterator[None]:
-    """Turns every way in which a damaged file can fail to be read into the kind's error."""
+    """Turns whatever a damaged file makes fail into the kind's error."""
     try:
         yield
     except RloptError:

@@ -1,7 +1,8 @@
-"""Nested state as JSON plus named tensors, with nothing lost and nothing executed on the way back.
+"""Turns nested state into JSON plus named tensors and back; nothing is lost, and nothing is executed.
 
 A *tree* is a nesting of dicts with string keys, lists and tuples, whose leaves are torch tensors, numpy arrays, numpy
-scalars, str, int (any size), float (infinities and NaN too), bool and None.
+scalars, str, int, float (infinities and NaN too), bool and None. What JSON does not have is written as a dict with one
+key, a tag: ``{"$tuple": [...]}``, ``{"$tensor": [name, dtype, shape]}`` and so on.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class TreeWriter:
             return {"$scalar": [tree.dtype.str, tree.tobytes().hex()]}
         if isinstance(tree, Mapping):
             return self._mapping(tree, path)
-        if isinstance(tree, (list, tuple)):
+        if isinstance(tree, (list, tuple)):  # a named tuple comes back as a plain one
             items = [self.encode(item, (*path, str(index))) for index, item in enumerate(tree)]
             return {"$tuple": items} if isinstance(tree, tuple) else items
         raise CheckpointError(
@@ -75,7 +76,7 @@ class TreeWriter:
             if type(key) is not str:
                 raise CheckpointError(f"{'/'.join(path)}: the key {key!r} is no string: use strings as keys")
         encoded = {key: self.encode(value, (*path, key)) for key, value in tree.items()}
-        if any(key.startswith("$") for key in encoded):
+        if any(key.startswith("$") for key in encoded):  # it would be read as a tag
             return {"$dict": [[key, value] for key, value in encoded.items()]}
         return encoded
 
@@ -85,9 +86,9 @@ class TreeWriter:
             raise CheckpointError(f"{'/'.join(path)}: arrays of dtype {array.dtype} cannot be written: use numbers")
         if not array.flags.c_contiguous:
             array = np.array(array, order="C")
-        if dtype[0] == ">" or dtype == "<c16":
+        if dtype[0] == ">" or dtype == "<c16":  # safetensors has no such numbers: they are kept as bytes
             array = np.array(np.frombuffer(array.tobytes(), np.uint8))
-        elif not array.flags.writeable:
+        elif not array.flags.writeable:  # torch warns of such arrays
             array = array.copy()
         return {"$array": [self._keep(torch.from_numpy(array), path), dtype, shape]}
 
@@ -98,12 +99,12 @@ class TreeWriter:
         return {"$tensor": [self._keep(tensor.detach().cpu().contiguous(), path), dtype, list(tensor.shape)]}
 
     def _keep(self, tensor: torch.Tensor, path: tuple[str, ...]) -> str:
-        """Names ``tensor``; tensors that are one and the same (tied weights) are written once."""
+        """Returns the name of ``tensor`` in the file; the same tensor twice (tied weights) is written once."""
         identity = (tensor.data_ptr(), str(tensor.dtype), tuple(tensor.shape))
         if tensor.numel() and identity in self._shared:
             return self._shared[identity]
         storage = tensor.untyped_storage().data_ptr()
-        if storage in self._storages:
+        if storage in self._storages:  # another view of memory that is written already: safetensors refuses those
             tensor = tensor.clone()
         name = "/".join(path) or "value"
         while name in self.tensors or name == "__metadata__":

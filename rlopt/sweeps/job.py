@@ -10,7 +10,7 @@ from typing import Any
 
 from rlopt.console.output import Console, MeanReturn
 from rlopt.console.progress import Progress, say
-from rlopt.console.signals import StopWish
+from rlopt.console.signals import StopRequest
 from rlopt.engine.context import JobContext, JobStopped, opened_log
 from rlopt.errors import RunError
 from rlopt.registry import agent_spec, import_agent, resolve
@@ -82,7 +82,7 @@ def _console(context: JobContext) -> Iterator[_JobConsole]:
 
 
 class _JobConsole(Console):
-    """Speaks to the job's log, and tells the engine how far the run is."""
+    """A console that writes to the job's log, and tells the engine how far the run is."""
 
     alone = False
 
@@ -93,8 +93,8 @@ class _JobConsole(Console):
         self._write(line)
 
     @contextmanager
-    def stop_signals(self) -> Iterator[StopWish]:
-        yield self._context.wish
+    def stop_signals(self) -> Iterator[StopRequest]:
+        yield self._context.stop
 
     def progress(self, total: int, start: int, unit: str = "env steps") -> Progress:
         return _JobProgress(self._context, self._write, total, start, unit)

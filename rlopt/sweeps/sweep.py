@@ -208,7 +208,7 @@ class SummaryRow:
     iqm: float | None
     """Interquartile mean over seeds of the mean return of the last evaluation; None without any."""
     low: float | None
-    """Of its 95% bootstrap interval; None with fewer than two seeds."""
+    """Lower end of its 95% bootstrap interval; None with fewer than two seeds."""
     high: float | None
 
 

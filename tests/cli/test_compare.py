@@ -142,7 +142,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     (error,) = capsys.readouterr().err.splitlines()
     assert error.startswith("rlopt: error: ")
     assert words in error
-    assert not list(folder.rglob("*.tmp"))
+    assert not list(folder.rglob(".writing-*"))
 
 
 def test_plot_takes_patterns_and_several_fields_too(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -140,8 +140,8 @@ def test_a_foreign_file_is_told_what_it_is_and_reordered(capsys: pytest.CaptureF
     assert ours.metadata.observation_keys == ("position", "velocity")
     assert "--observation-keys" in refused(capsys, "convert", "x.npz", "b", "--reorder", *said[:2])
     assert "give --env" in refused(capsys, "convert", "x.npz", "b", "--reorder")
-    walk(env="evil:Walk-v0").save("stranger")
-    assert "give --env" in refused(capsys, "convert", "stranger", "b", "--reorder")
+    walk(env="evil:Walk-v0").save("downloaded")
+    assert "give --env" in refused(capsys, "convert", "downloaded", "b", "--reorder")
 
 
 @pytest.mark.slow

@@ -251,7 +251,7 @@ def test_a_checkpoints_environment(run: Path) -> None:
     assert environment_settings({}, "Ant-v5").id == "Ant-v5"
     with pytest.raises(ConfigError, match="--env"):
         environment_settings({})
-    # an id with a colon imports a module: a stranger's checkpoint must not decide that
+    # an id with a colon imports a module: somebody else's checkpoint must not decide that
     with pytest.raises(ConfigError, match="--env antigravity:Ant-v5"):
         environment_settings({"env": {"id": "antigravity:Ant-v5"}})
     assert environment_settings({"env": {"id": "a:Ant-v5"}}, "a:Ant-v5").id == "a:Ant-v5"

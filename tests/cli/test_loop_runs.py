@@ -244,7 +244,7 @@ def test_plan_prints_the_exact_solution(capsys: pytest.CaptureFixture[str]) -> N
         assert main([*command, "--method", method, "--json"]) == 0
         record = json.loads(capsys.readouterr().out)
         assert record["gain"] == pytest.approx(mdp.gain, abs=1e-8) and record["span"] == pytest.approx(mdp.span)
-        assert record["policy"] == [1] * 8 and sum(record["stationary_law"]) == pytest.approx(1)
+        assert record["policy"] == [1] * 8 and sum(record["stationary_distribution"]) == pytest.approx(1)
         np.testing.assert_allclose(record["bias"], mdp.bias, atol=1e-6)
     assert main([*command, "--rows", "3"]) == 0
     printed = capsys.readouterr().out

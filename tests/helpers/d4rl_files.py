@@ -35,7 +35,7 @@ def gym_arrays(length: int = 40, timeouts: tuple[int, ...] = (), terminals: tupl
 def maze2d_rollout(length: int, reached: tuple[int, ...] = ()) -> dict[str, Any]:
     """An endless rollout of a point mass in the left arm of the U maze of D4RL's frame, as the layout has it.
 
-    The law of motion is Euler's: position += 0.01 * new velocity; what makes the velocity does not matter here.
+    The equation of motion is Euler's: position += 0.01 * new velocity; what makes the velocity does not matter here.
     """
     rng = np.random.default_rng(1)
     position, velocity = np.array([2.8, 0.9]), np.zeros(2)

@@ -15,7 +15,7 @@ from rlopt.feedback.study import HumanStudy
 
 TOKEN = "correct-horse-battery-staple-1234"
 BASE = "http://127.0.0.1"
-NO_LIMITS = Limits(requests=1e6, media=1e6, strangers=1e6)
+NO_LIMITS = Limits(requests=1e6, media=1e6, unknown=1e6)
 
 
 def make_client(app: Any) -> TestClient:

@@ -65,14 +65,14 @@ def values_of(store: StudyStore, clips: Sequence[Any]) -> dict[str, float]:
 
 def answer_all(study: HumanStudy, rater_ids: Sequence[int], key: str) -> None:
     """Every rater ranks the open round exactly."""
-    from rlopt.feedback.rounds import Desk
+    from rlopt.feedback.rounds import RaterSession
 
-    desk = Desk(study.store, study.study)
+    session = RaterSession(study.store, study.study)
     for rater_id in rater_ids:
-        shown = desk.lease(rater_id)
+        shown = session.lease(rater_id)
         assert shown is not None
         tiers, unranked = order_by_value(values_of(study.store, [clip.id for clip in shown.clips]), shown.k)
-        desk.answer(rater_id, shown.id, f"{key} {rater_id}", tiers, unranked, seconds=1.5)
+        session.answer(rater_id, shown.id, f"{key} {rater_id}", tiers, unranked, seconds=1.5)
 
 
 def told_exactly(rounds: int, annotators: int = 1, search: ZORankSGD | None = None) -> ZORankSGD:

@@ -16,7 +16,7 @@ from rlopt.errors import StudyError
 from rlopt.feedback import schema
 from rlopt.feedback.export import export
 from rlopt.feedback.importing import import_study
-from rlopt.feedback.rounds import Desk
+from rlopt.feedback.rounds import RaterSession
 from rlopt.feedback.store import StudyStore
 from rlopt.feedback.study import HumanStudy, replay
 
@@ -27,26 +27,26 @@ def study(store: StudyStore) -> HumanStudy:
     another = make_study(store, "another", deadline_seconds=0.0)
     assert another.step() is None
     study = make_study(store, annotators=2, deadline_seconds=0.0, instructions="Ünïcode", config={"m": 4})
-    desk = Desk(store, study.study)
+    session = RaterSession(store, study.study)
     raters = [store.add_rater(study.study, f"session {name}", name).id for name in ("Ada", "Bo")]
     for number in range(3):
         assert study.step() is None
         for one in raters:
-            shown = desk.lease(one)
+            shown = session.lease(one)
             assert shown is not None
             values = values_of(store, [clip.id for clip in shown.clips])
             a, b, c, d = sorted(values, key=values.__getitem__)
             key = f"{number} {one}"
             if number == 0:
-                desk.answer(one, shown.id, key, [[a], [b], [c], [d]], seconds=1)
+                session.answer(one, shown.id, key, [[a], [b], [c], [d]], seconds=1)
             elif number == 1:
-                desk.answer(one, shown.id, key, [[a], [b, c]], [d], seconds=2.5)
+                session.answer(one, shown.id, key, [[a], [b, c]], [d], seconds=2.5)
             else:
-                desk.answer(one, shown.id, key, [[d], [c], [b], [a]])
-                desk.undo(one)
-                desk.answer(one, shown.id, f"{key} again", abstain=True)
+                session.answer(one, shown.id, key, [[d], [c], [b], [a]])
+                session.undo(one)
+                session.answer(one, shown.id, f"{key} again", abstain=True)
         assert study.step() is not None
-    assert study.step() is None and desk.lease(raters[0]) is not None
+    assert study.step() is None and session.lease(raters[0]) is not None
     return study
 
 
@@ -98,11 +98,11 @@ def test_pairs_are_the_comparisons_that_the_answers_make(study: HumanStudy) -> N
 def test_pairs_leave_out_what_was_not_compared(store: StudyStore) -> None:
     study = make_study(store, deadline_seconds=0.0)
     study.step()
-    desk, one = Desk(store, study.study), store.add_rater(study.study, "s").id
-    shown = desk.lease(one)
+    session, one = RaterSession(store, study.study), store.add_rater(study.study, "s").id
+    shown = session.lease(one)
     assert shown is not None
     a, b, c, d = (clip.id for clip in shown.clips)
-    desk.answer(one, shown.id, "k", [[a]], [b, c, d])
+    session.answer(one, shown.id, "k", [[a]], [b, c, d])
     assert len(text_of(study, "pairs").splitlines()) == 3
 
 
@@ -159,11 +159,11 @@ def damaged(lines: list[str], what: str, change: Any) -> list[str]:
 def test_malformed_files_are_refused_whole(tmp_path: Path, what: str, change: Any, said: str) -> None:
     source = make_study(tmp_path / "source", deadline_seconds=0.0)
     source.step()
-    desk, one = Desk(source.store, source.study), source.store.add_rater(source.study, "s").id
+    session, one = RaterSession(source.store, source.study), source.store.add_rater(source.study, "s").id
     source.store.add_rater(source.study, "t")
-    shown = desk.lease(one)
+    shown = session.lease(one)
     assert shown is not None
-    desk.answer(one, shown.id, "k", [[clip.id] for clip in shown.clips])
+    session.answer(one, shown.id, "k", [[clip.id] for clip in shown.clips])
     lines = text_of(source).splitlines()
     new = StudyStore(f"sqlite:///{tmp_path}/new.db")
     with pytest.raises(StudyError, match=said):

@@ -35,7 +35,7 @@ def waited_for(people: list[Person], seconds: float) -> None:
 
 @pytest.mark.slow
 def test_fifty_kills_lose_and_double_nothing(tmp_path: Path) -> None:
-    """Trainer or server, at random moments, with SIGKILL; the search ends where an undisturbed one does."""
+    """Trainer or server, at random moments, with SIGKILL; the search ends where an uninterrupted one does."""
     store = open_store(tmp_path, create=True)
     processes, chance = Processes(store, ROUNDS), random.Random(20261124)
     try:

@@ -16,7 +16,7 @@ from ranking_study import make_study, objective, optimizer, order_by_value, valu
 from rlopt.errors import AnswerError, StudyError
 from rlopt.feedback import schema
 from rlopt.feedback.results import progress
-from rlopt.feedback.rounds import Desk, LeaseError, ShownRound
+from rlopt.feedback.rounds import LeaseError, RaterSession, ShownRound
 from rlopt.feedback.store import StudyStore
 from rlopt.feedback.study import HumanStudy
 from rlopt.feedback.trainer import standing_answers
@@ -37,12 +37,14 @@ def clock(store: StudyStore) -> Clock:
     return clock
 
 
-def opened(store: StudyStore, annotators: int = 1, **settings: object) -> tuple[HumanStudy, Desk, Callable[[], int]]:
-    """A study whose first round is open, its desk, and what makes a new rater."""
+def opened(
+    store: StudyStore, annotators: int = 1, **settings: object
+) -> tuple[HumanStudy, RaterSession, Callable[[], int]]:
+    """A study whose first round is open, its session, and what makes a new rater."""
     study = make_study(store, annotators=annotators, deadline_seconds=0.0, **settings)
     assert study.step() is None
     sessions = itertools.count()
-    return study, Desk(store, study.study), lambda: store.add_rater(study.study, f"session {next(sessions)}").id
+    return study, RaterSession(store, study.study), lambda: store.add_rater(study.study, f"session {next(sessions)}").id
 
 
 def ids(shown: ShownRound | None) -> list[str]:
@@ -56,17 +58,17 @@ def status(store: StudyStore) -> list[str]:
 
 
 def test_a_rater_gets_the_same_round_again_in_the_same_order(store: StudyStore) -> None:
-    _, desk, rater = opened(store)
+    _, session, rater = opened(store)
     one = rater()
-    first = desk.lease(one)
+    first = session.lease(one)
     assert first is not None and first.kind == "gradient" and first.k == 4 and len(set(ids(first))) == 4
-    assert desk.lease(one) == first
-    assert desk.lease(rater()) is None, "the only place is taken"
+    assert session.lease(one) == first
+    assert session.lease(rater()) is None, "the only place is taken"
 
 
 def test_every_rater_sees_an_order_of_their_own(store: StudyStore) -> None:
-    _study, desk, rater = opened(store, annotators=40)
-    orders = [tuple(ids(desk.lease(rater()))) for _ in range(40)]
+    _study, session, rater = opened(store, annotators=40)
+    orders = [tuple(ids(session.lease(rater()))) for _ in range(40)]
     assert len({frozenset(order) for order in orders}) == 1
     # 24 orders of 4 clips: 40 raters see at least 12 of them but for one time in 10^7.
     assert len(set(orders)) >= 12
@@ -81,15 +83,15 @@ def test_every_rater_sees_an_order_of_their_own(store: StudyStore) -> None:
 def test_answers_reach_the_candidates_whatever_order_they_were_seen_in(store: StudyStore) -> None:
     """The released code took the places on the screen for candidates in one of its two modes."""
     annotators = 6
-    study, desk, rater = opened(store, annotators=annotators)
+    study, session, rater = opened(store, annotators=annotators)
     seen = set()
     for number in range(annotators):
         one = rater()
-        shown = desk.lease(one)
+        shown = session.lease(one)
         seen.add(tuple(ids(shown)))
         tiers, unranked = order_by_value(values_of(store, ids(shown)), 4)
         assert shown is not None
-        desk.answer(one, shown.id, f"key {number}", tiers, unranked)
+        session.answer(one, shown.id, f"key {number}", tiers, unranked)
     assert len(seen) > 1
     right = tuple((int(i),) for i in np.argsort(objective(study.optimizer.ask().candidates)))
     with store.database.read() as connection:
@@ -99,28 +101,28 @@ def test_answers_reach_the_candidates_whatever_order_they_were_seen_in(store: St
 
 
 def test_an_answer_is_stored_once_however_often_it_is_sent(store: StudyStore) -> None:
-    _, desk, rater = opened(store)
+    _, session, rater = opened(store)
     one = rater()
-    shown = desk.lease(one)
+    shown = session.lease(one)
     assert shown is not None
     order = [[clip] for clip in ids(shown)]
-    assert desk.answer(one, shown.id, "a", order) == 1
-    assert desk.answer(one, shown.id, "a", order[::-1]) == 1, "the key decides"
+    assert session.answer(one, shown.id, "a", order) == 1
+    assert session.answer(one, shown.id, "a", order[::-1]) == 1, "the key decides"
     assert status(store) == ["answered"]
-    assert desk.answer(one, shown.id, "b", order[::-1]) == 2, "a new key replaces it"
+    assert session.answer(one, shown.id, "b", order[::-1]) == 2, "a new key replaces it"
     with store.database.read() as connection:
         rows = connection.execute(sa.select(schema.answer).order_by(schema.answer.c.revision)).mappings().all()
     assert [row["withdrawn_at"] is None for row in rows] == [False, True]
     assert json.loads(rows[0]["tiers"]) == json.loads(rows[1]["tiers"])[::-1]
-    assert desk.answer(one, shown.id, "a", order) == 1, "an old request that comes late changes nothing"
+    assert session.answer(one, shown.id, "a", order) == 1, "an old request that comes late changes nothing"
     with pytest.raises(LeaseError, match="no such round"):
-        desk.answer(one, "f" * 32, "c", order)
+        session.answer(one, "f" * 32, "c", order)
 
 
 def test_only_an_exact_partition_is_an_answer(store: StudyStore) -> None:
-    _, desk, rater = opened(store)
+    _, session, rater = opened(store)
     one = rater()
-    shown = desk.lease(one)
+    shown = session.lease(one)
     assert shown is not None
     a, b, c, d = ids(shown)
     wrong: list[tuple[list[list[str]], list[str], bool, str]] = [
@@ -134,76 +136,76 @@ def test_only_an_exact_partition_is_an_answer(store: StudyStore) -> None:
     ]
     for number, (tiers, unranked, abstain, said) in enumerate(wrong):
         with pytest.raises(AnswerError, match=said):
-            desk.answer(one, shown.id, f"key {number}", tiers, unranked, abstain=abstain)
+            session.answer(one, shown.id, f"key {number}", tiers, unranked, abstain=abstain)
     with pytest.raises(AnswerError, match="finite"):
-        desk.answer(one, shown.id, "key", [[a, b], [c]], [d], seconds=float("nan"))
+        session.answer(one, shown.id, "key", [[a, b], [c]], [d], seconds=float("nan"))
     with pytest.raises(AnswerError, match="key"):
-        desk.answer(one, shown.id, "", [[a, b], [c]], [d])
+        session.answer(one, shown.id, "", [[a, b], [c]], [d])
     assert status(store) == ["open"]
-    assert desk.answer(one, shown.id, "key", [[a, b], [c]], [d]) == 1, "ties and unranked clips are"
+    assert session.answer(one, shown.id, "key", [[a, b], [c]], [d]) == 1, "ties and unranked clips are"
 
 
 def test_expired_leases_free_the_place_and_may_come_back(store: StudyStore, clock: Clock) -> None:
-    _, desk, rater = opened(store)
+    _, session, rater = opened(store)
     slow, quick = rater(), rater()
-    shown = desk.lease(slow)
+    shown = session.lease(slow)
     assert shown is not None
     order = [[clip] for clip in ids(shown)]
-    clock.now += desk.lease_seconds - 1
-    desk.renew(slow, shown.id)
-    clock.now += desk.lease_seconds - 1
-    assert desk.lease(quick) is None, "renewed in time"
+    clock.now += session.lease_seconds - 1
+    session.renew(slow, shown.id)
+    clock.now += session.lease_seconds - 1
+    assert session.lease(quick) is None, "renewed in time"
     clock.now += 2
-    assert desk.renew(slow, shown.id) == desk.lease_seconds, "nobody has taken the place"
-    clock.now += desk.lease_seconds + 1
-    assert progress(store, desk.study, quick)["state"] == "open"
-    given = desk.lease(quick)
+    assert session.renew(slow, shown.id) == session.lease_seconds, "nobody has taken the place"
+    clock.now += session.lease_seconds + 1
+    assert progress(store, session.study, quick)["state"] == "open"
+    given = session.lease(quick)
     assert given is not None and given.id == shown.id and given.former is None
-    for call in (lambda: desk.renew(slow, shown.id), lambda: desk.answer(slow, shown.id, "late", order)):
+    for call in (lambda: session.renew(slow, shown.id), lambda: session.answer(slow, shown.id, "late", order)):
         with pytest.raises(LeaseError, match="somebody else"):
             call()
-    assert desk.lease(slow) is None and progress(store, desk.study, slow)["state"] == "waiting"
-    clock.now += desk.lease_seconds + 1
-    assert desk.answer(slow, shown.id, "later", order) == 1, "the other one fell silent too"
+    assert session.lease(slow) is None and progress(store, session.study, slow)["state"] == "waiting"
+    clock.now += session.lease_seconds + 1
+    assert session.answer(slow, shown.id, "later", order) == 1, "the other one fell silent too"
     with pytest.raises(LeaseError, match="somebody else"):
-        desk.answer(quick, shown.id, "quick", order)
+        session.answer(quick, shown.id, "quick", order)
 
 
 def test_undo_until_consumed(store: StudyStore) -> None:
-    study, desk, rater = opened(store, annotators=2)
+    study, session, rater = opened(store, annotators=2)
     one, two = rater(), rater()
     with pytest.raises(LeaseError, match="no answer left"):
-        desk.undo(one)
-    shown, other = desk.lease(one), desk.lease(two)
+        session.undo(one)
+    shown, other = session.lease(one), session.lease(two)
     assert shown is not None and other is not None
     a, b, c, d = ids(shown)
-    desk.answer(one, shown.id, "1", [[a], [b, c]], [d], seconds=2)
-    assert progress(store, desk.study, one)["can_undo"] and not progress(store, desk.study, two)["can_undo"]
-    desk.answer(two, shown.id, "2", [[d], [c], [b], [a]])
+    session.answer(one, shown.id, "1", [[a], [b, c]], [d], seconds=2)
+    assert progress(store, session.study, one)["can_undo"] and not progress(store, session.study, two)["can_undo"]
+    session.answer(two, shown.id, "2", [[d], [c], [b], [a]])
     assert status(store) == ["answered"]
-    again = desk.undo(one)
+    again = session.undo(one)
     assert again.id == shown.id and ids(again) == ids(shown)
     assert again.former == {"tiers": [[a], [b, c]], "unranked": [d]}
     assert status(store) == ["open"] and study.step() is None, "one answer of two is left"
-    assert desk.lease(rater()) is None, "the place is still the one's"
+    assert session.lease(rater()) is None, "the place is still the one's"
     with pytest.raises(LeaseError):
-        desk.undo(one)
-    assert desk.answer(one, shown.id, "3", [[d], [c], [b], [a]]) == 2
+        session.undo(one)
+    assert session.answer(one, shown.id, "3", [[d], [c], [b], [a]]) == 2
     assert study.step() is not None and status(store) == ["consumed"]
     for rater_id in (one, two):
         with pytest.raises(LeaseError, match="gone on"):
-            desk.undo(rater_id)
+            session.undo(rater_id)
     with pytest.raises(LeaseError, match="gone on"):
-        desk.answer(one, shown.id, "4", [[a], [b], [c], [d]])
-    assert desk.answer(one, shown.id, "3", []) == 2, "what was accepted stays accepted"
+        session.answer(one, shown.id, "4", [[a], [b], [c], [d]])
+    assert session.answer(one, shown.id, "3", []) == 2, "what was accepted stays accepted"
 
 
 def test_what_waits_to_be_undone_is_not_consumed(store: StudyStore, clock: Clock) -> None:
-    study, desk, rater = opened(store, undo_seconds=5.0)
+    study, session, rater = opened(store, undo_seconds=5.0)
     one = rater()
-    shown = desk.lease(one)
+    shown = session.lease(one)
     assert shown is not None
-    desk.answer(one, shown.id, "a", [ids(shown)])
+    session.answer(one, shown.id, "a", [ids(shown)])
     clock.now += 4.9
     assert study.step() is None
     clock.now += 0.2
@@ -211,43 +213,43 @@ def test_what_waits_to_be_undone_is_not_consumed(store: StudyStore, clock: Clock
 
 
 def test_skipping_is_an_answer_without_edges(store: StudyStore) -> None:
-    study, desk, rater = opened(store)
+    study, session, rater = opened(store)
     one = rater()
-    shown = desk.lease(one)
+    shown = session.lease(one)
     assert shown is not None
     before = study.optimizer.point.copy()
-    assert desk.answer(one, shown.id, "a", abstain=True) == 1
+    assert session.answer(one, shown.id, "a", abstain=True) == 1
     assert study.step() is not None and study.iteration == 1
     np.testing.assert_array_equal(study.optimizer.point, before)
     assert study.step() is None
-    fresh = desk.lease(one)
+    fresh = session.lease(one)
     assert fresh is not None and fresh.id != shown.id and not set(ids(fresh)) & set(ids(shown))
 
 
 def test_progress_says_what_is_going_on(store: StudyStore, clock: Clock) -> None:
-    study, desk, rater = opened(store, annotators=2)
+    study, session, rater = opened(store, annotators=2)
     one, two = rater(), rater()
-    assert progress(store, desk.study, one)["state"] == "open"
-    shown = desk.lease(one)
+    assert progress(store, session.study, one)["state"] == "open"
+    shown = session.lease(one)
     assert shown is not None
-    desk.answer(one, shown.id, "a", [ids(shown)], seconds=90)
-    told = progress(store, desk.study, one)
+    session.answer(one, shown.id, "a", [ids(shown)], seconds=90)
+    told = progress(store, session.study, one)
     assert told["state"] == "waiting" and "1 more answer of" in told["message"]
     assert (told["rounds_answered"], told["clips_watched"], told["minutes"]) == (1, 4, 1.5)
-    assert desk.lease(two) is not None
-    desk.answer(two, shown.id, "b", [ids(shown)])
-    assert progress(store, desk.study, one)["state"] == "rendering"
+    assert session.lease(two) is not None
+    session.answer(two, shown.id, "b", [ids(shown)])
+    assert progress(store, session.study, one)["state"] == "rendering"
     clock.now += 300
-    assert "5 minutes ago" in progress(store, desk.study, one)["message"]
+    assert "5 minutes ago" in progress(store, session.study, one)["message"]
     assert study.step() is not None
-    assert progress(store, desk.study, two)["rounds_consumed"] == 1
+    assert progress(store, session.study, two)["rounds_consumed"] == 1
     study.finish()
-    assert progress(store, desk.study, two)["state"] == "finished"
+    assert progress(store, session.study, two)["state"] == "finished"
 
 
 def test_concurrent_raters_never_share_a_place(store: StudyStore) -> None:
     """Twelve threads want four places, then answer all at once, each with two keys: four answers stand."""
-    _, desk, rater = opened(store, annotators=4)
+    _, session, rater = opened(store, annotators=4)
     raters = [rater() for _ in range(12)]
     barrier, leases, lock = threading.Barrier(12), {}, threading.Lock()
     failures: list[BaseException] = []
@@ -255,13 +257,13 @@ def test_concurrent_raters_never_share_a_place(store: StudyStore) -> None:
     def work(one: int) -> None:
         try:
             barrier.wait()
-            shown = desk.lease(one)
+            shown = session.lease(one)
             with lock:
                 leases[one] = shown
             barrier.wait()
             if shown is not None:
                 for key in (f"{one}", f"{one}", f"{one} again"):
-                    desk.answer(one, shown.id, key, [ids(shown)])
+                    session.answer(one, shown.id, key, [ids(shown)])
         except BaseException as error:
             failures.append(error)
 
@@ -279,21 +281,21 @@ def test_concurrent_raters_never_share_a_place(store: StudyStore) -> None:
 
 
 def test_a_failed_answer_leaves_no_trace(store: StudyStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, desk, rater = opened(store)
+    _, session, rater = opened(store)
     one = rater()
-    shown = desk.lease(one)
+    shown = session.lease(one)
     assert shown is not None
 
     def full(*arguments: object) -> None:
         raise OSError("the disk is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Desk, "_settle", full)
+        patch.setattr(RaterSession, "_settle", full)
         with pytest.raises(OSError, match="full"):
-            desk.answer(one, shown.id, "a", [ids(shown)])
+            session.answer(one, shown.id, "a", [ids(shown)])
     with store.database.read() as connection:
         assert connection.execute(sa.select(sa.func.count()).select_from(schema.answer)).scalar_one() == 0
-    assert status(store) == ["open"] and desk.answer(one, shown.id, "a", [ids(shown)]) == 1
+    assert status(store) == ["open"] and session.answer(one, shown.id, "a", [ids(shown)]) == 1
 
 
 def test_two_studies_in_one_database_are_apart(store: StudyStore) -> None:
@@ -304,10 +306,10 @@ def test_two_studies_in_one_database_are_apart(store: StudyStore) -> None:
         store.study()
     with pytest.raises(ValueError, match="did you mean 'left'"):
         store.study("lef")
-    desk = Desk(store, store.study("right"))
-    one = store.add_rater(desk.study, "s").id
-    shown = desk.lease(one)
+    session = RaterSession(store, store.study("right"))
+    one = store.add_rater(session.study, "s").id
+    shown = session.lease(one)
     assert shown is not None and len(shown.clips) == 5 and shown.k == 2
-    left = Desk(store, store.study("left"))
+    left = RaterSession(store, store.study("left"))
     with pytest.raises(LeaseError, match="no such round"):
         left.answer(one, shown.id, "a", [ids(shown)])

@@ -339,7 +339,7 @@ def test_bodies_are_limited(study: HumanStudy) -> None:
 
 
 def test_each_browser_has_a_rate_limit_of_its_own(study: HumanStudy) -> None:
-    app = app_of(study, limits=Limits(requests=1e-6, media=1e6, strangers=1e6))
+    app = app_of(study, limits=Limits(requests=1e-6, media=1e6, unknown=1e6))
     slow = app_of(study, limits=NO_LIMITS)
     client, _ = entered(slow)
     ((name, secret),) = client.cookies.items()
@@ -356,8 +356,8 @@ def test_each_browser_has_a_rate_limit_of_its_own(study: HumanStudy) -> None:
     assert client.get("/api/study").status_code == 200
 
 
-def test_strangers_cannot_try_tokens_fast(study: HumanStudy) -> None:
-    client = make_client(app_of(study, limits=Limits(strangers=1e-3 / 6)))
+def test_nobody_can_try_tokens_fast(study: HumanStudy) -> None:
+    client = make_client(app_of(study, limits=Limits(unknown=1e-3 / 6)))
     codes = [client.get("/", params={"token": "x"}).status_code for _ in range(3)]
     assert codes[-1] == 429
 

@@ -87,8 +87,8 @@ def test_lost_consumed_and_malformed_answers_are_told(study: HumanStudy) -> None
     assert late.status_code == 409 and "gone on" in late.json()["error"]
     assert client.post(f"{place}/renew", json={}, headers=headers).status_code == 409
     assert client.post("/api/rounds/nothing/answer", json=good, headers=headers).status_code == 409
-    stranger, own = entered(app)
-    assert stranger.post(f"{place}/answer", json={**good, "key": "c"}, headers=own).status_code == 409
+    newcomer, own = entered(app)
+    assert newcomer.post(f"{place}/answer", json={**good, "key": "c"}, headers=own).status_code == 409
     assert other.get("/api/nothing").json() == {"error": "Not Found"}
 
 

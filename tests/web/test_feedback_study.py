@@ -16,7 +16,7 @@ from rlopt.errors import ConfigError, StudyError
 from rlopt.feedback import schema
 from rlopt.feedback.clips import Clip
 from rlopt.feedback.results import point_clip, study_rounds
-from rlopt.feedback.rounds import Desk
+from rlopt.feedback.rounds import RaterSession
 from rlopt.feedback.store import StudyStore
 from rlopt.feedback.study import HumanStudy, replay
 
@@ -82,7 +82,7 @@ def test_a_death_while_drawing_leaves_a_void_round_and_no_files(store: StudyStor
         study.step()
     again = make_study(store, deadline_seconds=0.0)
     rater = store.add_rater(again.study, "s").id
-    assert Desk(store, again.study).lease(rater) is None, "a round without clips is shown to nobody"
+    assert RaterSession(store, again.study).lease(rater) is None, "a round without clips is shown to nobody"
     ranked(again, 1, [rater])
     assert again.optimizer.digest() == told_exactly(1).digest()
     with store.database.read() as connection:
@@ -104,7 +104,7 @@ def test_a_death_while_consuming_changes_nothing(
     answer_all(study, [rater], "the third")
     with monkeypatch.context() as patch:
         if where == "commit":
-            patch.setattr("rlopt.feedback.trainer.Bench._keep", raising(OSError("the disk is full")))
+            patch.setattr("rlopt.feedback.trainer.TrainerSession._keep", raising(OSError("the disk is full")))
         else:
             patch.setattr(study.optimizer, where, raising(OSError("the disk is full")))
         with pytest.raises(OSError, match="disk is full"):

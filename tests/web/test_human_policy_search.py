@@ -29,7 +29,7 @@ from rlopt.envs.settings import EnvSettings
 from rlopt.errors import StudyError
 from rlopt.feedback import schema
 from rlopt.feedback.ranking import Ranking
-from rlopt.feedback.rounds import Desk, ShownRound
+from rlopt.feedback.rounds import RaterSession, ShownRound
 from rlopt.feedback.store import open_store
 from rlopt.feedback.study import replay
 
@@ -39,15 +39,15 @@ SMALL: dict[str, Any] = {"m": 4, "k": 3, "line_search_points": 4, "smoothing": 0
 CART = EnvSettings("CartPole-v1", max_episode_steps=25, backend="gymnasium")
 
 
-def judge(desk: Desk, rater: int, shown: ShownRound, key: str) -> None:
+def judge(session: RaterSession, rater: int, shown: ShownRound, key: str) -> None:
     """Answers as an exact oracle does: by the returns, which no browser can see."""
     from ranking_study import values_of
 
     clips = [clip.id for clip in shown.clips]
-    hidden = values_of(desk.store, clips)  # of what is minimised
+    hidden = values_of(session.store, clips)  # of what is minimised
     answer = Ranking.from_values([hidden[clip] for clip in clips], shown.k)
     tiers = [[clips[index] for index in tier] for tier in answer.tiers]
-    desk.answer(rater, shown.id, key, tiers, [clips[index] for index in answer.unranked])
+    session.answer(rater, shown.id, key, tiers, [clips[index] for index in answer.unranked])
 
 
 @contextmanager
@@ -58,20 +58,20 @@ def rater_at(folder: Path, stop_after: int | None = None) -> Iterator[list[str]]
 
     def work() -> None:
         keys = (f"{os.urandom(4).hex()}-{number}" for number in itertools.count())
-        desk: Desk | None = None
+        session: RaterSession | None = None
         rater = 0
         while not over.is_set() and (stop_after is None or len(answered) < stop_after):
             time.sleep(0.05)
             try:
-                if desk is None:
+                if session is None:
                     store = open_store(folder)
-                    desk = Desk(store, store.study())
-                    rater = store.add_rater(desk.study, os.urandom(8).hex()).id
+                    session = RaterSession(store, store.study())
+                    rater = store.add_rater(session.study, os.urandom(8).hex()).id
             except StudyError:
                 continue
-            shown = desk.lease(rater)
+            shown = session.lease(rater)
             if shown is not None:
-                judge(desk, rater, shown, next(keys))
+                judge(session, rater, shown, next(keys))
                 answered.append(shown.id)
 
     thread = threading.Thread(target=work, daemon=True)

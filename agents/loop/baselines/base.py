@@ -2,8 +2,38 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+
 from rlopt.agents.loop.base import ContinuingAgent
+from rlopt.agents.loop.confidence_sets.counts import Counts, OptimisticValues, require_actions, require_fitting
 from rlopt.agents.loop.contract import Switch
+
+
+class EpisodeLearner:
+    """Counts, and the policy of the episode with the values it came from."""
+
+    def __init__(self, n_states: int, n_actions: int, config: Any, reward_range: tuple[float, float]) -> None:
+        self.model, self.config, self.reward_range = Counts(n_states, n_actions), config, reward_range
+        self.n_states, self.policy, self.gain = n_states, [0] * n_states, reward_range[1]
+        self._values = np.zeros(n_states)
+
+    def _put_in_force(self, found: OptimisticValues) -> None:
+        self.policy = found.action_values.argmax(axis=1).tolist()
+        self.gain, self._values = found.gain, found.values
+
+    def get_state(self) -> dict[str, Any]:
+        """Everything that the next step depends on."""
+        own = {"policy": np.array(self.policy, np.int64), "values": self._values.copy(), "gain": float(self.gain)}
+        return self.model.get_state() | own
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Takes what :meth:`get_state` gave; raises ValueError if it does not fit."""
+        require_fitting(self.get_state(), state)
+        require_actions(state["policy"], self.model.n_actions)
+        self.model.set_state(state)
+        self.policy, self.gain, self._values = state["policy"].tolist(), state["gain"], state["values"].copy()
 
 
 class Episodic(ContinuingAgent):

@@ -18,8 +18,8 @@ class UCRL2Config(AgentConfig):
     """UCRL2 (Jaksch, Ortner and Auer 2010)."""
 
     transition_scale: Annotated[float, Range(ge=0)] = 0.5
-    """The L1 radius of a transition law is sqrt(this S log(2 A t / delta) / n). Paper: 14, which explores for far
-    longer than practical horizons last."""
+    """The L1 radius of a transition distribution is sqrt(this S log(2 A t / delta) / n). Paper: 14, which explores for
+    far longer than practical horizons last."""
     reward_scale: Annotated[float, Range(ge=0)] = 0.0
     """The width of a mean reward is its range times sqrt(this log(2 S A t / delta) / (2 n)). Paper: 7; 0 takes
     rewards as known once seen, as LOOP does, right where they have no noise of their own."""

@@ -5,13 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any, ClassVar
 
-import gymnasium
-from stable_baselines3.common.vec_env import VecEnv
-
 from rlopt.agents.loop.baselines.config import FOPOConfig
 from rlopt.agents.loop.linear_loop import LinearLOOP
 from rlopt.agents.loop.saving import number
-from rlopt.agents.loop.states import FeatureMap
 
 
 class FOPO(LinearLOOP):
@@ -26,15 +22,8 @@ class FOPO(LinearLOOP):
 
     config_class: ClassVar[type[Any]] = FOPOConfig
 
-    def __init__(
-        self,
-        env: gymnasium.Env[Any, Any] | VecEnv | str | None,
-        feature_map: FeatureMap | None = None,
-        **settings: Any,
-    ) -> None:
-        self._growth = 0.0
-        """Logarithm of the determinant over that at the last plan."""
-        super().__init__(env, feature_map, **settings)
+    _growth = 0.0
+    """Logarithm of how much the determinant has grown since the last plan."""
 
     def _take_in(self, state: int, action: int, reward: float, arrived: int) -> None:
         # det(M + phi phi^T) = det(M) (1 + phi M^-1 phi).

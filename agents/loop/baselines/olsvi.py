@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any, ClassVar
 
-import gymnasium
 import numpy as np
-from stable_baselines3.common.vec_env import VecEnv
 
 from rlopt.agents.loop.baselines.base import Episodic
 from rlopt.agents.loop.baselines.config import OLSVIFHConfig
 from rlopt.agents.loop.confidence_sets.counts import require_fitting
 from rlopt.agents.loop.confidence_sets.growing import GrowingArray
-from rlopt.agents.loop.states import FeatureMap, FeatureStates
+from rlopt.agents.loop.states import FeatureStates
 from rlopt.average_reward.mdp import Array
 
 
@@ -129,17 +127,6 @@ class OLSVIFH(Episodic, FeatureStates):
 
     config_class: ClassVar[type[Any]] = OLSVIFHConfig
     data: OLSVILearner
-
-    def __init__(
-        self,
-        env: gymnasium.Env[Any, Any] | VecEnv | str | None,
-        feature_map: FeatureMap | None = None,
-        **settings: Any,
-    ) -> None:
-        self._rows = {}
-        self.feature_map = feature_map
-        super().__init__(env, **settings)
-        self._begin_features(feature_map)
 
     def _data_shapes(self) -> dict[str, tuple[int, ...]]:
         return {"gram": (self.dimension, self.dimension), "weights": (self.config.episode_length, self.dimension)}

@@ -93,6 +93,3 @@ class OptimisticQ(CountedStates):
 
     def _greedy(self, state: int) -> int:
         return self.data.greedy(state)
-
-    def _take_in(self, state: int, action: int, reward: float, arrived: int) -> None:
-        self.data.add(state, action, reward, arrived)

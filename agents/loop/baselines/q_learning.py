@@ -130,9 +130,6 @@ class DifferentialQ(CountedStates):
     def _greedy(self, state: int) -> int:
         return self.data.greedy(state)
 
-    def _take_in(self, state: int, action: int, reward: float, arrived: int) -> None:
-        self.data.add(state, action, reward, arrived)
-
 
 class RVIQ(DifferentialQ):
     """RVI Q-learning (Abounadi, Bertsekas and Borkar, Learning algorithms for Markov decision processes with average

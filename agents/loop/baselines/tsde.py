@@ -6,45 +6,37 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from rlopt.agents.loop.baselines.base import Episodic
+from rlopt.agents.loop.baselines.base import EpisodeLearner, Episodic
 from rlopt.agents.loop.baselines.config import TSDEConfig
-from rlopt.agents.loop.confidence_sets.counts import (
-    Counts,
-    OptimisticValues,
-    relative_sweeps,
-    require_actions,
-    require_fitting,
-)
+from rlopt.agents.loop.confidence_sets.counts import OptimisticValues, relative_sweeps
 from rlopt.agents.loop.states import CountedStates
 from rlopt.average_reward.mdp import Array
 from rlopt.state import generator as randomness
 
 
-class TSDELearner:
+class TSDELearner(EpisodeLearner):
     """Dirichlet posterior, the policy of the drawn process, and when to draw the next."""
 
     def __init__(
         self, n_states: int, n_actions: int, config: TSDEConfig, reward_range: tuple[float, float], seed: int | None
     ) -> None:
-        self.model, self.config, self.reward_range = Counts(n_states, n_actions), config, reward_range
-        self.n_states, self.prior = n_states, config.prior or 1.0 / n_states
-        self.rng = randomness.generator(seed)
-        self.policy = [0] * n_states
-        self.gain = reward_range[1]
-        self._values = np.zeros(n_states)
+        super().__init__(n_states, n_actions, config, reward_range)
+        self.prior, self.rng = config.prior or 1.0 / n_states, randomness.generator(seed)
         self._start_visits = [0.0] * (n_states * n_actions)
         self.length, self.previous_length = 0, 0
         """Steps of the episode so far, and of the one before."""
 
     def sample(self) -> Array:
-        """[S, A, S] transition laws drawn from the posterior: Dirichlet(prior + visits)."""
+        """[S, A, S] transition distributions drawn from the posterior: Dirichlet(prior + visits)."""
         weights = self.rng.standard_gamma(self.model.transitions + self.prior)
-        # Parameters far below 1 can all underflow; such a law has all its mass on one state.
+        # Parameters far below 1 can all underflow; such a distribution has all its mass on one state.
         empty = weights.sum(axis=2) == 0
         if empty.any():
             parameters = self.model.transitions[empty] + self.prior
-            for row, law in zip(np.argwhere(empty), parameters / parameters.sum(axis=1, keepdims=True), strict=True):
-                weights[tuple(row)] = np.eye(self.n_states)[self.rng.choice(self.n_states, p=law)]
+            for row, distribution in zip(
+                np.argwhere(empty), parameters / parameters.sum(axis=1, keepdims=True), strict=True
+            ):
+                weights[tuple(row)] = np.eye(self.n_states)[self.rng.choice(self.n_states, p=distribution)]
         return np.asarray(weights / weights.sum(axis=2, keepdims=True), np.float64)
 
     def sample_rewards(self) -> Array:
@@ -63,8 +55,7 @@ class TSDELearner:
         rewards = self.sample_rewards()
         accuracy = self.config.tolerance * max(high - low, 1e-12)
         found = relative_sweeps(lambda v: rewards + kernel @ v, self._values, accuracy, self.config.max_sweeps)
-        self.policy = found.action_values.argmax(axis=1).tolist()
-        self.gain, self._values = found.gain, found.values
+        self._put_in_force(found)
         self._start_visits = list(self.model.visits)
         self.previous_length, self.length = self.length, 0
         return found
@@ -79,23 +70,17 @@ class TSDELearner:
     def get_state(self) -> dict[str, Any]:
         """Everything that the next step depends on."""
         return {
-            **self.model.get_state(),
-            "policy": np.array(self.policy, np.int64),
-            "values": self._values.copy(),
+            **super().get_state(),
             "start_visits": np.array(self._start_visits),
             "length": self.length,
             "previous_length": self.previous_length,
-            "gain": float(self.gain),
             "random": randomness.capture(self.rng),
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Takes what :meth:`get_state` gave; raises ValueError if it does not fit."""
-        require_fitting(self.get_state(), state)
-        require_actions(state["policy"], self.model.n_actions)
-        self.model.set_state(state)
-        self.policy, self._start_visits = state["policy"].tolist(), state["start_visits"].tolist()
-        self._values, self.gain = state["values"].copy(), state["gain"]
+        super().set_state(state)
+        self._start_visits = state["start_visits"].tolist()
         self.length, self.previous_length = state["length"], state["previous_length"]
         randomness.restore(self.rng, state["random"])
 
@@ -112,9 +97,6 @@ class TSDE(Episodic, CountedStates):
 
     config_class: ClassVar[type[Any]] = TSDEConfig
     data: TSDELearner
-
-    def _data_shapes(self) -> dict[str, tuple[int, ...]]:
-        return {"transitions": (self.n_states, self.n_actions, self.n_states)}
 
     def _begin(self) -> None:
         self.data = TSDELearner(self.n_states, self.n_actions, self.config, self.reward_range, self.seed)

@@ -1,4 +1,4 @@
-"""UCRL2: optimism over L1 balls of transition laws, in episodes that end when a pair's visits double."""
+"""UCRL2: optimism over L1 balls of transition distributions, in episodes that end when a pair's visits double."""
 
 from __future__ import annotations
 
@@ -7,21 +7,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from rlopt.agents.loop.baselines.base import Episodic
+from rlopt.agents.loop.baselines.base import EpisodeLearner, Episodic
 from rlopt.agents.loop.baselines.config import UCRL2Config
-from rlopt.agents.loop.confidence_sets.counts import (
-    Counts,
-    OptimisticValues,
-    relative_sweeps,
-    require_actions,
-    require_fitting,
-)
+from rlopt.agents.loop.confidence_sets.counts import OptimisticValues, relative_sweeps
 from rlopt.agents.loop.states import CountedStates
 from rlopt.average_reward.mdp import Array
 
 
 def optimistic_kernel(kernel: Array, radii: Array, values: Array) -> Array:
-    """The laws within L1 distance ``radii`` of ``kernel`` under which the mean of ``values`` is largest.
+    """The distributions within L1 distance ``radii`` of ``kernel`` under which the mean of ``values`` is largest.
 
     Half of the radius is added to the best state and taken from the worst (Jaksch, Ortner and Auer 2010, figure 2).
 
@@ -31,31 +25,27 @@ def optimistic_kernel(kernel: Array, radii: Array, values: Array) -> Array:
     :returns: [..., S]
     """
     order = np.argsort(-values, kind="stable")
-    laws = kernel[..., order]
-    added = np.minimum(radii / 2, 1.0 - laws[..., 0])
+    distributions = kernel[..., order]
+    added = np.minimum(radii / 2, 1.0 - distributions[..., 0])
     # What is left to take from each state once all worse ones are empty.
-    worse = np.cumsum(laws[..., ::-1], axis=-1)[..., ::-1] - laws
-    laws = laws - np.clip(added[..., None] - worse, 0.0, laws)
-    laws[..., 0] += added
-    found = np.empty_like(laws)
-    found[..., order] = laws
+    worse = np.cumsum(distributions[..., ::-1], axis=-1)[..., ::-1] - distributions
+    distributions = distributions - np.clip(added[..., None] - worse, 0.0, distributions)
+    distributions[..., 0] += added
+    found = np.empty_like(distributions)
+    found[..., order] = distributions
     return found
 
 
-class UCRL2Learner:
+class UCRL2Learner(EpisodeLearner):
     """Counts, confidence sets and the optimistic policy of the episode."""
 
     def __init__(self, n_states: int, n_actions: int, config: UCRL2Config, reward_range: tuple[float, float]) -> None:
-        self.model, self.config, self.reward_range = Counts(n_states, n_actions), config, reward_range
-        self.n_states = n_states
-        self.policy = [0] * n_states
-        self.gain = reward_range[1]
-        self._values = np.zeros(n_states)
+        super().__init__(n_states, n_actions, config, reward_range)
         self._limits = [1.0] * (n_states * n_actions)
         """Visits of each pair at which the episode ends: twice those at its start, at least one."""
 
     def sets(self, steps: int) -> tuple[Array, Array]:
-        """Upper bounds of the mean rewards [S, A] and L1 radii of the laws [S, A] after ``steps`` steps."""
+        """Upper bounds of the mean rewards [S, A] and L1 radii of the distributions [S, A] after ``steps`` steps."""
         states, actions, config = self.n_states, self.model.n_actions, self.config
         visits, step = np.maximum(self.model.counts, 1), steps + 1
         low, high = self.reward_range
@@ -77,8 +67,7 @@ class UCRL2Learner:
 
         accuracy = (self.reward_range[1] - self.reward_range[0]) / (2 * math.sqrt(steps + 1))
         found = relative_sweeps(backup, self._values, accuracy, self.config.max_sweeps)
-        self.policy = found.action_values.argmax(axis=1).tolist()
-        self.gain, self._values = found.gain, found.values
+        self._put_in_force(found)
         self._limits = [max(2.0 * count, 1.0) for count in self.model.visits]
         return found
 
@@ -90,21 +79,12 @@ class UCRL2Learner:
 
     def get_state(self) -> dict[str, Any]:
         """Everything that the next step depends on."""
-        return {
-            **self.model.get_state(),
-            "policy": np.array(self.policy, np.int64),
-            "values": self._values.copy(),
-            "limits": np.array(self._limits),
-            "gain": float(self.gain),
-        }
+        return {**super().get_state(), "limits": np.array(self._limits)}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Takes what :meth:`get_state` gave; raises ValueError if it does not fit."""
-        require_fitting(self.get_state(), state)
-        require_actions(state["policy"], self.model.n_actions)
-        self.model.set_state(state)
-        self.policy, self._limits = state["policy"].tolist(), state["limits"].tolist()
-        self._values, self.gain = state["values"].copy(), state["gain"]
+        super().set_state(state)
+        self._limits = state["limits"].tolist()
 
 
 class UCRL2(Episodic, CountedStates):
@@ -118,9 +98,6 @@ class UCRL2(Episodic, CountedStates):
 
     config_class: ClassVar[type[Any]] = UCRL2Config
     data: UCRL2Learner
-
-    def _data_shapes(self) -> dict[str, tuple[int, ...]]:
-        return {"transitions": (self.n_states, self.n_actions, self.n_states)}
 
     def _begin(self) -> None:
         self.data = UCRL2Learner(self.n_states, self.n_actions, self.config, self.reward_range)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,21 +15,23 @@ class Counts:
 
     :param n_states: S
     :param n_actions: A
+    :param dtype: of the transitions
     """
 
-    def __init__(self, n_states: int, n_actions: int) -> None:
+    def __init__(self, n_states: int, n_actions: int, dtype: Any = np.float64) -> None:
         self.n_states, self.n_actions = n_states, n_actions
+        # Lists: a number of one is read and written several times faster than that of an array.
         self.visits = [0.0] * (n_states * n_actions)
-        """Of each pair s * A + a, and so below."""
+        """Visits of each pair s * A + a, as in what follows."""
         self._reward_sums = [0.0] * (n_states * n_actions)
-        self._transitions = np.zeros(n_states * n_actions * n_states)
+        self._transitions = np.zeros(n_states * n_actions * n_states, dtype)
 
     def add(self, state: int, action: int, reward: float, next_state: int) -> None:
         """Takes a transition in."""
         pair = state * self.n_actions + action
         self.visits[pair] += 1.0
         self._reward_sums[pair] += reward
-        self._transitions[pair * self.n_states + next_state] += 1.0
+        self._transitions[pair * self.n_states + next_state] += 1
 
     @property
     def counts(self) -> Array:
@@ -63,11 +65,14 @@ class Counts:
     def set_state(self, state: dict[str, Any]) -> None:
         """Takes what :meth:`get_state` gave; raises ValueError if it does not fit."""
         require_fitting(self.get_state(), state)
-        if state["counts"].min() < 0 or not np.array_equal(state["transitions"].sum(axis=2), state["counts"]):
+        transitions = state["transitions"]
+        if transitions.min() < 0:
+            raise ValueError("counts are negative")
+        if not np.array_equal(transitions.sum(axis=2), state["counts"]):
             raise ValueError("the visits do not add up")
         self.visits = state["counts"].reshape(-1).tolist()
         self._reward_sums = state["reward_sums"].reshape(-1).tolist()
-        self._transitions = state["transitions"].reshape(-1).copy()
+        self._transitions = transitions.reshape(-1).copy()
 
 
 class OptimisticValues(NamedTuple):
@@ -106,13 +111,17 @@ def relative_sweeps(
     return OptimisticValues(values, action_values, (low + high) / 2, (high - low) / 2, sweep)
 
 
-def require_fitting(own: dict[str, Any], given: dict[str, Any]) -> None:
-    """Raises ValueError unless ``given`` has the entries of ``own``, alike in type, shape and finite."""
+def require_fitting(own: dict[str, Any], given: dict[str, Any], free_length: Collection[str] = ()) -> None:
+    """Raises ValueError unless ``given`` has the entries of ``own``, alike in type, shape and finite.
+
+    :param free_length: arrays whose first axis may differ
+    """
     for name, value in own.items():
-        other = given.get(name)
+        other: Any = given.get(name)
         if isinstance(value, np.ndarray):
-            fits = isinstance(other, np.ndarray) and other.shape == value.shape and other.dtype == value.dtype
-            fits = fits and bool(np.all(np.isfinite(other)))  # type: ignore[arg-type]
+            first = int(name in free_length)
+            fits = isinstance(other, np.ndarray) and other.dtype == value.dtype and other.ndim == value.ndim
+            fits = fits and other.shape[first:] == value.shape[first:] and bool(np.all(np.isfinite(other)))
         else:
             fits = type(other) is type(value) and (not isinstance(other, float) or bool(np.isfinite(other)))
         if not fits:

@@ -21,7 +21,7 @@ class Coverage(NamedTuple):
 
     covered: bool
     discrepancy: float
-    """Of the true hypothesis: L_D(f*, f*) - min_g L_D(f*, g), or how far its log likelihood is below the largest."""
+    """The true hypothesis's: L_D(f*, f*) - min_g L_D(f*, g), or how far its log likelihood is below the largest."""
     beta: float
 
 

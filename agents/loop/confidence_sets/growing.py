@@ -1,28 +1,10 @@
-"""Arrays that grow by rows, with the cost of one copy over a whole run, and arrays read from files."""
+"""Arrays that grow by rows, with the cost of one copy over a whole run."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
-
-
-def check_like(own: Mapping[str, Any], given: Mapping[str, Any], free_length: Collection[str] = ()) -> None:
-    """Raises ValueError unless every entry of ``given`` is finite and of the type and shape that ``own`` has.
-
-    :param free_length: entries whose first axis may differ
-    """
-    for name, value in own.items():
-        other = given[name]
-        if isinstance(value, float):
-            fits = isinstance(other, float) and bool(np.isfinite(other))
-        else:
-            first = 1 if name in free_length else 0
-            fits = isinstance(other, np.ndarray) and other.dtype == value.dtype and other.ndim == value.ndim
-            fits = fits and other.shape[first:] == value.shape[first:] and bool(np.all(np.isfinite(other)))
-        if not fits:
-            raise ValueError(f"{name} does not fit")
 
 
 class GrowingArray:

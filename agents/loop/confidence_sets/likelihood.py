@@ -1,4 +1,4 @@
-"""Likelihood sets of finite processes: laws within a Kullback-Leibler ball, and how far two laws are apart."""
+"""Likelihood sets of finite processes: distributions within a Kullback-Leibler ball, and the distance of two."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from rlopt.average_reward.mdp import Array
 BISECTIONS = 60
 """Of the dual variable, which lies within 2^-60 of its first interval then."""
 SWEEPS_A_KERNEL = 10
-"""Backups with the same optimistic laws while a plan is rough: each raises the values, and fresh laws are dearer."""
+"""Backups with the same optimistic distributions while a plan is rough: they raise the values at little cost."""
 ROUGH_ROUNDS = 500
-"""Refreshes of the laws at most before the sweeps refresh them every time."""
+"""How often the distributions are refreshed at most before every sweep refreshes them."""
 
 
-def optimistic_laws(kernel: Array, radii: Array, values: Array) -> Array:
-    """The laws p with KL(kernel, p) <= radii under which the mean of ``values`` is largest.
+def optimistic_distributions(kernel: Array, radii: Array, values: Array) -> Array:
+    """The distributions p with KL(kernel, p) <= radii under which the mean of ``values`` is largest.
 
     p is proportional to kernel / (nu - values), nu > max values, or has besides mass on the best states where the
     kernel has none (Filippi, Cappe and Garivier 2010, section IV); nu is found by bisection.
 
     :param kernel: [N, S]
-    :param radii: [N] >= 0; infinity allows any law
+    :param radii: [N] >= 0; infinity allows any distribution
     :param values: [S]
     :returns: [N, S]
     """
@@ -64,8 +64,8 @@ def _tilted(kernel: Array, shortfall: Array, radii: Array) -> Array:
         divergence = np.einsum("ns,ns->n", kernel, np.log(gaps)) + np.log(np.sum(kernel / gaps, axis=1))
         too_far = divergence > radii
         low, high = np.where(too_far, middle, low), np.where(too_far, high, middle)
-    laws = kernel / (np.exp(high)[:, None] + shortfall)
-    return np.asarray(laws / laws.sum(axis=1, keepdims=True), np.float64)
+    distributions = kernel / (np.exp(high)[:, None] + shortfall)
+    return np.asarray(distributions / distributions.sum(axis=1, keepdims=True), np.float64)
 
 
 def divergence(first: Array, second: Array) -> Array:
@@ -78,9 +78,9 @@ def divergence(first: Array, second: Array) -> Array:
 class TabularLikelihood:
     """Counts, the likelihood set, the plan in force and its total-variation discrepancy.
 
-    The maximum-likelihood law of a pair is its frequencies, and a process f falls short of the maximum of the log
-    likelihood by sum n KL(frequencies, P_f). Rewards are taken as known once seen; a pair that the plan in force
-    guessed both reward and law of is at the total variation 1 from what was seen since.
+    The maximum-likelihood distribution of a pair is its frequencies, and the log likelihood of a process f is less
+    than the largest by sum n KL(frequencies, P_f). Rewards are taken as known once seen. Where the plan in force had
+    to guess both reward and distribution of a pair, it is at the total variation 1 from what was seen since.
 
     :param n_states: S
     :param n_actions: A
@@ -90,7 +90,7 @@ class TabularLikelihood:
     def __init__(self, n_states: int, n_actions: int, problem: Problem) -> None:
         self.model, self.problem = Counts(n_states, n_actions), problem
         self.n_states, self.n_actions = n_states, n_actions
-        self.laws = np.full((n_states, n_actions, n_states), 1.0 / n_states)
+        self.distributions = np.full((n_states, n_actions, n_states), 1.0 / n_states)
         """[S, A, S], P_f of the plan in force."""
         self._apart = np.zeros((n_states, n_actions))
         """n TV(P_f, frequencies) of each pair."""
@@ -99,7 +99,7 @@ class TabularLikelihood:
         self.policy = [0] * n_states
         self.gain = problem.largest_reward
         self.discrepancy = 0.0
-        """sum_i TV(P_f, P_g) at the pairs of the data, P_g the maximum-likelihood laws."""
+        """sum_i TV(P_f, P_g) at the pairs of the data, P_g the maximum-likelihood distributions."""
 
     def add(self, state: int, action: int, reward: float, next_state: int) -> None:
         """Takes a transition in; only the visited pair's distance changes."""
@@ -109,7 +109,7 @@ class TabularLikelihood:
             apart = count
         else:
             seen = self.model.transitions[state, action]
-            apart = 0.5 * float(np.abs(count * self.laws[state, action] - seen).sum())
+            apart = 0.5 * float(np.abs(count * self.distributions[state, action] - seen).sum())
         self.discrepancy += apart - float(self._apart[state, action])
         self._apart[state, action] = apart
 
@@ -118,7 +118,7 @@ class TabularLikelihood:
         point = self._solve(beta / (self.n_states * self.n_actions))
         self._put_in_force(point)
         seen = self.model.counts > 0
-        apart = divergence(self.model.kernel()[seen], self.laws[seen])
+        apart = divergence(self.model.kernel()[seen], self.distributions[seen])
         shortfall = float(np.sum(self.model.counts[seen] * apart))
         return certify(point, shortfall, beta, self.problem, None)
 
@@ -131,12 +131,12 @@ class TabularLikelihood:
         rewards = self.model.mean_rewards(self.problem.largest_reward)
 
         def refresh(values: Array) -> None:
-            laws = optimistic_laws(kernel, radii, values)
-            laws[unseen] = np.eye(self.n_states)[values.argmax()]
-            self.laws = laws.reshape(*counts.shape, -1)
+            distributions = optimistic_distributions(kernel, radii, values)
+            distributions[unseen] = np.eye(self.n_states)[values.argmax()]
+            self.distributions = distributions.reshape(*counts.shape, -1)
 
         def kept(values: Array) -> Array:
-            backed: Array = rewards + self.laws @ values
+            backed: Array = rewards + self.distributions @ values
             return backed
 
         def fresh(values: Array) -> Array:
@@ -156,7 +156,8 @@ class TabularLikelihood:
     def _put_in_force(self, point: FixedPoint) -> None:
         self.gain = point.gain
         self.policy = point.backup.argmax(axis=1).tolist()
-        self._apart = 0.5 * np.abs(self.model.counts[:, :, None] * self.laws - self.model.transitions).sum(axis=2)
+        expected = self.model.counts[:, :, None] * self.distributions
+        self._apart = 0.5 * np.abs(expected - self.model.transitions).sum(axis=2)
         self._guessed = (self.model.counts == 0).astype(np.int64)
         self.discrepancy = float(self._apart.sum())
 
@@ -164,7 +165,7 @@ class TabularLikelihood:
         """Everything that the next step depends on."""
         return {
             **self.model.get_state(),
-            "laws": self.laws.copy(),
+            "laws": self.distributions.copy(),  # the name in files of version 0.1
             "apart": self._apart.copy(),
             "guessed": self._guessed.copy(),
             "policy": np.array(self.policy, np.int64),
@@ -177,7 +178,7 @@ class TabularLikelihood:
         require_fitting(self.get_state(), state)
         require_actions(state["policy"], self.n_actions)
         self.model.set_state(state)
-        self.laws = state["laws"].copy()
+        self.distributions = state["laws"].copy()
         self._apart, self._guessed = state["apart"].copy(), state["guessed"].copy()
         self.policy = state["policy"].tolist()
         self.gain, self.discrepancy = state["gain"], state["discrepancy"]

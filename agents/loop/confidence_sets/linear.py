@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlopt.agents.loop.confidence_sets.growing import GrowingArray, check_like
+from rlopt.agents.loop.confidence_sets.counts import require_fitting
+from rlopt.agents.loop.confidence_sets.growing import GrowingArray
 from rlopt.agents.loop.confidence_sets.planner import (
     Certificate,
     FixedPoint,
@@ -277,7 +278,7 @@ class LinearSet:
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Takes what :meth:`get_state` gave; raises ValueError if it does not fit."""
-        check_like(self.get_state(), state, free_length=("support", "start", "actions", "end", "rewards"))
+        require_fitting(self.get_state(), state, free_length=("support", "start", "actions", "end", "rewards"))
         rows, steps = len(state["support"]), len(state["rewards"])
         for name, limit in (("start", rows), ("actions", self.n_actions), ("end", rows)):
             index = state[name]

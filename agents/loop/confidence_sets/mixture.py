@@ -107,11 +107,11 @@ class MixtureLikelihood:
         return fixed_point(backup, np.zeros(self.n_states) if start is None else start, self.problem)
 
     def gradient(self, weights: Array, point: FixedPoint) -> Array:
-        """[d], dJ / dweights_k = sum_s law(s) (P_k V)(s, policy(s)), exact where the best policy is unique."""
+        """[d], dJ / dweights_k = sum_s mu(s) (P_k V)(s, policy(s)), mu stationary; exact if one policy is best."""
         rows, policy = np.arange(self.n_states), point.backup.argmax(axis=1)
         chain = np.tensordot(weights, self.kernels, 1)[rows, policy]
-        law = limiting_matrix(chain / chain.sum(axis=1, keepdims=True))[point.backup.max(axis=1).argmin()]
-        gradient: Array = (self.kernels[:, rows, policy] @ point.state_values) @ law
+        distribution = limiting_matrix(chain / chain.sum(axis=1, keepdims=True))[point.backup.max(axis=1).argmin()]
+        gradient: Array = (self.kernels[:, rows, policy] @ point.state_values) @ distribution
         return gradient
 
     def _climb(self, start: Array, densities: Array, counts: Array, least: float) -> tuple[Array, FixedPoint]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from rlopt.agents.loop.confidence_sets.growing import check_like
+from rlopt.agents.loop.confidence_sets.counts import Counts, require_actions
 from rlopt.agents.loop.confidence_sets.planner import (
     Certificate,
     FixedPoint,
@@ -21,7 +21,7 @@ from rlopt.average_reward.chains import limiting_matrix
 from rlopt.average_reward.mdp import Array
 
 
-class TabularSet:
+class TabularSet(Counts):
     """The data, the plan in force and its discrepancy, which a step updates in constant time.
 
     :param n_states: S
@@ -30,31 +30,14 @@ class TabularSet:
     """
 
     def __init__(self, n_states: int, n_actions: int, problem: Problem) -> None:
-        self.n_states, self.n_actions, self.problem = n_states, n_actions, problem
+        super().__init__(n_states, n_actions, np.int64)
+        self.problem = problem
         pairs = n_states * n_actions
-        # Lists: a number of one is read and written several times faster than that of an array.
-        self._counts, self._reward_sums, self._errors = [0.0] * pairs, [0.0] * pairs, [0.0] * pairs
-        self._transitions = np.zeros(pairs * n_states, np.int64)
-        self._targets, self._state_values = [0.0] * pairs, [0.0] * n_states
+        self._errors, self._targets, self._state_values = [0.0] * pairs, [0.0] * pairs, [0.0] * n_states
         self.policy = [0] * n_states
         self.gain = problem.largest_reward
         self.discrepancy = 0.0
         """L_D(f, f) - min_g L_D(f, g) of the plan in force on all data, kept up to date."""
-
-    @property
-    def counts(self) -> Array:
-        """[S, A] visits."""
-        return np.array(self._counts).reshape(self.n_states, self.n_actions)
-
-    @property
-    def reward_sums(self) -> Array:
-        """[S, A]."""
-        return np.array(self._reward_sums).reshape(self.n_states, self.n_actions)
-
-    @property
-    def transitions(self) -> np.ndarray:
-        """[S, A, S] int64, visits by next state."""
-        return self._transitions.reshape(self.n_states, self.n_actions, self.n_states)
 
     @property
     def targets(self) -> Array:
@@ -69,15 +52,13 @@ class TabularSet:
     def add(self, state: int, action: int, reward: float, next_state: int) -> None:
         """Takes a transition in."""
         pair = state * self.n_actions + action
-        count, error = self._counts[pair], self._errors[pair]
+        count, error = self.visits[pair], self._errors[pair]
         new_error = error + self._targets[pair] - reward - self._state_values[next_state]
         self.discrepancy += new_error * new_error / (count + 1.0)
         if count:
             self.discrepancy -= error * error / count
         self._errors[pair] = new_error
-        self._counts[pair] = count + 1.0
-        self._reward_sums[pair] += reward
-        self._transitions[pair * self.n_states + next_state] += 1
+        super().add(state, action, reward, next_state)
 
     def plan(self, beta: float, planner: str) -> Certificate:
         """Makes a plan and puts it in force."""
@@ -135,9 +116,9 @@ class TabularSet:
         kernel = self.transitions / np.maximum(counts, 1)[:, :, None]
         capped = (counts == 0) | (point.backup >= self.problem.largest_reward + values.max())
         chain = np.where(capped[rows, policy][:, None], np.eye(self.n_states)[values.argmax()], kernel[rows, policy])
-        law = limiting_matrix(chain)[point.backup.max(axis=1).argmin()]
+        distribution = limiting_matrix(chain)[point.backup.max(axis=1).argmin()]
         frequencies = np.zeros_like(counts)
-        frequencies[rows, policy] = law
+        frequencies[rows, policy] = distribution
         return np.where(capped, 0.0, frequencies)
 
     def _put_in_force(self, point: FixedPoint) -> None:
@@ -160,9 +141,7 @@ class TabularSet:
     def get_state(self) -> dict[str, Any]:
         """Everything that the next step depends on, as arrays and numbers."""
         return {
-            "counts": self.counts,
-            "reward_sums": self.reward_sums,
-            "transitions": self.transitions.copy(),
+            **super().get_state(),
             "errors": np.array(self._errors),
             "targets": self.targets,
             "state_values": self.state_values,
@@ -173,12 +152,8 @@ class TabularSet:
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Takes what :meth:`get_state` gave; raises ValueError if it does not fit."""
-        check_like(self.get_state(), state)
-        if min(state["counts"].min(), state["transitions"].min()) < 0:
-            raise ValueError("counts are negative")
-        if state["policy"].min() < 0 or state["policy"].max() >= self.n_actions:
-            raise ValueError("the policy has actions that do not exist")
-        for name in ("counts", "reward_sums", "errors", "targets", "state_values"):
+        super().set_state(state)
+        require_actions(state["policy"], self.n_actions)
+        for name in ("errors", "targets", "state_values"):
             setattr(self, f"_{name}", state[name].reshape(-1).tolist())
-        self._transitions = state["transitions"].reshape(-1).copy()
         self.policy, self.gain, self.discrepancy = state["policy"].tolist(), state["gain"], state["discrepancy"]

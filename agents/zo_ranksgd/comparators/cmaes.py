@@ -12,7 +12,7 @@ from rlopt.errors import ConfigError
 
 
 class CMAES(Peer):
-    """Hansen's ``cma.CMAEvolutionStrategy`` with mean ranks as fitness. The current point is the mean of its law.
+    """Hansen's ``cma.CMAEvolutionStrategy`` with mean ranks as fitness. The mean of its normal is the current point.
 
     Needs ``pip install cma`` (the extra ``test`` has it). O(d^2) memory.
 

@@ -17,7 +17,7 @@ Decode = Callable[[Any], Any]
 
 DETERMINISTIC = "with diffusion use DDIM with eta=0 or another ODE sampler, fix the generator, and call model.eval()"
 TOLERATED = 0.01
-"""Of the images' own range: what rounding on a GPU may change between two calls; fresh noise changes far more."""
+"""Share of the images' range that rounding on a GPU may change between two calls; fresh noise changes far more."""
 
 
 class LatentSpace:
@@ -47,7 +47,7 @@ class LatentSpace:
         if latent.ndim == 0 or latent.size == 0:
             raise ConfigError(f"a latent of shape {latent.shape} has nothing to search: give the decoder's shape")
         if not np.isfinite(latent).all():
-            raise NonFiniteError("the start latent is NaN or infinite: draw it from a standard normal law")
+            raise NonFiniteError("the start latent is NaN or infinite: draw it from a standard normal distribution")
         self.shape = latent.shape
         self.size = latent.size
         """``d``."""

@@ -224,7 +224,7 @@ class LatentSearch:
 
         :raises rlopt.errors.CheckpointError: something else is there, or the file system refuses
         """
-        from rlopt.storage.checked_folder import replace_sealed
+        from rlopt.storage.checked_folder import replace_checked
 
         optimizer, optimizer_arrays = self.optimizer.state_dict()
         rival, rival_arrays = self.rival.state_dict()
@@ -236,7 +236,7 @@ class LatentSearch:
             "optimizer": [optimizer, optimizer_arrays],
             "rival": [rival, rival_arrays],
         }
-        return replace_sealed(Path(folder), _kind(), {"search": tree})
+        return replace_checked(Path(folder), _kind(), {"search": tree})
 
     @classmethod
     def load(
@@ -252,9 +252,9 @@ class LatentSearch:
 
         :raises rlopt.errors.CheckpointError: the folder is damaged or holds no latent search
         """
-        from rlopt.storage.checked_folder import read_sealed
+        from rlopt.storage.checked_folder import read_checked
 
-        _, trees = read_sealed(Path(folder), _kind())
+        _, trees = read_checked(Path(folder), _kind())
         try:
             tree = trees["search"]
             how: dict[str, Any] = {"batch_size": batch_size, "device": device, "dtype": dtype}
@@ -271,10 +271,4 @@ def _kind() -> Any:
     # Reads and writes through torch's safetensors, which a search on numpy alone need not load.
     from rlopt.storage.checked_folder import FolderKind
 
-    return FolderKind(
-        name="latent search",
-        format="rlopt-latent-search",
-        version=1,
-        error=CheckpointError,
-        elsewhere="choose another folder",
-    )
+    return FolderKind("latent search", "rlopt-latent-search")

@@ -19,7 +19,7 @@ from rlopt.evaluation.evaluate import LONGEST_EPISODE
 
 
 class RoundStopped(Exception):
-    """A wish to stop came before the round was complete; nothing of it counts."""
+    """A request to stop came before the round was complete; nothing of it counts."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Evaluation:
     seeds: npt.NDArray[np.int64]
     """``[m, episodes]``: of the environments."""
     moments: Moments
-    """Of the observations seen, all candidates together."""
+    """Moments of the observations that all candidates saw."""
 
     @property
     def returns(self) -> FloatArray:
@@ -79,7 +79,7 @@ class Episodes:
         return Episodes(*(getattr(self, field.name)[rows] for field in fields(self)))
 
     def evaluation(self, seeds: npt.NDArray[np.int64], normalizer: Normalizer) -> Evaluation:
-        """Of the candidates whose episodes had ``seeds`` ``[m, episodes]``."""
+        """The evaluation of the candidates whose episodes had ``seeds`` ``[m, episodes]``."""
         total, square = self.sums.sum(axis=0), self.squares.sum(axis=0)
         moments = Moments(normalizer.mean.copy(), int(self.seen.sum()), total, square)
         returns, lengths = self.returns.reshape(seeds.shape), self.lengths.reshape(seeds.shape)
@@ -105,7 +105,7 @@ class _Slots(Protocol):
 
 
 class _OwnSlots:
-    """Of :func:`rlopt.make_env`: only the environments whose episode goes on are stepped."""
+    """Steps an environment of :func:`rlopt.make_env`: only those whose episode goes on."""
 
     def __init__(self, env: Any) -> None:
         self._env = env
@@ -119,7 +119,7 @@ class _OwnSlots:
 
 
 class _ForeignSlots:
-    """Of any VecEnv, which resets by itself: all are stepped, and what follows an end is ignored."""
+    """Steps any other VecEnv, which resets by itself: all of it, and what follows an end is ignored."""
 
     def __init__(self, env: VecEnv) -> None:
         self._env = env

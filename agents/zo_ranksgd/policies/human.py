@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from rlopt.agents.zo_ranksgd import saving
 from rlopt.agents.zo_ranksgd.optimizer import Query
 from rlopt.agents.zo_ranksgd.policies import saving as policy_saving
 from rlopt.agents.zo_ranksgd.policies import study_server
@@ -30,12 +31,11 @@ from rlopt.feedback.store import open_store
 from rlopt.feedback.study import HumanStudy
 from rlopt.run_folder import shell_quote
 from rlopt.settings.run import RunConfig
-from rlopt.storage.json import dump_json
 
 UNDO_SECONDS = 2.0
 """For how long a complete round can still be undone."""
 LOOK_SECONDS = 1.0
-"""How often a waiting search looks for a wish to stop."""
+"""How often a waiting search looks for a request to stop."""
 FAREWELL_SECONDS = 7.0
 """For how long a server goes on after the last round: longer than the pause of a page that waits for the next."""
 _ARRAYS = ("mean", "deviations")
@@ -96,12 +96,7 @@ class StudiedSearch:
 
     def digest(self) -> str:
         """SHA-256 of the whole state, in hexadecimal digits."""
-        state, arrays = self.state_dict()
-        found = hashlib.sha256(dump_json(dict(sorted(state.items()))).encode())
-        for name in sorted(arrays):
-            found.update(f"{name} {arrays[name].dtype.str} {arrays[name].shape} ".encode())
-            found.update(np.ascontiguousarray(arrays[name]).tobytes())
-        return found.hexdigest()
+        return saving.digest(*self.state_dict())
 
 
 class ClipArtist:
@@ -122,7 +117,7 @@ class ClipArtist:
     def __call__(self, query: Any, folder: Path) -> list[Clip]:
         """A clip of each candidate, in ``folder``.
 
-        :raises rlopt.agents.zo_ranksgd.policies.candidates.RoundStopped: for a wish to stop
+        :raises rlopt.agents.zo_ranksgd.policies.candidates.RoundStopped: for a request to stop
         """
         search = self.studied.search
         ranked = isinstance(query, Query)
@@ -139,7 +134,7 @@ class ClipArtist:
         stride = max(1, round(rate / self.fps))
         clips = []
         for index, candidate in enumerate(query.candidates):
-            if ranked and search.stop_wish.received is not None:
+            if ranked and search.stop_request.received is not None:
                 raise RoundStopped
             images = self._images(candidate, seeds[index].tolist(), stride)
             known = float(returns[index]) if np.isfinite(returns[index]) else None

@@ -11,29 +11,21 @@ import numpy as np
 
 from rlopt.agents.zo_ranksgd.config import EXECUTION_SETTINGS
 from rlopt.agents.zo_ranksgd.oracles import OracleFiles
-from rlopt.errors import CheckpointError, RloptError, one_line
-from rlopt.storage.checked_folder import FolderKind, read_sealed, replace_sealed
+from rlopt.errors import CheckpointError, one_line
+from rlopt.storage.checked_folder import FolderKind, read_object, replace_checked
 from rlopt.storage.spaces import decode_space, encode_space
 
 if TYPE_CHECKING:
     from rlopt.agents.zo_ranksgd.policies.search import RankedPolicySearch
 
-KIND = FolderKind(
-    name="policy search",
-    format="rlopt-zo-ranksgd-policy",
-    version=1,
-    error=CheckpointError,
-    elsewhere="write to another folder",
-    untouched="what was there before is untouched",
-)
-_TREE = "agent"
+KIND = FolderKind("policy search", "rlopt-zo-ranksgd-policy")
 _COUNTERS = ("num_timesteps", "num_episodes", "num_queries")
 Search = TypeVar("Search", bound="RankedPolicySearch")
 
 
 def save(search: RankedPolicySearch, path: Path) -> Path:
     """See :meth:`rlopt.agents.zo_ranksgd.policies.search.RankedPolicySearch.save`."""
-    return replace_sealed(path, KIND, {_TREE: tree_of(search)})
+    return replace_checked(path, KIND, {"agent": tree_of(search)})
 
 
 def tree_of(search: RankedPolicySearch) -> dict[str, Any]:
@@ -99,18 +91,9 @@ def restore(search: RankedPolicySearch, tree: Any) -> None:
 
 def load(search_class: type[Search], path: Path, env: Any, device: str, given: dict[str, Any]) -> Search:
     """See :meth:`rlopt.agents.zo_ranksgd.policies.search.RankedPolicySearch.load`."""
-    if not path.is_dir():
-        raise CheckpointError(f"{path} does not exist or is no folder: give the folder that save wrote")
-    _, trees = read_sealed(path, KIND)
-    try:
-        return from_tree(search_class, trees[_TREE], env, device, given)
-    except RloptError as error:
-        raise CheckpointError(f"{path} cannot be loaded: {error}") from None
-    except Exception as error:
-        raise CheckpointError(
-            f"{path} does not hold a {search_class.__name__} ({type(error).__name__}: {one_line(error)}): it is "
-            "malformed or of another version"
-        ) from error
+    return read_object(
+        path, KIND, search_class.__name__, lambda tree: from_tree(search_class, tree, env, device, given)
+    )
 
 
 def from_tree(

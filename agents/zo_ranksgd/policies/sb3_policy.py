@@ -24,7 +24,7 @@ from rlopt.agents.zo_ranksgd.policies.observations import FloatArray, holds_imag
 from rlopt.agents.zo_ranksgd.policies.vector import Actions, Layer, LinearPolicy, NetworkPolicy, PolicyVector
 from rlopt.algorithms.resumable import named_policy_kwargs
 from rlopt.errors import ConfigError, SpaceError, unknown_name
-from rlopt.state.isolate import seed_everything, undisturbed
+from rlopt.state.isolate import isolated, seed_everything
 
 POLICIES: dict[str, type[BasePolicy]] = {
     "MlpPolicy": ActorCriticPolicy,
@@ -66,7 +66,7 @@ def make_policy(
         policy = POLICIES[policy]
     observation_space = _channels_first(observation_space)
     if isinstance(policy, type):
-        with undisturbed(None):
+        with isolated(None):
             seed_everything(seed)
             try:
                 # The learning rate is that of an optimiser which is never used.

@@ -31,7 +31,7 @@ from rlopt.agents.zo_ranksgd.policies.vector import inputs_of
 from rlopt.algorithms.resumable import full_signature
 from rlopt.algorithms.standalone import OwnLogger, callback_of
 from rlopt.console.progress import Counted
-from rlopt.console.signals import StopWish
+from rlopt.console.signals import StopRequest
 from rlopt.engine import Engine
 from rlopt.envs.settings import EnvSettings
 from rlopt.errors import CheckpointError, ConfigError, SpaceError
@@ -39,7 +39,7 @@ from rlopt.feedback.ranking import Ranking
 from rlopt.settings.fields import from_arguments
 
 REMEMBERED_EPISODES = 100
-"""Of which the mean return is logged, as Stable-Baselines3's ``stats_window_size``."""
+"""Episodes whose mean return is logged, as Stable-Baselines3's ``stats_window_size``."""
 _OPTIMIZER = (
     "m", "k", "smoothing", "learning_rate", "line_search_points", "line_search_decay", "accumulate",
     "best_query_in_line_search", "subspace", "smoothing_schedule", "learning_rate_schedule", "schedule_rounds",
@@ -109,7 +109,7 @@ class RankedPolicySearch(OwnLogger):
         self.log_values: dict[str, float] = {}
         self.boundary_hook: Callable[[Any], bool] | None = None
         """Called before every round; learning stops when it returns False."""
-        self.stop_wish = StopWish()
+        self.stop_request = StopRequest()
         """Whether a round is to be given up at once; ``boundary_hook`` is then called before it would begin again."""
         self.study: Any = None
         """The :class:`rlopt.feedback.study.HumanStudy` whose people answer instead of an oracle, while they do."""
@@ -205,7 +205,7 @@ class RankedPolicySearch(OwnLogger):
             except RoundStopped:
                 continue
             if played is None:
-                continue  # people have not answered yet: look for a wish to stop
+                continue  # people have not answered yet: look for a request to stop
             if log_interval is not None and self.num_queries % log_interval == 0:
                 self.dump_logs()
             if hook is not None:
@@ -239,7 +239,7 @@ class RankedPolicySearch(OwnLogger):
     def evaluate_candidates(self, query: Query) -> Evaluation:
         """Plays the episodes of a query; the same ones however often it is called.
 
-        :raises rlopt.agents.zo_ranksgd.policies.candidates.RoundStopped: for a wish to stop
+        :raises rlopt.agents.zo_ranksgd.policies.candidates.RoundStopped: for a request to stop
         """
         assert self.env is not None
         config = self.config
@@ -253,7 +253,7 @@ class RankedPolicySearch(OwnLogger):
         if self._spread is not None:
             return self._spread.evaluate(self, query.candidates, seeds)
         evaluator = CandidateEvaluator(self.env, self.policy_vector)
-        evaluator.stopping = lambda: self.stop_wish.received is not None
+        evaluator.stopping = lambda: self.stop_request.received is not None
         return evaluator.evaluate(query.candidates, seeds, self.normalizer)
 
     def complete_round(self, query: Query, evaluation: Evaluation, answers: Sequence[Ranking]) -> Round:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from rlopt.data.checks import check_bounds, require_finite
+from rlopt.data.checks import check_bounds, float32
 from rlopt.data.formats.hdf5 import open_hdf5, read_array
 from rlopt.data.formats.limits import size_limit
 from rlopt.data.names import D4RLName
@@ -100,10 +100,7 @@ def _checked(arrays: dict[str, Any], extras: dict[str, Any]) -> RawFile:
 def _floats(name: str, array: np.ndarray) -> np.ndarray:
     if array.dtype.kind != "f":
         raise DataError(f"{name} has dtype {array.dtype}: the D4RL layout has float32")
-    with np.errstate(over="ignore"):
-        array = array.astype(np.float32, copy=False)
-    require_finite(name, array)
-    return array
+    return float32(name, array)
 
 
 def _extra(name: str, array: np.ndarray) -> np.ndarray:

@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from rlopt.data.formats.limits import size_limit
 from rlopt.data.metadata import Metadata
 from rlopt.errors import DataError, one_line
 from rlopt.storage.json import dump_json, parse_json
+from rlopt.storage.replacing import replacing
 
 MANIFEST = "rlopt/manifest"
 """JSON text as bytes: format, metadata, the array names with their SHA-256."""
@@ -46,20 +46,13 @@ def write_own(data: Dataset, path: Path) -> Path:
     }
     manifest["sha256"] = _digest_of_manifest(manifest)
     path = Path(os.path.abspath(path))
-    temporary = path.with_name(f".writing-{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with h5py.File(temporary, "w") as file:
+    with replacing(path, DataError, "free space there or write elsewhere") as place:
+        with h5py.File(place, "w") as file:
             for name, array in arrays.items():
                 file.create_dataset(name, data=array, **_compression(array))
             file.create_dataset(MANIFEST, data=np.frombuffer(dump_json(manifest).encode(), np.uint8))
-        with open(temporary, "rb+") as written:
+        with open(place, "rb+") as written:
             os.fsync(written.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise DataError(f"{path} cannot be written: {error.strerror or one_line(error)}") from None
     return path
 
 

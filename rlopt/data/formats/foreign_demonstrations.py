@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from rlopt.data.checks import float32
 from rlopt.data.dataset import Dataset
 from rlopt.data.demonstrations import Demonstrations
-from rlopt.data.formats.minari_spaces import float32, observation_column
+from rlopt.data.formats.minari_spaces import observation_column
 from rlopt.data.metadata import UNKNOWN_ENV, DemonstrationMetadata, metadata_from
 from rlopt.errors import DataError, one_line, unknown_name
 from rlopt.storage.json import dump_json, parse_json
@@ -55,7 +56,7 @@ class ForeignEpisodes:
     terminals: np.ndarray | None = None
     """(N,) bool: true terminals, where the file says which they are."""
     metadata: str | None = None
-    """Of rlopt, as JSON, where rlopt wrote the file."""
+    """rlopt's metadata as JSON, where rlopt wrote the file."""
     generator: str = ""
     """What the data are where no metadata say so, for people."""
     notes: list[str] = field(default_factory=list)

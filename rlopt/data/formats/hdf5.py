@@ -1,4 +1,4 @@
-"""Reads arrays from HDF5 files of strangers: numbers only, nothing that leads elsewhere, nothing that is not there."""
+"""Reads arrays from other people's HDF5 files: numbers only, no links to elsewhere, nothing that is not there."""
 
 from __future__ import annotations
 

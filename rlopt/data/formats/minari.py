@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from rlopt.data.checks import float32
 from rlopt.data.dataset import Dataset
 from rlopt.data.formats.hdf5 import import_h5py, open_hdf5, read_array, read_group
 from rlopt.data.formats.limits import size_limit
 from rlopt.data.formats.minari_names import ID, RLOPT_KEY, minari_folder
-from rlopt.data.formats.minari_spaces import check_shapes, checked_actions, float32, observation_column
+from rlopt.data.formats.minari_spaces import check_shapes, checked_actions, observation_column
 from rlopt.data.metadata import Metadata, metadata_from
 from rlopt.errors import DataError, one_line
 from rlopt.storage.json import parse_json

@@ -7,16 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from rlopt.data.checks import check_bounds, check_discrete_actions, require_finite
+from rlopt.data.checks import check_bounds, check_discrete_actions, float32
 from rlopt.errors import DataError, one_line
-
-
-def float32(name: str, array: np.ndarray) -> np.ndarray:
-    """``array`` as float32; raises :class:`rlopt.errors.DataError` for what is not finite then."""
-    with np.errstate(over="ignore"):
-        array = array.astype(np.float32, copy=False)
-    require_finite(name, array)
-    return array
 
 
 def observation_column(array: np.ndarray, key: str) -> np.ndarray:

@@ -126,7 +126,7 @@ def _env_and_spaces(data: Dataset, report: Callable[[str], None]) -> tuple[str |
     from rlopt.envs.names import register
 
     env_id = data.metadata.env
-    if ":" in env_id:  # reading a stranger's data set must not run code, and such an id imports a module
+    if ":" in env_id:  # reading other people's data must not run code, and such an id imports a module
         report(f"written without an environment, as {one_line(env_id)!r} imports a module")
         return None, _fitting_spaces(data)
     try:

@@ -1,9 +1,8 @@
-"""Numpy's .npz files of strangers: numbers only, and no pickle."""
+"""Reads other people's .npz files: numbers only, and no pickle."""
 
 from __future__ import annotations
 
 import math
-import os
 import zipfile
 import zlib
 from collections.abc import Collection, Mapping
@@ -14,6 +13,7 @@ import numpy as np
 
 from rlopt.data.formats.limits import PAGE, size_limit
 from rlopt.errors import DataError, one_line
+from rlopt.storage.replacing import replacing
 
 _MAX_HEADER = 10_000
 _DAMAGE = (
@@ -111,16 +111,9 @@ def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> Path:
 
     :raises rlopt.errors.DataError: the file system refuses
     """
-    temporary = path.with_name(f".{path.name}.writing")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file:
-            for name, array in arrays.items():
-                with file.open(zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0)), "w", force_zip64=True) as member:
-                    np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise DataError(f"{path} cannot be written ({error.strerror}): free space there or write elsewhere") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    cure = "free space there or write elsewhere"
+    with replacing(path, DataError, cure) as place, zipfile.ZipFile(place, "w", zipfile.ZIP_DEFLATED, True, 9) as file:
+        for name, array in arrays.items():
+            with file.open(zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0)), "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
     return path

@@ -14,9 +14,9 @@ from starlette.responses import Response
 from rlopt.errors import AnswerError, StudyError, one_line
 from rlopt.feedback.results import media_file
 from rlopt.feedback.rounds import LeaseError
-from rlopt.feedback.server.desk_view import DeskView
 from rlopt.feedback.server.guard import logger
 from rlopt.feedback.server.media import ClipResponse
+from rlopt.feedback.server.rater_view import RaterView
 from rlopt.feedback.store import MAX_NAME
 
 _Id = Annotated[str, Field(min_length=1, max_length=80)]
@@ -52,7 +52,7 @@ class Named(_Body):
     name: Annotated[str, Field(max_length=MAX_NAME)]
 
 
-def add_api(app: FastAPI, view: DeskView) -> None:
+def add_api(app: FastAPI, view: RaterView) -> None:
     """Adds the routes under ``/api`` and ``/media``. The guard has let in only who has a session."""
     router = APIRouter()
 
@@ -67,16 +67,16 @@ def add_api(app: FastAPI, view: DeskView) -> None:
     @router.post("/api/lease")
     def lease(request: Request, body: Nothing) -> dict[str, Any]:
         rater = view.rater_of(request)
-        return view.leased_json(view.desk.lease(rater), rater)
+        return view.leased_json(view.session.lease(rater), rater)
 
     @router.post("/api/rounds/{round_id}/renew")
     def renew(request: Request, round_id: str, body: Nothing) -> dict[str, Any]:
-        return {"lease_seconds": int(view.desk.renew(view.rater_of(request), round_id))}
+        return {"lease_seconds": int(view.session.renew(view.rater_of(request), round_id))}
 
     @router.post("/api/rounds/{round_id}/answer")
     def answer(request: Request, round_id: str, body: Answered) -> dict[str, Any]:
         rater = view.rater_of(request)
-        revision = view.desk.answer(
+        revision = view.session.answer(
             rater, round_id, body.key, body.tiers, body.unranked, abstain=body.abstain, seconds=body.seconds
         )
         return {"accepted": True, "revision": revision, "progress": view.progress_json(rater)}
@@ -84,13 +84,13 @@ def add_api(app: FastAPI, view: DeskView) -> None:
     @router.post("/api/rounds/{round_id}/skip")
     def skip(request: Request, round_id: str, body: Skipped) -> dict[str, Any]:
         rater = view.rater_of(request)
-        revision = view.desk.answer(rater, round_id, body.key, abstain=True)
+        revision = view.session.answer(rater, round_id, body.key, abstain=True)
         return {"accepted": True, "revision": revision, "progress": view.progress_json(rater)}
 
     @router.post("/api/undo")
     def undo(request: Request, body: Nothing) -> dict[str, Any]:
         rater = view.rater_of(request)
-        return view.leased_json(view.desk.undo(rater), rater)
+        return view.leased_json(view.session.undo(rater), rater)
 
     @router.post("/api/name")
     def name(request: Request, body: Annotated[Named, Body()]) -> dict[str, Any]:
@@ -114,7 +114,7 @@ def add_api(app: FastAPI, view: DeskView) -> None:
 def add_errors(app: FastAPI) -> None:
     """Turns what goes wrong into one line and the right status."""
 
-    def told(status: int) -> Any:
+    def in_one_line(status: int) -> Any:
         def handler(request: Request, error: Exception) -> Response:
             if status >= 500:
                 logger.error("%s", error)
@@ -132,8 +132,8 @@ def add_errors(app: FastAPI) -> None:
         assert isinstance(error, HTTPException)
         return JSONResponse({"error": one_line(error.detail)}, error.status_code)
 
-    app.add_exception_handler(AnswerError, told(400))
-    app.add_exception_handler(LeaseError, told(409))
-    app.add_exception_handler(StudyError, told(503))
+    app.add_exception_handler(AnswerError, in_one_line(400))
+    app.add_exception_handler(LeaseError, in_one_line(409))
+    app.add_exception_handler(StudyError, in_one_line(503))
     app.add_exception_handler(RequestValidationError, malformed)
     app.add_exception_handler(HTTPException, plain)

@@ -14,9 +14,9 @@ from rlopt import __version__
 from rlopt.feedback.rounds import LEASE_SECONDS
 from rlopt.feedback.server.api import add_api, add_errors
 from rlopt.feedback.server.auth import Access
-from rlopt.feedback.server.desk_view import DeskView
 from rlopt.feedback.server.guard import Guard, Limits
 from rlopt.feedback.server.pages import add_pages
+from rlopt.feedback.server.rater_view import RaterView
 from rlopt.feedback.store import Study, StudyStore
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -48,7 +48,7 @@ def make_app(
     app = FastAPI(
         title="rlopt rank", version=__version__, docs_url=None, redoc_url=None, openapi_url="/api/openapi.json"
     )
-    view, access = DeskView(store, study, lease_seconds), Access(store, study, token, admits, names)
+    view, access = RaterView(store, study, lease_seconds), Access(store, study, token, admits, names)
     add_api(app, view)
     add_pages(app, view, access, secure=(public_origin or "").startswith("https://"))
     add_errors(app)

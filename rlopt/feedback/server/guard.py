@@ -42,8 +42,8 @@ class Limits:
 
     requests: float = 20.0
     media: float = 200.0
-    strangers: float = 5.0
-    """Of an address without a session."""
+    unknown: float = 5.0
+    """Of an address whose rater is unknown: it has no session."""
 
 
 class Guard:
@@ -61,7 +61,7 @@ class Guard:
         self._limits = {
             "requests": RateLimit(limits.requests, 3 * limits.requests),
             "media": RateLimit(limits.media, 2 * limits.media),
-            "strangers": RateLimit(limits.strangers, 6 * limits.strangers),
+            "unknown": RateLimit(limits.unknown, 6 * limits.unknown),
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -105,7 +105,7 @@ class Guard:
         session = _cookie(headers, self._access.cookie)
         rater = self._access.known(session)
         if rater is None and session is not None:
-            if not self._limits["strangers"].allows(_client(scope)):
+            if not self._limits["unknown"].allows(_client(scope)):
                 return _error(path, "too many requests: wait a moment", 429, {"Retry-After": "2"})
             try:
                 rater = await run_in_threadpool(self._access.rater, session)
@@ -114,7 +114,7 @@ class Guard:
                 return _error(path, "the study cannot be read at the moment", 503, {"Retry-After": "5"})
         scope["rlopt.session"], scope["rlopt.rater"] = (session, rater) if rater is not None else (None, None)
         if rater is None:
-            caller, bucket = _client(scope), "strangers"
+            caller, bucket = _client(scope), "unknown"
         else:
             caller, bucket = rater.public_id, "media" if path.startswith("/media/") else "requests"
         is_static = path.startswith("/static/")

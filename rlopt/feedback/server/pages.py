@@ -13,14 +13,14 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from rlopt.errors import AnswerError, StudyError
 from rlopt.feedback.rounds import ShownRound
 from rlopt.feedback.server.auth import Access, csrf_matches, csrf_token
-from rlopt.feedback.server.desk_view import DeskView
 from rlopt.feedback.server.entry import Entry, form_fields
+from rlopt.feedback.server.rater_view import RaterView
 from rlopt.feedback.store import opaque
 
 _PLACE = "place-"
 
 
-def add_pages(app: FastAPI, view: DeskView, access: Access, secure: bool) -> None:
+def add_pages(app: FastAPI, view: RaterView, access: Access, secure: bool) -> None:
     """Adds ``/``, ``/enter``, ``/results`` and ``/form/answer``.
 
     :param secure: whether browsers reach the server by https
@@ -39,7 +39,7 @@ def add_pages(app: FastAPI, view: DeskView, access: Access, secure: bool) -> Non
 
     def rank(request: Request, error: str = "", status: int = 200) -> Response:
         rater = view.rater_of(request)
-        shown = view.desk.lease(rater)
+        shown = view.session.lease(rater)
         values = {
             "instructions": view.study.instructions,
             "progress": view.progress_json(rater),
@@ -87,17 +87,17 @@ def add_pages(app: FastAPI, view: DeskView, access: Access, secure: bool) -> Non
         return RedirectResponse("/", 303)
 
 
-def _act(view: DeskView, rater: int, fields: dict[str, str]) -> None:
+def _act(view: RaterView, rater: int, fields: dict[str, str]) -> None:
     what = fields.get("do")
     if what == "undo":
-        view.desk.undo(rater)
+        view.session.undo(rater)
         return
     round_id, key = fields.get("round", ""), fields.get("key", "")
     if what == "skip":
-        view.desk.answer(rater, round_id, key, abstain=True)
+        view.session.answer(rater, round_id, key, abstain=True)
     elif what == "submit":
         tiers, unranked = _ranked(fields)
-        view.desk.answer(rater, round_id, key, tiers, unranked)
+        view.session.answer(rater, round_id, key, tiers, unranked)
     else:
         raise AnswerError("use one of the form's buttons")
 

@@ -36,7 +36,7 @@ class ServeSettings:
     raters: int | None = None
     """Browsers that the link admits; as many as a round needs answers unless given."""
     names: tuple[str, ...] = ()
-    """Of those whom the link admits, in place of their number; each browser says which one it is."""
+    """Names of the raters whom the link admits, in place of their number; each browser says which one it is."""
     public_url: str | None = None
     """Where a proxy in front serves it: scheme, host and port."""
     allow_hosts: tuple[str, ...] = ()

@@ -91,11 +91,11 @@ def test_exact_best_responses_with_a_small_weight_lower_the_divergence_monotonic
     """Reward ln(d_e / d_t), its best policy, the mixture by the replay's weights: the divergence falls every round."""
     expert = mdp.occupancy(softmax_policy(mdp, 1.5, seed))
     learners = [mdp.occupancy(softmax_policy(mdp, 2.0, 10 + seed))]
-    law = WeightedRows("constant", mixture_weight=0.01, truncated_mass=0.0, max_learners=None)
-    law.add_learner(np.array([0]))
+    weighted = WeightedRows("constant", mixture_weight=0.01, truncated_mass=0.0, max_learners=None)
+    weighted.add_learner(np.array([0]))
     divergences: list[float] = []
     for learner in range(1, 121):
-        mixture = law.weights @ np.stack(learners)
+        mixture = weighted.weights @ np.stack(learners)
         divergences.append(kl(mixture, expert))
         discriminator = column(np.log(expert / mixture))
         reward = losses.reward(discriminator, divergence="reverse_kl").numpy().flatten()
@@ -103,7 +103,7 @@ def test_exact_best_responses_with_a_small_weight_lower_the_divergence_monotonic
         # The divergence is convex and 0 at the expert, who is no better at this reward than the best response.
         assert reward @ (response - mixture) >= divergences[-1] - 1e-12
         learners.append(response)
-        law.add_learner(np.array([learner]))
+        weighted.add_learner(np.array([learner]))
     assert (np.diff(divergences) < 0).all()
     assert divergences[-1] < 0.35 * divergences[0]
 
@@ -118,9 +118,9 @@ def test_one_learner_only_is_reverse_kl_imitation_on_its_own_rollout() -> None:
     replay, expert = torch.randn(10, 3, dtype=torch.float64), torch.randn(6, 3, dtype=torch.float64)
     discriminator = network()
     parameters = list(discriminator.parameters())
-    law = WeightedRows()
-    law.add_learner(np.array([7, 2, 4, 9]))
-    rows, weights = law.row_weights()
+    weighted = WeightedRows()
+    weighted.add_learner(np.array([7, 2, 4, 9]))
+    rows, weights = weighted.row_weights()
     assert weights.tolist() == [0.25] * 4
     loss, _ = losses.discriminator_loss(
         discriminator(expert), discriminator(replay[rows]), torch.ones(6, 1), column(weights)
@@ -142,10 +142,10 @@ def test_one_learner_only_is_reverse_kl_imitation_on_its_own_rollout() -> None:
 def test_the_loss_on_weighted_rows_is_the_mixture_of_the_learners_losses() -> None:
     replay, expert = torch.randn(12, 3, dtype=torch.float64), torch.randn(6, 3, dtype=torch.float64)
     outputs, on_expert, ones = network()(replay), network()(expert), torch.ones(6, 1)
-    law, rollouts = WeightedRows(mixture_weight=0.3), [np.arange(5), np.arange(5, 7), np.arange(7, 12)]
+    weighted, rollouts = WeightedRows(mixture_weight=0.3), [np.arange(5), np.arange(5, 7), np.arange(7, 12)]
     for rows in rollouts:
-        law.add_learner(rows)
-    rows, weights = law.row_weights()
+        weighted.add_learner(rows)
+    rows, weights = weighted.row_weights()
     whole, _ = losses.discriminator_loss(on_expert, outputs[rows], ones, column(weights))
     parts = [losses.discriminator_loss(on_expert, outputs[own], ones, column(np.ones(len(own))))[0] for own in rollouts]
     assert whole.item() == pytest.approx(sum(w * part.item() for w, part in zip([0.49, 0.21, 0.3], parts, strict=True)))

@@ -16,7 +16,7 @@ from rlopt.average_reward import (
     policy_iteration,
     recurrent_classes,
     relative_value_iteration,
-    stationary_law,
+    stationary_distribution,
 )
 from rlopt.errors import ConfigError, ModelError, NonFiniteError
 
@@ -74,13 +74,13 @@ def test_planners_agree_and_satisfy_the_optimality_equation(seed: int, states: i
         assert solution.gain == pytest.approx(solutions[1].gain, abs=1e-8)
         np.testing.assert_allclose(solution.bias, solutions[1].bias, atol=1e-8)
         assert solution.span == pytest.approx(solutions[1].span, abs=1e-8)
-        np.testing.assert_allclose(solution.stationary_law, solutions[1].stationary_law, atol=1e-8)
+        np.testing.assert_allclose(solution.stationary_distribution, solutions[1].stationary_distribution, atol=1e-8)
         backup = (mdp.r + mdp.P @ solution.bias).max(axis=1)
         violation = np.abs(solution.gain + solution.bias - backup).max()
         assert violation < 1e-8 and solution.residual == pytest.approx(violation, abs=1e-12)
         low, high = solution.gain_bracket
         assert low - 1e-12 <= solutions[1].gain <= high + 1e-12
-        assert solution.stationary_law @ solution.bias == pytest.approx(0, abs=1e-9)
+        assert solution.stationary_distribution @ solution.bias == pytest.approx(0, abs=1e-9)
 
 
 @pytest.mark.parametrize("planner", PLANNERS)
@@ -161,8 +161,8 @@ def test_policy_evaluation_equals_a_long_power_iteration() -> None:
     policy = rng.dirichlet(np.ones(3), size=6)
     solution = evaluate_policy(mdp, policy)
     chain, rewards = mdp.chain(policy)
-    law = np.full(6, 1 / 6) @ np.linalg.matrix_power(chain, 2**14)
-    assert solution.gain == pytest.approx(law @ rewards, abs=1e-10)
+    distribution = np.full(6, 1 / 6) @ np.linalg.matrix_power(chain, 2**14)
+    assert solution.gain == pytest.approx(distribution @ rewards, abs=1e-10)
     # The bias is the sum of what is got above the gain, over all time.
     total, reach = np.zeros(6), np.eye(6)
     for _ in range(2000):
@@ -177,22 +177,22 @@ def test_policy_evaluation_equals_a_long_power_iteration() -> None:
             evaluate_policy(mdp, np.array(bad))
 
 
-def test_structure_and_laws_of_chains() -> None:
+def test_structure_and_distributions_of_chains() -> None:
     chain = np.zeros((5, 5))
     chain[0, [1, 3]] = 0.25, 0.75  # transient: a quarter ends in {1, 2}, the rest in {3, 4}
     chain[1, 2] = chain[2, 1] = 1.0
     chain[3, [3, 4]], chain[4, [3, 4]] = [0.5, 0.5], [0.25, 0.75]
     assert [c.tolist() for c in recurrent_classes(chain)] == [[1, 2], [3, 4]]
     limit = limiting_matrix(chain)
-    # Law of {3, 4}: p3 = p3/2 + p4/4, so (1/3, 2/3).
+    # Distribution of {3, 4}: p3 = p3/2 + p4/4, so (1/3, 2/3).
     np.testing.assert_allclose(limit[0], [0, 1 / 8, 1 / 8, 1 / 4, 1 / 2], atol=1e-12)
     np.testing.assert_allclose(limit @ chain, limit, atol=1e-12)
-    # A birth-death chain's law by detailed balance, down to 1e-12 and accurate there.
+    # A birth-death chain's distribution by detailed balance, down to 1e-12 and accurate there.
     size, up, down = 9, 0.03, 0.9
     walk = np.diag(np.full(size - 1, up), 1) + np.diag(np.full(size - 1, down), -1)
     walk += np.diag(1 - walk.sum(axis=1))
     expected = (up / down) ** np.arange(size)
-    np.testing.assert_allclose(stationary_law(walk), expected / expected.sum(), rtol=1e-12)
+    np.testing.assert_allclose(stationary_distribution(walk), expected / expected.sum(), rtol=1e-12)
 
 
 def two_state_run(rng: np.random.Generator, steps: int, stay: float) -> np.ndarray:

@@ -48,7 +48,7 @@ def test_noise_band_holds_95_percent_of_simulated_regrets() -> None:
     mdp, rng, copies, steps = env().mdp, np.random.default_rng(0), 3000, 4000
     chain, rewards = mdp.chain(mdp.solution.policy)
     cumulative = chain.cumsum(axis=1)
-    states = rng.choice(6, size=copies, p=mdp.solution.stationary_law)
+    states = rng.choice(6, size=copies, p=mdp.solution.stationary_distribution)
     sums = np.zeros(copies)
     for _ in range(steps):
         sums += rewards[states]

@@ -475,13 +475,13 @@ def test_another_models_checkpoint_is_refused_naming_both(other: Make, says: str
     model = CASES["sac"]()
     stop_at(40, model)
     model.learn(1000)
-    trees, stranger = capture_state(model), other()
-    before = capture_state(stranger)
+    trees, misfit = capture_state(model), other()
+    before = capture_state(misfit)
     with pytest.raises(CheckpointError) as caught:
-        restore_state(stranger, trees)
+        restore_state(misfit, trees)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert differences(before["networks"], capture_state(stranger)["networks"]) == []
+    assert differences(before["networks"], capture_state(misfit)["networks"]) == []
 
 
 def test_a_setting_that_cannot_be_written_is_named_with_the_cure() -> None:

@@ -415,6 +415,7 @@ def test_the_function_of_tensors_is_the_step(settings: dict[str, Any]) -> None:
     models = []
     for function in (False, True):
         model = falling(**settings, on_termination="reset", compile="off", learning_starts=100).learn(100)
+        model.reset_price.fill_(1.0)
         if function:
             as_function(model)
         torch.manual_seed(1)
@@ -432,6 +433,7 @@ def test_the_function_of_tensors_is_the_step(settings: dict[str, Any]) -> None:
     assert float(models[0].gain) == pytest.approx(float(models[1].gain), rel=1e-4) and models[0].gain != 0
     assert float(models[0].reset_price) == pytest.approx(float(models[1].reset_price), rel=1e-4) != 0
     if settings["reset_cost"] == "auto":
+        assert float(models[0].reset_price) != 1.0
         critics = [list(model.reset_critic.state_dict().values()) for model in models]
         for own, other in zip(*critics, strict=True):
             assert torch.allclose(own, other, atol=1e-5)

@@ -120,7 +120,7 @@ def test_river_swim_by_hand() -> None:
     np.testing.assert_allclose(P[:, 0], [[1, 0, 0], [1, 0, 0], [0, 1, 0]])
     np.testing.assert_allclose(P[:, 1], [[0.4, 0.6, 0], [0.05, 0.6, 0.35], [0, 0.4, 0.6]])
     np.testing.assert_allclose(r, [[0.005, 0], [0, 0], [0, 1]])
-    # Always right is a birth-death chain: detailed balance gives the law, 1 in the last state gives the gain.
+    # Always right is a birth-death chain: detailed balance gives the stationary distribution; the last state pays 1.
     mdp = make("RiverSwim").mdp
     up, down = np.array([0.6, 0.35, 0.35, 0.35, 0.35]), np.array([0.05, 0.05, 0.05, 0.05, 0.4])
     weights = np.append(1.0, np.cumprod(up / down))

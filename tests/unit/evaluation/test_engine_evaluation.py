@@ -22,7 +22,7 @@ from rlopt import MDPO, evaluate, load, make_env
 from rlopt.checkpoint.files import write_checkpoint
 from rlopt.checkpoint.model_state import capture_state
 from rlopt.cli.main import main
-from rlopt.console.signals import StopWish
+from rlopt.console.signals import StopRequest
 from rlopt.engine import Engine, Job, JobContext, make_engine
 from rlopt.envs.seeding import derive_seeds
 from rlopt.envs.settings import EnvSettings
@@ -192,7 +192,7 @@ def test_a_checkpoint_that_changed_is_not_mistaken_for_the_one_before(engine: En
     arguments = {"n_episodes": 1, "seed": 0, "policy": "last", "env": task.as_dict(), "deterministic": True}
     job = Job("other", PLAY, {"checkpoint": str(run), "fingerprint": "0", "device": "cpu", **arguments})
     with pytest.raises(ConfigError, match="put the run on storage that all machines see"):
-        play(JobContext("other", 0, None, StopWish(), print), **job.arguments)
+        play(JobContext("other", 0, None, StopRequest(), print), **job.arguments)
 
 
 @pytest.mark.slow

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from demonstrated import SMALL_GAIL, make
 from offline_data import corridor
@@ -15,6 +17,7 @@ from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 import rlopt
 from rlopt.agents.imitation.gail import GAIL
 from rlopt.data.demonstrations import Demonstrations
+from rlopt.errors import ConfigError
 
 STEPS = 60
 
@@ -97,3 +100,11 @@ def test_gail_has_discrete_actions() -> None:
     model = GAIL("MlpPolicy", rlopt.make_env("rlopt/Corridor-v0", n_envs=2), shown, device="cpu", **SMALL_GAIL)  # type: ignore[arg-type]
     model.learn(64)
     assert model.discriminator.n_inputs == 1 + 2 + 1
+
+
+def test_a_setting_that_load_changes_is_checked(tmp_path: Path) -> None:
+    make("gail").save(tmp_path / "model")
+    with pytest.raises(ConfigError, match="discriminator_steps = 0 is outside"):
+        GAIL.load(tmp_path / "model", discriminator_steps=0, device="cpu")
+    with pytest.raises(ConfigError, match="no finite value"):
+        GAIL.load(tmp_path / "model", gamma=1.0, device="cpu")

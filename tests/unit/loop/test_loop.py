@@ -132,7 +132,7 @@ def test_ellipsoid_plan_against_the_global_optimum_over_all_policies() -> None:
         best, counts = -np.inf, data.counts
         for policy in itertools.product(range(2), repeat=3):
             solution = evaluate_policy(empirical(data), np.array(policy))
-            mu = solution.stationary_law**2 / counts[np.arange(3), policy]
+            mu = solution.stationary_distribution**2 / counts[np.arange(3), policy]
             best = max(best, solution.gain + np.sqrt(beta * mu.sum()))
         certificate = data.plan(beta, "ellipsoid")
         assert certificate.in_set and certificate.converged
@@ -319,7 +319,7 @@ def test_damaged_and_foreign_folders_are_refused(tmp_path: Path) -> None:
     ],
 )
 def test_forged_folders_are_refused(path: Any, value: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = saving.replace_sealed
+    write = saving.replace_checked
 
     def forge(folder: Path, kind: Any, trees: Any) -> Path:
         place = trees["agent"]
@@ -328,7 +328,7 @@ def test_forged_folders_are_refused(path: Any, value: Any, tmp_path: Path, monke
         place[path[-1]] = value
         return write(folder, kind, trees)
 
-    monkeypatch.setattr(saving, "replace_sealed", forge)
+    monkeypatch.setattr(saving, "replace_checked", forge)
     folder = rlopt.LOOP(river(), seed=2).learn(300).save(tmp_path / "agent")
     with pytest.raises(CheckpointError):
         rlopt.LOOP.load(folder)

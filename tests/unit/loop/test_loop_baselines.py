@@ -85,10 +85,10 @@ def test_optimistic_kernel_is_the_linear_programs_optimum() -> None:
     found = optimistic_kernel(kernels, radii, values)
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-12)
     assert found.min() >= 0 and np.all(np.abs(found - kernels).sum(axis=1) <= radii + 1e-12)
-    for law, radius, ours in zip(kernels, radii, found, strict=True):
-        # Variables p, u with |p - law| <= u and sum u <= radius.
+    for distribution, radius, ours in zip(kernels, radii, found, strict=True):
+        # Variables p, u with |p - distribution| <= u and sum u <= radius.
         inequalities = np.block([[np.eye(5), -np.eye(5)], [-np.eye(5), -np.eye(5)], [np.zeros(5), np.ones(5)]])
-        bounds = np.concatenate([law, -law, [radius]])
+        bounds = np.concatenate([distribution, -distribution, [radius]])
         total = np.concatenate([np.ones(5), np.zeros(5)])[None]
         best = linprog(np.concatenate([-values, np.zeros(5)]), inequalities, bounds, total, [1.0])
         assert ours @ values == pytest.approx(-best.fun, abs=1e-9)
@@ -114,7 +114,7 @@ def test_extended_value_iteration_is_exact_without_radius_and_no_member_beats_it
             found.gain, abs=1e-4
         )
         for _ in range(200):
-            # A random direction within each ball: towards another law, as far as the radius allows.
+            # A random direction within each ball: towards another distribution, as far as the radius allows.
             towards = rng.dirichlet(np.full(3, 0.3), size=(3, 2)) - learner.model.kernel()
             share = np.minimum(radii / np.maximum(np.abs(towards).sum(axis=2), 1e-12), 1.0)
             member = learner.model.kernel() + share[:, :, None] * towards
@@ -162,7 +162,7 @@ def test_posterior_draws_have_the_dirichlet_moments() -> None:
     np.testing.assert_allclose(draws.sum(axis=1), 1)
 
 
-def test_posterior_draws_of_tiny_parameters_are_laws() -> None:
+def test_posterior_draws_of_tiny_parameters_are_distributions() -> None:
     learner = TSDELearner(3, 2, TSDEConfig(prior=1e-6), (0.0, 1.0), seed=0)
     draws = np.array([learner.sample() for _ in range(500)])
     np.testing.assert_allclose(draws.sum(axis=-1), 1)

@@ -14,7 +14,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 import rlopt
 import rlopt.envs.tasks.own_tasks
 from rlopt.agents.loop.confidence_sets.barrier import furthest, log_likelihood, most_likely
-from rlopt.agents.loop.confidence_sets.likelihood import TabularLikelihood, divergence, optimistic_laws
+from rlopt.agents.loop.confidence_sets.likelihood import TabularLikelihood, divergence, optimistic_distributions
 from rlopt.agents.loop.confidence_sets.mixture import MixtureLikelihood
 from rlopt.agents.loop.confidence_sets.planner import Problem
 from rlopt.average_reward import FiniteMDP, policy_iteration
@@ -53,35 +53,37 @@ def mixture_data(seed: int, dimension: int = 3, steps: int = 200) -> MixtureLike
 # ---- tabular
 
 
-def test_optimistic_laws_are_the_numerical_optimum() -> None:
+def test_optimistic_distributions_are_the_numerical_optimum() -> None:
     rng = np.random.default_rng(0)
     for trial in range(20):
-        law, values, radius = rng.dirichlet(np.ones(4)), rng.normal(size=4), float(rng.uniform(0.01, 1.0))
+        distribution, values, radius = rng.dirichlet(np.ones(4)), rng.normal(size=4), float(rng.uniform(0.01, 1.0))
         if trial % 2:
             # No mass where the values are best, and none on another state.
-            law[values.argmax()] = 0.0
-            law /= law.sum()
-        ours = optimistic_laws(law[None], np.array([radius]), values)[0]
+            distribution[values.argmax()] = 0.0
+            distribution /= distribution.sum()
+        ours = optimistic_distributions(distribution[None], np.array([radius]), values)[0]
         assert ours.sum() == pytest.approx(1) and ours.min() >= 0
-        assert divergence(law, ours) <= radius + 1e-9
+        assert divergence(distribution, ours) <= radius + 1e-9
 
-        def within(p: Any, law: Any = law, radius: float = radius) -> float:
-            return radius - float(np.sum(np.where(law > 0, law * np.log(np.maximum(law, 1e-300) / p), 0.0)))
+        def within(p: Any, distribution: Any = distribution, radius: float = radius) -> float:
+            return radius - float(
+                np.sum(np.where(distribution > 0, distribution * np.log(np.maximum(distribution, 1e-300) / p), 0.0))
+            )
 
         limits = [{"type": "eq", "fun": lambda p: p.sum() - 1}, {"type": "ineq", "fun": within}]
-        start = 0.98 * law + 0.02 / 4
+        start = 0.98 * distribution + 0.02 / 4
         found = minimize(
             lambda p, v=values: -p @ v, start, bounds=[(1e-9, 1)] * 4, constraints=limits, options={"ftol": 1e-13}
         )
         assert ours @ values == pytest.approx(-found.fun, abs=2e-5)
 
 
-def test_optimistic_laws_at_the_borders() -> None:
-    law, values = np.array([[0.5, 0.5, 0.0]]), np.array([0.0, 1.0, 2.0])
-    np.testing.assert_allclose(optimistic_laws(law, np.array([0.0]), np.zeros(3)), law)
-    np.testing.assert_allclose(optimistic_laws(law, np.array([0.0]), values), law, atol=1e-9)
-    # KL(law, p) with p = (1 - m)(q, 1 - q, 0) + m on the best: all but certain for a radius that large.
-    assert optimistic_laws(law, np.array([50.0]), values)[0, 2] == pytest.approx(1, abs=1e-12)
+def test_optimistic_distributions_at_the_borders() -> None:
+    distribution, values = np.array([[0.5, 0.5, 0.0]]), np.array([0.0, 1.0, 2.0])
+    np.testing.assert_allclose(optimistic_distributions(distribution, np.array([0.0]), np.zeros(3)), distribution)
+    np.testing.assert_allclose(optimistic_distributions(distribution, np.array([0.0]), values), distribution, atol=1e-9)
+    # KL(distribution, p) with p = (1 - m)(q, 1 - q, 0) + m on the best: all but certain for a radius that large.
+    assert optimistic_distributions(distribution, np.array([50.0]), values)[0, 2] == pytest.approx(1, abs=1e-12)
 
 
 def test_tabular_plan_is_a_member_and_no_member_beats_it() -> None:
@@ -91,9 +93,9 @@ def test_tabular_plan_is_a_member_and_no_member_beats_it() -> None:
         certificate = data.plan(beta)
         frequencies, rewards = data.model.kernel(), data.model.mean_rewards(1.0)
         assert certificate.in_set and certificate.converged
-        apart = data.model.counts * divergence(frequencies, data.laws)
+        apart = data.model.counts * divergence(frequencies, data.distributions)
         assert certificate.discrepancy == pytest.approx(apart.sum()) and np.all(apart <= beta / 6 * (1 + 1e-6))
-        exact = policy_iteration(FiniteMDP(data.laws, rewards))
+        exact = policy_iteration(FiniteMDP(data.distributions, rewards))
         assert data.gain == pytest.approx(exact.gain, abs=1e-8)
         np.testing.assert_array_equal(data.policy, exact.policy)
         for _ in range(100):
@@ -131,7 +133,7 @@ class Watch(BaseCallback):
         if self.num_timesteps % 37 == 0:
             visits = self.transitions.sum(axis=2)
             frequencies = self.transitions / np.maximum(visits, 1)[:, :, None]
-            variation = 0.5 * np.abs(self.model.data.laws - frequencies).sum(axis=2)
+            variation = 0.5 * np.abs(self.model.data.distributions - frequencies).sum(axis=2)
             brute = np.sum(visits * np.where(self.seen_at_plan, variation, 1.0))
             assert self.model.discrepancy == pytest.approx(brute, abs=1e-7)
             assert self.model.threshold == pytest.approx(3 * math.sqrt(self.model.beta * self.num_timesteps))

@@ -257,6 +257,7 @@ KINDS: dict[str, tuple[str, spaces.Space, spaces.Space, dict[str, Any]]] = {
     "dict": ("MultiInputPolicy", PARTS, BUTTONS, {}),
     "discrete-observations": ("MlpPolicy", spaces.Discrete(4), ARMS, {"value_batch_size": None}),
     "image-shared": ("CnnPolicy", IMAGE, BUTTONS, {}),
+    "multi-discrete-image-shared": ("CnnPolicy", IMAGE, spaces.MultiDiscrete([2, 3]), {"batch_size": 16}),
     "image-apart": ("CnnPolicy", IMAGE, ARMS, {"policy_kwargs": {"share_features_extractor": False}}),
 }
 
@@ -285,6 +286,18 @@ def test_every_kind_of_policy_is_compiled(kind: str, capsys: Any) -> None:
     assert all(step.mode == "compiled" and step.reason is None for step in compiled.prepared.values())
     assert "not compiled" not in capsys.readouterr().out
     assert_same(compiled, of_kind(kind).learn(64), 1e-3)
+
+
+@pytest.mark.parametrize("kind", ["image-shared", "multi-discrete-image-shared"])
+def test_the_divergence_of_a_shared_extractor_is_that_after_both_phases(kind: str) -> None:
+    """By torch's own KL between copies of the policy before and after the update."""
+    algorithm = of_kind(kind)
+    old = copy.deepcopy(algorithm.policy)
+    observations = torch.as_tensor(algorithm.learn(32).rollout_buffer.observations).flatten(0, 1)
+    new, before = (p.get_distribution(observations).distribution for p in (algorithm.policy, old))
+    pairs = zip(new, before, strict=True) if isinstance(new, list) else [(new, before)]
+    wanted = sum(torch.distributions.kl_divergence(*pair) for pair in pairs).mean().item()  # type: ignore[union-attr]
+    assert logged(algorithm)["train/final_divergence"] == pytest.approx(wanted, rel=1e-3) and wanted > 1e-6
 
 
 def first_layer(algorithm: MDPO) -> torch.nn.Module:

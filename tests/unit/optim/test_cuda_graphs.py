@@ -8,10 +8,12 @@ from typing import Any
 import gymnasium
 import pytest
 import torch
-from demonstrated import demonstrations
+from demonstrated import assert_alike
+from demonstrated import make as imitator
 from offline_data import pendulum
 from reach import assert_same, make, vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv
+from transitions import expert_of_random_target
 
 import rlopt
 from rlopt.agents.mdpo.losses import policy_loss
@@ -88,8 +90,9 @@ def test_adversarial_imitation(name: str) -> None:
 
     def trained(compile: str) -> Any:
         rounds: Any = {"learner_steps": 0, "policy_steps": 20, "discriminator_steps": 3, "discriminator_batch_size": 16}
-        settings: Any = {"batch_size": 16, "buffer_size": 1000, "learning_starts": 41, "compile": compile, **rounds}
-        model = getattr(rlopt, name)("MlpPolicy", vec_env(), demonstrations(), **DEVICE, **settings).learn(41)
+        settings: Any = {"batch_size": 16, "buffer_size": 1000, "learning_starts": 40, "compile": compile, **rounds}
+        env = rlopt.make_env("rlopt/RandomTarget-v0", seed=3, backend="gymnasium")
+        model = getattr(rlopt, name)("MlpPolicy", env, expert_of_random_target(), **DEVICE, **settings).learn(41)
         torch.manual_seed(1)
         for _ in range(3):
             rlopt.SAC.train(model, 8, 16)
@@ -105,18 +108,31 @@ def test_adversarial_imitation(name: str) -> None:
         torch.testing.assert_close(tensor, theirs[name], rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("lazy", [True, False])
-def test_deep_loop(lazy: bool) -> None:
+@pytest.mark.parametrize("settings", [{}, {"lazy": False}, {"on_termination": "reset"}])
+def test_deep_loop(settings: dict[str, Any]) -> None:
     def trained(compile: str) -> Any:
-        settings: Any = {"learning_starts": 40, "batch_size": 16, "buffer_size": 1000, "lazy": lazy, "compile": compile}
-        model = rlopt.DeepLOOP("MlpPolicy", gymnasium.make("Pendulum-v1"), **DEVICE, **settings).learn(40)
+        small: Any = {"learning_starts": 40, "batch_size": 16, "buffer_size": 1000, "compile": compile}
+        model = rlopt.DeepLOOP("MlpPolicy", gymnasium.make("Pendulum-v1"), **DEVICE, **small, **settings).learn(40)
         torch.manual_seed(1)
         model.train(gradient_steps=20, batch_size=16)
         return model
 
     captured, eager = trained("on"), trained("off")
-    assert captured.fused.mode == "cuda_graph" and eager.fused is None
+    assert captured.update.step.mode == "cuda_graph" and eager.update is None
     assert_same(captured, eager, 1e-3)
+
+
+@pytest.mark.parametrize("name", ["sqil", "iq_learn", "value_dice"])
+def test_imitation(name: str) -> None:
+    def trained(compile: str) -> Any:
+        model = imitator(name, compile=compile, **DEVICE, learning_starts=40).learn(40)
+        torch.manual_seed(1)
+        model.train(gradient_steps=20, batch_size=16)
+        return model
+
+    captured, eager = trained("on"), trained("off")
+    assert captured.update.step.mode == "cuda_graph" and eager.update is None
+    assert_alike(captured, eager, 1e-3)
 
 
 class TwiceTheLoss(rlopt.MDPO):

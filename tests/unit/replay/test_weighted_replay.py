@@ -1,4 +1,4 @@
-"""Replay weights against their closed forms, the law of the draws, and uniform replay as a special case."""
+"""Replay weights against their closed forms, the distribution of the draws, and uniform replay as a special case."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA d
 
 def boosted(learners: int, rollout: int = 2, **settings: Any) -> WeightedRows:
     """Learners with ``rollout`` rows each, one after the other."""
-    law = WeightedRows(**settings)
+    mixture = WeightedRows(**settings)
     for learner in range(learners):
-        assert law.add_learner(np.arange(learner * rollout, (learner + 1) * rollout)) == learner
-    return law
+        assert mixture.add_learner(np.arange(learner * rollout, (learner + 1) * rollout)) == learner
+    return mixture
 
 
 def closed_form(learners: int, weight: float) -> np.ndarray:
@@ -33,12 +33,12 @@ def closed_form(learners: int, weight: float) -> np.ndarray:
 @pytest.mark.parametrize("learners", [1, 2, 3, 60, 100])
 @pytest.mark.parametrize("weight", [0.05, 0.3, 1.0])
 def test_constant_weights_are_the_closed_form(learners: int, weight: float) -> None:
-    law = boosted(learners, mixture_weight=weight, truncated_mass=0.0, max_learners=None)
+    mixture = boosted(learners, mixture_weight=weight, truncated_mass=0.0, max_learners=None)
     expected = closed_form(learners, weight)
-    kept = expected[-len(law.weights) :]
-    np.testing.assert_allclose(law.weights, kept, rtol=1e-12)
-    assert law.weights.dtype == np.float64 and law.dropped_mass == expected.sum() - kept.sum() == 0
-    assert law.learner_ids == list(range(learners))[-len(kept) :]
+    kept = expected[-len(mixture.weights) :]
+    np.testing.assert_allclose(mixture.weights, kept, rtol=1e-12)
+    assert mixture.weights.dtype == np.float64 and mixture.dropped_mass == expected.sum() - kept.sum() == 0
+    assert mixture.learner_ids == list(range(learners))[-len(kept) :]
     assert len(kept) == (1 if weight == 1 else learners)
 
 
@@ -49,85 +49,87 @@ def test_the_untrained_learner_weighs_more_than_the_newest_until_the_sixtieth() 
 
 @pytest.mark.parametrize("learners", [1, 7, 20, 21, 45])
 def test_bias_corrected_weights_are_uniform_until_they_would_fall_below_the_mixture_weight(learners: int) -> None:
-    law = boosted(learners, rule="bias_corrected", truncated_mass=0.0)
+    mixture = boosted(learners, rule="bias_corrected", truncated_mass=0.0)
     # Equal for T <= 1 / a = 20; then every round takes 5 % from all before.
     after = max(learners - 20, 0)
     first = np.full(min(learners, 20), 1 / min(learners, 20)) * 0.95**after
     expected = np.append(first, 0.05 * 0.95 ** np.arange(after - 1, -1, -1))
-    np.testing.assert_allclose(law.weights, expected, rtol=1e-12)
+    np.testing.assert_allclose(mixture.weights, expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("rule", ["constant", "bias_corrected"])
 def test_truncation_keeps_the_stated_mass_and_no_more_learners_than_needed(rule: Any) -> None:
-    law = boosted(0, rule=rule, mixture_weight=0.1, truncated_mass=0.02)
+    mixture = boosted(0, rule=rule, mixture_weight=0.1, truncated_mass=0.02)
     exact = boosted(0, rule=rule, mixture_weight=0.1, truncated_mass=0.0, max_learners=None)
     for learner in range(150):
-        for mixture in (law, exact):
-            mixture.add_learner(np.array([learner]))
-        kept = len(law.weights)
+        for either in (mixture, exact):
+            either.add_learner(np.array([learner]))
+        kept = len(mixture.weights)
         before, after = exact.weights[: learner + 1 - kept], exact.weights[learner + 1 - kept :]
-        assert law.learner_ids == exact.learner_ids[-kept:]
-        assert law.dropped_mass == pytest.approx(before.sum(), abs=1e-12)
+        assert mixture.learner_ids == exact.learner_ids[-kept:]
+        assert mixture.dropped_mass == pytest.approx(before.sum(), abs=1e-12)
         assert before.sum() <= 0.02 and before.sum() + after[0] > 0.02
-        np.testing.assert_allclose(law.weights, after / after.sum(), rtol=1e-9)
+        np.testing.assert_allclose(mixture.weights, after / after.sum(), rtol=1e-9)
     # a (1 - a)^k summed from k on is (1 - a)^k <= 0.02 first at k = 38.
-    assert len(law.weights) == 38
+    assert len(mixture.weights) == 38
 
 
 def test_the_cap_drops_more_and_says_so() -> None:
-    law = boosted(30, max_learners=10, truncated_mass=0.0)
-    assert law.learner_ids == list(range(20, 30))
-    assert law.dropped_mass == pytest.approx(1 - closed_form(30, 0.05)[20:].sum(), rel=1e-12)
-    np.testing.assert_allclose(law.weights, 0.95 ** np.arange(9, -1, -1) / (0.95 ** np.arange(10)).sum(), rtol=1e-12)
+    mixture = boosted(30, max_learners=10, truncated_mass=0.0)
+    assert mixture.learner_ids == list(range(20, 30))
+    assert mixture.dropped_mass == pytest.approx(1 - closed_form(30, 0.05)[20:].sum(), rel=1e-12)
+    np.testing.assert_allclose(
+        mixture.weights, 0.95 ** np.arange(9, -1, -1) / (0.95 ** np.arange(10)).sum(), rtol=1e-12
+    )
 
 
 def test_uniform_weights_are_in_proportion_to_rows() -> None:
-    law = WeightedRows("uniform")
+    mixture = WeightedRows("uniform")
     for rows in ([0, 1, 2], [3], [4, 5, 6, 7]):
-        law.add_learner(np.array(rows))
-    np.testing.assert_array_equal(law.weights, np.array([3, 1, 4]) / 8)
-    rows, weights = law.row_weights()
+        mixture.add_learner(np.array(rows))
+    np.testing.assert_array_equal(mixture.weights, np.array([3, 1, 4]) / 8)
+    rows, weights = mixture.row_weights()
     np.testing.assert_array_equal(rows, np.arange(8))
     np.testing.assert_array_equal(weights, np.full(8, 1 / 8))
-    law.forget(np.array([0, 4]))
-    np.testing.assert_array_equal(law.weights, np.array([2, 1, 3]) / 6)
-    assert law.dropped_mass == 2 / 8
+    mixture.forget(np.array([0, 4]))
+    np.testing.assert_array_equal(mixture.weights, np.array([2, 1, 3]) / 6)
+    assert mixture.dropped_mass == 2 / 8
 
 
 def test_a_uniform_cap_is_a_window_of_the_newest_rollouts() -> None:
-    law = boosted(30, rollout=5, rule="uniform", max_learners=4)
-    np.testing.assert_array_equal(law.row_weights()[0], np.arange(130, 150))
-    np.testing.assert_array_equal(law.row_weights()[1], np.full(20, 1 / 20))
+    mixture = boosted(30, rollout=5, rule="uniform", max_learners=4)
+    np.testing.assert_array_equal(mixture.row_weights()[0], np.arange(130, 150))
+    np.testing.assert_array_equal(mixture.row_weights()[1], np.full(20, 1 / 20))
 
 
 @pytest.mark.parametrize("sizes", [[1], [7, 1, 3, 1000, 64], [500] * 80, [3] * 999 + [12345]])
 def test_uniform_weights_are_uniform_replay_on_the_same_random_numbers(sizes: list[int]) -> None:
-    law, n = WeightedRows("uniform", truncated_mass=0.0, max_learners=None), 0
+    mixture, n = WeightedRows("uniform", truncated_mass=0.0, max_learners=None), 0
     for size in sizes:
-        law.add_learner(np.arange(n, n + size))
+        mixture.add_learner(np.arange(n, n + size))
         n += size
     np.random.seed(3)
-    drawn = law.sample(20_000)
+    drawn = mixture.sample(20_000)
     np.random.seed(3)
     np.testing.assert_array_equal(drawn.numpy(), np.floor(np.random.random_sample(20_000) * n))
     assert drawn.dtype == torch.int64
     # At every boundary between rows, from both sides.
     edges = np.arange(n) / n
     edges = np.concatenate([edges, np.nextafter(edges[1:], 0), np.nextafter(edges, 1), [np.nextafter(1, 0)]])
-    np.testing.assert_array_equal(law.rows_at(torch.from_numpy(edges)).numpy(), np.floor(edges * n))
+    np.testing.assert_array_equal(mixture.rows_at(torch.from_numpy(edges)).numpy(), np.floor(edges * n))
 
 
 @pytest.mark.parametrize("rule", ["constant", "bias_corrected", "uniform"])
 def test_draws_follow_the_row_weights(rule: Any) -> None:
-    law = WeightedRows(rule, mixture_weight=0.2)
+    mixture = WeightedRows(rule, mixture_weight=0.2)
     order = np.random.default_rng(0).permutation(100)
     for rows in np.split(order, [4, 5, 25, 31]):
-        law.add_learner(rows)
-    law.forget(order[[1, 30, 99]])
-    rows, weights = law.row_weights()
+        mixture.add_learner(rows)
+    mixture.forget(order[[1, 30, 99]])
+    rows, weights = mixture.row_weights()
     assert set(rows) == set(order) - set(order[[1, 30, 99]]) and weights.sum() == pytest.approx(1, abs=1e-12)
     np.random.seed(0)
-    counts = np.bincount(law.sample(200_000).numpy(), minlength=100)
+    counts = np.bincount(mixture.sample(200_000).numpy(), minlength=100)
     assert counts.sum() == counts[rows].sum()
     assert stats.chisquare(counts[rows], 200_000 * weights).pvalue > 1e-3
     # And the test has the power to reject: rows drawn without weights, or learners without regard to their rows.
@@ -137,83 +139,88 @@ def test_draws_follow_the_row_weights(rule: Any) -> None:
 
 def test_learners_are_drawn_by_their_weights_and_rows_evenly_within() -> None:
     """The inverse distribution function by hand: weights 0.7, 0.3; two rows and three."""
-    law = WeightedRows(mixture_weight=0.3)
-    law.add_learner(np.array([8, 5]))
-    law.add_learner(np.array([2, 0, 9]))
+    mixture = WeightedRows(mixture_weight=0.3)
+    mixture.add_learner(np.array([8, 5]))
+    mixture.add_learner(np.array([2, 0, 9]))
     uniforms = torch.tensor([0.0, 0.34, 0.36, 0.69, 0.71, 0.79, 0.81, 0.89, 0.91, 0.999], dtype=torch.float64)
-    assert law.rows_at(uniforms).tolist() == [8, 8, 5, 5, 2, 2, 0, 0, 9, 9]
-    assert law.rows_at(torch.tensor([np.nextafter(1, 0)])).tolist() == [9]
+    assert mixture.rows_at(uniforms).tolist() == [8, 8, 5, 5, 2, 2, 0, 0, 9, 9]
+    assert mixture.rows_at(torch.tensor([np.nextafter(1, 0)])).tolist() == [9]
 
 
 @pytest.mark.parametrize(("weight", "learners", "rollout"), [(0.77, 4, 68), (0.85, 2, 920), (0.73, 2, 1121)])
 def test_the_largest_uniform_number_gives_the_last_row(weight: float, learners: int, rollout: int) -> None:
     """Masses whose rounding would lead one row beyond it."""
-    law = boosted(learners, rollout, mixture_weight=weight)
-    assert law.rows_at(torch.tensor([np.nextafter(1, 0)])).tolist() == [learners * rollout - 1]
+    mixture = boosted(learners, rollout, mixture_weight=weight)
+    assert mixture.rows_at(torch.tensor([np.nextafter(1, 0)])).tolist() == [learners * rollout - 1]
 
 
 def test_draws_know_at_once_what_was_added_and_forgotten() -> None:
-    law = boosted(1, 4)
-    assert set(law.sample(200).tolist()) == {0, 1, 2, 3}
-    law.forget(np.array([1, 2]))
-    assert set(law.sample(200).tolist()) == {0, 3}
-    law.add_learner(np.array([9]))
-    assert set(law.sample(1000).tolist()) == {0, 3, 9}
-    law.set_state(boosted(1, 2).get_state())
-    assert set(law.sample(200).tolist()) == {0, 1}
+    mixture = boosted(1, 4)
+    assert set(mixture.sample(200).tolist()) == {0, 1, 2, 3}
+    mixture.forget(np.array([1, 2]))
+    assert set(mixture.sample(200).tolist()) == {0, 3}
+    mixture.add_learner(np.array([9]))
+    assert set(mixture.sample(1000).tolist()) == {0, 3, 9}
+    mixture.set_state(boosted(1, 2).get_state())
+    assert set(mixture.sample(200).tolist()) == {0, 1}
 
 
 def test_many_uneven_learners_never_give_a_row_of_another() -> None:
-    law = WeightedRows(mixture_weight=0.5, truncated_mass=0.0, max_learners=None)
+    mixture = WeightedRows(mixture_weight=0.5, truncated_mass=0.0, max_learners=None)
     generator, start = np.random.default_rng(4), 0
     owner: dict[int, int] = {}
     for learner in range(1500):  # the first ones weigh less than the smallest float64
         rows = np.arange(start, start + generator.integers(1, 9))
         owner |= dict.fromkeys(rows.tolist(), learner)
-        law.add_learner(rows)
+        mixture.add_learner(rows)
         start += len(rows)
     uniforms = torch.from_numpy(np.concatenate([[0.0, 5e-324, 1e-300], generator.random(10_000)]))
-    ends = np.cumsum(law.weights)
-    for row, u in zip(law.rows_at(uniforms).tolist(), uniforms.tolist(), strict=True):
-        index = law.learner_ids.index(owner[row])
-        assert ends[index] - law.weights[index] - 1e-15 <= u <= ends[index] + 1e-15
+    ends = np.cumsum(mixture.weights)
+    for row, u in zip(mixture.rows_at(uniforms).tolist(), uniforms.tolist(), strict=True):
+        index = mixture.learner_ids.index(owner[row])
+        assert ends[index] - mixture.weights[index] - 1e-15 <= u <= ends[index] + 1e-15
 
 
 def test_forgotten_rows_leave_and_a_learner_without_rows_gives_its_weight_to_the_others() -> None:
-    law = boosted(3, rollout=4, mixture_weight=0.5)  # 0.25, 0.25, 0.5
-    law.forget(np.array([0, 1, 2, 77]))
-    np.testing.assert_allclose(law.weights, [0.25, 0.25, 0.5])
-    rows, weights = law.row_weights()
+    mixture = boosted(3, rollout=4, mixture_weight=0.5)  # 0.25, 0.25, 0.5
+    mixture.forget(np.array([0, 1, 2, 77]))
+    np.testing.assert_allclose(mixture.weights, [0.25, 0.25, 0.5])
+    rows, weights = mixture.row_weights()
     assert rows.tolist() == list(range(3, 12))
     np.testing.assert_allclose(weights, [0.25] + [0.0625] * 4 + [0.125] * 4)
-    law.forget(np.array([3]))
-    assert law.learner_ids == [1, 2] and law.dropped_mass == 0.25 and law.n_rows == 8
-    np.testing.assert_allclose(law.weights, [1 / 3, 2 / 3])
-    # The exact law goes on: 0.125 of 0.25 is missing after the next learner.
-    law.add_learner(np.array([0, 1, 2, 3]))
-    np.testing.assert_allclose(law.weights, np.array([0.125, 0.25, 0.5]) / 0.875)
-    assert law.learner_ids == [1, 2, 3] and law.dropped_mass == 0.125
+    mixture.forget(np.array([3]))
+    assert mixture.learner_ids == [1, 2] and mixture.dropped_mass == 0.25 and mixture.n_rows == 8
+    np.testing.assert_allclose(mixture.weights, [1 / 3, 2 / 3])
+    # The exact distribution goes on: 0.125 of 0.25 is missing after the next learner.
+    mixture.add_learner(np.array([0, 1, 2, 3]))
+    np.testing.assert_allclose(mixture.weights, np.array([0.125, 0.25, 0.5]) / 0.875)
+    assert mixture.learner_ids == [1, 2, 3] and mixture.dropped_mass == 0.125
 
 
 def test_a_new_learner_takes_rows_that_it_overwrote() -> None:
-    law = boosted(2, rollout=4, mixture_weight=0.5)
-    law.add_learner(np.array([2, 3, 4, 5, 6, 7]))
-    assert law.learner_ids == [0, 2] and law.row_weights()[0].tolist() == [0, 1, 2, 3, 4, 5, 6, 7]
-    law.add_learner(np.arange(8))
-    assert law.learner_ids == [3] and law.weights.tolist() == [1.0]
-    law.forget(np.arange(8))
-    assert law.learner_ids == [] and law.weights.shape == (0,) and law.n_rows == 0 and law.dropped_mass == 1.0
+    mixture = boosted(2, rollout=4, mixture_weight=0.5)
+    mixture.add_learner(np.array([2, 3, 4, 5, 6, 7]))
+    assert mixture.learner_ids == [0, 2] and mixture.row_weights()[0].tolist() == [0, 1, 2, 3, 4, 5, 6, 7]
+    mixture.add_learner(np.arange(8))
+    assert mixture.learner_ids == [3] and mixture.weights.tolist() == [1.0]
+    mixture.forget(np.arange(8))
+    assert (
+        mixture.learner_ids == []
+        and mixture.weights.shape == (0,)
+        and mixture.n_rows == 0
+        and mixture.dropped_mass == 1.0
+    )
     with pytest.raises(ConfigError, match="add one first"):
-        law.sample(4)
+        mixture.sample(4)
 
 
 def test_arrays_of_the_caller_are_not_kept() -> None:
     rows = np.arange(3)
-    law = WeightedRows()
-    law.add_learner(rows)
+    mixture = WeightedRows()
+    mixture.add_learner(rows)
     rows[:] = 50
-    law.row_weights()[0][:] = 50
-    assert law.row_weights()[0].tolist() == [0, 1, 2]
+    mixture.row_weights()[0][:] = 50
+    assert mixture.row_weights()[0].tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -239,10 +246,10 @@ BAD_ROWS = [np.zeros(0, np.int64), np.array([1, 1]), np.array([-1]), np.array([0
 
 @pytest.mark.parametrize("rows", BAD_ROWS)
 def test_rows_that_are_no_rollout_are_refused_and_change_nothing(rows: np.ndarray) -> None:
-    law = boosted(2)
+    mixture = boosted(2)
     with pytest.raises(ConfigError):
-        law.add_learner(rows)
-    assert law.learner_ids == [0, 1] and law.n_rows == 4
+        mixture.add_learner(rows)
+    assert mixture.learner_ids == [0, 1] and mixture.n_rows == 4
 
 
 def through_a_file(state: Any) -> Any:
@@ -253,20 +260,20 @@ def through_a_file(state: Any) -> Any:
 
 @pytest.mark.parametrize("rule", ["constant", "bias_corrected", "uniform"])
 @pytest.mark.parametrize("learners", [0, 1, 40])
-def test_a_saved_law_goes_on_as_the_unsaved_one(rule: Any, learners: int) -> None:
+def test_a_saved_mixture_goes_on_as_the_unsaved_one(rule: Any, learners: int) -> None:
     settings: dict[str, Any] = {"rule": rule, "mixture_weight": 0.1, "truncated_mass": 0.05}
-    law, loaded = boosted(learners, 3, **settings), boosted(5, 2, **settings)
-    law.forget(np.array([1, 100]))
-    state = through_a_file(law.get_state())
+    mixture, loaded = boosted(learners, 3, **settings), boosted(5, 2, **settings)
+    mixture.forget(np.array([1, 100]))
+    state = through_a_file(mixture.get_state())
     loaded.set_state(state)
     for part in (state["masses"], state["rows"], state["counts"]):
         part[...] = 77  # the state that was given stays the caller's
     for added in range(2):
-        assert loaded.learner_ids == law.learner_ids and loaded.dropped_mass == law.dropped_mass
-        np.testing.assert_array_equal(loaded.weights, law.weights)
-        assert [mixture.add_learner(np.array([700])) for mixture in (law, loaded)] == [learners + added] * 2
+        assert loaded.learner_ids == mixture.learner_ids and loaded.dropped_mass == mixture.dropped_mass
+        np.testing.assert_array_equal(loaded.weights, mixture.weights)
+        assert [either.add_learner(np.array([700])) for either in (mixture, loaded)] == [learners + added] * 2
         np.random.seed(0)
-        drawn = law.sample(50)
+        drawn = mixture.sample(50)
         np.random.seed(0)
         assert torch.equal(loaded.sample(50), drawn)
 
@@ -296,29 +303,29 @@ def test_a_saved_law_goes_on_as_the_unsaved_one(rule: Any, learners: int) -> Non
     ],
 )
 def test_a_damaged_state_is_refused_and_changes_nothing(name: str, value: Any) -> None:
-    law = boosted(3)
+    mixture = boosted(3)
     with pytest.raises(CheckpointError):
-        law.set_state(law.get_state() | {name: value})
-    state = law.get_state()
+        mixture.set_state(mixture.get_state() | {name: value})
+    state = mixture.get_state()
     del state[name]
     with pytest.raises(CheckpointError, match="malformed"):
-        law.check_state(state)
+        mixture.check_state(state)
     with pytest.raises(CheckpointError, match="malformed"):
-        law.check_state(None)
+        mixture.check_state(None)
     with pytest.raises(CheckpointError, match="malformed"):
-        law.set_state(law.get_state(), buffer_rows=5)
-    np.testing.assert_allclose(law.weights, closed_form(3, 0.05))
-    law.check_state(law.get_state(), buffer_rows=6)
+        mixture.set_state(mixture.get_state(), buffer_rows=5)
+    np.testing.assert_allclose(mixture.weights, closed_form(3, 0.05))
+    mixture.check_state(mixture.get_state(), buffer_rows=6)
 
 
 @needs_cuda
 def test_draws_on_a_gpu_follow_the_weights_and_wait_for_nothing() -> None:
-    law = boosted(5, rollout=7, mixture_weight=0.3, device="cuda")
-    law.sample(1)
+    mixture = boosted(5, rollout=7, mixture_weight=0.3, device="cuda")
+    mixture.sample(1)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        drawn = law.sample(200_000)
+        drawn = mixture.sample(200_000)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     counts = np.bincount(drawn.cpu().numpy(), minlength=35)
-    assert stats.chisquare(counts, 200_000 * law.row_weights()[1]).pvalue > 1e-3
+    assert stats.chisquare(counts, 200_000 * mixture.row_weights()[1]).pvalue > 1e-3

@@ -16,12 +16,12 @@ import rlopt
 from rlopt.agents.mdpo.config import OffPolicyMDPOConfig
 from rlopt.checkpoint.files import list_checkpoints, read_checkpoint
 from rlopt.cli.main import main
-from rlopt.settings.run import RunConfig
 from rlopt.errors import CheckpointError, ConfigError, NonFiniteError, RunError, UnknownNameError
-from rlopt.runs.multi_seed import common_step, parse_seeds, resume_seeds, train_seeds
-from rlopt.runs.train import train
 from rlopt.run_folder import RunFolder, run_folders
 from rlopt.runs.boundary import RunHook
+from rlopt.runs.multi_seed import common_step, parse_seeds, resume_seeds, train_seeds
+from rlopt.runs.train import train
+from rlopt.settings.run import RunConfig
 
 OFF_POLICY = OffPolicyMDPOConfig(
     net_arch=(8,), batch_size=8, learning_starts=40, buffer_size=400, old_policy_period=20, compile="off"

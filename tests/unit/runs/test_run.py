@@ -21,12 +21,12 @@ from runs import AGENT, assert_same_result, read_csv, send_signal_at, settings, 
 
 import rlopt.storage.checked_folder
 from rlopt.checkpoint.files import checkpoint_name, list_checkpoints, read_checkpoint
-from rlopt.settings.run import RunConfig
 from rlopt.errors import CheckpointError, ConfigError, NonFiniteError, RunError, SpaceError, UnknownNameError
-from rlopt.runs.train import resume, train
 from rlopt.run_folder import RunFolder, default_folder, write_json
 from rlopt.runs.boundary import EVALUATION_SEED_OFFSET, RunHook
 from rlopt.runs.build import policy_name
+from rlopt.runs.train import resume, train
+from rlopt.settings.run import RunConfig
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 import torch
 
-from rlopt.loggers.writers import CsvLog, ProgressCsv
 from rlopt.console.progress import Progress, duration
-from rlopt.runs.boundary import crossed
 from rlopt.console.signals import StopSignals
+from rlopt.loggers.writers import CsvLog, ProgressCsv
+from rlopt.runs.boundary import crossed
 
 
 def rows(path: Path) -> list[list[str]]:

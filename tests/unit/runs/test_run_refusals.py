@@ -15,13 +15,13 @@ from gymnasium import spaces
 from stable_baselines3.common.torch_layers import NatureCNN
 
 from rlopt.agents.mdpo.config import MDPOConfig
-from rlopt.settings.run import RunConfig
 from rlopt.console.output import Console
 from rlopt.errors import ConfigError, RunError, SpaceError
-from rlopt.runs.train import _say_end, resume, train
 from rlopt.run_folder import RunFolder, write_json
 from rlopt.runs.boundary import RunHook
 from rlopt.runs.build import SMALLEST_IMAGE, check_images
+from rlopt.runs.train import _say_end, resume, train
+from rlopt.settings.run import RunConfig
 
 AGENT = MDPOConfig(n_steps=16, net_arch=(8,), value_batch_size=16)
 

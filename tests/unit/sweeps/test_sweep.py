@@ -18,7 +18,7 @@ import pytest
 from runs import assert_same_result
 
 from rlopt.cli.main import main
-from rlopt.console.signals import StopWish
+from rlopt.console.signals import StopRequest
 from rlopt.engine import Job, JobContext, JobResult, JobStopped
 from rlopt.engine.display import Display
 from rlopt.errors import ConfigError, RunError
@@ -245,24 +245,24 @@ def test_a_run_as_a_job_is_the_run_alone_also_when_stopped(tmp_path: Path) -> No
     (whole,) = expand(spec(seeds="0"), tmp_path / "whole")
     (parts,) = expand(spec(seeds="0"), tmp_path / "parts")
     reports: list[dict[str, Any]] = []
-    value = train_or_resume(JobContext("one", 0, None, StopWish(), reports.append), **whole.job.arguments)
+    value = train_or_resume(JobContext("one", 0, None, StopRequest(), reports.append), **whole.job.arguments)
     assert value["step"] == 320 and [r["step"] for r in reports if r["kind"] == "evaluated"] == [128, 256, 320]
     assert value["return"] == [r["value"] for r in reports if r["kind"] == "evaluated"][-1]
-    wish = StopWish()
+    stop = StopRequest()
 
     def stop_soon(report: dict[str, Any]) -> None:
         if report["kind"] == "evaluated":
-            wish.received = signal.SIGTERM
+            stop.received = signal.SIGTERM
 
     with pytest.raises(JobStopped):
-        train_or_resume(JobContext("one", 0, tmp_path / "log.txt", wish, stop_soon), **parts.job.arguments)
+        train_or_resume(JobContext("one", 0, tmp_path / "log.txt", stop, stop_soon), **parts.job.arguments)
     again = train_or_resume(
-        JobContext("one", 1, tmp_path / "log.txt", StopWish(), reports.append), **parts.job.arguments
+        JobContext("one", 1, tmp_path / "log.txt", StopRequest(), reports.append), **parts.job.arguments
     )
     assert again == value
     assert_same_result(tmp_path / "whole" / whole.job.name, tmp_path / "parts" / parts.job.name)
     assert "continuing from step-000000000128" in (tmp_path / "log.txt").read_text()
-    done = train_or_resume(JobContext("one", 2, None, StopWish(), reports.append), **parts.job.arguments)
+    done = train_or_resume(JobContext("one", 2, None, StopRequest(), reports.append), **parts.job.arguments)
     assert done == value  # complete already
 
 

@@ -11,7 +11,7 @@ from rlopt.agents.zo_ranksgd.latents.search import LatentSearch
 from rlopt.errors import DecodeError
 from rlopt.feedback.ranking import Ranking
 from rlopt.feedback.results import media_file
-from rlopt.feedback.rounds import Desk
+from rlopt.feedback.rounds import RaterSession
 from rlopt.feedback.store import StudyStore, open_store
 from rlopt.feedback.study import HumanStudy
 
@@ -35,15 +35,15 @@ def oracle(images: np.ndarray, k: int) -> Ranking:
 def answer_open_round(store: StudyStore, study: HumanStudy) -> None:
     """A person who likes bright images, and sees nothing but what the server shows."""
     rater = store.rater(study.study, study.study.name) or store.add_rater(study.study, study.study.name)
-    desk = Desk(store, study.study)
-    shown = desk.lease(rater.id)
+    session = RaterSession(store, study.study)
+    shown = session.lease(rater.id)
     assert shown is not None
     files = [media_file(store, study.study, clip.media_id) for clip in shown.clips]
     seen = np.stack([imageio.imread(store.media_root / file[0]) for file in files if file])
     ranking = Ranking.from_values(light(seen), shown.k, maximize=True)
     ids = [clip.id for clip in shown.clips]
     tiers = [[ids[index] for index in tier] for tier in ranking.tiers]
-    desk.answer(rater.id, shown.id, shown.id, tiers, [ids[index] for index in ranking.unranked])
+    session.answer(rater.id, shown.id, shown.id, tiers, [ids[index] for index in ranking.unranked])
 
 
 def test_people_who_answer_move_the_search_as_the_same_oracle_does(tmp_path: Path) -> None:

@@ -403,7 +403,7 @@ def test_what_files_do_not_hold_must_be_given(tmp_path: Path) -> None:
 
 def test_damaged_and_foreign_folders_are_refused(tmp_path: Path) -> None:
     from rlopt.agents.zo_ranksgd.policies import saving as policy_saving
-    from rlopt.storage.checked_folder import write_sealed
+    from rlopt.storage.checked_folder import write_checked
 
     model = search().learn(10**6, total_queries=1)
     tree = policy_saving.tree_of(model)
@@ -417,11 +417,11 @@ def test_damaged_and_foreign_folders_are_refused(tmp_path: Path) -> None:
         "episodes": [[math.nan, 1]],
         "observation_space": {"type": "Box"},
     }.items():
-        write_sealed(tmp_path / name, policy_saving.KIND, {"agent": {**tree, name: value}}, {}, {})
+        write_checked(tmp_path / name, policy_saving.KIND, {"agent": {**tree, name: value}}, {}, {})
         with pytest.raises(CheckpointError, match=f"{name} (cannot be loaded|does not hold)"):
             RankedPolicySearch.load(tmp_path / name)
     forged = {**tree, "policy": "MlpPolicy", "settings": {**tree["settings"], "net_arch": [65536, 65536]}}
-    write_sealed(tmp_path / "forged", policy_saving.KIND, {"agent": forged}, {}, {})
+    write_checked(tmp_path / "forged", policy_saving.KIND, {"agent": forged}, {}, {})
     with pytest.raises(CheckpointError, match="larger networks"):
         RankedPolicySearch.load(tmp_path / "forged")
     with pytest.raises(CheckpointError, match="does not exist"):

@@ -90,19 +90,19 @@ def test_a_round_is_whole_when_processes_die(engine: Engine, tmp_path: Path) -> 
     assert len(fragile_env.begun(tmp_path / "here")) == 13 < len(fragile_env.begun(tmp_path / "there"))
 
 
-def test_a_wish_to_stop_gives_the_round_up(tmp_path: Path) -> None:
+def test_a_request_to_stop_gives_the_round_up(tmp_path: Path) -> None:
     whole = search(fragile(tmp_path / "whole")).learn(10**6, total_queries=2)
     model = search(fragile(tmp_path / "parts"))
 
     def boundary(model: RankedPolicySearch) -> bool:
-        going_on = model.stop_wish.received is None
-        model.stop_wish.received = signal.SIGTERM if model.num_queries else None
+        going_on = model.stop_request.received is None
+        model.stop_request.received = signal.SIGTERM if model.num_queries else None
         return going_on
 
     model.boundary_hook = boundary
     before = model.learn(10**6, total_queries=2).num_queries
     assert before == 1 and len(fragile_env.begun(tmp_path / "parts")) == 5 + 3  # begun, but no step was taken
-    model.boundary_hook, model.stop_wish.received = None, None
+    model.boundary_hook, model.stop_request.received = None, None
     model.learn(10**6, total_queries=2, reset_num_timesteps=False)
     assert_same(model, whole)
 

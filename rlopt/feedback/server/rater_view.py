@@ -7,16 +7,16 @@ from typing import Any
 from starlette.requests import Request
 
 from rlopt.feedback.results import point_clip, progress, study_agreement, study_raters, study_rounds
-from rlopt.feedback.rounds import LEASE_SECONDS, Desk, ShownClip, ShownRound
+from rlopt.feedback.rounds import LEASE_SECONDS, RaterSession, ShownClip, ShownRound
 from rlopt.feedback.store import Study, StudyStore
 
 
-class DeskView:
+class RaterView:
     """One study, for the server."""
 
     def __init__(self, store: StudyStore, study: Study, lease_seconds: float = LEASE_SECONDS) -> None:
         self.store, self.study = store, study
-        self.desk = Desk(store, study, lease_seconds)
+        self.session = RaterSession(store, study, lease_seconds)
 
     @staticmethod
     def rater_of(request: Request) -> int:
@@ -47,7 +47,7 @@ class DeskView:
             "id": shown.id,
             "kind": shown.kind,
             "k": shown.k,
-            "lease_seconds": int(self.desk.lease_seconds),
+            "lease_seconds": int(self.session.lease_seconds),
             "clips": [_clip(clip) for clip in shown.clips],
             "answer": shown.former,
         }
