@@ -131,7 +131,7 @@ def test_resuming_with_other_settings_is_refused(tmp_path: Path, capsys: pytest.
         (["--workers", "2"], "--workers is of an engine: add --engine local or ray"),
         (["--engine", "local", "--address", "10.0.0.1:6379"], "--address is of a Ray cluster: add --engine ray"),
         (["--engine", "rey"], "engine = rey is no choice: did you mean 'ray'?"),
-        (["--line-search-points", "1"], "line_search_points=1 leaves no step"),
+        (["--line-search-points", "1"], "line_search_points = 1 leaves no step"),
         (["--subspace", "100"], "subspace=100 is outside"),
     ],
 )

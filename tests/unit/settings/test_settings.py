@@ -233,7 +233,7 @@ def test_constructor_has_the_declared_defaults(agent: str) -> None:
         (
             "ailboost",
             {"reward_form": "gail"},
-            "reward_form gail needs the logit of divergence js, not reverse_kl: use airl",
+            "reward_form gail needs divergence js, not reverse_kl: use airl",
         ),
         (
             "dac",
