@@ -1,8 +1,7 @@
-"""Checkpoints on disk: a folder of safetensors and JSON files with a SHA-256 each, written atomically, never a pickle.
+"""Writes, lists, reads and prunes checkpoints. Each is a checked folder (:mod:`rlopt.storage.checked_folder`).
 
 ``parent/step-000000012345/`` holds ``manifest.json`` and, for every tree, ``<name>.json`` (its structure) and
-``<name>.safetensors`` (its tensors and arrays). A folder of that name is always complete: it is written beside, under a
-hidden name, made durable and then renamed into place.
+``<name>.safetensors`` (its tensors and arrays). A folder of that name is always complete.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ _MAX_STEP = 10**18 - 1
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was read and found whole."""
+    """A checkpoint that was read and is undamaged."""
 
     path: Path
     step: int

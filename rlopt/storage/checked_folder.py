@@ -47,9 +47,9 @@ class FolderKind:
     error: type[RloptError] = CheckpointError
     """Raised for everything that is wrong with the folder."""
     elsewhere: str = "write to another folder"
-    """What to do when the disk is full, after "free space there or"."""
+    """What to do when the disk is full: the message says "free space there or" and this."""
     untouched: str = "what was there before is untouched"
-    """What a failed write has left as it was, for people."""
+    """What the message says a failed write has left as it was."""
 
 
 def write_checked(
@@ -100,7 +100,7 @@ def replace_checked(path: Path, kind: FolderKind, trees: Mapping[str, Tree]) -> 
 def check_place(path: Path, kind: FolderKind) -> Path:
     """The absolute path of a folder that may be written at ``path``; clears up after a killed write there.
 
-    :raises RloptError: of the kind's type, where a file or other things than a sound folder of the kind are there
+    :raises RloptError: of the kind's type, unless there is nothing, an empty folder, or an undamaged one of the kind
     """
     path = Path(os.path.abspath(path))
     with io_errors(kind, f"cannot write the {kind.name} {path}"):
@@ -120,10 +120,10 @@ def check_place(path: Path, kind: FolderKind) -> Path:
 
 
 def read_object(path: Path, kind: FolderKind, name: str, build: Callable[[Tree], T]) -> T:
-    """What ``build`` makes of the tree ``agent`` of a folder that :func:`replace_checked` wrote.
+    """The object that ``build`` makes from the tree ``agent`` of a folder that :func:`replace_checked` wrote.
 
-    :param name: of what it makes, for people
-    :raises RloptError: of the kind's type, if there is no such folder, or it cannot be built of it
+    :param name: what errors call the object
+    :raises RloptError: of the kind's type, if there is no such folder, or ``build`` fails
     """
     if not path.is_dir():
         raise kind.error(f"{path} does not exist or is no folder: give the folder that save wrote")
