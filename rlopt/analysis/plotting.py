@@ -102,17 +102,16 @@ def draw(groups: Iterable[GroupCurve], *, x_label: str, y_label: str, band: str)
             if not handle.get_label().startswith("_"):
                 handles.setdefault(handle.get_label(), handle)
     counts = {label: [len(group.runs) for group in groups if group.label == label] for label in labels}
-    figure.legend(
-        [handles[label] for label in labels],
-        [f"{label} ({count_of_runs(counts[label])})" for label in labels],
-        loc="outside lower center",
-        ncols=min(len(labels), 2 * columns),
-        frameon=False,
-        handlelength=3,
-        title=band if any(group.low is not None for group in groups) else None,
-        title_fontsize=9,
-    )
+    names = [f"{label} ({count_of_runs(counts[label])})" for label in labels]
+    title = band if any(group.low is not None for group in groups) else None
+    _add_legend(figure, [handles[label] for label in labels], names, 2 * columns, title)
     return figure
+
+
+def _add_legend(figure: Any, handles: list[Any], names: list[str], columns: int, title: str | None) -> None:
+    columns = min(len(names), columns)
+    place = {"loc": "outside lower center", "ncols": columns, "frameon": False, "handlelength": 3}
+    figure.legend(handles, names, title=title, title_fontsize=9, **place)
 
 
 def line_style(index: int) -> tuple[str, Any]:
@@ -135,17 +134,8 @@ def draw_group(panel: Any, group: GroupCurve, index: int) -> None:
             for run in group.runs:
                 panel.plot(run.x, run.y, color=color, alpha=0.35, linewidth=0.7, zorder=3)
     marker = "o" if len(group.x) <= 25 and seeds == 1 else None
-    panel.plot(
-        group.x,
-        group.center,
-        color=color,
-        linestyle=dash,
-        linewidth=1.8,
-        marker=marker,
-        ms=4,
-        label=group.label,
-        zorder=4,
-    )
+    line = {"color": color, "linestyle": dash, "linewidth": 1.8, "marker": marker, "ms": 4, "zorder": 4}
+    panel.plot(group.x, group.center, label=group.label, **line)
 
 
 def count_of_runs(runs: Sequence[int]) -> str:
@@ -227,16 +217,9 @@ def draw_comparison(comparison: Comparison) -> Any:
     handles, _ = axes[0].get_legend_handles_labels()
     seeds = [count_of_runs([len(runs) for runs in group.runs.values()]) for group in comparison.groups]
     each = " a task" if len(comparison.tasks) > 1 else ""
-    figure.legend(
-        handles,
-        [f"{label} ({runs}{each})" for label, runs in zip(labels, seeds, strict=True)],
-        loc="outside lower center",
-        ncols=min(len(labels), 2 * columns, 4),
-        frameon=False,
-        handlelength=3,
-        title=f"IQM and share of runs, {comparison.confidence:.0%} stratified bootstrap bands",
-        title_fontsize=9,
-    )
+    names = [f"{label} ({runs}{each})" for label, runs in zip(labels, seeds, strict=True)]
+    title = f"IQM and share of runs, {comparison.confidence:.0%} stratified bootstrap bands"
+    _add_legend(figure, handles, names, min(2 * columns, 4), title)
     return figure
 
 

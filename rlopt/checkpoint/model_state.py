@@ -92,7 +92,32 @@ def restore_state(model: Any, trees: Mapping[str, Tree]) -> str | None:
         environments are then reset, and fresh episodes begin
     :raises rlopt.errors.CheckpointError: the state is of another agent, of other spaces or shapes, or malformed
     """
-    return _restore(model, trees)
+    missing = {"model", "networks", "replay", "env", "training", "random"} - set(trees)
+    if missing:
+        raise CheckpointError(f"the checkpoint has no {', '.join(sorted(missing))}: it holds no training state")
+    if model.env is None:
+        raise CheckpointError("the model has no environment: call set_env before restoring its training state")
+
+    def check() -> None:
+        check_model(model, trees["model"])
+        check_networks(model, trees["networks"])
+        check_buffer(getattr(model, "replay_buffer", None), trees["replay"])
+        check_wrappers(model.env, trees["env"])
+        check_training(model, trees["training"])
+
+    def restore() -> str | None:
+        restore_networks(model, trees["networks"])
+        restore_buffer(getattr(model, "replay_buffer", None), trees["replay"])
+        reason = restore_env(model.env, trees["env"])
+        restore_training(model, trees["training"])
+        if reason is not None:
+            _begin_episodes(model)
+        # Last, because everything above may draw random numbers.
+        restore_random(trees["random"], model.action_space)
+        return None if reason is None else f"the simulator's state is not restored ({reason}): fresh episodes begin"
+
+    _guarded(model, check)
+    return _guarded(model, restore)
 
 
 def learn_from(
@@ -115,7 +140,7 @@ def learn_from(
     if isinstance(model, OwnState):
         fresh_episodes = _guarded(model, lambda: model.restore_training(trees))
     else:
-        fresh_episodes = _restore(model, trees)
+        fresh_episodes = restore_state(model, trees)
     if fresh_episodes is not None and report is not None:
         report(fresh_episodes)
     if model.num_timesteps >= total_timesteps:
@@ -157,35 +182,6 @@ def check_model(model: Any, description: Tree) -> None:
         if description[key] != own[key]:
             saved = decode_space(description[key])
             raise CheckpointError(f"the checkpoint has {key} {saved}, this model {getattr(model, key)}: {cure}")
-
-
-def _restore(model: Any, trees: Mapping[str, Tree]) -> str | None:
-    missing = {"model", "networks", "replay", "env", "training", "random"} - set(trees)
-    if missing:
-        raise CheckpointError(f"the checkpoint has no {', '.join(sorted(missing))}: it holds no training state")
-    if model.env is None:
-        raise CheckpointError("the model has no environment: call set_env before restoring its training state")
-
-    def check() -> None:
-        check_model(model, trees["model"])
-        check_networks(model, trees["networks"])
-        check_buffer(getattr(model, "replay_buffer", None), trees["replay"])
-        check_wrappers(model.env, trees["env"])
-        check_training(model, trees["training"])
-
-    def restore() -> str | None:
-        restore_networks(model, trees["networks"])
-        restore_buffer(getattr(model, "replay_buffer", None), trees["replay"])
-        reason = restore_env(model.env, trees["env"])
-        restore_training(model, trees["training"])
-        if reason is not None:
-            _begin_episodes(model)
-        # Last, because everything above may draw random numbers.
-        restore_random(trees["random"], model.action_space)
-        return None if reason is None else f"the simulator's state is not restored ({reason}): fresh episodes begin"
-
-    _guarded(model, check)
-    return _guarded(model, restore)
 
 
 def _guarded(model: Any, action: Callable[[], Any]) -> Any:

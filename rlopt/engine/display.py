@@ -39,7 +39,6 @@ class Display(Observer):
     def __init__(self, total: int | None, where: str, unit: str = "steps") -> None:
         self.total, self.where, self.unit = total, where, unit
         self.counts: Counter[str] = Counter()
-        self.failed_attempts = 0
         self._rows: dict[str, _Row] = {}
         self._live = sys.stdout.isatty()
         self._drawn = 0
@@ -62,7 +61,6 @@ class Display(Observer):
         row.step, row.total, row.value = step, total, value
 
     def retried(self, job: Job, attempt: int, reason: str) -> None:
-        self.failed_attempts += 1
         self._rows.pop(job.name, None)
         self.say(f"{job.name}: attempt {attempt + 1} failed, it will be tried again: {reason}")
 

@@ -44,6 +44,11 @@ class Job:
         except (TypeError, ValueError) as error:
             raise ConfigError(f"job {self.name}: its arguments cannot be written as JSON ({error})") from None
 
+    def message(self, attempt: int, log: Path | None) -> dict[str, Any]:
+        """An attempt as JSON, for the process that runs it."""
+        job = {"name": self.name, "function": self.function, "arguments": dict(self.arguments), "attempt": attempt}
+        return {**job, "log": str(log.absolute()) if log else None}
+
 
 @dataclass(frozen=True)
 class JobResult:

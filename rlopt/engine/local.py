@@ -19,7 +19,7 @@ from rlopt.engine.base import Engine
 from rlopt.engine.jobs import Job
 from rlopt.errors import ConfigError
 
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _DEAD_SECONDS = 2.0
 """How long what a dead process has said is waited for: processes that it forked can keep the pipe open."""
 _PATIENCE = 10.0
@@ -46,9 +46,7 @@ class LocalEngine(Engine):
     """
 
     def __init__(self, workers: int | None = None, threads: int = 1, gpus_per_job: float = 0.0) -> None:
-        if threads < 1 or (workers is not None and workers < 1):
-            raise ConfigError(f"workers and threads must be at least 1, not {workers} and {threads}")
-        check_share(gpus_per_job)
+        check_sizes(workers, threads, gpus_per_job)
         self.workers = workers or max(1, usable_cores() // threads)
         self.threads = threads
         self._devices: list[str] = []
@@ -69,16 +67,7 @@ class LocalEngine(Engine):
         if process is None:
             process = self._spawn()
         process.job = job.name
-        process.send(
-            {
-                "kind": "job",
-                "name": job.name,
-                "function": job.function,
-                "arguments": dict(job.arguments),
-                "attempt": attempt,
-                "log": str(log.absolute()) if log else None,
-            }
-        )
+        process.send({"kind": "job", **job.message(attempt, log)})
 
     def messages(self, seconds: float) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
@@ -144,7 +133,7 @@ class LocalEngine(Engine):
         return [] if name is None else [{"kind": "ended", "name": name, "status": "failed", "reason": _death(code)}]
 
     def _spawn(self) -> _Process:
-        environment = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(self.threads))}
+        environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(self.threads))}
         slot = None
         if self._devices:
             taken = {process.slot for process in self._processes}
@@ -205,6 +194,13 @@ def _death(code: int) -> str:
         with suppress(ValueError):
             return f"its process was ended by {signal.Signals(-code).name}"
     return f"its process ended with exit code {code}"
+
+
+def check_sizes(workers: int | None, threads: int, gpus_per_job: float) -> None:
+    """Raises :class:`rlopt.errors.ConfigError` for a number that no engine can keep to."""
+    if threads < 1 or (workers is not None and workers < 1):
+        raise ConfigError(f"workers and threads must be at least 1, not {workers} and {threads}")
+    check_share(gpus_per_job)
 
 
 def check_share(gpus_per_job: float) -> None:

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import rlopt
-from rlopt.console.signals import StopRequest
 from rlopt.engine.base import Engine
 from rlopt.engine.context import ask_to_stop, run_job
 from rlopt.engine.jobs import Job
-from rlopt.engine.local import check_share
+from rlopt.engine.local import THREAD_VARIABLES, check_share, check_sizes
 from rlopt.errors import ConfigError, RunError, one_line
 
 EXCHANGE_SECONDS = 0.5
@@ -43,9 +42,7 @@ class RayEngine(Engine):
     def __init__(
         self, address: str | None = None, workers: int | None = None, threads: int = 1, gpus_per_job: float = 0.0
     ) -> None:
-        if threads < 1 or (workers is not None and workers < 1):
-            raise ConfigError(f"workers and threads must be at least 1, not {workers} and {threads}")
-        check_share(gpus_per_job)
+        check_sizes(workers, threads, gpus_per_job)
         self._ray = ray = _import_ray()
         self.workers, self.threads, self.gpus_per_job = workers, threads, gpus_per_job
         self._owns = not ray.is_initialized()
@@ -101,14 +98,7 @@ class RayEngine(Engine):
         self._attempts += 1
         # A task of an attempt that was given up may still send reports, under another key.
         key = f"{job.name}#{self._attempts}"
-        message = {
-            "name": job.name,
-            "function": job.function,
-            "arguments": dict(job.arguments),
-            "attempt": attempt,
-            "log": str(log.absolute()) if log else None,
-            "path": sys.path,
-        }
+        message = {**job.message(attempt, log), "path": sys.path}
         reference = self._task.options(name=f"rlopt:{job.name}").remote(
             message, key, self._mailbox, self.threads, rlopt.__version__
         )
@@ -196,9 +186,8 @@ def _run(job: dict[str, Any], key: str, mailbox: Any, threads: int, version: str
         where = f"{socket.gethostname()} has rlopt {rlopt.__version__}, the command {version}"
         return {"status": "failed", "reason": f"{where}: install the same on every machine", "final": True}
     sys.path += [folder for folder in job["path"] if folder not in sys.path and os.path.isdir(folder)]
-    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[variable] = str(threads)
-    stop, reports, over = StopRequest(), queue.SimpleQueue[dict[str, Any]](), threading.Event()
+    os.environ |= dict.fromkeys(THREAD_VARIABLES, str(threads))
+    wish, reports, over = StopWish(), queue.SimpleQueue[dict[str, Any]](), threading.Event()
     mailbox.exchange.remote(key, [{"kind": "began", "name": job["name"]}])
 
     def exchange() -> None:

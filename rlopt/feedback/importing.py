@@ -8,6 +8,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -206,5 +207,9 @@ def _copy(source: Path, target: Path, relative: str, expected: str) -> None:
         if file_digest(target, relative) != expected:
             raise StudyError(f"another clip is at {place}: import into a new folder")
         return
-    with open_below(source, relative) as file, replacing(place, StudyError, "use another folder") as new:
-        new.write_bytes(file.read())
+    with (
+        open_below(source, relative) as file,
+        replacing(place, StudyError, "use another folder") as new,
+        open(new, "wb") as copy,
+    ):
+        shutil.copyfileobj(file, copy)

@@ -23,16 +23,7 @@ from rlopt.feedback.clips import Clip
 from rlopt.feedback.ranking import Ranking
 from rlopt.feedback.schema import round_
 from rlopt.feedback.store import Study, StudyStore
-from rlopt.feedback.trainer import (
-    GivenAnswer,
-    Move,
-    OptimizerState,
-    TrainerSession,
-    keep_state,
-    read_state,
-    standing_answers,
-    unpack,
-)
+from rlopt.feedback.trainer import Move, OptimizerState, keep_state, read_state, standing_answers, unpack
 
 _ALIVE_SECONDS = 5.0
 """Between two signs of life that are written while people are waited for."""
@@ -220,9 +211,9 @@ class HumanStudy:
     def _consume(self, round_id: int, query: Asked) -> bool:
         """Whether the round's answers were taken; if anything fails, the optimiser is as before."""
 
-        def tell(given: Sequence[GivenAnswer]) -> Move:
+        def tell(given: Sequence[Ranking]) -> Move:
             before = np.array(self.optimizer.point, np.float64)
-            self.optimizer.tell([ranking(answer, len(query.candidates)) for answer in given])
+            self.optimizer.tell(given)
             point = np.array(self.optimizer.point, np.float64)
             after = snapshot(self.optimizer, self.iteration + 1)
             away = float(np.linalg.norm(point - self._start))
@@ -288,7 +279,7 @@ def replay(store: StudyStore, study: Study, optimizer: AskTell, part: Part | Non
             query = optimizer.ask()
             if not np.array_equal(unpack(row["params"])["candidates"], query.candidates):
                 raise StudyError(f"{what} asked about other candidates than the replay does")
-            optimizer.tell([ranking(answer, row["m"]) for answer in standing_answers(connection, row["id"])])
+            optimizer.tell(standing_answers(connection, round_id))
             if part is None and optimizer.digest() != row["digest_after"]:
                 raise StudyError(f"{what} ended in another state than in the replay: an answer was changed")
     replayed = optimizer.digest()
@@ -296,16 +287,6 @@ def replay(store: StudyStore, study: Study, optimizer: AskTell, part: Part | Non
     if optimizer.digest() != replayed:
         raise StudyError(f"the optimiser's stored state in study {study.name!r} is not that of its answers")
     return len(ids)
-
-
-def ranking(given: GivenAnswer, m: int) -> Ranking:
-    """A stored answer as the optimiser takes it.
-
-    :raises rlopt.errors.AnswerError: it does not fit a query with ``m`` candidates
-    """
-    found = Ranking(tiers=given.tiers, unranked=given.unranked, abstain=given.abstain)
-    found.check(m)
-    return found
 
 
 def snapshot(optimizer: AskTell, iteration: int) -> OptimizerState:

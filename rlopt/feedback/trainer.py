@@ -20,6 +20,7 @@ from safetensors.numpy import load, save
 from rlopt.errors import StudyError
 from rlopt.feedback.clips import Clip
 from rlopt.feedback.files import file_digest, inside
+from rlopt.feedback.ranking import Ranking
 from rlopt.feedback.schema import answer, candidate, clip, optimizer_state, round_, study
 from rlopt.feedback.store import Study, StudyStore, digest, insert, log, opaque
 from rlopt.storage.json import dump_json, parse_json
@@ -33,15 +34,6 @@ class OptimizerState:
     digest: str
     state: dict[str, Any]
     arrays: dict[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class GivenAnswer:
-    """What one rater said, by slots."""
-
-    tiers: tuple[tuple[int, ...], ...]
-    unranked: tuple[int, ...]
-    abstain: bool
 
 
 @dataclass(frozen=True)
@@ -136,7 +128,7 @@ class TrainerSession:
             found = connection.execute(sa.select(round_.c.answered_at).where(wanted)).scalar()
         return None if found is None else float(found)
 
-    def consume(self, round_id: int, before: str, tell: Callable[[Sequence[GivenAnswer]], Move]) -> Move | None:
+    def consume(self, round_id: int, before: str, tell: Callable[[Sequence[Ranking]], Move]) -> Move | None:
         """Answered -> consumed with the optimiser's new state, all or nothing; None if a rater has just undone.
 
         :param before: digest of the optimiser that ``tell`` will change; it must equal the newest stored state's
@@ -248,18 +240,18 @@ def read_state(store: StudyStore, study_: Study, iteration: int | None = None) -
         raise StudyError(f"the optimiser's state in study {study_.name!r} is damaged ({error})") from None
 
 
-def standing_answers(connection: sa.Connection, round_id: int) -> list[GivenAnswer]:
-    """The answers of a round that were not withdrawn, in the order in which its raters first came."""
+def standing_answers(connection: sa.Connection, round_id: int) -> list[Ranking]:
+    """The answers of a round that were not withdrawn, in the order in which its raters first came.
+
+    :raises rlopt.errors.AnswerError: one does not fit the round's query
+    """
     wanted = (answer.c.round_id == round_id) & answer.c.withdrawn_at.is_(None)
     rows = connection.execute(sa.select(answer).where(wanted).order_by(answer.c.rater_id)).mappings().all()
-    return [
-        GivenAnswer(
-            tiers=tuple(tuple(tier) for tier in json.loads(row["tiers"])),
-            unranked=tuple(json.loads(row["unranked"])),
-            abstain=row["abstain"],
-        )
-        for row in rows
-    ]
+    given = [Ranking(json.loads(row["tiers"]), json.loads(row["unranked"]), row["abstain"]) for row in rows]
+    m = connection.execute(sa.select(round_.c.m).where(round_.c.id == round_id)).scalar_one()
+    for ranking in given:
+        ranking.check(m)
+    return given
 
 
 def clip_values(store: StudyStore, study_id: int, made: Clip) -> dict[str, Any]:

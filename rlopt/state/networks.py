@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -59,12 +60,16 @@ def restore_networks(model: Any, state: Tree, optimizers: bool = True) -> None:
             restore_optimizer(recursive_getattr(model, name), saved)
 
 
-def _take(value: Tree, copy: bool) -> Tree:
+def _map_tensors(value: Tree, change: Callable[[torch.Tensor], torch.Tensor]) -> Tree:
     if isinstance(value, dict):
-        return {key: _take(part, copy) for key, part in value.items()}
+        return {key: _map_tensors(part, change) for key, part in value.items()}
     if type(value) in (list, tuple):
-        return type(value)(_take(part, copy) for part in value)
-    return value.detach().clone() if copy and isinstance(value, torch.Tensor) else value
+        return type(value)(_map_tensors(part, change) for part in value)
+    return change(value) if isinstance(value, torch.Tensor) else value
+
+
+def _take(value: Tree, copy: bool) -> Tree:
+    return _map_tensors(value, lambda tensor: tensor.detach().clone() if copy else tensor)
 
 
 def capture_optimizer(optimizer: torch.optim.Optimizer, copy: bool) -> Tree:
@@ -190,11 +195,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, saved: Tree) -> None:
 
 
 def _copy_of(value: Tree, device: torch.device | None) -> Tree:
-    if isinstance(value, dict):
-        return {key: _copy_of(part, device) for key, part in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(_copy_of(part, device) for part in value)
-    return value.detach().clone().to(device) if isinstance(value, torch.Tensor) else value
+    return _map_tensors(value, lambda tensor: tensor.detach().clone().to(device))
 
 
 def _same_kind(own: Any, saved: Any) -> bool:
