@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import rlopt
+from rlopt.console.signals import StopRequest
 from rlopt.engine.base import Engine
 from rlopt.engine.context import ask_to_stop, run_job
 from rlopt.engine.jobs import Job

@@ -23,7 +23,15 @@ from rlopt.feedback.clips import Clip
 from rlopt.feedback.ranking import Ranking
 from rlopt.feedback.schema import round_
 from rlopt.feedback.store import Study, StudyStore
-from rlopt.feedback.trainer import Move, OptimizerState, keep_state, read_state, standing_answers, unpack
+from rlopt.feedback.trainer import (
+    Move,
+    OptimizerState,
+    TrainerSession,
+    keep_state,
+    read_state,
+    standing_answers,
+    unpack,
+)
 
 _ALIVE_SECONDS = 5.0
 """Between two signs of life that are written while people are waited for."""
