@@ -185,5 +185,5 @@ def full_signature(
         if name not in taken:
             kind = by_position if name in positions else inspect.Parameter.KEYWORD_ONLY
             named.append(inspect.Parameter(name, kind, default=defaults.get(name, default)))
-    named.sort(key=lambda parameter: positions.index(parameter.name) if parameter.kind is by_position else len(order))
+    named.sort(key=lambda parameter: positions.index(parameter.name) if parameter.kind is by_position else len(positions))
     return own.replace(parameters=named)
