@@ -19,7 +19,7 @@ from rlopt.console.progress import Progress
 from rlopt.run_folder import RunFolder, write_json
 from rlopt.checkpoint.model_state import capture_state
 from rlopt.console.signals import StopWish
-from rlopt.optim.lockstep import has_company
+from rlopt.optim.lockstep import has_other_runs
 
 EVALUATION_SEED_OFFSET = 1_000_003
 """Added to the run's seed for evaluations, so that they do not play the episodes that were trained on."""
@@ -176,7 +176,7 @@ class RunHook:
         self.write_best()
         best = self.state.best_checkpoint
         keep = [] if best is None else [self.folder.checkpoints / best]
-        if has_company():  # runs that were killed go on together from a step that all of them have
+        if has_other_runs():  # runs that were killed go on together from a step that all of them have
             keep += [self.folder.checkpoints / checkpoint_name(step) for step in self.state.scheduled]
         prune_checkpoints(self.folder.checkpoints, self.run.keep_checkpoints, keep)
         return path

@@ -24,7 +24,7 @@ from rlopt.console.progress import say
 from rlopt.runs.train import RunResult, resume, train
 from rlopt.run_folder import GROUP_FILE, RunFolder, default_folder, read_json, write_json
 from rlopt.console.signals import StopSignals, StopWish
-from rlopt.optim.lockstep import Turns
+from rlopt.optim.lockstep import Lockstep
 from rlopt.settings.wandb import in_wandb_group
 
 
@@ -175,7 +175,7 @@ def _run_all(
         if num_threads:
             torch.set_num_threads(num_threads)  # joint calls are made in this thread
         try:
-            outcomes = Turns(named, on_round).run()
+            outcomes = Lockstep(named, on_round).run()
         finally:
             torch.set_num_threads(before)
             progress.end()
