@@ -28,7 +28,7 @@ def worker(args: argparse.Namespace) -> None:
     """Serves one contestant, which trains its seeds on and on."""
     import torch
 
-    from rlopt.optim.lockstep import Turns
+    from rlopt.optim.lockstep import Lockstep
     from rlopt.registry import agent_spec, resolve
     from rlopt.runs.build import build
     from rlopt.settings.fields import from_mapping
@@ -56,7 +56,7 @@ def worker(args: argparse.Namespace) -> None:
 
     def training(count: int) -> int:
         before = sum(model.num_timesteps for model in models)
-        Turns([functools.partial(train, model, count) for model in models]).run()
+        Lockstep([functools.partial(train, model, count) for model in models]).run()
         if args.device != "cpu":
             torch.cuda.synchronize()
         return sum(model.num_timesteps for model in models) - before

@@ -39,7 +39,7 @@ from rlopt.algorithms.resumable import Resumable, named_policy_kwargs, training_
 from rlopt.algorithms.rollout import can_collect, collect, flat, flat_actions
 from rlopt.console.progress import say
 from rlopt.optim.compiled_step import CompileChoice, Mode, choose_mode
-from rlopt.optim.lockstep import company_size, together
+from rlopt.optim.lockstep import runs_in_lockstep, together
 from rlopt.settings.fields import check_arguments
 from rlopt.validation import FiniteVecEnv, check_finite, check_parameters, require
 
@@ -268,7 +268,7 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         rollouts = self._total_timesteps / (self.n_steps * self.n_envs)
         steps = self._steps_a_pass(self.batch_size) * self.n_epochs
         steps += self._steps_a_pass(self.value_batch_size) * self.n_value_epochs
-        planned = int(rollouts * steps) * company_size()  # what is compiled for one of several runs serves all
+        planned = int(rollouts * steps) * runs_in_lockstep()  # what is compiled for one of several runs serves all
         mode = choose_mode(self.compile, self.device, planned, pays_after=COMPILE_PAYS_AFTER)
         return None if mode == "eager" else mode
 

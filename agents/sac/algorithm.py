@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import stable_baselines3
@@ -47,7 +47,7 @@ from rlopt.errors import NonFiniteError
 from rlopt.nn.encoders import ImagePolicy, shift_batch
 from rlopt.optim.compiled_step import CannotCompile, CompileChoice, Mode, choose_mode
 from rlopt.optim.descent import Network, Networks, OwnNetworks, Part, Scalar, obstacle
-from rlopt.optim.lockstep import company_size, together
+from rlopt.optim.lockstep import jointly, runs_in_lockstep
 from rlopt.replay.buffers import DeviceReplayBuffer
 from rlopt.settings.fields import check_arguments
 from rlopt.validation import check_finite
@@ -103,6 +103,7 @@ class SAC(Resumable, stable_baselines3.SAC):
     compile: CompileChoice
     update: Update | None
     """The compiled step, once one was taken."""
+    learn = OffPolicyAlgorithm.learn  # that of Stable-Baselines3's SAC only passes on
 
     def __init__(
         self,
@@ -295,8 +296,11 @@ class SAC(Resumable, stable_baselines3.SAC):
         ent_coef = self._ent_coef(networks)
         step = Step(networks, batch, batch, drawn, scalars, ent_coef)
         info = {"ent_coef": ent_coef.reshape(()).clone()}
-        critic_info, seen = networks.descend("critic", self._critic_loss, step)
-        step = dataclasses.replace(step, batch=batch._replace(**seen))
+        if self._convolves_once():
+            critic_info, seen = networks.descend("critic", self._convolving_objective, step)
+            step = dataclasses.replace(step, batch=batch._replace(**seen))
+        else:
+            critic_info = networks.descend("critic", self.critic_objective, step)
         critic_info = self.after_critics(step, critic_info)
         actor_info, policy = networks.descend("actor", self._actor_loss, step)
         info |= critic_info | actor_info
@@ -312,12 +316,11 @@ class SAC(Resumable, stable_baselines3.SAC):
             return networks["ent_coef"]["ent_coef"]
         return torch.exp(networks["ent_coef"]["log_ent_coef"].detach())
 
-    def _critic_loss(self, critic: Network, step: Step) -> tuple[Tensor, tuple[Info, dict[str, Tensor]]]:
-        if not self._convolves_once():
-            loss, info = self.critic_objective(critic, step)
-            return loss, (info, {})
-        # What convolutions that actor and critics share make of the images is computed once for all. The actor's loss
-        # does not train what the critics' loss does.
+    def _convolving_objective(self, critic: Network, step: Step) -> tuple[Tensor, tuple[Info, dict[str, Tensor]]]:
+        """:meth:`critic_objective` on what convolutions that actor and critics share make of the images, and that.
+
+        It is computed once for all: the actor's loss does not train what the critics' loss does.
+        """
         observations = critic(step.batch.observations, method="convolve")
         with torch.no_grad():
             following = critic(step.batch.next_observations, method="convolve")
@@ -424,12 +427,14 @@ class SAC(Resumable, stable_baselines3.SAC):
             info: Info | None = None
             if mode is not None:
                 try:
-                    info = self._checked(together(take_steps, Request(self, mode, drawn, move_targets)))
+                    info = jointly(take_steps)([Request(self, mode, drawn, move_targets)])[0]
                 except CannotCompile as error:
                     self._stay_uncompiled(str(error))
                     mode = None
             if info is None:
                 info = self.gradient_step(own, self.read_batch(drawn), drawn, self.scalars(), move_targets)
+            else:
+                self._check(info)
             statistics.append(info)
             self._n_updates += 1
             self.after_step()
@@ -445,7 +450,7 @@ class SAC(Resumable, stable_baselines3.SAC):
     def _mode(self, parts: Mapping[str, Part]) -> Mode | None:
         """How the step is taken as one call; None to take it by torch's optimisers, as a short run does."""
         # What is compiled for one of several runs serves all.
-        mode = choose_mode(self.compile, self.device, self._planned_gradient_steps() * company_size())
+        mode = choose_mode(self.compile, self.device, self._planned_gradient_steps() * runs_in_lockstep())
         if mode == "eager":
             self.update = None
             return None
@@ -478,11 +483,11 @@ class SAC(Resumable, stable_baselines3.SAC):
             return self._total_timesteps
         return self._total_timesteps // (self.train_freq.frequency * self.n_envs) * self.gradient_steps
 
-    def _checked(self, info: Info) -> Info:
+    def _check(self, info: Info) -> None:
+        """Raises :class:`rlopt.errors.NonFiniteError` for a statistic of the compiled step that is not finite."""
         if self.device.type == "cpu" and not bool(torch.stack(list(info.values())).isfinite().all()):
             for name, value in info.items():
                 self._check_loss(name.replace("_", " "), value)
-        return info
 
     def _check_loss(self, name: str, loss: Tensor) -> None:
         # Reading a value costs nothing on the CPU; on an accelerator it would wait for the device, so there the losses
@@ -557,7 +562,8 @@ class SAC(Resumable, stable_baselines3.SAC):
         tb_log_name: str = "run",
         progress_bar: bool = False,
     ) -> tuple[int, BaseCallback]:
-        result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+        name = type(self).__name__ if tb_log_name == "run" else tb_log_name
+        result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, name, progress_bar)
         check_finite("observation", self._last_obs, self.num_timesteps)
         return result
 
@@ -575,22 +581,6 @@ class SAC(Resumable, stable_baselines3.SAC):
             return RolloutReturn(0, 0, continue_training=False)
         return super().collect_rollouts(
             env, callback, train_freq, replay_buffer, action_noise, learning_starts, log_interval
-        )
-
-    def learn(
-        self,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        log_interval: int = 4,
-        tb_log_name: str = "",
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> Self:
-        """As Stable-Baselines3's ``learn``; ``tb_log_name`` is by default the name of the class."""
-        name = tb_log_name or type(self).__name__
-        # Stable-Baselines3's SAC.learn only passes on.
-        return OffPolicyAlgorithm.learn(
-            self, total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar
         )
 
     def _excluded_save_params(self) -> list[str]:

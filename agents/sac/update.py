@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from stable_baselines3.common.utils import obs_as_tensor
 from torch import Tensor
 from torch.func import vmap
 
@@ -68,25 +67,47 @@ class Request(NamedTuple):
 
 
 def take_steps(requests: Sequence[Request]) -> list[Info]:
-    """Takes the gradient step of every request; their statistics.
+    """Takes the gradient step of every request; their statistics, which stay as they are.
 
     The models must be alike in their networks and settings. On a GPU one call takes the steps of all. On the CPU, whose
     caches one model's step fills, each is a call of its own, with the result of the model alone, and as many run at
     once as torch has threads.
     The step that was made for a model, or for several, is kept in their attribute ``update``.
+
+    :raises rlopt.optim.compiled_step.CannotCompile: before anything has moved
     """
-    if requests[0].mode != "compiled" or len(requests) == 1:
-        return update_of(requests).take(requests)
+    if requests[0].mode == "compiled" and len(requests) > 1:
+        return _side_by_side(requests)
+    model, update = requests[0].model, _update_of(requests)
+    update.store.attach()
+    columns = [[request.drawn[name] for request in requests] for name in requests[0].drawn]
+    inputs = [torch.stack(column) if update.store.stacked else column[0] for column in columns]
+    inputs.append(update.scalars())
+    settings = {
+        "names": tuple(requests[0].drawn),
+        "move_targets": requests[0].move_targets,
+        "settings": model.plain_settings(),
+    }
+    with update.step.ready(inputs, settings) as step:
+        info = step(*inputs)
+    # (statistics, models); a copy, because a CUDA graph overwrites its outputs.
+    values = torch.stack([value.reshape(len(requests)) for value in info.values()])
+    update.acting.follow()
+    update.taken = True
+    return [dict(zip(info, column.unbind(), strict=True)) for column in values.unbind(1)]
+
+
+def _side_by_side(requests: Sequence[Request]) -> list[Info]:
     updates: list[Update] = []
     for request in requests:
-        updates.append(update_of([request], updates[0] if updates else None))
-    jobs = [functools.partial(update.take, [request]) for update, request in zip(updates, requests, strict=True)]
+        updates.append(_update_of([request], updates[0] if updates else None))
+    jobs = [functools.partial(take_steps, [request]) for request in requests]
     if all(update.taken for update in updates):
         return [infos[0] for infos in side_by_side(jobs)]
     return [side_by_side([job])[0][0] for job in jobs]  # what is compiled now, for the first, serves all
 
 
-def update_of(requests: Sequence[Request], like: Update | None = None) -> Update:
+def _update_of(requests: Sequence[Request], like: Update | None = None) -> Update:
     """The update of the models that ask, made anew where there is none or their parts were exchanged."""
     models, mode = [request.model for request in requests], requests[0].mode
     update = models[0].update
@@ -98,7 +119,7 @@ def update_of(requests: Sequence[Request], like: Update | None = None) -> Update
 
 
 class Update:
-    """Takes gradient steps of ``models`` in ``mode``, and acts, without what ``predict`` does around the network.
+    """What gradient steps of ``models`` in ``mode`` are taken with, and actions, without what ``predict`` does beside.
 
     On an accelerator the policy that acts is one update old, so that the environment is stepped while the update runs.
     """
@@ -116,7 +137,7 @@ class Update:
             self.step.compile_like(like.step)
         actor = self.store.state["value"]["actor"]
         self._acting_names = list(actor)
-        self._acting = ActingCopy(list(actor.values()))
+        self.acting = ActingCopy(list(actor.values()))
 
     def belongs_to(self, models: Sequence[SAC]) -> bool:
         """Whether it was made for these models, their networks, and the rows of their replay buffers where they are."""
@@ -129,26 +150,6 @@ class Update:
             and self.store.holds([model.networks() for model in models])
         )
 
-    def take(self, requests: Sequence[Request]) -> list[Info]:
-        """One gradient step of each model; its statistics, which stay as they are."""
-        self.store.attach()
-        model, stacked = requests[0].model, self.store.stacked
-        names = tuple(requests[0].drawn)
-        columns = [[request.drawn[name] for request in requests] for name in names]
-        inputs = [torch.stack(column) if stacked else column[0] for column in columns]
-        info = self.step(
-            *inputs,
-            self.scalars(),
-            names=names,
-            move_targets=requests[0].move_targets,
-            settings=model.plain_settings(),
-        )
-        # (statistics, models); a copy, because a CUDA graph overwrites its outputs.
-        values = torch.stack([value.reshape(len(requests)) for value in info.values()])
-        self._acting.follow()
-        self.taken = True
-        return [dict(zip(info, column.unbind(), strict=True)) for column in values.unbind(1)]
-
     def scalars(self) -> Tensor:
         """Learning rates and the models' scalars, float64 (K,) or (S, K), on the device."""
         rows = [
@@ -160,38 +161,45 @@ class Update:
 
     def compute(self, *inputs: Tensor, names: tuple[str, ...], move_targets: bool, settings: tuple[Any, ...]) -> Info:
         """The step as a function of tensors, of all models; writes the networks in place."""
-        drawn = dict(zip(names, inputs, strict=False))
+        drawn, scalars = dict(zip(names, inputs, strict=False)), inputs[-1]
+        if not self.store.stacked:
+            networks, own = self._networks(self.store.state, scalars)
+            batch = self.models[0].read_batch(drawn)
+            info = self.models[0].gradient_step(networks, batch, drawn, own, move_targets)
+            self.store.write(networks.state)
+            return info
 
         def one(state: State, batch: Batch, drawn: Drawn, scalars: Tensor) -> tuple[State, Info]:
-            values = scalars.unbind()
-            rates = dict(zip(self.store.trained_parts, values, strict=False))
-            networks = HeldNetworks(self.store, state, rates)
-            own = dict(zip(self._scalar_names, values[len(rates) :], strict=True))
+            networks, own = self._networks(state, scalars)
             info = self.models[0].gradient_step(networks, batch, drawn, own, move_targets)
             return networks.state, info
 
-        if not self.store.stacked:
-            state, info = one(self.store.state, self.models[0].read_batch(drawn), drawn, inputs[-1])
-        else:
-            each = [{name: column[index] for name, column in drawn.items()} for index in range(len(self.models))]
-            batches = [model.read_batch(own) for model, own in zip(self.models, each, strict=True)]
-            state, info = vmap(one)(self.store.state, _stacked(batches), drawn, inputs[-1])
+        each = [{name: column[index] for name, column in drawn.items()} for index in range(len(self.models))]
+        batches = [model.read_batch(own) for model, own in zip(self.models, each, strict=True)]
+        state, info = vmap(one)(self.store.state, _stacked(batches), drawn, scalars)
         self.store.write(state)
         return info
+
+    def _networks(self, state: State, scalars: Tensor) -> tuple[HeldNetworks, dict[str, Tensor]]:
+        """The networks of one model and its scalars by name, from a row of :meth:`scalars`."""
+        values, trained = scalars.unbind(), self.store.trained_parts
+        rates = dict(zip(trained, values, strict=False))
+        return HeldNetworks(self.store, state, rates), dict(
+            zip(self._scalar_names, values[len(trained) :], strict=True)
+        )
 
     @torch.no_grad()
     def act(self, model: SAC, observations: np.ndarray, deterministic: bool) -> np.ndarray:
         """Actions in [-1, 1] of one model for a batch of observations: (N, A) from (N, ...)."""
-        tensors = self._acting.parameters()
-        part, layout = model.networks()["actor"], self.store.layouts["actor"]
+        shown, actor = torch.as_tensor(observations), model.actor
         if model.device.type == "cpu":
-            network = Network(part)
+            mean, log_std, _ = actor.get_action_dist_params(shown)
         else:
             index = next(i for i, own in enumerate(self.models) if own is model) if self.store.stacked else None
-            values = [tensor if index is None else tensor[index] for tensor in tensors]
-            network = Network(part, dict(zip(self._acting_names, values, strict=True)), layout.methods)
-        shown = obs_as_tensor(observations, torch.device("cpu"))
-        mean, log_std, _ = network(shown, method="get_action_dist_params")
+            values = [tensor if index is None else tensor[index] for tensor in self.acting.parameters()]
+            layout = self.store.layouts["actor"]
+            network = Network(layout.part, dict(zip(self._acting_names, values, strict=True)), layout.methods)
+            mean, log_std, _ = network(shown, method="get_action_dist_params")
         if not deterministic:
             mean = mean + torch.randn(mean.shape) * log_std.exp()
         return mean.tanh().numpy()

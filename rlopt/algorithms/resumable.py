@@ -14,7 +14,7 @@ from torch import nn
 
 from rlopt.errors import ConfigError, unknown_name
 from rlopt.nn.encoders import ENCODERS
-from rlopt.optim.lockstep import take_turns
+from rlopt.optim.lockstep import wait_for_other_runs
 from rlopt.optim.optimizers import check_optimizer, optimizer_by_name
 from rlopt.settings.fields import check_arguments
 from rlopt.validation import require
@@ -58,7 +58,7 @@ class Resumable:
 
         :raises rlopt.errors.ConfigError: for a model whose statistics of observations have lost their VecNormalize
         """
-        take_turns()
+        wait_for_other_runs()
         if self.observation_statistics is not None:
             raise ConfigError(
                 "this model was trained on normalised observations: wrap its environment in VecNormalize before more "
@@ -185,5 +185,7 @@ def full_signature(
         if name not in taken:
             kind = by_position if name in positions else inspect.Parameter.KEYWORD_ONLY
             named.append(inspect.Parameter(name, kind, default=defaults.get(name, default)))
-    named.sort(key=lambda parameter: positions.index(parameter.name) if parameter.kind is by_position else len(positions))
+    named.sort(
+        key=lambda parameter: positions.index(parameter.name) if parameter.kind is by_position else len(positions)
+    )
     return own.replace(parameters=named)

@@ -6,13 +6,14 @@ value on the host, nor branch on one.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import shlex
 import shutil
 import subprocess
 import types
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -76,7 +77,8 @@ class GradientStep:
     Inputs are tensors; another shape or dtype, or another value of a setting, compiles or captures anew. State tensors
     are those that ``function`` refers to itself: they are updated in place and must stay where they are in memory.
 
-    :param function: returns named scalars, the same names each time
+    :param function: a function or a method, whose settings are keyword-only arguments; returns named scalars, the same
+        names each time
     :param mode: see :func:`choose_mode`
     :param state: gives every tensor that ``function`` changes; capturing a CUDA graph runs the function a few times
         and puts these tensors back afterwards
@@ -91,18 +93,25 @@ class GradientStep:
 
     def __call__(self, *inputs: Tensor, **settings: Hashable) -> Statistics:
         """One step. In a CUDA graph the statistics are overwritten by the next call: copy what is to be kept."""
-        if self.mode == "eager":
-            with torch.no_grad():
-                return self._function(*inputs, **settings)
+        with self.ready(inputs, settings) as step:
+            return step(*inputs)
+
+    @contextlib.contextmanager
+    def ready(self, inputs: Sequence[Tensor], settings: Mapping[str, Hashable]) -> Iterator[Callable[..., Statistics]]:
+        """Gives what takes the step on ``inputs``, to be called within.
+
+        :raises CannotCompile: from within, at the first call
+        """
         key = (tuple((tuple(x.shape), x.dtype, x.device) for x in inputs), tuple(sorted(settings.items())))
-        if key in self._ready:
-            with torch.no_grad():
-                return self._ready[key](*inputs)
         try:
             with torch.no_grad():
-                self._ready[key] = self._prepare(key, inputs, settings)
-                return self._ready[key](*inputs)
+                step = self._ready.get(key)
+                if step is None:
+                    step = self._ready[key] = self._prepare(key, inputs, settings)
+                yield step
         except RuntimeError as error:
+            if self.mode == "eager":
+                raise
             self._ready.pop(key, None)
             from torch._dynamo.exc import TorchDynamoException  # takes long, and is imported already by now
 
@@ -116,16 +125,21 @@ class GradientStep:
         """Lets what is compiled for ``other`` serve this step: the same function of another object that is alike."""
         self._codes = other._codes
 
-    def _prepare(self, key: Hashable, inputs: Sequence[Tensor], settings: dict[str, Any]) -> Callable[..., Statistics]:
-        function = self._function
-
-        def call(*inputs: Tensor) -> Statistics:
-            return function(*inputs, **settings)
-
-        # torch keeps what it compiled by code object: a copy of one's own keeps it apart from that of other shapes,
-        # and closures over objects that are alike can share it.
-        code = self._codes.setdefault(key, call.__code__.replace())
-        own = types.FunctionType(code, call.__globals__, call.__name__, None, call.__closure__)
+    def _prepare(
+        self, key: Hashable, inputs: Sequence[Tensor], settings: Mapping[str, Any]
+    ) -> Callable[..., Statistics]:
+        if self.mode == "eager":
+            return functools.partial(self._function, **settings)
+        # torch keeps what it compiled by code object: a copy of one's own keeps it apart from that of other shapes, and
+        # methods of objects that are alike can share it. Settings are defaults, and so no arguments of a call.
+        function: Any = getattr(self._function, "__func__", self._function)
+        code = self._codes.setdefault(key, function.__code__.replace())
+        own: Any = types.FunctionType(
+            code, function.__globals__, function.__name__, function.__defaults__, function.__closure__
+        )
+        own.__kwdefaults__ = {**(function.__kwdefaults__ or {}), **settings}
+        if function is not self._function:
+            own = types.MethodType(own, self._function.__self__)  # type: ignore[attr-defined]
         if self.mode == "compiled":
             return _compiled(own, cpp_wrapper=True)
         kernels = _compiled(own, cpp_wrapper=False) if gpu_compiler_found() else own

@@ -14,7 +14,8 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vjp, vmap
+from torch.func import functional_call, grad_and_value, vjp, vmap
+from torch.utils._pytree import register_pytree_node
 
 from rlopt.nn.stacked import adam_moved, adam_scales, plain_adam
 from rlopt.optim.clipped_step import ClippedStep
@@ -77,8 +78,10 @@ class Network:
         values: Mapping[str, Tensor] | None = None,
         methods: _Methods | None = None,
         members: Sequence[nn.Module] = (),
+        trained: Sequence[str] = (),
     ) -> None:
         self._part, self._values, self._methods, self._members = part, values, methods, members
+        self._trained = trained
 
     @property
     def module(self) -> nn.Module | None:
@@ -104,12 +107,32 @@ class Network:
         """What each network of a batched ensemble, or the first ``count``, makes of ``x`` (B, in): (n, B, out)."""
         assert self._values is not None
         own = {k.removeprefix(_MEMBER): v[:count] for k, v in self._values.items() if k.startswith(_MEMBER)}
-        found: Tensor = vmap(lambda values: functional_call(self._members[0], values, (x,)))(own)
+        # A layer's product with rows that all members share would lie transposed, and be copied by what follows.
+        rows = x.expand(len(next(iter(own.values()))), *x.shape)
+        found: Tensor = vmap(lambda values, x: functional_call(self._members[0], values, (x,)))(own, rows)
         return found
 
     def __getitem__(self, name: str) -> Tensor:
         """One of its tensors."""
         return self._part.named()[name] if self._values is None else self._values[name]
+
+    def trained(self) -> list[Tensor]:
+        """The tensors, of those that it was given, that its optimiser moves."""
+        assert self._values is not None
+        return [self._values[name] for name in self._trained]
+
+    def with_trained(self, tensors: Sequence[Tensor]) -> Network:
+        """The same network with ``tensors`` in place of :meth:`trained`."""
+        values = {**(self._values or {}), **dict(zip(self._trained, tensors, strict=True))}
+        return Network(self._part, values, self._methods, self._members, self._trained)
+
+
+# torch.func differentiates a loss with respect to a network, which is to it a list of what is trained.
+register_pytree_node(
+    Network,
+    lambda network: (network.trained(), network),
+    lambda tensors, network: network.with_trained(list(tensors)),
+)
 
 
 class Networks(Protocol):
@@ -222,41 +245,25 @@ class HeldNetworks:
         """What :class:`OwnNetworks` would have had checked, by the same names."""
         self._keep: Tensor | None = None
 
-    def _network(self, name: str, trained: Mapping[str, Tensor] | None = None) -> Network:
+    def __getitem__(self, name: str) -> Network:
         layout, values = self._store.layouts[name], self.state["value"]
         found = {own: values[part][theirs] for own, (part, theirs) in layout.homes.items()}
-        return Network(layout.part, found | dict(trained or {}), layout.methods, layout.members)
-
-    def __getitem__(self, name: str) -> Network:
-        return self._network(name)
+        return Network(layout.part, found, layout.methods, layout.members, layout.trained)
 
     def descend(self, name: str, objective: Objective, *args: Any) -> Any:
-        layout, value = self._store.layouts[name], self.state["value"][name]
-
-        def loss(trained: dict[str, Tensor]) -> tuple[Tensor, tuple[Tensor, Any]]:
-            found, further = objective(self._network(name, trained), *args)
-            return found, (found.detach(), further)
-
-        trained = {key: value[key] for key in layout.trained}
-        gradients, (found, further) = grad(loss, has_aux=True)(trained)
-        self._watch({name: found})
-        self._move(name, gradients)
+        gradients, (loss, further) = grad_and_value(objective, has_aux=True)(self[name], *args)
+        self._watch({name: loss})
+        self._move(name, gradients.trained())
         return further
 
     def descend_together(self, names: Sequence[str], objective: JointObjective, *args: Any) -> Any:
-        value = self.state["value"]
-        trained = {name: {key: value[name][key] for key in self._store.layouts[name].trained} for name in names}
-
-        def losses(trained: dict[str, dict[str, Tensor]]) -> tuple[dict[str, Tensor], Any]:
-            return objective({name: self._network(name, trained[name]) for name in names}, *args)
-
-        pulled: Any = vjp(losses, trained, has_aux=True)
-        found, pull, further = pulled
+        networks = {name: self[name] for name in names}
+        losses, pull, further = vjp(lambda networks: objective(networks, *args), networks, has_aux=True)  # type: ignore[misc]
         gradients = {}
         for name in names:
-            ones = {key: (torch.ones_like if key == name else torch.zeros_like)(loss) for key, loss in found.items()}
-            gradients[name] = pull(ones)[0][name]
-        self._watch(found)
+            ones = {key: (torch.ones_like if key == name else torch.zeros_like)(loss) for key, loss in losses.items()}
+            gradients[name] = pull(ones)[0][name].trained()
+        self._watch(losses)
         for name in names:
             self._move(name, gradients[name])
         return further
@@ -267,23 +274,23 @@ class HeldNetworks:
             self.checked[f"{name.replace('_', ' ')} loss"] = loss
             self._keep = loss.isfinite() if self._keep is None else self._keep & loss.isfinite()
 
-    def _move(self, name: str, gradients: Mapping[str, Tensor]) -> None:
+    def _move(self, name: str, gradients: Sequence[Tensor]) -> None:
         """One step of Adam."""
         layout, value, keep = self._store.layouts[name], self.state["value"][name], self._keep
         assert keep is not None
         limit = layout.part.max_grad_norm
         if limit is not None:
-            norm = torch.stack([gradient.square().sum() for gradient in gradients.values()]).sum().sqrt()
+            norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()
             self.checked[f"gradient of the {name.replace('_', ' ')} loss"] = norm
             self._keep = keep = keep & norm.isfinite()
             scale = (limit / (norm + 1e-6)).clamp(max=1.0)
-            gradients = {key: gradient * scale for key, gradient in gradients.items()}
+            gradients = [gradient * scale for gradient in gradients]
         count = self.state["step"][name][""]
         count = count + keep.to(count.dtype)
         self.state["step"][name][""] = count
         scales = adam_scales(count[0], self._rates[name], layout.betas, layout.eps)
         first, second = self.state["first"][name], self.state["second"][name]
-        for key, gradient in gradients.items():
+        for key, gradient in zip(layout.trained, gradients, strict=True):
             value[key], first[key], second[key] = adam_moved(
                 value[key], gradient, first[key], second[key], *scales, keep, layout.betas
             )
@@ -292,7 +299,7 @@ class HeldNetworks:
         return new if self._keep is None else torch.where(self._keep, new, old)
 
     def move(self, target: str, source: str, tau: Scalar) -> None:
-        slow, fast = self.state["value"][target], self._network(source)
+        slow, fast = self.state["value"][target], self[source]
         for name in self._store.layouts[target].moved:
             part = tau.to(slow[name].dtype) if isinstance(tau, Tensor) else tau
             slow[name] = self._kept(slow[name] * (1 - part) + fast[name] * part, slow[name])

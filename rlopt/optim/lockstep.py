@@ -38,14 +38,14 @@ class _Member:
         self.error: BaseException | None = None
         """Raised at the next return to the run: an error of the joint call, or :class:`Cancelled`."""
         self.begun = self.ended = self.met = False
-        self.on_turn: Callable[[], None] | None = None
-        """Called in place of giving the turn away, by a run that has nobody to give it to."""
+        self.on_wait: Callable[[], None] | None = None
+        """Called in place of waiting, by a run that has nobody to wait for."""
         self.outcome: Any = None
         self.failure: BaseException | None = None
 
-    def main(self, turns: Turns) -> None:
+    def main(self, lockstep: Lockstep) -> None:
         self.go.acquire()
-        _here.member, _here.turns = self, turns
+        _here.member, _here.lockstep = self, lockstep
         try:
             if self.error is None:
                 self.outcome = self.job()
@@ -55,15 +55,11 @@ class _Member:
         self.back.release()
 
     def wait(self) -> Any:
-        """Called by the run: hands the turn back until the coordinator gives it again."""
+        """Called by the run: lets the others go on until the coordinator comes back to it."""
         self.begun = True
-        if self.on_turn is not None:
-            self.on_turn()
-            if self.function is not None:
-                _answer([self])
-            if self.error is not None:
-                raise self.error
-            return self.answer
+        if self.on_wait is not None:
+            self.on_wait()
+            return None
         self.back.release()
         self.go.acquire()
         if self.error is not None:
@@ -72,11 +68,11 @@ class _Member:
         return self.answer
 
 
-class Turns:
-    """Runs ``jobs``, each in a thread of its own, taking turns; what they do :func:`together` runs in the caller's.
+class Lockstep:
+    """Runs ``jobs``, each in a thread of its own, one at a time; their joint calls are made in the caller's thread.
 
     :param jobs: functions without arguments, each a whole run
-    :param on_round: called each time when every run has had its turn
+    :param on_round: called each time when every run has gone on
     """
 
     def __init__(self, jobs: Sequence[Callable[[], Any]], on_round: Callable[[], None] = lambda: None) -> None:
@@ -91,7 +87,7 @@ class Turns:
     def run(self) -> list[Any | BaseException]:
         """The result of each job, or the exception that ended it.
 
-        A job that fails before its first turn ends, as for settings that cannot be used, ends all: it is raised here.
+        A job that fails before it first waits, as for settings that cannot be used, ends all: it is raised here.
         """
         if len(self._members) == 1:
             return [self._run_alone(self._members[0])]
@@ -104,7 +100,7 @@ class Turns:
                     _answer(alive)
                 for member in alive:
                     if member.function is None:
-                        self._turn(member)
+                        self._go_on(member)
                 self._on_round()
         except BaseException:
             self._cancel()
@@ -115,9 +111,9 @@ class Turns:
 
     def _run_alone(self, member: _Member) -> Any | BaseException:
         """A single job, in the caller's thread: changing threads would slow its joint calls down."""
-        member.on_turn = self._on_round
+        member.on_wait = self._on_round
         outside = capture_streams()
-        _here.member, _here.turns = member, self
+        _here.member, _here.lockstep = member, self
         try:
             return member.job()
         except Exception as error:
@@ -125,11 +121,11 @@ class Turns:
                 raise
             return error
         finally:
-            _here.member = _here.turns = None
+            _here.member = _here.lockstep = None
             member.ended = True
             restore_streams(outside)
 
-    def _turn(self, member: _Member) -> None:
+    def _go_on(self, member: _Member) -> None:
         first = not member.begun
         restore_streams(member.streams)
         member.go.release()
@@ -160,19 +156,19 @@ def _answer(members: Sequence[_Member]) -> None:
         member.function, member.answer = None, answer
 
 
-def has_company() -> bool:
+def has_other_runs() -> bool:
     """Whether the caller's run takes turns with others that have not ended."""
-    turns: Turns | None = getattr(_here, "turns", None)
-    return turns is not None and turns.running > 1
+    lockstep: Lockstep | None = getattr(_here, "lockstep", None)
+    return lockstep is not None and lockstep.running > 1
 
 
-def company_size() -> int:
+def runs_in_lockstep() -> int:
     """How many runs the caller's process began with; 1 for a run of its own."""
-    turns: Turns | None = getattr(_here, "turns", None)
-    return 1 if turns is None else len(turns._members)
+    lockstep: Lockstep | None = getattr(_here, "lockstep", None)
+    return 1 if lockstep is None else len(lockstep._members)
 
 
-def take_turns() -> None:
+def wait_for_other_runs() -> None:
     """Lets the other runs of the process catch up; nothing for a run of its own, or if they met since the last call."""
     member: _Member | None = getattr(_here, "member", None)
     if member is not None and not member.met:
@@ -186,12 +182,26 @@ def together(function: Callable[[Sequence[Request]], Sequence[Answer]], request:
 
     The call is made when every run that has not ended waits for one; all must then ask for the same function.
     """
+    return jointly(function)([request])[0]
+
+
+def jointly(
+    function: Callable[[Sequence[Request]], Sequence[Answer]],
+) -> Callable[[Sequence[Request]], Sequence[Answer]]:
+    """What :func:`together` calls with the one request: ``function`` itself, for a run of its own."""
     member: _Member | None = getattr(_here, "member", None)
     if member is None:
-        return function([request])[0]
-    member.function, member.request, member.met = function, request, True
-    answer: Answer = member.wait()
-    return answer
+        return function
+    if member.on_wait is not None:
+        member.begun = member.met = True
+        member.on_wait()
+        return function
+
+    def wait(requests: Sequence[Request]) -> Sequence[Answer]:
+        member.function, member.request, member.met = function, requests[0], True
+        return [member.wait()]
+
+    return wait
 
 
 def side_by_side(jobs: Sequence[Callable[[], Answer]]) -> list[Answer]:

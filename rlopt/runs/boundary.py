@@ -17,7 +17,7 @@ from rlopt.console.progress import Progress
 from rlopt.console.signals import StopRequest
 from rlopt.evaluation.evaluate import EvaluationResult, evaluate
 from rlopt.loggers.writers import CsvLog, RunLogs
-from rlopt.optim.lockstep import has_company
+from rlopt.optim.lockstep import has_other_runs
 from rlopt.run_folder import RunFolder, write_json
 from rlopt.settings.run import RunConfig
 
@@ -176,7 +176,7 @@ class RunHook:
         self.write_best()
         best = self.state.best_checkpoint
         keep = [] if best is None else [self.folder.checkpoints / best]
-        if has_company():  # several runs in one process continue from a step of which all have a checkpoint
+        if has_other_runs():  # several runs in one process continue from a step of which all have a checkpoint
             keep += [self.folder.checkpoints / checkpoint_name(step) for step in self.state.scheduled]
         prune_checkpoints(self.folder.checkpoints, self.run.keep_checkpoints, keep)
         return path

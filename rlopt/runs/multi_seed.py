@@ -20,7 +20,7 @@ from rlopt.console.output import SharedConsole, SharedProgress
 from rlopt.console.progress import say
 from rlopt.console.signals import StopRequest, StopSignals
 from rlopt.errors import CheckpointError, ConfigError, RloptError, RunError, one_line
-from rlopt.optim.lockstep import Turns
+from rlopt.optim.lockstep import Lockstep
 from rlopt.run_folder import GROUP_FILE, RunFolder, default_folder, read_json, write_json
 from rlopt.runs.train import RunResult, resume, train
 from rlopt.settings.run import RunConfig
@@ -179,7 +179,7 @@ def _run_all(
         if num_threads:
             torch.set_num_threads(num_threads)  # this thread makes the joint calls
         try:
-            outcomes = Turns(named, on_round).run()
+            outcomes = Lockstep(named, on_round).run()
         finally:
             torch.set_num_threads(before)
             progress.end()

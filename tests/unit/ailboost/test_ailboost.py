@@ -22,7 +22,7 @@ from rlopt.checkpoint.model_state import capture_state, learn_from, save_checkpo
 from rlopt.data.demonstrations import Demonstrations
 from rlopt.data.metadata import DemonstrationMetadata
 from rlopt.errors import CheckpointError, ConfigError, DataError, NonFiniteError, SpaceError, UnknownNameError
-from rlopt.optim.lockstep import Turns
+from rlopt.optim.lockstep import Lockstep
 
 SMALL: dict[str, Any] = {
     "learning_starts": 20,
@@ -367,7 +367,7 @@ def test_the_step_as_a_function_of_tensors_is_the_step(options):
 
 
 def test_seeds_that_train_together_have_each_its_discriminator():
-    together = Turns([lambda seed=seed: collected_by(AILBoost, seed, function=True) for seed in (1, 2)]).run()
+    together = Lockstep([lambda seed=seed: collected_by(AILBoost, seed, function=True) for seed in (1, 2)]).run()
     assert together[0].update is together[1].update is not None
     for seed, model in zip((1, 2), together, strict=True):
         assert torch.allclose(parameters(model), parameters(collected_by(AILBoost, seed)), atol=1e-5)

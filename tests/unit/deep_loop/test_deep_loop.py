@@ -30,7 +30,7 @@ from rlopt.envs.average_reward import ContinuingWrapper
 from rlopt.envs.average_reward.river_swim import RiverSwim
 from rlopt.errors import ConfigError, SpaceError, UnknownNameError
 from rlopt.optim.descent import OwnNetworks
-from rlopt.optim.lockstep import Turns
+from rlopt.optim.lockstep import Lockstep
 
 SMALL: dict[str, Any] = {
     "policy_kwargs": {"net_arch": [8]},
@@ -503,7 +503,7 @@ def test_stacked_seeds_are_the_seeds_trained_alone(estimator: str, bonus: bool, 
 
         return learn
 
-    together = Turns([job(seed, True) for seed in (1, 2)]).run()
+    together = Lockstep([job(seed, True) for seed in (1, 2)]).run()
     assert together[0].update is together[1].update is not None
     for seed, model in zip((1, 2), together, strict=True):
         alone = job(seed, False)()

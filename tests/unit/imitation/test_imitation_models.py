@@ -18,7 +18,7 @@ from rlopt.agents.sac.update import Batch, Step
 from rlopt.data.demonstrations import Demonstrations
 from rlopt.errors import DataError
 from rlopt.optim.descent import OwnNetworks
-from rlopt.optim.lockstep import Turns
+from rlopt.optim.lockstep import Lockstep
 
 
 @pytest.mark.parametrize("name", CLASSES)
@@ -235,7 +235,7 @@ def test_several_seeds_stacked_are_each_alone(name: str, settings: dict[str, Any
 
         return learn
 
-    together = Turns([job(seed, True) for seed in (1, 2)]).run()
+    together = Lockstep([job(seed, True) for seed in (1, 2)]).run()
     assert together[0].update is together[1].update is not None
     for seed, model in zip((1, 2), together, strict=True):
         assert_alike(model, job(seed, False)())

@@ -20,7 +20,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from rlopt.agents.mdpo.losses import policy_loss
 from rlopt.agents.mdpo.on_policy import MDPO
 from rlopt.errors import NonFiniteError
-from rlopt.optim.lockstep import Turns
+from rlopt.optim.lockstep import Lockstep
 
 
 def model(seed: int = 0, cls: type[MDPO] = MDPO, **options: Any) -> MDPO:
@@ -76,7 +76,7 @@ def trained(seed: int, steps: int, stacked: bool = False, **options: Any) -> Cal
 
 @pytest.mark.parametrize("options", OPTIONS)
 def test_stacked_seeds_are_the_seeds_trained_alone(options: dict[str, Any]) -> None:
-    together = Turns([trained(seed, 256, True, **options) for seed in (1, 2, 3)]).run()
+    together = Lockstep([trained(seed, 256, True, **options) for seed in (1, 2, 3)]).run()
     for seed, algorithm in zip((1, 2, 3), together, strict=True):
         alone = trained(seed, 256, **options)()
         assert algorithm._n_updates == alone._n_updates > 0
@@ -91,7 +91,7 @@ def test_compiled_seeds_are_the_seeds_trained_alone_bit_for_bit() -> None:
     try:
         torch.set_num_threads(2)
         jobs = [functools.partial(with_one_thread, trained(seed, 192, compile="on")) for seed in (1, 2, 3)]
-        together = Turns(jobs).run()
+        together = Lockstep(jobs).run()
         torch.set_num_threads(1)
         for seed, algorithm in zip((1, 2, 3), together, strict=True):
             assert algorithm.prepared["policy"].mode == "compiled"
@@ -107,7 +107,7 @@ def with_one_thread(job: Callable[[], MDPO]) -> MDPO:
 
 
 def test_short_runs_on_the_cpu_are_those_alone_bit_for_bit() -> None:
-    for seed, algorithm in zip((1, 2), Turns([trained(s, 128) for s in (1, 2)]).run(), strict=True):
+    for seed, algorithm in zip((1, 2), Lockstep([trained(s, 128) for s in (1, 2)]).run(), strict=True):
         assert not algorithm.prepared
         assert_same(algorithm, trained(seed, 128)(), 0.0)
 
@@ -143,7 +143,7 @@ def test_a_loss_is_changed_in_one_place_for_every_mode() -> None:
     torch.testing.assert_close(tensors, own, rtol=1e-3, atol=1e-9)
     jobs = [lambda: stepped(model(0, OwnLoss, n_epochs=1, **STRAIGHT)).learn(64) for _ in range(2)]
     alone = model(0, OwnLoss, n_epochs=1, **STRAIGHT).learn(64)
-    for algorithm in Turns(jobs).run():
+    for algorithm in Lockstep(jobs).run():
         assert len(algorithm.prepared["policy"]._made_for) == 2
         torch.testing.assert_close(
             algorithm.policy.action_net.weight, alone.policy.action_net.weight, rtol=0, atol=1e-7
@@ -275,7 +275,7 @@ def test_every_kind_of_policy_goes_the_same_way(kind: str) -> None:
     assert set(alone.prepared) == {"policy", "value"}
     assert_same(alone, eager, 1e-3)
     jobs = [functools.partial(lambda seed: stepped(of_kind(kind, seed)).learn(64), seed) for seed in (0, 1)]
-    for seed, algorithm in enumerate(Turns(jobs).run()):
+    for seed, algorithm in enumerate(Lockstep(jobs).run()):
         assert_same(algorithm, of_kind(kind, seed).learn(64), 1e-3)
 
 
@@ -329,7 +329,7 @@ def test_a_frozen_layer_of_several_seeds_stays() -> None:
         first_layer(algorithm).requires_grad_(False)
         return (stepped(algorithm) if stack else algorithm).learn(128)
 
-    for seed, algorithm in enumerate(Turns([functools.partial(job, seed) for seed in (0, 1)]).run()):
+    for seed, algorithm in enumerate(Lockstep([functools.partial(job, seed) for seed in (0, 1)]).run()):
         assert torch.equal(first_layer(algorithm).weight, first_layer(model(seed)).weight)
         assert_same(algorithm, job(seed, stack=False), 1e-3)
 

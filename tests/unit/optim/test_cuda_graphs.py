@@ -17,7 +17,7 @@ from transitions import expert_of_random_target
 
 import rlopt
 from rlopt.agents.mdpo.losses import policy_loss
-from rlopt.optim.lockstep import Turns
+from rlopt.optim.lockstep import Lockstep
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: CUDA graphs cannot be tried")
 DEVICE: dict[str, Any] = {"device": "cuda", "seed": 3}
@@ -78,7 +78,7 @@ def test_seeds_that_train_together() -> None:
     def job(seed: int) -> Callable[[], Any]:
         return lambda: make(compile="on", device="cuda", seed=seed).learn(80)
 
-    together = Turns([job(seed) for seed in (1, 2, 3)]).run()
+    together = Lockstep([job(seed) for seed in (1, 2, 3)]).run()
     assert together[0].update is together[2].update and together[0].update.step.mode == "cuda_graph"
     for seed, model in zip((1, 2, 3), together, strict=True):
         assert_same(model, job(seed)(), 1e-3)

@@ -11,7 +11,7 @@ from reach import assert_same, make, needs_compiler
 
 from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
 from rlopt.agents.sac.update import Update
-from rlopt.optim.lockstep import Turns
+from rlopt.optim.lockstep import Lockstep
 
 
 def trained(seed: int, steps: int, stacked: bool = False, **options: Any) -> Callable[[], OffPolicyMDPO]:
@@ -39,7 +39,7 @@ def trained(seed: int, steps: int, stacked: bool = False, **options: Any) -> Cal
     ],
 )
 def test_stacked_seeds_are_the_seeds_trained_alone(options: dict[str, Any]) -> None:
-    together = Turns([trained(seed, 120, True, compile="off", **options) for seed in (1, 2, 3)]).run()
+    together = Lockstep([trained(seed, 120, True, compile="off", **options) for seed in (1, 2, 3)]).run()
     for seed, model in zip((1, 2, 3), together, strict=True):
         alone = trained(seed, 120, compile="off", **options)()
         assert model.num_timesteps == alone.num_timesteps and model._n_updates == alone._n_updates > 0
@@ -55,7 +55,7 @@ def test_compiled_seeds_are_the_seeds_trained_alone_bit_for_bit() -> None:
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
-        together = Turns([trained(seed, 60, compile="on") for seed in (1, 2, 3)]).run()
+        together = Lockstep([trained(seed, 60, compile="on") for seed in (1, 2, 3)]).run()
         torch.set_num_threads(1)
         for seed, model in zip((1, 2, 3), together, strict=True):
             assert isinstance(model.update, Update) and model.update.step.mode == "compiled"
@@ -68,20 +68,20 @@ def test_compiled_seeds_are_the_seeds_trained_alone_bit_for_bit() -> None:
 
 def test_what_cannot_be_compiled_trains_in_turn() -> None:
     options: dict[str, Any] = {"compile": "on", "policy_kwargs": {"net_arch": [8], "optimizer_class": "sgd"}}
-    models = Turns([trained(seed, 60, **options) for seed in (1, 2)]).run()
+    models = Lockstep([trained(seed, 60, **options) for seed in (1, 2)]).run()
     for seed, model in zip((1, 2), models, strict=True):
         assert model.update is None
         assert_same(model, trained(seed, 60, **options)(), 0.0)
 
 
 def test_seeds_of_unequal_length_leave_the_longer_one_whole() -> None:
-    short, long = Turns([trained(1, 40, True, compile="off"), trained(2, 80, True, compile="off")]).run()
+    short, long = Lockstep([trained(1, 40, True, compile="off"), trained(2, 80, True, compile="off")]).run()
     assert_same(short, trained(1, 40, compile="off")(), 1e-3)
     assert_same(long, trained(2, 80, compile="off")(), 1e-3)
     assert long.update.models == [long]
 
 
 def test_short_runs_on_the_cpu_are_those_alone_bit_for_bit() -> None:
-    for seed, model in zip((1, 2), Turns([trained(s, 60) for s in (1, 2)]).run(), strict=True):
+    for seed, model in zip((1, 2), Lockstep([trained(s, 60) for s in (1, 2)]).run(), strict=True):
         assert model.update is None
         assert_same(model, trained(seed, 60)(), 0.0)

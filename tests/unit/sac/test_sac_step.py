@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import pickle
 import shutil
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import stable_baselines3
 import torch
 from gymnasium import spaces
 from reach import SMALL, Reach, ReachGoal, assert_same, make, needs_compiler, vec_env
@@ -19,16 +21,20 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 import rlopt
 from rlopt.agents.mdpo.config import OffPolicyMDPOConfig
 from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
+from rlopt.agents.sac import losses
 from rlopt.agents.sac.losses import PolicySample
 from rlopt.agents.sac.update import Step, Update
 from rlopt.checkpoint.files import list_checkpoints
 from rlopt.checkpoint.model_state import save_checkpoint
 from rlopt.errors import NonFiniteError
 from rlopt.optim.descent import Network
-from rlopt.optim.lockstep import Turns
+from rlopt.optim.lockstep import Lockstep
 from rlopt.runs.train import resume
 from rlopt.runs.train import train as train_run
 from rlopt.settings.run import RunConfig
+
+PACKAGES = tuple(str(Path(str(package.__file__)).parent) for package in (rlopt, stable_baselines3))
+"""Where the code of this repository and of Stable-Baselines3 lies."""
 
 
 def collected(**options: Any) -> OffPolicyMDPO:
@@ -226,9 +232,31 @@ def test_a_loss_that_is_changed_once_holds_for_stacked_seeds() -> None:
 
         return run
 
-    for seed, loss in zip((1, 2), Turns([job(1), job(2)]).run(), strict=True):
+    for seed, loss in zip((1, 2), Lockstep([job(1), job(2)]).run(), strict=True):
         assert loss == pytest.approx(expected[seed], rel=1e-5)
     assert expected[1] != pytest.approx(expected[2])
+
+
+@pytest.mark.parametrize("way", ["eager", "function"])
+def test_few_calls_lead_from_learn_to_the_loss(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[str]] = []
+
+    def loss(*args: Any) -> Any:
+        files = [frame.filename for frame in traceback.extract_stack()[:-1]]
+        seen.append([file for file in files if file.startswith(PACKAGES)])
+        return critic_loss(*args)
+
+    critic_loss = losses.critic_loss
+    model = make(compile="off", learning_starts=20)
+    model.learn(20)
+    monkeypatch.setattr(losses, "critic_loss", loss)
+    (fused(model) if way == "function" else model).learn(4, reset_num_timesteps=False)
+    assert (model.update is not None) is (way == "function")
+    for files in seen:
+        # One more is the loss itself.
+        assert 4 <= len(files) + 1 <= 8, files
+        assert len({*files, losses.__file__}) <= 5, files
+    assert seen
 
 
 def test_another_entropy_counts_in_both_ways() -> None:
