@@ -92,3 +92,9 @@ def nearest(name: str, candidates: Iterable[str], hint: str = "") -> str:
 def one_line(value: object) -> str:
     """The beginning of a foreign error's message, or of what a value looks like, without line breaks."""
     return " ".join(str(value)[:200].split())
+
+
+def require(condition: bool, message: str) -> None:
+    """Raises :class:`ConfigError` with ``message`` unless ``condition`` holds."""
+    if not condition:
+        raise ConfigError(message)

@@ -26,10 +26,9 @@ from rlopt.agents.sac.algorithm import SAC
 from rlopt.agents.sac.losses import Info, sample_squashed_gaussian
 from rlopt.agents.sac.update import Batch, Drawn
 from rlopt.algorithms.resumable import with_settings_of
-from rlopt.errors import ConfigError, SpaceError
+from rlopt.errors import ConfigError, SpaceError, require
 from rlopt.optim.descent import Network, Networks, Part, Scalar
 from rlopt.optim.optimizers import is_second_order
-from rlopt.validation import require
 
 if TYPE_CHECKING:
     from rlopt.data.demonstrations import Demonstrations

@@ -35,13 +35,14 @@ from rlopt.agents.mdpo.on_policy_update import (
     take_eagerly,
     update_models,
 )
+from rlopt.algorithms.finite import FiniteVecEnv, check_finite, check_parameters
 from rlopt.algorithms.resumable import Resumable, named_policy_kwargs, training_env
 from rlopt.algorithms.rollout import can_collect, collect, flat, flat_actions
 from rlopt.console.progress import say
+from rlopt.errors import require
 from rlopt.optim.compiled_step import CompileChoice, Mode, choose_mode
 from rlopt.optim.lockstep import runs_in_lockstep, together
 from rlopt.settings.fields import check_arguments
-from rlopt.validation import FiniteVecEnv, check_finite, check_parameters, require
 
 COMPILE_PAYS_AFTER = 60_000
 """Gradient steps, of small networks, after which the seconds that compilation takes are earned back."""

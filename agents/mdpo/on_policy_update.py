@@ -23,6 +23,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from rlopt.agents.mdpo.heads import DistributionHead, action_head, uncompiled, value_function
 from rlopt.agents.mdpo.losses import Info, policy_loss, value_loss
+from rlopt.algorithms.finite import check_finite
 from rlopt.algorithms.rollout import rows
 from rlopt.console.progress import say
 from rlopt.optim.compiled_step import CannotCompile, GradientStep, Mode
@@ -30,7 +31,6 @@ from rlopt.optim.constants_read import Reads
 from rlopt.optim.descent import HeldNetworks, Network, OwnNetworks, Part, State, Store
 from rlopt.optim.descent import obstacle as no_function_of_tensors
 from rlopt.optim.lockstep import side_by_side
-from rlopt.validation import check_finite
 
 Loss = Callable[..., tuple[Tensor, Info]]
 History = dict[str, list[Tensor]]

@@ -23,10 +23,9 @@ from rlopt.agents.offline.policy import OfflinePolicy
 from rlopt.agents.offline.update import OfflineStep, Source
 from rlopt.algorithms.resumable import named_policy_kwargs, training_env
 from rlopt.data.dataset import Dataset
-from rlopt.errors import ConfigError, NonFiniteError
+from rlopt.errors import ConfigError, NonFiniteError, require
 from rlopt.optim.compiled_step import CompileChoice, choose_mode
 from rlopt.settings.fields import check_arguments
-from rlopt.validation import require
 
 BLOCK = 100
 """Gradient steps between two boundaries of offline training: checkpoints and evaluations fall on its multiples."""

@@ -16,11 +16,11 @@ from rlopt.agents.offline.data import ReplayRows, seed_buffer
 from rlopt.agents.offline.policy import OfflinePolicy
 from rlopt.agents.offline.update import Source
 from rlopt.agents.sac.checks import fitting_replay_buffer
+from rlopt.algorithms.finite import check_step
 from rlopt.algorithms.resumable import Resumable
 from rlopt.algorithms.spaces_only_env import SpacesOnlyVecEnv
 from rlopt.data.dataset import Dataset
 from rlopt.errors import ConfigError
-from rlopt.validation import check_step
 
 
 class OfflineVecEnv(SpacesOnlyVecEnv):

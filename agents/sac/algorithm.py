@@ -41,6 +41,7 @@ from rlopt.agents.sac.checks import (
 from rlopt.agents.sac.config import SACConfig
 from rlopt.agents.sac.losses import Info, PolicySample
 from rlopt.agents.sac.update import Batch, Drawn, Request, Step, Update, take_steps
+from rlopt.algorithms.finite import check_finite
 from rlopt.algorithms.resumable import Resumable, named_policy_kwargs, training_env
 from rlopt.console.progress import say
 from rlopt.errors import NonFiniteError
@@ -50,7 +51,6 @@ from rlopt.optim.descent import Network, Networks, OwnNetworks, Part, Scalar, ob
 from rlopt.optim.lockstep import jointly, runs_in_lockstep
 from rlopt.replay.buffers import DeviceReplayBuffer
 from rlopt.settings.fields import check_arguments
-from rlopt.validation import check_finite
 
 READ_EVERY = 64
 """Gradient steps on an accelerator between two looks at their losses."""

@@ -11,11 +11,10 @@ from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 from rlopt.algorithms.checks import check_observation_space
-from rlopt.errors import ConfigError, SpaceError, unknown_name
+from rlopt.errors import ConfigError, SpaceError, require, unknown_name
 from rlopt.replay.buffers import DeviceDictReplayBuffer, DeviceReplayBuffer
 from rlopt.replay.her import DeviceHerReplayBuffer
 from rlopt.replay.n_step import DeviceNStepReplayBuffer
-from rlopt.validation import require
 
 REPLAY_BUFFERS: dict[str, type[ReplayBuffer]] = {
     "replay": ReplayBuffer,

@@ -12,12 +12,11 @@ from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.type_aliases import GymEnv
 from torch import nn
 
-from rlopt.errors import ConfigError, unknown_name
+from rlopt.errors import ConfigError, require, unknown_name
 from rlopt.nn.encoders import ENCODERS
 from rlopt.optim.lockstep import wait_for_other_runs
 from rlopt.optim.optimizers import check_optimizer, optimizer_by_name
 from rlopt.settings.fields import check_arguments
-from rlopt.validation import require
 
 F = TypeVar("F", bound=Callable[..., None])
 

@@ -20,7 +20,7 @@ from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from rlopt.validation import check_step
+from rlopt.algorithms.finite import check_step
 
 Observations = Tensor | dict[str, Tensor]
 

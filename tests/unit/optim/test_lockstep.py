@@ -70,14 +70,14 @@ def test_a_run_that_fails_later_is_an_outcome_and_the_others_go_on() -> None:
         wait_for_other_runs()
         raise ArithmeticError("too large")
 
-    def company() -> list[bool]:
+    def other() -> list[bool]:
         found = []
         for _ in range(3):
             wait_for_other_runs()
             found.append(has_other_runs())
         return found
 
-    failure, found = Lockstep([failing, company]).run()
+    failure, found = Lockstep([failing, other]).run()
     assert isinstance(failure, ArithmeticError)
     assert found == [False, False, False]
     assert not has_other_runs()

@@ -1,4 +1,4 @@
-"""Checks of values: observations, rewards, losses and networks without a NaN."""
+"""Rewards, observations, losses and parameters that are NaN or infinite end training with the cause."""
 
 from __future__ import annotations
 
@@ -11,13 +11,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 from torch import nn
 
-from rlopt.errors import ConfigError, NonFiniteError
-
-
-def require(condition: bool, message: str) -> None:
-    """Raises :class:`rlopt.errors.ConfigError` with ``message`` unless ``condition`` holds."""
-    if not condition:
-        raise ConfigError(message)
+from rlopt.errors import NonFiniteError
 
 
 def check_finite(name: str, values: Any, step: int) -> None:
