@@ -17,6 +17,9 @@ from transitions import expert_of_random_target
 
 import rlopt
 from rlopt.agents.mdpo.losses import policy_loss
+from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
+from rlopt.agents.sac.update import Step
+from rlopt.optim.descent import Network
 from rlopt.optim.lockstep import Lockstep
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: CUDA graphs cannot be tried")
@@ -51,6 +54,25 @@ def test_off_policy(options: dict[str, Any]) -> None:
     assert not torch.allclose(captured.actor.mu.weight, off_policy("off", learning_starts=40, seed=4).actor.mu.weight)
 
 
+class ConstantCritics(OffPolicyMDPO):
+    """Its critics learn a constant."""
+
+    goal = 3.0
+
+    def critic_objective(self, critic: Network, step: Step) -> tuple[torch.Tensor, Any]:
+        q_values = torch.cat(self.q_values(critic, step.batch.observations, step.batch.actions), dim=1)
+        loss = (q_values - self.goal).square().mean()
+        return loss, {"critic_loss": loss.detach()}
+
+
+def test_a_critic_loss_of_ones_own_is_captured() -> None:
+    captured, eager = (off_policy(mode, cls=ConstantCritics) for mode in ("on", "off"))
+    assert captured.update.step.mode == "cuda_graph" and eager.update is None
+    assert_same(captured, eager, 1e-4)
+    usual = off_policy("off")
+    assert not torch.allclose(captured.critic.qf0[0].weight, usual.critic.qf0[0].weight, atol=1e-3)
+
+
 def test_a_learning_rate_that_changes_reaches_the_graph() -> None:
     models = [off_policy(mode) for mode in ("on", "off")]
     for model in models:
@@ -70,7 +92,7 @@ def test_the_policy_that_acts_follows() -> None:
     with torch.no_grad():
         newest = [tensor.cpu() for tensor in model.actor.parameters()]
     model.train(gradient_steps=1, batch_size=16)
-    for acting, before in zip(model.update._acting.parameters(), newest, strict=True):
+    for acting, before in zip(model.update.acting.parameters(), newest, strict=True):
         assert acting.device.type == "cpu" and torch.equal(acting, before)
 
 

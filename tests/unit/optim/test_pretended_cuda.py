@@ -13,7 +13,12 @@ import torch
 from rlopt.optim.compiled_step import compiler_found
 
 TESTS = Path(__file__).parents[2]
-OF_CUDA = ["test_cuda_graphs", "test_update", "test_ailboost_discriminator", "test_weighted_replay"]
+OF_CUDA = [
+    "optim/test_cuda_graphs",
+    "optim/test_update",
+    "imitation/test_ailboost_discriminator",
+    "replay/test_weighted_replay",
+]
 
 pytestmark = [
     pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device runs these tests itself"),
