@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from stable_baselines3.common.distributions import TanhBijector
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -72,7 +71,9 @@ def sample_gsde(mean: Tensor, latent: Tensor, std: Tensor, exploration: Tensor, 
     """
     actions = torch.tanh(mean + torch.mm(latent, exploration))
     action_std = gsde_std(latent, std, epsilon)
-    pre_tanh = TanhBijector.inverse(actions)
+    limit = 1 - torch.finfo(actions.dtype).eps
+    inside = actions.clamp(-limit, limit)
+    pre_tanh = 0.5 * (inside.log1p() - (-inside).log1p())  # atanh, operation by operation as Stable-Baselines3 has it
     log_density = gaussian_log_density(pre_tanh, mean, action_std)
     return PolicySample(actions, pre_tanh, mean, action_std, log_density, log_jacobian(torch.tanh(pre_tanh)))
 

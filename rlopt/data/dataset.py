@@ -11,7 +11,6 @@ from typing import Any, Self, TypeAlias
 import numpy as np
 
 from rlopt.data.checks import check_columns
-from rlopt.data.folder import read_folder, write_folder
 from rlopt.data.metadata import Metadata
 from rlopt.errors import DataError
 
@@ -112,6 +111,8 @@ class Dataset:
 
         :raises rlopt.errors.DataError: ``path`` is something other than a data set, or the disk is full or read-only
         """
+        from rlopt.data.folder import write_folder  # needs torch, which those who only hold data do not
+
         columns = map_columns(self.columns(), lambda column: column)
         return write_folder(Path(path), columns, self.metadata, len(self))
 
@@ -123,6 +124,8 @@ class Dataset:
 
         :raises rlopt.errors.DataError: the folder is missing, damaged or no data set
         """
+        from rlopt.data.folder import read_folder
+
         names = {field.name for field in dataclasses.fields(Dataset)} - {"metadata"}
         columns, metadata = read_folder(Path(path), names)
         try:
