@@ -42,7 +42,8 @@ def main(argv: list[str]) -> None:
         verb = importlib.import_module(f"rl_zoo3.{argv[0]}")
     except ModuleNotFoundError as error:
         raise ConfigError(f"RL Zoo needs the package {error.name}: pip install rl_zoo3") from None
-    zoo.ALGOS.update(ALGOS)
+    for name, algorithm in ALGOS.items():
+        zoo.ALGOS.setdefault(name, algorithm)  # its own sac stays Stable-Baselines3's
     sys.argv = [f"rl_zoo3.{argv[0]}", *argv[1:]]
     getattr(verb, argv[0])()
 

@@ -589,13 +589,16 @@ def test_the_price_of_a_reset_rises_while_they_are_too_frequent_and_falls_to_zer
     settings = {"on_termination": "reset", "gain_rate": 0.05, "reset_cost_rate": 0.5, "learning_rate": 3e-3}
     frequent = falling(**settings, learning_starts=400).learn(400)  # nothing is learned yet: the actor walks at random
     frequent.tau = 0.05
+    gains = []
     for _ in range(1000):
         batch = frequent.replay_buffer.sample(64)
         step = step_of(frequent, batch, torch.randn(64, 1), torch.randn(64, 1))
         frequent._price_resets(step)
         frequent.move_targets(step)
+        gains.append(float(frequent.reset_critic.gain))  # type: ignore[union-attr]
     share = float(frequent.replay_buffer.transitions(torch.arange(400)).dones.mean())
-    assert share / 3 < float(frequent.reset_critic.gain) < 3 * share  # type: ignore[union-attr]
+    # The mean of its second half: one value of a critic that still moves says little.
+    assert share / 3 < np.mean(gains[500:]) < 3 * share
     assert float(frequent.reset_price) > 0
     rare = falling(**settings, allowed_resets=1.0).learn(100)
     assert float(rare.reset_price) == 0

@@ -14,7 +14,7 @@ from rlopt.errors import ConfigError, UnknownNameError
 
 def stand_in(monkeypatch: pytest.MonkeyPatch, calls: list[Any]) -> dict[str, Any]:
     """Modules with the names that RL Zoo 2.9 has: one ALGOS dict that all share, and a function a verb."""
-    algos: dict[str, Any] = {"ppo": object}
+    algos: dict[str, Any] = {"ppo": object, "sac": object}
     package = types.ModuleType("rl_zoo3")
     package.ALGOS = algos  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "rl_zoo3", package)
@@ -32,8 +32,9 @@ def test_the_agents_are_registered_before_rl_zoo_starts(verb: str, monkeypatch: 
     algos = stand_in(monkeypatch, calls)
     zoo.main([verb, "--algo", "mdpo", "--env", "CartPole-v1"])
     argv = [f"rl_zoo3.{verb}", "--algo", "mdpo", "--env", "CartPole-v1"]
-    assert calls == [(verb, argv, ["deep_loop", "mdpo", "off_policy_mdpo", "ppo"])]
+    assert calls == [(verb, argv, ["deep_loop", "mdpo", "off_policy_mdpo", "ppo", "sac"])]
     assert algos["mdpo"] is rlopt.MDPO and algos["off_policy_mdpo"] is rlopt.OffPolicyMDPO
+    assert algos["sac"] is object, "what RL Zoo has stays what it is"
 
 
 def test_what_rl_zoo_reads_builds_every_registered_agent() -> None:
