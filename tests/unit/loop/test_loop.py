@@ -444,7 +444,7 @@ def test_page_names_functions_that_exist_and_its_snippets_run() -> None:
     import re
 
     text = README.read_text()
-    sources = "".join(path.read_text() for path in README.parent.glob("*.py"))
+    sources = "".join(path.read_text() for path in README.parent.rglob("*.py"))
     column = "".join(line.rsplit("|", 2)[1] for line in text.splitlines() if re.match(r"\| \(\d\) ", line))
     names = {name.rsplit(".", 1)[-1] for name in re.findall(r"`([\w.]+)`", column)}
     assert len(names) > 12
