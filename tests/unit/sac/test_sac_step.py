@@ -319,12 +319,15 @@ def goal_model(**options: Any) -> OffPolicyMDPO:
     ids=["dict", "her", "gsde", "gsde-analytic", "value", "value-first", "shared-extractor", "images", "drqv2"],
 )
 def test_every_network_and_observation_takes_the_same_way(build: Callable[..., OffPolicyMDPO]) -> None:
-    plain, function = build(), build()
-    for model in (plain, fused(function)):
+    def trained(prepare: Callable[[OffPolicyMDPO], OffPolicyMDPO]) -> OffPolicyMDPO:
+        model = prepare(build())  # building seeds the global generators, from which batches are drawn
         model.learn(model.learning_starts + 12)
         torch.manual_seed(1)
         np.random.seed(1)
         model.train(5, 16)
+        return model
+
+    plain, function = trained(lambda model: model), trained(fused)
     assert plain._n_updates == function._n_updates == 17 and function.update is not None
     assert_same(plain, function, 1e-3)
     for name, value in plain.logger.name_to_value.items():
