@@ -223,7 +223,7 @@ def test_what_does_not_fit_is_refused() -> None:
         DrQV2Encoder(spaces.Box(0, 255, (3, 16, 84), np.uint8))
     with pytest.raises(ConfigError, match="random_shift is for images"):
         OffPolicyMDPO("MlpPolicy", "Pendulum-v1", random_shift=4)
-    with pytest.raises(ConfigError, match="random_shift is -1"):
+    with pytest.raises(ConfigError, match="random_shift = -1 is outside"):
         make(random_shift=-1)
     with pytest.raises(ConfigError, match="share_features_extractor"):
         make(policy_kwargs=NETWORKS | {"share_features_extractor": True})
