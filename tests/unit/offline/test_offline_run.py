@@ -246,7 +246,7 @@ def test_another_environment_that_fits_is_told(data: Path, tmp_path: Path, capsy
 
 def test_memory_that_is_not_there_is_one_line(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--dataset", str(data), "--eval-every", "0", "--run-dir", str(tmp_path / "run"), "--device", "cpu"]
-    assert main(["train", "bc", *flags, "--net-arch", "100000000", "100000000"]) == 2
+    assert main(["train", "bc", *flags, "--batch-size", "10000000000000"]) == 2
     (said,) = capsys.readouterr().err.splitlines()
     assert said.startswith("rlopt: error: not enough memory (") and said.endswith("networks or data")
 
