@@ -14,6 +14,7 @@ from rlopt.errors import ConfigError, RunError, one_line, unknown_name
 from rlopt.run_folder import TUNE_FILE, RunFolder, read_json, write_json
 from rlopt.settings.fields import from_mapping
 from rlopt.settings.presets import resolved_settings
+from rlopt.storage.json import dump_json
 from rlopt.sweeps.spec import SweepSpec, spec_from
 from rlopt.sweeps.sweep import EngineOptions
 
@@ -170,7 +171,10 @@ class TuneFolder(RunFolder):
             self.require_new()
             return
         before, _ = self.read_spec()
-        if dataclasses.replace(before, trials=spec.trials) != spec:
+        # As JSON, in which a tuple of widths is the list that the file gives back.
+        if dump_json(dataclasses.asdict(dataclasses.replace(before, trials=spec.trials))) != dump_json(
+            dataclasses.asdict(spec)
+        ):
             raise RunError(
                 f"{self.path} holds another search: choose another --tune-dir, or continue it with {self.command}"
             )
