@@ -23,24 +23,26 @@ def call(*flags: str) -> str:
 def test_cells_are_tuned_continued_and_shown(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- results functions -->\n<!-- /results functions -->\nafter\n")
-    common = ["--budget", "400", "--results", str(tmp_path / "cells"), "--page", str(page), "--tuning-seeds", "1"]
+    results = tmp_path / "searches.jsonl"
+    common = ["--budget", "400", "--results", str(results), "--page", str(page), "--tuning-seeds", "1"]
     one = [*common, "--task", "quadratic", "--method", "openai-es"]
     call("run", "--seeds", "1", *one)
-    path = tmp_path / "cells" / "quadratic-openai-es.json"
-    first = json.loads(path.read_text())
-    tuned = {entry["settings"]["learning_rate"]: entry["finals"][0] for entry in first["tuning"]}
-    assert len(tuned) == 5 and first["settings"]["learning_rate"] == min(tuned, key=lambda rate: tuned[rate])
-    assert [run["seed"] for run in first["runs"]] == [0] and 0 < first["runs"][0]["oracle_points"] <= 400
+    first = [json.loads(line) for line in results.read_text().splitlines()]
+    *tuning, reported = first
+    tuned = {row["config"]["learning_rate"]: row["final"] for row in tuning}
+    assert len(tuning) == len(tuned) == 5 and {row["seed"] for row in tuning} == {1000}
+    assert reported["config"]["learning_rate"] == min(tuned, key=lambda rate: tuned[rate])
+    assert reported["seed"] == 0 and 0 < reported["oracle_points"] <= 400
     initial = np.random.default_rng(0).standard_normal(100)
-    assert first["runs"][0]["values"][0] == pytest.approx(initial @ initial, rel=1e-5)
+    assert reported["values"][0] == pytest.approx(initial @ initial, rel=1e-5)
     call("run", "--seeds", "2", *one)
-    second = json.loads(path.read_text())
-    assert second["tuning"] == first["tuning"] and second["runs"][0] == first["runs"][0] and len(second["runs"]) == 2
+    second = [json.loads(line) for line in results.read_text().splitlines()]
+    assert second[:-1] == first and second[-1]["seed"] == 1
     call("write", "--seeds", "2", *common)
     text = page.read_text()
     assert text.startswith("before") and text.rstrip().endswith("after")
     assert "| OpenAI-ES, antithetic, Adam | ranks |" in text
-    assert "| GLD-search | ranks | not run" in text and (tmp_path / "cells" / "curves.svg").is_file()
+    assert "| GLD-search | ranks | not run" in text and page.with_suffix(".svg").is_file()
 
 
 def test_the_page_shows_what_the_script_prints() -> None:
