@@ -427,7 +427,7 @@ class SAC(Resumable, stable_baselines3.SAC):
             info: Info | None = None
             if mode is not None:
                 try:
-                    info = jointly(take_steps)([Request(self, mode, drawn, move_targets)])[0]
+                    info = jointly(take_steps)([Request(self, parts, mode, drawn, move_targets)])[0]
                 except CannotCompile as error:
                     self._stay_uncompiled(str(error))
                     mode = None

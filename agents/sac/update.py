@@ -14,7 +14,7 @@ from torch.func import vmap
 
 from rlopt.agents.sac.losses import Info
 from rlopt.optim.compiled_step import ActingCopy, GradientStep, Mode
-from rlopt.optim.descent import HeldNetworks, Network, Networks, Scalar, State, Store
+from rlopt.optim.descent import HeldNetworks, Network, Networks, Part, Scalar, State, Store
 from rlopt.optim.lockstep import side_by_side
 
 if TYPE_CHECKING:
@@ -61,6 +61,8 @@ class Request(NamedTuple):
     """A model's request for a gradient step."""
 
     model: SAC
+    parts: Mapping[str, Part]
+    """Its networks."""
     mode: Mode
     drawn: Drawn
     move_targets: bool
@@ -110,9 +112,9 @@ def _side_by_side(requests: Sequence[Request]) -> list[Info]:
 def _update_of(requests: Sequence[Request], like: Update | None = None) -> Update:
     """The update of the models that ask, made anew where there is none or their parts were exchanged."""
     models, mode = [request.model for request in requests], requests[0].mode
-    update = models[0].update
-    if update is None or update.step.mode != mode or not update.belongs_to(models):
-        update = Update(models, mode, like)
+    parts, update = [request.parts for request in requests], models[0].update
+    if update is None or update.step.mode != mode or not update.belongs_to(models, parts):
+        update = Update(models, parts, mode, like)
         for model in models:
             model.update = update
     return update
@@ -124,11 +126,13 @@ class Update:
     On an accelerator the policy that acts is one update old, so that the environment is stepped while the update runs.
     """
 
-    def __init__(self, models: Sequence[SAC], mode: Mode, like: Update | None = None) -> None:
+    def __init__(
+        self, models: Sequence[SAC], parts: Sequence[Mapping[str, Part]], mode: Mode, like: Update | None = None
+    ) -> None:
         self.models = list(models)
         self.taken = False
         """Whether it has taken a step."""
-        self.store = Store([model.networks() for model in models])
+        self.store = Store(parts)
         self._buffers: list[Any] = [model.replay_buffer for model in models]
         self._versions = [getattr(buffer, "storage_version", 0) for buffer in self._buffers]
         self._scalar_names = list(models[0].scalars())
@@ -139,15 +143,15 @@ class Update:
         self._acting_names = list(actor)
         self.acting = ActingCopy(list(actor.values()))
 
-    def belongs_to(self, models: Sequence[SAC]) -> bool:
-        """Whether it was made for these models, their networks, and the rows of their replay buffers where they are."""
+    def belongs_to(self, models: Sequence[SAC], parts: Sequence[Mapping[str, Part]]) -> bool:
+        """Whether it was made for these models, these networks, and the rows of their replay buffers where they are."""
         return (
             len(models) == len(self.models)
             and all(
                 own is model and buffer is model.replay_buffer and version == getattr(buffer, "storage_version", 0)
                 for own, model, buffer, version in zip(self.models, models, self._buffers, self._versions, strict=True)
             )
-            and self.store.holds([model.networks() for model in models])
+            and self.store.holds(parts)
         )
 
     def scalars(self) -> Tensor:

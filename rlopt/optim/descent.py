@@ -475,8 +475,11 @@ class _Home:
     model: int
     position: int
 
+    def __post_init__(self) -> None:
+        self.address = self.view.data_ptr()
+
     def attach(self) -> None:
-        if self.tensor.data_ptr() != self.view.data_ptr():
+        if self.tensor.data_ptr() != self.address:
             self.view.copy_(self.tensor.detach())
             self.tensor.data = self.view
         if self.optimizer is None:
@@ -484,9 +487,11 @@ class _Home:
         state: dict[str, Any] = self.optimizer.state[self.tensor]
         for name, view in self.state.items():
             value = state.get(name)
+            if value is view:
+                continue
             if value is None:
                 view.zero_()
-            elif value is not view:
+            else:
                 view.copy_(value)
             state[name] = view
 

@@ -103,7 +103,7 @@ def test_acting_is_predicting(n_envs: int, deterministic: bool) -> None:
         model.update = None
         actions, scaled = model._sample_action(0, None, n_envs)
         torch.manual_seed(seed)
-        model.update = Update([model], "eager")
+        model.update = Update([model], [model.networks()], "eager")
         for ours, theirs in zip(model._sample_action(0, None, n_envs), (actions, scaled), strict=True):
             np.testing.assert_array_equal(ours, theirs)
 
@@ -360,13 +360,14 @@ class SmallCamera(Reach):
 def test_the_fused_step_reads_the_buffer_that_the_model_has_now() -> None:
     model = collected()
     model.compile = "on"
-    update = Update([model], "compiled")
-    assert update.belongs_to([model]) and not update.belongs_to([collected()])
+    update = Update([model], [model.networks()], "compiled")
+    other = collected()
+    assert update.belongs_to([model], [model.networks()]) and not update.belongs_to([other], [other.networks()])
     model.replay_buffer.device = torch.device("cpu")  # type: ignore[union-attr]
-    assert not update.belongs_to([model])  # its rows have moved
-    update = Update([model], "compiled")
+    assert not update.belongs_to([model], [model.networks()])  # its rows have moved
+    update = Update([model], [model.networks()], "compiled")
     model.replay_buffer = pickle.loads(pickle.dumps(model.replay_buffer))
-    assert not update.belongs_to([model])
+    assert not update.belongs_to([model], [model.networks()])
 
 
 @needs_compiler
