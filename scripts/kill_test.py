@@ -1,21 +1,25 @@
 """Kill training runs with SIGKILL at random moments, resume them, and compare with the run that was never stopped.
 
-Each run is started with ``rlopt train``, killed, continued with ``rlopt resume``, perhaps killed again (up to three
-times), and then left to finish. Its last checkpoint (networks, optimisers, replay buffer, simulator, random states,
-counters) and its CSV files must equal those of the uninterrupted run bit for bit; only clock times are left out. One
-kill in three strikes while a checkpoint is being written.
+Each case is started with ``rlopt train``, ``rlopt sweep`` or ``rlopt tune``, killed with all its processes, continued
+with ``rlopt resume``, perhaps killed again (up to three times), and then left to finish. The last checkpoint of every
+run in it (networks, optimisers, replay buffer, simulator, random states, counters), its CSV files, and the trials of a
+search must equal those of the uninterrupted case bit for bit; only clock times are left out. One kill in three is aimed
+at the writing of a checkpoint, one in three at an evaluation; the stacks of the processes just before a kill tell what
+it struck. Cases are of three kinds: Gymnasium's backend, EnvPool's, and several runs.
 
-    python scripts/kill_test.py --runs 10 --out kill_test.json  # 10 runs on each backend
+    python scripts/kill_test.py --runs 10 --out kill_test.json  # 10 cases of each kind
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import dataclasses
 import json
 import os
 import random
+import shutil
 import signal
 import struct
 import subprocess
@@ -31,12 +35,17 @@ import numpy as np
 import torch
 
 from rlopt.checkpoint.files import list_checkpoints, read_checkpoint
+from rlopt.run_folder import GROUP_FILE, SWEEP_FILE, TUNE_FILE
 
 TIME_COLUMNS = ("time/fps", "time/time_elapsed")
 MAX_KILLS = 3
+BEGUN = ("config.json", GROUP_FILE, SWEEP_FILE, TUNE_FILE)
+"""Files that ``rlopt resume`` begins with."""
 NORMALIZED = "--normalize-observations --normalize-rewards"
 ON_POLICY = f"--n-steps 32 --net-arch 16 --value-batch-size 32 --checkpoint-every 250 {NORMALIZED}"
 OFF_POLICY = "--net-arch 16 --batch-size 16 --learning-starts 50 --old-policy-period 100 --checkpoint-every 100"
+SAC = "--net-arch 16 --batch-size 16 --learning-starts 50 --checkpoint-every 100"
+TUNED = "--search n_epochs=1..4 learning_rate=log:1e-4..1e-2 --trials 3 --workers 1 --pruner none"
 COMMON = "--max-episode-steps 40 --log-every 100 --eval-every 500 --eval-episodes 2 --keep-checkpoints 2 --device cpu"
 
 
@@ -50,14 +59,26 @@ class Case:
     n_envs: int
     total: int
     options: str
+    verb: str = "train"
+    several: str = ""
+    """What makes several runs of it."""
 
     @property
     def name(self) -> str:
-        return f"{self.agent} {self.env} {self.backend} x{self.n_envs}"
+        which = f"{self.verb} {self.agent} {self.env} {self.backend} x{self.n_envs}"
+        return f"{which} {self.several}".strip()
 
-    def arguments(self, run_dir: Path) -> list[str]:
+    @property
+    def kind(self) -> str:
+        """Of which as many cases are run as of each other."""
+        return "several" if self.several else self.backend
+
+    def arguments(self, folder: Path) -> list[str]:
+        """Of the command that begins it in ``folder``."""
         where = f"--env {self.env} --backend {self.backend} --n-envs {self.n_envs} --total-timesteps {self.total}"
-        return ["train", self.agent, *f"{where} {self.options} {COMMON} --run-dir {run_dir}".split()]
+        agent = self.agent if self.verb == "train" else f"--agent {self.agent}"
+        into = {"train": "--run-dir", "sweep": "--sweep-dir", "tune": "--tune-dir"}[self.verb]
+        return f"{self.verb} {agent} {where} {self.options} {COMMON} {self.several} {into} {folder}".split()
 
 
 CASES = (
@@ -65,34 +86,49 @@ CASES = (
     Case("off_policy_mdpo", "dm_control/cartpole-swingup", "gymnasium", 1, 600, OFF_POLICY),
     Case("mdpo", "HalfCheetah-v5", "envpool", 4, 4000, ON_POLICY),
     Case("off_policy_mdpo", "dm_control/cartpole-swingup", "envpool", 4, 1600, OFF_POLICY),
+    Case("mdpo", "Pendulum-v1", "gymnasium", 2, 2000, ON_POLICY, several="--seeds 0..1"),
+    Case("sac", "Pendulum-v1", "gymnasium", 1, 400, SAC, several="--seeds 0..1"),
+    Case("mdpo", "Pendulum-v1", "gymnasium", 2, 1000, ON_POLICY, "sweep", "--set n_epochs=1,2 --workers 2"),
+    Case("mdpo", "Pendulum-v1", "gymnasium", 2, 1000, ON_POLICY, "tune", TUNED),
 )
 
 
+# Lets SIGUSR1 write the stack of every thread: what a kill strikes can be seen from outside.
+TRACED = """import faulthandler, os, signal
+faulthandler.register(signal.SIGUSR1, open(os.environ["KILL_TEST_STACKS"], "a"))
+"""
+
+
 def rlopt(arguments: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
-    """Starts the command line with ``arguments``, its output appended to ``log``."""
+    """Starts the command line with ``arguments``, its output appended to ``log``, at the head of a process group."""
+    (log.parent / "sitecustomize.py").write_text(TRACED)
+    paths = [str(log.parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    traced = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "KILL_TEST_STACKS": str(stacks(log))}
     with open(log, "ab") as output:
         return subprocess.Popen(
             [sys.executable, "-m", "rlopt.cli.main", *arguments],
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=log.parent,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "OMP_NUM_THREADS": "1", **traced},
+            start_new_session=True,
         )
+
+
+def stacks(log: Path) -> Path:
+    """The file that stacks are written to."""
+    return log.with_suffix(".stacks")
 
 
 def reference(case: Case, folder: Path) -> float:
     """Trains without interruption into ``folder``; returns the seconds from the first file to the end."""
     process = rlopt(case.arguments(folder), folder.with_suffix(".log"))
-    wait_for_file(process, folder / "config.json")
+    while process.poll() is None and not runs_in(folder):
+        time.sleep(0.002)
     began = time.monotonic()
     if process.wait() != 0:
         raise SystemExit(f"the uninterrupted run failed:\n{folder.with_suffix('.log').read_text()[-2000:]}")
     return time.monotonic() - began
-
-
-def wait_for_file(process: subprocess.Popen[bytes], path: Path) -> None:
-    while process.poll() is None and not path.exists():
-        time.sleep(0.002)
 
 
 def killed_run(case: Case, folder: Path, seconds: float, rng: random.Random) -> list[str]:
@@ -102,15 +138,14 @@ def killed_run(case: Case, folder: Path, seconds: float, rng: random.Random) -> 
     log = folder.with_suffix(".log")
     while len(kills) < wanted and tries < 20:
         tries += 1
-        started = folder.joinpath("config.json").exists()
-        before = len(log.read_bytes()) if log.exists() else 0
+        started = any((folder / name).exists() for name in BEGUN)
         process = rlopt(["resume", str(folder)] if started else case.arguments(folder), log)
-        moment = kill_somewhere(process, folder, log, before, seconds, rng)
+        moment = kill_somewhere(process, folder, log, seconds, rng)
         if moment is not None:
             kills.append(moment)
         elif not kills:
             # It finished before the first kill: this run proves nothing, so begin again.
-            remove(folder)
+            shutil.rmtree(folder, ignore_errors=True)
             seconds *= 0.7
         else:
             break
@@ -120,46 +155,61 @@ def killed_run(case: Case, folder: Path, seconds: float, rng: random.Random) -> 
 
 
 def kill_somewhere(
-    process: subprocess.Popen[bytes], folder: Path, log: Path, before: int, seconds: float, rng: random.Random
+    process: subprocess.Popen[bytes], folder: Path, log: Path, seconds: float, rng: random.Random
 ) -> str | None:
-    """Kills the process at a random moment of its training; None if it ended first."""
-    while process.poll() is None and b"run folder: " not in log.read_bytes()[before:]:
+    """Kills the process and its children at a random moment of its training; None if it ended first."""
+    while process.poll() is None and not runs_in(folder):
         time.sleep(0.002)
+    aim, skip = rng.choice(["checkpoint", "evaluation", "anywhere"]), rng.randint(0, 3)
     deadline = time.monotonic() + rng.uniform(0, seconds)
-    in_writing = rng.random() < 1 / 3
-    skip = rng.randint(0, 3)
+    was_there = False
     while process.poll() is None:
-        if in_writing and is_writing(folder):
-            if skip == 0:
+        if aim == "anywhere":
+            if time.monotonic() >= deadline:
                 break
-            skip -= 1
-            while process.poll() is None and is_writing(folder):
-                time.sleep(0.0005)
-        if not in_writing and time.monotonic() >= deadline:
-            break
-        time.sleep(0.0005)
-    else:
-        return None
-    process.send_signal(signal.SIGKILL)
+        else:
+            there = is_writing(folder) if aim == "checkpoint" else struck(process, log) == "evaluation"
+            if there and not was_there:
+                if skip == 0:
+                    break
+                skip -= 1
+            was_there = there
+        time.sleep(0.002)
+    where = "checkpoint" if is_writing(folder) else struck(process, log)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     if process.returncode != -signal.SIGKILL:
         return None
-    if is_writing(folder):
-        return "checkpoint"
-    return "training" if list_checkpoints(folder / "checkpoints") else "before the first checkpoint"
+    if where == "training" and not any(list_checkpoints(run / "checkpoints") for run in runs_in(folder)):
+        return "before the first checkpoint"
+    return where
+
+
+def struck(process: subprocess.Popen[bytes], log: Path) -> str:
+    """What the processes are at: an evaluation, or training."""
+    before = stacks(log).stat().st_size
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGUSR1)
+    time.sleep(0.003)
+    with open(stacks(log), "rb") as file:
+        file.seek(before)
+        return "evaluation" if b"/rlopt/evaluation/" in file.read() else "training"
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """The run folders that are ``folder`` or lie in it."""
+    patterns = ("config.json", "seed*/config.json", "*/seed*/config.json")
+    return sorted(path.parent for pattern in patterns for path in folder.glob(pattern))
 
 
 def is_writing(folder: Path) -> bool:
-    try:
-        return any(entry.name.startswith(".writing-") for entry in os.scandir(folder / "checkpoints"))
-    except OSError:
-        return False
-
-
-def remove(folder: Path) -> None:
-    import shutil
-
-    shutil.rmtree(folder, ignore_errors=True)
+    """Whether a checkpoint of one of its runs is being written."""
+    for run in runs_in(folder):
+        with contextlib.suppress(OSError):
+            if any(entry.name.startswith(".writing-") for entry in os.scandir(run / "checkpoints")):
+                return True
+    return False
 
 
 def differences(first: Any, second: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
@@ -206,6 +256,18 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def compare(first: Path, second: Path) -> list[str]:
+    """What differs between the results of two folders of one run or several."""
+    runs = [[run.relative_to(folder) for run in runs_in(folder)] for folder in (first, second)]
+    if runs[0] != runs[1]:
+        return [f"runs {', '.join(map(str, runs[0]))} and {', '.join(map(str, runs[1]))}"]
+    found = [f"{run}: {what}" for run in runs[0] for what in compare_runs(first / run, second / run)]
+    journals = [folder / "study.journal" for folder in (first, second)]
+    if journals[0].exists() and trials(journals[0]) != trials(journals[1]):
+        found.append("the trials of the search")
+    return found
+
+
+def compare_runs(first: Path, second: Path) -> list[str]:
     """What differs between the results of two run folders."""
     found: list[str] = []
     last = [read_checkpoint(list_checkpoints(folder / "checkpoints")[-1]) for folder in (first, second)]
@@ -221,6 +283,17 @@ def compare(first: Path, second: Path) -> list[str]:
     return found
 
 
+def trials(journal: Path) -> list[Any]:
+    """Settings, value and evaluations of each trial of a search."""
+    import optuna
+    from optuna.storages.journal import JournalFileBackend
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
+    found = optuna.load_study(study_name=None, storage=storage).trials
+    return [(trial.number, trial.params, trial.state, trial.value, trial.intermediate_values) for trial in found]
+
+
 def one_run(case: Case, index: int, whole: Path, seconds: float, seed: int) -> dict[str, Any]:
     folder = whole.parent / f"run{index}"
     try:
@@ -229,25 +302,26 @@ def one_run(case: Case, index: int, whole: Path, seconds: float, seed: int) -> d
     except RuntimeError as error:
         kills, different = [], [str(error)]
     if not different:
-        remove(folder)
-    return {"case": case.name, "backend": case.backend, "kills": kills, "different": different}
+        shutil.rmtree(folder, ignore_errors=True)
+    return {"case": case.name, "kind": case.kind, "kills": kills, "different": different}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=10, help="killed runs on each backend")
+    parser.add_argument("--runs", type=int, default=10, help="killed runs of each kind")
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side")
     parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
     parser.add_argument("--folder", type=Path, help="where the runs go; default a temporary folder")
     parser.add_argument("--out", type=Path, help="JSON file for the results")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # also in a process that has just begun
     root = arguments.folder or Path(tempfile.mkdtemp(prefix="kill-test-"))
     began = time.monotonic()
     results: list[dict[str, Any]] = []
     with ThreadPoolExecutor(arguments.jobs) as pool:
         futures = []
-        for backend in ("gymnasium", "envpool"):
-            cases = [case for case in CASES if case.backend == backend][: arguments.runs]
+        for kind in dict.fromkeys(case.kind for case in CASES):
+            cases = [case for case in CASES if case.kind == kind][: arguments.runs]
             for number, case in enumerate(cases):
                 whole = (root / case.name.replace("/", "_").replace(" ", "-")).absolute() / "whole"
                 whole.parent.mkdir(parents=True, exist_ok=True)
@@ -267,14 +341,15 @@ def main() -> int:
 
 
 def print_table(results: list[dict[str, Any]], seconds: float) -> None:
-    print("\n| run | runs | kills | while writing a checkpoint | identical |\n|---|---|---|---|---|")
+    print("\n| what | cases | kills | while writing a checkpoint | in an evaluation | identical |\n" + "|---" * 6 + "|")
     for name in dict.fromkeys(result["case"] for result in results):
         rows = [result for result in results if result["case"] == name]
         kills = [kill for result in rows for kill in result["kills"]]
         same = sum(not result["different"] for result in rows)
-        print(f"| {name} | {len(rows)} | {len(kills)} | {kills.count('checkpoint')} | {same} of {len(rows)} |")
+        aimed = f"{kills.count('checkpoint')} | {kills.count('evaluation')}"
+        print(f"| {name} | {len(rows)} | {len(kills)} | {aimed} | {same} of {len(rows)} |")
     same = sum(not result["different"] for result in results)
-    print(f"\n{same} of {len(results)} killed runs are bit for bit the uninterrupted run ({seconds:.0f} s)")
+    print(f"\n{same} of {len(results)} killed cases are bit for bit the uninterrupted run ({seconds:.0f} s)")
 
 
 if __name__ == "__main__":

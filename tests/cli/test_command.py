@@ -148,4 +148,4 @@ def test_killed_runs_are_continued_bit_for_bit(tmp_path: Path) -> None:
     command = [sys.executable, str(script), "--runs", "1", "--folder", str(tmp_path / "runs")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=1200, env=environment())
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 of 2 killed runs are bit for bit the uninterrupted run" in done.stdout
+    assert "3 of 3 killed cases are bit for bit the uninterrupted run" in done.stdout
