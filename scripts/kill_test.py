@@ -95,13 +95,14 @@ CASES = (
 
 # Lets SIGUSR1 write the stack of every thread: what a kill strikes can be seen from outside.
 TRACED = """import faulthandler, os, signal
-faulthandler.register(signal.SIGUSR1, open(os.environ["KILL_TEST_STACKS"], "a"))
+faulthandler.register(signal.SIGUSR1, open(os.path.join(os.environ["KILL_TEST_STACKS"], str(os.getpid())), "a"))
 """
 
 
 def rlopt(arguments: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
     """Starts the command line with ``arguments``, its output appended to ``log``, at the head of a process group."""
     (log.parent / "sitecustomize.py").write_text(TRACED)
+    stacks(log).mkdir(exist_ok=True)
     paths = [str(log.parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     traced = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "KILL_TEST_STACKS": str(stacks(log))}
     with open(log, "ab") as output:
@@ -116,7 +117,7 @@ def rlopt(arguments: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
 
 
 def stacks(log: Path) -> Path:
-    """The file that stacks are written to."""
+    """The folder of a file for each process, to which it writes its stacks."""
     return log.with_suffix(".stacks")
 
 
@@ -188,13 +189,15 @@ def kill_somewhere(
 
 def struck(process: subprocess.Popen[bytes], log: Path) -> str:
     """What the processes are at: an evaluation, or training."""
-    before = stacks(log).stat().st_size
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGUSR1)
+    before: dict[Path, int] = {}
+    for path in stacks(log).iterdir():
+        with contextlib.suppress(ProcessLookupError):
+            if os.getpgid(int(path.name)) == process.pid:  # no other that has its number now
+                before[path] = path.stat().st_size
+                os.kill(int(path.name), signal.SIGUSR1)
     time.sleep(0.003)
-    with open(stacks(log), "rb") as file:
-        file.seek(before)
-        return "evaluation" if b"/rlopt/evaluation/" in file.read() else "training"
+    evaluates = any(b"/rlopt/evaluation/" in path.read_bytes()[size:] for path, size in before.items())
+    return "evaluation" if evaluates else "training"
 
 
 def runs_in(folder: Path) -> list[Path]:
@@ -308,19 +311,20 @@ def one_run(case: Case, index: int, whole: Path, seconds: float, seed: int) -> d
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    kinds = list(dict.fromkeys(case.kind for case in CASES))
+    parser.add_argument("--kind", choices=kinds, nargs="+", default=kinds, help="kinds of cases; default all")
     parser.add_argument("--runs", type=int, default=10, help="killed runs of each kind")
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side")
     parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
     parser.add_argument("--folder", type=Path, help="where the runs go; default a temporary folder")
     parser.add_argument("--out", type=Path, help="JSON file for the results")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # also in a process that has just begun
     root = arguments.folder or Path(tempfile.mkdtemp(prefix="kill-test-"))
     began = time.monotonic()
     results: list[dict[str, Any]] = []
     with ThreadPoolExecutor(arguments.jobs) as pool:
         futures = []
-        for kind in dict.fromkeys(case.kind for case in CASES):
+        for kind in arguments.kind:
             cases = [case for case in CASES if case.kind == kind][: arguments.runs]
             for number, case in enumerate(cases):
                 whole = (root / case.name.replace("/", "_").replace(" ", "-")).absolute() / "whole"

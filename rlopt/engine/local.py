@@ -53,7 +53,8 @@ class LocalEngine(Engine):
         if gpus_per_job:
             self._devices = device_slots(visible_gpus(), gpus_per_job)
             self.workers = min(self.workers, len(self._devices))
-        self._inbox: queue.SimpleQueue[tuple[_Process, dict[str, Any] | None]] = queue.SimpleQueue()
+        # No SimpleQueue: in Python 3.11 a signal at the end of its timeout makes it wait for ever.
+        self._inbox: queue.Queue[tuple[_Process, dict[str, Any] | None]] = queue.Queue()
         self._processes: list[_Process] = []
 
     def capacity(self) -> int:
@@ -105,7 +106,7 @@ class LocalEngine(Engine):
             if not process.reader.is_alive():
                 process.popen.stdout.close()  # type: ignore[union-attr]
         self._processes = []
-        self._inbox = queue.SimpleQueue()
+        self._inbox = queue.Queue()
 
     def pids(self) -> dict[str, int]:
         """The process of each running job, by the job's name."""
@@ -179,7 +180,7 @@ class _Process:
             print(json.dumps(message), file=self.popen.stdin, flush=True)
 
 
-def _read(process: _Process, inbox: queue.SimpleQueue[tuple[_Process, dict[str, Any] | None]]) -> None:
+def _read(process: _Process, inbox: queue.Queue[tuple[_Process, dict[str, Any] | None]]) -> None:
     assert process.popen.stdout is not None
     with suppress(ValueError, OSError):  # a line cut off by death; closed by close()
         for line in process.popen.stdout:

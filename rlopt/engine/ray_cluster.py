@@ -188,7 +188,7 @@ def _run(job: dict[str, Any], key: str, mailbox: Any, threads: int, version: str
         return {"status": "failed", "reason": f"{where}: install the same on every machine", "final": True}
     sys.path += [folder for folder in job["path"] if folder not in sys.path and os.path.isdir(folder)]
     os.environ |= dict.fromkeys(THREAD_VARIABLES, str(threads))
-    stop, reports, over = StopRequest(), queue.SimpleQueue[dict[str, Any]](), threading.Event()
+    stop, reports, over = StopRequest(), queue.Queue[dict[str, Any]](), threading.Event()
     mailbox.exchange.remote(key, [{"kind": "began", "name": job["name"]}])
 
     def exchange() -> None:

@@ -470,6 +470,7 @@ def test_features_of_ones_own_are_taken_up() -> None:
     assert model.logger.name_to_value["train/bonus"] == pytest.approx(float(bonus), rel=1e-4)
 
 
+@pytest.mark.kernels
 @pytest.mark.slow
 @needs_compiler
 def test_the_compiled_step_is_the_step() -> None:

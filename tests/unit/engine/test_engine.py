@@ -300,3 +300,23 @@ def test_gpus_are_given_to_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     for share in (-1, 1.5):
         with pytest.raises(ConfigError, match="gpus_per_job"):
             make_engine("local", gpus_per_job=share)
+
+
+def test_signals_do_not_keep_it_from_looking_after_its_processes() -> None:
+    signals = 0
+
+    def count(*_: Any) -> None:
+        nonlocal signals
+        signals += 1
+        if signals > 20_000:
+            raise TimeoutError("it waits on and on")
+
+    before = signal.signal(signal.SIGALRM, count)
+    signal.setitimer(signal.ITIMER_REAL, 0.0002, 0.0002)
+    try:
+        with LocalEngine(workers=1) as local:
+            assert [local.messages(0.001) for _ in range(300)] == [[]] * 300
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert signals > 300

@@ -18,6 +18,7 @@ from rlopt.agents.imitation.discriminator_update import DiscriminatorUpdate
 from rlopt.optim.compiled_step import GradientStep
 
 MODES = ["eager", pytest.param("compiled", marks=needs_compiler)]
+pytestmark = pytest.mark.kernels
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: CUDA graphs cannot be tried")
 Batch = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 

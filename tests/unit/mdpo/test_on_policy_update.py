@@ -62,6 +62,7 @@ def test_the_fused_steps_are_the_steps(options: dict[str, Any]) -> None:
             torch.testing.assert_close(ours[index]["exp_avg"], wanted["exp_avg"], rtol=1e-2, atol=1e-3)
 
 
+@pytest.mark.kernels
 @needs_compiler
 def test_the_compiled_steps_are_the_steps() -> None:
     plain, compiled = model().learn(192), model(compile="on").learn(192)
@@ -85,6 +86,7 @@ def test_stacked_seeds_are_the_seeds_trained_alone(options: dict[str, Any]) -> N
     assert together[0].prepared["policy"] is together[2].prepared["policy"]
 
 
+@pytest.mark.kernels
 @needs_compiler
 def test_compiled_seeds_are_the_seeds_trained_alone_bit_for_bit() -> None:
     threads = torch.get_num_threads()

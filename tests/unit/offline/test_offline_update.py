@@ -92,6 +92,7 @@ def test_a_step_is_that_of_plain_torch(name: str, options: dict[str, Any], discr
     assert set(moved) == set(before) - statistics
 
 
+@pytest.mark.kernels
 @needs_compiler
 def test_the_compiled_step_is_the_step() -> None:
     assert_compiled_is_eager("TD3BC", {})

@@ -13,6 +13,7 @@ from rlopt.optim.compiled_step import COMPILE_PAYS_AFTER, ActingCopy, GradientSt
 
 needs_compiler = pytest.mark.skipif(not compiler_found(), reason="no C++ compiler: torch.compile cannot be tried")
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: CUDA graphs cannot be tried")
+pytestmark = pytest.mark.kernels
 
 
 class Regression:

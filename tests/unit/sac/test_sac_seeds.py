@@ -51,6 +51,7 @@ def test_stacked_seeds_are_the_seeds_trained_alone(options: dict[str, Any]) -> N
     assert not torch.allclose(first, second)
 
 
+@pytest.mark.kernels
 @needs_compiler
 def test_compiled_seeds_are_the_seeds_trained_alone_bit_for_bit() -> None:
     threads = torch.get_num_threads()

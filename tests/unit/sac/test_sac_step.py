@@ -108,6 +108,7 @@ def test_acting_is_predicting(n_envs: int, deterministic: bool) -> None:
             np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.kernels
 @needs_compiler
 def test_the_compiled_step_is_the_step(tmp_path: Path) -> None:
     plain, compiled = collected(), collected()
@@ -143,6 +144,7 @@ def test_a_broken_batch_stops_before_it_reaches_the_networks() -> None:
     assert model.log_ent_coef is not None and torch.isfinite(model.log_ent_coef).all()
 
 
+@pytest.mark.kernels
 @pytest.mark.slow
 @needs_compiler
 def test_a_compiled_run_is_resumed_bit_for_bit(tmp_path: Path) -> None:
