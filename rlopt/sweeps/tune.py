@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from rlopt.console.progress import say
 from rlopt.engine.display import Display
 from rlopt.engine.jobs import DONE, FAILED, PRUNED, STOPPED, Job, JobResult
@@ -83,9 +85,6 @@ def open_study(spec: TuneSpec, path: Path) -> optuna.Study:
                 load_if_exists=True,
                 pruner=_pruner(optuna, spec),
             )
-            # The sampler's state is not in the file; another seed keeps it from giving the same values again.
-            seed = (spec.sampler_seed + len(study.get_trials(deepcopy=False))) % 2**32
-            study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{file} is damaged ({one_line(error)}): start the search anew in another --tune-dir") from None
     return study
@@ -134,7 +133,7 @@ class Trials(Display):
 
     def __init__(self, optuna: Any, study: optuna.Study, spec: TuneSpec, path: Path, where: str) -> None:
         self._states = optuna.trial.TrialState
-        self._trial_class = optuna.trial.Trial
+        self._trial_class, self._sampler_class = optuna.trial.Trial, optuna.samplers.TPESampler
         self._study, self._spec, self._path = study, spec, path
         self._seeds = parse_seeds(spec.base.seeds)
         self._axes = parse_axes(spec.search)
@@ -154,6 +153,9 @@ class Trials(Display):
             yield from self._begin(self._study.ask(), set())
 
     def _begin(self, trial: optuna.trial.Trial, reported: set[int]) -> Iterator[Job]:
+        # A sampler's state is not in the study's file: with one of its own, a trial is the same in a search continued.
+        seed = np.random.SeedSequence([self._spec.sampler_seed, trial.number]).generate_state(1)
+        self._study.sampler = self._sampler_class(seed=int(seed[0]), constant_liar=True)
         values = {axis.name: axis.suggest(trial) for axis in self._axes}
         group = f"trial{trial.number:04d}"
         try:

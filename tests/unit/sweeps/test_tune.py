@@ -153,6 +153,23 @@ def test_trials_of_a_killed_process_go_on_with_their_settings(tmp_path: Path) ->
     assert len({trial.params["step_size"] for trial in study.trials}) == 4
 
 
+def test_a_search_begun_anew_at_every_trial_tries_what_one_process_would(tmp_path: Path) -> None:
+    def search(folder: Path, processes: int) -> list[float]:
+        folder.mkdir()
+        for _ in range(processes):
+            own, study = trials(spec(seeds="0", trials=12), folder)
+            for count, job in enumerate(own.jobs()):
+                step_size = study.trials[-1].params["step_size"]
+                own.ended(done(job, -((step_size - 0.6) ** 2)))
+                if processes > 1 and count == 0:
+                    break
+        return [trial.params["step_size"] for trial in study.trials]
+
+    # More trials than the sampler draws without looking at the others.
+    whole, pieces = (search(tmp_path / str(processes), processes) for processes in (1, 12))
+    assert len(whole) == 12 and whole == pieces and len(set(whole)) == 12
+
+
 def test_a_combination_that_no_run_can_take_fails_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
