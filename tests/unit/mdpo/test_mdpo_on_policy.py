@@ -199,15 +199,18 @@ def test_phases_touch_only_their_own_parameters(still: str) -> None:
     assert all(("value" in name) is (still == "learning_rate") for name in moved)
 
 
-def test_shared_features_extractor_is_trained_by_both_phases() -> None:
+@pytest.mark.parametrize("share", [None, False, True])
+def test_a_features_extractor_is_trained_by_one_phase(share: bool | None) -> None:
+    """Of CnnPolicy each network has its own, unless one is asked for: that is the policy's."""
     space = spaces.Box(0, 255, (36, 36, 1), np.uint8)
-    algorithm = model(Random(observation_space=space), policy="CnnPolicy", n_steps=16, n_epochs=1)
-    shared = {id(p) for p in algorithm.policy.features_extractor.parameters()}
-    assert shared <= {id(p) for p in algorithm.policy_parameters}
-    assert shared <= {id(p) for p in algorithm.value_parameters}
-    everything = {id(p) for p in algorithm.policy.parameters()}
-    assert everything == {id(p) for p in algorithm.policy_parameters} | {id(p) for p in algorithm.value_parameters}
-    algorithm.learn(16)
+    options = {} if share is None else {"policy_kwargs": {"share_features_extractor": share}}
+    algorithm = model(Random(observation_space=space), policy="CnnPolicy", n_steps=16, n_epochs=1, **options)
+    policy = algorithm.policy
+    ours, theirs = ({id(p) for p in phase} for phase in (algorithm.policy_parameters, algorithm.value_parameters))
+    assert not ours & theirs and ours | theirs == {id(p) for p in policy.parameters()}
+    assert {id(p) for p in policy.pi_features_extractor.parameters()} <= ours
+    assert (policy.vf_features_extractor is policy.pi_features_extractor) is bool(share)
+    assert {id(p) for p in policy.vf_features_extractor.parameters()} <= (ours if share else theirs)
 
 
 def test_step_size_and_learning_rate_are_annealed() -> None:
