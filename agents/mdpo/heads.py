@@ -186,6 +186,14 @@ def phase_parameters(policy: ActorCriticPolicy) -> tuple[list[nn.Parameter], lis
     return ours, [parameter for parameter in everything if id(parameter) not in of_policy]
 
 
+def former_value_parameters(policy: ActorCriticPolicy) -> list[nn.Parameter]:
+    """What the value phase trained in version 0.1: what both networks share, too."""
+    apart = [] if policy.share_features_extractor else [policy.pi_features_extractor]
+    of_policy = _ids([policy.action_net, getattr(policy.mlp_extractor, "policy_net", None), *apart])
+    log_std = getattr(policy, "log_std", None)
+    return [p for p in policy.parameters() if id(p) not in of_policy and p is not log_std]
+
+
 def _ids(modules: list[Any]) -> set[int]:
     return {id(parameter) for module in modules if module is not None for parameter in module.parameters()}
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from rlopt.agents.mdpo import losses
 from rlopt.agents.mdpo.checks import check_spaces
 from rlopt.agents.mdpo.config import MDPOConfig
-from rlopt.agents.mdpo.heads import action_head, phase_parameters
+from rlopt.agents.mdpo.heads import action_head, former_value_parameters, phase_parameters
 from rlopt.agents.mdpo.on_policy_update import (
     History,
     Phase,
@@ -44,6 +44,7 @@ from rlopt.errors import require
 from rlopt.optim.compiled_step import CompileChoice, Mode, choose_mode
 from rlopt.optim.lockstep import runs_in_lockstep, together
 from rlopt.settings.fields import check_arguments
+from rlopt.storage.tree import Tree
 
 COMPILE_PAYS_AFTER = 60_000
 """Gradient steps, of small networks, after which the seconds that compilation takes are earned back."""
@@ -355,6 +356,13 @@ class MDPO(Resumable, OnPolicyAlgorithm):
 
     def fitted_parameters(self, parameters: dict[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
         """Those of PPO: its one optimiser's state becomes that of two."""
+        if "value_optimizer" in parameters:  # of this class
+            part, places = parameters["value_optimizer"], self._places_of_former(parameters["value_optimizer"])
+            if places is None:
+                return parameters
+            state = {place: part["state"][old] for place, old in enumerate(places) if old in part["state"]}
+            group = {**part["param_groups"][0], "params": list(range(len(places)))}
+            return {**parameters, "value_optimizer": {"state": state, "param_groups": [group]}}
         fitted = {name: part for name, part in parameters.items() if name != "policy.optimizer"}
         saved = parameters.get("policy.optimizer")
         names = {id(parameter): name for name, parameter in self.policy.named_parameters()}
@@ -374,6 +382,24 @@ class MDPO(Resumable, OnPolicyAlgorithm):
                     own["state"][index] = saved["state"][place]
             fitted[part] = own
         return fitted
+
+    def fitted_networks(self, networks: Tree) -> Tree:
+        """As :meth:`Resumable.fitted_networks`: of version 0.1, whose value phase trained what both networks share."""
+        part = networks["optimizers"]["value_optimizer"]
+        places = self._places_of_former({"param_groups": [{"params": range(part["groups"][0]["params"])}]})
+        if places is None:
+            return networks
+        moments = [[places.index(old), moment] for old, moment in part["state"] if old in places]
+        groups = [{**part["groups"][0], "params": len(places)}]
+        part = {**part, "groups": groups, "state": moments, "size": len(moments)}
+        return {**networks, "optimizers": {**networks["optimizers"], "value_optimizer": part}}
+
+    def _places_of_former(self, saved: Mapping[str, Any]) -> list[int] | None:
+        """Where the value phase's parameters are in an optimiser of version 0.1; None if ``saved`` is none."""
+        former, own = former_value_parameters(self.policy), {id(parameter) for parameter in self.value_parameters}
+        if [len(group["params"]) for group in saved["param_groups"]] != [len(former)] or len(former) == len(own):
+            return None
+        return [place for place, parameter in enumerate(former) if id(parameter) in own]
 
     def _excluded_save_params(self) -> list[str]:
         ours = ["value_optimizer", "policy_parameters", "value_parameters", "boundary_hook", "prepared", "_told"]

@@ -19,6 +19,7 @@ from rlopt.nn.encoders import ENCODERS
 from rlopt.optim.lockstep import wait_for_other_runs
 from rlopt.optim.optimizers import check_optimizer, optimizer_by_name
 from rlopt.settings.fields import check_arguments
+from rlopt.storage.tree import Tree
 
 F = TypeVar("F", bound=Callable[..., None])
 
@@ -108,11 +109,15 @@ class Resumable:
         return load_zip(cls, path, env, device, custom_objects, print_system_info, force_reset, settings)  # type: ignore[no-any-return]
 
     def fitted_parameters(self, parameters: dict[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
-        """Parameters in a zip of the Stable-Baselines3 class below this one, by the names that they have here.
+        """The parameters of a zip of the Stable-Baselines3 class below, or of an older version, as this class has them.
 
         :param data: the attributes in the zip
         """
         return parameters
+
+    def fitted_networks(self, networks: Tree) -> Tree:
+        """The networks of a checkpoint (:mod:`rlopt.state.networks`) as this version has them."""
+        return networks
 
     def set_env(self, env: Any, force_reset: bool = True) -> None:
         """As Stable-Baselines3's ``set_env``; the statistics of a loaded model go into a VecNormalize environment."""

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.save_util import load_from_zip_file, recursive_getattr
 from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
@@ -55,6 +56,11 @@ def load_zip(
 ) -> Any:
     """See :meth:`rlopt.algorithms.resumable.Resumable.load`; ``given`` are the settings given anew."""
     signature = inspect.signature(cls.__init__)
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in signature.parameters.values()):
+        # A subclass of the user's own, which does not say what it takes: attributes are put in place, as they were.
+        check_device(device)
+        of_sb3: Any = BaseAlgorithm.load
+        return of_sb3.__func__(cls, path, env, device, custom_objects, print_system_info, force_reset, **given)
     refuse_unknown(cls, given, signature)
     check_device(device)
     data, parameters, tensors = load_from_zip_file(
@@ -128,7 +134,7 @@ def _same_networks(data: Mapping[str, Any], settings: Mapping[str, Any], given: 
 
 def _take_progress(model: Any, data: Mapping[str, Any], with_last: bool) -> None:
     """Counters, what the class calls its training state, and attributes that a user has added."""
-    kept = {name for name in data if not hasattr(model, name)}
+    kept = {name for name in data if not hasattr(model, name)} if "constructor_settings" in data else set()
     for name in (*_PROGRESS, *kept, *model.state_attributes):
         if name in data and (with_last or name != "_last_obs"):
             setattr(model, name, data[name])
@@ -145,8 +151,7 @@ def _take_networks(
     anew = {part for name in given for part in model.made_from.get(name, ())}
     own = model.get_parameters()
     foreign = "constructor_settings" not in data
-    if foreign:
-        parameters = model.fitted_parameters(parameters, data)
+    parameters = model.fitted_parameters(parameters, data)
     chosen = {name: part for name, part in parameters.items() if name in own and name not in anew}
     missing = own.keys() - chosen.keys()
     if missing and not (foreign or given):
@@ -164,9 +169,7 @@ def _take_networks(
         raise CheckpointError(f"{path} does not fit these settings ({one_line(error)}): leave them out") from error
     if any("learning_rate" in name for name in given):
         for name, found in rates.items():
-            for group, rate in zip(
-                getattr(recursive_getattr(model, name, None), "param_groups", ()), found, strict=True
-            ):
+            for group, rate in zip(_groups(model, name), found, strict=True):
                 group["lr"] = rate
     for name in model._get_torch_save_params()[1]:
         if tensors.get(name) is not None and name not in anew:

@@ -85,8 +85,9 @@ def _build(trees: dict[str, Tree], env: VecEnv | None, device: str) -> Any:
     # A constructor seeds the global generators, which loading must not; and a model that only acts needs no replay.
     with isolated(None), deferred_storage():
         model = rebuild_model(description, env, device)
-    check_networks(model, trees["networks"])
-    restore_networks(model, trees["networks"])
+    networks = model.fitted_networks(trees["networks"])
+    check_networks(model, networks)
+    restore_networks(model, networks)
     restore_counters(model, trees["training"])
     if env is None:
         model.env = None

@@ -286,3 +286,20 @@ def test_constructors_make_the_networks_that_the_settings_declare(name: str) -> 
         DEEP[name]("MlpPolicy", env, device="cpu", **small, **options) for options in ({}, {"policy_kwargs": declared})
     )
     assert repr(plain.policy) == repr(stated.policy)
+
+
+class Quiet(rlopt.MDPO):
+    """A subclass whose constructor hands on what it does not know, as people write them."""
+
+    def __init__(self, *args: Any, volume: float = 0.5, **settings: Any) -> None:
+        self.volume = volume
+        super().__init__(*args, gamma=0.5, **settings)
+
+
+def test_a_subclass_that_hands_its_arguments_on_is_loaded_as_in_stable_baselines(tmp_path: Path) -> None:
+    model = Quiet("MlpPolicy", Reach(), volume=0.25, n_steps=8, device="cpu", policy_kwargs={"net_arch": [4]})
+    model.learn(8).save(tmp_path / "quiet.zip")
+    loaded = Quiet.load(tmp_path / "quiet.zip", env=Reach(), device="cpu", learning_rate=1e-5)
+    assert (loaded.volume, loaded.gamma, loaded.n_steps, loaded.num_timesteps) == (0.25, 0.5, 8, 8)
+    loaded.learn(8)
+    assert loaded.value_optimizer.param_groups[0]["lr"] == loaded.policy.optimizer.param_groups[0]["lr"] == 1e-5

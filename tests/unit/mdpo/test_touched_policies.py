@@ -9,6 +9,7 @@ import pytest
 import torch
 from reach import vec_env
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.utils import update_learning_rate
 from torch import nn
 from torch.nn.utils import parametrizations
 
@@ -22,6 +23,8 @@ class Plain(MDPO):
     def train(self) -> None:
         policy: Any = getattr(self.policy, "_orig_mod", self.policy)
         policy.set_training_mode(False)
+        for optimizer in (policy.optimizer, self.value_optimizer):
+            update_learning_rate(optimizer, self.lr_schedule(1.0))  # of every group, as PPO does
         observations, actions, advantages, returns = (
             flat(getattr(self.rollout_buffer, name), self.device)
             for name in ("observations", "actions", "advantages", "returns")
