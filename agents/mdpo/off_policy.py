@@ -46,6 +46,7 @@ class OffPolicyMDPO(SAC):
     value_network: bool
     actor_q: Literal["min", "first"]
     critic_log_prob_bound: float | None
+    deterministic_behaviour: bool
     log_density_floor: float | None
     mean_penalty: float
     log_std_penalty: float

@@ -106,7 +106,7 @@ class Resumable:
         :raises rlopt.errors.ConfigError: a setting that the constructor refuses, in its words
         :raises rlopt.errors.CheckpointError: the file holds no model, or networks that do not fit
         """
-        return load_zip(cls, path, env, device, custom_objects, print_system_info, force_reset, settings)  # type: ignore[no-any-return]
+        return load_zip(cls, path, env, device, custom_objects, print_system_info, force_reset, settings)
 
     def fitted_parameters(self, parameters: dict[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
         """The parameters of a zip of the Stable-Baselines3 class below, or of an older version, as this class has them.

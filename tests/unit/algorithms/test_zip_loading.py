@@ -162,6 +162,12 @@ def test_a_device_that_is_not_there_is_refused(name: str, folder: Path) -> None:
             DEEP[name].load(zipped(name, folder), device=device)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA")
+def test_a_device_that_is_not_there_is_refused_by_a_search_from_rankings() -> None:
+    with pytest.raises(ConfigError, match="device 'cuda' is not usable with this torch"):
+        rlopt.RankedPolicySearch("MlpPolicy", "CartPole-v1", device="cuda")
+
+
 def trained(cls: Any, path: Path, **settings: Any) -> Any:
     small = {"learning_starts": 10, "buffer_size": 200} if issubclass(cls, stable_baselines3.SAC) else {"n_steps": 32}
     small |= {"policy_kwargs": {"net_arch": [8]}, "seed": 0, "device": "cpu"}
