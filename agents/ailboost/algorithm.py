@@ -135,7 +135,7 @@ class AILBoost(FromDemonstrations, SAC):
     def _write_reward(self, replay_buffer: Any, position: int) -> None:
         rows = torch.arange(self.n_envs, device=self.device) + position * self.n_envs
         rewards = self.adversary.reward(replay_buffer.transitions(rows))
-        replay_buffer.rewards[position].copy_(rewards.reshape(-1))
+        replay_buffer.stored("rewards")[position].copy_(rewards.reshape(-1))
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         """In a rollout nothing; in an improvement ``gradient_steps`` gradient steps of the policy.

@@ -107,6 +107,9 @@ class DeepLOOP(SAC):
     reset_critic: ResetCritic | None = None
     """Critic of the resets, where their cost is learned."""
 
+    made_from: ClassVar[dict[str, tuple[str, ...]]] = {**SAC.made_from, "reset_cost": ("reset_price",)}
+    settled: ClassVar[tuple[str, ...]] = ("n_features", "length_scale", "ridge")
+
     @with_settings_of(SAC, *_NOT_TAKEN, config=DeepLOOPConfig)
     def __init__(
         self,

@@ -36,7 +36,6 @@ from rlopt.algorithms.resumable import with_settings_of
 from rlopt.data.columns import scaled_actions
 from rlopt.errors import NonFiniteError, SpaceError
 from rlopt.optim.compiled_step import choose_mode
-from rlopt.settings.fields import check_arguments
 
 if TYPE_CHECKING:
     from rlopt.data.demonstrations import Demonstrations
@@ -103,7 +102,6 @@ class GAIL(FromDemonstrations, MDPO):
         self._begin(demonstrations, own, without=_NOT_TAKEN)
 
     def _setup_model(self) -> None:
-        check_arguments(GAILConfig, vars(self))  # again, because load() puts settings of its own in their place
         _check_spaces(self.observation_space, self.action_space)
         super()._setup_model()
         size = input_size(

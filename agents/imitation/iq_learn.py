@@ -76,6 +76,7 @@ class IQLearn(FromMixedBatches):
         own["n_demonstrations"] = n_demonstrations
         for name, value in own.items():
             setattr(self, name, value)
+        settings["policy_kwargs"] = {"n_critics": IQLearnConfig.n_critics, **(settings.get("policy_kwargs") or {})}
         super().__init__(policy, env, **settings)
         self._begin(demonstrations, own, without=NOT_TAKEN)
 

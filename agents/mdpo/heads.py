@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 from gymnasium import spaces
+from gymnasium.vector.utils import create_empty_array
 from stable_baselines3.common.distributions import (
     BernoulliDistribution,
     CategoricalDistribution,
@@ -23,6 +24,7 @@ from stable_baselines3.common.distributions import (
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor, MlpExtractor
+from stable_baselines3.common.utils import obs_as_tensor
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -166,21 +168,61 @@ def uncompiled(policy: ActorCriticPolicy) -> ActorCriticPolicy:
 
 
 def phase_parameters(policy: ActorCriticPolicy) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """The parameters of the policy phase and of the value phase; a shared features extractor is in both."""
-    value_only: list[Any] = [policy.value_net, getattr(policy.mlp_extractor, "value_net", None)]
-    policy_only: list[Any] = [policy.action_net, getattr(policy.mlp_extractor, "policy_net", None)]
-    if not policy.share_features_extractor:
-        value_only.append(policy.vf_features_extractor)
-        policy_only.append(policy.pi_features_extractor)
+    """The parameters of the policy phase and of the value phase.
 
-    def parameters(modules: list[Any]) -> set[int]:
-        return {id(parameter) for module in modules if module is not None for parameter in module.parameters()}
-
-    in_value, in_policy = parameters(value_only), parameters(policy_only)
+    What the policy depends on, such as a features extractor that both networks share, is trained by the policy phase
+    alone: the critic never moves the policy.
+    """
+    body = policy.mlp_extractor
+    of_policy = _ids([policy.action_net, policy.pi_features_extractor, getattr(body, "policy_net", None)])
     if isinstance(getattr(policy, "log_std", None), nn.Parameter):
-        in_policy.add(id(policy.log_std))
+        of_policy.add(id(policy.log_std))
+    of_value = _ids([policy.value_net, policy.vf_features_extractor, getattr(body, "value_net", None)])
     everything = list(policy.parameters())
-    return [p for p in everything if id(p) not in in_value], [p for p in everything if id(p) not in in_policy]
+    others = [parameter for parameter in everything if id(parameter) not in of_policy | of_value]
+    if others:  # networks that the user has written and named
+        of_policy |= {id(parameter) for parameter in _reached_by_log_prob(policy, others)}
+    ours = [parameter for parameter in everything if id(parameter) in of_policy]
+    return ours, [parameter for parameter in everything if id(parameter) not in of_policy]
+
+
+def former_value_parameters(policy: ActorCriticPolicy) -> list[nn.Parameter]:
+    """What the value phase trained in version 0.1: what both networks share, too."""
+    apart = [] if policy.share_features_extractor else [policy.pi_features_extractor]
+    of_policy = _ids([policy.action_net, getattr(policy.mlp_extractor, "policy_net", None), *apart])
+    log_std = getattr(policy, "log_std", None)
+    return [p for p in policy.parameters() if id(p) not in of_policy and p is not log_std]
+
+
+def _ids(modules: list[Any]) -> set[int]:
+    return {id(parameter) for module in modules if module is not None for parameter in module.parameters()}
+
+
+def _reached_by_log_prob(policy: ActorCriticPolicy, parameters: list[nn.Parameter]) -> list[nn.Parameter]:
+    """Those of ``parameters`` that log pi depends on."""
+    observations: Any = create_empty_array(policy.observation_space, 1)
+    flags, training = [parameter.requires_grad for parameter in parameters], policy.training
+    policy.set_training_mode(False)
+    for parameter in parameters:
+        parameter.requires_grad_(True)  # one that is frozen now may be thawed
+    with torch.enable_grad():
+        distribution = policy.get_distribution(obs_as_tensor(observations, policy.device))
+        log_prob = distribution.log_prob(distribution.get_actions(deterministic=True))
+        found = torch.autograd.grad(log_prob.sum(), parameters, allow_unused=True)
+    policy.set_training_mode(training)
+    for parameter, flag in zip(parameters, flags, strict=True):
+        parameter.requires_grad_(flag)
+    return [parameter for parameter, gradient in zip(parameters, found, strict=True) if gradient is not None]
+
+
+def set_critic_training_mode(policy: ActorCriticPolicy, value_parameters: list[nn.Parameter]) -> None:
+    """Training mode for the critic alone: what it shares with the policy keeps its running statistics as they are."""
+    policy.set_training_mode(True)
+    policy.pi_features_extractor.train(False)
+    own = {id(parameter) for parameter in value_parameters}
+    for module in policy.modules():
+        if any(id(parameter) not in own for parameter in module.parameters(recurse=False)):
+            module.training = False
 
 
 def value_function(policy: ActorCriticPolicy) -> Callable[[Observations], Tensor]:
@@ -189,19 +231,25 @@ def value_function(policy: ActorCriticPolicy) -> Callable[[Observations], Tensor
     body = policy.mlp_extractor
     if type(policy).predict_values is not ActorCriticPolicy.predict_values or type(body) is not MlpExtractor:
         return policy.predict_values
-    return _network(policy, policy.vf_features_extractor, body.value_net, policy.value_net)
+    extractor = policy.vf_features_extractor
+    if policy.share_features_extractor:  # the policy phase trains it
+        return _network(policy, extractor, body.value_net, policy.value_net, train_extractor=False)
+    return _network(policy, extractor, body.value_net, policy.value_net)
 
 
 def _network(
-    policy: ActorCriticPolicy, extractor: BaseFeaturesExtractor, *modules: nn.Module
+    policy: ActorCriticPolicy, extractor: BaseFeaturesExtractor, *modules: nn.Module, train_extractor: bool = True
 ) -> Callable[[Observations], Tensor]:
     """The features of ``extractor`` and then ``modules``, without the calls around calls that small networks feel."""
     space = policy.observation_space
     flatten = type(extractor) is FlattenExtractor and isinstance(space, spaces.Box) and not is_image_space(space)
+    flatten = flatten and not any(map(_is_hooked, extractor.modules()))
     layers, preprocess = _layers(modules), _preprocessing(space, policy.normalize_images)
 
     def forward(observations: Observations) -> Tensor:
         values = observations.float().flatten(1) if flatten else extractor(preprocess(observations))  # type: ignore[union-attr]
+        if not train_extractor:
+            values = values.detach()
         for layer in layers:
             values = layer(values)
         return values
@@ -232,8 +280,7 @@ def _layers(modules: Iterable[nn.Module]) -> list[Callable[[Tensor], Tensor]]:
     """The forward functions of ``modules``, containers opened; a module with hooks is called whole."""
     found: list[Callable[[Tensor], Tensor]] = []
     for module in modules:
-        hooked = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
-        if hooked or module._backward_pre_hooks:
+        if _is_hooked(module):
             found.append(module)
         elif type(module) is nn.Sequential:
             found.extend(_layers(module))
@@ -242,6 +289,11 @@ def _layers(modules: Iterable[nn.Module]) -> list[Callable[[Tensor], Tensor]]:
         else:
             found.append(module.forward)
     return found
+
+
+def _is_hooked(module: nn.Module) -> bool:
+    kinds = module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
+    return any(kinds)
 
 
 def _linear(layer: nn.Linear, values: Tensor) -> Tensor:

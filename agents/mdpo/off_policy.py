@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import torch
 from stable_baselines3.common.distributions import StateDependentNoiseDistribution
+from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.sac.policies import Actor, SACPolicy
 from torch import Tensor
@@ -45,6 +46,7 @@ class OffPolicyMDPO(SAC):
     value_network: bool
     actor_q: Literal["min", "first"]
     critic_log_prob_bound: float | None
+    deterministic_behaviour: bool
     log_density_floor: float | None
     mean_penalty: float
     log_std_penalty: float
@@ -77,22 +79,30 @@ class OffPolicyMDPO(SAC):
         check_arguments(OffPolicyMDPOConfig, own | settings)
         for name, value in own.items():
             setattr(self, name, value)
-        self.acts_on_mean = deterministic_behaviour
         super().__init__(policy, env, **settings)
         self.constructor_settings |= own
+
+    @property
+    def acts_on_mean(self) -> bool:  # type: ignore[override]
+        """Whether actions after the warm-up are the policy's mean while training."""
+        return self.deterministic_behaviour
 
     def _setup_model(self) -> None:
         super()._setup_model()
         self.old_actor = self.value_net = self.value_net_target = None
+        self._make_further_networks()
+
+    def _make_further_networks(self) -> None:
+        """The old policy and V with its target, where the settings want them and they are not there."""
         # The generator is put back, so that a seed gives the same networks, exploration and batches with and without
         # these copies: SAC and every variant can be compared seed by seed.
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            if self.kl_coef > 0:
+            if self.kl_coef > 0 and self.old_actor is None:
                 self.old_actor = self.policy.make_actor()
                 self.old_actor.requires_grad_(False)
                 self.old_actor.set_training_mode(False)
                 self.old_actor.load_state_dict(self.actor.state_dict())
-            if self.value_network:
+            if self.value_network and self.value_net is None:
                 self.value_net, self.value_net_target = (make_value_network(self.policy) for _ in range(2))
                 self.value_net_target.load_state_dict(self.value_net.state_dict())
                 self.value_net_target.requires_grad_(False)
@@ -102,7 +112,31 @@ class OffPolicyMDPO(SAC):
                     self.value_net.parameters(), lr=self.lr_schedule(1), **self.policy.optimizer_kwargs
                 )
 
+    def train(self, gradient_steps: int, batch_size: int = 64) -> None:
+        """As :meth:`rlopt.SAC.train`."""
+        if (self.kl_coef > 0 and self.old_actor is None) or (self.value_network and self.value_net is None):
+            self._make_further_networks()  # an attribute was set since
+        super().train(gradient_steps, batch_size)
+
+    def set_parameters(
+        self, load_path_or_dict: str | dict[str, Any], exact_match: bool = True, device: torch.device | str = "auto"
+    ) -> None:
+        """As Stable-Baselines3's; parameters of a policy without an old one, such as SAC's, are the old policy too."""
+        given = load_path_or_dict
+        if not isinstance(given, dict):
+            _, given, _ = load_from_zip_file(given, device=device, load_data=False)
+        super().set_parameters(given, exact_match, device)
+        if self.old_actor is not None and "policy" in given and "old_actor" not in given:
+            self.old_actor.load_state_dict(self.actor.state_dict())
+
     # ---- the gradient step
+
+    def is_sac(self) -> bool:
+        """Whether a gradient step is that of Stable-Baselines3's SAC."""
+        regular = self.tsallis_q == 1 and self.critic_log_prob_bound is None and self.log_density_floor is None
+        plain = not (self.kl_coef or self.value_network or self.mean_penalty or self.log_std_penalty)
+        same = type(self) is OffPolicyMDPO and regular and plain and self.actor_q == "min"
+        return same and self.random_shift == 0 and not self._convolves_once()
 
     def networks(self) -> dict[str, Part]:
         """Those of SAC, the old policy, and V with its target network."""

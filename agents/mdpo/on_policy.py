@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -23,7 +23,7 @@ from torch import Tensor
 from rlopt.agents.mdpo import losses
 from rlopt.agents.mdpo.checks import check_spaces
 from rlopt.agents.mdpo.config import MDPOConfig
-from rlopt.agents.mdpo.heads import action_head, phase_parameters
+from rlopt.agents.mdpo.heads import action_head, former_value_parameters, phase_parameters
 from rlopt.agents.mdpo.on_policy_update import (
     History,
     Phase,
@@ -35,6 +35,7 @@ from rlopt.agents.mdpo.on_policy_update import (
     take_eagerly,
     update_models,
 )
+from rlopt.algorithms.arguments import checked
 from rlopt.algorithms.finite import FiniteVecEnv, check_finite, check_parameters
 from rlopt.algorithms.resumable import Resumable, named_policy_kwargs, training_env
 from rlopt.algorithms.rollout import can_collect, collect, flat, flat_actions
@@ -43,6 +44,7 @@ from rlopt.errors import require
 from rlopt.optim.compiled_step import CompileChoice, Mode, choose_mode
 from rlopt.optim.lockstep import runs_in_lockstep, together
 from rlopt.settings.fields import check_arguments
+from rlopt.storage.tree import Tree
 
 COMPILE_PAYS_AFTER = 60_000
 """Gradient steps, of small networks, after which the seconds that compilation takes are earned back."""
@@ -63,8 +65,9 @@ class MDPO(Resumable, OnPolicyAlgorithm):
 
     :param policy: "MlpPolicy", "CnnPolicy", "MultiInputPolicy" or a policy class
     :param env: environment or id; Box, Discrete, MultiDiscrete and MultiBinary actions
-    :param policy_kwargs: as in PPO; ``activation_fn`` and ``optimizer_class`` may be names, "tanh" and "adabelief"
-        (:func:`rlopt.optim.optimizers.optimizer_by_name`)
+    :param policy_kwargs: as in PPO, but policy and value network have a features extractor each unless
+        ``share_features_extractor`` is True; the policy phase trains what is shared. ``activation_fn`` and
+        ``optimizer_class`` may be names, "tanh" and "adabelief" (:func:`rlopt.optim.optimizers.optimizer_by_name`)
     :raises ConfigError: for a value outside its range
     :raises SpaceError: for an observation or action space that the agent cannot use
     :raises NonFiniteError: during ``learn``, for a NaN or infinite observation, reward or loss
@@ -83,7 +86,20 @@ class MDPO(Resumable, OnPolicyAlgorithm):
     policy: ActorCriticPolicy
 
     profiled_sections: ClassVar[dict[str, str]] = {"collect_rollouts": "act"}
+    elsewhere: ClassVar[dict[str, str]] = {
+        "clip_range": "the divergence from the last policy takes the place of PPO's clip, and step_size weighs it",
+        "target_kl": "the divergence from the last policy is penalised and not bounded: lower step_size for less",
+        "max_kl": "the divergence from the last policy is penalised and not bounded: lower step_size for less",
+        "vf_coef": "V has a phase of its own, with n_value_epochs, value_batch_size and value_learning_rate",
+        "n_critic_updates": "V has a phase of its own, with n_value_epochs, value_batch_size and value_learning_rate",
+        "kl_coef": "1 / step_size weighs the divergence; kl_coef is OffPolicyMDPO's",
+        **dict.fromkeys(
+            ("buffer_size", "learning_starts", "tau", "train_freq", "gradient_steps", "replay_buffer_class"),
+            "it learns from whole rollouts and has no replay: take OffPolicyMDPO",
+        ),
+    }
 
+    @checked
     def __init__(
         self,
         policy: str | type[ActorCriticPolicy],
@@ -156,7 +172,7 @@ class MDPO(Resumable, OnPolicyAlgorithm):
             rollout_buffer_kwargs=rollout_buffer_kwargs,
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
-            policy_kwargs=named_policy_kwargs(policy_kwargs),
+            policy_kwargs=self._extractors_apart(policy, named_policy_kwargs(policy_kwargs)),
             verbose=verbose,
             seed=seed,
             device=device,
@@ -165,16 +181,27 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         if _init_setup_model:
             self._setup_model()
 
+    def _extractors_apart(self, policy: str | type[ActorCriticPolicy], options: dict[str, Any]) -> dict[str, Any]:
+        """``policy_kwargs`` in which policy and value network each train features of their own, unless told otherwise.
+
+        A policy class of the user's own decides itself.
+        """
+        ours = isinstance(policy, str) or policy in self.policy_aliases.values()
+        return {"share_features_extractor": False, **options} if ours else options
+
     def _setup_model(self) -> None:
-        check_arguments(MDPOConfig, vars(self))  # again, because load() puts settings of its own in their place
         size = self.n_steps * self.n_envs
         too_many = f"batch_size={self.batch_size} is more than the rollout's {size} rows (n_steps * n_envs)"
         require(self.batch_size is None or self.batch_size <= size, too_many)
         super()._setup_model()
-        rate = self.learning_rate if self.value_learning_rate is None else self.value_learning_rate
-        self.value_lr_schedule = FloatSchedule(rate)
         self._make_optimizers()
         self.prepared = {}
+
+    def value_lr_schedule(self, progress_remaining: float) -> float:
+        """The learning rate of the value phase."""
+        if self.value_learning_rate is None:
+            return float(self.lr_schedule(progress_remaining))
+        return float(FloatSchedule(self.value_learning_rate)(progress_remaining))
 
     def _make_optimizers(self) -> None:
         """Gives each phase an optimiser over its own parameters."""
@@ -184,7 +211,7 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         if make in (torch.optim.Adam, torch.optim.AdamW) and not {"foreach", "differentiable"} & set(options):
             options = {"fused": True, **options}  # one kernel instead of ten a parameter
         policy.optimizer = make(self.policy_parameters, lr=self.lr_schedule(1), **options)  # type: ignore[call-arg]
-        self.value_optimizer = make(self.value_parameters, lr=self.value_lr_schedule(1), **options)  # type: ignore[call-arg]
+        self.value_optimizer = make(self.value_parameters, lr=self.value_lr_schedule(1.0), **options)  # type: ignore[call-arg]
 
     def collect_rollouts(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
@@ -202,11 +229,12 @@ class MDPO(Resumable, OnPolicyAlgorithm):
 
     def train(self) -> None:
         """One mirror-descent update on the rollout: the policy phase, then the value phase."""
-        self.policy.set_training_mode(True)
+        self.policy.set_training_mode(False)  # pi_k is the policy as it acted
         update_learning_rate(self.policy.optimizer, self.lr_schedule(self._current_progress_remaining))
         update_learning_rate(self.value_optimizer, self.value_lr_schedule(self._current_progress_remaining))
         step_size, mode = self.current_step_size(), self._update_mode()
         phases = self._phases(step_size)
+        self.policy.set_training_mode(True)
         if mode is None or self._obstacle(phases) is not None:
             history: History = {}
             for phase in phases:
@@ -214,10 +242,10 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         else:
             history = together(update_models, Request(phases, mode, self.prepared, self.num_timesteps))
         check_parameters(self.policy, self.num_timesteps)
-        if not {*self.policy_parameters}.isdisjoint(self.value_parameters):  # the value phase has moved the policy too
-            policy_phase = phases[0]
-            assert isinstance(policy_phase.objective, PolicyObjective)
-            history["final_divergence"] = [policy_phase.objective.divergence(policy_phase.columns)]
+        self.policy.set_training_mode(False)
+        policy_phase = phases[0]
+        assert isinstance(policy_phase.objective, PolicyObjective)
+        history["final_divergence"] = [policy_phase.objective.divergence(policy_phase.columns)]
         self._log_update(step_size, history)
 
     def _phases(self, step_size: float) -> list[Phase]:
@@ -298,8 +326,6 @@ class MDPO(Resumable, OnPolicyAlgorithm):
             if name.endswith("loss"):
                 check_finite(name.replace("_", " "), stacked, self.num_timesteps)
             means[name] = stacked.mean().item()
-            if name == "divergence":
-                means["final_divergence"] = stacked[-1].item()
         for name, mean in means.items():
             self.logger.record(f"train/{name}", mean)
         buffer = self.rollout_buffer
@@ -327,6 +353,53 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         """As Stable-Baselines3's ``learn``; ``tb_log_name`` is by default the name of the class."""
         name = tb_log_name or type(self).__name__
         return super().learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)
+
+    def fitted_parameters(self, parameters: dict[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of PPO: its one optimiser's state becomes that of two."""
+        if "value_optimizer" in parameters:  # of this class
+            part, places = parameters["value_optimizer"], self._places_of_former(parameters["value_optimizer"])
+            if places is None:
+                return parameters
+            state = {place: part["state"][old] for place, old in enumerate(places) if old in part["state"]}
+            group = {**part["param_groups"][0], "params": list(range(len(places)))}
+            return {**parameters, "value_optimizer": {"state": state, "param_groups": [group]}}
+        fitted = {name: part for name, part in parameters.items() if name != "policy.optimizer"}
+        saved = parameters.get("policy.optimizer")
+        names = {id(parameter): name for name, parameter in self.policy.named_parameters()}
+        shared = (data.get("policy_kwargs") or {}).get("share_features_extractor", True)
+        theirs = [name for name in names.values() if not (shared and name.startswith("vf_features_extractor."))]
+        ours = {"policy.optimizer": self.policy.optimizer, "value_optimizer": self.value_optimizer}
+        if saved is None or [len(group["params"]) for group in saved["param_groups"]] != [len(theirs)]:
+            return fitted
+        for part, optimizer in ours.items():
+            own = optimizer.state_dict()
+            if own["param_groups"][0].keys() != saved["param_groups"][0].keys():  # another class of optimisers
+                return fitted
+            for index, parameter in enumerate(optimizer.param_groups[0]["params"]):
+                name = names[id(parameter)]
+                place = theirs.index(name if name in theirs else name.removeprefix("vf_"))
+                if place in saved["state"]:
+                    own["state"][index] = saved["state"][place]
+            fitted[part] = own
+        return fitted
+
+    def fitted_networks(self, networks: Tree) -> Tree:
+        """As :meth:`Resumable.fitted_networks`: of version 0.1, whose value phase trained what both networks share."""
+        part = networks["optimizers"]["value_optimizer"]
+        places = self._places_of_former({"param_groups": [{"params": range(part["groups"][0]["params"])}]})
+        if places is None:
+            return networks
+        moments = [[places.index(old), moment] for old, moment in part["state"] if old in places]
+        groups = [{**part["groups"][0], "params": len(places)}]
+        part = {**part, "groups": groups, "state": moments, "size": len(moments)}
+        return {**networks, "optimizers": {**networks["optimizers"], "value_optimizer": part}}
+
+    def _places_of_former(self, saved: Mapping[str, Any]) -> list[int] | None:
+        """Where the value phase's parameters are in an optimiser of version 0.1; None if ``saved`` is none."""
+        former, own = former_value_parameters(self.policy), {id(parameter) for parameter in self.value_parameters}
+        if [len(group["params"]) for group in saved["param_groups"]] != [len(former)] or len(former) == len(own):
+            return None
+        return [place for place, parameter in enumerate(former) if id(parameter) in own]
 
     def _excluded_save_params(self) -> list[str]:
         ours = ["value_optimizer", "policy_parameters", "value_parameters", "boundary_hook", "prepared", "_told"]

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.func import vmap
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from rlopt.agents.mdpo.heads import DistributionHead, action_head, uncompiled, value_function
+from rlopt.agents.mdpo.heads import DistributionHead, action_head, set_critic_training_mode, uncompiled, value_function
 from rlopt.agents.mdpo.losses import Info, policy_loss, value_loss
 from rlopt.algorithms.finite import check_finite
 from rlopt.algorithms.rollout import rows
@@ -72,6 +72,10 @@ class PolicyObjective(nn.Module):
         divergence = new.divergence(old, **self.settings)
         return self.loss(log_prob, old_log_prob, advantages, divergence, entropy, **scalars)
 
+    def set_training_mode(self, parameters: list[nn.Parameter]) -> None:
+        """Training mode, for gradient steps."""
+        self.policy.set_training_mode(True)
+
     def example(self, n_rows: int, device: torch.device) -> list[Tensor]:
         """Arguments of ``loss``."""
         return [torch.zeros(n_rows, device=device) for _ in range(5)]
@@ -93,6 +97,10 @@ class ValueObjective(nn.Module):
         """Observations (b, ...), returns (b,) and values (b,) before the update to the loss and its parts."""
         observations, returns, old_values = batch
         return self.loss(self._predict(observations).flatten(), returns, old_values, **self.settings, **scalars)
+
+    def set_training_mode(self, parameters: list[nn.Parameter]) -> None:
+        """Training mode, for gradient steps on ``parameters``, which leave the policy as it is."""
+        set_critic_training_mode(self.policy, parameters)
 
     def example(self, n_rows: int, device: torch.device) -> list[Tensor]:
         """Arguments of ``loss``."""
@@ -140,6 +148,7 @@ def take_eagerly(phase: Phase, timestep: int) -> History:
             check_finite(what, value, timestep)
 
     name = phase.objective.name
+    phase.objective.set_training_mode(phase.parameters)
     networks = OwnNetworks({name: phase.part()}, check)
     history: History = defaultdict(list)
     for index in phase.batches():
@@ -160,6 +169,8 @@ def obstacle(phase: Phase) -> str | None:
         return "the policy has an action distribution of its own"
     if value_function(policy) == policy.predict_values:
         return "the policy has a predict_values of its own"
+    if not any(parameter.requires_grad for parameter in phase.parameters):
+        return None  # no step is taken
     return no_function_of_tensors({phase.objective.name: phase.part()})
 
 

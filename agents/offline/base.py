@@ -21,6 +21,7 @@ from rlopt.agents.offline.fine_tuning import OfflineVecEnv
 from rlopt.agents.offline.learner import Learner, loaded_dataset
 from rlopt.agents.offline.policy import OfflinePolicy
 from rlopt.agents.offline.update import OfflineStep, Source
+from rlopt.algorithms.arguments import checked
 from rlopt.algorithms.resumable import named_policy_kwargs, training_env
 from rlopt.data.dataset import Dataset
 from rlopt.errors import ConfigError, NonFiniteError, require
@@ -62,6 +63,7 @@ class OfflineAlgorithm(Learner):
 
     compile: CompileChoice
 
+    @checked
     def __init__(
         self,
         policy: str | type[OfflinePolicy],

@@ -118,9 +118,9 @@ class ReplayRows:
         buffer, policy = self.buffer, self.policy
         found = buffer.gather(rows)
         following = (rows + buffer.n_envs) % (buffer.buffer_size * buffer.n_envs)
-        ended = buffer.dones.flatten().index_select(0, rows)
+        ended = buffer.stored("dones").flatten().index_select(0, rows)
         known = (1 - ended) * (rows // buffer.n_envs != newest)
-        actions, next_actions = found.actions, buffer.actions.flatten(0, 1).index_select(0, following)
+        actions, next_actions = found.actions, buffer.stored("actions").flatten(0, 1).index_select(0, following)
         if self.discrete:
             actions, next_actions = actions.flatten(), next_actions.flatten()
         return Batch(

@@ -29,6 +29,7 @@ from stable_baselines3.common.type_aliases import (
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.sac.policies import SACPolicy
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from rlopt.agents.sac import losses
 from rlopt.agents.sac.checks import (
@@ -40,14 +41,15 @@ from rlopt.agents.sac.checks import (
 )
 from rlopt.agents.sac.config import SACConfig
 from rlopt.agents.sac.losses import Info, PolicySample
-from rlopt.agents.sac.update import Batch, Drawn, Request, Step, Update, take_steps
-from rlopt.algorithms.finite import check_finite
+from rlopt.agents.sac.update import Batch, Drawn, Obstructed, Request, Step, Update, take_steps
+from rlopt.algorithms.arguments import checked
+from rlopt.algorithms.finite import check_finite, check_parameters
 from rlopt.algorithms.resumable import Resumable, named_policy_kwargs, training_env
 from rlopt.console.progress import say
 from rlopt.errors import NonFiniteError
 from rlopt.nn.encoders import ImagePolicy, shift_batch
 from rlopt.optim.compiled_step import CannotCompile, CompileChoice, Mode, choose_mode
-from rlopt.optim.descent import Network, Networks, OwnNetworks, Part, Scalar, obstacle
+from rlopt.optim.descent import Network, Networks, OwnNetworks, Part, Scalar, draws_or_counts, obstacle
 from rlopt.optim.lockstep import jointly, runs_in_lockstep
 from rlopt.replay.buffers import DeviceReplayBuffer
 from rlopt.settings.fields import check_arguments
@@ -97,6 +99,20 @@ class SAC(Resumable, stable_baselines3.SAC):
         "replay_buffer.sample": "sample",
         "replay_buffer.sample_rows": "sample",
     }
+    made_from: ClassVar[dict[str, tuple[str, ...]]] = {
+        "ent_coef": ("ent_coef_tensor", "log_ent_coef", "ent_coef_optimizer")
+    }
+    elsewhere: ClassVar[dict[str, str]] = {
+        **dict.fromkeys(
+            ("clip_range", "clip_range_vf", "gae_lambda", "n_epochs", "vf_coef", "target_kl", "normalize_advantage"),
+            "it learns from replay and not from rollouts: that is an on-policy agent's, such as rlopt.MDPO",
+        ),
+        **dict.fromkeys(
+            ("policy_delay", "target_policy_noise", "target_noise_clip"),
+            "that is TD3's: its actor is stochastic and learns in every gradient step",
+        ),
+        **dict.fromkeys(("qf_learning_rate", "vf_learning_rate"), "learning_rate is that of every network"),
+    }
     acts_on_mean: bool = False
     """Whether actions after the warm-up are the policy's mean while training."""
     random_shift: int
@@ -105,6 +121,7 @@ class SAC(Resumable, stable_baselines3.SAC):
     """The compiled step, once one was taken."""
     learn = OffPolicyAlgorithm.learn  # that of Stable-Baselines3's SAC only passes on
 
+    @checked
     def __init__(
         self,
         policy: str | type[SACPolicy],
@@ -212,6 +229,10 @@ class SAC(Resumable, stable_baselines3.SAC):
         self.update = None
         self._unread: list[Info] = []
         self._uncompiled: str | None = None
+        self._obstacle: str | None = None
+        self._told: str | None = None
+        self._by_sb3 = False
+        self._seen: tuple[int, ...] = ()
 
     # ---- the gradient step
 
@@ -329,7 +350,8 @@ class SAC(Resumable, stable_baselines3.SAC):
         return loss, (info, {"observations": observations.detach(), "next_observations": following})
 
     def _convolves_once(self) -> bool:
-        return isinstance(self.policy, ImagePolicy) and self.policy.shares_convolutions
+        policy = getattr(self.policy, "_orig_mod", self.policy)  # what torch.compile may have wrapped
+        return isinstance(policy, ImagePolicy) and policy.shares_convolutions
 
     def critic_objective(self, critic: Network, step: Step) -> tuple[Tensor, Info]:
         """What the critics descend, a scalar, and statistics, among them ``critic_loss``."""
@@ -418,8 +440,12 @@ class SAC(Resumable, stable_baselines3.SAC):
             self.policy.set_training_mode(True)
         parts = self.networks()
         self._update_learning_rate([part.optimizer for part in parts.values() if part.optimizer is not None])
-        own = OwnNetworks(parts, self._check_loss)
         mode = self._mode(parts)
+        if mode is None and self._by_sb3:
+            stable_baselines3.SAC.train(self, gradient_steps, batch_size)
+            check_parameters(self.policy, self.num_timesteps)
+            return
+        own = OwnNetworks(parts, self._check_loss)
         statistics: list[Info] = []
         for gradient_step in range(gradient_steps):
             move_targets = gradient_step % self.target_update_interval == 0
@@ -428,9 +454,12 @@ class SAC(Resumable, stable_baselines3.SAC):
             if mode is not None:
                 try:
                     info = jointly(take_steps)([Request(self, parts, mode, drawn, move_targets)])[0]
+                except Obstructed as error:
+                    self._obstacle = str(error)
                 except CannotCompile as error:
-                    self._stay_uncompiled(str(error))
-                    mode = None
+                    self._uncompiled = str(error)
+                if info is None:
+                    mode = self._mode(parts)
             if info is None:
                 info = self.gradient_step(own, self.read_batch(drawn), drawn, self.scalars(), move_targets)
             else:
@@ -449,24 +478,32 @@ class SAC(Resumable, stable_baselines3.SAC):
 
     def _mode(self, parts: Mapping[str, Part]) -> Mode | None:
         """How the step is taken as one call; None to take it by torch's optimisers, as a short run does."""
+        if self._seen != (seen := _hooks_and_groups(parts)):
+            self._look_at_modules(parts)
+            self._seen = seen
         # What is compiled for one of several runs serves all.
         mode = choose_mode(self.compile, self.device, self._planned_gradient_steps() * runs_in_lockstep())
-        if mode == "eager":
-            self.update = None
-            return None
-        if self._uncompiled is not None:
-            return None
-        reason = obstacle(parts) if self.update is None else None
-        if reason is None:
+        reason = self._uncompiled or self._obstacle
+        if mode != "eager" and reason is None:
             return mode
-        self._stay_uncompiled(reason)
+        self.update = None
+        if mode != "eager" and reason != self._told:
+            self._told = reason
+            self.policy.set_training_mode(True)
+            say(f"{type(self).__name__}'s gradient steps are not compiled: {reason}")
         return None
 
-    def _stay_uncompiled(self, reason: str) -> None:
-        """Takes the steps of this model by torch's optimisers from now on, and says why."""
-        self._uncompiled, self.update = reason, None
-        self.policy.set_training_mode(True)
-        say(f"{type(self).__name__}'s gradient steps are not compiled: {reason}")
+    def _look_at_modules(self, parts: Mapping[str, Part]) -> None:
+        """Looks at what decides how steps are taken, when ``learn`` begins and where hooks or parameter groups are new.
+
+        Where modules draw random numbers or keep statistics, a step depends on the order of the networks' passes.
+        """
+        self._obstacle = obstacle(parts)
+        self._by_sb3 = self.is_sac() and draws_or_counts(parts)
+
+    def is_sac(self) -> bool:
+        """Whether a gradient step is that of Stable-Baselines3's SAC."""
+        return type(self) is SAC and self.random_shift == 0 and not self._convolves_once()
 
     def plain_settings(self) -> tuple[tuple[str, Any], ...]:
         """Plain attributes that the step may have been prepared with: it is prepared anew where one changes."""
@@ -565,6 +602,7 @@ class SAC(Resumable, stable_baselines3.SAC):
         name = type(self).__name__ if tb_log_name == "run" else tb_log_name
         result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, name, progress_bar)
         check_finite("observation", self._last_obs, self.num_timesteps)
+        self._seen = ()
         return result
 
     def collect_rollouts(
@@ -584,11 +622,18 @@ class SAC(Resumable, stable_baselines3.SAC):
         )
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "boundary_hook", "update", "_unread", "_uncompiled"]
+        steps = ["update", "_unread", "_uncompiled", "_obstacle", "_told", "_by_sb3", "_seen"]
+        return [*super()._excluded_save_params(), *steps]
 
 
 _NOT_SETTINGS = ("self", "env", "_init_setup_model", "__class__")
 _PLAIN = (bool, int, float, str, type(None))
+
+
+def _hooks_and_groups(parts: Mapping[str, Part]) -> tuple[int, ...]:
+    """Changes where a hook was put on a module, parameter or optimiser, and where an optimiser has a new group."""
+    optimizers = [part.optimizer for part in parts.values() if part.optimizer is not None]
+    return RemovableHandle.next_id, *(len(optimizer.param_groups) for optimizer in optimizers)
 
 
 def _with_discounts(sample: Any, gamma: float) -> Batch:

@@ -95,8 +95,8 @@ class SACConfig(OffPolicyConfig):
     Where no source is named, the default is Stable-Baselines3's.
     """
 
-    tau: Annotated[float, Range(gt=0, le=1)] = 0.005
-    """Part of the way that the target critic moves at each gradient step."""
+    tau: Annotated[float, Range(ge=0, le=1)] = 0.005
+    """Part of the way that the target critic moves at each gradient step; 0 leaves it where it is."""
     n_steps: Annotated[int, Range(ge=1)] = 1
     """Rewards summed before bootstrapping (n-step return)."""
     ent_coef: EntropyCoefficient = "auto"

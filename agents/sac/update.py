@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.func import vmap
 
 from rlopt.agents.sac.losses import Info
-from rlopt.optim.compiled_step import ActingCopy, GradientStep, Mode
-from rlopt.optim.descent import HeldNetworks, Network, Networks, Part, Scalar, State, Store
+from rlopt.optim.compiled_step import ActingCopy, CannotCompile, GradientStep, Mode
+from rlopt.optim.descent import HeldNetworks, Network, Networks, Part, Scalar, State, Store, obstacle
 from rlopt.optim.lockstep import side_by_side
 
 if TYPE_CHECKING:
@@ -55,6 +55,10 @@ class Step:
     """From :meth:`rlopt.SAC.scalars`: numbers that may change from step to step."""
     ent_coef: Tensor
     """lambda, (1,) or (), as it is before the step."""
+
+
+class Obstructed(CannotCompile):
+    """The networks have changed so that their step cannot be a function of tensors any more."""
 
 
 class Request(NamedTuple):
@@ -114,6 +118,9 @@ def _update_of(requests: Sequence[Request], like: Update | None = None) -> Updat
     models, mode = [request.model for request in requests], requests[0].mode
     parts, update = [request.parts for request in requests], models[0].update
     if update is None or update.step.mode != mode or not update.belongs_to(models, parts):
+        for own in parts:
+            if (reason := obstacle(own)) is not None:
+                raise Obstructed(reason)
         update = Update(models, parts, mode, like)
         for model in models:
             model.update = update

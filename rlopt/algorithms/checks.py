@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from gymnasium import spaces
 
 from rlopt.errors import ConfigError, SpaceError, one_line
+
+if TYPE_CHECKING:
+    import torch
 
 OBSERVATION_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
@@ -43,18 +48,22 @@ def check_counted_from_zero(space: spaces.Space, what: str) -> None:
         raise SpaceError(f"{what} is {one_line(space)}, which has more than one axis: give its numbers in one row")
 
 
-def check_device(device: str) -> None:
+def check_device(device: torch.device | str) -> None:
     """Raises :class:`rlopt.errors.ConfigError` unless ``device`` is "auto" or one that this torch can use."""
     import torch
 
     if device == "auto":
         return
     try:
-        kind = torch.device(device).type
-    except RuntimeError:
+        found = torch.device(device)
+    except (RuntimeError, TypeError):
         raise ConfigError(f"unknown device {device!r}: write auto, cpu, cuda, cuda:1 or mps") from None
-    usable = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not usable.get(kind, False):
+    usable = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and (found.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not usable.get(found.type, False):
         raise ConfigError(
-            f"device {device!r} is not usable with this torch {torch.__version__}: use --device cpu or auto"
+            f"device {str(device)!r} is not usable with this torch {torch.__version__}: use --device cpu or auto"
         )

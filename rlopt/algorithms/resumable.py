@@ -5,18 +5,21 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.type_aliases import GymEnv
 from torch import nn
 
+from rlopt.algorithms.arguments import refuse_unknown
+from rlopt.algorithms.zip_loading import load_zip
 from rlopt.errors import ConfigError, require, unknown_name
 from rlopt.nn.encoders import ENCODERS
 from rlopt.optim.lockstep import wait_for_other_runs
 from rlopt.optim.optimizers import check_optimizer, optimizer_by_name
 from rlopt.settings.fields import check_arguments
+from rlopt.storage.tree import Tree
 
 F = TypeVar("F", bound=Callable[..., None])
 
@@ -42,6 +45,15 @@ class Resumable:
 
     profiled_sections: ClassVar[dict[str, str]] = {}
     """Method -> its section of ``rlopt train --profile``, see :mod:`rlopt.loggers.profiler`."""
+
+    elsewhere: ClassVar[Mapping[str, str]] = {}
+    """Settings of other agents that people look for here -> what there is in their place, in words."""
+
+    made_from: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """Setting -> the parameters and tensors that begin as it says: given anew to :meth:`load`, it begins them anew."""
+
+    settled: ClassVar[tuple[str, ...]] = ()
+    """Settings that what was trained depends on, so that they cannot be given anew to :meth:`load`."""
 
     constructor_settings: dict[str, Any]
     """The constructor's keyword arguments as given, without ``env``: a checkpoint rebuilds the model from them."""
@@ -73,6 +85,39 @@ class Resumable:
         if self.observation_statistics is not None:
             observation = self.observation_statistics.normalize_obs(observation)
         return super().predict(observation, *args, **kwargs)  # type: ignore[misc]
+
+    @classmethod
+    def load(
+        cls,
+        path: Any,
+        env: Any = None,
+        device: torch.device | str = "auto",
+        custom_objects: dict[str, Any] | None = None,
+        print_system_info: bool = False,
+        force_reset: bool = True,
+        **settings: Any,
+    ) -> Self:
+        """As Stable-Baselines3's ``load``, from a zip of ``save``. It unpickles: only for files that you trust.
+
+        A zip of the Stable-Baselines3 class below this one begins a model of this class: with its networks, its
+        optimisers where they fit, and the settings that both have.
+
+        :param settings: of the constructor, in place of those in the file. Each holds as if it had been given there
+        :raises rlopt.errors.ConfigError: a setting that the constructor refuses, in its words
+        :raises rlopt.errors.CheckpointError: the file holds no model, or networks that do not fit
+        """
+        return load_zip(cls, path, env, device, custom_objects, print_system_info, force_reset, settings)
+
+    def fitted_parameters(self, parameters: dict[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
+        """The parameters of a zip of the Stable-Baselines3 class below, or of an older version, as this class has them.
+
+        :param data: the attributes in the zip
+        """
+        return parameters
+
+    def fitted_networks(self, networks: Tree) -> Tree:
+        """The networks of a checkpoint (:mod:`rlopt.state.networks`) as this version has them."""
+        return networks
 
     def set_env(self, env: Any, force_reset: bool = True) -> None:
         """As Stable-Baselines3's ``set_env``; the statistics of a loaded model go into a VecNormalize environment."""
@@ -147,6 +192,7 @@ def with_settings_of(base: type, *without: str, config: type | None = None, **de
         def complete(self: Any, *args: Any, **settings: Any) -> None:
             refused = sorted(set(settings) & set(without))
             require(not refused, f"{type(self).__name__} has no setting {', '.join(refused)}: leave it out")
+            refuse_unknown(type(self), settings, signature)
             given = signature.bind(self, *args, **settings)
             given.apply_defaults()
             if config is not None:

@@ -81,11 +81,13 @@ def _build(trees: dict[str, Tree], env: VecEnv | None, device: str) -> Any:
     modules = trees["networks"]["modules"].values()
     stored = sum(getattr(tensor, "numel", int)() for tensors in modules for tensor in tensors.values())
     require_widths(description["settings"].get("policy_kwargs"), stored)
+    description = _with_counted_critics(description, trees["networks"]["modules"])
     # A constructor seeds the global generators, which loading must not; and a model that only acts needs no replay.
     with isolated(None), deferred_storage():
         model = rebuild_model(description, env, device)
-    check_networks(model, trees["networks"])
-    restore_networks(model, trees["networks"])
+    networks = model.fitted_networks(trees["networks"])
+    check_networks(model, networks)
+    restore_networks(model, networks)
     restore_counters(model, trees["training"])
     if env is None:
         model.env = None
@@ -96,6 +98,18 @@ def _build(trees: dict[str, Tree], env: VecEnv | None, device: str) -> Any:
         else:
             model.observation_statistics = _normalizer(description, statistics)
     return model
+
+
+def _with_counted_critics(description: Tree, modules: Tree) -> Tree:
+    """Critics of an IQ-Learn that Python has made with version 0.1, which did not write how many: they are counted."""
+    options = description["settings"].get("policy_kwargs")
+    stated = options is not None and "n_critics" in options.get("items", options)
+    if description["agent"] != "iq_learn" or stated:
+        return description
+    count = len({name.split(".")[1] for name in modules["policy"] if name.startswith("critic.qf")})
+    items = {} if options is None else options["items"]
+    options = {"type": "dict", "items": {**items, "n_critics": count}}
+    return {**description, "settings": {**description["settings"], "policy_kwargs": options}}
 
 
 def _normalizer(description: Tree, statistics: Tree) -> VecNormalize:

@@ -98,15 +98,18 @@ def restore_state(model: Any, trees: Mapping[str, Tree]) -> str | None:
     if model.env is None:
         raise CheckpointError("the model has no environment: call set_env before restoring its training state")
 
+    networks: Tree = {}
+
     def check() -> None:
         check_model(model, trees["model"])
-        check_networks(model, trees["networks"])
+        networks.update(model.fitted_networks(trees["networks"]))
+        check_networks(model, networks)
         check_buffer(getattr(model, "replay_buffer", None), trees["replay"])
         check_wrappers(model.env, trees["env"])
         check_training(model, trees["training"])
 
     def restore() -> str | None:
-        restore_networks(model, trees["networks"])
+        restore_networks(model, networks)
         restore_buffer(getattr(model, "replay_buffer", None), trees["replay"])
         reason = restore_env(model.env, trees["env"])
         restore_training(model, trees["training"])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
-from rlopt.optim.optimizers import fill_gradients, is_second_order
+from rlopt.optim.optimizers import fill_gradients, is_second_order, is_watched
 
 
 class ClippedStep:
@@ -27,9 +27,10 @@ class ClippedStep:
     def __init__(self, optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter], max_norm: float) -> None:
         self.optimizer, self.max_norm = optimizer, max_norm
         self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
-        for parameter in optimizer.param_groups[0]["params"]:
-            if not parameter.requires_grad:
-                parameter.grad = None  # an old gradient would still move it
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if not parameter.requires_grad:
+                    parameter.grad = None  # an old gradient would still move it
         self._flat: Tensor | None = None
         if self.parameters and _is_plain_fused_adam(optimizer, self.parameters):
             self._gather()
@@ -112,11 +113,11 @@ def _is_plain_fused_adam(optimizer: torch.optim.Optimizer, parameters: list[torc
         return False
     group, first = optimizer.param_groups[0], parameters[0]
     trained = [parameter for parameter in group["params"] if parameter.requires_grad]
-    watched = "step" in vars(optimizer) or optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
     usual = group["fused"] and not (group["amsgrad"] or group["capturable"] or group["differentiable"])
     return (
         bool(usual)
-        and not watched
+        and not is_watched(optimizer)
+        and not any(p._post_accumulate_grad_hooks for p in parameters)  # such may put another gradient in its place
         and len(trained) == len(parameters)
         and all(mine is theirs for mine, theirs in zip(parameters, trained, strict=True))
         and all(p.dtype == torch.float32 and p.device == first.device for p in parameters)

@@ -15,19 +15,27 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vjp, vmap
+from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.utils._pytree import register_pytree_node
 
 from rlopt.nn.stacked import adam_moved, adam_scales, plain_adam
 from rlopt.optim.clipped_step import ClippedStep
-from rlopt.optim.optimizers import descend, own_parameters
+from rlopt.optim.optimizers import descend, is_watched, own_parameters
 
 Scalar = Tensor | float
 Objective = Callable[..., tuple[Tensor, Any]]
 """The loss, a scalar, of a :class:`Network` and further arguments, and what else of it is wanted, detached."""
 JointObjective = Callable[..., tuple[dict[str, Tensor], Any]]
 """The same for several networks: a loss of each, by name."""
-_DRAWING_OR_COUNTING = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd, nn.RNNBase)
-
+_DRAWING_OR_COUNTING = (
+    nn.modules.batchnorm._BatchNorm,
+    nn.modules.dropout._DropoutNd,
+    nn.RNNBase,
+    nn.RReLU,
+    nn.utils.parametrizations._SpectralNorm,
+)
+_KNOWN = ("torch.", "stable_baselines3.", "rlopt.")
+"""Beginnings of the modules whose classes change no buffers in a forward pass but for those above."""
 
 _MEMBER = "*."
 """Begins the names of stacked parameters of an ensemble's members."""
@@ -182,6 +190,8 @@ class OwnNetworks:
         assert part.optimizer is not None
         loss, further = objective(self._networks[name], *args)
         self._check(f"{name.replace('_', ' ')} loss", loss)
+        if not own_parameters(part.optimizer):  # all of it is frozen
+            return further
         if part.max_grad_norm is None:
             descend(part.optimizer, loss, only_own=True)
             return further
@@ -199,7 +209,7 @@ class OwnNetworks:
             self._check(f"{name.replace('_', ' ')} loss", losses[name])
         for name, optimizer in zip(names, optimizers, strict=True):
             own = own_parameters(optimizer)
-            gradients = torch.autograd.grad(losses[name], own, retain_graph=True, allow_unused=True)
+            gradients = torch.autograd.grad(losses[name], own, retain_graph=True, allow_unused=True) if own else ()
             for parameter, gradient in zip(own, gradients, strict=True):
                 parameter.grad = gradient
         for optimizer in optimizers:
@@ -523,6 +533,8 @@ def ensemble_members(part: Part) -> list[nn.Module]:
         return []
     assert part.module is not None
     members = [part.module.get_submodule(name) for name in part.ensemble]
+    if len({id(p) for m in members for p in m.parameters()}) < sum(len(list(m.parameters())) for m in members):
+        return []  # they share weights
     alike = {(repr(m), tuple((n, p.shape, p.requires_grad) for n, p in m.named_parameters())) for m in members}
     return members if len(alike) == 1 and any(True for _ in members[0].parameters()) else []
 
@@ -531,17 +543,56 @@ def obstacle(parts: Mapping[str, Part]) -> str | None:
     """Why a step of these parts cannot be a function of tensors, in words; None if it can."""
     for name, part in parts.items():
         if part.optimizer is not None:
-            if not plain_adam(part.optimizer):
-                return f"the optimizer {type(part.optimizer).__name__} of {name} is not plain Adam"
-            counts = {float(state["step"]) for state in part.optimizer.state.values() if "step" in state}
-            if len(counts) > 1:
-                return f"the parameters of {name} have taken unequal numbers of steps"
-        for module in () if part.module is None else part.module.modules():
-            hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-            if any(getattr(module, kind) for kind in hooks):
-                return f"a module of {name} has hooks"
-            if isinstance(module, _DRAWING_OR_COUNTING):
-                return f"{name} has a {type(module).__name__}, which draws random numbers or keeps statistics"
-            if any(p._backward_hooks for p in module.parameters(recurse=False)):
-                return f"a parameter of {name} has hooks"
+            reason = _obstacle_of_optimizer(name, part.optimizer)
+            if reason is not None:
+                return reason
+        if part.module is None:
+            continue
+        named = [value for key, value in part.named().items() if isinstance(value, nn.Parameter)]
+        if len({id(value) for value in named}) < len(named):
+            return f"layers of {name} share a weight"
+        for module in part.module.modules():
+            reason = _obstacle_of_module(name, module)
+            if reason is not None:
+                return reason
     return None
+
+
+def _obstacle_of_optimizer(name: str, optimizer: torch.optim.Optimizer) -> str | None:
+    if len(optimizer.param_groups) > 1:
+        return f"the optimizer of {name} has several parameter groups"
+    if not plain_adam(optimizer):
+        return f"the optimizer {type(optimizer).__name__} of {name} is not plain Adam"
+    if is_watched(optimizer):
+        return f"the optimizer of {name} has hooks"
+    if not own_parameters(optimizer):
+        return f"all of {name} is frozen"
+    counts = {float(state["step"]) for state in optimizer.state.values() if "step" in state}
+    return f"the parameters of {name} have taken unequal numbers of steps" if len(counts) > 1 else None
+
+
+def _obstacle_of_module(name: str, module: nn.Module) -> str | None:
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    if any(getattr(module, kind) for kind in hooks):
+        return f"a module of {name} has hooks"
+    if hasattr(module, "_orig_mod"):
+        return f"torch.compile has wrapped a module of {name}"
+    draws = isinstance(module, nn.MultiheadAttention) and module.dropout > 0
+    if draws or isinstance(module, _DRAWING_OR_COUNTING):
+        return f"{name} has a {type(module).__name__}, which draws random numbers or keeps statistics"
+    if module._buffers and not f"{type(module).__module__}.".startswith(_KNOWN):
+        return f"{name} has a {type(module).__name__}, whose buffers a forward pass may change"
+    if any(p._backward_hooks or p._post_accumulate_grad_hooks for p in module.parameters(recurse=False)):
+        return f"a parameter of {name} has hooks"
+    return None
+
+
+def draws_or_counts(parts: Mapping[str, Part]) -> bool:
+    """Whether a forward pass of a part's module draws random numbers or changes a buffer."""
+    modules = [module for part in parts.values() if part.module is not None for module in part.module.modules()]
+    return any(
+        isinstance(module, (*_DRAWING_OR_COUNTING, nn.MultiheadAttention))
+        or (bool(module._buffers) and not f"{type(module).__module__}.".startswith(_KNOWN))
+        or any(isinstance(hook, SpectralNorm) for hook in module._forward_pre_hooks.values())
+        for module in modules
+    )

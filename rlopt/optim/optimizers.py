@@ -137,3 +137,9 @@ def fill_gradients(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
 def own_parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     """What it trains, group after group, without what is frozen."""
     return [tensor for group in optimizer.param_groups for tensor in group["params"] if tensor.requires_grad]
+
+
+def is_watched(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether somebody has hooks on its step, or has put another function in its place, as torch's schedulers do."""
+    hooks = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
+    return bool("step" in vars(optimizer) or hooks)

@@ -24,6 +24,22 @@ from rlopt.replay.normalization import normalize_observations, normalize_rewards
 from rlopt.replay.rows import capture_rows, check_rows, restore_rows
 from rlopt.storage.tree import Tree
 
+
+def _as_array(name: str) -> property:
+    def read(self: DeviceReplayBuffer) -> Any:
+        if name not in self._fields:
+            raise AttributeError(f"{type(self).__name__} keeps no {name}: a batch has them")
+        return self._views[name] if self._on_host else _each(self._stored[name], _copied)
+
+    return property(read, doc=f"The {name} of all rows as a numpy array, or a dict of those.")
+
+
+def _copied(tensor: Tensor) -> np.ndarray:
+    array: np.ndarray = tensor.cpu().numpy()
+    array.flags.writeable = False  # what was written would be lost
+    return array
+
+
 Observations: TypeAlias = Tensor | dict[str, Tensor]
 Relabel: TypeAlias = Callable[[Any], Tensor]
 """Rewards (B, 1) from a batch of single transitions, by tensor operations only."""
@@ -50,6 +66,10 @@ class DeviceReplayBuffer(ReplayBuffer):
     On the CPU a batch is equal to Stable-Baselines3's, bit for bit, with the same seed of ``numpy.random``; memory is
     taken as rows are written. On an accelerator rows are drawn by its own torch generator and no call waits for it.
 
+    ``observations`` and ``next_observations`` (buffer_size, n_envs, ...), ``actions`` (buffer_size, n_envs, A),
+    ``rewards``, ``dones`` and ``timeouts`` (buffer_size, n_envs) are numpy arrays: on the CPU those that are learned
+    from, of an accelerator copies that cannot be written. :meth:`stored` gives the tensors.
+
     :param buffer_size: transitions kept, >= 1; a multiple of ``n_envs`` is used
     :param observation_space: Box, Discrete, MultiDiscrete or MultiBinary; observations keep its dtype
     :param action_space: actions keep its dtype, except that float64 becomes float32
@@ -66,15 +86,8 @@ class DeviceReplayBuffer(ReplayBuffer):
     :raises rlopt.errors.SpaceError: observations or actions of a dtype that torch does not have
     """
 
-    observations: Any
-    """(buffer_size, n_envs, ...); with Dict observations a dict of such tensors, as ``next_observations``."""
-    next_observations: Any
-    actions: Any
-    """(buffer_size, n_envs, A)."""
-    rewards: Any
-    """(buffer_size, n_envs) float32, as ``dones`` and ``timeouts``, which are 0 or 1."""
-    dones: Any
-    timeouts: Any
+    observations, next_observations, actions = map(_as_array, ("observations", "next_observations", "actions"))
+    rewards, dones, timeouts = map(_as_array, ("rewards", "dones", "timeouts"))
     relabel: Relabel | None = None
     """What gives a batch its rewards in place of the stored ones, whenever transitions are read; not saved."""
     _batch: ClassVar[Any] = ReplayBufferSamples
@@ -113,14 +126,15 @@ class DeviceReplayBuffer(ReplayBuffer):
     def _allocate(self) -> None:
         rows, space = self.buffer_size * self.n_envs, self.observation_space
         check_memory(self._fields, rows, self.n_envs, self.device, space, self.frames)
-        for name, field in self._fields.items():
-            setattr(self, name, allocate(field, (self.buffer_size, self.n_envs), self.device))
+        self._stored = {
+            name: allocate(field, (self.buffer_size, self.n_envs), self.device) for name, field in self._fields.items()
+        }
         self._view_storage()
         self.frame_store: FrameStore | None = None
         if self.frames > 1:
             shape, dtype = frame_shape(space, self.frames), np.dtype(space.dtype)
             self.frame_store = FrameStore(
-                self.frame_index,
+                self._stored["frame_index"],
                 shape,
                 dtype,
                 frame_capacity(rows, self.n_envs, self.frames),
@@ -137,13 +151,19 @@ class DeviceReplayBuffer(ReplayBuffer):
         self._moves = self.__dict__.get("_moves", 0) + 1
         self._views: dict[str, Any] = {}
         if self._on_host:
-            self._views = {name: _each(getattr(self, name), lambda part: part.numpy()) for name in self._fields}
+            self._views = {name: _each(part, lambda tensor: tensor.numpy()) for name, part in self._stored.items()}
 
     def __getattr__(self, name: str) -> Any:
-        if "_fields" in self.__dict__ and name in (*self._fields, "_views", "frame_store"):
+        if "_fields" in self.__dict__ and name in ("_stored", "_views", "frame_store"):
             self._allocate()
             return self.__dict__[name]
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+    def stored(self, name: str) -> Any:
+        """A part of all rows by name, such as "rewards": a tensor on the device, or a dict of those; None if there is
+        no such part.
+        """
+        return self._stored.get(name, self.__dict__.get(name))
 
     @property
     def device(self) -> torch.device:
@@ -155,12 +175,14 @@ class DeviceReplayBuffer(ReplayBuffer):
         self._device = device
         self._on_host = device.type == "cpu"
         for name, value in list(self.__dict__.items()):
-            if name in self.__dict__.get("_fields", ()) or isinstance(value, Tensor):
-                setattr(self, name, _each(value, lambda part: part.to(device)))
+            if isinstance(value, Tensor):
+                setattr(self, name, value.to(device))
+        if "_stored" in self.__dict__:
+            self._stored = {name: _each(part, lambda tensor: tensor.to(device)) for name, part in self._stored.items()}
         if "_views" in self.__dict__:
             self._view_storage()
             if self.frame_store is not None:
-                self.frame_store.move(self.frame_index, self.frame_store.frames.to(device))
+                self.frame_store.move(self._stored["frame_index"], self.frame_store.frames.to(device))
 
     def add(
         self,
@@ -207,7 +229,7 @@ class DeviceReplayBuffer(ReplayBuffer):
 
     def _write(self, name: str, position: int, value: Any) -> None:
         """Writes ``value`` (n_envs, ...), or a dict of such, to the rows at ``position``."""
-        storage = self._views[name] if self._on_host else getattr(self, name)
+        storage = (self._views if self._on_host else self._stored)[name]
         if isinstance(storage, dict):
             for key, part in storage.items():
                 _write_part(part, position, value[key], key in self._to_reshape)
@@ -240,13 +262,13 @@ class DeviceReplayBuffer(ReplayBuffer):
         :param env: normalises observations and rewards with its present statistics
         :returns: (B, ...) tensors on the device, rewards and dones (B, 1)
         """
-        rewards = normalize_rewards(self._at(self.rewards, rows), env)
+        rewards = normalize_rewards(self._at(self._stored["rewards"], rows), env)
         samples = self._samples(rows, rows, rewards, env)
         return samples if self.relabel is None else samples._replace(rewards=self.relabel(samples))
 
     def transitions(self, rows: Tensor) -> Any:
         """Single transitions at ``rows`` (B,) as they were stored: never normalised, relabelled or summed."""
-        return self._samples(rows, rows, self._at(self.rewards, rows), None)
+        return self._samples(rows, rows, self._at(self._stored["rewards"], rows), None)
 
     def sample(self, batch_size: int, env: VecNormalize | None = None) -> Any:
         """A batch as Stable-Baselines3's ``sample`` gives it: :meth:`gather` of :meth:`sample_rows`."""
@@ -258,14 +280,16 @@ class DeviceReplayBuffer(ReplayBuffer):
             observations, next_observations = self.frame_store.stacks(rows, False), self.frame_store.stacks(last, True)
         elif self.optimize_memory_usage:
             next_rows = (last + self.n_envs) % (self.buffer_size * self.n_envs)
-            observations, next_observations = (self._at(self.observations, part) for part in (rows, next_rows))
+            observations, next_observations = (
+                self._at(self._stored["observations"], part) for part in (rows, next_rows)
+            )
         else:
-            observations = self._at(self.observations, rows)
-            next_observations = self._at(self.next_observations, last)
-        dones = self._at(self.dones, last) * (1 - self._at(self.timeouts, last))
+            observations = self._at(self._stored["observations"], rows)
+            next_observations = self._at(self._stored["next_observations"], last)
+        dones = self._at(self._stored["dones"], last) * (1 - self._at(self._stored["timeouts"], last))
         return self._batch(
             normalize_observations(observations, env),
-            self._at(self.actions, rows),
+            self._at(self._stored["actions"], rows),
             normalize_observations(next_observations, env),
             dones.reshape(-1, 1),
             rewards.reshape(-1, 1),
@@ -301,7 +325,7 @@ class DeviceReplayBuffer(ReplayBuffer):
             self.frame_store.set_state(state["frames"], self.size(), self.pos - 1)
 
     def __getstate__(self) -> dict[str, Any]:
-        filled, storage = self.get_state(), {*self._fields, "_views", "frame_store", "relabel"}
+        filled, storage = self.get_state(), {"_stored", "_views", "frame_store", "relabel"}
         kept = {name: value for name, value in self.__dict__.items() if name not in storage}
         return {name: value for name, value in kept.items() if not isinstance(value, Tensor)} | {"filled": filled}
 

@@ -116,7 +116,7 @@ class DeviceHerReplayBuffer(DeviceDictReplayBuffer, HerReplayBuffer):
         rows = torch.from_numpy(np.concatenate([real, virtual])).to(self.device)
         batch = self.gather(rows)
         goal_rows = torch.from_numpy(self._goal_rows(virtual)).to(self.device)
-        goals = self._at(self.next_observations["achieved_goal"], goal_rows)
+        goals = self._at(self._stored["next_observations"]["achieved_goal"], goal_rows)
         reached = batch.next_observations["achieved_goal"][len(real) :]
         rewards = torch.cat([batch.rewards[: len(real)], self._rewards(reached, goals, virtual)])
         observations, next_observations = (

@@ -61,7 +61,8 @@ class DeviceNStepReplayBuffer(DeviceReplayBuffer, NStepReplayBuffer):
         n_envs, total = self.n_envs, self.buffer_size * self.n_envs
         sequence = (rows[:, None] + self._offsets) % total
         dones, timeouts = (
-            self._at(part, sequence.flatten()).reshape(sequence.shape) for part in (self.dones, self.timeouts)
+            self._at(part, sequence.flatten()).reshape(sequence.shape)
+            for part in (self._stored["dones"], self._stored["timeouts"])
         )
         rewards = self._single_rewards(sequence.flatten(), env).reshape(sequence.shape)
         # The newest transition ends every return: what follows it in memory is the oldest, of another episode.
@@ -76,7 +77,7 @@ class DeviceNStepReplayBuffer(DeviceReplayBuffer, NStepReplayBuffer):
     def _single_rewards(self, rows: Tensor, env: VecNormalize | None) -> Tensor:
         if self.relabel is not None:
             return self.relabel(self.transitions(rows))
-        return normalize_rewards(self._at(self.rewards, rows), env)
+        return normalize_rewards(self._at(self._stored["rewards"], rows), env)
 
 
 def numpy_sum(terms: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ def capture_rows(buffer: ReplayBuffer, copy: bool = True) -> dict[str, Tree]:
     state["buffer_size"], state["n_envs"] = int(buffer.buffer_size), int(buffer.n_envs)
     state["rows"] = {}
     for attribute in _ROWS:
-        rows = getattr(buffer, attribute, None)
+        rows = stored_part(buffer, attribute)
         if isinstance(rows, dict):
             state["rows"][attribute] = {key: _part(part, filled, copy) for key, part in rows.items()}
         elif rows is not None:
@@ -66,7 +66,7 @@ def check_rows(buffer: ReplayBuffer, state: Tree) -> None:
         raise CheckpointError("the checkpoint's replay buffer has no valid position: it is malformed")
     filled = filled_rows(buffer, pos, full)
     for attribute in _ROWS:
-        rows, saved_rows = getattr(buffer, attribute, None), state["rows"].get(attribute)
+        rows, saved_rows = stored_part(buffer, attribute), state["rows"].get(attribute)
         parts = rows if isinstance(rows, dict) else {"": rows}
         saved_parts = saved_rows if isinstance(saved_rows, dict) else {"": saved_rows}
         if set(parts) != set(saved_parts):
@@ -81,7 +81,7 @@ def restore_rows(buffer: ReplayBuffer, state: Tree) -> None:
     """Fills ``buffer``, in place, from a state that :func:`check_rows` accepted."""
     before, filled = filled_rows(buffer, buffer.pos, buffer.full), filled_rows(buffer, state["pos"], state["full"])
     for attribute, saved in state["rows"].items():
-        rows = getattr(buffer, attribute)
+        rows = stored_part(buffer, attribute)
         if not isinstance(rows, dict):
             rows, saved = {"": rows}, {"": saved}
         for key, part in rows.items():
@@ -96,6 +96,11 @@ def restore_rows(buffer: ReplayBuffer, state: Tree) -> None:
             for row, infos in enumerate(state["infos"]):
                 for column, info in enumerate(infos):
                     buffer.infos[row, column] = info
+
+
+def stored_part(buffer: ReplayBuffer, name: str) -> Any:
+    """What ``buffer`` keeps of every row by that name, to be written too: an array, a tensor, or a dict; else None."""
+    return buffer.stored(name) if hasattr(buffer, "stored") else getattr(buffer, name, None)
 
 
 def filled_rows(buffer: ReplayBuffer, pos: int, full: bool) -> int:

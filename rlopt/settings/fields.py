@@ -107,7 +107,7 @@ def coerce(value: Any, annotation: Any) -> Any:
 
 
 def read_setting(name: str, value: Any, annotation: Any) -> Any:
-    """:func:`coerce` for the setting ``name``, which the error begins with: "tau = 2.0 is outside (0, 1]"."""
+    """:func:`coerce` for the setting ``name``, which the error begins with: "tau = 2.0 is outside [0, 1]"."""
     try:
         return _read(value, annotation, text=True)
     except _Refusal as refusal:

@@ -24,6 +24,7 @@ def capture_networks(model: Any, copy: bool = True) -> Tree:
     for name in names:
         part = recursive_getattr(model, name)
         if isinstance(part, nn.Module):
+            part = getattr(part, "_orig_mod", part)  # what torch.compile has wrapped
             state["modules"][name] = {key: _take(value, copy) for key, value in part.state_dict().items()}
         else:
             state["optimizers"][name] = capture_optimizer(part, copy)
@@ -52,7 +53,7 @@ def restore_networks(model: Any, state: Tree, optimizers: bool = True) -> None:
     with torch.no_grad():
         for name, tensors in state["modules"].items():
             module = recursive_getattr(model, name)
-            module.load_state_dict(tensors, strict=True)
+            getattr(module, "_orig_mod", module).load_state_dict(tensors, strict=True)
         for name, tensor in state["tensors"].items():
             recursive_getattr(model, name).copy_(tensor)
     if optimizers:

@@ -28,6 +28,7 @@ from rlopt.agents.zo_ranksgd.policies.rounds import Round, budget_of, logged
 from rlopt.agents.zo_ranksgd.policies.sb3_policy import actor_only, load_parameters, make_policy
 from rlopt.agents.zo_ranksgd.policies.spread import Spread
 from rlopt.agents.zo_ranksgd.policies.vector import inputs_of
+from rlopt.algorithms.checks import check_device
 from rlopt.algorithms.resumable import full_signature
 from rlopt.algorithms.standalone import OwnLogger, callback_of
 from rlopt.console.progress import Counted
@@ -99,6 +100,7 @@ class RankedPolicySearch(OwnLogger):
         self.verbose, self.tensorboard_log = verbose, tensorboard_log
         given_seed = checked_seed(seed)
         self.seed = int(np.random.SeedSequence().generate_state(1)[0] >> 1) if given_seed is None else given_seed
+        check_device(device)
         self.device = get_device(device)
         self.normalize_observations = normalize_observations
         self.oracle: Oracle | None = oracle_of(self.config) if isinstance(oracle, str) else oracle

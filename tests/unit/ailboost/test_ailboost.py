@@ -490,7 +490,7 @@ def test_a_discriminator_that_diverges_is_named_and_left_as_it_was():
         ({"discriminator_output": "tan"}, UnknownNameError, "did you mean 'tanh'"),
         ({"discriminator_net_arch": (64, 0)}, ConfigError, r"0 is outside \[1, 65536\]"),
         ({"gradient_penalty": -1.0}, ConfigError, "gradient_penalty"),
-        ({"kl_coef": 0.1}, TypeError, "kl_coef"),
+        ({"kl_coef": 0.1}, ConfigError, "kl_coef"),
         ({"gamma": 1.0}, ConfigError, "absorbing"),
         ({"n_demonstrations": 4}, DataError, "there are 3"),
         ({"replay_buffer_class": "replay"}, ConfigError, "device"),

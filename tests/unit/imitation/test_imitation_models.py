@@ -61,7 +61,7 @@ def test_half_of_sqil_s_batch_is_the_expert_s(absorbing: bool, batch_size: int) 
     stored = {tuple(row) for row in buffer.observations[: buffer.pos, 0].tolist()}
     seen = {tuple(row) for row in shown.observations.tolist()}
     ends = {tuple(row) for row in shown.observations[shown.discounts == 0].tolist()}
-    assert buffer.rewards[: buffer.pos].abs().min() > 0  # the environment's, never those of a batch
+    assert np.abs(buffer.rewards[: buffer.pos]).min() > 0  # the environment's, never those of a batch
     n_own, found_ends = batch_size - batch_size // 2, 0
     for _ in range(40):
         batch = buffer.sample(batch_size)

@@ -1,5 +1,7 @@
 """MDPO on small environments: spaces, phases, schedules, errors, Stable-Baselines3's surface."""
 
+import functools
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -10,11 +12,14 @@ import pytest
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv
 
+import rlopt
 from rlopt.agents.mdpo.heads import factors
 from rlopt.agents.mdpo.on_policy import MDPO
+from rlopt.checkpoint.model_state import save_checkpoint
 from rlopt.errors import ConfigError, NonFiniteError, SpaceError
 
 
@@ -199,15 +204,93 @@ def test_phases_touch_only_their_own_parameters(still: str) -> None:
     assert all(("value" in name) is (still == "learning_rate") for name in moved)
 
 
-def test_shared_features_extractor_is_trained_by_both_phases() -> None:
+@pytest.mark.parametrize("share", [None, False, True])
+def test_a_features_extractor_is_trained_by_one_phase(share: bool | None) -> None:
+    """Of CnnPolicy each network has its own, unless one is asked for: that is the policy's."""
     space = spaces.Box(0, 255, (36, 36, 1), np.uint8)
-    algorithm = model(Random(observation_space=space), policy="CnnPolicy", n_steps=16, n_epochs=1)
-    shared = {id(p) for p in algorithm.policy.features_extractor.parameters()}
-    assert shared <= {id(p) for p in algorithm.policy_parameters}
-    assert shared <= {id(p) for p in algorithm.value_parameters}
-    everything = {id(p) for p in algorithm.policy.parameters()}
-    assert everything == {id(p) for p in algorithm.policy_parameters} | {id(p) for p in algorithm.value_parameters}
-    algorithm.learn(16)
+    options = {} if share is None else {"policy_kwargs": {"share_features_extractor": share}}
+    algorithm = model(Random(observation_space=space), policy="CnnPolicy", n_steps=16, n_epochs=1, **options)
+    policy = algorithm.policy
+    ours, theirs = ({id(p) for p in phase} for phase in (algorithm.policy_parameters, algorithm.value_parameters))
+    assert not ours & theirs and ours | theirs == {id(p) for p in policy.parameters()}
+    assert {id(p) for p in policy.pi_features_extractor.parameters()} <= ours
+    assert (policy.vf_features_extractor is policy.pi_features_extractor) is bool(share)
+    assert {id(p) for p in policy.vf_features_extractor.parameters()} <= (ours if share else theirs)
+
+
+def as_version_1(algorithm: Any) -> None:
+    """Both phases train what is shared, as they did."""
+    shared = list(algorithm.policy.pi_features_extractor.parameters())
+    algorithm.value_parameters = [*shared, *algorithm.value_parameters]
+    algorithm.value_optimizer = torch.optim.Adam(algorithm.value_parameters, eps=1e-5, fused=True)
+    for parameter in algorithm.value_parameters:
+        parameter.grad = torch.ones_like(parameter)
+    algorithm.value_optimizer.step()
+
+
+@pytest.mark.parametrize("stated", [True, False])
+@pytest.mark.parametrize("kind", ["zip", "checkpoint"])
+def test_models_of_version_1_whose_networks_share_an_extractor_load(stated: bool, kind: str, tmp_path: Path) -> None:
+    """Where sharing was stated it stays; where it was the default, there are two extractors like the one."""
+    env = functools.partial(Random, observation_space=spaces.Box(0, 255, (36, 36, 1), np.uint8))
+    options = {"policy_kwargs": {"share_features_extractor": True}}
+    former = model(env(), policy="CnnPolicy", n_steps=16, n_epochs=1, **options)
+    as_version_1(former)
+    if not stated:
+        former.constructor_settings["policy_kwargs"] = None
+    if kind == "zip":
+        former.save(tmp_path / "former.zip")
+        loaded = MDPO.load(tmp_path / "former.zip", device="cpu")
+    else:
+        loaded = rlopt.load(save_checkpoint(former, tmp_path), device="cpu")
+    assert loaded.policy.share_features_extractor is stated
+    shown = former.policy.obs_to_tensor(former.observation_space.sample())[0]
+    assert torch.equal(loaded.policy.predict_values(shown), former.policy.predict_values(shown))
+    ours, theirs = (policy.get_distribution(shown).mode() for policy in (loaded.policy, former.policy))
+    assert torch.equal(ours, theirs)
+    moments = [former.value_optimizer.state[p]["exp_avg"] for p in former.value_parameters]
+    found = [loaded.value_optimizer.state[p]["exp_avg"] for p in loaded.value_parameters]
+    assert all(map(torch.equal, found, moments[-len(found) :])) and (len(found) < len(moments)) is stated
+    loaded.set_env(DummyVecEnv([env]))
+    loaded.learn(16)
+
+
+class Masked(torch.nn.Module):
+    """Logits of a layer, -inf for an action that is not allowed."""
+
+    def __init__(self, layer: torch.nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, latent: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.layer(latent)
+        return logits.masked_fill(torch.arange(logits.shape[1]) == 1, -math.inf)
+
+
+class MaskedPolicy(ActorCriticPolicy):
+    """The same in a distribution of its own, as people write it for PPO."""
+
+    def _get_action_dist_from_latent(self, latent_pi: torch.Tensor) -> Any:
+        return self.action_dist.proba_distribution(Masked(self.action_net)(latent_pi))
+
+
+@pytest.mark.parametrize("q", [1.0, 1.5])
+@pytest.mark.parametrize("way", ["module", "policy"])
+@pytest.mark.parametrize("mode", ["eager", "stepped"])
+def test_masked_logits_are_learned_from(q: float, way: str, mode: str) -> None:
+    """A probability of 0 stays one, adds nothing to the divergence, and has no gradient."""
+    env = Random(observation_space=spaces.Box(-1, 1, (3,), np.float32), action_space=spaces.Discrete(4))
+    policy: Any = MaskedPolicy if way == "policy" else "MlpPolicy"
+    algorithm = model(env, policy=policy, tsallis_q=q, ent_coef=0.1)
+    if way == "module":
+        algorithm.policy.action_net = Masked(algorithm.policy.action_net)
+    if mode == "stepped":
+        algorithm._update_mode = lambda: "eager"  # type: ignore[method-assign]
+    before = weights(algorithm)
+    algorithm.learn(96)
+    assert all(bool(torch.isfinite(value).all()) for value in weights(algorithm).values())
+    assert sum(not torch.equal(value, before[name]) for name, value in weights(algorithm).items()) >= 8
+    assert 0 < algorithm.logger.name_to_value["train/final_divergence"] < 1
 
 
 def test_step_size_and_learning_rate_are_annealed() -> None:

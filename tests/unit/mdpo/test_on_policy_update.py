@@ -13,12 +13,17 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from gymnasium.vector.utils import create_empty_array
 from reach import assert_same, needs_compiler, vec_env
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
+from rlopt.agents.mdpo.heads import action_head
 from rlopt.agents.mdpo.losses import policy_loss
 from rlopt.agents.mdpo.on_policy import MDPO
+from rlopt.agents.mdpo.on_policy_update import Request, take_eagerly, update_models
 from rlopt.errors import NonFiniteError
 from rlopt.optim.lockstep import Lockstep
 
@@ -258,9 +263,9 @@ KINDS: dict[str, tuple[str, spaces.Space, spaces.Space, dict[str, Any]]] = {
     "gsde-squashed": ("MlpPolicy", FLAT, ARMS, {"use_sde": True, "policy_kwargs": {"squash_output": True}}),
     "dict": ("MultiInputPolicy", PARTS, BUTTONS, {}),
     "discrete-observations": ("MlpPolicy", spaces.Discrete(4), ARMS, {"value_batch_size": None}),
-    "image-shared": ("CnnPolicy", IMAGE, BUTTONS, {}),
-    "multi-discrete-image-shared": ("CnnPolicy", IMAGE, spaces.MultiDiscrete([2, 3]), {"batch_size": 16}),
-    "image-apart": ("CnnPolicy", IMAGE, ARMS, {"policy_kwargs": {"share_features_extractor": False}}),
+    "image-shared": ("CnnPolicy", IMAGE, BUTTONS, {"policy_kwargs": {"share_features_extractor": True}}),
+    "multi-discrete-image": ("CnnPolicy", IMAGE, spaces.MultiDiscrete([2, 3]), {"batch_size": 16}),
+    "image-apart": ("CnnPolicy", IMAGE, ARMS, {}),
 }
 
 
@@ -290,16 +295,106 @@ def test_every_kind_of_policy_is_compiled(kind: str, capsys: Any) -> None:
     assert_same(compiled, of_kind(kind).learn(64), 1e-3)
 
 
-@pytest.mark.parametrize("kind", ["image-shared", "multi-discrete-image-shared"])
-def test_the_divergence_of_a_shared_extractor_is_that_after_both_phases(kind: str) -> None:
-    """By torch's own KL between copies of the policy before and after the update."""
-    algorithm = of_kind(kind)
-    old = copy.deepcopy(algorithm.policy)
-    observations = torch.as_tensor(algorithm.learn(32).rollout_buffer.observations).flatten(0, 1)
-    new, before = (p.get_distribution(observations).distribution for p in (algorithm.policy, old))
-    pairs = zip(new, before, strict=True) if isinstance(new, list) else [(new, before)]
-    wanted = sum(torch.distributions.kl_divergence(*pair) for pair in pairs).mean().item()  # type: ignore[union-attr]
-    assert logged(algorithm)["train/final_divergence"] == pytest.approx(wanted, rel=1e-3) and wanted > 1e-6
+def torch_divergence(new: Any, old: Any) -> float:
+    """Mean KL(new || old) by torch's own formulas, summed over the factors of an action."""
+    pairs = zip(new, old, strict=True) if isinstance(new, list) else [(new, old)]
+    kl = [torch.distributions.kl_divergence(*pair) for pair in pairs]
+    return sum((part.sum(dim=-1) if part.dim() > 1 else part).mean().item() for part in kl)
+
+
+@pytest.mark.parametrize("way", ["eager", "stepped"])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "multi-discrete"])
+def test_the_divergence_in_the_log_is_that_after_the_whole_update(kind: str, way: str) -> None:
+    """By torch's own KL between the policies before and after the update."""
+    algorithm, old = of_kind(kind, learning_rate=3e-3), of_kind(kind).policy
+    observations = (algorithm if way == "eager" else stepped(algorithm)).learn(32).rollout_buffer.observations
+    parts = observations if isinstance(observations, dict) else {"": observations}
+    flat: Any = {key: torch.as_tensor(part).flatten(0, 1) for key, part in parts.items()}
+    flat = flat.get("", flat)
+    if isinstance(algorithm.observation_space, spaces.Discrete):
+        flat = flat.flatten()
+    new, before = (p.get_distribution(flat).distribution for p in (algorithm.policy, old))
+    wanted = torch_divergence(new, before)
+    assert logged(algorithm)["train/final_divergence"] == pytest.approx(wanted, rel=1e-3) and wanted > 1e-5
+
+
+class OneTrunk(torch.nn.Module):
+    """Layers of one's own below both networks, the way that Stable-Baselines3's documentation adds networks."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.latent_dim_pi = self.latent_dim_vf = 8
+        self.trunk = torch.nn.Sequential(torch.nn.Linear(features, 8), torch.nn.BatchNorm1d(8))
+        self.critic_body = torch.nn.Linear(8, 8)
+
+    def forward_actor(self, features: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(self.trunk(features))
+
+    def forward_critic(self, features: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(self.critic_body(self.trunk(features)))
+
+
+class TrunkPolicy(ActorCriticPolicy):
+    def _build_mlp_extractor(self) -> None:
+        self.mlp_extractor = OneTrunk(self.features_dim)  # type: ignore[assignment]
+
+
+class Normalised(BaseFeaturesExtractor):
+    def __init__(self, space: spaces.Box) -> None:
+        super().__init__(space, 8)
+        self.layers = torch.nn.Sequential(torch.nn.Linear(space.shape[0], 8), torch.nn.BatchNorm1d(8))
+
+    def forward(self, observations: torch.Tensor) -> torch.Tensor:
+        return self.layers(observations)
+
+
+SHARED = {"share_features_extractor": True}
+SHARING: dict[str, Callable[[], MDPO]] = {
+    "image": lambda: of_kind("image-shared"),
+    "parts": lambda: of_kind("dict", policy_kwargs=SHARED),
+    "running statistics": lambda: model(policy_kwargs=SHARED | {"features_extractor_class": Normalised}),
+    "a trunk": lambda: MDPO(TrunkPolicy, vec_env(2), n_steps=32, device="cpu"),
+}
+
+
+@pytest.mark.parametrize(
+    ("network", "way"),
+    [*((network, "eager") for network in SHARING), ("image", "stepped"), ("parts", "stepped")],
+)
+def test_the_value_phase_never_moves_the_policy(network: str, way: str) -> None:
+    """Not by a bit, neither what it computes nor the running statistics that it computes with."""
+    algorithm = SHARING[network]().learn(64)
+    policy, (_, value_phase) = algorithm.policy, algorithm._phases(1.0)
+    observations: Any = create_empty_array(algorithm.observation_space, 4)
+    shown = obs_as_tensor(observations, algorithm.device)
+
+    def heard() -> tuple[torch.Tensor, torch.Tensor]:
+        policy.set_training_mode(False)
+        with torch.no_grad():
+            return action_head(policy).evaluate(shown, actions).log_prob, policy.predict_values(shown)
+
+    actions = policy.get_distribution(shown).get_actions(deterministic=True)
+    (old_log_prob, old_values), buffers = heard(), [value.clone() for value in policy.buffers()]
+    if way == "eager":
+        take_eagerly(value_phase, 0)
+    else:
+        update_models([Request([value_phase], "eager", {}, 0)])
+    log_prob, values = heard()
+    assert torch.equal(log_prob, old_log_prob) and not torch.equal(values, old_values)
+    assert all(map(torch.equal, policy.buffers(), buffers))
+
+
+def test_every_parameter_is_trained_by_the_phase_that_needs_it() -> None:
+    """A trunk that both networks share belongs to the policy phase; V's layers of any name to the value phase."""
+    algorithm = SHARING["a trunk"]()
+    names = {id(parameter): name for name, parameter in algorithm.policy.named_parameters()}
+    assert {names[id(parameter)].rsplit(".", 1)[0] for parameter in algorithm.value_parameters} == {
+        "mlp_extractor.critic_body",
+        "value_net",
+    }
+    before = {name: value.clone() for name, value in algorithm.policy.named_parameters()}
+    algorithm.learn(64)
+    assert not [name for name, value in algorithm.policy.named_parameters() if torch.equal(value, before[name])]
 
 
 def first_layer(algorithm: MDPO) -> torch.nn.Module:

@@ -277,4 +277,30 @@ def test_setting_the_device_moves_the_rows() -> None:
     _, ours = pair("3-step")
     fill([ours], 5)
     ours.device = torch.device("meta")
-    assert ours.observations.is_meta and ours._newest.is_meta
+    assert ours.stored("observations").is_meta and ours._newest.is_meta
+
+
+@pytest.mark.parametrize("dict_observations", [False, True])
+def test_rows_are_read_as_arrays_as_those_of_stable_baselines(dict_observations: bool) -> None:
+    """By numpy's functions and methods; on the CPU an array is what is learned from."""
+    space = spaces.Box(-1, 1, (2,), np.float32)
+    actions, kinds = spaces.Box(-1, 1, (3,), np.float32), (DeviceReplayBuffer, ReplayBuffer)
+    observed: Any = space
+    if dict_observations:
+        observed, kinds = spaces.Dict({"a": space}), (DeviceDictReplayBuffer, DictReplayBuffer)
+    ours, theirs = (kind(8, observed, actions, device="cpu", n_envs=2) for kind in kinds)
+    generator = np.random.default_rng(0)
+    for _ in range(3):
+        shown = generator.normal(size=(2, 2)).astype(np.float32)
+        seen: Any = {"a": shown} if dict_observations else shown
+        step = generator.normal(size=(2, 3)).astype(np.float32), generator.normal(size=2), np.array([False, True])
+        for buffer in (ours, theirs):
+            buffer.add(seen, seen, *step, [{}, {}])
+    for name in ("observations", "next_observations", "actions", "rewards", "dones", "timeouts"):
+        own, other = getattr(ours, name), getattr(theirs, name)
+        own, other = (own["a"], other["a"]) if isinstance(other, dict) else (own, other)
+        assert isinstance(own, np.ndarray) and own.dtype == other.dtype
+        assert np.array_equal(own, other) and np.array_equal(own.copy(), other.copy())
+        assert np.mean(own) == np.mean(other) and np.max(own, axis=0).shape == np.max(other, axis=0).shape
+    ours.rewards[:] = 7.0
+    assert ours.gather(torch.tensor([0, 1])).rewards.tolist() == [[7.0], [7.0]]

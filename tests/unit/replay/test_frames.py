@@ -110,7 +110,7 @@ def test_memory_is_about_one_2kth() -> None:
     plain, framed = replay_bytes(100_000, space, ACTIONS), replay_bytes(100_000, space, ACTIONS, frames=3)
     assert 1 / 6 < framed / plain < 1.15 / 6
     buffer = DeviceReplayBuffer(1000, space, ACTIONS, device="cpu", n_envs=2, frames=3)
-    tensors = [getattr(buffer, name) for name in buffer._fields] + [buffer.frame_store.frames]  # type: ignore[union-attr]
+    tensors = [buffer.stored(name) for name in buffer._fields] + [buffer.frame_store.frames]  # type: ignore[union-attr]
     assert sum(tensor.nbytes for tensor in tensors) == replay_bytes(1000, space, ACTIONS, 2, frames=3)
 
 

@@ -213,7 +213,7 @@ def test_constructor_has_the_declared_defaults(agent: str) -> None:
     ("agent", "given", "line"),
     [
         ("mdpo", {"learning_rate": -1}, "learning_rate = -1.0 is outside [0, 1e+06]"),
-        ("sac", {"tau": 0}, "tau = 0.0 is outside (0, 1]"),
+        ("sac", {"tau": -1}, "tau = -1.0 is outside [0, 1]"),
         ("iql", {"expectile": 0.99995}, "expectile = 0.99995 is outside (0, 0.9999]"),
         ("cql", {"n_actions": 5000}, "n_actions = 5000 is outside [1, 1000]"),
         ("td3_bc", {"learning_rate": 1e7}, "learning_rate = 10000000.0 is outside [0, 1e+06]"),

@@ -1,0 +1,80 @@
+"""A constructor's arguments that no declaration of settings knows: their names, the policy, the device."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+from rlopt.algorithms.checks import check_device
+from rlopt.errors import ConfigError, UnknownNameError, unknown_name
+
+F = TypeVar("F", bound=Callable[..., None])
+
+_ELSEWHERE = {
+    "lr": "its name is learning_rate",
+    "alpha": "its name is ent_coef",
+    "total_timesteps": "give it to learn",
+    "callback": "give it to learn",
+    **dict.fromkeys(("n_envs", "num_envs"), "make the environment with rlopt.make_env(id, n_envs=...)"),
+}
+"""What people look for in every constructor, and where it is."""
+
+
+def checked(constructor: F) -> F:
+    """A constructor that refuses, in one line, names it does not have, a policy that is none, and an absent device."""
+    signature = inspect.signature(constructor)
+
+    @functools.wraps(constructor)
+    def complete(self: Any, *args: Any, **settings: Any) -> None:
+        refuse_unknown(type(self), settings, signature)
+        given = signature.bind(self, *args, **settings).arguments
+        check_device(given.get("device", "auto"))
+        _check_policy(type(self), given.get("policy"), given.get("policy_kwargs"))
+        constructor(self, *args, **settings)
+
+    return complete  # type: ignore[return-value]
+
+
+def refuse_unknown(cls: type, names: Iterable[str], signature: inspect.Signature) -> None:
+    """Raises :class:`rlopt.errors.UnknownNameError` for a name that the constructor of ``cls`` does not take.
+
+    What the class has in its place is said where :attr:`rlopt.algorithms.resumable.Resumable.elsewhere` tells.
+    """
+    known = signature.parameters
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in known.values()):
+        return
+    for name in names:
+        if name not in known:
+            raise _unknown(cls, name, [own for own in known if own != "self" and own[0] != "_"])
+
+
+def _unknown(cls: Any, name: str, known: list[str]) -> UnknownNameError:
+    advice = {**_ELSEWHERE, **getattr(cls, "elsewhere", {})}.get(name)
+    if advice is None and name in _policy_settings(cls.policy_aliases["MlpPolicy"]):
+        advice = f"give it in policy_kwargs, policy_kwargs={{{name!r}: ...}}"
+    if advice is None:
+        return unknown_name("setting", name, known, f"{cls.__name__} has {', '.join(known)}")
+    return UnknownNameError(f"{cls.__name__} has no setting {name!r}: {advice}")
+
+
+def _check_policy(cls: Any, policy: Any, policy_kwargs: Mapping[str, Any] | None) -> None:
+    if isinstance(policy, str) and policy not in cls.policy_aliases:
+        raise unknown_name("policy", policy, cls.policy_aliases)
+    if not isinstance(policy, str | type):
+        raise ConfigError(
+            f"the policy is a {type(policy).__name__}: give a name or a class first and then the environment, "
+            f"{cls.__name__}('MlpPolicy', env)"
+        )
+    kind = cls.policy_aliases.get(policy, policy)
+    if kind in cls.policy_aliases.values():  # a policy class of the user's own may take what it likes
+        for name in policy_kwargs or {}:
+            if name not in (known := _policy_settings(kind)):
+                raise unknown_name("setting of policy_kwargs", name, known)
+
+
+def _policy_settings(policy: type) -> set[str]:
+    """What a policy class of Stable-Baselines3 or rlopt takes, itself or through its bases."""
+    found = {name for base in policy.__mro__ for name in inspect.signature(base.__init__).parameters}  # type: ignore[misc]
+    return found - {"self", "args", "kwargs", "observation_space", "action_space", "lr_schedule"}
