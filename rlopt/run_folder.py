@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import rlopt
-from rlopt.errors import RunError, one_line
+from rlopt.errors import RunError, one_line, resource_error
 from rlopt.registry import agent_spec, former_agent, resolve
 from rlopt.settings.fields import from_mapping, without_former
 from rlopt.settings.run import RunConfig
+from rlopt.storage.budget import open_plain
+from rlopt.storage.json import check_size
 
 PACKAGES = (
     "rlopt", "torch", "stable-baselines3", "gymnasium", "numpy", "mujoco", "dm-control", "envpool", "safetensors",
@@ -37,6 +39,7 @@ SWEEP_FILE = "sweep.json"
 """What a sweep runs, in the folder that holds its runs' folders."""
 TUNE_FILE = "tune.json"
 """What a search of settings tries, in the folder that holds its trials' folders."""
+_MAX_JSON_BYTES = 64 * 2**20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,10 +250,21 @@ def write_json(path: Path, value: Any, shared: bool = False) -> None:
 
 
 def read_json(path: Path, cure: str = "") -> Any:
-    """Reads a JSON file; raises :class:`rlopt.errors.RunError`, with the ``cure``, if it is not one."""
+    """Reads a JSON file.
+
+    :raises rlopt.errors.RunError: with the ``cure``, if it is none, or too large for one of a run
+    :raises rlopt.errors.ResourceError: it cannot be read for want of memory or a permission, or as the disk fails
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
+        with open_plain(path, follow=True) as file:
+            if os.fstat(file.fileno()).st_size > _MAX_JSON_BYTES:
+                raise ValueError(f"it is over {_MAX_JSON_BYTES} bytes")
+            text = file.read().decode("utf-8")
+        check_size(text)
+        return json.loads(text)
+    except (ValueError, OSError, RecursionError, MemoryError) as error:
+        if (lack := resource_error(error, f"{path} cannot be read")) is not None:
+            raise lack from None
         reason = f"{path} cannot be read: {one_line(error)}"
         raise RunError(f"{reason}; {cure}" if cure else reason) from None
 

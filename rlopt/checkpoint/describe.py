@@ -26,7 +26,7 @@ from stable_baselines3.her.goal_selection_strategy import GoalSelectionStrategy
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 from rlopt.algorithms.spaces_only_env import SpacesOnlyVecEnv
-from rlopt.errors import CheckpointError, ConfigError, RloptError, UnknownNameError, one_line
+from rlopt.errors import CheckpointError, ConfigError, RloptError, UnknownNameError, one_line, resource_error
 from rlopt.nn import encoders
 from rlopt.optim.optimizers import optimizer_by_name, optimizer_name
 from rlopt.registry import agent_name, agent_spec, resolve
@@ -141,6 +141,8 @@ def rebuild_model(description: Any, env: VecEnv | None = None, device: str = "au
     except CheckpointError:
         raise
     except (RloptError, Exception) as error:
+        if (lack := resource_error(error, "the checkpoint's model cannot be built")) is not None:
+            raise lack from error
         raise CheckpointError(
             f"the checkpoint's model cannot be built ({type(error).__name__}: {one_line(error)}): it is malformed or "
             "of another version"

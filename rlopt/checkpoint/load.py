@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
 from collections.abc import Iterator
@@ -17,10 +16,10 @@ from rlopt.algorithms.spaces_only_env import SpacesOnlyVecEnv
 from rlopt.checkpoint.counters import restore_counters
 from rlopt.checkpoint.describe import rebuild_model
 from rlopt.checkpoint.files import MANIFEST, Checkpoint, latest_checkpoint, list_checkpoints, read_checkpoint
-from rlopt.errors import CheckpointError, RloptError, UnknownNameError, one_line
+from rlopt.errors import CheckpointError, RloptError, RunError, UnknownNameError, one_line, resource_error
 from rlopt.registry import AgentSpec, agent_spec, resolve
 from rlopt.replay.memory import deferred_storage
-from rlopt.run_folder import run_folders
+from rlopt.run_folder import read_json, run_folders
 from rlopt.state.envs import find_normalization, restore_normalization
 from rlopt.state.isolate import isolated
 from rlopt.state.networks import check_networks, restore_networks
@@ -61,6 +60,8 @@ def load(path: str | Path, env: VecEnv | None = None, device: str = "auto") -> A
     except RloptError:
         raise
     except Exception as error:
+        if (lack := resource_error(error, f"{checkpoint.path} cannot be loaded")) is not None:
+            raise lack from error
         raise CheckpointError(
             f"{checkpoint.path} does not hold a model ({type(error).__name__}: {one_line(error)}): it is malformed "
             "or of another version"
@@ -130,9 +131,8 @@ def _find(path: Path) -> Checkpoint:
 
 def _best(run: Path) -> Path:
     try:
-        best = json.loads((run / "best.json").read_text())
-        name = best["checkpoint"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        name = read_json(run / "best.json")["checkpoint"]
+    except (RunError, KeyError, TypeError):
         raise CheckpointError(f"{run} has no best checkpoint (best.json): give the run folder itself") from None
     if not isinstance(name, str) or not _STEP.fullmatch(name):
         raise CheckpointError(f"{run / 'best.json'} names no checkpoint: give the run folder itself")
