@@ -81,6 +81,10 @@ class ResourceError(RloptError):
     """Memory, a permission, or the disk kept a file from being read. Nothing says that the file is damaged."""
 
 
+class ImportRefusedError(RloptError):
+    """A file names a module to import, which only a person or a program may."""
+
+
 def unknown_name(kind: str, name: str, candidates: Iterable[str], hint: str = "") -> UnknownNameError:
     """Builds the error for a misspelt ``name``, naming the nearest of ``candidates``.
 

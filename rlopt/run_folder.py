@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import rlopt
-from rlopt.errors import RunError, one_line, resource_error
-from rlopt.registry import agent_spec, former_agent, resolve
+from rlopt.errors import RloptError, RunError, one_line, resource_error
+from rlopt.registry import agent_spec, former_agent, refuse_import, resolve
 from rlopt.settings.fields import from_mapping, without_former
 from rlopt.settings.run import RunConfig
 from rlopt.storage.budget import open_plain
@@ -94,16 +94,29 @@ class RunFolder:
     @property
     def command(self) -> str:
         """The command that continues this run."""
-        return f"rlopt resume {self.quoted}{self.agent_option}"
+        return f"rlopt resume {self.quoted}{self.env_option}{self.agent_option}"
 
     @property
     def agent_option(self) -> str:
         """What a command on this run says besides if its agent is a class, which a file cannot have imported."""
+        return _named("agent", self._settings().get("agent"))
+
+    @property
+    def env_option(self) -> str:
+        """The same of an environment that a module registers."""
+        settings = self._settings()
+        run = settings.get("run")
+        return _named("env", run.get("env") if isinstance(run, dict) else settings.get("env"))
+
+    def _settings(self) -> dict[str, Any]:
+        """What the file says of agent and environment, also of several runs; empty where it cannot be read."""
         try:
-            agent = str(read_json(self.config)["agent"])
-        except (RunError, KeyError, TypeError):
-            return ""
-        return f" --agent {shell_quote(agent)}" if ":" in agent else ""
+            settings = read_json(self.config)
+        except RloptError:
+            return {}
+        for part in ("sweep", "tune", "base"):
+            settings = settings.get(part, settings) if isinstance(settings, dict) else {}
+        return settings if isinstance(settings, dict) else {}
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -161,6 +174,7 @@ class RunFolder:
         config_class = resolve(agent_spec(agent).config)
         run = from_mapping(RunConfig, settings["run"], str(self.config))
         own = without_former(config_class, agent_settings, str(self.config))
+        refuse_import(run.env, str(self.config))
         return agent, run, from_mapping(config_class, own, str(self.config))
 
     def record_versions(self, extra: Mapping[str, Any], *, resumed_at: int | None = None) -> list[str]:
@@ -186,6 +200,12 @@ class RunFolder:
             for name in EXACTNESS_PACKAGES
             if new.get(name) != old.get(name)
         ]
+
+
+def _named(option: str, value: Any) -> str:
+    """The option that names what is imported: texts with a colon, of ``value`` or a list of such."""
+    values = [text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str)]
+    return "".join(f" --{option} {shell_quote(text)}" for text in dict.fromkeys(values) if ":" in text)
 
 
 def run_folders(path: Path) -> list[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlopt.cli.parsing import OneLineParser, add_agent, import_named_agent
+from rlopt.cli.parsing import OneLineParser, add_agent, import_named_agent, import_named_envs
 from rlopt.errors import ConfigError
 from rlopt.run_folder import GROUP_FILE, SWEEP_FILE, TUNE_FILE
 from rlopt.settings.fields import Range
@@ -29,9 +29,19 @@ def main(argv: list[str]) -> int:
         metavar="PATH",
         help="where the data set or the demonstrations of the run lie now, if they were moved",
     )
+    parser.add_argument(
+        "--env",
+        metavar="MODULE:ID",
+        action="append",
+        default=[],
+        help="the environment of a run that was trained in one of a module: the module is imported",
+    )
     add_agent(parser)
     arguments = parser.parse(argv)
+    if other := next((name for name in arguments.env if ":" not in name), None):
+        raise ConfigError(f"--env {other}: a run goes on in its own environment; leave --env out")
     import_named_agent(arguments)
+    import_named_envs(arguments.env)
     total = arguments.total_timesteps
 
     whole = next((name for name in (SWEEP_FILE, TUNE_FILE) if (arguments.run / name).is_file()), None)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rlopt.errors import ConfigError, unknown_name
-from rlopt.registry import agent_names, agent_spec, resolve
+from rlopt.registry import agent_names, agent_spec, refuse_import, resolve
 from rlopt.settings.fields import check_settings, field_types, from_mapping, read_settings
 from rlopt.settings.run import RunConfig
 from rlopt.settings.wandb import check_wandb
@@ -117,6 +117,8 @@ def resolved_settings(agent: str, values: Mapping[str, Any], preset: str | None,
     agent_config = resolve(agent_spec(agent).config)
     run, settings = default_settings(agent, agent_config, preset)
     run_values, agent_values = split_settings(values, agent_config, where)
+    if "env" not in run_values:
+        refuse_import(run.env, f"preset {preset}")
     run = from_mapping(RunConfig, {**dataclasses.asdict(run), **run_values}, where)
     settings = from_mapping(agent_config, {**dataclasses.asdict(settings), **agent_values}, where)
     return complete_settings(agent, run, settings)

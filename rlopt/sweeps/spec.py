@@ -14,7 +14,7 @@ from typing import Any
 
 from rlopt.engine.jobs import Job
 from rlopt.errors import ConfigError, unknown_name
-from rlopt.registry import agent_spec, import_agent
+from rlopt.registry import agent_spec, import_agent, refuse_import
 from rlopt.settings.presets import resolved_settings
 from rlopt.settings.run import RunConfig
 from rlopt.settings.seeds import parse_seeds
@@ -102,6 +102,9 @@ def spec_from(values: Mapping[str, Any], where: str) -> SweepSpec:
     axes = {key: _texts(values.get(key), f"{where}: {key}") for key in ("agent", "env", "preset")}
     for agent in axes["agent"]:
         agent_spec(agent)  # refuses a class, which a file may not name
+    named = [(values.get(key) or {}).get("env") for key in ("settings", "set")]
+    for env in (*axes["env"], *(env for value in named for env in (value if isinstance(value, list) else [value]))):
+        refuse_import(env, where)
     seeds = values.get("seeds", "0")
     seeds = ",".join(str(seed) for seed in seeds) if isinstance(seeds, list | tuple) else str(seeds)
     grid = {str(name): _values(each) for name, each in (values.get("set") or {}).items()}
