@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from rlopt.algorithms.checks import check_device
 from rlopt.algorithms.spaces_only_env import SpacesOnlyVecEnv
 from rlopt.checkpoint.counters import restore_counters
-from rlopt.checkpoint.describe import rebuild_model
+from rlopt.checkpoint.describe import decode_setting, rebuild_model
 from rlopt.checkpoint.files import MANIFEST, Checkpoint, latest_checkpoint, list_checkpoints, read_checkpoint
 from rlopt.errors import CheckpointError, RloptError, RunError, UnknownNameError, one_line, resource_error
 from rlopt.registry import AgentSpec, agent_spec, resolve
@@ -23,11 +23,14 @@ from rlopt.run_folder import read_json, run_folders
 from rlopt.state.envs import find_normalization, restore_normalization
 from rlopt.state.isolate import isolated
 from rlopt.state.networks import check_networks, restore_networks
-from rlopt.storage.spaces import decode_space
+from rlopt.storage.budget import Budget
+from rlopt.storage.spaces import decode_space, flat_size
 from rlopt.storage.tree import Tree
 
 _NEEDED = ("model", "networks", "env", "training")
 _READ = (*_NEEDED, "agent")
+_BYTES_OF_A_PARAMETER = 16
+"""Bounds of an observation, as two numbers of eight bytes: each has a parameter, at least, in the first layer."""
 _STEP = re.compile(r"(?:\.replaced-)?step-\d{12,18}")
 """Names of checkpoints. A killed write may have left the old one under its second name."""
 
@@ -81,7 +84,10 @@ def _build(trees: dict[str, Tree], env: VecEnv | None, device: str) -> Any:
     description = trees["model"]
     modules = trees["networks"]["modules"].values()
     stored = sum(getattr(tensor, "numel", int)() for tensors in modules for tensor in tensors.values())
-    require_widths(description["settings"].get("policy_kwargs"), stored)
+    budget = Budget(_BYTES_OF_A_PARAMETER * stored + 2**16)
+    for name in ("observation_space", "action_space"):
+        require_parameters(flat_size(decode_space(description[name], budget)), stored)
+    require_widths(decode_setting(description["settings"].get("policy_kwargs"), budget), stored)
     # A constructor seeds the global generators, which loading must not; and a model that only acts needs no replay.
     with isolated(None), deferred_storage():
         model = rebuild_model(description, env, device)
@@ -139,17 +145,26 @@ def _best(run: Path) -> Path:
     return run / "checkpoints" / name
 
 
-def require_widths(policy_kwargs: Tree, stored: int) -> None:
-    """Refuses network sizes that ``stored`` parameters cannot fill, before memory is taken for them.
+def require_parameters(needed: int, stored: int) -> None:
+    """Refuses networks that ``stored`` parameters cannot fill, before memory is taken for them.
 
-    :raises rlopt.errors.CheckpointError: of such sizes
+    :raises rlopt.errors.CheckpointError: more are ``needed``
     """
-    widest = max(_integers(policy_kwargs), default=0)
-    # A layer of width w between others has at least w parameters, and two neighbours of widths v and w have v * w.
-    if widest > stored or any(v * w > stored for v, w in _neighbours(policy_kwargs)):
-        raise CheckpointError(
-            f"the checkpoint's settings ask for larger networks than the {stored} parameters it holds"
-        )
+    if needed > stored:
+        raise CheckpointError(f"the checkpoint asks for larger networks than the {stored} parameters it holds")
+
+
+def require_widths(policy_kwargs: Tree, stored: int) -> None:
+    """:func:`require_parameters` for sizes of networks: a layer of width w has at least w parameters, and two
+    neighbours of widths v and w have v * w.
+    """
+    require_parameters(max(_integers(policy_kwargs), default=0), stored)
+    joined = sum(v * w for v, w in _neighbours(policy_kwargs))
+    if isinstance(policy_kwargs, dict) and type(critics := policy_kwargs.get("n_critics")) is int:
+        widths = policy_kwargs.get("net_arch")
+        widths = widths.get("qf") if isinstance(widths, dict) else widths
+        joined += (critics - 1) * max(sum(v * w for v, w in _neighbours(widths)), 1)
+    require_parameters(joined, stored)
 
 
 def _integers(value: Tree) -> Iterator[int]:
