@@ -19,6 +19,7 @@ from rlopt.settings.presets import resolved_settings
 from rlopt.settings.run import RunConfig
 from rlopt.settings.seeds import parse_seeds
 from rlopt.settings.wandb import in_wandb_group
+from rlopt.settings.yaml_files import read_yaml
 from rlopt.sweeps.job import TRAINING
 
 MOST_JOBS = 100_000
@@ -116,14 +117,7 @@ def read_spec(path: Path) -> dict[str, Any]:
 
     :raises rlopt.errors.ConfigError: if it does not exist or is no YAML mapping
     """
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"sweep file {path} cannot be read ({' '.join(str(error).split())[:200]})") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"sweep file {path}: not valid YAML: {' '.join(str(error).split())}") from None
+    content = read_yaml(path, f"sweep file {path}")
     if not isinstance(content, dict) or not content:
         raise ConfigError(f"the sweep is empty: {path} must hold agent:, env:, seeds:, settings:, set:")
     return content
