@@ -190,8 +190,9 @@ def encode_setting(name: str, value: Any) -> Any:
     )
 
 
-def decode_setting(encoded: Any, budget: Budget) -> Any:
+def decode_setting(encoded: Any, budget: Budget | None = None) -> Any:
     """The inverse of :func:`encode_setting`; ``ValueError``, ``KeyError`` or ``TypeError`` for malformed JSON."""
+    budget = budget or Budget(_LARGEST)
     if encoded is None or isinstance(encoded, (bool, int, float, str)):
         return encoded
     if isinstance(encoded, list):

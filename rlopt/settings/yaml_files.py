@@ -12,7 +12,7 @@ from rlopt.storage.budget import open_plain
 
 _MAX_BYTES = 2**20
 _MAX_DEPTH = 32
-_INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]{0,300})$")
+_INTEGER = re.compile(r"[-+]?[0-9]{1,300}$")
 _FLOAT = re.compile(
     r"[-+]?(\.[0-9]+|[0-9]{1,300}(\.[0-9]*)?)([eE][-+]?[0-9]{1,9})?$|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$"
 )
