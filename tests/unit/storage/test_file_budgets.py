@@ -25,10 +25,10 @@ from rlopt.algorithms.spaces_only_env import SpacesOnlyVecEnv
 from rlopt.checkpoint.files import read_checkpoint, write_checkpoint
 from rlopt.checkpoint.model_state import save_checkpoint
 from rlopt.checkpoint.sb3_zip import read_policy
-from rlopt.data import load_dataset, load_demonstrations
+from rlopt.data import load_demonstrations
 from rlopt.data.formats.d4rl import read_d4rl
 from rlopt.data.formats.minari import read_minari_folder
-from rlopt.errors import CheckpointError, DataError, ResourceError, RloptError
+from rlopt.errors import ResourceError, RloptError
 from rlopt.storage.budget import Budget
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of its memory from /proc")
@@ -348,10 +348,3 @@ def test_huggingface_columns_without_bytes_of_their_own(rows: Path, tmp_path: Pa
         with file, pyarrow.ipc.new_stream(file, table.schema, options=options) as writer:
             writer.write_table(table)
         refused(lambda: load_demonstrations(path), 0, "compressed|many times|not where they belong")
-
-
-def test_errors_name_their_kind(tmp_path: Path) -> None:
-    with pytest.raises(DataError):
-        load_dataset(tmp_path)
-    with pytest.raises(CheckpointError):
-        read_checkpoint(tmp_path)
