@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import h5py
 import numpy as np
 import pytest
@@ -21,6 +22,10 @@ from gymnasium import spaces
 from stable_baselines3 import PPO
 
 import rlopt
+import rlopt.envs.tasks.own_tasks  # noqa: F401 registers them
+from rlopt.agents.loop.baselines.q_learning import DifferentialQ
+from rlopt.agents.loop.baselines.ucrl2 import UCRL2
+from rlopt.agents.zo_ranksgd.policies.search import RankedPolicySearch
 from rlopt.algorithms.spaces_only_env import SpacesOnlyVecEnv
 from rlopt.checkpoint.files import read_checkpoint, write_checkpoint
 from rlopt.checkpoint.model_state import save_checkpoint
@@ -126,6 +131,23 @@ def test_models_of_other_sizes_than_their_weights(model: Path, tmp_path: Path, c
 
 def test_the_model_itself_is_read(model: Path) -> None:
     assert rlopt.load(model, device="cpu").predict(np.zeros((3, 2), np.float32))[0].shape == (3, 1)
+
+
+def river(agent: type) -> Any:
+    env = gymnasium.make("rlopt/RiverSwim-v0").unwrapped
+    return agent(env, seed=0, **({"horizon": 1000} if agent is rlopt.LOOP else {})).learn(50)
+
+
+@pytest.mark.parametrize("space", ["observation_space", "action_space"])
+@pytest.mark.parametrize("agent", [rlopt.LOOP, UCRL2, DifferentialQ, RankedPolicySearch])
+def test_tabular_agents_and_searches_of_other_sizes(tmp_path: Path, agent: Any, space: str) -> None:
+    made = agent("LinearPolicy", "Pendulum-v1", m=2, k=1, seed=0) if agent is RankedPolicySearch else river(agent)
+    path = made.save(tmp_path / "agent")
+    content = json.loads((path / "agent.json").read_text())
+    content[space] = {"type": "Discrete", "n": 2 * 10**8, "start": 0}
+    (path / "agent.json").write_text(json.dumps(content))
+    seal(path)
+    refused(lambda: agent.load(path), size_of(path))
 
 
 def saved_zip(tmp_path: Path, change: Callable[[dict[str, bytes]], dict[str, bytes]], method: int) -> Path:
