@@ -72,7 +72,6 @@ def main(argv: list[str]) -> int:
     agents = spec_from(values, where).agent if values else ()
     flags = setting_values(others, agents, parser)
     grid = parse_grid(arguments.set or ())
-    import_named_envs(grid.get("env", ()))
     # A flag wins over the file, whichever of the two kinds a setting has there.
     for kind, given in (("settings", flags), ("set", grid)):
         kept = values.get(kind) or {}

@@ -93,6 +93,8 @@ def spec_from(values: Mapping[str, Any], where: str) -> SweepSpec:
 
     :raises rlopt.errors.ConfigError: for an unknown key, with the nearest one, or a value of another kind
     """
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{where}: the sweep is no mapping: it holds agent:, env:, seeds:, settings:, set:")
     known = [each.name for each in dataclasses.fields(SweepSpec)]
     for key in values:
         if key not in known:
@@ -103,8 +105,7 @@ def spec_from(values: Mapping[str, Any], where: str) -> SweepSpec:
     axes = {key: _texts(values.get(key), f"{where}: {key}") for key in ("agent", "env", "preset")}
     for agent in axes["agent"]:
         agent_spec(agent)  # refuses a class, which a file may not name
-    named = [(values.get(key) or {}).get("env") for key in ("settings", "set")]
-    for env in (*axes["env"], *(env for value in named for env in (value if isinstance(value, list) else [value]))):
+    for env in axes["env"]:
         refuse_import(env, where)
     seeds = values.get("seeds", "0")
     seeds = ",".join(str(seed) for seed in seeds) if isinstance(seeds, list | tuple) else str(seeds)

@@ -43,25 +43,29 @@ def read_huggingface(path: Path, options: ForeignOptions) -> Demonstrations:
     """Reads a folder; see :func:`rlopt.data.load_demonstrations`."""
     datasets = _import_datasets()
     try:
+        if not (path / "state.json").exists():
+            raise DataError(f"{path} holds several splits ({_splits(path)}): give the folder of one of them")
         _check_files(path)
         stored = datasets.load_from_disk(str(path))
-        if isinstance(stored, datasets.Dataset):
-            stored.data.table.validate(full=True)
-        rows = stored.with_format("numpy") if isinstance(stored, datasets.Dataset) else None
-        columns = list(stored.features) if rows is not None else []
+        stored.data.table.validate(full=True)
+        rows, columns = stored.with_format("numpy"), list(stored.features)
+    except DataError:
+        raise
     except Exception as error:  # Arrow and the library raise errors of many kinds for damaged files
         if (lack := resource_error(error, f"{path} cannot be read")) is not None:
             raise lack from None
         reason = f"{type(error).__name__}: {one_line(error)}"
         raise DataError(f"{path} is damaged, empty or was cut ({reason}): make it again") from None
-    if rows is None:
-        raise DataError(f"{path} holds several splits ({', '.join(stored)}): give the folder of one of them")
     if missing := [name for name in ("obs", "acts", "terminal") if name not in columns]:
         raise DataError(f"{path} has no column {', '.join(missing)}: it is not of the imitation library's layout")
     try:
         return _demonstrations(rows, columns, str(stored.info.description or ""), path, options)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
+
+
+def _splits(path: Path) -> str:
+    return one_line(", ".join(map(str, _json(path / "dataset_dict.json")["splits"])))
 
 
 def _check_files(path: Path) -> None:

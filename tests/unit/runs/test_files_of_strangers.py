@@ -63,10 +63,6 @@ def write_sweep(folder: Path) -> None:
     SweepFolder(folder).write_spec(SweepSpec(("mdpo",), (ENV,)), EngineOptions())
 
 
-def write_sweep_of_settings(folder: Path) -> None:
-    SweepFolder(folder).write_spec(SweepSpec(("mdpo",), set={"env": ("Pendulum-v1", ENV)}), EngineOptions())
-
-
 def write_search(folder: Path) -> None:
     folder.mkdir()
     TuneFolder(folder).write_spec(TuneSpec(SweepSpec(("mdpo",), (ENV,)), ("gamma=0.9..0.99",)), EngineOptions())
@@ -85,7 +81,7 @@ def write_seeds(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "write",
-    [run_of_payload, write_seeds, write_sweep, write_sweep_of_settings, write_search, write_search_of_envs],
+    [run_of_payload, write_seeds, write_sweep, write_search, write_search_of_envs],
 )
 def test_resuming_a_folder_imports_nothing(write: Any, here: Path, capsys: Any) -> None:
     write(here / "folder")
