@@ -82,7 +82,7 @@ class ResourceError(RloptError):
 
 
 class ImportRefusedError(RloptError):
-    """A file names a module to import, which only a person or a program may."""
+    """A file names a module to import, or a cluster whose programs reach this machine; only a person or program may."""
 
 
 def unknown_name(kind: str, name: str, candidates: Iterable[str], hint: str = "") -> UnknownNameError:

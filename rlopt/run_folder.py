@@ -94,7 +94,9 @@ class RunFolder:
     @property
     def command(self) -> str:
         """The command that continues this run."""
-        return f"rlopt resume {self.quoted}{self.env_option}{self.agent_option}"
+        address = cluster_of(self.config)
+        option = "" if address is None else f" --address {shell_quote(address)}"
+        return f"rlopt resume {self.quoted}{self.env_option}{self.agent_option}{option}"
 
     @property
     def agent_option(self) -> str:
@@ -109,11 +111,8 @@ class RunFolder:
         return _named("env", run.get("env") if isinstance(run, dict) else settings.get("env"))
 
     def _settings(self) -> dict[str, Any]:
-        """What the file says of agent and environment, also of several runs; empty where it cannot be read."""
-        try:
-            settings = read_json(self.config)
-        except RloptError:
-            return {}
+        """What the file says of agent and environment, also of several runs."""
+        settings: Any = _content(self.config)
         for part in ("sweep", "tune", "base"):
             settings = settings.get(part, settings) if isinstance(settings, dict) else {}
         return settings if isinstance(settings, dict) else {}
@@ -200,6 +199,25 @@ class RunFolder:
             for name in EXACTNESS_PACKAGES
             if new.get(name) != old.get(name)
         ]
+
+
+def cluster_of(file: Path) -> str | None:
+    """The address of the Ray cluster on other machines that a file of settings names; its programs reach this one."""
+    content = _content(file)
+    for part in (content.get("engine"), content.get("agent_config")):
+        address = part.get("address") if isinstance(part, dict) else None
+        if address is not None and address != "auto":
+            return str(address)
+    return None
+
+
+def _content(file: Path) -> dict[str, Any]:
+    """A file of settings; empty where it cannot be read."""
+    try:
+        content = read_json(file)
+    except RloptError:
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _named(option: str, value: Any) -> str:

@@ -121,6 +121,15 @@ def test_files_of_settings_and_data_import_nothing(form: str, here: Path, capsys
     assert not Path("imported").exists()
 
 
+def test_a_cluster_is_joined_once_it_is_named(here: Path, capsys: Any) -> None:
+    folder = SweepFolder(here / "sweep")
+    options = EngineOptions(engine="ray", address="10.0.0.1:6379")
+    folder.write_spec(SweepSpec(("mdpo",), ("Pendulum-v1",)), options)
+    assert "add --address 10.0.0.1:6379 if you trust it" in error_of(["resume", "sweep"], capsys)
+    assert folder.command.endswith("--address 10.0.0.1:6379")
+    assert "if you trust it" not in error_of(["resume", "sweep", "--address", "10.0.0.1:6379", "--data", "x"], capsys)
+
+
 # ---- what a checkpoint asks of its environment
 
 
