@@ -159,8 +159,9 @@ def cure_of(error: BaseException, otherwise: str) -> str:
 def _errno(error: BaseException) -> int | None:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno
-    found = re.search(r"\(os error (\d+)\)", str(error))  # of safetensors, which is written in Rust
-    return int(found[1]) if found else None
+    text = str(error)  # torch, HDF5 and safetensors write the number into the message
+    codes = [int(code) for code in re.findall(r"(?:\(os error |\(|errno = )(\d{1,3})\b", text)]
+    return next((code for code in codes if os.strerror(code) in text), None)
 
 
 def _reason(error: BaseException) -> str:

@@ -167,6 +167,7 @@ SHORT = {
     "disk": (OSError(errno.EIO, "Input/output error"), "check the disk"),
     "full": (OSError(errno.ENOSPC, "No space left on device"), "free space"),
     "files": (OSError(errno.EMFILE, "Too many open files"), "ulimit -n"),
+    "mapped": (RuntimeError("unable to open file </x>: Too many open files (24)"), "ulimit -n"),
     "rust": (checked_folder.SafetensorError("I/O error: Too many open files (os error 24)"), "ulimit -n"),
 }
 
