@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from rlopt.errors import DataError, ResourceError, one_line, resource_error
+from rlopt.data.formats.limits import refuse_pickle
+from rlopt.errors import DataError, one_line, resource_error
 from rlopt.storage.budget import Budget
 
 
@@ -39,13 +39,12 @@ def open_hdf5(path: Path) -> Iterator[Any]:
     if not path.is_file():
         what = "is no file" if path.exists() else "does not exist"
         raise DataError(f"{path} {what}: give the path of an HDF5 file")
-    if not os.access(path, os.R_OK):
-        raise ResourceError(f"{path} cannot be read: allow access to it, then try again")
-    if not h5py.is_hdf5(path):
-        from rlopt.data.formats.limits import refuse_pickle
-
-        refuse_pickle(path)
-        raise DataError(f"{path} is no HDF5 file, or its beginning is damaged: fetch it again")
+    try:
+        if not h5py.is_hdf5(path):
+            refuse_pickle(path)
+            raise DataError(f"{path} is no HDF5 file, or its beginning is damaged: fetch it again")
+    except OSError as error:
+        raise resource_error(error, f"{path} cannot be read") or DataError(f"{path}: {one_line(error)}") from None
     try:
         with h5py.File(path, "r") as file:
             yield file
