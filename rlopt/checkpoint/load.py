@@ -24,13 +24,13 @@ from rlopt.state.envs import find_normalization, restore_normalization
 from rlopt.state.isolate import isolated
 from rlopt.state.networks import check_networks, restore_networks
 from rlopt.storage.budget import Budget
-from rlopt.storage.spaces import decode_space, flat_size
+from rlopt.storage.spaces import decode_space, least_inputs
 from rlopt.storage.tree import Tree
 
 _NEEDED = ("model", "networks", "env", "training")
 _READ = (*_NEEDED, "agent")
-_BYTES_OF_A_PARAMETER = 16
-"""Bounds of an observation, as two numbers of eight bytes: each has a parameter, at least, in the first layer."""
+_BYTES_OF_A_PARAMETER = 32
+"""Bounds of an observation are two numbers of up to eight bytes, or of one byte for each of sixteen pixels."""
 _STEP = re.compile(r"(?:\.replaced-)?step-\d{12,18}")
 """Names of checkpoints. A killed write may have left the old one under its second name."""
 
@@ -86,7 +86,7 @@ def _build(trees: dict[str, Tree], env: VecEnv | None, device: str) -> Any:
     stored = sum(getattr(tensor, "numel", int)() for tensors in modules for tensor in tensors.values())
     budget = Budget(_BYTES_OF_A_PARAMETER * stored + 2**16)
     for name in ("observation_space", "action_space"):
-        require_parameters(flat_size(decode_space(description[name], budget)), stored)
+        require_parameters(least_inputs(decode_space(description[name], budget)), stored)
     require_widths(decode_setting(description["settings"].get("policy_kwargs"), budget), stored)
     # A constructor seeds the global generators, which loading must not; and a model that only acts needs no replay.
     with isolated(None), deferred_storage():

@@ -14,6 +14,7 @@ from rlopt.storage.budget import Budget
 
 _LARGEST = 2**27
 """Bytes of all bounds of a space; an array of one number is written as that number, whatever its shape."""
+_PIXELS_OF_A_PARAMETER = 16
 _DTYPES = frozenset(
     ["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64"]
 )
@@ -79,16 +80,19 @@ def encode_array(array: np.ndarray) -> dict[str, Any]:
     return {"dtype": array.dtype.name, "shape": list(array.shape), "hex": (raw[:size] if uniform else raw).hex()}
 
 
-def flat_size(space: spaces.Space[Any]) -> int:
-    """Numbers that a network sees of an element; one for each value of a Discrete part."""
+def least_inputs(space: spaces.Space[Any]) -> int:
+    """The parameters that a network has, at least, for its elements: one for each number and each value of a Discrete
+    part. Convolutions share theirs, so that images need fewer.
+    """
     if isinstance(space, spaces.Discrete):
         return int(space.n)
     if isinstance(space, spaces.MultiDiscrete):
         return int(space.nvec.sum())
     if isinstance(space, spaces.Dict | spaces.Tuple):
         parts = space.spaces.values() if isinstance(space, spaces.Dict) else space.spaces
-        return sum(map(flat_size, parts))
-    return math.prod(space.shape or ())
+        return sum(map(least_inputs, parts))
+    shape = space.shape or ()
+    return math.prod(shape) // (_PIXELS_OF_A_PARAMETER if len(shape) == 3 else 1)
 
 
 def decode_array(encoded: Any, budget: Budget) -> np.ndarray:

@@ -13,7 +13,7 @@ from rlopt.agents.zo_ranksgd.config import EXECUTION_SETTINGS
 from rlopt.agents.zo_ranksgd.oracles import OracleFiles
 from rlopt.errors import CheckpointError, one_line
 from rlopt.storage.checked_folder import FolderKind, read_object, replace_checked
-from rlopt.storage.spaces import decode_space, encode_space, flat_size
+from rlopt.storage.spaces import decode_space, encode_space, least_inputs
 
 if TYPE_CHECKING:
     from rlopt.agents.zo_ranksgd.policies.search import RankedPolicySearch
@@ -124,7 +124,7 @@ def from_tree(
     )
     search.oracle = given.get("oracle", None if tree["oracle"] is None else OracleFiles.decode(tree["oracle"]))
     spaces = [decode_space(tree[name]) for name in ("observation_space", "action_space")]
-    _refuse_large(tree, max(map(flat_size, spaces)))
+    _refuse_large(tree, max(map(least_inputs, spaces)))
     search._make(*spaces)
     put_progress(search, tree)
     if env is not None:
