@@ -22,7 +22,7 @@ from rlopt.loggers.profiler import Profile
 from rlopt.loggers.wandb import open_wandb
 from rlopt.loggers.writers import RunLogs
 from rlopt.registry import import_agent
-from rlopt.run_folder import RunFolder, default_folder
+from rlopt.run_folder import RunFolder, default_folder, shell_quote
 from rlopt.runs.boundary import EpisodeRecorder, HookState, RunHook, mean_return
 from rlopt.runs.build import build
 from rlopt.settings.fields import check_settings
@@ -220,7 +220,9 @@ def _say_end(console: Console, folder: RunFolder, run: RunConfig, step: int, hoo
         console.say(folder.command)
     elif not hook.stopped and hook.state.best_return is not None:
         console.say(f"best evaluation: mean return {hook.state.best_return:.1f} ({hook.state.best_checkpoint})")
-        console.say(f"evaluate it with: rlopt evaluate {folder.quoted}{folder.env_option}{folder.agent_option}")
+        # What a run's file names is imported only on demand, see rlopt.registry.refuse_import.
+        env = f" --env {shell_quote(run.env)}" if ":" in run.env else ""
+        console.say(f"evaluate it with: rlopt evaluate {folder.quoted}{env}{folder.agent_option}")
     if console.alone:
         console.say(f"run folder: {folder.path}")
 
