@@ -218,15 +218,17 @@ def test_errors_of_a_file_are_not_those_of_the_machine() -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="modes are those of POSIX")
-@pytest.mark.parametrize("umask", [0o022, 0o027])
+@pytest.mark.parametrize("umask", [0o002, 0o022, 0o027])
 def test_every_file_has_the_mode_that_the_umask_gives(tmp_path: Path, umask: int) -> None:
     old = os.umask(umask)
     try:
         path = write_checkpoint(tmp_path, 1, {"tree": {"a": np.ones(3)}}, {})
+        with RunFolder(tmp_path).locked():
+            pass
     finally:
         os.umask(old)
-    modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.iterdir()}
-    assert modes == dict.fromkeys(("manifest.json", "tree.json", "tree.safetensors"), 0o666 & ~umask)
+    modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in (*path.iterdir(), tmp_path / ".lock")}
+    assert modes == dict.fromkeys(("manifest.json", "tree.json", "tree.safetensors", ".lock"), 0o666 & ~umask)
 
 
 def test_a_settings_file_that_cannot_be_opened_is_not_called_damaged(tmp_path: Path, monkeypatch: Any) -> None:
