@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import os
+import re
 from collections.abc import Iterable
 
 
@@ -42,6 +45,10 @@ class CheckpointError(RloptError):
     """A checkpoint is missing, damaged, unsafe, or belongs to another agent, environment or shape."""
 
 
+class DamagedCheckpointError(CheckpointError):
+    """A checkpoint is not what was written: another one is to be used."""
+
+
 class DataError(RloptError, ValueError):
     """A data set is missing, damaged, unsafe, inconsistent, or belongs to another environment."""
 
@@ -68,6 +75,14 @@ class ExportError(RloptError):
 
 class RunError(RloptError):
     """A run folder exists where a new one was asked for, or does not hold what is needed."""
+
+
+class ResourceError(RloptError):
+    """Memory, a permission, or the disk kept a file from being read. Nothing says that the file is damaged."""
+
+
+class ImportRefusedError(RloptError):
+    """A file names a module to import, or a cluster whose programs reach this machine; only a person or program may."""
 
 
 def unknown_name(kind: str, name: str, candidates: Iterable[str], hint: str = "") -> UnknownNameError:
@@ -98,3 +113,57 @@ def require(condition: bool, message: str) -> None:
     """Raises :class:`ConfigError` with ``message`` unless ``condition`` holds."""
     if not condition:
         raise ConfigError(message)
+
+
+_OUT_OF_MEMORY = re.compile(r"(can't|cannot|unable to|failed to) allocate|out of memory|memory allocation failed", re.I)
+"""In the messages of torch, HDF5 and CUDA, whose errors have no type of their own for it."""
+_OF_THE_FILE = frozenset({errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL})
+"""Errors of the system that a missing, moved or malformed file itself causes."""
+_CURES = {
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "allow access to it"),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise the limit of open files, ulimit -n"),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free space there"),
+}
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory could not be had, on the CPU or on a GPU."""
+    if isinstance(error, MemoryError) or _errno(error) == errno.ENOMEM:
+        return True
+    return isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error)) is not None
+
+
+def resource_error(error: BaseException, what: str) -> ResourceError | None:
+    """What to raise where ``error`` is one of memory, permissions, the disk or a limit; None where it is of the file.
+
+    Whoever reads a file asks this before calling it damaged.
+
+    :param what: what failed: "RUN/config.json cannot be read"
+    """
+    if isinstance(error, ResourceError):
+        return error
+    if out_of_memory(error):
+        return ResourceError(f"{what}, as memory ran out ({_reason(error)}): free memory, then try again")
+    code = _errno(error)
+    if code is None or code in _OF_THE_FILE:
+        return None
+    return ResourceError(f"{what} ({_reason(error)}): {cure_of(error, 'check the disk')}, then try again")
+
+
+def cure_of(error: BaseException, otherwise: str) -> str:
+    """What helps against an error of the system, such as too many open files; ``otherwise`` where none is known."""
+    code = _errno(error)
+    return otherwise if code is None else _CURES.get(code, otherwise)
+
+
+def _errno(error: BaseException) -> int | None:
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    text = str(error)  # torch, HDF5 and safetensors write the number into the message
+    codes = [int(code) for code in re.findall(r"(?:\(os error |\(|errno = )(\d{1,3})\b", text)]
+    return next((code for code in codes if os.strerror(code) in text), None)
+
+
+def _reason(error: BaseException) -> str:
+    code = _errno(error)
+    return os.strerror(code) if code is not None else one_line(error) or type(error).__name__

@@ -11,12 +11,13 @@ import functools
 import importlib
 import os
 import re
+import shlex
 import sys
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
-from rlopt.errors import ConfigError, PluginError, RloptError, one_line, unknown_name
+from rlopt.errors import ConfigError, ImportRefusedError, PluginError, RloptError, one_line, unknown_name
 
 AGENT_GROUP = "rlopt.agents"
 """Entry points that each name an :class:`AgentSpec`, a function that returns one, or an agent's class."""
@@ -218,6 +219,22 @@ def import_agent(name: str) -> str:
         raise ConfigError(f"agent {name!r} is no class: name the class of the algorithm")
     AGENTS[name] = spec_of(found)
     return name
+
+
+def refuse_import(env_id: object, where: str) -> None:
+    """Raises for the id of an environment, read from a file, that names a module to import: no file causes an import.
+
+    A module that this process has imported is fine: a person named it, on the command line or in a program.
+
+    :param where: the file, for people
+    :raises rlopt.errors.ImportRefusedError: with what to add to the command
+    """
+    module, colon, _ = str(env_id).rpartition(":")
+    if colon and module not in sys.modules:
+        raise ImportRefusedError(
+            f"{where}: its environment {one_line(env_id)} imports a module, which no file may: add "
+            f"--env {shlex.quote(str(env_id))} if you trust it"
+        )
 
 
 def register(algorithm: type) -> str:

@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import rlopt
-from rlopt.errors import RunError, one_line
-from rlopt.registry import agent_spec, former_agent, resolve
+from rlopt.errors import RloptError, RunError, one_line, resource_error
+from rlopt.registry import agent_spec, former_agent, refuse_import, resolve
 from rlopt.settings.fields import from_mapping, without_former
 from rlopt.settings.run import RunConfig
+from rlopt.storage.budget import open_plain
+from rlopt.storage.json import check_size
 
 PACKAGES = (
     "rlopt", "torch", "stable-baselines3", "gymnasium", "numpy", "mujoco", "dm-control", "envpool", "safetensors",
@@ -37,6 +39,7 @@ SWEEP_FILE = "sweep.json"
 """What a sweep runs, in the folder that holds its runs' folders."""
 TUNE_FILE = "tune.json"
 """What a search of settings tries, in the folder that holds its trials' folders."""
+_MAX_JSON_BYTES = 64 * 2**20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,16 +94,28 @@ class RunFolder:
     @property
     def command(self) -> str:
         """The command that continues this run."""
-        return f"rlopt resume {self.quoted}{self.agent_option}"
+        address = cluster_of(self.config)
+        option = "" if address is None else f" --address {shell_quote(address)}"
+        return f"rlopt resume {self.quoted}{self.env_option}{self.agent_option}{option}"
 
     @property
     def agent_option(self) -> str:
         """What a command on this run says besides if its agent is a class, which a file cannot have imported."""
-        try:
-            agent = str(read_json(self.config)["agent"])
-        except (RunError, KeyError, TypeError):
-            return ""
-        return f" --agent {shell_quote(agent)}" if ":" in agent else ""
+        return _named("agent", self._settings().get("agent"))
+
+    @property
+    def env_option(self) -> str:
+        """The same of an environment that a module registers."""
+        settings = self._settings()
+        run = settings.get("run")
+        return _named("env", run.get("env") if isinstance(run, dict) else settings.get("env"))
+
+    def _settings(self) -> dict[str, Any]:
+        """What the file says of agent and environment, also of several runs."""
+        settings: Any = _content(self.config)
+        for part in ("sweep", "tune", "base"):
+            settings = settings.get(part, settings) if isinstance(settings, dict) else {}
+        return settings if isinstance(settings, dict) else {}
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -115,7 +130,7 @@ class RunFolder:
             return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+            handle = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise RunError(
                 f"cannot write to run folder {self.path} ({error.strerror}): choose another --run-dir"
@@ -158,6 +173,7 @@ class RunFolder:
         config_class = resolve(agent_spec(agent).config)
         run = from_mapping(RunConfig, settings["run"], str(self.config))
         own = without_former(config_class, agent_settings, str(self.config))
+        refuse_import(run.env, str(self.config))
         return agent, run, from_mapping(config_class, own, str(self.config))
 
     def record_versions(self, extra: Mapping[str, Any], *, resumed_at: int | None = None) -> list[str]:
@@ -183,6 +199,31 @@ class RunFolder:
             for name in EXACTNESS_PACKAGES
             if new.get(name) != old.get(name)
         ]
+
+
+def cluster_of(file: Path) -> str | None:
+    """The address of the Ray cluster on other machines that a file of settings names; its programs reach this one."""
+    content = _content(file)
+    for part in (content.get("engine"), content.get("agent_config")):
+        address = part.get("address") if isinstance(part, dict) else None
+        if address is not None and address != "auto":
+            return str(address)
+    return None
+
+
+def _content(file: Path) -> dict[str, Any]:
+    """A file of settings; empty where it cannot be read."""
+    try:
+        content = read_json(file)
+    except RloptError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _named(option: str, value: Any) -> str:
+    """The option that names what is imported: texts with a colon, of ``value`` or a list of such."""
+    values = [text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str)]
+    return "".join(f" --{option} {shell_quote(text)}" for text in dict.fromkeys(values) if ":" in text)
 
 
 def run_folders(path: Path) -> list[Path]:
@@ -247,10 +288,21 @@ def write_json(path: Path, value: Any, shared: bool = False) -> None:
 
 
 def read_json(path: Path, cure: str = "") -> Any:
-    """Reads a JSON file; raises :class:`rlopt.errors.RunError`, with the ``cure``, if it is not one."""
+    """Reads a JSON file.
+
+    :raises rlopt.errors.RunError: with the ``cure``, if it is none, or too large for one of a run
+    :raises rlopt.errors.ResourceError: it cannot be read for want of memory or a permission, or as the disk fails
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
+        with open_plain(path, follow=True) as file:
+            if os.fstat(file.fileno()).st_size > _MAX_JSON_BYTES:
+                raise ValueError(f"it is over {_MAX_JSON_BYTES} bytes")
+            text = file.read().decode("utf-8")
+        check_size(text)
+        return json.loads(text)
+    except (ValueError, OSError, RecursionError, MemoryError) as error:
+        if (lack := resource_error(error, f"{path} cannot be read")) is not None:
+            raise lack from None
         reason = f"{path} cannot be read: {one_line(error)}"
         raise RunError(f"{reason}; {cure}" if cure else reason) from None
 

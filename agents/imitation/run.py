@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlopt.errors import ConfigError
+from rlopt.registry import refuse_import
 from rlopt.settings.run import RunConfig
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def complete(run: RunConfig, agent_config: Any) -> tuple[RunConfig, Any]:
         metadata = load_demonstrations(agent_config.demos).metadata
         if metadata.env == UNKNOWN_ENV:
             raise ConfigError("the demonstrations do not say of which environment they are: give --env")
+        refuse_import(metadata.env, agent_config.demos)
         recorded = metadata.action_repeat
         if run.action_repeat not in (1, recorded):
             raise ConfigError(

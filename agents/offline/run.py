@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlopt.errors import ConfigError, RloptError
+from rlopt.registry import refuse_import
 from rlopt.settings.run import RunConfig
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def complete(run: RunConfig, agent_config: Any) -> tuple[RunConfig, Any]:
         agent_config = dataclasses.replace(agent_config, dataset=str(path.resolve()))
     if not run.env:
         metadata = _read(agent_config.dataset).metadata
+        refuse_import(metadata.env, agent_config.dataset)
         _check_action_repeat(run.action_repeat if run.action_repeat != 1 else metadata.action_repeat, metadata)
         run = dataclasses.replace(run, env=metadata.env, action_repeat=metadata.action_repeat)
     return run, agent_config

@@ -7,12 +7,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlopt.errors import CheckpointError, ConfigError, RunError, unknown_name
-from rlopt.run_folder import RunFolder, read_json, run_folders
+from rlopt.errors import CheckpointError, ConfigError, RunError, one_line, unknown_name
+from rlopt.run_folder import RunFolder, read_json, run_folders, shell_quote
+from rlopt.storage.json import dump_json
 
 if TYPE_CHECKING:
     from rlopt.checkpoint.files import Checkpoint
     from rlopt.envs.settings import EnvSettings
+
+
+_LONGEST_EPISODE = 1_000_000
+_LARGEST_IMAGE = 2**24
+_LARGEST_ARGUMENT = 10_000
+"""What a checkpoint may ask of its environment without a person's word: steps, numbers of an observation, sizes."""
 
 
 def choose_checkpoint(
@@ -66,7 +73,10 @@ def run_folder_of(checkpoint: Path) -> Path:
 
 
 def environment_settings(
-    metadata: Mapping[str, Any], env_id: str | None = None, env_kwargs: dict[str, Any] | None = None
+    metadata: Mapping[str, Any],
+    env_id: str | None = None,
+    env_kwargs: dict[str, Any] | None = None,
+    max_episode_steps: int | None = None,
 ) -> EnvSettings:
     """The settings of the environment that a checkpoint was trained in.
 
@@ -85,6 +95,18 @@ def environment_settings(
             raise ConfigError("the checkpoint does not say which environment it was trained in: add --env ID")
         return EnvSettings(id=env_id, env_kwargs=env_kwargs)
     settings = EnvSettings(**{name: value for name, value in stored.items() if name in known})
+    if max_episode_steps is not None:
+        settings = dataclasses.replace(settings, max_episode_steps=max_episode_steps)
+    elif (settings.max_episode_steps or 0) > _LONGEST_EPISODE:
+        steps = settings.max_episode_steps
+        raise ConfigError(
+            f"the checkpoint's episodes end after {steps} steps: add --max-episode-steps {steps} if that is meant"
+        )
+    if settings.from_pixels and 3 * settings.frame_stack * settings.image_size**2 > _LARGEST_IMAGE:
+        raise ConfigError(
+            f"the checkpoint's observations are {settings.frame_stack} images of {settings.image_size} x "
+            f"{settings.image_size}, which take much memory: evaluate it in Python, with rlopt.evaluate"
+        )
     if env_id is not None and env_id != settings.id:
         return dataclasses.replace(settings, id=env_id, env_kwargs=env_kwargs, backend="auto")
     if ":" in settings.id and env_id is None:
@@ -92,4 +114,22 @@ def environment_settings(
         raise ConfigError(
             f"the checkpoint's environment {settings.id!r} imports a module: add --env {settings.id} if you trust it"
         )
-    return settings if env_kwargs is None else dataclasses.replace(settings, env_kwargs=env_kwargs, backend="auto")
+    if env_kwargs is not None:
+        return dataclasses.replace(settings, env_kwargs=env_kwargs, backend="auto")
+    for name, value in (settings.env_kwargs or {}).items():
+        if _is_doubtful(value):
+            words = shell_quote(dump_json(settings.env_kwargs))
+            raise ConfigError(
+                f"the checkpoint's environment takes {name} = {one_line(repr(value))}, which may name a file or take "
+                f"much memory: add --env-kwargs {words} if you trust it"
+            )
+    return settings
+
+
+def _is_doubtful(value: Any) -> bool:
+    """Whether an argument of an environment may name a file of this machine, or be a size that fills its memory."""
+    if isinstance(value, dict | list):
+        return any(_is_doubtful(part) for part in (value.values() if isinstance(value, dict) else value))
+    if isinstance(value, str):
+        return any(mark in value for mark in "/\\~")
+    return abs(value or 0) > _LARGEST_ARGUMENT

@@ -26,7 +26,7 @@ from stable_baselines3.her.goal_selection_strategy import GoalSelectionStrategy
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 from rlopt.algorithms.spaces_only_env import SpacesOnlyVecEnv
-from rlopt.errors import CheckpointError, ConfigError, RloptError, UnknownNameError, one_line
+from rlopt.errors import CheckpointError, ConfigError, RloptError, UnknownNameError, one_line, resource_error
 from rlopt.nn import encoders
 from rlopt.optim.optimizers import optimizer_by_name, optimizer_name
 from rlopt.registry import agent_name, agent_spec, resolve
@@ -34,6 +34,7 @@ from rlopt.replay import buffers, n_step
 from rlopt.replay import her as hindsight
 from rlopt.settings.fields import without_former
 from rlopt.settings.schedules import DecayingRate
+from rlopt.storage.budget import Budget
 from rlopt.storage.spaces import decode_array, decode_space, encode_array, encode_space
 
 _ACTIVATIONS = [
@@ -74,8 +75,10 @@ CLASSES: dict[str, type] = {
 _CLASS_NAMES = {cls: name for name, cls in CLASSES.items()}
 _NOT_SETTINGS = frozenset({"env", "device", "tensorboard_log", "_init_setup_model", "self"})
 """Arguments that depend on where a model runs: they are given anew, never taken from a file."""
-_MAX_ENVS = 2**20
+_MAX_ENVS = 2**16
 """Some constructors take memory for each environment: a forged number must not take all of it."""
+_LARGEST = 2**27
+"""Bytes of the arrays of a description: the bounds of large images."""
 
 
 def describe_spaces(model: Any) -> dict[str, Any]:
@@ -105,21 +108,25 @@ def describe_model(model: Any) -> dict[str, Any]:
     return describe_spaces(model) | {"settings": settings}
 
 
-def rebuild_model(description: Any, env: VecEnv | None = None, device: str = "auto") -> Any:
+def rebuild_model(
+    description: Any, env: VecEnv | None = None, device: str = "auto", budget: Budget | None = None
+) -> Any:
     """Builds the described model, untrained, on ``env``, or on an environment of the described spaces alone if None.
 
     Its constructor seeds the global random generators if the settings have a seed.
 
+    :param budget: of what the description's arrays may take
     :raises rlopt.errors.CheckpointError: the description is malformed, names what is not in the tables, or has other
         spaces than ``env``
     """
+    budget = budget or Budget(_LARGEST)
     try:
         spec = agent_spec(description["agent"])
         cls = resolve(spec.algorithm)
-        settings = {name: decode_setting(value) for name, value in description["settings"].items()}
+        settings = {name: decode_setting(value, budget) for name, value in description["settings"].items()}
         settings = without_former(resolve(spec.config), settings, "the checkpoint")
-        observation_space = decode_space(description["observation_space"])
-        action_space = decode_space(description["action_space"])
+        observation_space = decode_space(description["observation_space"], budget)
+        action_space = decode_space(description["action_space"], budget)
         n_envs = description["n_envs"]
         if type(n_envs) is not int or not 1 <= n_envs <= _MAX_ENVS:
             raise ValueError(f"n_envs is {n_envs!r}")
@@ -141,6 +148,8 @@ def rebuild_model(description: Any, env: VecEnv | None = None, device: str = "au
     except CheckpointError:
         raise
     except (RloptError, Exception) as error:
+        if (lack := resource_error(error, "the checkpoint's model cannot be built")) is not None:
+            raise lack from error
         raise CheckpointError(
             f"the checkpoint's model cannot be built ({type(error).__name__}: {one_line(error)}): it is malformed or "
             "of another version"
@@ -181,19 +190,20 @@ def encode_setting(name: str, value: Any) -> Any:
     )
 
 
-def decode_setting(encoded: Any) -> Any:
+def decode_setting(encoded: Any, budget: Budget | None = None) -> Any:
     """The inverse of :func:`encode_setting`; ``ValueError``, ``KeyError`` or ``TypeError`` for malformed JSON."""
+    budget = budget or Budget(_LARGEST)
     if encoded is None or isinstance(encoded, (bool, int, float, str)):
         return encoded
     if isinstance(encoded, list):
-        return [decode_setting(item) for item in encoded]
+        return [decode_setting(item, budget) for item in encoded]
     kind = encoded["type"]
     if kind == "tuple":
-        return tuple(decode_setting(item) for item in encoded["items"])
+        return tuple(decode_setting(item, budget) for item in encoded["items"])
     if kind == "dict":
-        return {key: decode_setting(item) for key, item in encoded["items"].items()}
+        return {key: decode_setting(item, budget) for key, item in encoded["items"].items()}
     if kind == "array":
-        return decode_array(encoded["value"])
+        return decode_array(encoded["value"], budget)
     if kind == "class":
         name = encoded["name"]
         # Older checkpoints name optimisers among the classes.
@@ -204,7 +214,9 @@ def decode_setting(encoded: Any) -> Any:
         return GoalSelectionStrategy[encoded["name"]]
     if kind in _OBJECTS:
         cls, names = _OBJECTS[kind]
-        arguments = {name: decode_setting(encoded[name]) for name in names}
+        arguments = {name: decode_setting(encoded[name], budget) for name in names}
+        if arguments.get("n_envs", 1) > _MAX_ENVS:
+            raise ValueError(f"n_envs is {arguments['n_envs']}")
         if "dtype" in arguments:
             arguments["dtype"] = np.dtype({"float32": "f4", "float64": "f8"}[arguments["dtype"]]).type
         return cls(**arguments)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlopt.errors import CheckpointError
+from rlopt.errors import CheckpointError, DamagedCheckpointError
 from rlopt.storage.checked_folder import (
     MANIFEST,
     FolderKind,
@@ -42,6 +42,7 @@ __all__ = [
 KIND = FolderKind(
     name="checkpoint",
     format="rlopt-checkpoint",
+    damaged=DamagedCheckpointError,
     elsewhere="use another run folder",
     untouched="the older checkpoints are untouched",
 )
@@ -98,6 +99,7 @@ def read_checkpoint(path: Path, only: Collection[str] | None = None) -> Checkpoi
 
     :param only: load these trees (the others are verified all the same); None loads all
     :raises rlopt.errors.CheckpointError: a file is missing, altered, truncated, malformed, or a symbolic link
+    :raises rlopt.errors.ResourceError: it cannot be read for want of memory or a permission, or as the disk fails
     """
     path = Path(path)
     if not path.is_dir():
@@ -133,12 +135,13 @@ def latest_checkpoint(
     only: Collection[str] | None = None,
     no_later_than: int | None = None,
 ) -> Checkpoint:
-    """The newest checkpoint in ``parent`` that is whole.
+    """The newest checkpoint in ``parent`` that is whole; one that cannot be read for another reason is not passed over.
 
     :param report: called with a line of text for each damaged checkpoint that is passed over
     :param only: see :func:`read_checkpoint`
     :param no_later_than: pass over checkpoints of later steps
-    :raises rlopt.errors.CheckpointError: there is none
+    :raises rlopt.errors.CheckpointError: there is none, or one is of another version of rlopt
+    :raises rlopt.errors.ResourceError: see :func:`read_checkpoint`
     """
     candidates = list_checkpoints(parent)
     if no_later_than is not None:
@@ -146,7 +149,7 @@ def latest_checkpoint(
     for path in reversed(candidates):
         try:
             return read_checkpoint(path, only)
-        except CheckpointError as error:
+        except DamagedCheckpointError as error:
             report(f"{error}; trying the checkpoint before it")
     what = f"none of the {len(candidates)} checkpoints in {parent} is whole" if candidates else f"{parent} has none"
     raise CheckpointError(f"{what}: start a new run, or restore the folder from a backup")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
 from collections.abc import Iterator
@@ -15,20 +14,23 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from rlopt.algorithms.checks import check_device
 from rlopt.algorithms.spaces_only_env import SpacesOnlyVecEnv
 from rlopt.checkpoint.counters import restore_counters
-from rlopt.checkpoint.describe import rebuild_model
+from rlopt.checkpoint.describe import decode_setting, rebuild_model
 from rlopt.checkpoint.files import MANIFEST, Checkpoint, latest_checkpoint, list_checkpoints, read_checkpoint
-from rlopt.errors import CheckpointError, RloptError, UnknownNameError, one_line
+from rlopt.errors import CheckpointError, RloptError, RunError, UnknownNameError, one_line, resource_error
 from rlopt.registry import AgentSpec, agent_spec, resolve
 from rlopt.replay.memory import deferred_storage
-from rlopt.run_folder import run_folders
+from rlopt.run_folder import read_json, run_folders
 from rlopt.state.envs import find_normalization, restore_normalization
 from rlopt.state.isolate import isolated
 from rlopt.state.networks import check_networks, restore_networks
-from rlopt.storage.spaces import decode_space
+from rlopt.storage.budget import Budget
+from rlopt.storage.spaces import decode_space, least_inputs
 from rlopt.storage.tree import Tree
 
 _NEEDED = ("model", "networks", "env", "training")
 _READ = (*_NEEDED, "agent")
+_BYTES_OF_A_PARAMETER = 32
+"""Bounds of an observation are two numbers of up to eight bytes, or of one byte for each of sixteen pixels."""
 _STEP = re.compile(r"(?:\.replaced-)?step-\d{12,18}")
 """Names of checkpoints. A killed write may have left the old one under its second name."""
 
@@ -61,6 +63,8 @@ def load(path: str | Path, env: VecEnv | None = None, device: str = "auto") -> A
     except RloptError:
         raise
     except Exception as error:
+        if (lack := resource_error(error, f"{checkpoint.path} cannot be loaded")) is not None:
+            raise lack from error
         raise CheckpointError(
             f"{checkpoint.path} does not hold a model ({type(error).__name__}: {one_line(error)}): it is malformed "
             "or of another version"
@@ -80,7 +84,10 @@ def _build(trees: dict[str, Tree], env: VecEnv | None, device: str) -> Any:
     description = trees["model"]
     modules = trees["networks"]["modules"].values()
     stored = sum(getattr(tensor, "numel", int)() for tensors in modules for tensor in tensors.values())
-    require_widths(description["settings"].get("policy_kwargs"), stored)
+    budget = Budget(_BYTES_OF_A_PARAMETER * stored + 2**16)
+    for name in ("observation_space", "action_space"):
+        require_parameters(least_inputs(decode_space(description[name], budget)), stored)
+    require_widths(decode_setting(description["settings"].get("policy_kwargs"), budget), stored)
     description = _with_counted_critics(description, trees["networks"]["modules"])
     # A constructor seeds the global generators, which loading must not; and a model that only acts needs no replay.
     with isolated(None), deferred_storage():
@@ -144,26 +151,34 @@ def _find(path: Path) -> Checkpoint:
 
 def _best(run: Path) -> Path:
     try:
-        best = json.loads((run / "best.json").read_text())
-        name = best["checkpoint"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        name = read_json(run / "best.json")["checkpoint"]
+    except (RunError, KeyError, TypeError):
         raise CheckpointError(f"{run} has no best checkpoint (best.json): give the run folder itself") from None
     if not isinstance(name, str) or not _STEP.fullmatch(name):
         raise CheckpointError(f"{run / 'best.json'} names no checkpoint: give the run folder itself")
     return run / "checkpoints" / name
 
 
-def require_widths(policy_kwargs: Tree, stored: int) -> None:
-    """Refuses network sizes that ``stored`` parameters cannot fill, before memory is taken for them.
+def require_parameters(needed: int, stored: int) -> None:
+    """Refuses networks that ``stored`` parameters cannot fill, before memory is taken for them.
 
-    :raises rlopt.errors.CheckpointError: of such sizes
+    :raises rlopt.errors.CheckpointError: more are ``needed``
     """
-    widest = max(_integers(policy_kwargs), default=0)
-    # A layer of width w between others has at least w parameters, and two neighbours of widths v and w have v * w.
-    if widest > stored or any(v * w > stored for v, w in _neighbours(policy_kwargs)):
-        raise CheckpointError(
-            f"the checkpoint's settings ask for larger networks than the {stored} parameters it holds"
-        )
+    if needed > stored:
+        raise CheckpointError(f"the checkpoint asks for larger networks than the {stored} parameters it holds")
+
+
+def require_widths(policy_kwargs: Tree, stored: int) -> None:
+    """:func:`require_parameters` for sizes of networks: a layer of width w has at least w parameters, and two
+    neighbours of widths v and w have v * w.
+    """
+    require_parameters(max(_integers(policy_kwargs), default=0), stored)
+    joined = sum(v * w for v, w in _neighbours(policy_kwargs))
+    if isinstance(policy_kwargs, dict) and type(critics := policy_kwargs.get("n_critics")) is int:
+        widths = policy_kwargs.get("net_arch")
+        widths = widths.get("qf") if isinstance(widths, dict) else widths
+        joined += (critics - 1) * max(sum(v * w for v, w in _neighbours(widths)), 1)
+    require_parameters(joined, stored)
 
 
 def _integers(value: Tree) -> Iterator[int]:

@@ -7,6 +7,7 @@ JSON. Those and the environment's spaces are enough to build SB3's own multi-lay
 from __future__ import annotations
 
 import io
+import pickletools
 import re
 import zipfile
 from pathlib import Path
@@ -21,7 +22,8 @@ from stable_baselines3.sac.policies import SACPolicy
 from stable_baselines3.td3.policies import TD3Policy
 
 from rlopt.checkpoint.load import require_widths
-from rlopt.errors import CheckpointError, one_line
+from rlopt.errors import CheckpointError, one_line, resource_error
+from rlopt.storage.budget import Budget
 from rlopt.storage.json import parse_json
 
 _POLICIES: dict[str, Any] = {
@@ -32,7 +34,9 @@ _POLICIES: dict[str, Any] = {
 }
 _PLAIN = ("net_arch", "log_std_init", "n_critics", "share_features_extractor", "ortho_init", "use_expln", "clip_mean")
 _ACTIVATIONS = ("ELU", "GELU", "LeakyReLU", "Mish", "ReLU", "SELU", "SiLU", "Softplus", "Tanh")
-_LARGEST = 2**31
+_NAMES = ("collections OrderedDict", "torch._utils _rebuild_tensor_v2", "torch FloatStorage", "torch DoubleStorage")
+_OTHER_CALLS = ("STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4")
+_MOST_COPIED = 2**24
 _CURE = (
     "load it with its own class in Python, if you trust its source, for that unpickles, and give the model to "
     "rlopt.collect.record_demonstrations"
@@ -48,23 +52,57 @@ def read_policy(path: Path, observation_space: spaces.Space, action_space: space
     """
     try:
         with zipfile.ZipFile(path) as file:
-            data = parse_json(_member(file, "data"))
-            content = io.BytesIO(_member(file, "policy.pth"))
-        tensors = torch.load(content, map_location=device, weights_only=True)
+            budget = Budget(path.stat().st_size)
+            data = parse_json(_member(file, "data", budget))
+            content = _member(file, "policy.pth", budget)
+        tensors = _tensors(content, device)
         return _build(path, data, tensors, observation_space, action_space, device)
     except CheckpointError:
         raise
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist: give a run folder or a zip file") from None
     except Exception as error:  # a damaged or foreign file fails in many ways, none of which runs its code
+        if (lack := resource_error(error, f"{path} cannot be read")) is not None:
+            raise lack from None
         reason = f"{type(error).__name__}: {one_line(error)}"
         raise CheckpointError(f"{path} holds no policy of Stable-Baselines3 that can be read ({reason})") from None
 
 
-def _member(file: zipfile.ZipFile, name: str) -> bytes:
-    if file.getinfo(name).file_size > _LARGEST:
-        raise ValueError(f"{name} is over {_LARGEST} bytes")
-    return file.read(name)
+def _member(file: zipfile.ZipFile, name: str, budget: Budget) -> bytes:
+    """A member as it lies there: Stable-Baselines3 and torch compress nothing, and what is compressed may be huge."""
+    info = file.getinfo(name)
+    if info.compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"{name} is compressed")
+    budget.charge(info.file_size, name)
+    return file.read(info)
+
+
+def _tensors(content: bytes, device: str) -> dict[str, torch.Tensor]:
+    """The tensors of a file of ``torch.save``, by name; only what torch writes for tensors is read.
+
+    :raises ValueError: it names something else, is compressed, or would take more memory than it has bytes
+    """
+    with zipfile.ZipFile(io.BytesIO(content)) as file:
+        budget = Budget(len(content))
+        for name in file.namelist():
+            member = _member(file, name, budget)
+            if name.endswith(".pkl"):
+                _check_structure(member)
+    tensors = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+    if not isinstance(tensors, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
+        raise ValueError("policy.pth holds more than tensors by name")
+    return tensors
+
+
+def _check_structure(content: bytes) -> None:
+    """Refuses what torch's reader takes beyond the tensors of a network, such as a bytearray of any size."""
+    calls = 0
+    for operation, argument, _ in pickletools.genops(content):
+        if (operation.name == "GLOBAL" and argument not in _NAMES) or operation.name in _OTHER_CALLS:
+            raise ValueError(f"policy.pth names {argument or operation.name}")
+        calls += operation.name in ("REDUCE", "BUILD")
+    if calls * len(content) > _MOST_COPIED:  # each call may copy all that was read before it
+        raise ValueError("policy.pth has more parts than a plain MLP")
 
 
 def _build(path: Path, data: Any, tensors: Any, observation_space: Any, action_space: Any, device: str) -> Any:
@@ -72,7 +110,8 @@ def _build(path: Path, data: Any, tensors: Any, observation_space: Any, action_s
     if module not in _POLICIES:
         raise CheckpointError(f"{path} has a policy of {one_line(module)}, none of Stable-Baselines3's own: {_CURE}")
     arguments = _arguments(path, data)
-    require_widths(arguments, sum(tensor.numel() for tensor in tensors.values()))
+    stored = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors.values()}
+    require_widths(arguments, sum(stored.values()) // 4)
     policy = _POLICIES[module](observation_space, action_space, lr_schedule=lambda _: 0.0, **arguments)
     try:
         policy.load_state_dict(tensors)

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlopt.cli.data import to_folder, to_minari
-from rlopt.cli.parsing import Number, OneLineParser, add_agent, import_named_agent
+from rlopt.cli.parsing import Number, OneLineParser, add_agent, import_named_agent, json_object
 from rlopt.cli.subverbs import run
 from rlopt.errors import ConfigError, DataError, unknown_name
-from rlopt.settings.fields import Range
+from rlopt.settings.fields import JsonObject, Range
 
 if TYPE_CHECKING:
     from rlopt.data.demonstrations import Demonstrations
@@ -211,6 +211,8 @@ def _recording_parser() -> OneLineParser:
     add("--checkpoint", metavar="WHICH", help="best, latest, or a checkpoint's name (default best, if the run was "
         "evaluated, else latest)")  # fmt: skip
     add("--env", metavar="ID", help="environment; needed for a zip file, which does not say it")
+    add("--env-kwargs", metavar="JSON", help=f"other arguments of the environment, such as '{JsonObject.example}'")
+    number("--max-episode-steps", Range(ge=1, le=10**9), help="another time limit of the episodes")
     number("--action-repeat", Range(ge=1, le=100), help="of the environment of a zip file (default 1)")
     add("--device", metavar="DEVICE", default="cpu", help="torch device (default cpu)")
     add_agent(parser)
@@ -221,13 +223,17 @@ def _recording_parser() -> OneLineParser:
 def _expert(arguments: Any) -> tuple[Any, EnvSettings, str]:
     """The model, its environment's settings and who it is, for people."""
     repeat, given = arguments.action_repeat, {name: getattr(arguments, name) for name in ("image_size", "camera_id")}
+    env_kwargs, limit = json_object("--env-kwargs", arguments.env_kwargs), arguments.max_episode_steps
     changed: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if arguments.fast_render:
         changed["fast_render"] = True
     if changed and not arguments.pixels:
         raise ConfigError("--image-size, --camera-id and --fast-render are of the images: add --pixels")
     if arguments.run.suffix == ".zip" and arguments.run.is_file():
-        model, settings = _from_zip(arguments.run, arguments.env, repeat or 1, arguments.device)
+        if arguments.env is None:
+            raise ConfigError(f"{arguments.run} does not say which environment it was trained in: add --env ID")
+        own = {"env_kwargs": env_kwargs, "max_episode_steps": limit, "action_repeat": repeat or 1}
+        model, settings = _from_zip(arguments.run, arguments.env, own, arguments.device)
         return model, dataclasses.replace(settings, **changed), f"the policy in {arguments.run.name}"
     if repeat is not None:
         raise ConfigError("--action-repeat is for zip files: a run says its own")
@@ -237,22 +243,20 @@ def _expert(arguments: Any) -> tuple[Any, EnvSettings, str]:
 
     which = arguments.checkpoint or ("best" if (arguments.run / "best.json").is_file() else "latest")
     checkpoint = choose_checkpoint(arguments.run, which, lambda line: print(f"warning: {line}"))
-    settings = environment_settings(checkpoint.metadata, arguments.env)
+    settings = environment_settings(checkpoint.metadata, arguments.env, env_kwargs, limit)
     agent = checkpoint.metadata.get("agent") or "an agent"
     who = f"{agent} after {checkpoint.step:,} steps, run {run_folder_of(checkpoint.path).resolve().name}"
     return load(checkpoint.path, device=arguments.device), dataclasses.replace(settings, **changed), who
 
 
-def _from_zip(path: Path, env_id: str | None, repeat: int, device: str) -> tuple[Any, EnvSettings]:
-    if env_id is None:
-        raise ConfigError(f"{path} does not say which environment it was trained in: add --env ID")
+def _from_zip(path: Path, env_id: str, own: dict[str, Any], device: str) -> tuple[Any, EnvSettings]:
     from rlopt.algorithms.checks import check_device
     from rlopt.checkpoint.sb3_zip import read_policy
     from rlopt.envs.make import make_env
     from rlopt.envs.settings import EnvSettings
 
     check_device(device)
-    settings = EnvSettings(id=env_id, action_repeat=repeat, backend="gymnasium")
+    settings = EnvSettings(id=env_id, backend="gymnasium", **own)
     env = make_env(**settings.as_dict())
     env.close()
     return read_policy(path, env.observation_space, env.action_space, device), settings

@@ -35,7 +35,7 @@ def main(argv: list[str]) -> int:
     from rlopt.checkpoint.choose import choose_checkpoint, environment_settings, run_folder_of
 
     checkpoint = choose_checkpoint(arguments.run, arguments.checkpoint, lambda line: print(f"warning: {line}"))
-    settings = environment_settings(checkpoint.metadata, arguments.env, env_kwargs)
+    settings = environment_settings(checkpoint.metadata, arguments.env, env_kwargs, arguments.max_episode_steps)
     folder = run_folder_of(checkpoint.path)
     play = _play_here if engine is None else partial(_play_on, engine)
     result = play(checkpoint, settings, arguments)
@@ -69,6 +69,7 @@ def main(argv: list[str]) -> int:
         options += ["--env", arguments.env] if arguments.env else []
         options += [word for name in arguments.agent for word in ("--agent", name)]
         options += ["--env-kwargs", arguments.env_kwargs] if arguments.env_kwargs else []
+        options += [f"--max-episode-steps={arguments.max_episode_steps}"] if arguments.max_episode_steps else []
         print(f"video: {render_in_process(checkpoint.path, folder / 'video.mp4', *options)}")
     return 0
 
@@ -88,6 +89,7 @@ def _parser() -> OneLineParser:
     parser.add_argument(
         "--env-kwargs", metavar="JSON", help=f"other arguments of the environment, such as '{JsonObject.example}'"
     )
+    parser.add_number("--max-episode-steps", Range(ge=1, le=10**9), help="another time limit of the episodes")
     parser.add_argument("--stochastic", action="store_true", help="sample actions instead of taking the most likely")
     parser.add_argument(
         "--policy", metavar="NAME", default="last", help="last (default), or mixture: the boosted policy of ailboost"
@@ -109,7 +111,8 @@ def _play_here(checkpoint: Checkpoint, settings: EnvSettings, arguments: Any) ->
     from rlopt.checkpoint.load import load
     from rlopt.evaluation.evaluate import evaluate, named_policy
 
-    threads = (checkpoint.metadata.get("run") or {}).get("num_threads")
+    run = checkpoint.metadata.get("run")
+    threads = run.get("num_threads") if isinstance(run, dict) else None
     if isinstance(threads, int) and 0 < threads <= 1024:
         torch.set_num_threads(threads)
     model: Any = named_policy(load(checkpoint.path, device=arguments.device), arguments.policy)

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Union
 
 from rlopt.errors import ConfigError, unknown_name
+from rlopt.registry import refuse_import
 from rlopt.settings.fields import JsonObject, Range, field_types, from_mapping, read_setting
 from rlopt.settings.presets import complete_settings, default_settings, split_settings
 from rlopt.settings.run import RunConfig
@@ -33,6 +34,8 @@ def parse_training(agent: str, agent_config: type, argv: Sequence[str]) -> tuple
         _print_help(f"rlopt train {agent}", default_settings(agent, agent_config, _preset_in(argv)), agent)
     values = read_flags(argv, field_types(RunConfig) | field_types(agent_config))
     run, settings = default_settings(agent, agent_config, values.get("preset"))
+    if "env" not in values:
+        refuse_import(run.env, f"preset {values.get('preset')}")
     run_values, agent_values = split_settings(values, agent_config, "flags")
     return complete_settings(
         agent, dataclasses.replace(run, **run_values), dataclasses.replace(settings, **agent_values)

@@ -6,10 +6,7 @@ import importlib
 import sys
 
 from rlopt import __version__
-from rlopt.errors import RloptError, unknown_name
-
-_OUT_OF_MEMORY = ("can't allocate memory", "out of memory")
-"""In the messages of torch's errors, on the CPU and on a GPU."""
+from rlopt.errors import RloptError, out_of_memory, unknown_name
 
 VERBS: dict[str, str] = {
     "train": "train an agent and write a run folder",
@@ -65,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"rlopt: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not any(words in str(error) for words in _OUT_OF_MEMORY):
+        if not out_of_memory(error):
             raise
         reason = " ".join(str(error).split())[:300]
         print(f"rlopt: error: not enough memory ({reason}): use smaller batches, networks or data", file=sys.stderr)

@@ -61,6 +61,15 @@ def import_named_agent(arguments: argparse.Namespace) -> None:
         import_agent(name)
 
 
+def import_named_envs(names: Sequence[str]) -> None:
+    """Imports the modules of environments ``module:id`` that a command line names; other ids need no import."""
+    for name in names:
+        if ":" in name:
+            from rlopt.envs.names import register
+
+            register(name)
+
+
 class Number(argparse.Action):
     """An option whose value is a number of ``kind`` within ``bounds``."""
 

@@ -47,6 +47,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--env-kwargs", metavar="JSON", help=f"other arguments of the environment, such as '{JsonObject.example}'"
     )
+    parser.add_number("--max-episode-steps", Range(ge=1, le=10**9), help="another time limit of the episodes")
     parser.add_number("--episodes", Range(ge=1), default=1, help="episodes to draw (default 1)")
     parser.add_number("--seed", Range(ge=0, lt=2**31), default=0, help="of the environment (default 0)")
     parser.add_argument("--stochastic", action="store_true", help="sample actions instead of taking the most likely")
@@ -61,7 +62,7 @@ def main(argv: list[str]) -> int:
 
     metadata = read_checkpoint(arguments.checkpoint, only=()).metadata
     env_kwargs = json_object("--env-kwargs", arguments.env_kwargs)
-    settings = environment_settings(metadata, arguments.env, env_kwargs)
+    settings = environment_settings(metadata, arguments.env, env_kwargs, arguments.max_episode_steps)
     model: Any = load(arguments.checkpoint, device=arguments.device)
     episodes, seed, mean = arguments.episodes, arguments.seed, not arguments.stochastic
     video = record_video(model, settings, arguments.out, episodes=episodes, seed=seed, deterministic=mean)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlopt.cli.parsing import OneLineParser, add_agent, import_named_agent
-from rlopt.errors import ConfigError
-from rlopt.run_folder import GROUP_FILE, SWEEP_FILE, TUNE_FILE
+from rlopt.cli.parsing import OneLineParser, add_agent, import_named_agent, import_named_envs
+from rlopt.errors import ConfigError, ImportRefusedError, one_line
+from rlopt.run_folder import GROUP_FILE, SWEEP_FILE, TUNE_FILE, cluster_of, run_folders, shell_quote
 from rlopt.settings.fields import Range
 
 
@@ -29,11 +29,23 @@ def main(argv: list[str]) -> int:
         metavar="PATH",
         help="where the data set or the demonstrations of the run lie now, if they were moved",
     )
+    parser.add_argument(
+        "--env",
+        metavar="MODULE:ID",
+        action="append",
+        default=[],
+        help="the environment of a run that was trained in one of a module: the module is imported",
+    )
+    parser.add_argument("--address", metavar="ADDRESS", help="of the Ray cluster that the runs were begun on")
     add_agent(parser)
     arguments = parser.parse(argv)
+    if other := next((name for name in arguments.env if ":" not in name), None):
+        raise ConfigError(f"--env {other}: a run goes on in its own environment; leave --env out")
     import_named_agent(arguments)
+    import_named_envs(arguments.env)
     total = arguments.total_timesteps
 
+    _refuse_cluster(arguments.run, arguments.address)
     whole = next((name for name in (SWEEP_FILE, TUNE_FILE) if (arguments.run / name).is_file()), None)
     if whole is not None:
         if total is not None or arguments.data is not None:
@@ -48,6 +60,19 @@ def main(argv: list[str]) -> int:
     from rlopt.runs.train import resume
 
     return resume(arguments.run, total_timesteps=total, data=arguments.data).exit_code
+
+
+def _refuse_cluster(path: Path, address: str | None) -> None:
+    """Refuses to join a cluster because a file says so: what a cluster sends back is run here."""
+    files = [path / name for name in ("config.json", GROUP_FILE, SWEEP_FILE, TUNE_FILE)]
+    files += [run / "config.json" for run in run_folders(path)]
+    for file in files:
+        named = cluster_of(file) if file.exists() else None
+        if named not in (None, address):
+            raise ImportRefusedError(
+                f"{file} names the Ray cluster at {one_line(named)}, which could run programs here: add "
+                f"--address {shell_quote(str(named))} if you trust it"
+            )
 
 
 def _resume_jobs(path: Path, kind: str) -> int:

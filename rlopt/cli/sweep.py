@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rlopt.cli.engine_options import add_engine_options, engine_options
-from rlopt.cli.parsing import OneLineParser
+from rlopt.cli.parsing import OneLineParser, import_named_envs
 from rlopt.errors import ConfigError, unknown_name
 from rlopt.registry import agent_spec, import_agent, resolve
 from rlopt.settings.fields import field_types
@@ -59,6 +59,7 @@ def main(argv: list[str]) -> int:
 
     for name in arguments.agent or ():
         import_agent(name)
+    import_named_envs(arguments.env or ())
     values: dict[str, Any] = {}
     if arguments.file is not None:
         if arguments.file.is_dir():

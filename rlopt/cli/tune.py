@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rlopt.cli.engine_options import add_engine_options, engine_options
-from rlopt.cli.parsing import OneLineParser
+from rlopt.cli.parsing import OneLineParser, import_named_envs
 from rlopt.cli.sweep import divide, setting_values
 from rlopt.errors import ConfigError
 from rlopt.registry import agent_names, import_agent
@@ -20,6 +20,7 @@ def main(argv: list[str]) -> int:
     if arguments.agent is None:
         raise ConfigError(f"which agent? add --agent NAME, one of {', '.join(agent_names())}")
     import_agent(arguments.agent)
+    import_named_envs([arguments.env] if arguments.env else [])
     settings = setting_values(others, [arguments.agent], parser)
 
     from rlopt.sweeps.spec import SweepSpec, group_name

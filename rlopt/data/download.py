@@ -15,11 +15,13 @@ from typing import Any
 
 from rlopt.data.names import DATA_DIR_VARIABLE, PUBLISHED_AT, D4RLName, local_file
 from rlopt.errors import DataError, one_line
+from rlopt.storage.budget import open_plain
 
 HOST_VARIABLE = "RLOPT_D4RL_URL"
 """Address of a mirror with the folders of :data:`rlopt.data.names.PUBLISHED_AT`."""
 _TIMEOUT = 30.0
 _BLOCK = 2**20
+_LONGEST_NOTE = 4096
 
 
 def checksum_file(path: Path) -> Path:
@@ -102,7 +104,8 @@ def verify(path: Path) -> None:
     note = checksum_file(path)
     if not note.is_file():
         return
-    noted = note.read_text(errors="replace").split()
+    with open_plain(note, follow=True) as file:
+        noted = file.read(_LONGEST_NOTE).decode(errors="replace").split()
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if not noted or noted[0].lower() != digest:

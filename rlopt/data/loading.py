@@ -13,7 +13,7 @@ from rlopt.data.demonstrations import Demonstrations
 from rlopt.data.formats.foreign_demonstrations import ForeignOptions
 from rlopt.data.metadata import DemonstrationMetadata
 from rlopt.data.names import D4RL_NAMES
-from rlopt.errors import DataError, unknown_name
+from rlopt.errors import DataError, one_line, resource_error, unknown_name
 
 MINARI_PREFIX = "minari:"
 HDF5_SUFFIXES = (".hdf5", ".h5")
@@ -132,7 +132,7 @@ def _npz(path: Path, options: ForeignOptions) -> Demonstrations:
     try:
         refuse_pickle(path)
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}): check its permissions") from None
+        raise resource_error(error, f"{path} cannot be read") or DataError(f"{path}: {one_line(error)}") from None
     if not zipfile.is_zipfile(path):
         raise DataError(f"{path} is no .npz file, or it was cut: {_CURE}")
     names = names_in(path)

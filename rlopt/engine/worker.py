@@ -71,7 +71,7 @@ class _Worker:
 
 def _print_to(path: str) -> None:
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)

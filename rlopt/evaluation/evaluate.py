@@ -264,10 +264,16 @@ def _play(
         _check_observations(observations, steps)
         if noise is not None:
             noise.draw(steps, starts)
-        actions, state = model.predict(
-            seen(observations), state=state, episode_start=starts, deterministic=deterministic
-        )
-        if not np.isfinite(actions).all():
+        try:
+            actions, state = model.predict(
+                seen(observations), state=state, episode_start=starts, deterministic=deterministic
+            )
+            finite = bool(np.isfinite(actions).all())
+        except ValueError as error:  # torch's distributions refuse NaN themselves
+            if "nan" not in str(error):
+                raise
+            finite = False
+        if not finite:
             raise NonFiniteError(
                 f"the model's action is NaN or infinite at evaluation step {steps}: evaluate an earlier checkpoint"
             )

@@ -19,7 +19,7 @@ from rlopt.checkpoint.files import checkpoint_step, list_checkpoints, read_check
 from rlopt.console.output import SharedConsole, SharedProgress
 from rlopt.console.progress import say
 from rlopt.console.signals import StopRequest, StopSignals
-from rlopt.errors import CheckpointError, ConfigError, RloptError, RunError, one_line
+from rlopt.errors import ConfigError, DamagedCheckpointError, RloptError, RunError, one_line
 from rlopt.optim.lockstep import Lockstep
 from rlopt.run_folder import GROUP_FILE, RunFolder, default_folder, read_json, write_json
 from rlopt.runs.train import RunResult, resume, train
@@ -119,7 +119,7 @@ def common_step(folders: Sequence[RunFolder]) -> int | None:
 def _is_whole(checkpoint: Path) -> bool:
     try:
         read_checkpoint(checkpoint, only=())
-    except CheckpointError:
+    except DamagedCheckpointError:
         return False
     return True
 

@@ -17,7 +17,7 @@ from rlopt.checkpoint.files import Checkpoint, checkpoint_step, latest_checkpoin
 from rlopt.checkpoint.model_state import learn_from
 from rlopt.console.output import Console
 from rlopt.console.progress import Counted
-from rlopt.errors import ConfigError, NonFiniteError, RunError, one_line
+from rlopt.errors import ConfigError, NonFiniteError, RunError, cure_of, one_line
 from rlopt.loggers.profiler import Profile
 from rlopt.loggers.wandb import open_wandb
 from rlopt.loggers.writers import RunLogs
@@ -220,7 +220,7 @@ def _say_end(console: Console, folder: RunFolder, run: RunConfig, step: int, hoo
         console.say(folder.command)
     elif not hook.stopped and hook.state.best_return is not None:
         console.say(f"best evaluation: mean return {hook.state.best_return:.1f} ({hook.state.best_checkpoint})")
-        # What a run's file names is imported only on demand, see rlopt.checkpoint.choose.environment_settings.
+        # What a run's file names is imported only on demand, see rlopt.registry.refuse_import.
         env = f" --env {shell_quote(run.env)}" if ":" in run.env else ""
         console.say(f"evaluate it with: rlopt evaluate {folder.quoted}{env}{folder.agent_option}")
     if console.alone:
@@ -286,7 +286,8 @@ def _disk_errors(folder: RunFolder) -> Iterator[None]:
         yield
     except MemoryError as error:
         raise RunError(
-            f"memory is full ({one_line(error)}): lower batch_size, buffer_size or n_envs in a new run"
+            f"memory is full ({one_line(error)}): lower batch_size, buffer_size or n_envs in a new run, or free memory "
+            f"and continue with {folder.command}"
         ) from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
@@ -295,4 +296,6 @@ def _disk_errors(folder: RunFolder) -> Iterator[None]:
         if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.EACCES, errno.EPERM):
             what = f"{error.filename or folder.path} cannot be used ({error.strerror})"
             raise RunError(f"{what}: move it away or allow access, then continue with {folder.command}") from error
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise RunError(f"{error.strerror}: {cure_of(error, '')}, then continue with {folder.command}") from error
         raise

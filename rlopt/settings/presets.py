@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from rlopt.errors import ConfigError, unknown_name
-from rlopt.registry import agent_names, agent_spec, resolve
+from rlopt.registry import agent_names, agent_spec, refuse_import, resolve
 from rlopt.settings.fields import check_settings, field_types, from_mapping, read_settings
 from rlopt.settings.run import RunConfig
 from rlopt.settings.wandb import check_wandb
+from rlopt.settings.yaml_files import parse_yaml, read_yaml
 
 
 def preset_names(agent: str) -> list[str]:
@@ -39,22 +40,16 @@ def load_preset(agent: str, name: str) -> dict[str, Any]:
     """
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
-        if not path.is_file():
+        if not path.exists():
             raise ConfigError(f"preset file {name!r} does not exist")
-        return _parse(path.read_text(), name)
+        return _settings(read_yaml(path, f"preset {name}"), name)
     entries = dict(_walk(files("rlopt.configs").joinpath(agent), ""))
     if name not in entries:
         raise unknown_name("preset", name, entries, hint="" if entries else f"{agent} has no presets")
-    return _parse(entries[name].read_text(), name)
+    return _settings(parse_yaml(entries[name].read_text(encoding="utf-8")), name)
 
 
-def _parse(text: str, name: str) -> dict[str, Any]:
-    import yaml
-
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"preset {name}: not valid YAML: {' '.join(str(error).split())}") from None
+def _settings(values: Any, name: str) -> dict[str, Any]:
     values = {} if values is None else values
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise ConfigError(f"preset {name}: expected lines of the form 'setting: value'")
@@ -117,6 +112,8 @@ def resolved_settings(agent: str, values: Mapping[str, Any], preset: str | None,
     agent_config = resolve(agent_spec(agent).config)
     run, settings = default_settings(agent, agent_config, preset)
     run_values, agent_values = split_settings(values, agent_config, where)
+    if "env" not in run_values:
+        refuse_import(run.env, f"preset {preset}")
     run = from_mapping(RunConfig, {**dataclasses.asdict(run), **run_values}, where)
     settings = from_mapping(agent_config, {**dataclasses.asdict(settings), **agent_values}, where)
     return complete_settings(agent, run, settings)

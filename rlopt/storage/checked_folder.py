@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import math
 import os
 import re
 import shutil
-import stat
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,15 +24,19 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from rlopt.errors import CheckpointError, RloptError, one_line
-from rlopt.storage.json import dump_json, parse_json
-from rlopt.storage.tree import Tree, TreeWriter, decode
+from rlopt.errors import CheckpointError, RloptError, cure_of, one_line, resource_error
+from rlopt.storage.budget import Budget, open_plain
+from rlopt.storage.json import check_size, dump_json, parse_json
+from rlopt.storage.tree import Tree, TreeWriter, decode, tensor_names
 
 T = TypeVar("T")
 MANIFEST = "manifest.json"
 _TREE_NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
-_MAX_JSON_BYTES = 256 * 2**20
-"""Larger files of JSON are not written and not read: parsing them would take many times their size in memory."""
+_MAX_JSON_BYTES = 64 * 2**20
+"""Larger structures are not written and not read: parsing them would take many times their size in memory."""
+_MAX_MANIFEST_BYTES = 4 * 2**20
+_MOST_NAMES = 3
+"""The bytes of a tree's tensors with every name counted, in multiples of the file: weights shared by three networks."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,8 @@ class FolderKind:
     version: int = 1
     error: type[RloptError] = CheckpointError
     """Raised for everything that is wrong with the folder."""
+    damaged: type[RloptError] | None = None
+    """Raised instead where it is not what was written; None is ``error``."""
     elsewhere: str = "write to another folder"
     """What to do when the disk is full: the message says "free space there or" and this."""
     untouched: str = "what was there before is untouched"
@@ -80,7 +86,10 @@ def write_checked(
             content = {"format": kind.format, "version": kind.version, **fields, "trees": list(trees), "files": files}
             content["metadata"] = _encode_metadata(metadata)
             content["sha256"] = _digest_of(content)
-            _write_text(writing / MANIFEST, dump_json(content))
+            manifest = dump_json(content)
+            if len(manifest) > _MAX_MANIFEST_BYTES:
+                raise kind.error(f"the metadata take {len(manifest)} bytes of JSON: keep big data in arrays")
+            _write_text(writing / MANIFEST, manifest)
             _sync_folder(writing)
             _move_into_place(writing, final)
     except BaseException:
@@ -114,7 +123,7 @@ def check_place(path: Path, kind: FolderKind) -> Path:
                 raise kind.error(f"{what}: choose another path; it is not replaced")
             try:
                 read_checked(path, kind, only=())
-            except RloptError as error:
+            except kind.error as error:
                 raise kind.error(f"{error}; it is not replaced: choose another path, or delete it first") from None
     return path
 
@@ -133,6 +142,8 @@ def read_object(path: Path, kind: FolderKind, name: str, build: Callable[[Tree],
     except RloptError as error:
         raise kind.error(f"{path} cannot be loaded: {error}") from None
     except Exception as error:
+        if (lack := resource_error(error, f"{path} cannot be loaded")) is not None:
+            raise lack from error
         raise kind.error(
             f"{path} does not hold a {name} ({type(error).__name__}: {one_line(error)}): it is malformed or of "
             "another version"
@@ -150,6 +161,7 @@ def read_checked(
     :param only: the trees to load; None loads all. The others are verified too
     :param check: raises ValueError where the manifest's further fields are malformed
     :raises RloptError: of the kind's type, if a file is missing, altered, truncated, malformed, or a symbolic link
+    :raises rlopt.errors.ResourceError: memory, permissions or the disk are to blame
     """
     with _damage(path, kind):
         content = _read_manifest(path, kind)
@@ -189,13 +201,18 @@ def replaced_name(final: Path) -> Path:
 def _write_tree(folder: Path, name: str, tree: Tree) -> dict[str, dict[str, Any]]:
     writer = TreeWriter()
     text = dump_json(writer.encode(tree))
-    if len(text) > _MAX_JSON_BYTES:
-        raise CheckpointError(f"the structure of {name!r} takes {len(text)} bytes of JSON: keep big data in arrays")
-    tensors = folder / f"{name}.safetensors"
+    try:
+        if len(text) > _MAX_JSON_BYTES:
+            raise ValueError(f"it has {len(text)} bytes")
+        check_size(text)
+    except ValueError as error:
+        raise CheckpointError(f"the structure of {name!r} is too large ({error}): keep big data in arrays") from None
+    structure, tensors = folder / f"{name}.json", folder / f"{name}.safetensors"
+    _write_text(structure, text)
     save_file(writer.tensors, tensors)
+    shutil.copymode(structure, tensors)  # safetensors lets nobody else read what it writes
     with open(tensors, "rb+") as file:
         os.fsync(file.fileno())
-    _write_text(folder / f"{name}.json", text)
     files = {}
     for file_name in _file_names([name]):
         digest, size = _digest_of_file(folder / file_name, 2**63)
@@ -204,24 +221,41 @@ def _write_tree(folder: Path, name: str, tree: Tree) -> dict[str, dict[str, Any]
 
 
 def _read_tree(folder: Path, name: str) -> Tree:
-    with _open_regular(folder / f"{name}.json") as file:
-        encoded = parse_json(file.read(_MAX_JSON_BYTES))
-    _open_regular(folder / f"{name}.safetensors").close()  # safe_open itself would follow a link
+    with open_plain(folder / f"{name}.json") as file:
+        encoded = parse_json(_read_whole(file, _MAX_JSON_BYTES))
+    open_plain(folder / f"{name}.safetensors").close()  # safe_open itself would follow a link
     with safe_open(folder / f"{name}.safetensors", framework="pt") as tensors:
-        names = set(tensors.keys())
+        sizes = {key: _size(tensors.get_slice(key)) for key in tensors.keys()}  # noqa: SIM118
+        # Tied weights are stored once and named several times: a forged file names a tensor a thousand times.
+        budget = Budget(_MOST_NAMES * (folder / f"{name}.safetensors").stat().st_size)
+        for key in tensor_names(encoded):
+            budget.charge(sizes.get(key, 0), key)
 
         def tensor(key: str) -> torch.Tensor:
-            if key not in names:
+            if key not in sizes:
                 raise KeyError(key)
             return tensors.get_tensor(key).clone()  # the tensor itself is a view of the file
 
         return decode(encoded, tensor)
 
 
+def _size(tensor: Any) -> int:
+    """Bytes of a tensor in an open file, from its header."""
+    bits = re.sub(r"\D", "", tensor.get_dtype()) or "8"  # F32, BF16, U8, BOOL
+    return math.prod(tensor.get_shape()) * int(bits) // 8
+
+
+def _read_whole(file: Any, most: int) -> bytes:
+    if os.fstat(file.fileno()).st_size > most:
+        raise ValueError(f"its JSON is over {most} bytes")
+    content: bytes = file.read()
+    return content
+
+
 def _read_manifest(path: Path, kind: FolderKind) -> dict[str, Any]:
     """The manifest, its own checksum verified and every entry of the type that the reader relies on."""
-    with _open_regular(path / MANIFEST) as file:
-        content = parse_json(file.read(_MAX_JSON_BYTES))
+    with open_plain(path / MANIFEST) as file:
+        content = parse_json(_read_whole(file, _MAX_MANIFEST_BYTES))
     if not isinstance(content, dict) or content.get("format") != kind.format:
         raise ValueError(f"{MANIFEST} is none of rlopt's {kind.name}s")
     if content.get("version") != kind.version:
@@ -267,23 +301,9 @@ def _digest_of(content: Mapping[str, Any]) -> str:
 
 def _digest_of_file(path: Path, largest: int) -> tuple[str, int]:
     """SHA-256 and size; a file of more than ``largest`` bytes is not read, so that a forged one takes no time."""
-    with _open_regular(path) as file:
+    with open_plain(path) as file:
         size = os.fstat(file.fileno()).st_size
         return (hashlib.file_digest(file, "sha256").hexdigest() if size <= largest else ""), size
-
-
-def _open_regular(path: Path) -> Any:
-    """Opens a plain file for reading; refuses a link, which could lead elsewhere, and a pipe or device, which could
-    block for ever.
-    """
-    if path.is_symlink():
-        raise ValueError(f"{path.name} is a symbolic link")
-    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    descriptor = os.open(path, flags)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise ValueError(f"{path.name} is no plain file")
-    return os.fdopen(descriptor, "rb")
 
 
 def _write_text(path: Path, text: str) -> None:
@@ -339,7 +359,11 @@ def io_errors(kind: FolderKind, what: str) -> Iterator[None]:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         code = error.errno if isinstance(error, OSError) else None
         full = code in (errno.ENOSPC, errno.EDQUOT) or "No space left" in reason or "os error 28" in reason
-        cure = f"free space there or {kind.elsewhere}" if full else "check the folder's permissions and disk"
+        cure = (
+            f"free space there or {kind.elsewhere}"
+            if full
+            else cure_of(error, "check the folder's permissions and disk")
+        )
         untouched = f"; {kind.untouched}" if kind.untouched else ""
         raise kind.error(f"{what} ({reason}): {cure}{untouched}") from error
     except CheckpointError as error:
@@ -348,15 +372,15 @@ def io_errors(kind: FolderKind, what: str) -> Iterator[None]:
 
 @contextmanager
 def _damage(path: Path, kind: FolderKind) -> Iterator[None]:
-    """Turns whatever a damaged file makes fail into the kind's error."""
+    """Turns whatever a damaged file makes fail into the kind's error, and nothing else."""
     try:
         yield
     except RloptError:
         raise
-    except FileNotFoundError as error:
-        name = Path(error.filename).name if error.filename else "a file"
-        raise kind.error(f"{path} is damaged: {name} is missing") from error
-    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError, MemoryError) as error:
-        raise kind.error(f"{path} is damaged: {one_line(error)}") from error
-    except (SafetensorError, RuntimeError) as error:
-        raise kind.error(f"{path} is damaged: {one_line(error)}") from error
+    except Exception as error:  # files fail in many ways, and so do the libraries that read them
+        if (lack := resource_error(error, f"{path} cannot be read")) is not None:
+            raise lack from error
+        what = one_line(error)
+        if isinstance(error, FileNotFoundError):
+            what = f"{Path(error.filename).name if error.filename else 'a file'} is missing"
+        raise (kind.damaged or kind.error)(f"{path} is damaged: {what}") from error

@@ -7,6 +7,9 @@ import math
 from typing import Any
 
 MAX_DEPTH = 64
+MAX_CONTAINERS = 2**20
+"""Lists and objects of one text: empty ones take a byte or two there, and sixty in memory."""
+MAX_VALUES = 2**22
 
 
 def dump_json(value: Any) -> str:
@@ -14,8 +17,17 @@ def dump_json(value: Any) -> str:
     return json.dumps(value, allow_nan=False, separators=(",", ":"))
 
 
+def check_size(text: str | bytes) -> None:
+    """Raises ``ValueError`` for a JSON text that would take many times its size in memory; big data are no JSON."""
+    lists, objects, commas = (text.count(mark if isinstance(text, str) else mark.encode()) for mark in "[{,")  # type: ignore[arg-type]
+    if lists + objects > MAX_CONTAINERS or commas > MAX_VALUES:
+        raise ValueError(f"it has more than {MAX_CONTAINERS} lists and objects, or {MAX_VALUES} values")
+
+
 def parse_json(text: str | bytes) -> Any:
-    """Strict JSON: ``ValueError`` for repeated keys, NaN, infinities, too deep nesting, or text after the end."""
+    """Strict JSON: ``ValueError`` for repeated keys, NaN, infinities, too deep nesting or many values, or text after
+    the end.
+    """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         value = dict(pairs)
@@ -32,6 +44,7 @@ def parse_json(text: str | bytes) -> Any:
     def constant(name: str) -> float:
         raise ValueError(f"{name} is not JSON")
 
+    check_size(text)
     try:
         value = json.loads(text, object_pairs_hook=unique, parse_float=finite, parse_constant=constant)
     except RecursionError:

@@ -10,8 +10,11 @@ import numpy as np
 from gymnasium import spaces
 
 from rlopt.errors import ConfigError
+from rlopt.storage.budget import Budget
 
-_MAX_ELEMENTS = 2**28
+_LARGEST = 2**27
+"""Bytes of all bounds of a space; an array of one number is written as that number, whatever its shape."""
+_PIXELS_OF_A_PARAMETER = 16
 _DTYPES = frozenset(
     ["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64"]
 )
@@ -37,29 +40,33 @@ def encode_space(space: spaces.Space[Any]) -> dict[str, Any]:
     raise ConfigError(f"a {type(space).__name__} space cannot be written to a checkpoint: use Box, Discrete or Dict")
 
 
-def decode_space(encoded: Any) -> spaces.Space[Any]:
-    """The inverse of :func:`encode_space`; ``ValueError``, ``KeyError`` or ``TypeError`` for malformed JSON."""
-    kind = encoded["type"]
+def decode_space(encoded: Any, budget: Budget | None = None) -> spaces.Space[Any]:
+    """The inverse of :func:`encode_space`; ``ValueError``, ``KeyError`` or ``TypeError`` for malformed JSON.
+
+    :param budget: of the file; the default is enough for stacks of large images
+    """
+    kind, budget = encoded["type"], budget or Budget(_LARGEST)
     if kind == "Box":
-        low, high = decode_array(encoded["low"]), decode_array(encoded["high"])
+        low, high = (decode_array(encoded[side], budget) for side in ("low", "high"))
         if low.shape != high.shape or low.dtype != high.dtype:
             raise ValueError("the bounds of a Box differ in shape or dtype")
         return spaces.Box(low, high, dtype=low.dtype.type)
     if kind == "Discrete":
         return spaces.Discrete(_integer(encoded["n"]), start=_integer(encoded["start"]))
     if kind == "MultiDiscrete":
-        nvec, start = decode_array(encoded["nvec"]), decode_array(encoded["start"])
+        nvec, start = (decode_array(encoded[part], budget) for part in ("nvec", "start"))
         return spaces.MultiDiscrete(nvec, dtype=nvec.dtype.type, start=start)
     if kind == "MultiBinary":
         shape = _shape(encoded["shape"])
+        budget.charge(math.prod(shape), "shape")
         return spaces.MultiBinary(shape[0] if encoded["flat"] else shape)
     if kind == "Dict":
-        parts = [(key, decode_space(part)) for key, part in encoded["spaces"]]
+        parts = [(key, decode_space(part, budget)) for key, part in encoded["spaces"]]
         if not all(isinstance(key, str) for key, _ in parts):
             raise ValueError("a Dict space has keys that are no strings")
         return spaces.Dict(OrderedDict(parts))
     if kind == "Tuple":
-        return spaces.Tuple([decode_space(part) for part in encoded["spaces"]])
+        return spaces.Tuple([decode_space(part, budget) for part in encoded["spaces"]])
     raise ValueError(f"unknown space {str(kind)[:40]!r}")
 
 
@@ -73,12 +80,28 @@ def encode_array(array: np.ndarray) -> dict[str, Any]:
     return {"dtype": array.dtype.name, "shape": list(array.shape), "hex": (raw[:size] if uniform else raw).hex()}
 
 
-def decode_array(encoded: Any) -> np.ndarray:
+def least_inputs(space: spaces.Space[Any]) -> int:
+    """The parameters that a network has, at least, for its elements: one for each number and each value of a Discrete
+    part. Convolutions share theirs, so that images need fewer.
+    """
+    if isinstance(space, spaces.Discrete):
+        return int(space.n)
+    if isinstance(space, spaces.MultiDiscrete):
+        return int(space.nvec.sum())
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        parts = space.spaces.values() if isinstance(space, spaces.Dict) else space.spaces
+        return sum(map(least_inputs, parts))
+    shape = space.shape or ()
+    return math.prod(shape) // (_PIXELS_OF_A_PARAMETER if len(shape) == 3 else 1)
+
+
+def decode_array(encoded: Any, budget: Budget) -> np.ndarray:
     """The inverse of :func:`encode_array`; ``ValueError``, ``KeyError`` or ``TypeError`` for malformed JSON."""
     if encoded["dtype"] not in _DTYPES:
         raise ValueError("unknown dtype")
     shape, dtype, raw = _shape(encoded["shape"]), np.dtype(encoded["dtype"]), bytes.fromhex(encoded["hex"])
     elements = math.prod(shape)
+    budget.charge(elements * dtype.itemsize, "shape")
     if len(raw) == dtype.itemsize and elements > 1:
         return np.full(shape, np.frombuffer(raw, dtype)[0], dtype)
     if len(raw) != elements * dtype.itemsize:
@@ -88,8 +111,8 @@ def decode_array(encoded: Any) -> np.ndarray:
 
 def _shape(encoded: Any) -> tuple[int, ...]:
     shape = tuple(_integer(size) for size in encoded)
-    if any(size < 0 for size in shape) or math.prod(max(size, 1) for size in shape) > _MAX_ELEMENTS:
-        raise ValueError("a shape is negative or too large")
+    if any(size < 0 for size in shape):
+        raise ValueError("a shape is negative")
     return shape
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -144,6 +144,21 @@ def decode(encoded: Any, tensor: Callable[[str], torch.Tensor]) -> Tree:
     if tag in ("$array", "$tensor") and isinstance(value, list) and len(value) == 3:
         return _decode_stored(tag, value, tensor)
     raise ValueError(f"unknown or malformed tag {tag[:20]!r}")
+
+
+def tensor_names(encoded: Any) -> Iterator[str]:
+    """The name of every tensor that :func:`decode` would ask for, as often as it would."""
+    pending = [encoded]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, list):
+            pending += item
+        elif isinstance(item, dict):
+            reference = item.get("$array", item.get("$tensor"))
+            if len(item) == 1 and isinstance(reference, list) and reference and isinstance(reference[0], str):
+                yield reference[0]
+            else:
+                pending += item.values()
 
 
 def _decode_pairs(pairs: list[Any], tensor: Callable[[str], torch.Tensor]) -> dict[str, Tree]:

@@ -34,6 +34,10 @@ def train_or_resume(
     """
     import_agent(agent)  # the process that made the job was given its name
     settings = from_mapping(RunConfig, run, f"job {context.name}")
+    if ":" in settings.env:  # and that of its environment
+        from rlopt.envs.names import register
+
+        register(settings.env)
     folder = RunFolder(Path(str(settings.run_dir)))
     _wait_for_lock(folder)
 

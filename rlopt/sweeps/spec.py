@@ -14,11 +14,12 @@ from typing import Any
 
 from rlopt.engine.jobs import Job
 from rlopt.errors import ConfigError, unknown_name
-from rlopt.registry import agent_spec, import_agent
+from rlopt.registry import agent_spec, import_agent, refuse_import
 from rlopt.settings.presets import resolved_settings
 from rlopt.settings.run import RunConfig
 from rlopt.settings.seeds import parse_seeds
 from rlopt.settings.wandb import in_wandb_group
+from rlopt.settings.yaml_files import read_yaml
 from rlopt.sweeps.job import TRAINING
 
 MOST_JOBS = 100_000
@@ -92,6 +93,8 @@ def spec_from(values: Mapping[str, Any], where: str) -> SweepSpec:
 
     :raises rlopt.errors.ConfigError: for an unknown key, with the nearest one, or a value of another kind
     """
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{where}: the sweep is no mapping: it holds agent:, env:, seeds:, settings:, set:")
     known = [each.name for each in dataclasses.fields(SweepSpec)]
     for key in values:
         if key not in known:
@@ -102,6 +105,8 @@ def spec_from(values: Mapping[str, Any], where: str) -> SweepSpec:
     axes = {key: _texts(values.get(key), f"{where}: {key}") for key in ("agent", "env", "preset")}
     for agent in axes["agent"]:
         agent_spec(agent)  # refuses a class, which a file may not name
+    for env in axes["env"]:
+        refuse_import(env, where)
     seeds = values.get("seeds", "0")
     seeds = ",".join(str(seed) for seed in seeds) if isinstance(seeds, list | tuple) else str(seeds)
     grid = {str(name): _values(each) for name, each in (values.get("set") or {}).items()}
@@ -113,14 +118,7 @@ def read_spec(path: Path) -> dict[str, Any]:
 
     :raises rlopt.errors.ConfigError: if it does not exist or is no YAML mapping
     """
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"sweep file {path} cannot be read ({' '.join(str(error).split())[:200]})") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"sweep file {path}: not valid YAML: {' '.join(str(error).split())}") from None
+    content = read_yaml(path, f"sweep file {path}")
     if not isinstance(content, dict) or not content:
         raise ConfigError(f"the sweep is empty: {path} must hold agent:, env:, seeds:, settings:, set:")
     return content

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlopt.errors import ConfigError, RunError, one_line, unknown_name
+from rlopt.registry import refuse_import
 from rlopt.run_folder import TUNE_FILE, RunFolder, read_json, write_json
 from rlopt.settings.fields import from_mapping
 from rlopt.settings.presets import resolved_settings
@@ -195,6 +196,9 @@ class TuneFolder(RunFolder):
             base = spec_from(values.pop("base"), str(self.config))
             values["search"] = tuple(values["search"])
             spec = TuneSpec(base, **values)
+            for axis in parse_axes(spec.search):
+                for choice in axis.choices if axis.name == "env" else ():
+                    refuse_import(choice, str(self.config))
             return spec, from_mapping(EngineOptions, content["engine"], str(self.config))
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"{self.config} is damaged ({one_line(error)}): {cure}") from None

@@ -216,6 +216,31 @@ def _(monkeypatch: pytest.MonkeyPatch) -> str:
     return call(lambda: rlopt.load(checkpoint))
 
 
+@provocation("A file names a module to import")
+def _(monkeypatch: pytest.MonkeyPatch) -> str:
+    from rlopt.agents.mdpo.config import MDPOConfig
+    from rlopt.run_folder import RunFolder
+    from rlopt.settings.run import RunConfig
+
+    Path("runs/mine").mkdir(parents=True)
+    RunFolder(Path("runs/mine")).write_config("mdpo", RunConfig(env="my_envs:Drift-v0"), MDPOConfig())
+    return command("resume runs/mine")
+
+
+@provocation("A checkpoint cannot be read")
+def _(monkeypatch: pytest.MonkeyPatch) -> str:
+    import errno
+
+    from rlopt.storage import checked_folder
+
+    def no_more(*arguments: object, **options: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    trained("runs/pole")
+    monkeypatch.setattr(checked_folder, "open_plain", no_more)
+    return command("resume runs/pole --total-timesteps 512")
+
+
 @provocation("A zip file is given to rlopt.load")
 def _(monkeypatch: pytest.MonkeyPatch) -> str:
     import rlopt

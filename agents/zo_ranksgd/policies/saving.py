@@ -13,7 +13,7 @@ from rlopt.agents.zo_ranksgd.config import EXECUTION_SETTINGS
 from rlopt.agents.zo_ranksgd.oracles import OracleFiles
 from rlopt.errors import CheckpointError, one_line
 from rlopt.storage.checked_folder import FolderKind, read_object, replace_checked
-from rlopt.storage.spaces import decode_space, encode_space
+from rlopt.storage.spaces import decode_space, encode_space, least_inputs
 
 if TYPE_CHECKING:
     from rlopt.agents.zo_ranksgd.policies.search import RankedPolicySearch
@@ -123,20 +123,22 @@ def from_tree(
         **settings,
     )
     search.oracle = given.get("oracle", None if tree["oracle"] is None else OracleFiles.decode(tree["oracle"]))
-    _refuse_large(tree)
-    search._make(decode_space(tree["observation_space"]), decode_space(tree["action_space"]))
+    spaces = [decode_space(tree[name]) for name in ("observation_space", "action_space")]
+    _refuse_large(tree, max(map(least_inputs, spaces)))
+    search._make(*spaces)
     put_progress(search, tree)
     if env is not None:
         search.set_env(env)
     return search
 
 
-def _refuse_large(tree: Any) -> None:
+def _refuse_large(tree: Any, inputs: int) -> None:
     """Refuses network sizes that the stored parameters cannot fill, before memory is taken for them."""
-    from rlopt.checkpoint.load import require_widths
+    from rlopt.checkpoint.load import require_parameters, require_widths
 
+    stored = int(np.asarray(tree["optimizer"]["arrays"]["point"]).size)
+    require_parameters(inputs, stored)
     if tree["policy"] != "LinearPolicy":
-        stored = int(np.asarray(tree["optimizer"]["arrays"]["point"]).size)
         require_widths([{"net_arch": tree["settings"]["net_arch"], **(tree["policy_kwargs"] or {})}], stored)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from rlopt.data.checks import check_bounds, float32
 from rlopt.data.formats.hdf5 import open_hdf5, read_array
-from rlopt.data.formats.limits import size_limit
+from rlopt.data.formats.limits import budget_of
 from rlopt.data.names import D4RLName
 from rlopt.errors import DataError
 
@@ -49,10 +49,10 @@ def read_raw(path: Path, entry: D4RLName | None, clip_actions: bool) -> RawFile:
     :param entry: what the file should be, if that is known
     :param clip_actions: clip to [-1, 1] what lies outside
     """
-    limit = size_limit(path)
+    budget = budget_of(path)
     with open_hdf5(path) as file:
-        arrays = {name: read_array(file, name, limit) for name in (*REQUIRED, "timeouts", "next_observations")}
-        extras = {short: read_array(file, name, limit) for name, short in _EXTRAS.items()}
+        arrays = {name: read_array(file, name, budget) for name in (*REQUIRED, "timeouts", "next_observations")}
+        extras = {short: read_array(file, name, budget) for name, short in _EXTRAS.items()}
         _require_keys(arrays, sorted(file)[:12])
     try:
         raw = _checked(arrays, extras)

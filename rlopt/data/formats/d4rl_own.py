@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from rlopt.data.dataset import Dataset
-from rlopt.data.formats.hdf5 import import_h5py, open_hdf5, read_array
-from rlopt.data.formats.limits import size_limit
+from rlopt.data.formats.hdf5 import has, import_h5py, open_hdf5, read_array
+from rlopt.data.formats.limits import budget_of
 from rlopt.data.metadata import Metadata
 from rlopt.errors import DataError, one_line
+from rlopt.storage.budget import Budget
 from rlopt.storage.json import dump_json, parse_json
 from rlopt.storage.replacing import replacing
 
@@ -23,13 +24,13 @@ MANIFEST = "rlopt/manifest"
 """JSON text as bytes: format, metadata, the array names with their SHA-256."""
 FORMAT, VERSION = "rlopt-d4rl", 1
 _GOAL_KEYS = {"observation", "achieved_goal", "desired_goal"}
-_MAX_MANIFEST = 16 * 2**20
+_MAX_MANIFEST = 4 * 2**20
 
 
 def is_own(path: Path) -> bool:
     """Whether ``path`` is an HDF5 file that :func:`write_own` wrote, sound or damaged."""
     with open_hdf5(path) as file:
-        return "rlopt" in file
+        return has(file, "rlopt")
 
 
 def write_own(data: Dataset, path: Path) -> Path:
@@ -92,13 +93,13 @@ def _arrays(data: Dataset) -> dict[str, np.ndarray]:
 
 def read_own(path: Path) -> Dataset:
     """Reads what :func:`write_own` wrote; every byte of every array is verified."""
-    limit = size_limit(path)
+    budget = budget_of(path)
     with open_hdf5(path) as file:
-        text = read_array(file, MANIFEST, _MAX_MANIFEST)
+        text = read_array(file, MANIFEST, Budget(_MAX_MANIFEST))
         if text is None or text.dtype != np.uint8 or text.ndim != 1:
             raise DataError(f"it is damaged: {MANIFEST} is missing or malformed")
         manifest = _parsed(text.tobytes())
-        arrays = {name: read_array(file, name, limit) for name in manifest["arrays"]}
+        arrays = {name: read_array(file, name, budget) for name in manifest["arrays"]}
         for name, array in arrays.items():
             if array is None or _digest(array) != manifest["arrays"][name]:
                 raise DataError(f"it is damaged: {name} is {'missing' if array is None else 'not what was written'}")

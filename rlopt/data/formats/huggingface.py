@@ -7,8 +7,10 @@ data set's description, as the library accepts no further column.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,14 @@ from rlopt.data.dataset import Dataset
 from rlopt.data.demonstrations import Demonstrations
 from rlopt.data.formats.foreign_demonstrations import METADATA_KEY, ForeignOptions, flags, metadata_text
 from rlopt.data.formats.imitation_files import join, trajectory_arrays
-from rlopt.errors import DataError, one_line
+from rlopt.errors import DataError, one_line, resource_error
+from rlopt.storage.budget import file_inside, open_plain
 from rlopt.storage.json import dump_json, parse_json
 
 _OWN = "terminations"
+_MAX_JSON = 16 * 2**20
+_VALUES = ("Value", "Array2D", "Array3D", "Array4D", "Array5D")
+_LISTS = ("Sequence", "List", "LargeList")
 
 
 def _import_datasets() -> Any:
@@ -37,20 +43,105 @@ def read_huggingface(path: Path, options: ForeignOptions) -> Demonstrations:
     """Reads a folder; see :func:`rlopt.data.load_demonstrations`."""
     datasets = _import_datasets()
     try:
+        if not (path / "state.json").exists():
+            raise DataError(f"{path} holds several splits ({_splits(path)}): give the folder of one of them")
+        _check_files(path)
         stored = datasets.load_from_disk(str(path))
-        rows = stored.with_format("numpy") if isinstance(stored, datasets.Dataset) else None
-        columns = list(stored.features) if rows is not None else []
+        stored.data.table.validate(full=True)
+        rows, columns = stored.with_format("numpy"), list(stored.features)
+    except DataError:
+        raise
     except Exception as error:  # Arrow and the library raise errors of many kinds for damaged files
+        if (lack := resource_error(error, f"{path} cannot be read")) is not None:
+            raise lack from None
         reason = f"{type(error).__name__}: {one_line(error)}"
         raise DataError(f"{path} is damaged, empty or was cut ({reason}): make it again") from None
-    if rows is None:
-        raise DataError(f"{path} holds several splits ({', '.join(stored)}): give the folder of one of them")
     if missing := [name for name in ("obs", "acts", "terminal") if name not in columns]:
         raise DataError(f"{path} has no column {', '.join(missing)}: it is not of the imitation library's layout")
     try:
         return _demonstrations(rows, columns, str(stored.info.description or ""), path, options)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
+
+
+def _splits(path: Path) -> str:
+    return one_line(", ".join(map(str, _json(path / "dataset_dict.json")["splits"])))
+
+
+def _check_files(path: Path) -> None:
+    """Checks what the library would do as the files say, before it reads them: which it opens, and as what.
+
+    :raises ValueError: files outside the folder, columns that are read from other files, or of no size on disk
+    """
+    import pyarrow
+
+    state, info = (_json(path / name) for name in ("state.json", "dataset_info.json"))
+    if state.get("_format_type") not in (None, "numpy") or state.get("_format_kwargs"):
+        raise ValueError("it asks for another library to be imported")
+    features = info.get("features")
+    if not isinstance(features, dict) or not all(_is_plain(feature) for feature in features.values()):
+        raise ValueError("it has columns that are no numbers or texts")
+    for entry in state["_data_files"]:
+        with pyarrow.memory_map(str(file_inside(path, entry["filename"]))) as file:
+            messages = pyarrow.ipc.MessageReader.open_stream(file)
+            schema = pyarrow.ipc.read_schema(messages.read_next_message())
+            if any(_unpacks(message) for message in messages):
+                raise ValueError("its values are compressed or not where they belong, which the library never writes")
+        stored = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        if not all(_is_plain(feature) for feature in (stored.get("info", {}).get("features") or {}).values()):
+            raise ValueError("it has columns that are no numbers or texts")
+        if not all(_takes_bytes(field.type) for field in schema):
+            raise ValueError("it has columns that say one thing many times")
+
+
+def _json(path: Path) -> Any:
+    with open_plain(path) as file:
+        if os.fstat(file.fileno()).st_size > _MAX_JSON:
+            raise ValueError(f"{path.name} is over {_MAX_JSON} bytes")
+        return parse_json(file.read())
+
+
+def _is_plain(feature: Any) -> bool:
+    """Whether a feature holds its values itself; images and sounds are opened from wherever their path says."""
+    if isinstance(feature, list):
+        return all(_is_plain(part) for part in feature)
+    kind = feature.get("_type")
+    return kind in _VALUES or (kind in _LISTS and _is_plain(feature["feature"]))
+
+
+def _unpacks(message: Any) -> bool:
+    """Whether a message of Arrow's stream is no plain batch of rows, or says that its values are compressed.
+
+    Values of some bytes may unpack to gigabytes, and Arrow would unpack them before anything can be asked of it. The
+    message is a FlatBuffer: a table with the batch in its third field, which names a compression in its fourth.
+    """
+    if message.type != "record batch":
+        return True
+    content = message.metadata.to_pybytes()
+
+    def field(table: int, index: int) -> int:
+        entries = table - struct.unpack_from("<i", content, table)[0]
+        known = 4 + 2 * index < struct.unpack_from("<H", content, entries)[0]
+        return struct.unpack_from("<H", content, entries + 4 + 2 * index)[0] if known else 0
+
+    root = struct.unpack_from("<I", content)[0]
+    batch = root + field(root, 2)
+    return field(batch + struct.unpack_from("<I", content, batch)[0], 3) != 0
+
+
+def _takes_bytes(kind: Any) -> bool:
+    """Whether every value of a column has bytes of its own in the file, as those of dictionaries and views have not."""
+    import pyarrow
+    from pyarrow import types
+
+    if types.is_list(kind) or types.is_large_list(kind):
+        return _takes_bytes(kind.value_type)
+    if types.is_fixed_size_list(kind):
+        return kind.list_size > 0 and _takes_bytes(kind.value_type)
+    if isinstance(kind, pyarrow.BaseExtensionType):
+        return _takes_bytes(kind.storage_type)
+    plain = types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)
+    return plain or types.is_string(kind) or types.is_large_string(kind)
 
 
 def _demonstrations(

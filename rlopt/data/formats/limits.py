@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rlopt.errors import DataError
+from rlopt.storage.budget import Budget
 
 _LARGEST_RATIO = 1100
 """Deflate shrinks by 1032 at most: a file that declares more than this times its size holds no data of that size."""
@@ -13,9 +14,9 @@ _LARGEST_RATIO = 1100
 _SMALLEST_LIMIT = 64 * 2**20
 
 
-def size_limit(path: Path) -> int:
-    """The most bytes that the arrays of the file ``path`` can honestly take."""
-    return max(_LARGEST_RATIO * path.stat().st_size, _SMALLEST_LIMIT)
+def budget_of(path: Path) -> Budget:
+    """The most bytes that all arrays of the file ``path`` can honestly take together."""
+    return Budget(max(_LARGEST_RATIO * path.stat().st_size, _SMALLEST_LIMIT))
 
 
 PICKLE_SUFFIXES = (".pkl", ".pickle", ".p")

@@ -7,6 +7,7 @@ environment that a file names where spaces are missing, which imports what the f
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,13 +18,14 @@ import numpy as np
 
 from rlopt.data.checks import float32
 from rlopt.data.dataset import Dataset
-from rlopt.data.formats.hdf5 import import_h5py, open_hdf5, read_array, read_group
-from rlopt.data.formats.limits import size_limit
+from rlopt.data.formats.hdf5 import has, import_h5py, open_hdf5, read_array, read_group
+from rlopt.data.formats.limits import budget_of
 from rlopt.data.formats.minari_names import ID, RLOPT_KEY, minari_folder
 from rlopt.data.formats.minari_spaces import check_shapes, checked_actions, observation_column
 from rlopt.data.metadata import Metadata, metadata_from
-from rlopt.errors import DataError, one_line
-from rlopt.storage.json import parse_json
+from rlopt.errors import DataError, one_line, resource_error
+from rlopt.storage.budget import Budget, open_plain
+from rlopt.storage.json import check_size, parse_json
 
 _STATES = ("qpos", "qvel", "goal")
 _MAX_METADATA = 64 * 2**20
@@ -91,12 +93,12 @@ def read_minari_folder(folder: Path, clip_actions: bool = False) -> Dataset:
     total = metadata.get("total_episodes")
     if type(total) is not int or total < 1:
         raise DataError(f"{folder}: metadata.json counts {total!r} episodes: the data set is empty or was cut")
-    limit = size_limit(file_path) if file_path.is_file() else 0
+    budget = budget_of(file_path) if file_path.is_file() else Budget(0)
     with open_hdf5(file_path) as file:
         for number in range(total):
             name = f"episode_{number}"
             try:
-                _read_episode(read_group(file, name), limit, columns)
+                _read_episode(read_group(file, name, budget), budget, columns)
             except DataError as error:
                 raise DataError(f"{name}: {error}") from None
     try:
@@ -110,12 +112,15 @@ def _metadata(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise DataError(f"{path} is no file: give the folder of a Minari data set")
     try:
-        if path.stat().st_size > _MAX_METADATA:
-            raise ValueError("it is too large")
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}): give the folder of a Minari data set") from None
-    except (ValueError, RecursionError) as error:
+        with open_plain(path, follow=True) as file:
+            if os.fstat(file.fileno()).st_size > _MAX_METADATA:
+                raise ValueError("it is too large")
+            text = file.read()
+        check_size(text)
+        values = json.loads(text)
+    except (OSError, ValueError, RecursionError, MemoryError) as error:
+        if (lack := resource_error(error, f"{path} cannot be read")) is not None:
+            raise lack from None
         raise DataError(f"{path} is damaged: {one_line(error)}") from None
     if not isinstance(values, dict) or not isinstance(values.get("dataset_id"), str):
         raise DataError(f"{path} is not Minari's: it names no dataset_id")
@@ -127,9 +132,9 @@ def _metadata(folder: Path) -> dict[str, Any]:
     return values
 
 
-def _read_episode(file: Any, limit: int, columns: _Columns) -> None:
+def _read_episode(file: Any, budget: Budget, columns: _Columns) -> None:
     """Adds one episode, from its group."""
-    arrays = {key: read_array(file, key, limit) for key in ("rewards", "terminations", "truncations")}
+    arrays = {key: read_array(file, key, budget) for key in ("rewards", "terminations", "truncations")}
     missing = [key for key, array in arrays.items() if array is None or array.ndim != 1]
     if missing:
         raise DataError(f"{', '.join(missing)} missing or not (T,): the data set is damaged or was cut")
@@ -141,12 +146,12 @@ def _read_episode(file: Any, limit: int, columns: _Columns) -> None:
         raise DataError(f"{len(terminations)} terminations and {len(truncations)} truncations for {steps} rewards")
     if terminations[:-1].any():
         raise DataError("it goes on behind a termination: split it there")
-    for key, array in _leaves(file, "observations", limit, columns).items():
+    for key, array in _leaves(file, "observations", budget, columns).items():
         if len(array) != steps + 1:
             raise DataError(f"{len(array)} observations for {steps} steps: Minari has one more (T + 1), make it anew")
         columns.observations.setdefault(key, []).append(array[:-1])
         columns.next_observations.setdefault(key, []).append(array[1:])
-    actions = read_array(file, "actions", limit)
+    actions = read_array(file, "actions", budget)
     if actions is None or len(actions) != steps:
         raise DataError(f"{0 if actions is None else len(actions)} actions for {steps} steps")
     ends = truncations.astype(bool)
@@ -160,45 +165,45 @@ def _read_episode(file: Any, limit: int, columns: _Columns) -> None:
     columns.rewards.append(rewards)
     columns.discounts.append(discounts)
     columns.ends.append(ends)
-    _read_infos(file, steps, limit, columns)
+    _read_infos(file, steps, budget, columns)
 
 
-def _leaves(file: Any, name: str, limit: int, columns: _Columns) -> dict[str, np.ndarray]:
+def _leaves(file: Any, name: str, budget: Budget, columns: _Columns) -> dict[str, np.ndarray]:
     """The arrays below ``name`` by path; the key is empty for observations that are one array."""
     h5py = import_h5py()
-    if name not in file or not isinstance(file.get(name, getlink=True), h5py.HardLink):
+    if not has(file, name):
         raise DataError("its observations are missing")
     if isinstance(file[name], h5py.Dataset):
-        array = read_array(file, name, limit)
+        array = read_array(file, name, budget)
         return {"": array} if array is not None else {}
     found: dict[str, np.ndarray] = {}
-    group = read_group(file, name)
+    group = read_group(file, name, budget)
     for key in group:
-        item = group.get(key)
+        item = group[key] if has(group, key) else None
         if isinstance(item, h5py.Group):
-            inner = _leaves(group, key, limit, columns)
+            inner = _leaves(group, key, budget, columns)
             found |= {f"{key}/{path}": array for path, array in inner.items()}
         elif isinstance(item, h5py.Dataset) and h5py.check_string_dtype(item.dtype) is not None:
             columns.counts[f"text {key}"] += 1
         else:
-            array = read_array(group, key, limit)
+            array = read_array(group, key, budget)
             if array is not None:
                 found[key] = array
     return found
 
 
-def _read_infos(file: Any, steps: int, limit: int, columns: _Columns) -> None:
+def _read_infos(file: Any, steps: int, budget: Budget, columns: _Columns) -> None:
     h5py = import_h5py()
-    if "infos" not in file:
+    if not has(file, "infos"):
         return
-    group = read_group(file, "infos")
+    group = read_group(file, "infos", budget)
     for key in group:
-        item = group.get(key)
+        item = group[key] if has(group, key) else None
         if not isinstance(item, h5py.Dataset) or item.dtype.kind not in "biuf" or not item.shape:
             continue
         rows = item.shape[0]
         if rows == steps or (rows == steps + 1 and key in _STATES):
-            array = read_array(group, key, limit)
+            array = read_array(group, key, budget)
             if array is not None:
                 columns.extras.setdefault(key, []).append(array[:steps])
 

@@ -4,31 +4,20 @@ from __future__ import annotations
 
 import math
 import zipfile
-import zlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rlopt.data.formats.limits import PAGE, size_limit
-from rlopt.errors import DataError, one_line
+from rlopt.data.formats.limits import PAGE, budget_of
+from rlopt.errors import DataError, RloptError, one_line, resource_error
+from rlopt.storage.budget import Budget
 from rlopt.storage.replacing import replacing
 
 _MAX_HEADER = 10_000
-_DAMAGE = (
-    OSError,
-    ValueError,
-    KeyError,
-    EOFError,
-    OverflowError,
-    MemoryError,
-    RuntimeError,
-    SyntaxError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
-"""What reading a damaged archive raises."""
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""What numpy writes; others unpack to any size, or take gigabytes before the first byte."""
 
 
 def read_npz(path: Path, required: Collection[str], optional: Collection[str]) -> dict[str, np.ndarray]:
@@ -44,16 +33,16 @@ def read_npz(path: Path, required: Collection[str], optional: Collection[str]) -
                     f"{path} has no {', '.join(missing)} (it has {', '.join(sorted(names)[:12]) or 'nothing'}): give "
                     f"a file with the arrays {', '.join(required)}"
                 )
-            limit = size_limit(path)
-            return {name: _read(file, path, name, limit) for name in (*required, *optional) if name in names}
+            budget = budget_of(path)
+            return {name: _read(file, path, name, budget) for name in (*required, *optional) if name in names}
     except DataError:
         raise
-    except _DAMAGE as error:
+    except Exception as error:  # zipfile, zlib and numpy raise errors of many kinds for damaged files
         raise _damaged(path, error) from None
 
 
-def _damaged(path: Path, error: Exception) -> DataError:
-    return DataError(
+def _damaged(path: Path, error: Exception) -> RloptError:
+    return resource_error(error, f"{path} cannot be read") or DataError(
         f"{path} is damaged or was cut ({one_line(error) or type(error).__name__}): fetch or make it again"
     )
 
@@ -66,12 +55,14 @@ def names_in(path: Path) -> set[str]:
     try:
         with zipfile.ZipFile(path) as file:
             return {name.removesuffix(".npy") for name in file.namelist()}
-    except _DAMAGE as error:
+    except Exception as error:
         raise _damaged(path, error) from None
 
 
-def _read(file: zipfile.ZipFile, path: Path, name: str, limit: int) -> np.ndarray:
+def _read(file: zipfile.ZipFile, path: Path, name: str, budget: Budget) -> np.ndarray:
     info = file.getinfo(f"{name}.npy")
+    if info.compress_type not in _METHODS:
+        raise ValueError(f"{name} is compressed in a way that numpy does not write")
     with file.open(info) as member:
         version = np.lib.format.read_magic(member)
         read_header: Any = {
@@ -88,8 +79,10 @@ def _read(file: zipfile.ZipFile, path: Path, name: str, limit: int) -> np.ndarra
         )
     if dtype.kind not in "biuf" and not (dtype.kind == "U" and shape == ()):
         raise DataError(f"{path}: {name} holds {dtype} and not plain numbers: write it as float32, integers or bool")
-    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > min(limit, info.file_size):
+    size = math.prod(shape) * dtype.itemsize
+    if min(shape, default=0) < 0 or size > info.file_size:
         raise ValueError(f"{name} declares more than the file holds")
+    budget.charge(size, name)
     with file.open(info) as member:
         array = np.lib.format.read_array(member, allow_pickle=False, max_header_size=_MAX_HEADER)
         if member.read(1):

@@ -319,7 +319,7 @@ def test_unknown_preset_names_the_nearest(tmp_path: Any, monkeypatch: pytest.Mon
     (tmp_path / "toy" / "dmc" / "cheetah-run.yaml").write_text("learning_rate: 1e-3\n")
     monkeypatch.setattr(presets, "files", lambda package: tmp_path)
     assert presets.preset_names("toy") == ["dmc/cheetah-run"]
-    assert presets.load_preset("toy", "dmc/cheetah-run") == {"learning_rate": "1e-3"}
+    assert presets.load_preset("toy", "dmc/cheetah-run") == {"learning_rate": 0.001}
     with pytest.raises(UnknownNameError, match="did you mean 'dmc/cheetah-run'"):
         presets.load_preset("toy", "dmc/cheeta-run")
     with pytest.raises(UnknownNameError, match="other has no presets"):
