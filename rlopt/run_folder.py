@@ -95,12 +95,16 @@ class RunFolder:
 
     @property
     def agent_option(self) -> str:
-        """What a command on this run says besides if its agent is a class, which a file cannot have imported."""
+        """What a command on this run says besides if an agent is a class, which a file cannot have imported."""
         try:
-            agent = str(read_json(self.config)["agent"])
+            agents = self._agents(read_json(self.config))
         except (RunError, KeyError, TypeError):
             return ""
-        return f" --agent {shell_quote(agent)}" if ":" in agent else ""
+        return "".join(f" --agent {shell_quote(str(agent))}" for agent in agents if ":" in str(agent))
+
+    def _agents(self, content: Any) -> list[str]:
+        """The agents that :attr:`config` names."""
+        return [content["agent"]]
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

@@ -50,6 +50,9 @@ class SweepFolder(RunFolder):
         """The file that says what the sweep runs."""
         return self.path / SWEEP_FILE
 
+    def _agents(self, content: Any) -> list[str]:
+        return list(content["sweep"]["agent"])
+
     @property
     def results(self) -> ResultFolder:
         """How its jobs ended."""

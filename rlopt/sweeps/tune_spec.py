@@ -165,6 +165,9 @@ class TuneFolder(RunFolder):
         """The file that says what the search tries."""
         return self.path / TUNE_FILE
 
+    def _agents(self, content: Any) -> list[str]:
+        return list(content["tune"]["base"]["agent"])
+
     def require_same(self, spec: TuneSpec) -> None:
         """Raises :class:`rlopt.errors.RunError` if the folder holds another search; more trials make no other one."""
         if not self.config.is_file():
