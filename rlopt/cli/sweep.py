@@ -62,7 +62,10 @@ def main(argv: list[str]) -> int:
     values: dict[str, Any] = {}
     if arguments.file is not None:
         if arguments.file.is_dir():
-            raise ConfigError(f"{arguments.file} is a folder: continue a sweep with rlopt resume {arguments.file}")
+            from rlopt.sweeps.sweep import SweepFolder
+
+            again = SweepFolder(arguments.file).command
+            raise ConfigError(f"{arguments.file} is a folder: continue a sweep with {again}")
         values = read_spec(arguments.file)
     where = str(arguments.file or "sweep")
     values |= {
