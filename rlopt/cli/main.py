@@ -7,6 +7,7 @@ import sys
 
 from rlopt import __version__
 from rlopt.errors import RloptError, unknown_name
+from rlopt.registry import agent_names
 
 _OUT_OF_MEMORY = ("can't allocate memory", "out of memory")
 """In the messages of torch's errors, on the CPU and on a GPU."""
@@ -52,7 +53,8 @@ def run_verb(argv: list[str]) -> int:
         return 0
     verb, rest = argv[0], argv[1:]
     if verb not in VERBS:
-        raise unknown_name("verb", verb, VERBS)
+        agent = f"to train an agent, write rlopt train {verb}" if verb in agent_names() else ""
+        raise unknown_name("verb", verb, () if agent else VERBS, agent or "rlopt --help lists them")
     code: int = importlib.import_module(f"rlopt.cli.{verb}").main(rest)
     return code
 

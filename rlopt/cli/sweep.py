@@ -46,8 +46,8 @@ def setting_values(tokens: Sequence[str], agents: Sequence[str], parser: OneLine
         name = token[2:].partition("=")[0].replace("-", "_")
         if token.startswith("--") and name.removeprefix("no_") not in annotations and name not in annotations:
             known = [*own, *(f"--{each}".replace("_", "-") for each in annotations)]
-            raise unknown_name("option", f"--{name}".replace("_", "-"), known)
-    return read_flags(tokens, annotations)
+            raise unknown_name("option", f"--{name}".replace("_", "-"), known, f"{parser.prog} --help lists them")
+    return read_flags(tokens, annotations, parser.prog)
 
 
 def main(argv: list[str]) -> int:

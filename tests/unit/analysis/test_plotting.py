@@ -191,7 +191,7 @@ def test_missing_or_empty_logs_are_one_line(tmp_path: Path) -> None:
 def test_bad_arguments_name_the_nearest(tmp_path: Path) -> None:
     run, other = line(tmp_path / "1", [1.0, 2.0]), line(tmp_path / "2", [1.0, 2.0], start=5000)
     with pytest.raises(UnknownNameError, match="rollout/ep_rew_mean"):
-        plot_runs([run], tmp_path / "c.png", key="rolout/ep_rew")
+        plot_runs([run], tmp_path / "c.png", key="rolout/ep_rew_mean")
     with pytest.raises(UnknownNameError, match="steps"):
         plot_runs([run], tmp_path / "c.png", x="step")
     with pytest.raises(UnknownNameError, match="preset"):
