@@ -62,9 +62,7 @@ class GroupCurve:
     high: Floats | None
 
 
-def default_key(
-    runs: Iterable[str | Path], x: str = "steps", report: Callable[[str], None] = lambda line: None
-) -> str:
+def default_key(runs: Iterable[str | Path], x: str = "steps", report: Callable[[str], None] = lambda line: None) -> str:
     """What is drawn and compared unless it is said: evaluations where every run has them, else training's returns.
 
     :param x: as for :func:`read_run_curve`; evaluations are written by step alone

@@ -123,7 +123,9 @@ def load_demonstrations(
             raise unknown_name("demonstrations", text, [*demonstration_names(), *D4RL_NAMES], _CURE)
         raise DataError(f"{path} does not exist: {_CURE}")
     if options != ForeignOptions():
-        raise DataError(f"{text} says itself which environment it is of: give no --env, --action-repeat or other options")
+        raise DataError(
+            f"{text} says itself which environment it is of: give no --env, --action-repeat or other options"
+        )
     loaded = load_dataset(name_or_path)
     return loaded if isinstance(loaded, Demonstrations) else Demonstrations.from_dataset(loaded)
 

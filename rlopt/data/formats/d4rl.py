@@ -42,7 +42,9 @@ def read_d4rl(path: str | Path, name: str | None = None, env: str | None = None,
     path = Path(path)
     if is_own(path):
         if name or env or options:
-            raise DataError(f"{path} was written by rlopt and is read as it was: give no --name, --env or other options")
+            raise DataError(
+                f"{path} was written by rlopt and is read as it was: give no --name, --env or other options"
+            )
         return read_own(path)
     chosen = make_options(options)
     entry = d4rl_name(name) if name else name_of_file(path) if env is None else None

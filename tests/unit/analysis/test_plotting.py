@@ -220,7 +220,9 @@ def test_unless_said_otherwise_a_picture_ranks_as_a_comparison_does(
     """Training returns, of policies that explore, may have the opposite order of evaluations."""
     runs = []
     for agent, training, evaluated in (("mdpo", 2.0, 10.0), ("sac", 1.0, 20.0)):
-        run = make_run(tmp_path / agent, f"step,rollout/ep_rew_mean\n100,{training}\n", agent=agent, total_timesteps=100)
+        run = make_run(
+            tmp_path / agent, f"step,rollout/ep_rew_mean\n100,{training}\n", agent=agent, total_timesteps=100
+        )
         (run / "evaluations.csv").write_text(f"step,episode,return,length\n100,0,{evaluated},5\n")
         runs.append(run)
     drawn: dict[str, Any] = {}
