@@ -53,11 +53,11 @@ class Fragile(gymnasium.Env):
     [
         (
             {"how": "value"},
-            r"cannot be made, its constructor failed: ValueError: size must be even \(test_envs_settings",
+            r"cannot be made, its constructor failed: ValueError: size must be even \(test_envs_set",
         ),
         (
             {"how": "type"},
-            r"failed: TypeError: object of type 'int' has no len\(\) \(test_envs_settings\.py, line \d+\)",
+            r"TypeError: object of type 'int' has no len\(\) \(test_envs_settings\.py, line \d+\)",
         ),
         ({"how": "file"}, r"failed: FileNotFoundError: .*'arm\.xml'"),
         ({"how": "package"}, "needs a package that is not installed: No module named 'nosuchpackage'"),
