@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
@@ -13,7 +16,7 @@ from rlopt.envs import names, rendering
 from rlopt.envs.backends.pool_support import envpool_problem, import_envpool
 from rlopt.envs.settings import EnvSettings
 from rlopt.envs.tables import DM_CONTROL_EPISODE_STEPS, POOL_TASKS
-from rlopt.errors import ConfigError
+from rlopt.errors import ConfigError, RloptError, one_line
 
 if TYPE_CHECKING:
     from rlopt.envs.backends.envpool_vec import EnvPoolVecEnv
@@ -208,19 +211,32 @@ def _make_registered(settings: EnvSettings, render_mode: str | None) -> gymnasiu
             **({"render_mode": render_mode} if render_mode else {}),
             **kwargs,
         )
-    except gymnasium.error.DependencyNotInstalled as error:
-        raise ConfigError(f"environment {settings.id!r} needs a package that is not installed: {error}") from None
-    except TypeError as error:
-        if render_mode and "render_mode" in str(error) and not kwargs:
-            raise ConfigError(
-                f"environment {settings.id!r} cannot be drawn: its constructor takes no render_mode"
-            ) from None
-        raise ConfigError(f"environment {settings.id!r} does not take env_kwargs {kwargs}: {error}") from None
+    except (RloptError, MemoryError):
+        raise
+    except Exception as error:
+        raise _not_made(settings, kwargs, error) from error
     if settings.from_pixels and hasattr(env.unwrapped, "mujoco_renderer"):
         _choose_camera(env, settings)
     if settings.fast_render:
         _fast_render(env)
     return env
+
+
+def _not_made(settings: EnvSettings, kwargs: dict[str, Any], error: Exception) -> ConfigError:
+    """Why a constructor failed, in its own words: other arguments, a package, or whatever it raised."""
+    what = f"environment {settings.id!r}"
+    # Gymnasium adds the arguments to what it passes on.
+    reason = one_line(str(error).partition(" was raised from the environment creator")[0])
+    if isinstance(error, gymnasium.error.DependencyNotInstalled | ModuleNotFoundError):
+        return ConfigError(f"{what} needs a package that is not installed: {reason}")
+    unexpected = re.search(r"unexpected keyword argument '(\w+)'", reason) if isinstance(error, TypeError) else None
+    if unexpected and unexpected[1] in kwargs:
+        return ConfigError(f"{what} does not take env_kwargs {kwargs}: {reason}")
+    if unexpected and unexpected[1] == "render_mode":
+        return ConfigError(f"{what} cannot be drawn: its constructor takes no render_mode")
+    *_, place = traceback.extract_tb((error.__context__ or error).__traceback__)
+    where = f"{Path(place.filename).name}, line {place.lineno}"
+    return ConfigError(f"{what} cannot be made, its constructor failed: {type(error).__name__}: {reason} ({where})")
 
 
 def _choose_camera(env: gymnasium.Env[Any, Any], settings: EnvSettings) -> None:

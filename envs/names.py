@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import importlib.util
 import io
 import os
+import re
 import sys
 
 import gymnasium
@@ -59,12 +61,11 @@ def register(env_id: str) -> None:
     if name.startswith("parking-"):
         _register_parking(env_id)
     _register_plugin(name)
-    if name in gymnasium.registry:
-        return
-    if name.startswith(_ROBOTICS_PREFIXES):
+    if name not in gymnasium.registry and name.startswith(_ROBOTICS_PREFIXES):
         _register_robotics(env_id)
     if name not in gymnasium.registry:
         raise _unknown(env_id)
+    _refuse_retired(name)
 
 
 def _register_plugin(name: str) -> None:
@@ -122,7 +123,45 @@ def _register_parking(env_id: str) -> None:
 
 
 def _unknown(env_id: str) -> Exception:
-    known = [DM_CONTROL_PREFIX + task for task in DM_CONTROL_TASKS] + list(gymnasium.registry) + list(POOL_TASKS)
-    return unknown_name(
-        "environment", env_id, known, "use dm_control/<domain>-<task>, a registered Gymnasium id or module:id"
-    )
+    if told := _elsewhere(env_id):
+        return unknown_name("environment", env_id, (), told)
+    known = [DM_CONTROL_PREFIX + task for task in DM_CONTROL_TASKS] + list(POOL_TASKS)
+    known += [name for name in gymnasium.registry if not _is_retired(name)]
+    module, colon, _ = env_id.rpartition(":")
+    known = [f"{module}{colon}{name}" for name in known]
+    hint = "write dm_control/<domain>-<task>, an id of Gymnasium, or module:id where module registers it"
+    return unknown_name("environment", env_id, known, hint)
+
+
+def _elsewhere(env_id: str) -> str:
+    """What a well-known name is that no environment here has, however near one is; "" for any other name."""
+    if env_id.startswith("minari:") or _D4RL.fullmatch(env_id):
+        return "it names a data set, which agents that learn from data take as --dataset, such as td3_bc"
+    if env_id.startswith("ALE/") or "NoFrameskip" in env_id:
+        return "Atari comes with ale-py: pip install ale-py, and write ale_py:ALE/Pong-v5"
+    return ""
+
+
+_D4RL = re.compile(r"(hopper|halfcheetah|walker2d|ant|maze2d|antmaze|pen|door|hammer|relocate|kitchen)-.+-v\d")
+"""What D4RL's data sets are called, for those who know them by d4rl's environments of the same names."""
+
+
+def _is_retired(name: str) -> bool:
+    """Whether the id is in the registry only to say that it was given up, or needs the former mujoco-py."""
+    entry = gymnasium.registry[name].entry_point
+    if _MUJOCO_PY.search(str(entry)):
+        return importlib.util.find_spec("mujoco_py") is None
+    return getattr(entry, "__name__", "").startswith("_raise_")
+
+
+_MUJOCO_PY = re.compile(r":MujocoPy|^gymnasium_robotics\.envs\.(mujoco\.|maze\.ant_maze_v3:)")
+"""Where the classes on mujoco-py come from."""
+
+
+def _refuse_retired(name: str) -> None:
+    if not _is_retired(name):
+        return
+    stem = name.rpartition("-v")[0]
+    later = [other for other in gymnasium.registry if other.rpartition("-v")[0] == stem and not _is_retired(other)]
+    cure = f"take {max(later, key=lambda other: int(other.rpartition('-v')[2]))}" if later else "take another"
+    raise ConfigError(f"environment {name!r} was given up by the package that made it: {cure}")

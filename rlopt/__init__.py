@@ -5,6 +5,6 @@ Names are loaded when first used, so ``import rlopt`` is quick and does not impo
 
 import lazy_loader
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 __all__ += ["__version__"]

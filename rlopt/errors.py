@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import errno
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class RloptError(Exception):
@@ -98,10 +97,94 @@ def unknown_name(kind: str, name: str, candidates: Iterable[str], hint: str = ""
 def nearest(name: str, candidates: Iterable[str], hint: str = "") -> str:
     """The advice after a misspelt ``name``: the nearest of ``candidates``, else ``hint``, else the first ones."""
     known = sorted(set(candidates))
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    if near:
-        return f"did you mean {near[0]!r}?"
+    if near := _near(name, known):
+        *others, last = map(repr, near)
+        return f"did you mean {', '.join(others) + ' or ' if others else ''}{last}?"
     return hint or f"known: {', '.join(known[:12])}{', ...' if len(known) > 12 else ''}"
+
+
+_OTHER_NAMES = {
+    "algo": "agent", "clip-range": "", "data": "dataset", "enjoy": "evaluate", "eval": "evaluate",
+    "eval-freq": "eval-every", "log-dir": "run-dir", "log-interval": "log-every", "logdir": "run-dir",
+    "lr": "learning-rate", "minibatch-size": "batch-size", "num-envs": "n-envs", "num-steps": "n-steps",
+    "output-dir": "run-dir", "play": "evaluate", "save-dir": "run-dir", "save-freq": "checkpoint-every",
+    "steps": "total-timesteps", "task": "env", "test": "evaluate",
+}  # fmt: skip
+"""What people call things elsewhere; "" for a name that is part of another one here and means something else."""
+_MOST = 3
+"""Of more names that contain the given one, none is named."""
+
+
+def _near(name: str, known: Sequence[str]) -> list[str]:
+    """The one of ``known`` that is ``name`` without a slip; else those few that ``name`` abbreviates.
+
+    Case, hyphens and underscores, and what leads an option make no difference. Of several versions the same is taken,
+    else the newest. A name of another namespace is near only if the rest is the same.
+    """
+    wanted = _plain(name)
+    if wanted in _OTHER_NAMES:
+        same = [other for other in known if _plain(other) == _OTHER_NAMES[wanted]]
+        if same or not _OTHER_NAMES[wanted]:
+            return same
+    slips = {other: slip for other in known if (slip := _slip(wanted, _plain(other))) is not None}
+    if slips:
+        return [min(slips, key=slips.__getitem__)]
+    words = _words(wanted)
+    longer = [other for other in known if words < _words(_plain(other)) or _plain(other).startswith(wanted)]
+    if longer:
+        return longer if len(longer) <= _MOST and len(wanted) > 2 else []
+    # "--env-id" is "--env"; but a longer name that is no option is something of its own.
+    shorter = [other for other in known if _words(_plain(other)) < words] if name.startswith("--") else []
+    return [max(shorter, key=len)] if shorter else []
+
+
+def _slip(wanted: str, other: str) -> tuple[int, bool, bool, int] | None:
+    """How far two names are apart: edits, namespaces, versions; None if that is no slip."""
+    (space, stem, version), (other_space, other_stem, other_version) = _parts(wanted), _parts(other)
+    pairs = [(stem, other_stem)]
+    if stem.count("-") == other_stem.count("-"):  # else a short word could be replaced beside a long one
+        pairs = list(zip(stem.split("-"), other_stem.split("-"), strict=True))
+    if space != other_space and stem != other_stem:
+        pairs.append((space, other_space))
+    edits = [_edits(*pair) for pair in pairs]
+    if any(count > _allowed(*pair) for count, pair in zip(edits, pairs, strict=True)):
+        return None
+    return sum(edits), space != other_space, version != other_version, -other_version
+
+
+def _allowed(one: str, other: str) -> int:
+    longest = max(len(one), len(other))
+    return 0 if longest < 3 else max(1, (longest + 1) // 5)
+
+
+def _edits(one: str, other: str) -> int:
+    """Letters to insert, delete or replace, and neighbours to exchange, between two texts."""
+    rows = [list(range(len(other) + 1))]
+    for i, letter in enumerate(one, start=1):
+        row = [i]
+        for j, its in enumerate(other, start=1):
+            row.append(min(rows[-1][j] + 1, row[-1] + 1, rows[-1][j - 1] + (letter != its)))
+            if i > 1 and j > 1 and (letter, one[i - 2]) == (other[j - 2], its):
+                row[j] = min(row[j], rows[-2][j - 2] + 1)
+        rows.append(row)
+    return rows[-1][-1]
+
+
+def _plain(name: str) -> str:
+    return name.casefold().lstrip("-").replace("_", "-")
+
+
+def _parts(name: str) -> tuple[str, str, int]:
+    """Namespace, stem and version of a name; "" and -1 where it has none."""
+    *_, rest = re.split("[/:]", name)
+    space = name[: len(name) - len(rest)]
+    found = re.fullmatch(r"(.+)-v(\d{1,9})", rest)
+    return (space, found[1], int(found[2])) if found else (space, rest, -1)
+
+
+def _words(name: str) -> set[str]:
+    space, stem, _ = _parts(name)
+    return set(re.split(r"[-/.:]", space + stem)) - {""}
 
 
 def one_line(value: object) -> str:

@@ -142,6 +142,8 @@ AGENTS: dict[str, AgentSpec] = {
 }
 """The agents of rlopt, and those that were registered in this process."""
 _OWN = frozenset(AGENTS)
+_ELSEWHERE = ("a2c", "ars", "ddpg", "dqn", "ppo", "td3", "tqc", "trpo")
+"""Agents that people know and that no name here means, however near it is."""
 _KINDS_OF_LOOP = {"linear": "linear_loop", "mle": "mle_loop"}
 """Former kinds of the agent ``loop`` whose own name is another one now; ``value`` is ``loop`` itself."""
 
@@ -167,7 +169,9 @@ def agent_spec(name: str) -> AgentSpec:
     if _CLASS.fullmatch(name):
         cure = f"name it, --agent {name}, or call rlopt.registry.import_agent({name!r})"
         raise unknown_name("agent", name, (), f"files import no class: {cure}")
-    raise unknown_name("agent", name, agent_names())
+    if name.lower() in _ELSEWHERE:
+        raise unknown_name("agent", name, (), "Stable-Baselines3 has it; rlopt train --help lists rlopt's own")
+    raise unknown_name("agent", name, agent_names(), "rlopt train --help lists them")
 
 
 @functools.cache

@@ -12,7 +12,7 @@ from torch import Tensor
 from rlopt.data.checks import check_spaces
 from rlopt.data.columns import fingerprint, scaled_actions
 from rlopt.data.dataset import Dataset
-from rlopt.errors import ConfigError, RloptError, SpaceError
+from rlopt.errors import ConfigError, RloptError, SpaceError, one_line
 from rlopt.replay.memory import free_memory
 
 if TYPE_CHECKING:
@@ -196,13 +196,14 @@ def spaces_of(dataset: Dataset) -> tuple[spaces.Space, spaces.Space]:
     :raises rlopt.errors.SpaceError: actions beyond [-1, 1] in an environment that cannot be made
     """
     env_id = dataset.metadata.env
-    if ":" not in env_id:  # such an id imports a module, which reading data must not
+    reason = "its id imports a module"
+    if ":" not in env_id:  # reading data must not
         from rlopt.envs.make import make_env
 
         try:
             env = make_env(env_id, n_envs=1, backend="gymnasium", action_repeat=dataset.metadata.action_repeat)
-        except RloptError:
-            pass
+        except RloptError as error:
+            reason = one_line(error)
         else:
             env.close()
             return env.observation_space, env.action_space
@@ -213,8 +214,8 @@ def spaces_of(dataset: Dataset) -> tuple[spaces.Space, spaces.Space]:
         action_space = spaces.Box(-1.0, 1.0, actions.shape[1:], np.float32)
     else:
         raise SpaceError(
-            f"the data set's environment {env_id!r} cannot be made here, and its actions exceed [-1, 1]: give the "
-            "environment, for its bounds"
+            f"actions of the data set exceed [-1, 1], and its environment {env_id!r} does not tell their bounds "
+            f"({reason}): give the environment, --env or env="
         )
     observations = dataset.observations
     if isinstance(observations, dict):

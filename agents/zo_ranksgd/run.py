@@ -80,6 +80,9 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[Any, EnvSettin
     }
     search: RankedPolicySearch
     if agent_config.oracle == "human":
+        from rlopt.feedback import require_packages
+
+        require_packages()
         from rlopt.agents.zo_ranksgd.policies.human import HumanPolicySearch
 
         search = HumanPolicySearch.of_run(run, agent_config, settings, **arguments)

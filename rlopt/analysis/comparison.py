@@ -13,11 +13,11 @@ import numpy as np
 
 from rlopt.analysis.compatibility import MIXES, action_repeat, check_comparable, simulator_notes, step_unit, task_of
 from rlopt.analysis.curves import (
-    EVALUATION,
     GRID_POINTS,
     GroupCurve,
     RunCurve,
     aggregate_runs,
+    default_key,
     read_run_curve,
     run_label,
 )
@@ -141,7 +141,7 @@ def compare_runs(
     *,
     by: str = "agent",
     reference: str | None = None,
-    key: str = EVALUATION,
+    key: str | None = None,
     normalise: str | None = None,
     mix: Collection[str] = (),
     confidence: float = 0.95,
@@ -151,7 +151,8 @@ def compare_runs(
     :param runs: run folders
     :param by: what tells groups apart: ``agent``, a setting, or several with commas between
     :param reference: label of the group that the others are compared with; default the first run's
-    :param key: ``evaluation`` (mean return of the last evaluation) or a column of progress.csv
+    :param key: ``evaluation`` (mean return of the last evaluation) or a column of progress.csv; None takes
+        :func:`rlopt.analysis.curves.default_key`
     :param normalise: see :func:`rlopt.analysis.score_scales.read_scales`; needed for several tasks
     :param mix: keys of :data:`rlopt.analysis.compatibility.MIXES`: differences that would be refused
     :param confidence: of all intervals, between 0 and 1
@@ -162,6 +163,8 @@ def compare_runs(
     for name in mix:
         if name not in MIXES:
             raise unknown_name("mix", name, MIXES)
+    notes: list[str] = []
+    key = default_key(runs, report=notes.append) if key is None else key
     curves = _read(runs, key)
     labelled: dict[str, list[RunCurve]] = defaultdict(list)
     for curve in curves:
@@ -172,7 +175,7 @@ def compare_runs(
         raise unknown_name("group", first, labelled)
     grouped = {label: _by_task(members, mix) for label, members in labelled.items()}
     tasks = sorted({task for by_task in grouped.values() for task in by_task})
-    notes = [note for task in tasks if (note := _cut(grouped, task))] if "budgets" in mix else []
+    notes += [note for task in tasks if (note := _cut(grouped, task))] if "budgets" in mix else []
     last = {
         label: {task: np.array([run.y[-1] for run in by_task[task]]) for task in tasks}
         for label, by_task in grouped.items()

@@ -22,6 +22,8 @@ Floats = npt.NDArray[np.float64]
 
 EVALUATION = "evaluation"
 """The key that stands for the returns of evaluations.csv instead of a column of progress.csv."""
+TRAINING = "rollout/ep_rew_mean"
+"""The mean return of the last episodes of training, which explores and whose policy changes meanwhile."""
 RATE = "rollout/average_reward"
 """What there is in place of episodes' returns in a task that never ends."""
 X_COLUMNS = {"steps": ("step", "time/total_timesteps"), "seconds": ("time/time_elapsed",)}
@@ -60,7 +62,31 @@ class GroupCurve:
     high: Floats | None
 
 
-def read_run_curve(run: Path, key: str = "rollout/ep_rew_mean", x: str = "steps") -> RunCurve:
+def default_key(runs: Iterable[str | Path], x: str = "steps", report: Callable[[str], None] = lambda line: None) -> str:
+    """What is drawn and compared unless it is said: evaluations where every run has them, else training's returns.
+
+    :param x: as for :func:`read_run_curve`; evaluations are written by step alone
+    :param report: told in one line why it is not evaluations
+    """
+    if x != "steps":
+        report("the returns are training's: evaluations are written by step, not by second")
+        return TRAINING
+    without = next((run for run in map(Path, runs) if (run / "config.json").is_file() and not _is_evaluated(run)), None)
+    if without is None:
+        return EVALUATION
+    report(f"the returns are training's: {without} has no evaluations")
+    return TRAINING
+
+
+def _is_evaluated(run: Path) -> bool:
+    try:
+        with (run / "evaluations.csv").open("rb") as file:
+            return len(file.readlines(1 << 16)) > 1
+    except OSError:
+        return False
+
+
+def read_run_curve(run: Path, key: str = TRAINING, x: str = "steps") -> RunCurve:
     """Reads a quantity of a run folder.
 
     :param run: folder with config.json and progress.csv (or evaluations.csv)
@@ -190,7 +216,7 @@ def _progress(run: Path, key: str, x: str) -> list[tuple[float, float]]:
 def _evaluations(run: Path, x: str) -> list[tuple[float, float]]:
     if x != "steps":
         raise ConfigError("evaluations are written by step: plot them with --x steps")
-    rows, _ = _rows(run / "evaluations.csv", "train it for longer, or take --key rollout/ep_rew_mean")
+    rows, _ = _rows(run / "evaluations.csv", f"train it for longer, or take --key {TRAINING}")
     by_step: dict[float, dict[float, float]] = defaultdict(dict)
     for index, row in enumerate(rows):
         value = _number(row.get("return"))

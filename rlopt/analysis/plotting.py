@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlopt.analysis.curves import EVALUATION, RATE, GroupCurve, group_curves, read_run_curve
+from rlopt.analysis.curves import EVALUATION, RATE, TRAINING, GroupCurve, default_key, group_curves, read_run_curve
 from rlopt.errors import ConfigError
 from rlopt.statistics.aggregates import Statistic, iqm
 from rlopt.storage.replacing import replacing
@@ -22,7 +22,7 @@ SUFFIXES = (".png", ".svg")
 _COLUMNS = 3
 """Columns of panels at most."""
 Y_LABELS = {
-    "rollout/ep_rew_mean": "episode return (training)",
+    TRAINING: "episode return (training)",
     "rollout/ep_len_mean": "episode length (steps)",
     RATE: "reward a step (training)",
     "rollout/success_rate": "success rate",
@@ -35,7 +35,7 @@ def plot_runs(
     runs: Sequence[str | Path],
     out: str | Path = "learning_curve.png",
     *,
-    key: str = "rollout/ep_rew_mean",
+    key: str | None = None,
     x: str = "steps",
     by: str = "agent",
     statistic: Statistic = iqm,
@@ -48,7 +48,7 @@ def plot_runs(
 
     :param runs: run folders
     :param out: the picture, ``.png`` or ``.svg``, written whole or not at all
-    :param key: a column of progress.csv, or ``evaluation``
+    :param key: a column of progress.csv, or ``evaluation``; None takes :func:`rlopt.analysis.curves.default_key`
     :param x: ``steps`` or ``seconds``
     :param by: what tells lines apart: ``agent`` or a field of the settings
     :param confidence: of the bands, between 0 and 1
@@ -61,6 +61,7 @@ def plot_runs(
     check_suffix(out)
     if not runs:
         raise ConfigError("no run folders given")
+    key = default_key(runs, x, report) if key is None else key
     curves = [read_run_curve(Path(run), key, x) for run in runs]
     groups = group_curves(curves, by=by, statistic=statistic, confidence=confidence, report=report)
     name = getattr(statistic, "__name__", "statistic")

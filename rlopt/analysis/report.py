@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from rlopt.analysis.comparison import POWER, Comparison, Estimate, Group
-from rlopt.analysis.curves import EVALUATION
+from rlopt.analysis.curves import EVALUATION, TRAINING
 from rlopt.errors import ConfigError
 from rlopt.statistics.sample_size import MOST_SEEDS
 from rlopt.storage.replacing import replacing
 
+_LAST = {EVALUATION: "mean return of the last evaluation", TRAINING: f"last return while training ({TRAINING})"}
 WIDTH = 110
 """Columns of the text below the table."""
 
@@ -35,7 +36,7 @@ def format_table(comparison: Comparison) -> str:
 
 def _heading(comparison: Comparison) -> list[str]:
     tasks = ", ".join(comparison.tasks)
-    last = "mean return of the last evaluation" if comparison.key == EVALUATION else f"last value of {comparison.key}"
+    last = _LAST.get(comparison.key, f"last value of {comparison.key}")
     lines = [f"{tasks}: {last} of each run, not of its best"]
     if comparison.scales is not None:
         lines.append(f"normalised: {comparison.scale_source}")

@@ -60,8 +60,8 @@ def _parser() -> OneLineParser:
     )  # fmt: skip
     parser.add_argument("--reference", metavar="GROUP", help="group to compare with (default that of the first run)")
     parser.add_argument(
-        "--key", metavar="KEY", default="evaluation", help="evaluation (default), the mean return of the last "
-        "evaluation, or a column of progress.csv"
+        "--key", metavar="KEY", help="evaluation, the mean return of the last evaluation, or a column of progress.csv "
+        "(default evaluation, as in rlopt plot; of runs without, rollout/ep_rew_mean)"
     )  # fmt: skip
     parser.add_argument(
         "--normalise", "--normalize", metavar="SCALE", help="scale of the scores, needed for several tasks: min-max, "

@@ -228,18 +228,23 @@ def _to_file(data: Dataset, path: Path, overwrite: bool) -> Path:
     from rlopt.data import write_d4rl
     from rlopt.data.formats.hdf5 import open_hdf5
 
-    if os.path.lexists(path):
-        if not overwrite:
-            raise DataError(f"{path} exists: choose another OUT, or give --overwrite")
+    if is_taken(path, overwrite):
         with open_hdf5(path):
             pass  # what is no HDF5 file is not overwritten
     return write_d4rl(data, path)
 
 
+def is_taken(path: Path, overwrite: bool) -> bool:
+    """Whether something lies at ``path``; raises :class:`rlopt.errors.DataError` unless it may be overwritten."""
+    taken = os.path.lexists(path)
+    if taken and not overwrite:
+        raise DataError(f"{path} exists: choose another OUT, or give --overwrite")
+    return taken
+
+
 def to_folder(data: Dataset, path: Path, overwrite: bool) -> Path:
     """Writes rlopt's folder; what is there stays unless ``overwrite`` is set."""
-    if os.path.lexists(path) and not overwrite:
-        raise DataError(f"{path} exists: choose another OUT, or give --overwrite")
+    is_taken(path, overwrite)
     return data.save(path)
 
 

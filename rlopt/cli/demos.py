@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlopt.cli.data import to_folder, to_minari
+from rlopt.cli.data import is_taken, to_folder, to_minari
 from rlopt.cli.parsing import Number, OneLineParser, add_agent, import_named_agent, json_object
 from rlopt.cli.subverbs import run
 from rlopt.errors import ConfigError, DataError, unknown_name
@@ -121,11 +121,8 @@ def write(data: Demonstrations, out: str, form: str, overwrite: bool) -> Path:
     path = Path(out).expanduser()
     if form == "rlopt":
         return to_folder(data, path, overwrite)
-    if os.path.lexists(path):
-        if not overwrite:
-            raise DataError(f"{path} exists: choose another OUT, or give --overwrite")
-        if form != "hf" and not zipfile.is_zipfile(path):
-            raise DataError(f"{path} is no .npz file and not overwritten: choose another OUT")
+    if is_taken(path, overwrite) and form != "hf" and not zipfile.is_zipfile(path):
+        raise DataError(f"{path} is no .npz file and not overwritten: choose another OUT")
     return _foreign(data, path, form)
 
 

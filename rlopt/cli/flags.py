@@ -32,7 +32,7 @@ def parse_training(agent: str, agent_config: type, argv: Sequence[str]) -> tuple
     """
     if _asks_help(argv):
         _print_help(f"rlopt train {agent}", default_settings(agent, agent_config, _preset_in(argv)), agent)
-    values = read_flags(argv, field_types(RunConfig) | field_types(agent_config))
+    values = read_flags(argv, field_types(RunConfig) | field_types(agent_config), f"rlopt train {agent}")
     run, settings = default_settings(agent, agent_config, values.get("preset"))
     if "env" not in values:
         refuse_import(run.env, f"preset {values.get('preset')}")
@@ -50,7 +50,7 @@ def parse_settings(prog: str, config_class: type, argv: Sequence[str]) -> Any:
     """
     if _asks_help(argv):
         _print_help(prog, [config_class()])
-    return from_mapping(config_class, read_flags(argv, field_types(config_class)), prog)
+    return from_mapping(config_class, read_flags(argv, field_types(config_class), prog), prog)
 
 
 def _asks_help(argv: Sequence[str]) -> bool:
@@ -124,12 +124,13 @@ def field_help(config_class: type) -> dict[str, str]:
     return {name: texts[name] for name in field_types(config_class) if name in texts}
 
 
-def read_flags(argv: Sequence[str], annotations: Mapping[str, Any]) -> dict[str, Any]:
+def read_flags(argv: Sequence[str], annotations: Mapping[str, Any], prog: str) -> dict[str, Any]:
     """The values of flags by the names of their settings, each as its annotation wants it and within its range.
 
     Underscores stand for hyphens, ``--flag=value`` for ``--flag value``, ``--no-flag`` for ``--flag false``, and of a
     flag that is given twice the last one holds.
 
+    :param prog: the command, whose ``--help`` lists them
     :raises rlopt.errors.ConfigError: for the first mistake, in one line
     """
     values: dict[str, Any] = {}
@@ -147,7 +148,7 @@ def read_flags(argv: Sequence[str], annotations: Mapping[str, Any]) -> dict[str,
         name = name.replace("-", "_")
         negated = name not in annotations and annotations.get(name.removeprefix("no_")) is bool
         name = name.removeprefix("no_") if negated else name
-        value = _read_flag(name, words, annotations)
+        value = _read_flag(name, words, annotations, prog)
         values[name] = value != negated if negated else value
     return values
 
@@ -159,10 +160,11 @@ def is_flag(token: str) -> bool:
     )
 
 
-def _read_flag(name: str, words: list[str], annotations: Mapping[str, Any]) -> Any:
+def _read_flag(name: str, words: list[str], annotations: Mapping[str, Any], prog: str) -> Any:
     flag = f"--{name}".replace("_", "-")
     if name not in annotations:
-        raise unknown_name("option", flag, [f"--{each}".replace("_", "-") for each in annotations])
+        known = [f"--{each}".replace("_", "-") for each in annotations]
+        raise unknown_name("option", flag, known, f"{prog} --help lists them")
     annotation = annotations[name]
     if _is_sequence(annotation):
         return read_setting(name, words, annotation)

@@ -7,6 +7,7 @@ import sys
 
 from rlopt import __version__
 from rlopt.errors import RloptError, out_of_memory, unknown_name
+from rlopt.registry import agent_names
 
 VERBS: dict[str, str] = {
     "train": "train an agent and write a run folder",
@@ -49,7 +50,8 @@ def run_verb(argv: list[str]) -> int:
         return 0
     verb, rest = argv[0], argv[1:]
     if verb not in VERBS:
-        raise unknown_name("verb", verb, VERBS)
+        agent = f"to train an agent, write rlopt train {verb}" if verb in agent_names() else ""
+        raise unknown_name("verb", verb, () if agent else VERBS, agent or "rlopt --help lists them")
     code: int = importlib.import_module(f"rlopt.cli.{verb}").main(rest)
     return code
 

@@ -29,7 +29,7 @@ class OneLineParser(argparse.ArgumentParser):
             if token.startswith("--") and len(token) > 2:
                 name = name.replace("_", "-")
                 if name not in known:
-                    raise unknown_name("option", name, known)
+                    raise unknown_name("option", name, known, f"{self.prog} --help lists them")
             tokens.append(name + equals + value)
         return self.parse_args(tokens)
 

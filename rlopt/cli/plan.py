@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from rlopt.cli.parsing import OneLineParser, json_object
-from rlopt.errors import ConfigError, one_line, unknown_name
+from rlopt.errors import ConfigError, unknown_name
 from rlopt.settings.fields import JsonObject, Range
 
 if TYPE_CHECKING:
@@ -53,19 +53,15 @@ def _parser() -> OneLineParser:
 
 
 def _process(env_id: str, keywords: dict[str, Any]) -> FiniteMDP:
-    import gymnasium
-
     from rlopt.average_reward import FiniteMDP
     from rlopt.envs import names
+    from rlopt.envs.make import make_single
+    from rlopt.envs.settings import EnvSettings
 
     names.check_id(env_id)
     if names.is_dm_control(env_id):
         raise _no_process(env_id)
-    names.register(env_id)
-    try:
-        env: Any = gymnasium.make(env_id, disable_env_checker=True, **keywords)
-    except TypeError as error:
-        raise ConfigError(f"{env_id} cannot be made with these arguments: {one_line(error)}") from None
+    env: Any = make_single(EnvSettings(id=env_id, env_kwargs=keywords or None), seed=0)
     try:
         mdp = getattr(env.unwrapped, "mdp", None)
     finally:

@@ -20,8 +20,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--out", metavar="FILE", type=Path, help="picture, .png or .svg (default learning_curve.png in "
                         "the run folder of a single run, else here)")  # fmt: skip
     parser.add_argument("--x", metavar="AXIS", default="steps", help="steps (default) or seconds of training")
-    parser.add_argument("--key", metavar="KEY", default="rollout/ep_rew_mean", help="column of progress.csv, or "
-                        "evaluation (default rollout/ep_rew_mean)")  # fmt: skip
+    parser.add_argument("--key", metavar="KEY", help="evaluation, or a column of progress.csv (default evaluation, "
+                        "as in rlopt compare; of runs without, and over seconds, rollout/ep_rew_mean)")  # fmt: skip
     parser.add_argument("--by", metavar="FIELD", default="agent", help="setting that tells lines apart (default agent) "
                         "or several, with commas between")  # fmt: skip
     arguments = parser.parse(argv)

@@ -46,8 +46,8 @@ def setting_values(tokens: Sequence[str], agents: Sequence[str], parser: OneLine
         name = token[2:].partition("=")[0].replace("-", "_")
         if token.startswith("--") and name.removeprefix("no_") not in annotations and name not in annotations:
             known = [*own, *(f"--{each}".replace("_", "-") for each in annotations)]
-            raise unknown_name("option", f"--{name}".replace("_", "-"), known)
-    return read_flags(tokens, annotations)
+            raise unknown_name("option", f"--{name}".replace("_", "-"), known, f"{parser.prog} --help lists them")
+    return read_flags(tokens, annotations, parser.prog)
 
 
 def main(argv: list[str]) -> int:
@@ -63,7 +63,10 @@ def main(argv: list[str]) -> int:
     values: dict[str, Any] = {}
     if arguments.file is not None:
         if arguments.file.is_dir():
-            raise ConfigError(f"{arguments.file} is a folder: continue a sweep with rlopt resume {arguments.file}")
+            from rlopt.sweeps.sweep import SweepFolder
+
+            again = SweepFolder(arguments.file).command
+            raise ConfigError(f"{arguments.file} is a folder: continue a sweep with {again}")
         values = read_spec(arguments.file)
     where = str(arguments.file or "sweep")
     values |= {

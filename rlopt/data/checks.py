@@ -143,6 +143,9 @@ def check_discrete_actions(actions: np.ndarray, lowest: int, highest: int, env: 
         raise DataError(f"actions are not integers from {lowest} to {highest}, as {env} takes: choose data that fit it")
 
 
+CLIP_ACTIONS = "rlopt data convert IN OUT --clip-actions clips them, in Python clip_actions=True"
+
+
 def check_bounds(actions: np.ndarray, low: Any, high: Any, cure: str) -> None:
     """Raises :class:`rlopt.errors.DataError` for actions outside [low, high] by more than float32 rounding."""
     below = actions < low - 1e-6 * np.maximum(1.0, np.abs(low))

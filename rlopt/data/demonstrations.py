@@ -143,7 +143,8 @@ class Demonstrations(Dataset):
         if sorted(keys) != sorted(sizes) or not sizes:
             raise DataError(
                 f"the demonstrations' observations are {', '.join(keys) or 'of unknown parts'}, those of "
-                f"{env_settings.id} {', '.join(sizes) or 'too'}: say the order with --observation-keys"
+                f"{env_settings.id} {', '.join(sizes) or 'too'}: say the order with rlopt demos convert "
+                "--observation-keys"
             )
         starts = dict(zip(keys, np.cumsum([0, *(sizes[key] for key in keys[:-1])]).tolist(), strict=True))
         order = np.concatenate([np.arange(starts[key], starts[key] + size) for key, size in sizes.items()])

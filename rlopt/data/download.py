@@ -47,8 +47,8 @@ def find_or_download(entry: D4RLName, download: bool, report: Callable[[str], No
     url = f"{os.environ.get(HOST_VARIABLE, PUBLISHED_AT).rstrip('/')}/{entry.path}"
     if not download:
         raise DataError(
-            f"{entry.name}: no file {path}: download it with --download (download=True) from {url}, put it there, or "
-            f"set {DATA_DIR_VARIABLE} to its folder"
+            f"{entry.name}: no file {path}: fetch it with rlopt data info {entry.name} --download (from {url}), put it "
+            f"there, or set {DATA_DIR_VARIABLE} to its folder"
         )
     if not re.match(r"https?://", url):
         raise DataError(f"{url} is no web address: set {HOST_VARIABLE} to one that begins with http:// or https://")

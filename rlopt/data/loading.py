@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ def load_dataset(name_or_path: str | Path, download: bool = False, **options: An
         from rlopt.data.formats.minari import read_minari
 
         if foreign := sorted(set(options) - {"clip_actions"}):
-            raise DataError(f"{foreign[0]} is an option of D4RL files; a Minari data set takes clip_actions only")
+            raise DataError(f"{_flags(foreign[:1])} is for D4RL files; a Minari data set takes --clip-actions only")
         return read_minari(text.removeprefix(MINARI_PREFIX), download=download, **options)
     path = Path(name_or_path).expanduser()
     if path.is_dir():
@@ -54,7 +54,7 @@ def load_dataset(name_or_path: str | Path, download: bool = False, **options: An
         return dataset
     if path.suffix == ".npz" or text.startswith(DEMONSTRATION_SUITES):
         if options:
-            raise DataError(f"{text} is no D4RL file and takes no {', '.join(sorted(options))}")
+            raise DataError(f"{text} is no D4RL file and takes no {_flags(options)}")
         return load_demonstrations(name_or_path)
     if path.exists() or path.suffix in HDF5_SUFFIXES:
         return _from_file(path, options)
@@ -66,6 +66,10 @@ def load_dataset(name_or_path: str | Path, download: bool = False, **options: An
     if path.name != text:
         raise DataError(f"{path} does not exist: give a data set folder, an HDF5 file, a D4RL name or minari:<id>")
     raise unknown_name("data set", text, D4RL_NAMES, "give a data set folder, an HDF5 file, a D4RL name or minari:<id>")
+
+
+def _flags(options: Iterable[str]) -> str:
+    return ", ".join(f"--{name}".replace("_", "-") for name in sorted(options))
 
 
 def _from_file(path: Path, options: dict[str, Any]) -> Dataset:
@@ -119,7 +123,9 @@ def load_demonstrations(
             raise unknown_name("demonstrations", text, [*demonstration_names(), *D4RL_NAMES], _CURE)
         raise DataError(f"{path} does not exist: {_CURE}")
     if options != ForeignOptions():
-        raise DataError(f"{text} says itself which environment it is of: give no env, action_repeat or other options")
+        raise DataError(
+            f"{text} says itself which environment it is of: give no --env, --action-repeat or other options"
+        )
     loaded = load_dataset(name_or_path)
     return loaded if isinstance(loaded, Demonstrations) else Demonstrations.from_dataset(loaded)
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 
-from rlopt.errors import ExportError, one_line
+from rlopt.errors import ExportError, SpaceError, one_line
 from rlopt.storage.spaces import decode_space
 
 Run = Callable[[list[np.ndarray]], np.ndarray]
@@ -32,16 +33,32 @@ class ExportedPolicy:
     ) -> tuple[np.ndarray, Any]:
         """Actions for one observation or a batch of them, with ``state`` as it came.
 
+        Images may come with their channels last, as environments give them, or first, as the file has them.
         ``episode_start`` and ``deterministic`` are there because callers give them; the policy samples nothing.
+
+        :raises rlopt.errors.SpaceError: observations of another shape, or of other parts
         """
         space = self.observation_space
-        names = list(space.spaces) if isinstance(space, spaces.Dict) else [""]
-        parts = [(space[name], observation[name]) if isinstance(space, spaces.Dict) else (space, observation)
-                 for name in names]  # fmt: skip
-        arrays = [np.asarray(value, dtype=part.dtype) for part, value in parts]
-        single = arrays[0].ndim == len(parts[0][0].shape or ())
+        if isinstance(space, spaces.Dict):
+            if not isinstance(observation, Mapping) or not space.spaces.keys() <= observation.keys():
+                raise SpaceError(f"the policy observes a dictionary of {', '.join(space.spaces)}: give all of them")
+            parts = [(name, part, observation[name]) for name, part in space.spaces.items()]
+        else:
+            parts = [("the observation", space, observation)]
+        arrays = [_fitting(name, part, value) for name, part, value in parts]
+        single = all(array.ndim == len(part.shape or ()) for array, (_, part, _) in zip(arrays, parts, strict=True))
         actions = self._run([array[None] for array in arrays] if single else arrays)
         return (actions[0] if single else actions), state
+
+
+def _fitting(name: str, space: spaces.Space[Any], value: Any) -> np.ndarray:
+    """A value, or a batch of them, in the type of the space and, of an image, with the channels first."""
+    shape = space.shape or ()
+    array = np.asarray(value, dtype=space.dtype)
+    for candidate in (array, np.moveaxis(array, -1, -3)) if len(shape) == 3 and array.ndim in (3, 4) else (array,):
+        if candidate.shape == shape or candidate.shape[1:] == shape:
+            return np.ascontiguousarray(candidate)
+    raise SpaceError(f"{name} has shape {array.shape}, and the policy takes {shape}, or a batch of that")
 
 
 def load_policy(path: str | Path, kind: str | None = None) -> ExportedPolicy:
@@ -49,13 +66,15 @@ def load_policy(path: str | Path, kind: str | None = None) -> ExportedPolicy:
 
     An ONNX file is data. TorchScript holds code, though no Python: load it only from people you trust.
 
-    :param kind: "onnx" or "torchscript"; None goes by the file's name, .onnx or anything else
+    :param kind: "onnx" or "torchscript"; None looks at the file
     :raises rlopt.errors.ExportError: there is no such file, it is none of ours, or onnxruntime is missing
     """
     path = Path(path)
     if not path.is_file():
         raise ExportError(f"{path} is no file: give one that rlopt export wrote")
-    read = _read_onnx if (kind or path.suffix.lstrip(".")) == "onnx" else _read_torchscript
+    if kind is None:
+        kind = "torchscript" if path.suffix == ".pt" or zipfile.is_zipfile(path) else "onnx"
+    read = _read_onnx if kind == "onnx" else _read_torchscript
     try:
         run, description = read(path)
         content = json.loads(description)

@@ -54,6 +54,12 @@ def export(model: Any, path: str | Path, to: Format) -> float:
     path = Path(path)
     if path.is_dir():
         raise ExportError(f"{path} is a folder: give the name of a file, such as {path / ('policy' + SUFFIXES[to])}")
+    meant = next((each for each, suffix in SUFFIXES.items() if suffix == path.suffix.lower()), to)
+    if meant != to:
+        raise ExportError(
+            f"{path.name} is the name of a {meant} file, and {to} is asked for: name it "
+            f"{path.with_suffix(SUFFIXES[to]).name}, or ask for {meant}"
+        )
     if to == "sb3":
         return _export_zip(model, path)
     module = ActingModule(model)

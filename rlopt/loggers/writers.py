@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import numbers
 import os
-from collections.abc import Mapping, Sequence
+import re
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TextIO
 
 import numpy as np
@@ -144,12 +150,41 @@ class TensorBoardLog(TensorBoardOutputFormat):
         from torch.utils.tensorboard import SummaryWriter
 
         try:
-            self.writer = SummaryWriter(
-                log_dir=str(folder), purge_step=None if resumed_at is None else resumed_at + 1, flush_secs=30
-            )
+            with _event_file_after(folder):
+                self.writer = SummaryWriter(
+                    log_dir=str(folder), purge_step=None if resumed_at is None else resumed_at + 1, flush_secs=30
+                )
         except OSError as error:
             raise RunError(f"cannot write TensorBoard events to {folder}: {error.strerror}") from None
         self._is_closed = False
+
+
+@contextmanager
+def _event_file_after(folder: Path) -> Iterator[None]:
+    """Has an event file that is made now named after those in ``folder``.
+
+    TensorBoard reads them in the order of their names, which begin with the second in which they were made: after the
+    clock was set back, or within the same second, a continued run would be read before what it continues.
+    """
+    from tensorboard.summary.writer import event_file_writer
+
+    made = [match for path in folder.glob("*") if (match := re.match(r"events\.out\.tfevents\.(\d{10})\.", path.name))]
+    newest = max((int(match[1]) for match in made), default=0)
+    if newest < int(time.time()):
+        yield
+        return
+    # Only the name, which asks first: the thread that flushes the file goes by the clock.
+    clock = itertools.chain([newest + 1], iter(time.time, None))
+    with _CLOCK:
+        event_file_writer.time = SimpleNamespace(time=clock.__next__)
+        try:
+            yield
+        finally:
+            event_file_writer.time = time
+
+
+_CLOCK = threading.Lock()
+"""Held while the package that names event files has another clock."""
 
 
 class RunLogs:

@@ -214,6 +214,6 @@ def _say_end(group: GroupFolder, result: ManyResult, stop: StopRequest) -> None:
         say(group.command)
     elif result.runs:
         step = max(run.step for run in result.runs.values())
-        say(f"compare them with: rlopt plot {group.quoted}")
+        say(f"draw them with: rlopt plot {group.quoted}")
         say(f"train on with: {group.command} --total-timesteps {2 * step}")
     say(f"run folders: {group.path}")

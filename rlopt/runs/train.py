@@ -222,7 +222,7 @@ def _say_end(console: Console, folder: RunFolder, run: RunConfig, step: int, hoo
         console.say(f"best evaluation: mean return {hook.state.best_return:.1f} ({hook.state.best_checkpoint})")
         # What a run's file names is imported only on demand, see rlopt.registry.refuse_import.
         env = f" --env {shell_quote(run.env)}" if ":" in run.env else ""
-        console.say(f"evaluate it with: rlopt evaluate {folder.quoted}{env}{folder.agent_option}")
+        console.say(f"evaluate it with: rlopt evaluate {folder.quoted} --checkpoint best{env}{folder.agent_option}")
     if console.alone:
         console.say(f"run folder: {folder.path}")
 

@@ -176,7 +176,7 @@ def _end(folder: SweepFolder, runs: Sequence[SweepRun], mine: Sequence[SweepRun]
     elif failed:
         say(f"when that is mended, continue with: {folder.command}")
     elif len(mine) == len(runs):
-        say(f"compare them with: rlopt plot {folder.quoted}")
+        say(f"draw them with: rlopt plot {folder.quoted}")
     say(f"sweep folder: {folder.path}")
     return SweepResult(folder.path, runs, results, code)
 

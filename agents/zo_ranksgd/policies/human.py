@@ -203,13 +203,7 @@ class HumanPolicySearch(RankedPolicySearch):
 
     @classmethod
     def of_run(cls, run: RunConfig, config: Any, settings: EnvSettings, **arguments: Any) -> Self:
-        """The search of a run.
-
-        :raises rlopt.errors.ConfigError: packages of studies are missing
-        """
-        from rlopt.feedback import require_packages
-
-        require_packages()
+        """The search of a run."""
         search = cls(config.policy, settings, **arguments)
         folder = Path(run.run_dir or ".")
         search.place = config.database or str(folder / "study")

@@ -42,12 +42,17 @@ def read_d4rl(path: str | Path, name: str | None = None, env: str | None = None,
     path = Path(path)
     if is_own(path):
         if name or env or options:
-            raise DataError(f"{path} was written by rlopt and is read as it was: give no name, env or options")
+            raise DataError(
+                f"{path} was written by rlopt and is read as it was: give no --name, --env or other options"
+            )
         return read_own(path)
     chosen = make_options(options)
     entry = d4rl_name(name) if name else name_of_file(path) if env is None else None
     if entry is None and not env:
-        raise DataError(f"{path}: which data set is this? give its D4RL name or the id of its environment (env)")
+        raise DataError(
+            f"{path} does not say which data set it is: write one that does with rlopt data convert {path} OUT and "
+            "--env ID, or --name NAME of D4RL's; in Python give env or name"
+        )
     raw = read_raw(path, entry, chosen.clip_actions)
     try:
         return _build(raw, entry, env or "", chosen, path)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from rlopt.data.checks import check_bounds, float32
+from rlopt.data.checks import CLIP_ACTIONS, check_bounds, float32
 from rlopt.data.formats.hdf5 import open_hdf5, read_array
 from rlopt.data.formats.limits import budget_of
 from rlopt.data.names import D4RLName
@@ -139,7 +139,7 @@ def _bound_actions(raw: RawFile, clip: bool) -> None:
             raw.notes.append(f"actions of {outside} rows clipped to [-1, 1]")
         raw.actions = np.clip(raw.actions, -1.0, 1.0)
     else:
-        check_bounds(raw.actions, low, high, "D4RL's lie in [-1, 1]; clip_actions=True clips them")
+        check_bounds(raw.actions, low, high, f"D4RL's lie in [-1, 1]; {CLIP_ACTIONS}")
 
 
 def replaced(raw: RawFile, **changes: Any) -> RawFile:

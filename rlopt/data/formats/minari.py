@@ -62,8 +62,8 @@ def read_minari(dataset_id: str, download: bool = False, clip_actions: bool = Fa
     if not (folder / "data").is_dir():
         if not download:
             raise DataError(
-                f"{dataset_id}: no folder {folder / 'data'}: download it with --download (download=True), or set "
-                "MINARI_DATASETS_PATH"
+                f"{dataset_id}: no folder {folder / 'data'}: fetch it with rlopt data info minari:{dataset_id} "
+                "--download, or set MINARI_DATASETS_PATH"
             )
         _download(dataset_id, folder)
     return read_minari_folder(folder / "data", clip_actions)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rlopt.data.checks import check_bounds, check_discrete_actions, float32
+from rlopt.data.checks import CLIP_ACTIONS, check_bounds, check_discrete_actions, float32
 from rlopt.errors import DataError, one_line
 
 
@@ -73,7 +73,7 @@ def checked_actions(actions: np.ndarray, space_text: str, clip: bool) -> tuple[n
         raise DataError(f"actions of shape {actions.shape[1:]} do not fit the bounds of their space: damaged")
     actions = float32("actions", actions)
     if not clip:
-        check_bounds(actions, low, high, "the bounds are the data set's own; clip_actions=True clips them")
+        check_bounds(actions, low, high, f"the bounds are the data set's own; {CLIP_ACTIONS}")
         return actions, []
     clipped = np.clip(actions, low.astype(np.float32), high.astype(np.float32))
     changed = int((clipped != actions).any(axis=1).sum())

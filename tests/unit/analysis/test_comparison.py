@@ -60,7 +60,18 @@ def test_another_key_takes_the_last_row_of_the_log(two: list[Path]) -> None:
         (run / "progress.csv").write_text(f"step,rollout/ep_rew_mean\n100,99\n300,{index}\n")
     comparison = compare_runs(two, key="rollout/ep_rew_mean")
     assert comparison.groups[0].scores["Hopper-v5"].tolist() == [0, 1, 2, 3, 4]
-    assert "last value of rollout/ep_rew_mean" in format_table(comparison)
+    assert "last return while training (rollout/ep_rew_mean)" in format_table(comparison)
+
+
+def test_a_run_without_evaluations_makes_it_a_comparison_of_training_returns_which_is_said(two: list[Path]) -> None:
+    for run in two:
+        (run / "progress.csv").write_text("step,rollout/ep_rew_mean\n300,7\n")
+    assert compare_runs(two).key == "evaluation"
+    (two[3] / "evaluations.csv").write_text("step,episode,return,length\n")
+    comparison = compare_runs(two)
+    assert comparison.key == "rollout/ep_rew_mean"
+    assert comparison.notes[0] == f"the returns are training's: {two[3]} has no evaluations"
+    assert "last return while training (rollout/ep_rew_mean) of each run" in format_table(comparison)
 
 
 def test_profiles_begin_at_one_and_end_at_zero_on_common_thresholds(two: list[Path]) -> None:
@@ -319,7 +330,7 @@ def test_bad_arguments_name_the_nearest(two: list[Path], tmp_path: Path) -> None
         compare_runs([tmp_path / "nowhere"])
     (two[0] / "evaluations.csv").unlink()
     with pytest.raises(RunError, match=r"evaluations\.csv .*--key rollout/ep_rew_mean"):
-        compare_runs(two)
+        compare_runs(two, key="evaluation")
     (two[0] / "config.json").write_text('{"agent": "mdpo", "run": {"env": "Hopper-v5"}, "agent_config": [1]}')
     with pytest.raises(RunError, match="agent_config"):
         compare_runs(two)

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rlopt.analysis import plotting
+from rlopt.analysis.comparison import compare_runs
 from rlopt.analysis.curves import group_curves, read_run_curve
 from rlopt.analysis.plotting import draw, plot_runs
 from rlopt.errors import ConfigError, RunError, UnknownNameError
@@ -189,7 +191,7 @@ def test_missing_or_empty_logs_are_one_line(tmp_path: Path) -> None:
 def test_bad_arguments_name_the_nearest(tmp_path: Path) -> None:
     run, other = line(tmp_path / "1", [1.0, 2.0]), line(tmp_path / "2", [1.0, 2.0], start=5000)
     with pytest.raises(UnknownNameError, match="rollout/ep_rew_mean"):
-        plot_runs([run], tmp_path / "c.png", key="rolout/ep_rew")
+        plot_runs([run], tmp_path / "c.png", key="rolout/ep_rew_mean")
     with pytest.raises(UnknownNameError, match="steps"):
         plot_runs([run], tmp_path / "c.png", x="step")
     with pytest.raises(UnknownNameError, match="preset"):
@@ -210,3 +212,34 @@ def test_a_single_point_can_be_drawn(tmp_path: Path) -> None:
     assert group.x.tolist() == [100]
     assert group.center.tolist() == [1.5]
     assert plot_runs(runs, tmp_path / "c.png").stat().st_size > 1000
+
+
+def test_unless_said_otherwise_a_picture_ranks_as_a_comparison_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training returns, of policies that explore, may have the opposite order of evaluations."""
+    runs = []
+    for agent, training, evaluated in (("mdpo", 2.0, 10.0), ("sac", 1.0, 20.0)):
+        run = make_run(
+            tmp_path / agent, f"step,rollout/ep_rew_mean\n100,{training}\n", agent=agent, total_timesteps=100
+        )
+        (run / "evaluations.csv").write_text(f"step,episode,return,length\n100,0,{evaluated},5\n")
+        runs.append(run)
+    drawn: dict[str, Any] = {}
+
+    def spy(groups: Any, *, y_label: str, **labels: Any) -> Any:
+        drawn.update(returns={group.label: float(group.center[-1]) for group in groups}, axis=y_label)
+        return draw(groups, y_label=y_label, **labels)
+
+    monkeypatch.setattr(plotting, "draw", spy)
+    notes: list[str] = []
+    plot_runs(runs, tmp_path / "curves.svg", report=notes.append)
+    assert drawn == {"returns": {"mdpo": 10.0, "sac": 20.0}, "axis": "episode return (evaluation)"} and not notes
+    assert [group.label for group in compare_runs(runs, reference="sac").groups] == ["sac", "mdpo"]
+
+    (runs[0] / "evaluations.csv").unlink()
+    plot_runs(runs, tmp_path / "curves.svg", report=notes.append)
+    assert drawn == {"returns": {"mdpo": 2.0, "sac": 1.0}, "axis": "episode return (training)"}
+    assert notes == [f"the returns are training's: {runs[0]} has no evaluations"]
+    comparison = compare_runs(runs, reference="mdpo")
+    assert [group.label for group in comparison.groups] == ["mdpo", "sac"] and notes[0] in comparison.notes

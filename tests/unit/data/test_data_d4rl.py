@@ -200,7 +200,7 @@ def test_published_file_names_are_recognised(tmp_path: Path) -> None:
     assert data.metadata.env == "hopper-medium-replay-v0" and data.metadata.generation == "d4rl"
     assert data.metadata.reference_returns == (-20.272305, 3234.3)
     other = write_file(tmp_path / "mine.hdf5", gym_arrays(timeouts=(39,)))
-    with pytest.raises(DataError, match="which data set is this"):
+    with pytest.raises(DataError, match=r"does not say which data set it is.*--env ID, or --name NAME"):
         load_dataset(other)
     assert load_dataset(other, env="Hopper-v5").metadata.env == "Hopper-v5"
     assert load_dataset(other, env="Hopper-v5").metadata.reference_returns is None

@@ -143,7 +143,7 @@ def test_demonstrations_are_data_sets_by_their_names_too(tmp_path: Path) -> None
     assert len(load_dataset(tmp_path / "walk.npz")) == 5
     with pytest.raises(UnknownNameError, match="did you mean 'dmc/cartpole-swingup'"):
         load_dataset("dmc/cartpole-swing")
-    with pytest.raises(DataError, match="takes no env"):
+    with pytest.raises(DataError, match="takes no --env"):
         load_dataset("dmc/cartpole-swingup", env="CartPole-v1")
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import rlopt
+
 ROOT = Path(__file__).resolve().parents[3]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
@@ -27,6 +29,13 @@ def test_every_package_is_listed_and_mapped() -> None:
         if not {"agents", "envs", "configs"} & set(path.relative_to(ROOT / "rlopt").parts)
     }
     assert set(PYPROJECT["tool"]["setuptools"]["packages"]) == found
+
+
+def test_the_version_is_written_once_and_is_that_of_the_changelog() -> None:
+    assert PYPROJECT["project"]["dynamic"] == ["version"] and "version" not in PYPROJECT["project"]
+    assert PYPROJECT["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "rlopt.__version__"}
+    newest = next(line for line in (ROOT / "CHANGELOG.md").read_text().splitlines() if line.startswith("## "))
+    assert newest.split()[1] == rlopt.__version__
 
 
 def test_links_lead_to_the_top_level_folders() -> None:

@@ -81,7 +81,7 @@ def test_an_environment_that_takes_no_render_mode_is_named():
     with pytest.raises(ConfigError, match=r"'rlopt-test/Plain-v0' cannot be drawn: .* takes no render_mode"):
         rlopt.make_env("rlopt-test/Plain-v0", render_mode="rgb_array")
     with pytest.raises(ConfigError, match=r"does not take env_kwargs \{'size': 3\}"):
-        rlopt.make_env("rlopt-test/Plain-v0", render_mode="rgb_array", env_kwargs={"size": 3})
+        rlopt.make_env("rlopt-test/Plain-v0", env_kwargs={"size": 3})
     del gymnasium.registry["rlopt-test/Plain-v0"]
 
 

@@ -34,6 +34,46 @@ def test_unknown_id_names_the_nearest(wrong, right):
         rlopt.make_env(wrong)
 
 
+class Fragile(gymnasium.Env):
+    """Fails while it is made, in a way that its arguments choose."""
+
+    def __init__(self, how="", render_mode=None):
+        if how == "value":
+            raise ValueError("size must be\neven")
+        if how == "type":
+            len(3)
+        if how == "package":
+            import nosuchpackage  # noqa: F401
+        if how == "file":
+            raise FileNotFoundError(2, "No such file or directory", "arm.xml")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (
+            {"how": "value"},
+            r"cannot be made, its constructor failed: ValueError: size must be even \(test_envs_set",
+        ),
+        (
+            {"how": "type"},
+            r"TypeError: object of type 'int' has no len\(\) \(test_envs_settings\.py, line \d+\)",
+        ),
+        ({"how": "file"}, r"failed: FileNotFoundError: .*'arm\.xml'"),
+        ({"how": "package"}, "needs a package that is not installed: No module named 'nosuchpackage'"),
+        ({"hwo": "value"}, r"does not take env_kwargs \{'hwo': 'value'\}: .*unexpected keyword argument 'hwo'$"),
+    ],
+)
+def test_an_environment_that_cannot_be_made_says_why(arguments, reason):
+    gymnasium.register("rlopt-test/Fragile-v0", entry_point=Fragile)
+    try:
+        with pytest.raises(ConfigError, match=reason) as raised:
+            rlopt.make_env("rlopt-test/Fragile-v0", env_kwargs=arguments)
+    finally:
+        del gymnasium.registry["rlopt-test/Fragile-v0"]
+    assert "\n" not in str(raised.value)
+
+
 @pytest.mark.parametrize(
     ("option", "value"),
     [

@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 import rlopt
 from rlopt.cli.main import main
-from rlopt.errors import CheckpointError, ConfigError, ExportError, UnknownNameError
+from rlopt.errors import CheckpointError, ConfigError, ExportError, SpaceError, UnknownNameError
 from rlopt.export.write import export, normalization_path, random_observations
 from rlopt.runs.train import train
 
@@ -106,6 +106,32 @@ def test_an_exported_policy_is_predict(kind: str, to: str, tmp_path: Path) -> No
         assert policy.predict(observations)[0].dtype == expected.dtype
     assert len(np.unique(expected, axis=0)) > 1, "an action that never changes would prove nothing"
     assert policy.action_space == model.action_space and policy.observation_space == model.observation_space
+
+
+@pytest.mark.parametrize("to", ["torchscript", "onnx"])
+def test_frames_as_the_environment_gives_them_are_taken_as_sb3_takes_them(to: str, tmp_path: Path) -> None:
+    """An environment's frames have their channels last, the model's and the file's first."""
+    both = spaces.Dict({"camera": IMAGE, "where": BOX})
+    for name, space, policy in (("one", IMAGE, "CnnPolicy"), ("dict", both, "MultiInputPolicy")):
+        model = on_policy(space, spaces.Discrete(4), policy)
+        export(model, tmp_path / name, to)  # type: ignore[arg-type]
+        exported = rlopt.load_policy(tmp_path / name)
+        frames = random_observations(space, 6)
+        np.testing.assert_array_equal(exported.predict(frames)[0], model.predict(frames, deterministic=True)[0])
+        single = {key: value[2] for key, value in frames.items()} if isinstance(frames, dict) else frames[2]
+        assert exported.predict(single)[0] == model.predict(single, deterministic=True)[0]
+    with pytest.raises(SpaceError, match=r"the observation has shape \(36, 36\), and the policy takes \(3, 36, 36\)"):
+        rlopt.load_policy(tmp_path / "one").predict(np.zeros((36, 36), np.uint8))
+    with pytest.raises(SpaceError, match="a dictionary of camera, where"):
+        exported.predict({"camera": frames["camera"]})
+
+
+def test_a_file_named_as_another_format_is_refused(run: Path, tmp_path: Path, capsys: Any) -> None:
+    assert main(["export", str(run), "--to", "onnx", "--out", str(tmp_path / "policy.pt")]) == 2
+    assert "policy.pt is the name of a torchscript file, and onnx is asked for: name it policy.onnx, or ask for" in (
+        capsys.readouterr().err
+    )
+    assert not list(tmp_path.iterdir())
 
 
 def test_onnx_inputs_are_the_parts_of_the_observation_by_name(tmp_path: Path) -> None:

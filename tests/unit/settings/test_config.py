@@ -249,7 +249,7 @@ def test_a_flag_equal_to_the_default_still_wins_over_the_preset(tmp_path: Any) -
     ],
 )
 def test_flags_are_read_as_their_settings_want_them(argv: list[str], expected: dict[str, Any]) -> None:
-    assert read_flags(argv, field_types(RunConfig) | field_types(ToyConfig)) == expected
+    assert read_flags(argv, field_types(RunConfig) | field_types(ToyConfig), "rlopt train toy") == expected
 
 
 def test_help_shows_each_setting_with_its_meaning_default_and_range(capsys: pytest.CaptureFixture[str]) -> None:
