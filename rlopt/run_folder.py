@@ -66,6 +66,11 @@ class RunFolder:
         return self.path / "best.json"
 
     @property
+    def resume(self) -> Path:
+        """Whether its environments continue exactly from a checkpoint, as far as it was shown."""
+        return self.path / "resume.json"
+
+    @property
     def tensorboard(self) -> Path:
         """The folder of the TensorBoard logs."""
         return self.path / "tb"

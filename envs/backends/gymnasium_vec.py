@@ -13,9 +13,11 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 from rlopt.envs.backends.batch import Observation, ObservationBuffer, check_settings, float32_actions, guard_actions
 from rlopt.envs.seeding import derive_seeds
 from rlopt.envs.settings import EnvSettings
-from rlopt.envs.state import exact_state, snapshots
+from rlopt.envs.state import exact_state, objects, snapshots
 from rlopt.envs.state.replay import ActionLog
 from rlopt.errors import SpaceError, StateUnavailableError, one_line
+
+_CURE = "give the environment get_state() and set_state(state)"
 
 
 class GymnasiumVecEnv(DummyVecEnv):
@@ -39,6 +41,11 @@ class GymnasiumVecEnv(DummyVecEnv):
         self._methods = [exact_state.method_of(env) for env in self.envs]
         self._reference = snapshots.fresh_model(self.envs[0]) if "snapshot" in self._methods else None
         self._log: ActionLog | None = None
+        # What another part of the state has is not looked into.
+        self._kept = [
+            env.unwrapped for env, method in zip(self.envs, self._methods, strict=True) if method in ("own", "snapshot")
+        ]
+        self._baseline = objects.Baseline(self.layers())
         if "replay" in self._methods:
             space = self.action_space
             self._log = ActionLog(len(envs), space.shape or (), space.dtype or np.int64, capacity=256)
@@ -123,8 +130,9 @@ class GymnasiumVecEnv(DummyVecEnv):
 
     def _reset_one(self, index: int, seed: int | None = None, options: dict[str, Any] | None = None) -> None:
         arguments: dict[str, Any] = {"options": options} if options else {}
-        if self._log is not None:
+        if self._methods[index] == "replay":
             self._starts[index].before_reset(seed, options)
+        if self._log is not None:
             self._log.clear(index)
         self._totals[index] = 0.0
         observation, self.reset_infos[index] = self.envs[index].reset(seed=seed, **arguments)
@@ -143,15 +151,19 @@ class GymnasiumVecEnv(DummyVecEnv):
             "frames": self._buffer.get_state(),
             "log": self._log.get_state() if self._log is not None else None,
             "envs": [self._take(index) for index in range(self.num_envs)] if self._started else [],
+            "objects": objects.capture(self.layers(), self._kept, self._baseline) if self._started else None,
+            "statistics": self.statistics(),
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Brings the environments to ``state``: the next steps are bit for bit those that would have followed.
 
-        :raises StateUnavailableError: when the state is of other settings or another simulator version, or when a
-            replay does not lead back to it
+        :raises StateUnavailableError: when the state is of other settings or another simulator version, when a replay
+            does not lead back to it, or when something in it does not fit; all that fits is then restored
         """
         check_settings(state, self.settings)
+        if "objects" not in state:
+            raise StateUnavailableError("the state is of an older rlopt")
         seeds = [None] * self.num_envs if state["seeds"] is None else state["seeds"]
         if len(seeds) != self.num_envs or not all(exact_state.is_seed(seed) for seed in seeds):
             raise StateUnavailableError(f"the state's seeds are not {self.num_envs} integers or None: it is damaged")
@@ -160,14 +172,57 @@ class GymnasiumVecEnv(DummyVecEnv):
             return
         if self._log is not None:
             self._log.set_state(state["log"])
-        for index, saved in enumerate(state["envs"]):
-            self._put(index, saved)
-        replayed = [index for index, method in enumerate(self._methods) if method == "replay"]
-        reached = self._buffer.get_state()["rows"]
+        wrong: StateUnavailableError | None = None
+        try:
+            for index, saved in enumerate(state["envs"]):
+                self._put(index, saved)
+            self._check_frames(state["frames"])
+        except StateUnavailableError as error:
+            wrong = error  # what wrappers and attributes hold is kept even then
+        lost = objects.restore(self.layers(), state["objects"], self._kept)
+        if wrong is not None:
+            unread = ", ".join(f"{path} ({kind})" for path, kind in list(self.opaque().items())[:3])
+            why = f", which Python cannot read: {unread}" if unread else ""
+            raise StateUnavailableError(
+                f"{wrong}{why}: {_CURE}" if exact_state.WRONG_REPLAY in str(wrong) else str(wrong)
+            )
         self._buffer.set_state(state["frames"])
-        for key, rows in self._buffer.get_state()["rows"].items():
-            if rows[replayed].tobytes() != reached[key][replayed].tobytes():
+        if lost:
+            raise StateUnavailableError(f"{', '.join(dict.fromkeys(lost[:3]))} cannot be restored: {_CURE}")
+
+    def _check_frames(self, frames: dict[str, Any]) -> None:
+        """Raises StateUnavailableError unless the replays led to the saved observations."""
+        replayed = [index for index, method in enumerate(self._methods) if method == "replay"]
+        for key, rows in self._buffer.rows.items():
+            if rows[replayed].tobytes() != frames["rows"][key or ""][replayed].tobytes():
                 raise StateUnavailableError(exact_state.WRONG_REPLAY)
+
+    def opaque(self) -> dict[str, str]:
+        """What Python cannot read of the environments: path -> type. A replay may lead back to it all the same."""
+        return objects.capture(self.layers(), self._kept)["opaque"]
+
+    def own_contents(self) -> dict[str, str]:
+        """What environments hold that give their own state, by path: after a restore it should be the same."""
+        own = [env.unwrapped for env, method in zip(self.envs, self._methods, strict=True) if method == "own"]
+        return objects.contents([(f"{index}", env) for index, env in enumerate(own)])
+
+    def statistics(self) -> list[Any]:
+        """What Gymnasium's normalising wrappers have counted, of each environment, for :meth:`freeze_statistics`."""
+        return [objects.statistics_of(snapshots.layers(env)) for env in self.envs]
+
+    def freeze_statistics(self, statistics: Sequence[Any]) -> bool:
+        """Lets Gymnasium's normalising wrappers go on with ``statistics`` and count no more, as in an evaluation.
+
+        :param statistics: of another batch of such environments, which may have another size
+        :returns: False if the wrappers are others
+        """
+        return bool(statistics) and all(
+            objects.freeze_statistics(snapshots.layers(env), statistics[index % len(statistics)])
+            for index, env in enumerate(self.envs)
+        )
+
+    def layers(self) -> list[tuple[str, Any]]:
+        return [named for env in self.envs for named in exact_state.named_layers(env)]
 
     def _take(self, index: int) -> dict[str, Any]:
         env, method = self.envs[index], self._methods[index]
@@ -175,6 +230,8 @@ class GymnasiumVecEnv(DummyVecEnv):
             return snapshots.take(env, self._reference)
         if method == "own":
             return exact_state.take_own(env)
+        if method == "objects":
+            return {}
         return {
             "start": self._starts[index].record,
             "total": float(self._totals[index]),
@@ -188,6 +245,8 @@ class GymnasiumVecEnv(DummyVecEnv):
             snapshots.put(env, self._reference, state)
         elif method == "own":
             exact_state.put_own(env, state)
+        elif method == "objects":
+            env.reset(seed=0)  # some attributes exist only after a reset
         else:
             self._replay(index, state)
 

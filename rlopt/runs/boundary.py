@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from rlopt.loggers.writers import CsvLog, RunLogs
 from rlopt.optim.lockstep import has_other_runs
 from rlopt.run_folder import RunFolder, write_json
 from rlopt.settings.run import RunConfig
+from rlopt.state.proof import EXACT, Prover
 
 EVALUATION_SEED_OFFSET = 1_000_003
 """Added to the run's seed for evaluations, so that they do not play the episodes that were trained on."""
@@ -93,10 +95,12 @@ class RunHook:
         self.metadata, self.state = dict(metadata), state
         self.stopped = False
         self._counter = counter
+        self._prover: Prover | None = None
 
     def __call__(self, model: BaseAlgorithm) -> bool:
         step, previous = model.num_timesteps, self.state.previous_step
         self.progress.update(getattr(model, self._counter), lambda: mean_return(model))
+        self.prove(model, last=self.stop.received is not None)
         if step != previous:  # the first boundary after a resume was served before the checkpoint was written
             self.state.previous_step = step
             improved = crossed(self.run.eval_every, previous, step) and self.evaluate(model)
@@ -117,11 +121,23 @@ class RunHook:
         """The last boundary: an evaluation, a row and a checkpoint of the end, whatever the intervals say."""
         self.state.previous_step = step = model.num_timesteps
         self.progress.update(getattr(model, self._counter), lambda: mean_return(model))
+        self.prove(model, last=True)
         if self.run.eval_every > 0 and self.state.last_evaluation != step:
             self.evaluate(model)
         if self.state.last_log != step:
             self.log(model)
         self.checkpoint(model, scheduled=True)
+
+    def prove(self, model: BaseAlgorithm, last: bool) -> None:
+        """Compares the environments with restored ones, now and then, and writes what came of it to resume.json."""
+        if self._prover is None:
+            self._prover = Prover(model.env)
+        before = self._prover.verdict
+        verdict = self._prover.at_boundary(model.num_timesteps, last)
+        if verdict is not None:
+            write_json(self.folder.resume, dataclasses.asdict(verdict))
+            if verdict.kind != EXACT and (before is None or before.kind != verdict.kind):
+                self.progress.say(f"warning: a resume would not be proved exact: {verdict.sentence()}")
 
     def evaluate(self, model: BaseAlgorithm) -> bool:
         """Plays evaluation episodes; returns whether their mean return is the best so far."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,12 @@ from rlopt.loggers.profiler import Profile
 from rlopt.loggers.wandb import open_wandb
 from rlopt.loggers.writers import RunLogs
 from rlopt.registry import import_agent
-from rlopt.run_folder import RunFolder, default_folder, shell_quote
+from rlopt.run_folder import RunFolder, default_folder, read_json, shell_quote
 from rlopt.runs.boundary import EpisodeRecorder, HookState, RunHook, mean_return
 from rlopt.runs.build import build
 from rlopt.settings.fields import check_settings
 from rlopt.settings.run import RunConfig
+from rlopt.state.proof import EXACT, Prover, Verdict
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,8 @@ def _learn(
         exit_code = 1
         try:
             with _naming_last_checkpoint(folder):
-                _run_to_the_end(model, run.total_timesteps, checkpoint, EpisodeRecorder(logs.episodes), console)
+                say = partial(_say_kind_of_resume, console, folder, model)
+                _run_to_the_end(model, run.total_timesteps, checkpoint, EpisodeRecorder(logs.episodes), say)
                 if not hook.stopped:
                     hook.finish(model)
                 exit_code = stop.exit_code if hook.stopped else 0
@@ -200,7 +203,11 @@ def _counted(model: Any, run: RunConfig) -> Counted:
 
 
 def _run_to_the_end(
-    model: BaseAlgorithm, total: int, checkpoint: Checkpoint | None, callback: EpisodeRecorder, console: Console
+    model: BaseAlgorithm,
+    total: int,
+    checkpoint: Checkpoint | None,
+    callback: EpisodeRecorder,
+    say: Callable[[str | None], None],
 ) -> None:
     # The hook writes the rows, at boundaries, so Stable-Baselines3's own interval is switched off.
     options: dict[str, Any] = {"callback": callback, "log_interval": None}
@@ -208,7 +215,17 @@ def _run_to_the_end(
         model.learn(total, **options)
         return
     trees = {name: tree for name, tree in checkpoint.trees.items() if name != "run"}
-    learn_from(model, trees, total, report=lambda line: console.say(f"warning: {line}"), **options)
+    learn_from(model, trees, total, report=say, **options)
+
+
+def _say_kind_of_resume(console: Console, folder: RunFolder, model: BaseAlgorithm, fresh_episodes: str | None) -> None:
+    """One line: the environments continue exactly, or not, or nobody knows."""
+    if fresh_episodes is not None:
+        console.say(f"warning: resume: {fresh_episodes}")
+    elif Prover.can_compare(model.env):
+        content = read_json(folder.resume, "remove it") if folder.resume.is_file() else None
+        verdict = Verdict.read(content)
+        console.say(f"{'' if verdict.kind == EXACT else 'warning: '}resume: {verdict.sentence()}")
 
 
 def _say_end(console: Console, folder: RunFolder, run: RunConfig, step: int, hook: RunHook) -> None:

@@ -1,0 +1,119 @@
+"""Environments with hidden state, in Gymnasium's wrappers: restored, they go on bit for bit, or it is said."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from hidden_state import CLASSES, UNREADABLE, WRAPPERS
+
+import rlopt
+from rlopt.checkpoint.files import read_checkpoint, write_checkpoint
+from rlopt.state.isolate import seed_everything
+from rlopt.state.proof import EXACT, FRESH, INEXACT, UNPROVED, Recording, prove
+
+BEFORE, AFTER = 17, 22
+
+
+def made(name, wrapper="none", n_envs=2):
+    return rlopt.make_env("hidden/State-v0", n_envs, seed=3, env_kwargs={"name": name, "wrapper": wrapper})
+
+
+def steps(env, count, seed):
+    """Everything that a run sees of ``count`` steps, as bytes."""
+    rng, seen = np.random.default_rng(seed), []
+    for _ in range(count):
+        observation, reward, done, infos = env.step(rng.uniform(-1, 1, (env.num_envs, 1)).astype(np.float32))
+        last = [np.asarray(info.get("terminal_observation", ())).tobytes() for info in infos]
+        seen.append((observation.tobytes(), reward.tobytes(), done.tobytes(), last))
+    return seen
+
+
+def new_process(name):
+    """Puts classes and modules where they are when a process has just imported them."""
+    getattr({**CLASSES, **UNREADABLE}[name], "new_process", lambda: None)()
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_restored_environments_go_on_bit_for_bit(name):
+    differing = []
+    for wrapper in WRAPPERS:
+        new_process(name)
+        seed_everything(5)
+        env = made(name, wrapper)
+        env.reset()
+        steps(env, BEFORE, 0)
+        state = env.get_state()
+        generators = random.getstate(), np.random.get_state(), torch.get_rng_state()
+        expected = steps(env, AFTER, 1)
+        assert any(any(done) for _, _, done, _ in expected), "episodes end among the steps"
+        new_process(name)
+        fresh = made(name, wrapper)
+        fresh.set_state(state)
+        random.setstate(generators[0])
+        np.random.set_state(generators[1])
+        torch.set_rng_state(generators[2])
+        if steps(fresh, AFTER, 1) != expected:
+            differing.append(wrapper)
+    assert not differing
+
+
+@pytest.mark.parametrize("name", ["Inventory", "OddValues", "Ring", "GeneratorsInList", "TorchModule", "ModuleCounter"])
+def test_a_state_survives_its_file(name, tmp_path):
+    new_process(name)
+    env = made(name, "several")
+    env.reset()
+    steps(env, BEFORE, 0)
+    path = write_checkpoint(tmp_path, 1, {"env": env.get_state()}, {})
+    expected = steps(env, AFTER, 1)
+    new_process(name)
+    fresh = made(name, "several")
+    fresh.set_state(read_checkpoint(path).trees["env"])
+    assert steps(fresh, AFTER, 1) == expected
+
+
+def proved(name, wrapper="none", before=BEFORE):
+    seed_everything(5)
+    env = made(name, wrapper)
+    env.reset()
+    steps(env, before, 0)
+    state, recording = env.get_state(), Recording(env)
+    steps(env, 40, 1)
+    assert not recording.complete
+    recording.stop()
+    return env, prove(env, state, recording, before, 60.0)
+
+
+@pytest.mark.parametrize("wrapper", ["none", "FrameStackObservation", "NormalizeObservation", "several"])
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_what_cannot_be_restored_is_not_called_exact(name, wrapper):
+    verdict = proved(name, wrapper)[1]
+    kind, named = {
+        "Clock": (INEXACT, "a clock"),
+        "BegunGenerator": (FRESH, "numbers (generator)"),
+        "InC": (FRESH, "state (HASH)"),
+        "OpenFile": (FRESH, "file (TextIOWrapper)"),
+        "CounterFile": (INEXACT, "a file"),
+        "RareInC": (UNPROVED, "rounds (cycle)"),
+        "ForgetfulOwnState": (UNPROVED, "leave out total,"),
+    }[name]
+    assert verdict.kind == kind
+    assert named in verdict.sentence()
+
+
+@pytest.mark.parametrize("name", [*CLASSES])
+def test_a_proof_says_exact_and_leaves_the_environments_alone(name):
+    new_process(name)
+    env, verdict = proved(name)
+    assert verdict.kind == EXACT, verdict.sentence()
+    assert verdict.steps > 9 and verdict.ends >= 2
+    after = steps(env, AFTER, 2)
+    new_process(name)
+    seed_everything(5)
+    alone = made(name)
+    alone.reset()
+    steps(alone, BEFORE, 0)
+    steps(alone, 40, 1)
+    assert steps(alone, AFTER, 2) == after
