@@ -152,7 +152,6 @@ class GymnasiumVecEnv(DummyVecEnv):
             "log": self._log.get_state() if self._log is not None else None,
             "envs": [self._take(index) for index in range(self.num_envs)] if self._started else [],
             "objects": objects.capture(self.layers(), self._kept, self._baseline) if self._started else None,
-            "statistics": self.statistics(),
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -181,11 +180,11 @@ class GymnasiumVecEnv(DummyVecEnv):
             wrong = error  # what wrappers and attributes hold is kept even then
         lost = objects.restore(self.layers(), state["objects"], self._kept)
         if wrong is not None:
-            unread = ", ".join(f"{path} ({kind})" for path, kind in list(self.opaque().items())[:3])
-            why = f", which Python cannot read: {unread}" if unread else ""
-            raise StateUnavailableError(
-                f"{wrong}{why}: {_CURE}" if exact_state.WRONG_REPLAY in str(wrong) else str(wrong)
-            )
+            if wrong.args == (exact_state.WRONG_REPLAY,):
+                unread = ", ".join(f"{path} ({kind})" for path, kind in list(self.opaque().items())[:3])
+                why = f", for Python cannot read {unread}" if unread else ""
+                raise StateUnavailableError(f"{wrong}{why}: {_CURE}")
+            raise wrong
         self._buffer.set_state(state["frames"])
         if lost:
             raise StateUnavailableError(f"{', '.join(dict.fromkeys(lost[:3]))} cannot be restored: {_CURE}")
@@ -207,17 +206,17 @@ class GymnasiumVecEnv(DummyVecEnv):
         return objects.contents([(f"{index}", env) for index, env in enumerate(own)])
 
     def statistics(self) -> list[Any]:
-        """What Gymnasium's normalising wrappers have counted, of each environment, for :meth:`freeze_statistics`."""
+        """What Gymnasium's normalising wrappers have counted, of each environment, for :meth:`set_statistics`."""
         return [objects.statistics_of(snapshots.layers(env)) for env in self.envs]
 
-    def freeze_statistics(self, statistics: Sequence[Any]) -> bool:
-        """Lets Gymnasium's normalising wrappers go on with ``statistics`` and count no more, as in an evaluation.
+    def set_statistics(self, statistics: Sequence[Any], counting: bool) -> bool:
+        """Gives Gymnasium's normalising wrappers ``statistics``, and says whether they go on counting.
 
         :param statistics: of another batch of such environments, which may have another size
-        :returns: False if the wrappers are others
+        :returns: False, with nothing changed, if the wrappers are others
         """
         return bool(statistics) and all(
-            objects.freeze_statistics(snapshots.layers(env), statistics[index % len(statistics)])
+            objects.set_statistics(snapshots.layers(env), statistics[index % len(statistics)], counting)
             for index, env in enumerate(self.envs)
         )
 

@@ -152,34 +152,35 @@ def put_back(state: State, walk: _Walk) -> None:
 
 def statistics_of(layers: Iterable[Any]) -> list[Any]:
     """The running mean and variance of each layer that normalises, from the outside in."""
-    found = []
-    for layer in layers:
-        for name in ("obs_rms", "return_rms"):
-            own = vars(layer).get(name)
-            if isinstance(own, gymnasium.wrappers.utils.RunningMeanStd):
-                found.append({"name": name, **{part: _number(getattr(own, part)) for part in ("mean", "var", "count")}})
-    return found
+    return [
+        {"name": name, **{part: _number(getattr(vars(layer)[name], part)) for part in ("mean", "var", "count")}}
+        for layer, name in _normalizers(layers)
+    ]
 
 
-def freeze_statistics(layers: Iterable[Any], statistics: Sequence[Any]) -> bool:
-    """Gives layers that normalise the ``statistics`` of :func:`statistics_of`, and stops their updates.
+def set_statistics(layers: Iterable[Any], statistics: Sequence[Any], counting: bool) -> bool:
+    """Gives layers that normalise the ``statistics`` of :func:`statistics_of`; ``counting`` switches their updates.
 
     Returns False, with nothing changed, if the layers are not those that the statistics are of.
     """
-    own = [
-        (layer, name)
-        for layer in layers
-        for name in ("obs_rms", "return_rms")
-        if isinstance(vars(layer).get(name), gymnasium.wrappers.utils.RunningMeanStd)
-    ]
+    own = _normalizers(layers)
     shapes = [(name, np.shape(getattr(layer, name).mean)) for layer, name in own]
     if shapes != [(entry["name"], np.shape(entry["mean"])) for entry in statistics]:
         return False
     for (layer, name), entry in zip(own, statistics, strict=True):
         for part in ("mean", "var", "count"):
             setattr(getattr(layer, name), part, _number(entry[part]))
-        layer.update_running_mean = False
+        layer.update_running_mean = counting
     return True
+
+
+def _normalizers(layers: Iterable[Any]) -> list[tuple[Any, str]]:
+    return [
+        (layer, name)
+        for layer in layers
+        for name in ("obs_rms", "return_rms")
+        if isinstance(vars(layer).get(name), gymnasium.wrappers.utils.RunningMeanStd)
+    ]
 
 
 def _number(value: Any) -> Any:

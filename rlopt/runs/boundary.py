@@ -137,7 +137,7 @@ class RunHook:
         if verdict is not None:
             write_json(self.folder.resume, dataclasses.asdict(verdict))
             if verdict.kind != EXACT and (before is None or before.kind != verdict.kind):
-                self.progress.say(f"warning: a resume would not be proved exact: {verdict.sentence()}")
+                self.progress.say(f"warning: no exact resume: {verdict.sentence()}")
 
     def evaluate(self, model: BaseAlgorithm) -> bool:
         """Plays evaluation episodes; returns whether their mean return is the best so far."""
