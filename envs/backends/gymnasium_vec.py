@@ -29,6 +29,9 @@ class GymnasiumVecEnv(DummyVecEnv):
     :param settings: with the backend resolved
     """
 
+    seconds_to_make = 0.0
+    """How long :func:`rlopt.make_env` took."""
+
     def __init__(self, env_fns: Sequence[Callable[[], gymnasium.Env[Any, Any]]], settings: EnvSettings) -> None:
         self.settings = settings
         envs = [make() for make in env_fns]
@@ -45,11 +48,11 @@ class GymnasiumVecEnv(DummyVecEnv):
         self._kept = [
             env.unwrapped for env, method in zip(self.envs, self._methods, strict=True) if method in ("own", "snapshot")
         ]
-        self._baseline = objects.Baseline(self.layers())
+        self._baseline = objects.Baseline(self.layers(), self._kept)
         if "replay" in self._methods:
             space = self.action_space
             self._log = ActionLog(len(envs), space.shape or (), space.dtype or np.int64, capacity=256)
-        self._starts = [exact_state.EpisodeStart(env) for env in self.envs]
+        self._starts = [exact_state.EpisodeStart(env, self._baseline) for env in self.envs]
         self._totals = np.zeros(len(envs))
         self._started = False
         self.seed(settings.seed)
@@ -178,7 +181,10 @@ class GymnasiumVecEnv(DummyVecEnv):
             self._check_frames(state["frames"])
         except StateUnavailableError as error:
             wrong = error  # what wrappers and attributes hold is kept even then
-        lost = objects.restore(self.layers(), state["objects"], self._kept)
+        try:
+            lost = objects.restore(self.layers(), state["objects"], self._kept)
+        except ValueError as error:
+            raise StateUnavailableError(str(error)) from error
         if wrong is not None:
             if wrong.args == (exact_state.WRONG_REPLAY,):
                 unread = ", ".join(f"{path} ({kind})" for path, kind in list(self.opaque().items())[:3])
@@ -195,6 +201,10 @@ class GymnasiumVecEnv(DummyVecEnv):
         for key, rows in self._buffer.rows.items():
             if rows[replayed].tobytes() != frames["rows"][key or ""][replayed].tobytes():
                 raise StateUnavailableError(exact_state.WRONG_REPLAY)
+
+    def shared_state(self) -> Any:
+        """What the classes and modules of the environments hold, for :func:`rlopt.envs.state.objects.put_back`."""
+        return objects.shared_state(self.layers(), self._kept)
 
     def opaque(self) -> dict[str, str]:
         """What Python cannot read of the environments: path -> type. A replay may lead back to it all the same."""

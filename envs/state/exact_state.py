@@ -22,13 +22,13 @@ WRONG_REPLAY = "replaying the episode did not lead back to the same state"
 class EpisodeStart:
     """Records what the running episode began with, so that the same episode can begin again."""
 
-    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
-        self._env = env
+    def __init__(self, env: gymnasium.Env[Any, Any], baseline: objects.Baseline) -> None:
+        self._env, self._baseline = env, baseline
         self.record: dict[str, Any] = {}
 
     def before_reset(self, seed: int | None, options: dict[str, Any] | None) -> None:
         """Notes the seed, and what the environment and its wrappers hold."""
-        self.record = {"seed": seed, "objects": objects.capture(named_layers(self._env))}
+        self.record = {"seed": seed, "objects": objects.capture(named_layers(self._env), (), self._baseline)}
         if options:
             self.record["options"] = dict(options)
 

@@ -88,9 +88,12 @@ def capture(roots: Sequence[tuple[str, Any]], kept: Iterable[Any] = (), baseline
 def restore(roots: Sequence[tuple[str, Any]], state: State, kept: Iterable[Any] = ()) -> list[str]:
     """Puts ``roots``, made alike, into a captured state; returns the paths of what could not be put there.
 
-    :raises ValueError, KeyError, TypeError: for a damaged state; the roots may then be changed in part
+    :raises ValueError: for a state of other roots
     """
-    return _Restorer(roots, state, kept).run()
+    try:
+        return _Restorer(roots, state, kept).run()
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise ValueError(f"the state is damaged: {error!r}") from error
 
 
 def contents(roots: Sequence[tuple[str, Any]]) -> dict[str, str]:
@@ -117,8 +120,8 @@ def contents(roots: Sequence[tuple[str, Any]]) -> dict[str, str]:
 class Baseline:
     """What classes, modules and large arrays held when the environments were made."""
 
-    def __init__(self, roots: Sequence[tuple[str, Any]]) -> None:
-        walk = _walked(roots)
+    def __init__(self, roots: Sequence[tuple[str, Any]], kept: Iterable[Any] = ()) -> None:
+        walk = _walked(roots, kept)
         self._arrays = {id(array): (array, _digest(array)) for array in walk.large}
         self._shared = {path: _fingerprint(value) for path, (_, _, value) in _shared(walk).items()}
 
@@ -136,9 +139,9 @@ class Baseline:
         ]
 
 
-def shared_state(roots: Sequence[tuple[str, Any]]) -> tuple[State, _Walk]:
+def shared_state(roots: Sequence[tuple[str, Any]], kept: Iterable[Any] = ()) -> tuple[State, _Walk]:
     """All that classes and modules of ``roots`` hold, and where, for :func:`put_back`."""
-    walk = _walked(roots)
+    walk = _walked(roots, kept)
     values = _Walk((), None)
     shared = [[path, values.encode(value, path)] for path, (_, _, value) in _shared(walk).items()]
     values.finish()
@@ -214,10 +217,20 @@ class _Walk:
         """Looks into everything that was met."""
         while self._queue:
             number, value, path = self._queue.popleft()
-            self.nodes[number] = self._node(value, path)
+            try:
+                self.nodes[number] = self._node(value, path)
+            except Exception:
+                self._no(value, path)
+                self.nodes[number] = {"kind": "opaque", "class": _name(type(value))}
 
     def encode(self, value: Any, path: str) -> Any:
         """A plain value as it is, everything else as a dict of one key that says what it is."""
+        try:
+            return self._encoded(value, path)
+        except Exception:  # such as a proxy whose target is gone
+            return self._no(value, path)
+
+    def _encoded(self, value: Any, path: str) -> Any:
         kind = type(value)
         if kind in _PLAIN:
             return value if kind is not int or value.bit_length() <= MAX_INT_BITS else self._no(value, path)
@@ -264,9 +277,9 @@ class _Walk:
 
     def _node(self, value: Any, path: str) -> Any:
         kind = type(value)
+        self.classes.add(kind)
         if id(value) in self._kept:
             return {"kind": "kept"}
-        self.classes.add(kind)
         leaf = self._leaf(value, path)
         if leaf is not None:
             return leaf
@@ -400,8 +413,8 @@ def attributes_of(value: Any) -> dict[str, Any]:
     return own
 
 
-def _walked(roots: Sequence[tuple[str, Any]]) -> _Walk:
-    walk = _Walk((), None)
+def _walked(roots: Sequence[tuple[str, Any]], kept: Iterable[Any] = ()) -> _Walk:
+    walk = _Walk(kept, None)
     for name, value in roots:
         walk.encode(value, name)
     walk.finish()
@@ -416,7 +429,7 @@ class _Restorer:
     ) -> None:
         self._roots, self._state, self._nodes = roots, state, state["nodes"]
         self._kept = {id(value) for value in kept}
-        walk = _walked(roots) if walk is None else walk
+        walk = _walked(roots, kept) if walk is None else walk
         self._shared = _shared(walk)
         self._classes, self._functions = _known(walk)
         self._made: dict[int, Any] = {}
@@ -447,7 +460,10 @@ class _Restorer:
     def _finish(self) -> None:
         while self._queue:
             number, value, path = self._queue.popleft()
-            self._fill(self._nodes[number], value, path)
+            try:
+                self._fill(self._nodes[number], value, path)
+            except Exception:
+                self.lost.append(path)
 
     def value(self, encoded: Any, fresh: Any, path: str) -> Any:
         """The value that ``encoded`` says; ``fresh`` is what stands there now."""
@@ -778,6 +794,13 @@ def _is_own(module: str) -> bool:
 
 
 def _is_data(value: Any) -> bool:
+    try:
+        return _holds_data(value)
+    except Exception:  # such as a proxy whose target is gone
+        return False
+
+
+def _holds_data(value: Any) -> bool:
     kind = type(value)
     if kind in _PLAIN:
         return True

@@ -114,7 +114,7 @@ def restore_state(model: Any, trees: Mapping[str, Tree]) -> str | None:
             _begin_episodes(model)
         # Last, because everything above may draw random numbers.
         restore_random(trees["random"], model.action_space)
-        return None if reason is None else f"the simulator's state is not restored ({reason}): fresh episodes begin"
+        return None if reason is None else f"fresh episodes: the running ones are not restored ({reason})"
 
     _guarded(model, check)
     return _guarded(model, restore)

@@ -100,7 +100,8 @@ class RunHook:
     def __call__(self, model: BaseAlgorithm) -> bool:
         step, previous = model.num_timesteps, self.state.previous_step
         self.progress.update(getattr(model, self._counter), lambda: mean_return(model))
-        self.prove(model, last=self.stop.received is not None)
+        if self.stop.received is None:
+            self.prove(model, last=False)
         if step != previous:  # the first boundary after a resume was served before the checkpoint was written
             self.state.previous_step = step
             improved = crossed(self.run.eval_every, previous, step) and self.evaluate(model)
@@ -115,18 +116,19 @@ class RunHook:
         self.stopped = True
         if self.state.last_checkpoint != step:
             self.checkpoint(model)
+        self.prove(model, last=True)
         return False
 
     def finish(self, model: BaseAlgorithm) -> None:
         """The last boundary: an evaluation, a row and a checkpoint of the end, whatever the intervals say."""
         self.state.previous_step = step = model.num_timesteps
         self.progress.update(getattr(model, self._counter), lambda: mean_return(model))
-        self.prove(model, last=True)
         if self.run.eval_every > 0 and self.state.last_evaluation != step:
             self.evaluate(model)
         if self.state.last_log != step:
             self.log(model)
         self.checkpoint(model, scheduled=True)
+        self.prove(model, last=True)
 
     def prove(self, model: BaseAlgorithm, last: bool) -> None:
         """Compares the environments with restored ones, now and then, and writes what came of it to resume.json."""

@@ -28,7 +28,7 @@ from rlopt.runs.boundary import EpisodeRecorder, HookState, RunHook, mean_return
 from rlopt.runs.build import build
 from rlopt.settings.fields import check_settings
 from rlopt.settings.run import RunConfig
-from rlopt.state.proof import EXACT, Prover, Verdict
+from rlopt.state.proof import EXACT, FRESH, UNPROVED, Prover, Verdict
 
 
 @dataclass(frozen=True)
@@ -225,6 +225,8 @@ def _say_kind_of_resume(console: Console, folder: RunFolder, model: BaseAlgorith
     elif Prover.can_compare(model.env):
         content = read_json(folder.resume, "remove it") if folder.resume.is_file() else None
         verdict = Verdict.read(content)
+        if verdict.kind == FRESH:  # but this time it could be restored
+            verdict = Verdict(UNPROVED, f"a comparison could not restore them ({verdict.reason})")
         console.say(f"{'' if verdict.kind == EXACT else 'warning: '}resume: {verdict.sentence()}")
 
 

@@ -34,7 +34,9 @@ SPACING = 4
 """A recording begins when this many times the steps are done that were done at the beginning of the last one: what
 counts over a run shows late, and the cost stays that of a few thousand steps."""
 SHARE = 0.02
-"""Of a run's time that proofs may take, after the first one."""
+"""Of a run's time that comparisons may take."""
+GRACE = 0.25
+"""Seconds that they may take besides, so that short runs are compared too."""
 
 EXACT, UNPROVED, INEXACT, FRESH = "exact", "unproved", "not exact", "fresh episodes"
 _REBUILT = ("SwigPyObject", "MjModel", "MjData", "ALEInterface")
@@ -147,9 +149,8 @@ def prove(env: Any, state: Tree, recording: Recording, at_step: int, allowance: 
     :param at_step: the run's step then
     :param allowance: seconds after which no further step is compared
     """
-    layers = getattr(env, "layers", list)()
     with isolated(None):
-        shared = objects.shared_state(layers)
+        shared = env.shared_state() if hasattr(env, "shared_state") else None
         copy = None
         try:
             try:
@@ -166,7 +167,8 @@ def prove(env: Any, state: Tree, recording: Recording, at_step: int, allowance: 
         finally:
             if copy is not None:
                 copy.close()
-            objects.put_back(*shared)
+            if shared is not None:
+                objects.put_back(*shared)
 
 
 def _compare(copy: Any, recording: Recording, at_step: int, allowance: float, env: Any) -> Verdict:
@@ -260,7 +262,7 @@ class Prover:
         self._env = _comparable(env)
         self._pending: tuple[Recording, Tree, int] | None = None
         self._begin = time.perf_counter()
-        self._next, self._spent = FIRST_STEP, 0.0
+        self._next, self._spent, self._last = FIRST_STEP, 0.0, 0.0
 
     @staticmethod
     def can_compare(env: VecEnv | None) -> bool:
@@ -277,7 +279,7 @@ class Prover:
             return None
         steps = step // self._env.num_envs
         if self._pending is None:
-            if steps >= self._next and not last and self._affordable(self._spent):
+            if steps >= self._next and not last and self._affordable(SPACING * self._last):
                 self._next = SPACING * steps
                 self._start(step)
             return None
@@ -285,20 +287,21 @@ class Prover:
         if recording.broken:
             self._pending = None
             return None
-        if not recording.complete and not last:
-            return None
-        if self.verdict is not None and not (recording.complete and self._affordable(self._spent)):
+        expected = max(self._env.seconds_to_make + 2 * recording.seconds, SPACING * self._last)
+        early = not recording.complete or not self._affordable(expected)
+        if early and not (last and self.verdict is None):
             return None
         recording.stop()
         self._pending = None
         started = time.perf_counter()
         verdict = prove(self._env, state, recording, at_step, max(1.0, SHARE * (started - self._begin)))
-        self._spent += time.perf_counter() - started
+        self._last = time.perf_counter() - started
+        self._spent += self._last
         self.verdict = verdict
         return verdict
 
     def _affordable(self, seconds: float) -> bool:
-        return self.verdict is None or seconds <= SHARE * (time.perf_counter() - self._begin)
+        return self._spent + seconds <= GRACE + SHARE * (time.perf_counter() - self._begin)
 
     def _start(self, step: int) -> None:
         try:

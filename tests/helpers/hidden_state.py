@@ -723,10 +723,10 @@ class CounterFile(Base):
 
 @unreadable
 class RareInC(Base):
-    """What is hidden in C shows after 60 steps only."""
+    """What is hidden in C shows after 600 steps only."""
 
     def prepare(self):
-        self.rounds = itertools.cycle([0.0] * 60 + [1.0])
+        self.rounds = itertools.cycle([0.0] * 600 + [1.0])
 
     def bonus(self):
         return next(self.rounds)
