@@ -108,8 +108,10 @@ def contents(roots: Sequence[tuple[str, Any]]) -> dict[str, str]:
         return [text(inner) for inner in part] if isinstance(part, (list, tuple)) else part
 
     found: dict[str, str] = {}
-    for path, node in zip(walk.paths, walk.nodes, strict=True):
-        if node["kind"] != "seeds" and not node.get("class", "").startswith("gymnasium.spaces."):
+    named = list(zip(walk.paths, walk.nodes, strict=True))
+    spaces = tuple(path for path, node in named if node.get("class", "").startswith("gymnasium.spaces."))
+    for path, node in named:
+        if node["kind"] != "seeds" and not path.startswith(spaces):
             own = node.get("attributes", {})
             found[path] = _json(text({key: value for key, value in node.items() if key != "attributes"}))
             prefix = f"{path}." if path else ""

@@ -144,6 +144,8 @@ class RunHook:
     def evaluate(self, model: BaseAlgorithm) -> bool:
         """Plays evaluation episodes; returns whether their mean return is the best so far."""
         step = model.num_timesteps
+        if self._prover is not None:
+            self._prover.interrupt()
         result = self._evaluation(model)
         for episode, (value, length) in enumerate(zip(result.returns, result.lengths, strict=True)):
             self.logs.evaluations.append({"step": step, "episode": episode, "return": value, "length": length})

@@ -300,6 +300,12 @@ class Prover:
         self.verdict = verdict
         return verdict
 
+    def interrupt(self) -> None:
+        """To be called when other environments were stepped in this process: theirs may be the same classes."""
+        if self._pending is not None and (self._pending[1].get("objects") or {}).get("shared"):
+            self._pending[0].stop()
+            self._pending, self._next = None, 0
+
     def _affordable(self, seconds: float) -> bool:
         return self._spent + seconds <= GRACE + SHARE * (time.perf_counter() - self._begin)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from hidden_state import CLASSES, UNREADABLE
-from runs import AGENT, assert_same_result, send_signal_at, settings
+from runs import AGENT, leaves, read_csv, send_signal_at, settings
 
 import rlopt
 from rlopt.checkpoint.files import latest_checkpoint
@@ -40,7 +40,7 @@ def stopped(monkeypatch: pytest.MonkeyPatch, folder: Path, name: str, wrapper: s
     new_process(name)
     with monkeypatch.context() as patch:
         send_signal_at(patch, at, signal.SIGINT)
-        assert train("mdpo", hidden(folder, name, wrapper), AGENT).exit_code == 130
+        assert train("mdpo", hidden(folder, name, wrapper, eval_every=0), AGENT).exit_code == 130
     new_process(name)
     return folder
 
@@ -63,13 +63,17 @@ def test_a_resume_that_is_called_exact_is(
     name: str, wrapper: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     new_process(name)
-    train("mdpo", hidden(tmp_path / "whole", name, wrapper), AGENT)
+    train("mdpo", hidden(tmp_path / "whole", name, wrapper, eval_every=0), AGENT)
     folder = stopped(monkeypatch, tmp_path / "stopped", name, wrapper)
     capsys.readouterr()
     resume(folder)
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("resume: ", "warning: "))]
     assert line.startswith("resume: exact: restored environments repeated ")
-    assert_same_result(tmp_path / "whole", folder)
+    whole, continued = (dict(newest(path).trees) for path in (tmp_path / "whole", folder))
+    for tree in (whole, continued):  # spaces have generators of their own, which the system seeds
+        tree["env"] = {part: tree["env"][part] for part in ("wrappers", "statistics")}
+    assert leaves(whole) == leaves(continued)
+    assert read_csv(tmp_path / "whole" / "episodes.csv") == read_csv(folder / "episodes.csv")
 
 
 @pytest.mark.parametrize(
