@@ -37,8 +37,7 @@ from rlopt.storage.tree import ARRAY_TYPES, MAX_INT_BITS
 
 State = dict[str, Any]
 
-MAX_NODES = 200_000
-MAX_BYTES = 2**28
+MAX_NODES, MAX_ITEMS, MAX_BYTES = 200_000, 500_000, 2**28
 """Bounds of what is captured, of all roots together. Beyond them, values are opaque."""
 LARGE = 2**20
 """Bytes from which an array that has not changed since it was made is kept as a checksum only."""
@@ -71,7 +70,7 @@ _LIBRARIES = sys.stdlib_module_names | {
 
 
 def capture(roots: Sequence[tuple[str, Any]], kept: Iterable[Any] = (), baseline: Baseline | None = None) -> State:
-    """The state of ``roots``: ``{"nodes", "roots", "shared", "opaque"}``, a tree of arrays and plain values.
+    """The state of ``roots``: ``{"nodes", "roots", "shared", "aliases", "opaque"}``, a tree of arrays and plain values.
 
     :param roots: objects, each with the name that the paths of its parts begin with
     :param kept: objects that are met but not looked into: another part of the state has them
@@ -80,7 +79,7 @@ def capture(roots: Sequence[tuple[str, Any]], kept: Iterable[Any] = (), baseline
     walk = _Walk(kept, baseline)
     state: State = {"roots": [walk.encode(value, name) for name, value in roots]}
     walk.finish()
-    state["shared"] = [] if baseline is None else baseline.changes(walk)
+    state["shared"], state["aliases"] = ([], {}) if baseline is None else baseline.changes(walk)
     walk.finish()
     return {"nodes": walk.nodes, **state, "opaque": walk.opaque}
 
@@ -132,22 +131,25 @@ class Baseline:
         kept = self._arrays.get(id(array))
         return kept[1] if kept is not None and kept[0] is array and _digest(array) == kept[1] else None
 
-    def changes(self, walk: _Walk) -> list[Any]:
-        """What classes and modules hold otherwise than they did: ``[[path, value], ...]``."""
-        return [
+    def changes(self, walk: _Walk) -> tuple[list[Any], dict[str, int]]:
+        """What classes and modules hold otherwise than they did, ``[[path, value], ...]``, and which nodes are theirs."""
+        shared = _shared(walk)
+        aliases = {path: walk.numbers[id(value)] for path, value in _held(shared).items() if id(value) in walk.numbers}
+        changed = [
             [path, walk.encode(value, path)]
-            for path, (_, _, value) in _shared(walk).items()
+            for path, (_, _, value) in shared.items()
             if _fingerprint(value) != self._shared.get(path)
         ]
+        return changed, aliases
 
 
 def shared_state(roots: Sequence[tuple[str, Any]], kept: Iterable[Any] = ()) -> tuple[State, _Walk]:
     """All that classes and modules of ``roots`` hold, and where, for :func:`put_back`."""
     walk = _walked(roots, kept)
-    values = _Walk((), None)
+    values = _Walk((), None, enter_envs=False)
     shared = [[path, values.encode(value, path)] for path, (_, _, value) in _shared(walk).items()]
     values.finish()
-    return {"nodes": values.nodes, "roots": [], "shared": shared, "opaque": values.opaque}, walk
+    return {"nodes": values.nodes, "roots": [], "shared": shared, "aliases": {}, "opaque": values.opaque}, walk
 
 
 def put_back(state: State, walk: _Walk) -> None:
@@ -195,8 +197,10 @@ def _number(value: Any) -> Any:
 class _Walk:
     """Turns objects into nodes, breadth first, so that depth takes no stack and short paths name what is found."""
 
-    def __init__(self, kept: Iterable[Any], baseline: Baseline | None, most: int = MAX_NODES) -> None:
-        self._most = most
+    def __init__(
+        self, kept: Iterable[Any], baseline: Baseline | None, most: int = MAX_NODES, enter_envs: bool = True
+    ) -> None:
+        self._most, self._enter_envs = most, enter_envs
         self.nodes: list[Any] = []
         self.opaque: dict[str, str] = {}
         self.classes: set[type] = set()
@@ -205,15 +209,15 @@ class _Walk:
         self.large: list[np.ndarray] = []
         self._kept = {id(value) for value in kept}
         self._baseline = baseline
-        self._numbers: dict[int, int] = {}
-        self._alive: list[Any] = []  # an id is that of one object only while the object lives
+        self.numbers: dict[int, int] = {}
+        self.alive: list[Any] = []  # an id is that of one object only while the object lives
         self._queue: deque[tuple[int, Any, str]] = deque()
         self.paths: list[str] = []
         """By which path each node was met first."""
         self._memory: dict[int, list[tuple[np.ndarray, int]]] = {}
         """The arrays met, by what owns their memory, each with the number of that memory."""
         self._unused = itertools.count()
-        self._bytes = 0
+        self._bytes = self._items_met = 0
 
     def finish(self) -> None:
         """Looks into everything that was met."""
@@ -262,15 +266,15 @@ class _Walk:
             return {"method": [value.__func__.__name__, self.encode(value.__self__, f"{path}.__self__")]}
         if isinstance(value, _WITHOUT_STATE):
             return {"same": kind.__name__}
-        if id(value) not in self._numbers:
+        if id(value) not in self.numbers:
             if len(self.nodes) >= self._most:
                 return self._no(value, path)
-            self._numbers[id(value)] = len(self.nodes)
-            self._alive.append(value)
+            self.numbers[id(value)] = len(self.nodes)
+            self.alive.append(value)
             self._queue.append((len(self.nodes), value, path))
             self.nodes.append(None)
             self.paths.append(path)
-        return {"ref": self._numbers[id(value)]}
+        return {"ref": self.numbers[id(value)]}
 
     def _no(self, value: Any, path: str) -> Any:
         if len(self.opaque) < 100:
@@ -280,7 +284,7 @@ class _Walk:
     def _node(self, value: Any, path: str) -> Any:
         kind = type(value)
         self.classes.add(kind)
-        if id(value) in self._kept:
+        if id(value) in self._kept or (isinstance(value, gymnasium.Env) and not self._enter_envs):
             return {"kind": "kept"}
         leaf = self._leaf(value, path)
         if leaf is not None:
@@ -318,19 +322,22 @@ class _Walk:
         if base is bytearray:
             return {"bytes": bytes(value).hex()}
         if issubclass(base, dict):
+            self._items_met += len(value)
+            if self._items_met > MAX_ITEMS:
+                return {"same": self._no(value, path)}
             node: State = {
                 "keys": [self.encode(key, f"{path}.keys") for key in value],
                 "values": [self.encode(part, f"{path}[{key!r:.40}]") for key, part in value.items()],
             }
             factory = getattr(value, "default_factory", None)
             return node | ({"factory": getattr(factory, "__name__", "")} if factory is not None else {})
-        self._bytes += 8 * len(value)
         if len(value) > 64 and base in (list, deque):
             only = set(map(type, value))
             if only == {float} or (only == {int} and max(map(abs, value)) < 2**63):
                 node = {"numbers": np.array(value, float if only == {float} else np.int64)}
                 return node | ({"maxlen": value.maxlen} if base is deque else {})
-        if self._bytes > MAX_BYTES:
+        self._items_met += len(value)
+        if self._items_met > MAX_ITEMS:
             return {"same": self._no(value, path)}
         node = {"items": [self.encode(part, f"{path}[{i}]") for i, part in enumerate(value)]}
         return node | ({"maxlen": value.maxlen} if base is deque else {})
@@ -434,6 +441,7 @@ class _Restorer:
         walk = _walked(roots, kept) if walk is None else walk
         self._shared = _shared(walk)
         self._classes, self._functions = _known(walk)
+        self._protected: set[int] = set()
         self._made: dict[int, Any] = {}
         self._claimed: dict[int, Any] = {}
         self._owners: dict[int, Any] = {}
@@ -445,9 +453,16 @@ class _Restorer:
 
     def run(self) -> list[str]:
         state = self._state
+        held = _held(self._shared)
+        for path, number in state["aliases"].items():
+            if path in held and self._same_kind(self._nodes[number], held[path]):
+                self._bind(number, held[path], path)
+        # What belongs to a class or a module is changed for its own sake only: an attribute may have been it once.
+        self._protected = {id(value) for value in held.values()}
         for (name, value), encoded in zip(self._roots, state["roots"], strict=True):
             self.value(encoded, value, name)
         self._finish()
+        self._protected = set()
         for path, encoded in state["shared"]:
             if path not in self._shared:
                 self.lost.append(path)
@@ -530,15 +545,19 @@ class _Restorer:
                 value = self._create(node, path)
             if value is _LOST:
                 self.lost.append(path)
-            self._made[number] = value
-            if value is not _LOST:
-                self._claimed[id(value)] = value
-                self._queue.append((number, value, path))
+            if value is _LOST:
+                self._made[number] = _LOST
+            else:
+                self._bind(number, value, path)
         return self._made[number]
+
+    def _bind(self, number: int, value: Any, path: str) -> None:
+        self._made[number] = self._claimed[id(value)] = value
+        self._queue.append((number, value, path))
 
     def _claim(self, node: State, fresh: Any) -> Any:
         """``fresh`` if it can be changed into what ``node`` says and stands for no other node."""
-        if id(fresh) in self._claimed or not self._same_kind(node, fresh):
+        if id(fresh) in self._claimed or id(fresh) in self._protected or not self._same_kind(node, fresh):
             return _LOST
         if node["kind"] == "array":
             owner, memory = _owner(fresh), node["memory"]
@@ -837,6 +856,15 @@ def _shared(walk: _Walk) -> dict[str, tuple[Any, str, Any]]:
     return found
 
 
+def _held(shared: dict[str, tuple[Any, str, Any]]) -> dict[str, Any]:
+    """Every object in what :func:`_shared` found, by path; environments that lie there are not entered."""
+    walk = _Walk((), None, enter_envs=False)
+    for path, (_, _, value) in shared.items():
+        walk.encode(value, path)
+    walk.finish()
+    return dict(zip(walk.paths, walk.alive, strict=True))
+
+
 def _held_by(function: Any, path: str, module: str) -> dict[str, tuple[Any, str, Any]]:
     """What a function of ``module`` keeps from call to call: attributes, closures, defaults that can change."""
     if not isinstance(function, types.FunctionType) or function.__module__ != module:
@@ -882,7 +910,7 @@ def _known(walk: _Walk) -> tuple[dict[str, type], dict[str, Any]]:
 
 
 def _fingerprint(value: Any) -> str:
-    walk = _Walk((), None, 20_000)
+    walk = _Walk((), None, 20_000, enter_envs=False)
     encoded = walk.encode(value, "")
     walk.finish()
     return _json([encoded, walk.nodes])

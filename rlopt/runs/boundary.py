@@ -13,7 +13,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 
 from rlopt.checkpoint.files import checkpoint_name, prune_checkpoints, write_checkpoint
-from rlopt.checkpoint.model_state import capture_state
+from rlopt.checkpoint.model_state import OwnState, capture_state
 from rlopt.console.progress import Progress
 from rlopt.console.signals import StopRequest
 from rlopt.evaluation.evaluate import EvaluationResult, evaluate
@@ -133,7 +133,8 @@ class RunHook:
     def prove(self, model: BaseAlgorithm, last: bool) -> None:
         """Compares the environments with restored ones, now and then, and writes what came of it to resume.json."""
         if self._prover is None:
-            self._prover = Prover(model.env)
+            # An agent with a state of its own begins and restores its episodes as it likes.
+            self._prover = Prover(None if isinstance(model, OwnState) else model.env)
         before = self._prover.verdict
         verdict = self._prover.at_boundary(model.num_timesteps, last)
         if verdict is not None:

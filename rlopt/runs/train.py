@@ -15,7 +15,7 @@ import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from rlopt.checkpoint.files import Checkpoint, checkpoint_step, latest_checkpoint, list_checkpoints
-from rlopt.checkpoint.model_state import learn_from
+from rlopt.checkpoint.model_state import OwnState, learn_from
 from rlopt.console.output import Console
 from rlopt.console.progress import Counted
 from rlopt.errors import ConfigError, NonFiniteError, RunError, one_line
@@ -86,8 +86,8 @@ def resume(
 ) -> RunResult:
     """Continues a run from its newest undamaged checkpoint, or from the start if it was killed before the first.
 
-    On the CPU, with the same packages, the result equals, bit for bit, the result of a run that was never stopped. An
-    environment that cannot give its state starts fresh episodes instead, and a line says so.
+    On the CPU, with the same packages, the result equals, bit for bit, the result of a run that was never stopped. A
+    line says whether that was shown for the environments, or not, or whether fresh episodes begin.
 
     :param path: the run folder
     :param total_timesteps: train up to this step instead; schedules then follow the new length from here on
@@ -222,7 +222,7 @@ def _say_kind_of_resume(console: Console, folder: RunFolder, model: BaseAlgorith
     """One line: the environments continue exactly, or not, or nobody knows."""
     if fresh_episodes is not None:
         console.say(f"warning: resume: {fresh_episodes}")
-    elif Prover.can_compare(model.env):
+    elif not isinstance(model, OwnState) and Prover.can_compare(model.env):
         content = read_json(folder.resume, "remove it") if folder.resume.is_file() else None
         verdict = Verdict.read(content)
         if verdict.kind == FRESH:  # but this time it could be restored

@@ -545,6 +545,39 @@ class SharedLevel(Base):
 
 
 @hidden
+class FromConstants(Base):
+    """In the beginning of an episode attributes are a constant's, later they are its own."""
+
+    START, TABLE = np.zeros(2), {"speeds": [0.0, 0.0]}
+
+    def begin(self, seed):
+        self.position, self.speeds = self.START, self.TABLE["speeds"]
+
+    def bonus(self):
+        self.position = self.position + self.x
+        self.speeds = [speed + self.x for speed in self.speeds]
+        return self.position.sum() + sum(self.speeds)
+
+
+@hidden
+class LateAlias(Base):
+    """Takes what belongs to the module in a step, and changes it for all."""
+
+    level = None
+
+    def bonus(self):
+        if self.t == 5:
+            self.level = LEVEL
+        if self.level is not None:
+            self.level.age += 1
+        return LEVEL.age
+
+    @staticmethod
+    def new_process():
+        LEVEL.age = 0
+
+
+@hidden
 class Views(Base):
     def prepare(self):
         self.whole = np.zeros(6)

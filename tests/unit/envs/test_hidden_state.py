@@ -11,6 +11,7 @@ from hidden_state import CLASSES, UNREADABLE, WRAPPERS
 
 import rlopt
 from rlopt.checkpoint.files import read_checkpoint, write_checkpoint
+from rlopt.errors import StateUnavailableError
 from rlopt.state.isolate import seed_everything
 from rlopt.state.proof import EXACT, FRESH, INEXACT, UNPROVED, Recording, prove
 
@@ -117,3 +118,58 @@ def test_a_proof_says_exact_and_leaves_the_environments_alone(name):
     steps(alone, BEFORE, 0)
     steps(alone, 40, 1)
     assert steps(alone, AFTER, 2) == after
+
+
+def restored(name, change):
+    """The paths that are lost when ``change`` damages the nodes of a state, and the environment."""
+    env = made(name, n_envs=1)
+    env.reset()
+    steps(env, BEFORE, 0)
+    state = env.get_state()
+    change(state["objects"]["nodes"])
+    fresh = made(name, n_envs=1)
+    with pytest.raises(StateUnavailableError) as error:
+        fresh.set_state(state)
+    return str(error.value), fresh.envs[0].unwrapped
+
+
+def node_of(nodes, name):
+    return next(node for node in nodes if node.get("class", "").endswith(name))
+
+
+def test_a_state_makes_no_class_that_the_environment_does_not_have():
+    def other(nodes):
+        node_of(nodes, ".Particle")["class"] = "subprocess.Popen"
+
+    said, env = restored("GrowingParticles", other)
+    assert "particles[0] cannot be restored" in said
+    assert {type(part).__name__ for part in env.particles if part is not None} == {"Particle"}
+
+
+def test_a_state_sends_an_environment_to_no_other_file():
+    def other(nodes):
+        node_of(nodes, ".OddValues")["attributes"]["text"] = "/etc/passwd"
+
+    said, env = restored("OddValues", other)
+    assert "text cannot be restored" in said
+    assert env.text == ""
+
+
+def test_a_state_names_no_function_of_other_modules():
+    def other(nodes):
+        node_of(nodes, ".appended")["class"] = "os.system"
+
+    said, env = restored("Partial", other)
+    assert "append cannot be restored" in said
+    assert env.append.func.__name__ == "appended"
+
+
+def test_a_large_table_that_does_not_change_is_in_no_checkpoint():
+    env = made("LargeTable")
+    env.reset()
+    arrays = [node for node in env.get_state()["objects"]["nodes"] if node["kind"] == "array"]
+    assert not any("value" in node for node in arrays)
+    assert sum("digest" in node for node in arrays) == 2
+    env.envs[0].unwrapped.table[7] += 1.0
+    arrays = [node for node in env.get_state()["objects"]["nodes"] if node["kind"] == "array"]
+    assert sum("digest" in node for node in arrays) == 1
