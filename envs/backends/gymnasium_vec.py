@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 from rlopt.envs.backends.batch import Observation, ObservationBuffer, check_settings, float32_actions, guard_actions
 from rlopt.envs.seeding import derive_seeds
 from rlopt.envs.settings import EnvSettings
-from rlopt.envs.state import exact_state, objects, snapshots
+from rlopt.envs.state import exact_state, objects, shared, snapshots, statistics
 from rlopt.envs.state.replay import ActionLog
 from rlopt.errors import SpaceError, StateUnavailableError, one_line
 
@@ -48,7 +48,7 @@ class GymnasiumVecEnv(DummyVecEnv):
         self._kept = [
             env.unwrapped for env, method in zip(self.envs, self._methods, strict=True) if method in ("own", "snapshot")
         ]
-        self._baseline = objects.Baseline(self.layers(), self._kept)
+        self._baseline = shared.Baseline(self.layers(), self._kept)
         if "replay" in self._methods:
             space = self.action_space
             self._log = ActionLog(len(envs), space.shape or (), space.dtype or np.int64, capacity=256)
@@ -217,16 +217,16 @@ class GymnasiumVecEnv(DummyVecEnv):
 
     def statistics(self) -> list[Any]:
         """What Gymnasium's normalising wrappers have counted, of each environment, for :meth:`set_statistics`."""
-        return [objects.statistics_of(snapshots.layers(env)) for env in self.envs]
+        return [statistics.statistics_of(snapshots.layers(env)) for env in self.envs]
 
-    def set_statistics(self, statistics: Sequence[Any], counting: bool) -> bool:
-        """Gives Gymnasium's normalising wrappers ``statistics``, and says whether they go on counting.
+    def set_statistics(self, counted: Sequence[Any], counting: bool) -> bool:
+        """Gives Gymnasium's normalising wrappers what others have counted, and says whether they go on counting.
 
-        :param statistics: of another batch of such environments, which may have another size
+        :param counted: :meth:`statistics` of another batch of such environments, which may have another size
         :returns: False, with nothing changed, if the wrappers are others
         """
-        return bool(statistics) and all(
-            objects.set_statistics(snapshots.layers(env), statistics[index % len(statistics)], counting)
+        return bool(counted) and all(
+            statistics.set_statistics(snapshots.layers(env), counted[index % len(counted)], counting)
             for index, env in enumerate(self.envs)
         )
 

@@ -14,6 +14,7 @@ import gymnasium
 import numpy as np
 
 from rlopt.envs.state import objects, snapshots
+from rlopt.envs.state.shared import Baseline
 from rlopt.errors import StateUnavailableError
 
 WRONG_REPLAY = "replaying the episode did not lead back to the same state"
@@ -22,7 +23,7 @@ WRONG_REPLAY = "replaying the episode did not lead back to the same state"
 class EpisodeStart:
     """Records what the running episode began with, so that the same episode can begin again."""
 
-    def __init__(self, env: gymnasium.Env[Any, Any], baseline: objects.Baseline) -> None:
+    def __init__(self, env: gymnasium.Env[Any, Any], baseline: Baseline) -> None:
         self._env, self._baseline = env, baseline
         self.record: dict[str, Any] = {}
 
