@@ -127,6 +127,7 @@ class _Restorer:
         """Which memory of fresh arrays stands for which of the state's: the owner of each, and the arrays of each."""
         self._views = Counter(node["memory"] for node in self._nodes if "memory" in node)
         self._queue: deque[tuple[int, Any, str]] = deque()
+        self._arrays: list[tuple[State, np.ndarray, str]] = []
         self.lost: list[str] = []
 
     def run(self) -> list[str]:
@@ -150,6 +151,9 @@ class _Restorer:
             if owner is not None and value is not _LOST and value is not fresh:
                 setattr(owner, name, value)
         self._finish()
+        # Two views of one memory in a damaged state: the second has overwritten the first.
+        filled = [entry for entry in self._arrays if "value" in entry[0]]
+        self.lost += [path for node, value, path in filled if value.tobytes() != node["value"].tobytes()]
         return self.lost
 
     def _finish(self) -> None:
@@ -219,7 +223,9 @@ class _Restorer:
         if number not in self._made:
             node = self._nodes[number]
             value = self._claim(node, fresh)
-            if value is _LOST:
+            # Arrays grow; that one gets more dimensions is damage.
+            damaged = isinstance(fresh, np.ndarray) and np.ndim(node.get("value", fresh)) != fresh.ndim
+            if value is _LOST and not (damaged and "text" not in node):
                 value = self._create(node, path)
             if value is _LOST:
                 self.lost.append(path)
@@ -335,6 +341,7 @@ class _Restorer:
             self._fill_attributes(node["attributes"], value, path)
 
     def _fill_array(self, node: State, value: np.ndarray, path: str) -> None:
+        self._arrays.append((node, value, path))
         if "digest" in node:
             if digest_of(value) != node["digest"]:
                 self.lost.append(path)
