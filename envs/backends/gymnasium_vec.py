@@ -206,6 +206,14 @@ class GymnasiumVecEnv(DummyVecEnv):
         """What the classes and modules of the environments hold, for :func:`rlopt.envs.state.objects.put_back`."""
         return objects.shared_state(self.layers(), self._kept)
 
+    def shares_with(self, other: GymnasiumVecEnv) -> str | None:
+        """The path of an object that these environments and ``other`` both hold; None if there is none.
+
+        What belongs to classes and modules does not count, see :meth:`shared_state`.
+        """
+        own, others = (shared.own_objects(env.layers(), env._kept) for env in (self, other))
+        return next((path for number, (_, path) in own.items() if number in others), None)
+
     def opaque(self) -> dict[str, str]:
         """What Python cannot read of the environments: path -> type. A replay may lead back to it all the same."""
         return objects.capture(self.layers(), self._kept)["opaque"]

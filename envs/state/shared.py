@@ -7,6 +7,7 @@ import enum
 import functools
 import itertools
 import json
+import random
 import sys
 import types
 from collections.abc import Iterable, Iterator, Sequence
@@ -61,6 +62,15 @@ class Baseline:
             if _fingerprint(value) != self._shared.get(path)
         ]
         return changed, aliases
+
+
+def own_objects(roots: Sequence[tuple[str, Any]], kept: Iterable[Any] = ()) -> dict[int, tuple[Any, str]]:
+    """What ``roots`` hold that belongs to no class and no module, with its path, by id."""
+    walk = walked(roots, kept)
+    others = shared_objects(shared_values(walk))
+    common = {id(value) for value in (*others.values(), random._inst, np.random.mtrand._rand)}  # type: ignore[attr-defined]
+    found = zip(walk.alive, walk.paths, strict=True)
+    return {id(value): (value, path) for value, path in found if id(value) not in common and not callable(value)}
 
 
 def shared_values(walk: Walk) -> dict[str, tuple[Any, str, Any]]:

@@ -157,6 +157,8 @@ def prove(env: Any, state: Tree, recording: Recording, at_step: int, allowance: 
                 copy = make_from_settings(env.settings)
             except Exception as error:
                 return Verdict(UNPROVED, f"no second environment can be made ({one_line(error)})", at_step)
+            if shared is not None and (common := copy.shares_with(env)) is not None:
+                return Verdict(UNPROVED, f"every environment that is made shares {common}", at_step)
             try:
                 copy.set_state(state)
             except StateUnavailableError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -16,6 +17,32 @@ from rlopt.state.isolate import seed_everything
 from rlopt.state.proof import EXACT, FRESH, INEXACT, UNPROVED, Recording, prove
 
 BEFORE, AFTER = 17, 22
+
+
+class Common(CLASSES["OwnNumpy"]):
+    """Holds an object that its maker gives to all."""
+
+    def __init__(self, common):
+        self.common = common
+        super().__init__()
+
+    def bonus(self):
+        self.common["calls"] += 1
+        return self.common["calls"]
+
+
+class Given(CLASSES["OwnNumpy"]):
+    """Changes the list that it is given."""
+
+    def __init__(self, left):
+        self.left = left
+        super().__init__()
+
+    def bonus(self):
+        return self.left.pop()
+
+
+gymnasium.register("hidden/Given-v0", entry_point=Given, max_episode_steps=9)
 
 
 def made(name, wrapper="none", n_envs=2):
@@ -118,6 +145,29 @@ def test_a_proof_says_exact_and_leaves_the_environments_alone(name):
     steps(alone, BEFORE, 0)
     steps(alone, 40, 1)
     assert steps(alone, AFTER, 2) == after
+
+
+def test_environments_that_share_an_object_are_not_disturbed_by_a_proof():
+    common = {"calls": 0}
+    gymnasium.register("hidden/Common-v0", entry_point=lambda: Common(common), max_episode_steps=9)
+    env = rlopt.make_env("hidden/Common-v0", 1)
+    env.reset()
+    state, recording = env.get_state(), Recording(env)
+    steps(env, 12, 1)
+    recording.stop()
+    verdict = prove(env, state, recording, 0, 60.0)
+    assert verdict.sentence() == "unproved: every environment that is made shares common"
+    assert common["calls"] == 12
+
+
+def test_arguments_that_an_environment_changes_are_its_own():
+    env = rlopt.make_env("hidden/Given-v0", 1, env_kwargs={"left": [3.0, 2.0, 1.0] * 20})
+    env.reset()
+    state, recording = env.get_state(), Recording(env)
+    steps(env, 12, 1)
+    recording.stop()
+    assert prove(env, state, recording, 0, 60.0).kind == EXACT
+    assert len(env.envs[0].unwrapped.left) == 60 - 12
 
 
 def restored(name, change):
