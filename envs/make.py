@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import sys
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -80,19 +79,14 @@ def make_env(
 
 def make_from_settings(settings: EnvSettings) -> GymnasiumVecEnv | EnvPoolVecEnv:
     """:func:`make_env` for settings that are already together."""
-    started = time.perf_counter()
     rendering.prepare_state()
     names.check_id(settings.id)
     settings = dataclasses.replace(settings, backend=resolve_backend(settings))
-    env: GymnasiumVecEnv | EnvPoolVecEnv
     if settings.backend == "envpool":
         from rlopt.envs.backends.envpool_vec import EnvPoolVecEnv
 
-        env = EnvPoolVecEnv(settings)
-    else:
-        env = _make_gymnasium(settings)
-    env.seconds_to_make = time.perf_counter() - started
-    return env
+        return EnvPoolVecEnv(settings)
+    return _make_gymnasium(settings)
 
 
 def resolve_backend(settings: EnvSettings) -> str:

@@ -38,9 +38,6 @@ class EnvPoolVecEnv(VecEnv):
     :param settings: with backend ``envpool``; the id must be one of the parity-tested tasks
     """
 
-    seconds_to_make = 0.0
-    """How long :func:`rlopt.make_env` took."""
-
     def __init__(self, settings: EnvSettings, max_resets: int | None = None) -> None:
         self._envpool = import_envpool()
         self.settings = settings

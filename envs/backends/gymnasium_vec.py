@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -29,12 +30,14 @@ class GymnasiumVecEnv(DummyVecEnv):
     :param settings: with the backend resolved
     """
 
-    seconds_to_make = 0.0
-    """How long :func:`rlopt.make_env` took."""
-
     def __init__(self, env_fns: Sequence[Callable[[], gymnasium.Env[Any, Any]]], settings: EnvSettings) -> None:
         self.settings = settings
-        envs = [make() for make in env_fns]
+        envs, self.seconds_to_make = [], 0.0
+        for make in env_fns:
+            started = time.perf_counter()
+            envs.append(make())
+            if len(envs) > 1:  # the first one imports much that another batch will find
+                self.seconds_to_make = len(env_fns) * (time.perf_counter() - started)
         buffer = ObservationBuffer(envs[0].observation_space, len(envs), settings.frame_stack)
         super().__init__([lambda env=env: env for env in envs])  # type: ignore[misc]
         self._buffer = buffer

@@ -16,12 +16,13 @@ from rlopt.checkpoint.files import checkpoint_name, prune_checkpoints, write_che
 from rlopt.checkpoint.model_state import OwnState, capture_state
 from rlopt.console.progress import Progress
 from rlopt.console.signals import StopRequest
+from rlopt.errors import RunError
 from rlopt.evaluation.evaluate import EvaluationResult, evaluate
 from rlopt.loggers.writers import CsvLog, RunLogs
 from rlopt.optim.lockstep import has_other_runs
-from rlopt.run_folder import RunFolder, write_json
+from rlopt.run_folder import RunFolder, read_json, write_json
 from rlopt.settings.run import RunConfig
-from rlopt.state.proof import EXACT, Prover
+from rlopt.state.proof import EXACT, UNPROVED, Prover, Verdict
 
 EVALUATION_SEED_OFFSET = 1_000_003
 """Added to the run's seed for evaluations, so that they do not play the episodes that were trained on."""
@@ -30,6 +31,14 @@ EVALUATION_SEED_OFFSET = 1_000_003
 def crossed(every: int, previous: int, step: int) -> bool:
     """Whether a multiple of ``every`` lies in ``(previous, step]``; never for ``every`` = 0."""
     return every > 0 and step // every > previous // every
+
+
+def read_verdict(folder: RunFolder) -> Verdict:
+    """What was shown of a run's environments so far, see :mod:`rlopt.state.proof`."""
+    try:
+        return Verdict.read(read_json(folder.resume))
+    except RunError:  # none was written, or it is damaged
+        return Verdict.read(None)
 
 
 def mean_return(model: BaseAlgorithm) -> float | None:
@@ -137,7 +146,7 @@ class RunHook:
             self._prover = Prover(None if isinstance(model, OwnState) else model.env)
         before = self._prover.verdict
         verdict = self._prover.at_boundary(model.num_timesteps, last)
-        if verdict is not None:
+        if verdict is not None and not (verdict.kind == UNPROVED and read_verdict(self.folder).kind == EXACT):
             write_json(self.folder.resume, dataclasses.asdict(verdict))
             if verdict.kind != EXACT and (before is None or before.kind != verdict.kind):
                 self.progress.say(f"warning: no exact resume: {verdict.sentence()}")

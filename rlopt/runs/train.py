@@ -23,8 +23,8 @@ from rlopt.loggers.profiler import Profile
 from rlopt.loggers.wandb import open_wandb
 from rlopt.loggers.writers import RunLogs
 from rlopt.registry import import_agent
-from rlopt.run_folder import RunFolder, default_folder, read_json, shell_quote
-from rlopt.runs.boundary import EpisodeRecorder, HookState, RunHook, mean_return
+from rlopt.run_folder import RunFolder, default_folder, shell_quote
+from rlopt.runs.boundary import EpisodeRecorder, HookState, RunHook, mean_return, read_verdict
 from rlopt.runs.build import build
 from rlopt.settings.fields import check_settings
 from rlopt.settings.run import RunConfig
@@ -223,8 +223,7 @@ def _say_kind_of_resume(console: Console, folder: RunFolder, model: BaseAlgorith
     if fresh_episodes is not None:
         console.say(f"warning: resume: {fresh_episodes}")
     elif not isinstance(model, OwnState) and Prover.can_compare(model.env):
-        content = read_json(folder.resume, "remove it") if folder.resume.is_file() else None
-        verdict = Verdict.read(content)
+        verdict = read_verdict(folder)
         if verdict.kind == FRESH:  # but this time it could be restored
             verdict = Verdict(UNPROVED, f"a comparison could not restore them ({verdict.reason})")
         console.say(f"{'' if verdict.kind == EXACT else 'warning: '}resume: {verdict.sentence()}")

@@ -272,7 +272,7 @@ class Prover:
         return _comparable(env) is not None
 
     def at_boundary(self, step: int, last: bool = False) -> Verdict | None:
-        """Compares what is recorded, or begins to record; returns a verdict that is new.
+        """Compares what is recorded, or begins to record; returns a new verdict, if there is one.
 
         :param step: environment steps of the run
         :param last: whether no further boundary will come: what is recorded so far must do
@@ -289,14 +289,18 @@ class Prover:
         if recording.broken:
             self._pending = None
             return None
-        expected = max(self._env.seconds_to_make + 2 * recording.seconds, SPACING * self._last)
+        making = getattr(self._env, "seconds_to_make", 0.0)
+        expected = max(making + 2 * recording.seconds, SPACING * self._last)
         early = not recording.complete or not self._affordable(expected)
         if early and not (last and self.verdict is None):
             return None
         recording.stop()
         self._pending = None
         started = time.perf_counter()
-        verdict = prove(self._env, state, recording, at_step, max(1.0, SHARE * (started - self._begin)))
+        try:
+            verdict = prove(self._env, state, recording, at_step, max(1.0, SHARE * (started - self._begin)))
+        except Exception as error:  # a comparison must not end a run
+            verdict = Verdict(UNPROVED, f"the comparison failed ({one_line(error)})", at_step)
         self._last = time.perf_counter() - started
         self._spent += self._last
         self.verdict = verdict

@@ -109,7 +109,7 @@ def test_a_run_that_ended_too_early_is_unproved(
     capsys.readouterr()
     resume(folder)
     assert "warning: resume: unproved: no step was compared yet" in capsys.readouterr().out
-    (folder / "resume.json").write_text('{"kind": "exact"}')
+    (folder / "resume.json").write_text('{"kind": "exact",')
     resume(folder, 352)
     assert "warning: resume: unproved: no step was compared yet" in capsys.readouterr().out
 
