@@ -35,7 +35,7 @@ SPACING = 4
 counts over a run shows late, and the cost stays that of a few thousand steps."""
 SHARE = 0.02
 """Of a run's time that comparisons may take."""
-GRACE = 0.25
+GRACE = 1.0
 """Seconds that they may take besides, so that short runs are compared too."""
 
 EXACT, UNPROVED, INEXACT, FRESH = "exact", "unproved", "not exact", "fresh episodes"
