@@ -236,9 +236,13 @@ class GymnasiumVecEnv(DummyVecEnv):
         :param counted: :meth:`statistics` of another batch of such environments, which may have another size
         :returns: False, with nothing changed, if the wrappers are others
         """
-        return bool(counted) and all(
-            statistics.set_statistics(snapshots.layers(env), counted[index % len(counted)], counting)
-            for index, env in enumerate(self.envs)
+        return (
+            bool(counted)
+            and isinstance(counted, (list, tuple))
+            and all(
+                statistics.set_statistics(snapshots.layers(env), counted[index % len(counted)], counting)
+                for index, env in enumerate(self.envs)
+            )
         )
 
     def layers(self) -> list[tuple[str, Any]]:

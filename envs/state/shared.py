@@ -68,7 +68,7 @@ def own_objects(roots: Sequence[tuple[str, Any]], kept: Iterable[Any] = ()) -> d
     """What ``roots`` hold that belongs to no class and no module, with its path, by id."""
     walk = walked(roots, kept)
     others = shared_objects(shared_values(walk))
-    common = {id(value) for value in (*others.values(), random._inst, np.random.mtrand._rand)}  # type: ignore[attr-defined]
+    common = {id(value) for value in (*others.values(), random._inst, np.random.mtrand._rand)}
     found = zip(walk.alive, walk.paths, strict=True)
     return {id(value): (value, path) for value, path in found if id(value) not in common and not callable(value)}
 
@@ -110,7 +110,9 @@ def _held_by(function: Any, path: str, module: str) -> dict[str, tuple[Any, str,
     """What a function of ``module`` keeps from call to call: attributes, closures, defaults that can change."""
     if not isinstance(function, types.FunctionType) or function.__module__ != module:
         return {}
-    found = {f"{path}.{key}": (function, key, value) for key, value in vars(function).items() if _is_data(value)}
+    found: dict[str, tuple[Any, str, Any]] = {
+        f"{path}.{key}": (function, key, value) for key, value in vars(function).items() if _is_data(value)
+    }
     for key, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         if _is_data(cell_content(cell)):
             found[f"{path}:{key}"] = (cell, "cell_contents", cell_content(cell))
