@@ -194,7 +194,7 @@ class _Restorer:
             owner = self.value(content[1], getattr(fresh, "__self__", None), path)
             function = getattr(type(owner), content[0], None)
             known = isinstance(function, types.FunctionType) and name_of(type(owner)) in self._classes
-            return types.MethodType(function, owner) if known else self._lose(path)
+            return types.MethodType(function, owner) if known and function is not None else self._lose(path)
         if tag == "partial":
             was: Sequence[Any] = (None, (), (), ())
             if isinstance(fresh, functools.partial):

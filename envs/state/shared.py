@@ -70,7 +70,11 @@ def own_objects(roots: Sequence[tuple[str, Any]], kept: Iterable[Any] = ()) -> d
     others = shared_objects(shared_values(walk))
     common = {id(value) for value in (*others.values(), random._inst, np.random.mtrand._rand)}
     found = zip(walk.alive, walk.paths, strict=True)
-    return {id(value): (value, path) for value, path in found if id(value) not in common and not callable(value)}
+    return {
+        id(value): (value, path)
+        for value, path in found
+        if id(value) not in common and not isinstance(value, types.FunctionType)
+    }
 
 
 def shared_values(walk: Walk) -> dict[str, tuple[Any, str, Any]]:

@@ -92,7 +92,7 @@ class Recording:
         self.seconds = 0.0
         self.broken = False
         """Whether the environments were reset from outside, which is not repeated."""
-        self.held: dict[str, str] = getattr(env, "own_contents", dict)()
+        self.held: dict[str, str] = env.own_contents() if hasattr(env, "own_contents") else {}
         """What environments held at the beginning that give their own state."""
         self._ends = np.zeros(env.num_envs, np.int64)
         self._env: Any = env
@@ -151,7 +151,7 @@ def prove(env: Any, state: Tree, recording: Recording, at_step: int, allowance: 
     """
     with isolated(None):
         shared = env.shared_state() if hasattr(env, "shared_state") else None
-        copy = None
+        copy: Any = None
         try:
             try:
                 copy = make_from_settings(env.settings)
@@ -201,7 +201,7 @@ def _compare(copy: Any, recording: Recording, at_step: int, allowance: float, en
 
 def _unread(env: Any) -> str:
     """What of the environments is in no state, as path and type."""
-    found = getattr(env, "opaque", dict)()
+    found: dict[str, str] = env.opaque() if hasattr(env, "opaque") else {}
     return ", ".join([f"{path} ({kind})" for path, kind in found.items() if kind not in _REBUILT][:3])
 
 
@@ -210,7 +210,7 @@ def _global_states() -> dict[str, Any]:
 
 
 def _set_global_states(states: dict[str, Any]) -> None:
-    setters = {"python": random.setstate, "numpy": np.random.set_state, "torch": torch.set_rng_state}
+    setters: dict[str, Any] = {"python": random.setstate, "numpy": np.random.set_state, "torch": torch.set_rng_state}
     for name, state in states.items():
         setters[name](state)
 
