@@ -23,6 +23,7 @@ from rlopt.optim.lockstep import has_other_runs
 from rlopt.run_folder import RunFolder, read_json, write_json
 from rlopt.settings.run import RunConfig
 from rlopt.state.proof import EXACT, UNPROVED, Prover, Verdict
+from rlopt.storage.checked_folder import FolderKind, write_checked
 
 EVALUATION_SEED_OFFSET = 1_000_003
 """Added to the run's seed for evaluations, so that they do not play the episodes that were trained on."""
@@ -31,6 +32,9 @@ EVALUATION_SEED_OFFSET = 1_000_003
 def crossed(every: int, previous: int, step: int) -> bool:
     """Whether a multiple of ``every`` lies in ``(previous, step]``; never for ``every`` = 0."""
     return every > 0 and step // every > previous // every
+
+
+PROOF = FolderKind(name="proof", format="rlopt-proof", elsewhere="use another run folder")
 
 
 def read_verdict(folder: RunFolder) -> Verdict:
@@ -147,6 +151,8 @@ class RunHook:
         before = self._prover.verdict
         verdict = self._prover.at_boundary(model.num_timesteps, last)
         if verdict is not None and not (verdict.kind == UNPROVED and read_verdict(self.folder).kind == EXACT):
+            if verdict.kind == EXACT:
+                write_checked(self.folder.proof, PROOF, self._prover.shown, {}, {})
             write_json(self.folder.resume, dataclasses.asdict(verdict))
             if verdict.kind != EXACT and (before is None or before.kind != verdict.kind):
                 self.progress.say(f"warning: no exact resume: {verdict.sentence()}")

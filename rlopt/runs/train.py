@@ -18,17 +18,22 @@ from rlopt.checkpoint.files import Checkpoint, checkpoint_step, latest_checkpoin
 from rlopt.checkpoint.model_state import OwnState, learn_from
 from rlopt.console.output import Console
 from rlopt.console.progress import Counted
-from rlopt.errors import ConfigError, NonFiniteError, RunError, one_line
+from rlopt.errors import ConfigError, NonFiniteError, RloptError, RunError, one_line
 from rlopt.loggers.profiler import Profile
 from rlopt.loggers.wandb import open_wandb
 from rlopt.loggers.writers import RunLogs
 from rlopt.registry import import_agent
 from rlopt.run_folder import RunFolder, default_folder, shell_quote
-from rlopt.runs.boundary import EpisodeRecorder, HookState, RunHook, mean_return, read_verdict
+from rlopt.runs.boundary import PROOF, EpisodeRecorder, HookState, RunHook, mean_return, read_verdict
 from rlopt.runs.build import build
 from rlopt.settings.fields import check_settings
 from rlopt.settings.run import RunConfig
-from rlopt.state.proof import EXACT, FRESH, UNPROVED, Prover, Verdict
+from rlopt.state.envs import split_chain
+from rlopt.state.proof import EXACT, FRESH, UNPROVED, Prover, Steps, Verdict, prove
+from rlopt.storage.checked_folder import read_checked
+
+PROOF_SECONDS = 5.0
+"""That a resume takes to repeat recorded steps."""
 
 
 @dataclass(frozen=True)
@@ -194,6 +199,16 @@ def _learn(
     return RunResult(folder.path, model.num_timesteps, exit_code, state.best_return)
 
 
+def _prove_again(folder: RunFolder, model: BaseAlgorithm, at_step: int) -> Verdict:
+    """Repeats in this process the steps that the run's process has recorded."""
+    try:
+        _, trees = read_checked(folder.proof, PROOF)
+        steps = Steps.from_tree(trees["steps"])
+    except (RloptError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return Verdict(UNPROVED, f"the recorded steps cannot be read ({one_line(error)})")
+    return prove(split_chain(model.env)[1], trees["env"], steps, at_step, PROOF_SECONDS)
+
+
 def _counted(model: Any, run: RunConfig) -> Counted:
     """What the run is the end of: steps, unless the agent has a budget of another kind."""
     if hasattr(model, "counted"):
@@ -224,6 +239,8 @@ def _say_kind_of_resume(console: Console, folder: RunFolder, model: BaseAlgorith
         console.say(f"warning: resume: {fresh_episodes}")
     elif not isinstance(model, OwnState) and Prover.can_compare(model.env):
         verdict = read_verdict(folder)
+        if verdict.kind == EXACT:
+            verdict = _prove_again(folder, model, verdict.at_step)
         if verdict.kind == FRESH:  # but this time it could be restored
             verdict = Verdict(UNPROVED, f"a comparison could not restore them ({verdict.reason})")
         console.say(f"{'' if verdict.kind == EXACT else 'warning: '}resume: {verdict.sentence()}")

@@ -12,7 +12,7 @@ import dataclasses
 import hashlib
 import random
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,7 @@ EXACT, UNPROVED, INEXACT, FRESH = "exact", "unproved", "not exact", "fresh episo
 _REBUILT = ("SwigPyObject", "MjModel", "MjData", "ALEInterface")
 """Simulators whose whole state is made anew when an episode begins, so that a replay leads back to it."""
 _GENERATORS = ("python", "numpy", "torch")
+_DIGEST = 8
 _PARTS = ("observation", "reward", "end", "global random state")
 
 
@@ -77,6 +78,39 @@ class Verdict:
         return cls(**{name: content[name] for name in fields})
 
 
+@dataclass
+class Steps:
+    """What environments were given and answered."""
+
+    held: dict[str, str]
+    """What environments held at the beginning that give their own state."""
+    actions: list[np.ndarray] = field(default_factory=list)
+    generators: list[dict[str, Any]] = field(default_factory=list)
+    """Per step, the states before it of the global generators that it drew from."""
+    answers: list[tuple[bytes, ...]] = field(default_factory=list)
+    """Per step, a checksum of each of observations, rewards, ends and the random states after it."""
+
+    def as_tree(self) -> Tree:
+        """The steps as a tree for :mod:`rlopt.storage`."""
+        return {
+            "held": self.held,
+            "actions": np.stack(self.actions),
+            "generators": [{name: _to_tree(state) for name, state in drawn.items()} for drawn in self.generators],
+            "answers": np.frombuffer(b"".join(map(b"".join, self.answers)), np.uint8),
+        }
+
+    @classmethod
+    def from_tree(cls, tree: Tree) -> Steps:
+        """The inverse of :meth:`as_tree`; raises ValueError, KeyError or TypeError for a damaged tree."""
+        answers = tree["answers"].reshape(len(tree["actions"]), len(_PARTS), _DIGEST).tolist()
+        generators = [{name: _from_tree(name, state) for name, state in drawn.items()} for drawn in tree["generators"]]
+        if len(generators) != len(answers):
+            raise ValueError("the recorded steps are damaged")
+        return cls(
+            dict(tree["held"]), list(tree["actions"]), generators, [tuple(map(bytes, parts)) for parts in answers]
+        )
+
+
 class Recording:
     """What ``env`` is given and answers from now on. Ends with :meth:`stop`.
 
@@ -84,16 +118,10 @@ class Recording:
     """
 
     def __init__(self, env: VecEnv) -> None:
-        self.actions: list[np.ndarray] = []
-        self.generators: list[dict[str, Any]] = []
-        """Per step, the states before it of the global generators that it drew from."""
-        self.answers: list[tuple[bytes, ...]] = []
-        """Per step, a checksum of each of observations, rewards, ends and the random states after it."""
+        self.steps = Steps(env.own_contents() if hasattr(env, "own_contents") else {})
         self.seconds = 0.0
         self.broken = False
         """Whether the environments were reset from outside, which is not repeated."""
-        self.held: dict[str, str] = env.own_contents() if hasattr(env, "own_contents") else {}
-        """What environments held at the beginning that give their own state."""
         self._ends = np.zeros(env.num_envs, np.int64)
         self._env: Any = env
         self._methods = {name: getattr(env, name) for name in ("step_async", "step_wait", "reset")}
@@ -108,7 +136,7 @@ class Recording:
     @property
     def complete(self) -> bool:
         """Whether an environment played a whole episode after a reset, or the most steps were made."""
-        return len(self.answers) >= (FEWEST_STEPS if self._ends.max() >= 2 else MOST_STEPS)
+        return len(self.steps.answers) >= (FEWEST_STEPS if self._ends.max() >= 2 else MOST_STEPS)
 
     def stop(self) -> None:
         """Gives the environment its methods back."""
@@ -116,7 +144,7 @@ class Recording:
             vars(self._env).pop(name, None)
 
     def _step_async(self, actions: Any) -> None:
-        self.actions.append(np.array(actions))
+        self.steps.actions.append(np.array(actions))
         self._methods["step_async"](actions)
 
     def _step_wait(self) -> Any:
@@ -128,8 +156,8 @@ class Recording:
         observations, rewards, dones, infos = result
         ends = [(info.get("terminal_observation"), info.get("TimeLimit.truncated")) for info in infos]
         parts = (observations, rewards, [dones, ends], {name: after[name] for name in drawn})
-        self.generators.append({name: before[name] for name in drawn})
-        self.answers.append(tuple(map(_checksum, parts)))
+        self.steps.generators.append({name: before[name] for name in drawn})
+        self.steps.answers.append(tuple(map(_checksum, parts)))
         self._ends += dones
         if self.complete:
             self.stop()
@@ -141,11 +169,11 @@ class Recording:
         return self._methods["reset"]()
 
 
-def prove(env: Any, state: Tree, recording: Recording, at_step: int, allowance: float) -> Verdict:
-    """Compares the recorded steps of ``env`` with those of a copy that is restored from ``state``.
+def prove(env: Any, state: Tree, steps: Steps, at_step: int, allowance: float) -> Verdict:
+    """Compares ``steps`` of ``env``, or of one like it in another process, with those of a copy that is restored from ``state``.
 
     :param env: of :func:`rlopt.make_env`; what its classes and modules hold is put back afterwards
-    :param state: its state at the beginning of the recording
+    :param state: the state before the first step
     :param at_step: the run's step then
     :param allowance: seconds after which no further step is compared
     """
@@ -163,7 +191,7 @@ def prove(env: Any, state: Tree, recording: Recording, at_step: int, allowance: 
                 copy.set_state(state)
             except StateUnavailableError as error:
                 return Verdict(FRESH, str(error), at_step)
-            return _compare(copy, recording, at_step, allowance, env)
+            return _compare(copy, steps, at_step, allowance, env)
         except Exception as error:
             return Verdict(INEXACT, f"a restored environment fails ({one_line(error)})", at_step)
         finally:
@@ -173,12 +201,12 @@ def prove(env: Any, state: Tree, recording: Recording, at_step: int, allowance: 
                 objects.put_back(*shared)
 
 
-def _compare(copy: Any, recording: Recording, at_step: int, allowance: float, env: Any) -> Verdict:
+def _compare(copy: Any, steps: Steps, at_step: int, allowance: float, env: Any) -> Verdict:
     repeated, started = Recording(copy), time.perf_counter()
-    for index, expected in enumerate(recording.answers):
-        _set_global_states(recording.generators[index])
-        copy.step(recording.actions[index])
-        differing = [part for part, own, other in zip(_PARTS, expected, repeated.answers[index], strict=True)
+    for index, expected in enumerate(steps.answers):
+        _set_global_states(steps.generators[index])
+        copy.step(steps.actions[index])
+        differing = [part for part, own, other in zip(_PARTS, expected, repeated.steps.answers[index], strict=True)
                      if own != other]  # fmt: skip
         if differing:
             missing = _unread(env) or "a clock, a file or another process"
@@ -186,10 +214,10 @@ def _compare(copy: Any, recording: Recording, at_step: int, allowance: float, en
             return Verdict(INEXACT, reason, at_step, index + 1, repeated.ends)
         if time.perf_counter() - started > allowance:
             break
-    count, ends = len(repeated.answers), repeated.ends
+    count, ends = len(repeated.steps.answers), repeated.ends
     if not ends and count < MOST_STEPS:
         return Verdict(UNPROVED, "no episode ended", at_step, count, ends)
-    left = [path.partition(".")[2] for path, value in recording.held.items() if repeated.held.get(path) != value]
+    left = [path.partition(".")[2] for path, value in steps.held.items() if repeated.steps.held.get(path) != value]
     if left:
         names = ", ".join(list(dict.fromkeys(left))[:3])
         reason = f"get_state() and set_state() leave out {names}, though nothing differed"
@@ -215,6 +243,24 @@ def _set_global_states(states: dict[str, Any]) -> None:
         setters[name](state)
 
 
+def _to_tree(state: Any) -> Tree:
+    if isinstance(state, torch.Tensor):
+        return state
+    # Python's state is 625 words in a tuple in a tuple, numpy's an array in one.
+    return [np.array(part, np.uint32) if isinstance(part, (tuple, np.ndarray)) else part for part in state]
+
+
+def _from_tree(name: str, tree: Tree) -> Any:
+    if name == "torch":
+        return tree
+    if name == "python":
+        version, words, gauss = tree
+        return version, tuple(int(word) for word in words), gauss
+    if name == "numpy" and type(tree[2]) is int and 0 <= tree[2] <= 624:  # numpy takes any position
+        return tuple(tree)
+    raise ValueError("a recorded random state is damaged")
+
+
 def _equal(first: Any, second: Any) -> bool:
     if isinstance(first, torch.Tensor):
         return torch.equal(first, second)
@@ -224,7 +270,7 @@ def _equal(first: Any, second: Any) -> bool:
 
 
 def _checksum(value: Any) -> bytes:
-    digest = hashlib.blake2b(digest_size=8)
+    digest = hashlib.blake2b(digest_size=_DIGEST)
 
     def add(part: Any) -> None:
         if isinstance(part, dict):
@@ -261,6 +307,8 @@ class Prover:
     def __init__(self, env: VecEnv | None) -> None:
         self.verdict: Verdict | None = None
         """The newest; None before the first."""
+        self.shown: dict[str, Tree] = {}
+        """The state and the steps that it rests on."""
         self._env = _comparable(env)
         self._pending: tuple[Recording, Tree, int] | None = None
         self._begin = time.perf_counter()
@@ -298,12 +346,13 @@ class Prover:
         self._pending = None
         started = time.perf_counter()
         try:
-            verdict = prove(self._env, state, recording, at_step, max(1.0, SHARE * (started - self._begin)))
+            verdict = prove(self._env, state, recording.steps, at_step, max(1.0, SHARE * (started - self._begin)))
         except Exception as error:  # a comparison must not end a run
             verdict = Verdict(UNPROVED, f"the comparison failed ({one_line(error)})", at_step)
         self._last = time.perf_counter() - started
         self._spent += self._last
         self.verdict = verdict
+        self.shown = {"env": state, "steps": recording.steps.as_tree()}
         return verdict
 
     def interrupt(self) -> None:

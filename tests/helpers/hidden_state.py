@@ -692,6 +692,15 @@ class Late(Base):
         return getattr(self, "late", {}).get("value", 0.0) + hasattr(self, "gone")
 
 
+hash_of = hash
+
+
+@hidden
+class Hashed(Base):
+    def bonus(self):
+        return hash_of("a text") % 7
+
+
 @hidden
 class OwnState(Base):
     def prepare(self):

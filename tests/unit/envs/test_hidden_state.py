@@ -111,7 +111,7 @@ def proved(name, wrapper="none", before=BEFORE):
     steps(env, 40, 1)
     assert not recording.complete
     recording.stop()
-    return env, prove(env, state, recording, before, 60.0)
+    return env, prove(env, state, recording.steps, before, 60.0)
 
 
 @pytest.mark.parametrize("wrapper", ["none", "FrameStackObservation", "NormalizeObservation", "several"])
@@ -155,7 +155,7 @@ def test_environments_that_share_an_object_are_not_disturbed_by_a_proof():
     state, recording = env.get_state(), Recording(env)
     steps(env, 12, 1)
     recording.stop()
-    verdict = prove(env, state, recording, 0, 60.0)
+    verdict = prove(env, state, recording.steps, 0, 60.0)
     assert verdict.sentence() == "unproved: every environment that is made shares common"
     assert common["calls"] == 12
 
@@ -166,7 +166,7 @@ def test_arguments_that_an_environment_changes_are_its_own():
     state, recording = env.get_state(), Recording(env)
     steps(env, 12, 1)
     recording.stop()
-    assert prove(env, state, recording, 0, 60.0).kind == EXACT
+    assert prove(env, state, recording.steps, 0, 60.0).kind == EXACT
     assert len(env.envs[0].unwrapped.left) == 60 - 12
 
 

@@ -114,6 +114,25 @@ def test_a_run_that_ended_too_early_is_unproved(
     assert "warning: resume: unproved: no step was compared yet" in capsys.readouterr().out
 
 
+def test_a_resume_repeats_the_steps_in_its_own_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = stopped(monkeypatch, tmp_path / "run", "Hashed")
+    assert json.loads((folder / "resume.json").read_text())["kind"] == "exact"
+    capsys.readouterr()
+    # Python gives texts other hashes in every process.
+    with monkeypatch.context() as patch:
+        patch.setattr("hidden_state.hash_of", lambda text: hash((text, 1)))
+        resume(folder, 320)
+    assert "warning: resume: not exact: the reward differs in step 1 " in capsys.readouterr().out
+    (folder / "proof" / "steps.json").write_text("{}")
+    (folder / "resume.json").write_text(
+        json.dumps({"kind": "exact", "reason": "", "at_step": 0, "steps": 0, "ends": 0})
+    )
+    resume(folder, 352)
+    assert "warning: resume: unproved: the recorded steps cannot be read" in capsys.readouterr().out
+
+
 def test_an_evaluation_normalises_as_the_training_did(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "run"
     train("mdpo", hidden(folder, "OwnNumpy", "NormalizeObservation", eval_every=0), AGENT)
