@@ -66,7 +66,8 @@ class Verdict:
         if self.kind == EXACT:
             shown = f"{self.steps:,} steps and {self.ends} resets after step {self.at_step:,}"
             return f"exact: restored environments repeated {shown} bit for bit"
-        return f"{self.kind}: {self.reason}" + (f" ({self.steps:,} steps compared)" if self.steps else "")
+        compared = f" ({self.steps:,} steps compared)" if self.kind == UNPROVED and self.steps else ""
+        return f"{self.kind}: {self.reason}{compared}"
 
     @classmethod
     def read(cls, content: Any) -> Verdict:
@@ -170,10 +171,11 @@ class Recording:
 
 
 def prove(env: Any, state: Tree, steps: Steps, at_step: int, allowance: float) -> Verdict:
-    """Compares ``steps`` of ``env``, or of one like it in another process, with those of a copy that is restored from ``state``.
+    """Compares recorded steps with those of environments that are made like ``env`` and restored from ``state``.
 
     :param env: of :func:`rlopt.make_env`; what its classes and modules hold is put back afterwards
     :param state: the state before the first step
+    :param steps: of ``env``, or of one like it in another process
     :param at_step: the run's step then
     :param allowance: seconds after which no further step is compared
     """
