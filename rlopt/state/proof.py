@@ -20,6 +20,7 @@ import torch
 from stable_baselines3.common.vec_env import VecEnv
 
 from rlopt.envs.make import make_from_settings
+from rlopt.envs.settings import EnvSettings
 from rlopt.envs.state import objects
 from rlopt.errors import StateUnavailableError, one_line
 from rlopt.state.envs import split_chain
@@ -297,7 +298,7 @@ def _checksum(value: Any) -> bytes:
 def _comparable(env: VecEnv | None) -> Any:
     """The environments of :func:`rlopt.make_env` under the wrappers of ``env``; None for others."""
     base: Any = None if env is None else split_chain(env)[1]
-    return base if hasattr(base, "settings") and hasattr(type(base), "get_state") else None
+    return base if base is not None and isinstance(vars(base).get("settings"), EnvSettings) else None
 
 
 class Prover:
