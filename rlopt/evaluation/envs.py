@@ -75,11 +75,13 @@ def normalised_as_trained(model: Any, env: Any) -> Iterator[None]:
     """
     base = base_env(env)
     before = base.statistics() if hasattr(base, "set_statistics") else []
-    if not any(before) or not hasattr(model, "wrapper_statistics"):
+    trained_in = getattr(model, "env", None)
+    statistics = getattr(model, "wrapper_statistics", None)
+    if isinstance(trained_in, VecEnv):
+        statistics = wrapper_statistics(trained_in)
+    if not any(before) or statistics is None:  # such as a random policy, which was trained nowhere
         yield
         return
-    trained_in = getattr(model, "env", None)
-    statistics = wrapper_statistics(trained_in) if isinstance(trained_in, VecEnv) else model.wrapper_statistics
     if not base.set_statistics(statistics, counting=False):
         warnings.warn(
             "this environment's NormalizeObservation or NormalizeReward has no statistics from the training: it begins "
