@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import re
 import sys
@@ -185,7 +186,7 @@ def _make_dm_control(settings: EnvSettings, seed: int, render_mode: str | None) 
             render_size=size,
             camera_id=settings.camera_id,
             fast_render=settings.fast_render,
-            task_kwargs=settings.env_kwargs,
+            task_kwargs=copy.deepcopy(settings.env_kwargs),
         )
     except TypeError as error:
         raise ConfigError(f"{settings.id} does not take env_kwargs {settings.env_kwargs}: {error}") from None
@@ -200,7 +201,7 @@ def _make_registered(settings: EnvSettings, render_mode: str | None) -> gymnasiu
     names.register(settings.id)
     if "mujoco" in sys.modules or _is_mujoco(settings.id):
         rendering.route_warnings()
-    kwargs: dict[str, Any] = dict(settings.env_kwargs or {})
+    kwargs: dict[str, Any] = copy.deepcopy(settings.env_kwargs or {})  # an environment may change what it is given
     if settings.from_pixels and _is_mujoco(settings.id):
         kwargs |= {"width": settings.image_size, "height": settings.image_size, "camera_id": settings.camera_id}
     try:

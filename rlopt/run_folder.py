@@ -69,6 +69,16 @@ class RunFolder:
         return self.path / "best.json"
 
     @property
+    def resume(self) -> Path:
+        """Whether its environments continue exactly from a checkpoint, as far as it was shown."""
+        return self.path / "resume.json"
+
+    @property
+    def proof(self) -> Path:
+        """A state of its environments and the steps that followed, which a resume repeats once more."""
+        return self.path / "proof"
+
+    @property
     def tensorboard(self) -> Path:
         """The folder of the TensorBoard logs."""
         return self.path / "tb"

@@ -89,6 +89,11 @@ class Mixture:
         """The environment that the model is trained in, if any."""
         return self._model.env
 
+    @property
+    def wrapper_statistics(self) -> Any:
+        """As the model's."""
+        return self._model.wrapper_statistics
+
     def predict(
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
     ) -> tuple[np.ndarray, Any]:

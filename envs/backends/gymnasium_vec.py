@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,9 +14,11 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 from rlopt.envs.backends.batch import Observation, ObservationBuffer, check_settings, float32_actions, guard_actions
 from rlopt.envs.seeding import derive_seeds
 from rlopt.envs.settings import EnvSettings
-from rlopt.envs.state import exact_state, snapshots
+from rlopt.envs.state import exact_state, objects, shared, snapshots, statistics
 from rlopt.envs.state.replay import ActionLog
 from rlopt.errors import SpaceError, StateUnavailableError, one_line
+
+_CURE = "give the environment get_state() and set_state(state)"
 
 
 class GymnasiumVecEnv(DummyVecEnv):
@@ -29,7 +32,12 @@ class GymnasiumVecEnv(DummyVecEnv):
 
     def __init__(self, env_fns: Sequence[Callable[[], gymnasium.Env[Any, Any]]], settings: EnvSettings) -> None:
         self.settings = settings
-        envs = [make() for make in env_fns]
+        envs, self.seconds_to_make = [], 0.0
+        for make in env_fns:
+            started = time.perf_counter()
+            envs.append(make())
+            if len(envs) > 1:  # the first one imports much that another batch will find
+                self.seconds_to_make = len(env_fns) * (time.perf_counter() - started)
         buffer = ObservationBuffer(envs[0].observation_space, len(envs), settings.frame_stack)
         super().__init__([lambda env=env: env for env in envs])  # type: ignore[misc]
         self._buffer = buffer
@@ -39,10 +47,15 @@ class GymnasiumVecEnv(DummyVecEnv):
         self._methods = [exact_state.method_of(env) for env in self.envs]
         self._reference = snapshots.fresh_model(self.envs[0]) if "snapshot" in self._methods else None
         self._log: ActionLog | None = None
+        # What another part of the state has is not looked into.
+        self._kept = [
+            env.unwrapped for env, method in zip(self.envs, self._methods, strict=True) if method in ("own", "snapshot")
+        ]
+        self._baseline = shared.Baseline(self.layers(), self._kept)
         if "replay" in self._methods:
             space = self.action_space
             self._log = ActionLog(len(envs), space.shape or (), space.dtype or np.int64, capacity=256)
-        self._starts = [exact_state.EpisodeStart(env) for env in self.envs]
+        self._starts = [exact_state.EpisodeStart(env, self._baseline) for env in self.envs]
         self._totals = np.zeros(len(envs))
         self._started = False
         self.seed(settings.seed)
@@ -123,8 +136,9 @@ class GymnasiumVecEnv(DummyVecEnv):
 
     def _reset_one(self, index: int, seed: int | None = None, options: dict[str, Any] | None = None) -> None:
         arguments: dict[str, Any] = {"options": options} if options else {}
-        if self._log is not None:
+        if self._methods[index] == "replay":
             self._starts[index].before_reset(seed, options)
+        if self._log is not None:
             self._log.clear(index)
         self._totals[index] = 0.0
         observation, self.reset_infos[index] = self.envs[index].reset(seed=seed, **arguments)
@@ -143,15 +157,18 @@ class GymnasiumVecEnv(DummyVecEnv):
             "frames": self._buffer.get_state(),
             "log": self._log.get_state() if self._log is not None else None,
             "envs": [self._take(index) for index in range(self.num_envs)] if self._started else [],
+            "objects": objects.capture(self.layers(), self._kept, self._baseline) if self._started else None,
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Brings the environments to ``state``: the next steps are bit for bit those that would have followed.
 
-        :raises StateUnavailableError: when the state is of other settings or another simulator version, or when a
-            replay does not lead back to it
+        :raises StateUnavailableError: when the state is of other settings or another simulator version, when a replay
+            does not lead back to it, or when something in it does not fit; all that fits is then restored
         """
         check_settings(state, self.settings)
+        if "objects" not in state:
+            raise StateUnavailableError("the state is of an older rlopt")
         seeds = [None] * self.num_envs if state["seeds"] is None else state["seeds"]
         if len(seeds) != self.num_envs or not all(exact_state.is_seed(seed) for seed in seeds):
             raise StateUnavailableError(f"the state's seeds are not {self.num_envs} integers or None: it is damaged")
@@ -160,14 +177,76 @@ class GymnasiumVecEnv(DummyVecEnv):
             return
         if self._log is not None:
             self._log.set_state(state["log"])
-        for index, saved in enumerate(state["envs"]):
-            self._put(index, saved)
-        replayed = [index for index, method in enumerate(self._methods) if method == "replay"]
-        reached = self._buffer.get_state()["rows"]
+        wrong: StateUnavailableError | None = None
+        try:
+            for index, saved in enumerate(state["envs"]):
+                self._put(index, saved)
+            self._check_frames(state["frames"])
+        except StateUnavailableError as error:
+            wrong = error  # what wrappers and attributes hold is kept even then
+        try:
+            lost = objects.restore(self.layers(), state["objects"], self._kept)
+        except ValueError as error:
+            raise StateUnavailableError(str(error)) from error
+        if wrong is not None:
+            if wrong.args == (exact_state.WRONG_REPLAY,):
+                unread = ", ".join(f"{path} ({kind})" for path, kind in list(self.opaque().items())[:3])
+                why = f", for Python cannot read {unread}" if unread else ""
+                raise StateUnavailableError(f"{wrong}{why}: {_CURE}")
+            raise wrong
         self._buffer.set_state(state["frames"])
-        for key, rows in self._buffer.get_state()["rows"].items():
-            if rows[replayed].tobytes() != reached[key][replayed].tobytes():
+        if lost:
+            raise StateUnavailableError(f"{', '.join(dict.fromkeys(lost[:3]))} cannot be restored: {_CURE}")
+
+    def _check_frames(self, frames: dict[str, Any]) -> None:
+        """Raises StateUnavailableError unless the replays led to the saved observations."""
+        replayed = [index for index, method in enumerate(self._methods) if method == "replay"]
+        for key, rows in self._buffer.rows.items():
+            if rows[replayed].tobytes() != frames["rows"][key or ""][replayed].tobytes():
                 raise StateUnavailableError(exact_state.WRONG_REPLAY)
+
+    def shared_state(self) -> Any:
+        """What the classes and modules of the environments hold, for :func:`rlopt.envs.state.objects.put_back`."""
+        return objects.shared_state(self.layers(), self._kept)
+
+    def shares_with(self, other: GymnasiumVecEnv) -> str | None:
+        """The path of an object that these environments and ``other`` both hold; None if there is none.
+
+        What belongs to classes and modules does not count, see :meth:`shared_state`.
+        """
+        own, others = (shared.own_objects(env.layers(), env._kept) for env in (self, other))
+        return next((path for number, (_, path) in own.items() if number in others), None)
+
+    def opaque(self) -> dict[str, str]:
+        """What Python cannot read of the environments: path -> type. A replay may lead back to it all the same."""
+        return objects.capture(self.layers(), self._kept)["opaque"]
+
+    def own_contents(self) -> dict[str, str]:
+        """What environments hold that give their own state, by path: after a restore it should be the same."""
+        own = [env.unwrapped for env, method in zip(self.envs, self._methods, strict=True) if method == "own"]
+        return objects.contents([(f"{index}", env) for index, env in enumerate(own)])
+
+    def statistics(self) -> list[Any]:
+        """What Gymnasium's normalising wrappers have counted, of each environment, for :meth:`set_statistics`."""
+        return [statistics.statistics_of(snapshots.layers(env)) for env in self.envs]
+
+    def set_statistics(self, counted: Sequence[Any], counting: bool) -> bool:
+        """Gives Gymnasium's normalising wrappers what others have counted, and says whether they go on counting.
+
+        :param counted: :meth:`statistics` of another batch of such environments, which may have another size
+        :returns: False, with nothing changed, if the wrappers are others
+        """
+        return (
+            bool(counted)
+            and isinstance(counted, (list, tuple))
+            and all(
+                statistics.set_statistics(snapshots.layers(env), counted[index % len(counted)], counting)
+                for index, env in enumerate(self.envs)
+            )
+        )
+
+    def layers(self) -> list[tuple[str, Any]]:
+        return [named for env in self.envs for named in exact_state.named_layers(env)]
 
     def _take(self, index: int) -> dict[str, Any]:
         env, method = self.envs[index], self._methods[index]
@@ -175,6 +254,8 @@ class GymnasiumVecEnv(DummyVecEnv):
             return snapshots.take(env, self._reference)
         if method == "own":
             return exact_state.take_own(env)
+        if method == "objects":
+            return {}
         return {
             "start": self._starts[index].record,
             "total": float(self._totals[index]),
@@ -188,6 +269,8 @@ class GymnasiumVecEnv(DummyVecEnv):
             snapshots.put(env, self._reference, state)
         elif method == "own":
             exact_state.put_own(env, state)
+        elif method == "objects":
+            env.reset(seed=0)  # some attributes exist only after a reset
         else:
             self._replay(index, state)
 

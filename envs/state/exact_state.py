@@ -1,8 +1,9 @@
 """Saves and restores one Gymnasium environment exactly.
 
-The first of three ways that the environment allows is taken: its own ``get_state`` and ``set_state``; a snapshot of
-MuJoCo (:mod:`rlopt.envs.state.snapshots`); or a replay of the running episode's actions, from the random state that
-the environment had before the episode's reset.
+The first of four ways that the environment allows is taken: its own ``get_state`` and ``set_state``; a snapshot of
+MuJoCo (:mod:`rlopt.envs.state.snapshots`); the values of its attributes (:mod:`rlopt.envs.state.objects`); or, where a
+part of it is opaque to Python, a replay of the running episode's actions from what the environment held before the
+episode's reset, its attributes set after that. Wrappers are always saved by their attributes.
 """
 
 from __future__ import annotations
@@ -12,45 +13,46 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from rlopt.envs.state import snapshots
+from rlopt.envs.state import objects, snapshots
+from rlopt.envs.state.shared import Baseline
 from rlopt.errors import StateUnavailableError
 
-WRONG_REPLAY = (
-    "replaying the episode did not lead back to the same state, so the environment keeps something outside its "
-    "np_random and its episode: give it get_state() and set_state(state)"
-)
+WRONG_REPLAY = "replaying the episode did not lead back to the same state"
 
 
 class EpisodeStart:
     """Records what the running episode began with, so that the same episode can begin again."""
 
-    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
-        self._env = env
+    def __init__(self, env: gymnasium.Env[Any, Any], baseline: Baseline) -> None:
+        self._env, self._baseline = env, baseline
         self.record: dict[str, Any] = {}
 
     def before_reset(self, seed: int | None, options: dict[str, Any] | None) -> None:
-        """Notes the seed, or without one the state of the environment's random generators."""
-        self.record = {"seed": seed, "random": {}}
+        """Notes the seed, and what the environment and its wrappers hold."""
+        self.record = {"seed": seed, "objects": objects.capture(named_layers(self._env), (), self._baseline)}
         if options:
             self.record["options"] = dict(options)
-        if seed is None:
-            self.record["random"] = random_states(self._env)
 
     def repeat(self, record: dict[str, Any]) -> Any:
         """Begins the recorded episode in this environment; returns its first observation.
 
         :raises rlopt.errors.StateUnavailableError: for a damaged record
         """
-        options = {name: value for name, value in record.items() if name not in ("seed", "random")}
-        known = set(record) <= {"seed", "random", "options"} and {"seed", "random"} <= set(record)
+        options = {name: value for name, value in record.items() if name not in ("seed", "objects")}
+        known = set(record) <= {"seed", "objects", "options"} and {"seed", "objects"} <= set(record)
         if not known or not is_seed(record["seed"]) or not all(isinstance(value, dict) for value in options.values()):
             raise StateUnavailableError("the record of how the episode began is damaged")
         self.record = record
         if record["seed"] is None:
-            # Some environments create their generators in reset: the first one makes them, the second one uses them.
-            self._env.reset(seed=0)
-            set_random_states(self._env, record["random"])
+            self._env.reset(seed=0)  # some attributes exist only after a reset
+        objects.restore(named_layers(self._env), record["objects"])
         return self._env.reset(seed=record["seed"], **options)[0]
+
+
+def named_layers(env: gymnasium.Env[Any, Any]) -> list[tuple[str, Any]]:
+    """The wrappers of an environment and itself, each with what the paths of its attributes begin with."""
+    *wrappers, base = snapshots.layers(env)
+    return [("", base), *((type(wrapper).__name__, wrapper) for wrapper in wrappers)]
 
 
 def is_seed(value: Any) -> bool:
@@ -59,11 +61,13 @@ def is_seed(value: Any) -> bool:
 
 
 def method_of(env: gymnasium.Env[Any, Any]) -> str:
-    """How the state of ``env`` is saved: ``own``, ``snapshot`` or ``replay``."""
+    """How the state of ``env``, which was just made, is saved: ``own``, ``snapshot``, ``objects`` or ``replay``."""
     base = env.unwrapped
     if callable(getattr(base, "get_state", None)) and callable(getattr(base, "set_state", None)):
         return "own"
-    return "snapshot" if snapshots.has_snapshot(env) else "replay"
+    if snapshots.has_snapshot(env):
+        return "snapshot"
+    return "replay" if objects.capture(named_layers(env))["opaque"] else "objects"
 
 
 def random_states(env: gymnasium.Env[Any, Any]) -> dict[str, Any]:
@@ -106,22 +110,15 @@ def elapsed_steps(env: gymnasium.Env[Any, Any]) -> list[int]:
 
 
 def take_own(env: gymnasium.Env[Any, Any]) -> dict[str, Any]:
-    """The state by the environment's own ``get_state``, with its time limits and random generators."""
-    return {
-        "own": env.unwrapped.get_state(),  # type: ignore[attr-defined]
-        "elapsed": elapsed_steps(env),
-        "random": random_states(env),
-    }
+    """The state by the environment's own ``get_state``, with its random generators."""
+    return {"own": env.unwrapped.get_state(), "random": random_states(env.unwrapped)}  # type: ignore[attr-defined]
 
 
 def put_own(env: gymnasium.Env[Any, Any], state: dict[str, Any]) -> None:
     """Gives the environment the state that :func:`take_own` took."""
     env.reset(seed=0)  # wrappers refuse steps before a reset, and generators may not exist before one
     env.unwrapped.set_state(state["own"])  # type: ignore[attr-defined]
-    set_random_states(env, state["random"])
-    limits = [layer for layer in snapshots.layers(env) if isinstance(layer, gymnasium.wrappers.TimeLimit)]
-    for layer, elapsed in zip(limits, state["elapsed"], strict=True):
-        layer._elapsed_steps = elapsed
+    set_random_states(env.unwrapped, state["random"])
 
 
 def check_replay(env: gymnasium.Env[Any, Any], total: float, state: dict[str, Any]) -> None:

@@ -1,8 +1,8 @@
 """Takes and puts back the exact state of MuJoCo environments, dm_control's and Gymnasium's, as arrays and numbers.
 
 A snapshot holds the simulator's state, what a task has changed in the model, the plain attributes and the random
-generators of the environment, and its step counts. Only environments whose state is known to be complete in these are
-snapshot (``_SNAPSHOT_MODULES``, ``_SNAPSHOT_WRAPPERS``).
+generators of the environment. Only environments whose state is known to be complete in these are snapshot
+(``_SNAPSHOT_MODULES``).
 No other module touches private fields of dm_control (``_step_count``, ``_reset_next_step``).
 """
 
@@ -14,11 +14,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 
-from rlopt.envs.average_reward.continuing import ContinuingWrapper
-from rlopt.envs.flat import FlatObservation
-from rlopt.envs.pixels import PixelObservation
 from rlopt.errors import StateUnavailableError
 
 _SNAPSHOT_MODULES = (
@@ -26,14 +22,6 @@ _SNAPSHOT_MODULES = (
     "gymnasium_robotics.envs.maze.",
     "rlopt.envs.dmc",
     "rlopt.envs.tasks.point_maze",
-)
-_SNAPSHOT_WRAPPERS = (
-    TimeLimit,
-    OrderEnforcing,
-    PassiveEnvChecker,
-    PixelObservation,
-    FlatObservation,
-    ContinuingWrapper,
 )
 _LEFTOVERS = ("xpos", "xipos", "cfrc_ext")
 """Results of the last step, which are no part of MuJoCo's state. Some rewards of Gymnasium read them before the next
@@ -50,9 +38,8 @@ def layers(env: gymnasium.Env[Any, Any]) -> Iterator[Any]:
 
 def has_snapshot(env: gymnasium.Env[Any, Any]) -> bool:
     """Whether the environment is of a family whose simulator state is known to be complete."""
-    *wrappers, base = layers(env)
-    known = type(base).__module__.startswith(_SNAPSHOT_MODULES)
-    return known and all(type(wrapper) in _SNAPSHOT_WRAPPERS for wrapper in wrappers) and _simulator(base) is not None
+    base = env.unwrapped
+    return type(base).__module__.startswith(_SNAPSHOT_MODULES) and _simulator(base) is not None
 
 
 def _simulator(base: Any) -> tuple[Any, Any] | None:
@@ -106,7 +93,6 @@ def take(env: gymnasium.Env[Any, Any], reference: Any) -> dict[str, Any]:
         },
         "attributes": [_plain_attributes(owner) for owner in _owners(base)],
         "random": [_random_state(owner) for owner in _owners(base)],
-        "elapsed": [layer._elapsed_steps for layer in layers(env) if isinstance(layer, TimeLimit)],
     }
     if hasattr(base, "dm_env"):
         state["dm_control"] = {
@@ -151,9 +137,6 @@ def put(env: gymnasium.Env[Any, Any], reference: Any, state: dict[str, Any]) -> 
     mujoco.mj_setState(model, data, integration, kind)
     for name, array in state["leftovers"].items():
         getattr(data, name)[...] = array
-    limits = [layer for layer in layers(env) if isinstance(layer, TimeLimit)]
-    for layer, elapsed in zip(limits, state["elapsed"], strict=True):
-        layer._elapsed_steps = elapsed
     if "dm_control" in state:
         base.dm_env._step_count = state["dm_control"]["step_count"]
         base.dm_env._reset_next_step = state["dm_control"]["reset_next_step"]

@@ -64,6 +64,9 @@ class Resumable:
     observation_statistics: Any = None
     """A VecNormalize whose statistics :meth:`predict` applies to raw observations. Set by :func:`rlopt.load`."""
 
+    wrapper_statistics: Any = ()
+    """Statistics of Gymnasium's normalising wrappers in the environments of the training. Set by :func:`rlopt.load`."""
+
     def at_boundary(self) -> bool:
         """Runs the boundary hook; returns whether training goes on. Call first thing in ``collect_rollouts``.
 
@@ -126,15 +129,16 @@ class Resumable:
         if hasattr(buffer, "env"):  # hindsight goals need the environment's rewards
             buffer.env = self.env  # type: ignore[attr-defined, union-attr]
         own: Any = getattr(self, "_vec_normalize_env", None)
-        if self.observation_statistics is not None and own is not None:
-            from rlopt.state.envs import capture_normalization, restore_normalization
+        from rlopt.state.envs import capture_normalization, give_wrapper_statistics, restore_normalization
 
+        give_wrapper_statistics(self.env, self.wrapper_statistics)  # type: ignore[attr-defined]
+        if self.observation_statistics is not None and own is not None:
             state = capture_normalization(self.observation_statistics)
             restore_normalization(own, state, statistics_only=True)
             self.observation_statistics = None
 
     def _excluded_save_params(self) -> list[str]:
-        hooks = ["boundary_hook", "observation_statistics"]
+        hooks = ["boundary_hook", "observation_statistics", "wrapper_statistics"]
         return [*super()._excluded_save_params(), *hooks]  # type: ignore[misc]
 
 

@@ -20,7 +20,7 @@ from rlopt.errors import CheckpointError, RloptError, RunError, UnknownNameError
 from rlopt.registry import AgentSpec, agent_spec, resolve
 from rlopt.replay.memory import deferred_storage
 from rlopt.run_folder import read_json, run_folders
-from rlopt.state.envs import find_normalization, restore_normalization
+from rlopt.state.envs import find_normalization, give_wrapper_statistics, restore_normalization
 from rlopt.state.isolate import isolated
 from rlopt.state.networks import check_networks, restore_networks
 from rlopt.storage.budget import Budget
@@ -98,6 +98,9 @@ def _build(trees: dict[str, Tree], env: VecEnv | None, device: str) -> Any:
     restore_counters(model, trees["training"])
     if env is None:
         model.env = None
+    model.wrapper_statistics = trees["env"].get("statistics", [])
+    if env is not None:
+        give_wrapper_statistics(env, model.wrapper_statistics)
     statistics = find_normalization(trees["env"])
     if statistics is not None and statistics["norm_obs"]:
         if model._vec_normalize_env is not None:

@@ -117,7 +117,7 @@ def restore_state(model: Any, trees: Mapping[str, Tree]) -> str | None:
             _begin_episodes(model)
         # Last, because everything above may draw random numbers.
         restore_random(trees["random"], model.action_space)
-        return None if reason is None else f"the simulator's state is not restored ({reason}): fresh episodes begin"
+        return None if reason is None else f"fresh episodes: the running ones are not restored ({reason})"
 
     _guarded(model, check)
     return _guarded(model, restore)
@@ -128,14 +128,15 @@ def learn_from(
     trees: Mapping[str, Tree],
     total_timesteps: int,
     *,
-    report: Callable[[str], None] | None = None,
+    report: Callable[[str | None], None] | None = None,
     **learn_kwargs: Any,
 ) -> Any:
     """Restores ``trees`` into ``model`` and trains on to ``total_timesteps`` as if it had never been stopped.
 
     :param total_timesteps: steps of the whole run, including those already done. Schedules continue bit for bit only
         with the number that the first ``learn`` was given
-    :param report: called with a sentence if fresh episodes begin (see :func:`restore_state`)
+    :param report: called when the state is restored, with a sentence if fresh episodes begin (see
+        :func:`restore_state`), else with None
     :param learn_kwargs: further arguments of ``model.learn``
     :returns: the model
     :raises rlopt.errors.CheckpointError: as :func:`restore_state`
@@ -144,7 +145,7 @@ def learn_from(
         fresh_episodes = _guarded(model, lambda: model.restore_training(trees))
     else:
         fresh_episodes = restore_state(model, trees)
-    if fresh_episodes is not None and report is not None:
+    if report is not None:
         report(fresh_episodes)
     if model.num_timesteps >= total_timesteps:
         return model

@@ -48,5 +48,8 @@ def main(argv: list[str]) -> int:
         if normalizer_of(model) is not None:
             beside = normalization_path(arguments.out)
             print(f"observations were normalised: VecNormalize.load({str(beside)!r}, env) gives the statistics")
+    if getattr(model, "wrapper_statistics", ()):
+        print("its environment normalises what it gives (NormalizeObservation or NormalizeReward): the policy takes "
+              "observations so normalised, and the statistics are in the checkpoint alone")  # fmt: skip
     print(f"policy: {arguments.out}")
     return 0

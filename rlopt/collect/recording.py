@@ -13,6 +13,7 @@ from rlopt.data.metadata import Metadata
 from rlopt.envs.make import make_env
 from rlopt.envs.settings import EnvSettings
 from rlopt.errors import DataError
+from rlopt.evaluation.envs import normalised_as_trained
 from rlopt.state.isolate import isolated, seed_everything
 
 
@@ -31,7 +32,7 @@ def record(policy: Any, settings: EnvSettings, n: int, metadata: Metadata, *, de
         name: [] for name in ("observations", "actions", "rewards", "next_observations", "discounts", "episode_ends")
     }
     try:
-        with isolated(policy):
+        with isolated(policy), normalised_as_trained(policy, env):
             seed_everything(settings.seed)
             observations: Any = env.reset()
             starts = np.ones(env.num_envs, bool)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -22,6 +23,7 @@ from stable_baselines3.common.vec_env import (
 )
 
 from rlopt.errors import ConfigError, SpaceError
+from rlopt.state.envs import wrapper_statistics
 
 MAX_DEFAULT_ENVS = 16
 
@@ -66,11 +68,46 @@ def base_env(env: Any) -> Any:
 
 
 @contextmanager
+def normalised_as_trained(model: Any, env: Any) -> Iterator[None]:
+    """Within, Gymnasium's normalising wrappers in ``env`` have the statistics of the training, and count no more.
+
+    :param env: what :func:`rlopt.make_env` made, wrapped or not; in others, nothing is changed
+    """
+    base = base_env(env)
+    before = base.statistics() if hasattr(base, "set_statistics") else []
+    trained_in = getattr(model, "env", None)
+    statistics = getattr(model, "wrapper_statistics", None)
+    if isinstance(trained_in, VecEnv):
+        statistics = wrapper_statistics(trained_in)
+    if not any(before) or statistics is None:  # such as a random policy, which was trained nowhere
+        yield
+        return
+    if not base.set_statistics(statistics, counting=False):
+        warnings.warn(
+            "this environment's NormalizeObservation or NormalizeReward has no statistics from the training: it begins "
+            "to count anew, so that the policy may see other observations than it was trained on",
+            stacklevel=2,
+        )
+    try:
+        yield
+    finally:
+        base.set_statistics(before, counting=True)
+
+
+@contextmanager
 def observed_as_trained(model: Any, env: VecEnv) -> Iterator[tuple[VecEnv, Callable[[Any], Any], Callable[[Any], Any]]]:
     """Yields the environment to step, how its observations look to the model, and how to get the raw rewards.
 
     :raises rlopt.errors.SpaceError: if the spaces of model and environment differ
     """
+    with normalised_as_trained(model, env), _vec_normalised_as_trained(model, env) as seen:
+        yield seen
+
+
+@contextmanager
+def _vec_normalised_as_trained(
+    model: Any, env: VecEnv
+) -> Iterator[tuple[VecEnv, Callable[[Any], Any], Callable[[Any], Any]]]:
     trained_in = getattr(model, "env", None)
     norm = unwrap_vec_normalize(trained_in) if isinstance(trained_in, VecEnv) else None
     while isinstance(env, VecMonitor | VecNormalize) and unwrap_vec_normalize(env) is not None:

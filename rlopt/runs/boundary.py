@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,14 +13,17 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 
 from rlopt.checkpoint.files import checkpoint_name, prune_checkpoints, write_checkpoint
-from rlopt.checkpoint.model_state import capture_state
+from rlopt.checkpoint.model_state import OwnState, capture_state
 from rlopt.console.progress import Progress
 from rlopt.console.signals import StopRequest
+from rlopt.errors import RunError
 from rlopt.evaluation.evaluate import EvaluationResult, evaluate
 from rlopt.loggers.writers import CsvLog, RunLogs
 from rlopt.optim.lockstep import has_other_runs
-from rlopt.run_folder import RunFolder, write_json
+from rlopt.run_folder import RunFolder, read_json, write_json
 from rlopt.settings.run import RunConfig
+from rlopt.state.proof import EXACT, UNPROVED, Prover, Verdict
+from rlopt.storage.checked_folder import FolderKind, write_checked
 
 EVALUATION_SEED_OFFSET = 1_000_003
 """Added to the run's seed for evaluations, so that they do not play the episodes that were trained on."""
@@ -28,6 +32,17 @@ EVALUATION_SEED_OFFSET = 1_000_003
 def crossed(every: int, previous: int, step: int) -> bool:
     """Whether a multiple of ``every`` lies in ``(previous, step]``; never for ``every`` = 0."""
     return every > 0 and step // every > previous // every
+
+
+PROOF = FolderKind(name="proof", format="rlopt-proof", elsewhere="use another run folder")
+
+
+def read_verdict(folder: RunFolder) -> Verdict:
+    """What was shown of a run's environments so far, see :mod:`rlopt.state.proof`."""
+    try:
+        return Verdict.read(read_json(folder.resume))
+    except RunError:  # none was written, or it is damaged
+        return Verdict.read(None)
 
 
 def mean_return(model: BaseAlgorithm) -> float | None:
@@ -93,10 +108,13 @@ class RunHook:
         self.metadata, self.state = dict(metadata), state
         self.stopped = False
         self._counter = counter
+        self._prover: Prover | None = None
 
     def __call__(self, model: BaseAlgorithm) -> bool:
         step, previous = model.num_timesteps, self.state.previous_step
         self.progress.update(getattr(model, self._counter), lambda: mean_return(model))
+        if self.stop.received is None:
+            self.prove(model, last=False)
         if step != previous:  # the first boundary after a resume was served before the checkpoint was written
             self.state.previous_step = step
             improved = crossed(self.run.eval_every, previous, step) and self.evaluate(model)
@@ -111,6 +129,7 @@ class RunHook:
         self.stopped = True
         if self.state.last_checkpoint != step:
             self.checkpoint(model)
+        self.prove(model, last=True)
         return False
 
     def finish(self, model: BaseAlgorithm) -> None:
@@ -122,10 +141,27 @@ class RunHook:
         if self.state.last_log != step:
             self.log(model)
         self.checkpoint(model, scheduled=True)
+        self.prove(model, last=True)
+
+    def prove(self, model: BaseAlgorithm, last: bool) -> None:
+        """Compares the environments with restored ones, now and then, and writes what came of it to resume.json."""
+        if self._prover is None:
+            # An agent with a state of its own begins and restores its episodes as it likes.
+            self._prover = Prover(None if isinstance(model, OwnState) else model.env)
+        before = self._prover.verdict
+        verdict = self._prover.at_boundary(model.num_timesteps, last)
+        if verdict is not None and not (verdict.kind == UNPROVED and read_verdict(self.folder).kind == EXACT):
+            if verdict.kind == EXACT:
+                write_checked(self.folder.proof, PROOF, self._prover.shown, {}, {})
+            write_json(self.folder.resume, dataclasses.asdict(verdict))
+            if verdict.kind != EXACT and (before is None or before.kind != verdict.kind):
+                self.progress.say(f"warning: no exact resume: {verdict.sentence()}")
 
     def evaluate(self, model: BaseAlgorithm) -> bool:
         """Plays evaluation episodes; returns whether their mean return is the best so far."""
         step = model.num_timesteps
+        if self._prover is not None:
+            self._prover.interrupt()
         result = self._evaluation(model)
         for episode, (value, length) in enumerate(zip(result.returns, result.lengths, strict=True)):
             self.logs.evaluations.append({"step": step, "episode": episode, "return": value, "length": length})

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +15,25 @@ import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from rlopt.checkpoint.files import Checkpoint, checkpoint_step, latest_checkpoint, list_checkpoints
-from rlopt.checkpoint.model_state import learn_from
+from rlopt.checkpoint.model_state import OwnState, learn_from
 from rlopt.console.output import Console
 from rlopt.console.progress import Counted
-from rlopt.errors import ConfigError, NonFiniteError, RunError, cure_of, one_line
+from rlopt.errors import ConfigError, NonFiniteError, RloptError, RunError, cure_of, one_line
 from rlopt.loggers.profiler import Profile
 from rlopt.loggers.wandb import open_wandb
 from rlopt.loggers.writers import RunLogs
 from rlopt.registry import import_agent
 from rlopt.run_folder import RunFolder, default_folder, shell_quote
-from rlopt.runs.boundary import EpisodeRecorder, HookState, RunHook, mean_return
+from rlopt.runs.boundary import PROOF, EpisodeRecorder, HookState, RunHook, mean_return, read_verdict
 from rlopt.runs.build import build
 from rlopt.settings.fields import check_settings
 from rlopt.settings.run import RunConfig
+from rlopt.state.envs import split_chain
+from rlopt.state.proof import EXACT, FRESH, UNPROVED, Prover, Steps, Verdict, prove
+from rlopt.storage.checked_folder import read_checked
+
+PROOF_SECONDS = 5.0
+"""That a resume takes to repeat recorded steps."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +91,8 @@ def resume(
 ) -> RunResult:
     """Continues a run from its newest undamaged checkpoint, or from the start if it was killed before the first.
 
-    On the CPU, with the same packages, the result equals, bit for bit, the result of a run that was never stopped. An
-    environment that cannot give its state starts fresh episodes instead, and a line says so.
+    On the CPU, with the same packages, the result equals, bit for bit, the result of a run that was never stopped. A
+    line says whether that was shown for the environments, or not, or whether fresh episodes begin.
 
     :param path: the run folder
     :param total_timesteps: train up to this step instead; schedules then follow the new length from here on
@@ -178,7 +185,8 @@ def _learn(
         exit_code = 1
         try:
             with _naming_last_checkpoint(folder):
-                _run_to_the_end(model, run.total_timesteps, checkpoint, EpisodeRecorder(logs.episodes), console)
+                say = partial(_say_kind_of_resume, console, folder, model)
+                _run_to_the_end(model, run.total_timesteps, checkpoint, EpisodeRecorder(logs.episodes), say)
                 if not hook.stopped:
                     hook.finish(model)
                 exit_code = stop.exit_code if hook.stopped else 0
@@ -191,6 +199,16 @@ def _learn(
     return RunResult(folder.path, model.num_timesteps, exit_code, state.best_return)
 
 
+def _prove_again(folder: RunFolder, model: BaseAlgorithm, at_step: int) -> Verdict:
+    """Repeats in this process the steps that the run's process has recorded."""
+    try:
+        _, trees = read_checked(folder.proof, PROOF)
+        steps = Steps.from_tree(trees["steps"])
+    except (RloptError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return Verdict(UNPROVED, f"the recorded steps cannot be read ({one_line(error)})")
+    return prove(split_chain(model.env)[1], trees["env"], steps, at_step, PROOF_SECONDS)
+
+
 def _counted(model: Any, run: RunConfig) -> Counted:
     """What the run is the end of: steps, unless the agent has a budget of another kind."""
     if hasattr(model, "counted"):
@@ -200,7 +218,11 @@ def _counted(model: Any, run: RunConfig) -> Counted:
 
 
 def _run_to_the_end(
-    model: BaseAlgorithm, total: int, checkpoint: Checkpoint | None, callback: EpisodeRecorder, console: Console
+    model: BaseAlgorithm,
+    total: int,
+    checkpoint: Checkpoint | None,
+    callback: EpisodeRecorder,
+    say: Callable[[str | None], None],
 ) -> None:
     # The hook writes the rows, at boundaries, so Stable-Baselines3's own interval is switched off.
     options: dict[str, Any] = {"callback": callback, "log_interval": None}
@@ -208,7 +230,20 @@ def _run_to_the_end(
         model.learn(total, **options)
         return
     trees = {name: tree for name, tree in checkpoint.trees.items() if name != "run"}
-    learn_from(model, trees, total, report=lambda line: console.say(f"warning: {line}"), **options)
+    learn_from(model, trees, total, report=say, **options)
+
+
+def _say_kind_of_resume(console: Console, folder: RunFolder, model: BaseAlgorithm, fresh_episodes: str | None) -> None:
+    """One line: the environments continue exactly, or not, or nobody knows."""
+    if fresh_episodes is not None:
+        console.say(f"warning: resume: {fresh_episodes}")
+    elif not isinstance(model, OwnState) and Prover.can_compare(model.env):
+        verdict = read_verdict(folder)
+        if verdict.kind == EXACT:
+            verdict = _prove_again(folder, model, verdict.at_step)
+        if verdict.kind == FRESH:  # but this time it could be restored
+            verdict = Verdict(UNPROVED, f"a comparison could not restore them ({verdict.reason})")
+        console.say(f"{'' if verdict.kind == EXACT else 'warning: '}resume: {verdict.sentence()}")
 
 
 def _say_end(console: Console, folder: RunFolder, run: RunConfig, step: int, hook: RunHook) -> None:

@@ -54,7 +54,7 @@ def split_chain(env: VecEnv) -> tuple[list[VecEnvWrapper], VecEnv]:
 
 
 def capture_env(env: VecEnv) -> Tree:
-    """The state of ``env``: ``{"available", "reason", "base", "wrappers"}``.
+    """The state of ``env``: ``{"available", "reason", "base", "wrappers", "statistics"}``.
 
     ``available`` is False, with the reason in words, where the state of the environments or of a wrapper cannot be
     had. The other wrappers are captured even then: their statistics are part of the trained model.
@@ -75,7 +75,22 @@ def capture_env(env: VecEnv) -> Tree:
         except StateUnavailableError as error:
             reason = str(error)
     available = reason is None
-    return {"available": available, "reason": reason, "base": base_state, "wrappers": states}
+    statistics = wrapper_statistics(env)
+    return {"available": available, "reason": reason, "base": base_state, "wrappers": states, "statistics": statistics}
+
+
+def wrapper_statistics(env: VecEnv) -> list[Tree]:
+    """What Gymnasium's normalising wrappers have counted in each environment below ``env``; [] where there are none."""
+    base: Any = split_chain(env)[1]
+    found: list[Tree] = base.statistics() if hasattr(base, "statistics") else []
+    return found if any(found) else []
+
+
+def give_wrapper_statistics(env: VecEnv, statistics: Tree) -> None:
+    """Lets Gymnasium's normalising wrappers below ``env`` go on from ``statistics``, if they are alike."""
+    base: Any = split_chain(env)[1]
+    if statistics and hasattr(base, "set_statistics"):
+        base.set_statistics(statistics, counting=True)
 
 
 def restore_env(env: VecEnv, state: Tree) -> str | None:
