@@ -69,27 +69,6 @@ def restore_buffer(buffer: ReplayBuffer | None, state: Tree) -> None:
         restore_rows(buffer, state)
 
 
-def cut_episodes(buffer: ReplayBuffer | None) -> None:
-    """Marks the running episodes as cut off, because the next transition to be stored begins new ones."""
-    if buffer is None or (buffer.pos == 0 and not buffer.full):
-        return
-    if isinstance(buffer, HerReplayBuffer):
-        unfinished = buffer._current_ep_start != buffer.pos
-        for index in np.flatnonzero(unfinished):
-            buffer.dones[buffer.pos - 1, index] = 1
-            buffer._compute_episode_length(int(index))
-            if buffer.handle_timeout_termination:
-                buffer.timeouts[buffer.pos - 1, index] = 1
-    elif isinstance(buffer, NStepReplayBuffer):
-        # n-step returns stop at a timeout and bootstrap there; a plain timeout has done = 1 too. Where the episode is
-        # not done this gives 1, elsewhere what was there.
-        row = buffer.pos - 1
-        buffer.timeouts[row] = 1 - buffer.dones[row] * (1 - buffer.timeouts[row])
-    elif buffer.optimize_memory_usage:
-        # Its next observation is about to be overwritten; Stable-Baselines3 does the same (_setup_learn).
-        buffer.dones[buffer.pos - 1] = 1
-
-
 def capture_noise(noise: ActionNoise | None) -> Tree:
     """The state of ``noise`` beyond the global random state it draws from.
 
