@@ -4,7 +4,8 @@ The argument is a checkout of Stable-Baselines3 or sb3-contrib, at a version nea
 Each replacement, such as PPO=MDPO, is a run of pytest of its own: before the peer's tests are imported, this module,
 as a plugin, puts rlopt's class under the peer's name, and it leaves out the tests that do not use that name. The table
 says how many passed, and each failure has its line. Those in ACCEPTED are differences that are meant, with the reason;
-any other failure makes the exit status 1.
+any other failure makes the exit status 1. A test module that cannot be imported is a failure too: install what the peer's
+tests need besides (Stable-Baselines3's: ale-py and opencv-python).
 
     python scripts/run_peer_tests.py ~/src/stable-baselines3
     python scripts/run_peer_tests.py ~/src/stable-baselines3 --replace SAC=OffPolicyMDPO -k save_load
@@ -30,13 +31,36 @@ from typing import Any, NamedTuple
 import pytest
 
 REPLACEMENTS = {
-    "stable_baselines3": ("PPO=MDPO", "A2C=MDPO", "SAC=SAC", "SAC=OffPolicyMDPO", "TD3=SAC"),
+    "stable_baselines3": ("PPO=MDPO", "A2C=MDPO", "SAC=SAC", "SAC=OffPolicyMDPO", "TD3=SAC", "TD3=OffPolicyMDPO"),
     "sb3_contrib": ("TRPO=MDPO", "TQC=SAC", "TQC=OffPolicyMDPO", "CrossQ=SAC"),
 }
 """Those of classes that do the same kind of work: DQN, QRDQN, masked and recurrent policies have no counterpart."""
 
-ACCEPTED: tuple[tuple[str, str, str], ...] = ()
-"""Replacement, test (both patterns of fnmatch), and why it may fail."""
+_OWN_ERROR = "refused as well, with an error of rlopt's own that is no AssertionError"
+_ABSENT = "the test is of something that only the peer's algorithm has"
+_BUDGET = "the test's few steps are enough for the peer's algorithm and its defaults, not for MDPO's"
+_TENSORS = "rows of the replay buffer are tensors on the training device, not numpy arrays"
+_NAME = "the folder of the log bears the name of the class, which is another one"
+ACCEPTED: tuple[tuple[str, str, str, str], ...] = (
+    ("*=MDPO", "test_dict_env.py::test_dict_nested", "*SpaceError*", _OWN_ERROR),
+    ("*=MDPO", "test_run.py::test_ppo?-0.2*", "*ConfigError: clip_range_vf = -0.2*", _OWN_ERROR),
+    ("*", "test_spaces.py::test_action_spaces?CartPole*", "*SpaceError*", _OWN_ERROR),
+    ("*=MDPO", "test_identity.py::*", "*Mean reward below threshold*", _BUDGET),
+    ("A2C=MDPO", "test_gae.py::test_infinite_horizon*", "*", _BUDGET),
+    ("*=MDPO", "*_warnings", "*DID NOT RAISE*", "a rollout of one step is allowed: one advantage is not normalised"),
+    ("PPO=*", "test_save_load.py::*", "*'clip_range'*", _ABSENT),
+    ("TD3=*", "*", "*'policy_delay'*", _ABSENT),
+    ("TD3=*", "*", "*'actor_target'*", _ABSENT),
+    ("TD3=*", "test_save_load.py::test_save_load_env_cnn*", "*'use_sde'*", "Stable-Baselines3's SAC fails it as well"),
+    ("TRPO=*", "*", "*'cg_max_steps'*", _ABSENT),
+    ("TRPO=*", "*", "*'sub_sampling_factor'*", _ABSENT),
+    ("TQC=*", "*", "*'n_quantiles'*", _ABSENT),
+    ("*", "*", "*ConfigError: tau = 0.0*", "target networks that never move are refused"),
+    ("*", "test_tensorboard.py::test_tensorboard*", "*", _NAME),
+    ("*", "test_sde.py::test_state_dependent_noise*", "*'Tensor' and 'numpy.ndarray'*", _TENSORS),
+    ("*", "test_save_load.py::test_save_load_replay_buffer*", "*[Cc][Uu][Dd][Aa]*", _TENSORS),
+)
+"""Replacement, test and problem, each a pattern of fnmatch, and why the test may fail with that problem."""
 
 
 class Outcome(NamedTuple):
@@ -141,7 +165,8 @@ def _outcomes(report: Any) -> Iterator[Outcome]:
         problem = case.find("failure")
         problem = case.find("error") if problem is None else problem
         message = "" if problem is None else " ".join((problem.get("message") or "failed").split())[:200]
-        yield Outcome(f"{case.get('classname').rpartition('.')[2]}.py::{case.get('name')}", message)
+        file = case.get("classname").rpartition(".")[2]
+        yield Outcome(f"{file}.py::{case.get('name')}" if file else case.get("name"), message)
 
 
 def reason_of(replacement: str, test: str) -> str | None:
@@ -159,15 +184,11 @@ def show(replacement: str, outcomes: list[Outcome]) -> int:
     print(f"\n{replacement}: {sum(not o.problem for o in outcomes)} of {len(outcomes)} passed")
     for name, rows in sorted(files.items()):
         print(f"  {name:32} {sum(not row.problem for row in rows):4} of {len(rows)}")
-    unexpected = 0
-    for test, problem in outcomes:
-        reason = reason_of(replacement, test)
-        if problem:
-            unexpected += reason is None
-            print(f"  {'FAILED' if reason is None else 'accepted'} {test}: {reason or problem}")
-        elif reason is not None:
-            print(f"  passed, though listed: {test}")
-    return unexpected
+    failures = [outcome for outcome in outcomes if outcome.problem]
+    reasons = [reason_of(replacement, outcome) for outcome in failures]
+    for (test, problem), reason in zip(failures, reasons, strict=True):
+        print(f"  FAILED {test}: {problem}" if reason is None else f"  accepted {test}: {reason}")
+    return reasons.count(None)
 
 
 def main() -> int:
