@@ -4,8 +4,8 @@ The argument is a checkout of Stable-Baselines3 or sb3-contrib, at a version nea
 Each replacement, such as PPO=MDPO, is a run of pytest of its own: before the peer's tests are imported, this module,
 as a plugin, puts rlopt's class under the peer's name, and it leaves out the tests that do not use that name. The table
 says how many passed, and each failure has its line. Those in ACCEPTED are differences that are meant, with the reason;
-any other failure makes the exit status 1. A test module that cannot be imported is a failure too: install what the peer's
-tests need besides (Stable-Baselines3's: ale-py and opencv-python).
+any other failure makes the exit status 1. A test module that cannot be imported is a failure too: install what the
+peer's tests need besides (Stable-Baselines3's: ale-py and opencv-python).
 
     python scripts/run_peer_tests.py ~/src/stable-baselines3
     python scripts/run_peer_tests.py ~/src/stable-baselines3 --replace SAC=OffPolicyMDPO -k save_load
@@ -139,16 +139,10 @@ def run(checkout: Path, package: str, replacement: str, keyword: str) -> list[Ou
     """The outcomes of the peer's tests with ``replacement``, such as "PPO=MDPO"; skipped ones are left out."""
     with tempfile.TemporaryDirectory() as scratch:
         report = Path(scratch) / "report.xml"
-        command = [sys.executable, "-m", "pytest", str(checkout / "tests"), "-q", "--tb=short", "-m", "not expensive"]
-        command += [
-            "--continue-on-collection-errors",
-            "-p",
-            Path(__file__).stem,
-            f"--replace-class={package}:{replacement}",
-            "-p",
-            "no:cacheprovider",
-        ]
-        command += [f"--junitxml={report}", "-o", "junit_family=xunit1", "-k", keyword]
+        plugin = ["-p", Path(__file__).stem, f"--replace-class={package}:{replacement}", "-p", "no:cacheprovider"]
+        chosen = [str(checkout / "tests"), "-m", "not expensive", "-k", keyword, "--continue-on-collection-errors"]
+        written = [f"--junitxml={report}", "-o", "junit_family=xunit1"]
+        command = [sys.executable, "-m", "pytest", "-q", *plugin, *chosen, *written]
         folders = [str(Path(__file__).parent), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, folders))}
         # Not in the checkout, whose package would be imported in place of the installed one.
@@ -169,11 +163,10 @@ def _outcomes(report: Any) -> Iterator[Outcome]:
         yield Outcome(f"{file}.py::{case.get('name')}" if file else case.get("name"), message)
 
 
-def reason_of(replacement: str, test: str) -> str | None:
-    """Why this test may fail; None if it must pass."""
-    return next(
-        (why for part, name, why in ACCEPTED if fnmatchcase(replacement, part) and fnmatchcase(test, name)), None
-    )
+def reason_of(replacement: str, outcome: Outcome) -> str | None:
+    """Why this test may fail as it did; None if it must pass."""
+    found = (replacement, *outcome)
+    return next((why for *row, why in ACCEPTED if all(map(fnmatchcase, found, row))), None)
 
 
 def show(replacement: str, outcomes: list[Outcome]) -> int:

@@ -43,15 +43,9 @@ def test_observations_are_the_numbers_that_they_are(dtype: Any) -> None:
     assert buffer.observations[:6, 0, 0].tolist() == list(range(low, low + 6))
     on = MDPO("MlpPolicy", Counters(dtype), n_steps=6, batch_size=None, **TINY).learn(6)
     assert on.rollout_buffer.observations[:, 0, 1].tolist() == list(range(low, low + 6))
-    for model in (off, on):  # a number is not divided by 255: only images are
-        features = model.policy.extract_features(
-            *model.policy.obs_to_tensor(Counters(dtype).reset()[0])[:1], *extractor(model)
-        )
-        assert features.flatten().tolist() == [low, low]
-
-
-def extractor(model: Any) -> tuple[Any, ...]:
-    return (model.actor.features_extractor,) if isinstance(model, SAC) else ()
+    seen = on.policy.obs_to_tensor(Counters(dtype).reset()[0])[0]
+    for features in (on.policy.extract_features(seen), off.actor.extract_features(seen, off.actor.features_extractor)):
+        assert features.flatten().tolist() == [low, low]  # not divided by 255: only images are
 
 
 @pytest.mark.parametrize("cls", [SAC, MDPO, IQL])
