@@ -193,13 +193,13 @@ class SAC(Resumable, stable_baselines3.SAC):
         self.constructor_settings = settings
 
     def _setup_model(self) -> None:
-        chosen, further = self.replay_buffer_class, {}
+        chosen = self.replay_buffer_class
         if chosen is None:
             chosen = fitting_replay_buffer(self.observation_space, self.n_steps)
             if self.n_steps > 1:
                 self.replay_buffer_kwargs.update({"n_steps": self.n_steps, "gamma": self.gamma})
-        if issubclass(chosen, HerReplayBuffer):
-            further = {"env": self.env}  # None for a model that was loaded without: set_env gives it one
+        # None for a model that was loaded without: set_env gives it one.
+        further: dict[str, Any] = {"env": self.env} if issubclass(chosen, HerReplayBuffer) else {}
         if self.replay_buffer is None:
             self.replay_buffer = chosen(
                 self.buffer_size,
@@ -211,11 +211,12 @@ class SAC(Resumable, stable_baselines3.SAC):
                 **self.replay_buffer_kwargs,
                 **further,
             )
+        if self.replay_buffer_kwargs.get("n_steps") == self.n_steps:
+            self.replay_buffer_class = None
         super()._setup_model()
         # Environments of one class often share one space object, and with it the generator of the warm-up's actions.
         self.action_space = copy.deepcopy(self.action_space)
-        # Not before: Stable-Baselines3 warns that a class which it did not choose itself ignores n_steps.
-        self.replay_buffer_class = chosen or self.replay_buffer_class
+        self.replay_buffer_class = chosen  # not before: Stable-Baselines3 would say that n_steps is ignored
         self.update = None
         self._unread: list[Info] = []
         self._uncompiled: str | None = None

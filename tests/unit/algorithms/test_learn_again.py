@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,21 @@ def test_a_model_with_hindsight_is_loaded_without_an_environment(tmp_path: Path)
         loaded.set_env(ReachGoal())
         loaded.learn(20)
         assert loaded._n_updates > model._n_updates
+
+
+def test_a_model_with_returns_of_n_steps_is_loaded_without_a_false_warning(tmp_path: Path) -> None:
+    off_policy(SAC, Numbers(), n_steps=3).save(tmp_path / "model.zip")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loaded = SAC.load(tmp_path / "model.zip", device="cpu")
+    assert loaded.replay_buffer.n_steps == 3  # type: ignore[union-attr]
+
+
+def test_networks_are_given_in_the_former_way_too() -> None:
+    with pytest.warns(UserWarning, match="shared layers"):
+        model = MDPO("MlpPolicy", Numbers(), device="cpu", policy_kwargs={"net_arch": [{"pi": [4], "vf": [8]}]})
+    extractor = model.policy.mlp_extractor
+    assert (extractor.latent_dim_pi, extractor.latent_dim_vf) == (4, 8)
 
 
 class Grid(Reach):

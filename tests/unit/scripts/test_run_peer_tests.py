@@ -25,6 +25,7 @@ def test_by_name(name):
     assert BY_NAME[name][0].__module__.startswith("rlopt.")
 
 def test_by_helper():
+    helper()
     raise ValueError("ConfigError: tau = 0.0 is outside")
 
 def test_of_another():
