@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.noise import NormalActionNoise
-from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.preprocessing import get_action_dim, is_image_space
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import FloatSchedule, update_learning_rate
@@ -221,7 +221,7 @@ class ValueDICE(FromDemonstrations, SAC):
         shown = self.expert.gather(self.expert.sample_rows(batch_size))
         drawn |= {f"expert_{name}": value for name, value in shown._asdict().items()}
         # For the actions at the expert's states, at its next ones, at those of the replay, and in the absorbing state.
-        shape = (3 * batch_size + 1, *(self.action_space.shape or ()))
+        shape = (3 * batch_size + 1, get_action_dim(self.action_space))
         drawn["noise"] = torch.randn(shape, device=self.device)
         drawn["mix"] = torch.rand(batch_size, 1, device=self.device)
         return drawn

@@ -18,6 +18,7 @@ from rlopt.agents.loop.contract import AgentParts, range_of, span_of
 from rlopt.agents.loop.stepping import Stepper
 from rlopt.algorithms.resumable import full_signature
 from rlopt.algorithms.standalone import OwnLogger, callback_of
+from rlopt.envs.backends.vector_env import as_vec_env
 from rlopt.errors import CheckpointError, ConfigError, NonFiniteError, SpaceError
 from rlopt.settings.fields import from_arguments
 from rlopt.state.envs import capture_env, restore_env
@@ -210,6 +211,7 @@ class ContinuingAgent(AgentParts, OwnLogger):
             from rlopt.envs.make import make_env
 
             env = make_env(env, seed=self.seed or 0)
+        env = as_vec_env(env)
         stepper = Stepper(env)
         self._check_spaces(env.observation_space, env.action_space)
         for name in ("observation_space", "action_space"):

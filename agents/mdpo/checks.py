@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gymnasium import spaces
 
-from rlopt.algorithms.checks import check_counted_from_zero, check_observation_space
+from rlopt.algorithms.checks import check_counted_from_zero, check_observation_space, check_real_actions
 from rlopt.errors import SpaceError
 
 ACTION_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
@@ -18,6 +18,8 @@ def check_spaces(observation_space: spaces.Space, action_space: spaces.Space) ->
             f"MDPO cannot use the action space {action_space}: it takes Box, Discrete, MultiDiscrete or MultiBinary; "
             "flatten other spaces with gymnasium.wrappers"
         )
-    if isinstance(action_space, spaces.Box) and 0 in action_space.shape:
-        raise SpaceError(f"the action space {action_space} has no dimensions: give the agent something to do")
+    if isinstance(action_space, spaces.Box):
+        check_real_actions(action_space)
+        if 0 in action_space.shape:
+            raise SpaceError(f"the action space {action_space} has no dimensions: give the agent something to do")
     check_counted_from_zero(action_space, "the action space")

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import torch
 from stable_baselines3.common.distributions import StateDependentNoiseDistribution
+from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.sac.policies import Actor, SACPolicy
@@ -155,7 +156,7 @@ class OffPolicyMDPO(SAC):
     def _draw_noise(self, batch_size: int) -> Drawn:
         if not self.value_network or self.use_sde:
             return super()._draw_noise(batch_size)
-        return {"noise": torch.randn((batch_size, *(self.action_space.shape or ())), device=self.device)}
+        return {"noise": torch.randn((batch_size, get_action_dim(self.action_space)), device=self.device)}
 
     def next_values(self, step: Step) -> Tensor:
         """V at the next states, (B, 1): by the value network's target, if there is one."""

@@ -38,7 +38,7 @@ from rlopt.agents.mdpo.on_policy_update import (
 from rlopt.algorithms.arguments import checked
 from rlopt.algorithms.finite import FiniteVecEnv, check_finite, check_parameters
 from rlopt.algorithms.resumable import Resumable, named_policy_kwargs, training_env
-from rlopt.algorithms.rollout import can_collect, collect, flat, flat_actions
+from rlopt.algorithms.rollout import can_collect, collect, finish_step, flat, flat_actions
 from rlopt.console.progress import say
 from rlopt.errors import require
 from rlopt.optim.compiled_step import CompileChoice, Mode, choose_mode
@@ -224,6 +224,8 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         else:
             checked = FiniteVecEnv(env, self.num_timesteps)
             going_on = super().collect_rollouts(checked, callback, rollout_buffer, n_rollout_steps)
+            if not going_on:
+                finish_step(self, callback)
         self._n_rollouts += int(going_on)
         return going_on
 

@@ -7,10 +7,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium import spaces
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv, RolloutReturn
-from stable_baselines3.common.vec_env import unwrap_vec_normalize
+from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
 from rlopt.agents.offline.data import ReplayRows, seed_buffer
 from rlopt.agents.offline.policy import OfflinePolicy
@@ -18,6 +19,7 @@ from rlopt.agents.offline.update import Source
 from rlopt.agents.sac.checks import fitting_replay_buffer
 from rlopt.algorithms.finite import check_step
 from rlopt.algorithms.resumable import Resumable
+from rlopt.algorithms.rollout import finish_step
 from rlopt.algorithms.spaces_only_env import SpacesOnlyVecEnv
 from rlopt.data.dataset import Dataset
 from rlopt.errors import ConfigError
@@ -103,10 +105,13 @@ class FineTuning(Resumable, OffPolicyAlgorithm):
             mean = np.zeros(self.action_space.shape)
             self.action_noise = NormalActionNoise(mean, np.full_like(mean, self.exploration_noise))
 
-    def collect_rollouts(self, *args: Any, **kwargs: Any) -> RolloutReturn:
+    def collect_rollouts(self, env: VecEnv, callback: BaseCallback, *args: Any, **kwargs: Any) -> RolloutReturn:
         if not self.at_boundary():
             return RolloutReturn(0, 0, continue_training=False)
-        return super().collect_rollouts(*args, **kwargs)
+        result = super().collect_rollouts(env, callback, *args, **kwargs)
+        if not result.continue_training:
+            finish_step(self, callback)
+        return result
 
     def _store_transition(
         self, replay_buffer: Any, buffer_action: Any, new_obs: Any, reward: Any, dones: Any, infos: Any

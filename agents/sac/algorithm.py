@@ -17,6 +17,7 @@ from stable_baselines3.common.distributions import StateDependentNoiseDistributi
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.type_aliases import (
     GymEnv,
@@ -27,6 +28,7 @@ from stable_baselines3.common.type_aliases import (
     TrainFrequencyUnit,
 )
 from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 from stable_baselines3.sac.policies import SACPolicy
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
@@ -45,6 +47,7 @@ from rlopt.agents.sac.update import Batch, Drawn, Obstructed, Request, Step, Upd
 from rlopt.algorithms.arguments import checked
 from rlopt.algorithms.finite import check_finite, check_parameters
 from rlopt.algorithms.resumable import Resumable, named_policy_kwargs, training_env
+from rlopt.algorithms.rollout import finish_step
 from rlopt.console.progress import say
 from rlopt.errors import NonFiniteError
 from rlopt.nn.encoders import ImagePolicy, shift_batch
@@ -207,11 +210,14 @@ class SAC(Resumable, stable_baselines3.SAC):
         self.constructor_settings = settings
 
     def _setup_model(self) -> None:
-        chosen = None
-        if self.replay_buffer_class is None and self.replay_buffer is None:
+        chosen = self.replay_buffer_class
+        if chosen is None:
             chosen = fitting_replay_buffer(self.observation_space, self.n_steps)
             if self.n_steps > 1:
                 self.replay_buffer_kwargs.update({"n_steps": self.n_steps, "gamma": self.gamma})
+        # None for a model that was loaded without: set_env gives it one.
+        further: dict[str, Any] = {"env": self.env} if issubclass(chosen, HerReplayBuffer) else {}
+        if self.replay_buffer is None:
             self.replay_buffer = chosen(
                 self.buffer_size,
                 self.observation_space,
@@ -220,12 +226,14 @@ class SAC(Resumable, stable_baselines3.SAC):
                 n_envs=self.n_envs,
                 optimize_memory_usage=self.optimize_memory_usage,
                 **self.replay_buffer_kwargs,
+                **further,
             )
+        if self.replay_buffer_kwargs.get("n_steps") == self.n_steps:
+            self.replay_buffer_class = None
         super()._setup_model()
         # Environments of one class often share one space object, and with it the generator of the warm-up's actions.
         self.action_space = copy.deepcopy(self.action_space)
-        # Not before: Stable-Baselines3 warns that a class which it did not choose itself ignores n_steps.
-        self.replay_buffer_class = chosen or self.replay_buffer_class
+        self.replay_buffer_class = chosen  # not before: Stable-Baselines3 would say that n_steps is ignored
         self.update = None
         self._unread: list[Info] = []
         self._uncompiled: str | None = None
@@ -291,7 +299,7 @@ class SAC(Resumable, stable_baselines3.SAC):
                 # As reset_noise of the actor leaves them.
                 distribution.exploration_mat, distribution.exploration_matrices = noise * std, further * std
             return {"noise": noise, "next_noise": noise}
-        shape = (batch_size, *(self.action_space.shape or ()))
+        shape = (batch_size, get_action_dim(self.action_space))
         return {name: torch.randn(shape, device=self.device) for name in ("noise", "next_noise")}
 
     def read_batch(self, drawn: Mapping[str, Tensor]) -> Batch:
@@ -560,7 +568,8 @@ class SAC(Resumable, stable_baselines3.SAC):
         assert self._last_obs is not None
         if quick:
             assert self.update is not None and isinstance(self._last_obs, np.ndarray)
-            unscaled = self.policy.unscale_action(self.update.act(self, self._last_obs, self.acts_on_mean))
+            acts = self.update.act(self, self._last_obs, self.acts_on_mean)
+            unscaled = self.policy.unscale_action(acts.reshape(-1, *(self.action_space.shape or ())))
         else:
             unscaled = self.predict(self._last_obs, deterministic=True)[0]
         scaled = self.policy.scale_action(unscaled)
@@ -617,9 +626,12 @@ class SAC(Resumable, stable_baselines3.SAC):
     ) -> RolloutReturn:
         if not self.at_boundary():
             return RolloutReturn(0, 0, continue_training=False)
-        return super().collect_rollouts(
+        result = super().collect_rollouts(
             env, callback, train_freq, replay_buffer, action_noise, learning_starts, log_interval
         )
+        if not result.continue_training:
+            finish_step(self, callback)
+        return result
 
     def _excluded_save_params(self) -> list[str]:
         steps = ["update", "_unread", "_uncompiled", "_obstacle", "_told", "_by_sb3", "_seen"]

@@ -10,7 +10,7 @@ from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
-from rlopt.algorithms.checks import check_observation_space
+from rlopt.algorithms.checks import check_observation_space, check_real_actions
 from rlopt.errors import ConfigError, SpaceError, require, unknown_name
 from rlopt.replay.buffers import DeviceDictReplayBuffer, DeviceReplayBuffer
 from rlopt.replay.her import DeviceHerReplayBuffer
@@ -54,6 +54,7 @@ def check_spaces(observation_space: spaces.Space, action_space: spaces.Space, ag
             f"{agent} needs a continuous (Box) action space, not {action_space}: for discrete actions use rlopt.MDPO, "
             "or rlopt.LOOP for an average reward"
         )
+    check_real_actions(action_space)
     if 0 in action_space.shape:
         raise SpaceError(f"the action space {action_space} has no dimensions: give the agent something to do")
     if not (np.isfinite(action_space.low).all() and np.isfinite(action_space.high).all()):

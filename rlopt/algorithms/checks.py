@@ -48,6 +48,15 @@ def check_counted_from_zero(space: spaces.Space, what: str) -> None:
         raise SpaceError(f"{what} is {one_line(space)}, which has more than one axis: give its numbers in one row")
 
 
+def check_real_actions(space: spaces.Box) -> None:
+    """Raises :class:`rlopt.errors.SpaceError` for a Box of whole numbers: the agents act in real ones."""
+    if space.dtype is not None and space.dtype.kind != "f":
+        raise SpaceError(
+            f"the action space {one_line(space)} takes {space.dtype} only, the agent's actions are real numbers: make "
+            "it a float Box and round in the environment, or MultiDiscrete for an agent that takes that"
+        )
+
+
 def check_device(device: torch.device | str) -> None:
     """Raises :class:`rlopt.errors.ConfigError` unless ``device`` is "auto" or one that this torch can use."""
     import torch

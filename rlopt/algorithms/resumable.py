@@ -8,16 +8,20 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self, TypeVar
 
 import torch
-from stable_baselines3.common.base_class import maybe_make_env
-from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.base_class import BaseAlgorithm, maybe_make_env
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
+from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
 from rlopt.algorithms.arguments import refuse_unknown
 from rlopt.algorithms.zip_loading import load_zip
+from rlopt.envs.backends.vector_env import as_vec_env
 from rlopt.errors import ConfigError, require, unknown_name
 from rlopt.nn.encoders import ENCODERS
 from rlopt.optim.lockstep import wait_for_other_runs
 from rlopt.optim.optimizers import check_optimizer, optimizer_by_name
+from rlopt.replay.episodes import cut_episodes
 from rlopt.settings.fields import check_arguments
 from rlopt.storage.tree import Tree
 
@@ -122,6 +126,25 @@ class Resumable:
         """The networks of a checkpoint (:mod:`rlopt.state.networks`) as this version has them."""
         return networks
 
+    def _setup_learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        reset_num_timesteps: bool = True,
+        *args: Any,
+        **kwargs: Any,
+    ) -> tuple[int, BaseCallback]:
+        if reset_num_timesteps or self._last_obs is None:  # type: ignore[has-type]
+            cut_episodes(getattr(self, "replay_buffer", None))  # the environment is about to be reset
+        setup: Any = super()._setup_learn  # type: ignore[misc]
+        result: tuple[int, BaseCallback] = setup(total_timesteps, callback, reset_num_timesteps, *args, **kwargs)
+        return result
+
+    @staticmethod
+    def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        """As Stable-Baselines3's, for constructors, ``set_env`` and ``load``; vector environments of others as well."""
+        return BaseAlgorithm._wrap_env(as_vec_env(env), verbose, monitor_wrapper)
+
     def set_env(self, env: Any, force_reset: bool = True) -> None:
         """As Stable-Baselines3's ``set_env``; the statistics of a loaded model go into a VecNormalize environment."""
         super().set_env(env, force_reset)  # type: ignore[misc]
@@ -143,14 +166,18 @@ class Resumable:
 
 
 def training_env(env: GymEnv | str, verbose: int) -> GymEnv:
-    """``env``, or the environment of that id: dm_control's through :func:`rlopt.make_env`, others as in Gymnasium."""
+    """``env``, or the environment of that id: dm_control's through :func:`rlopt.make_env`, others as in Gymnasium.
+
+    Vector environments of Gymnasium and EnvPool become a ``VecEnv``, see :mod:`rlopt.envs.backends.vector_env`.
+    """
     if isinstance(env, str) and env.startswith("dm_control/"):
         from rlopt.envs.make import make_env
 
         return make_env(env)
     made = maybe_make_env(env, verbose)
     assert made is not None
-    return made
+    vectorized: GymEnv = as_vec_env(made)
+    return vectorized
 
 
 def named_policy_kwargs(policy_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -12,8 +12,10 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import obs_as_tensor
@@ -101,6 +103,7 @@ def collect(
             }
         )
         if not callback.on_step():
+            finish_step(model, callback)
             return False
         model._update_info_buffer(infos, dones)
         for index in np.flatnonzero(dones).tolist():
@@ -114,6 +117,30 @@ def collect(
     callback.update_locals({"n_steps": n_steps})
     callback.on_rollout_end()
     return True
+
+
+def finish_step(model: BaseAlgorithm, callback: BaseCallback) -> None:
+    """Completes the step at which ``callback`` has stopped training, which Stable-Baselines3's loops leave half done.
+
+    A later ``learn`` that goes on would take the observation before that step for the present one, and the transition
+    would be missing from the replay buffer.
+
+    :param callback: whose ``locals`` are those of the loop
+    """
+    seen = callback.locals
+    dones, infos = seen["dones"], seen["infos"]
+    model._update_info_buffer(infos, dones)
+    if isinstance(model, OffPolicyAlgorithm):
+        buffer, actions, noise = seen["replay_buffer"], seen["buffer_actions"], seen["action_noise"]
+        model._store_transition(buffer, actions, seen["new_obs"], seen["rewards"], dones, infos)
+        model._update_current_progress_remaining(model.num_timesteps, model._total_timesteps)
+        model._on_step()
+        for index in np.flatnonzero(dones).tolist():
+            model._episode_num += 1
+            if noise is not None:
+                noise.reset(**({"indices": [index]} if len(dones) > 1 else {}))
+    model._last_obs = seen["new_obs"]
+    model._last_episode_starts = dones
 
 
 def within_bounds(actions: np.ndarray, policy: ActorCriticPolicy) -> np.ndarray:

@@ -14,7 +14,7 @@ from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 from rlopt.errors import CheckpointError
 from rlopt.replay.buffers import DeviceReplayBuffer
-from rlopt.replay.rows import capture_rows, check_rows, restore_rows, stored_part
+from rlopt.replay.rows import capture_rows, check_rows, restore_rows
 from rlopt.state.envs import copy_arrays
 from rlopt.storage.tree import Tree
 
@@ -67,28 +67,6 @@ def restore_buffer(buffer: ReplayBuffer | None, state: Tree) -> None:
         buffer.set_state(state["own"])  # type: ignore[attr-defined]
     else:
         restore_rows(buffer, state)
-
-
-def cut_episodes(buffer: ReplayBuffer | None) -> None:
-    """Marks the running episodes as cut off, because the next transition to be stored begins new ones."""
-    if buffer is None or (buffer.pos == 0 and not buffer.full):
-        return
-    dones, timeouts = stored_part(buffer, "dones"), stored_part(buffer, "timeouts")
-    if isinstance(buffer, HerReplayBuffer):
-        unfinished = buffer._current_ep_start != buffer.pos
-        for index in np.flatnonzero(unfinished):
-            dones[buffer.pos - 1, index] = 1
-            buffer._compute_episode_length(int(index))
-            if buffer.handle_timeout_termination:
-                timeouts[buffer.pos - 1, index] = 1
-    elif isinstance(buffer, NStepReplayBuffer):
-        # n-step returns stop at a timeout and bootstrap there; a plain timeout has done = 1 too. Where the episode is
-        # not done this gives 1, elsewhere what was there.
-        row = buffer.pos - 1
-        timeouts[row] = 1 - dones[row] * (1 - timeouts[row])
-    elif buffer.optimize_memory_usage:
-        # Its next observation is about to be overwritten; Stable-Baselines3 does the same (_setup_learn).
-        dones[buffer.pos - 1] = 1
 
 
 def capture_noise(noise: ActionNoise | None) -> Tree:

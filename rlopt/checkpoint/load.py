@@ -16,6 +16,7 @@ from rlopt.algorithms.spaces_only_env import SpacesOnlyVecEnv
 from rlopt.checkpoint.counters import restore_counters
 from rlopt.checkpoint.describe import decode_setting, rebuild_model
 from rlopt.checkpoint.files import MANIFEST, Checkpoint, latest_checkpoint, list_checkpoints, read_checkpoint
+from rlopt.envs.backends.vector_env import as_vec_env
 from rlopt.errors import CheckpointError, RloptError, RunError, UnknownNameError, one_line, resource_error
 from rlopt.registry import AgentSpec, agent_spec, resolve
 from rlopt.replay.memory import deferred_storage
@@ -51,6 +52,7 @@ def load(path: str | Path, env: VecEnv | None = None, device: str = "auto") -> A
     :raises rlopt.errors.ConfigError: ``device`` cannot be used
     """
     check_device(device)
+    env = as_vec_env(env)
     checkpoint = _find(Path(path))
     try:
         spec = _spec_of(checkpoint)

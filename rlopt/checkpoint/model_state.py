@@ -14,11 +14,12 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from rlopt.checkpoint.buffers import capture_buffer, check_buffer, cut_episodes, restore_buffer
+from rlopt.checkpoint.buffers import capture_buffer, check_buffer, restore_buffer
 from rlopt.checkpoint.counters import capture_training, check_training, restore_counters, restore_log, restore_training
 from rlopt.checkpoint.describe import describe_model, describe_spaces
 from rlopt.checkpoint.files import write_checkpoint
 from rlopt.errors import CheckpointError, RloptError, one_line
+from rlopt.replay.episodes import cut_episodes
 from rlopt.state.envs import capture_env, check_wrappers, restore_env, restore_wrappers
 from rlopt.state.networks import capture_networks, check_networks, restore_networks
 from rlopt.state.rng import capture_random, restore_random

@@ -208,7 +208,8 @@ class DeviceReplayBuffer(ReplayBuffer):
         self._write("rewards", self.pos, reward)
         self._write("dones", self.pos, done)
         if self.handle_timeout_termination:
-            self._write("timeouts", self.pos, [info.get("TimeLimit.truncated", False) for info in infos])
+            cut = np.array([info.get("TimeLimit.truncated", False) for info in infos])
+            self._write("timeouts", self.pos, cut.reshape(-1))
         if self.pos + 1 == self.buffer_size:
             self.full, self.pos = True, 0
         else:

@@ -171,6 +171,8 @@ def _settings_of_policy(config_class: Any) -> set[str]:
 
 def _check_of_policy(name: str, value: Any, annotation: Any) -> None:
     """A setting in ``policy_kwargs`` may also be a class, none for the policy's own, or one value for each network."""
+    if isinstance(value, list) and value and isinstance(value[0], Mapping):
+        value = value[0]  # a former way to write net_arch, of which Stable-Baselines3 warns
     for part in value.values() if isinstance(value, Mapping) else [value]:
         if part is not None and not isinstance(part, type):
             check_setting(name, part, annotation)

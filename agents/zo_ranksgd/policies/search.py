@@ -34,6 +34,7 @@ from rlopt.algorithms.standalone import OwnLogger, callback_of
 from rlopt.console.progress import Counted
 from rlopt.console.signals import StopRequest
 from rlopt.engine import Engine
+from rlopt.envs.backends.vector_env import as_vec_env
 from rlopt.envs.settings import EnvSettings
 from rlopt.errors import CheckpointError, ConfigError, SpaceError
 from rlopt.feedback.ranking import Ranking
@@ -316,7 +317,7 @@ class RankedPolicySearch(OwnLogger):
         :param force_reset: of no effect: every round begins with a reset
         :raises SpaceError: its spaces are not those of the policy
         """
-        opened = open_env(env, self.config, self.seed, spread=self._spread is not None)
+        opened = open_env(as_vec_env(env), self.config, self.seed, spread=self._spread is not None)
         for name in ("observation_space", "action_space"):
             own, other = getattr(self, name, None), getattr(opened, name)
             if own is not None and own != other:

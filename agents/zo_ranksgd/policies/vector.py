@@ -11,6 +11,7 @@ import numpy.typing as npt
 from gymnasium import spaces
 
 from rlopt.agents.zo_ranksgd.policies.observations import FloatArray, feature_count, features
+from rlopt.algorithms.checks import check_real_actions
 from rlopt.errors import SpaceError
 
 
@@ -51,6 +52,7 @@ class Actions:
         self.space = space
         self._middle: npt.NDArray[Any] | None = None
         if isinstance(space, spaces.Box):
+            check_real_actions(space)
             self.size = int(np.prod(space.shape))
             if scaled and space.is_bounded():
                 low, high = (np.ravel(bound).astype(np.float64) for bound in (space.low, space.high))

@@ -14,10 +14,11 @@ from replay import ACTIONS, assert_equal_batches, draw, fill
 from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
-from rlopt.checkpoint.buffers import capture_buffer, check_buffer, cut_episodes, restore_buffer
+from rlopt.checkpoint.buffers import capture_buffer, check_buffer, restore_buffer
 from rlopt.checkpoint.files import read_checkpoint, write_checkpoint
 from rlopt.errors import CheckpointError
 from rlopt.replay.buffers import DeviceDictReplayBuffer, DeviceReplayBuffer
+from rlopt.replay.episodes import cut_episodes
 from rlopt.replay.her import DeviceHerReplayBuffer
 from rlopt.replay.n_step import DeviceNStepReplayBuffer
 
