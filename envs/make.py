@@ -11,9 +11,10 @@ import gymnasium
 
 from rlopt.envs import names, rendering
 from rlopt.envs.backends.pool_support import envpool_problem, import_envpool
+from rlopt.envs.calls import call
 from rlopt.envs.settings import EnvSettings
 from rlopt.envs.tables import DM_CONTROL_EPISODE_STEPS, POOL_TASKS
-from rlopt.errors import ConfigError
+from rlopt.errors import ConfigError, EnvFaultError
 
 if TYPE_CHECKING:
     from rlopt.envs.backends.envpool_vec import EnvPoolVecEnv
@@ -56,6 +57,7 @@ def make_env(
     :param backend: ``auto``, ``envpool`` or ``gymnasium``
     :raises UnknownNameError: for an id that does not exist, with the nearest one
     :raises ConfigError: for an argument out of range, or a backend that cannot be used, with the cure
+    :raises EnvFaultError: from what the environment raises when it is made
     """
     settings = EnvSettings(
         id=id,
@@ -201,16 +203,22 @@ def _make_registered(settings: EnvSettings, render_mode: str | None) -> gymnasiu
     if settings.from_pixels and _is_mujoco(settings.id):
         kwargs |= {"width": settings.image_size, "height": settings.image_size, "camera_id": settings.camera_id}
     try:
-        env = gymnasium.make(
+        env: gymnasium.Env[Any, Any] = call(
+            settings.id,
+            "__init__",
+            gymnasium.make,
             settings.id,
             max_episode_steps=settings.max_episode_steps,
             disable_env_checker=True,
             **({"render_mode": render_mode} if render_mode else {}),
             **kwargs,
         )
-    except gymnasium.error.DependencyNotInstalled as error:
-        raise ConfigError(f"environment {settings.id!r} needs a package that is not installed: {error}") from None
-    except TypeError as error:
+    except EnvFaultError as fault:
+        error = fault.__cause__
+        if isinstance(error, gymnasium.error.DependencyNotInstalled):
+            raise ConfigError(f"environment {settings.id!r} needs a package that is not installed: {error}") from None
+        if not is_about_arguments(error):
+            raise
         if render_mode and "render_mode" in str(error) and not kwargs:
             raise ConfigError(
                 f"environment {settings.id!r} cannot be drawn: its constructor takes no render_mode"
@@ -221,6 +229,12 @@ def _make_registered(settings: EnvSettings, render_mode: str | None) -> gymnasiu
     if settings.fast_render:
         _fast_render(env)
     return env
+
+
+def is_about_arguments(error: BaseException | None) -> bool:
+    """Whether an error says that a function was called with other arguments than it takes."""
+    words = ("keyword argument", "positional argument", "takes no arguments")
+    return isinstance(error, TypeError) and any(word in str(error) for word in words)
 
 
 def _choose_camera(env: gymnasium.Env[Any, Any], settings: EnvSettings) -> None:

@@ -44,6 +44,7 @@ from rlopt.agents.sac.update import Batch, Drawn, Request, Step, Update, take_st
 from rlopt.algorithms.finite import check_finite
 from rlopt.algorithms.resumable import Resumable, named_policy_kwargs, training_env
 from rlopt.console.progress import say
+from rlopt.envs.outcomes import check_batch
 from rlopt.errors import NonFiniteError
 from rlopt.nn.encoders import ImagePolicy, shift_batch
 from rlopt.optim.compiled_step import CannotCompile, CompileChoice, Mode, choose_mode
@@ -543,6 +544,7 @@ class SAC(Resumable, stable_baselines3.SAC):
         dones: np.ndarray,
         infos: list[dict[str, Any]],
     ) -> None:
+        check_batch(new_obs, reward, dones, self.observation_space, self.n_envs)
         check_finite("reward", reward, self.num_timesteps)
         check_finite("observation", new_obs, self.num_timesteps)
         if self._vec_normalize_env is not None:

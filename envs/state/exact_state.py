@@ -12,6 +12,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from rlopt.envs.calls import call
+from rlopt.envs.outcomes import name_of
 from rlopt.envs.state import snapshots
 from rlopt.errors import StateUnavailableError
 
@@ -48,9 +50,9 @@ class EpisodeStart:
         self.record = record
         if record["seed"] is None:
             # Some environments create their generators in reset: the first one makes them, the second one uses them.
-            self._env.reset(seed=0)
+            call(name_of(self._env), "reset", self._env.reset, seed=0)
             set_random_states(self._env, record["random"])
-        return self._env.reset(seed=record["seed"], **options)[0]
+        return call(name_of(self._env), "reset", self._env.reset, seed=record["seed"], **options)[0]
 
 
 def is_seed(value: Any) -> bool:
@@ -116,7 +118,8 @@ def take_own(env: gymnasium.Env[Any, Any]) -> dict[str, Any]:
 
 def put_own(env: gymnasium.Env[Any, Any], state: dict[str, Any]) -> None:
     """Gives the environment the state that :func:`take_own` took."""
-    env.reset(seed=0)  # wrappers refuse steps before a reset, and generators may not exist before one
+    # Wrappers refuse steps before a reset, and generators may not exist before one.
+    call(name_of(env), "reset", env.reset, seed=0)
     env.unwrapped.set_state(state["own"])  # type: ignore[attr-defined]
     set_random_states(env, state["random"])
     limits = [layer for layer in snapshots.layers(env) if isinstance(layer, gymnasium.wrappers.TimeLimit)]

@@ -17,7 +17,9 @@ import numpy as np
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 
 from rlopt.envs.average_reward.continuing import ContinuingWrapper
+from rlopt.envs.calls import call
 from rlopt.envs.flat import FlatObservation
+from rlopt.envs.outcomes import name_of
 from rlopt.envs.pixels import PixelObservation
 from rlopt.errors import StateUnavailableError
 
@@ -130,7 +132,7 @@ def put(env: gymnasium.Env[Any, Any], reference: Any, state: dict[str, Any]) -> 
         )
     base: Any = env.unwrapped
     # Some attributes exist only after a reset; everything that it sets is overwritten below.
-    env.reset()
+    call(name_of(env), "reset", env.reset)
     found = _simulator(base)
     kind = mujoco.mjtState.mjSTATE_INTEGRATION
     if found is None or len(state["integration"]) != mujoco.mj_stateSize(found[0], kind):

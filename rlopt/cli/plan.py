@@ -57,6 +57,7 @@ def _process(env_id: str, keywords: dict[str, Any]) -> FiniteMDP:
 
     from rlopt.average_reward import FiniteMDP
     from rlopt.envs import names
+    from rlopt.envs.make import is_about_arguments
 
     names.check_id(env_id)
     if names.is_dm_control(env_id):
@@ -65,6 +66,8 @@ def _process(env_id: str, keywords: dict[str, Any]) -> FiniteMDP:
     try:
         env: Any = gymnasium.make(env_id, disable_env_checker=True, **keywords)
     except TypeError as error:
+        if not is_about_arguments(error):
+            raise
         raise ConfigError(f"{env_id} cannot be made with these arguments: {one_line(error)}") from None
     try:
         mdp = getattr(env.unwrapped, "mdp", None)

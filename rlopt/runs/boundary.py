@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,10 +12,17 @@ import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 
-from rlopt.checkpoint.files import checkpoint_name, prune_checkpoints, write_checkpoint
-from rlopt.checkpoint.model_state import capture_state
+from rlopt.checkpoint.files import (
+    checkpoint_name,
+    checkpoint_step,
+    list_checkpoints,
+    prune_checkpoints,
+    write_checkpoint,
+)
+from rlopt.checkpoint.model_state import LastBoundary, capture_state
 from rlopt.console.progress import Progress
 from rlopt.console.signals import StopRequest
+from rlopt.errors import one_line
 from rlopt.evaluation.evaluate import EvaluationResult, evaluate
 from rlopt.loggers.writers import CsvLog, RunLogs
 from rlopt.optim.lockstep import has_other_runs
@@ -23,6 +31,8 @@ from rlopt.settings.run import RunConfig
 
 EVALUATION_SEED_OFFSET = 1_000_003
 """Added to the run's seed for evaluations, so that they do not play the episodes that were trained on."""
+KEEPING_SHARE = 0.02
+"""Largest share of the time that may go into keeping the state of every boundary."""
 
 
 def crossed(every: int, previous: int, step: int) -> bool:
@@ -93,8 +103,48 @@ class RunHook:
         self.metadata, self.state = dict(metadata), state
         self.stopped = False
         self._counter = counter
+        self._entered: dict[str, Any] | None = None
+        """The tree ``run`` with which the boundary began that is being served."""
+        self._last: tuple[LastBoundary, dict[str, Any]] | None = None
+        """What is kept of the boundary before the present steps, and its tree ``run``."""
+        self._keeping_seconds, self._kept_at = 0.0, time.perf_counter()
 
     def __call__(self, model: BaseAlgorithm) -> bool:
+        self._entered = self._run_tree()
+        goes_on = self._serve(model)
+        if goes_on:
+            self._keep(model)
+        self._entered = None
+        return goes_on
+
+    def _keep(self, model: BaseAlgorithm) -> None:
+        """Keeps what :meth:`rescue` needs: all that an exact continuation needs if that takes little of the time."""
+        began = time.perf_counter()
+        whole = self._keeping_seconds <= KEEPING_SHARE * (began - self._kept_at)
+        self._last = LastBoundary.of(model, whole), self._run_tree()
+        self._kept_at = time.perf_counter()
+        if whole:
+            self._keeping_seconds = self._kept_at - began
+
+    def rescue(self, model: BaseAlgorithm) -> str:
+        """Writes a checkpoint of the last boundary after an environment has failed; says in words what is kept."""
+        try:
+            self._rescue(model)
+        except Exception as error:  # what has to be said is why the environment failed
+            return f"no checkpoint could be written ({type(error).__name__}: {one_line(error)})"
+        found = list_checkpoints(self.folder.checkpoints)
+        return f"step {checkpoint_step(found[-1]):,} is kept" if found else "no update was done before"
+
+    def _rescue(self, model: BaseAlgorithm) -> None:
+        if self._entered is not None:  # an evaluation failed: it is played again when the run goes on
+            self._write(model.num_timesteps, capture_state(model, copy=False), self._entered)
+        elif self._last is not None:
+            boundary, run_tree = self._last
+            found = boundary.capture_state(model, "the environment failed")
+            if found is not None and found[0] not in (0, self.state.last_checkpoint):
+                self._write(*found, {**run_tree, "last_checkpoint": found[0]})
+
+    def _serve(self, model: BaseAlgorithm) -> bool:
         step, previous = model.num_timesteps, self.state.previous_step
         self.progress.update(getattr(model, self._counter), lambda: mean_return(model))
         if step != previous:  # the first boundary after a resume was served before the checkpoint was written
@@ -115,6 +165,7 @@ class RunHook:
 
     def finish(self, model: BaseAlgorithm) -> None:
         """The last boundary: an evaluation, a row and a checkpoint of the end, whatever the intervals say."""
+        self._entered = self._run_tree()
         self.state.previous_step = step = model.num_timesteps
         self.progress.update(getattr(model, self._counter), lambda: mean_return(model))
         if self.run.eval_every > 0 and self.state.last_evaluation != step:
@@ -160,19 +211,25 @@ class RunHook:
 
     def log(self, model: BaseAlgorithm) -> None:
         """Writes one row of everything the agent has logged since the last one."""
+        self.folder.require_there()
         self.state.last_log = model.num_timesteps
         model.dump_logs()
         self.logs.flush()
 
     def checkpoint(self, model: BaseAlgorithm, scheduled: bool = False) -> Path:
         """Writes a checkpoint, then removes the ones that are neither among the newest nor the best."""
-        self.logs.flush(to_disk=True)
         if scheduled:
             self.state.scheduled = [*self.state.scheduled[-1:], model.num_timesteps]
         self.state.last_checkpoint = model.num_timesteps
-        run_tree = {**vars(self.state), "logs": self.logs.position()}
-        trees = {**capture_state(model, copy=False), "run": run_tree}
-        path = write_checkpoint(self.folder.checkpoints, model.num_timesteps, trees, self.metadata)
+        return self._write(model.num_timesteps, capture_state(model, copy=False), self._run_tree())
+
+    def _run_tree(self) -> dict[str, Any]:
+        return {**vars(self.state), "logs": self.logs.position()}
+
+    def _write(self, step: int, trees: Mapping[str, Any], run_tree: Mapping[str, Any]) -> Path:
+        self.folder.require_there()
+        self.logs.flush(to_disk=True)
+        path = write_checkpoint(self.folder.checkpoints, step, {**trees, "run": dict(run_tree)}, self.metadata)
         self.write_best()
         best = self.state.best_checkpoint
         keep = [] if best is None else [self.folder.checkpoints / best]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from rlopt.checkpoint.files import Checkpoint, checkpoint_step, latest_checkpoin
 from rlopt.checkpoint.model_state import learn_from
 from rlopt.console.output import Console
 from rlopt.console.progress import Counted
-from rlopt.errors import ConfigError, NonFiniteError, RunError, one_line
+from rlopt.envs.calls import time_limit
+from rlopt.errors import ConfigError, EnvFaultError, NonFiniteError, RunError, one_line
 from rlopt.loggers.profiler import Profile
 from rlopt.loggers.wandb import open_wandb
 from rlopt.loggers.writers import RunLogs
@@ -52,7 +54,9 @@ def train(agent: str, run: RunConfig, agent_config: Any, console: Console | None
     :param console: takes its lines and its progress; the default is for a run that has the process to itself
     :raises rlopt.errors.RunError: if the run folder exists and is not empty
     :raises rlopt.errors.RloptError: for settings, environments or spaces that cannot be used, or a full disk
-    :raises rlopt.errors.NonFiniteError: at the first NaN or infinite observation, reward or loss; checkpoints are kept
+    :raises rlopt.errors.EnvFaultError: if an environment raises, does not answer in time or returns what it should
+        not; a checkpoint of the last whole update is written before
+    :raises rlopt.errors.NonFiniteError: at the first NaN or infinite loss; checkpoints are kept
     """
     console = console or Console()
     import_agent(agent)
@@ -177,7 +181,8 @@ def _learn(
         profile = Profile(model, folder.path) if run.profile else None
         exit_code = 1
         try:
-            with _naming_last_checkpoint(folder):
+            kept = partial(_what_is_kept, hook, model, console)
+            with _rescuing(folder, kept), time_limit(run.env_timeout, kept):
                 _run_to_the_end(model, run.total_timesteps, checkpoint, EpisodeRecorder(logs.episodes), console)
                 if not hook.stopped:
                     hook.finish(model)
@@ -265,11 +270,22 @@ def _close(model: BaseAlgorithm) -> None:
         model.env.close()
 
 
+def _what_is_kept(hook: RunHook, model: BaseAlgorithm, console: Console) -> str:
+    """Writes what an environment that failed has left whole; says it, and how the run goes on."""
+    kept = hook.rescue(model)
+    return f"{kept}: when that is mended, continue with {hook.folder.command}" if console.alone else kept
+
+
 @contextmanager
-def _naming_last_checkpoint(folder: RunFolder) -> Iterator[None]:
-    """Adds the last good checkpoint to the message of a :class:`rlopt.errors.NonFiniteError`."""
+def _rescuing(folder: RunFolder, what_is_kept: Callable[[], str]) -> Iterator[None]:
+    """Adds to the error of an environment what is kept of the run, and to one of the update the last checkpoint.
+
+    After an update that failed the networks are not good, so that nothing is written.
+    """
     try:
         yield
+    except EnvFaultError as error:
+        raise type(error)(f"{error}; {what_is_kept()}") from error.__cause__
     except NonFiniteError as error:
         found = list_checkpoints(folder.checkpoints)
         last = f"the last good checkpoint is {found[-1]}" if found else "no checkpoint was written before"
@@ -289,6 +305,7 @@ def _disk_errors(folder: RunFolder) -> Iterator[None]:
             f"memory is full ({one_line(error)}): lower batch_size, buffer_size or n_envs in a new run"
         ) from error
     except OSError as error:
+        folder.require_there()
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             what = f"cannot write to {folder.path} ({error.strerror})"
             raise RunError(f"{what}: free space there, then continue with {folder.command}") from error
