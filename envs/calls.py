@@ -17,6 +17,8 @@ from rlopt.errors import EnvFaultError, RloptError, one_line
 
 GRACE_SECONDS = 5.0
 """How long an environment that was interrupted may go on before the process is ended."""
+LOCKED_SECONDS = 60.0
+"""How long, besides twice the limit, compiled code may keep all of Python waiting before the process is ended."""
 
 
 class _TimeUp(BaseException):
@@ -58,11 +60,12 @@ class _Watch(threading.Thread):
             raise _TimeUp
 
     def run(self) -> None:
-        # Where compiled code keeps Python's lock, no thread of Python runs. faulthandler's does.
-        longest = 2 * self.seconds + 60
         try:
-            while not self._over.wait(min(self.seconds / 4, 0.5)):
-                faulthandler.dump_traceback_later(longest, exit=True, file=2)
+            while True:
+                # Where compiled code keeps Python's lock, no thread of Python runs. faulthandler's does.
+                faulthandler.dump_traceback_later(2 * self.seconds + LOCKED_SECONDS, exit=True, file=2)
+                if self._over.wait(min(self.seconds / 4, 0.5)):
+                    return
                 began = self.began
                 if not began or time.monotonic() - began < self.seconds:
                     continue
@@ -92,7 +95,8 @@ def time_limit(seconds: float | None, last_words: Callable[[], str] = lambda: ""
     """While it lasts, an environment whose step or reset takes longer ends with EnvFaultError; None sets no limit.
 
     In the main thread Python code, sleep and input are interrupted. What goes on for :data:`GRACE_SECONDS` all the
-    same, and what runs in another thread, ends the process with exit code 2. Within another limit, that one holds.
+    same, and what runs in another thread, ends the process with exit code 2; compiled code that lets no Python run
+    does, with exit code 1, after :data:`LOCKED_SECONDS` and twice the limit. Within another limit, that one holds.
 
     :param seconds: of one call, > 0
     :param last_words: called before the process is ended, in another thread; what it returns is printed
@@ -132,6 +136,37 @@ def call(name: str, what: str, function: Callable[..., Any], *arguments: Any, **
     finally:
         if watch is not None:
             watch.began = 0.0
+
+
+class NamedWorkers:
+    """Context in which the end of a worker process of a ``SubprocVecEnv`` is an EnvFaultError that says how it ended.
+
+    :param env: a VecEnv of any kind
+    """
+
+    def __init__(self, env: Any) -> None:
+        self._env = env
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        # These are what a pipe to a dead process raises, and much else: the processes themselves are asked.
+        if isinstance(error, (EOFError, OSError)) and (words := _dead_worker(self._env)):
+            raise EnvFaultError(words) from error
+
+
+def _dead_worker(env: Any) -> str:
+    while hasattr(env, "venv"):
+        env = env.venv
+    for index, process in enumerate(getattr(env, "processes", ())):
+        process.join(0.2)  # the pipe closes a moment before
+        code = process.exitcode
+        if code is not None:
+            how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+            own = "; what it raised is printed above" if code == 1 else ""
+            return f"the process of environment {index} {how}{own}"
+    return ""
 
 
 def late(name: str, what: str, seconds: float) -> str:

@@ -52,6 +52,11 @@ class Interface:
             terminated, truncated = self._flag("terminated", terminated), self._flag("truncated", truncated)
         if not isinstance(info, dict):
             info = self._info(info, "step")
+        if "episode" in info and not isinstance(info["episode"], Mapping):
+            raise OutcomeError(
+                f"{self.name} gave info['episode'] = {_shown(info['episode'])} in step(): rename the key, which is the "
+                "one of an episode's statistics"
+            )
         return observation, float(reward), terminated, truncated, info
 
     def reset(self, outcome: Any) -> tuple[Any, dict[str, Any]]:
@@ -103,15 +108,16 @@ class Interface:
         )
 
     def _number(self, reward: Any) -> float:
-        if not isinstance(reward, (int, np.number)):
+        number = reward
+        if not isinstance(reward, (int, np.integer, np.floating)):
             try:
                 array = np.asarray(reward)
             except (TypeError, ValueError, RuntimeError):
                 array = np.array(None)
-            reward = array.item() if array.size == 1 else None
-        if not hasattr(reward, "__float__"):
+            number = array.item() if array.size == 1 else None
+        if not hasattr(number, "__float__"):
             raise OutcomeError(f"{self.name} gave the reward {_shown(reward)} in step(): make it one number")
-        return float(reward)
+        return float(number)
 
     def _flag(self, name: str, value: Any) -> bool:
         if isinstance(value, (bool, np.bool_)):

@@ -87,8 +87,8 @@ class RunFolder:
         """Raises :class:`rlopt.errors.RunError` if the folder of a run was deleted while it trains."""
         if not self.config.is_file():
             raise RunError(
-                f"the run folder {self.path} is gone: it was deleted or moved while the run trained, or the environment "
-                "has changed the working directory; start the run anew"
+                f"the run folder {self.path} is gone: it was deleted or moved while the run trained, or the "
+                "environment has changed the working directory; start the run anew"
             )
 
     @property

@@ -20,6 +20,7 @@ from rlopt.algorithms.finite import check_step
 from rlopt.algorithms.resumable import Resumable
 from rlopt.algorithms.spaces_only_env import SpacesOnlyVecEnv
 from rlopt.data.dataset import Dataset
+from rlopt.envs.calls import NamedWorkers
 from rlopt.errors import ConfigError
 
 
@@ -106,7 +107,8 @@ class FineTuning(Resumable, OffPolicyAlgorithm):
     def collect_rollouts(self, *args: Any, **kwargs: Any) -> RolloutReturn:
         if not self.at_boundary():
             return RolloutReturn(0, 0, continue_training=False)
-        return super().collect_rollouts(*args, **kwargs)
+        with NamedWorkers(self.env):
+            return super().collect_rollouts(*args, **kwargs)
 
     def _store_transition(
         self, replay_buffer: Any, buffer_action: Any, new_obs: Any, reward: Any, dones: Any, infos: Any

@@ -44,6 +44,7 @@ from rlopt.agents.sac.update import Batch, Drawn, Request, Step, Update, take_st
 from rlopt.algorithms.finite import check_finite
 from rlopt.algorithms.resumable import Resumable, named_policy_kwargs, training_env
 from rlopt.console.progress import say
+from rlopt.envs.calls import NamedWorkers
 from rlopt.envs.outcomes import check_batch
 from rlopt.errors import NonFiniteError
 from rlopt.nn.encoders import ImagePolicy, shift_batch
@@ -581,9 +582,10 @@ class SAC(Resumable, stable_baselines3.SAC):
     ) -> RolloutReturn:
         if not self.at_boundary():
             return RolloutReturn(0, 0, continue_training=False)
-        return super().collect_rollouts(
-            env, callback, train_freq, replay_buffer, action_noise, learning_starts, log_interval
-        )
+        with NamedWorkers(env):
+            return super().collect_rollouts(
+                env, callback, train_freq, replay_buffer, action_noise, learning_starts, log_interval
+            )
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "boundary_hook", "update", "_unread", "_uncompiled"]

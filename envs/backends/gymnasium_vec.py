@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 from rlopt.envs.backends.batch import Observation, ObservationBuffer, check_settings, float32_actions, guard_actions
-from rlopt.envs.calls import call
+from rlopt.envs.calls import call, described
 from rlopt.envs.outcomes import Interface
 from rlopt.envs.seeding import derive_seeds
 from rlopt.envs.settings import EnvSettings
@@ -85,6 +86,13 @@ class GymnasiumVecEnv(DummyVecEnv):
         self._reset_seeds()
         self._reset_options()
         return self._buffer.read()
+
+    def close(self) -> None:
+        for interface, env in zip(self._interfaces, self.envs, strict=True):
+            try:
+                env.close()
+            except Exception as error:  # what is to be told is how the work ended, not how it was cleared away
+                print(f"warning: {interface.name} failed in close(): {described(error)}", file=sys.stderr)
 
     def start_episodes(self, seeds: Sequence[int]) -> Observation:
         """Resets the first ``len(seeds)`` environments, each with its own seed, for :meth:`step_rows`.

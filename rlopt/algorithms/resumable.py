@@ -7,11 +7,16 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, TypeVar
 
+import gymnasium
 import torch
-from stable_baselines3.common.base_class import maybe_make_env
+from stable_baselines3.common.base_class import BaseAlgorithm, maybe_make_env
+from stable_baselines3.common.env_util import is_wrapped
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
+from rlopt.envs.outcomes import CheckedEnv
 from rlopt.errors import ConfigError, require, unknown_name
 from rlopt.nn.encoders import ENCODERS
 from rlopt.optim.lockstep import wait_for_other_runs
@@ -87,6 +92,14 @@ class Resumable:
             state = capture_normalization(self.observation_statistics)
             restore_normalization(own, state, statistics_only=True)
             self.observation_statistics = None
+
+    @staticmethod
+    def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        # Under the Monitor that Stable-Baselines3 adds. An environment that has one already is left as it is, because
+        # VecEnv.set_attr sets attributes of the outermost wrapper.
+        if isinstance(env, gymnasium.Env) and monitor_wrapper and not is_wrapped(env, Monitor):
+            env = CheckedEnv(env)
+        return BaseAlgorithm._wrap_env(env, verbose, monitor_wrapper)
 
     def _excluded_save_params(self) -> list[str]:
         hooks = ["boundary_hook", "observation_statistics"]

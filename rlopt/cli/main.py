@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import importlib
 import select
 import sys
@@ -37,8 +38,8 @@ def usage() -> str:
         f"rlopt {__version__}: policy-optimisation methods on Stable-Baselines3 components.\n\n"
         f"verbs:\n{verbs}\n\n"
         "rlopt VERB --help explains a verb. Exit codes: 0 done, 1 rlopt doctor or rlopt data check found a problem,\n"
-        "2 bad input or an environment that failed (one line on stderr says what to do), 130, 143, 129 stopped by Ctrl-C,\n"
-        "SIGTERM, SIGHUP after writing a checkpoint.\n\n"
+        "2 bad input or an environment that failed (one line on stderr says what to do), 130, 143, 129 stopped by\n"
+        "Ctrl-C, SIGTERM, SIGHUP after writing a checkpoint.\n\n"
         "example: rlopt train mdpo --env HalfCheetah-v5 --total-timesteps 1000000"
     )
 
@@ -60,6 +61,8 @@ def run_verb(argv: list[str]) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; a mistake of the user becomes one line on stderr and exit code 2."""
+    if not faulthandler.is_enabled():
+        faulthandler.enable(2)  # a simulator that crashes says where
     try:
         return run_verb(sys.argv[1:] if argv is None else argv)
     except RloptError as error:

@@ -68,21 +68,23 @@ def train_seeds(agent: str, run: RunConfig, agent_config: Any) -> ManyResult:
     return _run_all(group, jobs, run, begun)
 
 
-def resume_seeds(path: Path, total_timesteps: int | None = None, data: str | None = None) -> ManyResult:
+def resume_seeds(
+    path: Path, total_timesteps: int | None = None, data: str | None = None, env_timeout: float | None = None
+) -> ManyResult:
     """Continues the runs in the folder ``path``, together, from the newest checkpoint that every one of them has.
 
     On the CPU the result equals, bit for bit, the result of runs that were never stopped, as with
     :func:`rlopt.runs.train.resume`. Runs that failed are left out. Where no step has a checkpoint of every run, each
     goes on from its own newest.
 
-    :param data: as for :func:`rlopt.runs.train.resume`
+    :param data: as for :func:`rlopt.runs.train.resume`, and so is ``env_timeout``
     :raises rlopt.errors.RloptError: as :func:`rlopt.runs.train.resume`, if a run cannot begin; later errors are in the
         result
     :raises rlopt.errors.RunError: if every run has failed
     """
     group = GroupFolder(path)
     agent, run, agent_config = group.read_config()
-    run = dataclasses.replace(run, run_dir=str(path))
+    run = dataclasses.replace(run, run_dir=str(path), env_timeout=env_timeout or run.env_timeout)
     failed = group.failures()
     for name, reason in failed.items():
         again = RunFolder(path / name).command
@@ -97,7 +99,8 @@ def resume_seeds(path: Path, total_timesteps: int | None = None, data: str | Non
     jobs: dict[str, Callable[..., RunResult]] = {}
     for name, own in runs.items():
         if folders[name].config.is_file():
-            jobs[name] = partial(resume, folders[name].path, total_timesteps, data=data, no_later_than=step)
+            options = {"data": data, "no_later_than": step, "env_timeout": env_timeout}
+            jobs[name] = partial(resume, folders[name].path, total_timesteps, **options)
         else:  # killed before it began, or lost
             own = own if total_timesteps is None else dataclasses.replace(own, total_timesteps=total_timesteps)
             jobs[name] = partial(train, agent, own, agent_config)

@@ -84,6 +84,7 @@ def resume(
     *,
     data: str | Path | None = None,
     no_later_than: int | None = None,
+    env_timeout: float | None = None,
     console: Console | None = None,
 ) -> RunResult:
     """Continues a run from its newest undamaged checkpoint, or from the start if it was killed before the first.
@@ -95,6 +96,7 @@ def resume(
     :param total_timesteps: train up to this step instead; schedules then follow the new length from here on
     :param data: where the data set or the demonstrations lie now, if they were moved; others are refused
     :param no_later_than: pass over checkpoints of later steps
+    :param env_timeout: another limit than the run was started with, in seconds
     :param console: as for :func:`train`
     :raises rlopt.errors.RunError: if ``path`` is no run folder, or another process trains in it
     :raises rlopt.errors.ConfigError: if more steps are done than asked for, or the run learns from no data
@@ -105,6 +107,8 @@ def resume(
     agent, run, agent_config = folder.read_config()
     if data is not None:
         agent_config = _with_data(agent, agent_config, data)
+    if env_timeout is not None:
+        run = dataclasses.replace(run, env_timeout=env_timeout)
     with folder.locked(), _disk_errors(folder):
         checkpoint = newest_checkpoint(folder, console, no_later_than)
         total = run.total_timesteps if total_timesteps is None else total_timesteps
