@@ -98,8 +98,12 @@ def _parser() -> OneLineParser:
     parser.add_number("--n-envs", Range(ge=1, le=4096), help="environments side by side (default at most 16; 4 in each "
                       "job of an engine)")  # fmt: skip
     parser.add_argument("--device", metavar="DEVICE", default="cpu", help="torch device (default cpu)")
-    parser.add_number("--env-timeout", Range(gt=0), help="seconds that a step or reset of an environment may take "
-                      "(default: no limit)")  # fmt: skip
+    parser.add_number(
+        "--env-timeout",
+        Range(gt=0),
+        float,
+        help="seconds that a step or reset of an environment may take (default: no limit)",
+    )
     parser.add_argument("--video", action="store_true", help="also write a video; needs a headless OpenGL library")
     parser.add_number("--video-episodes", Range(ge=1), default=1, help="episodes in the video (default 1)")
     add_agent(parser)

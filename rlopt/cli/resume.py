@@ -32,6 +32,7 @@ def main(argv: list[str]) -> int:
     parser.add_number(
         "--env-timeout",
         Range(gt=0),
+        float,
         help="seconds that a step or reset of an environment may take from now on, instead of what the run was started "
         "with",
     )

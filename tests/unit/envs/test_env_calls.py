@@ -56,13 +56,13 @@ def test_observations_of_the_space_pass(space: spaces.Space, observation: Any) -
         (BOX, np.array([None, 1.0]), "says floats"),
         (IMAGE, np.zeros((2, 2, 3), np.float32), "of dtype float32 .* says integers"),  # 0.7 would be cut to 0
         (spaces.Discrete(3), 1.0, "of dtype float64 .* says integers"),
-        (spaces.Dict({"a": BOX}), {"a": np.zeros(3)}, r"observation 'a' of shape \(3,\)"),
+        (spaces.Dict({"a": BOX}), {"a": np.zeros(3)}, r"'a' of shape \(3,\) .* says \(2,\)"),
         (spaces.Dict({"a": BOX}), {"b": np.zeros(2)}, r"with the keys \['b'\] .* says \['a'\]"),
         (spaces.Dict({"a": BOX}), np.zeros(2), r"with no dictionary .* says \['a'\]"),
     ],
 )
 def test_others_are_refused(space: spaces.Space, observation: Any, said: str) -> None:
-    with pytest.raises(OutcomeError, match=f"^E-v0 gave an observation .*{said}") as caught:
+    with pytest.raises(OutcomeError, match=f"^E-v0 gave an observation.*{said}") as caught:
         Interface("E-v0", space).check_observation(observation, "reset")
     assert "\n" not in str(caught.value) and "in reset()" in str(caught.value)
 
@@ -111,7 +111,7 @@ def test_what_is_raised_has_its_own_traceback() -> None:
         call("Cart-v0", "step", step)
     trace = environment_traceback(caught.value).splitlines()
     assert trace[0].startswith("Traceback") and ", in step" in trace[1] and trace[-1] == "KeyError: 'wheel'"
-    assert "calls.py" not in "".join(trace)
+    assert "rlopt/envs/calls.py" not in "".join(trace)
 
 
 def test_errors_of_rlopt_and_ctrl_c_pass() -> None:
