@@ -56,7 +56,9 @@ class _Watch(threading.Thread):
             signal.signal(signal.SIGALRM, self._handler_before)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        if self.began and self.called[2] == threading.get_ident():
+        # The call may have returned, and the next one begun, since the signal was sent.
+        late = self.began and time.monotonic() - self.began >= self.seconds
+        if late and self.called[2] == threading.get_ident():
             raise _TimeUp
 
     def run(self) -> None:

@@ -81,12 +81,14 @@ class LastBoundary:
 
     Networks and replay buffer need no copy: between two boundaries only steps are taken. Agents without a replay buffer
     keep the rest of their state, so that they continue exactly. With a replay buffer, whose boundaries may be a step
-    apart, the wrappers are kept, all transitions stay, and fresh episodes begin.
+    apart, only statistics are kept, all transitions stay, and fresh episodes begin.
     """
 
     step: int
-    wrappers: list[Tree]
+    wrappers: list[Tree] | None
+    """Of the environments, with the statistics of a VecNormalize, into which a NaN may come; None without one."""
     trees: dict[str, Tree] | None
+    """The state beside networks and replay buffer; None where fresh episodes will begin."""
 
     @classmethod
     def of(cls, model: Any, whole: bool) -> LastBoundary:
@@ -94,7 +96,8 @@ class LastBoundary:
 
         :param whole: whether to keep what an exact continuation needs, which takes longer
         """
-        step, wrappers = int(model.num_timesteps), [] if model.env is None else capture_wrappers(model.env)
+        step, normalized = int(model.num_timesteps), getattr(model, "_vec_normalize_env", None) is not None
+        wrappers = capture_wrappers(model.env) if normalized else None
         if not whole or model.env is None or getattr(model, "replay_buffer", None) is not None:
             return cls(step, wrappers, None)
         if isinstance(model, OwnState):
@@ -108,7 +111,8 @@ class LastBoundary:
         :param model: whose environment has failed since
         :param reason: of the fresh episodes, where they will begin, for people
         """
-        env = {"available": False, "reason": reason, "base": None, "wrappers": self.wrappers}
+        wrappers = capture_wrappers(model.env) if self.wrappers is None else self.wrappers
+        env = {"available": False, "reason": reason, "base": None, "wrappers": wrappers}
         if isinstance(model, OwnState):
             if self.trees is not None:
                 return self.step, self.trees

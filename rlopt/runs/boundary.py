@@ -103,25 +103,26 @@ class RunHook:
         self.metadata, self.state = dict(metadata), state
         self.stopped = False
         self._counter = counter
-        self._entered: dict[str, Any] | None = None
-        """The tree ``run`` with which the boundary began that is being served."""
-        self._last: tuple[LastBoundary, dict[str, Any]] | None = None
-        """What is kept of the boundary before the present steps, and its tree ``run``."""
+        self._evaluating: dict[str, Any] | None = None
+        """While an evaluation is played: the tree ``run`` with which it will be played again."""
+        self._last: LastBoundary | None = None
+        """What is kept of the boundary before the present steps."""
+        self._last_rows: dict[str, Any] | None = None
+        """Where the logs stood then; None where no step after it is lost."""
         self._keeping_seconds, self._kept_at = 0.0, time.perf_counter()
 
     def __call__(self, model: BaseAlgorithm) -> bool:
-        self._entered = self._run_tree()
         goes_on = self._serve(model)
         if goes_on:
             self._keep(model)
-        self._entered = None
         return goes_on
 
     def _keep(self, model: BaseAlgorithm) -> None:
         """Keeps what :meth:`rescue` needs: all that an exact continuation needs if that takes little of the time."""
         began = time.perf_counter()
         whole = self._keeping_seconds <= KEEPING_SHARE * (began - self._kept_at)
-        self._last = LastBoundary.of(model, whole), self._run_tree()
+        self._last = LastBoundary.of(model, whole)
+        self._last_rows = self.logs.position() if getattr(model, "replay_buffer", None) is None else None
         self._kept_at = time.perf_counter()
         if whole:
             self._keeping_seconds = self._kept_at - began
@@ -136,20 +137,21 @@ class RunHook:
         return f"step {checkpoint_step(found[-1]):,} is kept" if found else "no update was done before"
 
     def _rescue(self, model: BaseAlgorithm) -> None:
-        if self._entered is not None:  # an evaluation failed: it is played again when the run goes on
-            self._write(model.num_timesteps, capture_state(model, copy=False), self._entered)
+        if self._evaluating is not None:
+            step, trees = model.num_timesteps, capture_state(model, copy=False)
+            self._write(step, trees, {**self._evaluating, "last_checkpoint": step})
         elif self._last is not None:
-            boundary, run_tree = self._last
-            found = boundary.capture_state(model, "the environment failed")
+            found = self._last.capture_state(model, "the environment failed")
             if found is not None and found[0] not in (0, self.state.last_checkpoint):
-                self._write(*found, {**run_tree, "last_checkpoint": found[0]})
+                rows = {} if self._last_rows is None else {"logs": self._last_rows}
+                self._write(*found, {**self._run_tree(), "last_checkpoint": found[0], **rows})
 
     def _serve(self, model: BaseAlgorithm) -> bool:
         step, previous = model.num_timesteps, self.state.previous_step
         self.progress.update(getattr(model, self._counter), lambda: mean_return(model))
         if step != previous:  # the first boundary after a resume was served before the checkpoint was written
-            self.state.previous_step = step
             improved = crossed(self.run.eval_every, previous, step) and self.evaluate(model)
+            self.state.previous_step = step
             if self.state.last_evaluation == step or crossed(self.run.log_every, previous, step):
                 self.log(model)
             if crossed(self.run.checkpoint_every, previous, step):
@@ -165,18 +167,18 @@ class RunHook:
 
     def finish(self, model: BaseAlgorithm) -> None:
         """The last boundary: an evaluation, a row and a checkpoint of the end, whatever the intervals say."""
-        self._entered = self._run_tree()
-        self.state.previous_step = step = model.num_timesteps
+        step = model.num_timesteps
         self.progress.update(getattr(model, self._counter), lambda: mean_return(model))
         if self.run.eval_every > 0 and self.state.last_evaluation != step:
             self.evaluate(model)
+        self.state.previous_step = step
         if self.state.last_log != step:
             self.log(model)
         self.checkpoint(model, scheduled=True)
 
     def evaluate(self, model: BaseAlgorithm) -> bool:
         """Plays evaluation episodes; returns whether their mean return is the best so far."""
-        step = model.num_timesteps
+        step, self._evaluating = model.num_timesteps, self._run_tree()
         result = self._evaluation(model)
         for episode, (value, length) in enumerate(zip(result.returns, result.lengths, strict=True)):
             self.logs.evaluations.append({"step": step, "episode": episode, "return": value, "length": length})
@@ -193,7 +195,7 @@ class RunHook:
             model.logger.record(f"eval/{name}_mean_return", other.mean)
             model.logger.record(f"eval/{name}_iqm_return", other.iqm)
             self.progress.say(f"evaluation of the {name} at step {step:,}: mean return {other.mean:.1f}")
-        self.state.last_evaluation = step
+        self._evaluating, self.state.last_evaluation = None, step
         improved = self.state.best_return is None or result.mean > self.state.best_return
         if improved:
             self.state.best_return, self.state.best_checkpoint = float(result.mean), checkpoint_name(step)

@@ -309,7 +309,8 @@ def _disk_errors(folder: RunFolder) -> Iterator[None]:
             f"memory is full ({one_line(error)}): lower batch_size, buffer_size or n_envs in a new run"
         ) from error
     except OSError as error:
-        folder.require_there()
+        if error.errno == errno.ENOENT:
+            folder.require_there()
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             what = f"cannot write to {folder.path} ({error.strerror})"
             raise RunError(f"{what}: free space there, then continue with {folder.command}") from error
