@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -238,6 +241,20 @@ def test_one_of_several_seeds_fails_alone(tmp_path: Path, capsys: Any) -> None:
     assert sorted(steps(tmp_path / "runs" / name)[-1] for name in ("seed0", "seed1")) == [32, 192]
 
 
+@pytest.mark.slow  # a process of its own
+@pytest.mark.parametrize(("kind", "code"), [("segv", -signal.SIGSEGV), ("leaves", 7)])
+def test_where_the_process_dies_the_last_checkpoint_stands(tmp_path: Path, kind: str, code: int) -> None:
+    command = [*ON_POLICY.replace("--checkpoint-every 1000", "--checkpoint-every 64").split(), "--run-dir", "run"]
+    script = (
+        f"import faulty_env; from rlopt.cli.main import main; "
+        f"faulty_env.plan = faulty_env.Plan({kind!r}, 100); main({command!r})"
+    )
+    died = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert died.returncode == code and steps(tmp_path / "run") == [64]
+    assert kind != "segv" or ("Segmentation fault" in died.stderr and "faulty_env.py" in died.stderr)
+    assert main(["resume", str(tmp_path / "run")]) == 0 and steps(tmp_path / "run")[-1] == 192
+
+
 @pytest.mark.parametrize("verb", ["evaluate", "demos record"])
 def test_a_fault_where_a_trained_policy_plays(whole: Path, tmp_path: Path, verb: str, capsys: Any) -> None:
     options = {"evaluate": ["--episodes", "2"], "demos record": ["--out", str(tmp_path / "out")]}[verb]
@@ -250,9 +267,11 @@ def test_a_fault_where_a_trained_policy_plays(whole: Path, tmp_path: Path, verb:
         assert cause.get(kind, CAUSES[kind]) in line and bool(trace) == (kind == "value")
 
 
-def test_an_evaluation_that_hangs_ends(whole: Path, capsys: Any) -> None:
+@pytest.mark.parametrize("verb", ["evaluate", "demos record"])
+def test_a_policy_that_plays_where_a_step_hangs(whole: Path, tmp_path: Path, verb: str, capsys: Any) -> None:
     faulty_env.plan = Plan("sleeps", 7)
-    assert main(["evaluate", str(whole), "--env", faulty_env.ID, "--episodes", "2", "--env-timeout", "0.3"]) == 2
+    options = {"evaluate": ["--episodes", "2"], "demos record": ["--out", str(tmp_path / "out")]}[verb]
+    assert main([*verb.split(), str(whole), "--env", faulty_env.ID, *options, "--env-timeout", "0.3"]) == 2
     assert "has not returned from step() for 0.3 s" in capsys.readouterr().err
 
 
