@@ -99,7 +99,7 @@ def resume_seeds(
     jobs: dict[str, Callable[..., RunResult]] = {}
     for name, own in runs.items():
         if folders[name].config.is_file():
-            options = {"data": data, "no_later_than": step, "env_timeout": env_timeout}
+            options: dict[str, Any] = {"data": data, "no_later_than": step, "env_timeout": env_timeout}
             jobs[name] = partial(resume, folders[name].path, total_timesteps, **options)
         else:  # killed before it began, or lost
             own = own if total_timesteps is None else dataclasses.replace(own, total_timesteps=total_timesteps)
