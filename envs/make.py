@@ -6,18 +6,17 @@ import copy
 import dataclasses
 import re
 import sys
-import traceback
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
 
 from rlopt.envs import names, rendering
 from rlopt.envs.backends.pool_support import envpool_problem, import_envpool
+from rlopt.envs.calls import call
 from rlopt.envs.settings import EnvSettings
 from rlopt.envs.tables import DM_CONTROL_EPISODE_STEPS, POOL_TASKS
-from rlopt.errors import ConfigError, RloptError, one_line
+from rlopt.errors import ConfigError, EnvFaultError, one_line
 
 if TYPE_CHECKING:
     from rlopt.envs.backends.envpool_vec import EnvPoolVecEnv
@@ -60,6 +59,7 @@ def make_env(
     :param backend: ``auto``, ``envpool`` or ``gymnasium``
     :raises UnknownNameError: for an id that does not exist, with the nearest one
     :raises ConfigError: for an argument out of range, or a backend that cannot be used, with the cure
+    :raises EnvFaultError: from what the environment raises when it is made
     """
     settings = EnvSettings(
         id=id,
@@ -205,17 +205,20 @@ def _make_registered(settings: EnvSettings, render_mode: str | None) -> gymnasiu
     if settings.from_pixels and _is_mujoco(settings.id):
         kwargs |= {"width": settings.image_size, "height": settings.image_size, "camera_id": settings.camera_id}
     try:
-        env = gymnasium.make(
+        env: gymnasium.Env[Any, Any] = call(
+            settings.id,
+            "__init__",
+            gymnasium.make,
             settings.id,
             max_episode_steps=settings.max_episode_steps,
             disable_env_checker=True,
             **({"render_mode": render_mode} if render_mode else {}),
             **kwargs,
         )
-    except (RloptError, MemoryError):
-        raise
-    except Exception as error:
-        raise _not_made(settings, kwargs, error) from error
+    except EnvFaultError as fault:
+        if (reason := _not_made(settings, kwargs, fault.__cause__)) is None:
+            raise
+        raise reason from None
     if settings.from_pixels and hasattr(env.unwrapped, "mujoco_renderer"):
         _choose_camera(env, settings)
     if settings.fast_render:
@@ -223,8 +226,8 @@ def _make_registered(settings: EnvSettings, render_mode: str | None) -> gymnasiu
     return env
 
 
-def _not_made(settings: EnvSettings, kwargs: dict[str, Any], error: Exception) -> ConfigError:
-    """Why a constructor failed, in its own words: other arguments, a package, or whatever it raised."""
+def _not_made(settings: EnvSettings, kwargs: dict[str, Any], error: BaseException | None) -> ConfigError | None:
+    """The package that a constructor lacks, or the argument that it does not take; None where it failed by itself."""
     what = f"environment {settings.id!r}"
     # Gymnasium adds the arguments to what it passes on.
     reason = one_line(str(error).partition(" was raised from the environment creator")[0])
@@ -235,9 +238,7 @@ def _not_made(settings: EnvSettings, kwargs: dict[str, Any], error: Exception) -
         return ConfigError(f"{what} does not take env_kwargs {kwargs}: {reason}")
     if unexpected and unexpected[1] == "render_mode":
         return ConfigError(f"{what} cannot be drawn: its constructor takes no render_mode")
-    *_, place = traceback.extract_tb((error.__context__ or error).__traceback__)
-    where = f"{Path(place.filename).name}, line {place.lineno}"
-    return ConfigError(f"{what} cannot be made, its constructor failed: {type(error).__name__}: {reason} ({where})")
+    return None
 
 
 def _choose_camera(env: gymnasium.Env[Any, Any], settings: EnvSettings) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import traceback
 from collections.abc import Iterable, Sequence
 
 
@@ -30,6 +31,18 @@ class SpaceError(RloptError, ValueError):
 
 class NonFiniteError(RloptError, FloatingPointError):
     """An observation, action, reward or loss is NaN or infinite."""
+
+
+class EnvFaultError(RloptError):
+    """An environment raised an error (which is the ``__cause__``), lost its process, or did not answer in time."""
+
+
+class OutcomeError(EnvFaultError, SpaceError):
+    """An environment returned what its spaces, or Gymnasium's interface, do not allow."""
+
+
+class NonFiniteOutcomeError(EnvFaultError, NonFiniteError):
+    """An environment returned an observation or a reward that is NaN or infinite."""
 
 
 class ModelError(RloptError, ValueError):
@@ -190,6 +203,13 @@ def _words(name: str) -> set[str]:
 def one_line(value: object) -> str:
     """The beginning of a foreign error's message, or of what a value looks like, without line breaks."""
     return " ".join(str(value)[:200].split())
+
+
+def environment_traceback(error: BaseException) -> str:
+    """The traceback of what an environment raised, without rlopt's own part; empty for another error."""
+    if not isinstance(error, EnvFaultError) or error.__cause__ is None:
+        return ""
+    return "".join(traceback.format_exception(error.__cause__)).rstrip()
 
 
 def require(condition: bool, message: str) -> None:

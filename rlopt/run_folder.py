@@ -96,6 +96,14 @@ class RunFolder:
                 f"run folder {self.path} exists: choose another --run-dir or continue it with {self.command}"
             )
 
+    def require_there(self) -> None:
+        """Raises :class:`rlopt.errors.RunError` if the folder of a run was deleted while it trains."""
+        if not self.config.is_file():
+            raise RunError(
+                f"the run folder {self.path} is gone: it was deleted or moved while the run trained, or the "
+                "environment has changed the working directory; start the run anew"
+            )
+
     @property
     def quoted(self) -> str:
         """Its path as a word of a command line."""

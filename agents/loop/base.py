@@ -19,7 +19,7 @@ from rlopt.agents.loop.stepping import Stepper
 from rlopt.algorithms.resumable import full_signature
 from rlopt.algorithms.standalone import OwnLogger, callback_of
 from rlopt.envs.backends.vector_env import as_vec_env
-from rlopt.errors import CheckpointError, ConfigError, NonFiniteError, SpaceError
+from rlopt.errors import CheckpointError, ConfigError, NonFiniteOutcomeError, SpaceError
 from rlopt.settings.fields import from_arguments
 from rlopt.state.envs import capture_env, restore_env
 
@@ -108,7 +108,7 @@ class ContinuingAgent(AgentParts, OwnLogger):
         :param log_interval: steps between two rows of the log; None writes none
         :param tb_log_name: name of the folder of TensorBoard events; None takes the name of the class
         :raises ConfigError: an episode ends, or a reward is outside its range
-        :raises NonFiniteError: a reward is not finite
+        :raises NonFiniteOutcomeError: a reward is not finite
         """
         if self._stepper is None:
             raise ConfigError("there is no environment to learn in: give one to load or set_env")
@@ -169,7 +169,9 @@ class ContinuingAgent(AgentParts, OwnLogger):
     def _refuse_reward(self, reward: float) -> None:
         step = self.num_timesteps + 1
         if not math.isfinite(reward):
-            raise NonFiniteError(f"the reward of step {step} is {reward}: find what makes it so in the environment")
+            raise NonFiniteOutcomeError(
+                f"the reward of step {step} is {reward}: find what makes it so in the environment"
+            )
         raise ConfigError(
             f"the reward of step {step} is {reward:g}, outside reward_range {self.reward_range}: give the range that "
             "the environment has"

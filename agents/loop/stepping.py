@@ -8,6 +8,7 @@ import gymnasium
 import numpy as np
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
+from rlopt.envs.outcomes import CheckedEnv
 from rlopt.errors import ConfigError
 
 
@@ -24,6 +25,7 @@ class Stepper:
         self.infos: list[dict[str, Any]] = [{}]
         """The infos of the last step."""
         self._vec_env = env if isinstance(env, VecEnv) else None
+        self._single = None if isinstance(env, VecEnv) else CheckedEnv(env)
 
     @property
     def process(self) -> Any:
@@ -43,12 +45,14 @@ class Stepper:
                 self.env.seed(seed)
             observations: Any = self.env.reset()
             return observations[0]
-        return self.env.reset(seed=seed)[0]
+        assert self._single is not None
+        return self._single.reset(seed=seed)[0]
 
     def step(self, action: int) -> tuple[Any, float]:
         """Observation and reward.
 
         :raises ConfigError: if an episode ends
+        :raises rlopt.errors.OutcomeError: for what is no step of such an environment
         """
         if isinstance(self.env, VecEnv):
             observations, rewards, dones, infos = self.env.step(np.array([action]))
@@ -57,8 +61,9 @@ class Stepper:
             observation: Any = observations[0]  # type: ignore[index]
             reward = float(rewards[0])
         else:
-            observation, given, terminated, truncated, info = self.env.step(action)
-            self.infos, ended, reward = [info], terminated or truncated, float(given)
+            assert self._single is not None
+            observation, reward, terminated, truncated, info = self._single.step(action)
+            self.infos, ended = [info], terminated or truncated
         if ended:
             raise ConfigError(
                 "an episode ended, but LOOP learns in tasks that never end: wrap the environment in "

@@ -40,6 +40,7 @@ from rlopt.algorithms.finite import FiniteVecEnv, check_finite, check_parameters
 from rlopt.algorithms.resumable import Resumable, named_policy_kwargs, training_env
 from rlopt.algorithms.rollout import can_collect, collect, finish_step, flat, flat_actions
 from rlopt.console.progress import say
+from rlopt.envs.calls import NamedWorkers
 from rlopt.errors import require
 from rlopt.optim.compiled_step import CompileChoice, Mode, choose_mode
 from rlopt.optim.lockstep import runs_in_lockstep, together
@@ -219,13 +220,14 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         if not self.at_boundary():
             return False
         check_finite("observation", self._last_obs, self.num_timesteps)
-        if can_collect(self.policy, rollout_buffer):
-            going_on = collect(self, action_head(self.policy), env, callback, rollout_buffer, n_rollout_steps)
-        else:
-            checked = FiniteVecEnv(env, self.num_timesteps)
-            going_on = super().collect_rollouts(checked, callback, rollout_buffer, n_rollout_steps)
-            if not going_on:
-                finish_step(self, callback)
+        with NamedWorkers(env):
+            if can_collect(self.policy, rollout_buffer):
+                going_on = collect(self, action_head(self.policy), env, callback, rollout_buffer, n_rollout_steps)
+            else:
+                checked = FiniteVecEnv(env, self.num_timesteps)
+                going_on = super().collect_rollouts(checked, callback, rollout_buffer, n_rollout_steps)
+                if not going_on:
+                    finish_step(self, callback)
         self._n_rollouts += int(going_on)
         return going_on
 

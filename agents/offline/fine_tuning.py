@@ -22,6 +22,7 @@ from rlopt.algorithms.resumable import Resumable
 from rlopt.algorithms.rollout import finish_step
 from rlopt.algorithms.spaces_only_env import SpacesOnlyVecEnv
 from rlopt.data.dataset import Dataset
+from rlopt.envs.calls import NamedWorkers
 from rlopt.errors import ConfigError
 
 
@@ -108,15 +109,16 @@ class FineTuning(Resumable, OffPolicyAlgorithm):
     def collect_rollouts(self, env: VecEnv, callback: BaseCallback, *args: Any, **kwargs: Any) -> RolloutReturn:
         if not self.at_boundary():
             return RolloutReturn(0, 0, continue_training=False)
-        result = super().collect_rollouts(env, callback, *args, **kwargs)
-        if not result.continue_training:
-            finish_step(self, callback)
+        with NamedWorkers(env):
+            result = super().collect_rollouts(env, callback, *args, **kwargs)
+            if not result.continue_training:
+                finish_step(self, callback)
         return result
 
     def _store_transition(
         self, replay_buffer: Any, buffer_action: Any, new_obs: Any, reward: Any, dones: Any, infos: Any
     ) -> None:
-        check_step(new_obs, reward, dones, infos, self.num_timesteps)
+        check_step(new_obs, reward, dones, infos, self.num_timesteps, self.observation_space)
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
 
     def train(self, gradient_steps: int, batch_size: int = 256) -> None:

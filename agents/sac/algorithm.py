@@ -49,6 +49,8 @@ from rlopt.algorithms.finite import check_finite, check_parameters
 from rlopt.algorithms.resumable import Resumable, named_policy_kwargs, training_env
 from rlopt.algorithms.rollout import finish_step
 from rlopt.console.progress import say
+from rlopt.envs.calls import NamedWorkers
+from rlopt.envs.outcomes import check_batch
 from rlopt.errors import NonFiniteError
 from rlopt.nn.encoders import ImagePolicy, shift_batch
 from rlopt.optim.compiled_step import CannotCompile, CompileChoice, Mode, choose_mode
@@ -589,6 +591,7 @@ class SAC(Resumable, stable_baselines3.SAC):
         dones: np.ndarray,
         infos: list[dict[str, Any]],
     ) -> None:
+        check_batch(new_obs, reward, dones, self.observation_space, self.n_envs)
         check_finite("reward", reward, self.num_timesteps)
         check_finite("observation", new_obs, self.num_timesteps)
         if self._vec_normalize_env is not None:
@@ -626,11 +629,12 @@ class SAC(Resumable, stable_baselines3.SAC):
     ) -> RolloutReturn:
         if not self.at_boundary():
             return RolloutReturn(0, 0, continue_training=False)
-        result = super().collect_rollouts(
-            env, callback, train_freq, replay_buffer, action_noise, learning_starts, log_interval
-        )
-        if not result.continue_training:
-            finish_step(self, callback)
+        with NamedWorkers(env):
+            result = super().collect_rollouts(
+                env, callback, train_freq, replay_buffer, action_noise, learning_starts, log_interval
+            )
+            if not result.continue_training:
+                finish_step(self, callback)
         return result
 
     def _excluded_save_params(self) -> list[str]:

@@ -13,6 +13,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvO
 
 from rlopt.envs.backends.batch import Observation, ObservationBuffer, check_settings, float32_actions, guard_actions
 from rlopt.envs.backends.pool_support import available_cores, import_envpool, maze_reward, parking_reward
+from rlopt.envs.calls import call
 from rlopt.envs.rendering import require_pool_pixels
 from rlopt.envs.seeding import derive_seeds
 from rlopt.envs.settings import EnvSettings
@@ -124,7 +125,7 @@ class EnvPoolVecEnv(VecEnv):
         running = np.arange(len(rows))
         for _ in range(self.settings.action_repeat):
             ids = rows[running].astype(np.int32)
-            observation, reward, ended, _, _ = self.pool.step(actions[running], ids)
+            observation, reward, ended, _, _ = self._call("step", self.pool.step, actions[running], ids)
             self._load(observation, ids)
             self._elapsed[ids] += 1
             rewards[running] += reward
@@ -137,7 +138,7 @@ class EnvPoolVecEnv(VecEnv):
 
     def _advance(self, actions: np.ndarray, infos: list[dict[str, Any]] | None) -> tuple[np.ndarray, np.ndarray]:
         """Repeats one action per environment, stopping each where its episode ends: summed rewards, true ends."""
-        observation, reward, terminated, _, info = self.pool.step(actions)
+        observation, reward, terminated, _, info = self._call("step", self.pool.step, actions)
         self._load(observation, slice(None))
         self._elapsed += 1
         rewards = reward.astype(np.float32)
@@ -146,13 +147,16 @@ class EnvPoolVecEnv(VecEnv):
             running = np.flatnonzero(~terminated & (self._elapsed < self._limit)).astype(np.int32)
             if not len(running):
                 break
-            observation, reward, ended, _, info = self.pool.step(actions[running], running)
+            observation, reward, ended, _, info = self._call("step", self.pool.step, actions[running], running)
             self._load(observation, running)
             self._elapsed[running] += 1
             rewards[running] += reward
             terminated[running] = ended
             self._describe_ends(ended, running if infos else None, info, infos)
         return rewards, terminated
+
+    def _call(self, what: str, function: Any, *arguments: Any) -> Any:
+        return call(self.settings.id, what, function, *arguments)
 
     def _describe_ends(self, terminated: np.ndarray, ids: Any, info: dict[str, Any], infos: Any) -> None:
         """Copies the task's own info entries of the environments that have just ended."""
@@ -179,7 +183,8 @@ class EnvPoolVecEnv(VecEnv):
 
     def _reset_rows(self, indices: np.ndarray | None) -> None:
         rows: Any = slice(None) if indices is None else indices
-        observation, _ = self.pool.reset() if indices is None else self.pool.reset(indices.astype(np.int32))
+        arguments = () if indices is None else (indices.astype(np.int32),)
+        observation, _ = self._call("reset", self.pool.reset, *arguments)
         self._load(observation, rows)
         self._buffer.restart(rows)
         self._log.clear(rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,11 +13,13 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 from rlopt.envs.backends.batch import Observation, ObservationBuffer, check_settings, float32_actions, guard_actions
+from rlopt.envs.calls import call, described
+from rlopt.envs.outcomes import Interface
 from rlopt.envs.seeding import derive_seeds
 from rlopt.envs.settings import EnvSettings
 from rlopt.envs.state import exact_state, objects, shared, snapshots, statistics
 from rlopt.envs.state.replay import ActionLog
-from rlopt.errors import SpaceError, StateUnavailableError, one_line
+from rlopt.errors import StateUnavailableError
 
 _CURE = "give the environment get_state() and set_state(state)"
 
@@ -24,7 +27,8 @@ _CURE = "give the environment get_state() and set_state(state)"
 class GymnasiumVecEnv(DummyVecEnv):
     """Stable-Baselines3's in-process ``VecEnv`` with what rlopt adds on top.
 
-    float32 observations, checked and clipped actions, action repeat, frame stack, independent seeds, exact state.
+    float32 observations, checked and clipped actions, action repeat, frame stack, independent seeds, exact state. What
+    an environment raises or returns by mistake becomes a :class:`rlopt.errors.EnvFaultError` that names it.
 
     :param env_fns: make the environments
     :param settings: with the backend resolved
@@ -39,6 +43,8 @@ class GymnasiumVecEnv(DummyVecEnv):
             if len(envs) > 1:  # the first one imports much that another batch will find
                 self.seconds_to_make = len(env_fns) * (time.perf_counter() - started)
         buffer = ObservationBuffer(envs[0].observation_space, len(envs), settings.frame_stack)
+        names = [settings.id] if len(envs) == 1 else [f"{settings.id} (environment {i})" for i in range(len(envs))]
+        self._interfaces = [Interface(name, envs[0].observation_space) for name in names]
         super().__init__([lambda env=env: env for env in envs])  # type: ignore[misc]
         self._buffer = buffer
         self.observation_space = buffer.space
@@ -94,6 +100,13 @@ class GymnasiumVecEnv(DummyVecEnv):
         self._reset_options()
         return self._buffer.read()
 
+    def close(self) -> None:
+        for interface, env in zip(self._interfaces, self.envs, strict=True):
+            try:
+                env.close()
+            except Exception as error:  # what is to be told is how the work ended, not how it was cleared away
+                print(f"warning: {interface.name} failed in close(): {described(error)}", file=sys.stderr)
+
     def start_episodes(self, seeds: Sequence[int]) -> Observation:
         """Resets the first ``len(seeds)`` environments, each with its own seed, for :meth:`step_rows`.
 
@@ -121,18 +134,15 @@ class GymnasiumVecEnv(DummyVecEnv):
         return self._buffer.read(), rewards, ended
 
     def _step_one(self, index: int, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        env, total = self.envs[index], 0.0
+        env, interface, total = self.envs[index], self._interfaces[index], 0.0
         for _ in range(self.settings.action_repeat):
-            outcome = env.step(action)
-            try:
-                observation, reward, terminated, truncated, info = outcome
-                total += float(reward)
-            except (TypeError, ValueError):
-                raise _odd_outcome(outcome) from None
+            outcome = call(interface.name, "step", env.step, action)
+            observation, reward, terminated, truncated, info = interface.step(outcome)
+            total += reward
             if terminated or truncated:
                 break
         self._totals[index] += total
-        return observation, total, bool(terminated), bool(truncated), info
+        return observation, total, terminated, truncated, info
 
     def _reset_one(self, index: int, seed: int | None = None, options: dict[str, Any] | None = None) -> None:
         arguments: dict[str, Any] = {"options": options} if options else {}
@@ -141,7 +151,9 @@ class GymnasiumVecEnv(DummyVecEnv):
         if self._log is not None:
             self._log.clear(index)
         self._totals[index] = 0.0
-        observation, self.reset_infos[index] = self.envs[index].reset(seed=seed, **arguments)
+        interface = self._interfaces[index]
+        outcome = call(interface.name, "reset", self.envs[index].reset, seed=seed, **arguments)
+        observation, self.reset_infos[index] = interface.reset(outcome)
         self._buffer.write(index, observation)
         self._buffer.restart([index])
 
@@ -285,12 +297,3 @@ class GymnasiumVecEnv(DummyVecEnv):
                 raise StateUnavailableError(exact_state.WRONG_REPLAY)
         self._buffer.write(index, observation)
         exact_state.check_replay(self.envs[index], self._totals[index], state)
-
-
-def _odd_outcome(outcome: Any) -> SpaceError:
-    if isinstance(outcome, tuple) and len(outcome) == 5:
-        return SpaceError(f"the environment gave the reward {one_line(outcome[1])}: make it one number")
-    return SpaceError(
-        "the environment's step() does not return observation, reward, terminated, truncated and info: it has the old "
-        "interface of Gym, wrap it with shimmy.GymV21CompatibilityV0"
-    )

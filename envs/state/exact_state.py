@@ -13,6 +13,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from rlopt.envs.calls import call
+from rlopt.envs.outcomes import name_of
 from rlopt.envs.state import objects, snapshots
 from rlopt.envs.state.shared import Baseline
 from rlopt.errors import StateUnavailableError
@@ -44,9 +46,9 @@ class EpisodeStart:
             raise StateUnavailableError("the record of how the episode began is damaged")
         self.record = record
         if record["seed"] is None:
-            self._env.reset(seed=0)  # some attributes exist only after a reset
+            call(name_of(self._env), "reset", self._env.reset, seed=0)  # some attributes exist only after a reset
         objects.restore(named_layers(self._env), record["objects"])
-        return self._env.reset(seed=record["seed"], **options)[0]
+        return call(name_of(self._env), "reset", self._env.reset, seed=record["seed"], **options)[0]
 
 
 def named_layers(env: gymnasium.Env[Any, Any]) -> list[tuple[str, Any]]:
@@ -116,7 +118,8 @@ def take_own(env: gymnasium.Env[Any, Any]) -> dict[str, Any]:
 
 def put_own(env: gymnasium.Env[Any, Any], state: dict[str, Any]) -> None:
     """Gives the environment the state that :func:`take_own` took."""
-    env.reset(seed=0)  # wrappers refuse steps before a reset, and generators may not exist before one
+    # Wrappers refuse steps before a reset, and generators may not exist before one.
+    call(name_of(env), "reset", env.reset, seed=0)
     env.unwrapped.set_state(state["own"])  # type: ignore[attr-defined]
     set_random_states(env.unwrapped, state["random"])
 

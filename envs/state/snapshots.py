@@ -15,6 +15,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from rlopt.envs.calls import call
+from rlopt.envs.outcomes import name_of
 from rlopt.errors import StateUnavailableError
 
 _SNAPSHOT_MODULES = (
@@ -116,7 +118,7 @@ def put(env: gymnasium.Env[Any, Any], reference: Any, state: dict[str, Any]) -> 
         )
     base: Any = env.unwrapped
     # Some attributes exist only after a reset; everything that it sets is overwritten below.
-    env.reset()
+    call(name_of(env), "reset", env.reset)
     found = _simulator(base)
     kind = mujoco.mjtState.mjSTATE_INTEGRATION
     if found is None or len(state["integration"]) != mujoco.mj_stateSize(found[0], kind):

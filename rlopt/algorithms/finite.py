@@ -7,15 +7,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 from torch import nn
 
-from rlopt.errors import NonFiniteError
+from rlopt.envs.outcomes import check_batch
+from rlopt.errors import NonFiniteError, NonFiniteOutcomeError
+
+_OUTCOMES = ("observation", "reward", "terminal observation")
 
 
 def check_finite(name: str, values: Any, step: int) -> None:
     """Raises :class:`rlopt.errors.NonFiniteError` if ``values`` holds a NaN or an infinity.
+
+    For observations and rewards it is a :class:`rlopt.errors.NonFiniteOutcomeError`.
 
     :param name: what the values are, for people: "reward", "observation[position]", "policy loss"
     :param values: a number, array, tensor, or a mapping of those (Dict observations)
@@ -32,6 +38,8 @@ def check_finite(name: str, values: Any, step: int) -> None:
         finite = array.dtype.kind not in "fc" or bool(np.isfinite(array).all())
     if not finite:
         what = name.split("[")[0]
+        if what in _OUTCOMES:
+            raise NonFiniteOutcomeError(f"{name} is NaN or infinite at step {step}: check the environment's {what}s")
         source = "the size of the environment's rewards" if what.endswith("loss") else f"the environment's {what}s"
         raise NonFiniteError(
             f"{name} is NaN or infinite at step {step}: check {source}, lower the "
@@ -50,9 +58,19 @@ def check_parameters(network: nn.Module, step: int) -> None:
 
 
 def check_step(
-    observations: Any, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]], step: int
+    observations: Any,
+    rewards: np.ndarray,
+    dones: np.ndarray,
+    infos: list[dict[str, Any]],
+    step: int,
+    space: spaces.Space[Any],
 ) -> None:
-    """:func:`check_finite` for what a ``VecEnv`` returned from step number ``step``, terminal observations included."""
+    """:func:`check_finite` for what a ``VecEnv`` returned from step number ``step``, terminal observations included.
+
+    :param space: of the observations
+    :raises rlopt.errors.OutcomeError: for what has not the shape that ``space`` and the number of environments say
+    """
+    check_batch(observations, rewards, dones, space, len(infos))
     check_finite("observation", observations, step)
     check_finite("reward", rewards, step)
     for index in np.flatnonzero(dones):
@@ -76,5 +94,5 @@ class FiniteVecEnv(VecEnvWrapper):
     def step_wait(self) -> VecEnvStepReturn:
         observations, rewards, dones, infos = self.venv.step_wait()
         self._step += self.num_envs
-        check_step(observations, rewards, dones, infos, self._step)
+        check_step(observations, rewards, dones, infos, self._step, self.observation_space)
         return observations, rewards, dones, infos

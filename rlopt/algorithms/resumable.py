@@ -7,9 +7,12 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self, TypeVar
 
+import gymnasium
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm, maybe_make_env
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.env_util import is_wrapped
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
@@ -17,6 +20,7 @@ from torch import nn
 from rlopt.algorithms.arguments import refuse_unknown
 from rlopt.algorithms.zip_loading import load_zip
 from rlopt.envs.backends.vector_env import as_vec_env
+from rlopt.envs.outcomes import CheckedEnv
 from rlopt.errors import ConfigError, require, unknown_name
 from rlopt.nn.encoders import ENCODERS
 from rlopt.optim.lockstep import wait_for_other_runs
@@ -143,6 +147,10 @@ class Resumable:
     @staticmethod
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
         """As Stable-Baselines3's, for constructors, ``set_env`` and ``load``; vector environments of others as well."""
+        # Checked under the Monitor that Stable-Baselines3 adds. An environment that has one already is left as it is,
+        # because VecEnv.set_attr sets attributes of the outermost wrapper.
+        if isinstance(env, gymnasium.Env) and monitor_wrapper and not is_wrapped(env, Monitor):
+            env = CheckedEnv(env)
         return BaseAlgorithm._wrap_env(as_vec_env(env), verbose, monitor_wrapper)
 
     def set_env(self, env: Any, force_reset: bool = True) -> None:

@@ -68,7 +68,8 @@ def collect(
     the buffer when the rollout ends.
 
     :param buffer: with room for ``n_steps``; reset first
-    :raises rlopt.errors.NonFiniteError: at the first NaN or infinite observation or reward
+    :raises rlopt.errors.NonFiniteOutcomeError: at the first NaN or infinite observation or reward
+    :raises rlopt.errors.OutcomeError: at the first observations or rewards of another shape
     """
     policy = model.policy
     policy.set_training_mode(False)
@@ -87,7 +88,7 @@ def collect(
             actions = actor.sample(obs_tensor).cpu().numpy()
         clipped_actions = within_bounds(actions, policy)
         new_obs, rewards, dones, infos = env.step(clipped_actions)
-        check_step(new_obs, rewards, dones, infos, model.num_timesteps + env.num_envs)
+        check_step(new_obs, rewards, dones, infos, model.num_timesteps + env.num_envs, env.observation_space)
         model.num_timesteps += env.num_envs
         callback.update_locals(
             {

@@ -25,7 +25,7 @@ MIXES: dict[str, str] = {
 _NO_MATTER = frozenset(
     {
         "seed", "seeds", "run_dir", "preset", "device", "num_threads", "backend", "compile", "profile",
-        "checkpoint_every", "keep_checkpoints", "eval_every", "log_every",
+        "checkpoint_every", "keep_checkpoints", "eval_every", "log_every", "env_timeout",
         "wandb", "wandb_entity", "wandb_group", "wandb_mode",
         # looked at one by one below
         "env", "max_episode_steps", "action_repeat", "total_timesteps",

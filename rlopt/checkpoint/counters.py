@@ -35,7 +35,7 @@ def capture_training(model: Any) -> Tree:
         buffer = getattr(model, name)
         state[name] = None if buffer is None else [copy_arrays(entry) for entry in buffer]
     state["noise"] = capture_noise(model.action_noise)
-    state["attributes"] = {name: _copy(getattr(model, name)) for name in getattr(model, "state_attributes", ())}
+    state["attributes"] = {name: copy_arrays(getattr(model, name)) for name in getattr(model, "state_attributes", ())}
     state["log"] = _capture_log(model)
     return state
 
@@ -112,7 +112,7 @@ def restore_counters(model: Any, state: Tree) -> None:
         setattr(model, name, state[name])
     for name, value in state["attributes"].items():
         own = getattr(model, name)
-        setattr(model, name, value.to(own.device) if isinstance(own, torch.Tensor) else _copy(value))
+        setattr(model, name, value.to(own.device) if isinstance(own, torch.Tensor) else copy_arrays(value))
     for name in ("ep_info_buffer", "ep_success_buffer"):
         if state[name] is not None:
             entries = [copy_arrays(entry) for entry in state[name]]
@@ -129,7 +129,7 @@ def _capture_log(model: Any) -> Tree:
         plain = _plain(value)
         if isinstance(plain, (str, int, float, np.generic, np.ndarray, torch.Tensor)):
             excluded = list(logger.name_to_excluded.get(name) or ("",))
-            entries.append([name, _copy(plain), logger.name_to_count.get(name), excluded])
+            entries.append([name, copy_arrays(plain), logger.name_to_count.get(name), excluded])
     return entries
 
 
@@ -141,7 +141,7 @@ def restore_log(model: Any, entries: Tree) -> None:
     for values in (logger.name_to_value, logger.name_to_count, logger.name_to_excluded):
         values.clear()
     for name, value, count, excluded in entries:
-        logger.name_to_value[name] = _copy(value)
+        logger.name_to_value[name] = copy_arrays(value)
         logger.name_to_excluded[name] = tuple(excluded)
         if count is not None:
             logger.name_to_count[name] = count
@@ -154,10 +154,6 @@ def _check_like(name: str, own: Any, saved: Any) -> None:
         fits = own is None or saved is None or type(saved) is type(own)
     if not fits:
         raise CheckpointError(f"the checkpoint's {name} is {type(saved).__name__}, this model's {type(own).__name__}")
-
-
-def _copy(value: Tree) -> Tree:
-    return value.detach().clone() if isinstance(value, torch.Tensor) else copy_arrays(value)
 
 
 def _plain(value: Any) -> Any:

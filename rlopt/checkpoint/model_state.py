@@ -9,6 +9,7 @@ the same settings.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -20,7 +21,7 @@ from rlopt.checkpoint.describe import describe_model, describe_spaces
 from rlopt.checkpoint.files import write_checkpoint
 from rlopt.errors import CheckpointError, RloptError, one_line
 from rlopt.replay.episodes import cut_episodes
-from rlopt.state.envs import capture_env, check_wrappers, restore_env, restore_wrappers
+from rlopt.state.envs import capture_env, capture_wrappers, check_wrappers, copy_arrays, restore_env, restore_wrappers
 from rlopt.state.networks import capture_networks, check_networks, restore_networks
 from rlopt.state.rng import capture_random, restore_random
 from rlopt.storage.spaces import decode_space
@@ -73,6 +74,65 @@ def capture_state(model: Any, copy: bool = True) -> dict[str, Tree]:
         "training": capture_training(model),
         "random": capture_random(model.action_space),
     }
+
+
+@dataclass
+class LastBoundary:
+    """What is needed to write the state of a model's last boundary after its environment failed.
+
+    Networks and replay buffer need no copy: between two boundaries only steps are taken. Agents without a replay buffer
+    keep the rest of their state, so that they continue exactly. With a replay buffer, whose boundaries may be a step
+    apart, only statistics are kept, all transitions stay, and fresh episodes begin.
+    """
+
+    step: int
+    wrappers: list[Tree] | None
+    """Of the environments, with the statistics of a VecNormalize, into which a NaN may come; None without one."""
+    trees: dict[str, Tree] | None
+    """The state beside networks and replay buffer; None where fresh episodes will begin."""
+
+    @classmethod
+    def of(cls, model: Any, whole: bool) -> LastBoundary:
+        """Called at a boundary.
+
+        :param whole: whether to keep what an exact continuation needs, which takes longer
+        """
+        step, normalized = int(model.num_timesteps), getattr(model, "_vec_normalize_env", None) is not None
+        wrappers = capture_wrappers(model.env) if normalized else None
+        if not whole or model.env is None or getattr(model, "replay_buffer", None) is not None:
+            return cls(step, wrappers, None)
+        if isinstance(model, OwnState):
+            return cls(step, wrappers, copy_arrays(model.training_trees()))
+        trees = {"training": capture_training(model), "random": capture_random(model.action_space)}
+        return cls(step, wrappers, {**trees, "env": copy_arrays(capture_env(model.env))})
+
+    def capture_state(self, model: Any, reason: str) -> tuple[int, dict[str, Tree]] | None:
+        """Step and trees of a checkpoint of the last boundary, as :func:`capture_state`; None where it is lost.
+
+        :param model: whose environment has failed since
+        :param reason: of the fresh episodes, where they will begin, for people
+        """
+        wrappers = capture_wrappers(model.env) if self.wrappers is None else self.wrappers
+        env = {"available": False, "reason": reason, "base": None, "wrappers": wrappers}
+        if isinstance(model, OwnState):
+            if self.trees is not None:
+                return self.step, self.trees
+            trees = model.training_trees()
+            # Where the environment is part of the state, the state is whole after every step, else at boundaries only.
+            return (int(model.num_timesteps), {**trees, "env": env}) if "env" in trees else None
+        replay = getattr(model, "replay_buffer", None)
+        trees = {
+            "model": describe_model(model),
+            "networks": capture_networks(model, copy=False),
+            "replay": capture_buffer(replay, copy=False),
+        }
+        if self.trees is not None:
+            return self.step, {**trees, **self.trees}
+        training = capture_training(model)
+        if replay is None:  # the unfinished rollout is lost
+            training["num_timesteps"] = self.step
+        trees |= {"training": training, "env": env, "random": capture_random(model.action_space)}
+        return training["num_timesteps"], trees
 
 
 def save_checkpoint(model: Any, parent: Path, metadata: Mapping[str, Any] | None = None) -> Path:

@@ -164,18 +164,20 @@ def record(argv: list[str]) -> int:
         raise DataError(f"{arguments.out} exists: choose another --out, or give --overwrite")
 
     from rlopt.collect import record_demonstrations
+    from rlopt.envs.calls import time_limit
 
     model, settings, who = _expert(arguments)
     start = time.perf_counter()
-    data = record_demonstrations(
-        model,
-        settings,
-        arguments.n_trajectories,
-        deterministic=not arguments.sampled,
-        seed=arguments.seed,
-        pixels=arguments.pixels,
-        generator=who,
-    )
+    with time_limit(arguments.env_timeout):
+        data = record_demonstrations(
+            model,
+            settings,
+            arguments.n_trajectories,
+            deterministic=not arguments.sampled,
+            seed=arguments.seed,
+            pixels=arguments.pixels,
+            generator=who,
+        )
     seconds = time.perf_counter() - start
     written = write(data, arguments.out, form, arguments.overwrite)
     print(
@@ -212,6 +214,8 @@ def _recording_parser() -> OneLineParser:
     number("--max-episode-steps", Range(ge=1, le=10**9), help="another time limit of the episodes")
     number("--action-repeat", Range(ge=1, le=100), help="of the environment of a zip file (default 1)")
     add("--device", metavar="DEVICE", default="cpu", help="torch device (default cpu)")
+    limit = "seconds that a step or reset of the environment may take (default: no limit)"
+    number("--env-timeout", Range(gt=0), float, help=limit)
     add_agent(parser)
     add("--overwrite", action="store_true", help="replace what is at --out")
     return parser

@@ -31,6 +31,8 @@ def main(argv: list[str]) -> int:
     engine = optional_engine(arguments)
     if engine is not None and engine.gpus_per_job and arguments.device == "cpu":
         raise ConfigError("--gpus-per-job reserves GPUs that --device cpu leaves idle: add --device cuda")
+    if engine is not None and arguments.env_timeout is not None:
+        raise ConfigError("--env-timeout watches environments in this process: leave it or --engine out")
 
     from rlopt.checkpoint.choose import choose_checkpoint, environment_settings, run_folder_of
 
@@ -98,6 +100,12 @@ def _parser() -> OneLineParser:
     parser.add_number("--n-envs", Range(ge=1, le=4096), help="environments side by side (default at most 16; 4 in each "
                       "job of an engine)")  # fmt: skip
     parser.add_argument("--device", metavar="DEVICE", default="cpu", help="torch device (default cpu)")
+    parser.add_number(
+        "--env-timeout",
+        Range(gt=0),
+        float,
+        help="seconds that a step or reset of an environment may take (default: no limit)",
+    )
     parser.add_argument("--video", action="store_true", help="also write a video; needs a headless OpenGL library")
     parser.add_number("--video-episodes", Range(ge=1), default=1, help="episodes in the video (default 1)")
     add_agent(parser)
@@ -109,6 +117,7 @@ def _play_here(checkpoint: Checkpoint, settings: EnvSettings, arguments: Any) ->
     import torch
 
     from rlopt.checkpoint.load import load
+    from rlopt.envs.calls import time_limit
     from rlopt.evaluation.evaluate import evaluate, named_policy
 
     run = checkpoint.metadata.get("run")
@@ -116,7 +125,7 @@ def _play_here(checkpoint: Checkpoint, settings: EnvSettings, arguments: Any) ->
     if isinstance(threads, int) and 0 < threads <= 1024:
         torch.set_num_threads(threads)
     model: Any = named_policy(load(checkpoint.path, device=arguments.device), arguments.policy)
-    with _progress(arguments.episodes) as on_episode:
+    with _progress(arguments.episodes) as on_episode, time_limit(arguments.env_timeout):
         return evaluate(
             model,
             settings,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import faulthandler
 import importlib
+import select
 import sys
 
 from rlopt import __version__
-from rlopt.errors import RloptError, out_of_memory, unknown_name
+from rlopt.errors import RloptError, environment_traceback, out_of_memory, unknown_name
 from rlopt.registry import agent_names
 
 VERBS: dict[str, str] = {
@@ -34,8 +36,8 @@ def usage() -> str:
         f"rlopt {__version__}: policy-optimisation methods on Stable-Baselines3 components.\n\n"
         f"verbs:\n{verbs}\n\n"
         "rlopt VERB --help explains a verb. Exit codes: 0 done, 1 rlopt doctor or rlopt data check found a problem,\n"
-        "2 bad input (one line on stderr says what to do), 130, 143, 129 stopped by Ctrl-C, SIGTERM, SIGHUP after\n"
-        "writing a checkpoint.\n\n"
+        "2 bad input or an environment that failed (one line on stderr says what to do), 130, 143, 129 stopped by\n"
+        "Ctrl-C, SIGTERM, SIGHUP after writing a checkpoint.\n\n"
         "example: rlopt train mdpo --env HalfCheetah-v5 --total-timesteps 1000000"
     )
 
@@ -58,10 +60,14 @@ def run_verb(argv: list[str]) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; a mistake of the user becomes one line on stderr and exit code 2."""
+    if not faulthandler.is_enabled():
+        faulthandler.enable(2)  # a simulator that crashes says where
     try:
         return run_verb(sys.argv[1:] if argv is None else argv)
     except RloptError as error:
         print(f"rlopt: error: {' '.join(str(error).split())}", file=sys.stderr)
+        if trace := environment_traceback(error):
+            print(trace, file=sys.stderr)
         return 2
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
@@ -73,9 +79,21 @@ def main(argv: list[str] | None = None) -> int:
         print("rlopt: interrupted", file=sys.stderr)
         return getattr(interrupt, "exit_code", 130)
     except BrokenPipeError:
-        # The reader of our output has left (rlopt ... | head); there is nobody to tell.
+        if not _reader_has_left():  # it was another pipe
+            raise
+        # There is nobody to tell (rlopt ... | head).
         sys.stderr.close()
         return 0
+
+
+def _reader_has_left() -> bool:
+    """Whether stdout or stderr is a pipe that nobody reads."""
+    if not hasattr(select, "poll"):  # Windows
+        return True
+    poll = select.poll()
+    for number in (1, 2):
+        poll.register(number, 0)  # errors are told all the same
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 if __name__ == "__main__":

@@ -37,29 +37,36 @@ def main(argv: list[str]) -> int:
         help="the environment of a run that was trained in one of a module: the module is imported",
     )
     parser.add_argument("--address", metavar="ADDRESS", help="of the Ray cluster that the runs were begun on")
+    parser.add_number(
+        "--env-timeout",
+        Range(gt=0),
+        float,
+        help="seconds that a step or reset of an environment may take from now on, instead of what the run was started "
+        "with",
+    )
     add_agent(parser)
     arguments = parser.parse(argv)
     if other := next((name for name in arguments.env if ":" not in name), None):
         raise ConfigError(f"--env {other}: a run goes on in its own environment; leave --env out")
     import_named_agent(arguments)
     import_named_envs(arguments.env)
-    total = arguments.total_timesteps
+    total, timeout = arguments.total_timesteps, arguments.env_timeout
 
     _refuse_cluster(arguments.run, arguments.address)
     whole = next((name for name in (SWEEP_FILE, TUNE_FILE) if (arguments.run / name).is_file()), None)
     if whole is not None:
-        if total is not None or arguments.data is not None:
-            raise ConfigError("a sweep goes on as it was begun: leave --total-timesteps and --data out")
+        if total is not None or arguments.data is not None or timeout is not None:
+            raise ConfigError("a sweep goes on as it was begun: leave --total-timesteps, --data and --env-timeout out")
         return _resume_jobs(arguments.run, whole)
 
     if (arguments.run / GROUP_FILE).is_file():
         from rlopt.runs.multi_seed import resume_seeds
 
-        return resume_seeds(arguments.run, total_timesteps=total, data=arguments.data).exit_code
+        return resume_seeds(arguments.run, total_timesteps=total, data=arguments.data, env_timeout=timeout).exit_code
 
     from rlopt.runs.train import resume
 
-    return resume(arguments.run, total_timesteps=total, data=arguments.data).exit_code
+    return resume(arguments.run, total_timesteps=total, data=arguments.data, env_timeout=timeout).exit_code
 
 
 def _refuse_cluster(path: Path, address: str | None) -> None:

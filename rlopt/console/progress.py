@@ -27,10 +27,10 @@ def duration(seconds: float) -> str:
 
 
 def say(text: str) -> None:
-    """Prints a line; when the reader has left (``rlopt train ... | head``), training goes on in silence."""
+    """Prints a line; where that fails (``rlopt train ... | head``, a full disk), training goes on in silence."""
     try:
         print(text, flush=True)
-    except BrokenPipeError:
+    except OSError:  # of whatever kind, it is the output that fails here
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - it lasts as long as the process
 
 

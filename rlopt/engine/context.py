@@ -5,14 +5,16 @@ from __future__ import annotations
 import importlib
 import json
 import signal
+import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rlopt.console.signals import StopRequest
-from rlopt.errors import ConfigError, RloptError, RunError, one_line
+from rlopt.errors import ConfigError, EnvFaultError, RloptError, RunError, environment_traceback, one_line
 
 REPORT_SECONDS = 0.5
 """Least time between two reports of progress."""
@@ -79,10 +81,11 @@ def run_job(job: Mapping[str, Any], stop: StopRequest, send: Callable[[dict[str,
         ended = {"status": "stopped"}
     except Exception as error:
         # What the settings are wrong about does not change by trying again.
-        final = isinstance(error, RloptError) and not isinstance(error, RunError)
+        final = isinstance(error, RloptError) and type(error) not in (RunError, EnvFaultError)
         ended = {"status": "failed", "reason": _reason(error), "final": final}
-        if not isinstance(error, RloptError):
-            _write_traceback(log)
+        known = isinstance(error, RloptError)
+        if trace := environment_traceback(error) if known else traceback.format_exc().rstrip():
+            _write_traceback(log, trace)
     return {**ended, "seconds": time.monotonic() - began}
 
 
@@ -100,15 +103,12 @@ def _reason(error: Exception) -> str:
     return text if isinstance(error, RloptError) else f"{type(error).__name__}: {text}"
 
 
-def _write_traceback(log: Path | None) -> None:
-    import sys
-    import traceback
-
+def _write_traceback(log: Path | None, trace: str) -> None:
     if log is None:
-        traceback.print_exc(file=sys.stderr)
+        print(trace, file=sys.stderr)
         return
     with opened_log(log) as write:
-        write(traceback.format_exc().rstrip())
+        write(trace)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv
 
-from rlopt.errors import ConfigError, NonFiniteError, unknown_name
+from rlopt.errors import ConfigError, NonFiniteError, NonFiniteOutcomeError, unknown_name
 from rlopt.evaluation.envs import base_env, observed_as_trained, open_env
 from rlopt.state.isolate import StateDependentNoise, isolated, seed_everything
 from rlopt.statistics.aggregates import Interval, bootstrap_interval, iqm
@@ -295,7 +295,7 @@ def _play(
 def _check_rewards(rewards: np.ndarray, step: int) -> None:
     if not np.isfinite(rewards).all():
         bad = int(np.flatnonzero(~np.isfinite(rewards))[0])
-        raise NonFiniteError(
+        raise NonFiniteOutcomeError(
             f"the reward is {rewards[bad]} in environment {bad} at evaluation step {step}: check the environment"
         )
 
@@ -304,4 +304,6 @@ def _check_observations(observations: Any, step: int) -> None:
     for key, part in observations.items() if isinstance(observations, dict) else [("", observations)]:
         if part.dtype.kind == "f" and not np.isfinite(part).all():
             name = f"observation {key!r}" if key else "observation"
-            raise NonFiniteError(f"the {name} is NaN or infinite at evaluation step {step}: check the environment")
+            raise NonFiniteOutcomeError(
+                f"the {name} is NaN or infinite at evaluation step {step}: check the environment"
+            )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,11 +13,17 @@ import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 
-from rlopt.checkpoint.files import checkpoint_name, prune_checkpoints, write_checkpoint
-from rlopt.checkpoint.model_state import OwnState, capture_state
+from rlopt.checkpoint.files import (
+    checkpoint_name,
+    checkpoint_step,
+    list_checkpoints,
+    prune_checkpoints,
+    write_checkpoint,
+)
+from rlopt.checkpoint.model_state import LastBoundary, OwnState, capture_state
 from rlopt.console.progress import Progress
 from rlopt.console.signals import StopRequest
-from rlopt.errors import RunError
+from rlopt.errors import RunError, one_line
 from rlopt.evaluation.evaluate import EvaluationResult, evaluate
 from rlopt.loggers.writers import CsvLog, RunLogs
 from rlopt.optim.lockstep import has_other_runs
@@ -27,6 +34,8 @@ from rlopt.storage.checked_folder import FolderKind, write_checked
 
 EVALUATION_SEED_OFFSET = 1_000_003
 """Added to the run's seed for evaluations, so that they do not play the episodes that were trained on."""
+KEEPING_SHARE = 0.02
+"""Largest share of the time that may go into keeping the state of every boundary."""
 
 
 def crossed(every: int, previous: int, step: int) -> bool:
@@ -109,15 +118,57 @@ class RunHook:
         self.stopped = False
         self._counter = counter
         self._prover: Prover | None = None
+        self._evaluating: dict[str, Any] | None = None
+        """While an evaluation is played: the tree ``run`` with which it will be played again."""
+        self._last: LastBoundary | None = None
+        """What is kept of the boundary before the present steps."""
+        self._last_rows: dict[str, Any] | None = None
+        """Where the logs stood then; None where no step after it is lost."""
+        self._keeping_seconds, self._kept_at = 0.0, time.perf_counter()
 
     def __call__(self, model: BaseAlgorithm) -> bool:
+        goes_on = self._serve(model)
+        if goes_on:
+            self._keep(model)
+        return goes_on
+
+    def _keep(self, model: BaseAlgorithm) -> None:
+        """Keeps what :meth:`rescue` needs: all that an exact continuation needs if that takes little of the time."""
+        began = time.perf_counter()
+        whole = self._keeping_seconds <= KEEPING_SHARE * (began - self._kept_at)
+        self._last = LastBoundary.of(model, whole)
+        self._last_rows = self.logs.position() if getattr(model, "replay_buffer", None) is None else None
+        self._kept_at = time.perf_counter()
+        if whole:
+            self._keeping_seconds = self._kept_at - began
+
+    def rescue(self, model: BaseAlgorithm) -> str:
+        """Writes a checkpoint of the last boundary after an environment has failed; says in words what is kept."""
+        try:
+            self._rescue(model)
+        except Exception as error:  # what has to be said is why the environment failed
+            return f"no checkpoint could be written ({type(error).__name__}: {one_line(error)})"
+        found = list_checkpoints(self.folder.checkpoints)
+        return f"step {checkpoint_step(found[-1]):,} is kept" if found else "no update was done before"
+
+    def _rescue(self, model: BaseAlgorithm) -> None:
+        if self._evaluating is not None:
+            step, trees = model.num_timesteps, capture_state(model, copy=False)
+            self._write(step, trees, {**self._evaluating, "last_checkpoint": step})
+        elif self._last is not None:
+            found = self._last.capture_state(model, "the environment failed")
+            if found is not None and found[0] not in (0, self.state.last_checkpoint):
+                rows = {} if self._last_rows is None else {"logs": self._last_rows}
+                self._write(*found, {**self._run_tree(), "last_checkpoint": found[0], **rows})
+
+    def _serve(self, model: BaseAlgorithm) -> bool:
         step, previous = model.num_timesteps, self.state.previous_step
         self.progress.update(getattr(model, self._counter), lambda: mean_return(model))
         if self.stop.received is None:
             self.prove(model, last=False)
         if step != previous:  # the first boundary after a resume was served before the checkpoint was written
-            self.state.previous_step = step
             improved = crossed(self.run.eval_every, previous, step) and self.evaluate(model)
+            self.state.previous_step = step
             if self.state.last_evaluation == step or crossed(self.run.log_every, previous, step):
                 self.log(model)
             if crossed(self.run.checkpoint_every, previous, step):
@@ -134,10 +185,11 @@ class RunHook:
 
     def finish(self, model: BaseAlgorithm) -> None:
         """The last boundary: an evaluation, a row and a checkpoint of the end, whatever the intervals say."""
-        self.state.previous_step = step = model.num_timesteps
+        step = model.num_timesteps
         self.progress.update(getattr(model, self._counter), lambda: mean_return(model))
         if self.run.eval_every > 0 and self.state.last_evaluation != step:
             self.evaluate(model)
+        self.state.previous_step = step
         if self.state.last_log != step:
             self.log(model)
         self.checkpoint(model, scheduled=True)
@@ -159,9 +211,9 @@ class RunHook:
 
     def evaluate(self, model: BaseAlgorithm) -> bool:
         """Plays evaluation episodes; returns whether their mean return is the best so far."""
-        step = model.num_timesteps
         if self._prover is not None:
             self._prover.interrupt()
+        step, self._evaluating = model.num_timesteps, self._run_tree()
         result = self._evaluation(model)
         for episode, (value, length) in enumerate(zip(result.returns, result.lengths, strict=True)):
             self.logs.evaluations.append({"step": step, "episode": episode, "return": value, "length": length})
@@ -178,7 +230,7 @@ class RunHook:
             model.logger.record(f"eval/{name}_mean_return", other.mean)
             model.logger.record(f"eval/{name}_iqm_return", other.iqm)
             self.progress.say(f"evaluation of the {name} at step {step:,}: mean return {other.mean:.1f}")
-        self.state.last_evaluation = step
+        self._evaluating, self.state.last_evaluation = None, step
         improved = self.state.best_return is None or result.mean > self.state.best_return
         if improved:
             self.state.best_return, self.state.best_checkpoint = float(result.mean), checkpoint_name(step)
@@ -196,19 +248,25 @@ class RunHook:
 
     def log(self, model: BaseAlgorithm) -> None:
         """Writes one row of everything the agent has logged since the last one."""
+        self.folder.require_there()
         self.state.last_log = model.num_timesteps
         model.dump_logs()
         self.logs.flush()
 
     def checkpoint(self, model: BaseAlgorithm, scheduled: bool = False) -> Path:
         """Writes a checkpoint, then removes the ones that are neither among the newest nor the best."""
-        self.logs.flush(to_disk=True)
         if scheduled:
             self.state.scheduled = [*self.state.scheduled[-1:], model.num_timesteps]
         self.state.last_checkpoint = model.num_timesteps
-        run_tree = {**vars(self.state), "logs": self.logs.position()}
-        trees = {**capture_state(model, copy=False), "run": run_tree}
-        path = write_checkpoint(self.folder.checkpoints, model.num_timesteps, trees, self.metadata)
+        return self._write(model.num_timesteps, capture_state(model, copy=False), self._run_tree())
+
+    def _run_tree(self) -> dict[str, Any]:
+        return {**vars(self.state), "logs": self.logs.position()}
+
+    def _write(self, step: int, trees: Mapping[str, Any], run_tree: Mapping[str, Any]) -> Path:
+        self.folder.require_there()
+        self.logs.flush(to_disk=True)
+        path = write_checkpoint(self.folder.checkpoints, step, {**trees, "run": dict(run_tree)}, self.metadata)
         self.write_best()
         best = self.state.best_checkpoint
         keep = [] if best is None else [self.folder.checkpoints / best]

@@ -7,6 +7,7 @@ gradient step, the steps are made in one joint call (:mod:`rlopt.optim.lockstep`
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +20,15 @@ from rlopt.checkpoint.files import checkpoint_step, list_checkpoints, read_check
 from rlopt.console.output import SharedConsole, SharedProgress
 from rlopt.console.progress import say
 from rlopt.console.signals import StopRequest, StopSignals
-from rlopt.errors import ConfigError, DamagedCheckpointError, RloptError, RunError, one_line
+from rlopt.envs.calls import time_limit
+from rlopt.errors import (
+    ConfigError,
+    DamagedCheckpointError,
+    RloptError,
+    RunError,
+    environment_traceback,
+    one_line,
+)
 from rlopt.optim.lockstep import Lockstep
 from rlopt.run_folder import GROUP_FILE, RunFolder, default_folder, read_json, write_json
 from rlopt.runs.train import RunResult, resume, train
@@ -63,24 +72,26 @@ def train_seeds(agent: str, run: RunConfig, agent_config: Any) -> ManyResult:
     def begun() -> None:
         group.write_config(agent, run, agent_config)
 
-    return _run_all(group, jobs, run.num_threads, begun)
+    return _run_all(group, jobs, run, begun)
 
 
-def resume_seeds(path: Path, total_timesteps: int | None = None, data: str | None = None) -> ManyResult:
+def resume_seeds(
+    path: Path, total_timesteps: int | None = None, data: str | None = None, env_timeout: float | None = None
+) -> ManyResult:
     """Continues the runs in the folder ``path``, together, from the newest checkpoint that every one of them has.
 
     On the CPU the result equals, bit for bit, the result of runs that were never stopped, as with
     :func:`rlopt.runs.train.resume`. Runs that failed are left out. Where no step has a checkpoint of every run, each
     goes on from its own newest.
 
-    :param data: as for :func:`rlopt.runs.train.resume`
+    :param data: as for :func:`rlopt.runs.train.resume`, and so is ``env_timeout``
     :raises rlopt.errors.RloptError: as :func:`rlopt.runs.train.resume`, if a run cannot begin; later errors are in the
         result
     :raises rlopt.errors.RunError: if every run has failed
     """
     group = GroupFolder(path)
     agent, run, agent_config = group.read_config()
-    run = dataclasses.replace(run, run_dir=str(path))
+    run = dataclasses.replace(run, run_dir=str(path), env_timeout=env_timeout or run.env_timeout)
     failed = group.failures()
     for name, reason in failed.items():
         again = RunFolder(path / name).command
@@ -95,11 +106,12 @@ def resume_seeds(path: Path, total_timesteps: int | None = None, data: str | Non
     jobs: dict[str, Callable[..., RunResult]] = {}
     for name, own in runs.items():
         if folders[name].config.is_file():
-            jobs[name] = partial(resume, folders[name].path, total_timesteps, data=data, no_later_than=step)
+            options: dict[str, Any] = {"data": data, "no_later_than": step, "env_timeout": env_timeout}
+            jobs[name] = partial(resume, folders[name].path, total_timesteps, **options)
         else:  # killed before it began, or lost
             own = own if total_timesteps is None else dataclasses.replace(own, total_timesteps=total_timesteps)
             jobs[name] = partial(train, agent, own, agent_config)
-    return _run_all(group, jobs, run.num_threads)
+    return _run_all(group, jobs, run)
 
 
 def common_step(folders: Sequence[RunFolder]) -> int | None:
@@ -161,11 +173,12 @@ def _runs(run: RunConfig) -> dict[str, RunConfig]:
 def _run_all(
     group: GroupFolder,
     jobs: Mapping[str, Callable[..., RunResult]],
-    num_threads: int,
+    run: RunConfig,
     begun: Callable[[], None] = lambda: None,
 ) -> ManyResult:
     """Runs ``jobs``, each of which takes its console, and says how they ended.
 
+    :param run: the settings that they share
     :param begun: called when the first run begins to train
     """
     stop, progress = StopRequest(), SharedProgress(len(jobs), begun)
@@ -176,10 +189,11 @@ def _run_all(
             stop.received = signals.received
 
         before = torch.get_num_threads()
-        if num_threads:
-            torch.set_num_threads(num_threads)  # this thread makes the joint calls
+        if run.num_threads:
+            torch.set_num_threads(run.num_threads)  # this thread makes the joint calls
         try:
-            outcomes = Lockstep(named, on_round).run()
+            with time_limit(run.env_timeout, lambda: f"continue from the last checkpoints with {group.command}"):
+                outcomes = Lockstep(named, on_round).run()
         finally:
             torch.set_num_threads(before)
             progress.end()
@@ -208,6 +222,8 @@ def _reporting(job: Callable[..., RunResult], console: SharedConsole) -> RunResu
 def _say_end(group: GroupFolder, result: ManyResult, stop: StopRequest) -> None:
     for name, error in result.failures.items():
         say(f"{name} failed: {one_line(error)}")
+        if trace := environment_traceback(error):
+            print(trace, file=sys.stderr)
         say(f"when that is mended, continue it with: {RunFolder(group.path / name).command}")
     if any(run.exit_code for run in result.runs.values()) and stop.received is not None:
         say(f"stopped by {stop.received.name}, checkpoints written; continue with:")

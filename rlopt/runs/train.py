@@ -18,7 +18,8 @@ from rlopt.checkpoint.files import Checkpoint, checkpoint_step, latest_checkpoin
 from rlopt.checkpoint.model_state import OwnState, learn_from
 from rlopt.console.output import Console
 from rlopt.console.progress import Counted
-from rlopt.errors import ConfigError, NonFiniteError, RloptError, RunError, cure_of, one_line
+from rlopt.envs.calls import time_limit
+from rlopt.errors import ConfigError, EnvFaultError, NonFiniteError, RloptError, RunError, cure_of, one_line
 from rlopt.loggers.profiler import Profile
 from rlopt.loggers.wandb import open_wandb
 from rlopt.loggers.writers import RunLogs
@@ -59,7 +60,9 @@ def train(agent: str, run: RunConfig, agent_config: Any, console: Console | None
     :param console: takes its lines and its progress; the default is for a run that has the process to itself
     :raises rlopt.errors.RunError: if the run folder exists and is not empty
     :raises rlopt.errors.RloptError: for settings, environments or spaces that cannot be used, or a full disk
-    :raises rlopt.errors.NonFiniteError: at the first NaN or infinite observation, reward or loss; checkpoints are kept
+    :raises rlopt.errors.EnvFaultError: if an environment raises, does not answer in time or returns what it should
+        not; a checkpoint of the last whole update is written before
+    :raises rlopt.errors.NonFiniteError: at the first NaN or infinite loss; checkpoints are kept
     """
     console = console or Console()
     import_agent(agent)
@@ -87,6 +90,7 @@ def resume(
     *,
     data: str | Path | None = None,
     no_later_than: int | None = None,
+    env_timeout: float | None = None,
     console: Console | None = None,
 ) -> RunResult:
     """Continues a run from its newest undamaged checkpoint, or from the start if it was killed before the first.
@@ -98,6 +102,7 @@ def resume(
     :param total_timesteps: train up to this step instead; schedules then follow the new length from here on
     :param data: where the data set or the demonstrations lie now, if they were moved; others are refused
     :param no_later_than: pass over checkpoints of later steps
+    :param env_timeout: another limit than the run was started with, in seconds
     :param console: as for :func:`train`
     :raises rlopt.errors.RunError: if ``path`` is no run folder, or another process trains in it
     :raises rlopt.errors.ConfigError: if more steps are done than asked for, or the run learns from no data
@@ -108,6 +113,8 @@ def resume(
     agent, run, agent_config = folder.read_config()
     if data is not None:
         agent_config = _with_data(agent, agent_config, data)
+    if env_timeout is not None:
+        run = dataclasses.replace(run, env_timeout=env_timeout)
     with folder.locked(), _disk_errors(folder):
         checkpoint = newest_checkpoint(folder, console, no_later_than)
         total = run.total_timesteps if total_timesteps is None else total_timesteps
@@ -184,8 +191,9 @@ def _learn(
         profile = Profile(model, folder.path) if run.profile else None
         exit_code = 1
         try:
-            with _naming_last_checkpoint(folder):
-                say = partial(_say_kind_of_resume, console, folder, model)
+            kept = partial(_what_is_kept, hook, model, console)
+            say = partial(_say_kind_of_resume, console, folder, model)
+            with _rescuing(folder, kept), time_limit(run.env_timeout, kept):
                 _run_to_the_end(model, run.total_timesteps, checkpoint, EpisodeRecorder(logs.episodes), say)
                 if not hook.stopped:
                     hook.finish(model)
@@ -300,11 +308,22 @@ def _close(model: BaseAlgorithm) -> None:
         model.env.close()
 
 
+def _what_is_kept(hook: RunHook, model: BaseAlgorithm, console: Console) -> str:
+    """Writes what an environment that failed has left whole; says it, and how the run goes on."""
+    kept = hook.rescue(model)
+    return f"{kept}: when that is mended, continue with {hook.folder.command}" if console.alone else kept
+
+
 @contextmanager
-def _naming_last_checkpoint(folder: RunFolder) -> Iterator[None]:
-    """Adds the last good checkpoint to the message of a :class:`rlopt.errors.NonFiniteError`."""
+def _rescuing(folder: RunFolder, what_is_kept: Callable[[], str]) -> Iterator[None]:
+    """Adds to the error of an environment what is kept of the run, and to one of the update the last checkpoint.
+
+    After an update that failed the networks are not good, so that nothing is written.
+    """
     try:
         yield
+    except EnvFaultError as error:
+        raise type(error)(f"{error}; {what_is_kept()}") from error.__cause__
     except NonFiniteError as error:
         found = list_checkpoints(folder.checkpoints)
         last = f"the last good checkpoint is {found[-1]}" if found else "no checkpoint was written before"
@@ -325,6 +344,8 @@ def _disk_errors(folder: RunFolder) -> Iterator[None]:
             f"and continue with {folder.command}"
         ) from error
     except OSError as error:
+        if error.errno == errno.ENOENT:
+            folder.require_there()
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             what = f"cannot write to {folder.path} ({error.strerror})"
             raise RunError(f"{what}: free space there, then continue with {folder.command}") from error

@@ -55,6 +55,9 @@ class RunConfig:
     """Last observations that the agent sees together."""
     max_episode_steps: Annotated[int, Range(ge=1)] | None = None
     """Environment steps, before action repeat, after which an episode is truncated; default is the task's own limit."""
+    env_timeout: Annotated[float, Range(gt=0)] | None = None
+    """Seconds that a step or reset of an environment may take before the run ends, with a checkpoint; default is no
+    limit."""
     from_pixels: bool = False
     """Whether the agent sees images instead of the state."""
     image_size: Annotated[int, Range(ge=8, le=1024)] = 84

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from gymnasium import spaces
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import (
@@ -61,12 +62,9 @@ def capture_env(env: VecEnv) -> Tree:
     """
     wrappers, base = split_chain(env)
     reason, base_state = None, None
-    states = []
     for wrapper in wrappers:
-        kind = _kind(wrapper)
-        if kind is None:
+        if _kind(wrapper) is None:
             reason = f"the wrapper {type(wrapper).__name__} has no get_state() and set_state(state)"
-        states.append({"kind": kind or "unknown", "state": _CAPTURE[kind](wrapper) if kind else None})
     if not hasattr(type(base), "get_state"):
         reason = f"{type(base).__name__} has no get_state() and set_state(state)"
     elif reason is None:
@@ -75,7 +73,7 @@ def capture_env(env: VecEnv) -> Tree:
         except StateUnavailableError as error:
             reason = str(error)
     available = reason is None
-    statistics = wrapper_statistics(env)
+    states, statistics = capture_wrappers(env), wrapper_statistics(env)
     return {"available": available, "reason": reason, "base": base_state, "wrappers": states, "statistics": statistics}
 
 
@@ -91,6 +89,12 @@ def give_wrapper_statistics(env: VecEnv, statistics: Tree) -> None:
     base: Any = split_chain(env)[1]
     if statistics and hasattr(base, "set_statistics"):
         base.set_statistics(statistics, counting=True)
+
+
+def capture_wrappers(env: VecEnv) -> list[Tree]:
+    """The states of the wrappers of ``env``, outermost first, as :func:`capture_env` has them."""
+    kinds = [(wrapper, _kind(wrapper)) for wrapper in split_chain(env)[0]]
+    return [{"kind": kind or "unknown", "state": _CAPTURE[kind](wrapper) if kind else None} for wrapper, kind in kinds]
 
 
 def restore_env(env: VecEnv, state: Tree) -> str | None:
@@ -174,9 +178,11 @@ def restore_normalization(wrapper: VecNormalize, state: Tree, statistics_only: b
 
 
 def copy_arrays(tree: Tree) -> Tree:
-    """A copy of an array, or of a dict, list or tuple of arrays and plain values."""
+    """A copy of an array or tensor, or of a dict, list or tuple of those and plain values."""
     if isinstance(tree, np.ndarray):
         return tree.copy()
+    if isinstance(tree, torch.Tensor):
+        return tree.detach().clone()
     if isinstance(tree, dict):
         return {key: copy_arrays(value) for key, value in tree.items()}
     if isinstance(tree, (list, tuple)):

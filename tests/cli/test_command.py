@@ -149,3 +149,30 @@ def test_killed_runs_are_continued_bit_for_bit(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=1200, env=environment())
     assert done.returncode == 0, done.stdout + done.stderr
     assert "3 of 3 killed cases are bit for bit the uninterrupted run" in done.stdout
+
+
+BROKEN_PIPE = """
+import sys
+from rlopt.cli import main as command
+
+def broken(argv):
+    raise BrokenPipeError(32, "Broken pipe")
+
+command.run_verb = broken
+sys.exit(command.main([]))
+"""
+
+
+@pytest.mark.parametrize("read", [True, False])
+def test_a_broken_pipe_is_no_error_only_where_nobody_reads_the_output(read: bool) -> None:
+    reader, writer = os.pipe()
+    if not read:
+        os.close(reader)
+    command = [sys.executable, "-c", BROKEN_PIPE]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60)
+    os.close(writer)
+    if read:
+        os.close(reader)
+        assert done.returncode == 1 and done.stderr.endswith("BrokenPipeError: [Errno 32] Broken pipe\n")
+    else:
+        assert done.returncode == 0 and not done.stderr

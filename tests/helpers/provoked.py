@@ -290,6 +290,44 @@ def _(monkeypatch: pytest.MonkeyPatch) -> str:
     return call(lambda: normalized_score([3000.0], "hopper-medium-v2", generation="rlopt"))
 
 
+@provocation("An environment fails")
+def _(monkeypatch: pytest.MonkeyPatch) -> str:
+    import gymnasium
+    from gymnasium.envs.classic_control import CartPoleEnv
+
+    class Cart(CartPoleEnv):
+        taken = 0
+
+        def step(self, action: Any) -> Any:
+            self.taken += 1
+            if self.taken == 300:
+                raise ConnectionError("the robot does not answer")
+            return super().step(action)
+
+    gymnasium.register("Cart-v0", Cart, max_episode_steps=100)
+    try:
+        options = "--total-timesteps 512 --n-steps 128 --eval-every 0 --n-epochs 1 --run-dir runs/cart"
+        return command(f"train mdpo --env Cart-v0 {options}")
+    finally:
+        del gymnasium.registry["Cart-v0"]
+
+
+@provocation("An environment returns something else")
+def _(monkeypatch: pytest.MonkeyPatch) -> str:
+    import gymnasium
+
+    import rlopt
+
+    class Drift(gymnasium.Env):
+        observation_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+        action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+
+        def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+            return np.zeros(1, np.float32), {}
+
+    return call(lambda: rlopt.MDPO("MlpPolicy", Drift(), n_steps=8, device="cpu").learn(8))
+
+
 @provocation("Something is NaN")
 def _(monkeypatch: pytest.MonkeyPatch) -> str:
     import gymnasium

@@ -203,9 +203,13 @@ def test_observations_that_are_no_numbers_are_refused():
 @pytest.mark.parametrize(
     ("given", "found", "key"),
     [
-        (np.zeros(3, np.float32), r"of shape \(3,\), its observation_space says \(2,\)", ""),
-        ("words", r"of shape str, its observation_space says \(2,\)", ""),
-        ({"a": np.zeros((2, 2), np.float32)}, r"'a' of shape \(2, 2\), its observation_space says \(2,\)", "a"),
+        (np.zeros(3, np.float32), r"of shape \(3,\) in reset\(\), its observation_space says \(2,\)", ""),
+        ("words", r"that is 'words' in reset\(\), its observation_space says \(2,\)", ""),
+        (
+            {"a": np.zeros((2, 2), np.float32)},
+            r"'a' of shape \(2, 2\) in reset\(\), its observation_space says \(2,\)",
+            "a",
+        ),
     ],
 )
 def test_an_observation_unlike_its_space_is_named(given, found, key):
@@ -227,8 +231,11 @@ def test_an_observation_unlike_its_space_is_named(given, found, key):
 @pytest.mark.parametrize(
     ("outcome", "named"),
     [
-        ((0, None, False, False, {}), "the reward None: make it one number"),
-        ((0, np.array([1.0, 2.0]), False, False, {}), r"the reward \[1\. 2\.\]: make it one number"),
+        ((0, None, False, False, {}), r"the reward None in step\(\): make it one number"),
+        (
+            (0, np.array([1.0, 2.0]), False, False, {}),
+            r"the reward array\(\[1\., 2\.\]\) in step\(\): make it one number",
+        ),
         ((0, 1.0, False, {}), "old interface of Gym"),
         (None, "does not return observation, reward"),
     ],

@@ -275,13 +275,13 @@ def own_envs() -> Any:
         del gymnasium.registry[name]
 
 
-def test_non_finite_reward_names_the_last_good_checkpoint(tmp_path: Path, own_envs: None) -> None:
+def test_non_finite_reward_names_the_last_whole_step(tmp_path: Path, own_envs: None) -> None:
     run = settings(tmp_path / "run", env="rlopt-test/TurnsToNan-v0", eval_every=0, normalize_observations=False)
     with pytest.raises(NonFiniteError) as caught:
         train("mdpo", run, AGENT)
     # 2 environments: the 76th step of each is step 152; the boundary before is 128, where a checkpoint was due.
-    assert f"last good checkpoint is {tmp_path / 'run' / 'checkpoints' / checkpoint_name(128)}" in str(caught.value)
-    assert "reward" in str(caught.value) and "\n" not in str(caught.value)
+    assert "reward is NaN" in str(caught.value) and "step 128 is kept" in str(caught.value)
+    assert steps(tmp_path / "run")[-1] == 128 and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -170,8 +170,10 @@ def test_a_lost_terminal_stops_a_run_unless_it_was_started_with_nohup(inherited:
         signal.signal(signal.SIGHUP, before)
 
 
-def test_training_goes_on_when_nobody_reads_its_lines() -> None:
-    program = """
+@pytest.mark.parametrize("first", ["", "import os; os.close(1)"])
+def test_training_goes_on_when_nobody_reads_its_lines(first: str) -> None:
+    program = f"""
+{first}
 import sys
 from rlopt.console.progress import Progress
 progress = Progress(total=10)
