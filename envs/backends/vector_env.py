@@ -135,7 +135,7 @@ def _is_pool(env: Any) -> bool:
 
 
 def _check(env: Any) -> None:
-    base = env.unwrapped if isinstance(env, VectorEnv) else env
+    base: Any = env.unwrapped if isinstance(env, VectorEnv) else env
     if not isinstance(env, VectorEnv):
         raise ConfigError("EnvPool's environment has another interface: make it with env_type='gymnasium'")
     if _is_pool(base) and base.is_async:
