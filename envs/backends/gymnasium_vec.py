@@ -36,7 +36,8 @@ class GymnasiumVecEnv(DummyVecEnv):
 
     def __init__(self, env_fns: Sequence[Callable[[], gymnasium.Env[Any, Any]]], settings: EnvSettings) -> None:
         self.settings = settings
-        envs, self.seconds_to_make = [], 0.0
+        envs: list[gymnasium.Env[Any, Any]] = []
+        self.seconds_to_make = 0.0
         for make in env_fns:
             started = time.perf_counter()
             envs.append(make())

@@ -16,8 +16,10 @@ from rlopt.cli.main import VERBS, main
 from rlopt.collect.generators import GENERATORS
 from rlopt.registry import AGENTS
 
-OF_OTHERS = {"--id", "--include-online", "--conf-file", "--algo", "--force-reinstall", "--index-url"}
-"""Options of wandb, RL Zoo and pip."""
+OF_OTHERS = {
+    "--force-reinstall", "--head", "--id", "--include-online", "--index-url", "--porcelain", "--untracked-files",
+}  # fmt: skip
+"""Options of git, pip, Ray and wandb."""
 FOLDERS = ("rlopt", "agents", "envs")
 SUBVERBS = {"data": data.SUBVERBS, "demos": demos.SUBVERBS, "rank": rank.SUBVERBS}
 
