@@ -213,14 +213,14 @@ class ContinuingAgent(AgentParts, OwnLogger):
             from rlopt.envs.make import make_env
 
             env = make_env(env, seed=self.seed or 0)
-        env = as_vec_env(env)
-        stepper = Stepper(env)
-        self._check_spaces(env.observation_space, env.action_space)
+        chosen: gymnasium.Env[Any, Any] | VecEnv = as_vec_env(env)
+        stepper = Stepper(chosen)
+        self._check_spaces(chosen.observation_space, chosen.action_space)
         for name in ("observation_space", "action_space"):
-            own, other = getattr(self, name, None), getattr(env, name)
+            own, other = getattr(self, name, None), getattr(chosen, name)
             if own is not None and own != other:
                 raise SpaceError(f"the environment has the {name} {other}, the agent learns in {own}")
-        self.observation_space, self.action_space = env.observation_space, env.action_space
+        self.observation_space, self.action_space = chosen.observation_space, chosen.action_space
         self._stepper = stepper
         if force_reset:
             self._state = None

@@ -138,7 +138,8 @@ class Resumable:
         *args: Any,
         **kwargs: Any,
     ) -> tuple[int, BaseCallback]:
-        if reset_num_timesteps or self._last_obs is None:  # type: ignore[has-type]
+        model: Any = self
+        if reset_num_timesteps or model._last_obs is None:
             cut_episodes(getattr(self, "replay_buffer", None))  # the environment is about to be reset
         setup: Any = super()._setup_learn  # type: ignore[misc]
         result: tuple[int, BaseCallback] = setup(total_timesteps, callback, reset_num_timesteps, *args, **kwargs)

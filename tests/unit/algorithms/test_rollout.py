@@ -239,7 +239,8 @@ def test_forward_hooks_still_run() -> None:
 
 def test_shared_image_features_are_computed_once_a_step() -> None:
     env = DummyVecEnv([lambda: Walk(spaces.Box(0, 255, (36, 36, 1), np.uint8), ACTIONS, 5)])
-    algorithm = MDPO("CnnPolicy", env, n_steps=8, n_epochs=1, seed=0, device="cpu")
+    shared = {"share_features_extractor": True}
+    algorithm = MDPO("CnnPolicy", env, n_steps=8, n_epochs=1, seed=0, device="cpu", policy_kwargs=shared)
     assert not can_collect(algorithm.policy, algorithm.rollout_buffer)
     algorithm.learn(8)
 
