@@ -66,6 +66,7 @@ RAISES: dict[str, Callable[[], None]] = {
     "child": _loses_a_process,
     "sleeps": lambda: time.sleep(1000),
     "spins": _spins,
+    "killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "segv": lambda: os.kill(os.getpid(), signal.SIGSEGV),
     "leaves": lambda: os._exit(7),
 }

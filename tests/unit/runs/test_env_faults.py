@@ -283,7 +283,7 @@ def test_environments_given_in_python_are_checked_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "how"), [("segv", "ended by SIGSEGV"), ("leaves", "ended with exit code 7"), ("value", "printed above")]
+    ("kind", "how"), [("killed", "ended by SIGKILL"), ("leaves", "ended with exit code 7"), ("value", "printed above")]
 )
 def test_a_worker_process_that_dies_is_named(kind: str, how: str) -> None:
     def make() -> gymnasium.Env[Any, Any]:
