@@ -64,10 +64,21 @@ def new_process(name):
     getattr({**CLASSES, **UNREADABLE}[name], "new_process", lambda: None)()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CLASSES)
+def test_restored_environments_go_on_bit_for_bit_in_all_wrappers(name):
+    go_on_bit_for_bit(name, WRAPPERS)
+
+
 @pytest.mark.parametrize("name", CLASSES)
 def test_restored_environments_go_on_bit_for_bit(name):
+    first = 4 * list(CLASSES).index(name)
+    go_on_bit_for_bit(name, ["none", *(list(WRAPPERS)[(first + i) % len(WRAPPERS)] for i in range(4))])
+
+
+def go_on_bit_for_bit(name, wrappers):
     differing = []
-    for wrapper in WRAPPERS:
+    for wrapper in wrappers:
         new_process(name)
         seed_everything(5)
         env = made(name, wrapper, n_envs := 2 if wrapper == "none" else 1)
