@@ -387,6 +387,8 @@ def read_settings(config_class: type, values: Mapping[str, Any], where: str) -> 
     annotations = field_types(config_class)
     place = f"{where}: " if where else ""
     settings: dict[str, Any] = {}
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{place}{one_line(repr(values))} is no mapping of settings")
     for name, value in values.items():
         if name not in annotations:
             raise ConfigError(f"{place}{unknown_name('setting', name, annotations)}")

@@ -124,6 +124,8 @@ class TuneSpec:
             raise ConfigError(f"trials must be a whole number from 1 on, not {self.trials!r}")
         if self.pruner not in PRUNERS:
             raise unknown_name("pruner", self.pruner, PRUNERS)
+        if not all(isinstance(text, str) for text in self.search):
+            raise ConfigError("search must be texts, such as learning_rate=log:1e-5..1e-3")
         for axis in parse_axes(self.search):
             if axis.name in self.base.settings:
                 raise ConfigError(f"{axis.name} is searched and given: leave one out")
