@@ -278,7 +278,7 @@ def _naming_last_checkpoint(folder: RunFolder) -> Iterator[None]:
 
 @contextmanager
 def _disk_errors(folder: RunFolder) -> Iterator[None]:
-    """Turns a full disk or memory into one line.
+    """Turns a full disk or memory, or a folder that was removed, into one line.
 
     Checkpoints that exist are whole: they are written beside and renamed.
     """
@@ -295,4 +295,6 @@ def _disk_errors(folder: RunFolder) -> Iterator[None]:
         if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.EACCES, errno.EPERM):
             what = f"{error.filename or folder.path} cannot be used ({error.strerror})"
             raise RunError(f"{what}: move it away or allow access, then continue with {folder.command}") from error
+        if not folder.path.is_dir():
+            raise RunError(f"{folder.path} was removed while the run needed it: start a new one") from error
         raise
