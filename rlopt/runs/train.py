@@ -353,11 +353,6 @@ def _disk_errors(folder: RunFolder) -> Iterator[None]:
         if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.EACCES, errno.EPERM):
             what = f"{error.filename or folder.path} cannot be used ({error.strerror})"
             raise RunError(f"{what}: move it away or allow access, then continue with {folder.command}") from error
-<<<<<<< HEAD
         if error.errno in (errno.EMFILE, errno.ENFILE):
             raise RunError(f"{error.strerror}: {cure_of(error, '')}, then continue with {folder.command}") from error
-=======
-        if not folder.path.is_dir():
-            raise RunError(f"{folder.path} was removed while the run needed it: start a new one") from error
->>>>>>> x/habits
         raise
