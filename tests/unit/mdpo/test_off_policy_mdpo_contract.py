@@ -94,7 +94,7 @@ def weights(model: OffPolicyMDPO) -> list[torch.Tensor]:
         ("target_entropy", math.nan),
         ("target_entropy", -math.inf),
         ("gamma", 1.01),
-        ("tau", 0.0),
+        ("tau", -0.1),
         ("batch_size", 0),
         ("buffer_size", 0),
         ("learning_rate", -1.0),
