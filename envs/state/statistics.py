@@ -28,7 +28,9 @@ def set_statistics(layers: Iterable[Any], statistics: Sequence[Any], counting: b
     if len(own) != len(statistics) or not all(
         isinstance(entry, dict)
         and entry.get("name") == name
-        and all(np.shape(entry.get(part)) == np.shape(getattr(getattr(layer, name), part)) for part in _PARTS)
+        and all(
+            part in entry and np.shape(entry[part]) == np.shape(getattr(getattr(layer, name), part)) for part in _PARTS
+        )
         and all(np.asarray(entry[part]).dtype.kind == "f" for part in _PARTS)
         for (layer, name), entry in zip(own, statistics, strict=True)
     ):

@@ -206,6 +206,7 @@ def _prove_again(folder: RunFolder, model: BaseAlgorithm, at_step: int) -> Verdi
         steps = Steps.from_tree(trees["steps"])
     except (RloptError, ValueError, KeyError, TypeError, AttributeError) as error:
         return Verdict(UNPROVED, f"the recorded steps cannot be read ({one_line(error)})")
+    assert model.env is not None
     return prove(split_chain(model.env)[1], trees["env"], steps, at_step, PROOF_SECONDS)
 
 
