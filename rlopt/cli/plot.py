@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from rlopt.cli.parsing import OneLineParser
@@ -36,4 +37,4 @@ def main(argv: list[str]) -> int:
 
 
 def _note(line: str) -> None:
-    print(f"note: {line}")
+    print(f"note: {line}", file=sys.stderr)

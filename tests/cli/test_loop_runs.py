@@ -259,7 +259,7 @@ def test_plan_prints_the_exact_solution(capsys: pytest.CaptureFixture[str]) -> N
         (["--env", "rlopt/RiverSwim-v0", "--method", "policy-iteratoin"], "did you mean 'policy-iteration'"),
         (["--env", "rlopt/RiverSwim-v0", "--env-kwargs", "{n: 3"], "is not a JSON object"),
         (["--env", "rlopt/RiverSwim-v0", "--env-kwargs", "[3]"], "such as '{\"n_states\": 12}'"),
-        (["--env", "rlopt/RiverSwim-v0", "--env-kwargs", '{"length": 3}'], "cannot be made"),
+        (["--env", "rlopt/RiverSwim-v0", "--env-kwargs", '{"length": 3}'], "does not take env_kwargs"),
         (["--env", "rlopt/RiverSwim-v0", "--env-kwargs", '{"n_states": 1}'], "at least 3"),
     ],
 )

@@ -100,7 +100,8 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, list[
         (folder / name).write_bytes(b"\x89HDF\r\n\x1a\n")
     data = folder / "minari" / "some" / "data-v0" / "data"
     data.mkdir(parents=True)
-    (data / "metadata.json").write_text('{"data_format": "hdf5"}')
+    described = {"dataset_id": "some/data-v0", "observation_space": "", "action_space": "", "total_episodes": 1}
+    (data / "metadata.json").write_text(json.dumps(described))
     (data / "main_data.hdf5").write_bytes(b"\x89HDF\r\n\x1a\n")
     (folder / "hf").mkdir()
     (folder / "hf" / "state.json").write_text("{}")
