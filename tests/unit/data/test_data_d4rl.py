@@ -384,7 +384,7 @@ def test_written_files_read_back_exactly_and_serve_others(tmp_path: Path) -> Non
         np.testing.assert_array_equal(file["observations"], data.observations["observation"])
         assert file["terminals"].dtype == bool and np.flatnonzero(file["timeouts"]).tolist() == [9, 49]
     assert [entry.name for entry in path.parent.iterdir()] == ["x.hdf5"]
-    with pytest.raises(DataError, match="give no name"):
+    with pytest.raises(DataError, match="give no --name"):
         load_dataset(path, env="Hopper-v5")
 
 
