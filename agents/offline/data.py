@@ -14,6 +14,7 @@ from rlopt.data.columns import fingerprint, scaled_actions
 from rlopt.data.dataset import Dataset
 from rlopt.errors import ConfigError, RloptError, SpaceError, one_line
 from rlopt.replay.memory import free_memory
+from rlopt.replay.rows import stored_part
 
 if TYPE_CHECKING:
     from rlopt.agents.offline.policy import OfflinePolicy
@@ -153,7 +154,7 @@ def seed_buffer(buffer: Any, dataset: Dataset) -> None:
         "timeouts": (ends & (dataset.discounts > 0)).astype(np.float32),
     }
     for name, column in columns.items():
-        storage = getattr(buffer, name)
+        storage = stored_part(buffer, name)
         pairs = [(storage[key], column[key]) for key in storage] if isinstance(storage, dict) else [(storage, column)]
         for rows, values in pairs:
             part = torch.from_numpy(np.ascontiguousarray(values[: length * buffer.n_envs]))
