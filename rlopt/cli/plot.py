@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from rlopt.cli.parsing import OneLineParser
@@ -37,4 +36,4 @@ def main(argv: list[str]) -> int:
 
 
 def _note(line: str) -> None:
-    print(f"note: {line}", file=sys.stderr)
+    print(f"note: {line}")
