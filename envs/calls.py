@@ -115,7 +115,7 @@ def time_limit(seconds: float | None, last_words: Callable[[], str] = lambda: ""
         _watch = None
 
 
-def call(name: str, what: str, function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+def call(name: str, what: str, function: Callable[..., Any], /, *arguments: Any, **keywords: Any) -> Any:
     """``function(*arguments, **keywords)``, which enters the environment ``name``.
 
     :param what: the function, for people: "step", "reset"
@@ -178,7 +178,8 @@ def late(name: str, what: str, seconds: float) -> str:
 
 def described(error: BaseException) -> str:
     """Type and message of an error, in one line."""
-    message = one_line(error)
+    # Gymnasium adds the arguments to what a constructor raises.
+    message = one_line(error).partition(" was raised from the environment creator")[0]
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 

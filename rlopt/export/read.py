@@ -57,7 +57,7 @@ def _fitting(name: str, space: spaces.Space[Any], value: Any) -> np.ndarray:
     array = np.asarray(value, dtype=space.dtype)
     for candidate in (array, np.moveaxis(array, -1, -3)) if len(shape) == 3 and array.ndim in (3, 4) else (array,):
         if candidate.shape == shape or candidate.shape[1:] == shape:
-            return np.ascontiguousarray(candidate)
+            return np.asarray(candidate, order="C")  # ascontiguousarray would give a single number an axis
     raise SpaceError(f"{name} has shape {array.shape}, and the policy takes {shape}, or a batch of that")
 
 

@@ -44,7 +44,8 @@ def test_observations_are_the_numbers_that_they_are(dtype: Any) -> None:
     on = MDPO("MlpPolicy", Counters(dtype), n_steps=6, batch_size=None, **TINY).learn(6)
     assert on.rollout_buffer.observations[:, 0, 1].tolist() == list(range(low, low + 6))
     seen = on.policy.obs_to_tensor(Counters(dtype).reset()[0])[0]
-    for features in (on.policy.extract_features(seen), off.actor.extract_features(seen, off.actor.features_extractor)):
+    of_policy, _ = on.policy.extract_features(seen)
+    for features in (of_policy, off.actor.extract_features(seen, off.actor.features_extractor)):
         assert features.flatten().tolist() == [low, low]  # not divided by 255: only images are
 
 
