@@ -114,7 +114,9 @@ def _description(module: ActingModule) -> str:
 def _write_torchscript(module: ActingModule, inputs: tuple[torch.Tensor, ...], path: Path) -> None:
     with _quiet():
         traced = torch.jit.trace(module, inputs, check_trace=False)
-        torch.jit.save(traced, str(path), _extra_files={"rlopt.json": _description(module)})
+        # To a stream, because torch refuses paths whose names begin with a dot and have no other.
+        with open(path, "wb") as file:
+            torch.jit.save(traced, file, _extra_files={"rlopt.json": _description(module)})
 
 
 def _write_onnx(module: ActingModule, inputs: tuple[torch.Tensor, ...], path: Path) -> None:
