@@ -8,32 +8,15 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+import fault_plan
 import gymnasium
 import numpy as np
 from gymnasium import spaces
 
 ID = "faulty_env:Faulty-v0"
 EPISODE = 10
-
-
-@dataclass
-class Plan:
-    """What happens, and when."""
-
-    kind: str
-    at: int
-    """The step, counted over all copies in this process, from which on it happens."""
-    folder: Path | None = None
-    """Deleted by the fault ``delete``."""
-    steps: int = 0
-
-
-plan: Plan | None = None
-"""The fault of all copies, set by a test; None for a sound task."""
 
 
 def _loses_a_process() -> None:
@@ -114,6 +97,7 @@ class Faulty(gymnasium.Env[Any, Any]):
         self.t += 1
         self.x += 0.1 * float(action[0]) + 0.01 * float(self.np_random.normal())
         outcome = self._observation(), -abs(self.x), False, self.t >= EPISODE, {}
+        plan = fault_plan.plan
         if plan is None:
             return outcome
         plan.steps += 1

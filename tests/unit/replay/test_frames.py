@@ -99,7 +99,7 @@ def test_each_frame_is_kept_once_and_freed_with_its_last_row() -> None:
     feed(source, 3000, framed)
     # A row has one frame of its own; an episode, of 20 steps on average, one more to begin with.
     assert len(framed.get_state()["frames"]) < 400 * 1.15
-    referred = np.unique(framed.frame_index.numpy())
+    referred = np.unique(framed.stored("frame_index").numpy())
     free = framed.frame_store._free
     assert len(set(free)) == len(free) and set(free).isdisjoint(referred.tolist())
     assert len(free) + len(referred) == framed.frame_store._used

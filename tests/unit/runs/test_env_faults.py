@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -9,11 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fault_plan
 import faulty_env
 import gymnasium
 import numpy as np
 import pytest
-from faulty_env import Faulty, Plan
+from fault_plan import Plan
+from faulty_env import Faulty
 from runs import assert_same_result, leaves, steps
 from stable_baselines3.common.vec_env import SubprocVecEnv
 
@@ -67,9 +70,9 @@ HANGS = ("sleeps", "spins")
 
 @pytest.fixture(autouse=True)
 def sound() -> Iterator[None]:
-    faulty_env.plan = None
+    fault_plan.plan = None
     yield
-    faulty_env.plan = None
+    fault_plan.plan = None
 
 
 @pytest.fixture
@@ -82,16 +85,16 @@ def exact(monkeypatch: pytest.MonkeyPatch) -> None:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose environment is sound."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
-    faulty_env.plan = None
+    fault_plan.plan = None
     assert main([*ON_POLICY.split(), "--run-dir", str(folder)]) == 0
     return folder
 
 
 def failing(command: str, run: Path, kind: str, at: int = PLAN_AT) -> None:
-    faulty_env.plan = Plan(kind, at, folder=run)
+    fault_plan.plan = Plan(kind, at, folder=run)
     options = ["--env-timeout", "0.3"] if kind in HANGS else []
     assert main([*command.split(), "--run-dir", str(run), *options]) == 2
-    faulty_env.plan = None
+    fault_plan.plan = None
 
 
 @pytest.mark.parametrize("kind", CAUSES)
@@ -101,6 +104,7 @@ def test_each_fault_is_one_line_and_the_run_goes_on(whole: Path, tmp_path: Path,
     first, *trace = capsys.readouterr().err.splitlines()
     assert first.startswith("rlopt: error: ") and CAUSES[kind] in first
     kept = f"; step 64 is kept: when that is mended, continue with rlopt resume {tmp_path / 'run'}"
+    kept = f"{kept} --env {faulty_env.ID}"
     assert first.endswith(kept) and steps(tmp_path / "run") == [64]
     # Below it, the traceback of the environment, and only that.
     raised = kind in faulty_env.RAISES
@@ -112,7 +116,7 @@ def test_each_fault_is_one_line_and_the_run_goes_on(whole: Path, tmp_path: Path,
 
 @pytest.mark.parametrize("kind", LEGAL)
 def test_what_is_only_written_otherwise_gives_the_same_run(whole: Path, tmp_path: Path, kind: str) -> None:
-    faulty_env.plan = Plan(kind, 1)
+    fault_plan.plan = Plan(kind, 1)
     assert main([*ON_POLICY.split(), "--run-dir", str(tmp_path / "run")]) == 0
     assert_same_result(tmp_path / "run", whole)
 
@@ -150,7 +154,7 @@ def test_where_the_simulator_is_not_kept_fresh_episodes_begin(
     if command is OFF_POLICY:
         assert trees["replay"]["pos"] == 40  # every transition before the fault
     assert main(["resume", str(run)]) == 0
-    assert "fresh episodes begin" in capsys.readouterr().out and steps(run)[-1] == end
+    assert "resume: fresh episodes" in capsys.readouterr().out and steps(run)[-1] == end
 
 
 @pytest.mark.parametrize("kind", ["child", "exit", "sleeps", "text reward", "short observation", "infinite reward"])
@@ -223,11 +227,11 @@ def test_a_run_folder_that_is_deleted_is_one_line(tmp_path: Path, capsys: Any) -
 
 
 def test_one_of_several_seeds_fails_alone(tmp_path: Path, capsys: Any) -> None:
-    faulty_env.plan = Plan("value", 100)
+    fault_plan.plan = Plan("value", 100)
     command = ON_POLICY.replace("--eval-every 128", "--eval-every 0").split()
 
     def fail_once() -> None:
-        faulty_env.plan = None
+        fault_plan.plan = None
         raise ValueError("one robot fell")
 
     faulty_env.RAISES["value"], before = fail_once, faulty_env.RAISES["value"]
@@ -246,10 +250,13 @@ def test_one_of_several_seeds_fails_alone(tmp_path: Path, capsys: Any) -> None:
 def test_where_the_process_dies_the_last_checkpoint_stands(tmp_path: Path, kind: str, code: int) -> None:
     command = [*ON_POLICY.replace("--checkpoint-every 1000", "--checkpoint-every 64").split(), "--run-dir", "run"]
     script = (
-        f"import faulty_env; from rlopt.cli.main import main; "
-        f"faulty_env.plan = faulty_env.Plan({kind!r}, 100); main({command!r})"
+        f"import fault_plan, faulty_env; from rlopt.cli.main import main; "
+        f"fault_plan.plan = fault_plan.Plan({kind!r}, 100); main({command!r})"
     )
-    died = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    died = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120,
+        env={**os.environ, "PYTHONPATH": str(Path(faulty_env.__file__).parent)},
+    )  # fmt: skip
     assert died.returncode == code and steps(tmp_path / "run") == [64]
     assert kind != "segv" or ("Segmentation fault" in died.stderr and "faulty_env.py" in died.stderr)
     assert main(["resume", str(tmp_path / "run")]) == 0 and steps(tmp_path / "run")[-1] == 192
@@ -259,7 +266,7 @@ def test_where_the_process_dies_the_last_checkpoint_stands(tmp_path: Path, kind:
 def test_a_fault_where_a_trained_policy_plays(whole: Path, tmp_path: Path, verb: str, capsys: Any) -> None:
     options = {"evaluate": ["--episodes", "2"], "demos record": ["--out", str(tmp_path / "out")]}[verb]
     for kind in ("value", "text reward", "nan observation"):
-        faulty_env.plan = Plan(kind, 7)
+        fault_plan.plan = Plan(kind, 7)
         command = [*verb.split(), str(whole), "--env", faulty_env.ID, *options]
         assert main(command) == 2
         line, *trace = capsys.readouterr().err.splitlines()
@@ -269,14 +276,14 @@ def test_a_fault_where_a_trained_policy_plays(whole: Path, tmp_path: Path, verb:
 
 @pytest.mark.parametrize("verb", ["evaluate", "demos record"])
 def test_a_policy_that_plays_where_a_step_hangs(whole: Path, tmp_path: Path, verb: str, capsys: Any) -> None:
-    faulty_env.plan = Plan("sleeps", 7)
+    fault_plan.plan = Plan("sleeps", 7)
     options = {"evaluate": ["--episodes", "2"], "demos record": ["--out", str(tmp_path / "out")]}[verb]
     assert main([*verb.split(), str(whole), "--env", faulty_env.ID, *options, "--env-timeout", "0.3"]) == 2
     assert "has not returned from step() for 0.3 s" in capsys.readouterr().err
 
 
 def test_environments_given_in_python_are_checked_too() -> None:
-    faulty_env.plan = Plan("short observation", 20)
+    fault_plan.plan = Plan("short observation", 20)
     settings: dict[str, Any] = {"learning_starts": 5, "compile": "off", "policy_kwargs": {"net_arch": [8]}}
     with pytest.raises(OutcomeError, match=r"^Faulty gave an observation of shape \(1,\).*says \(2,\)"):
         rlopt.SAC("MlpPolicy", Faulty(), **settings).learn(40)
@@ -287,7 +294,7 @@ def test_environments_given_in_python_are_checked_too() -> None:
 )
 def test_a_worker_process_that_dies_is_named(kind: str, how: str) -> None:
     def make() -> gymnasium.Env[Any, Any]:
-        faulty_env.plan = Plan(kind, 20)
+        fault_plan.plan = Plan(kind, 20)
         return Faulty()
 
     # One of several that were forked would hold the pipe of another open.

@@ -173,4 +173,4 @@ def test_the_command_that_evaluates_names_an_environment_with_a_module(
     hook = SimpleNamespace(stopped=False, state=SimpleNamespace(best_return=1.0, best_checkpoint="step-1"))
     _say_end(Console(), RunFolder(tmp_path), settings(tmp_path, env=env), 320, hook)  # type: ignore[arg-type]
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "rlopt evaluate" in line]
-    assert line.endswith(f"rlopt evaluate {tmp_path}" + (f" --env {env}" if ":" in env else ""))
+    assert line.endswith(f"rlopt evaluate {tmp_path} --checkpoint best" + (f" --env {env}" if ":" in env else ""))
