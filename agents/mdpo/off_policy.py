@@ -113,12 +113,6 @@ class OffPolicyMDPO(SAC):
                     self.value_net.parameters(), lr=self.lr_schedule(1), **self.policy.optimizer_kwargs
                 )
 
-    def train(self, gradient_steps: int, batch_size: int = 64) -> None:
-        """As :meth:`rlopt.SAC.train`."""
-        if (self.kl_coef > 0 and self.old_actor is None) or (self.value_network and self.value_net is None):
-            self._make_further_networks()  # an attribute was set since
-        super().train(gradient_steps, batch_size)
-
     def set_parameters(
         self, load_path_or_dict: str | dict[str, Any], exact_match: bool = True, device: torch.device | str = "auto"
     ) -> None:
@@ -141,6 +135,8 @@ class OffPolicyMDPO(SAC):
 
     def networks(self) -> dict[str, Part]:
         """Those of SAC, the old policy, and V with its target network."""
+        if (self.kl_coef > 0 and self.old_actor is None) or (self.value_network and self.value_net is None):
+            self._make_further_networks()  # an attribute was set since
         parts = super().networks()
         if self.old_actor is not None:
             parts["old_actor"] = Part(self.old_actor)

@@ -309,10 +309,14 @@ class HeldNetworks:
         return new if self._keep is None else torch.where(self._keep, new, old)
 
     def move(self, target: str, source: str, tau: Scalar) -> None:
-        slow, fast = self.state["value"][target], self[source]
-        for name in self._store.layouts[target].moved:
+        slow, fast, layout = self.state["value"][target], self[source], self._store.layouts[target]
+        for name in layout.moved:
             part = tau.to(slow[name].dtype) if isinstance(tau, Tensor) else tau
-            slow[name] = self._kept(slow[name] * (1 - part) + fast[name] * part, slow[name])
+            if layout.members and not fast.batched:  # because layers of one of its members are frozen
+                theirs = torch.stack([fast[name.replace(_MEMBER, f"{own}.")] for own in layout.part.ensemble])
+            else:
+                theirs = fast[name]
+            slow[name] = self._kept(slow[name] * (1 - part) + theirs * part, slow[name])
 
     def put(self, name: str, **values: Tensor) -> None:
         own = self.state["value"][name]
