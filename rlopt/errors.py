@@ -111,7 +111,7 @@ def unknown_name(kind: str, name: str, candidates: Iterable[str], hint: str = ""
 def nearest(name: str, candidates: Iterable[str], hint: str = "") -> str:
     """The advice after a misspelt ``name``: the nearest of ``candidates``, else ``hint``, else the first ones."""
     known = sorted(set(candidates))
-    if near := _near(name, known):
+    if near := _near(str(name), known):  # a file may name anything
         *others, last = map(repr, near)
         return f"did you mean {', '.join(others) + ' or ' if others else ''}{last}?"
     return hint or f"known: {', '.join(known[:12])}{', ...' if len(known) > 12 else ''}"

@@ -347,15 +347,17 @@ class Prover:
             return None
         recording.stop()
         self._pending = None
+        if not recording.steps.actions:  # the run ends where the recording began
+            return None
         started = time.perf_counter()
         try:
+            shown = {"env": state, "steps": recording.steps.as_tree()}
             verdict = prove(self._env, state, recording.steps, at_step, max(1.0, SHARE * (started - self._begin)))
         except Exception as error:  # a comparison must not end a run
-            verdict = Verdict(UNPROVED, f"the comparison failed ({one_line(error)})", at_step)
+            verdict, shown = Verdict(UNPROVED, f"the comparison failed ({one_line(error)})", at_step), {}
         self._last = time.perf_counter() - started
         self._spent += self._last
-        self.verdict = verdict
-        self.shown = {"env": state, "steps": recording.steps.as_tree()}
+        self.verdict, self.shown = verdict, shown
         return verdict
 
     def interrupt(self) -> None:
