@@ -107,7 +107,7 @@ def test_every_episode_counts_once_when_processes_die(engine: Engine, tmp_path: 
 
 def test_what_fails_each_time_is_told_and_no_more_is_begun(engine: Engine, tmp_path: Path) -> None:
     run = trained_in(fragile(tmp_path / "training"), tmp_path / "run")
-    with pytest.raises(RunError, match=r"episodes could not be played: RuntimeError: the joint is loose"):
+    with pytest.raises(RunError, match=r"episodes could not be played: .*RuntimeError: the joint is loose"):
         evaluate_on_engine(engine, run, 40, env=fragile(tmp_path / "broken", broken=True), n_envs=1, retries=0)
     assert len((tmp_path / "broken" / "episodes.txt").read_text().splitlines()) < 20
 
