@@ -26,7 +26,6 @@ from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor, MlpExtractor
 from stable_baselines3.common.utils import obs_as_tensor
 from torch import Tensor, nn
-from torch.nn import functional
 
 from rlopt.agents.mdpo.divergences import Bernoulli, Categorical, Factors, Gaussian
 from rlopt.algorithms.rollout import Observations
@@ -284,8 +283,6 @@ def _layers(modules: Iterable[nn.Module]) -> list[Callable[[Tensor], Tensor]]:
             found.append(module)
         elif type(module) is nn.Sequential:
             found.extend(_layers(module))
-        elif type(module) is nn.Linear and module.bias is not None:
-            found.append(functools.partial(_linear, module))
         else:
             found.append(module.forward)
     return found
@@ -294,13 +291,6 @@ def _layers(modules: Iterable[nn.Module]) -> list[Callable[[Tensor], Tensor]]:
 def _is_hooked(module: nn.Module) -> bool:
     kinds = module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
     return any(kinds)
-
-
-def _linear(layer: nn.Linear, values: Tensor) -> Tensor:
-    if torch.compiler.is_compiling():
-        # The bias is then added in one pass with what follows; addmm would write it to the result beforehand.
-        return values @ layer.weight.mT + layer.bias
-    return functional.linear(values, layer.weight, layer.bias)
 
 
 def factors(distribution: Distribution) -> Factors:

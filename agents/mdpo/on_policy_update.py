@@ -26,11 +26,12 @@ from rlopt.agents.mdpo.losses import Info, policy_loss, value_loss
 from rlopt.algorithms.finite import check_finite
 from rlopt.algorithms.rollout import rows
 from rlopt.console.progress import say
-from rlopt.optim.compiled_step import CannotCompile, GradientStep, Mode
+from rlopt.optim.compiled_step import GradientStep, Mode
 from rlopt.optim.constants_read import Reads
 from rlopt.optim.descent import HeldNetworks, Network, OwnNetworks, Part, State, Store
 from rlopt.optim.descent import obstacle as no_function_of_tensors
 from rlopt.optim.lockstep import side_by_side
+from rlopt.optim.traced import CannotCompile
 
 Loss = Callable[..., tuple[Tensor, Info]]
 History = dict[str, list[Tensor]]
@@ -203,9 +204,7 @@ def update_models(requests: Sequence[Request]) -> list[History]:
 
 
 def _take_side_by_side(requests: Sequence[Request], phases: Sequence[Phase]) -> list[History]:
-    steps: list[PhaseStep] = []
-    for request, phase in zip(requests, phases, strict=True):
-        steps.append(_prepared([request], [phase], steps[0] if steps else None))
+    steps = [_prepared([request], [phase]) for request, phase in zip(requests, phases, strict=True)]
     jobs = [
         functools.partial(step.take, [phase], [request.timestep])
         for step, phase, request in zip(steps, phases, requests, strict=True)
@@ -215,7 +214,7 @@ def _take_side_by_side(requests: Sequence[Request], phases: Sequence[Phase]) -> 
     return [side_by_side([job])[0][0] for job in jobs]  # what is compiled now, for the first, serves all
 
 
-def _prepared(requests: Sequence[Request], phases: Sequence[Phase], like: PhaseStep | None = None) -> PhaseStep:
+def _prepared(requests: Sequence[Request], phases: Sequence[Phase]) -> PhaseStep:
     """The step that was kept for these models; a new one where there is none, or they have changed since."""
     name, mode = phases[0].objective.name, requests[0].mode
     kept = [request.prepared.get(name) for request in requests]
@@ -224,7 +223,7 @@ def _prepared(requests: Sequence[Request], phases: Sequence[Phase], like: PhaseS
         if not step.reads_something_else():
             return step
         changes = step.changes + 1
-    step = PhaseStep(phases, mode, like, changes)
+    step = PhaseStep(phases, mode, changes)
     for request in requests:
         request.prepared[name] = step
     return step
@@ -233,11 +232,10 @@ def _prepared(requests: Sequence[Request], phases: Sequence[Phase], like: PhaseS
 class PhaseStep:
     """The gradient step of one phase as one function of tensors, for one model or several that are alike.
 
-    :param like: a step of a model that is alike, whose compiled code serves this one too
     :param changes: how often the loss has been found to read something else than before
     """
 
-    def __init__(self, phases: Sequence[Phase], mode: Mode, like: PhaseStep | None = None, changes: int = 0) -> None:
+    def __init__(self, phases: Sequence[Phase], mode: Mode, changes: int = 0) -> None:
         first = phases[0]
         self.mode, self.changes = mode, changes
         self.taken = False
@@ -257,8 +255,6 @@ class PhaseStep:
         leaves, self._structure = tree_flatten(list(first.columns))
         self._n_columns = len(leaves)
         self.step = GradientStep(self._call, mode, self._store.changed)
-        if like is not None and like.reason is None and like._loss is self._loss:
-            self.step.compile_like(like.step)
 
     def fits(self, phases: Sequence[Phase]) -> bool:
         """Whether it was made for these networks, optimisers and settings."""

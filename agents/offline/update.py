@@ -175,7 +175,7 @@ class OfflineStep:
         self._sums = torch.zeros(2, MOST_STATISTICS, device=model.device)
         self._names: dict[int, list[str]] = {}
         self._counts = [0, 0]
-        self._step = GradientStep(self._call, mode, self._state)
+        self._step = GradientStep(self._call, mode, self._state, [model])
         self.taken = False
         """Whether it has taken a block."""
         self._numbers: tuple[float, ...] = ()
@@ -228,10 +228,6 @@ class OfflineStep:
         self.taken = True
         return True
 
-    def compile_like(self, other: OfflineStep) -> None:
-        """Lets what is compiled for ``other``, of a model that is alike, serve this step."""
-        self._step.compile_like(other._step)
-
     def _as_tensor(self) -> Tensor:
         """The newest row's position and the coefficients, as a float64 tensor on the device, made anew on change."""
         model = self._model
@@ -262,9 +258,6 @@ def take_blocks(requests: Sequence[tuple[OfflineStep, Callable[[], bool]]]) -> l
         return [blocks[0]()]
     if all(step.taken for step in steps):
         return side_by_side(blocks)
-    for step in steps[1:]:
-        if not step.taken:
-            step.compile_like(steps[0])
     return [side_by_side([block])[0] for block in blocks]  # what is compiled now, for the first, serves all
 
 

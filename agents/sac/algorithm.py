@@ -53,9 +53,10 @@ from rlopt.envs.calls import NamedWorkers
 from rlopt.envs.outcomes import check_batch
 from rlopt.errors import NonFiniteError
 from rlopt.nn.encoders import ImagePolicy, shift_batch
-from rlopt.optim.compiled_step import CannotCompile, CompileChoice, Mode, choose_mode
+from rlopt.optim.compiled_step import CompileChoice, Mode, choose_mode
 from rlopt.optim.descent import Network, Networks, OwnNetworks, Part, Scalar, draws_or_counts, obstacle
 from rlopt.optim.lockstep import jointly, runs_in_lockstep
+from rlopt.optim.traced import CannotCompile
 from rlopt.replay.buffers import DeviceReplayBuffer
 from rlopt.settings.fields import check_arguments
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.func import vmap
 
 from rlopt.agents.sac.losses import Info
-from rlopt.optim.compiled_step import ActingCopy, CannotCompile, GradientStep, Mode
+from rlopt.optim.compiled_step import ActingCopy, GradientStep, Mode
 from rlopt.optim.descent import HeldNetworks, Network, Networks, Part, Scalar, State, Store, obstacle
 from rlopt.optim.lockstep import side_by_side
+from rlopt.optim.traced import CannotCompile, Traced, trace
 
 if TYPE_CHECKING:
     from rlopt.agents.sac.algorithm import SAC
@@ -80,7 +81,7 @@ def take_steps(requests: Sequence[Request]) -> list[Info]:
     once as torch has threads.
     The step that was made for a model, or for several, is kept in their attribute ``update``.
 
-    :raises rlopt.optim.compiled_step.CannotCompile: before anything has moved
+    :raises rlopt.optim.traced.CannotCompile: before anything has moved
     """
     if requests[0].mode == "compiled" and len(requests) > 1:
         return _side_by_side(requests)
@@ -104,16 +105,14 @@ def take_steps(requests: Sequence[Request]) -> list[Info]:
 
 
 def _side_by_side(requests: Sequence[Request]) -> list[Info]:
-    updates: list[Update] = []
-    for request in requests:
-        updates.append(_update_of([request], updates[0] if updates else None))
+    updates = [_update_of([request]) for request in requests]
     jobs = [functools.partial(take_steps, [request]) for request in requests]
     if all(update.taken for update in updates):
         return [infos[0] for infos in side_by_side(jobs)]
     return [side_by_side([job])[0][0] for job in jobs]  # what is compiled now, for the first, serves all
 
 
-def _update_of(requests: Sequence[Request], like: Update | None = None) -> Update:
+def _update_of(requests: Sequence[Request]) -> Update:
     """The update of the models that ask, made anew where there is none or their parts were exchanged."""
     models, mode = [request.model for request in requests], requests[0].mode
     parts, update = [request.parts for request in requests], models[0].update
@@ -121,7 +120,7 @@ def _update_of(requests: Sequence[Request], like: Update | None = None) -> Updat
         for own in parts:
             if (reason := obstacle(own)) is not None:
                 raise Obstructed(reason)
-        update = Update(models, parts, mode, like)
+        update = Update(models, parts, mode)
         for model in models:
             model.update = update
     return update
@@ -133,9 +132,7 @@ class Update:
     On an accelerator the policy that acts is one update old, so that the environment is stepped while the update runs.
     """
 
-    def __init__(
-        self, models: Sequence[SAC], parts: Sequence[Mapping[str, Part]], mode: Mode, like: Update | None = None
-    ) -> None:
+    def __init__(self, models: Sequence[SAC], parts: Sequence[Mapping[str, Part]], mode: Mode) -> None:
         self.models = list(models)
         self.taken = False
         """Whether it has taken a step."""
@@ -143,12 +140,12 @@ class Update:
         self._buffers: list[Any] = [model.replay_buffer for model in models]
         self._versions = [getattr(buffer, "storage_version", 0) for buffer in self._buffers]
         self._scalar_names = list(models[0].scalars())
-        self.step = GradientStep(self.compute, mode, self.store.changed)
-        if like is not None:
-            self.step.compile_like(like.step)
+        self.step = GradientStep(self.compute, mode, self.store.changed, self.models)
         actor = self.store.state["value"]["actor"]
         self._acting_names = list(actor)
         self.acting = ActingCopy(list(actor.values()))
+        self._policies: dict[Any, Traced] = {}
+        """The operations of the policy, which run faster one by one than its modules do."""
 
     def belongs_to(self, models: Sequence[SAC], parts: Sequence[Mapping[str, Part]]) -> bool:
         """Whether it was made for these models, these networks, and the rows of their replay buffers where they are."""
@@ -202,18 +199,33 @@ class Update:
     @torch.no_grad()
     def act(self, model: SAC, observations: np.ndarray, deterministic: bool) -> np.ndarray:
         """Actions in [-1, 1] of one model for a batch of observations: (N, A) from (N, ...)."""
-        shown, actor = torch.as_tensor(observations), model.actor
-        if model.device.type == "cpu":
-            mean, log_std, _ = actor.get_action_dist_params(shown)
-        else:
-            index = next(i for i, own in enumerate(self.models) if own is model) if self.store.stacked else None
-            values = [tensor if index is None else tensor[index] for tensor in self.acting.parameters()]
-            layout = self.store.layouts["actor"]
-            network = Network(layout.part, dict(zip(self._acting_names, values, strict=True)), layout.methods)
-            mean, log_std, _ = network(shown, method="get_action_dist_params")
+        mean, log_std = self._policy(model)(torch.as_tensor(observations))
         if not deterministic:
             mean = mean + torch.randn(mean.shape) * log_std.exp()
         return mean.tanh().numpy()
+
+    def _policy(self, model: SAC) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        """Mean and logarithm of the standard deviation before tanh, (N, A) each, as functions of (N, ...)."""
+        if model.device.type == "cpu":
+            return functools.partial(self._traced_policy, model)
+        index = next(i for i, own in enumerate(self.models) if own is model) if self.store.stacked else None
+        values = [tensor if index is None else tensor[index] for tensor in self.acting.parameters()]
+        layout = self.store.layouts["actor"]
+        network = Network(layout.part, dict(zip(self._acting_names, values, strict=True)), layout.methods)
+        return lambda shown: network(shown, method="get_action_dist_params")[:2]
+
+    def _traced_policy(self, model: SAC, shown: Tensor) -> tuple[Tensor, Tensor]:
+        key = id(model), tuple(shown.shape), shown.dtype
+        traced = self._policies.get(key)
+        if traced is None:
+
+            def outputs(shown: Tensor) -> dict[str, Tensor]:
+                mean, log_std, _ = model.actor.get_action_dist_params(shown)
+                return {"mean": mean, "log_std": log_std}
+
+            traced = self._policies[key] = trace(outputs, [shown])
+        mean, log_std = traced.graph.forward(shown, *traced.held)
+        return mean, log_std
 
 
 def _stacked(batches: Sequence[Any]) -> Any:

@@ -52,11 +52,7 @@ def mlp(layers: Sequence[Layer], parameters: Sequence[Tensor], x: Tensor) -> Ten
             normal = F.layer_norm(x, layer.normalized_shape, eps=layer.eps)
             x = normal * weight.unsqueeze(-2) + bias.unsqueeze(-2)
             continue
-        if torch.compiler.is_compiling():
-            # The bias is then added in one pass with what follows; addmm would write it to the result beforehand.
-            x = x @ weight.mT + bias.unsqueeze(-2)
-        else:
-            x = F.linear(x, weight, bias) if weight.dim() == 2 else _batched_linear(x, weight, bias)
+        x = F.linear(x, weight, bias) if weight.dim() == 2 else _batched_linear(x, weight, bias)
     return x
 
 

@@ -12,14 +12,13 @@ import os
 import shlex
 import shutil
 import subprocess
-import types
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from rlopt.errors import ConfigError, one_line
+from rlopt.optim.traced import kernels, trace
 
 Mode = Literal["eager", "compiled", "cuda_graph"]
 CompileChoice = Literal["auto", "on", "off"]
@@ -27,10 +26,6 @@ Statistics = dict[str, Tensor]
 
 COMPILE_PAYS_AFTER = 20_000
 """Gradient steps after which the seconds that compilation takes are earned back, with networks of SAC's size."""
-
-
-class CannotCompile(ConfigError):
-    """torch.compile does not understand a gradient step."""
 
 
 def choose_mode(
@@ -71,6 +66,11 @@ def gpu_compiler_found() -> bool:
     return has_triton() and compiler_found()
 
 
+MOST_KERNELS = 64
+_KERNELS: dict[Hashable, Callable[..., Sequence[Tensor]]] = {}
+"""What was compiled in this process, at most :data:`MOST_KERNELS`: models that are alike share it."""
+
+
 class GradientStep:
     """Calls ``function(*inputs, **settings)`` in the way that ``mode`` says, with equal results.
 
@@ -82,13 +82,20 @@ class GradientStep:
     :param mode: see :func:`choose_mode`
     :param state: gives every tensor that ``function`` changes; capturing a CUDA graph runs the function a few times
         and puts these tensors back afterwards
+    :param owners: objects whose attributes the function may read while it is compiled, but must not set
     """
 
-    def __init__(self, function: Callable[..., Statistics], mode: Mode, state: Callable[[], Sequence[Tensor]]) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Statistics],
+        mode: Mode,
+        state: Callable[[], Sequence[Tensor]],
+        owners: Sequence[Any] = (),
+    ) -> None:
         self.mode = mode
         self._function = function
         self._state = state
-        self._codes: dict[Hashable, types.CodeType] = {}
+        self._owners = owners
         self._ready: dict[Hashable, Callable[..., Statistics]] = {}
 
     def __call__(self, *inputs: Tensor, **settings: Hashable) -> Statistics:
@@ -100,66 +107,39 @@ class GradientStep:
     def ready(self, inputs: Sequence[Tensor], settings: Mapping[str, Hashable]) -> Iterator[Callable[..., Statistics]]:
         """Gives what takes the step on ``inputs``, to be called within.
 
-        :raises CannotCompile: from within, at the first call
+        :raises CannotCompile: before anything has moved
         """
         key = (tuple((tuple(x.shape), x.dtype, x.device) for x in inputs), tuple(sorted(settings.items())))
-        try:
-            with torch.no_grad():
-                step = self._ready.get(key)
-                if step is None:
-                    step = self._ready[key] = self._prepare(key, inputs, settings)
-                yield step
-        except RuntimeError as error:
-            if self.mode == "eager":
-                raise
-            self._ready.pop(key, None)
-            from torch._dynamo.exc import TorchDynamoException  # takes long, and is imported already by now
+        with torch.no_grad():
+            step = self._ready.get(key)
+            if step is None:
+                step = self._ready[key] = self._prepare(inputs, settings)
+            yield step
 
-            if not isinstance(error, TorchDynamoException):
-                raise
-            raise CannotCompile(
-                f"the gradient step cannot be compiled ({one_line(error)}): use --compile off"
-            ) from error
-
-    def compile_like(self, other: GradientStep) -> None:
-        """Lets what is compiled for ``other`` serve this step: the same function of another object that is alike."""
-        self._codes = other._codes
-
-    def _prepare(
-        self, key: Hashable, inputs: Sequence[Tensor], settings: Mapping[str, Any]
-    ) -> Callable[..., Statistics]:
+    def _prepare(self, inputs: Sequence[Tensor], settings: Mapping[str, Any]) -> Callable[..., Statistics]:
+        function = functools.partial(self._function, **settings)
         if self.mode == "eager":
-            return functools.partial(self._function, **settings)
-        # torch keeps what it compiled by code object: a copy of one's own keeps it apart from that of other shapes, and
-        # methods of objects that are alike can share it. Settings are defaults, and so no arguments of a call.
-        function: Any = getattr(self._function, "__func__", self._function)
-        code = self._codes.setdefault(key, function.__code__.replace())
-        own: Any = types.FunctionType(
-            code, function.__globals__, function.__name__, function.__defaults__, function.__closure__
-        )
-        own.__kwdefaults__ = {**(function.__kwdefaults__ or {}), **settings}
-        if function is not self._function:
-            own = types.MethodType(own, self._function.__self__)  # type: ignore[attr-defined]
+            return function
         if self.mode == "compiled":
-            return _compiled(own, cpp_wrapper=True)
-        kernels = _compiled(own, cpp_wrapper=False) if gpu_compiler_found() else own
-        return _CudaGraph(kernels, inputs, self._state())
+            return self._compiled(function, inputs, cpp_wrapper=True)
+        compiled = self._compiled(function, inputs, cpp_wrapper=False) if gpu_compiler_found() else function
+        return _CudaGraph(compiled, inputs, self._state())
 
+    def _compiled(
+        self, function: Callable[..., Statistics], inputs: Sequence[Tensor], cpp_wrapper: bool
+    ) -> Callable[..., Statistics]:
+        traced = trace(function, inputs, self._owners)
+        key, held, names = (traced.key, cpp_wrapper), traced.held, traced.names
+        if key not in _KERNELS:
+            while len(_KERNELS) >= MOST_KERNELS:
+                _KERNELS.pop(next(iter(_KERNELS)))
+            _KERNELS[key] = kernels(traced, cpp_wrapper)
+        made = _KERNELS[key]
 
-def _compiled(function: Callable[..., Any], cpp_wrapper: bool) -> Callable[..., Any]:
-    """``torch.compile`` of ``function`` for arguments of one shape only.
+        def call(*inputs: Tensor) -> Statistics:
+            return dict(zip(names, made(*inputs, *held), strict=True))
 
-    torch checks at every call whether what it has compiled still applies, which for a step with a hundred tensors takes
-    a twentieth of the step. Those checks are left out, because :class:`GradientStep` keeps shapes and settings apart.
-
-    :param cpp_wrapper: whether kernels are called from C++, on the CPU only: it saves a thirtieth of a step, and other
-        threads of Python run meanwhile
-    """
-    options: dict[str, Any] = {
-        "guard_filter_fn": torch.compiler.skip_all_guards_unsafe,
-        "cpp_wrapper": cpp_wrapper,
-    }
-    return torch.compile(function, fullgraph=True, dynamic=False, options=options)
+        return call
 
 
 class _CudaGraph:

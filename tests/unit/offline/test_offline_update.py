@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import numpy as np
@@ -106,10 +105,7 @@ def test_the_compiled_step_with_learned_scalars_is_the_step() -> None:
 
 @needs_compiler
 @pytest.mark.parametrize("name", ["BC", "AWAC", "IQL", "ReBRAC"])
-def test_every_step_can_be_compiled(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All that is done before the kernels are made, which take most of the time and are torch's own."""
-    traced = functools.partial(torch.compile, fullgraph=True, dynamic=False, backend="aot_eager")
-    monkeypatch.setattr("rlopt.optim.compiled_step._compiled", lambda function, cpp_wrapper: traced(function))
+def test_every_step_can_be_compiled(name: str) -> None:
     assert_compiled_is_eager(name, {})
 
 

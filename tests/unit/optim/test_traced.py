@@ -1,0 +1,110 @@
+"""The graph of a function of tensors: what it does, what it refuses, and who shares what is compiled of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.func import grad, vmap
+from torch.nn import functional as F
+
+from rlopt.optim import compiled_step
+from rlopt.optim.compiled_step import GradientStep
+from rlopt.optim.traced import CannotCompile, _add_biases_apart, trace
+
+
+class Counter:
+    """Adds its input to a tensor; ``extra`` says what else it does."""
+
+    def __init__(self, extra: str = "") -> None:
+        self.total, self.extra = torch.zeros(3), extra
+        self.calls, self.seen, self.last = 0, [1], None
+
+    def step(self, x: Tensor) -> dict[str, Tensor]:
+        if self.extra == "value":
+            x = x / x.sum().item()
+        elif self.extra == "branch" and x[0] > 0:
+            x = -x
+        elif self.extra == "count":
+            self.calls += 1
+        elif self.extra == "list":
+            self.seen.append(2)
+        elif self.extra == "keep":
+            self.last = x * 2  # type: ignore[assignment]
+        elif self.extra == "new":
+            self.further = 1
+        elif self.extra == "numpy":
+            x = torch.as_tensor(x.numpy() * 2)
+        self.total.add_(x)
+        return {"sum": self.total.sum()}
+
+
+def test_a_graph_does_what_the_function_does_and_tracing_does_nothing() -> None:
+    counter, x = Counter(), torch.tensor([1.0, 2.0, 3.0])
+    traced = trace(counter.step, [x], [counter])
+    assert counter.total.tolist() == [0.0, 0.0, 0.0]
+    assert traced.names == ["sum"] and [tensor is counter.total for tensor in traced.held] == [True]
+    (total,) = traced.graph(x, *traced.held)
+    assert total.item() == 6.0 and counter.total.tolist() == [1.0, 2.0, 3.0]
+    other = torch.ones(3)
+    assert traced.graph(x, other)[0].item() == 9.0  # the same operations on another's tensor
+    assert counter.total.tolist() == [1.0, 2.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        ("value", "reads the value of a tensor"),
+        ("branch", "cannot be compiled"),
+        ("count", "changes the attribute calls"),
+        ("list", "changes the attribute seen"),
+        ("keep", "changes the attribute last"),
+        ("new", "changes the attribute further"),
+        ("numpy", "cannot be compiled"),
+    ],
+)
+def test_what_is_more_than_a_function_of_tensors_is_refused_and_leaves_nothing_behind(extra: str, said: str) -> None:
+    counter = Counter(extra)
+    with pytest.raises(CannotCompile, match=said) as refused:
+        trace(counter.step, [torch.ones(3)], [counter])
+    assert "\n" not in str(refused.value)
+    assert (counter.calls, counter.seen, counter.last, hasattr(counter, "further")) == (0, [1], None, False)
+    assert counter.total.tolist() == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_biases_are_added_apart_with_equal_results_and_gradients(stacked: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    lead = (2,) if stacked else ()
+    weight, bias, x = (torch.randn(*lead, *shape, generator=generator) for shape in ((4, 3), (4,), (5, 3)))
+
+    def loss(weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
+        return F.linear(x, weight, bias).relu().square().sum()
+
+    def gradients(x: Tensor) -> dict[str, Tensor]:
+        of = grad(loss, argnums=(0, 1))
+        return dict(zip("wb", (vmap(of) if stacked else of)(weight, bias, x), strict=True))
+
+    traced = trace(gradients, [x])
+    _add_biases_apart(traced.graph.graph)
+    traced.graph.recompile()
+    assert "addmm" not in traced.graph.code
+    for found, expected in zip(traced.graph(x, *traced.held), gradients(x).values(), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_models_that_are_alike_share_what_is_compiled_and_others_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    monkeypatch.setattr(compiled_step, "_KERNELS", {})
+    monkeypatch.setattr(compiled_step, "kernels", lambda traced, cpp_wrapper: made.append(traced) or traced.graph)
+    first, second = Counter(), Counter()
+    for counter in (first, second):
+        GradientStep(counter.step, "compiled", lambda: [])(torch.ones(3))
+    assert len(made) == 1
+    assert first.total.tolist() == second.total.tolist() == [1.0, 1.0, 1.0]
+    second.total = torch.zeros(3, dtype=torch.float64)
+    GradientStep(second.step, "compiled", lambda: [])(torch.ones(3))
+    assert len(made) == 2
+    assert second.total.tolist() == [1.0, 1.0, 1.0]
