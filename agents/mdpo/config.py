@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from rlopt.agents.ppo.config import OnPolicyConfig
 from rlopt.agents.sac.config import SACConfig
@@ -16,6 +16,8 @@ from rlopt.settings.optimizer import LearningRate
 @dataclass(frozen=True, kw_only=True)
 class MDPOConfig(OnPolicyConfig):
     """On-policy mirror descent policy optimisation."""
+
+    later_settings: ClassVar[Mapping[str, Any]] = {"target_kl": None, "normalize_value": False}
 
     n_steps: Annotated[int, Range(ge=1)] = 512
     """Steps per environment and rollout; the batch is n_steps * n_envs. Paper: 2048 in one environment."""

@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+import stable_baselines3
 import torch
 from gymnasium import spaces
 from reach import assert_same
@@ -170,3 +171,29 @@ def test_the_step_size_is_part_of_what_is_saved(tmp_path: Path) -> None:
 def test_a_batch_of_more_than_the_rollout_is_the_whole_rollout() -> None:
     """The default is 64 rows: fewer steps need no other setting."""
     assert_same(model(n_steps=16, batch_size=64).learn(64), model(n_steps=16, batch_size=None).learn(64), 0.0)
+
+
+@pytest.mark.parametrize("kind", ["zip", "checkpoint"])
+def test_what_version_1_has_saved_keeps_the_schedule(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    former = model(target_kl=None, normalize_value=False).learn(64)
+    for name in ("target_kl", "normalize_value"):
+        del former.constructor_settings[name]
+    del former.target_kl, former.normalize_value, former.adapted_step_size
+    monkeypatch.setattr(MDPO, "state_attributes", ("_n_rollouts",))
+    if kind == "zip":
+        former.save(tmp_path / "former.zip")
+    else:
+        save_checkpoint(former, tmp_path)
+    monkeypatch.undo()
+    loaded: Any = MDPO.load(tmp_path / "former.zip") if kind == "zip" else rlopt.load(tmp_path, device="cpu")
+    assert loaded.target_kl is None and loaded.normalize_value is False and loaded.adapted_step_size == 1.0
+
+
+def test_what_ppo_has_saved_begins_with_a_target(tmp_path: Path) -> None:
+    """PPO's target_kl ends updates early; without one it is None."""
+    env = DummyVecEnv([lambda: Walk(1.0, ARMS)])
+    stable_baselines3.PPO("MlpPolicy", env, n_steps=64, device="cpu").learn(64).save(tmp_path / "ppo.zip")
+    loaded = MDPO.load(tmp_path / "ppo.zip", device="cpu")
+    assert loaded.target_kl == 0.02 and loaded.n_steps == 64
