@@ -23,6 +23,7 @@ from .agents.offline.cql import CQL as CQL
 from .agents.offline.iql import IQL as IQL
 from .agents.offline.rebrac import ReBRAC as ReBRAC
 from .agents.offline.td3_bc import TD3BC as TD3BC
+from .agents.ppo.algorithm import PPO as PPO
 from .agents.sac.algorithm import SAC as SAC
 from .agents.zo_ranksgd.latents.search import LatentSearch as LatentSearch
 from .agents.zo_ranksgd.optimizer import ZORankSGD as ZORankSGD

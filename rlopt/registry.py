@@ -88,6 +88,11 @@ AGENTS: dict[str, AgentSpec] = {
         algorithm="rlopt.agents.mdpo.on_policy:MDPO",
         summary="mirror descent policy optimisation, on-policy",
     ),
+    "ppo": AgentSpec(
+        config="rlopt.agents.ppo.config:PPOConfig",
+        algorithm="rlopt.agents.ppo.algorithm:PPO",
+        summary="proximal policy optimisation, on-policy",
+    ),
     "sac": AgentSpec(
         config="rlopt.agents.sac.config:SACConfig",
         algorithm="rlopt.agents.sac.algorithm:SAC",

@@ -7,12 +7,16 @@ python scripts/main_table.py write     # puts it into README.md
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import reproduce_defaults
+import reproduce_mdpo
+from evidence import Arm, check_headline
 from reproduction import PAGES, ROOT, Results, interval_text, show
 
 from rlopt.statistics.aggregates import iqm, mean
@@ -22,7 +26,7 @@ from rlopt.statistics.aggregates import iqm, mean
 class Side:
     """One contestant on one task: a number for each seed."""
 
-    title: str
+    arm: Arm
     scores: list[float]
     seconds: list[float]
 
@@ -30,8 +34,8 @@ class Side:
 @dataclass(frozen=True)
 class Row:
     task: str
-    ours: Side
-    peer: Side
+    sides: list[Side]
+    """Ours, the ablation, and every peer that was run; the table shows the best of those."""
     digits: int = 0
 
 
@@ -46,105 +50,154 @@ class Group:
     command: str
     rows: Callable[[], Iterator[Row]]
     statistic: Callable[..., Any] = iqm
+    sign: int = 1
+    """-1 where less is better."""
 
 
-def side(title: str, study: str, score: str, seconds: str = "wall_seconds", **cell: Any) -> Side:
+def side(
+    contestant: Arm, study: str, score: str, seconds: str = "wall_seconds", seeds: Any = None, **cell: Any
+) -> Side:
+    """Of all seeds, or of ``seeds``."""
     rows = Results(PAGES / f"{study}.jsonl").find(**cell)
-    return Side(title, [row[score] for row in rows], [row[seconds] for row in rows])
+    rows = [row for row in rows if seeds is None or row["seed"] in seeds]
+    return Side(contestant, [row[score] for row in rows], [row[seconds] for row in rows])
 
 
-def on_policy() -> Iterator[Row]:
-    for env in ("HalfCheetah-v5", "Hopper-v5", "Walker2d-v5"):
-        cell = {"env": env, "total_timesteps": 1_000_000}
-        ours = side("MDPO", "mdpo", "mean_return", agent="mdpo", **cell)
-        yield Row(env, ours, side("SB3 PPO", "mdpo", "mean_return", agent="sb3_ppo", **cell))
+def mdpo(name: str) -> Iterator[Row]:
+    """Of the seeds on which no preset was chosen."""
+    table = reproduce_mdpo.TABLES[name]
+    table.declared.check()
+    for env in table.presets:
+        cell = {"env": env, "total_timesteps": table.steps, "seeds": table.seeds}
+        sides = [side(column, "mdpo", "mean_return", agent=column.key, **cell) for column in table.columns]
+        yield Row(env.removeprefix("dm_control/"), sides)
 
 
-def off_policy() -> Iterator[Row]:
-    for task in ("cartpole-swingup", "walker-walk"):
-        cell = {"env": f"dm_control/{task}", "total_timesteps": 60_000}
-        ours = side("MDPO", "mdpo", "mean_return", agent="off_policy_mdpo", **cell)
-        yield Row(task, ours, side("SB3 SAC", "mdpo", "mean_return", agent="sb3_sac", **cell))
+def defaults() -> Iterator[Row]:
+    """Tasks on which every arm was run."""
+    study = reproduce_defaults
+    study.DECLARED.check()
+    for task in study.TASKS:
+        cell = {"task": task.name, "seeds": study.SEEDS}
+        sides = [side(arm, "defaults", "mean_return", arm=arm.key, **cell) for arm in study.ARMS]
+        if all(own.scores for own in sides):
+            yield Row(task.name, sides, digits=1)
+
+
+AILBOOST = (
+    Arm("ailboost", "AILBoost", "ours"),
+    Arm("dac", "DAC (no boosting)", "ablation"),
+    Arm("bc", "BC", "peer"),
+    Arm("iq_learn", "IQ-Learn", "peer"),
+    Arm("dac_fifo", "DAC, published", "peer"),
+)
 
 
 def ailboost() -> Iterator[Row]:
     for task in ("walker-walk", "cheetah-run"):
-        ours, peer = (
-            side(title, "ailboost", "score", method=method, task=task, steps=60_000)
-            for title, method in (("AILBoost", "ailboost"), ("DAC", "dac"))
-        )
-        yield Row(task, ours, peer)
+        cell = {"task": task, "steps": 60_000}
+        yield Row(task, [side(arm, "ailboost", "score", method=arm.key, **cell) for arm in AILBOOST])
+
+
+GUDA = (
+    Arm("guided", "guided augmentation", "ours"),
+    Arm("random", "random augmentation", "ablation"),
+    Arm("learned", "learned dynamics", "peer"),
+    Arm("none", "no augmentation", "peer"),
+)
 
 
 def guda() -> Iterator[Row]:
     for maze in ("UMaze", "Medium", "Large"):
         cell = {"agent": "td3_bc", "env": f"rlopt/PointMaze_{maze}-v0", "gradient_steps": 50_000}
-        ours, peer = (side(f"{arm} augmentation", "guda", "score", arm=arm, **cell) for arm in ("guided", "random"))
-        yield Row(f"PointMaze {maze}", ours, peer)
+        yield Row(f"PointMaze {maze}", [side(arm, "guda", "score", arm=arm.key, **cell) for arm in GUDA])
 
 
 def loop() -> Iterator[Row]:
+    """RVI Q learns the same relative values without optimism; every other agent that is not LOOP is a peer."""
     import reproduce_loop
 
     args = argparse.Namespace(results=Results(PAGES / "loop.jsonl"), steps=100_000, seeds=20, tuning_seeds=5)
     pairs = {"RiverSwim-6": "loop-ellipsoid", "AccessControl": "loop-ellipsoid", "AggregatedRiverSwim": "linear-bonus"}
+    peers = ("ucrl2", "tsde", "fopo", "olsvi_fh", "optimistic_q", "differential_q")
     for task, name in pairs.items():
         sides = []
-        for algorithm in (name, "ucrl2"):
-            found = reproduce_loop.found(task, algorithm, args)
+        for key in (name, "rvi_q", *peers):
+            found = reproduce_loop.found(task, key, args)
             results = found[1] if found else []
-            title = reproduce_loop.ALGORITHMS[algorithm].title
+            role = "ours" if key == name else "ablation" if key == "rvi_q" else "peer"
+            arm = Arm(key, reproduce_loop.ALGORITHMS[key].title, role)  # type: ignore[arg-type]
             costs = [result["cost"] for result in results]
-            sides.append(Side(title, costs, [result["seconds"] for result in results]))
-        yield Row(task, *sides)
+            sides.append(Side(arm, costs, [result["seconds"] for result in results]))
+        yield Row(task, sides)
+
+
+ZO_RANKSGD = (
+    Arm("ranksgd", "ZO-RankSGD", "ours"),
+    Arm("ablation", "its ablation", "ablation"),  # which is to be chosen and run
+    Arm("cmaes", "CMA-ES", "peer"),
+    Arm("ars", "ARS", "peer"),
+)
 
 
 def zo_ranksgd() -> Iterator[Row]:
     for env, digits in (("Swimmer-v5", 0), ("HalfCheetah-v5", 0), ("Reacher-v5", 1)):
-        ours, peer = (
-            side(title, "zo_ranksgd_policies", "return", "seconds", task=env, method=method)
-            for title, method in (("ZO-RankSGD", "ranksgd"), ("CMA-ES", "cmaes"))
-        )
-        yield Row(env, ours, peer, digits=digits)
+        sides = [side(arm, "zo_ranksgd_policies", "return", "seconds", task=env, method=arm.key) for arm in ZO_RANKSGD]
+        yield Row(env, sides, digits=digits)
 
 
 GROUPS = (
-    Group("MDPO, on-policy", "return", "1M steps", "mdpo", "reproduce_mdpo.py run --table on_policy", on_policy),
-    Group("MDPO, off-policy", "return", "60k steps", "mdpo", "reproduce_mdpo.py run --table off_policy", off_policy),
+    Group("MDPO at its defaults", "return", "20k steps", "defaults", "reproduce_defaults.py run", defaults),
+    Group("MDPO, on-policy", "return", "1M steps", "mdpo", "reproduce_mdpo.py run --table on_policy",
+          functools.partial(mdpo, "on_policy")),
+    Group("MDPO, off-policy", "return", "60k steps", "mdpo", "reproduce_mdpo.py run --table off_policy",
+          functools.partial(mdpo, "off_policy")),
     Group("AILBoost, one demonstration", "% of the expert's return", "60k steps", "ailboost",
           "reproduce_ailboost.py run --table methods", ailboost),
     Group("GuDA, TD3+BC", "normalised score", "50k gradient steps", "guda", "reproduce_guda.py run", guda),
-    Group("LOOP", "cost of the actions, less is better", "100k steps", "loop", "reproduce_loop.py run", loop, mean),
+    Group("LOOP", "cost of the actions, less is better", "100k steps", "loop", "reproduce_loop.py run", loop, mean, -1),
     Group("ZO-RankSGD", "return", "240 episodes, Reacher 3,200", "zo_ranksgd_policies", "reproduce_zo_ranksgd.py run",
           zo_ranksgd),
 )  # fmt: skip
 
 
 def table_text() -> str:
+    """The table; refuses what :mod:`evidence` refuses."""
     lines = [
-        "IQM over seeds (LOOP: mean) [95% bootstrap interval]; time: wall time of a run, median over seeds, on two CPU "
-        "cores that were busy with other runs too. Every peer, also those that win, is on the page of its method.",
+        "IQM over seeds (LOOP: mean) [95% bootstrap interval]; ablation: the method without what is its own; best "
+        "peer: of all that were run, which the page of the method shows; time: wall time of a run, median over seeds, "
+        "on two CPU cores that were busy with other runs too.",
         "",
-        "| method | task | ours | peer | seeds | budget of a run | time, ours and peer | `python scripts/...` |",
-        "|---" * 8 + "|",
+        "| method | task | ours | ablation | best peer | seeds | budget of a run | time, ours and peer "
+        "| `python scripts/...` |",
+        "|---" * 9 + "|",
     ]
     for group in GROUPS:
-        for row in group.rows():
-            if not row.ours.scores or not row.peer.scores:
-                lines.append(f"| {group.method} | {row.task} | not run | | | | | `{group.command}` |")
-                continue
-            method = f"[{group.method}](docs/results/{group.page}.md): {group.measure}"
-            texts = [
-                f"{contestant.title} {interval_text(contestant.scores, group.statistic, row.digits)}"
-                for contestant in (row.ours, row.peer)
-            ]
-            seeds = sorted({len(row.ours.scores), len(row.peer.scores)})
-            times = ", ".join(time_text(contestant) for contestant in (row.ours, row.peer))
-            lines.append(
-                f"| {method} | {row.task} | {texts[0]} | {texts[1]} | {', '.join(map(str, seeds))} | {group.budget} | "
-                f"{times} | `{group.command}` |"
-            )
+        lines += [row_text(group, row) for row in group.rows()]
     return "\n".join([*lines, "", "`python scripts/main_table.py write`"])
+
+
+def row_text(group: Group, row: Row) -> str:
+    """One line: ours, the ablation, and the best peer."""
+
+    def merit(values: Any) -> float:
+        return group.sign * float(group.statistic(np.array(values)))
+
+    peers = [own for own in row.sides if own.arm.role == "peer" and own.scores]
+    ours, ablation = (next(own for own in row.sides if own.arm.role == role) for role in ("ours", "ablation"))
+    if not ours.scores or not peers:
+        return f"| {group.method} | {row.task} | not run | | | | | | `{group.command}` |"
+    shown = [ours, ablation, max(peers, key=lambda own: merit(own.scores))]
+    scores = {own.arm.key: own.scores for own in row.sides}
+    check_headline(scores, [own.arm for own in row.sides], [own.arm.key for own in shown], merit, row.task)
+    method = f"[{group.method}](docs/results/{group.page}.md): {group.measure}"
+    texts = [
+        f"{own.arm.title} " + (interval_text(own.scores, group.statistic, row.digits) if own.scores else "not run")
+        for own in shown
+    ]
+    seeds = ", ".join(map(str, sorted({len(own.scores) for own in shown if own.scores})))
+    times = ", ".join(time_text(own) for own in (shown[0], shown[2]))
+    return f"| {method} | {row.task} | {' | '.join(texts)} | {seeds} | {group.budget} | {times} | `{group.command}` |"
 
 
 def time_text(contestant: Side) -> str:

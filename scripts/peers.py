@@ -1,8 +1,8 @@
 """Train a Stable-Baselines3 peer the way its users do, and add its result to a table.
 
-Settings: PPO as tuned in rl-baselines3-zoo (hyperparams/ppo.yml, the -v4 entries); SAC at Stable-Baselines3's
-defaults. The last policy is evaluated, deterministically, on a fresh environment. A run that is in the table is not run
-again, so the script can be stopped and called again.
+Settings: PPO and sb3-contrib's TRPO as tuned in rl-baselines3-zoo (hyperparams/ppo.yml, trpo.yml, the -v4 entries);
+SAC at Stable-Baselines3's defaults. The last policy is evaluated, deterministically, on a fresh environment. A run
+that is in the table is not run again, so the script can be stopped and called again.
 
     python scripts/peers.py --agent sb3_ppo --env HalfCheetah-v5 --seed 0 --total-timesteps 1000000 --out peers.jsonl
 """
@@ -69,21 +69,39 @@ ZOO_PPO: dict[str, dict[str, Any]] = {
 }
 
 
-def make_peer_env(env_id: str, seed: int) -> VecEnv:
-    """One environment; ours for dm_control ids (Stable-Baselines3 brings none), Gymnasium's for the rest."""
+MUJOCO_TRPO: dict[str, Any] = {
+    "batch_size": 128,
+    "n_steps": 1024,
+    "cg_max_steps": 25,
+    "n_critic_updates": 20,
+}
+ZOO_TRPO: dict[str, dict[str, Any]] = {
+    "HalfCheetah-v5": {**MUJOCO_TRPO, "target_kl": 0.04},
+    "Hopper-v5": MUJOCO_TRPO,
+    "Walker2d-v5": MUJOCO_TRPO,
+}
+TRPO_ENVS = 2
+
+
+def make_peer_env(env_id: str, seed: int, n_envs: int = 1) -> VecEnv:
+    """One environment, or more; ours for dm_control ids (Stable-Baselines3 brings none), Gymnasium's for the rest."""
     if env_id.startswith(("dm_control/", "rlopt/")):
         import rlopt
 
-        return rlopt.make_env(env_id, n_envs=1, seed=seed, backend="gymnasium")
-    env = DummyVecEnv([lambda: gymnasium.make(env_id)])
+        return rlopt.make_env(env_id, n_envs=n_envs, seed=seed, backend="gymnasium")
+    env = DummyVecEnv([lambda: gymnasium.make(env_id)] * n_envs)
     env.seed(seed)
     return env
 
 
 def build(agent: str, env_id: str, seed: int) -> BaseAlgorithm:
-    env: VecEnv = VecMonitor(make_peer_env(env_id, seed))
+    env: VecEnv = VecMonitor(make_peer_env(env_id, seed, TRPO_ENVS if agent == "sb3_trpo" else 1))
     if agent == "sb3_sac":
         return sb3.SAC("MlpPolicy", env, seed=seed, device="cpu")
+    if agent == "sb3_trpo":
+        from sb3_contrib import TRPO
+
+        return TRPO("MlpPolicy", VecNormalize(env), seed=seed, device="cpu", **ZOO_TRPO[env_id])
     settings = ZOO_PPO[env_id]
     env = VecNormalize(env, gamma=settings["gamma"])
     return sb3.PPO("MlpPolicy", env, seed=seed, device="cpu", policy_kwargs=ZOO_POLICY, **settings)
@@ -101,7 +119,7 @@ def evaluate(model: BaseAlgorithm, env_id: str, seed: int, episodes: int) -> lis
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--agent", choices=["sb3_ppo", "sb3_sac"], required=True)
+    parser.add_argument("--agent", choices=["sb3_ppo", "sb3_sac", "sb3_trpo"], required=True)
     parser.add_argument("--env", required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--total-timesteps", type=int, required=True)

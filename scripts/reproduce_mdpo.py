@@ -5,6 +5,8 @@ script can be stopped and called again at any time. Our agents are trained throu
 peers by scripts/peers.py. All are evaluated alike: the last policy, acting deterministically, 20 episodes, gymnasium
 backend.
 
+Presets were chosen on the seeds ``tuning_seeds``, which are not reported.
+
     python scripts/reproduce_mdpo.py run --table on_policy     # about two hours a seed on one core, PPO's runs mostly
     python scripts/reproduce_mdpo.py run --table off_policy
     python scripts/reproduce_mdpo.py table                     # prints the tables from the kept runs
@@ -21,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evidence import Arm, Declared, check_all_shown
 from reproduction import ROOT, Results, cell_text, script_parser, show, train, wanted
 
 EPISODES = 20
@@ -28,11 +31,9 @@ KEY = ("agent", "env", "total_timesteps", "seed")
 
 
 @dataclass(frozen=True)
-class Column:
-    """One contestant: ``key`` names its rows, ``flags`` are added to ``rlopt train``; a peer has no agent."""
+class Column(Arm):
+    """One contestant; ``flags`` are added to ``rlopt train``, and an agent of another library has no ``agent``."""
 
-    key: str
-    title: str
     agent: str | None = None
     flags: tuple[str, ...] = ()
 
@@ -42,39 +43,61 @@ class Table:
     title: str
     steps: int
     seeds: tuple[int, ...]
+    tuning_seeds: tuple[int, ...]
+    """On which the presets were chosen."""
     presets: dict[str, str]
     """Environment id -> preset."""
     columns: tuple[Column, ...]
 
+    @property
+    def declared(self) -> Declared:
+        """A preset is chosen for its task, so that seeds alone must differ."""
+        tasks = frozenset(self.presets)
+        return Declared(tasks, frozenset(self.tuning_seeds), tasks, frozenset(self.seeds), tasks_too=False)
 
+
+TEST_SEEDS = tuple(range(2, 12))
+ON_POLICY = ("--eval-every", "0", "--checkpoint-every", "200000")
 SAC_LIKE = ("--learning-starts", "100", "--eval-every", "0", "--checkpoint-every", "200000")
 TABLES = {
     "on_policy": Table(
-        title="On-policy MDPO and Stable-Baselines3's PPO with rl-zoo's tuned settings, 1M steps",
+        title="On-policy MDPO, and PPO and TRPO of Stable-Baselines3 with rl-zoo's tuned settings, 1M steps",
         steps=1_000_000,
-        seeds=(0, 1, 2),
+        seeds=TEST_SEEDS,
+        tuning_seeds=(0, 1),
         presets={
             "HalfCheetah-v5": "mujoco/half_cheetah",
             "Hopper-v5": "mujoco/hopper",
             "Walker2d-v5": "mujoco/walker2d",
         },
         columns=(
-            Column("sb3_ppo", "SB3 PPO"),
-            Column("mdpo", "MDPO", "mdpo", ("--eval-every", "0", "--checkpoint-every", "200000")),
+            Column("sb3_ppo", "SB3 PPO", "peer"),
+            Column("sb3_trpo", "sb3-contrib TRPO", "peer"),
+            Column(
+                "mdpo_free",
+                "MDPO without proximity",
+                "ablation",
+                "mdpo",
+                (*ON_POLICY, "--step-size", "1e6", "--step-size-schedule", "constant"),
+            ),
+            Column("mdpo", "MDPO", "ours", "mdpo", ON_POLICY),
         ),
     ),
     "off_policy": Table(
         title="Off-policy MDPO and Stable-Baselines3's SAC, equal networks and settings, 60k steps",
         steps=60_000,
-        seeds=(0, 1, 2),
+        seeds=TEST_SEEDS,
+        tuning_seeds=(0, 1),
         presets={
             "dm_control/cartpole-swingup": "dmc/cartpole-swingup",
             "dm_control/walker-walk": "dmc/walker-walk",
         },
         columns=(
-            Column("sb3_sac", "SB3 SAC"),
-            Column("off_policy_mdpo_kl0", "MDPO, kl_coef 0", "off_policy_mdpo", (*SAC_LIKE, "--kl-coef", "0")),
-            Column("off_policy_mdpo", "MDPO, preset", "off_policy_mdpo", SAC_LIKE),
+            Column("sb3_sac", "SB3 SAC", "peer"),
+            Column(
+                "off_policy_mdpo_kl0", "MDPO, kl_coef 0", "ablation", "off_policy_mdpo", (*SAC_LIKE, "--kl-coef", "0")
+            ),
+            Column("off_policy_mdpo", "MDPO, preset", "ours", "off_policy_mdpo", SAC_LIKE),
         ),
     ),
 }
@@ -117,15 +140,19 @@ def evaluated(column: Column, env: str, seed: int, steps: int, run: Path) -> dic
 
 
 def scores(results: Results, table: Table, column: Column, env: str) -> list[float]:
-    rows = results.find(agent=column.key, env=env, total_timesteps=table.steps)
-    return [row["mean_return"] for row in rows if row["seed"] in table.seeds]
+    rows = table.declared.reported(results.find(agent=column.key, env=env, total_timesteps=table.steps), task="env")
+    return [row["mean_return"] for row in rows]
 
 
 def table_text(name: str, results: Results) -> str:
+    """The table; refuses what :mod:`evidence` refuses."""
     table = TABLES[name]
+    rows = [row for env in table.presets for row in results.find(env=env, total_timesteps=table.steps)]
+    check_all_shown(rows, table.columns, key="agent")
     lines = [
-        f"{table.title}; {len(table.seeds)} seeds, action repeat 1, IQM over seeds of the mean of {EPISODES} "
-        "deterministic episodes of the last policy [95% bootstrap interval]:",
+        f"{table.title}; seeds {table.seeds[0]} to {table.seeds[-1]}, action repeat 1, IQM over seeds of the mean of "
+        f"{EPISODES} deterministic episodes of the last policy [95% bootstrap interval]. Presets were chosen on seeds "
+        f"{' and '.join(map(str, table.tuning_seeds))}, which are not shown:",
         "",
         "| task | " + " | ".join(column.title for column in table.columns) + " |",
         "|---" * (1 + len(table.columns)) + "|",

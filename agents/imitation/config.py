@@ -142,8 +142,25 @@ class ValueDICEConfig(DemonstrationConfig, OffPolicyConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class GAILConfig(DemonstrationConfig, MDPOConfig):
-    """Generative adversarial imitation learning with on-policy MDPO."""
+    """Generative adversarial imitation learning with on-policy MDPO.
 
+    Where no source is named, the default is the paper's for MDPO.
+    """
+
+    n_steps: Annotated[int, Range(ge=1)] = 2048
+    """Steps per environment and rollout; the batch is n_steps * n_envs."""
+    learning_rate: LearningRate = 3e-4
+    """Step size of the policy phase."""
+    batch_size: Annotated[int, Range(ge=1)] | None = None
+    """Rows per gradient step of the policy phase; default is the full batch."""
+    n_value_epochs: Annotated[int, Range(ge=1)] = 5
+    """Passes over the rollout in the value phase. MDPO's released code: 5."""
+    value_batch_size: Annotated[int, Range(ge=1)] | None = 128
+    """Rows per gradient step of the value phase; none is the full batch. MDPO's released code: 128."""
+    target_kl: Annotated[float, Range(gt=0)] | None = None
+    """E[B_q(pi || pi_k)] that an update aims at, in nats where q is 1; default leaves t_k to step_size_schedule."""
+    normalize_value: bool = False
+    """Whether the value phase computes in units of the returns' size."""
     reward_form: Literal["gail", "airl"] = "gail"
     """gail is -ln(1 - sigma(D)) of the discriminator's logit D, airl is D."""
     discriminator_input: Literal["state_action", "state", "state_next_state"] = "state_action"

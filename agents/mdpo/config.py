@@ -3,78 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
 
+from rlopt.agents.ppo.config import OnPolicyConfig
 from rlopt.agents.sac.config import SACConfig
 from rlopt.errors import ConfigError
 from rlopt.settings.fields import Range
-from rlopt.settings.optimizer import Activation, LearningRate, OptimizerConfig, Widths
+from rlopt.settings.optimizer import LearningRate
 
 
 @dataclass(frozen=True, kw_only=True)
-class MDPOConfig(OptimizerConfig):
+class MDPOConfig(OnPolicyConfig):
     """On-policy mirror descent policy optimisation."""
 
-    learning_rate: LearningRate = 3e-4
+    later_settings: ClassVar[Mapping[str, Any]] = {"target_kl": None, "normalize_value": False}
+
+    n_steps: Annotated[int, Range(ge=1)] = 512
+    """Steps per environment and rollout; the batch is n_steps * n_envs. Paper: 2048 in one environment."""
+    learning_rate: LearningRate = 1e-3
     """Step size of the policy phase. Paper and released code: 3e-4."""
     value_learning_rate: LearningRate | None = None
     """Step size of the value phase; default is learning_rate."""
-    n_steps: Annotated[int, Range(ge=1)] = 2048
-    """Steps per environment and rollout; the batch is n_steps * n_envs. Paper: 2048 in one environment."""
     n_epochs: Annotated[int, Range(ge=1)] = 10
-    """m, gradient steps on the full batch per rollout (passes, with minibatches). Paper: 10."""
-    batch_size: Annotated[int, Range(ge=1)] | None = None
-    """Rows per gradient step of the policy phase; default is the full batch, as in the paper."""
-    n_value_epochs: Annotated[int, Range(ge=1)] = 5
+    """m, passes over a rollout in the policy phase; with the full batch, its gradient steps. Paper: 10."""
+    batch_size: Annotated[int, Range(ge=1)] | None = 64
+    """Rows per gradient step of the policy phase; none is the full batch, as in the paper."""
+    n_value_epochs: Annotated[int, Range(ge=1)] = 10
     """Passes over the rollout in the value phase. Released code: 5."""
-    value_batch_size: Annotated[int, Range(ge=1)] | None = 128
+    value_batch_size: Annotated[int, Range(ge=1)] | None = 64
     """Rows per gradient step of the value phase; none is the full batch. Released code: 128."""
-    gamma: Annotated[float, Range(ge=0, le=1)] = 0.99
-    """Discount factor."""
-    gae_lambda: Annotated[float, Range(ge=0, le=1)] = 0.95
-    """Trace of the generalised advantage estimate."""
+    target_kl: Annotated[float, Range(gt=0)] | None = 0.02
+    """E[B_q(pi || pi_k)] that an update aims at, in nats where q is 1: t_k is adapted to it, from step_size on. None
+    leaves t_k to step_size_schedule, as in the paper."""
     step_size: Annotated[float, Range(gt=0)] = 1.0
     """t_0, weight of the standardised advantages against the divergence. Paper: 1."""
     step_size_schedule: Literal["linear", "constant"] = "linear"
-    """linear is the paper's t_k = t_0 (1 - k/K), which ends at t_0 / K."""
+    """t_k without target_kl: linear is the paper's t_0 (1 - k/K), which ends at t_0 / K."""
     tsallis_q: Annotated[float, Range(ge=1, le=2)] = 1.0
     """1 is the KL divergence; up to 2, the Tsallis divergence."""
     normalize_advantage: bool = True
-    """Standardise the advantages of each rollout."""
-    ent_coef: Annotated[float, Range(ge=0)] = 0.0
-    """Weight of an entropy bonus. Paper: 0."""
+    """Standardise the advantages of each rollout, so that t_k has no unit."""
+    normalize_value: bool = True
+    """Whether the value phase computes in units of the returns' size, so that rewards of any scale are learned alike.
+    The value function stays in units of reward, and begins at 0."""
     clip_range_vf: Annotated[float, Range(gt=0)] | None = None
-    """Largest change of the value function in one update; default is no bound."""
-    max_grad_norm: Annotated[float, Range(gt=0, infinite=True)] = 0.5
-    """Gradients are scaled down to this norm, in each phase; inf for no bound. Released code: 0.5."""
-    use_sde: bool = False
-    """State-dependent exploration (gSDE) in place of independent Gaussian noise."""
-    sde_sample_freq: Annotated[int, Range(ge=-1)] = -1
-    """Steps between new gSDE noise matrices; -1 for one a rollout."""
-    net_arch: Widths = (64, 64)
-    """Hidden layers of the policy network and of the value network."""
-    activation_fn: Activation = "tanh"
-    """Activation function of the hidden layers."""
-    ortho_init: bool = True
-    """Orthogonal initialisation."""
-    log_std_init: Annotated[float, Range()] = 0.0
-    """Natural logarithm of the initial standard deviation of the actions."""
-    compile: Literal["auto", "on", "off"] = "auto"
-    """Whether each gradient step is one compiled call (a CUDA graph on a GPU); auto compiles runs that are long enough
-    to earn the compilation back. What cannot be compiled runs eagerly, which is said once with the reason."""
-
-    def algorithm_kwargs(self) -> dict[str, Any]:
-        """The constructor arguments of :class:`rlopt.MDPO`."""
-        kwargs = {field.name: getattr(self, field.name) for field in fields(self)}
-        layers = list(kwargs.pop("net_arch"))
-        kwargs["policy_kwargs"] = {
-            "net_arch": {"pi": layers, "vf": layers},
-            "activation_fn": kwargs.pop("activation_fn"),
-            "ortho_init": kwargs.pop("ortho_init"),
-            "log_std_init": kwargs.pop("log_std_init"),
-        }
-        return self.with_optimizer(kwargs)
+    """Largest change of the value function in one update, with normalize_value in units of the returns' size; default
+    is no bound."""
 
 
 @dataclass(frozen=True, kw_only=True)

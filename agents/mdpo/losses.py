@@ -5,10 +5,12 @@ Equation numbers are those of this repository's agents/mdpo/README.md. Shapes: B
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-Info = dict[str, Tensor]
+from rlopt.agents.ppo.losses import Info
 
 
 def policy_loss(
@@ -72,3 +74,23 @@ def annealed_step_size(step_size: float, *, progress_remaining: float, rollout_f
     :param rollout_fraction: 1 / K, the share of all steps that one rollout is, in (0, 1]
     """
     return step_size * max(progress_remaining + rollout_fraction, rollout_fraction)
+
+
+def adapted_step_size(step_size: float, *, divergence: float, target: float) -> float:
+    """Equation (6), t_{k+1} = t_k min(2, max(1/2, target / divergence)), within [1e-4, 1e4].
+
+    :param step_size: t_k, of the update that led to ``divergence``
+    :param divergence: E[B_q(pi || pi_k)] after that update, >= 0
+    :param target: of the divergence, > 0
+    """
+    factor = min(2.0, max(0.5, target / max(divergence, 1e-12)))
+    return min(1e4, max(1e-4, step_size * factor))
+
+
+def value_scale(returns: Tensor) -> float:
+    """The power of two nearest to the root mean square of ``returns``, on a logarithmic scale; 1 for returns of 0.
+
+    In its unit returns are of size 1, whatever the scale of rewards; a power of two is divided by without rounding.
+    """
+    size = returns.double().square().mean().sqrt().item()
+    return 2.0 ** round(math.log2(size)) if 0 < size < math.inf else 1.0

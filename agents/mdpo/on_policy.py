@@ -3,59 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import torch
 from stable_baselines3.common.buffers import RolloutBuffer
-from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.policies import (
-    ActorCriticCnnPolicy,
-    ActorCriticPolicy,
-    BasePolicy,
-    MultiInputActorCriticPolicy,
-)
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
-from stable_baselines3.common.utils import FloatSchedule, explained_variance, update_learning_rate
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from stable_baselines3.common.utils import FloatSchedule, update_learning_rate
 from torch import Tensor
 
 from rlopt.agents.mdpo import losses
-from rlopt.agents.mdpo.checks import check_spaces
 from rlopt.agents.mdpo.config import MDPOConfig
-from rlopt.agents.mdpo.heads import action_head, former_value_parameters, phase_parameters
-from rlopt.agents.mdpo.on_policy_update import (
-    History,
-    Phase,
-    PhaseStep,
-    PolicyObjective,
-    Request,
-    ValueObjective,
-    obstacle,
-    take_eagerly,
-    update_models,
-)
+from rlopt.agents.mdpo.objectives import PolicyObjective, ValueObjective
+from rlopt.agents.mdpo.phases import former_value_parameters, phase_parameters, scaled_down
+from rlopt.agents.ppo.on_policy import OnPolicy
+from rlopt.agents.ppo.update import History, Phase
 from rlopt.algorithms.arguments import checked
-from rlopt.algorithms.finite import FiniteVecEnv, check_finite, check_parameters
-from rlopt.algorithms.resumable import Resumable, named_policy_kwargs, training_env
-from rlopt.algorithms.rollout import can_collect, collect, finish_step, flat, flat_actions
+from rlopt.algorithms.resumable import named_policy_kwargs
+from rlopt.algorithms.rollout import flat, flat_actions
 from rlopt.console.progress import say
-from rlopt.envs.calls import NamedWorkers
-from rlopt.errors import require
-from rlopt.optim.compiled_step import CompileChoice, Mode, choose_mode
-from rlopt.optim.lockstep import runs_in_lockstep, together
-from rlopt.settings.fields import check_arguments
+from rlopt.optim.compiled_step import CompileChoice
 from rlopt.storage.tree import Tree
 
-COMPILE_PAYS_AFTER = 60_000
-"""Gradient steps, of small networks, after which the seconds that compilation takes are earned back."""
 
-
-class MDPO(Resumable, OnPolicyAlgorithm):
+class MDPO(OnPolicy):
     """Mirror descent policy optimisation, on-policy (Tomar et al., arXiv 2005.09814, section 4.1).
 
     Each update takes ``n_epochs`` (the paper's m) passes over one rollout on -E[r A] + E[B_q(pi || pi_k)] / t_k, then
-    fits the value function in a phase of its own. Settings, their ranges and meanings are those of
+    fits the value function in a phase of its own. t_k follows ``target_kl``, and neither phase depends on the scale of
+    rewards; without a target the paper's schedules of t_k hold. Settings, their ranges and meanings are those of
     :class:`rlopt.agents.mdpo.config.MDPOConfig`; what is not listed there means what it means in Stable-Baselines3's
     PPO. With the full batch the first gradient step of an update is a plain policy gradient, because the divergence is
     flat at pi_k; with minibatches the method is PPO with a KL(new || old) penalty in place of the clip.
@@ -74,23 +50,18 @@ class MDPO(Resumable, OnPolicyAlgorithm):
     :raises NonFiniteError: during ``learn``, for a NaN or infinite observation, reward or loss
     """
 
-    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
-        "MlpPolicy": ActorCriticPolicy,
-        "CnnPolicy": ActorCriticCnnPolicy,
-        "MultiInputPolicy": MultiInputActorCriticPolicy,
-    }
-    state_attributes: ClassVar[tuple[str, ...]] = ("_n_rollouts",)
+    state_attributes: ClassVar[tuple[str, ...]] = (*OnPolicy.state_attributes, "adapted_step_size")
+    later_attributes: ClassVar[tuple[str, ...]] = ("adapted_step_size",)
+    later_settings: ClassVar[Mapping[str, Any]] = MDPOConfig.later_settings
+    of_its_own: ClassVar[tuple[str, ...]] = ("target_kl",)
     policy_loss = staticmethod(losses.policy_loss)
     """The loss of the policy phase; a subclass may put another function of the same arguments here."""
     value_loss = staticmethod(losses.value_loss)
     """The loss of the value phase; likewise."""
-    policy: ActorCriticPolicy
-
-    profiled_sections: ClassVar[dict[str, str]] = {"collect_rollouts": "act"}
-    elsewhere: ClassVar[dict[str, str]] = {
-        "clip_range": "the divergence from the last policy takes the place of PPO's clip, and step_size weighs it",
-        "target_kl": "the divergence from the last policy is penalised and not bounded: lower step_size for less",
-        "max_kl": "the divergence from the last policy is penalised and not bounded: lower step_size for less",
+    elsewhere: ClassVar[Mapping[str, str]] = {
+        **OnPolicy.elsewhere,
+        "clip_range": "the divergence from the last policy takes the place of PPO's clip: give target_kl",
+        "max_kl": "its name is target_kl",
         "vf_coef": "V has a phase of its own, with n_value_epochs, value_batch_size and value_learning_rate",
         "n_critic_updates": "V has a phase of its own, with n_value_epochs, value_batch_size and value_learning_rate",
         "kl_coef": "1 / step_size weighs the divergence; kl_coef is OffPolicyMDPO's",
@@ -99,6 +70,8 @@ class MDPO(Resumable, OnPolicyAlgorithm):
             "it learns from whole rollouts and has no replay: take OffPolicyMDPO",
         ),
     }
+    adapted_step_size: float
+    """t_k of the next update, where ``target_kl`` adapts it."""
 
     @checked
     def __init__(
@@ -114,10 +87,12 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         n_value_epochs: int = MDPOConfig.n_value_epochs,
         value_batch_size: int | None = MDPOConfig.value_batch_size,
         value_learning_rate: float | Schedule | None = MDPOConfig.value_learning_rate,
+        target_kl: float | None = MDPOConfig.target_kl,
         step_size: float = MDPOConfig.step_size,
         step_size_schedule: Literal["linear", "constant"] = MDPOConfig.step_size_schedule,
         tsallis_q: float = MDPOConfig.tsallis_q,
         normalize_advantage: bool = MDPOConfig.normalize_advantage,
+        normalize_value: bool = MDPOConfig.normalize_value,
         ent_coef: float = MDPOConfig.ent_coef,
         clip_range_vf: float | None = MDPOConfig.clip_range_vf,
         max_grad_norm: float = MDPOConfig.max_grad_norm,
@@ -134,29 +109,20 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         compile: CompileChoice = MDPOConfig.compile,
         _init_setup_model: bool = True,
     ) -> None:
-        given = locals()
-        self.constructor_settings = {
-            name: given[name] for name in given if name not in ("self", "env", "_init_setup_model", "__class__")
-        }
-        check_arguments(MDPOConfig, self.constructor_settings)
-        if env is not None:
-            env = training_env(env, verbose)
-            check_spaces(env.observation_space, env.action_space)
+        env = self._checked_env(MDPOConfig, dict(locals()), env)
         self.batch_size = batch_size
         self.n_epochs = n_epochs
         self.n_value_epochs = n_value_epochs
         self.value_batch_size = value_batch_size
         self.value_learning_rate = value_learning_rate
-        self.step_size = step_size
+        self.target_kl = target_kl
+        self.step_size = self.adapted_step_size = step_size
         self.step_size_schedule = step_size_schedule
         self.tsallis_q = tsallis_q
         self.normalize_advantage = normalize_advantage
+        self.normalize_value = normalize_value
         self.clip_range_vf = clip_range_vf
-        self.compile = compile
-        self.prepared: dict[str, PhaseStep] = {}
-        """The gradient steps of each phase as they were last compiled, captured or stacked."""
-        self._told: str | None = None
-        self._n_rollouts = 0
+        self._value_scale, self._told_of_values = 1.0, False
         super().__init__(
             policy,
             env,  # type: ignore[arg-type]
@@ -191,12 +157,12 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         return {"share_features_extractor": False, **options} if ours else options
 
     def _setup_model(self) -> None:
-        size = self.n_steps * self.n_envs
-        too_many = f"batch_size={self.batch_size} is more than the rollout's {size} rows (n_steps * n_envs)"
-        require(self.batch_size is None or self.batch_size <= size, too_many)
         super()._setup_model()
         self._make_optimizers()
-        self.prepared = {}
+        if self.normalize_value and self._scales_values():
+            with torch.no_grad():  # V begins at 0, in whatever unit rewards are
+                for parameter in self.policy.value_net.parameters():
+                    parameter.zero_()
 
     def value_lr_schedule(self, progress_remaining: float) -> float:
         """The learning rate of the value phase."""
@@ -214,46 +180,33 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         policy.optimizer = make(self.policy_parameters, lr=self.lr_schedule(1), **options)  # type: ignore[call-arg]
         self.value_optimizer = make(self.value_parameters, lr=self.value_lr_schedule(1.0), **options)  # type: ignore[call-arg]
 
-    def collect_rollouts(
-        self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
-    ) -> bool:
-        if not self.at_boundary():
-            return False
-        check_finite("observation", self._last_obs, self.num_timesteps)
-        with NamedWorkers(env):
-            if can_collect(self.policy, rollout_buffer):
-                going_on = collect(self, action_head(self.policy), env, callback, rollout_buffer, n_rollout_steps)
-            else:
-                checked = FiniteVecEnv(env, self.num_timesteps)
-                going_on = super().collect_rollouts(checked, callback, rollout_buffer, n_rollout_steps)
-                if not going_on:
-                    finish_step(self, callback)
-        self._n_rollouts += int(going_on)
-        return going_on
+    def _scales_values(self) -> bool:
+        """Whether the value network ends in a plain layer, the value phase's own, that can be scaled."""
+        last, own = self.policy.value_net, {id(parameter) for parameter in self.value_parameters}
+        plain = type(last) is torch.nn.Linear and not last._forward_pre_hooks
+        return plain and all(id(parameter) in own and parameter.requires_grad for parameter in last.parameters())
 
     def train(self) -> None:
         """One mirror-descent update on the rollout: the policy phase, then the value phase."""
-        self.policy.set_training_mode(False)  # pi_k is the policy as it acted
-        update_learning_rate(self.policy.optimizer, self.lr_schedule(self._current_progress_remaining))
-        update_learning_rate(self.value_optimizer, self.value_lr_schedule(self._current_progress_remaining))
-        step_size, mode = self.current_step_size(), self._update_mode()
-        phases = self._phases(step_size)
-        self.policy.set_training_mode(True)
-        if mode is None or self._obstacle(phases) is not None:
-            history: History = {}
-            for phase in phases:
-                history.update(take_eagerly(phase, self.num_timesteps))
-        else:
-            history = together(update_models, Request(phases, mode, self.prepared, self.num_timesteps))
-        check_parameters(self.policy, self.num_timesteps)
-        self.policy.set_training_mode(False)
-        policy_phase = phases[0]
-        assert isinstance(policy_phase.objective, PolicyObjective)
-        history["final_divergence"] = [policy_phase.objective.divergence(policy_phase.columns)]
-        self._log_update(step_size, history)
+        self._value_scale = 1.0
+        if self.normalize_value:
+            if self._scales_values():
+                self._value_scale = losses.value_scale(torch.from_numpy(self.rollout_buffer.returns))
+            elif not self._told_of_values:
+                say("normalize_value has no effect: the value network's last layer is frozen, or no plain linear one")
+                self._told_of_values = True
+        with scaled_down(self.policy.value_net, self._value_scale):
+            super().train()
 
-    def _phases(self, step_size: float) -> list[Phase]:
+    def gradient_steps_a_rollout(self) -> int:
+        steps = self._steps_a_pass(self.batch_size) * self.n_epochs
+        return steps + self._steps_a_pass(self.value_batch_size) * self.n_value_epochs
+
+    def phases(self) -> list[Phase]:
         """The policy phase and the value phase on the rollout just collected."""
+        progress = self._current_progress_remaining
+        update_learning_rate(self.policy.optimizer, self.lr_schedule(progress))
+        update_learning_rate(self.value_optimizer, self.value_lr_schedule(progress))
         buffer = self.rollout_buffer
         observations, actions = flat(buffer.observations, self.device), flat_actions(buffer, self.device)
         advantages, returns, values = (
@@ -270,7 +223,7 @@ class MDPO(Resumable, OnPolicyAlgorithm):
                 optimizer=self.policy.optimizer,
                 max_grad_norm=self.max_grad_norm,
                 columns=(observations, actions, advantages, *policy.old(observations, actions)),
-                scalars={"step_size": step_size, "ent_coef": self.ent_coef},
+                scalars={"step_size": self.current_step_size(), "ent_coef": self.ent_coef},
                 passes=self.n_epochs,
                 batch_size=self.batch_size,
                 orders=self._orders(self.n_epochs, self.batch_size),
@@ -280,7 +233,7 @@ class MDPO(Resumable, OnPolicyAlgorithm):
                 parameters=self.value_parameters,
                 optimizer=self.value_optimizer,
                 max_grad_norm=self.max_grad_norm,
-                columns=(observations, returns, values),
+                columns=(observations, returns / self._value_scale, values / self._value_scale),
                 scalars={},
                 passes=self.n_value_epochs,
                 batch_size=self.value_batch_size,
@@ -290,31 +243,13 @@ class MDPO(Resumable, OnPolicyAlgorithm):
 
     def current_step_size(self) -> float:
         """t_k of the update that follows the rollout just collected."""
+        if self.target_kl is not None:
+            return self.adapted_step_size
         if self.step_size_schedule == "constant":
             return self.step_size
         fraction = min(1.0, self.n_steps * self.n_envs / max(self._total_timesteps, 1))
         progress = self._current_progress_remaining
         return losses.annealed_step_size(self.step_size, progress_remaining=progress, rollout_fraction=fraction)
-
-    def _update_mode(self) -> Mode | None:
-        """How each gradient step is taken as one function of tensors; None to take it by torch's own optimiser."""
-        rollouts = self._total_timesteps / (self.n_steps * self.n_envs)
-        steps = self._steps_a_pass(self.batch_size) * self.n_epochs
-        steps += self._steps_a_pass(self.value_batch_size) * self.n_value_epochs
-        planned = int(rollouts * steps) * runs_in_lockstep()  # what is compiled for one of several runs serves all
-        mode = choose_mode(self.compile, self.device, planned, pays_after=COMPILE_PAYS_AFTER)
-        return None if mode == "eager" else mode
-
-    def _obstacle(self, phases: Sequence[Phase]) -> str | None:
-        """Why the gradient steps are taken by torch's own optimisers all the same; said once."""
-        reason = next(filter(None, map(obstacle, phases)), None)
-        if reason is not None and reason != self._told:
-            say(f"{type(self).__name__}'s gradient steps are not compiled: {reason}")
-        self._told = reason
-        return reason
-
-    def _steps_a_pass(self, batch_size: int | None) -> int:
-        return 1 if batch_size is None else -(-self.n_steps * self.n_envs // batch_size)
 
     def _orders(self, passes: int, batch_size: int | None) -> tuple[Tensor, ...]:
         """The order of the rows in each pass: random for minibatches, none for the full batch."""
@@ -322,41 +257,20 @@ class MDPO(Resumable, OnPolicyAlgorithm):
             return ()
         return tuple(torch.randperm(self.n_steps * self.n_envs).to(self.device) for _ in range(passes))
 
-    def _log_update(self, step_size: float, history: History) -> None:
-        self._n_updates += self.n_epochs
-        means = {}
-        for name, values in history.items():
-            stacked = torch.stack(values).cpu()
-            if name.endswith("loss"):
-                check_finite(name.replace("_", " "), stacked, self.num_timesteps)
-            means[name] = stacked.mean().item()
+    def _after_update(self, phases: Sequence[Phase], history: History) -> None:
+        objective, columns = phases[0].objective, phases[0].columns
+        assert isinstance(objective, PolicyObjective)
+        history["final_divergence"] = [objective.divergence(columns)]
+        means = {name: values.mean().item() for name, values in self._on_host(history).items()}
         for name, mean in means.items():
             self.logger.record(f"train/{name}", mean)
-        buffer = self.rollout_buffer
-        self.logger.record(
-            "train/explained_variance", explained_variance(buffer.values.flatten(), buffer.returns.flatten())
-        )
-        self.logger.record("train/step_size", step_size)
-        self.logger.record("train/learning_rate", self.policy.optimizer.param_groups[0]["lr"])
-        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        if hasattr(self.policy, "log_std"):
-            self.logger.record("train/std", torch.exp(self.policy.log_std).mean().item())
-
-    def dump_logs(self, iteration: int = 0) -> None:
-        super().dump_logs(self._n_rollouts)
-
-    def learn(
-        self,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        log_interval: int = 1,
-        tb_log_name: str = "",
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> Self:
-        """As Stable-Baselines3's ``learn``; ``tb_log_name`` is by default the name of the class."""
-        name = tb_log_name or type(self).__name__
-        return super().learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)
+        self.logger.record("train/step_size", self.current_step_size())
+        if self.target_kl is not None:
+            self.adapted_step_size = losses.adapted_step_size(
+                self.adapted_step_size, divergence=means["final_divergence"], target=self.target_kl
+            )
+        self._n_updates += self.n_epochs
+        self._log_state()
 
     def fitted_parameters(self, parameters: dict[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
         """Those of PPO: its one optimiser's state becomes that of two."""
@@ -406,8 +320,7 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         return [place for place, parameter in enumerate(former) if id(parameter) in own]
 
     def _excluded_save_params(self) -> list[str]:
-        ours = ["value_optimizer", "policy_parameters", "value_parameters", "boundary_hook", "prepared", "_told"]
-        return [*super()._excluded_save_params(), *ours]
+        return [*super()._excluded_save_params(), "value_optimizer", "policy_parameters", "value_parameters"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "policy.optimizer", "value_optimizer"], []

@@ -80,7 +80,7 @@ def own_objects(roots: Sequence[tuple[str, Any]], kept: Iterable[Any] = ()) -> d
 def shared_values(walk: Walk) -> dict[str, tuple[Any, str, Any]]:
     """What lies in the classes and modules that a walk met: path -> (its owner or None, its name there, its value)."""
     found: dict[str, tuple[Any, str, Any]] = {}
-    classes = {cls for cls in walk.classes if _is_own(cls.__module__)}
+    classes = {cls for cls in walk.classes if _is_own(getattr(cls, "__module__", ""))}
     classes |= {base for cls in classes for base in cls.__mro__ if _is_own(base.__module__)}
     names = {cls.__module__ for cls in classes} | {name for name in walk.modules if name and _is_own(name)}
     for name in sorted(names):

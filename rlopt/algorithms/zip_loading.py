@@ -74,7 +74,7 @@ def load_zip(
             f"{one_line(path)} has the policy {policy.__name__}, which {cls.__name__} cannot act with: load it with "
             "the class that wrote it"
         )
-    settings = _settings(data, signature)
+    settings = _settings(cls, data, signature)
     if "policy_kwargs" in given and not _same_networks(data, settings, given["policy_kwargs"]):
         raise ConfigError("policy_kwargs are not those of the saved networks: leave them out")
     spaces = [_convert_space(data[name]) for name in ("observation_space", "action_space")]
@@ -97,11 +97,11 @@ def load_zip(
     return model
 
 
-def _settings(data: Mapping[str, Any], signature: inspect.Signature) -> dict[str, Any]:
+def _settings(cls: Any, data: Mapping[str, Any], signature: inspect.Signature) -> dict[str, Any]:
     """The constructor's arguments that the file has: what the attributes were, or what the constructor was given."""
     own = data.get("constructor_settings", {})
-    found = {}
-    for name in signature.parameters.keys() - {*_NOT_SETTINGS}:
+    found = dict(cls.later_settings) if own else {}
+    for name in signature.parameters.keys() - {*_NOT_SETTINGS, *(() if own else cls.of_its_own)}:
         attribute = name if name in data else f"_{name}"
         if name in own and (name in _AS_GIVEN or attribute not in data):
             found[name] = own[name]

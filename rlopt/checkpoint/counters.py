@@ -65,7 +65,7 @@ def check_training(model: Any, state: Tree) -> None:
         _require(type(name) is str and isinstance(value, (*_SCALARS, np.ndarray, torch.Tensor)), "log", name)
         _require((count is None or type(count) is int) and _is_names(excluded), "log", name)
     expected, saved = set(getattr(model, "state_attributes", ())), set(state["attributes"])
-    if expected != saved:
+    if not expected - set(getattr(model, "later_attributes", ())) <= saved <= expected:
         raise CheckpointError(f"the checkpoint has the attributes {sorted(saved)}, this model {sorted(expected)}")
     for name, value in state["attributes"].items():
         _check_like(name, getattr(model, name), value)

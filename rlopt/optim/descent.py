@@ -27,6 +27,9 @@ Objective = Callable[..., tuple[Tensor, Any]]
 """The loss, a scalar, of a :class:`Network` and further arguments, and what else of it is wanted, detached."""
 JointObjective = Callable[..., tuple[dict[str, Tensor], Any]]
 """The same for several networks: a loss of each, by name."""
+HOLD = "hold"
+"""In what comes with a loss, where that is a dict: a bool scalar. Where it is true, the rest of the step moves
+nothing."""
 _DRAWING_OR_COUNTING = (
     nn.modules.batchnorm._BatchNorm,
     nn.modules.dropout._DropoutNd,
@@ -152,7 +155,8 @@ class Networks(Protocol):
     def descend(self, name: str, objective: Objective, *args: Any) -> Any:
         """One step of the network's optimiser along the gradient of a loss; returns what comes with the loss.
 
-        The loss is that of ``objective(network, *args)``.
+        The loss is that of ``objective(network, *args)``. Where what comes with it has :data:`HOLD`, that may hold the
+        network.
 
         Where a loss is not finite, neither this network nor one that comes after it in the step is changed.
         """
@@ -190,7 +194,8 @@ class OwnNetworks:
         assert part.optimizer is not None
         loss, further = objective(self._networks[name], *args)
         self._check(f"{name.replace('_', ' ')} loss", loss)
-        if not own_parameters(part.optimizer):  # all of it is frozen
+        held = _hold(further)
+        if (held is not None and held.item()) or not own_parameters(part.optimizer):  # or all of it is frozen
             return further
         if part.max_grad_norm is None:
             descend(part.optimizer, loss, only_own=True)
@@ -236,6 +241,10 @@ class OwnNetworks:
             self.parts[name].tensors[key].copy_(value)
 
 
+def _hold(further: Any) -> Tensor | None:
+    return further.get(HOLD) if isinstance(further, dict) else None
+
+
 State = dict[str, dict[str, dict[str, Tensor]]]
 """Kind ("value", "first", "second": Adam's moments, or "step") -> part -> name -> tensor."""
 
@@ -263,6 +272,9 @@ class HeldNetworks:
     def descend(self, name: str, objective: Objective, *args: Any) -> Any:
         gradients, (loss, further) = grad_and_value(objective, has_aux=True)(self[name], *args)
         self._watch({name: loss})
+        held = _hold(further)
+        if held is not None and self._keep is not None:
+            self._keep = self._keep & ~held
         self._move(name, gradients.trained())
         return further
 

@@ -85,6 +85,9 @@ class AgentConfig:
     former_settings: ClassVar[Mapping[str, Any]] = {}
     """Settings that the agent had in version 0.1 and no longer has, each with the value that changed nothing."""
 
+    later_settings: ClassVar[Mapping[str, Any]] = {}
+    """Settings that the agent did not have in version 0.1, each with the value that means what it did then."""
+
     @classmethod
     def check_together(cls, settings: Mapping[str, Any]) -> None:
         """Raises :class:`rlopt.errors.ConfigError` for settings, each in its range, that contradict each other.
@@ -400,7 +403,9 @@ def read_settings(config_class: type, values: Mapping[str, Any], where: str) -> 
 
 
 def without_former(config_class: type, values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """``values``, written by this version or an earlier one, without :attr:`AgentConfig.former_settings`.
+    """``values``, all that this version or an earlier one had, without :attr:`AgentConfig.former_settings`.
+
+    :attr:`AgentConfig.later_settings` that are not among them get the value that means what the earlier version did.
 
     :raises rlopt.errors.ConfigError: one of those changed something
     """
@@ -411,7 +416,8 @@ def without_former(config_class: type, values: Mapping[str, Any], where: str) ->
                 f"{where}: {name} = {_shown(values[name])} is of version 0.1, whose agent of this name had more "
                 "settings: read it with rlopt 0.1"
             )
-    return {name: value for name, value in values.items() if name not in former}
+    later = getattr(config_class, "later_settings", {})
+    return {**later, **{name: value for name, value in values.items() if name not in former}}
 
 
 def from_mapping(config_class: type[T], values: Mapping[str, Any], where: str) -> T:

@@ -12,9 +12,10 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor, VecNormalize
 
-from rlopt.agents.mdpo import on_policy, on_policy_update
-from rlopt.agents.mdpo.heads import DistributionHead, GaussianHead, action_head, value_function
+from rlopt.agents.mdpo import objectives
 from rlopt.agents.mdpo.on_policy import MDPO
+from rlopt.agents.ppo import on_policy
+from rlopt.agents.ppo.heads import DistributionHead, GaussianHead, action_head, value_function
 from rlopt.algorithms.rollout import advantage_estimates, can_collect
 
 COLUMNS = ("actions", "rewards", "episode_starts", "values", "log_probs", "advantages", "returns")
@@ -116,9 +117,9 @@ def test_rollouts_updates_and_statistics_equal_those_of_stable_baselines3(
     ours, rollouts = trained(case)
     assert can_collect(ours.policy, ours.rollout_buffer)
     monkeypatch.setattr(on_policy, "can_collect", lambda *args: False)
-    for module in (on_policy, on_policy_update):
+    for module in (on_policy, objectives):
         monkeypatch.setattr(module, "action_head", DistributionHead)
-    monkeypatch.setattr(on_policy_update, "value_function", lambda policy: policy.predict_values)
+    monkeypatch.setattr(objectives, "value_function", lambda policy, train_shared: policy.predict_values)
     monkeypatch.setattr("rlopt.optim.clipped_step._is_plain_fused_adam", lambda *args: False)
     theirs, expected = trained(case)
     cut = [info["l"] for info in ours.ep_info_buffer or []]
@@ -222,7 +223,7 @@ def test_what_users_bring_is_used() -> None:
     observations = torch.randn(4, 3)
     with torch.no_grad():
         plain = ActorCriticPolicy.predict_values(algorithm.policy, observations)
-        assert torch.equal(value_function(algorithm.policy)(observations), plain + 1.0)
+        assert torch.equal(value_function(algorithm.policy, train_shared=False)(observations), plain + 1.0)
 
 
 def test_forward_hooks_still_run() -> None:
@@ -233,7 +234,7 @@ def test_forward_hooks_still_run() -> None:
     head = action_head(algorithm.policy)
     assert isinstance(head, GaussianHead)
     head.sample(torch.zeros(2, 3))
-    value_function(algorithm.policy)(torch.zeros(2, 3))
+    value_function(algorithm.policy, train_shared=False)(torch.zeros(2, 3))
     assert calls == [1, 2]
 
 

@@ -10,12 +10,8 @@ from torch.distributions import Bernoulli as TorchBernoulli
 from torch.distributions import Categorical as TorchCategorical
 from torch.distributions import Independent, Normal, kl_divergence
 
-from rlopt.agents.mdpo.divergences import (
-    Categorical,
-    bernoulli_divergence,
-    categorical_divergence,
-    gaussian_divergence,
-)
+from rlopt.agents.mdpo.divergences import bernoulli_divergence, categorical_divergence, gaussian_divergence
+from rlopt.agents.ppo.distributions import Categorical
 
 
 def random_gaussians(batch: int = 7, dims: int = 3) -> tuple[torch.Tensor, ...]:

@@ -20,16 +20,17 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from rlopt.agents.mdpo.heads import action_head
 from rlopt.agents.mdpo.losses import policy_loss
 from rlopt.agents.mdpo.on_policy import MDPO
-from rlopt.agents.mdpo.on_policy_update import Request, take_eagerly, update_models
+from rlopt.agents.ppo.heads import action_head
+from rlopt.agents.ppo.update import Request, take_eagerly, update_models
 from rlopt.errors import NonFiniteError
 from rlopt.optim.lockstep import Lockstep
 
 
 def model(seed: int = 0, cls: type[MDPO] = MDPO, **options: Any) -> MDPO:
     settings: dict[str, Any] = {"n_steps": 32, "n_epochs": 3, "value_batch_size": 16, "device": "cpu", "compile": "off"}
+    settings |= {"batch_size": None, "target_kl": None, "normalize_value": False, "learning_rate": 3e-4}
     return cls("MlpPolicy", vec_env(2), seed=seed, **{**settings, **options})
 
 
@@ -46,6 +47,7 @@ def logged(algorithm: MDPO) -> dict[str, float]:
 OPTIONS: list[dict[str, Any]] = [
     {},
     {"batch_size": 24, "tsallis_q": 1.5, "ent_coef": 0.1},
+    {"batch_size": 16, "target_kl": 1e-3, "normalize_value": True},
     {"value_batch_size": None, "clip_range_vf": 0.1, "max_grad_norm": 0.01, "normalize_advantage": False},
     {"policy_kwargs": {"net_arch": {"pi": [], "vf": [8, 4, 8]}, "activation_fn": "relu", "log_std_init": -1.0}},
     {"max_grad_norm": math.inf, "step_size_schedule": "constant", "learning_rate": 1e-2, "value_learning_rate": 1e-3},
@@ -272,7 +274,8 @@ KINDS: dict[str, tuple[str, spaces.Space, spaces.Space, dict[str, Any]]] = {
 def of_kind(kind: str, seed: int = 0, **more: Any) -> MDPO:
     policy, observations, actions, options = KINDS[kind]
     env = DummyVecEnv([lambda: Anything(observations, actions)] * 2)
-    settings = {"n_steps": 16, "n_epochs": 2, "value_batch_size": 16, "device": "cpu", "compile": "off"}
+    settings: dict[str, Any] = {"n_steps": 16, "n_epochs": 2, "value_batch_size": 16, "device": "cpu", "compile": "off"}
+    settings |= {"batch_size": None, "normalize_value": False, "learning_rate": 3e-4}
     return MDPO(policy, env, seed=seed, **{**settings, **options, **more})
 
 
@@ -364,7 +367,7 @@ SHARING: dict[str, Callable[[], MDPO]] = {
 def test_the_value_phase_never_moves_the_policy(network: str, way: str) -> None:
     """Not by a bit, neither what it computes nor the running statistics that it computes with."""
     algorithm = SHARING[network]().learn(64)
-    policy, (_, value_phase) = algorithm.policy, algorithm._phases(1.0)
+    policy, (_, value_phase) = algorithm.policy, algorithm.phases()
     observations: Any = create_empty_array(algorithm.observation_space, 4)
     shown = obs_as_tensor(observations, algorithm.device)
 

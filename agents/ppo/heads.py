@@ -1,4 +1,4 @@
-"""How on-policy MDPO asks a Stable-Baselines3 actor-critic policy for actions, log-probabilities, divergences, values.
+"""How an on-policy agent asks a Stable-Baselines3 actor-critic policy for actions, log-probabilities and values.
 
 Shapes: B batch, A action dimensions.
 """
@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import torch
 from gymnasium import spaces
-from gymnasium.vector.utils import create_empty_array
 from stable_baselines3.common.distributions import (
     BernoulliDistribution,
     CategoricalDistribution,
@@ -24,10 +23,9 @@ from stable_baselines3.common.distributions import (
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor, MlpExtractor
-from stable_baselines3.common.utils import obs_as_tensor
 from torch import Tensor, nn
 
-from rlopt.agents.mdpo.divergences import Bernoulli, Categorical, Factors, Gaussian
+from rlopt.agents.ppo.distributions import Bernoulli, Categorical, Factors, Gaussian
 from rlopt.algorithms.rollout import Observations
 from rlopt.errors import SpaceError
 
@@ -166,74 +164,18 @@ def uncompiled(policy: ActorCriticPolicy) -> ActorCriticPolicy:
     return inner
 
 
-def phase_parameters(policy: ActorCriticPolicy) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """The parameters of the policy phase and of the value phase.
+def value_function(policy: ActorCriticPolicy, train_shared: bool) -> Callable[[Observations], Tensor]:
+    """What ``policy.predict_values`` computes: observations of B states to [B, 1].
 
-    What the policy depends on, such as a features extractor that both networks share, is trained by the policy phase
-    alone: the critic never moves the policy.
+    :param train_shared: whether its gradient reaches a features extractor that the policy uses too
     """
-    body = policy.mlp_extractor
-    of_policy = _ids([policy.action_net, policy.pi_features_extractor, getattr(body, "policy_net", None)])
-    if isinstance(getattr(policy, "log_std", None), nn.Parameter):
-        of_policy.add(id(policy.log_std))
-    of_value = _ids([policy.value_net, policy.vf_features_extractor, getattr(body, "value_net", None)])
-    everything = list(policy.parameters())
-    others = [parameter for parameter in everything if id(parameter) not in of_policy | of_value]
-    if others:  # networks that the user has written and named
-        of_policy |= {id(parameter) for parameter in _reached_by_log_prob(policy, others)}
-    ours = [parameter for parameter in everything if id(parameter) in of_policy]
-    return ours, [parameter for parameter in everything if id(parameter) not in of_policy]
-
-
-def former_value_parameters(policy: ActorCriticPolicy) -> list[nn.Parameter]:
-    """What the value phase trained in version 0.1: what both networks share, too."""
-    apart = [] if policy.share_features_extractor else [policy.pi_features_extractor]
-    of_policy = _ids([policy.action_net, getattr(policy.mlp_extractor, "policy_net", None), *apart])
-    log_std = getattr(policy, "log_std", None)
-    return [p for p in policy.parameters() if id(p) not in of_policy and p is not log_std]
-
-
-def _ids(modules: list[Any]) -> set[int]:
-    return {id(parameter) for module in modules if module is not None for parameter in module.parameters()}
-
-
-def _reached_by_log_prob(policy: ActorCriticPolicy, parameters: list[nn.Parameter]) -> list[nn.Parameter]:
-    """Those of ``parameters`` that log pi depends on."""
-    observations: Any = create_empty_array(policy.observation_space, 1)
-    flags, training = [parameter.requires_grad for parameter in parameters], policy.training
-    policy.set_training_mode(False)
-    for parameter in parameters:
-        parameter.requires_grad_(True)  # one that is frozen now may be thawed
-    with torch.enable_grad():
-        distribution = policy.get_distribution(obs_as_tensor(observations, policy.device))
-        log_prob = distribution.log_prob(distribution.get_actions(deterministic=True))
-        found = torch.autograd.grad(log_prob.sum(), parameters, allow_unused=True)
-    policy.set_training_mode(training)
-    for parameter, flag in zip(parameters, flags, strict=True):
-        parameter.requires_grad_(flag)
-    return [parameter for parameter, gradient in zip(parameters, found, strict=True) if gradient is not None]
-
-
-def set_critic_training_mode(policy: ActorCriticPolicy, value_parameters: list[nn.Parameter]) -> None:
-    """Training mode for the critic alone: what it shares with the policy keeps its running statistics as they are."""
-    policy.set_training_mode(True)
-    policy.pi_features_extractor.train(False)
-    own = {id(parameter) for parameter in value_parameters}
-    for module in policy.modules():
-        if any(id(parameter) not in own for parameter in module.parameters(recurse=False)):
-            module.training = False
-
-
-def value_function(policy: ActorCriticPolicy) -> Callable[[Observations], Tensor]:
-    """What ``policy.predict_values`` computes: observations of B states to [B, 1]."""
     policy = uncompiled(policy)
     body = policy.mlp_extractor
     if type(policy).predict_values is not ActorCriticPolicy.predict_values or type(body) is not MlpExtractor:
         return policy.predict_values
     extractor = policy.vf_features_extractor
-    if policy.share_features_extractor:  # the policy phase trains it
-        return _network(policy, extractor, body.value_net, policy.value_net, train_extractor=False)
-    return _network(policy, extractor, body.value_net, policy.value_net)
+    train_extractor = train_shared or not policy.share_features_extractor
+    return _network(policy, extractor, body.value_net, policy.value_net, train_extractor=train_extractor)
 
 
 def _network(
@@ -309,4 +251,15 @@ def factors(distribution: Distribution) -> Factors:
         return Categorical(tuple(factor.logits for factor in inner))  # type: ignore[attr-defined]
     if isinstance(inner, torch.distributions.Bernoulli):
         return Bernoulli(inner.logits)
-    raise SpaceError(f"MDPO has no divergence for {type(distribution).__name__}: use one of Stable-Baselines3's")
+    raise SpaceError(
+        f"{type(distribution).__name__} has no closed form here: use one of Stable-Baselines3's distributions"
+    )
+
+
+def policy_obstacle(policy: ActorCriticPolicy) -> str | None:
+    """Why ``policy`` is no function of tensors, in words; None if it is one."""
+    if type(action_head(policy)) is DistributionHead:
+        return "the policy has an action distribution of its own"
+    if value_function(policy, train_shared=False) == policy.predict_values:
+        return "the policy has a predict_values of its own"
+    return None

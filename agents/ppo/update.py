@@ -1,4 +1,4 @@
-"""The two phases of an on-policy update: what each minimises, and its gradient steps in every mode.
+"""The gradient steps of an on-policy update, in every mode: those of PPO's one phase and of MDPO's two.
 
 A phase's objective is a module that maps rows of the rollout to a loss; a gradient step descends it
 (:meth:`rlopt.optim.descent.Networks.descend`) with torch's own optimisers, or as a function of tensors, which is
@@ -11,24 +11,22 @@ from __future__ import annotations
 import functools
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor, nn
 from torch.func import vmap
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from rlopt.agents.mdpo.heads import DistributionHead, action_head, set_critic_training_mode, uncompiled, value_function
-from rlopt.agents.mdpo.losses import Info, policy_loss, value_loss
+from rlopt.agents.ppo.losses import Info
 from rlopt.algorithms.finite import check_finite
 from rlopt.algorithms.rollout import rows
 from rlopt.console.progress import say
 from rlopt.optim.compiled_step import GradientStep, Mode
 from rlopt.optim.constants_read import Reads
-from rlopt.optim.descent import HeldNetworks, Network, OwnNetworks, Part, State, Store
+from rlopt.optim.descent import HOLD, HeldNetworks, Network, OwnNetworks, Part, State, Store
 from rlopt.optim.descent import obstacle as no_function_of_tensors
 from rlopt.optim.lockstep import side_by_side
 from rlopt.optim.traced import CannotCompile
@@ -37,82 +35,43 @@ Loss = Callable[..., tuple[Tensor, Info]]
 History = dict[str, list[Tensor]]
 """The statistics of every gradient step, scalars by name."""
 
+GOING = "going"
+"""The number, among those of a phase that may stop early, that is 0 for a model that has stopped."""
 MAX_CHANGES = 3
 """So often a loss that reads something else than before is compiled anew; then its steps are taken eagerly."""
 
 
-class PolicyObjective(nn.Module):
-    """Equation (1) on rows of a rollout, as a function of the policy's parameters."""
+class Objective(nn.Module):
+    """What a phase minimises: a module that maps rows of a rollout and numbers to a loss and its parts."""
 
-    name = "policy"
-
-    def __init__(self, policy: ActorCriticPolicy, loss: Loss, tsallis_q: float) -> None:
-        super().__init__()
-        self.policy = uncompiled(policy)
-        self.loss = loss
-        self.settings = {"q": tsallis_q}
-        self._head = action_head(policy)
-
-    def old(self, observations: Any, actions: Tensor) -> tuple[Tensor, Any]:
-        """log pi_k [B] and the distributions of pi_k, from which the divergence is measured."""
-        with torch.no_grad():
-            factors, log_prob, _ = self._head.evaluate(observations, actions)
-        return log_prob, factors
-
-    @torch.no_grad()
-    def divergence(self, batch: Sequence[Any]) -> Tensor:
-        """E[B_q(pi || pi_k)] of the policy as it is now, from the arguments of :meth:`forward`."""
-        observations, actions, *_, old = batch
-        divergence: Tensor = self._head.evaluate(observations, actions).factors.divergence(old, **self.settings)
-        return divergence.mean()
-
-    def forward(self, batch: Sequence[Any], scalars: Mapping[str, Any]) -> tuple[Tensor, Info]:
-        """Observations (b, ...), actions (b, A), advantages (b,), log pi_k (b,) and pi_k to the loss and its parts."""
-        observations, actions, advantages, old_log_prob, old = batch
-        new, log_prob, entropy = self._head.evaluate(observations, actions)
-        divergence = new.divergence(old, **self.settings)
-        return self.loss(log_prob, old_log_prob, advantages, divergence, entropy, **scalars)
+    name: str
+    """In messages, and before "loss" in them."""
+    loss: Loss
+    settings: dict[str, Any]
+    """What a gradient step is made for: constants, among them those of ``loss``."""
+    loss_settings: dict[str, Any]
+    """The constants that are keyword arguments of ``loss``."""
+    eagerly = "forward"
+    """The method that torch's own optimisers descend; where it is not ``forward``, it computes the same."""
 
     def set_training_mode(self, parameters: list[nn.Parameter]) -> None:
-        """Training mode, for gradient steps."""
-        self.policy.set_training_mode(True)
+        """Training mode, for gradient steps on ``parameters``."""
+        raise NotImplementedError
 
     def example(self, n_rows: int, device: torch.device) -> list[Tensor]:
-        """Arguments of ``loss``."""
-        return [torch.zeros(n_rows, device=device) for _ in range(5)]
+        """Arguments of ``loss`` for a batch of ``n_rows``."""
+        raise NotImplementedError
 
-
-class ValueObjective(nn.Module):
-    """Equation (2) on rows of a rollout, as a function of the value network's parameters."""
-
-    name = "value"
-
-    def __init__(self, policy: ActorCriticPolicy, loss: Loss, clip_range_vf: float | None) -> None:
-        super().__init__()
-        self.policy = uncompiled(policy)
-        self.settings = {"clip_range_vf": clip_range_vf}
-        self.loss = loss
-        self._predict = value_function(policy)
-
-    def forward(self, batch: Sequence[Any], scalars: Mapping[str, Any]) -> tuple[Tensor, Info]:
-        """Observations (b, ...), returns (b,) and values (b,) before the update to the loss and its parts."""
-        observations, returns, old_values = batch
-        return self.loss(self._predict(observations).flatten(), returns, old_values, **self.settings, **scalars)
-
-    def set_training_mode(self, parameters: list[nn.Parameter]) -> None:
-        """Training mode, for gradient steps on ``parameters``, which leave the policy as it is."""
-        set_critic_training_mode(self.policy, parameters)
-
-    def example(self, n_rows: int, device: torch.device) -> list[Tensor]:
-        """Arguments of ``loss``."""
-        return [torch.zeros(n_rows, device=device) for _ in range(3)]
+    def obstacle(self) -> str | None:
+        """Why it is no function of tensors; None if it is one."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class Phase:
     """One phase of one model's update, with everything that its random generators decide."""
 
-    objective: PolicyObjective | ValueObjective
+    objective: Objective
     parameters: list[nn.Parameter]
     """What the objective depends on; those with ``requires_grad`` False stay as they are."""
     optimizer: torch.optim.Optimizer
@@ -152,10 +111,14 @@ def take_eagerly(phase: Phase, timestep: int) -> History:
     phase.objective.set_training_mode(phase.parameters)
     networks = OwnNetworks({name: phase.part()}, check)
     history: History = defaultdict(list)
+    objective = functools.partial(Network.__call__, method=phase.objective.eagerly)
     for index in phase.batches():
-        info: Info = networks.descend(name, Network.__call__, _batch(phase.columns, index), phase.scalars)
+        info: Info = dict(networks.descend(name, objective, _batch(phase.columns, index), phase.scalars))
+        hold = info.pop(HOLD, None)
         for key, value in info.items():
             history[key].append(value)
+        if hold is not None and hold.item():
+            break
     return history
 
 
@@ -165,11 +128,9 @@ def _batch(columns: Sequence[Any], index: Tensor | None) -> Sequence[Any]:
 
 def obstacle(phase: Phase) -> str | None:
     """Why the gradient steps of ``phase`` cannot be a function of tensors, in words; None if they can."""
-    policy = phase.objective.policy
-    if type(action_head(policy)) is DistributionHead:
-        return "the policy has an action distribution of its own"
-    if value_function(policy) == policy.predict_values:
-        return "the policy has a predict_values of its own"
+    found = phase.objective.obstacle()
+    if found is not None:
+        return found
     if not any(parameter.requires_grad for parameter in phase.parameters):
         return None  # no step is taken
     return no_function_of_tensors({phase.objective.name: phase.part()})
@@ -245,7 +206,9 @@ class PhaseStep:
         self._name, self._loss = first.objective.name, first.objective.loss
         self._made_for = [_identity(phase) for phase in phases]
         self._trains = any(parameter.requires_grad for parameter in first.parameters)
-        self._reads = None if self._loss in (policy_loss, value_loss) else self._watched(first)
+        # The losses of this package read nothing besides their arguments.
+        ours = getattr(self._loss, "__module__", "").startswith("rlopt.")
+        self._reads = None if ours else self._watched(first)
         if changes > MAX_CHANGES:
             self._give_up(f"{self._name}_loss reads values that change")
         if self.reason is not None or not self._trains:
@@ -274,35 +237,53 @@ class PhaseStep:
         """The phase of each model; their statistics, which stay as they are."""
         if self.reason is None and self._trains:
             history: History = defaultdict(list)
+            going, taken = [True] * len(phases), [0] * len(phases)
             try:
-                for inputs in self._inputs(phases):
-                    for key, value in self.step(*inputs).items():
+                for inputs in self._inputs(phases, going):
+                    info = self.step(*inputs)
+                    for key, value in info.items():
                         history[key].append(value.clone())  # a CUDA graph overwrites its outputs
+                    taken = [count + own for count, own in zip(taken, going, strict=True)]
+                    if HOLD in info:
+                        going[:] = (~info[HOLD]).reshape(-1).tolist()
+                        if not any(going):
+                            break
             except CannotCompile as error:  # at the first step: nothing has moved
                 self._give_up(str(error))
             else:
                 self.taken = True
-                return self._checked(history, timesteps)
+                history.pop(HOLD, None)
+                return self._checked(history, taken, timesteps)
         return [take_eagerly(phase, timestep) for phase, timestep in zip(phases, timesteps, strict=True)]
 
-    def _inputs(self, phases: Sequence[Phase]) -> Iterator[list[Tensor]]:
-        """The inputs of each gradient step, see :meth:`_call`."""
+    def _inputs(self, phases: Sequence[Phase], going: Sequence[bool]) -> Iterator[list[Tensor]]:
+        """The inputs of each gradient step, see :meth:`_call`; ``going`` says before each which models go on."""
         self._store.attach()
         members = [tree_flatten(list(phase.columns))[0] for phase in phases]
         columns = [self._joined(column) for column in zip(*members, strict=True)]
         table = [[phase.optimizer.param_groups[0]["lr"], *phase.scalars.values()] for phase in phases]
-        scalars = torch.tensor(table if self._store.stacked else table[0], dtype=torch.float64)
-        scalars = scalars.to(columns[0].device, non_blocking=True)
+        place = 1 + self._scalars.index(GOING) if GOING in self._scalars else None
+        scalars = self._numbers(table, columns[0].device)
         for batch in zip(*(phase.batches() for phase in phases), strict=True):
+            if place is not None and not all(going):
+                for row, own in zip(table, going, strict=True):
+                    row[place] = float(own)
+                scalars = self._numbers(table, columns[0].device)
             yield [*columns, scalars, *([] if batch[0] is None else [self._joined(batch)])]
 
-    def _checked(self, history: History, timesteps: Sequence[int]) -> list[History]:
-        """The statistics of each model, whose losses and gradients were finite."""
+    def _numbers(self, table: list[list[float]], device: torch.device) -> Tensor:
+        numbers = torch.tensor(table if self._store.stacked else table[0], dtype=torch.float64)
+        return numbers.to(device, non_blocking=True)
+
+    def _checked(self, history: History, taken: Sequence[int], timesteps: Sequence[int]) -> list[History]:
+        """The statistics of each model, whose losses and gradients were finite, of as many steps as it has taken."""
         stacked = {key: torch.stack(steps).reshape(-1, len(timesteps)) for key, steps in history.items()}
         for what in (f"{self._name} loss", f"gradient of the {self._name} loss"):
             for values, timestep in zip(stacked.pop(what).unbind(dim=1), timesteps, strict=True):
                 check_finite(what, values, timestep)
-        return [{key: list(values[:, i].unbind()) for key, values in stacked.items()} for i in range(len(timesteps))]
+        return [
+            {key: list(values[:count, i].unbind()) for key, values in stacked.items()} for i, count in enumerate(taken)
+        ]
 
     def _call(self, *inputs: Tensor) -> Info:
         """One gradient step, in place; where loss or gradient is not finite, nothing moves.
@@ -330,9 +311,10 @@ class PhaseStep:
         """Traces a loss of one's own, and gives up where that cannot be done."""
         n_rows = phase.batch_size if phase.batch_size and phase.orders else len(phase.columns[-2])
         device = phase.columns[-2].device
-        numbers = {name: torch.tensor(value, device=device) for name, value in phase.scalars.items()}
-        settings = phase.objective.settings if phase.objective.name == "value" else {}
-        reads = Reads(phase.objective.loss, phase.objective.example(n_rows, device), {**numbers, **settings})
+        scalars = {name: value for name, value in phase.scalars.items() if name != GOING}
+        numbers = {name: torch.tensor(value, device=device) for name, value in scalars.items()}
+        arguments = {**numbers, **phase.objective.loss_settings}
+        reads = Reads(phase.objective.loss, phase.objective.example(n_rows, device), arguments)
         if reads.problem is not None:
             self._give_up(reads.problem)
         return reads

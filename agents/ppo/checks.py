@@ -1,4 +1,4 @@
-"""What on-policy MDPO refuses beyond single settings: spaces that it cannot use."""
+"""What on-policy agents refuse beyond single settings: spaces that they cannot use."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from rlopt.errors import SpaceError
 ACTION_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
 
-def check_spaces(observation_space: spaces.Space, action_space: spaces.Space) -> None:
-    """Raises :class:`rlopt.errors.SpaceError` unless MDPO can use both spaces."""
+def check_spaces(observation_space: spaces.Space, action_space: spaces.Space, agent: str) -> None:
+    """Raises :class:`rlopt.errors.SpaceError` unless ``agent``, an on-policy one, can use both spaces."""
     check_observation_space(observation_space)
     if not isinstance(action_space, ACTION_SPACES):
         raise SpaceError(
-            f"MDPO cannot use the action space {action_space}: it takes Box, Discrete, MultiDiscrete or MultiBinary; "
-            "flatten other spaces with gymnasium.wrappers"
+            f"{agent} cannot use the action space {action_space}: it takes Box, Discrete, MultiDiscrete or "
+            "MultiBinary; flatten other spaces with gymnasium.wrappers"
         )
     if isinstance(action_space, spaces.Box):
         check_real_actions(action_space)

@@ -1,0 +1,187 @@
+"""What PPO and MDPO share: rollouts, gradient steps in every mode, and the surface of Stable-Baselines3."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import torch
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.policies import (
+    ActorCriticCnnPolicy,
+    ActorCriticPolicy,
+    BasePolicy,
+    MultiInputActorCriticPolicy,
+)
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
+from stable_baselines3.common.utils import explained_variance
+from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor
+
+from rlopt.agents.ppo.checks import check_spaces
+from rlopt.agents.ppo.heads import action_head
+from rlopt.agents.ppo.update import History, Phase, PhaseStep, Request, obstacle, take_eagerly, update_models
+from rlopt.algorithms.finite import FiniteVecEnv, check_finite, check_parameters
+from rlopt.algorithms.resumable import Resumable, training_env
+from rlopt.algorithms.rollout import can_collect, collect, finish_step
+from rlopt.console.progress import say
+from rlopt.envs.calls import NamedWorkers
+from rlopt.optim.compiled_step import CompileChoice, Mode, choose_mode
+from rlopt.optim.lockstep import runs_in_lockstep, together
+from rlopt.settings.fields import check_arguments
+
+COMPILE_PAYS_AFTER = 60_000
+"""Gradient steps, of small networks, after which the seconds that compilation takes are earned back."""
+NOT_SETTINGS = ("self", "env", "_init_setup_model", "__class__")
+"""Constructor arguments that are no settings."""
+
+
+class OnPolicy(Resumable, OnPolicyAlgorithm):
+    """Base of the on-policy agents.
+
+    A subclass's constructor begins with :meth:`_checked_env`. It says what an update minimises in :meth:`phases`, and
+    how many gradient steps that takes in :meth:`gradient_steps_a_rollout`.
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "MlpPolicy": ActorCriticPolicy,
+        "CnnPolicy": ActorCriticCnnPolicy,
+        "MultiInputPolicy": MultiInputActorCriticPolicy,
+    }
+    state_attributes: ClassVar[tuple[str, ...]] = ("_n_rollouts",)
+    profiled_sections: ClassVar[dict[str, str]] = {"collect_rollouts": "act"}
+    elsewhere: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("buffer_size", "learning_starts", "tau", "train_freq", "gradient_steps", "replay_buffer_class"),
+        "it learns from whole rollouts and has no replay: take an off-policy agent, such as rlopt.SAC",
+    )
+    policy: ActorCriticPolicy
+    compile: CompileChoice
+
+    def phases(self) -> list[Phase]:
+        """What the update on the rollout just collected minimises, one after the other."""
+        raise NotImplementedError
+
+    def gradient_steps_a_rollout(self) -> int:
+        """Gradient steps of one update."""
+        raise NotImplementedError
+
+    def _checked_env(self, config: type, settings: dict[str, Any], env: GymEnv | str | None) -> GymEnv | None:
+        """Checks the arguments of a constructor, keeps its settings, and makes its environment.
+
+        :param settings: every argument by name, :data:`NOT_SETTINGS` among them or not
+        """
+        self.constructor_settings = {name: value for name, value in settings.items() if name not in NOT_SETTINGS}
+        check_arguments(config, self.constructor_settings)
+        self.compile = settings["compile"]
+        self.prepared: dict[str, PhaseStep] = {}
+        """The gradient steps of each phase as they were last compiled, captured or stacked."""
+        self._told: str | None = None
+        self._n_rollouts = 0
+        if env is None:
+            return None
+        made = training_env(env, settings["verbose"])
+        check_spaces(made.observation_space, made.action_space, type(self).__name__)
+        return made
+
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        self.prepared = {}
+
+    def collect_rollouts(
+        self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
+    ) -> bool:
+        if not self.at_boundary():
+            return False
+        check_finite("observation", self._last_obs, self.num_timesteps)
+        with NamedWorkers(env):
+            if self._collects_quickly(rollout_buffer):
+                going_on = collect(self, action_head(self.policy), env, callback, rollout_buffer, n_rollout_steps)
+            else:
+                checked = FiniteVecEnv(env, self.num_timesteps)
+                going_on = super().collect_rollouts(checked, callback, rollout_buffer, n_rollout_steps)
+                if not going_on:
+                    finish_step(self, callback)
+        self._n_rollouts += int(going_on)
+        return going_on
+
+    def _collects_quickly(self, buffer: RolloutBuffer) -> bool:
+        """Whether the rollout is gathered by :func:`rlopt.algorithms.rollout.collect`."""
+        return can_collect(self.policy, buffer)
+
+    def train(self) -> None:
+        """One update on the rollout: each phase's gradient steps."""
+        self.policy.set_training_mode(False)  # pi_k is the policy as it acted
+        mode, phases = self._update_mode(), self.phases()
+        self.policy.set_training_mode(True)
+        if mode is None or self._obstacle(phases) is not None:
+            history: History = {}
+            for phase in phases:
+                history.update(take_eagerly(phase, self.num_timesteps))
+        else:
+            history = together(update_models, Request(phases, mode, self.prepared, self.num_timesteps))
+        check_parameters(self.policy, self.num_timesteps)
+        self.policy.set_training_mode(False)
+        self._after_update(phases, history)
+
+    def _after_update(self, phases: Sequence[Phase], history: History) -> None:
+        """Logs the update, of which ``history`` has the statistics of every gradient step."""
+        raise NotImplementedError
+
+    def _update_mode(self) -> Mode | None:
+        """How each gradient step is taken as one function of tensors; None to take it by torch's own optimiser."""
+        rollouts = self._total_timesteps / (self.n_steps * self.n_envs)
+        # What is compiled for one of several runs serves all.
+        planned = int(rollouts * self.gradient_steps_a_rollout()) * runs_in_lockstep()
+        mode = choose_mode(self.compile, self.device, planned, pays_after=COMPILE_PAYS_AFTER)
+        return None if mode == "eager" else mode
+
+    def _obstacle(self, phases: Sequence[Phase]) -> str | None:
+        """Why the gradient steps are taken by torch's own optimisers all the same; said once."""
+        reason = next(filter(None, map(obstacle, phases)), None)
+        if reason is not None and reason != self._told:
+            say(f"{type(self).__name__}'s gradient steps are not compiled: {reason}")
+        self._told = reason
+        return reason
+
+    def _steps_a_pass(self, batch_size: int | None) -> int:
+        return 1 if batch_size is None else -(-self.n_steps * self.n_envs // batch_size)
+
+    def _on_host(self, history: History) -> dict[str, Tensor]:
+        """The statistics of every gradient step on the host, losses checked."""
+        found = {name: torch.stack(values).cpu() for name, values in history.items()}
+        for name, values in found.items():
+            if name.endswith("loss"):
+                check_finite(name.replace("_", " "), values, self.num_timesteps)
+        return found
+
+    def _log_state(self) -> None:
+        """Logs what every update has."""
+        buffer = self.rollout_buffer
+        self.logger.record(
+            "train/explained_variance", explained_variance(buffer.values.flatten(), buffer.returns.flatten())
+        )
+        self.logger.record("train/learning_rate", self.policy.optimizer.param_groups[0]["lr"])
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        if hasattr(self.policy, "log_std"):
+            self.logger.record("train/std", torch.exp(self.policy.log_std).mean().item())
+
+    def dump_logs(self, iteration: int = 0) -> None:
+        super().dump_logs(self._n_rollouts)
+
+    def learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 1,
+        tb_log_name: str = "",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> Self:
+        """As Stable-Baselines3's ``learn``; ``tb_log_name`` is by default the name of the class."""
+        name = tb_log_name or type(self).__name__
+        return super().learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "boundary_hook", "prepared", "_told"]
