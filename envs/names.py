@@ -17,7 +17,7 @@ import sys
 
 import gymnasium
 
-from rlopt.envs.tables import DM_CONTROL_TASKS, POOL_TASKS
+from rlopt.envs.tables import DM_CONTROL_EPISODE_STEPS, DM_CONTROL_TASKS, POOL_TASKS
 from rlopt.errors import ConfigError, one_line, unknown_name
 from rlopt.registry import load_plugin, plugin_names, refuse_claims
 
@@ -49,6 +49,16 @@ def check_id(env_id: str) -> None:
         return
     if env_id not in POOL_TASKS:
         register(env_id)
+
+
+def time_limit(env_id: str) -> int | None:
+    """Agent steps after which an environment that was registered ends episodes by itself, None where it does not."""
+    if is_dm_control(env_id):
+        return DM_CONTROL_EPISODE_STEPS
+    if env_id in POOL_TASKS:
+        return POOL_TASKS[env_id].episode_steps
+    spec = gymnasium.registry.get(env_id.rpartition(":")[2])
+    return None if spec is None else spec.max_episode_steps
 
 
 def register(env_id: str) -> None:

@@ -89,6 +89,10 @@ class RunError(RloptError):
     """A run folder exists where a new one was asked for, or does not hold what is needed."""
 
 
+class StoppedError(RloptError):
+    """An evaluation was given up, because the run that it belongs to is to stop."""
+
+
 class ResourceError(RloptError):
     """Memory, a permission, or the disk kept a file from being read. Nothing says that the file is damaged."""
 

@@ -9,7 +9,15 @@ from rlopt.settings.fields import AgentConfig, Range
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimistConfig(AgentConfig):
+class ContinuingConfig(AgentConfig):
+    """What all that learn in one task that never ends have in common."""
+
+    reward_range: tuple[float, float] | None = None
+    """Smallest and largest reward of a step; none takes it from an environment that knows it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimistConfig(ContinuingConfig):
     """What all that plan with a confidence set have in common."""
 
     span: Annotated[float, Range(gt=0)] | None = None

@@ -124,7 +124,10 @@ def range_of(process: Any, given: tuple[float, float] | None) -> tuple[float, fl
     if given is None:
         given = getattr(getattr(process, "mdp", process), "reward_range", None)
     if given is None:
-        raise ConfigError("reward_range is not given and the environment does not know it: give (smallest, largest)")
+        raise ConfigError(
+            "reward_range is not given and the environment does not know it: give the smallest and the largest reward "
+            "of a step, reward_range=(0, 1) or --reward-range 0 1"
+        )
     low, high = float(given[0]), float(given[1])
     if not (math.isfinite(low) and math.isfinite(high) and low <= high):
         raise ConfigError(f"reward_range is {given}: give two finite numbers, the smaller first")

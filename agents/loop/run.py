@@ -1,6 +1,7 @@
 """Runs of agents that learn in one task that never ends: what is different from :mod:`rlopt.runs.train`.
 
-They are evaluated in stretches of 1000 steps, so that a return is 1000 times a reward rate.
+They are evaluated in stretches of 1000 steps (--max-episode-steps gives another number), so that a return is 1000 times
+a reward rate.
 """
 
 from __future__ import annotations
@@ -10,13 +11,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rlopt.errors import ConfigError
+from rlopt.evaluation.evaluate import STRETCH
 from rlopt.settings.run import RunConfig
 
 if TYPE_CHECKING:
     from rlopt.envs.settings import EnvSettings
-
-STRETCH = 1000
-"""Steps of a stretch of evaluation; --max-episode-steps gives another number."""
 
 
 def complete(run: RunConfig, agent_config: Any) -> tuple[RunConfig, Any]:

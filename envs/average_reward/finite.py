@@ -25,8 +25,8 @@ class FiniteEnv(gymnasium.Env[Any, Any]):
 
     Observation: the state, Discrete(S). Action: Discrete(A). ``mdp`` is the exact process.
 
-    :param outcomes: ``outcomes[state][action]``, what can happen; None takes it from ``mdp``, each step giving the
-        expected reward
+    :param outcomes: ``outcomes[state][action]``, what can happen, nothing where the action is impossible; None takes it
+        from ``mdp``, each step giving the expected reward
     :param mdp: None works it out of ``outcomes``
     :param start: the first state, or probabilities [S] of it
     :raises ModelError: if the outcomes are no process
@@ -48,7 +48,9 @@ class FiniteEnv(gymnasium.Env[Any, Any]):
         self.mdp = _mdp_of(outcomes) if mdp is None else mdp
         self.observation_space = spaces.Discrete(self.mdp.n_states)
         self.action_space = spaces.Discrete(self.mdp.n_actions)
-        self._rows = [[_row(list(action)) for action in state] for state in outcomes]
+        self._rows = [
+            [_row(list(action)) for action in [*state, *[[]] * (self.mdp.n_actions - len(state))]] for state in outcomes
+        ]
         distribution = np.eye(self.mdp.n_states)[start] if isinstance(start, int) else np.asarray(start, np.float64)
         self._start = _row([(float(p), state, 0.0) for state, p in enumerate(distribution) if p > 0])
         self.state = 0
@@ -64,6 +66,8 @@ class FiniteEnv(gymnasium.Env[Any, Any]):
         if not 0 <= action < len(actions):
             raise ConfigError(f"the action is {action!r}: give a whole number from 0 to {len(actions) - 1}")
         cumulative, states, rewards = actions[action]
+        if not states:
+            raise ConfigError(f"the action {action} is impossible in state {self.state}: take another one")
         index = bisect_right(cumulative, self.np_random.random())
         self.state = states[index]
         return self.state, rewards[index], False, False, {}
@@ -100,11 +104,12 @@ def _outcomes_of(mdp: FiniteMDP) -> list[list[list[Outcome]]]:
 
 
 def _mdp_of(outcomes: Sequence[Sequence[Sequence[Outcome]]]) -> FiniteMDP:
-    size, actions = len(outcomes), len(outcomes[0])
-    P, r = np.zeros((size, actions, size)), np.zeros((size, actions))
+    size, actions = len(outcomes), max(len(state) for state in outcomes)
+    P, r = np.zeros((size, actions, size)), np.full((size, actions), -np.inf)
     rewards = [reward for state in outcomes for action in state for _, _, reward in action]
     for s, state in enumerate(outcomes):
         for a, action in enumerate(state):
+            r[s, a] = 0.0 if len(action) else -np.inf
             for probability, target, reward in action:
                 P[s, a, target] += probability
                 r[s, a] += probability * reward

@@ -3,13 +3,12 @@
 from rlopt.average_reward.chains import (
     limiting_matrix,
     recurrent_classes,
-    require_one_gain,
     stationary_distribution,
 )
 from rlopt.average_reward.estimation import GainEstimate, estimate_gain
 from rlopt.average_reward.linear_models import LinearMDP, LinearMixtureMDP
 from rlopt.average_reward.linear_program import linear_program
-from rlopt.average_reward.mdp import FiniteMDP
+from rlopt.average_reward.mdp import DecisionProcess, FiniteMDP
 from rlopt.average_reward.policy_iteration import policy_iteration
 from rlopt.average_reward.regret import (
     RegretCurve,
@@ -22,15 +21,20 @@ from rlopt.average_reward.regret import (
     switch_times,
 )
 from rlopt.average_reward.solution import AverageRewardSolution, evaluate_policy
+from rlopt.average_reward.sparse import SparseMDP
+from rlopt.average_reward.structure import Structure, structure
 from rlopt.average_reward.value_iteration import relative_value_iteration
 
 __all__ = [
     "AverageRewardSolution",
+    "DecisionProcess",
     "FiniteMDP",
     "GainEstimate",
     "LinearMDP",
     "LinearMixtureMDP",
     "RegretCurve",
+    "SparseMDP",
+    "Structure",
     "estimate_gain",
     "evaluate_policy",
     "limiting_matrix",
@@ -44,7 +48,7 @@ __all__ = [
     "regret_curve",
     "regret_variance",
     "relative_value_iteration",
-    "require_one_gain",
     "stationary_distribution",
+    "structure",
     "switch_times",
 ]

@@ -1,4 +1,4 @@
-"""The structure of Markov chains and processes: classes, stationary distributions, and whether one gain exists."""
+"""The structure of Markov chains: recurrent classes, stationary distributions, long-run shares of time."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rlopt.average_reward.elimination import TransientSystem
 from rlopt.errors import ModelError
 
 if TYPE_CHECKING:
-    from rlopt.average_reward.mdp import Array, FiniteMDP
+    from rlopt.average_reward.mdp import Array
 
 
 def recurrent_classes(chain: Array) -> list[np.ndarray]:
@@ -57,40 +58,14 @@ def limiting_matrix(chain: Array) -> Array:
     inside = np.flatnonzero(transient)
     if len(inside):
         into = np.stack([chain[np.ix_(inside, states)].sum(axis=1) for states in classes], axis=1)
-        absorbed = np.linalg.solve(np.eye(len(inside)) - chain[np.ix_(inside, inside)], into)
+        among = chain[np.ix_(inside, inside)]
+        np.fill_diagonal(among, 0.0)
+        row, column = np.nonzero(among)
+        system = TransientSystem(row, column, among[row, column], into.sum(axis=1))
+        absorbed = np.stack([system.solve(share) for share in into.T], axis=1)
         for states, distribution, share in zip(classes, distributions, absorbed.T, strict=True):
             limit[np.ix_(inside, states)] = share[:, None] * distribution
     return limit
-
-
-def require_one_gain(mdp: FiniteMDP) -> None:
-    """Raises :class:`rlopt.errors.ModelError` unless ``mdp`` is weakly communicating (Puterman 1994, section 8.3).
-
-    That is: some states can all be reached from each other, and every other state is left for good whatever is done.
-    Exactly then the structure alone makes the optimal gain the same from every state. Unichain and communicating
-    processes are of this kind.
-    """
-    union = mdp.P.max(axis=1)
-    closed = recurrent_classes(union)
-    if len(closed) > 1:
-        raise ModelError(
-            f"the process is multichain: once in one of the {len(closed)} sets of states {_shown(closed)} no action "
-            "leads out of it, so the gain depends on the first state; keep one set with the states that lead to it, or "
-            "add a reset to a common state"
-        )
-    outside = np.ones(mdp.n_states, bool)
-    outside[closed[0]] = False
-    while outside.any():
-        # An action stays outside if it leads to no state of the closed set; a state without one is transient.
-        stays = mdp.P[:, :, ~outside].sum(axis=2) == 0
-        kept = outside & stays.any(axis=1)
-        if np.array_equal(kept, outside):
-            raise ModelError(
-                f"the process is reducible: a policy can stay in the states {_shown([np.flatnonzero(outside)])}, which "
-                f"cannot be reached from {_shown(closed)}, so the gain may depend on the first state; remove them, or "
-                "make them reachable"
-            )
-        outside = kept
 
 
 def _irreducible_distribution(chain: Array) -> Array:

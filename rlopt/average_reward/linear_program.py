@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from rlopt.average_reward.chains import limiting_matrix, require_one_gain
+from rlopt.average_reward.chain_values import chain_values
+from rlopt.average_reward.end_components import end_components
 from rlopt.average_reward.mdp import Array, FiniteMDP
-from rlopt.average_reward.solution import AverageRewardSolution, chain_bias, optimal_solution
+from rlopt.average_reward.optimal_gains import margins, smallest_reward
+from rlopt.average_reward.solution import AverageRewardSolution, require_proved, solution_of
 from rlopt.errors import ModelError
 
 _OPTIONS = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
@@ -22,35 +24,49 @@ def linear_program(mdp: FiniteMDP) -> AverageRewardSolution:
     state and satisfies ``h >= r - gain + P h`` in the others: the most that can be got above the gain on the way to
     that state, which is a bias everywhere.
 
-    :raises ModelError: if the gain may depend on the first state, or the solver fails
+    :raises ModelError: if there are several sets of states that can be kept to for ever, or the solver fails or does
+        not come close enough
     """
-    require_one_gain(mdp)
-    states, actions = mdp.n_states, mdp.n_actions
+    components = int(end_components(mdp.pairs)[0].max()) + 1
+    if components > 1:
+        raise ModelError(
+            f"the process has {components} sets of states that a policy can stay in for ever, and the linear program "
+            "takes one: use policy_iteration"
+        )
+    pairs, states = mdp.pairs, mdp.n_states
     # Row (s, a): h(s) - sum_t P(t | s, a) h(t).
-    balance = np.repeat(np.eye(states), actions, axis=0) - mdp.P.reshape(-1, states)
-    rewards = mdp.r.reshape(-1)
+    balance = np.zeros((pairs.n_pairs, states))
+    np.add.at(balance, (pairs.row, pairs.column), -pairs.rate)
+    np.add.at(balance, (np.arange(pairs.n_pairs), pairs.state), pairs.sums(pairs.rate))
+    # HiGHS has absolute tolerances.
+    rewards = pairs.rewards / (float(np.abs(pairs.rewards).max()) or 1.0)
     # The flows of all states but one imply the last: kept, rounding would make the program infeasible.
     occupancy, first = _solve(
         -rewards,
-        A_eq=np.vstack([balance.T[1:], np.ones(states * actions)]),
+        A_eq=np.vstack([balance.T[1:], np.ones(pairs.n_pairs)]),
         b_eq=np.append(np.zeros(states - 1), 1.0),
         bounds=(0, None),
     )
     gain = float(occupancy @ rewards)
-    visited = int(np.argmax(occupancy.reshape(states, actions).sum(axis=1)))
+    visited = int(np.argmax(np.bincount(pairs.state, occupancy, minlength=states)))
     bounds = [(0.0, 0.0) if state == visited else (None, None) for state in range(states)]
-    others = np.repeat(np.arange(states), actions) != visited
+    others = pairs.state != visited
     bias, second = np.zeros(1), 0
     if states > 1:
         # Policies as good as the best may never come to that state: rounding must not make them better.
-        slack = 1e-13 * max(1.0, float(np.abs(rewards).max()))
-        limits = (gain + slack - rewards)[others]
+        limits = (gain + 1e-13 - rewards)[others]
         bias, second = _solve(np.ones(states), A_ub=-balance[others], b_ub=limits, bounds=bounds)
     # HiGHS drops coefficients below 1e-9: the vertex that it found is worked out again without that.
-    chain, chain_rewards = mdp.chain(np.argmax(mdp.r + mdp.P @ bias, axis=1))
-    limit = limiting_matrix(chain)
-    exact = float(limit[visited] @ chain_rewards)
-    return optimal_solution(mdp, exact, chain_bias(chain, chain_rewards, limit), "linear program", first + second)
+    chosen = pairs.best(rewards - balance @ bias)
+    found = chain_values(pairs.chain(chosen))
+    change, sizes = pairs.drift(found.bias, found.rest)
+    noise, values = margins(pairs, sizes, found.gains[visited]), pairs.rewards + change
+    recurrent = found.classes == found.classes[visited] if found.classes[visited] >= 0 else found.classes >= 0
+    lower, upper = float((values - noise)[chosen[recurrent]].min()), float((values + noise).max())
+    scale = float((found.distribution * abs(pairs.rewards[chosen]))[recurrent].sum())
+    require_proved(lower, upper, max(scale, abs(lower), abs(upper), smallest_reward(pairs)), "the linear program")
+    ends = np.full(states, lower), np.full(states, upper)
+    return solution_of(mdp, pairs, chosen, found, ends, "linear program", first + second)
 
 
 def _solve(cost: Array, **constraints: Any) -> tuple[Array, int]:

@@ -1,46 +1,149 @@
-"""Howard's policy iteration for average reward."""
+"""Policy iteration for average reward: proved gains of every state, and the best bias among policies of best gain."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from rlopt.average_reward.chains import limiting_matrix, require_one_gain
-from rlopt.average_reward.solution import TIE, AverageRewardSolution, chain_bias, optimal_solution
+from rlopt.average_reward.chain_values import ChainValues, chain_values
+from rlopt.average_reward.end_components import Indices
+from rlopt.average_reward.optimal_gains import Gains, improved_pairs, margins, optimal_gains
+from rlopt.average_reward.pairs import EPSILON, Numbers, Pairs
+from rlopt.average_reward.solution import ACCURACY, AverageRewardSolution, solution_of
 from rlopt.errors import ModelError
 
 if TYPE_CHECKING:
-    from rlopt.average_reward.mdp import Array, FiniteMDP
+    from rlopt.average_reward.mdp import DecisionProcess
+
+EXACT_STATES = 64
+"""Processes of up to this size are solved again in rational numbers where floats cannot prove the gain."""
+Criterion = Literal["gain", "bias", "blackwell"]
 
 
-def policy_iteration(mdp: FiniteMDP, max_iterations: int = 10_000) -> AverageRewardSolution:
-    """Howard's policy iteration in its multichain form (Puterman 1994, section 9.2.1).
+def policy_iteration(
+    mdp: DecisionProcess,
+    max_iterations: int = 10_000,
+    criterion: Criterion = "bias",
+    exact: bool | None = None,
+) -> AverageRewardSolution:
+    """The optimal gain of every state, by Howard's policy iteration on each maximal end component and between them.
 
-    Every policy is evaluated exactly, also one that has several recurrent classes, as many do on the way in a
-    communicating process: first the gain is improved, then the bias among the actions that keep the gain.
+    Multichain, periodic and nearly decomposable processes are all solved. What is returned is proved: no policy has a
+    gain above the upper end of the bracket, the policy returned earns the lower end, and the two differ by at most 1e-9
+    of the mean size of the rewards it gets, whatever their unit. Up to 64 states, what floats cannot prove is solved
+    again in rational numbers.
 
-    :raises ModelError: if the optimal gain may depend on the first state, or the iterations do not suffice
+    :param criterion: which of the policies with the best gain: ``gain`` takes any; ``bias`` one with the largest bias
+        in every state, which makes bias and span unique; ``blackwell`` one that is optimal for every discount close
+        enough to 1 (Veinott 1969). Ties are decided up to rounding; ``exact`` decides them exactly
+    :param exact: True solves in rational numbers from the start, False never does; None where it is needed
+    :raises ModelError: if the gain cannot be proved that closely, or the iterations do not suffice
     """
-    require_one_gain(mdp)
-    policy = np.argmax(mdp.r, axis=1)
-    rows = np.arange(mdp.n_states)
+    if criterion not in ("gain", "bias", "blackwell"):
+        raise ModelError(f"criterion is {criterion!r}: give gain, bias or blackwell")
+    pairs, width = mdp.pairs, float("nan")
+    if not exact:
+        failure: Exception | None = None
+        try:
+            found = _solve(pairs, criterion, max_iterations)
+            width = found[0].width
+        except (FloatingPointError, ModelError) as error:
+            failure = error
+        if failure is None and width <= ACCURACY:
+            return _solution(mdp, pairs, found, "policy iteration")
+        if exact is False or pairs.n_states > EXACT_STATES:
+            if isinstance(failure, ModelError):
+                raise failure
+            reason = f"the bounds differ by {width:.1g} of the rewards" if failure is None else f"{failure}"
+            raise ModelError(
+                f"floats cannot prove the gain of this process ({reason}): its rewards or probabilities are too far "
+                f"apart; rescale them, take out impossible actions by rewards of -inf, or give exact=True"
+            )
+    exactly = pairs.exactly()
+    return _solution(mdp, exactly, _solve(exactly, criterion, max_iterations), "policy iteration in rational numbers")
+
+
+Solved = tuple[Gains, ChainValues, Indices, int]
+
+
+def _solve(pairs: Pairs, criterion: Criterion, max_iterations: int) -> Solved:
+    """Gains, the values of the best policy, its pairs, and how many policies were evaluated.
+
+    Each level is a problem of average reward over the pairs that the levels before leave: the first has the rewards,
+    the next the bias with its sign turned, whose gain is what the bias can still be raised by, and so on up the
+    expansion of the discounted values (Puterman 1994, sections 10.2 and 10.3).
+    """
+    index, rewards = np.arange(pairs.n_pairs), pairs.rewards
+    part, first, evaluated, chosen, iterations = pairs, None, None, np.zeros(0, np.int64), 0
+    for level in range(pairs.n_states + 2):
+        gains = optimal_gains(part.with_rewards(rewards), max_iterations)
+        iterations += gains.iterations
+        if first is None:
+            first = gains
+        best = index[gains.chosen]
+        if level == 0 or _raises(gains, pairs.exact):
+            chosen = best
+        if level == 1 and criterion == "bias":
+            break
+        position = np.searchsorted(index, chosen)
+        kept = _keeps_gain(part, gains.gains)
+        kept[position] = True
+        part, index, rewards = part.only(kept), index[kept], rewards[kept]
+        known = gains.values if np.array_equal(chosen, best) else None
+        values, position, kept, more = _best_bias(
+            part.with_rewards(rewards), np.searchsorted(index, chosen), max_iterations, known
+        )
+        iterations += more
+        chosen = index[position]
+        if level == 0:
+            evaluated = (chosen, values)
+        part, index = part.only(kept), index[kept]
+        if criterion == "gain" or part.n_pairs == part.n_states:
+            break
+        rewards = -values.bias[part.state]
+    assert first is not None and evaluated is not None
+    final = evaluated[1] if np.array_equal(chosen, evaluated[0]) else chain_values(pairs.chain(chosen))
+    return first, final, chosen, iterations
+
+
+def _raises(gains: Gains, exact: bool) -> bool:
+    """Whether a level of the bias can be raised, by more than rounding."""
+    floor = 0 * gains.scale if exact else 1e3 * EPSILON * gains.scale
+    return bool((gains.lower > floor).any())
+
+
+def _keeps_gain(pairs: Pairs, gains: Numbers) -> np.ndarray:
+    """[m] the pairs from which the gain is no smaller than before."""
+    change, sizes = pairs.drift(gains)
+    if pairs.exact:
+        return np.asarray(change == 0, bool)
+    return np.asarray(change >= -4 * (EPSILON * (2.0 * pairs.lengths + 12.0) * sizes))
+
+
+def _best_bias(
+    pairs: Pairs, chosen: Indices, max_iterations: int, known: ChainValues | None
+) -> tuple[ChainValues, Indices, np.ndarray, int]:
+    """Improves the bias of a policy of optimal gain until the optimality equation holds.
+
+    :param known: the values of ``chosen``, if they are known
+    :returns: the policy's values, its pairs, [m] the pairs with which the equation is an equality, and the iterations
+    """
     for iteration in range(1, max_iterations + 1):
-        chain, rewards = mdp.P[rows, policy], mdp.r[rows, policy]
-        limit = limiting_matrix(chain)
-        gains, bias = limit @ rewards, chain_bias(chain, rewards, limit)
-        improved = _improve(policy, mdp.P @ gains)
-        if np.array_equal(improved, policy):
-            keeping = mdp.P @ gains >= gains[:, None] - TIE * max(1.0, float(np.abs(gains).max()))
-            improved = _improve(policy, np.where(keeping, mdp.r + mdp.P @ bias, -np.inf))
-        if np.array_equal(improved, policy):
-            return optimal_solution(mdp, float(gains[0]), bias, "policy iteration", iteration)
-        policy = improved
+        found = chain_values(pairs.chain(chosen)) if known is None else known
+        known = None
+        change, sizes = pairs.drift(found.bias, found.rest)
+        gains = found.gains[pairs.state]
+        values, noise = pairs.rewards - gains + change, margins(pairs, sizes, gains)
+        following, better = improved_pairs(pairs, values, noise, chosen)
+        if not better.any():
+            own = chosen[pairs.state]
+            ties = np.asarray(values >= values[own] - 4 * (noise + noise[own]), bool)
+            return found, chosen, ties, iteration
+        chosen = following
     raise ModelError(f"policy iteration does not end after {max_iterations} policies: use relative_value_iteration")
 
 
-def _improve(policy: np.ndarray, values: Array) -> np.ndarray:
-    """The best actions, the present one wherever it is as good up to rounding."""
-    rows = np.arange(len(policy))
-    margin = TIE * max(1.0, float(np.abs(values[np.isfinite(values)]).max()))
-    return np.where(values.max(axis=1) > values[rows, policy] + margin, values.argmax(axis=1), policy)
+def _solution(mdp: DecisionProcess, pairs: Pairs, solved: Solved, method: str) -> AverageRewardSolution:
+    gains, values, chosen, iterations = solved
+    return solution_of(mdp, pairs, chosen, values, (gains.lower, gains.upper), method, iterations)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import sys
 import time
@@ -39,12 +40,11 @@ def main(argv: list[str]) -> int:
     checkpoint = choose_checkpoint(arguments.run, arguments.checkpoint, lambda line: print(f"warning: {line}"))
     settings = environment_settings(checkpoint.metadata, arguments.env, env_kwargs, arguments.max_episode_steps)
     folder = run_folder_of(checkpoint.path)
+    if arguments.average_reward:
+        return _average_reward(checkpoint, settings, folder, arguments)
     play = _play_here if engine is None else partial(_play_on, engine)
     result = play(checkpoint, settings, arguments)
     print(format_table(result, checkpoint, settings, "" if engine is None else engine.engine))
-
-    from rlopt.errors import RunError
-    from rlopt.run_folder import write_json
 
     record = {
         "agent": checkpoint.metadata.get("agent"),
@@ -57,11 +57,7 @@ def main(argv: list[str]) -> int:
         "engine": None if engine is None else engine.engine,
         **result.as_dict(),
     }
-    out = folder / "evaluation.json"
-    try:
-        write_json(out, record)
-    except OSError as error:
-        raise RunError(f"{out} cannot be written ({error.strerror}): free space there, or copy the run") from None
+    out = _write(folder / "evaluation.json", record)
     print(f"evaluation: {out}", flush=True)
     if arguments.video:
         from rlopt.cli.render import render_in_process
@@ -74,6 +70,62 @@ def main(argv: list[str]) -> int:
         options += [f"--max-episode-steps={arguments.max_episode_steps}"] if arguments.max_episode_steps else []
         print(f"video: {render_in_process(checkpoint.path, folder / 'video.mp4', *options)}")
     return 0
+
+
+def _average_reward(checkpoint: Checkpoint, settings: EnvSettings, folder: Path, arguments: Any) -> int:
+    """Measures the reward rate of one long run, prints it and writes RUN/average_reward.json."""
+    from rlopt.checkpoint.load import load
+    from rlopt.envs.calls import time_limit
+    from rlopt.evaluation.evaluate import named_policy
+    from rlopt.evaluation.gain import evaluate_average_reward
+
+    if arguments.engine or arguments.video:
+        raise ConfigError("--average-reward is one long run in this process: leave --engine and --video out")
+    model: Any = named_policy(load(checkpoint.path, device=arguments.device), arguments.policy)
+    with time_limit(arguments.env_timeout):
+        estimate = evaluate_average_reward(
+            model,
+            settings,
+            arguments.steps,
+            arguments.burn_in,
+            n_envs=arguments.n_envs or 1,
+            seed=arguments.seed,
+            deterministic=not arguments.stochastic,
+        )
+    warning = "" if estimate.reliable else "; too few steps for a reliable interval: raise --steps"
+    rows = {
+        "checkpoint": f"{checkpoint.path.name} of {checkpoint.path.parent}",
+        "environment": f"{settings.id}, seed {arguments.seed}, without a time limit",
+        "reward a step": f"{estimate.gain:.6g} [{estimate.low:.6g}, {estimate.high:.6g}] (95% interval of the long-run "
+        f"mean{warning})",
+        "steps": f"{estimate.n_steps:,} after {arguments.burn_in:,} of each of {arguments.n_envs or 1}, "
+        f"in {estimate.n_batches:,} batches",
+    }
+    print("\n".join(f"{name:<15}{value}" for name, value in rows.items()))
+    record = {
+        "agent": checkpoint.metadata.get("agent"),
+        "env": settings.id,
+        "policy": arguments.policy,
+        "checkpoint": checkpoint.path.name,
+        "step": checkpoint.step,
+        "seed": arguments.seed,
+        "burn_in": arguments.burn_in,
+        **dataclasses.asdict(estimate),
+    }
+    out = _write(folder / "average_reward.json", record)
+    print(f"evaluation: {out}", flush=True)
+    return 0
+
+
+def _write(path: Path, record: dict[str, Any]) -> Path:
+    from rlopt.errors import RunError
+    from rlopt.run_folder import write_json
+
+    try:
+        write_json(path, record)
+    except OSError as error:
+        raise RunError(f"{path} cannot be written ({error.strerror}): free space there, or copy the run") from None
+    return path
 
 
 def _parser() -> OneLineParser:
@@ -106,6 +158,13 @@ def _parser() -> OneLineParser:
         float,
         help="seconds that a step or reset of an environment may take (default: no limit)",
     )
+    parser.add_argument(
+        "--average-reward",
+        action="store_true",
+        help="measure the reward a step in one long run instead, without a time limit; writes RUN/average_reward.json",
+    )
+    parser.add_number("--steps", Range(ge=20), default=100_000, help="of each environment of it (default 100000)")
+    parser.add_number("--burn-in", Range(ge=0), default=1_000, help="steps before those, left out (default 1000)")
     parser.add_argument("--video", action="store_true", help="also write a video; needs a headless OpenGL library")
     parser.add_number("--video-episodes", Range(ge=1), default=1, help="episodes in the video (default 1)")
     add_agent(parser)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from rlopt.errors import ConfigError, unknown_name
 from rlopt.settings.fields import JsonObject, Range
 
 if TYPE_CHECKING:
-    from rlopt.average_reward import AverageRewardSolution, FiniteMDP
+    from rlopt.average_reward import AverageRewardSolution, DecisionProcess
 
 METHODS = {
     "policy-iteration": "policy_iteration",
@@ -41,10 +42,16 @@ def main(argv: list[str]) -> int:
 def _parser() -> OneLineParser:
     parser = OneLineParser(
         prog="rlopt plan",
-        description="Solve the exact process of an environment that never ends: the largest long-run mean reward a "
-        "step (gain), the bias and its span, an optimal policy and its stationary distribution.",
+        description="Solve the exact process of an environment: the largest long-run mean reward a "
+        "step (gain) with proved bounds, the bias and its span, an optimal policy and its stationary distribution. "
+        "Episodes of a Gymnasium environment with a table P, such as FrozenLake-v1, begin again where they end.",
     )
-    parser.add_argument("--env", metavar="ID", required=True, help="an environment with an exact process, rlopt/<name>")
+    parser.add_argument(
+        "--env",
+        metavar="ID",
+        required=True,
+        help="an environment with an exact process: rlopt/<name>, or Gymnasium's with a P",
+    )
     parser.add_argument("--env-kwargs", metavar="JSON", help=f"arguments, such as '{JsonObject.example}'")
     parser.add_argument("--method", metavar="NAME", default="policy-iteration", help=f"{', '.join(METHODS)}")
     parser.add_number("--rows", Range(ge=0), default=50, help="states to print (default 50)")
@@ -52,8 +59,8 @@ def _parser() -> OneLineParser:
     return parser
 
 
-def _process(env_id: str, keywords: dict[str, Any]) -> FiniteMDP:
-    from rlopt.average_reward import FiniteMDP
+def _process(env_id: str, keywords: dict[str, Any]) -> DecisionProcess:
+    from rlopt.average_reward import DecisionProcess, FiniteMDP
     from rlopt.envs import names
     from rlopt.envs.make import make_single
     from rlopt.envs.settings import EnvSettings
@@ -64,61 +71,76 @@ def _process(env_id: str, keywords: dict[str, Any]) -> FiniteMDP:
     env: Any = make_single(EnvSettings(id=env_id, env_kwargs=keywords or None), seed=0)
     try:
         mdp = getattr(env.unwrapped, "mdp", None)
+        if isinstance(getattr(env.unwrapped, "P", None), dict):
+            mdp = FiniteMDP.from_gymnasium(env)
     finally:
         env.close()
-    if not isinstance(mdp, FiniteMDP):
+    if not isinstance(mdp, DecisionProcess):
         raise _no_process(env_id)
     return mdp
 
 
 def _no_process(env_id: str) -> ConfigError:
     return ConfigError(
-        f"{env_id} has no exact process: give an environment with one, such as rlopt/RiverSwim-v0, or measure a policy "
-        "with rlopt evaluate"
+        f"{env_id} has no exact process: give an environment with one, such as rlopt/RiverSwim-v0 or FrozenLake-v1, or "
+        "measure a policy with rlopt evaluate --average-reward"
     )
 
 
-def _record(env_id: str, mdp: FiniteMDP, solution: AverageRewardSolution) -> dict[str, Any]:
+def _record(env_id: str, mdp: DecisionProcess, solution: AverageRewardSolution) -> dict[str, Any]:
+    from rlopt.average_reward import structure
+
+    # JSON has no infinity: the gap of an impossible action is null.
+    gaps = [[gap if math.isfinite(gap) else None for gap in row] for row in solution.action_gaps.tolist()]
     return {
         "env": env_id,
         "states": mdp.n_states,
         "actions": mdp.n_actions,
         "method": solution.method,
         "iterations": solution.iterations,
-        "gain": solution.gain,
-        "gain_bracket": list(solution.gain_bracket),
+        "structure": structure(mdp).kind,
+        "gain": solution.gain if solution.is_constant else None,
+        "gain_bracket": list(solution.gain_bracket) if solution.is_constant else None,
+        "gains": solution.gains.tolist(),
         "span": solution.span,
         "residual": solution.residual,
         "bias": solution.bias.tolist(),
         "policy": solution.policy.tolist(),
         "stationary_distribution": solution.stationary_distribution.tolist(),
-        "action_gaps": solution.action_gaps.tolist(),
+        "action_gaps": gaps,
     }
 
 
-def format_solution(env_id: str, mdp: FiniteMDP, solution: AverageRewardSolution, rows: int) -> str:
+def format_solution(env_id: str, mdp: DecisionProcess, solution: AverageRewardSolution, rows: int) -> str:
     """What a person wants to know about a solution, then a line for each of the first ``rows`` states."""
-    from rlopt.average_reward import regret_variance
+    from rlopt.average_reward import regret_variance, structure
 
-    low, high = solution.gain_bracket
     gaps = solution.action_gaps
-    worse = gaps[gaps > 1e-9]
-    noise = 1.96 * regret_variance(mdp) ** 0.5
+    worse = gaps[(gaps > 1e-9 * max(solution.span, float(abs(solution.gains).max()))) & (gaps < math.inf)]
     head = {
-        "environment": f"{env_id}, {mdp.n_states} states, {mdp.n_actions} actions",
+        "environment": f"{env_id}, {mdp.n_states} states, {mdp.n_actions} actions, {structure(mdp).kind}",
         "method": f"{solution.method}, {solution.iterations} iterations, residual {solution.residual:.1e}",
-        "gain": f"{solution.gain:.8g} a step, between {low:.10g} and {high:.10g}",
-        "span": f"{solution.span:.8g}, the largest difference of the bias",
-        "smallest gap": f"{worse.min():.4g} between an action and the best"
-        if len(worse)
-        else "all actions are as good",
-        "noise": f"regret of the optimal policy itself: within {noise:.3g} sqrt(steps) in 95 % of runs",
     }
+    if solution.is_constant:
+        low, high = solution.gain_bracket
+        noise = 1.96 * regret_variance(mdp) ** 0.5
+        head |= {
+            "gain": f"{solution.gain:.8g} a step, proved to be between {low:.10g} and {high:.10g}",
+            "span": f"{solution.span:.8g}, the largest difference of the bias",
+            "smallest gap": f"{worse.min():.4g} between an action and the best"
+            if len(worse)
+            else "all actions are as good",
+            "noise": f"regret of the optimal policy itself: within {noise:.3g} sqrt(steps) in 95 % of runs",
+        }
+    else:
+        low, high = float(solution.gains.min()), float(solution.gains.max())
+        head["gain"] = f"from {low:.8g} to {high:.8g} a step: it depends on the first state"
     lines = [f"{name:<15}{value}" for name, value in head.items()]
-    lines += ["", f"{'state':>7}{'bias':>14}{'action':>8}{'stationary':>12}"]
+    lines += ["", f"{'state':>7}{'gain':>14}{'bias':>14}{'action':>8}{'stationary':>12}"]
     for state in range(min(rows, mdp.n_states)):
         share = solution.stationary_distribution[state]
-        lines.append(f"{state:>7}{solution.bias[state]:>14.6g}{int(solution.policy[state]):>8}{share:>12.4g}")
+        numbers = f"{state:>7}{solution.gains[state]:>14.6g}{solution.bias[state]:>14.6g}"
+        lines.append(f"{numbers}{int(solution.policy[state]):>8}{share:>12.4g}")
     if rows < mdp.n_states:
         lines.append(f"... {mdp.n_states - rows} more states: --rows {mdp.n_states} or --json")
     return "\n".join(lines)

@@ -14,13 +14,17 @@ import numpy.typing as npt
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv
 
-from rlopt.errors import ConfigError, NonFiniteError, NonFiniteOutcomeError, unknown_name
+from rlopt.errors import ConfigError, NonFiniteError, NonFiniteOutcomeError, StoppedError, unknown_name
 from rlopt.evaluation.envs import base_env, observed_as_trained, open_env
 from rlopt.state.isolate import StateDependentNoise, isolated, seed_everything
 from rlopt.statistics.aggregates import Interval, bootstrap_interval, iqm
 
 LONGEST_EPISODE = 100_000
 """Steps after which an episode of :func:`rlopt.make_env` is taken to have no end, unless its own limit is higher."""
+
+
+STRETCH = 1000
+"""Steps that a run evaluates as an episode where episodes have no end: a return is then 1000 times a reward rate."""
 
 
 class Predictor(Protocol):
@@ -131,6 +135,7 @@ def evaluate(
     backend: str = "auto",
     confidence: float = 0.95,
     on_episode: Callable[[int, int], None] | None = None,
+    stop: Callable[[], bool] | None = None,
     **env_settings: Any,
 ) -> EvaluationResult:
     """Plays ``n_episodes`` whole episodes and returns their returns with the interquartile mean and its interval.
@@ -149,7 +154,9 @@ def evaluate(
     :param backend: as in :func:`rlopt.make_env`, with an id or settings
     :param confidence: of the interval, between 0 and 1
     :param on_episode: called with (episodes finished, ``n_episodes``) after each counted episode
+    :param stop: asked at every step; the evaluation is given up once it says True
     :param env_settings: further arguments of :func:`rlopt.make_env`, with an id or settings
+    :raises StoppedError: because of ``stop``
     :raises SpaceError: if the spaces of model and environment differ
     :raises NonFiniteError: if an observation, an action or a reward is NaN or infinite
     :raises ConfigError: if an argument is out of range or does not fit the kind of ``env``, or if an episode goes on
@@ -164,7 +171,7 @@ def evaluate(
                 venv.seed(seed)
             with observed_as_trained(model, venv) as (base, seen, raw_reward):
                 started = time.perf_counter()
-                episodes, env_steps = _play(model, base, seen, raw_reward, n_episodes, deterministic, on_episode)
+                episodes, env_steps = _play(model, base, seen, raw_reward, n_episodes, deterministic, on_episode, stop)
                 seconds = time.perf_counter() - started
         finally:
             if mine:
@@ -250,6 +257,7 @@ def _play(
     n_episodes: int,
     deterministic: bool,
     on_episode: Callable[[int, int], None] | None,
+    stop: Callable[[], bool] | None = None,
 ) -> tuple[_Episodes, int]:
     """The episodes, and how many steps all environments took together."""
     n = env.num_envs
@@ -261,6 +269,8 @@ def _play(
     noise = None if deterministic else StateDependentNoise.of(model, n)
     observations = env.reset()
     while not episodes.complete:
+        if stop is not None and stop():
+            raise StoppedError(f"the evaluation was given up at step {steps}")
         _check_observations(observations, steps)
         if noise is not None:
             noise.draw(steps, starts)
@@ -284,7 +294,8 @@ def _play(
         episodes.add_step(rewards)
         if episodes.lengths.max() > longest:
             raise ConfigError(
-                f"an episode has not ended after {longest:,} steps: give the environment a limit, max_episode_steps"
+                f"an episode has not ended after {longest:,} steps: give the environment a limit, "
+                "max_episode_steps, or measure its reward rate with rlopt.evaluation.gain.evaluate_average_reward"
             )
         for index in np.flatnonzero(starts).tolist():
             if episodes.end(index, infos[index]) and on_episode is not None:

@@ -23,8 +23,9 @@ from rlopt.checkpoint.files import (
 from rlopt.checkpoint.model_state import LastBoundary, OwnState, capture_state
 from rlopt.console.progress import Progress
 from rlopt.console.signals import StopRequest
-from rlopt.errors import RunError, one_line
-from rlopt.evaluation.evaluate import EvaluationResult, evaluate
+from rlopt.envs.names import time_limit
+from rlopt.errors import RunError, StoppedError, one_line
+from rlopt.evaluation.evaluate import STRETCH, EvaluationResult, evaluate
 from rlopt.loggers.writers import CsvLog, RunLogs
 from rlopt.optim.lockstep import has_other_runs
 from rlopt.run_folder import RunFolder, read_json, write_json
@@ -34,6 +35,8 @@ from rlopt.storage.checked_folder import FolderKind, write_checked
 
 EVALUATION_SEED_OFFSET = 1_000_003
 """Added to the run's seed for evaluations, so that they do not play the episodes that were trained on."""
+PATIENCE = 5.0
+"""Seconds that an evaluation may still take once the run is to stop; a longer one is played again after a resume."""
 KEEPING_SHARE = 0.02
 """Largest share of the time that may go into keeping the state of every boundary."""
 
@@ -125,6 +128,8 @@ class RunHook:
         self._last_rows: dict[str, Any] | None = None
         """Where the logs stood then; None where no step after it is lost."""
         self._keeping_seconds, self._kept_at = 0.0, time.perf_counter()
+        self._asked_to_stop: float | None = None
+        """When an evaluation first saw that the run is to stop."""
 
     def __call__(self, model: BaseAlgorithm) -> bool:
         goes_on = self._serve(model)
@@ -167,7 +172,11 @@ class RunHook:
         if self.stop.received is None:
             self.prove(model, last=False)
         if step != previous:  # the first boundary after a resume was served before the checkpoint was written
-            improved = crossed(self.run.eval_every, previous, step) and self.evaluate(model)
+            try:
+                improved = crossed(self.run.eval_every, previous, step) and self.evaluate(model)
+            except StoppedError:
+                self._give_up(model)
+                return False
             self.state.previous_step = step
             if self.state.last_evaluation == step or crossed(self.run.log_every, previous, step):
                 self.log(model)
@@ -188,12 +197,41 @@ class RunHook:
         step = model.num_timesteps
         self.progress.update(getattr(model, self._counter), lambda: mean_return(model))
         if self.run.eval_every > 0 and self.state.last_evaluation != step:
-            self.evaluate(model)
+            try:
+                self.evaluate(model)
+            except StoppedError:
+                self._give_up(model)
+                return
         self.state.previous_step = step
         if self.state.last_log != step:
             self.log(model)
         self.checkpoint(model, scheduled=True)
         self.prove(model, last=True)
+
+    def _give_up(self, model: BaseAlgorithm) -> None:
+        """Stops in the middle of an evaluation, with a checkpoint from which it is played again."""
+        self._rescue(model)
+        self._evaluating, self.stopped = None, True
+        self.progress.say("the evaluation was given up; it is played again when the run continues")
+        self.prove(model, last=True)
+
+    def _must_stop(self) -> bool:
+        """Whether the run is to stop and has waited for the evaluation long enough."""
+        if self.stop.received is None:
+            return False
+        if self._asked_to_stop is None:
+            self._asked_to_stop = time.monotonic()
+        return time.monotonic() - self._asked_to_stop > PATIENCE
+
+    def _evaluation_settings(self, model: BaseAlgorithm) -> Any:
+        """Those of the environments to evaluate in: with stretches for episodes where none has ended in training."""
+        limit = self.env_settings.max_episode_steps or time_limit(self.env_settings.id)
+        endless = limit is None and not getattr(model, "ep_info_buffer", None)
+        settings = dataclasses.replace(self.env_settings, max_episode_steps=STRETCH) if endless else self.env_settings
+        if endless and self.metadata.get("env") != settings.as_dict():
+            self.progress.say(f"no episode has ended so far: an episode of evaluation is a stretch of {STRETCH} steps")
+        self.metadata["env"] = settings.as_dict()
+        return settings
 
     def prove(self, model: BaseAlgorithm, last: bool) -> None:
         """Compares the environments with restored ones, now and then, and writes what came of it to resume.json."""
@@ -214,7 +252,8 @@ class RunHook:
         if self._prover is not None:
             self._prover.interrupt()
         step, self._evaluating = model.num_timesteps, self._run_tree()
-        result = self._evaluation(model)
+        settings = self._evaluation_settings(model)
+        result = self._evaluation(model, settings)
         for episode, (value, length) in enumerate(zip(result.returns, result.lengths, strict=True)):
             self.logs.evaluations.append({"step": step, "episode": episode, "return": value, "length": length})
         self.logs.evaluations.flush()
@@ -226,7 +265,7 @@ class RunHook:
         )
         self.progress.evaluated(step, float(result.mean))
         for name, policy in getattr(model, "further_policies", dict)().items():
-            other = self._evaluation(policy)
+            other = self._evaluation(policy, settings)
             model.logger.record(f"eval/{name}_mean_return", other.mean)
             model.logger.record(f"eval/{name}_iqm_return", other.iqm)
             self.progress.say(f"evaluation of the {name} at step {step:,}: mean return {other.mean:.1f}")
@@ -237,13 +276,14 @@ class RunHook:
         model.logger.record("eval/best_mean_return", self.state.best_return)
         return improved
 
-    def _evaluation(self, policy: Any) -> EvaluationResult:
+    def _evaluation(self, policy: Any, settings: Any) -> EvaluationResult:
         return evaluate(
             policy,
-            self.env_settings,
+            settings,
             self.run.eval_episodes,
             seed=self.run.seed + EVALUATION_SEED_OFFSET,
-            backend=self.env_settings.backend,
+            backend=settings.backend,
+            stop=self._must_stop,
         )
 
     def log(self, model: BaseAlgorithm) -> None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from rlopt.agents.loop.config import LinearLOOPConfig
-from rlopt.settings.fields import AgentConfig, Range
+from rlopt.agents.loop.config import ContinuingConfig, LinearLOOPConfig
+from rlopt.settings.fields import Range
 
 
 @dataclass(frozen=True, kw_only=True)
-class UCRL2Config(AgentConfig):
+class UCRL2Config(ContinuingConfig):
     """UCRL2 (Jaksch, Ortner and Auer 2010)."""
 
     transition_scale: Annotated[float, Range(ge=0)] = 0.5
@@ -30,7 +30,7 @@ class UCRL2Config(AgentConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TSDEConfig(AgentConfig):
+class TSDEConfig(ContinuingConfig):
     """Posterior sampling with dynamic episodes, TSDE (Ouyang, Gagrani, Nayyar and Jain 2017)."""
 
     prior: Annotated[float, Range(gt=0)] | None = None
@@ -45,7 +45,7 @@ class TSDEConfig(AgentConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DifferentialQConfig(AgentConfig):
+class DifferentialQConfig(ContinuingConfig):
     """Differential Q-learning (Wan, Naik and Sutton 2021), epsilon-greedy."""
 
     learning_rate: Annotated[float, Range(gt=0, le=1)] = 0.1
@@ -69,7 +69,7 @@ class RVIQConfig(DifferentialQConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimisticQConfig(AgentConfig):
+class OptimisticQConfig(ContinuingConfig):
     """Optimistic Q-learning (Wei, Jafarnia-Jahromi, Luo, Sharma and Jain 2020, algorithm 1)."""
 
     effective_horizon: Annotated[float, Range(ge=2)] = 200.0
@@ -95,7 +95,7 @@ class FOPOConfig(LinearLOOPConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OLSVIFHConfig(AgentConfig):
+class OLSVIFHConfig(ContinuingConfig):
     """OLSVI.FH (Wei, Jafarnia-Jahromi, Luo and Jain 2021): optimistic least squares over a fixed horizon."""
 
     episode_length: Annotated[int, Range(ge=1)] = 50

@@ -116,15 +116,11 @@ def step_limit(env: str) -> int | None:
     :raises rlopt.errors.UnknownNameError: an id that does not exist
     """
     from rlopt.envs import names
-    from rlopt.envs.tables import DM_CONTROL_EPISODE_STEPS
 
     names.check_id(env)
-    if names.is_dm_control(env):
-        return DM_CONTROL_EPISODE_STEPS
-    names.register(env)
-    import gymnasium
-
-    return gymnasium.spec(env.rpartition(":")[2]).max_episode_steps
+    if not names.is_dm_control(env):
+        names.register(env)
+    return names.time_limit(env)
 
 
 def _metadata(raw: ForeignEpisodes, options: ForeignOptions) -> DemonstrationMetadata:

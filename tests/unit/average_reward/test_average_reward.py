@@ -108,22 +108,25 @@ def test_shift_and_scale_of_rewards(planner) -> None:
     np.testing.assert_allclose(after.bias, 2.5 * before.bias, atol=1e-8)
 
 
-@pytest.mark.parametrize("planner", PLANNERS)
-def test_reducible_processes_are_refused_with_the_reason(planner) -> None:
+@pytest.mark.parametrize("planner", [policy_iteration, relative_value_iteration])
+def test_several_components_have_a_single_gain_or_the_reason_why_not(planner) -> None:
     two_sinks = np.zeros((3, 2, 3))
     two_sinks[0, 0, 1] = two_sinks[0, 1, 2] = two_sinks[1, :, 1] = two_sinks[2, :, 2] = 1.0
-    with pytest.raises(ModelError, match=r"multichain.*2 sets of states \{1\}, \{2\}.*add a reset"):
-        planner(FiniteMDP(two_sinks, np.zeros((3, 2))))
-    # State 0 can stay where it is, state 1 never comes back.
+    rewards = np.array([[0.0, 0.0], [1.0, 1.0], [0.0, 0.5]])
+    with pytest.raises(ModelError, match=r"no single gain: it is 0.5 from state 2 and 1 from state [01].*add a reset"):
+        planner(FiniteMDP(two_sinks, rewards)).gain  # noqa: B018
+    rewards[2, 1] = 1.0  # both sinks are as good
+    assert planner(FiniteMDP(two_sinks, rewards)).gain == pytest.approx(1.0)
+    # State 0 can stay where it is, which is worse than state 1, from where nothing comes back: the gain is constant.
     one_way = np.zeros((2, 2, 2))
     one_way[0, 0, 0] = one_way[0, 1, 1] = one_way[1, :, 1] = 1.0
-    with pytest.raises(ModelError, match=r"reducible.*\{0\}.*remove them"):
-        planner(FiniteMDP(one_way, np.zeros((2, 2))))
-    # The same one state further away: state 1 is left for good, but state 2 can stay.
-    further = np.zeros((3, 2, 3))
-    further[0, :, 0] = further[1, :, 0] = further[2, 0, 2] = further[2, 1, 1] = 1.0
-    with pytest.raises(ModelError, match=r"reducible.*stay in the states \{2\}"):
-        planner(FiniteMDP(further, np.zeros((3, 2))))
+    solution = planner(FiniteMDP(one_way, np.array([[0.2, 0.0], [0.7, 0.7]])))
+    assert solution.gain == pytest.approx(0.7) and solution.policy[0] == 1
+    assert solution.bias == pytest.approx([-0.7, 0.0], abs=1e-8)
+    with pytest.raises(ModelError, match="no single gain"):
+        planner(FiniteMDP(one_way, np.array([[0.2, 0.0], [0.1, 0.1]]))).gain  # noqa: B018
+    with pytest.raises(ModelError, match=r"2 sets of states .*use policy_iteration"):
+        linear_program(FiniteMDP(one_way, np.zeros((2, 2))))
 
 
 def test_malformed_processes_are_refused_with_the_cure() -> None:
@@ -170,8 +173,10 @@ def test_policy_evaluation_equals_a_long_power_iteration() -> None:
         reach = reach @ chain
     np.testing.assert_allclose(solution.bias, total, atol=1e-8)
     assert solution.residual < 1e-12
-    with pytest.raises(ModelError, match=r"no single gain.*2 recurrent classes \(\{0\}, \{1\}\)"):
-        evaluate_policy(stay_or_move(), np.array([0, 0]))
+    apart = evaluate_policy(stay_or_move(), np.array([0, 0]))
+    assert apart.gains.tolist() == [0.3, 0.7]
+    with pytest.raises(ModelError, match=r"no single gain: it is 0.3 from state 0 and 0.7 from state 1"):
+        apart.gain  # noqa: B018
     for bad in ([0, 3, 0, 0, 0, 0], [0.0] * 6, np.full((6, 3), 0.5), np.full((6, 3), np.nan)):
         with pytest.raises(ModelError):
             evaluate_policy(mdp, np.array(bad))
