@@ -12,7 +12,7 @@ import re
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from gymnasium import spaces
@@ -22,6 +22,7 @@ from stable_baselines3.sac.policies import SACPolicy
 from stable_baselines3.td3.policies import TD3Policy
 
 from rlopt.checkpoint.load import require_widths
+from rlopt.checkpoint.vec_normalize_file import ObservationStatistics, read_vec_normalize
 from rlopt.errors import CheckpointError, one_line, resource_error
 from rlopt.storage.budget import Budget
 from rlopt.storage.json import parse_json
@@ -43,12 +44,20 @@ _CURE = (
 )
 
 
-def read_policy(path: Path, observation_space: spaces.Space, action_space: spaces.Space, device: str = "cpu") -> Any:
-    """What acts as the saved model does: an object with ``predict``, ``policy`` and the two spaces.
+def read_policy(
+    path: Path,
+    observation_space: spaces.Space,
+    action_space: spaces.Space,
+    device: str = "cpu",
+    vec_normalize: Path | Literal["none"] | None = None,
+) -> Any:
+    """What acts as the saved model does on the environment's own observations: an object with ``predict``, ``policy``
+    and the two spaces.
 
-    Observations are the environment's own: statistics of a VecNormalize are in no such file.
-
-    :raises rlopt.errors.CheckpointError: no such file, damaged, of other spaces, or a policy that is no plain MLP
+    :param vec_normalize: file of ``VecNormalize.save`` with the statistics of its training, which are not in the zip;
+        "none" for a model that was trained without, or with one that normalised rewards alone
+    :raises rlopt.errors.CheckpointError: no such file, damaged, of other spaces, a policy that is no plain MLP, or a
+        model that was trained in a VecNormalize whose statistics are not given
     """
     try:
         with zipfile.ZipFile(path) as file:
@@ -56,7 +65,15 @@ def read_policy(path: Path, observation_space: spaces.Space, action_space: space
             data = parse_json(_member(file, "data", budget))
             content = _member(file, "policy.pth", budget)
         tensors = _tensors(content, device)
-        return _build(path, data, tensors, observation_space, action_space, device)
+        if vec_normalize is None and data.get("_last_original_obs") is not None:
+            raise CheckpointError(
+                f"{path} was trained in a VecNormalize, whose statistics are not in it: give their file, "
+                "--vecnormalize FILE.pkl, or --vecnormalize none if it normalised rewards alone"
+            )
+        statistics = None
+        if vec_normalize is not None and vec_normalize != "none":
+            statistics = read_vec_normalize(vec_normalize, observation_space)
+        return _build(path, data, tensors, observation_space, action_space, device, statistics)
     except CheckpointError:
         raise
     except FileNotFoundError:
@@ -105,7 +122,15 @@ def _check_structure(content: bytes) -> None:
         raise ValueError("policy.pth has more parts than a plain MLP")
 
 
-def _build(path: Path, data: Any, tensors: Any, observation_space: Any, action_space: Any, device: str) -> Any:
+def _build(
+    path: Path,
+    data: Any,
+    tensors: Any,
+    observation_space: Any,
+    action_space: Any,
+    device: str,
+    statistics: ObservationStatistics | None,
+) -> Any:
     module = data["policy_class"]["__module__"]
     if module not in _POLICIES:
         raise CheckpointError(f"{path} has a policy of {one_line(module)}, none of Stable-Baselines3's own: {_CURE}")
@@ -121,9 +146,14 @@ def _build(path: Path, data: Any, tensors: Any, observation_space: Any, action_s
             f"give the environment (id, action repeat) that it was trained in, or {_CURE}"
         ) from None
     policy.to(device).set_training_mode(False)
+
+    def predict(observation: Any, *arguments: Any, **named: Any) -> Any:
+        seen = observation if statistics is None else statistics.normalize_obs(observation)
+        return policy.predict(seen, *arguments, **named)
+
     return SimpleNamespace(
         policy=policy,
-        predict=policy.predict,
+        predict=predict,
         observation_space=observation_space,
         action_space=action_space,
         sde_sample_freq=int(data.get("sde_sample_freq", -1)),

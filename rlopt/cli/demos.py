@@ -70,6 +70,7 @@ def convert(argv: list[str]) -> int:
                         "datasets), minari, or rlopt (a folder); .npz is imitation by default")  # fmt: skip
     parser.add_argument("--reorder", action="store_true", help="put the parts of the observations in the order of the "
                         "environment, which dm_control's own is in rlopt")  # fmt: skip
+    parser.add_argument("--clip-actions", action="store_true", help="cut actions to the bounds of the environment")
     parser.add_argument("--overwrite", action="store_true", help="replace what is at OUT")
     add_reading_options(parser)
     arguments = parser.parse(argv)
@@ -79,17 +80,31 @@ def convert(argv: list[str]) -> int:
     from rlopt.data import load_demonstrations
 
     data = load_demonstrations(arguments.demos, **options)
+    for option, asked in (("--reorder", arguments.reorder), ("--clip-actions", arguments.clip_actions)):
+        if asked:
+            _refuse_unknown(option, data.metadata.env, arguments.env)
     if arguments.reorder:
-        from rlopt.data.metadata import UNKNOWN_ENV
         from rlopt.envs.settings import EnvSettings
 
-        if data.metadata.env == UNKNOWN_ENV or (":" in data.metadata.env and arguments.env is None):
-            # Reading somebody else's file must not run code, and an id with a colon imports a module.
-            raise ConfigError(f"--reorder needs to make the environment {data.metadata.env!r}: give --env ID")
         data = data.reorder(EnvSettings(id=data.metadata.env))
+    if arguments.clip_actions:
+        from rlopt.envs.make import make_env
+
+        made = make_env(data.metadata.env, n_envs=1, backend="gymnasium")
+        made.close()
+        space: Any = made.action_space
+        data = data.clip_actions(getattr(space, "low", -1), getattr(space, "high", 1))
     written = write(data, arguments.out, form, arguments.overwrite)
     print(f"{data.n_trajectories} trajectories, {len(data):,} transitions: {written}")
     return 0
+
+
+def _refuse_unknown(option: str, env: str, given: str | None) -> None:
+    from rlopt.data.metadata import UNKNOWN_ENV
+
+    if env == UNKNOWN_ENV or (":" in env and given is None):
+        # Reading somebody else's file must not run code, and an id with a colon imports a module.
+        raise ConfigError(f"{option} needs to make the environment {env!r}: give --env ID")
 
 
 def format_of(out: str, given: str | None) -> str:
@@ -213,6 +228,8 @@ def _recording_parser() -> OneLineParser:
     add("--env-kwargs", metavar="JSON", help=f"other arguments of the environment, such as '{JsonObject.example}'")
     number("--max-episode-steps", Range(ge=1, le=10**9), help="another time limit of the episodes")
     number("--action-repeat", Range(ge=1, le=100), help="of the environment of a zip file (default 1)")
+    add("--vecnormalize", metavar="FILE", help="of a zip file: what VecNormalize.save wrote beside it, the statistics "
+        "of the observations that it was trained on; none if those were the environment's own")  # fmt: skip
     add("--device", metavar="DEVICE", default="cpu", help="torch device (default cpu)")
     limit = "seconds that a step or reset of the environment may take (default: no limit)"
     number("--env-timeout", Range(gt=0), float, help=limit)
@@ -234,10 +251,12 @@ def _expert(arguments: Any) -> tuple[Any, EnvSettings, str]:
         if arguments.env is None:
             raise ConfigError(f"{arguments.run} does not say which environment it was trained in: add --env ID")
         own = {"env_kwargs": env_kwargs, "max_episode_steps": limit, "action_repeat": repeat or 1}
-        model, settings = _from_zip(arguments.run, arguments.env, own, arguments.device)
+        model, settings = _from_zip(arguments.run, arguments.env, own, arguments.device, arguments.vecnormalize)
         return model, dataclasses.replace(settings, **changed), f"the policy in {arguments.run.name}"
     if repeat is not None:
         raise ConfigError("--action-repeat is for zip files: a run says its own")
+    if arguments.vecnormalize is not None:
+        raise ConfigError("--vecnormalize is for zip files: a run has its own statistics")
 
     from rlopt.checkpoint.choose import choose_checkpoint, environment_settings, run_folder_of
     from rlopt.checkpoint.load import load
@@ -250,7 +269,9 @@ def _expert(arguments: Any) -> tuple[Any, EnvSettings, str]:
     return load(checkpoint.path, device=arguments.device), dataclasses.replace(settings, **changed), who
 
 
-def _from_zip(path: Path, env_id: str, own: dict[str, Any], device: str) -> tuple[Any, EnvSettings]:
+def _from_zip(
+    path: Path, env_id: str, own: dict[str, Any], device: str, vecnormalize: str | None
+) -> tuple[Any, EnvSettings]:
     from rlopt.algorithms.checks import check_device
     from rlopt.checkpoint.sb3_zip import read_policy
     from rlopt.envs.make import make_env
@@ -260,7 +281,8 @@ def _from_zip(path: Path, env_id: str, own: dict[str, Any], device: str) -> tupl
     settings = EnvSettings(id=env_id, backend="gymnasium", **own)
     env = make_env(**settings.as_dict())
     env.close()
-    return read_policy(path, env.observation_space, env.action_space, device), settings
+    statistics: Any = Path(vecnormalize) if vecnormalize not in (None, "none") else vecnormalize
+    return read_policy(path, env.observation_space, env.action_space, device, statistics), settings
 
 
 SUBVERBS = {

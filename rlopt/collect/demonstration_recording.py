@@ -6,13 +6,14 @@ import dataclasses
 from importlib import metadata as installed
 from typing import Any
 
+import gymnasium
 import numpy as np
 from gymnasium import spaces
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
 
 from rlopt.data.dataset import Observations
 from rlopt.data.demonstrations import Demonstrations
-from rlopt.data.metadata import DemonstrationMetadata
+from rlopt.data.metadata import UNKNOWN_ENV, DemonstrationMetadata
 from rlopt.envs.make import make_env, make_state_and_pixels
 from rlopt.envs.observation_order import observation_keys
 from rlopt.envs.settings import EnvSettings
@@ -24,7 +25,7 @@ _PACKAGES = ("rlopt", "stable-baselines3", "gymnasium", "mujoco", "dm-control", 
 
 def record_demonstrations(
     model: Predictor,
-    settings: EnvSettings,
+    env: EnvSettings | str | gymnasium.Env[Any, Any] | VecEnv,
     n_trajectories: int,
     *,
     deterministic: bool = True,
@@ -39,11 +40,12 @@ def record_demonstrations(
     they were. The same seed gives the same episodes, with and without images.
 
     :param model: any Stable-Baselines3 model, what :func:`rlopt.load` returns, or anything with their ``predict``
-    :param settings: of the environment; one copy of it is made on the gymnasium backend
+    :param env: settings or id of the environment, of which one copy is made on the gymnasium backend; or an environment
+        that exists, a VecEnv of one, which is left open
     :param deterministic: the mean (most likely) actions instead of sampled ones
     :param seed: of the environment and of sampling
-    :param pixels: also record what ``settings`` with ``from_pixels`` would show: columns ``pixels`` and ``next_pixels``
-        uint8 (N, 3, image_size, image_size) among the extras; slower, about 42 kB a step at 84 pixels
+    :param pixels: also record what the environment with ``from_pixels`` would show: columns ``pixels`` and
+        ``next_pixels`` uint8 (N, 3, image_size, image_size) among the extras; slower, about 42 kB a step at 84 pixels
     :param generator: who acted, for people
     :raises rlopt.errors.ConfigError: nothing can be drawn (with the packages to install), pixels of a model that sees
         pixels or a dictionary, or a number below 1
@@ -52,28 +54,51 @@ def record_demonstrations(
     """
     if n_trajectories < 1:
         raise ConfigError(f"{n_trajectories} trajectories: give at least 1")
+    given = isinstance(env, gymnasium.Env | VecEnv)
+    if given and pixels:
+        raise ConfigError("pixels: only for an environment id or EnvSettings, which are made anew with a camera")
+    settings = _settings(env)
     if pixels and settings.from_pixels:
         raise ConfigError("this model observes pixels, which are recorded as its observations: leave --pixels out")
     settings = dataclasses.replace(settings, n_envs=1, seed=seed, backend="gymnasium", render_mode=None)
-    env = make_state_and_pixels(settings) if pixels else make_env(**settings.as_dict())
+    if given:
+        played: VecEnv = env if isinstance(env, VecEnv) else DummyVecEnv([lambda: env])  # type: ignore[list-item,return-value]
+        if played.num_envs != 1:
+            raise ConfigError(f"{played.num_envs} environments: episodes are recorded one after the other, give one")
+    else:
+        played = make_state_and_pixels(settings) if pixels else make_env(**settings.as_dict())
     try:
-        recorder = _Recorder(env, n_trajectories, pixels)
+        recorder = _Recorder(played, n_trajectories, pixels)
         result = evaluate(model, recorder, n_trajectories, deterministic=deterministic, seed=seed)
     finally:
-        env.close()
+        if not given:
+            played.close()
     metadata = DemonstrationMetadata(
         env=settings.id,
         action_repeat=settings.action_repeat,
         generator=generator or type(model).__name__,
         seed=seed,
         versions=_versions(),
-        observation_keys=observation_keys(settings),
+        observation_keys=() if settings.id == UNKNOWN_ENV else observation_keys(settings),
         deterministic=deterministic,
         expert_return=result.mean,
         action_range=action_range(recorder.action_space),
         notes=("images drawn without shadows and anti-aliasing",) if pixels and settings.fast_render else (),
     )
     return recorder.demonstrations(metadata)
+
+
+def _settings(env: Any) -> EnvSettings:
+    """Those of an environment that :func:`rlopt.make_env` made; of any other its id, or that it has none."""
+    if isinstance(env, EnvSettings):
+        return env
+    if isinstance(env, str):
+        return EnvSettings(id=env)
+    found = getattr(env, "settings", None)
+    if isinstance(found, EnvSettings):
+        return found
+    spec = env.get_attr("spec")[0] if isinstance(env, VecEnv) and env.has_attr("spec") else getattr(env, "spec", None)
+    return EnvSettings(id=UNKNOWN_ENV if spec is None else spec.id)
 
 
 def action_range(space: spaces.Space) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
@@ -189,4 +214,5 @@ def _stacked(rows: list[np.ndarray]) -> np.ndarray:
 def _actions(actions: np.ndarray, space: spaces.Space) -> np.ndarray:
     if isinstance(space, spaces.Box):
         return np.clip(actions, space.low, space.high).reshape(len(actions), -1).astype(np.float32)
-    return actions.reshape(len(actions)).astype(np.int64)
+    several = isinstance(space, spaces.MultiDiscrete)
+    return (actions.reshape(len(actions), -1) if several else actions.reshape(len(actions))).astype(np.int64)

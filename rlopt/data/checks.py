@@ -24,8 +24,9 @@ def check_columns(data: Dataset) -> None:
     _column("rewards", rewards, length, ("float32",), ndim=1)
     _column("discounts", data.discounts, length, ("float32",), ndim=1)
     _column("episode_ends", data.episode_ends, length, ("bool",), ndim=1)
-    discrete = _array("actions", data.actions).dtype == np.int64
-    _column("actions", data.actions, length, ("float32", "int64"), ndim=1 if discrete else 2)
+    discrete = _array("actions", data.actions).dtype == np.int64  # (N,), or (N, A) of a MultiDiscrete space
+    one = discrete and data.actions.ndim != 2
+    _column("actions", data.actions, length, ("float32", "int64"), ndim=1 if one else 2)
     _observations(data, length)
     for name, column in data.extras.items():
         if not isinstance(name, str) or not name:
@@ -132,14 +133,24 @@ def check_spaces(data: Dataset, observation_space: Any, action_space: Any, env: 
         start = int(getattr(action_space, "start", 0))
         check_discrete_actions(data.actions, start, start + int(number) - 1, env)
         return
+    choices = getattr(action_space, "nvec", None)
+    if choices is not None:
+        if data.actions.shape[1:] != choices.shape or data.actions.dtype != np.int64:
+            raise DataError(f"actions have shape {data.actions.shape[1:]}, {env} takes {len(choices)} choices: {cure}")
+        if (data.actions < 0).any() or (data.actions >= choices).any():
+            raise DataError(f"actions are not choices among {choices.tolist()}, as {env} takes: {cure}")
+        return
     if data.actions.shape[1:] != tuple(action_space.shape):
         raise DataError(f"actions have shape {data.actions.shape[1:]}, {env} takes {action_space.shape}: {cure}")
-    check_bounds(data.actions, action_space.low, action_space.high, cure)
+    clip = (
+        "or cut them with rlopt demos convert IN OUT --clip-actions, in Python Demonstrations.clip_actions(low, high)"
+    )
+    check_bounds(data.actions, action_space.low, action_space.high, f"{cure}, {clip}")
 
 
 def check_discrete_actions(actions: np.ndarray, lowest: int, highest: int, env: str) -> None:
     """Raises :class:`rlopt.errors.DataError` for actions that are no integers from ``lowest`` to ``highest``."""
-    if actions.dtype != np.int64 or actions.min() < lowest or actions.max() > highest:
+    if actions.dtype != np.int64 or actions.ndim != 1 or actions.min() < lowest or actions.max() > highest:
         raise DataError(f"actions are not integers from {lowest} to {highest}, as {env} takes: choose data that fit it")
 
 

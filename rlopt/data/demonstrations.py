@@ -59,6 +59,37 @@ class Demonstrations(Dataset):
             known["expert_return"] = float(dataset.episode_returns().mean())
         return cls(**dataset.columns(), metadata=DemonstrationMetadata(**known))
 
+    @classmethod
+    def from_trajectories(
+        cls,
+        trajectories: Sequence[Any],
+        *,
+        env: str | None = None,
+        action_repeat: int | None = None,
+        observation_keys: tuple[str, ...] | None = None,
+        ends: str = "auto",
+        generator: str = "trajectories given in Python",
+    ) -> Demonstrations:
+        """Demonstrations of episodes in memory: dicts of arrays, or objects such as ``imitation``'s trajectories.
+
+        Each has ``observations`` (or ``obs``), T + 1 of them, or T with or without ``next_observations``; ``actions``
+        (or ``acts``), T; and where they are known ``rewards`` (T,) and ``terminated``, whether it truly ended. Of T
+        observations alone the last leads nowhere, and that transition is left out unless it is a true end. Any real
+        numbers are taken, float64 as float32.
+
+        :param env: id of the environment; None leaves it unknown
+        :param action_repeat: of the environment, 1 by default
+        :param observation_keys: names of the parts of the flat observations, in their order
+        :param ends: where no ``terminated`` says it, as for :func:`rlopt.data.load_demonstrations`
+        :param generator: who acted, for people
+        :raises rlopt.errors.DataError: no trajectory, or one whose arrays do not belong together
+        """
+        from rlopt.data.formats.foreign_demonstrations import ForeignOptions
+        from rlopt.data.formats.own_arrays import by_kind, from_episodes
+
+        options = ForeignOptions(env, action_repeat, observation_keys, ends)
+        return from_episodes([by_kind(trajectory) for trajectory in trajectories], generator, options)
+
     @property
     def n_trajectories(self) -> int:
         """The number of episodes."""
@@ -131,6 +162,19 @@ class Demonstrations(Dataset):
             metadata=dataclasses.replace(self.metadata, observation_keys=("pixels",)),
             extras={name: column for name, column in self.extras.items() if name not in ("pixels", "next_pixels")},
         )
+
+    def clip_actions(self, low: Any, high: Any) -> Demonstrations:
+        """The same with continuous actions cut to [low, high], numbers or (A,); a note says how many were beyond.
+
+        :raises rlopt.errors.DataError: actions that are choices
+        """
+        if self.actions.dtype != np.float32:
+            raise DataError("the actions are choices, which have no bounds to cut them to: leave clipping out")
+        clipped = np.clip(self.actions, low, high).astype(np.float32)
+        beyond = int((clipped != self.actions).any(axis=1).sum())
+        notes = (f"{beyond} of {len(self)} actions are cut to the bounds",) if beyond else ()
+        metadata = dataclasses.replace(self.metadata, notes=(*self.metadata.notes, *notes))
+        return dataclasses.replace(self, actions=clipped, metadata=metadata)
 
     def reorder(self, env_settings: EnvSettings) -> Demonstrations:
         """The same with the parts of the flat observations in the environment's order.

@@ -52,7 +52,7 @@ def load_dataset(name_or_path: str | Path, download: bool = False, **options: An
         if isinstance(dataset.metadata, DemonstrationMetadata):
             return Demonstrations(**dataset.columns(), metadata=dataset.metadata)
         return dataset
-    if path.suffix == ".npz" or text.startswith(DEMONSTRATION_SUITES):
+    if path.suffix in (".npz", ".parquet") or text.startswith(DEMONSTRATION_SUITES):
         if options:
             raise DataError(f"{text} is no D4RL file and takes no {_flags(options)}")
         return load_demonstrations(name_or_path)
@@ -97,9 +97,11 @@ def load_demonstrations(
     """Loads demonstrations from wherever they are.
 
     :param name_or_path: a folder that :meth:`Demonstrations.save` wrote; an ``.npz`` file of the imitation library's
-        or ValueDICE's layout; a folder that HuggingFace's ``datasets`` wrote in ``imitation``'s layout; the name of
-        a set that comes with rlopt (``dmc/walker-walk``); or anything else that :func:`rlopt.data.load_dataset` reads
-        (``minari:<id>``, D4RL), which is then taken as an expert's
+        or ValueDICE's layout; arrays written by hand in an ``.npz`` file or a ``.parquet`` table (``observations``,
+        ``actions``, and what says where episodes end, under any usual name:
+        :mod:`rlopt.data.formats.own_arrays`); a folder that HuggingFace's ``datasets`` wrote in ``imitation``'s layout;
+        the name of a set that comes with rlopt (``dmc/walker-walk``); or anything else that
+        :func:`rlopt.data.load_dataset` reads (``minari:<id>``, D4RL), which is then taken as an expert's
     :param env: id of the environment, for files of other libraries, which do not say it
     :param action_repeat: of such a file, 1 by default
     :param observation_keys: of such a file: names of the parts of its flat observations, in their order
@@ -116,6 +118,10 @@ def load_demonstrations(
         from rlopt.data.formats.huggingface import read_huggingface
 
         return read_huggingface(path, options)
+    if path.is_file() and path.suffix == ".parquet":
+        from rlopt.data.formats.own_arrays import read_parquet
+
+        return read_parquet(path, options)
     if path.is_file() and path.suffix not in HDF5_SUFFIXES:
         return _npz(path, options)
     if text not in D4RL_NAMES and not text.startswith(MINARI_PREFIX) and not path.exists():
@@ -131,7 +137,7 @@ def load_demonstrations(
 
 
 def _npz(path: Path, options: ForeignOptions) -> Demonstrations:
-    from rlopt.data.formats import imitation_files, valuedice_files
+    from rlopt.data.formats import imitation_files, own_arrays, valuedice_files
     from rlopt.data.formats.limits import refuse_pickle
     from rlopt.data.formats.npz import names_in
 
@@ -142,12 +148,20 @@ def _npz(path: Path, options: ForeignOptions) -> Demonstrations:
     if not zipfile.is_zipfile(path):
         raise DataError(f"{path} is no .npz file, or it was cut: {_CURE}")
     names = names_in(path)
+    if names >= set(imitation_files.KEYS):
+        return imitation_files.read_imitation(path, options)
+    if names >= set(valuedice_files.KEYS):
+        return valuedice_files.read_valuedice(path, options)
+    own = own_arrays.NAMES
+    if all(names.intersection(own[kind]) for kind in ("observations", "actions")) and not names & {"indices"}:
+        return own_arrays.read_own_npz(path, names, options)
     layouts: Mapping[str, Any] = {"imitation": imitation_files.KEYS, "valuedice": valuedice_files.KEYS}
     nearest = max(layouts, key=lambda name: len(names.intersection(layouts[name])))
     if not names.intersection(layouts[nearest]):
         wanted = " or ".join(f"{name}'s ({', '.join(keys)})" for name, keys in layouts.items())
         raise DataError(
-            f"{path} has the arrays {', '.join(sorted(names)[:12]) or 'none'}: demonstrations have {wanted}"
+            f"{path} has the arrays {', '.join(sorted(names)[:12]) or 'none'}: demonstrations have observations and "
+            f"actions, or {wanted}"
         )
     if nearest == "imitation":
         return imitation_files.read_imitation(path, options)

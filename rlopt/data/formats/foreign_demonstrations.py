@@ -47,9 +47,10 @@ class ForeignOptions:
 class ForeignEpisodes:
     """N transitions as a file has them."""
 
-    observations: np.ndarray
+    observations: Any
+    """(N, ...), or a dict of such arrays, as ``next_observations``."""
     actions: np.ndarray
-    next_observations: np.ndarray
+    next_observations: Any
     ends: np.ndarray
     """(N,) bool: the last transition of its episode."""
     rewards: np.ndarray | None = None
@@ -73,7 +74,7 @@ def demonstrations_of(raw: ForeignEpisodes, options: ForeignOptions) -> Demonstr
     if terminals is None:
         if raw.metadata is not None:
             raise DataError("which ends are true terminals is missing, which rlopt had written: make the file again")
-        terminals, note = _terminals(raw.ends, options)
+        terminals, note = true_ends(raw.ends, options)
         notes += note
     has_rewards = raw.rewards is not None and metadata.has_rewards
     if not has_rewards:
@@ -83,15 +84,21 @@ def demonstrations_of(raw: ForeignEpisodes, options: ForeignOptions) -> Demonstr
     else:
         rewards = float32("rewards", _vector("rewards", raw.rewards))
     dataset = Dataset(
-        observations=observation_column(raw.observations, ""),
+        observations=_observations(raw.observations),
         actions=_actions(raw.actions),
         rewards=rewards,
-        next_observations=observation_column(raw.next_observations, ""),
+        next_observations=_observations(raw.next_observations),
         discounts=1 - np.asarray(terminals, np.float32),
         episode_ends=np.asarray(raw.ends, bool),
         metadata=dataclasses.replace(metadata, has_rewards=has_rewards).noted(*notes),
     )
     return Demonstrations.from_dataset(dataset)
+
+
+def _observations(column: Any) -> Any:
+    if isinstance(column, Mapping):
+        return {key: observation_column(part, key) for key, part in column.items()}
+    return observation_column(column, "")
 
 
 def metadata_text(data: Dataset) -> str:
@@ -142,7 +149,8 @@ def _metadata(raw: ForeignEpisodes, options: ForeignOptions) -> DemonstrationMet
     return stored
 
 
-def _terminals(ends: np.ndarray, options: ForeignOptions) -> tuple[np.ndarray, list[str]]:
+def true_ends(ends: np.ndarray, options: ForeignOptions) -> tuple[np.ndarray, list[str]]:
+    """Which of the ``ends`` (N,) are true terminals where nothing but the options says it, and a note."""
     if options.ends == "terminated":
         return ends, ["every episode's end is taken as a true terminal, as asked"]
     none = np.zeros_like(ends)
@@ -169,7 +177,8 @@ def _vector(name: str, array: np.ndarray) -> np.ndarray:
 
 def _actions(actions: np.ndarray) -> np.ndarray:
     if actions.dtype.kind in "iu":
-        return _vector("actions", actions).astype(np.int64)
+        several = actions.ndim == 2 and actions.shape[1] > 1  # MultiDiscrete
+        return (actions if several else _vector("actions", actions)).astype(np.int64)
     if actions.dtype.kind != "f":
         raise DataError(f"actions have dtype {actions.dtype}: convert them to float32 or integers")
     return float32("actions", actions.reshape(len(actions), 1) if actions.ndim == 1 else actions)

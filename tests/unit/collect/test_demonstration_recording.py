@@ -15,12 +15,15 @@ import pytest
 import torch
 from gymnasium import spaces
 from stable_baselines3 import DQN, PPO, SAC, TD3
+from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
 import rlopt
 from rlopt.checkpoint.sb3_zip import read_policy
+from rlopt.checkpoint.vec_normalize_file import read_vec_normalize
 from rlopt.collect import record_demonstrations
 from rlopt.data import Demonstrations
+from rlopt.data.columns import with_images_of
 from rlopt.envs.pixels import PixelObservation
 from rlopt.envs.settings import EnvSettings
 from rlopt.errors import CheckpointError, ConfigError, NonFiniteError, SpaceError
@@ -257,3 +260,94 @@ def test_bad_zip_files_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for name in ("cut.zip", "missing.zip"):
         with pytest.raises(CheckpointError, match=r"holds no policy|does not exist"):
             read_policy(Path(name), *own)
+
+
+def normalised_expert(folder: Path, **settings: Any) -> tuple[PPO, VecNormalize]:
+    env = VecNormalize(make_vec_env("Pendulum-v1", 2, seed=0), **settings)
+    model = PPO("MlpPolicy", env, n_steps=32, batch_size=32, n_epochs=1, seed=0, device="cpu").learn(64)
+    model.save(folder / "model.zip")
+    env.save(str(folder / "stats.pkl"))
+    return model, env
+
+
+def test_a_zip_file_of_an_expert_on_normalised_observations_needs_their_statistics(tmp_path: Path) -> None:
+    model, env = normalised_expert(tmp_path, clip_obs=3.0)
+    zip_file, statistics = tmp_path / "model.zip", tmp_path / "stats.pkl"
+    both = model.observation_space, model.action_space
+    with pytest.raises(CheckpointError, match=r"trained in a VecNormalize.*--vecnormalize"):
+        read_policy(zip_file, *both)
+    raw = 10 * np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
+    wanted = model.predict(env.normalize_obs(raw), deterministic=True)[0]
+    read = read_policy(zip_file, *both, vec_normalize=statistics)
+    np.testing.assert_array_equal(read.predict(raw, deterministic=True)[0], wanted)
+    assert not np.allclose(
+        read_policy(zip_file, *both, vec_normalize="none").predict(raw, deterministic=True)[0], wanted
+    )
+    short = EnvSettings(id="Pendulum-v1", max_episode_steps=20)
+    ours, theirs = (record_demonstrations(who, short, 2) for who in (read, model))
+    np.testing.assert_equal(ours.columns(), theirs.columns())
+
+
+def test_statistics_are_read_without_running_what_the_file_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model, _ = normalised_expert(tmp_path, norm_obs=False)
+    assert read_vec_normalize(tmp_path / "stats.pkl", model.observation_space) is None
+    Path("trap.pkl").write_bytes(pickle.dumps(Trap()))
+    Path("cut.pkl").write_bytes(Path("stats.pkl").read_bytes()[:100])
+    for name in ("trap.pkl", "cut.pkl", "missing.pkl"):
+        with pytest.raises(CheckpointError, match=r"no statistics of VecNormalize|does not exist") as caught:
+            read_vec_normalize(Path(name), model.observation_space)
+        assert "\n" not in str(caught.value)
+    assert not Path("sprung").exists()
+    normalised_expert(tmp_path)
+    with pytest.raises(CheckpointError, match=r"observations \(3,\), the environment has \(4,\)"):
+        read_vec_normalize(Path("stats.pkl"), spaces.Box(-1, 1, (4,)))
+
+
+class Camera(gymnasium.Env[np.ndarray, np.int64]):
+    """An image (9, 8, 3) and two choices at a time; an episode has four steps."""
+
+    observation_space = spaces.Box(0, 255, (40, 36, 3), np.uint8)
+    action_space = spaces.MultiDiscrete([3, 2])
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.step_number = 0
+        return self._image(), {}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self.step_number += 1
+        return self._image(), 1.0, False, self.step_number == 4, {}
+
+    def _image(self) -> np.ndarray:
+        return np.arange(40 * 36 * 3, dtype=np.int64).reshape(40, 36, 3).astype(np.uint8) + np.uint8(self.step_number)
+
+
+def test_environments_that_exist_are_recorded_and_left_open() -> None:
+    by_id = record_demonstrations(Right(), "rlopt/Corridor-v0", 2)
+    assert by_id.metadata.env == "rlopt/Corridor-v0" and by_id.n_trajectories == 2
+    env = gymnasium.make("Pendulum-v1", max_episode_steps=20)
+    ours, again, other = (record_demonstrations(random_policy(), env, 2, seed=seed) for seed in (3, 3, 4))
+    np.testing.assert_equal(ours.columns(), again.columns())
+    assert len(ours) == 40 and not np.array_equal(array(ours), array(other))
+    assert ours.metadata.env == "Pendulum-v1" and ours.discounts.all()
+    env.reset()
+    env.step(env.action_space.sample())
+    data = record_demonstrations(RandomPolicy(Camera.action_space, 0), Camera(), 2)
+    assert data.metadata.env == "unknown" and data.actions.shape == (8, 2) and data.actions.dtype == np.int64
+    with pytest.raises(ConfigError, match="give one"):
+        record_demonstrations(Right(), make_vec_env("CartPole-v1", 2), 1)
+    with pytest.raises(ConfigError, match="only for an environment id"):
+        record_demonstrations(Right(), Camera(), 1, pixels=True)
+
+
+def test_images_are_learned_from_with_their_channels_first() -> None:
+    """As Stable-Baselines3 shows them to a model, whichever way they were recorded."""
+    data = record_demonstrations(RandomPolicy(Camera.action_space, 0), Camera(), 1)
+    space = spaces.Box(0, 255, (3, 40, 36), np.uint8)
+    moved = with_images_of(data, space)
+    np.testing.assert_array_equal(array(moved)[2, 1, 3, 4], array(data)[2, 3, 4, 1])
+    np.testing.assert_array_equal(with_images_of(moved, space).observations, moved.observations)
+    assert array(with_images_of(data, Camera.observation_space)).shape == (4, 40, 36, 3)

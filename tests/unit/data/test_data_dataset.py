@@ -62,7 +62,7 @@ def with_value(array: np.ndarray, row: int, value: float) -> np.ndarray:
         ({"rewards": [0.0] * 20}, "rewards is a list: give a numpy array"),
         ({"actions": np.zeros((19, 1), np.float32)}, "actions have 19 rows, rewards 20"),
         ({"actions": np.zeros(20, np.float32)}, r"actions have shape \(20,\): \(N, dimensions\)"),
-        ({"actions": np.zeros((20, 2), np.int64)}, r"actions have shape \(20, 2\): \(N,\)"),
+        ({"actions": np.zeros((20, 1, 2), np.int64)}, r"actions have shape \(20, 1, 2\): \(N,\)"),
         ({"actions": np.zeros((20, 1), object)}, "actions have dtype object"),
         ({"observations": np.zeros((20, 3), np.float32)}, "they must be alike"),
         ({"observations": {"a": np.zeros((20, 2), np.float32)}}, "must both be dictionaries"),
