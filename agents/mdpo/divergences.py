@@ -54,9 +54,16 @@ def categorical_divergence(logits: Tensor, old_logits: Tensor, *, q: float) -> T
 
 
 def bernoulli_divergence(logits: Tensor, old_logits: Tensor, *, q: float) -> Tensor:
-    """Divergence between independent Bernoulli variables; logits [B, A]: a two-category distribution a dimension."""
-    two, old_two = torch.stack([logits, -logits], dim=-1) / 2, torch.stack([old_logits, -old_logits], dim=-1) / 2
-    return categorical_divergence(two, old_two, q=q).sum(dim=-1)
+    """Divergence between independent Bernoulli variables; logits [B, A], -inf or inf where one value is masked.
+
+    Each dimension is a two-category distribution.
+    """
+    return categorical_divergence(_two_categories(logits), _two_categories(old_logits), q=q).sum(dim=-1)
+
+
+def _two_categories(logits: Tensor) -> Tensor:
+    """ln of the probabilities of 1 and of 0, [B, A, 2]."""
+    return torch.stack([functional.logsigmoid(logits), functional.logsigmoid(-logits)], dim=-1)
 
 
 class Gaussian(NamedTuple):
@@ -128,13 +135,12 @@ class Bernoulli(NamedTuple):
 
     def log_prob(self, actions: Tensor) -> Tensor:
         """[B], the log-probability of actions [B, A] of zeros and ones."""
-        return -functional.binary_cross_entropy_with_logits(self.logits, actions, reduction="none").sum(dim=-1)
+        # Not the cross-entropy of torch, in which 0 times a logit of -inf is NaN.
+        return functional.logsigmoid(torch.where(actions > 0.5, self.logits, -self.logits)).sum(dim=-1)
 
     def entropy(self) -> Tensor:
         """[B], in nats."""
-        probabilities = self.logits.sigmoid()
-        nats = functional.binary_cross_entropy_with_logits(self.logits, probabilities, reduction="none")
-        return nats.sum(dim=-1)
+        return _entropy(_two_categories(self.logits)).sum(dim=-1)
 
     def divergence(self, old: Bernoulli, *, q: float) -> Tensor:
         """[B], see :func:`bernoulli_divergence`."""
