@@ -6,10 +6,13 @@ import contextlib
 import faulthandler
 import os
 import signal
+import socket
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
+from multiprocessing import connection
 from types import FrameType
 from typing import Any
 
@@ -150,7 +153,7 @@ class NamedWorkers:
         self._env = env
 
     def __enter__(self) -> None:
-        pass
+        watch_workers(self._env)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         # These are what a pipe to a dead process raises, and much else: the processes themselves are asked.
@@ -158,10 +161,42 @@ class NamedWorkers:
             raise EnvFaultError(words) from error
 
 
-def _dead_worker(env: Any) -> str:
+def watch_workers(env: Any) -> None:
+    """From now on a worker of a ``SubprocVecEnv`` that dies ends the wait for its answer, which raises EOFError.
+
+    Workers that are forked hold copies of one another's pipes, so that the pipe of a dead one stays open.
+
+    :param env: a VecEnv of any kind
+    """
+    base = _unwrapped(env)
+    if len(getattr(base, "processes", ())) < 2 or getattr(base, "_watched_by_rlopt", False):
+        return
+    base._watched_by_rlopt = True
+    workers = {process.sentinel: index for index, process in enumerate(base.processes)}
+    arguments = (weakref.ref(base), workers)
+    threading.Thread(target=_shut_pipes, args=arguments, name="rlopt-workers", daemon=True).start()
+
+
+def _shut_pipes(env: weakref.ref[Any], workers: dict[int, int]) -> None:
+    """Shuts the pipe of every worker that ends, until none is left; ``workers`` are indices by processes' sentinels."""
+    while workers:
+        for sentinel in connection.wait(list(workers)):
+            index, base = workers.pop(sentinel), env()  # type: ignore[arg-type]
+            if base is None:
+                continue
+            # A pipe is a pair of sockets, which a copy shuts as well. To close it would wake nobody who reads.
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(base.remotes[index].fileno())) as pair:
+                pair.shutdown(socket.SHUT_RDWR)
+
+
+def _unwrapped(env: Any) -> Any:
     while hasattr(env, "venv"):
         env = env.venv
-    for index, process in enumerate(getattr(env, "processes", ())):
+    return env
+
+
+def _dead_worker(env: Any) -> str:
+    for index, process in enumerate(getattr(_unwrapped(env), "processes", ())):
         process.join(0.2)  # the pipe closes a moment before
         code = process.exitcode
         if code is not None:

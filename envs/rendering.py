@@ -10,8 +10,12 @@ import importlib
 import logging
 import os
 import sys
+from typing import Any
 
-from rlopt.errors import ConfigError
+import numpy as np
+
+from rlopt.envs.calls import call, described
+from rlopt.errors import ConfigError, EnvFaultError, OutcomeError
 
 APT_EGL = "libegl1 libopengl0 libgl1-mesa-dri"
 """Debian and Ubuntu packages that ``MUJOCO_GL=egl`` needs (the last one only without a GPU driver)."""
@@ -21,6 +25,11 @@ _MUJOCO_LOGGER = logging.getLogger("rlopt.mujoco")
 _DISABLED = ("off", "disable", "disabled", "false", "0")
 _ENABLED = ("on", "enable", "enabled", "true", "1")
 _EGL = ("libEGL.so.1", "libOpenGL.so.0")
+_GL_MODULES = (
+    "OpenGL", "glfw", "mujoco.egl", "mujoco.glfw", "mujoco.osmesa", "mujoco.gl_context", "mujoco.renderer",
+    "dm_control._render", "gymnasium.envs.mujoco.mujoco_rendering",
+)  # fmt: skip
+"""Modules whose errors mean that an OpenGL library is missing or does not work."""
 
 
 def available_gl() -> str | None:
@@ -41,6 +50,50 @@ def has_egl() -> bool:
 def has_osmesa() -> bool:
     """Whether the software renderer OSMesa is installed."""
     return _loads("libOSMesa.so.8") or _loads("libOSMesa.so.6")
+
+
+def drawn_image(env: Any, name: str) -> np.ndarray:
+    """What the first environment of a ``VecEnv`` draws: uint8 [height, width, 3].
+
+    :param name: of the environment, for people
+    :raises rlopt.errors.ConfigError: it has no render mode ``rgb_array``, or a package or an OpenGL library is missing
+    :raises rlopt.errors.EnvFaultError: its ``render`` raises another error, or returns something else
+    """
+    try:
+        image = call(name, "render", env.get_images)[0]
+    except EnvFaultError as error:
+        cause = error.__cause__
+        if isinstance(cause, NotImplementedError):
+            raise ConfigError(f"{name} cannot be drawn: give it a render() for rgb_array") from cause
+        if cause is not None and (lack := lack_of_drawing(cause)):
+            raise ConfigError(lack) from cause
+        raise
+    if image is None:
+        raise ConfigError(f"{name} draws no images: it has no render mode rgb_array")
+    image = np.asarray(image)
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype.kind not in "iu":
+        raise OutcomeError(
+            f"{name} gave an image of {image.dtype} and shape {image.shape} in render(): make it uint8 of shape "
+            "(height, width, 3)"
+        )
+    return np.ascontiguousarray(image, np.uint8)
+
+
+def lack_of_drawing(error: BaseException) -> str:
+    """What is missing here, in one line, where an error comes from a drawing library; empty for another error."""
+    from gymnasium.error import DependencyNotInstalled
+
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, DependencyNotInstalled):  # it names the package itself, such as pygame
+            return f"drawing failed ({described(found)})"
+        trace = found.__traceback__
+        while trace is not None:
+            if str(trace.tb_frame.f_globals.get("__name__")).startswith(_GL_MODULES):
+                return f"drawing failed ({described(error)}); apt-get install {APT_EGL}, or {APT_OSMESA}"
+            trace = trace.tb_next
+        found = found.__cause__ or found.__context__
+    return ""
 
 
 def prepare_state() -> None:

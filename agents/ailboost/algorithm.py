@@ -55,6 +55,11 @@ class AILBoost(FromDemonstrations, SAC):
 
     state_attributes: ClassVar[tuple[str, ...]] = ("boosting_state",)
     settled: ClassVar[tuple[str, ...]] = ("weighting",)
+    made_with: ClassVar[tuple[str, ...]] = (
+        "divergence", "reward_form", "discriminator_input", "discriminator_net_arch", "discriminator_output",
+        "output_bound", "discriminator_learning_rate", "gradient_penalty", "normalize_inputs", "absorbing", "weighting",
+        "mixture_weight", "truncated_mass", "max_learners", "recent_size", "learner_steps", "policy_steps",
+    )  # fmt: skip
     profiled_sections: ClassVar[dict[str, str]] = {
         **SAC.profiled_sections,
         "_train_discriminator": "discriminator",

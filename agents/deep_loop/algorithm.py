@@ -109,6 +109,7 @@ class DeepLOOP(SAC):
 
     made_from: ClassVar[dict[str, tuple[str, ...]]] = {**SAC.made_from, "reset_cost": ("reset_price",)}
     settled: ClassVar[tuple[str, ...]] = ("n_features", "length_scale", "ridge")
+    made_with: ClassVar[tuple[str, ...]] = settled
 
     @with_settings_of(SAC, *_NOT_TAKEN, config=DeepLOOPConfig)
     def __init__(

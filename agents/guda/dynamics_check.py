@@ -14,7 +14,7 @@ from rlopt.agents.guda.batch import Batch
 from rlopt.agents.guda.generation import PATIENCE, Sources
 from rlopt.agents.guda.simulators import EnvSimulator, Simulator
 from rlopt.data.dataset import Dataset
-from rlopt.errors import AugmentationError, ConfigError
+from rlopt.errors import AugmentationError, ConfigError, NonFiniteOutcomeError, OutcomeError
 
 QUANTILES = (0.5, 0.9, 0.95, 0.99, 1.0)
 
@@ -106,6 +106,8 @@ def check_dynamics(
     :param progress: show on stderr how far it is, once it takes longer than 2 s
     :raises AugmentationError: the data set does not fit, or no draw is valid
     :raises ConfigError: no way to set the state, or a value out of range
+    :raises rlopt.errors.EnvFaultError: the simulator's environment fails, or it gives successors of another shape,
+        NaN or infinity
     """
     if isinstance(n, bool) or n < 1 or not tolerance > 0:
         raise ConfigError(f"n must be at least 1 and the tolerance above 0, got {n} and {tolerance}")
@@ -114,18 +116,12 @@ def check_dynamics(
         simulator = _Counted(simulator)
     generator = np.random.default_rng(seed)
     source, moved = _draw(augmentation, dataset, guide, n, generator, simulator if resimulate else None)
-    recorded = np.array(
-        [simulator.transition(o, a)[0] for o, a in zip(source.observations, source.actions, strict=True)]
-    )
-    outcomes = [simulator.transition(o, a) for o, a in zip(moved.observations, moved.actions, strict=True)]
+    recorded, _ = _simulated(source, simulator)
+    following, received = _simulated(moved, simulator)
     if isinstance(simulator, _Counted):
         simulator.shown.close()
-    gaps = np.abs(np.array([outcome[0] for outcome in outcomes]) - moved.next_observations)
-    rewards = [
-        abs(outcome[1] - reward)
-        for outcome, reward in zip(outcomes, moved.rewards, strict=True)
-        if outcome[1] is not None
-    ]
+    gaps = np.abs(following - moved.next_observations)
+    rewards = [abs(own - reward) for own, reward in zip(received, moved.rewards, strict=True) if own is not None]
     return DynamicsReport(
         errors=gaps.max(axis=1),
         source_errors=np.abs(recorded - source.next_observations).max(axis=1),
@@ -209,9 +205,24 @@ def _recorded(dataset: Dataset, sources: Sources | None, generator: np.random.Ge
 
 def _resimulated(batch: Batch, simulator: Simulator) -> Batch:
     """The same with the simulator's own successors."""
+    return Batch(batch.observations, batch.actions, batch.rewards, _simulated(batch, simulator)[0], batch.discounts)
+
+
+def _simulated(batch: Batch, simulator: Simulator) -> tuple[np.ndarray, list[float | None]]:
+    """The simulator's successors [n, d] and rewards [n]."""
     outcomes = [simulator.transition(o, a) for o, a in zip(batch.observations, batch.actions, strict=True)]
-    following = np.array([outcome[0] for outcome in outcomes])
-    return Batch(batch.observations, batch.actions, batch.rewards, following, batch.discounts)
+    expected = batch.next_observations.shape[1:]
+    for following, reward in outcomes:
+        if np.shape(following) != expected:
+            raise OutcomeError(
+                f"the simulator gives observations of shape {np.shape(following)}, the data set has {expected}: make "
+                "the two agree"
+            )
+        if not np.isfinite(following).all() or not np.isfinite(0.0 if reward is None else reward):
+            raise NonFiniteOutcomeError(
+                "the simulator gives NaN or infinity from one of the states: check set_state and what is augmented"
+            )
+    return np.array([following for following, _ in outcomes]), [reward for _, reward in outcomes]
 
 
 def _columns(batch: Batch) -> tuple[np.ndarray, ...]:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from rlopt.envs.calls import call
 from rlopt.envs.flat import flatten
+from rlopt.envs.outcomes import Interface, name_of
 from rlopt.errors import ConfigError, StateUnavailableError
 
 if TYPE_CHECKING:
@@ -35,16 +37,22 @@ class EnvSimulator:
         self, env: Any, set_state: Callable[[Any, np.ndarray], None], keys: tuple[str, ...] = ("observation",)
     ) -> None:
         self.env, self.set_state, self.keys = env, set_state, keys
-        env.reset(seed=0)
+        # The base environment: a time limit has nothing to count here.
+        self._interface = Interface(name_of(env), env.unwrapped.observation_space)
+        call(self._interface.name, "reset", env.reset, seed=0)
 
     def transition(self, observation: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, float | None]:
-        """Successor [d] float64 and reward of one step from a flat observation [d]."""
-        self.set_state(self.env, observation)
-        # The base environment: a time limit has nothing to count here.
-        following, reward, *_ = self.env.unwrapped.step(np.asarray(action, self.env.action_space.dtype))
+        """Successor [d] float64 and reward of one step from a flat observation [d].
+
+        :raises rlopt.errors.EnvFaultError: the environment raises an error, or returns what its spaces do not allow
+        """
+        name = self._interface.name
+        call(name, "set_state", self.set_state, self.env, observation)
+        outcome = call(name, "step", self.env.unwrapped.step, np.asarray(action, self.env.action_space.dtype))
+        following, reward, *_ = self._interface.step(outcome)
         if isinstance(following, Mapping):
             following = flatten(following, self.keys)
-        return np.asarray(following, np.float64), float(reward)
+        return np.asarray(following, np.float64), reward
 
 
 def maze_state(inner: str, n_positions: int, goal: np.ndarray | None, start: int) -> Callable[[Any, np.ndarray], None]:

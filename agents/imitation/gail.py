@@ -74,6 +74,11 @@ class GAIL(FromDemonstrations, MDPO):
     absorbing: bool
     profiled_sections: ClassVar[dict[str, str]] = {**MDPO.profiled_sections, "_train_discriminator": "discriminator"}
 
+    made_with: ClassVar[tuple[str, ...]] = (
+        "discriminator_input", "discriminator_net_arch", "discriminator_activation", "discriminator_learning_rate",
+        "penalty_coef", "absorbing",
+    )  # fmt: skip
+
     @with_settings_of(MDPO, *_NOT_TAKEN, config=GAILConfig)
     def __init__(
         self,

@@ -62,7 +62,7 @@ def demonstrations(run: RunConfig, agent_config: Any) -> dict[str, Any]:
     """
     from rlopt.data import load_demonstrations
 
-    chosen: Demonstrations = load_demonstrations(agent_config.demos)
+    chosen: Demonstrations = load_demonstrations(agent_config.demos, default_env=run.env)
     if run.from_pixels:
         chosen = chosen.from_pixels(run.frame_stack)
     if agent_config.n_demos is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -107,6 +107,7 @@ class ValueDICE(FromDemonstrations, SAC):
     """
 
     acts_on_mean = True
+    made_with: ClassVar[tuple[str, ...]] = ("exploration_noise", "absorbing")
     actor_learning_rate: float | Schedule
     replay_weight: float
     penalty_coef: float

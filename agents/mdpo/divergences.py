@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rlopt.agents.ppo.distributions import Bernoulli, Categorical, Factors, Gaussian
+from rlopt.agents.ppo.distributions import Bernoulli, Categorical, Factors, Gaussian, two_categories
 
 
 def gaussian_divergence(mean: Tensor, std: Tensor, old_mean: Tensor, old_std: Tensor, *, q: float) -> Tensor:
@@ -55,9 +55,11 @@ def categorical_divergence(logits: Tensor, old_logits: Tensor, *, q: float) -> T
 
 
 def bernoulli_divergence(logits: Tensor, old_logits: Tensor, *, q: float) -> Tensor:
-    """Divergence between independent Bernoulli variables; logits [B, A]: a two-category distribution a dimension."""
-    two, old_two = torch.stack([logits, -logits], dim=-1) / 2, torch.stack([old_logits, -old_logits], dim=-1) / 2
-    return categorical_divergence(two, old_two, q=q).sum(dim=-1)
+    """Divergence between independent Bernoulli variables; logits [B, A], -inf or inf where one value is masked.
+
+    Each dimension is a two-category distribution.
+    """
+    return categorical_divergence(two_categories(logits), two_categories(old_logits), q=q).sum(dim=-1)
 
 
 def divergence(new: Factors, old: Factors, *, q: float) -> Tensor:

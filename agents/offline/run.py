@@ -34,7 +34,7 @@ def complete(run: RunConfig, agent_config: Any) -> tuple[RunConfig, Any]:
         # The run may be continued from another working directory.
         agent_config = dataclasses.replace(agent_config, dataset=str(path.resolve()))
     if not run.env:
-        metadata = _read(agent_config.dataset).metadata
+        metadata = _read(agent_config.dataset, None).metadata
         refuse_import(metadata.env, agent_config.dataset)
         _check_action_repeat(run.action_repeat if run.action_repeat != 1 else metadata.action_repeat, metadata)
         run = dataclasses.replace(run, env=metadata.env, action_repeat=metadata.action_repeat)
@@ -55,15 +55,15 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm,
 
     from rlopt.agents.offline.data import spaces_of
     from rlopt.agents.offline.fine_tuning import OfflineVecEnv
-    from rlopt.algorithms.checks import check_device
     from rlopt.envs.settings import EnvSettings
     from rlopt.registry import agent_spec, resolve
     from rlopt.runs.build import env_arguments
+    from rlopt.settings.device import check_device
 
     check_device(run.device)
     if run.num_threads:
         torch.set_num_threads(run.num_threads)
-    dataset = training_data(agent_config, run.seed)
+    dataset = training_data(agent_config, run.seed, run.env)
     _check_action_repeat(run.action_repeat, dataset.metadata)
     try:
         settings, spaces = _evaluation_env(run)
@@ -87,16 +87,17 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm,
     return model, settings
 
 
-def training_data(agent_config: Any, seed: int) -> Dataset:
+def training_data(agent_config: Any, seed: int, env: str | None = None) -> Dataset:
     """The data set that a run learns from: the recorded transitions, then the augmented ones if there are to be any.
 
     The same settings and seed give the same data, so a run that is resumed goes on with them.
 
+    :param env: id of the environment of a file that does not say it
     :raises rlopt.errors.ConfigError: a guide that does not exist
     :raises rlopt.errors.DataError: fewer episodes than asked for
     :raises rlopt.errors.AugmentationError: the data set cannot be augmented
     """
-    dataset = _read(agent_config.dataset)
+    dataset = _read(agent_config.dataset, env)
     n_demos = getattr(agent_config, "n_demos", None)
     if n_demos is not None:
         from rlopt.data.demonstrations import Demonstrations
@@ -141,7 +142,7 @@ def _evaluation_env(run: RunConfig) -> tuple[EnvSettings, tuple[Any, Any]]:
     return env.settings, (env.observation_space, env.action_space)
 
 
-def _read(name: str) -> Dataset:
+def _read(name: str, env: str | None) -> Dataset:
     from rlopt.data import load_dataset
 
-    return load_dataset(name)
+    return load_dataset(name, default_env=env)

@@ -70,13 +70,17 @@ class Bernoulli(NamedTuple):
 
     def log_prob(self, actions: Tensor) -> Tensor:
         """[B], the log-probability of actions [B, A] of zeros and ones."""
-        return -functional.binary_cross_entropy_with_logits(self.logits, actions, reduction="none").sum(dim=-1)
+        # Not the cross-entropy of torch, in which 0 times a logit of -inf is NaN.
+        return functional.logsigmoid(torch.where(actions > 0.5, self.logits, -self.logits)).sum(dim=-1)
 
     def entropy(self) -> Tensor:
         """[B], in nats."""
-        probabilities = self.logits.sigmoid()
-        nats = functional.binary_cross_entropy_with_logits(self.logits, probabilities, reduction="none")
-        return nats.sum(dim=-1)
+        return _entropy(two_categories(self.logits)).sum(dim=-1)
+
+
+def two_categories(logits: Tensor) -> Tensor:
+    """ln of the probabilities of 1 and of 0, [B, A, 2], of binary variables with logits [B, A]."""
+    return torch.stack([functional.logsigmoid(logits), functional.logsigmoid(-logits)], dim=-1)
 
 
 Factors = Gaussian | Categorical | Bernoulli

@@ -53,13 +53,16 @@ class DistributionHead:
 
     def log_prob(self, observations: Observations, actions: Tensor) -> Tensor:
         """[B]"""
-        return self.policy.get_distribution(observations).log_prob(actions)
+        return self.evaluate(observations, actions).log_prob
 
     def evaluate(self, observations: Observations, actions: Tensor) -> Evaluation:
         """The policy at these states and actions, with gradient."""
         distribution = self.policy.get_distribution(observations)
+        found = factors(distribution)
+        if type(distribution) is BernoulliDistribution:  # torch's gives NaN for logits of -inf
+            return Evaluation(found, found.log_prob(actions), found.entropy())
         log_prob, entropy = distribution.log_prob(actions), distribution.entropy()
-        return Evaluation(factors(distribution), log_prob, -log_prob if entropy is None else entropy)
+        return Evaluation(found, log_prob, -log_prob if entropy is None else entropy)
 
 
 class ClosedFormHead(DistributionHead):

@@ -46,10 +46,10 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[Any, EnvSettin
     import torch
 
     from rlopt.agents.zo_ranksgd.policies.search import RankedPolicySearch
-    from rlopt.algorithms.checks import check_device
     from rlopt.engine import check_engine
     from rlopt.envs.settings import EnvSettings
     from rlopt.runs.build import env_arguments
+    from rlopt.settings.device import check_device
 
     check_device(run.device)
     if agent_config.engine is not None:  # it is opened when the run begins; what it refuses is told before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -245,7 +246,7 @@ class EnvPoolVecEnv(VecEnv):
         if state["envpool"] != self._envpool.__version__:
             raise StateUnavailableError(
                 f"the state is of envpool {state['envpool']}, this is {self._envpool.__version__}: "
-                f"pip install envpool=={state['envpool']} to continue exactly"
+                f"pip install {shlex.quote('envpool==' + str(state['envpool']))} to continue exactly"
             )
         self._seed, self._generation = state["seed"], state["generation"]
         self._pending_seed, self._max_resets = state["pending_seed"], state["max_resets"]

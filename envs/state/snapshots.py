@@ -9,6 +9,7 @@ No other module touches private fields of dm_control (``_step_count``, ``_reset_
 from __future__ import annotations
 
 import copy
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
@@ -114,7 +115,7 @@ def put(env: gymnasium.Env[Any, Any], reference: Any, state: dict[str, Any]) -> 
     if state["mujoco"] != mujoco.__version__:
         raise StateUnavailableError(
             f"the state is of mujoco {state['mujoco']}, this is {mujoco.__version__}: "
-            f"pip install mujoco=={state['mujoco']} to continue exactly"
+            f"pip install {shlex.quote('mujoco==' + str(state['mujoco']))} to continue exactly"
         )
     base: Any = env.unwrapped
     # Some attributes exist only after a reset; everything that it sets is overwritten below.

@@ -7,8 +7,8 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
-from rlopt.algorithms.checks import check_device
 from rlopt.errors import ConfigError, UnknownNameError, unknown_name
+from rlopt.settings.device import check_device
 
 F = TypeVar("F", bound=Callable[..., None])
 

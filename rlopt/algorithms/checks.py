@@ -1,16 +1,11 @@
-"""Observation spaces and devices that cannot be used, refused with the cure."""
+"""Spaces that cannot be used, refused with the cure."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import numpy as np
 from gymnasium import spaces
 
-from rlopt.errors import ConfigError, SpaceError, one_line
-
-if TYPE_CHECKING:
-    import torch
+from rlopt.errors import SpaceError, one_line
 
 OBSERVATION_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
@@ -54,25 +49,4 @@ def check_real_actions(space: spaces.Box) -> None:
         raise SpaceError(
             f"the action space {one_line(space)} takes {space.dtype} only, the agent's actions are real numbers: make "
             "it a float Box and round in the environment, or MultiDiscrete for an agent that takes that"
-        )
-
-
-def check_device(device: torch.device | str) -> None:
-    """Raises :class:`rlopt.errors.ConfigError` unless ``device`` is "auto" or one that this torch can use."""
-    import torch
-
-    if device == "auto":
-        return
-    try:
-        found = torch.device(device)
-    except (RuntimeError, TypeError):
-        raise ConfigError(f"unknown device {device!r}: write auto, cpu, cuda, cuda:1 or mps") from None
-    usable = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available() and (found.index or 0) < torch.cuda.device_count(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if not usable.get(found.type, False):
-        raise ConfigError(
-            f"device {str(device)!r} is not usable with this torch {torch.__version__}: use --device cpu or auto"
         )

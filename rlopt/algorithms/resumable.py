@@ -72,6 +72,9 @@ class Resumable:
     settled: ClassVar[tuple[str, ...]] = ()
     """Settings that what was trained depends on, so that they cannot be given anew to :meth:`load`."""
 
+    made_with: ClassVar[tuple[str, ...]] = ()
+    """Settings that parts of the model were made with: training refuses other values that were assigned since."""
+
     constructor_settings: dict[str, Any]
     """The constructor's keyword arguments as given, without ``env``: a checkpoint rebuilds the model from them."""
 
@@ -87,9 +90,18 @@ class Resumable:
     def at_boundary(self) -> bool:
         """Runs the boundary hook; returns whether training goes on. Call first thing in ``collect_rollouts``.
 
-        :raises rlopt.errors.ConfigError: for a model whose statistics of observations have lost their VecNormalize
+        :raises rlopt.errors.ConfigError: for a model whose statistics of observations have lost their VecNormalize, or
+            one with another value of a setting that holds from the constructor on
         """
         wait_for_other_runs()
+        for name in self.made_with:
+            value = getattr(self, name)
+            first = self.constructor_settings.get(name, value)
+            if value != first and not (isinstance(value, tuple | list) and list(value) == list(first or ())):
+                raise ConfigError(
+                    f"{name} was made {first!r} and cannot become {value!r} by assignment: give it to the constructor, "
+                    f"or to {type(self).__name__}.load"
+                )
         if self.observation_statistics is not None:
             raise ConfigError(
                 "this model was trained on normalised observations: wrap its environment in VecNormalize before more "

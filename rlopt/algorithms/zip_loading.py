@@ -20,9 +20,9 @@ from stable_baselines3.common.vec_env.patch_gym import _convert_space
 from torch import nn
 
 from rlopt.algorithms.arguments import refuse_unknown
-from rlopt.algorithms.checks import check_device
 from rlopt.algorithms.spaces_only_env import SpacesOnlyVecEnv
 from rlopt.errors import CheckpointError, ConfigError, one_line
+from rlopt.settings.device import check_device
 
 _PROGRESS = (
     "num_timesteps",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import math
+from array import array
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rlopt.errors import ConfigError, RunError, unknown_name
+from rlopt.errors import ConfigError, RunError, one_line, resource_error, unknown_name
 from rlopt.registry import former_agent
 from rlopt.run_folder import read_json
 from rlopt.statistics.aggregates import Statistic, bootstrap_band, iqm
+from rlopt.storage.csv_rows import csv_rows
 
 Floats = npt.NDArray[np.float64]
 
@@ -80,9 +83,8 @@ def default_key(runs: Iterable[str | Path], x: str = "steps", report: Callable[[
 
 def _is_evaluated(run: Path) -> bool:
     try:
-        with (run / "evaluations.csv").open("rb") as file:
-            return len(file.readlines(1 << 16)) > 1
-    except OSError:
+        return next(itertools.islice(csv_rows(run / "evaluations.csv"), 1, 2), None) is not None
+    except (OSError, ValueError, csv.Error):
         return False
 
 
@@ -106,11 +108,12 @@ def read_run_curve(run: Path, key: str = TRAINING, x: str = "steps") -> RunCurve
         raise RunError(f"{config_file} is damaged: agent or run is missing")
     if not isinstance(config.get("agent_config") or {}, dict):
         raise RunError(f"{config_file} is damaged: agent_config is not a mapping of settings")
-    points = _evaluations(run, x) if key == EVALUATION else _progress(run, key, x)
-    kept = {at: value for at, value in points if math.isfinite(at) and math.isfinite(value)}
-    if not kept:
+    xs, ys = _evaluations(run, x) if key == EVALUATION else _progress(run, key, x)
+    finite = np.isfinite(xs) & np.isfinite(ys)
+    # Of several values at one place the last one counts.
+    xs, last = np.unique(xs[finite][::-1], return_index=True)
+    if not len(xs):
         raise RunError(f"{run} holds no finite value of {key} yet: train it for longer, or plot another --key")
-    xs = np.array(sorted(kept), dtype=np.float64)
     agent, settings = former_agent(str(config["agent"]), config.get("agent_config") or {})
     return RunCurve(
         path=run,
@@ -118,7 +121,7 @@ def read_run_curve(run: Path, key: str = TRAINING, x: str = "steps") -> RunCurve
         env=_environment(config["run"]),
         settings={**settings, **config["run"]},
         x=xs,
-        y=np.array([kept[at] for at in xs.tolist()], dtype=np.float64),
+        y=ys[finite][::-1][last],
     )
 
 
@@ -199,8 +202,8 @@ def aggregate_runs(
     return GroupCurve(env, label, tuple(runs), grid, np.asarray(statistic(values, axis=0)), low, high)
 
 
-def _progress(run: Path, key: str, x: str) -> list[tuple[float, float]]:
-    rows, columns = _rows(run / "progress.csv")
+def _progress(run: Path, key: str, x: str) -> tuple[Floats, Floats]:
+    table, columns = _read(run / "progress.csv", {key, *X_COLUMNS[x]})
     if key not in columns and key.startswith("rollout/ep_") and RATE in columns:
         raise RunError(f"{run} has no {key}: a task that never ends has no episodes; plot --key {RATE}")
     if key not in columns and key.startswith("rollout/ep_"):
@@ -210,38 +213,53 @@ def _progress(run: Path, key: str, x: str) -> list[tuple[float, float]]:
     at = next((column for column in X_COLUMNS[x] if column in columns), None)
     if at is None:
         raise RunError(f"{run / 'progress.csv'} has no column {' or '.join(X_COLUMNS[x])}: plot over another --x")
-    return [(_number(row.get(at)), _number(row.get(key))) for row in rows]
+    return table[at], table[key]
 
 
-def _evaluations(run: Path, x: str) -> list[tuple[float, float]]:
+def _evaluations(run: Path, x: str) -> tuple[Floats, Floats]:
     if x != "steps":
         raise ConfigError("evaluations are written by step: plot them with --x steps")
-    rows, _ = _rows(run / "evaluations.csv", f"train it for longer, or take --key {TRAINING}")
-    by_step: dict[float, dict[float, float]] = defaultdict(dict)
-    for index, row in enumerate(rows):
-        value = _number(row.get("return"))
-        if math.isfinite(value):
-            episode = _number(row.get("episode"))
-            by_step[_number(row.get("step"))][episode if math.isfinite(episode) else -1.0 - index] = value
-    return [(step, float(np.mean(list(episodes.values())))) for step, episodes in by_step.items()]
+    names = ("step", "episode", "return")
+    table, columns = _read(run / "evaluations.csv", set(names), f"train it for longer, or take --key {TRAINING}")
+    if missing := [name for name in ("step", "return") if name not in columns]:
+        raise RunError(f"{run / 'evaluations.csv'} is damaged: it has no column {missing[0]}")
+    step, value = table["step"], table["return"]
+    unnamed = -1.0 - np.arange(len(step))  # a row without an episode's number is one by itself
+    episode = table.get("episode", unnamed)
+    episode = np.where(np.isfinite(episode), episode, unnamed)
+    played = np.stack([step, episode], axis=1)[np.isfinite(value)][::-1]
+    kept, last = np.unique(played, axis=0, return_index=True)  # of an episode that was played again, the last one
+    steps, which = np.unique(kept[:, 0], return_inverse=True)
+    values = value[np.isfinite(value)][::-1][last]
+    return steps, np.bincount(which, weights=values, minlength=len(steps)) / np.bincount(which, minlength=len(steps))
 
 
-def _rows(path: Path, cure: str = "train it for longer") -> tuple[list[dict[str, str]], list[str]]:
+def _read(
+    path: Path, wanted: Collection[str], cure: str = "train it for longer"
+) -> tuple[dict[str, Floats], list[str]]:
+    """Those of the ``wanted`` columns that there are, NaN where a cell holds no number, and the names of all."""
     try:
-        with path.open(newline="", encoding="utf-8", errors="replace") as file:
-            reader = csv.DictReader(line.replace("\0", "") for line in file)  # a crash can leave zeros at the end
-            rows = list(reader)
-            columns = list(reader.fieldnames or [])
+        rows = csv_rows(path)
+        columns = next(rows, [])
+        places = {name: place for place, name in enumerate(columns) if name in wanted}
+        # Eight bytes a number: a file of text takes many times its size in memory as strings.
+        table = {name: array("d") for name in places}
+        count = 0
+        for row in rows:
+            count += 1
+            for name, place in places.items():
+                table[name].append(_number(row[place]) if place < len(row) else math.nan)
     except FileNotFoundError:
         raise RunError(f"{path} does not exist: the run has logged nothing yet, {cure}") from None
-    except (OSError, csv.Error) as error:
-        raise RunError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
-    if not rows:
+    except (OSError, ValueError, csv.Error) as error:
+        what = f"{path} cannot be read"
+        raise resource_error(error, what) or RunError(f"{what}: {one_line(error)}") from None
+    if not count:
         raise RunError(f"{path} holds no rows: the run has logged nothing yet, {cure}")
-    return rows, columns
+    return {name: np.frombuffer(column) for name, column in table.items()}, columns
 
 
-def _number(cell: str | None) -> float:
+def _number(cell: str) -> float:
     try:
         return float(cell) if cell else math.nan
     except ValueError:

@@ -112,7 +112,8 @@ def environment_settings(
     if ":" in settings.id and env_id is None:
         # Reading somebody else's checkpoint must not run code, and such an id imports a module.
         raise ConfigError(
-            f"the checkpoint's environment {settings.id!r} imports a module: add --env {settings.id} if you trust it"
+            f"the checkpoint's environment {settings.id!r} imports a module: add "
+            f"--env {shell_quote(settings.id)} if you trust it"
         )
     if env_kwargs is not None:
         return dataclasses.replace(settings, env_kwargs=env_kwargs, backend="auto")

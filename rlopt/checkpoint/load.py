@@ -11,7 +11,6 @@ from typing import Any
 
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
-from rlopt.algorithms.checks import check_device
 from rlopt.algorithms.spaces_only_env import SpacesOnlyVecEnv
 from rlopt.checkpoint.counters import restore_counters
 from rlopt.checkpoint.describe import decode_setting, rebuild_model
@@ -21,6 +20,7 @@ from rlopt.errors import CheckpointError, RloptError, RunError, UnknownNameError
 from rlopt.registry import AgentSpec, agent_spec, resolve
 from rlopt.replay.memory import deferred_storage
 from rlopt.run_folder import read_json, run_folders
+from rlopt.settings.device import check_device
 from rlopt.state.envs import find_normalization, give_wrapper_statistics, restore_normalization
 from rlopt.state.isolate import isolated
 from rlopt.state.networks import check_networks, restore_networks

@@ -272,10 +272,10 @@ def _expert(arguments: Any) -> tuple[Any, EnvSettings, str]:
 def _from_zip(
     path: Path, env_id: str, own: dict[str, Any], device: str, vecnormalize: str | None
 ) -> tuple[Any, EnvSettings]:
-    from rlopt.algorithms.checks import check_device
     from rlopt.checkpoint.sb3_zip import read_policy
     from rlopt.envs.make import make_env
     from rlopt.envs.settings import EnvSettings
+    from rlopt.settings.device import check_device
 
     check_device(device)
     settings = EnvSettings(id=env_id, backend="gymnasium", **own)

@@ -8,13 +8,10 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from rlopt.errors import ConfigError, RloptError
+from rlopt.errors import ConfigError, RloptError, environment_traceback
 from rlopt.evaluation.video import record_video
-
-if TYPE_CHECKING:
-    pass
 
 
 def render_in_process(checkpoint: Path, out: Path, *options: str) -> str:
@@ -28,6 +25,8 @@ def render_in_process(checkpoint: Path, out: Path, *options: str) -> str:
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"the process ended with {done.returncode}"]
         marked = [line for line in lines if line.startswith(_MARK)]
+        if lines[0].startswith("Traceback") and marked:  # what the environment raised
+            print("\n".join(lines[: lines.index(marked[-1])]), file=sys.stderr)
         raise ConfigError("no video: " + (marked or lines)[-1].removeprefix(_MARK))
     return done.stdout.strip()
 
@@ -75,18 +74,15 @@ def _run(argv: list[str]) -> int:
     try:
         return main(argv)
     except RloptError as error:
+        if trace := environment_traceback(error):
+            print(trace, file=sys.stderr)
         print(f"{_MARK}{' '.join(str(error).split())}", file=sys.stderr)
-    except NotImplementedError:
-        print(f"{_MARK}the environment cannot be drawn: give it a render() for rgb_array", file=sys.stderr)
-    except Exception as error:  # drawing fails in many ways where a GL library is there but does not work
-        from gymnasium.error import DependencyNotInstalled
+    except Exception as error:  # a GL library that is there but does not work fails in many places
+        from rlopt.envs.rendering import lack_of_drawing
 
-        from rlopt.envs.rendering import APT_EGL, APT_OSMESA
-
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        # A package that Gymnasium misses, such as pygame, is named by the error itself.
-        cure = "" if isinstance(error, DependencyNotInstalled) else f"; apt-get install {APT_EGL}, or {APT_OSMESA}"
-        print(f"{_MARK}drawing failed ({reason}){cure}", file=sys.stderr)
+        if not (lack := lack_of_drawing(error)):
+            raise
+        print(f"{_MARK}{lack}", file=sys.stderr)
     return 2
 
 

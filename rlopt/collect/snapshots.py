@@ -8,6 +8,7 @@ are written into the data set as its reference.
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from dataclasses import dataclass
 from importlib import metadata as installed
 from pathlib import Path
@@ -66,7 +67,7 @@ def generate_snapshots(
         raise ConfigError("medium_fraction must be in (0, 1), tolerance > 0, episodes and n_envs at least 1")
     folders = [Path(part.strip()).expanduser() for part in (run or "").split(",") if part.strip()]
     if not folders and level != "random":
-        raise ConfigError(f"the level {level} needs --run, a run folder of rlopt train --env {env_id}")
+        raise ConfigError(f"the level {level} needs --run, a run folder of rlopt train --env {shlex.quote(env_id)}")
     settings = _settings(folders, env_id, n_envs, seed, backend)
     random_policy = _random_policy(settings, seed)
     random_return = _mean_return(random_policy, settings, episodes, seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -213,8 +214,8 @@ class Demonstrations(Dataset):
         if metadata.env != UNKNOWN_ENV:
             if metadata.env != env_settings.id:
                 raise DataError(
-                    f"the demonstrations are of {metadata.env}, not of {env_settings.id}: give --env {metadata.env}, "
-                    f"or demonstrations of {env_settings.id}"
+                    f"the demonstrations are of {metadata.env}, not of {env_settings.id}: give "
+                    f"--env {shlex.quote(metadata.env)}, or demonstrations of {env_settings.id}"
                 )
             if metadata.action_repeat != env_settings.action_repeat:
                 raise DataError(

@@ -24,7 +24,9 @@ SETS = Path(__file__).parent / "demonstration_sets"
 _CURE = "give a folder, an .npz file, minari:<id>, or the name of a set that comes with rlopt"
 
 
-def load_dataset(name_or_path: str | Path, download: bool = False, **options: Any) -> Dataset:
+def load_dataset(
+    name_or_path: str | Path, download: bool = False, default_env: str | None = None, **options: Any
+) -> Dataset:
     """Loads a data set from wherever it is.
 
     :param name_or_path: a folder that :meth:`Dataset.save` wrote; an HDF5 file of the D4RL layout; a D4RL name
@@ -32,6 +34,7 @@ def load_dataset(name_or_path: str | Path, download: bool = False, **options: An
         (``minari:D4RL/pointmaze/umaze-v2``); or demonstrations that come with rlopt (``dmc/walker-walk``) or lie in an
         .npz file, see :func:`rlopt.data.load_demonstrations`
     :param download: fetch what is not on this machine; size and SHA-256 are told on stderr
+    :param default_env: id of the environment, where the file is one that does not say it
     :param options: for D4RL files: ``name``, ``env`` and the fields of :class:`rlopt.data.D4RLOptions`; for Minari:
         see :func:`rlopt.data.read_minari`
     :raises rlopt.errors.DataError: missing, damaged, unsafe or inconsistent data, in one line with the cure
@@ -57,7 +60,7 @@ def load_dataset(name_or_path: str | Path, download: bool = False, **options: An
             raise DataError(f"{text} is no D4RL file and takes no {_flags(options)}")
         return load_demonstrations(name_or_path)
     if path.exists() or path.suffix in HDF5_SUFFIXES:
-        return _from_file(path, options)
+        return _from_file(path, options, default_env)
     if text in D4RL_NAMES:
         from rlopt.data.download import find_or_download
 
@@ -72,12 +75,14 @@ def _flags(options: Iterable[str]) -> str:
     return ", ".join(f"--{name}".replace("_", "-") for name in sorted(options))
 
 
-def _from_file(path: Path, options: dict[str, Any]) -> Dataset:
+def _from_file(path: Path, options: dict[str, Any], default_env: str | None = None) -> Dataset:
     from rlopt.data.download import verify
-    from rlopt.data.formats.d4rl import read_d4rl
+    from rlopt.data.formats.d4rl import read_d4rl, says_its_env
 
     if path.is_file():
         verify(path)
+    if default_env and not {"name", "env"} & set(options) and not says_its_env(path):
+        options = {**options, "env": default_env}
     return read_d4rl(path, **options)
 
 
@@ -93,6 +98,7 @@ def load_demonstrations(
     action_repeat: int | None = None,
     observation_keys: tuple[str, ...] | None = None,
     ends: str = "auto",
+    default_env: str | None = None,
 ) -> Demonstrations:
     """Loads demonstrations from wherever they are.
 
@@ -107,6 +113,7 @@ def load_demonstrations(
     :param observation_keys: of such a file: names of the parts of its flat observations, in their order
     :param ends: of such a file: ``auto`` (true terminals are the ends of episodes shorter than the time limit of
         ``env``, if that is given), ``truncated`` or ``terminated`` for all
+    :param default_env: as for :func:`rlopt.data.load_dataset`
     :raises rlopt.errors.DataError: missing, damaged, unsafe, empty or inconsistent data, in one line with the cure
     :raises rlopt.errors.UnknownNameError: a misspelt name, with the nearest one
     """
@@ -132,7 +139,7 @@ def load_demonstrations(
         raise DataError(
             f"{text} says itself which environment it is of: give no --env, --action-repeat or other options"
         )
-    loaded = load_dataset(name_or_path)
+    loaded = load_dataset(name_or_path, default_env=default_env)
     return loaded if isinstance(loaded, Demonstrations) else Demonstrations.from_dataset(loaded)
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
+from rlopt.envs.rendering import drawn_image
 from rlopt.errors import ConfigError
 from rlopt.evaluation.mp4 import write_mp4
 
@@ -74,7 +74,8 @@ def film(
     """As :func:`record_video`, in a VecEnv with one environment that draws images.
 
     :param fps: steps per second of simulated time; above 60, only every second (third, ...) step is shown
-    :raises rlopt.errors.ConfigError: for a path that does not end in .mp4
+    :raises rlopt.errors.ConfigError: for a path that does not end in .mp4, or nothing to draw
+    :raises rlopt.errors.EnvFaultError: an error of the environment's own ``render``
     """
     from rlopt.evaluation.evaluate import evaluate
 
@@ -115,6 +116,7 @@ class _Filmed(VecEnvWrapper):
     def __init__(self, env: VecEnv, writer: Any, stride: int, episodes: int) -> None:
         super().__init__(env)
         self.frames, self._writer, self._stride, self._left, self._step = 0, writer, stride, episodes, 0
+        self._name = str(getattr(getattr(env, "settings", None), "id", "the environment"))
 
     def reset(self) -> Any:
         observation = self.venv.reset()
@@ -130,10 +132,7 @@ class _Filmed(VecEnvWrapper):
         return observation, rewards, dones, infos
 
     def _film(self) -> None:
-        image = self.venv.get_images()[0]
-        if image is None:
-            raise ConfigError("the environment draws no images: it has no render mode rgb_array")
-        self._writer(np.ascontiguousarray(image, dtype=np.uint8))
+        self._writer(drawn_image(self.venv, self._name))
         self.frames += 1
 
 

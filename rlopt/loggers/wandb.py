@@ -7,7 +7,6 @@ ends a training run: without network, login or a sound answer the rows are kept 
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 import secrets
@@ -26,6 +25,7 @@ from rlopt.loggers.writers import is_scalar, plain
 from rlopt.run_folder import RunFolder, read_json, shell_quote, write_json
 from rlopt.settings.run import RunConfig
 from rlopt.settings.wandb import INSTALL, check_wandb
+from rlopt.storage.csv_rows import csv_rows
 
 SECONDS = {"init_timeout": 30.0, "finish_timeout": 60.0}
 """How long a run waits for W&B at its begin and its end; WANDB_INIT_TIMEOUT and WANDB_FINISH_TIMEOUT go before."""
@@ -200,7 +200,7 @@ def _offline(wandb: Any, arguments: Mapping[str, Any], reason: str, say: Callabl
     except Exception as error:
         say(f"warning: W&B cannot be used, and the run goes on without it: {one_line(error)}")
         return None
-    sync = f"wandb sync --id {arguments['id']} {_parent(started.dir)}"
+    sync = f"wandb sync --id {shell_quote(str(arguments['id']))} {_parent(started.dir)}"
     say(f"W&B cannot be used online ({reason.rstrip('. ')}): offline; send the run later with: {sync}")
     return started
 
@@ -239,10 +239,12 @@ def _read_identity(path: Path) -> Identity:
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The rows of progress.csv."""
-    with open(path, newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            step = int(row.pop("step"))
-            yield step, {key: _number(text) for key, text in row.items() if text}
+    rows = csv_rows(path, None, None)
+    names = next(rows, [])
+    for cells in rows:
+        row = dict(zip(names, cells, strict=False))
+        step = int(row.pop("step"))
+        yield step, {key: _number(text) for key, text in row.items() if text}
 
 
 def _number(text: str) -> bool | int | float | str:

@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputFormat, filter_excluded_keys
 
-from rlopt.errors import RunError
+from rlopt.errors import RunError, one_line
+from rlopt.storage.csv_rows import csv_rows
 
 TIME_COLUMNS = ("time/fps", "time/time_elapsed")
 """Columns of progress.csv that depend on the machine's speed; all others are reproducible."""
@@ -54,8 +55,12 @@ class CsvLog:
     def _continue(self, columns: list[str], rows: int) -> None:
         kept: list[dict[str, str]] = []
         if self.path.exists():
-            with open(self.path, newline="", encoding="utf-8") as file:
-                kept = [row for row, _ in zip(csv.DictReader(file), range(rows), strict=False)]
+            found = csv_rows(self.path, None, None)
+            try:
+                names = next(found, [])
+                kept = [dict(zip(names, row, strict=False)) for row in itertools.islice(found, rows)]
+            except (ValueError, csv.Error) as error:
+                raise RunError(f"{self.path} cannot be read ({one_line(error)}): move it away") from None
         self.columns, self.rows, self.missing_rows = columns, len(kept), rows - len(kept)
         self._rewrite([[row.get(column) or "" for column in columns] for row in kept])
 

@@ -22,6 +22,7 @@ from rlopt.replay.frames import FrameStore, frame_capacity, frame_shape
 from rlopt.replay.memory import Fields, allocate, check_memory, row_fields, storage_is_deferred
 from rlopt.replay.normalization import normalize_observations, normalize_rewards
 from rlopt.replay.rows import capture_rows, check_rows, restore_rows
+from rlopt.settings.device import check_device
 from rlopt.storage.tree import Tree
 
 
@@ -81,8 +82,8 @@ class DeviceReplayBuffer(ReplayBuffer):
     :param frames: k, where observations are images (k * channels, height, width) of the last k frames, oldest first,
         before an episode's first frame that frame again or zeros: each frame is kept once, which takes about 1 / 2k of
         the memory. 1 keeps observations as they are
-    :raises rlopt.errors.ConfigError: the rows do not fit into the free memory of ``device``, or the two last settings
-        exclude each other
+    :raises rlopt.errors.ConfigError: ``device`` cannot be used, or the rows do not fit into its free memory; settings
+        that exclude each other
     :raises rlopt.errors.SpaceError: observations or actions of a dtype that torch does not have
     """
 
@@ -103,6 +104,7 @@ class DeviceReplayBuffer(ReplayBuffer):
         handle_timeout_termination: bool = True,
         frames: int = 1,
     ) -> None:
+        check_device(device)  # Stable-Baselines3 takes the CPU in its place, without a word
         BaseBuffer.__init__(self, buffer_size, observation_space, action_space, device, n_envs=n_envs)
         if optimize_memory_usage and handle_timeout_termination:
             raise ConfigError(

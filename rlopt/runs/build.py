@@ -10,11 +10,11 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
-from rlopt.algorithms.checks import check_device
 from rlopt.envs.make import make_env
 from rlopt.envs.vec_normalize import Normalize
 from rlopt.errors import ConfigError, RloptError, SpaceError, one_line
 from rlopt.registry import agent_spec, resolve
+from rlopt.settings.device import check_device
 from rlopt.settings.run import RunConfig
 from rlopt.storage.json import parse_json
 

@@ -236,7 +236,7 @@ def _end(optuna: Any, study: optuna.Study, spec: TuneSpec, folder: TuneFolder, c
     if complete:
         best = folder.path / BEST_FILE
         _write_best(best, spec, complete[0])
-        say(f"train with the best: rlopt train {spec.base.agent[0]} --preset {shell_quote(str(best))}")
+        say(f"train with the best: rlopt train {shell_quote(spec.base.agent[0])} --preset {shell_quote(str(best))}")
     if code:
         say(f"stopped, checkpoints written; continue with: {folder.command}")
     elif not complete:

@@ -22,6 +22,7 @@ from rlopt.agents.zo_ranksgd.policies.rounds import Round
 from rlopt.agents.zo_ranksgd.policies.search import RankedPolicySearch
 from rlopt.agents.zo_ranksgd.policies.vector import inputs_of
 from rlopt.console.progress import say
+from rlopt.envs.rendering import drawn_image
 from rlopt.envs.settings import EnvSettings
 from rlopt.errors import ConfigError, StudyError
 from rlopt.evaluation.video import frame_rate, make_to_draw
@@ -161,16 +162,14 @@ class ClipArtist:
                     yield self._image()
 
     def _image(self) -> np.ndarray:
-        image = self._env.get_images()[0]
-        if image is None:
-            raise ConfigError(f"{self.settings.id} draws no images: people cannot rank it")
+        image = drawn_image(self._env, self.settings.id)
         longest = max(image.shape[:2])
         if longest > self.size:
             from PIL import Image
 
             height, width = (max(1, round(side * self.size / longest)) for side in image.shape[:2])
             image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BOX))
-        return np.ascontiguousarray(image, np.uint8)
+        return image
 
     def open(self) -> Any:
         """The environment, made unless it is there."""

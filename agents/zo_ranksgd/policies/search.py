@@ -28,7 +28,6 @@ from rlopt.agents.zo_ranksgd.policies.rounds import Round, budget_of, logged
 from rlopt.agents.zo_ranksgd.policies.sb3_policy import actor_only, load_parameters, make_policy
 from rlopt.agents.zo_ranksgd.policies.spread import Spread
 from rlopt.agents.zo_ranksgd.policies.vector import inputs_of
-from rlopt.algorithms.checks import check_device
 from rlopt.algorithms.resumable import full_signature
 from rlopt.algorithms.standalone import OwnLogger, callback_of
 from rlopt.console.progress import Counted
@@ -38,6 +37,7 @@ from rlopt.envs.backends.vector_env import as_vec_env
 from rlopt.envs.settings import EnvSettings
 from rlopt.errors import CheckpointError, ConfigError, SpaceError
 from rlopt.feedback.ranking import Ranking
+from rlopt.settings.device import check_device
 from rlopt.settings.fields import from_arguments
 
 REMEMBERED_EPISODES = 100

@@ -187,8 +187,8 @@ def play(
 def _evaluator(description: str, slots: int) -> CandidateEvaluator:
     """Environments and policy of this process, kept from round to round: one of gradients, one of line searches."""
     from rlopt.agents.zo_ranksgd.policies.sb3_policy import make_policy
-    from rlopt.algorithms.checks import check_device
     from rlopt.envs.make import make_from_settings
+    from rlopt.settings.device import check_device
 
     actor = json.loads(description)
     check_device(actor["device"])

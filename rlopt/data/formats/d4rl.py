@@ -8,6 +8,7 @@ The layout: ``observations``, ``actions``, ``rewards``, ``terminals``, usually `
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,11 @@ from rlopt.data.scores import D4RL_REFERENCE_RETURNS
 from rlopt.errors import DataError
 
 __all__ = ["D4RLOptions", "read_d4rl", "write_d4rl"]
+
+
+def says_its_env(path: Path) -> bool:
+    """Whether a file tells the environment: rlopt wrote it, or it has the name of one that D4RL published."""
+    return name_of_file(path) is not None or is_own(path)
 
 
 def read_d4rl(path: str | Path, name: str | None = None, env: str | None = None, **options: Any) -> Dataset:
@@ -50,8 +56,9 @@ def read_d4rl(path: str | Path, name: str | None = None, env: str | None = None,
     entry = d4rl_name(name) if name else name_of_file(path) if env is None else None
     if entry is None and not env:
         raise DataError(
-            f"{path} does not say which data set it is: write one that does with rlopt data convert {path} OUT and "
-            "--env ID, or --name NAME of D4RL's; in Python give env or name"
+            f"{path} does not say which data set it is: train with --env ID, or write one that does with "
+            f"rlopt data convert {shlex.quote(str(path))} OUT and --env ID, or --name NAME of D4RL's; in Python "
+            "give env or name"
         )
     raw = read_raw(path, entry, chosen.clip_actions)
     try:

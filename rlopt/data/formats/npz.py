@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -93,10 +94,11 @@ def _read(file: zipfile.ZipFile, path: Path, name: str, budget: Budget) -> np.nd
 def _rewriting(path: Path) -> str:
     """A command that writes a file's arrays anew, without those of objects."""
     new = path.with_name(f"{path.stem}-plain.npz")
-    return (
-        f"""python -c "import numpy as np; d = np.load('{path}', allow_pickle=True); """
-        f"""np.savez('{new}', **{{k: d[k] for k in d if d[k].dtype != object}})\""""
+    program = (
+        f"import numpy as np; d = np.load({str(path)!r}, allow_pickle=True); "
+        f"np.savez({str(new)!r}, **{{k: d[k] for k in d if d[k].dtype != object}})"
     )
+    return f"python -c {shlex.quote(program)}"
 
 
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> Path:

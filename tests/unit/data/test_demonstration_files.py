@@ -257,13 +257,13 @@ def test_objects_are_refused_with_a_command_that_works() -> None:
     # Only arrays that are asked for are looked at, so that pickled infos do no harm.
     assert len(load_demonstrations(with_infos)) == len(load_demonstrations(path)) == 5
     assert len(load_demonstrations(npz("z.npz", imitation_arrays(infos=infos)))) == 5
-    said = refused(
-        npz("o.npz", imitation_arrays(rews=np.array([1.0, 2, 3, 4, 5], object))), "rews holds Python objects"
-    )
-    command = re.search(r"run (python -c \".*?\"), then", said)
-    assert command
-    subprocess.run([sys.executable, *shlex.split(command[1])[1:]], check=True)
-    assert len(load_demonstrations("o-plain.npz")) == 5
+    for name in ("o", """o's "o" $(touch harm) `touch harm`"""):
+        objects = npz(f"{name}.npz", imitation_arrays(rews=np.array([1.0, 2, 3, 4, 5], object)))
+        command = re.search(r"run python (-c .*), then", refused(objects, "rews holds Python objects"))
+        assert command
+        subprocess.run(f"{shlex.quote(sys.executable)} {command[1]}", shell=True, check=True)
+        assert len(load_demonstrations(f"{name}-plain.npz")) == 5
+    assert not Path("harm").exists()
 
 
 @pytest.mark.parametrize("name", ["x.pkl", "x.npz", "x"])

@@ -20,7 +20,7 @@ import rlopt.cli.render
 import rlopt.evaluation.video
 from rlopt.envs.rendering import available_gl
 from rlopt.envs.settings import EnvSettings
-from rlopt.errors import ConfigError
+from rlopt.errors import ConfigError, EnvFaultError
 from rlopt.evaluation.evaluate import RandomPolicy
 from rlopt.evaluation.video import film, record_video
 
@@ -108,7 +108,7 @@ def test_nothing_is_left_when_drawing_fails(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match="rgb_array"):
         film(RandomPolicy(Painted.action_space), DummyVecEnv([Blind]), tmp_path / "v.mp4", fps=30)
-    with pytest.raises(ValueError, match="lens cap"):
+    with pytest.raises(EnvFaultError, match=r"the environment failed in render\(\): ValueError: lens cap"):
         film(RandomPolicy(Painted.action_space), DummyVecEnv([Broken]), tmp_path / "v.mp4", fps=30)
     with pytest.raises(ConfigError, match=r"\.mp4"):
         film(RandomPolicy(Painted.action_space), DummyVecEnv([Painted]), tmp_path / "v.gif", fps=30)
@@ -180,24 +180,65 @@ def test_the_camera_follows_a_body_that_runs_away() -> None:
     assert far_away > 0.7 * at_start
 
 
+def without_context() -> NoReturn:
+    """As PyOpenGL fails where no driver is."""
+    exec("def current():\n    raise RuntimeError('no context')\ncurrent()", {"__name__": "OpenGL.platform"})
+
+
+def without_package() -> NoReturn:
+    raise DependencyNotInstalled("pygame is not installed, run `pip install pygame`")
+
+
 @pytest.mark.parametrize(
-    ("failure", "named", "packages"),
+    ("render", "error", "said", "packages"),
     [
-        (DependencyNotInstalled("pygame is not installed, run `pip install pygame`"), "pip install pygame", False),
-        (NotImplementedError(), "cannot be drawn: give it a render() for rgb_array", False),
-        (RuntimeError("no context"), "drawing failed (RuntimeError: no context)", True),
+        (without_package, ConfigError, r"drawing failed .* `pip install pygame`", False),
+        (
+            lambda: gym.Env.render(Painted()),
+            ConfigError,
+            r"cannot be drawn: give it a render\(\) for",
+            False,
+        ),
+        (without_context, ConfigError, r"drawing failed \(RuntimeError: no context\)", True),
+        (
+            lambda: Path("/no/texture.png").read_bytes(),
+            EnvFaultError,
+            r"failed in render\(\): FileNotFoundError: .*texture.png",
+            False,
+        ),
+        (lambda: np.zeros((8, 8, 3)), EnvFaultError, r"image of float64 .* in render\(\): make it uint8", False),
+        (lambda: np.zeros((8, 8), np.uint8), EnvFaultError, r"shape \(8, 8\) in render\(\)", False),
     ],
 )
-def test_what_drawing_lacks_is_one_line_and_gl_is_named_only_where_it_may_be_that(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, failure: Exception, named: str, packages: bool
+def test_gl_is_named_only_where_it_is_to_blame(
+    tmp_path: Path, render: Any, error: type[Exception], said: str, packages: bool
 ) -> None:
+    class Drawing(Painted):
+        def render(self) -> Any:  # type: ignore[override]
+            return render()
+
+    with pytest.raises(error, match=said) as caught:
+        film(RandomPolicy(Painted.action_space), DummyVecEnv([Drawing]), tmp_path / "v.mp4", fps=30)
+    assert ("apt-get" in str(caught.value)) is packages and "\n" not in str(caught.value)
+
+
+def test_errors_of_the_drawing_process_are_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A library that fails while the environment is made; what the environment raised has its traceback above."""
+
     def fail(argv: list[str]) -> NoReturn:
-        raise failure
+        if argv:
+            raise EnvFaultError("Own-v0 failed in render(): KeyError: 'cape'") from KeyError("cape")
+        without_context()
 
     monkeypatch.setattr(rlopt.cli.render, "main", fail)
     assert rlopt.cli.render._run([]) == 2
-    (error,) = capsys.readouterr().err.splitlines()
-    assert named in error and ("apt-get" in error) is packages
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "drawing failed (RuntimeError: no context); apt-get" in line
+    assert rlopt.cli.render._run(["x"]) == 2
+    *trace, line = capsys.readouterr().err.splitlines()
+    assert line.endswith("Own-v0 failed in render(): KeyError: 'cape'") and trace == ["KeyError: 'cape'"]
 
 
 def test_without_a_gl_library_the_packages_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ from rlopt.agents.guda.batch import Batch
 from rlopt.agents.guda.dynamics_check import check_dynamics
 from rlopt.agents.guda.guides import ShortestPath
 from rlopt.agents.guda.maze_domains import AntMaze, PointMaze
+from rlopt.data import Dataset, Metadata
 from rlopt.envs.tasks.mazes import Maze
-from rlopt.errors import AugmentationError, ConfigError
+from rlopt.errors import AugmentationError, ConfigError, EnvFaultError
 
 pytest.importorskip("gymnasium_robotics")
 
@@ -148,3 +149,72 @@ def test_guided_transitions_are_as_exact() -> None:
     domain = point_maze_domain(data)
     report = check_dynamics(domain.augmentation(), None, data, guide=ShortestPath(domain.maze, (6, 6)), n=200)
     assert report.errors.max() < 1e-12
+
+
+class Faulty(gymnasium.Env):
+    """A point that moves by its action; ``fault`` is what its step does."""
+
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float64)
+    action_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+
+    def __init__(self, fault: str) -> None:
+        self.fault, self.place = fault, np.zeros(2)
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple:
+        return self.place, {}
+
+    def step(self, action: np.ndarray) -> tuple:
+        if self.fault == "raises":
+            raise ZeroDivisionError("no time has passed")
+        place = self.place + action
+        places = {"nan": place * np.nan, "shape": place[None], "short": place[:1], "text": np.array(["a", "b"])}
+        outcome = (places.get(self.fault, place), "1.5" if self.fault == "reward" else 0.0, False, False, {})
+        return outcome[:4] if self.fault == "four" else outcome
+
+
+class Shift:
+    """Moves a transition by a draw."""
+
+    def augment(self, batch: Batch, generator: np.random.Generator) -> tuple[Batch, np.ndarray]:
+        by = generator.normal(size=batch.observations.shape)
+        moved = Batch(
+            batch.observations + by, batch.actions, batch.rewards, batch.next_observations + by, batch.discounts
+        )
+        return moved, np.ones(len(by), bool)
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("", ""),
+        ("raises", r"Faulty failed in step\(\): ZeroDivisionError: no time has passed"),
+        ("nan", "the simulator gives NaN or infinity"),
+        ("shape", r"Faulty gave an observation of shape \(1, 2\) in step"),
+        ("short", r"Faulty gave an observation of shape \(1,\) in step"),
+        ("text", "Faulty gave an observation that is"),
+        ("reward", "Faulty gave the reward '1.5'"),
+        ("four", "Faulty: step.* four values"),
+        ("state", r"Faulty failed in set_state\(\): KeyError"),
+    ],
+)
+def test_a_simulator_that_fails_is_an_error_and_never_a_result(fault: str, said: str) -> None:
+    """NaN compares as no error, and a wrong shape is broadcast."""
+
+    def set_state(env: Faulty, observation: np.ndarray) -> None:
+        env.place = {}["place"] if fault == "state" else observation
+
+    rows = np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32)
+    data = Dataset(
+        observations=rows,
+        actions=np.full((20, 2), 0.5, np.float32),
+        rewards=np.zeros(20, np.float32),
+        next_observations=rows + np.float32(0.5),
+        discounts=np.ones(20, np.float32),
+        episode_ends=np.arange(20) == 19,
+        metadata=Metadata(env="Faulty-v0", generator="test"),
+    )
+    if not fault:
+        assert check_dynamics(Shift(), Faulty(fault), data, set_state=set_state, n=10).exact
+        return
+    with pytest.raises(EnvFaultError, match=said):
+        check_dynamics(Shift(), Faulty(fault), data, set_state=set_state, n=10)

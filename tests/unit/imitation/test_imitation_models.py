@@ -16,7 +16,7 @@ import rlopt
 from rlopt.agents.imitation.sqil import SQIL
 from rlopt.agents.sac.update import Batch, Step
 from rlopt.data.demonstrations import Demonstrations
-from rlopt.errors import DataError
+from rlopt.errors import ConfigError, DataError
 from rlopt.optim.descent import OwnNetworks
 from rlopt.optim.lockstep import Lockstep
 
@@ -40,6 +40,21 @@ def test_the_expert_s_actions_are_scaled_and_its_ends_kept() -> None:
     back = low + (batch.actions.numpy() + 1) / 2 * (high - low)
     assert np.allclose(back, shown.actions, atol=1e-6) and batch.actions.abs().max() <= 1
     assert np.array_equal(batch.discounts.numpy()[:, 0], shown.discounts) and (shown.discounts == 0).any()
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_setting_that_is_assigned_too_late_is_refused(name: str) -> None:
+    """What the discriminator, its optimiser or the rounds were made with; the same values are fine."""
+    model = make(name)
+    assert model.at_boundary()
+    for setting in type(model).made_with:
+        first = getattr(model, setting)
+        other = (3,) if isinstance(first, tuple | list) else "another" if isinstance(first, str) else not first
+        setattr(model, setting, other)
+        with pytest.raises(ConfigError, match=f"^{setting} was made .* give it to the constructor"):
+            model.at_boundary()
+        setattr(model, setting, first)
+    assert model.at_boundary()
 
 
 def test_behaviour_cloning_learns_from_demonstrations() -> None:

@@ -10,8 +10,8 @@ from torch.distributions import Bernoulli as TorchBernoulli
 from torch.distributions import Categorical as TorchCategorical
 from torch.distributions import Independent, Normal, kl_divergence
 
-from rlopt.agents.mdpo.divergences import bernoulli_divergence, categorical_divergence, gaussian_divergence
-from rlopt.agents.ppo.distributions import Categorical
+from rlopt.agents.mdpo.divergences import bernoulli_divergence, categorical_divergence, divergence, gaussian_divergence
+from rlopt.agents.ppo.distributions import Bernoulli, Categorical
 
 
 def random_gaussians(batch: int = 7, dims: int = 3) -> tuple[torch.Tensor, ...]:
@@ -142,3 +142,25 @@ def test_what_is_masked_adds_nothing(q: float) -> None:
     torch.testing.assert_close(Categorical((masked,)).entropy(), Categorical((logits,)).entropy())
     if q == 1:  # what the old policy never does is infinitely far
         assert categorical_divergence(torch.zeros(1, 2), torch.tensor([[0.0, -math.inf]]), q=q).isinf()
+
+
+@pytest.mark.parametrize("forced", [-math.inf, math.inf])
+@pytest.mark.parametrize("q", [1.0, 1.5])
+def test_a_binary_action_that_is_masked_adds_nothing(q: float, forced: float) -> None:
+    """A logit of -inf leaves 0 and one of inf leaves 1: the other actions' divergence, entropy, gradients remain."""
+    logits, old = torch.randn(5, 3, dtype=torch.float64, requires_grad=True), torch.randn(5, 3, dtype=torch.float64)
+    column = torch.full((5, 1), forced, dtype=torch.float64)
+    actions = torch.bernoulli(torch.full((5, 3), 0.5, dtype=torch.float64))
+    mine, theirs = Bernoulli(torch.cat([logits, column], dim=1)), Bernoulli(logits)
+    taken = torch.cat([actions, (column > 0).double()], dim=1)
+    values = [
+        (divergence(mine, Bernoulli(torch.cat([old, column], dim=1)), q=q), divergence(theirs, Bernoulli(old), q=q)),
+        (mine.entropy(), theirs.entropy()),
+        (mine.log_prob(taken), TorchBernoulli(logits=logits).log_prob(actions).sum(-1)),
+    ]
+    for found, wanted in values:
+        torch.testing.assert_close(found, wanted)
+        grads = (torch.autograd.grad(value.sum(), logits, retain_graph=True)[0] for value in (found, wanted))
+        torch.testing.assert_close(*grads)
+    torch.testing.assert_close(theirs.entropy(), TorchBernoulli(logits=logits).entropy().sum(-1))
+    assert mine.log_prob(1 - taken).isneginf().all()

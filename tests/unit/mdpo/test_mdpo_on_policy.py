@@ -280,9 +280,10 @@ class MaskedPolicy(ActorCriticPolicy):
 @pytest.mark.parametrize("q", [1.0, 1.5])
 @pytest.mark.parametrize("way", ["module", "policy"])
 @pytest.mark.parametrize("mode", ["eager", "stepped"])
-def test_masked_logits_are_learned_from(q: float, way: str, mode: str) -> None:
+@pytest.mark.parametrize("actions", [spaces.Discrete(4), spaces.MultiDiscrete([3, 2]), spaces.MultiBinary(4)])
+def test_masked_logits_are_learned_from(q: float, way: str, mode: str, actions: spaces.Space[Any]) -> None:
     """A probability of 0 stays one, adds nothing to the divergence, and has no gradient."""
-    env = Random(observation_space=spaces.Box(-1, 1, (3,), np.float32), action_space=spaces.Discrete(4))
+    env = Random(observation_space=spaces.Box(-1, 1, (3,), np.float32), action_space=actions)
     policy: Any = MaskedPolicy if way == "policy" else "MlpPolicy"
     algorithm = model(env, policy=policy, tsallis_q=q, ent_coef=0.1)
     if way == "module":

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -15,10 +16,12 @@ from offline_data import corridor, pendulum
 from runs import leaves
 
 import rlopt
+from rlopt.agents.imitation.config import SQILConfig
+from rlopt.agents.imitation.run import demonstrations
 from rlopt.checkpoint.files import list_checkpoints, read_checkpoint
 from rlopt.cli.flags import parse_training
 from rlopt.cli.main import main
-from rlopt.data import Dataset
+from rlopt.data import Dataset, load_dataset, write_d4rl
 from rlopt.data.demonstrations import Demonstrations
 from rlopt.errors import ConfigError, DataError
 from rlopt.optim.compiled_step import compiler_found
@@ -274,3 +277,35 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     code = main(["train", "td3_bc", *flags, "--run-dir", str(tmp_path / "other")])
     error = capsys.readouterr().err
     assert code == 2 and "BC, AWAC or IQL" in error and error.count("\n") == 1
+
+
+def test_a_file_that_does_not_say_its_environment_is_of_the_one_that_is_named(tmp_path: Path) -> None:
+    """A plain HDF5 file of the D4RL layout; a published one, or one of rlopt's, still says it itself."""
+    known = pendulum(60)
+    file = tmp_path / "own's.hdf5"
+    with h5py.File(file, "w") as out:
+        for name in ("observations", "actions", "rewards"):
+            out[name] = getattr(known, name)
+        out["actions"][...] /= 2
+        out["terminals"], out["timeouts"] = np.zeros(60, bool), known.episode_ends
+    arguments = [
+        "train",
+        "bc",
+        "--dataset",
+        str(file),
+        "--total-timesteps",
+        "2",
+        "--batch-size",
+        "4",
+        "--net-arch",
+        "4",
+    ]
+    arguments += ["--eval-episodes", "1", "--max-episode-steps", "5", "--run-dir"]
+    assert main([*arguments, str(tmp_path / "run"), "--env", "Pendulum-v1"]) == 0
+    assert resume(tmp_path / "run", 4).exit_code == 0
+    loaded = demonstrations(run_settings(tmp_path), from_mapping(SQILConfig, {"demos": str(file)}, "test"))
+    assert loaded["demonstrations"].metadata.env == "Pendulum-v1"
+    with pytest.raises(DataError, match=r"train with --env ID, or .* convert '.*own'\"'\"'s.hdf5' OUT"):
+        train("bc", run_settings(tmp_path / "none", env=""), agent_settings("bc", file))
+    write_d4rl(known, tmp_path / "ours.hdf5")
+    assert load_dataset(tmp_path / "ours.hdf5", default_env="Hopper-v5").metadata.env == "Pendulum-v1"

@@ -101,10 +101,10 @@ def test_models_that_are_alike_share_what_is_compiled_and_others_do_not(monkeypa
     monkeypatch.setattr(compiled_step, "kernels", lambda traced, cpp_wrapper: made.append(traced) or traced.graph)
     first, second = Counter(), Counter()
     for counter in (first, second):
-        GradientStep(counter.step, "compiled", lambda: [])(torch.ones(3))
+        GradientStep(counter.step, "compiled", list)(torch.ones(3))
     assert len(made) == 1
     assert first.total.tolist() == second.total.tolist() == [1.0, 1.0, 1.0]
     second.total = torch.zeros(3, dtype=torch.float64)
-    GradientStep(second.step, "compiled", lambda: [])(torch.ones(3))
+    GradientStep(second.step, "compiled", list)(torch.ones(3))
     assert len(made) == 2
     assert second.total.tolist() == [1.0, 1.0, 1.0]

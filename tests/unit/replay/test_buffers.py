@@ -304,3 +304,12 @@ def test_rows_are_read_as_arrays_as_those_of_stable_baselines(dict_observations:
         assert np.mean(own) == np.mean(other) and np.max(own, axis=0).shape == np.max(other, axis=0).shape
     ours.rewards[:] = 7.0
     assert ours.gather(torch.tensor([0, 1])).rewards.tolist() == [[7.0], [7.0]]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+@pytest.mark.parametrize("device", ["cuda", "cuda:1", "gpu"])
+def test_a_device_that_is_not_there_is_refused(device: str) -> None:
+    """Stable-Baselines3 takes the CPU in its place."""
+    for cls, space in ((DeviceReplayBuffer, VECTOR), (DeviceNStepReplayBuffer, VECTOR), (DeviceDictReplayBuffer, DICT)):
+        with pytest.raises(ConfigError, match=device):
+            cls(10, space, ACTIONS, device=device)

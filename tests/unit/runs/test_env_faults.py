@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -292,12 +294,23 @@ def test_environments_given_in_python_are_checked_too() -> None:
 @pytest.mark.parametrize(
     ("kind", "how"), [("killed", "ended by SIGKILL"), ("leaves", "ended with exit code 7"), ("value", "printed above")]
 )
-def test_a_worker_process_that_dies_is_named(kind: str, how: str) -> None:
-    def make() -> gymnasium.Env[Any, Any]:
-        fault_plan.plan = Plan(kind, 20)
+@pytest.mark.parametrize("dies", [0, 2])
+def test_a_worker_process_that_dies_is_named(kind: str, how: str, dies: int) -> None:
+    """Of several that were forked the earlier ones hold the pipes of the later ones open."""
+
+    def make(at: int) -> gymnasium.Env[Any, Any]:
+        fault_plan.plan = Plan(kind, at)
         return Faulty()
 
-    # One of several that were forked would hold the pipe of another open.
-    env = SubprocVecEnv([make], start_method="fork")
-    with pytest.raises(EnvFaultError, match=f"^the process of environment 0 .*{how}"):
-        rlopt.MDPO("MlpPolicy", env, n_steps=32, policy_kwargs={"net_arch": [8]}, device="cpu").learn(64)
+    env = SubprocVecEnv(
+        [functools.partial(make, 20 if index == dies else 10**9) for index in range(3)], start_method="fork"
+    )
+    late = threading.Timer(30, lambda: [process.kill() for process in env.processes])  # rather than wait for ever
+    late.start()
+    try:
+        with pytest.raises(EnvFaultError, match=f"^the process of environment {dies} .*{how}"):
+            rlopt.MDPO("MlpPolicy", env, n_steps=32, policy_kwargs={"net_arch": [8]}, device="cpu").learn(192)
+    finally:
+        late.cancel()
+        for process in env.processes:
+            process.terminate()

@@ -27,6 +27,7 @@ from rlopt.agents.loop.baselines.q_learning import DifferentialQ
 from rlopt.agents.loop.baselines.ucrl2 import UCRL2
 from rlopt.agents.zo_ranksgd.policies.search import RankedPolicySearch
 from rlopt.algorithms.spaces_only_env import SpacesOnlyVecEnv
+from rlopt.analysis.curves import EVALUATION, TRAINING, default_key, read_run_curve
 from rlopt.checkpoint.files import read_checkpoint, write_checkpoint
 from rlopt.checkpoint.model_state import save_checkpoint
 from rlopt.checkpoint.sb3_zip import read_policy
@@ -34,6 +35,7 @@ from rlopt.data import load_demonstrations
 from rlopt.data.formats.d4rl import read_d4rl
 from rlopt.data.formats.minari import read_minari_folder
 from rlopt.errors import ResourceError, RloptError
+from rlopt.loggers.writers import CsvLog
 from rlopt.storage.budget import Budget
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of its memory from /proc")
@@ -370,3 +372,54 @@ def test_huggingface_columns_without_bytes_of_their_own(rows: Path, tmp_path: Pa
         with file, pyarrow.ipc.new_stream(file, table.schema, options=options) as writer:
             writer.write_table(table)
         refused(lambda: load_demonstrations(path), 0, "compressed|many times|not where they belong")
+
+
+# ---- tables of a run
+
+
+def run_with(tmp_path: Path, name: str, write: Callable[[Path], object]) -> Path:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.json").write_text(json.dumps({"agent": "mdpo", "run": {"env": "Pendulum-v1"}, "agent_config": {}}))
+    write(run / name)
+    return run
+
+
+def sized(path: Path, size: int) -> None:
+    with path.open("wb") as file:
+        file.truncate(size)
+
+
+@pytest.mark.parametrize("name", ["progress.csv", "evaluations.csv"])
+@pytest.mark.parametrize(
+    ("write", "said"),
+    [
+        (lambda path: sized(path, 2**40), "it is over"),
+        (lambda path: sized(path, 2**26), "line 1 is over"),
+        (lambda path: path.write_text("step,return\n" + "," * 2**21), "line 2 is over"),
+        (lambda path: path.write_text("step,return\n" + "1,2\n" * (2**19 + 1)), "over 524288 lines"),
+        (lambda path: path.write_text('step,return\n"' + "1,2\n" * 100_000), "field larger"),
+        (os.mkfifo, "is no plain file"),
+        (lambda path: path.symlink_to("/dev/zero"), "is no plain file"),
+    ],
+    ids=["bytes", "zeros", "columns", "lines", "quote", "pipe", "device"],
+)
+def test_tables_that_are_larger_than_any_run_writes(tmp_path: Path, name: str, write: Any, said: str) -> None:
+    run = run_with(tmp_path, name, write)
+    key = "return" if name == "progress.csv" else EVALUATION
+    refused(lambda: read_run_curve(run, key), 2**22, said)
+    assert default_key([run]) in (EVALUATION, TRAINING)
+
+
+def test_a_long_table_is_read_in_little_memory(tmp_path: Path) -> None:
+    rows = "".join(f"{step},{step / 2}\n" for step in range(200_000))
+    run = run_with(tmp_path, "progress.csv", lambda path: path.write_text("step,return\n" + rows + "7,0.5\n"))
+    with measured(2 * len(rows) + SPARE):
+        curve = read_run_curve(run, "return")
+    assert curve.y[7] == 0.5 and len(curve.x) == 200_000 and curve.y[-1] == 199_999 / 2
+
+
+def test_a_log_that_is_continued_is_a_plain_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "progress.csv")
+    with pytest.raises(RloptError, match="no plain file"):
+        CsvLog(tmp_path / "progress.csv", ["step"], {"rows": 1, "columns": ["step"]})
