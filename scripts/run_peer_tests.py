@@ -31,7 +31,15 @@ from typing import Any, NamedTuple
 import pytest
 
 REPLACEMENTS = {
-    "stable_baselines3": ("PPO=PPO", "PPO=MDPO", "A2C=MDPO", "SAC=SAC", "SAC=OffPolicyMDPO", "TD3=SAC", "TD3=OffPolicyMDPO"),
+    "stable_baselines3": (
+        "PPO=PPO",
+        "PPO=MDPO",
+        "A2C=MDPO",
+        "SAC=SAC",
+        "SAC=OffPolicyMDPO",
+        "TD3=SAC",
+        "TD3=OffPolicyMDPO",
+    ),
     "sb3_contrib": ("TRPO=MDPO", "TQC=SAC", "TQC=OffPolicyMDPO", "CrossQ=SAC"),
 }
 """Those of classes that do the same kind of work: DQN, QRDQN, masked and recurrent policies have no counterpart."""
