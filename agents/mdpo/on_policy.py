@@ -51,6 +51,7 @@ class MDPO(OnPolicy):
     """
 
     state_attributes: ClassVar[tuple[str, ...]] = (*OnPolicy.state_attributes, "adapted_step_size")
+    made_from: ClassVar[Mapping[str, tuple[str, ...]]] = {"step_size": ("adapted_step_size",)}
     later_attributes: ClassVar[tuple[str, ...]] = ("adapted_step_size",)
     later_settings: ClassVar[Mapping[str, Any]] = MDPOConfig.later_settings
     of_its_own: ClassVar[tuple[str, ...]] = ("target_kl",)

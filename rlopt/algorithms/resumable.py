@@ -67,7 +67,8 @@ class Resumable:
     """Settings of other agents that people look for here -> what there is in their place, in words."""
 
     made_from: ClassVar[Mapping[str, tuple[str, ...]]] = {}
-    """Setting -> the parameters and tensors that begin as it says: given anew to :meth:`load`, it begins them anew."""
+    """Setting -> the parameters, tensors and ``state_attributes`` that begin as it says: given anew to :meth:`load`, it
+    begins them anew."""
 
     settled: ClassVar[tuple[str, ...]] = ()
     """Settings that what was trained depends on, so that they cannot be given anew to :meth:`load`."""

@@ -90,7 +90,7 @@ def load_zip(
             raise ConfigError(f"{name} is part of what was trained: leave it out, or begin a new model with it")
     if begins:
         model.env = None
-    _take_progress(model, data, begins or not force_reset)
+    _take_progress(model, data, given, begins or not force_reset)
     _take_networks(model, data, dict(parameters or {}), dict(tensors or {}), given, str(path))
     if model.use_sde:
         model.policy.reset_noise()
@@ -132,12 +132,18 @@ def _same_networks(data: Mapping[str, Any], settings: Mapping[str, Any], given: 
     return given == data.get("policy_kwargs") or (given or {}) == (settings.get("policy_kwargs") or {})
 
 
-def _take_progress(model: Any, data: Mapping[str, Any], with_last: bool) -> None:
+def _take_progress(model: Any, data: Mapping[str, Any], given: Mapping[str, Any], with_last: bool) -> None:
     """Counters, what the class calls its training state, and attributes that a user has added."""
     kept = {name for name in data if not hasattr(model, name)} if "constructor_settings" in data else set()
+    anew = _begun_anew(model, given)
     for name in (*_PROGRESS, *kept, *model.state_attributes):
-        if name in data and (with_last or name != "_last_obs"):
+        if name in data and name not in anew and (with_last or name != "_last_obs"):
             setattr(model, name, data[name])
+
+
+def _begun_anew(model: Any, given: Mapping[str, Any]) -> set[str]:
+    """What begins as settings say that are given anew."""
+    return {part for name in given for part in model.made_from.get(name, ())}
 
 
 def _take_networks(
@@ -148,7 +154,7 @@ def _take_networks(
     given: Mapping[str, Any],
     path: str,
 ) -> None:
-    anew = {part for name in given for part in model.made_from.get(name, ())}
+    anew = _begun_anew(model, given)
     own = model.get_parameters()
     foreign = "constructor_settings" not in data
     parameters = model.fitted_parameters(parameters, data)

@@ -15,7 +15,7 @@ from rlopt.errors import ConfigError, UnknownNameError
     ("cls", "given", "said"),
     [
         (rlopt.MDPO, {"clip_range": 0.2}, "MDPO has no setting 'clip_range': the divergence"),
-        (rlopt.MDPO, {"target_kl": 0.02}, "MDPO has no setting 'target_kl': the divergence"),
+        (rlopt.MDPO, {"max_kl": 0.02}, "MDPO has no setting 'max_kl': its name is target_kl"),
         (rlopt.MDPO, {"vf_coef": 0.5}, "MDPO has no setting 'vf_coef': V has a phase of its own, with n_value_epochs"),
         (rlopt.MDPO, {"buffer_size": 10}, "MDPO has no setting 'buffer_size': .*take OffPolicyMDPO"),
         (rlopt.GAIL, {"clip_range": 0.2}, "GAIL has no setting 'clip_range': the divergence"),

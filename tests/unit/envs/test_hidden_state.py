@@ -12,6 +12,8 @@ from hidden_state import CLASSES, UNREADABLE, WRAPPERS
 
 import rlopt
 from rlopt.checkpoint.files import read_checkpoint, write_checkpoint
+from rlopt.envs.state.shared import shared_values
+from rlopt.envs.state.walk import Walk
 from rlopt.errors import StateUnavailableError
 from rlopt.state.isolate import seed_everything
 from rlopt.state.proof import EXACT, FRESH, INEXACT, UNPROVED, Recording, prove
@@ -234,3 +236,21 @@ def test_a_large_table_that_does_not_change_is_in_no_checkpoint():
     env.envs[0].unwrapped.table[7] += 1.0
     arrays = [node for node in env.get_state()["objects"]["nodes"] if node["kind"] == "array"]
     assert sum("digest" in node for node in arrays) == 1
+
+
+class Generated(type):
+    """A metaclass as of generated bindings, Box2D's among them: its classes do not say where they are defined."""
+
+    @property
+    def __module__(cls):  # type: ignore[override]
+        raise AttributeError("__module__")
+
+
+class Handle(metaclass=Generated):
+    pass
+
+
+def test_a_class_that_names_no_module_is_no_class_of_the_environment():
+    walk = Walk()
+    walk.classes.add(Handle)
+    assert shared_values(walk) == {}

@@ -175,6 +175,18 @@ def test_on_policy(options: dict[str, Any], cls: type[rlopt.MDPO]) -> None:
     assert_same(captured, eager, 1e-3)
 
 
+@pytest.mark.parametrize("options", [{}, {"target_kl": 1e-3, "learning_rate": 3e-3}, {"clip_range_vf": 0.1}])
+def test_ppo(options: dict[str, Any]) -> None:
+    def trained(compile: str) -> Any:
+        settings: Any = {"n_steps": 32, "n_epochs": 3, "batch_size": 16, "compile": compile, **options}
+        return rlopt.PPO("MlpPolicy", vec_env(2), **DEVICE, **settings).learn(192)
+
+    captured, eager = trained("on"), trained("off")
+    assert [step.mode for step in captured.prepared.values()] == ["cuda_graph"] and not eager.prepared
+    assert captured._n_updates == eager._n_updates
+    assert_same(captured, eager, 1e-3)
+
+
 @pytest.mark.parametrize("options", [{}, {"use_sde": True}])
 def test_on_policy_with_buttons_or_noise_that_depends_on_the_state(options: dict[str, Any]) -> None:
     def trained(compile: str) -> Any:
