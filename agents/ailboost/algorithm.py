@@ -54,7 +54,7 @@ class AILBoost(FromDemonstrations, SAC):
     """
 
     state_attributes: ClassVar[tuple[str, ...]] = ("boosting_state",)
-    settled: ClassVar[tuple[str, ...]] = ("weighting",)
+    settled: ClassVar[tuple[str, ...]] = (*SAC.settled, "weighting")
     profiled_sections: ClassVar[dict[str, str]] = {
         **SAC.profiled_sections,
         "_train_discriminator": "discriminator",

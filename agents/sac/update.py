@@ -146,7 +146,8 @@ class Update:
         self.step = GradientStep(self.compute, mode, self.store.changed)
         if like is not None:
             self.step.compile_like(like.step)
-        actor = self.store.state["value"]["actor"]
+        homes = self.store.layouts["actor"].homes  # of what it shares with the critics too
+        actor = {own: self.store.state["value"][part][name] for own, (part, name) in homes.items()}
         self._acting_names = list(actor)
         self.acting = ActingCopy(list(actor.values()))
 

@@ -90,6 +90,8 @@ class Network:
     ) -> None:
         self._part, self._values, self._methods, self._members = part, values, methods, members
         self._trained = trained
+        self.counted: dict[str, Tensor] = {}
+        """What running statistics become by the passes that were made :meth:`by_batch`, by name."""
 
     @property
     def module(self) -> nn.Module | None:
@@ -119,6 +121,28 @@ class Network:
         rows = x.expand(len(next(iter(own.values()))), *x.shape)
         found: Tensor = vmap(lambda values, x: functional_call(self._members[0], values, (x,)))(own, rows)
         return found
+
+    def by_batch(self, x: Tensor, name: str) -> Tensor:
+        """What its submodule ``name``, a :class:`rlopt.nn.networks.BatchRenormNetwork`, makes of ``x`` (B, in).
+
+        It normalises by the batch. The running statistics that follow are those of the network once
+        :meth:`Networks.descend` has moved it.
+        """
+        values: Tensor
+        values, statistics = self(x, True, method=name)
+        self.counted |= {f"{name}.{key}": value for key, value in statistics.items()}
+        return values
+
+    def each_by_batch(self, x: Tensor) -> list[Tensor]:
+        """The same of each network of the ensemble, batched or not: n of (B, out)."""
+        if not self.batched:
+            return [self.by_batch(x, name) for name in self._part.ensemble]
+        assert self._values is not None
+        own = {k.removeprefix(_MEMBER): v for k, v in self._values.items() if k.startswith(_MEMBER)}
+        rows = x.expand(len(next(iter(own.values()))), *x.shape)
+        values, statistics = vmap(lambda values, x: functional_call(self._members[0], values, (x, True)))(own, rows)
+        self.counted |= {f"{_MEMBER}{key}": value for key, value in statistics.items()}
+        return list(values.unbind())
 
     def __getitem__(self, name: str) -> Tensor:
         """One of its tensors."""
@@ -190,6 +214,7 @@ class OwnNetworks:
         assert part.optimizer is not None
         loss, further = objective(self._networks[name], *args)
         self._check(f"{name.replace('_', ' ')} loss", loss)
+        self._count(name)
         if not own_parameters(part.optimizer):  # all of it is frozen
             return further
         if part.max_grad_norm is None:
@@ -215,6 +240,15 @@ class OwnNetworks:
         for optimizer in optimizers:
             optimizer.step()
         return further
+
+    @torch.no_grad()
+    def _count(self, name: str) -> None:
+        counted = self._networks[name].counted
+        if counted:
+            own = self.parts[name].named()
+            for key, value in counted.items():
+                own[key].copy_(value)
+            counted.clear()
 
     @torch.no_grad()
     def move(self, target: str, source: str, tau: Scalar) -> None:
@@ -261,9 +295,16 @@ class HeldNetworks:
         return Network(layout.part, found, layout.methods, layout.members, layout.trained)
 
     def descend(self, name: str, objective: Objective, *args: Any) -> Any:
-        gradients, (loss, further) = grad_and_value(objective, has_aux=True)(self[name], *args)
+        def counting(network: Network, *args: Any) -> tuple[Tensor, Any]:
+            loss, further = objective(network, *args)
+            return loss, (further, network.counted)
+
+        gradients, (loss, (further, counted)) = grad_and_value(counting, has_aux=True)(self[name], *args)
         self._watch({name: loss})
         self._move(name, gradients.trained())
+        for key, value in counted.items():
+            part, theirs = self._store.layouts[name].homes[key]
+            self.state["value"][part][theirs] = self._kept(value, self.state["value"][part][theirs])
         return further
 
     def descend_together(self, names: Sequence[str], objective: JointObjective, *args: Any) -> Any:
