@@ -32,9 +32,9 @@ class OffPolicyMDPO(SAC):
     """Soft actor-critic with a proximity term: the actor stays near a copy of itself, renewed every so often.
 
     Everything that works with :class:`rlopt.SAC` works here, and ``kl_coef=0``, the default, *is* that class. The
-    settings are declared and explained in :class:`rlopt.agents.mdpo.config.OffPolicyMDPOConfig`. The paper's Bregman step size c is
-    ``kl_coef + ent_coef``, or with ``kl_unit="ent_coef"`` it is ``(1 + kl_coef) ent_coef``. With ``tsallis_q > 1``,
-    ``ent_coef="auto"`` still adjusts lambda to the Shannon entropy.
+    settings are declared and explained in :class:`rlopt.agents.mdpo.config.OffPolicyMDPOConfig`. The paper's Bregman
+    step size c is ``kl_coef + ent_coef``, or with ``kl_unit="ent_coef"`` it is ``(1 + kl_coef) ent_coef``. With
+    ``tsallis_q > 1``, ``ent_coef="auto"`` still adjusts lambda to the Shannon entropy.
 
     :raises rlopt.errors.ConfigError: for a setting out of range
     :raises rlopt.errors.SpaceError: for actions or observations that cannot be used
