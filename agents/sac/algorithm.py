@@ -642,11 +642,18 @@ class SAC(Resumable, stable_baselines3.SAC):
             )
 
     def _record(self, statistics: list[Info]) -> None:
-        """Brings the statistics of gradient steps to the host in one transfer, checks them and logs their means."""
-        names = list(dict.fromkeys(name for info in statistics for name in info))  # not every step is the actor's
-        found = [torch.stack([info[name].reshape(()) for info in statistics if name in info]) for name in names]
-        means = torch.stack([values.double().mean() for values in found])
-        for name, mean in zip(names, means.tolist(), strict=True):
+        """Brings the statistics of gradient steps to the host in few transfers, checks them and logs their means."""
+        alike: dict[tuple[str, ...], list[Info]] = {}
+        for info in statistics:  # not every step is the actor's
+            alike.setdefault(tuple(info), []).append(info)
+        sums: dict[str, tuple[float, int]] = {}
+        for names, infos in alike.items():
+            table = torch.stack([torch.stack([info[name].reshape(()) for name in names]) for info in infos])
+            for name, total in zip(names, table.double().sum(dim=0).tolist(), strict=True):
+                before, count = sums.get(name, (0.0, 0))
+                sums[name] = before + total, count + len(infos)
+        for name, (total, count) in sums.items():
+            mean = total / count
             self._require_finite(name.replace("_", " "), mean)
             self.logger.record(f"train/{name}", mean)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")

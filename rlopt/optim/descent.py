@@ -18,6 +18,7 @@ from torch.func import functional_call, grad_and_value, vjp, vmap
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.utils._pytree import register_pytree_node
 
+from rlopt.nn.networks import BatchRenormNetwork
 from rlopt.nn.stacked import adam_moved, adam_scales, plain_adam
 from rlopt.optim.clipped_step import ClippedStep
 from rlopt.optim.optimizers import descend, is_watched, own_parameters
@@ -299,11 +300,15 @@ class HeldNetworks:
             loss, further = objective(network, *args)
             return loss, (further, network.counted)
 
-        gradients, (loss, (further, counted)) = grad_and_value(counting, has_aux=True)(self[name], *args)
+        layout, counted = self._store.layouts[name], dict[str, Tensor]()
+        if layout.counts:
+            gradients, (loss, (further, counted)) = grad_and_value(counting, has_aux=True)(self[name], *args)
+        else:
+            gradients, (loss, further) = grad_and_value(objective, has_aux=True)(self[name], *args)
         self._watch({name: loss})
         self._move(name, gradients.trained())
         for key, value in counted.items():
-            part, theirs = self._store.layouts[name].homes[key]
+            part, theirs = layout.homes[key]
             self.state["value"][part][theirs] = self._kept(value, self.state["value"][part][theirs])
         return further
 
@@ -379,6 +384,8 @@ class _Layout:
     members: Sequence[nn.Module]
     betas: tuple[float, float]
     eps: float
+    counts: bool
+    """Whether passes of it may change running statistics, see :meth:`Network.by_batch`."""
 
 
 class Store:
@@ -468,9 +475,9 @@ class Store:
                     home.state["step"] = counts.view(-1, counted)[home.model, home.position]
         group: dict[str, Any] = {} if first.optimizer is None else first.optimizer.param_groups[0]
         methods = None if first.module is None else _Methods(first.module)
-        self.layouts[name] = _Layout(
-            first, {}, tuple(trained), tuple(moved), methods, members, group.get("betas", ()), group.get("eps", 0.0)
-        )
+        betas, eps = group.get("betas", ()), group.get("eps", 0.0)
+        counts = first.module is not None and any(isinstance(m, BatchRenormNetwork) for m in first.module.modules())
+        self.layouts[name] = _Layout(first, {}, tuple(trained), tuple(moved), methods, members, betas, eps, counts)
 
     def _resolve(self, layout: _Layout, seen: dict[int, tuple[str, str]]) -> None:
         for own, tensor in layout.part.named().items():
