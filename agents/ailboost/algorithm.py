@@ -54,7 +54,7 @@ class AILBoost(FromDemonstrations, SAC):
     """
 
     state_attributes: ClassVar[tuple[str, ...]] = ("boosting_state",)
-    settled: ClassVar[tuple[str, ...]] = ("weighting",)
+    settled: ClassVar[tuple[str, ...]] = (*SAC.settled, "weighting")
     made_with: ClassVar[tuple[str, ...]] = (
         "divergence", "reward_form", "discriminator_input", "discriminator_net_arch", "discriminator_output",
         "output_bound", "discriminator_learning_rate", "gradient_penalty", "normalize_inputs", "absorbing", "weighting",

@@ -75,6 +75,7 @@ class AILBoostConfig(DemonstrationConfig, SACConfig):
     @classmethod
     def check_together(cls, settings: Mapping[str, Any]) -> None:
         """Raises :class:`rlopt.errors.ConfigError` for a reward or an absorbing state that has no value."""
+        super().check_together(settings)
         if settings["reward_form"] == "gail" and settings["divergence"] != "js":
             raise ConfigError(f"reward_form gail needs divergence js, not {settings['divergence']}: use airl")
         if settings["absorbing"] and settings["gamma"] == 1:

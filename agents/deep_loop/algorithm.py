@@ -25,6 +25,7 @@ from rlopt.agents.sac.algorithm import SAC
 from rlopt.agents.sac.losses import Info, critic_loss
 from rlopt.agents.sac.update import Step
 from rlopt.algorithms.resumable import with_settings_of
+from rlopt.nn.policies import apart
 from rlopt.optim.descent import Network, Part
 from rlopt.replay.buffers import DeviceReplayBuffer
 
@@ -108,8 +109,8 @@ class DeepLOOP(SAC):
     """Critic of the resets, where their cost is learned."""
 
     made_from: ClassVar[dict[str, tuple[str, ...]]] = {**SAC.made_from, "reset_cost": ("reset_price",)}
-    settled: ClassVar[tuple[str, ...]] = ("n_features", "length_scale", "ridge")
-    made_with: ClassVar[tuple[str, ...]] = settled
+    made_with: ClassVar[tuple[str, ...]] = ("n_features", "length_scale", "ridge")
+    settled: ClassVar[tuple[str, ...]] = (*SAC.settled, *made_with)
 
     @with_settings_of(SAC, *_NOT_TAKEN, config=DeepLOOPConfig)
     def __init__(
@@ -160,7 +161,8 @@ class DeepLOOP(SAC):
                 self.features = FourierFeatures(n_inputs, self.n_features, self.length_scale).to(self.device)
                 self.evidence = Evidence(self.n_features, self.ridge).to(self.device)
             if self.lazy:
-                self.plan = Plan(self.policy.make_actor(), self.policy.make_critic()).to(self.device)
+                networks = apart(self.policy.make_actor()), apart(self.policy.make_critic())
+                self.plan = Plan(*networks).to(self.device)
 
     def _make_reset_critic(self) -> ResetCritic:
         policy = self.policy
@@ -199,16 +201,14 @@ class DeepLOOP(SAC):
     def critic_objective(self, critic: Network, step: Step) -> tuple[Tensor, Info]:
         """The squared differential errors; in the statistics ``gain_estimate``, which :meth:`after_critics` takes."""
         batch, numbers = step.batch, step.networks["numbers"]
+        q_values, next_q, policy = self.pairs_and_next(critic, step)
         with torch.no_grad():
-            policy = self.policy_sample(step.networks["actor"], batch.next_observations, step.drawn["next_noise"])
-            found = self.q_values(step.networks["critic_target"], batch.next_observations, policy.actions)
-            next_q = torch.cat(found, dim=1)
             next_values = self.soft_value(next_q, policy, step.ent_coef)
             # A discount of 0 says that a reset was on the way.
             rewards = batch.rewards - numbers["reset_price"] * (1 - batch.discounts)
             bonus = self.bonus_of(step) if self.bonus else None
         loss, info = losses.differential_loss(
-            self.q_values(critic, batch.observations, batch.actions),
+            q_values,
             rewards if bonus is None else rewards + bonus,
             next_q,
             next_values,

@@ -69,6 +69,7 @@ class DeepLOOPConfig(SACConfig):
     @classmethod
     def check_together(cls, settings: Mapping[str, Any]) -> None:
         """Raises :class:`rlopt.errors.ConfigError` for intervals in the wrong order."""
+        super().check_together(settings)
         shortest, longest = settings["min_interval"], settings["max_interval"]
         if shortest > longest:
             raise ConfigError(f"min_interval {shortest} is above max_interval {longest}: exchange them")

@@ -60,6 +60,7 @@ class SQILConfig(DemonstrationConfig, SACConfig):
     @classmethod
     def check_together(cls, settings: Mapping[str, Any]) -> None:
         """Raises :class:`rlopt.errors.ConfigError` for an end without a finite value."""
+        super().check_together(settings)
         check_absorbing(settings)
 
     def algorithm_kwargs(self) -> dict[str, Any]:
@@ -98,6 +99,8 @@ class IQLearnConfig(SQILConfig):
     def check_together(cls, settings: Mapping[str, Any]) -> None:
         """Raises :class:`rlopt.errors.ConfigError` for an end whose value is not finite, or without a bound."""
         super().check_together(settings)
+        if settings["use_target"] and settings["network"] == "crossq":
+            raise ConfigError("network crossq has no target networks, which use_target is about: leave use_target out")
         if settings["absorbing"] and not settings["regularize_policy"]:
             raise ConfigError(
                 "absorbing needs regularize_policy: a penalty on the expert's rows alone leaves the worth of the "
@@ -111,6 +114,9 @@ class ValueDICEConfig(DemonstrationConfig, OffPolicyConfig):
 
     former_settings: ClassVar[Mapping[str, Any]] = {"random_shift": 0}
 
+    network: Literal["mlp", "layer_norm", "simba"] = "mlp"
+    """The kind of network: mlp; layer_norm, with layer normalisation in nu (RLPD, arXiv 2302.02948); simba, residual
+    blocks (arXiv 2410.09754)."""
     learning_rate: LearningRate = 1e-3
     """The step size of nu. Released code: 1e-3."""
     actor_learning_rate: LearningRate = 1e-5

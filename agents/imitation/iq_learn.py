@@ -99,14 +99,25 @@ class IQLearn(FromMixedBatches):
     def critic_objective(self, critic: Network, step: Step) -> tuple[Tensor, Info]:
         """IQ-Learn's loss on the mixed batch, whose rewards are the values of absorbing states at true ends."""
         batch = step.batch
-        next_critic = step.networks["critic_target"] if self.use_target else critic
-        values = self._values(critic, step, batch.observations, "noise")
-        with torch.set_grad_enabled(not self.use_target):
-            next_values = self._values(next_critic, step, batch.next_observations, "next_noise")
+        with torch.no_grad():
+            policy, next_policy = (
+                self.policy_sample(step.networks["actor"], observations, step.drawn[noise])
+                for observations, noise in ((batch.observations, "noise"), (batch.next_observations, "next_noise"))
+            )
+        pairs, here = (batch.observations, batch.actions), (batch.observations, policy.actions)
+        following = (batch.next_observations, next_policy.actions)
+        if self.use_target:
+            policy_q, q_values = self.joint_q_values(critic, [here, pairs])
+            with torch.no_grad():
+                next_q = self.q_values(step.networks["critic_target"], *following)
+        else:
+            policy_q, next_q, q_values = self.joint_q_values(critic, [here, following, pairs])
+        values = self.soft_value(torch.cat(policy_q, dim=1), policy, step.ent_coef)
+        next_values = self.soft_value(torch.cat(next_q, dim=1), next_policy, step.ent_coef)
         count = len(values)
         is_expert = (torch.arange(count, device=values.device) >= count - count // 2).to(values.dtype).unsqueeze(1)
         return iq_loss(
-            self.q_values(critic, batch.observations, batch.actions),
+            q_values,
             values,
             next_values,
             batch.rewards,
@@ -117,13 +128,6 @@ class IQLearn(FromMixedBatches):
             value_term=self.value_term,
             regularize_policy=self.regularize_policy,
         )
-
-    def _values(self, critic: Network, step: Step, observations: Any, noise: str) -> Tensor:
-        """V (B, 1) by ``critic`` at an action that the present policy draws."""
-        with torch.no_grad():
-            policy = self.policy_sample(step.networks["actor"], observations, step.drawn[noise])
-        q_values = torch.cat(self.q_values(critic, observations, policy.actions), dim=1)
-        return self.soft_value(q_values, policy, step.ent_coef)
 
     def _store_transition(
         self,

@@ -41,6 +41,7 @@ _NOT_TAKEN = (
     "action_noise",
     "ent_coef",
     "n_steps",
+    "policy_delay",
     "random_shift",
     "replay_buffer_class",
     "sde_sample_freq",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 from rlopt.agents.ppo.config import OnPolicyConfig
-from rlopt.agents.sac.config import SACConfig
+from rlopt.agents.sac.config import EntropyCoefficient, SACConfig
 from rlopt.errors import ConfigError
 from rlopt.settings.fields import Range
 from rlopt.settings.optimizer import LearningRate
@@ -59,12 +59,15 @@ class OffPolicyMDPOConfig(SACConfig):
     Where no source is named, the default is Stable-Baselines3's for SAC.
     """
 
-    kl_coef: Annotated[float, Range(ge=0)] = 0.1
-    """c - lambda, the weight of the divergence from the old policy, in units of reward; 0 is SAC. The paper's c is
-    kl_coef + ent_coef: 0.3 on HalfCheetah with lambda 0.2, so 0.1."""
+    kl_coef: EntropyCoefficient = 0.0
+    """c - lambda, the weight of the divergence from the old policy; 0 is SAC. auto follows target_kl, in units of the
+    standard deviation of Q in the batch, so that the scale of the rewards does not matter; auto_0.01 starts from 0.01.
+    A number is kept; the paper's c is kl_coef + ent_coef: 0.3 on HalfCheetah with lambda 0.2, so 0.1."""
+    target_kl: Annotated[float, Range(gt=0)] = 10.0
+    """Divergence of the policy from the old one, in nats, above which kl_coef auto rises and below which it falls."""
     kl_unit: Literal["reward", "ent_coef"] = "reward"
-    """Unit of kl_coef: that of the reward, or a multiple of ent_coef, which keeps the two in proportion where ent_coef
-    is learned. The paper's 0.1 beside lambda 0.2 is 0.5 ent_coef."""
+    """Unit of a kl_coef that is a number: that of the reward, or a multiple of ent_coef, which keeps the two in
+    proportion where ent_coef is learned. The paper's 0.1 beside lambda 0.2 is 0.5 ent_coef."""
     tsallis_q: Annotated[float, Range(ge=1, le=2)] = 1.0
     """q of the Tsallis entropy and divergence; 1 is Shannon and KL."""
     old_policy_period: Annotated[int, Range(ge=1)] = 1000
@@ -89,7 +92,13 @@ class OffPolicyMDPOConfig(SACConfig):
 
     @classmethod
     def check_together(cls, settings: Mapping[str, Any]) -> None:
-        """Raises :class:`rlopt.errors.ConfigError` for analytic_kl with another divergence than KL."""
+        """Raises :class:`rlopt.errors.ConfigError` for settings that contradict each other."""
+        super().check_together(settings)
+        if settings["value_network"] and (settings["network"] == "crossq" or settings["policy_delay"] not in (None, 1)):
+            raise ConfigError(
+                "value_network has a target network and learns with the actor in every step: leave it out with network "
+                "crossq or a policy_delay"
+            )
         if settings["analytic_kl"] and (settings["tsallis_q"] != 1.0 or settings["log_density_floor"] is not None):
             raise ConfigError(
                 "analytic_kl needs tsallis_q=1 and no log_density_floor: it is the closed form of the KL divergence"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import math
+from typing import Any, ClassVar, Literal
 
 import torch
 from stable_baselines3.common.distributions import StateDependentNoiseDistribution
@@ -19,6 +20,7 @@ from rlopt.agents.sac.algorithm import SAC
 from rlopt.agents.sac.losses import Info, PolicySample, gaussian_log_density, gsde_std
 from rlopt.agents.sac.update import Drawn, Step
 from rlopt.algorithms.resumable import with_settings_of
+from rlopt.nn.policies import apart
 from rlopt.optim.descent import Network, Part
 from rlopt.settings.fields import check_arguments
 
@@ -29,17 +31,18 @@ OldPolicy = tuple[Tensor, Tensor]
 class OffPolicyMDPO(SAC):
     """Soft actor-critic with a proximity term: the actor stays near a copy of itself, renewed every so often.
 
-    Everything that works with :class:`rlopt.SAC` works here, and ``kl_coef=0`` *is* that class. The settings are
-    declared and explained in :class:`rlopt.agents.mdpo.config.OffPolicyMDPOConfig`. The paper's Bregman step size c is
-    ``kl_coef + ent_coef``, or with ``kl_unit="ent_coef"`` it is ``(1 + kl_coef) ent_coef``. With ``tsallis_q > 1``,
-    ``ent_coef="auto"`` still adjusts lambda to the Shannon entropy.
+    Everything that works with :class:`rlopt.SAC` works here, and ``kl_coef=0``, the default, *is* that class. The
+    settings are declared and explained in :class:`rlopt.agents.mdpo.config.OffPolicyMDPOConfig`. The paper's Bregman
+    step size c is ``kl_coef + ent_coef``, or with ``kl_unit="ent_coef"`` it is ``(1 + kl_coef) ent_coef``. With
+    ``tsallis_q > 1``, ``ent_coef="auto"`` still adjusts lambda to the Shannon entropy.
 
     :raises rlopt.errors.ConfigError: for a setting out of range
     :raises rlopt.errors.SpaceError: for actions or observations that cannot be used
     :raises rlopt.errors.NonFiniteError: from ``learn``, as :class:`rlopt.SAC`
     """
 
-    kl_coef: float
+    kl_coef: float | str
+    target_kl: float
     kl_unit: Literal["reward", "ent_coef"]
     tsallis_q: float
     old_policy_period: int
@@ -53,6 +56,9 @@ class OffPolicyMDPO(SAC):
     log_std_penalty: float
     old_actor: Actor | None
     """pi_k; None when ``kl_coef`` is 0."""
+    log_kl_coef: Tensor | None
+    """ln(kl_coef), (1,), where it follows ``target_kl``."""
+    made_from: ClassVar[dict[str, tuple[str, ...]]] = {**SAC.made_from, "kl_coef": ("log_kl_coef",)}
     value_net: ValueNetwork | None
     value_net_target: ValueNetwork | None
 
@@ -62,7 +68,8 @@ class OffPolicyMDPO(SAC):
         policy: str | type[SACPolicy],
         env: GymEnv | str | None,
         *,
-        kl_coef: float = OffPolicyMDPOConfig.kl_coef,
+        kl_coef: float | str = OffPolicyMDPOConfig.kl_coef,
+        target_kl: float = OffPolicyMDPOConfig.target_kl,
         kl_unit: Literal["reward", "ent_coef"] = OffPolicyMDPOConfig.kl_unit,
         tsallis_q: float = OffPolicyMDPOConfig.tsallis_q,
         old_policy_period: int = OffPolicyMDPOConfig.old_policy_period,
@@ -90,16 +97,27 @@ class OffPolicyMDPO(SAC):
 
     def _setup_model(self) -> None:
         super()._setup_model()
-        self.old_actor = self.value_net = self.value_net_target = None
+        self.old_actor = self.log_kl_coef = self.value_net = self.value_net_target = None
         self._make_further_networks()
+
+    def _lacks_networks(self) -> bool:
+        follows = isinstance(self.kl_coef, str)
+        return (
+            (bool(self.kl_coef) and self.old_actor is None)
+            or (follows and self.log_kl_coef is None)
+            or (self.value_network and self.value_net is None)
+        )
 
     def _make_further_networks(self) -> None:
         """The old policy and V with its target, where the settings want them and they are not there."""
+        if isinstance(self.kl_coef, str) and self.log_kl_coef is None:
+            start = float(self.kl_coef.removeprefix("auto_")) if "_" in self.kl_coef else 1.0
+            self.log_kl_coef = torch.full((1,), math.log(start), device=self.device)
         # The generator is put back, so that a seed gives the same networks, exploration and batches with and without
         # these copies: SAC and every variant can be compared seed by seed.
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            if self.kl_coef > 0 and self.old_actor is None:
-                self.old_actor = self.policy.make_actor()
+            if self.kl_coef and self.old_actor is None:
+                self.old_actor = apart(self.policy.make_actor())
                 self.old_actor.requires_grad_(False)
                 self.old_actor.set_training_mode(False)
                 self.old_actor.load_state_dict(self.actor.state_dict())
@@ -130,24 +148,30 @@ class OffPolicyMDPO(SAC):
         """Whether a gradient step is that of Stable-Baselines3's SAC."""
         regular = self.tsallis_q == 1 and self.critic_log_prob_bound is None and self.log_density_floor is None
         plain = not (self.kl_coef or self.value_network or self.mean_penalty or self.log_std_penalty)
-        same = type(self) is OffPolicyMDPO and regular and plain and self.actor_q == "min"
+        same = type(self) is OffPolicyMDPO and regular and plain and self.actor_q == "min" and self._steps_as_sac()
         return same and self.random_shift == 0 and not self._convolves_once()
 
     def networks(self) -> dict[str, Part]:
         """Those of SAC, the old policy, and V with its target network."""
-        if (self.kl_coef > 0 and self.old_actor is None) or (self.value_network and self.value_net is None):
+        if self._lacks_networks():
             self._make_further_networks()  # an attribute was set since
         parts = super().networks()
         if self.old_actor is not None:
             parts["old_actor"] = Part(self.old_actor)
+        if self.log_kl_coef is not None:
+            parts["kl_coef"] = Part(tensors={"log_kl_coef": self.log_kl_coef})
         if self.value_net is not None:
             parts["value"] = Part(self.value_net, self.value_net.optimizer)
             parts["value_target"] = Part(self.value_net_target)
         return parts
 
     def scalars(self) -> dict[str, float]:
-        """Those of SAC, and ``kl_coef``."""
-        return super().scalars() | {"kl_coef": self.kl_coef}
+        """Those of SAC, and ``kl_coef`` where it is a number, else 0."""
+        return super().scalars() | {"kl_coef": 0.0 if isinstance(self.kl_coef, str) else self.kl_coef}
+
+    def plain_settings(self) -> tuple[tuple[str, Any], ...]:
+        """Those of SAC, and whether ``kl_coef`` follows ``target_kl``."""
+        return (*super().plain_settings(), ("kl_coef_follows", isinstance(self.kl_coef, str)))
 
     def _draw_noise(self, batch_size: int) -> Drawn:
         if not self.value_network or self.use_sde:
@@ -167,11 +191,7 @@ class OffPolicyMDPO(SAC):
         q_values = self.q_values(step.networks["critic"], step.batch.observations, policy.actions, count)
         smallest = torch.min(torch.cat(q_values, dim=1), dim=1, keepdim=True)[0]
         divergence, kl_info = self.divergence(policy, step)
-        kl_coef: Any = step.scalars["kl_coef"]
-        if isinstance(kl_coef, Tensor):
-            kl_coef = kl_coef.to(smallest.dtype)
-        if self.kl_unit == "ent_coef":
-            kl_coef = kl_coef * step.ent_coef
+        kl_coef = self.kl_weight(step, smallest)
         loss, info = losses.actor_loss(
             self.log_prob(policy), smallest, divergence, ent_coef=step.ent_coef, kl_coef=kl_coef
         )
@@ -180,6 +200,27 @@ class OffPolicyMDPO(SAC):
                 policy.mean, policy.std, mean_penalty=self.mean_penalty, log_std_penalty=self.log_std_penalty
             )
         return loss, info | kl_info
+
+    def kl_weight(self, step: Step, q_values: Tensor) -> Any:
+        """The weight of the divergence in units of reward.
+
+        :param q_values: (B, 1), that the actor climbs
+        """
+        if isinstance(self.kl_coef, str):
+            return step.networks["kl_coef"]["log_kl_coef"].exp() * losses.q_scale(q_values)
+        kl_coef: Any = step.scalars["kl_coef"]
+        if isinstance(kl_coef, Tensor):
+            kl_coef = kl_coef.to(q_values.dtype)
+        return kl_coef * step.ent_coef if self.kl_unit == "ent_coef" else kl_coef
+
+    def after_actor(self, step: Step, info: Info) -> Info:
+        """Moves a ``kl_coef`` that follows ``target_kl``."""
+        if not isinstance(self.kl_coef, str):
+            return info
+        before = step.networks["kl_coef"]["log_kl_coef"]
+        after = losses.moved_log_kl_coef(before, info["kl"], target_kl=self.target_kl)
+        step.networks.put("kl_coef", log_kl_coef=after)
+        return info | {"kl_coef": after.exp().mean()}
 
     def divergence(self, policy: PolicySample, step: Step) -> tuple[Tensor | None, Info]:
         """The term that ``kl_coef`` weighs, (B, 1), and the KL divergence in closed form as a statistic."""
@@ -204,7 +245,8 @@ class OffPolicyMDPO(SAC):
     def old_policy(self, step: Step) -> OldPolicy:
         """Mean and standard deviation of pi_k at the batch's states."""
         observations = step.given.observations  # it has convolutions of its own
-        mean, log_std, further = step.networks["old_actor"](observations, method="get_action_dist_params")
+        # As the present policy is seen where it is trained: at the same parameters their divergence is 0.
+        mean, log_std, further = self.policy_outputs(step.networks["old_actor"], observations, by_batch=True)
         if not self.use_sde:
             return mean, log_std.exp()
         distribution = self.actor.action_dist
@@ -254,12 +296,14 @@ class OffPolicyMDPO(SAC):
     # ---- saving
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "old_actor", "value_net", "value_net_target"]
+        return [*super()._excluded_save_params(), "old_actor", "log_kl_coef", "value_net", "value_net_target"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         state_dicts, tensors = super()._get_torch_save_params()
         if self.old_actor is not None:
             state_dicts = [*state_dicts, "old_actor"]
+        if self.log_kl_coef is not None:
+            tensors = [*tensors, "log_kl_coef"]
         if self.value_net is not None:
             state_dicts = [*state_dicts, "value_net", "value_net_target", "value_net.optimizer"]
         return state_dicts, tensors

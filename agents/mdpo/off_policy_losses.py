@@ -15,6 +15,8 @@ tanh then cancels exactly in (1). What is soft actor-critic's is in :mod:`rlopt.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -22,6 +24,10 @@ from torch.nn import functional as F
 from rlopt.agents.sac.losses import Info, check_columns, joint_log_prob
 from rlopt.agents.sac.losses import actor_loss as sac_actor_loss
 from rlopt.agents.sac.losses import soft_value as sac_soft_value
+
+KL_COEF_RATE = 2e-3
+"""Largest change of ln(kl_coef) in a gradient step, where it follows a target."""
+LOG_KL_COEF_RANGE = math.log(1e-6), math.log(1e3)
 
 
 def tsallis_log(log_x: Tensor, *, tsallis_q: float) -> Tensor:
@@ -105,6 +111,25 @@ def actor_loss(
     check_columns(log_prob=log_prob, q_values=q_values, divergence=divergence)
     loss = (ent_coef * log_prob - q_values + kl_coef * divergence).mean()
     return loss, {"actor_loss": loss.detach()}
+
+
+def q_scale(q_values: Tensor) -> Tensor:
+    """Standard deviation of Q (B, 1) over the batch, a scalar: it doubles where all rewards do."""
+    check_columns(q_values=q_values)
+    return q_values.detach().std(correction=0)
+
+
+def moved_log_kl_coef(log_kl_coef: Tensor, kl: Tensor, *, target_kl: float) -> Tensor:
+    """ln(kl_coef) after a step that found the divergence ``kl``: up where it is above ``target_kl``, else down.
+
+    It moves in proportion to ln(kl / target_kl), by at most :data:`KL_COEF_RATE`, so that the coefficient changes by a
+    factor of e in 500 steps at most, and stays within :data:`LOG_KL_COEF_RANGE`.
+
+    :param log_kl_coef: (1,)
+    :param kl: a scalar, KL(pi || pi_k) in nats, the batch's mean
+    """
+    ratio = (kl.clamp(min=1e-12) / target_kl).log().clamp(-1.0, 1.0)
+    return (log_kl_coef + KL_COEF_RATE * ratio).clamp(*LOG_KL_COEF_RANGE)
 
 
 def output_penalty(mean: Tensor, std: Tensor, *, mean_penalty: float, log_std_penalty: float) -> Tensor:

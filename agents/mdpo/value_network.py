@@ -11,6 +11,8 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, create_
 from stable_baselines3.sac.policies import SACPolicy
 from torch import Tensor, nn
 
+from rlopt.nn.policies import ChosenNetworks
+
 
 class ValueNetwork(BaseModel):
     """V(s) -> (B, 1), with a features extractor of its own."""
@@ -41,4 +43,7 @@ def make_value_network(policy: SACPolicy) -> ValueNetwork:
     """A value network with the layers and the features extractor that the critics of ``policy`` have, on its device."""
     settings: dict[str, Any] = {**policy.net_args, "net_arch": policy.critic_kwargs["net_arch"]}
     settings = policy._update_features_extractor(settings, None)
-    return ValueNetwork(**settings).to(policy.device)
+    network = ValueNetwork(**settings)
+    if isinstance(policy, ChosenNetworks):
+        network.value = policy.critic_layers(settings["features_dim"])
+    return network.to(policy.device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -29,7 +29,7 @@ from stable_baselines3.common.type_aliases import (
 )
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
-from stable_baselines3.sac.policies import SACPolicy
+from stable_baselines3.sac.policies import LOG_STD_MAX, LOG_STD_MIN, SACPolicy
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
@@ -53,12 +53,15 @@ from rlopt.envs.calls import NamedWorkers
 from rlopt.envs.outcomes import check_batch
 from rlopt.errors import NonFiniteError
 from rlopt.nn.encoders import ImagePolicy, shift_batch
+from rlopt.nn.networks import NormalizedExtractor
+from rlopt.nn.policies import policy_with
 from rlopt.optim.compiled_step import CompileChoice, Mode, choose_mode
 from rlopt.optim.descent import Network, Networks, OwnNetworks, Part, Scalar, draws_or_counts, obstacle
 from rlopt.optim.lockstep import jointly, runs_in_lockstep
 from rlopt.optim.traced import CannotCompile
 from rlopt.replay.buffers import DeviceReplayBuffer
 from rlopt.settings.fields import check_arguments
+from rlopt.settings.networks import PUBLISHED_POLICY_DELAY, NetworkName
 
 READ_EVERY = 64
 """Gradient steps on an accelerator between two looks at their losses."""
@@ -114,13 +117,18 @@ class SAC(Resumable, stable_baselines3.SAC):
             "it learns from replay and not from rollouts: that is an on-policy agent's, such as rlopt.MDPO",
         ),
         **dict.fromkeys(
-            ("policy_delay", "target_policy_noise", "target_noise_clip"),
-            "that is TD3's: its actor is stochastic and learns in every gradient step",
+            ("target_policy_noise", "target_noise_clip"),
+            "that is TD3's: its actor is stochastic",
         ),
         **dict.fromkeys(("qf_learning_rate", "vf_learning_rate"), "learning_rate is that of every network"),
     }
+    settled: ClassVar[tuple[str, ...]] = ("network",)
     acts_on_mean: bool = False
     """Whether actions after the warm-up are the policy's mean while training."""
+    actor_due: bool = True
+    """Whether the present gradient step is one of the actor too."""
+    network: NetworkName
+    policy_delay: int | None
     random_shift: int
     compile: CompileChoice
     update: Update | None
@@ -158,6 +166,8 @@ class SAC(Resumable, stable_baselines3.SAC):
         seed: int | None = None,
         device: torch.device | str = "auto",
         *,
+        network: NetworkName = SACConfig.network,
+        policy_delay: int | None = SACConfig.policy_delay,
         random_shift: int = SACConfig.random_shift,
         compile: CompileChoice = SACConfig.compile,
         _init_setup_model: bool = True,
@@ -178,10 +188,12 @@ class SAC(Resumable, stable_baselines3.SAC):
                 replay_buffer_class=replay_buffer_class,
                 optimize_memory_usage=optimize_memory_usage,
             )
+        self.network, self.policy_delay = network, policy_delay
         self.random_shift = random_shift
         self.compile = compile
+        chosen = {} if network == "mlp" else {"network": network}
         super().__init__(
-            policy,
+            policy_with(network, policy),
             env,  # type: ignore[arg-type]
             learning_rate,
             buffer_size,
@@ -204,7 +216,7 @@ class SAC(Resumable, stable_baselines3.SAC):
             use_sde_at_warmup,
             stats_window_size,
             tensorboard_log,
-            named_policy_kwargs(policy_kwargs),
+            named_policy_kwargs(policy_kwargs) | chosen,
             verbose,
             seed,
             device,
@@ -237,6 +249,8 @@ class SAC(Resumable, stable_baselines3.SAC):
         # Environments of one class often share one space object, and with it the generator of the warm-up's actions.
         self.action_space = copy.deepcopy(self.action_space)
         self.replay_buffer_class = chosen  # not before: Stable-Baselines3 would say that n_steps is ignored
+        if self.network == "crossq":
+            self.critic_target = None  # type: ignore[assignment]
         self.update = None
         self._unread: list[Info] = []
         self._uncompiled: str | None = None
@@ -253,9 +267,10 @@ class SAC(Resumable, stable_baselines3.SAC):
         if self.log_ent_coef is not None:
             ent_coef = Part(optimizer=self.ent_coef_optimizer, tensors={"log_ent_coef": self.log_ent_coef})
         critics = [f"qf{index}" for index in range(self.critic.n_critics)]
+        has_target = self.critic_target is not None
         return {
             "critic": Part(self.critic, self.critic.optimizer, ensemble=critics),
-            "critic_target": Part(self.critic_target, ensemble=critics),
+            **({"critic_target": Part(self.critic_target, ensemble=critics)} if has_target else {}),
             "actor": Part(self.actor, self.actor.optimizer),
             "ent_coef": ent_coef,
         }
@@ -333,12 +348,13 @@ class SAC(Resumable, stable_baselines3.SAC):
             step = dataclasses.replace(step, batch=batch._replace(**seen))
         else:
             critic_info = networks.descend("critic", self.critic_objective, step)
-        critic_info = self.after_critics(step, critic_info)
-        actor_info, policy = networks.descend("actor", self._actor_loss, step)
-        info |= critic_info | actor_info
-        if self.ent_coef_optimizer is not None:
-            info |= networks.descend("ent_coef", self.ent_coef_objective, step, policy)
-        info |= self.further_step(step, policy)
+        info |= self.after_critics(step, critic_info)
+        if self.actor_due:
+            actor_info, policy = networks.descend("actor", self._actor_loss, step)
+            info |= self.after_actor(step, actor_info)
+            if self.ent_coef_optimizer is not None:
+                info |= networks.descend("ent_coef", self.ent_coef_objective, step, policy)
+            info |= self.further_step(step, policy)
         if move_targets:
             self.move_targets(step)
         return info
@@ -366,10 +382,18 @@ class SAC(Resumable, stable_baselines3.SAC):
 
     def critic_objective(self, critic: Network, step: Step) -> tuple[Tensor, Info]:
         """What the critics descend, a scalar, and statistics, among them ``critic_loss``."""
-        with torch.no_grad():
-            targets = losses.td_target(step.batch.rewards, step.batch.discounts, self.next_values(step))
-        q_values = self.q_values(critic, step.batch.observations, step.batch.actions)
+        q_values, next_values = self.td_values(critic, step)
+        targets = losses.td_target(step.batch.rewards, step.batch.discounts, next_values)
         return losses.critic_loss(q_values, targets)
+
+    def td_values(self, critic: Network, step: Step) -> tuple[list[Tensor], Tensor]:
+        """Q of the batch's pairs, n of (B, 1), with a gradient; and V at the next states, (B, 1), without."""
+        if self.critic_target is None:
+            q_values, next_q, policy = self.pairs_and_next(critic, step)
+            return q_values, self.soft_value(next_q, policy, step.ent_coef)
+        with torch.no_grad():
+            next_values = self.next_values(step)
+        return self.q_values(critic, step.batch.observations, step.batch.actions), next_values
 
     def next_values(self, step: Step) -> Tensor:
         """V at the next states, (B, 1), by the target critics at an action that the present policy draws."""
@@ -377,8 +401,35 @@ class SAC(Resumable, stable_baselines3.SAC):
         q_values = self.q_values(step.networks["critic_target"], step.batch.next_observations, policy.actions)
         return self.soft_value(torch.cat(q_values, dim=1), policy, step.ent_coef)
 
+    def pairs_and_next(self, critic: Network, step: Step) -> tuple[list[Tensor], Tensor, PolicySample]:
+        """Q of the batch's pairs, n of (B, 1); Q (B, n) at the next states, and the action there, without a gradient.
+
+        The latter is that of the target critics, or where there are none, of the critics in the same pass.
+        """
+        batch = step.batch
+        with torch.no_grad():
+            policy = self.policy_sample(step.networks["actor"], batch.next_observations, step.drawn["next_noise"])
+        pairs, following = (batch.observations, batch.actions), (batch.next_observations, policy.actions)
+        if self.critic_target is None:
+            q_values, next_q = self.joint_q_values(critic, [pairs, following])
+            return q_values, torch.cat(next_q, dim=1).detach(), policy
+        with torch.no_grad():
+            next_q = self.q_values(step.networks["critic_target"], *following)
+        return self.q_values(critic, *pairs), torch.cat(next_q, dim=1), policy
+
+    def joint_q_values(self, critic: Network, pairs: Sequence[tuple[Any, Tensor]]) -> list[list[Tensor]]:
+        """Q of several sets of observations and actions, each as of :meth:`q_values`.
+
+        With network crossq all go through the critics as one batch, by whose statistics they are normalised.
+        """
+        if self.network != "crossq":
+            return [self.q_values(critic, *each) for each in pairs]
+        rows = [self._critic_inputs(critic, *each) for each in pairs]
+        found = [values.split([len(each) for each in rows]) for values in critic.each_by_batch(torch.cat(rows))]
+        return [list(each) for each in zip(*found, strict=True)]
+
     def _actor_loss(self, actor: Network, step: Step) -> tuple[Tensor, tuple[Info, PolicySample]]:
-        policy = self.policy_sample(actor, step.batch.observations, step.drawn["noise"])
+        policy = self.policy_sample(actor, step.batch.observations, step.drawn["noise"], by_batch=True)
         loss, info = self.actor_objective(actor, policy, step)
         return loss, (info, PolicySample(*(tensor.detach() for tensor in policy)))
 
@@ -404,8 +455,15 @@ class SAC(Resumable, stable_baselines3.SAC):
         """
         return info
 
+    def after_actor(self, step: Step, info: Info) -> Info:
+        """What a subclass does in a gradient step after the actor's; statistics.
+
+        :param info: what :meth:`actor_objective` gave beside the loss
+        """
+        return info
+
     def further_step(self, step: Step, policy: PolicySample) -> Info:
-        """What a subclass does in a gradient step after actor and critics, with new networks; statistics.
+        """What a subclass does in a gradient step of the actor after actor and critics, with new networks; statistics.
 
         :param policy: an action at each state of the batch, by the actor of before the step
         """
@@ -413,11 +471,17 @@ class SAC(Resumable, stable_baselines3.SAC):
 
     def move_targets(self, step: Step) -> None:
         """Moves the target networks."""
-        step.networks.move("critic_target", "critic", step.scalars["tau"])
+        if self.critic_target is not None:
+            step.networks.move("critic_target", "critic", step.scalars["tau"])
 
-    def policy_sample(self, actor: Network, observations: Any, noise: Tensor) -> PolicySample:
-        """An action of the policy for each observation, from standard normal ``noise`` (:meth:`draw`)."""
-        mean, log_std, further = actor(observations, method="get_action_dist_params")
+    def policy_sample(
+        self, actor: Network, observations: Any, noise: Tensor, *, by_batch: bool = False
+    ) -> PolicySample:
+        """An action of the policy for each observation, from standard normal ``noise`` (:meth:`draw`).
+
+        :param by_batch: whether network crossq normalises by this batch, as where the actor is trained
+        """
+        mean, log_std, further = self.policy_outputs(actor, observations, by_batch=by_batch)
         if not self.use_sde:
             return losses.sample_squashed_gaussian(mean, log_std, noise)
         distribution = self.actor.action_dist
@@ -425,15 +489,37 @@ class SAC(Resumable, stable_baselines3.SAC):
         exploration, std = noise * distribution.get_std(log_std), distribution.get_std(log_std)
         return losses.sample_gsde(mean, further["latent_sde"], std, exploration, distribution.epsilon)
 
+    def policy_outputs(
+        self, actor: Network, observations: Any, *, by_batch: bool = False
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Mean and log standard deviation of the policy, as its ``get_action_dist_params`` gives them.
+
+        :param by_batch: see :meth:`policy_sample`
+        """
+        if not by_batch or self.network != "crossq":
+            found: tuple[Tensor, Tensor, dict[str, Tensor]] = actor(observations, method="get_action_dist_params")
+            return found
+        module: Any = actor.module
+        features = actor(observations, module.features_extractor, method="extract_features")
+        latent = actor.by_batch(features, "latent_pi")
+        mean = actor(latent, method="mu")
+        if self.use_sde:
+            return mean, actor["log_std"], {"latent_sde": latent}
+        return mean, actor(latent, method="log_std").clamp(LOG_STD_MIN, LOG_STD_MAX), {}
+
     def q_values(self, critic: Network, observations: Any, actions: Tensor, count: int | None = None) -> list[Tensor]:
         """What each critic, or the first ``count``, says of actions (B, A): n of (B, 1)."""
         if not critic.batched:
             return [critic(observations, actions, method="q1_forward")] if count == 1 else critic(observations, actions)
+        return list(critic.each(self._critic_inputs(critic, observations, actions), count).unbind())
+
+    def _critic_inputs(self, critic: Network, observations: Any, actions: Tensor) -> Tensor:
+        """Features and actions side by side, (B, I)."""
         module: Any = critic.module
         features = critic(observations, module.features_extractor, method="extract_features")
         if module.share_features_extractor:
             features = features.detach()
-        return list(critic.each(torch.cat([features, actions], dim=1), count).unbind())
+        return torch.cat([features, actions], dim=1)
 
     def log_prob(self, policy: PolicySample) -> Tensor:
         """The entropy term's log pi, (B, 1)."""
@@ -458,7 +544,9 @@ class SAC(Resumable, stable_baselines3.SAC):
             return
         own = OwnNetworks(parts, self._check_loss)
         statistics: list[Info] = []
+        delay = self.policy_delay or PUBLISHED_POLICY_DELAY.get(self.network, 1)
         for gradient_step in range(gradient_steps):
+            self.actor_due = (self._n_updates + 1) % delay == 0
             move_targets = gradient_step % self.target_update_interval == 0
             drawn = self.draw(batch_size)
             info: Info | None = None
@@ -514,7 +602,11 @@ class SAC(Resumable, stable_baselines3.SAC):
 
     def is_sac(self) -> bool:
         """Whether a gradient step is that of Stable-Baselines3's SAC."""
-        return type(self) is SAC and self.random_shift == 0 and not self._convolves_once()
+        return type(self) is SAC and self.random_shift == 0 and not self._convolves_once() and self._steps_as_sac()
+
+    def _steps_as_sac(self) -> bool:
+        """Whether every gradient step is one of the actor too, and there are target networks."""
+        return self.network != "crossq" and self.policy_delay in (None, 1)
 
     def plain_settings(self) -> tuple[tuple[str, Any], ...]:
         """Plain attributes that the step may have been prepared with: it is prepared anew where one changes."""
@@ -551,10 +643,18 @@ class SAC(Resumable, stable_baselines3.SAC):
             )
 
     def _record(self, statistics: list[Info]) -> None:
-        """Brings the statistics of gradient steps to the host in one transfer, checks them and logs their means."""
-        names = list(statistics[0])
-        table = torch.stack([torch.stack([info[name].reshape(()) for name in names]) for info in statistics])
-        for name, mean in zip(names, table.double().mean(dim=0).tolist(), strict=True):
+        """Brings the statistics of gradient steps to the host in few transfers, checks them and logs their means."""
+        alike: dict[tuple[str, ...], list[Info]] = {}
+        for info in statistics:  # not every step is the actor's
+            alike.setdefault(tuple(info), []).append(info)
+        sums: dict[str, tuple[float, int]] = {}
+        for names, infos in alike.items():
+            table = torch.stack([torch.stack([info[name].reshape(()) for name in names]) for info in infos])
+            for name, total in zip(names, table.double().sum(dim=0).tolist(), strict=True):
+                before, count = sums.get(name, (0.0, 0))
+                sums[name] = before + total, count + len(infos)
+        for name, (total, count) in sums.items():
+            mean = total / count
             self._require_finite(name.replace("_", " "), mean)
             self.logger.record(f"train/{name}", mean)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
@@ -581,7 +681,10 @@ class SAC(Resumable, stable_baselines3.SAC):
         return self.policy.unscale_action(scaled), scaled
 
     def _sees_flat_arrays(self) -> bool:
-        return isinstance(self._last_obs, np.ndarray) and type(self.actor.features_extractor) is FlattenExtractor
+        extractor: Any = self.actor.features_extractor
+        if isinstance(extractor, NormalizedExtractor):
+            extractor = extractor.extractor
+        return isinstance(self._last_obs, np.ndarray) and type(extractor) is FlattenExtractor
 
     def _store_transition(
         self,
@@ -602,7 +705,17 @@ class SAC(Resumable, stable_baselines3.SAC):
         for done, info in zip(dones, infos, strict=True):
             if done and info.get("terminal_observation") is not None:
                 check_finite("terminal observation", info["terminal_observation"], self.num_timesteps)
+        self._count_observations()
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
+
+    def _count_observations(self) -> None:
+        """Counts the observations that were acted on, where the networks normalise them."""
+        extractor = self.actor.features_extractor
+        if isinstance(extractor, NormalizedExtractor):
+            assert self._last_obs is not None
+            observations = self.policy.obs_to_tensor(self._last_obs)[0]
+            with torch.no_grad():
+                extractor.statistics.update(self.actor.extract_features(observations, extractor.extractor))
 
     def _setup_learn(
         self,

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
+from rlopt.errors import require
 from rlopt.settings.fields import OrPython, Range, Text
+from rlopt.settings.networks import PUBLISHED_WIDTHS, NetworkName
 from rlopt.settings.optimizer import Activation, LearningRate, OptimizerConfig, Widths
 
 FORMER_SETTINGS: dict[str, Any] = {
@@ -73,8 +76,15 @@ class OffPolicyConfig(OptimizerConfig):
     """Steps of every environment between two updates."""
     gradient_steps: Annotated[int, Range(ge=-1)] = 1
     """Gradient steps an update; -1 takes as many as transitions were collected since the last."""
-    net_arch: Widths = (256, 256)
-    """Width of each hidden layer of actor and critics."""
+    network: NetworkName = "mlp"
+    """The kind of network: mlp; layer_norm, with layer normalisation in the critics (RLPD, arXiv 2302.02948); simba,
+    residual blocks on normalised observations (arXiv 2410.09754); crossq, batch renormalisation and no target networks
+    (arXiv 1902.05605)."""
+    net_arch: Widths | None = None
+    """Width of each hidden layer of actor and critics, with simba of each residual block; default is 256 256, and what
+    the papers have: with simba 128 for the actor and 512 512 for the critics, with crossq 2048 2048 for the critics."""
+    critic_net_arch: Widths | None = None
+    """The same for the critics alone; default is net_arch."""
     activation_fn: Activation = "relu"
     """Activation of the hidden layers."""
     compile: Literal["auto", "on", "off"] = "auto"
@@ -85,7 +95,11 @@ class OffPolicyConfig(OptimizerConfig):
         """The constructor arguments of the agent's class; names in place of classes."""
         arguments = {field.name: getattr(self, field.name) for field in fields(self)}
         policy = {name: arguments.pop(name) for name in ("net_arch", "activation_fn", "n_critics") if name in arguments}
-        return self.with_optimizer(arguments | {"policy_kwargs": policy | {"net_arch": list(self.net_arch)}})
+        actor, critics = PUBLISHED_WIDTHS[self.network]
+        actor = self.net_arch or actor
+        critics = arguments.pop("critic_net_arch") or self.net_arch or critics
+        policy["net_arch"] = list(actor) if actor == critics else {"pi": list(actor), "qf": list(critics)}
+        return self.with_optimizer(arguments | {"policy_kwargs": policy})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +119,8 @@ class SACConfig(OffPolicyConfig):
     """Entropy in nats that a learned ent_coef aims at; auto is minus the number of action dimensions."""
     target_update_interval: Annotated[int, Range(ge=1)] = 1
     """Gradient steps within an update between two moves of the target networks."""
+    policy_delay: Annotated[int, Range(ge=1)] | None = None
+    """Gradient steps of the critics for one of the actor and of ent_coef; default is 1, with crossq 3 (paper)."""
     use_sde: bool = False
     """Whether exploration is state-dependent (gSDE, arXiv 2005.05719)."""
     sde_sample_freq: Annotated[int, Range(ge=-1)] = -1
@@ -122,6 +138,15 @@ class SACConfig(OffPolicyConfig):
     random_shift: Annotated[int, Range(ge=0)] = 0
     """Pixels by which images are shifted at random, at most, whenever a batch is drawn (DrQ-v2: 4); 0 for not at all.
     Only for images."""
+
+    @classmethod
+    def check_together(cls, settings: Mapping[str, Any]) -> None:
+        """Raises :class:`rlopt.errors.ConfigError` for a setting of target networks where there are none."""
+        for name in ("tau", "target_update_interval"):
+            require(
+                settings["network"] != "crossq" or settings[name] == getattr(SACConfig, name),
+                f"network crossq has no target networks, which {name} is about: leave {name} out",
+            )
 
     def algorithm_kwargs(self) -> dict[str, Any]:
         """The constructor arguments of the agent's class; names in place of classes."""

@@ -27,7 +27,7 @@ from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 from rlopt.algorithms.spaces_only_env import SpacesOnlyVecEnv
 from rlopt.errors import CheckpointError, ConfigError, RloptError, UnknownNameError, one_line, resource_error
-from rlopt.nn import encoders
+from rlopt.nn import encoders, policies
 from rlopt.optim.optimizers import optimizer_by_name, optimizer_name
 from rlopt.registry import agent_name, agent_spec, resolve
 from rlopt.replay import buffers, n_step
@@ -62,6 +62,7 @@ _MODULES: tuple[tuple[str, Any, list[str]], ...] = (
     ),
     ("rlopt", buffers, ["DeviceReplayBuffer", "DeviceDictReplayBuffer"]),
     ("rlopt", encoders, ["DrQV2Encoder", "ImagePolicy"]),
+    ("rlopt", policies, ["NetworkPolicy", "NetworkMultiInputPolicy", "NetworkImagePolicy"]),
     ("rlopt", n_step, ["DeviceNStepReplayBuffer"]),
     ("rlopt", hindsight, ["DeviceHerReplayBuffer"]),
     ("sb3.sac", sac_policies, ["SACPolicy", "CnnPolicy", "MultiInputPolicy"]),

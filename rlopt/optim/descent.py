@@ -18,6 +18,7 @@ from torch.func import functional_call, grad_and_value, vjp, vmap
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.utils._pytree import register_pytree_node
 
+from rlopt.nn.networks import BatchRenormNetwork
 from rlopt.nn.stacked import adam_moved, adam_scales, plain_adam
 from rlopt.optim.clipped_step import ClippedStep
 from rlopt.optim.optimizers import descend, is_watched, own_parameters
@@ -93,6 +94,8 @@ class Network:
     ) -> None:
         self._part, self._values, self._methods, self._members = part, values, methods, members
         self._trained = trained
+        self.counted: dict[str, Tensor] = {}
+        """What running statistics become by the passes that were made :meth:`by_batch`, by name."""
 
     @property
     def module(self) -> nn.Module | None:
@@ -122,6 +125,28 @@ class Network:
         rows = x.expand(len(next(iter(own.values()))), *x.shape)
         found: Tensor = vmap(lambda values, x: functional_call(self._members[0], values, (x,)))(own, rows)
         return found
+
+    def by_batch(self, x: Tensor, name: str) -> Tensor:
+        """What its submodule ``name``, a :class:`rlopt.nn.networks.BatchRenormNetwork`, makes of ``x`` (B, in).
+
+        It normalises by the batch. The running statistics that follow are those of the network once
+        :meth:`Networks.descend` has moved it.
+        """
+        values: Tensor
+        values, statistics = self(x, True, method=name)
+        self.counted |= {f"{name}.{key}": value for key, value in statistics.items()}
+        return values
+
+    def each_by_batch(self, x: Tensor) -> list[Tensor]:
+        """The same of each network of the ensemble, batched or not: n of (B, out)."""
+        if not self.batched:
+            return [self.by_batch(x, name) for name in self._part.ensemble]
+        assert self._values is not None
+        own = {k.removeprefix(_MEMBER): v for k, v in self._values.items() if k.startswith(_MEMBER)}
+        rows = x.expand(len(next(iter(own.values()))), *x.shape)
+        values, statistics = vmap(lambda values, x: functional_call(self._members[0], values, (x, True)))(own, rows)
+        self.counted |= {f"{_MEMBER}{key}": value for key, value in statistics.items()}
+        return list(values.unbind())
 
     def __getitem__(self, name: str) -> Tensor:
         """One of its tensors."""
@@ -195,7 +220,10 @@ class OwnNetworks:
         loss, further = objective(self._networks[name], *args)
         self._check(f"{name.replace('_', ' ')} loss", loss)
         held = _hold(further)
-        if (held is not None and held.item()) or not own_parameters(part.optimizer):  # or all of it is frozen
+        if held is not None and held.item():
+            return further
+        self._count(name)
+        if not own_parameters(part.optimizer):  # all of it is frozen
             return further
         if part.max_grad_norm is None:
             descend(part.optimizer, loss, only_own=True)
@@ -220,6 +248,15 @@ class OwnNetworks:
         for optimizer in optimizers:
             optimizer.step()
         return further
+
+    @torch.no_grad()
+    def _count(self, name: str) -> None:
+        counted = self._networks[name].counted
+        if counted:
+            own = self.parts[name].named()
+            for key, value in counted.items():
+                own[key].copy_(value)
+            counted.clear()
 
     @torch.no_grad()
     def move(self, target: str, source: str, tau: Scalar) -> None:
@@ -270,12 +307,23 @@ class HeldNetworks:
         return Network(layout.part, found, layout.methods, layout.members, layout.trained)
 
     def descend(self, name: str, objective: Objective, *args: Any) -> Any:
-        gradients, (loss, further) = grad_and_value(objective, has_aux=True)(self[name], *args)
+        def counting(network: Network, *args: Any) -> tuple[Tensor, Any]:
+            loss, further = objective(network, *args)
+            return loss, (further, network.counted)
+
+        layout, counted = self._store.layouts[name], dict[str, Tensor]()
+        if layout.counts:
+            gradients, (loss, (further, counted)) = grad_and_value(counting, has_aux=True)(self[name], *args)
+        else:
+            gradients, (loss, further) = grad_and_value(objective, has_aux=True)(self[name], *args)
         self._watch({name: loss})
         held = _hold(further)
         if held is not None and self._keep is not None:
             self._keep = self._keep & ~held
         self._move(name, gradients.trained())
+        for key, value in counted.items():
+            part, theirs = layout.homes[key]
+            self.state["value"][part][theirs] = self._kept(value, self.state["value"][part][theirs])
         return further
 
     def descend_together(self, names: Sequence[str], objective: JointObjective, *args: Any) -> Any:
@@ -350,6 +398,8 @@ class _Layout:
     members: Sequence[nn.Module]
     betas: tuple[float, float]
     eps: float
+    counts: bool
+    """Whether passes of it may change running statistics, see :meth:`Network.by_batch`."""
 
 
 class Store:
@@ -439,9 +489,9 @@ class Store:
                     home.state["step"] = counts.view(-1, counted)[home.model, home.position]
         group: dict[str, Any] = {} if first.optimizer is None else first.optimizer.param_groups[0]
         methods = None if first.module is None else _Methods(first.module)
-        self.layouts[name] = _Layout(
-            first, {}, tuple(trained), tuple(moved), methods, members, group.get("betas", ()), group.get("eps", 0.0)
-        )
+        betas, eps = group.get("betas", ()), group.get("eps", 0.0)
+        counts = first.module is not None and any(isinstance(m, BatchRenormNetwork) for m in first.module.modules())
+        self.layouts[name] = _Layout(first, {}, tuple(trained), tuple(moved), methods, members, betas, eps, counts)
 
     def _resolve(self, layout: _Layout, seen: dict[int, tuple[str, str]]) -> None:
         for own, tensor in layout.part.named().items():

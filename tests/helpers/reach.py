@@ -58,7 +58,8 @@ def vec_env(n_envs: int = 1, env: type[gym.Env] = Reach) -> DummyVecEnv:
 
 
 def make(cls: type[SAC] = OffPolicyMDPO, n_envs: int = 1, seed: int = 5, **kwargs: Any) -> Any:
-    return cls("MlpPolicy", vec_env(n_envs), seed=seed, **{**SMALL, **kwargs})
+    proximity = {"kl_coef": 0.1} if issubclass(cls, OffPolicyMDPO) else {}
+    return cls("MlpPolicy", vec_env(n_envs), seed=seed, **{**SMALL, **proximity, **kwargs})
 
 
 def assert_same(first: Any, second: Any, tolerance: float) -> None:

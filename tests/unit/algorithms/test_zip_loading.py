@@ -208,7 +208,7 @@ def test_sac_begins_off_policy_mdpo(base: Any, tmp_path: Path) -> None:
 
 def test_the_old_policy_comes_and_goes_with_its_weight(tmp_path: Path) -> None:
     """To 0 and back: pi_k is then the policy that is loaded, as it is where the attribute is set."""
-    trained(rlopt.OffPolicyMDPO, tmp_path / "with.zip")
+    trained(rlopt.OffPolicyMDPO, tmp_path / "with.zip", kl_coef=0.1)
     without = rlopt.OffPolicyMDPO.load(tmp_path / "with.zip", env=vec_env(), kl_coef=0.0, device="cpu")
     assert without.old_actor is None
     without.learn(20).save(tmp_path / "without.zip")

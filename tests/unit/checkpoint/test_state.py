@@ -335,7 +335,15 @@ def off_policy_mdpo() -> Any:
     env = normalized(rlopt.make_env("Pendulum-v1", n_envs=2, seed=1, backend="gymnasium"))
     settings = {"learning_starts": 20, "batch_size": 8, "policy_kwargs": {"net_arch": [8]}, "seed": 3}
     return rlopt.OffPolicyMDPO(
-        "MlpPolicy", env, device="cpu", buffer_size=60, old_policy_period=7, value_network=True, n_steps=2, **settings
+        "MlpPolicy",
+        env,
+        device="cpu",
+        buffer_size=60,
+        kl_coef=0.1,
+        old_policy_period=7,
+        value_network=True,
+        n_steps=2,
+        **settings,
     )
 
 

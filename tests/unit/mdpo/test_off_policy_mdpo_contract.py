@@ -311,7 +311,7 @@ def test_config_has_the_constructors_defaults_and_is_accepted_by_it() -> None:
     assert arguments["policy_kwargs"] == {"net_arch": [256, 256], "activation_fn": "relu", "n_critics": 2}
     json.dumps(arguments)
     model = OffPolicyMDPO("MlpPolicy", Scripted(), device="cpu", **{**arguments, "buffer_size": 100})
-    assert model.kl_coef == 0.1 and model.critic.n_critics == 2
+    assert model.kl_coef == OffPolicyMDPOConfig.kl_coef and model.critic.n_critics == 2
     hindsight = OffPolicyMDPOConfig(her=True, her_goals=2).algorithm_kwargs()
     assert hindsight["replay_buffer_class"] == "device_her" and hindsight["replay_buffer_kwargs"]["n_sampled_goal"] == 2
 

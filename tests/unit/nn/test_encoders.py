@@ -29,7 +29,7 @@ NETWORKS: dict[str, Any] = {"net_arch": [16], "features_extractor_class": "drqv2
 
 
 def make(**settings: Any) -> OffPolicyMDPO:
-    return OffPolicyMDPO("CnnPolicy", camera(), **{**SMALL, "policy_kwargs": NETWORKS, **settings})
+    return OffPolicyMDPO("CnnPolicy", camera(), **{**SMALL, "kl_coef": 0.1, "policy_kwargs": NETWORKS, **settings})
 
 
 def values(module: torch.nn.Module) -> torch.Tensor:
