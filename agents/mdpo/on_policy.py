@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self
 
 import torch
+from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -15,6 +16,7 @@ from stable_baselines3.common.policies import (
     BasePolicy,
     MultiInputActorCriticPolicy,
 )
+from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import FloatSchedule, explained_variance, update_learning_rate
 from stable_baselines3.common.vec_env import VecEnv
@@ -37,6 +39,7 @@ from rlopt.agents.mdpo.on_policy_update import (
 )
 from rlopt.algorithms.arguments import checked
 from rlopt.algorithms.finite import FiniteVecEnv, check_finite, check_parameters
+from rlopt.algorithms.initialization import ActorLayers, fill, linear_layers
 from rlopt.algorithms.resumable import Resumable, named_policy_kwargs, training_env
 from rlopt.algorithms.rollout import can_collect, collect, finish_step, flat, flat_actions
 from rlopt.console.progress import say
@@ -404,6 +407,20 @@ class MDPO(Resumable, OnPolicyAlgorithm):
         if [len(group["params"]) for group in saved["param_groups"]] != [len(former)] or len(former) == len(own):
             return None
         return [place for place, parameter in enumerate(former) if id(parameter) in own]
+
+    def take_actor(self, given: ActorLayers) -> None:
+        """Begins with the choices of another agent's actor, such as behaviour cloning's of Discrete actions.
+
+        :raises rlopt.errors.ConfigError: the networks differ, or the actions are no Discrete ones
+        """
+        policy = self.policy
+        found = linear_layers(policy.mlp_extractor.policy_net, policy.action_net)
+        require(
+            found is not None and isinstance(policy.pi_features_extractor, FlattenExtractor),
+            "only a policy that sees flat observations can begin from another's actor",
+        )
+        assert found is not None
+        fill(*found, given, "logits" if isinstance(self.action_space, spaces.Discrete) else "mean")
 
     def _excluded_save_params(self) -> list[str]:
         ours = ["value_optimizer", "policy_parameters", "value_parameters", "boundary_hook", "prepared", "_told"]
