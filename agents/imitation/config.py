@@ -151,6 +151,12 @@ class GAILConfig(DemonstrationConfig, MDPOConfig):
     """Step size of the policy phase. Our own: 20,000 steps are then enough for CartPole-v1."""
     batch_size: Annotated[int, Range(ge=1)] | None = 64
     """Rows per gradient step of the policy phase; none is the full batch. Stable-Baselines3's PPO: 64."""
+    n_epochs: Annotated[int, Range(ge=1)] = 20
+    """m, passes over the rollout in the policy phase (gradient steps on the full batch, without minibatches)."""
+    n_value_epochs: Annotated[int, Range(ge=1)] = 10
+    """Passes over the rollout in the value phase: its rewards change with every rollout. PPO: 10."""
+    value_batch_size: Annotated[int, Range(ge=1)] | None = 64
+    """Rows per gradient step of the value phase; none is the full batch. Stable-Baselines3's PPO: 64."""
     reward_form: Literal["gail", "airl"] = "gail"
     """gail is -ln(1 - sigma(D)) of the discriminator's logit D, airl is D."""
     discriminator_input: Literal["state_action", "state", "state_next_state"] = "state_action"
