@@ -112,11 +112,21 @@ def show(args: argparse.Namespace, marker: str, text: str) -> None:
 
 
 def train(agent: str, run: Path, *flags: str) -> float:
-    """Trains in the folder ``run``, or continues what was begun there; seconds that this call took."""
+    """Trains in the folder ``run``, or continues what was begun there; seconds of all calls so far.
+
+    They are kept beside the folder, ``<run>.seconds``, also when a call is interrupted.
+    """
     command = ["resume", str(run)] if run.exists() else ["train", agent, "--run-dir", str(run), *flags]
+    spent = run.with_name(f"{run.name}.seconds")
+    before = float(spent.read_text()) if run.exists() and spent.exists() else 0.0
     start = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "rlopt.cli.main", *command], check=True)
-    return time.perf_counter() - start
+    try:
+        subprocess.run([sys.executable, "-m", "rlopt.cli.main", *command], check=True)
+    finally:
+        whole = before + time.perf_counter() - start
+        spent.parent.mkdir(parents=True, exist_ok=True)
+        spent.write_text(repr(whole))
+    return whole
 
 
 def cell_text(values: list[float], n_seeds: int, decimals: int = 0) -> str:

@@ -18,13 +18,16 @@ from rlopt.agents.ailboost.boosting import Mixture, WeakLearners, arrays_of, dra
 from rlopt.agents.ailboost.checks import check_model
 from rlopt.agents.ailboost.config import AILBoostConfig, DACConfig, own_names
 from rlopt.agents.ailboost.rounds import Rounds
-from rlopt.agents.imitation.adversary import Adversary, AdversarySettings
+from rlopt.agents.imitation.adversary import Adversary, AdversarySettings, with_own_adversary
 from rlopt.agents.imitation.base import FromDemonstrations, check_n_demonstrations
 from rlopt.agents.imitation.image_features import ImageFeatures
 from rlopt.agents.sac.algorithm import SAC
+from rlopt.agents.sac.losses import Info, PolicySample
+from rlopt.agents.sac.update import Drawn, Step
 from rlopt.algorithms.resumable import with_settings_of
 from rlopt.errors import ConfigError, unknown_name
 from rlopt.optim.compiled_step import choose_mode
+from rlopt.optim.descent import Network
 from rlopt.storage.tree import Tree
 
 if TYPE_CHECKING:
@@ -68,6 +71,9 @@ class AILBoost(FromDemonstrations, SAC):
     discriminator_steps: int
     discriminator_batch_size: int
     relabel: bool
+    absorbing: bool
+    cloning_coef: float
+    cloning_steps: int | None
 
     @with_settings_of(SAC, config=AILBoostConfig)
     def __init__(
@@ -89,7 +95,7 @@ class AILBoost(FromDemonstrations, SAC):
     def _setup_model(self) -> None:
         super()._setup_model()
         check_model(self)
-        settings = {name: getattr(self, name) for name in AdversarySettings.__dataclass_fields__}
+        settings = {name: getattr(self, name) for name in AdversarySettings.__dataclass_fields__ if hasattr(self, name)}
         observation_size, action_size = (
             int(np.prod(space.shape or ())) for space in (self.observation_space, self.action_space)
         )
@@ -104,6 +110,8 @@ class AILBoost(FromDemonstrations, SAC):
         assert self.expert is not None
         if self.adversary.features is None:  # those of images are compared when the discriminator looks again
             self.adversary.compare_with(self.expert.observations)
+        if bool((self.expert.discounts == 0).any()):
+            self.adversary.see_ends()
 
     def _setup_learn(
         self,
@@ -122,6 +130,34 @@ class AILBoost(FromDemonstrations, SAC):
         if not buffer.full:  # the learners of a model that was loaded without its replay have no rows any more
             self.rounds.keep_below(buffer.pos * buffer.n_envs)
         return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+
+    # ---- cloning beside the critics' advice
+
+    def scalars(self) -> dict[str, float]:
+        """As SAC's, with the present weight of cloning."""
+        if not self.cloning_coef:
+            return super().scalars()
+        left = 1.0 if self.cloning_steps is None else max(1 - self.num_timesteps / self.cloning_steps, 0.0)
+        return {**super().scalars(), "cloning_coef": self.cloning_coef * left}
+
+    def draw(self, batch_size: int) -> Drawn:
+        """As SAC's, with as many states and actions of the expert where it is cloned."""
+        drawn = super().draw(batch_size)
+        if self.cloning_coef:
+            assert self.expert is not None
+            shown = self.expert.gather(self.expert.sample_rows(batch_size))
+            drawn |= {"shown_observations": shown.observations, "shown_actions": shown.actions}
+        return drawn
+
+    def actor_objective(self, actor: Network, policy: PolicySample, step: Step) -> tuple[Tensor, Info]:
+        """SAC's, and the mean squared distance from the expert's actions."""
+        loss, info = super().actor_objective(actor, policy, step)
+        if not self.cloning_coef:
+            return loss, info
+        mean, _, _ = actor(step.drawn["shown_observations"], method="get_action_dist_params")
+        distance = (torch.tanh(mean) - step.drawn["shown_actions"]).square().mean()
+        weight = step.scalars["cloning_coef"] * (1 + loss.detach().abs())
+        return loss + weight * distance, {**info, "cloning_loss": distance.detach()}
 
     def _store_transition(
         self,
@@ -161,17 +197,21 @@ class AILBoost(FromDemonstrations, SAC):
         assert self.expert is not None and self.demonstrations is not None
         expert, size = self.adversary.look_again(self.critic, self.expert), self.discriminator_batch_size
         buffer: Any = self.replay_buffer
+        self.adversary.see_learner(buffer.transitions(self.rounds.sample(size)).observations)
+        if self.absorbing and not self.adversary.knows_ends and _has_true_ends(buffer):
+            self.adversary.see_ends()
         # True terminals survive subsampling of demonstrations, so each stands for fewer.
         weight = 1 / self.demonstrations.metadata.subsample_rate
 
-        def draw() -> tuple[Any, Tensor, float, Any]:
+        def draw() -> tuple[Any, Tensor, Any]:
             shown = expert.gather(expert.sample_rows(size))
-            return shown, 1 - shown.discounts, weight, buffer.transitions(self.rounds.sample(size))
+            return shown, weight * (1 - shown.discounts), buffer.transitions(self.rounds.sample(size))
 
         round_length = self.rounds.learner_steps + self.rounds.policy_steps
         planned = self._total_timesteps // round_length * self.discriminator_steps
         mode = choose_mode(self.compile, self.device, planned)
-        for name, value in self.adversary.train(self.discriminator_steps, mode, draw, self.num_timesteps).items():
+        trained = self.adversary.train(self.discriminator_steps, mode, draw, len(expert), self.num_timesteps)
+        for name, value in trained.items():
             self.logger.record(f"discriminator/{name.removeprefix('discriminator_')}", float(value))
         self.logger.record("boosting/rounds", self.rounds.n_rounds)
         self.logger.record("boosting/learners", len(self.learners))
@@ -262,13 +302,22 @@ class AILBoost(FromDemonstrations, SAC):
         super().set_parameters(others, exact_match, device)
         self.boosting_state = own
 
+    def fitted_networks(self, networks: Tree) -> Tree:
+        """As :meth:`rlopt.algorithms.resumable.Resumable.fitted_networks`."""
+        return with_own_adversary(self, super().fitted_networks(networks))
+
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "adversary", "learners", "rounds"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         state_dicts, tensors = super()._get_torch_save_params()
         seen = [] if self.adversary.features is None else ["adversary.features"]
-        return [*state_dicts, "adversary.discriminator", "adversary.optimizer", *seen], tensors
+        return [*state_dicts, "adversary.discriminator", "adversary.optimizer", "adversary.statistics", *seen], tensors
+
+
+def _has_true_ends(buffer: Any) -> bool:
+    rows = slice(0, buffer.size())
+    return bool(((buffer.stored("dones")[rows] > 0) & (buffer.stored("timeouts")[rows] == 0)).any())
 
 
 class DAC(AILBoost):

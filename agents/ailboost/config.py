@@ -60,17 +60,24 @@ class AILBoostConfig(DemonstrationConfig, SACConfig):
     reward_form: Literal["airl", "gail"] = "airl"
     """airl: the discriminator's output is the reward; gail: -log(1 - sigmoid) of it, only with divergence js."""
     normalize_inputs: bool = True
-    """The discriminator sees observations less the expert's mean, over its deviation, so that the gradient penalty
-    bounds every part of them alike. Released code: no."""
-    gradient_penalty: Annotated[float, Range(ge=0)] = 10.0
-    """Weight of the two-sided gradient penalty. Released code: 10."""
+    """The discriminator sees observations less the expert's mean, over its deviation and a tenth of the learner's, so
+    that their units do not matter and the gradient penalty bounds every part of them alike. Released code: no."""
+    gradient_penalty: Annotated[float, Range(ge=0)] = 1.0
+    """Weight of the two-sided gradient penalty. Released code: 10, at which the rewards depend on the discriminator's
+    first weights."""
     relabel: bool = True
     """Rewards are computed when a batch is drawn, by the newest discriminator; otherwise when a step is stored, and
     then grow stale."""
     absorbing: bool = True
     """What follows a true terminal is a state of its own to the discriminator, whose reward is received for ever after.
-    Otherwise a terminal is worth 0, which favours short episodes where rewards are negative. Without terminals this
-    changes only an input that is always 0."""
+    Otherwise a terminal is worth 0, which favours short episodes where rewards are negative. Without terminals it makes
+    no difference."""
+
+    cloning_coef: Annotated[float, Range(ge=0)] = 0.0
+    """Weight of behaviour cloning in the actor's loss, in units of 1 + the loss's own size: the mean squared distance
+    of its mean action from the expert's at the expert's states. For a policy that begins as a clone (--init-from)."""
+    cloning_steps: Annotated[int, Range(ge=1)] | None = None
+    """Environment steps in which that weight falls to 0, linearly; none for never."""
 
     @classmethod
     def check_together(cls, settings: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ policy that maximises the return of D is the direction in which a mixture's dive
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal, get_args
 
@@ -89,6 +90,24 @@ def reward(outputs: Tensor, *, divergence: Divergence = "reverse_kl", form: Rewa
     check_reward_form(form, divergence)
     check_columns(outputs=outputs)
     return F.softplus(outputs) if form == "gail" else outputs
+
+
+def absorbing_output(
+    expert_ends: float, policy_ends: float, expert_output: float, policy_output: float, *, divergence: Divergence
+) -> float:
+    """D of the absorbing state that follows every true end (DAC, arXiv 1809.02925, section 4.2), in closed form.
+
+    It is one state that is like no other, which d_e visits as often as its episodes end, e, and d as often as its own
+    do, p. So D* = ln(e / p) there with reverse_kl and js. With wasserstein, whose D is known up to a constant, it is
+    the mean of D over the rows that end: (e E_e[D] + p E_d[D]) / (e + p).
+
+    :param expert_ends: e > 0, true ends a transition, as ``policy_ends`` p
+    :param expert_output: E_e[D], ``policy_output`` E_d[D]
+    """
+    check_divergence(divergence)
+    if divergence == "wasserstein":
+        return (expert_ends * expert_output + policy_ends * policy_output) / (expert_ends + policy_ends)
+    return math.log(expert_ends / policy_ends)
 
 
 def estimated_reverse_kl(

@@ -15,27 +15,26 @@ from rlopt.agents.imitation.discriminator import (
     Discriminator,
     InputKind,
     OutputKind,
-    absorbing_input,
     discriminator_inputs,
     input_size,
 )
 from rlopt.agents.imitation.discriminator_update import DiscriminatorUpdate
 from rlopt.agents.imitation.image_features import ImageFeatures
+from rlopt.agents.imitation.input_statistics import InputStatistics
+from rlopt.console.progress import say
 from rlopt.errors import NonFiniteError
 from rlopt.optim.compiled_step import Mode
+from rlopt.state.networks import capture_networks
 
 if TYPE_CHECKING:
     from stable_baselines3.common.policies import BaseModel
 
     from rlopt.agents.imitation.base import ExpertRows
 
-SMALLEST_DEVIATION = 0.1
-"""Of an observation, in its own unit, added in quadrature to the expert's."""
-
 
 @dataclass(frozen=True)
 class AdversarySettings:
-    """The settings of :class:`rlopt.AILBoost` that shape the discriminator; see there."""
+    """The settings of :class:`rlopt.AILBoost` and GAIL that shape the discriminator; see there."""
 
     divergence: losses.Divergence
     reward_form: losses.RewardForm
@@ -47,15 +46,19 @@ class AdversarySettings:
     gradient_penalty: float
     normalize_inputs: bool
     absorbing: bool
-    gamma: float
+    discriminator_activation: str = "relu"
 
 
 class Adversary:
     """A discriminator in training.
 
-    With ``absorbing``, a true terminal is followed for ever by one absorbing state, which the discriminator sees as a
-    row of zeros with an indicator. Its value is then r_a / (1 - gamma), with r_a its reward, in closed form; DAC (arXiv
-    1809.02925, section 4.2) learns the same number from rows that it adds to the replay.
+    With ``absorbing``, a true end is followed for ever by one absorbing state (DAC, arXiv 1809.02925, section 4.2). The
+    discriminator says of it what :func:`~rlopt.agents.imitation.adversarial_losses.absorbing_output` does, so it is
+    rewarded with some r_a at every step. Rewards are given relative to that, r - r_a: this takes r_a / (1 - gamma) from
+    the value of every state, so it changes no preference, and the absorbing state is worth exactly 0, as an end is to
+    any learner. In every sweep a critic that begins at 0 then prefers what it would prefer with a state of its own for
+    the end, whereas r_a / (1 - gamma) paid at once is more than all of life as long as the critic does not know what
+    follows.
 
     :param observation_size: numbers in a flat observation
     :param action_size: numbers in an action
@@ -72,19 +75,15 @@ class Adversary:
     ) -> None:
         self.settings, self.features = settings, features
         observation_size = observation_size if features is None else features.size
-        kind, absorbing = settings.discriminator_input, settings.absorbing
-        n_inputs = input_size(observation_size, action_size, kind, absorbing)
         self.discriminator = Discriminator(
-            n_inputs,
+            input_size(observation_size, action_size, settings.discriminator_input),
             settings.discriminator_net_arch,
             output=settings.discriminator_output,
+            activation=settings.discriminator_activation,
             bound=settings.output_bound,
         ).to(device)
         self.optimizer = torch.optim.Adam(self.discriminator.parameters(), lr=settings.discriminator_learning_rate)
-        self._absorbing = absorbing_input(n_inputs, device) if absorbing else None
-        # Those of features are in checkpoints, as the encoder is; those of states come from the demonstrations again.
-        self._centre = torch.zeros(observation_size, device=device) if features is None else features.centre
-        self._scale = torch.ones(observation_size, device=device) if features is None else features.scale
+        self.statistics = InputStatistics(observation_size, device)
         # Now, because it moves the parameters, whose place a captured step of the policy remembers.
         self._update = DiscriminatorUpdate(
             self.discriminator,
@@ -105,21 +104,31 @@ class Adversary:
         seen.observations = seen.next_observations = self.features(expert.observations)
         if self._sees_next:
             seen.next_observations = self.features(expert.next_observations)
-        self.compare_with(seen.observations)
+        self.compare_with(seen.observations, features_changed=True)
         return seen
 
     @property
     def _sees_next(self) -> bool:
         return self.settings.discriminator_input == "state_next_state"
 
-    def compare_with(self, observations: Tensor) -> None:
-        """Takes mean and deviation of an expert's observations (N, ...), if inputs are to be normalised by them."""
-        if not self.settings.normalize_inputs:
-            return
-        rows = self._flat(observations)
-        self._centre.copy_(rows.mean(dim=0))
-        # In place, for compiled steps; what the expert holds still is not blown up without bound.
-        self._scale.copy_((rows.var(dim=0, correction=0) + SMALLEST_DEVIATION**2).sqrt())
+    def compare_with(self, observations: Tensor, features_changed: bool = False) -> None:
+        """Takes the statistics of an expert's observations (N, ...), if inputs are to be normalised by them."""
+        if self.settings.normalize_inputs:
+            self.statistics.see_expert(self._flat(observations), features_changed)
+
+    def see_learner(self, observations: Tensor) -> None:
+        """Takes the statistics of observations (N, ...) of the learner, before :meth:`train`; likewise."""
+        if self.settings.normalize_inputs:
+            self.statistics.see_learner(self._flat(observations))
+
+    @property
+    def knows_ends(self) -> bool:
+        """Whether the expert or the learner has reached a true end. Before, the absorbing state means nothing."""
+        return bool(self.statistics.ended)
+
+    def see_ends(self) -> None:
+        """There are true ends: rewards are relative to that of the absorbing state from now on."""
+        self.statistics.ended.fill_(1)
 
     def _flat(self, observations: Tensor) -> Tensor:
         """(N, S) of states, images (N, C, H, W), or features of those."""
@@ -128,36 +137,44 @@ class Adversary:
         return observations.float().flatten(1)
 
     def _normalized(self, observations: Tensor) -> Tensor:
-        return (self._flat(observations) - self._centre) / self._scale
+        rows = self._flat(observations)
+        return self.statistics(rows) if self.settings.normalize_inputs else rows
 
     def inputs(self, batch: Any) -> Tensor:
         """What the discriminator sees of the transitions of ``batch``, (B, I)."""
-        outside = torch.zeros_like(batch.actions[:, :1]) if self._absorbing is not None else None
         observations = self._normalized(batch.observations)
         following = self._normalized(batch.next_observations) if self._sees_next else observations
-        return discriminator_inputs(observations, batch.actions, following, self.settings.discriminator_input, outside)
+        return discriminator_inputs(observations, batch.actions, following, self.settings.discriminator_input)
 
     @torch.no_grad()
     def reward(self, batch: Any) -> Tensor:
-        """Rewards (B, 1) of transitions, with all that follows a true terminal (``batch.dones``, (B, 1))."""
-        settings = self.settings
+        """Rewards (B, 1) of transitions, relative to that of the absorbing state once there are true ends."""
+        received = self._rewards(self.discriminator(self.inputs(batch)))
+        if not self.settings.absorbing:
+            return received
+        return received - self.statistics.ended * self.absorbing_reward()
 
-        def rewards(inputs: Tensor) -> Tensor:
-            outputs = self.discriminator(inputs)
-            return losses.reward(outputs, divergence=settings.divergence, form=settings.reward_form)
+    @torch.no_grad()
+    def absorbing_reward(self) -> Tensor:
+        """What the absorbing state is rewarded with at every step, (1, 1)."""
+        return self._rewards(self.statistics.absorbing_output.reshape(1, 1))
 
-        received = rewards(self.inputs(batch))
-        if self._absorbing is not None:
-            received = received + batch.dones * rewards(self._absorbing) * (settings.gamma / (1 - settings.gamma))
-        return received
+    def _rewards(self, outputs: Tensor) -> Tensor:
+        return losses.reward(outputs, divergence=self.settings.divergence, form=self.settings.reward_form)
 
     def train(
-        self, steps: int, mode: Mode, draw: Callable[[], tuple[Any, Tensor, float, Any]], num_timesteps: int
+        self,
+        steps: int,
+        mode: Mode,
+        draw: Callable[[], tuple[Any, Tensor, Any]],
+        n_expert: int,
+        num_timesteps: int,
     ) -> losses.Info:
         """Takes gradient steps; means of their statistics.
 
-        :param draw: gives for each step a batch of the expert, its terminals (B, 1), the weight of the absorbing state
-            after each of those, and a batch of the policy
+        :param draw: gives for each step a batch of the expert, how many true ends each of its rows stands for (B, 1),
+            and a batch of the policy
+        :param n_expert: transitions of the expert in all
         :param num_timesteps: environment steps done, for the message
         :raises rlopt.errors.NonFiniteError: the discriminator's loss or gradient is not finite; it stays as it was
         """
@@ -165,10 +182,12 @@ class Adversary:
         collected: list[Tensor] = []
         names: list[str] = []
         for _ in range(steps):
-            expert, terminals, weight, policy = draw()
-            on_expert, expert_weights = self._with_absorbing(self.inputs(expert), terminals * weight)
-            on_policy, policy_weights = self._with_absorbing(self.inputs(policy), policy.dones)
-            info = self._update(on_expert, expert_weights, on_policy, policy_weights, torch.rand_like(expert_weights))
+            expert, ends, policy = draw()
+            shown, seen = self.inputs(expert), self.inputs(policy)
+            info = self._update(
+                shown, torch.ones_like(ends), seen, torch.ones_like(policy.dones), torch.rand_like(ends)
+            )
+            info = dict(info) | {"expert_ends": ends.mean(), "policy_ends": policy.dones.mean()}
             names = list(info)
             collected.append(torch.stack(list(info.values())))
         if not collected:
@@ -179,11 +198,44 @@ class Adversary:
                 f"the discriminator diverged at step {num_timesteps}: its loss is NaN or infinite; lower "
                 "discriminator_learning_rate, bound its output, or raise gradient_penalty"
             )
+        expert_ends, policy_ends = (float(means.pop(name)) for name in ("expert_ends", "policy_ends"))
+        if self.settings.absorbing and self.knows_ends:
+            self._judge_ends(expert_ends, policy_ends, n_expert, means)
+            means["absorbing_reward"] = self.absorbing_reward().squeeze()
         return means
 
-    def _with_absorbing(self, inputs: Tensor, terminals: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows with their weights; after each terminal one of the absorbing state."""
-        ones = torch.ones_like(terminals)
-        if self._absorbing is None:
-            return inputs, ones
-        return torch.cat([inputs, self._absorbing.expand_as(inputs)]), torch.cat([ones, terminals])
+    def _judge_ends(self, expert_ends: float, policy_ends: float, n_expert: int, means: losses.Info) -> None:
+        """Takes the absorbing state's output from ends a transition.
+
+        Both are taken with half an end more than there was: who had none in so many transitions may yet have one. The
+        policy's are those of now or of all trainings, whichever are more.
+        """
+        settings, half = self.settings, 0.5 / n_expert
+        output = losses.absorbing_output(
+            expert_ends + half,
+            self.statistics.see_ends(policy_ends) + half,
+            float(means["expert_output"]),
+            float(means["policy_output"]),
+            divergence=settings.divergence,
+        )
+        if settings.discriminator_output != "none":
+            output = min(max(output, -settings.output_bound), settings.output_bound)
+        self.statistics.absorbing_output.fill_(output)
+
+
+def with_own_adversary(model: Any, networks: Any) -> Any:
+    """The networks of a checkpoint (:mod:`rlopt.state.networks`), with the model's own discriminator in place of one of
+    version 0.1, which saw other inputs.
+    """
+    if "adversary.statistics" in networks["modules"]:
+        return networks
+    say(
+        f"the checkpoint's discriminator is of version 0.1 and saw other inputs: {type(model).__name__} acts as "
+        "before, and begins training with a new one"
+    )
+    own = capture_networks(model)
+    return {
+        kind: {name: parts.get(name, own[kind][name]) for name in own[kind] if not name.startswith("adversary.")}
+        | {name: part for name, part in own[kind].items() if name.startswith("adversary.")}
+        for kind, parts in networks.items()
+    }

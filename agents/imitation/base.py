@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rlopt.agents.imitation.config import DemonstrationConfig
 from rlopt.data.checks import check_spaces
-from rlopt.data.columns import fingerprint, scaled_actions
+from rlopt.data.columns import fingerprint, scaled_actions, with_images_of
 from rlopt.envs.settings import EnvSettings
 from rlopt.errors import ConfigError, DataError
 from rlopt.settings.fields import check_setting, field_types
@@ -82,6 +82,7 @@ class FromDemonstrations:
     """
 
     state_attributes: ClassVar[tuple[str, ...]] = ("data_fingerprint",)
+    for_discrete_actions: ClassVar[str] = "rlopt.GAIL or rlopt.BC, which learn them from demonstrations too"
 
     demonstrations: Demonstrations | None = None
     """Those that are learned from."""
@@ -119,7 +120,7 @@ class FromDemonstrations:
         :raises rlopt.errors.DataError: they do not fit the environment, or are fewer than asked for
         """
         model: Any = self
-        chosen = loaded_demonstrations(demonstrations)
+        chosen = with_images_of(loaded_demonstrations(demonstrations), model.observation_space)
         if self.n_demonstrations is not None:
             chosen = chosen.trajectories(self.n_demonstrations)
         check_fits(chosen, model.env, model.observation_space, model.action_space)

@@ -20,9 +20,11 @@ from rlopt.settings.optimizer import LearningRate
 class DemonstrationConfig:
     """What every learner from demonstrations has."""
 
+    other_names: ClassVar[Mapping[str, str]] = {"dataset": "demos"}
+
     demos: str = ""
-    """Demonstrations to learn from: a folder that rlopt wrote, an npz file, minari:ID or the name of a shipped set.
-    Required."""
+    """Demonstrations to learn from: a folder that rlopt wrote, an npz or parquet file, minari:ID or the name of a
+    shipped set. Required; --dataset is the same."""
     n_demos: Annotated[int, Range(ge=1)] | None = None
     """Episodes that are learned from, the first ones; default is all."""
     subsample: Annotated[int, Range(ge=1)] = 1
@@ -55,7 +57,8 @@ class SQILConfig(DemonstrationConfig, SACConfig):
     batch_size: Annotated[int, Range(ge=2)] = 256
     """Transitions of one gradient step, half of them the expert's."""
     absorbing: bool = True
-    """Whether an expert's episode that truly ends is worth reward 1 for ever after; otherwise every end is worth 0."""
+    """Whether a true end leads to an absorbing state, with reward 1 for the expert and 0 for the policy for ever after;
+    otherwise every end is worth 0."""
 
     @classmethod
     def check_together(cls, settings: Mapping[str, Any]) -> None:
@@ -155,18 +158,20 @@ class GAILConfig(DemonstrationConfig, MDPOConfig):
 
     n_steps: Annotated[int, Range(ge=1)] = 2048
     """Steps per environment and rollout; the batch is n_steps * n_envs."""
-    learning_rate: LearningRate = 3e-4
-    """Step size of the policy phase."""
-    batch_size: Annotated[int, Range(ge=1)] | None = None
-    """Rows per gradient step of the policy phase; default is the full batch."""
-    n_value_epochs: Annotated[int, Range(ge=1)] = 5
-    """Passes over the rollout in the value phase. MDPO's released code: 5."""
-    value_batch_size: Annotated[int, Range(ge=1)] | None = 128
-    """Rows per gradient step of the value phase; none is the full batch. MDPO's released code: 128."""
     target_kl: Annotated[float, Range(gt=0)] | None = None
     """E[B_q(pi || pi_k)] that an update aims at, in nats where q is 1; default leaves t_k to step_size_schedule."""
     normalize_value: bool = False
     """Whether the value phase computes in units of the returns' size."""
+    learning_rate: LearningRate = 1e-3
+    """Step size of the policy phase. Our own: 20,000 steps are then enough for CartPole-v1."""
+    batch_size: Annotated[int, Range(ge=1)] | None = 64
+    """Rows per gradient step of the policy phase; none is the full batch. Stable-Baselines3's PPO: 64."""
+    n_epochs: Annotated[int, Range(ge=1)] = 20
+    """m, passes over the rollout in the policy phase (gradient steps on the full batch, without minibatches)."""
+    n_value_epochs: Annotated[int, Range(ge=1)] = 10
+    """Passes over the rollout in the value phase: its rewards change with every rollout. PPO: 10."""
+    value_batch_size: Annotated[int, Range(ge=1)] | None = 64
+    """Rows per gradient step of the value phase; none is the full batch. Stable-Baselines3's PPO: 64."""
     reward_form: Literal["gail", "airl"] = "gail"
     """gail is -ln(1 - sigma(D)) of the discriminator's logit D, airl is D."""
     discriminator_input: Literal["state_action", "state", "state_next_state"] = "state_action"
@@ -181,11 +186,12 @@ class GAILConfig(DemonstrationConfig, MDPOConfig):
     """Rows of the rollout, and as many demonstrations, of one of its steps."""
     discriminator_steps: Annotated[int, Range(ge=1)] = 100
     """Its steps a rollout. AILBoost: 100 for 1000 steps of the environment."""
-    penalty_coef: Annotated[float, Range(ge=0)] = 10.0
-    """Weight of the two-sided gradient penalty. DAC: 10."""
+    penalty_coef: Annotated[float, Range(ge=0)] = 1.0
+    """Weight of the two-sided gradient penalty. DAC: 10, at which the rewards depend on the discriminator's first
+    weights."""
     absorbing: bool = True
-    """Whether a true end leads to an absorbing state that the discriminator sees, worth its reward for ever after;
-    otherwise every end is worth 0."""
+    """Whether a true end leads to an absorbing state that the discriminator sees, with its reward for ever after;
+    otherwise every end is worth 0, which favours long episodes where rewards are positive."""
 
     @classmethod
     def check_together(cls, settings: Mapping[str, Any]) -> None:

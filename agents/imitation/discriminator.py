@@ -49,40 +49,18 @@ class Discriminator(nn.Module):
         return z.clamp(-self.bound, self.bound) if self.output == "clip" else z
 
 
-def input_size(observation_size: int, action_size: int, kind: InputKind, absorbing: bool = False) -> int:
+def input_size(observation_size: int, action_size: int, kind: InputKind) -> int:
     """I, the columns of :func:`discriminator_inputs`, from the numbers in one observation and one action."""
     beside = {"state_action": action_size, "state": 0, "state_next_state": observation_size}
-    return observation_size + beside[kind] + int(absorbing)
+    return observation_size + beside[kind]
 
 
-def discriminator_inputs(
-    observations: Tensor,
-    actions: Tensor,
-    next_observations: Tensor,
-    kind: InputKind,
-    absorbing: Tensor | None = None,
-) -> Tensor:
+def discriminator_inputs(observations: Tensor, actions: Tensor, next_observations: Tensor, kind: InputKind) -> Tensor:
     """What D sees of transitions: (B, I) float32, flat.
 
     :param observations: (B, ...), as ``next_observations``
     :param actions: (B, ...), not read by "state" and "state_next_state"
     :param kind: which parts stand side by side
-    :param absorbing: (B, 1), 1 or True where the row is of the absorbing state that follows a true terminal (DAC, arXiv
-        1809.02925, section 4.2). It becomes the last column, and the others are 0 there, whatever the row holds. None
-        where episodes do not terminate: there is no such column then
     """
     beside = {"state_action": [actions], "state": [], "state_next_state": [next_observations]}[kind]
-    inputs = torch.cat([part.float().flatten(1) for part in (observations, *beside)], dim=1)
-    if absorbing is None:
-        return inputs
-    if absorbing.shape != (len(inputs), 1):
-        raise ValueError(f"expected absorbing of shape ({len(inputs)}, 1), got {tuple(absorbing.shape)}")
-    indicator = absorbing.float()
-    return torch.cat([torch.where(indicator > 0, torch.zeros_like(inputs), inputs), indicator], dim=1)
-
-
-def absorbing_input(n_inputs: int, device: torch.device | str = "cpu") -> Tensor:
-    """What D sees of the absorbing state and its action 0: (1, I), zeros and a last column of 1."""
-    row = torch.zeros(1, n_inputs, device=device)
-    row[0, -1] = 1.0
-    return row
+    return torch.cat([part.float().flatten(1) for part in (observations, *beside)], dim=1)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -19,26 +18,39 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 from torch.nn import functional as F
 
-from rlopt.agents.imitation.adversarial_losses import RewardForm, reward
+from rlopt.agents.imitation.adversarial_losses import RewardForm
+from rlopt.agents.imitation.adversary import Adversary, AdversarySettings, with_own_adversary
 from rlopt.agents.imitation.base import FromDemonstrations, check_n_demonstrations, uniform_rows
 from rlopt.agents.imitation.config import GAILConfig
-from rlopt.agents.imitation.discriminator import (
-    Discriminator,
-    InputKind,
-    absorbing_input,
-    discriminator_inputs,
-    input_size,
-)
-from rlopt.agents.imitation.discriminator_update import DiscriminatorUpdate
+from rlopt.agents.imitation.discriminator import InputKind
 from rlopt.agents.imitation.rollout_record import RolloutRecord, flat_observations, observation_size
 from rlopt.agents.mdpo.on_policy import MDPO
 from rlopt.algorithms.resumable import with_settings_of
 from rlopt.data.columns import scaled_actions
-from rlopt.errors import NonFiniteError, SpaceError
+from rlopt.errors import SpaceError
 from rlopt.optim.compiled_step import choose_mode
+from rlopt.storage.tree import Tree
 
 if TYPE_CHECKING:
     from rlopt.data.demonstrations import Demonstrations
+
+
+class _Rows(NamedTuple):
+    """Transitions as the discriminator sees them, flat."""
+
+    observations: Tensor
+    """(N, O) float32."""
+    actions: Tensor
+    """(N, A) float32, in [-1, 1] or one-hot."""
+    next_observations: Tensor
+    """(N, O) float32."""
+    dones: Tensor
+    """(N, 1) float32, 1 at a true end."""
+
+    def gather(self, rows: Tensor) -> _Rows:
+        """Those at ``rows`` (B,)."""
+        return _Rows(*(column.index_select(0, rows) for column in self))
+
 
 _NOT_TAKEN = ("rollout_buffer_class", "rollout_buffer_kwargs")
 """Settings of MDPO that GAIL does not take."""
@@ -61,8 +73,7 @@ class GAIL(FromDemonstrations, MDPO):
         good one is kept
     """
 
-    discriminator: Discriminator
-    discriminator_optimizer: torch.optim.Adam
+    adversary: Adversary
     discriminator_input: InputKind
     reward_form: RewardForm
     discriminator_net_arch: tuple[int, ...]
@@ -109,25 +120,31 @@ class GAIL(FromDemonstrations, MDPO):
     def _setup_model(self) -> None:
         _check_spaces(self.observation_space, self.action_space)
         super()._setup_model()
-        size = input_size(
-            observation_size(self.observation_space),
-            spaces.flatdim(self.action_space),
-            self.discriminator_input,
-            self.absorbing,
+        settings = AdversarySettings(
+            divergence="js",
+            reward_form=self.reward_form,
+            discriminator_input=self.discriminator_input,
+            discriminator_net_arch=self.discriminator_net_arch,
+            discriminator_activation=self.discriminator_activation,
+            discriminator_output="none",
+            output_bound=1.0,
+            discriminator_learning_rate=self.discriminator_learning_rate,
+            gradient_penalty=self.penalty_coef,
+            normalize_inputs=True,
+            absorbing=self.absorbing,
         )
-        self.discriminator = Discriminator(
-            size, self.discriminator_net_arch, self.discriminator_activation, output="none"
-        ).to(self.device)
-        self.discriminator_optimizer = torch.optim.Adam(
-            self.discriminator.parameters(), lr=self.discriminator_learning_rate
-        )
-        self._discriminator_update: DiscriminatorUpdate | None = None
-        self._expert_inputs: tuple[Tensor, Tensor] | None = None
+        size = observation_size(self.observation_space)
+        self.adversary = Adversary(settings, size, spaces.flatdim(self.action_space), self.device)
 
     def set_demonstrations(self, demonstrations: Demonstrations | str | Path) -> None:
-        """As :meth:`FromDemonstrations.set_demonstrations`."""
+        """As :meth:`FromDemonstrations.set_demonstrations`; the discriminator takes the expert's statistics."""
         super().set_demonstrations(demonstrations)
-        self._expert_inputs = None
+        shown = self.demonstrations
+        assert shown is not None
+        self._shown = self._rows(shown.observations, shown.actions, shown.next_observations, shown.discounts == 0)
+        self.adversary.compare_with(self._shown.observations)
+        if bool(self._shown.dones.any()):
+            self.adversary.see_ends()
 
     def collect_rollouts(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
@@ -135,22 +152,23 @@ class GAIL(FromDemonstrations, MDPO):
         record = RolloutRecord(env, lambda: self._last_obs)
         if not super().collect_rollouts(record, callback, rollout_buffer, n_rollout_steps):
             return False
-        seen = record.transitions()
-        policy_inputs = self._inputs(seen.observations, seen.actions, seen.next_observations)
-        self._train_discriminator(policy_inputs, seen.ended)
+        seen = self._rows(*record.transitions())
+        self._train_discriminator(seen)
+        rewards = self.adversary.reward(seen)
+        self.logger.record("rollout/imitation_reward_mean", rewards.mean().item())
         # The record gave rewards of 0, so that what is there is the value behind the ends by a time limit.
-        rollout_buffer.rewards += self._rewards(policy_inputs, seen.ended).reshape(rollout_buffer.rewards.shape)
+        rollout_buffer.rewards += rewards.cpu().numpy().reshape(rollout_buffer.rewards.shape)
         with torch.no_grad():
             last_values = self.policy.predict_values(obs_as_tensor(self._last_obs, self.device))  # type: ignore[arg-type]
         assert self._last_episode_starts is not None
         rollout_buffer.compute_returns_and_advantage(last_values, self._last_episode_starts)
         return True
 
-    def _inputs(self, observations: Any, actions: np.ndarray, next_observations: Any) -> Tensor:
-        """What the discriminator sees of transitions, (N, I), from actions in the environment's units."""
+    def _rows(self, observations: Any, actions: np.ndarray, next_observations: Any, ended: np.ndarray) -> _Rows:
+        """Transitions as the discriminator sees them, from actions in the environment's units and ends (N,)."""
         if isinstance(self.action_space, spaces.Discrete):
-            chosen = torch.from_numpy(actions.reshape(-1)).to(self.device, torch.int64)
-            encoded = F.one_hot(chosen, int(self.action_space.n))
+            chosen = torch.from_numpy(actions.reshape(-1) - int(self.action_space.start)).to(self.device, torch.int64)
+            encoded = F.one_hot(chosen, int(self.action_space.n)).float()
         else:
             flat = actions.reshape(len(actions), -1)
             encoded = torch.from_numpy(scaled_actions(flat, self.action_space)).to(self.device)
@@ -158,75 +176,38 @@ class GAIL(FromDemonstrations, MDPO):
             flat_observations(part, self.observation_space).to(self.device)
             for part in (observations, next_observations)
         )
-        indicator = torch.zeros(len(here), 1, device=self.device) if self.absorbing else None
-        return discriminator_inputs(here, encoded, following, self.discriminator_input, indicator)
+        return _Rows(here, encoded, following, torch.from_numpy(ended).to(self.device, torch.float32).unsqueeze(1))
 
-    def _with_absorbing(self, inputs: Tensor, n_ends: int, weight: float) -> tuple[Tensor, Tensor]:
-        """Rows and weights for the discriminator: an absorbing row for each true end besides ``inputs``."""
-        weights = torch.ones(len(inputs), 1, device=self.device)
-        if not self.absorbing or n_ends == 0:
-            return inputs, weights
-        rows = absorbing_input(inputs.shape[1], self.device).expand(n_ends, -1)
-        extra = torch.full((n_ends, 1), weight, device=self.device)
-        return torch.cat([inputs, rows]), torch.cat([weights, extra])
+    def _train_discriminator(self, seen: _Rows) -> None:
+        assert self.demonstrations is not None
+        adversary, shown, size = self.adversary, self._shown, self.discriminator_batch_size
+        adversary.see_learner(seen.observations)
+        if self.absorbing and not adversary.knows_ends and bool(seen.dones.any()):
+            adversary.see_ends()
+        # Subsampling keeps every true end, so that each counts for fewer transitions (DAC, arXiv 1809.02925).
+        weight = 1 / self.demonstrations.metadata.subsample_rate
 
-    def _expert_rows(self) -> tuple[Tensor, Tensor]:
-        if self._expert_inputs is None:
-            shown = self.demonstrations
-            assert shown is not None
-            inputs = self._inputs(shown.observations, shown.actions, shown.next_observations)
-            # Subsampling keeps every true end, so that each counts for fewer transitions (DAC, arXiv 1809.02925).
-            weight = 1 / shown.metadata.subsample_rate
-            self._expert_inputs = self._with_absorbing(inputs, int((shown.discounts == 0).sum()), weight)
-        return self._expert_inputs
+        def draw() -> tuple[_Rows, Tensor, _Rows]:
+            expert = shown.gather(uniform_rows(len(shown.dones), size, self.device))
+            return expert, weight * expert.dones, seen.gather(uniform_rows(len(seen.dones), size, self.device))
 
-    def _train_discriminator(self, policy_inputs: Tensor, ended: np.ndarray) -> None:
-        policy_rows, policy_weights = self._with_absorbing(policy_inputs, int(ended.sum()), 1.0)
-        expert_rows, expert_weights = self._expert_rows()
         rollouts = self._total_timesteps / (self.n_steps * self.n_envs)
         mode = choose_mode(self.compile, self.device, int(rollouts * self.discriminator_steps))
-        update = self._discriminator_update
-        if update is None:
-            update = self._discriminator_update = DiscriminatorUpdate(
-                self.discriminator, self.discriminator_optimizer, divergence="js", penalty_coef=self.penalty_coef
-            )
-        update.mode = mode
-        history: dict[str, list[Tensor]] = defaultdict(list)
-        for _ in range(self.discriminator_steps):
-            expert = uniform_rows(len(expert_rows), self.discriminator_batch_size, self.device)
-            policy = uniform_rows(len(policy_rows), self.discriminator_batch_size, self.device)
-            mix = torch.rand(self.discriminator_batch_size, 1, device=self.device)
-            info = update(expert_rows[expert], expert_weights[expert], policy_rows[policy], policy_weights[policy], mix)
-            for name, value in info.items():
-                history[name].append(value.clone())
-        means = {name: torch.stack(values).mean().item() for name, values in history.items()}
-        if means.pop("discriminator_finite") < 1:
-            raise NonFiniteError(
-                f"the discriminator's loss is NaN or infinite at step {self.num_timesteps}: lower "
-                "discriminator_learning_rate or raise penalty_coef, and continue from the last good checkpoint"
-            )
-        for name, mean in means.items():
-            self.logger.record(f"train/{name}", mean)
+        steps, count = self.discriminator_steps, len(shown.dones)
+        for name, value in adversary.train(steps, mode, draw, count, self.num_timesteps).items():
+            self.logger.record(f"train/{name}", float(value))
 
-    @torch.no_grad()
-    def _rewards(self, inputs: Tensor, ended: np.ndarray) -> np.ndarray:
-        """The discriminator's rewards (N,) float32, with what follows a true end."""
-        rewards = reward(self.discriminator(inputs), divergence="js", form=self.reward_form).flatten()
-        self.logger.record("rollout/imitation_reward_mean", rewards.mean().item())
-        if self.absorbing and ended.any():
-            at_rest = self.discriminator(absorbing_input(inputs.shape[1], self.device))
-            value = reward(at_rest, divergence="js", form=self.reward_form).squeeze() / (1 - self.gamma)
-            rewards = rewards + torch.from_numpy(ended).to(self.device, torch.float32) * self.gamma * value
-        found: np.ndarray = rewards.cpu().numpy()
-        return found
+    def fitted_networks(self, networks: Tree) -> Tree:
+        """As :meth:`rlopt.algorithms.resumable.Resumable.fitted_networks`."""
+        return with_own_adversary(self, super().fitted_networks(networks))
 
     def _excluded_save_params(self) -> list[str]:
-        ours = ["discriminator", "discriminator_optimizer", "_discriminator_update", "_expert_inputs"]
-        return [*super()._excluded_save_params(), *ours]
+        return [*super()._excluded_save_params(), "adversary", "_shown"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         state_dicts, tensors = super()._get_torch_save_params()
-        return [*state_dicts, "discriminator", "discriminator_optimizer"], tensors
+        ours = ["adversary.discriminator", "adversary.optimizer", "adversary.statistics"]
+        return [*state_dicts, *ours], tensors
 
 
 def _check_spaces(observation_space: spaces.Space, action_space: spaces.Space) -> None:

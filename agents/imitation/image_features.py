@@ -27,20 +27,12 @@ class ImageFeatures(nn.Module):
     :param critic: with the encoder
     """
 
-    centre: Tensor
-    """(F,) what features are taken less, as :class:`rlopt.agents.imitation.adversary.Adversary` normalises inputs."""
-    scale: Tensor
-    """(F,) what they are then divided by."""
-
     def __init__(self, critic: BaseModel) -> None:
         super().__init__()
         encoder: Any = critic.features_extractor
         self.encoder = copy.deepcopy(encoder).requires_grad_(False).eval()
         self.size = int(encoder.features_dim)
         self._space, self._normalize = critic.observation_space, critic.normalize_images
-        device = critic.device
-        self.register_buffer("centre", torch.zeros(self.size, device=device))
-        self.register_buffer("scale", torch.ones(self.size, device=device))
 
     @classmethod
     def of(cls, critic: BaseModel) -> ImageFeatures | None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import FloatSchedule, update_learning_rate
 from stable_baselines3.sac.policies import SACPolicy
@@ -38,16 +36,12 @@ class IQLearn(FromMixedBatches):
     :param n_demonstrations: learn from the first so many episodes; None for all
     :param absorbing: an episode that truly ends goes on for ever in an absorbing state whose reward is the closed form
         of :func:`rlopt.agents.imitation.losses.absorbing_reward`, from the shares of true ends in the demonstrations
-        and in all steps collected so far. False gives every end the value 0, as the released code does
+        and in all steps collected so far (:class:`~rlopt.agents.imitation.mixed_replay.FromMixedBatches`). False gives
+        every end the value 0, as the released code does
     :raises rlopt.errors.ConfigError: for a setting out of range, or from ``learn`` without demonstrations
     :raises rlopt.errors.DataError: for demonstrations that do not fit, or fewer than asked for
     """
 
-    state_attributes: ClassVar[tuple[str, ...]] = ("n_collected", "n_true_ends")
-    n_collected = 0
-    """Transitions collected in training."""
-    n_true_ends = 0
-    """How many of those ended their episode, by a terminal and not by a time limit."""
     actor_learning_rate: float | Schedule | None
     chi_alpha: float
     value_term: ValueTerm
@@ -80,15 +74,9 @@ class IQLearn(FromMixedBatches):
         super().__init__(policy, env, **settings)
         self._begin(demonstrations, own, without=NOT_TAKEN)
 
-    def end_bonus(self) -> tuple[float, float]:
-        """gamma times the value of the absorbing state, at the policy's and at the expert's true ends."""
-        if not self.absorbing:
-            return 0.0, 0.0
-        assert self.demonstrations is not None
-        expert_ends = float(np.mean(self.demonstrations.discounts == 0))
-        policy_ends = self.n_true_ends / max(self.n_collected, 1)
-        reward = absorbing_reward(expert_ends, policy_ends, chi_alpha=self.chi_alpha, value_term=self.value_term)
-        return (self.gamma * reward / (1 - self.gamma),) * 2
+    def absorbing_reward(self, expert_ends: float, policy_ends: float) -> float:
+        """That of :func:`rlopt.agents.imitation.losses.absorbing_reward`."""
+        return absorbing_reward(expert_ends, policy_ends, chi_alpha=self.chi_alpha, value_term=self.value_term)
 
     def _update_learning_rate(self, optimizers: list[torch.optim.Optimizer] | torch.optim.Optimizer) -> None:
         super()._update_learning_rate(optimizers)
@@ -129,16 +117,9 @@ class IQLearn(FromMixedBatches):
             regularize_policy=self.regularize_policy,
         )
 
-    def _store_transition(
-        self,
-        replay_buffer: ReplayBuffer,
-        buffer_action: np.ndarray,
-        new_obs: np.ndarray | dict[str, np.ndarray],
-        reward: np.ndarray,
-        dones: np.ndarray,
-        infos: list[dict[str, Any]],
-    ) -> None:
-        super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
-        cut = [bool(info.get("TimeLimit.truncated", False)) for info in infos]
-        self.n_collected += len(dones)
-        self.n_true_ends += int(np.sum(np.asarray(dones, bool) & ~np.array(cut)))
+    def _values(self, critic: Network, step: Step, observations: Any, noise: str) -> Tensor:
+        """V (B, 1) by ``critic`` at an action that the present policy draws."""
+        with torch.no_grad():
+            policy = self.policy_sample(step.networks["actor"], observations, step.drawn[noise])
+        q_values = torch.cat(self.q_values(critic, observations, policy.actions), dim=1)
+        return self.soft_value(q_values, policy, step.ent_coef)

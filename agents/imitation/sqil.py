@@ -28,8 +28,9 @@ class SQIL(FromMixedBatches):
     :param demonstrations: of this environment, or a path or name of some; see :meth:`set_demonstrations`
     :param n_demonstrations: learn from the first so many episodes; None for all
     :param absorbing: an episode that truly ends goes on for ever in an absorbing state, where the expert has reward 1
-        and the policy 0: the expert's end is then worth ``1 / (1 - gamma)``, in closed form. False gives every end the
-        value 0. Where no demonstration truly ends it is the same
+        and the policy 0, which is e / (e + p) on average with e and p the shares of true ends among their transitions
+        (:class:`~rlopt.agents.imitation.mixed_replay.FromMixedBatches`). False gives every end the value 0. Where no
+        demonstration truly ends it is the same
     :raises rlopt.errors.ConfigError: for a setting out of range, or from ``learn`` without demonstrations
     :raises rlopt.errors.DataError: for demonstrations that do not fit, or fewer than asked for
     """
@@ -54,6 +55,7 @@ class SQIL(FromMixedBatches):
         own = {"n_demonstrations": n_demonstrations, "absorbing": absorbing}
         self._begin(demonstrations, own, without=NOT_TAKEN)
 
-    def end_bonus(self) -> tuple[float, float]:
-        """gamma / (1 - gamma) at the expert's ends: the reward 1 of all steps after it, discounted."""
-        return 0.0, self.gamma / (1 - self.gamma) if self.absorbing else 0.0
+    def absorbing_reward(self, expert_ends: float, policy_ends: float) -> float:
+        """The mean of 1 at the expert's rows of the absorbing state and 0 at the policy's; 0 where there are none."""
+        total = expert_ends + policy_ends
+        return expert_ends / total if total else 0.0

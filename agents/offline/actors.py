@@ -5,7 +5,7 @@ Letters: B batch, O observation numbers, A action dimensions. Continuous actions
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -17,7 +17,8 @@ from rlopt.nn.stacked import Layer, mlp, mlp_layers
 
 Kind = Literal["deterministic", "gaussian", "squashed", "categorical"]
 """deterministic: tanh(f(s)). gaussian: N(tanh(f(s)), std) with one std for all states. squashed: tanh of a Gaussian
-whose mean and std both depend on the state (SAC's). categorical: a softmax over Discrete actions."""
+whose mean and std both depend on the state (SAC's). categorical: a softmax over Discrete actions, or one for each
+choice of MultiDiscrete ones."""
 
 LOG_STD_RANGE: dict[str, tuple[float, float]] = {"gaussian": (-5.0, 2.0), "squashed": (-20.0, 2.0)}
 """Smallest and largest log standard deviation. IQL's released code has (-5, 2), SAC's (-20, 2)."""
@@ -36,12 +37,14 @@ class ActorFunction:
     """An actor as a function of its parameters, so that they can be differentiated, stacked and compiled.
 
     :param network: a Sequential that maps (B, O) to (B, A), or (B, 2A) for "squashed", without a last activation
+    :param choices: for "categorical" actions of several choices at a time, MultiDiscrete, how many each is among;
+        actions are then (B, k) and not (B,)
     """
 
-    def __init__(self, kind: Kind, network: nn.Sequential) -> None:
+    def __init__(self, kind: Kind, network: nn.Sequential, choices: Sequence[int] = ()) -> None:
         layers = mlp_layers(network)
         assert layers is not None
-        self.kind = kind
+        self.kind, self.choices = kind, list(choices)
         self.layers: list[Layer] = layers
 
     def outputs(self, parameters: Sequence[Tensor], observations: Tensor) -> tuple[Tensor, Tensor]:
@@ -63,7 +66,7 @@ class ActorFunction:
         """The most likely action, (B, A) in [-1, 1], or (B,) int64."""
         mean, _ = self.outputs(parameters, observations)
         if self.kind == "categorical":
-            return mean.argmax(dim=1)
+            return self.each_choice(mean, lambda logits: logits.argmax(dim=1))
         return mean.tanh() if self.kind == "squashed" else mean
 
     def sample(self, parameters: Sequence[Tensor], observations: Tensor, noise: Tensor) -> Sample:
@@ -83,15 +86,23 @@ class ActorFunction:
         return Sample(actions.clamp(-1, 1), log_prob)
 
     def log_prob(self, parameters: Sequence[Tensor], observations: Tensor, actions: Tensor) -> Tensor:
-        """ln pi(a|s) of given actions, (B, 1): (B, A) for "gaussian", (B,) int64 for "categorical"."""
+        """ln pi(a|s) of given actions, (B, 1): (B, A) for "gaussian", (B,) or (B, k) int64 for "categorical"."""
         mean, log_std = self.outputs(parameters, observations)
         if self.kind == "categorical":
-            return F.log_softmax(mean, dim=1).gather(1, actions.unsqueeze(1))
+            parts, chosen = mean.split(self.choices or mean.shape[1], dim=1), actions.reshape(len(actions), -1)
+            found = [F.log_softmax(part, dim=1).gather(1, chosen[:, [k]]) for k, part in enumerate(parts)]
+            return torch.stack(found).sum(dim=0)
         assert self.kind == "gaussian", f"{self.kind} actors have no density of given actions"
         return gaussian_log_density(actions, mean, log_std.exp()).sum(dim=1, keepdim=True)
 
+    def each_choice(self, logits: Tensor, choose: Callable[[Tensor], Tensor]) -> Tensor:
+        """(B,) int64, or (B, k) of several choices at a time, by ``choose`` from the logits (B, n) of each."""
+        if not self.choices:
+            return choose(logits)
+        return torch.stack([choose(part) for part in logits.split(self.choices, dim=1)], dim=1)
+
     def probabilities(self, parameters: Sequence[Tensor], observations: Tensor) -> Tensor:
-        """pi(.|s) of a categorical actor, (B, n)."""
+        """pi(.|s) of a categorical actor of one choice, (B, n)."""
         return self.outputs(parameters, observations)[0].softmax(dim=1)
 
 
@@ -100,13 +111,14 @@ class Actor(nn.Module):
 
     :param network: as in :class:`ActorFunction`
     :param action_dim: A
+    :param choices: as in :class:`ActorFunction`
     """
 
-    def __init__(self, kind: Kind, network: nn.Sequential, action_dim: int) -> None:
+    def __init__(self, kind: Kind, network: nn.Sequential, action_dim: int, choices: Sequence[int] = ()) -> None:
         super().__init__()
         self.network = network
         self.log_std = nn.Parameter(torch.zeros(action_dim)) if kind == "gaussian" else None
-        self.function = ActorFunction(kind, network)
+        self.function = ActorFunction(kind, network, choices)
 
     def ordered_parameters(self) -> list[nn.Parameter]:
         """In the order that :class:`ActorFunction` takes them."""
@@ -118,6 +130,7 @@ class Actor(nn.Module):
         if deterministic or self.function.kind == "deterministic":
             return self.function.mean_action(parameters, observations)
         if self.function.kind == "categorical":
-            return torch.multinomial(self.function.probabilities(parameters, observations), 1).squeeze(1)
+            logits, _ = self.function.outputs(parameters, observations)
+            return self.function.each_choice(logits, lambda part: torch.multinomial(part.softmax(dim=1), 1).squeeze(1))
         mean, _ = self.function.outputs(parameters, observations)
         return self.function.sample(parameters, observations, torch.randn_like(mean)).actions

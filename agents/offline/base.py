@@ -22,6 +22,7 @@ from rlopt.agents.offline.learner import Learner, loaded_dataset
 from rlopt.agents.offline.policy import OfflinePolicy
 from rlopt.agents.offline.update import OfflineStep, Source
 from rlopt.algorithms.arguments import checked
+from rlopt.algorithms.initialization import ActorLayers, linear_layers
 from rlopt.algorithms.resumable import named_policy_kwargs, training_env
 from rlopt.data.dataset import Dataset
 from rlopt.errors import ConfigError, NonFiniteError, require
@@ -150,7 +151,8 @@ class OfflineAlgorithm(Learner):
             observation_space, action_space = given.observation_space, given.action_space
             if isinstance(env, str):
                 given.close()
-        check_model_spaces(type(self).__name__, observation_space, action_space, self.discrete_actions)
+        name, several = type(self).__name__, self.several_choices
+        check_model_spaces(name, observation_space, action_space, self.discrete_actions, several)
         return OfflineVecEnv(1, observation_space, action_space)
 
     def _setup_model(self) -> None:
@@ -239,6 +241,25 @@ class OfflineAlgorithm(Learner):
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.logger.record("train/learning_rate", self.coefficient("learning_rate"))
         return goes_on
+
+    def actor_layers(self) -> ActorLayers | None:
+        """The actor as layers of raw observations, for :func:`rlopt.algorithms.initialization.begin_from`.
+
+        Its normalisation becomes a part of the first one.
+        """
+        policy = self.policy
+        found = linear_layers(policy.actor.network)
+        if found is None or policy.actor.function.kind == "squashed":
+            return None
+        layers = [(layer.weight.detach().clone(), layer.bias.detach().clone()) for layer in found[0]]
+        weight, bias = layers[0]
+        weight = weight / policy.observation_std
+        layers[0] = weight, bias - weight @ policy.observation_mean
+        discrete = policy.actor.function.kind == "categorical"
+        log_std = policy.actor.log_std
+        return ActorLayers(
+            layers, found[1], "logits" if discrete else "squashed", None if log_std is None else log_std.detach()
+        )
 
     # Saving.
 

@@ -29,6 +29,7 @@ class BC(OfflineAlgorithm):
     """
 
     discrete_actions: ClassVar[bool] = True
+    several_choices: ClassVar[bool] = True
     fine_tunes: ClassVar[bool] = False
     stochastic: bool
 

@@ -9,21 +9,29 @@ from rlopt.algorithms.checks import check_counted_from_zero, check_observation_s
 from rlopt.errors import SpaceError
 
 
-def check_model_spaces(name: str, observation_space: spaces.Space, action_space: spaces.Space, discrete: bool) -> None:
+def check_model_spaces(
+    name: str, observation_space: spaces.Space, action_space: spaces.Space, discrete: bool, several: bool = False
+) -> None:
     """Raises :class:`rlopt.errors.SpaceError` for spaces that the learner ``name`` cannot use.
 
     :param discrete: whether it can use Discrete actions
+    :param several: whether it can use MultiDiscrete ones, of one axis and counted from 0
     """
     check_observation_space(observation_space)
     parts = observation_space.spaces.values() if isinstance(observation_space, spaces.Dict) else [observation_space]
     if any(is_image_space(part) for part in parts):
         raise SpaceError(
-            "observations are images, which the offline learners do not encode: give them features instead"
+            "observations are images, which the offline learners do not encode: give them features instead, or learn "
+            "from demonstrations with rlopt.DAC or rlopt.AILBoost and CnnPolicy"
         )
     if isinstance(action_space, spaces.Discrete):
         if not discrete:
             raise SpaceError(f"{name} needs continuous actions, not {action_space}: use BC, AWAC or IQL")
         check_counted_from_zero(action_space, "the action space")
+        return
+    if several and isinstance(action_space, spaces.MultiDiscrete):
+        if action_space.nvec.ndim != 1 or action_space.start.any():
+            raise SpaceError(f"the action space {action_space} is not of one axis and counted from 0: make it so")
         return
     if not isinstance(action_space, spaces.Box):
         kinds = "Box or Discrete" if discrete else "Box"

@@ -23,9 +23,11 @@ _POLICY = ("net_arch", "activation_fn", "critic_layer_norm", "actor_layer_norm")
 class OfflineConfig(OptimizerConfig):
     """What every offline learner has."""
 
+    other_names: ClassVar[Mapping[str, str]] = {"demos": "dataset"}
+
     dataset: Annotated[str, OrPython(lambda value: not isinstance(value, str | float))] = ""
     """Data set to learn from: a folder that rlopt wrote, an HDF5 file, a D4RL name, minari:ID, or demonstrations:
-    an .npz file or a shipped set such as dmc/walker-walk. Required."""
+    an npz or parquet file or a shipped set such as dmc/walker-walk. Required; --demos is the same."""
     augment: Literal["none", "guda", "learned-dynamics"] = "none"
     """Add augmented transitions to the recorded ones before training, drawn from the run's seed; rlopt data augment has
     more settings."""

@@ -211,6 +211,8 @@ def spaces_of(dataset: Dataset) -> tuple[spaces.Space, spaces.Space]:
     actions = dataset.actions
     if actions.ndim == 1:
         action_space: spaces.Space = spaces.Discrete(int(actions.max()) + 1)
+    elif actions.dtype == np.int64:
+        action_space = spaces.MultiDiscrete(actions.max(axis=0) + 1)
     elif np.abs(actions).max() <= 1:
         action_space = spaces.Box(-1.0, 1.0, actions.shape[1:], np.float32)
     else:

@@ -29,6 +29,8 @@ class Learner(FineTuning):
 
     discrete_actions: ClassVar[bool] = False
     """Whether it can learn Discrete actions."""
+    several_choices: ClassVar[bool] = False
+    """Whether it can learn MultiDiscrete actions too."""
     coefficients: ClassVar[tuple[str, ...]] = ("learning_rate", "reward_scale", "reward_shift")
     """Attributes that every gradient step reads anew, so that changing one takes effect at once."""
 
@@ -68,8 +70,8 @@ class Learner(FineTuning):
 
     @property
     def discrete(self) -> bool:
-        """Whether the actions are Discrete."""
-        return isinstance(self.action_space, spaces.Discrete)
+        """Whether the actions are Discrete or MultiDiscrete."""
+        return isinstance(self.action_space, spaces.Discrete | spaces.MultiDiscrete)
 
     def actor_kind(self, continuous: Kind) -> Kind:
         """``continuous``, or a softmax for Discrete actions."""

@@ -86,7 +86,8 @@ class OfflinePolicy(BasePolicy):
         outputs = spaces.flatdim(action_space)
         heads = 2 * outputs if needs.actor == "squashed" else outputs
         actor_net = self._network(size, heads, "pi", actor_layer_norm)
-        self.actor = Actor(needs.actor, actor_net, outputs)
+        choices = action_space.nvec.tolist() if isinstance(action_space, spaces.MultiDiscrete) else ()
+        self.actor = Actor(needs.actor, actor_net, outputs, choices)
         self.actor_target = frozen_copy(self.actor) if needs.actor_target else None
         inputs, values = (size + outputs, 1) if continuous else (size, outputs)
         self.critics = nn.ModuleList(

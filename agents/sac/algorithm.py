@@ -35,6 +35,7 @@ from torch.utils.hooks import RemovableHandle
 
 from rlopt.agents.sac import losses
 from rlopt.agents.sac.checks import (
+    DISCRETE,
     check_random_shift,
     check_replay,
     check_spaces,
@@ -46,12 +47,13 @@ from rlopt.agents.sac.losses import Info, PolicySample
 from rlopt.agents.sac.update import Batch, Drawn, Obstructed, Request, Step, Update, take_steps
 from rlopt.algorithms.arguments import checked
 from rlopt.algorithms.finite import check_finite, check_parameters
+from rlopt.algorithms.initialization import CLONE_LOG_STD, ActorLayers, fill, linear_layers
 from rlopt.algorithms.resumable import Resumable, named_policy_kwargs, training_env
 from rlopt.algorithms.rollout import finish_step
 from rlopt.console.progress import say
 from rlopt.envs.calls import NamedWorkers
 from rlopt.envs.outcomes import check_batch
-from rlopt.errors import NonFiniteError
+from rlopt.errors import ConfigError, NonFiniteError
 from rlopt.nn.encoders import ImagePolicy, shift_batch
 from rlopt.nn.networks import NormalizedExtractor
 from rlopt.nn.policies import policy_with
@@ -123,6 +125,8 @@ class SAC(Resumable, stable_baselines3.SAC):
         **dict.fromkeys(("qf_learning_rate", "vf_learning_rate"), "learning_rate is that of every network"),
     }
     settled: ClassVar[tuple[str, ...]] = ("network",)
+    for_discrete_actions: ClassVar[str] = DISCRETE
+    """What takes discrete actions in the place of this learner, for people."""
     acts_on_mean: bool = False
     """Whether actions after the warm-up are the policy's mean while training."""
     actor_due: bool = True
@@ -180,7 +184,7 @@ class SAC(Resumable, stable_baselines3.SAC):
         replay_buffer_class = resolve_replay_buffer(replay_buffer_class)
         if env is not None:
             env = training_env(env, verbose)
-            check_spaces(env.observation_space, env.action_space, type(self).__name__)
+            check_spaces(env.observation_space, env.action_space, type(self).__name__, self.for_discrete_actions)
             check_random_shift(random_shift, env.observation_space)
             check_replay(
                 env.observation_space,
@@ -716,6 +720,29 @@ class SAC(Resumable, stable_baselines3.SAC):
             observations = self.policy.obs_to_tensor(self._last_obs)[0]
             with torch.no_grad():
                 extractor.statistics.update(self.actor.extract_features(observations, extractor.extractor))
+
+    def actor_layers(self) -> ActorLayers | None:
+        """The actor as layers, for another agent to begin with (:func:`rlopt.algorithms.initialization.begin_from`)."""
+        found = None if self.use_sde else linear_layers(self.actor.latent_pi, self.actor.mu)
+        if found is None or type(self.actor.features_extractor) is not FlattenExtractor:
+            return None
+        layers = [(layer.weight.detach().clone(), layer.bias.detach().clone()) for layer in found[0]]
+        return ActorLayers(layers, found[1], "squashed")
+
+    def take_actor(self, given: ActorLayers) -> None:
+        """Begins with another agent's actor; where that had one deviation for all states, or none, with it everywhere.
+
+        :raises rlopt.errors.ConfigError: the networks differ
+        """
+        found = None if self.use_sde else linear_layers(self.actor.latent_pi, self.actor.mu)
+        if found is None or type(self.actor.features_extractor) is not FlattenExtractor:
+            raise ConfigError("only a policy without gSDE that sees flat observations can begin from another's actor")
+        fill(*found, given, "squashed")
+        log_std = self.actor.log_std
+        assert isinstance(log_std, torch.nn.Linear)
+        with torch.no_grad():
+            log_std.weight.zero_()
+            log_std.bias.copy_(torch.full_like(log_std.bias, CLONE_LOG_STD) if given.log_std is None else given.log_std)
 
     def _setup_learn(
         self,

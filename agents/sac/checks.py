@@ -44,15 +44,21 @@ def fitting_replay_buffer(observation_space: spaces.Space, n_steps: int) -> type
     return DeviceNStepReplayBuffer if n_steps > 1 else DeviceReplayBuffer
 
 
-def check_spaces(observation_space: spaces.Space, action_space: spaces.Space, agent: str) -> None:
+DISCRETE = "rlopt.MDPO, or rlopt.LOOP for an average reward"
+"""What learns discrete actions, for people."""
+
+
+def check_spaces(
+    observation_space: spaces.Space, action_space: spaces.Space, agent: str, discrete: str = DISCRETE
+) -> None:
     """Raises :class:`rlopt.errors.SpaceError` unless the actions are a bounded Box and the observations are usable.
 
     :param agent: the name of the class, for people
+    :param discrete: what takes discrete actions in its place, for people
     """
     if not isinstance(action_space, spaces.Box):
         raise SpaceError(
-            f"{agent} needs a continuous (Box) action space, not {action_space}: for discrete actions use rlopt.MDPO, "
-            "or rlopt.LOOP for an average reward"
+            f"{agent} needs a continuous (Box) action space, not {action_space}: for discrete actions use {discrete}"
         )
     check_real_actions(action_space)
     if 0 in action_space.shape:

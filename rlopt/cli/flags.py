@@ -32,7 +32,9 @@ def parse_training(agent: str, agent_config: type, argv: Sequence[str]) -> tuple
     """
     if _asks_help(argv):
         _print_help(f"rlopt train {agent}", default_settings(agent, agent_config, _preset_in(argv)), agent)
-    values = read_flags(argv, field_types(RunConfig) | field_types(agent_config), f"rlopt train {agent}")
+    own = field_types(agent_config)
+    own |= {name: own[meant] for name, meant in getattr(agent_config, "other_names", {}).items()}
+    values = read_flags(argv, field_types(RunConfig) | own, f"rlopt train {agent}")
     run, settings = default_settings(agent, agent_config, values.get("preset"))
     if "env" not in values:
         refuse_import(run.env, f"preset {values.get('preset')}")

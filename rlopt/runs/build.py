@@ -10,6 +10,8 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
+from rlopt.algorithms.initialization import begin_from
+from rlopt.checkpoint.load import load
 from rlopt.envs.make import make_env
 from rlopt.envs.vec_normalize import Normalize
 from rlopt.errors import ConfigError, RloptError, SpaceError, one_line
@@ -70,6 +72,8 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm,
             raise ConfigError(
                 f"{agent} does not fit into memory ({one_line(error)}): lower n_steps or buffer_size, or net_arch"
             ) from error
+        if run.init_from is not None:
+            begin_from(model, load(run.init_from, device=run.device))
     except BaseException:
         base.close()
         raise

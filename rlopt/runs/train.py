@@ -129,7 +129,9 @@ def resume(
             console.say(f"run folder: {folder.path}")
             return RunResult(folder.path, checkpoint.step, 0, _hook_state(checkpoint).best_return)
         run = dataclasses.replace(run, total_timesteps=total, run_dir=str(folder.path))
-        model, env_settings = build(agent, run, agent_config)
+        # What a checkpoint holds has begun already, and the run that it began from may be gone.
+        begun = run if checkpoint is None else dataclasses.replace(run, init_from=None)
+        model, env_settings = build(agent, begun, agent_config)
         try:
             console.say(f"run folder: {folder.path}")
             step = 0 if checkpoint is None else checkpoint.step

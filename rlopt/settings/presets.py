@@ -59,9 +59,14 @@ def _settings(values: Any, name: str) -> dict[str, Any]:
 def split_settings(values: Mapping[str, Any], agent_config: type, where: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Divides flat settings into those of the run and those of the agent.
 
-    Raises :class:`rlopt.errors.ConfigError` with the nearest name for a setting that neither has.
+    Raises :class:`rlopt.errors.ConfigError` with the nearest name for a setting that neither has, or for one that is
+    given under both its names.
     """
     run_fields, agent_fields = field_types(RunConfig), field_types(agent_config)
+    other_names: Mapping[str, str] = getattr(agent_config, "other_names", {})
+    if twice := [name for name, own in other_names.items() if name in values and own in values]:
+        raise ConfigError(f"{where}: {twice[0]} and {other_names[twice[0]]} are one setting: leave one of them out")
+    values = {other_names.get(name, name): value for name, value in values.items()}
     for name in values:
         if name not in run_fields and name not in agent_fields:
             raise ConfigError(f"{where}: {unknown_name('setting', name, [*run_fields, *agent_fields])}")

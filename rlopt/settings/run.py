@@ -25,6 +25,9 @@ class RunConfig:
     seeds: str | None = None
     """Several runs in one process instead, one for each of these seeds, their gradient steps taken together: 0..7, or
     0,3,5. Each has a folder of its own in run_dir, with the result of the run that is done alone."""
+    init_from: str | None = None
+    """Run folder or checkpoint whose policy this one begins with: of the same networks, or a clone by bc. Its
+    optimisers begin anew."""
     total_timesteps: Annotated[int, Range(ge=1)] = 1_000_000
     """Environment steps to train for, summed over the environments; gradient steps for an agent that learns from a
     data set, as in all the intervals below."""

@@ -13,7 +13,13 @@ from rlopt.agents.imitation.value_dice import ValueDICE
 from rlopt.data.demonstrations import Demonstrations
 
 CLASSES: dict[str, Any] = {"sqil": SQIL, "iq_learn": IQLearn, "value_dice": ValueDICE, "gail": GAIL}
-SMALL_GAIL = {"n_steps": 16, "discriminator_net_arch": (8,), "discriminator_batch_size": 8, "discriminator_steps": 2}
+SMALL_GAIL = {
+    "n_steps": 16,
+    "batch_size": None,
+    "discriminator_net_arch": (8,),
+    "discriminator_batch_size": 8,
+    "discriminator_steps": 2,
+}
 
 
 class Hold(Reach):

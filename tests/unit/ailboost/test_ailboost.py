@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from typing import Any
 
@@ -238,7 +239,7 @@ def test_several_step_returns_sum_relabelled_rewards():
     assert torch.allclose(buffer.gather(rows).rewards.flatten(), torch.stack(expected))
 
 
-def test_a_terminal_is_followed_by_the_absorbing_state_for_ever():
+def test_rewards_are_relative_to_the_absorbing_state_s_where_episodes_end():
     env = make_vec_env(Falling, 1, wrapper_class=gymnasium.wrappers.TimeLimit, wrapper_kwargs={"max_episode_steps": 50})
     model = AILBoost("MlpPolicy", env, expert_that_falls(), **{**SMALL, "gamma": 0.8})
     model.learn(60)
@@ -248,11 +249,19 @@ def test_a_terminal_is_followed_by_the_absorbing_state_for_ever():
     ends = stored.dones.flatten() > 0
     assert ends.any() and not ends.all()
     discriminator = model.adversary.discriminator
-    own = discriminator(torch.cat([stored.observations, stored.actions, torch.zeros(40, 1)], dim=1))
-    for_ever = discriminator(torch.tensor([[0.0, 0.0, 1.0]])) * sum(0.8**k for k in range(1, 200))
-    assert torch.allclose(buffer.gather(rows).rewards, own + stored.dones * for_ever, atol=1e-5)
-    without = AILBoost("MlpPolicy", env, expert_that_falls(), **{**SMALL, "absorbing": False})
-    assert without.adversary.discriminator.n_inputs == 2
+    own = discriminator(torch.cat([stored.observations, stored.actions], dim=1))
+    at_rest = model.adversary.statistics.absorbing_output
+    assert at_rest != 0
+    assert torch.allclose(buffer.gather(rows).rewards, own - at_rest, atol=1e-5)
+    shown = expert_that_falls()
+    endless = dataclasses.replace(shown, discounts=np.ones(2, np.float32))
+    learner = AILBoost("MlpPolicy", env, endless, **{**SMALL, "gamma": 0.8})
+    assert not learner.adversary.knows_ends
+    assert learner.learn(60).adversary.knows_ends  # its own, in the replay
+    assert not small().learn(60).adversary.knows_ends
+    without = AILBoost("MlpPolicy", env, expert_that_falls(), **{**SMALL, "absorbing": False}).learn(60)
+    batch = without.replay_buffer.gather(rows)
+    assert torch.allclose(batch.rewards, without.adversary.discriminator(without.adversary.inputs(batch)), atol=1e-5)
 
 
 def test_normalised_inputs_have_the_experts_mean_and_deviation():
@@ -260,12 +269,16 @@ def test_normalised_inputs_have_the_experts_mean_and_deviation():
     expert = model.expert
     shown = expert.gather(torch.arange(len(expert)))
     inputs = model.adversary.inputs(shown)
-    floor = 0.1  # in quadrature
-    deviation = expert_of_random_target().observations.std(axis=0)
     assert torch.allclose(inputs[:, :2].mean(dim=0), torch.zeros(2), atol=1e-5)
-    expected = torch.from_numpy(deviation / np.sqrt(deviation**2 + floor**2))
-    assert torch.allclose(inputs[:, :2].std(dim=0, correction=0), expected, atol=1e-5)
+    assert torch.allclose(inputs[:, :2].std(dim=0, correction=0), torch.ones(2), atol=1e-5)
     assert torch.equal(inputs[:, 2:3], shown.actions)
+    model.learn(60)  # then with a tenth of the learner's distance, in quadrature
+    distance = model.adversary.statistics.learner_square.float()
+    variance = torch.from_numpy(expert_of_random_target().observations.var(axis=0))
+    expected = (variance / (variance + 0.01 * distance)).sqrt()
+    assert (distance > 0).all()
+    deviation = model.adversary.inputs(shown)[:, :2].std(dim=0, correction=0)
+    assert torch.allclose(deviation, expected, atol=1e-5)
 
 
 def test_dac_is_ailboost_with_uniform_weights_given_the_same_random_numbers():

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from rlopt.agents.imitation.discriminator import Discriminator, absorbing_input, discriminator_inputs, input_size
+from rlopt.agents.imitation.discriminator import Discriminator, discriminator_inputs, input_size
 from rlopt.agents.imitation.discriminator_update import DiscriminatorUpdate
 from rlopt.optim.compiled_step import GradientStep
 
@@ -121,11 +121,11 @@ def test_a_captured_step_is_torchs_own() -> None:
 
 
 def test_rows_without_weight_change_nothing() -> None:
-    """Such is the absorbing state where no episode terminates: the penalty does not look at it either."""
+    """The penalty does not look at them either."""
     (ours, our_adam), (theirs, their_adam) = pair(lr=1e-3), pair(lr=1e-3)
     expert, expert_weights, policy, policy_weights, mix = batch(0)
     DiscriminatorUpdate(ours, our_adam)(expert, expert_weights, policy, policy_weights, mix)
-    rows, weightless = absorbing_input(5).expand(16, -1), torch.zeros(16, 1)
+    rows, weightless = torch.eye(5)[4:].expand(16, -1), torch.zeros(16, 1)
     more = [torch.cat(parts) for parts in ((expert, rows), (expert_weights, weightless), (policy, rows))]
     DiscriminatorUpdate(theirs, their_adam)(*more, torch.cat([policy_weights, weightless]), torch.cat([mix, mix]))
     for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
@@ -286,13 +286,3 @@ def test_inputs_of_each_kind() -> None:
         inputs = discriminator_inputs(observations, actions, following, kind)  # type: ignore[arg-type]
         assert inputs.dtype == torch.float32 and inputs.tolist() == rows
         assert inputs.shape[1] == input_size(2, 1, kind)  # type: ignore[arg-type]
-        # The second row is the absorbing state's, whatever it holds.
-        indicated = discriminator_inputs(observations, actions, following, kind, torch.tensor([[0], [1]]))  # type: ignore[arg-type]
-        width = input_size(2, 1, kind, absorbing=True)  # type: ignore[arg-type]
-        assert indicated.shape[1] == width == len(rows[0]) + 1
-        assert indicated[0].tolist() == [*rows[0], 0]
-        assert torch.equal(indicated[1:], absorbing_input(width))
-        broken = discriminator_inputs(observations, actions * float("nan"), following, kind, torch.ones(2, 1).bool())  # type: ignore[arg-type]
-        assert torch.equal(broken, absorbing_input(width).expand(2, -1))
-    with pytest.raises(ValueError, match="absorbing"):
-        discriminator_inputs(observations, actions, following, "state", torch.zeros(2))

@@ -51,25 +51,27 @@ def test_gail_s_rollout_has_the_discriminator_s_rewards() -> None:
     rewards, ends = np.zeros((STEPS, 2)), np.zeros((STEPS, 2))
     low, high = Reach.action_space.low, Reach.action_space.high  # type: ignore[attr-defined]
     counted = {"true": 0, "cut": 0}
+    at_rest = float(model.adversary.statistics.absorbing_output)
+    assert at_rest != 0
 
     def logit(inputs: np.ndarray) -> float:
         with torch.no_grad():
-            return float(model.discriminator(torch.tensor(inputs[None], dtype=torch.float32)))
+            return float(model.adversary.discriminator(torch.tensor(inputs[None], dtype=torch.float32)))
 
     for step, (_, actions, dones, infos, given) in enumerate(seen):
         here = first if step == 0 else seen[step - 1][0]
         assert (given == 0).all()
         for index in range(2):
             scaled = 2 * (actions[index] - low) / (high - low) - 1
-            d = logit(np.concatenate([here[index], scaled, [0.0]]))
-            rewards[step, index] = np.log1p(np.exp(d))
+            shown = model.adversary.statistics(torch.tensor(here[index][None], dtype=torch.float32))[0].numpy()
+            d = logit(np.concatenate([shown, scaled]))
+            rewards[step, index] = np.log1p(np.exp(d)) - np.log1p(np.exp(at_rest))
             ends[step, index] = dones[index]
             if dones[index] and infos[index]["TimeLimit.truncated"]:
                 last = torch.as_tensor(infos[index]["terminal_observation"])[None]
                 rewards[step, index] += 0.9 * model.policy.predict_values(last).item()
                 counted["cut"] += 1
             elif dones[index]:
-                rewards[step, index] += 0.9 / (1 - 0.9) * np.log1p(np.exp(logit(np.array([0.0, 0, 0, 0, 1]))))
                 counted["true"] += 1
     values = model.rollout_buffer.values
     following = np.concatenate([values[1:], model.policy.predict_values(torch.as_tensor(model._last_obs)).detach().T])
@@ -86,8 +88,8 @@ def test_gail_sees_observations_before_they_are_normalised() -> None:
     env = VecNormalize(VecMonitor(vec_env(2)))
     model = make("gail", env=env)
     kept: list[Any] = []
-    inputs = model._inputs
-    model._inputs = lambda *columns: kept.append(columns[0]) or inputs(*columns)
+    rows = model._rows
+    model._rows = lambda *columns: kept.append(columns[0]) or rows(*columns)
     model.learn(32)
     raw = kept[0]
     assert raw.shape == (32, 2) and np.abs(raw - model.rollout_buffer.observations.reshape(32, 2)).max() > 0.05
@@ -99,7 +101,7 @@ def test_gail_has_discrete_actions() -> None:
     shown = Demonstrations.from_dataset(corridor(60, right=1.0))
     model = GAIL("MlpPolicy", rlopt.make_env("rlopt/Corridor-v0", n_envs=2), shown, device="cpu", **SMALL_GAIL)  # type: ignore[arg-type]
     model.learn(64)
-    assert model.discriminator.n_inputs == 1 + 2 + 1
+    assert model.adversary.discriminator.n_inputs == 1 + 2
 
 
 def test_a_setting_that_load_changes_is_checked(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from demonstrated import CLASSES, assert_alike, demonstrations, make
+from gymnasium import spaces
 from offline_data import recorded
 from reach import SMALL, Reach, ReachGoal, needs_compiler, vec_env
 from stable_baselines3.common.vec_env import VecNormalize
@@ -16,7 +17,7 @@ import rlopt
 from rlopt.agents.imitation.sqil import SQIL
 from rlopt.agents.sac.update import Batch, Step
 from rlopt.data.demonstrations import Demonstrations
-from rlopt.errors import ConfigError, DataError
+from rlopt.errors import ConfigError, DataError, SpaceError
 from rlopt.optim.descent import OwnNetworks
 from rlopt.optim.lockstep import Lockstep
 
@@ -71,7 +72,10 @@ def test_behaviour_cloning_learns_from_demonstrations() -> None:
 @pytest.mark.parametrize("batch_size", [8, 9])
 def test_half_of_sqil_s_batch_is_the_expert_s(absorbing: bool, batch_size: int) -> None:
     model = make("sqil", absorbing=absorbing, gamma=0.9).learn(60)
+    worth = model.absorbing_value  # moves after a gradient step
     model.train(1, 16)
+    assert (worth > 0) is absorbing
+    model.replay_buffer.dones[: model.replay_buffer.pos] = 0
     buffer, shown = model.replay_buffer, demonstrations()
     stored = {tuple(row) for row in buffer.observations[: buffer.pos, 0].tolist()}
     seen = {tuple(row) for row in shown.observations.tolist()}
@@ -89,8 +93,8 @@ def test_half_of_sqil_s_batch_is_the_expert_s(absorbing: bool, batch_size: int) 
             ended = tuple(row.tolist()) in ends
             found_ends += ended
             assert done.item() == ended
-            # 1 + 0.9 + 0.81 + ... at an end with an absorbing state.
-            assert reward.item() == pytest.approx(10.0 if ended and absorbing else 1.0, rel=1e-6)
+            value = 0.9 * worth if ended and absorbing else 0.0
+            assert reward.item() == pytest.approx(1.0 + value, rel=1e-6)
     assert found_ends > 0
 
 
@@ -154,8 +158,10 @@ def test_iq_learn_s_critic_loss_is_that_of_its_batch() -> None:
     model.train(1, 16)
     expert_ends = np.mean(demonstrations().discounts == 0)
     policy_ends = model.n_true_ends / model.n_collected
-    value = 0.8 * (expert_ends - policy_ends) / (expert_ends + policy_ends) / (1 - 0.9)
-    assert model.end_bonus() == pytest.approx((0.9 * value, 0.9 * value))
+    reward = 0.8 * (expert_ends - policy_ends) / (expert_ends + policy_ends)
+    assert model.absorbing_reward(expert_ends, policy_ends) == pytest.approx(reward)
+    value = model.absorbing_value = 3.0
+    model.replay_buffer.mix_in(model.expert, 0.0, 0.9 * value)
     batch = model.replay_buffer.gather(torch.cat([torch.arange(1, 6), torch.arange(5)]))
     noise, next_noise = torch.randn(2, 10, 2)
     networks = OwnNetworks(model.networks(), model._check_loss)
@@ -254,3 +260,30 @@ def test_several_seeds_stacked_are_each_alone(name: str, settings: dict[str, Any
     assert together[0].update is together[1].update is not None
     for seed, model in zip((1, 2), together, strict=True):
         assert_alike(model, job(seed, False)())
+
+
+def test_behaviour_cloning_learns_several_choices_at_a_time() -> None:
+    """The expert's first choice is the third of the first axis that the point is in, its second the other's sign."""
+    seen = np.random.default_rng(0).uniform(-1, 1, (400, 2))
+    wanted = np.stack([np.digitize(seen[:, 0], [-1 / 3, 1 / 3]), seen[:, 1] > 0], axis=1).astype(np.int64)
+    shown = Demonstrations.from_trajectories([{"obs": seen, "acts": wanted}])
+    env = type("Choices", (Reach,), {"action_space": spaces.MultiDiscrete([3, 2])})
+    model = rlopt.BC("MlpPolicy", vec_env(env=env), dataset=shown, learning_rate=1e-2, seed=0)
+    rows = torch.from_numpy(shown.observations[:50])  # type: ignore[index]
+    actor, flat = model.policy.actor, model.policy.normalized(model.policy.flat(rows))
+    logits, _ = actor.function.outputs(actor.ordered_parameters(), flat)
+    chosen = torch.from_numpy(shown.actions[:50])
+    by_hand = sum(part.log_softmax(1).gather(1, chosen[:, [k]]) for k, part in enumerate(logits.split([3, 2], dim=1)))
+    assert torch.allclose(actor.function.log_prob(actor.ordered_parameters(), flat, chosen), by_hand)
+    model.learn(200)
+    assert (model.predict(shown.observations, deterministic=True)[0] == shown.actions).mean() > 0.9
+    assert env.action_space.contains(model.predict(shown.observations[0])[0])  # type: ignore[index]
+    with pytest.raises(SpaceError, match="Box or Discrete action space, not MultiDiscrete"):
+        rlopt.AWAC("MlpPolicy", vec_env(env=env))
+
+
+def test_learners_of_continuous_actions_name_those_of_choices() -> None:
+    env = rlopt.make_env("rlopt/Corridor-v0")
+    for name in ("sqil", "iq_learn", "value_dice"):
+        with pytest.raises(SpaceError, match=r"for discrete actions use rlopt\.GAIL or rlopt\.BC"):
+            CLASSES[name]("MlpPolicy", env)

@@ -61,3 +61,23 @@ for seed in range(60):
     assert [writer.wait(timeout=60) for writer in writers] == [0, 0]
     found = sorted((row["method"], row["seed"]) for row in results.find())
     assert found == [(name, seed) for name in ("both", "one", "two") for seed in range(60)]
+
+
+def test_the_seconds_of_a_run_are_those_of_all_its_parts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, results: Any
+) -> None:
+    import reproduction
+
+    run, clock = tmp_path / "run", iter([0.0, 5.0, 100.0, 107.0, 200.0, 203.0])
+    monkeypatch.setattr(reproduction.time, "perf_counter", lambda: next(clock))
+
+    def called(command: list[str], check: bool) -> None:
+        run.mkdir(exist_ok=True)
+        if "train" in command:
+            raise subprocess.CalledProcessError(1, command)
+
+    monkeypatch.setattr(reproduction.subprocess, "run", called)
+    with pytest.raises(subprocess.CalledProcessError):
+        reproduction.train("sac", run)
+    assert reproduction.train("sac", run) == 12.0
+    assert reproduction.train("sac", run) == 15.0

@@ -342,3 +342,13 @@ def test_every_shipped_preset_is_valid(agent: str) -> None:
         # What learns from data is evaluated in their environment, which is not in the preset.
         assert from_mapping(RunConfig, run, name).env or AGENTS[agent].completer
         assert isinstance(from_mapping(config, settings, name), config)
+
+
+@pytest.mark.parametrize(("agent", "own", "other"), [("gail", "demos", "dataset"), ("bc", "dataset", "demos")])
+def test_what_is_learned_from_has_two_names(agent: str, own: str, other: str) -> None:
+    config = resolve(AGENTS[agent].config)
+    assert presets.split_settings({other: "x"}, config, "flags")[1] == {own: "x"}
+    words = [f"--{other}", "dmc/cartpole-swingup", "--eval-every", "0"]
+    assert getattr(parse_training(agent, config, words)[1], own) == "dmc/cartpole-swingup"
+    with pytest.raises(ConfigError, match="are one setting"):
+        parse_training(agent, config, [*words, f"--{own}", "dmc/walker-walk"])

@@ -1,0 +1,139 @@
+"""Learners that begin as a clone, or as an agent of the same networks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from demonstrated import demonstrations
+from offline_data import corridor
+from reach import SMALL, vec_env
+from stable_baselines3.common.vec_env import VecNormalize
+
+import rlopt
+from rlopt.agents.sac.config import SACConfig
+from rlopt.agents.sac.update import Step
+from rlopt.algorithms.initialization import CLONE_LOG_STD, begin_from
+from rlopt.checkpoint.model_state import save_checkpoint
+from rlopt.data.demonstrations import Demonstrations
+from rlopt.errors import ConfigError
+from rlopt.optim.descent import OwnNetworks
+from rlopt.runs.build import build
+from rlopt.settings.run import RunConfig
+
+SEEN = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
+
+
+def clone(**settings: Any) -> rlopt.BC:
+    networks = {"net_arch": [16, 16]}
+    model = rlopt.BC("MlpPolicy", vec_env(), dataset=demonstrations(), policy_kwargs=networks, seed=0, **settings)
+    return model.learn(50)
+
+
+def acts(model: Any) -> np.ndarray:
+    found: np.ndarray = model.predict(SEEN, deterministic=True)[0]
+    return found
+
+
+@pytest.mark.parametrize("stochastic", [False, True])
+@pytest.mark.parametrize("name", ["SAC", "OffPolicyMDPO", "AILBoost", "DAC"])
+def test_a_learner_begins_as_the_clone_acts(name: str, stochastic: bool) -> None:
+    source = clone(stochastic=stochastic)
+    shown = {"demonstrations": demonstrations()} if name in ("AILBoost", "DAC") else {}
+    model = getattr(rlopt, name)("MlpPolicy", vec_env(), **SMALL, **shown)
+    assert np.abs(acts(model) - acts(source)).max() > 0.01
+    begin_from(model, source)
+    assert np.allclose(acts(model), acts(source), atol=1e-5)
+    with torch.no_grad():
+        _, log_std, _ = model.actor.get_action_dist_params(torch.from_numpy(SEEN))
+    own = source.policy.actor.log_std.detach() if stochastic else torch.tensor(CLONE_LOG_STD)
+    assert torch.allclose(log_std, own.expand_as(log_std))
+    model.learn(30)
+
+
+def test_choices_begin_as_the_clone_s() -> None:
+    shown = Demonstrations.from_dataset(corridor(60))
+    source = rlopt.BC("MlpPolicy", None, dataset=shown, policy_kwargs={"net_arch": [8]}, seed=0).learn(30)
+    options = {"net_arch": {"pi": [8], "vf": [8]}, "activation_fn": "relu"}
+    model = rlopt.MDPO("MlpPolicy", rlopt.make_env("rlopt/Corridor-v0"), n_steps=16, policy_kwargs=options)
+    begin_from(model, source)
+    seen = np.random.default_rng(0).uniform(0, 1, (20, 1)).astype(np.float32)
+    with torch.no_grad():
+        logits = model.policy.get_distribution(torch.from_numpy(seen)).distribution.logits  # type: ignore[union-attr]
+        wanted = source.policy.actor(source.policy.normalized(torch.from_numpy(seen)))
+        flat = source.policy.normalized(torch.from_numpy(seen))
+        parameters = source.policy.actor.ordered_parameters()
+        probabilities = source.policy.actor.function.probabilities(parameters, flat)
+    assert torch.equal(logits.argmax(dim=1), wanted)
+    assert torch.allclose(logits.softmax(dim=1), probabilities, atol=1e-5)
+    model.learn(16)
+
+
+def test_all_networks_come_from_an_agent_with_the_same() -> None:
+    source = rlopt.SAC("MlpPolicy", vec_env(), seed=1, **SMALL).learn(40)
+    model = rlopt.DAC("MlpPolicy", vec_env(), demonstrations(), seed=2, **SMALL)
+    begin_from(model, source)
+    for name, tensor in source.policy.state_dict().items():
+        assert torch.equal(model.policy.state_dict()[name], tensor), name
+
+
+def test_what_cannot_begin_from_another_says_what_to_give() -> None:
+    source = clone()
+    wider = rlopt.SAC("MlpPolicy", vec_env(), policy_kwargs={"net_arch": [8, 8]})
+    with pytest.raises(ConfigError, match="--net-arch 16 16 --activation-fn relu"):
+        begin_from(wider, source)
+    with pytest.raises(ConfigError, match="gives a squashed action"):
+        options = {"net_arch": [16, 16], "activation_fn": "relu"}
+        begin_from(rlopt.MDPO("MlpPolicy", vec_env(), n_steps=16, policy_kwargs=options), source)
+    with pytest.raises(ConfigError, match="normalised observations"):
+        begin_from(rlopt.SAC("MlpPolicy", VecNormalize(vec_env()), **SMALL), source)
+    with pytest.raises(ConfigError, match="in the same environment"):
+        begin_from(rlopt.SAC("MlpPolicy", "Pendulum-v1"), source)
+    with pytest.raises(ConfigError, match="cannot begin from the policy of"):
+        begin_from(source, rlopt.SAC("MlpPolicy", vec_env()))
+
+
+def test_a_run_begins_from_a_run(tmp_path: Path) -> None:
+    env = rlopt.make_env("rlopt/RandomTarget-v0")
+    source = rlopt.SAC("MlpPolicy", env, policy_kwargs={"net_arch": [8]}, seed=1, device="cpu")
+    source.boundary_hook = lambda model: model.num_timesteps < 5
+    save_checkpoint(source.learn(20), tmp_path / "checkpoints")
+    run = RunConfig(env="rlopt/RandomTarget-v0", init_from=str(tmp_path / "checkpoints"), seed=3, device="cpu")
+    model, _ = build("sac", run, SACConfig(net_arch=(8,)))
+    shown = np.random.default_rng(0).normal(size=(9, 2)).astype(np.float32)
+    assert np.array_equal(*(each.predict(shown, deterministic=True)[0] for each in (model, source)))
+
+
+def test_cloning_is_a_part_of_the_actor_s_loss_that_falls_to_0() -> None:
+    shown = demonstrations(200)
+
+    def distance(**settings: Any) -> tuple[Any, float]:
+        model = rlopt.DAC("MlpPolicy", vec_env(), shown, seed=0, policy_steps=50, discriminator_steps=2,
+                          learning_rate=3e-3, ent_coef=0.01, **{**SMALL, **settings})  # fmt: skip
+        model.learn(150)
+        return model, float(np.square(model.predict(shown.observations, deterministic=True)[0] - shown.actions).mean())
+
+    (model, near), (_, far) = distance(cloning_coef=10.0, cloning_steps=600), distance()
+    assert near < 0.5 * far
+    assert model.scalars()["cloning_coef"] == pytest.approx(10 * (1 - 150 / 600))
+    model.num_timesteps = 700
+    assert model.scalars()["cloning_coef"] == 0
+
+
+def test_a_step_with_cloning_is_the_step_by_hand() -> None:
+    model = rlopt.DAC("MlpPolicy", vec_env(), demonstrations(), seed=0, cloning_coef=2.0, **SMALL).learn(30)
+    drawn = model.draw(8)
+    networks = OwnNetworks(model.networks(), model._check_loss)
+    batch = model.read_batch(drawn)
+    step = Step(networks, batch, batch, drawn, model.scalars(), torch.tensor(0.1))
+    with torch.no_grad():
+        policy = model.policy_sample(networks["actor"], batch.observations, drawn["noise"])
+        loss, info = model.actor_objective(networks["actor"], policy, step)
+        plain, _ = rlopt.SAC.actor_objective(model, networks["actor"], policy, step)
+        acts = model.actor(drawn["shown_observations"], deterministic=True)
+        wanted = (acts - drawn["shown_actions"]).square().mean()
+    assert torch.allclose(info["cloning_loss"], wanted)
+    assert torch.allclose(loss, plain + 2.0 * (1 + plain.abs()) * wanted)
