@@ -147,6 +147,8 @@ def info(argv: list[str]) -> int:
     )
     add_study_options(parser)
     parser.add_argument("--forget-names", action="store_true", help="delete the names of all raters")
+    parser.add_argument("--links", action="store_true", help="print the address by which each rater can go on in "
+        "another browser, which is as good as a password")  # fmt: skip
     arguments = parser.parse(argv)
     store, study = open_study(arguments)
 
@@ -155,7 +157,21 @@ def info(argv: list[str]) -> int:
     if arguments.forget_names:
         print(f"{store.forget_names(study)} names deleted")
     print(describe(store, study))
+    if arguments.links:
+        _print_links(store, study)
     return 0
+
+
+def _print_links(store: StudyStore, study: Study) -> None:
+    from rlopt.feedback.server.auth import Access
+    from rlopt.feedback.server.links import read_links
+
+    links = read_links(store, study)
+    if links is None:
+        raise StudyError(f"study {study.name!r} has no links yet: start rlopt rank serve first")
+    access = Access(store, study, links.token)
+    for rater in store.raters(study):
+        print(f"  link       {rater.public_id[:8]} {rater.name or '(no name)'}: /?rater={access.return_code(rater)}")
 
 
 def replay_answers(argv: list[str]) -> int:
@@ -183,16 +199,18 @@ def serve_study(argv: list[str]) -> int:
     """Serves until Ctrl-C or SIGTERM; returns 0."""
     parser = OneLineParser(
         prog="rlopt rank serve",
-        description="Serve a study to those who rank its clips. Prints one URL; open it in a browser. The trainer is "
-        "another process and need not be running.",
+        description="Serve a study to those who rank its clips. Prints the raters' URL, and that of the results for "
+        "you. The trainer is another process and need not be running.",
     )
     add_study_options(parser)
     add = parser.add_argument
     add("--host", metavar="ADDRESS", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine "
         "only; others need --token)")  # fmt: skip
-    parser.add_number("--port", Range(ge=0, le=65535), default=0, help="port to listen on (default 0: a free one)")
-    add("--token", metavar="TEXT", help="what the link carries: auto draws one (the default on this machine), none "
-        "asks for none (this machine only), or 20 characters and more of your own")  # fmt: skip
+    parser.add_number("--port", Range(ge=0, le=65535), default=0, help="port to listen on (default 0: that of the "
+                      "last time, or a free one)")  # fmt: skip
+    add("--token", metavar="TEXT", help="what the link carries: auto keeps that of the last time or draws one (the "
+        "default on this machine), new draws one, none asks for none (this machine only), or 20 characters and more of "
+        "your own")  # fmt: skip
     add("--raters", metavar="N|NAMES", help="browsers that the link lets in (default: the answers that a round needs), "
         "or their names: ada,grace")  # fmt: skip
     add("--public-url", metavar="URL", help="where a proxy in front serves it, https://rank.example.org")
@@ -201,6 +219,8 @@ def serve_study(argv: list[str]) -> int:
                       "may make (default 20)")  # fmt: skip
     parser.add_number("--lease-seconds", Range(ge=1, le=86400), float, default=120.0, help="how long a silent browser "
                       "keeps a round (default 120)")  # fmt: skip
+    parser.add_number("--minimum-seconds", Range(ge=0, le=3600), float, default=1.0, help="between giving clips out "
+                      "and the earliest order of them that is taken (default 1)")  # fmt: skip
     add("--verbose", action="store_true", help="print a line a request, without secrets")
     arguments = parser.parse(argv)
     raters = _raters(arguments.raters)
@@ -218,6 +238,7 @@ def serve_study(argv: list[str]) -> int:
         verbose=arguments.verbose,
         requests_per_second=arguments.requests_per_second,
         lease_seconds=arguments.lease_seconds,
+        minimum_seconds=arguments.minimum_seconds,
         **raters,
     )
     check(settings)
@@ -250,6 +271,6 @@ SUBVERBS = {
     "import": (import_answers, "make a study of exported JSON lines"),
     "info": (info, "describe a study: rounds, raters, agreement"),
     "replay": (replay_answers, "run a study's search again on its answers and compare"),
-    "serve": (serve_study, "serve a study to those who rank; prints one URL"),
+    "serve": (serve_study, "serve a study to those who rank; prints its URLs"),
 }
 """Name -> function, one line of help."""

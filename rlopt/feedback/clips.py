@@ -13,6 +13,9 @@ from rlopt.errors import ConfigError
 from rlopt.evaluation.mp4 import write_mp4
 from rlopt.storage.replacing import replacing
 
+LEAST_SECONDS = 1.0
+"""That a video lasts at least."""
+
 
 @dataclass(frozen=True)
 class Clip:
@@ -37,7 +40,9 @@ def write_clip(
     path: Path, images: Iterable[np.ndarray], fps: float, *, seeds: Iterable[int] = (),
     hidden_return: float | None = None,
 ) -> Clip:  # fmt: skip
-    """Writes images as a video with a poster, its first image, beside it.
+    """Writes images as a video with a poster beside it: the image that differs most from the first one.
+
+    A video shorter than :data:`LEAST_SECONDS` rests on its last image for so long: nobody can judge a flash.
 
     :param path: ``.mp4`` in the folder that a renderer is given; appears once it is whole
     :param images: uint8 [H, W, 3], at least one, all of one size; an odd side is lengthened by its last line, as H.264
@@ -51,7 +56,7 @@ def write_clip(
     if not 0 < fps <= 240:
         raise ConfigError(f"a clip has {fps:g} images per second: use above 0 and at most 240")
     first: np.ndarray | None = None
-    frames = 0
+    frames, far = 0, -1.0
     with write_mp4(path, fps) as write:
         for image in images:
             even = _even(_checked(image))
@@ -61,10 +66,17 @@ def write_clip(
                 raise ConfigError(f"a clip's images change from {first.shape} to {even.shape}: draw all of one size")
             write(even)
             frames += 1
+            # Of later images that are as far, the last: what a clip ends in tells it from others that begin alike.
+            away = float(np.abs(even[::4, ::4].astype(np.int16) - first[::4, ::4]).mean())
+            if away >= far:
+                far, shown = away, even.copy()
         if first is None:
             raise ConfigError("a clip has no images: draw at least one")
+        while frames < LEAST_SECONDS * fps:
+            write(even)
+            frames += 1
     poster = path.with_suffix(".jpg")
-    _write_image(poster, first)
+    _write_image(poster, shown)
     height, width = first.shape[:2]
     return Clip(path, poster, float(fps), frames, width, height, tuple(int(s) for s in seeds), hidden_return)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -20,6 +21,12 @@ BUSY_SECONDS = 30.0
 BACKENDS = ("postgresql", "sqlite")
 _NETWORK = ("afs", "beegfs", "ceph", "cifs", "fuse.glusterfs", "fuse.sshfs", "gpfs", "lustre", "nfs", "nfs4", "smb3")
 """File systems on which SQLite's locks and shared memory are not reliable."""
+_CLOCK_SECONDS = 60.0
+"""Between two looks at a database server's clock."""
+
+
+class DatabaseUnreachableError(StudyError):
+    """The database does not answer, for now: it restarts, or is busy or away."""
 
 
 class Database:
@@ -38,6 +45,7 @@ class Database:
         self.engine = _engine(self.url)
         # SQLite's own queue is a loop of sleeps, which starves the unlucky thread; this one hands the lock on.
         self._writing: Any = threading.Lock() if self.is_sqlite else nullcontext()
+        self._server_clock: tuple[float, float] | None = None
         with self._as_study_errors():
             if create:
                 metadata.create_all(self.engine)
@@ -70,6 +78,20 @@ class Database:
         with self._as_study_errors(), self.engine.connect() as connection, connection.begin():
             yield connection
 
+    def now(self) -> float:
+        """Seconds since 1970, by one clock for all who use the database.
+
+        That is the server's clock on Postgres, whose users may be on many machines; a file of SQLite is of one machine.
+        """
+        if self.is_sqlite:
+            return time.time()
+        elapsed = time.monotonic()
+        if self._server_clock is None or elapsed - self._server_clock[0] > _CLOCK_SECONDS:
+            with self.read() as connection:
+                found = connection.execute(sa.text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one()
+            self._server_clock = (time.monotonic(), float(found))
+        return self._server_clock[1] + time.monotonic() - self._server_clock[0]
+
     def close(self) -> None:
         """Closes the connections."""
         self.engine.dispose()
@@ -81,8 +103,12 @@ class Database:
             yield
         except OperationalError as error:
             reason = one_line(error.orig)
-            cure = "another process is writing for long: try again" if "locked" in reason else "check that it is there"
-            raise StudyError(f"the database {self.shown} refuses ({reason}): {cure}, and its permissions") from error
+            locked = "locked" in reason
+            cure = "another process is writing for long: try again" if locked else "check that it is there"
+            # Of SQLite the same error says that a file is gone or damaged, which waiting does not mend.
+            raise (DatabaseUnreachableError if locked or not self.is_sqlite else StudyError)(
+                f"the database {self.shown} refuses ({reason}): {cure}, and its permissions"
+            ) from error
         except (DatabaseError, SQLAlchemyError) as error:
             reason = one_line(getattr(error, "orig", None) or error)
             raise StudyError(f"the database {self.shown} is damaged or not rlopt's: {reason}") from error

@@ -35,7 +35,7 @@ def export(store: StudyStore, study: Study, form: str, out: IO[str], *, names: b
     """Writes a study; returns the number of lines.
 
     :param form: ``jsonl`` (everything), ``pairs`` or ``csv`` (the standing answers)
-    :param names: whether the raters' names are written too
+    :param names: whether the raters' names are written too, as ``name``
     :raises UnknownNameError: another format
     """
     if form not in FORMATS:
@@ -43,11 +43,11 @@ def export(store: StudyStore, study: Study, form: str, out: IO[str], *, names: b
     with store.database.read() as connection:
         if form == "csv":
             writer = csv.writer(out, lineterminator="\n")
-            writer.writerow(CSV_COLUMNS)
-            rows = list(_table(connection, study))
+            writer.writerow([*CSV_COLUMNS, *(["name"] if names else [])])
+            rows = list(_table(connection, study, names))
             writer.writerows(rows)
             return 1 + len(rows)
-        lines = _everything(connection, study, names) if form == "jsonl" else _pairs(connection, study)
+        lines = _everything(connection, study, names) if form == "jsonl" else _pairs(connection, study, names)
         count = 0
         for line in lines:
             out.write(dump_json(line) + "\n")
@@ -101,6 +101,7 @@ def _standing(connection: sa.Connection, study: Study) -> Iterator[sa.RowMapping
     """The standing answers of a study with the rounds and raters that they are of."""
     columns = (
         answer, round_.c.public_id.label("round"), round_.c.iteration, round_.c.kind, rater.c.public_id.label("rater"),
+        rater.c.name,
     )  # fmt: skip
     wanted = (
         sa.select(*columns)
@@ -119,7 +120,7 @@ def _candidates(connection: sa.Connection, round_id: int) -> list[sa.RowMapping]
     return list(connection.execute(wanted.order_by(candidate.c.slot)).mappings().all())
 
 
-def _pairs(connection: sa.Connection, study: Study) -> Iterator[dict[str, Any]]:
+def _pairs(connection: sa.Connection, study: Study, names: bool) -> Iterator[dict[str, Any]]:
     """A line for every pair of candidates that an answer compares.
 
     ``preference`` is the probability that the first is preferred, as preference learners (``imitation``) take it: 1, 0,
@@ -141,6 +142,7 @@ def _pairs(connection: sa.Connection, study: Study) -> Iterator[dict[str, Any]]:
                 "iteration": row["iteration"],
                 "kind": row["kind"],
                 "rater": row["rater"],
+                **({"name": row["name"]} if names else {}),
                 "first": _side(found[first]),
                 "second": _side(found[second]),
                 "preference": preference,
@@ -157,7 +159,7 @@ def _side(row: sa.RowMapping) -> dict[str, Any]:
     }
 
 
-def _table(connection: sa.Connection, study: Study) -> Iterator[list[Any]]:
+def _table(connection: sa.Connection, study: Study, names: bool) -> Iterator[list[Any]]:
     """A row for every candidate of every standing answer; the place is empty for what was not ranked."""
     for row in _standing(connection, study):
         tiers = json.loads(row["tiers"])
@@ -166,5 +168,5 @@ def _table(connection: sa.Connection, study: Study) -> Iterator[list[Any]]:
             place = by_slot.get(found["slot"], "")
             yield [
                 study.name, row["round"], row["iteration"], row["kind"], row["rater"], row["revision"], found["slot"],
-                found["path"], place, int(row["abstain"]), row["seconds"],
+                found["path"], place, int(row["abstain"]), row["seconds"], *([row["name"] or ""] if names else []),
             ]  # fmt: skip

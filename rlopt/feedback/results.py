@@ -9,9 +9,9 @@ import sqlalchemy as sa
 
 from rlopt.feedback import schema
 from rlopt.feedback.agreement import Agreement, Given, agreement, each_rater
-from rlopt.feedback.rounds import ShownClip
+from rlopt.feedback.rounds import LEASE_SECONDS, ShownClip
 from rlopt.feedback.schema import answer, clip, round_
-from rlopt.feedback.statements import HOLDERS, OF_STUDY, STANDING
+from rlopt.feedback.statements import ANSWERED_IN_OPEN, ANY_FOR_RATER, OF_STUDY, OPEN_COUNT, STANDING
 from rlopt.feedback.store import Study, StudyStore, is_opaque
 
 SILENT_SECONDS = 60.0
@@ -31,26 +31,24 @@ _PROGRESS = (
     .select_from(answer.join(round_, round_.c.id == answer.c.round_id))
     .where(answer.c.rater_id == sa.bindparam("rater"), STANDING, OF_STUDY)
 )
-_LIVE = (
-    sa.select(round_.c.id, round_.c.status)
-    .where(OF_STUDY, round_.c.status.in_(("open", "answered", "rendering")))
-    .order_by(round_.c.iteration)
-)
+_LIVE = sa.select(round_.c.id).where(OF_STUDY, round_.c.status.in_(("open", "answered", "rendering"))).limit(1)
 _TRAINER = sa.select(schema.study.c.trainer_seen, schema.study.c.finished).where(
     schema.study.c.id == sa.bindparam("study")
 )
 
 
-def progress(store: StudyStore, study: Study, rater_id: int) -> dict[str, Any]:
+def progress(store: StudyStore, study: Study, rater_id: int, lease_seconds: float = LEASE_SECONDS) -> dict[str, Any]:
     """What a rater sees of the study: ``rounds_answered``, ``clips_watched`` and ``minutes`` are the rater's own.
 
     ``state`` is ``open`` (there is something to rank), ``rendering`` (the trainer is at work), ``waiting`` (for other
     people's answers) or ``finished``; ``message`` says so in a sentence.
+
+    :param lease_seconds: as the server's
     """
     now = store.clock()
     with store.database.read() as connection:
         row = connection.execute(_PROGRESS, {"study": study.id, "rater": rater_id}).one()
-        state, message = _state(connection, study, rater_id, now)
+        state, message = _state(connection, study, rater_id, now, lease_seconds)
     return {
         "rounds_answered": row.rounds,
         "rounds_consumed": row.consumed,
@@ -152,22 +150,17 @@ def media_file(store: StudyStore, study: Study, media_id: str) -> tuple[str, str
     return None if row is None else (row[0], row[1])
 
 
-def _state(connection: sa.Connection, study: Study, rater_id: int, now: float) -> tuple[str, str]:
+def _state(connection: sa.Connection, study: Study, rater_id: int, now: float, lease_seconds: float) -> tuple[str, str]:
     """The state of a study for a rater, and a sentence about it."""
-    rows = connection.execute(_LIVE, {"study": study.id}).all()
-    missing = 0
-    for round_id, status in rows:
-        if status != "open":
-            continue
-        held = connection.execute(HOLDERS, {"round": round_id, "now": now}).all()
-        mine = [state for holder, state in held if holder == rater_id]
-        if mine == ["leased"] or (not mine and len(held) < study.annotators):
-            return "open", "There are clips to rank."
-        missing += study.annotators - sum(state == "answered" for _, state in held)
+    wanted = {"study": study.id, "rater": rater_id, "now": now, "latest": now + lease_seconds + 1.0}
+    if connection.execute(ANY_FOR_RATER, {**wanted, "annotators": study.annotators}).first() is not None:
+        return "open", "There are clips to rank."
+    needed = study.annotators * int(connection.execute(OPEN_COUNT, {"study": study.id}).scalar_one())
+    missing = needed - int(connection.execute(ANSWERED_IN_OPEN, {"study": study.id}).scalar_one()) if needed else 0
     seen, finished = connection.execute(_TRAINER, {"study": study.id}).one()
     if missing:
         return "waiting", f"Waiting for {missing} more answer{'s' if missing > 1 else ''} of other people."
-    if finished and not rows:
+    if finished and connection.execute(_LIVE, {"study": study.id}).first() is None:
         return "finished", "The study is finished: thank you."
     silent = now - seen if seen is not None else None
     if silent is not None and silent > SILENT_SECONDS:

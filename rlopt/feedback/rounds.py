@@ -25,6 +25,9 @@ from rlopt.feedback.store import Study, StudyStore, insert, is_opaque, log
 from rlopt.storage.json import dump_json
 
 LEASE_SECONDS = 120
+LONGEST_HOLD = 10
+"""For how many leases a round can be kept without an answer, while others may be waiting for it."""
+_TRIES = 20
 _random = random.SystemRandom()
 
 
@@ -61,10 +64,15 @@ class RaterSession:
     """Gives rounds of one study to raters and takes their answers. Server and tests use one for all raters.
 
     :param lease_seconds: how long a round is kept for a rater who shows no sign of life
+    :param minimum_seconds: between the moment when a rater was first given a round and the earliest order of it that is
+        taken; no longer than its longest clip
     """
 
-    def __init__(self, store: StudyStore, study: Study, lease_seconds: float = LEASE_SECONDS) -> None:
+    def __init__(
+        self, store: StudyStore, study: Study, lease_seconds: float = LEASE_SECONDS, minimum_seconds: float = 0.0
+    ) -> None:
         self.store, self.study, self.lease_seconds = store, study, lease_seconds
+        self.minimum_seconds = minimum_seconds
 
     def lease(self, rater_id: int) -> ShownRound | None:
         """The round that the rater holds, or a free one, or None."""
@@ -83,13 +91,15 @@ class RaterSession:
     def renew(self, rater_id: int, round_id: str) -> float:
         """Keeps the round for this rater; returns for how many seconds.
 
+        For :data:`LONGEST_HOLD` leases at most: after that, somebody else may take it as long as there is no answer.
+
         :raises LeaseError: it was lost, or was never this rater's
         """
         now = self.store.clock()
         with self.store.database.write(durable=False) as connection:
             row = self._locked(connection, round_id)
             self._require_place(connection, row, rater_id, now)
-            self._take(connection, row, rater_id, now)
+            self._take(connection, row, rater_id, now, renewed=True)
         return self.lease_seconds
 
     def answer(
@@ -131,6 +141,9 @@ class RaterSession:
             self._require_place(connection, row, rater_id, now, revising=True)
             slots = connection.execute(statements.SLOTS, {"round": row["id"]}).all()
             ordered = _partition({found.public_id: found.slot for found in slots}, tiers, unranked, abstain)
+            since = self._since(connection, row, rater_id, now)
+            if not abstain:
+                self._require_watched(connection, row, since)
             revision = self._replace(connection, row, rater_id, now)
             values = {
                 "round_id": row["id"],
@@ -140,7 +153,7 @@ class RaterSession:
                 "tiers": dump_json(ordered[0]),
                 "unranked": dump_json(ordered[1]),
                 "abstain": abstain,
-                "seconds": min(max(seconds, 0.0), 86400.0),
+                "seconds": min(max(seconds, 0.0), since, 86400.0),
                 "created_at": now,
             }
             insert(connection, answer, values)
@@ -181,15 +194,42 @@ class RaterSession:
     def _found(self, connection: sa.Connection, rater_id: int, now: float) -> sa.RowMapping | None:
         """An open round with a free place: the one that the rater has, or the oldest that the rater never had."""
         wanted = {"rater": rater_id, "study": self.study.id}
-        for statement in (statements.OPEN_OF_RATER, *statements.OPEN_TO_RATER):
-            for row in connection.execute(statement, wanted).mappings().all():
-                if self._place(connection, row, rater_id, now):
-                    return row
+        for row in connection.execute(statements.OPEN_OF_RATER, wanted).mappings().all():
+            if self._place(connection, row, rater_id, now):
+                return row
+        wanted |= {"now": now, "latest": self._latest(now), "annotators": self.study.annotators}
+        for statement in statements.OPEN_TO_RATER:
+            for _ in range(_TRIES):  # on Postgres another rater may take the place before the round is locked
+                found = connection.execute(statement, wanted).mappings().first()
+                if found is None:
+                    break
+                if self._place(connection, found, rater_id, now):
+                    return found
         return None
+
+    def _latest(self, now: float) -> float:
+        """The end of a lease that begins now; a second more for another process's clock."""
+        return now + self.lease_seconds + 1.0
+
+    def _since(self, connection: sa.Connection, row: Mapping[Any, Any], rater_id: int, now: float) -> float:
+        """Seconds since the rater was first given the round."""
+        held = connection.execute(statements.HELD, {"round": row["id"], "rater": rater_id}).one()
+        return float(now - held.created_at) if now >= held.created_at else math.inf  # the clock was set back
+
+    def _require_watched(self, connection: sa.Connection, row: Mapping[Any, Any], since: float) -> None:
+        if since >= self.minimum_seconds:
+            return
+        shown = connection.execute(statements.SHOWN, {"round": row["id"]}).all()
+        longest = max((clip.frames / clip.fps for clip in shown), default=0.0)
+        if since < min(self.minimum_seconds, longest):
+            raise AnswerError(
+                f"the order came {since:.1f} s after the clips were given out, before they can have been seen: look "
+                "at them, and send it again"
+            )
 
     def _place(self, connection: sa.Connection, row: Mapping[Any, Any], rater_id: int, now: float) -> bool:
         """Whether the round has a place that is not taken by another rater."""
-        wanted = {"round": row["id"], "rater": rater_id, "now": now}
+        wanted = {"round": row["id"], "rater": rater_id, "now": now, "latest": self._latest(now)}
         return int(connection.execute(statements.TAKEN_BY_OTHERS, wanted).scalar_one()) < self.study.annotators
 
     def _require_place(
@@ -206,11 +246,15 @@ class RaterSession:
         elif not self._place(connection, row, rater_id, now):
             raise LeaseError("the round was given to somebody else after a long silence: ask for the next one")
 
-    def _take(self, connection: sa.Connection, row: Mapping[Any, Any], rater_id: int, now: float) -> list[int]:
+    def _take(
+        self, connection: sa.Connection, row: Mapping[Any, Any], rater_id: int, now: float, renewed: bool = False
+    ) -> list[int]:
         """Leases the round to the rater; returns the slots in the order that was drawn for this rater, once."""
         held, until = {"round": row["id"], "rater": rater_id}, now + self.lease_seconds
         found = connection.execute(statements.HELD, held).first()
         if found is not None:
+            if renewed and until > found.created_at + LONGEST_HOLD * self.lease_seconds:
+                until = min(until, max(now, found.created_at + LONGEST_HOLD * self.lease_seconds))
             connection.execute(statements.KEEP, {**held, "until": until})
             return [int(slot) for slot in json.loads(found.display)]
         display = _random.sample(range(row["m"]), row["m"])

@@ -79,6 +79,7 @@ round_ = sa.Table(
     sa.Column("opened_at", sa.Double),
     sa.Column("answered_at", sa.Double),
     sa.Column("consumed_at", sa.Double),
+    sa.Index("rounds_by_status", "study_id", "status", "iteration"),
     sa.Index(
         "one_live_round_an_iteration",
         "study_id",

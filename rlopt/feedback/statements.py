@@ -1,7 +1,8 @@
 """Statements of the rater's side, built once: building one takes longer than running it.
 
 Their parameters are ``study``, ``round`` and ``rater`` (ids), ``public_id`` (of a round), ``key`` (of an answer),
-``now`` and ``until`` (seconds), and the new values of an update.
+``now``, ``until`` and ``latest`` (seconds), ``annotators`` (answers that a round needs), and the new values of an
+update.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ STANDING = answer.c.withdrawn_at.is_(None)
 OF_STUDY = round_.c.study_id == bindparam("study")
 _OF_ROUND = assignment.c.round_id == bindparam("round")
 _HELD = _OF_ROUND & (assignment.c.rater_id == bindparam("rater"))
-_TAKEN = (assignment.c.state == "answered") | (assignment.c.lease_until > bindparam("now"))
+# A lease never lasts longer than `latest` from now: one that does was written before a clock was set back.
+_HOLDS = assignment.c.lease_until.between(bindparam("now"), bindparam("latest"))
+_TAKEN = (assignment.c.state == "answered") | _HOLDS
 _OWN = (answer.c.round_id == bindparam("round")) & (answer.c.rater_id == bindparam("rater"))
 _UNCONSUMED = round_.c.status.in_(("open", "answered"))
 
@@ -38,11 +41,15 @@ OPEN_OF_RATER = (
     .order_by(assignment.c.id.desc())
     .with_for_update(of=round_)
 )
+_OF_THIS = assignment.c.round_id == round_.c.id
+_PLACES = sa.select(sa.func.count()).select_from(assignment).where(_OF_THIS, _TAKEN).correlate(round_).scalar_subquery()
 _NEW_TO_RATER = (
     _rounds()
     .where(OF_STUDY, round_.c.status == "open")
-    .where(round_.c.id.not_in(sa.select(assignment.c.round_id).where(assignment.c.rater_id == bindparam("rater"))))
+    .where(~sa.exists().where(_OF_THIS, assignment.c.rater_id == bindparam("rater")))
+    .where(bindparam("annotators") > _PLACES)
     .order_by(round_.c.iteration)
+    .limit(1)
 )
 OPEN_TO_RATER = (_NEW_TO_RATER.with_for_update(skip_locked=True), _NEW_TO_RATER.with_for_update())
 """A round that another rater is just leasing is passed over; only if none else is there, it is waited for."""
@@ -59,8 +66,22 @@ TAKEN_BY_OTHERS = (
     .select_from(assignment)
     .where(_OF_ROUND, assignment.c.rater_id != bindparam("rater"), _TAKEN)
 )
-HOLDERS = sa.select(assignment.c.rater_id, assignment.c.state).where(_OF_ROUND, _TAKEN)
-HELD = sa.select(assignment.c.state, assignment.c.display).where(_HELD)
+_MINE = assignment.c.rater_id == bindparam("rater")
+_OTHERS = sa.select(sa.func.count()).select_from(assignment).where(_OF_THIS, ~_MINE, _TAKEN).correlate(round_)
+ANY_FOR_RATER = (
+    sa.select(round_.c.id)
+    .where(OF_STUDY, round_.c.status == "open")
+    .where(~sa.exists().where(_OF_THIS, _MINE, assignment.c.state == "answered"))
+    .where(_OTHERS.scalar_subquery() < bindparam("annotators"))
+    .limit(1)
+)
+"""Whether there is something to rank for a rater: a round that is the rater's, or has a free place."""
+_OPEN = sa.select(round_.c.id).where(OF_STUDY, round_.c.status == "open")
+OPEN_COUNT = sa.select(sa.func.count()).select_from(_OPEN.subquery())
+ANSWERED_IN_OPEN = (
+    sa.select(sa.func.count()).select_from(answer).where(STANDING, answer.c.round_id.in_(_OPEN.scalar_subquery()))
+)
+HELD = sa.select(assignment.c.state, assignment.c.display, assignment.c.created_at).where(_HELD)
 KEEP = sa.update(assignment).where(_HELD).values(lease_until=bindparam("until"))
 SET_HELD = sa.update(assignment).where(_HELD).values(state=bindparam("new_state"))
 

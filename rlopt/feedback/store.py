@@ -6,10 +6,10 @@ transactions: the processes share nothing else, and each may be killed at any mo
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import secrets
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +35,7 @@ def opaque() -> str:
 
 @dataclass(frozen=True)
 class Study:
-    """A study's settings; they do not change."""
+    """A study's settings; all but the instructions stay as they are."""
 
     id: int
     name: str
@@ -63,7 +63,7 @@ class StudyStore:
     :param url: ``sqlite:///FOLDER/study.db`` or ``postgresql://USER@HOST/NAME``
     :param media: folder of the clips; for SQLite ``FOLDER/media`` unless given
     :param create: makes what is missing
-    :param clock: seconds since 1970
+    :param clock: seconds since 1970; by default the clock of the database, see :meth:`Database.now`
     :raises StudyError: it cannot be opened, or holds no study and none is to be made
     """
 
@@ -73,13 +73,13 @@ class StudyStore:
         *,
         media: str | Path | None = None,
         create: bool = True,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         parsed = checked_url(url)
         if media is None and parsed.get_backend_name() != "sqlite":
             raise StudyError("a study on Postgres needs a folder for its clips: give media (--media FOLDER)")
         self.database = Database(parsed, create=create)
-        self.clock = clock
+        self.clock: Callable[[], float] = clock or self.database.now
         media = Path(str(parsed.database)).parent / "media" if media is None else media
         self.media_root = Path(media).absolute()
         if create:
@@ -170,6 +170,20 @@ class StudyStore:
             row = connection.execute(sa.select(schema.rater).where(wanted)).mappings().first()
         return None if row is None else Rater(row["id"], row["public_id"], row["name"])
 
+    def raters(self, study: Study, since: float = 0.0) -> list[Rater]:
+        """Who has come since then, in that order."""
+        wanted = (schema.rater.c.study_id == study.id) & (schema.rater.c.created_at >= since)
+        with self.database.read() as connection:
+            rows = connection.execute(sa.select(schema.rater).where(wanted).order_by(schema.rater.c.id)).mappings()
+            return [Rater(row["id"], row["public_id"], row["name"]) for row in rows]
+
+    def rater_called(self, study: Study, public_id: str) -> Rater | None:
+        """The rater of that identifier."""
+        wanted = (schema.rater.c.study_id == study.id) & (schema.rater.c.public_id == public_id)
+        with self.database.read() as connection:
+            row = connection.execute(sa.select(schema.rater).where(wanted)).mappings().first()
+        return None if row is None else Rater(row["id"], row["public_id"], row["name"])
+
     def add_rater(self, study: Study, session: str, name: str | None = None) -> Rater:
         """Adds who will hold the session; only a digest of its secret is stored."""
         values = {
@@ -190,6 +204,21 @@ class StudyStore:
         kept = " ".join(printable.split())[:MAX_NAME] or None
         with self.database.write() as connection:
             connection.execute(sa.update(schema.rater).where(schema.rater.c.id == rater_id).values(name=kept))
+
+    def set_instructions(self, study: Study, instructions: str) -> Study:
+        """Replaces what the raters of a study are told; the audit trail keeps the former text."""
+        with self.database.write() as connection:
+            mine = schema.study.c.id == study.id
+            former = connection.execute(sa.select(schema.study.c.instructions).where(mine)).scalar_one()
+            connection.execute(sa.update(schema.study).where(mine).values(instructions=instructions))
+            log(connection, study.id, "instructions", self.clock(), former=former)
+        return dataclasses.replace(study, instructions=instructions)
+
+    def instructions(self, study: Study) -> str:
+        """What the raters of a study are told now."""
+        with self.database.read() as connection:
+            wanted = sa.select(schema.study.c.instructions).where(schema.study.c.id == study.id)
+            return str(connection.execute(wanted).scalar_one())
 
     def forget_names(self, study: Study) -> int:
         """Deletes every rater's name; returns how many there were."""

@@ -18,8 +18,10 @@ import numpy as np
 import sqlalchemy as sa
 
 from rlopt import __version__
+from rlopt.console.progress import say
 from rlopt.errors import ConfigError, StudyError
 from rlopt.feedback.clips import Clip
+from rlopt.feedback.database import DatabaseUnreachableError
 from rlopt.feedback.ranking import Ranking
 from rlopt.feedback.schema import round_
 from rlopt.feedback.store import Study, StudyStore
@@ -35,6 +37,8 @@ from rlopt.feedback.trainer import (
 
 _ALIVE_SECONDS = 5.0
 """Between two signs of life that are written while people are waited for."""
+OUTAGE_SECONDS = 600.0
+"""For how long a trainer waits for a database that does not answer."""
 
 
 class Asked(Protocol):
@@ -110,12 +114,14 @@ class HumanStudy:
     :param optimizer: as it was when the study was created (a new one made with the same settings will do)
     :param render: draws a query's candidates; see :data:`Render`
     :param annotators: answers that every round needs, each of another person
-    :param instructions: plain text, shown above the clips
+    :param instructions: plain text, shown above the clips; other ones than before replace those, empty ones do not
     :param config: anything JSON that the study should remember
     :param media: what ``render`` draws: video or image
-    :param undo_seconds: for how long a complete round can still be undone before it is consumed
+    :param undo_seconds: for how long a complete round can still be undone before it is consumed, counted from when the
+        trainer found it complete, by the trainer's own clock
     :param poll_seconds: between two looks at the database while waiting
     :param deadline_seconds: after which :meth:`step` gives up waiting; None waits for ever
+    :param outage_seconds: for how long a database that stops answering is waited for
     :raises StudyError: the study is of another optimiser, or was made with other settings
     """
 
@@ -133,15 +139,23 @@ class HumanStudy:
         undo_seconds: float = 2.0,
         poll_seconds: float = 0.5,
         deadline_seconds: float | None = None,
+        outage_seconds: float = OUTAGE_SECONDS,
     ) -> None:
         if not poll_seconds > 0 or not undo_seconds >= 0:
             raise ConfigError("poll_seconds must be above 0 and undo_seconds at least 0")
         self.store, self.optimizer, self.render = store, optimizer, render
         self.undo_seconds, self.poll_seconds, self.deadline_seconds = undo_seconds, poll_seconds, deadline_seconds
+        self.outage_seconds = outage_seconds
         settings = {"annotators": annotators, "instructions": instructions, "config": config, "media": media}
         self.study = store.find(name) or _create(store, name, optimizer, settings)
         _check_same(self.study, optimizer, annotators, media)
+        if instructions and instructions != self.study.instructions:
+            self.study = store.set_instructions(self.study, instructions)
+            say(f"study {name!r}: the new instructions replace the former ones")
         self._session = TrainerSession(store, self.study)
+        self._complete: tuple[int, float, float] | None = None
+        self._outage: float | None = None
+        self._lost: tuple[int, Any] | None = None
         self._state: OptimizerState
         self._start = self._load(self._session.state(0)).copy()
         self._load(self._session.state())
@@ -158,21 +172,57 @@ class HumanStudy:
         :raises StudyError: another process trains this study now, or the database refuses
         """
         started = time.monotonic()
+        while True:
+            try:
+                found = self._step(started)
+            except DatabaseUnreachableError as error:
+                if self._outage is None:
+                    self._outage = time.monotonic()
+                    say(f"waiting for the database: {error}")
+                if time.monotonic() - self._outage >= self.outage_seconds:
+                    raise
+            else:
+                self._outage = None
+                return found
+            if self._is_late(started):
+                return None
+            time.sleep(self.poll_seconds)
+
+    def _step(self, started: float) -> Any | None:
+        """As :meth:`step`, with a database that answers."""
+        if self._lost is not None:
+            iteration, query = self._lost
+            self._load(self._session.state())
+            self._lost = None
+            if self.iteration > iteration:
+                return query
         query = self.optimizer.ask()
         round_id = self._open(query)
         heard = started
         while True:
             answered_at = self._session.answered_at(round_id)
-            if answered_at is not None and self.store.clock() - answered_at >= self.undo_seconds:
+            if self._has_rested(round_id, answered_at):
                 if self._consume(round_id, query):
                     return query
                 continue
-            if self.deadline_seconds is not None and time.monotonic() - started >= self.deadline_seconds:
+            if self._is_late(started):
                 return None
             if time.monotonic() - heard > _ALIVE_SECONDS:
                 self._session.alive()
                 heard = time.monotonic()
             time.sleep(self.poll_seconds)
+
+    def _is_late(self, started: float) -> bool:
+        return self.deadline_seconds is not None and time.monotonic() - started >= self.deadline_seconds
+
+    def _has_rested(self, round_id: int, answered_at: float | None) -> bool:
+        """Whether a round has been complete for so long that nobody can undo an answer any more."""
+        if answered_at is None:
+            self._complete = None
+            return False
+        if self._complete is None or self._complete[:2] != (round_id, answered_at):  # an answer after an undo
+            self._complete = (round_id, answered_at, time.monotonic())
+        return time.monotonic() - self._complete[2] >= self.undo_seconds
 
     def finish(self) -> None:
         """Tells those who rank that the study is over, with a clip of where the search ended."""
@@ -227,10 +277,16 @@ class HumanStudy:
             away = float(np.linalg.norm(point - self._start))
             return Move(after, point, float(np.linalg.norm(point - before)), away)
 
+        iteration = self.iteration
         try:
             move = self._session.consume(round_id, self._state.digest, tell)
-        except BaseException:
+        except BaseException as error:
+            # Where the connection broke, nobody told whether the database has the answers: its newest state says so.
+            self._lost = (iteration, query)
             self._load(self._session.state())
+            self._lost = None
+            if isinstance(error, DatabaseUnreachableError) and self.iteration > iteration:
+                return True
             raise
         if move is None:
             return False

@@ -90,6 +90,7 @@ def test_serve_refuses_before_it_binds(folder: str, capsys: pytest.CaptureFixtur
         ("--port", "70000"),
         ("--raters", "0"),
         ("--lease-seconds", "0"),
+        ("--minimum-seconds", "-1"),
         ("--requests-per-second", "0"),
     ):
         assert option in refused(capsys, "serve", folder, option, value)
@@ -99,7 +100,7 @@ def test_serve_refuses_before_it_binds(folder: str, capsys: pytest.CaptureFixtur
         assert "use another --host or --port" in refused(capsys, "serve", folder, "--port", str(taken.getsockname()[1]))
 
 
-def test_serve_prints_one_url_and_stops_when_told(folder: str) -> None:
+def test_serve_prints_both_urls_and_stops_when_told(folder: str) -> None:
     import httpx2
 
     command = [sys.executable, "-m", "rlopt.cli.main", "rank", "serve", folder]
@@ -113,7 +114,8 @@ def test_serve_prints_one_url_and_stops_when_told(folder: str) -> None:
             with httpx2.Client() as client:
                 assert ">Begin</button>" in client.get(url).text
             server.send_signal(signal.SIGINT)
-            assert server.communicate(timeout=30) == ("", "rlopt: interrupted\n")
+            out, err = server.communicate(timeout=30)
+            assert err == "rlopt: interrupted\n" and out.startswith("the results, for you alone: http://127.0.0.1:")
         finally:
             server.kill()
     assert server.returncode == 130

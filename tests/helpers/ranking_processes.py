@@ -36,7 +36,7 @@ def train(url: str, media: str, rounds: int, annotators: int) -> None:
 def serve_study(url: str, media: str, port: int) -> None:
     """Serves the study, as ``rlopt rank serve`` does."""
     store = StudyStore(url, media=media, create=False)
-    settings = ServeSettings(port=port, token=TOKEN, raters=1000, requests_per_second=1e6)
+    settings = ServeSettings(port=port, token=TOKEN, raters=1000, requests_per_second=1e6, minimum_seconds=0.0)
     serve(store, store.study(), settings, lambda line: None)
 
 

@@ -7,6 +7,7 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,8 +17,8 @@ from ranking_study import make_study, objective, optimizer, order_by_value, valu
 from rlopt.errors import AnswerError, StudyError
 from rlopt.feedback import schema
 from rlopt.feedback.results import progress
-from rlopt.feedback.rounds import LeaseError, RaterSession, ShownRound
-from rlopt.feedback.store import StudyStore
+from rlopt.feedback.rounds import LONGEST_HOLD, LeaseError, RaterSession, ShownRound
+from rlopt.feedback.store import StudyStore, insert
 from rlopt.feedback.study import HumanStudy
 from rlopt.feedback.trainer import standing_answers
 
@@ -200,16 +201,96 @@ def test_undo_until_consumed(store: StudyStore) -> None:
     assert session.answer(one, shown.id, "3", []) == 2, "what was accepted stays accepted"
 
 
-def test_what_waits_to_be_undone_is_not_consumed(store: StudyStore, clock: Clock) -> None:
+@pytest.mark.parametrize("ahead", [0.0, 300.0, -300.0])
+def test_what_waits_to_be_undone_is_not_consumed(
+    store: StudyStore, clock: Clock, monkeypatch: pytest.MonkeyPatch, ahead: float
+) -> None:
+    """The trainer counts by its own clock, whatever that of the server says."""
     study, session, rater = opened(store, undo_seconds=5.0)
+    trainer = Clock()
+    monkeypatch.setattr("rlopt.feedback.study.time", SimpleNamespace(monotonic=trainer, sleep=lambda seconds: None))
+    clock.now += ahead
     one = rater()
     shown = session.lease(one)
     assert shown is not None
     session.answer(one, shown.id, "a", [ids(shown)])
-    clock.now += 4.9
     assert study.step() is None
-    clock.now += 0.2
+    trainer.now += 4.9
+    assert study.step() is None
+    session.undo(one)
+    assert study.step() is None
+    session.answer(one, shown.id, "b", [ids(shown)])
+    assert study.step() is None
+    trainer.now += 4.9
+    assert study.step() is None, "an answer after an undo can be undone as long as the first one"
+    trainer.now += 0.2
     assert study.step() is not None
+
+
+def test_a_clock_that_is_set_back_holds_no_lease(store: StudyStore, clock: Clock) -> None:
+    _, session, rater = opened(store)
+    gone, other = rater(), rater()
+    assert session.lease(gone) is not None
+    clock.now -= 3600
+    shown = session.lease(other)
+    assert shown is not None, "a lease that lasts an hour is none"
+    session.answer(other, shown.id, "a", [ids(shown)])
+
+
+def test_a_tab_that_is_left_open_does_not_hold_a_round_for_ever(store: StudyStore, clock: Clock) -> None:
+    _, session, rater = opened(store)
+    idle, other = rater(), rater()
+    shown = session.lease(idle)
+    assert shown is not None
+    for _ in range(LONGEST_HOLD * 2):
+        assert session.lease(other) is None
+        clock.now += session.lease_seconds / 2
+        session.renew(idle, shown.id)
+    clock.now += 1
+    assert progress(store, session.study, other)["state"] == "open"
+    assert session.lease(other) is not None
+    with pytest.raises(LeaseError, match="somebody else"):
+        session.renew(idle, shown.id)
+
+
+def test_an_order_of_clips_that_cannot_have_been_seen_is_refused(store: StudyStore, clock: Clock) -> None:
+    study, _, rater = opened(store)
+    session, one = RaterSession(store, study.study, minimum_seconds=0.8), rater()
+    shown = session.lease(one)
+    assert shown is not None
+    clock.now += 0.6
+    with pytest.raises(AnswerError, match=r"0\.6 s after"):
+        session.answer(one, shown.id, "a", [ids(shown)])
+    clock.now += 0.3
+    assert session.answer(one, shown.id, "a", [ids(shown)]) == 1
+    with store.database.read() as connection:
+        assert connection.execute(sa.select(schema.answer.c.created_at)).scalar_one() == clock.now
+
+
+def test_one_lease_reads_one_round_however_many_are_open(store: StudyStore, clock: Clock) -> None:
+    """A rater who has answered all but the last of many rounds gets that one in as many statements as the first."""
+    study, session, rater = opened(store)
+    one = rater()
+    with store.database.write() as connection:
+        first = dict(connection.execute(sa.select(schema.round_)).mappings().one())
+        drawn = [dict(row) for row in connection.execute(sa.select(schema.candidate)).mappings()]
+        for number in range(1, 60):
+            new = {**first, "id": None, "public_id": f"{number:032x}", "iteration": number}
+            round_id = insert(connection, schema.round_, {k: v for k, v in new.items() if k != "id"})
+            for row in drawn:
+                copy = {**row, "round_id": round_id, "public_id": f"{number:030x}{row['slot']:02x}"}
+                insert(connection, schema.candidate, {k: v for k, v in copy.items() if k != "id"})
+    counts, rows = [], []
+    sa.event.listen(store.database.engine, "after_cursor_execute", lambda *given: counts.append(given[2]))
+    for number in range(60):
+        counts.clear()
+        shown = session.lease(one)
+        assert shown is not None
+        progress(store, study.study, one)
+        rows.append(len(counts))
+        session.answer(one, shown.id, f"{number}", [ids(shown)])
+    assert max(rows[1:]) == min(rows[1:]), rows
+    assert session.lease(one) is None
 
 
 def test_skipping_is_an_answer_without_edges(store: StudyStore) -> None:
@@ -232,7 +313,8 @@ def test_progress_says_what_is_going_on(store: StudyStore, clock: Clock) -> None
     assert progress(store, session.study, one)["state"] == "open"
     shown = session.lease(one)
     assert shown is not None
-    session.answer(one, shown.id, "a", [ids(shown)], seconds=90)
+    clock.now += 90
+    session.answer(one, shown.id, "a", [ids(shown)], seconds=1e9)
     told = progress(store, session.study, one)
     assert told["state"] == "waiting" and "1 more answer of" in told["message"]
     assert (told["rounds_answered"], told["clips_watched"], told["minutes"]) == (1, 4, 1.5)

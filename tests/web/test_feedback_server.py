@@ -193,7 +193,7 @@ def video(tmp_path: Path) -> tuple[Any, str, bytes]:
     study.step()
     client, headers = entered(app_of(study))
     clip = client.post("/api/lease", json={}, headers=headers).json()["round"]["clips"][0]
-    assert (clip["width"], clip["height"], clip["frames"], clip["fps"]) == (48, 34, 12, 30.0)
+    assert (clip["width"], clip["height"], clip["frames"], clip["fps"]) == (48, 34, 30, 30.0)
     poster = client.get(clip["poster"])
     assert poster.headers["content-type"] == "image/jpeg" and poster.content.startswith(b"\xff\xd8\xff")
     path = next((tmp_path / "media").glob("*/round-*/0.mp4"))

@@ -14,7 +14,8 @@ from starlette.responses import Response
 from rlopt.errors import AnswerError, StudyError, one_line
 from rlopt.feedback.results import media_file
 from rlopt.feedback.rounds import LeaseError
-from rlopt.feedback.server.guard import logger
+from rlopt.feedback.server.auth import Access
+from rlopt.feedback.server.guard import logger, unavailable_response
 from rlopt.feedback.server.media import ClipResponse
 from rlopt.feedback.server.rater_view import RaterView
 from rlopt.feedback.store import MAX_NAME
@@ -52,13 +53,15 @@ class Named(_Body):
     name: Annotated[str, Field(max_length=MAX_NAME)]
 
 
-def add_api(app: FastAPI, view: RaterView) -> None:
+def add_api(app: FastAPI, view: RaterView, access: Access) -> None:
     """Adds the routes under ``/api`` and ``/media``. The guard has let in only who has a session."""
     router = APIRouter()
 
     @router.get("/api/study")
     def study(request: Request) -> dict[str, Any]:
-        return view.study_json(view.rater_of(request))
+        rater = request.scope["rlopt.rater"]
+        own = {"results": access.raters_see_results, "return_code": access.return_code(rater) if rater.id else None}
+        return {**view.study_json(rater.id), **own}
 
     @router.get("/api/results")
     def results(request: Request) -> dict[str, Any]:
@@ -116,11 +119,13 @@ def add_errors(app: FastAPI) -> None:
 
     def in_one_line(status: int) -> Any:
         def handler(request: Request, error: Exception) -> Response:
-            if status >= 500:
-                logger.error("%s", error)
             return JSONResponse({"error": one_line(error)}, status)
 
         return handler
+
+    def unavailable(request: Request, error: Exception) -> Response:
+        logger.error("%s", one_line(error))  # which names the database: not for those who rank
+        return unavailable_response(request.url.path)
 
     def malformed(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
@@ -134,6 +139,6 @@ def add_errors(app: FastAPI) -> None:
 
     app.add_exception_handler(AnswerError, in_one_line(400))
     app.add_exception_handler(LeaseError, in_one_line(409))
-    app.add_exception_handler(StudyError, in_one_line(503))
+    app.add_exception_handler(StudyError, unavailable)
     app.add_exception_handler(RequestValidationError, malformed)
     app.add_exception_handler(HTTPException, plain)

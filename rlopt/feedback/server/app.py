@@ -34,6 +34,9 @@ def make_app(
     public_origin: str | None = None,
     limits: Limits | None = None,
     lease_seconds: float = LEASE_SECONDS,
+    minimum_seconds: float = 0.0,
+    owner_token: str | None = None,
+    since: float | None = None,
 ) -> ASGIApp:
     """The application, for uvicorn or another ASGI server.
 
@@ -43,13 +46,18 @@ def make_app(
     :param hosts: names that the server answers to
     :param public_origin: where a proxy serves it, ``https://rank.example.org``
     :param lease_seconds: how long a round is kept for a browser that is silent
+    :param minimum_seconds: see :class:`rlopt.feedback.rounds.RaterSession`
+    :param owner_token: what the link of the one who runs the study carries, who alone sees results then; without one,
+        every rater does
+    :param since: when the link was made, see :class:`rlopt.feedback.server.auth.Access`
     """
     # The documentation pages load scripts from elsewhere; the schema alone does not.
     app = FastAPI(
         title="rlopt rank", version=__version__, docs_url=None, redoc_url=None, openapi_url="/api/openapi.json"
     )
-    view, access = RaterView(store, study, lease_seconds), Access(store, study, token, admits, names)
-    add_api(app, view)
+    view = RaterView(store, study, lease_seconds, minimum_seconds)
+    access = Access(store, study, token, admits, names, owner_token, since)
+    add_api(app, view, access)
     add_pages(app, view, access, secure=(public_origin or "").startswith("https://"))
     add_errors(app)
     app.mount("/static", StaticFiles(directory=_STATIC, check_dir=False))

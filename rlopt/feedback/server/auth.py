@@ -1,4 +1,4 @@
-"""Who may look: a token in the link admits a browser, a cookie keeps it in. Nothing secret is stored or logged."""
+"""Who may look: a token in the link admits a browser, a cookie keeps it in. No secret is logged, or in the database."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
-from rlopt.feedback.store import Rater, Study, StudyStore, digest
+from rlopt.feedback.store import Rater, Study, StudyStore, digest, is_opaque
 
 MIN_TOKEN = 20
 """Characters of a token that somebody chooses; a drawn one has 256 bits."""
@@ -23,18 +23,31 @@ class Access:
     :param token: what the link must carry; None admits everybody who reaches the server
     :param admits: how many browsers the link admits; one that is in already does not count again
     :param names: of those who are admitted, each once, in place of a number
+    :param owner_token: what the link of the one who runs the study carries, who alone sees the results then
+    :param since: when the link was made (seconds since 1970): raters who came later have spent it already
     """
 
     def __init__(
-        self, store: StudyStore, study: Study, token: str | None, admits: int = 1, names: Sequence[str] = ()
+        self,
+        store: StudyStore,
+        study: Study,
+        token: str | None,
+        admits: int = 1,
+        names: Sequence[str] = (),
+        owner_token: str | None = None,
+        since: float | None = None,
     ) -> None:
-        self._store, self._study, self._token = store, study, token
-        self.names, self._names_left = tuple(names), list(names)
-        self._left = admits
+        self._store, self._study, self._token, self._owner_token = store, study, token, owner_token
+        here = [] if since is None else store.raters(study, since)
+        taken = {rater.name for rater in store.raters(study)} if names else set()
+        self.names, self._names_left = tuple(names), [name for name in names if name not in taken]
+        self._left = admits - len(here)
         self._lock = threading.Lock()
         self._known: OrderedDict[str, Rater] = OrderedDict()
         # Cookies are shared by all ports of a host, so that two studies need two names.
         self.cookie = f"rlopt_rank_{digest(f'{study.id} {study.name}')[:12]}"
+        # One person may rank and run the study, in one browser.
+        self.owner_cookie = f"{self.cookie}_owner"
 
     @property
     def is_open(self) -> bool:
@@ -45,7 +58,47 @@ class Access:
         """Whether the link carries the token, or needs none; compared in constant time."""
         if self._token is None:
             return True
-        return token is not None and hmac.compare_digest(token.encode(), self._token.encode())
+        return token is not None and _same(token, self._token)
+
+    def invites(self, token: str | None) -> bool:
+        """Whether the link is that of raters."""
+        return self._token is not None and self.knows(token)
+
+    def is_owners(self, token: str | None) -> bool:
+        """Whether the link is that of the one who runs the study."""
+        return token is not None and self._owner_token is not None and _same(token, self._owner_token)
+
+    def owner_session(self) -> str:
+        """The cookie of the one who runs the study."""
+        assert self._owner_token is not None
+        return "owner." + _signed(self._owner_token, "owner")
+
+    def is_owner(self, session: str | None) -> bool:
+        """Whether the session is that of the one who runs the study."""
+        return session is not None and self._owner_token is not None and _same(session, self.owner_session())
+
+    @property
+    def raters_see_results(self) -> bool:
+        """Whether nobody is the owner, so that all are."""
+        return self._owner_token is None
+
+    def return_code(self, rater: Rater) -> str | None:
+        """What lets a rater go on in another browser, as a link's ``rater``; None where the server has no token."""
+        if self._token is None:
+            return None
+        return f"{rater.public_id}.{_signed(self._token, f'rater {rater.public_id}')}"
+
+    def signed(self, code: str | None) -> bool:
+        """Whether a code is one of :meth:`return_code`; asks no database."""
+        public_id = (code or "").partition(".")[0]
+        wanted = self.return_code(Rater(0, public_id, None)) if is_opaque(public_id) else None
+        return wanted is not None and _same(str(code), wanted)
+
+    def returning(self, code: str | None) -> Rater | None:
+        """Who comes back with a code of :meth:`return_code`."""
+        if code is None or not self.signed(code):
+            return None
+        return self._store.rater_called(self._study, code.partition(".")[0])
 
     def names_left(self) -> tuple[str, ...]:
         """Names that nobody has taken yet."""
@@ -82,7 +135,7 @@ class Access:
             return None
         known = self.known(session)
         if known is None:
-            known = self._store.rater(self._study, session)
+            known = self._store.rater(self._study, session) or self.returning(session)
             if known is not None:
                 self._remember(session, known)
         return known
@@ -96,6 +149,15 @@ class Access:
             self._known[digest(session)] = rater
             while len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)
+
+
+def _same(one: str, other: str) -> bool:
+    """Compares in constant time."""
+    return hmac.compare_digest(one.encode(errors="replace"), other.encode(errors="replace"))
+
+
+def _signed(key: str, text: str) -> str:
+    return hmac.new(key.encode(), f"rlopt rank {text}".encode(), hashlib.sha256).hexdigest()
 
 
 def csrf_token(session: str) -> str:

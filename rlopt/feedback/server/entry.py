@@ -29,9 +29,15 @@ class Entry:
     def __init__(self, access: Access, render: Callable[..., Response], secure: bool) -> None:
         self._access, self._render, self._secure = access, render, secure
 
-    def door(self, token: str | None) -> Response:
-        """``GET /`` without a session; changes nothing, unless the server is open to everybody."""
+    def door(self, token: str | None, rater: str | None = None) -> Response:
+        """``GET /`` without a session; changes nothing, unless the server is open to everybody.
+
+        :param rater: the code of one who was here before, in another browser
+        """
         access = self._access
+        if access.is_owners(token) or access.signed(rater):
+            names: tuple[str, ...] = ()
+            return self._render("enter.html", 200, token=token or "", rater=rater or "", names=names, error="")
         if access.is_open and not access.names:
             return self._admitted(str(access.admit(None, None)))
         if token is None and not access.is_open:
@@ -47,7 +53,11 @@ class Entry:
             fields = form_fields(body)
         except AnswerError:
             return self._render("denied.html", 400, used=True)
-        token, name = fields.get("token"), fields.get("name")
+        token, name, code = fields.get("token"), fields.get("name"), fields.get("rater")
+        if access.is_owners(token):
+            return self._admitted(access.owner_session(), None, access.owner_cookie)
+        if code and access.returning(code) is not None:
+            return self._admitted(code, session)
         admitted = access.admit(token, session, name)
         if admitted is not None:
             return self._admitted(admitted, session)
@@ -56,14 +66,15 @@ class Entry:
         return self._render("denied.html", 403, used=True)
 
     def _ask(self, token: str | None, error: str = "", status: int = 200) -> Response:
-        return self._render("enter.html", status, token=token or "", names=self._access.names_left(), error=error)
+        names = self._access.names_left()
+        return self._render("enter.html", status, token=token or "", rater="", names=names, error=error)
 
-    def _admitted(self, session: str, before: str | None = None) -> Response:
-        response = RedirectResponse("/", 303)
+    def _admitted(self, session: str, before: str | None = None, cookie: str | None = None) -> Response:
+        response = RedirectResponse("/" if cookie is None else "/results", 303)
         if session != before:
             response.set_cookie(
-                self._access.cookie, session, max_age=_COOKIE_SECONDS, path="/", secure=self._secure, httponly=True,
-                samesite="strict",
+                cookie or self._access.cookie, session, max_age=_COOKIE_SECONDS, path="/", secure=self._secure,
+                httponly=True, samesite="strict",
             )  # fmt: skip
         return response
 

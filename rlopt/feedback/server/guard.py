@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rlopt.errors import StudyError
+from rlopt.errors import StudyError, one_line
 from rlopt.feedback.server.auth import Access, RateLimit, csrf_matches
+from rlopt.feedback.store import Rater
 
 BODY_LIMIT = 64 * 1024
 _BODY_SECONDS = 10.0
@@ -33,7 +35,10 @@ HEADERS = {
 ENTER = "/enter"
 DOOR = ("/", ENTER)
 """What a browser without a session may ask for."""
+RESULTS = ("/results", "/api/results")
+_OWNERS = ("/", "/api/study", *RESULTS)
 logger = logging.getLogger("rlopt.feedback")
+_OWNER = Rater(0, "owner", None)
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,9 @@ class Limits:
     requests: float = 20.0
     media: float = 200.0
     unknown: float = 5.0
-    """Of an address whose rater is unknown: it has no session."""
+    """Of an address whose rater is unknown: it has no session, and no valid link either."""
+    lookups: float = 200.0
+    """Of an address, of sessions that the server has not seen since it started."""
 
 
 class Guard:
@@ -62,6 +69,7 @@ class Guard:
             "requests": RateLimit(limits.requests, 3 * limits.requests),
             "media": RateLimit(limits.media, 2 * limits.media),
             "unknown": RateLimit(limits.unknown, 6 * limits.unknown),
+            "lookups": RateLimit(limits.lookups, 2 * limits.lookups),
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -89,13 +97,15 @@ class Guard:
         refusal = await self._refusal(scope)
         if refusal is None and scope["method"] == "POST":
             body = await self._body(receive)
+            if isinstance(body, bytes) and scope["path"] == ENTER and not self._may_enter(scope, body):
+                body = _error(ENTER, "too many requests: wait a moment", 429, {"Retry-After": "2"})
             if isinstance(body, bytes):
                 receive = _replayed(body, receive)
             else:
                 refusal = body
         await (self._app if refusal is None else refusal)(scope, receive, guarded)
         # The query, which may carry the token, is left out.
-        logger.info("%s %s %d", method, scope["path"].encode("ascii", "backslashreplace").decode(), status)
+        logger.info("%s %s %d", method, _printable(scope["path"]), status)
 
     async def _refusal(self, scope: Scope) -> Response | None:
         """Who asks, and whether to refuse: None to go on."""
@@ -103,30 +113,63 @@ class Guard:
         if _host_name(headers.get("host", "")) not in self._hosts:
             return PlainTextResponse("this server is not known by that name", 421)
         session = _cookie(headers, self._access.cookie)
+        owner = _cookie(headers, self._access.owner_cookie)
+        scope["rlopt.owner"] = self._access.is_owner(owner)
         rater = self._access.known(session)
-        if rater is None and session is not None:
-            if not self._limits["unknown"].allows(_client(scope)):
+        if scope["rlopt.owner"] and (path in RESULTS or session is None):
+            rater, session = _OWNER, owner
+        elif rater is None and session is not None:
+            if not self._limits["lookups"].allows(self._client(scope)):
                 return _error(path, "too many requests: wait a moment", 429, {"Retry-After": "2"})
             try:
                 rater = await run_in_threadpool(self._access.rater, session)
             except StudyError as error:
-                logger.error("%s", error)
-                return _error(path, "the study cannot be read at the moment", 503, {"Retry-After": "5"})
+                logger.error("%s", one_line(error))
+                return unavailable_response(path)
         scope["rlopt.session"], scope["rlopt.rater"] = (session, rater) if rater is not None else (None, None)
-        if rater is None:
-            caller, bucket = _client(scope), "unknown"
-        else:
-            caller, bucket = rater.public_id, "media" if path.startswith("/media/") else "requests"
         is_static = path.startswith("/static/")
-        if not is_static and not self._limits[bucket].allows(caller):
+        if rater is None:
+            # Who has the link is not kept out by strangers at the same address; the body of a POST comes later.
+            is_form = path == ENTER and scope["method"] == "POST"
+            limited = not is_form and not self._invited(scope)
+            caller, bucket = self._client(scope), "unknown"
+        else:
+            limited = True
+            caller, bucket = rater.public_id, "media" if path.startswith("/media/") else "requests"
+        if limited and not is_static and not self._limits[bucket].allows(caller):
             return _error(path, "too many requests: wait a moment", 429, {"Retry-After": "2"})
         if scope["method"] not in ("GET", "POST"):
             return _error(path, "use GET or POST", 405, {"Allow": "GET, HEAD, POST"})
         if rater is None and path not in DOOR and not is_static:
             return _error(path, "open the link that rlopt rank serve printed first", 401)
+        if path in RESULTS and rater is not _OWNER and not self._access.raters_see_results:
+            return _error(path, "the results are for whoever runs the study", 403)
+        if rater is _OWNER and path not in (*_OWNERS, ENTER) and not path.startswith(("/media/", "/static/")):
+            return _error(path, "this browser is let in to see the results: to rank, open the raters' link", 403)
         if scope["method"] == "POST":
             return self._forged(headers, path, scope)
         return None
+
+    def _invited(self, scope: Scope) -> bool:
+        """Whether the request carries the link's token, or a rater's own."""
+        return self._is_invitation(_fields(scope.get("query_string", b"")))
+
+    def _is_invitation(self, fields: Mapping[str, str]) -> bool:
+        access, token = self._access, fields.get("token")
+        return access.invites(token) or access.is_owners(token) or access.signed(fields.get("rater"))
+
+    def _client(self, scope: Scope) -> str:
+        """The address of who asks; behind a proxy of our own, what the proxy says of it."""
+        client = scope.get("client")
+        address = client[0] if client else ""
+        forwarded = Headers(scope=scope).get("x-forwarded-for", "").rpartition(",")[2].strip()
+        if self._public_origin is not None and forwarded and _is_near(address):
+            return forwarded[:64]
+        return address
+
+    def _may_enter(self, scope: Scope, body: bytes) -> bool:
+        """Whether the form has an invitation, or its sender has not asked too often."""
+        return self._is_invitation(_fields(body)) or self._limits["unknown"].allows(self._client(scope))
 
     def _forged(self, headers: Headers, path: str, scope: Scope) -> Response | None:
         """Refuses a POST that another site's page may have made."""
@@ -180,15 +223,56 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
     return again
 
 
+UNAVAILABLE = "the study cannot be read at the moment: your answers so far are safe, and the page tries again"
+_UNAVAILABLE_PAGE = f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>One moment</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="refresh" content="5">
+<link rel="stylesheet" href="/static/page.css">
+</head>
+<body data-page="door">
+<main id="main"><h1>One moment</h1><p>{UNAVAILABLE[:1].upper()}{UNAVAILABLE[1:]}.</p></main>
+</body>
+</html>
+"""
+
+
+def unavailable_response(path: str) -> Response:
+    """503, for a program in JSON and for a person as a page that loads itself again."""
+    if path.startswith("/api/"):
+        return JSONResponse({"error": UNAVAILABLE}, 503, {"Retry-After": "5"})
+    return HTMLResponse(_UNAVAILABLE_PAGE, 503, {"Retry-After": "5"})
+
+
 def _error(path: str, reason: str, status: int, headers: dict[str, str] | None = None) -> Response:
     if path.startswith("/api/"):
         return JSONResponse({"error": reason}, status, headers)
     return PlainTextResponse(reason, status, headers)
 
 
-def _client(scope: Scope) -> str:
-    client = scope.get("client")
-    return client[0] if client else ""
+def _printable(path: str) -> str:
+    """A path for the log: a line end in it must not begin a line of its own."""
+    return path.encode("unicode_escape").decode("ascii")
+
+
+def _fields(text: bytes) -> dict[str, str]:
+    """The fields of a query or a form; none where it is malformed."""
+    try:
+        return dict(parse_qsl(text.decode("ascii"), max_num_fields=20))
+    except ValueError:
+        return {}
+
+
+def _is_near(address: str) -> bool:
+    """Whether a proxy of our own may have that address: it is of this machine or of a private network."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return found.is_loopback or found.is_private
 
 
 def _host_name(host: str) -> str:

@@ -10,8 +10,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from rlopt.errors import AnswerError, StudyError
-from rlopt.feedback.rounds import ShownRound
+from rlopt.errors import AnswerError
+from rlopt.feedback.rounds import LeaseError, ShownRound
 from rlopt.feedback.server.auth import Access, csrf_matches, csrf_token
 from rlopt.feedback.server.entry import Entry, form_fields
 from rlopt.feedback.server.rater_view import RaterView
@@ -34,6 +34,7 @@ def add_pages(app: FastAPI, view: RaterView, access: Access, secure: bool) -> No
 
     def show(request: Request, page: str, title: str, status: int = 200, **values: Any) -> Response:
         common = {"title": title, "page": page, "media": view.study.media}
+        common["sees_results"] = request.scope["rlopt.owner"] or access.raters_see_results
         token = csrf_token(request.scope["rlopt.session"])
         return render(f"{page}.html", status, csrf_token=token, **common, **values)
 
@@ -41,7 +42,7 @@ def add_pages(app: FastAPI, view: RaterView, access: Access, secure: bool) -> No
         rater = view.rater_of(request)
         shown = view.session.lease(rater)
         values = {
-            "instructions": view.study.instructions,
+            "instructions": view.store.instructions(view.study),
             "progress": view.progress_json(rater),
             "round": None if shown is None else view.round_json(shown),
             "places": _places(shown),
@@ -53,10 +54,15 @@ def add_pages(app: FastAPI, view: RaterView, access: Access, secure: bool) -> No
     entry = Entry(access, functools.partial(render, media=view.study.media), secure)
 
     @app.get("/")
-    def index(request: Request, token: str | None = None) -> Response:
-        if request.scope["rlopt.session"] is None:
-            return entry.door(token)
-        return rank(request) if token is None else RedirectResponse("/", 303)
+    def index(request: Request, token: str | None = None, rater: str | None = None) -> Response:
+        session = request.scope["rlopt.session"]
+        only_owner = access.is_owner(session)
+        newly_owner = access.is_owners(token) and not request.scope["rlopt.owner"]
+        if session is None or newly_owner or (only_owner and (access.invites(token) or rater)):
+            return entry.door(token, rater)
+        if token is not None or rater is not None:
+            return RedirectResponse("/results" if access.is_owners(token) else "/", 303)
+        return RedirectResponse("/results", 303) if only_owner else rank(request)
 
     @app.get("/enter")
     def again(request: Request) -> Response:
@@ -81,7 +87,7 @@ def add_pages(app: FastAPI, view: RaterView, access: Access, secure: bool) -> No
             if not csrf_matches(request.scope["rlopt.session"], fields.get("csrf_token")):
                 return rank(request, "The page was out of date: please answer again.", 403)
             _act(view, view.rater_of(request), fields)
-        except (AnswerError, StudyError) as error:
+        except (AnswerError, LeaseError) as error:
             text = str(error)
             return rank(request, text[:1].upper() + text[1:] + ".", 400 if isinstance(error, AnswerError) else 409)
         return RedirectResponse("/", 303)

@@ -14,9 +14,11 @@ from rlopt.feedback.store import Study, StudyStore
 class RaterView:
     """One study, for the server."""
 
-    def __init__(self, store: StudyStore, study: Study, lease_seconds: float = LEASE_SECONDS) -> None:
+    def __init__(
+        self, store: StudyStore, study: Study, lease_seconds: float = LEASE_SECONDS, minimum_seconds: float = 0.0
+    ) -> None:
         self.store, self.study = store, study
-        self.session = RaterSession(store, study, lease_seconds)
+        self.session = RaterSession(store, study, lease_seconds, minimum_seconds)
 
     @staticmethod
     def rater_of(request: Request) -> int:
@@ -28,14 +30,14 @@ class RaterView:
         study = self.study
         return {
             "name": study.name,
-            "instructions": study.instructions,
+            "instructions": self.store.instructions(study),
             "media": study.media,
             "progress": self.progress_json(rater),
         }
 
     def progress_json(self, rater: int) -> dict[str, Any]:
         """See :func:`rlopt.feedback.results.progress`."""
-        return progress(self.store, self.study, rater)
+        return progress(self.store, self.study, rater, self.session.lease_seconds)
 
     def leased_json(self, shown: ShownRound | None, rater: int) -> dict[str, Any]:
         """``POST /api/lease``"""

@@ -17,9 +17,12 @@ from rlopt.errors import ConfigError
 from rlopt.feedback.rounds import LEASE_SECONDS
 from rlopt.feedback.server.app import is_loopback, make_app, own_names
 from rlopt.feedback.server.auth import MIN_TOKEN
+from rlopt.feedback.server.connections import PatientProtocol
 from rlopt.feedback.server.guard import Limits
+from rlopt.feedback.server.links import find_links, served_at
 from rlopt.feedback.store import Study, StudyStore
 
+MINIMUM_SECONDS = 1.0
 _GRACE_SECONDS = 3
 _MAX_CONNECTIONS = 1000
 
@@ -30,9 +33,10 @@ class ServeSettings:
 
     host: str = "127.0.0.1"
     port: int = 0
-    """0 takes a free one."""
+    """0 takes that of the last time, or a free one."""
     token: str | None = None
-    """auto draws 256 bits; none lets everybody in; None means auto, but on this machine only."""
+    """auto keeps that of the last time, or draws 256 bits; new draws them in any case; none lets everybody in; None
+    means auto, but on this machine only."""
     raters: int | None = None
     """Browsers that the link admits; as many as a round needs answers unless given."""
     names: tuple[str, ...] = ()
@@ -43,12 +47,14 @@ class ServeSettings:
     """Further names that the server answers to."""
     requests_per_second: float = Limits.requests
     lease_seconds: float = LEASE_SECONDS
+    minimum_seconds: float = MINIMUM_SECONDS
+    """See :class:`rlopt.feedback.rounds.RaterSession`."""
     verbose: bool = field(default=False)
     """Prints a line a request, without what may be secret."""
 
 
 def check(settings: ServeSettings) -> str | None:
-    """The token, None for none.
+    """The token: None for none, or auto or new.
 
     :raises ConfigError: a server that others reach without a token, a token that can be guessed, a malformed URL
     """
@@ -60,8 +66,8 @@ def check(settings: ServeSettings) -> str | None:
             raise ConfigError("--public-url is for others to use: add --token auto")
     if settings.token == "none":
         return None
-    if settings.token in (None, "auto"):
-        return secrets.token_urlsafe(32)
+    if settings.token in (None, "auto", "new"):
+        return settings.token or "auto"
     assert settings.token is not None
     if len(settings.token) < MIN_TOKEN or not settings.token.isascii() or not settings.token.isprintable():
         raise ConfigError(f"a token has at least {MIN_TOKEN} printable characters: use --token auto to have one drawn")
@@ -73,10 +79,16 @@ def serve(store: StudyStore, study: Study, settings: ServeSettings, say: Callabl
 
     :raises ConfigError: as :func:`check`, or the address cannot be bound
     """
-    token = check(settings)
-    bound = _bind(settings.host, settings.port)
+    token, links = check(settings), None
+    if token is not None:
+        own = {"auto": None, "new": secrets.token_urlsafe(32)}.get(token, token)
+        links = find_links(store, study, own)
+        token = links.token
+    bound = _bind_again(settings.host, settings.port, 0 if links is None else links.port)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     port = bound.getsockname()[1]
+    if links is not None:
+        served_at(store, study, links, port)
     origin = _origin(settings.public_url) if settings.public_url else None
     hosts = own_names(settings.host) | set(settings.allow_hosts)
     if origin is not None:
@@ -93,6 +105,9 @@ def serve(store: StudyStore, study: Study, settings: ServeSettings, say: Callabl
         public_origin=origin,
         limits=Limits(requests=settings.requests_per_second),
         lease_seconds=settings.lease_seconds,
+        minimum_seconds=settings.minimum_seconds,
+        owner_token=None if links is None else links.owner_token,
+        since=None if links is None else links.since,
     )
     if settings.verbose:
         logging.basicConfig(stream=sys.stderr, format="%(message)s")
@@ -101,9 +116,12 @@ def serve(store: StudyStore, study: Study, settings: ServeSettings, say: Callabl
     config = uvicorn.Config(
         app, access_log=False, log_level="warning", server_header=False, proxy_headers=False,
         timeout_graceful_shutdown=_GRACE_SECONDS, timeout_keep_alive=30, lifespan="off",
-        limit_concurrency=_MAX_CONNECTIONS,
+        limit_concurrency=_MAX_CONNECTIONS, http=PatientProtocol,
     )  # fmt: skip
-    say(f"{origin or f'http://{host}:{port}'}/" + ("" if token is None else f"?token={quote(token, safe='')}"))
+    place = f"{origin or f'http://{host}:{port}'}/"
+    say(place + ("" if token is None else f"?token={quote(token, safe='')}"))
+    if links is not None:
+        say(f"the results, for you alone: {place}?token={quote(links.owner_token, safe='')}")
     uvicorn.Server(config).run(sockets=[bound])
 
 
@@ -112,6 +130,16 @@ def _origin(url: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
         raise ConfigError(f"--public-url {url!r}: use scheme and host only, such as https://rank.example.org")
     return f"{parts.scheme}://{parts.netloc}".lower()
+
+
+def _bind_again(host: str, port: int, last: int) -> socket.socket:
+    """At the port that is asked for; else at that of the last time, so that links go on to work, or at a free one."""
+    if port or not last:
+        return _bind(host, port)
+    try:
+        return _bind(host, last)
+    except ConfigError:
+        return _bind(host, 0)
 
 
 def _bind(host: str, port: int) -> socket.socket:

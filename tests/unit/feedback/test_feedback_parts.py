@@ -71,16 +71,30 @@ def test_kendalls_tau_is_scipys() -> None:
 
 
 def test_videos_have_even_sides_all_frames_and_a_poster(tmp_path: Path) -> None:
-    images = np.zeros((7, 33, 47, 3), np.uint8)
+    images = np.zeros((17, 33, 47, 3), np.uint8)
     images[:, :, 20:] = (200, 30, 60)
     clip = write_clip(tmp_path / "a.mp4", images, 15, seeds=(3, 4), hidden_return=-1.5)
-    assert clip == Clip(tmp_path / "a.mp4", tmp_path / "a.jpg", 15.0, 7, 48, 34, (3, 4), -1.5)
+    assert clip == Clip(tmp_path / "a.mp4", tmp_path / "a.jpg", 15.0, 17, 48, 34, (3, 4), -1.5)
     frames = imageio.imread(clip.path, plugin="FFMPEG")
-    assert frames.shape == (7, 34, 48, 3)
+    assert frames.shape == (17, 34, 48, 3)
     assert np.abs(frames[0, 33, 47].astype(int) - (200, 30, 60)).max() < 25, "the last line is repeated"
     poster = imageio.imread(clip.poster)
     assert poster.shape == (34, 48, 3) and np.abs(poster[5, 40].astype(int) - (200, 30, 60)).max() < 12
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jpg", "a.mp4"]
+
+
+def test_a_flash_lasts_a_second_and_its_poster_tells_it_from_others(tmp_path: Path) -> None:
+    """Two clips begin alike; one comes back to where it began. The poster is the image farthest from the first."""
+    images = np.full((5, 32, 48, 3), 20, np.uint8)
+    images[2, :, 8:16], images[4, :, 24:40] = 250, 250
+    returns = np.concatenate([images[:4], images[:1]])
+    for name, drawn, bright, last in (("goes", images, 30, 30), ("returns", returns, 12, None)):
+        clip = write_clip(tmp_path / f"{name}.mp4", drawn, 30)
+        frames = imageio.imread(clip.path, plugin="FFMPEG")
+        assert clip.frames == len(frames) == 30, "a second"
+        assert frames[5:, 16, 44].max() < 60 and (frames[5:, 16, 30].min() > 200) == (last is not None)
+        poster = imageio.imread(clip.poster)
+        assert poster[16, bright].min() > 200 and poster[16, 44].max() < 60
 
 
 def test_what_is_no_clip_is_refused(tmp_path: Path) -> None:

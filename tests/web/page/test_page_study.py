@@ -114,6 +114,51 @@ def test_a_reload_keeps_the_round_its_order_and_the_undo_steps(new_site: NewSite
     assert order(page) == ["1st 5", "2nd 2"]
 
 
+def test_an_order_outlives_its_tab(new_site: NewSite, new_page: NewPage) -> None:
+    site = new_site(m=6, k=4)
+    page = new_page(site.url)
+    shown = clips(page)
+    press(page, "5 2")
+    context = page.context
+    page.close()
+    again = context.new_page()
+    again.goto(site.url)
+    assert clips(again) == shown and order(again) == ["1st 5", "2nd 2"]
+
+
+def test_an_order_of_a_clip_that_does_not_load_is_not_sent(new_site: NewSite, new_page: NewPage) -> None:
+    site = new_site(m=4, k=2)
+    page = new_page("about:blank")
+    asked: list[str] = []
+
+    def break_first(route: Route) -> None:
+        asked.append(route.request.url)
+        if route.request.url == asked[0]:
+            route.abort()
+        else:
+            route.continue_()
+
+    page.route("**/media/*", break_first)
+    page.goto(site.url)
+    clips(page)
+    page.wait_for_function("[...document.querySelectorAll('.board img')].every(image => image.complete)")
+    press(page, "1 2 Enter")
+    says(page, "did not load and cannot be judged")
+    press(page, "s s")
+    wait_until(lambda: len(site.answers()) == 1, "the round is skipped")
+    assert site.answers()[0]["abstain"]
+
+
+def test_a_tab_in_which_nothing_happens_gives_its_round_up(new_site: NewSite, new_page: NewPage) -> None:
+    site = new_site(m=4, k=2, lease_seconds=2.0)
+    idle, other = new_page(site.url), new_page(site.url)
+    shown = clips(idle)
+    expect(other.locator(".waiting")).to_be_visible()
+    assert sorted(clips(other)) == sorted(shown), "after two seconds without a touch"
+    press(idle, "1")
+    expect(idle.get_by_role("alert")).to_contain_text("somebody else")
+
+
 def test_an_answer_cut_off_by_a_reload_counts_once(new_site: NewSite, new_page: NewPage) -> None:
     """The server gets the answer, the page never hears of it, and sends it again with the same key."""
     site = new_site(m=4, k=2)

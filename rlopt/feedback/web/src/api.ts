@@ -37,6 +37,10 @@ export interface Study {
   instructions: string;
   media: "video" | "image";
   progress: Progress;
+  /** Whether raters see the results. */
+  results: boolean;
+  /** What opens the study for this rater in another browser. */
+  return_code: string | null;
 }
 
 export interface Lease {
@@ -82,6 +86,9 @@ export class Refusal extends Error {
 /** No answer, or one that says to come back later. */
 export class Unreachable extends Error {}
 
+/** Milliseconds after which a server that says nothing counts as one that does not answer; the same request is sent again. */
+const PATIENCE = 15_000;
+
 const LATER = new Set([429, 502, 503, 504]);
 
 let token = readToken(document);
@@ -91,7 +98,7 @@ function readToken(page: Document): string {
 }
 
 async function send(method: string, path: string, body: unknown): Promise<Response> {
-  const options: RequestInit = { method, credentials: "same-origin", cache: "no-store", redirect: "error" };
+  const options: RequestInit = { method, credentials: "same-origin", cache: "no-store", redirect: "error", signal: AbortSignal.timeout(PATIENCE) };
   if (method === "POST") {
     options.headers = { "Content-Type": "application/json", "X-CSRF-Token": token };
     options.body = JSON.stringify(body);

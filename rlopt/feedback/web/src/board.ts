@@ -51,6 +51,21 @@ export class Board {
     );
   }
 
+  /** The numbers of the pictures that are still on their way, and of those that do not come. */
+  get missing(): { coming: number[]; broken: number[] } {
+    const found: { coming: number[]; broken: number[] } = { coming: [], broken: [] };
+    this.cards.forEach((card, i) => {
+      const picture = card.querySelector("img, video");
+      if (picture instanceof HTMLVideoElement) {
+        if (picture.readyState >= HTMLMediaElement.HAVE_CURRENT_DATA) return;
+        found[picture.error || picture.networkState === HTMLMediaElement.NETWORK_NO_SOURCE ? "broken" : "coming"].push(i + 1);
+      } else if (picture instanceof HTMLImageElement && !(picture.complete && picture.naturalWidth > 0)) {
+        found[picture.complete ? "broken" : "coming"].push(i + 1);
+      }
+    });
+    return found;
+  }
+
   show(tiers: Tiers): void {
     this.cards.forEach((card, i) => {
       const tier = tierOf(tiers, this.clips[i]!.id);

@@ -38,6 +38,7 @@ export class Frame {
     this.waitingText,
     this.results,
   );
+  resultsShown = true;
   private readonly submit: HTMLButtonElement;
   private readonly undo: HTMLButtonElement;
   private readonly skip: HTMLButtonElement;
@@ -112,7 +113,7 @@ export class Frame {
     setText(this.waitingTitle, STATES[progress.state]);
     setText(this.waitingText, progress.message);
     this.waiting.classList.toggle("over", progress.state === "finished");
-    this.results.hidden = progress.state !== "finished";
+    this.results.hidden = progress.state !== "finished" || !this.resultsShown;
     this.submit.hidden = this.skip.hidden = true;
     this.undo.hidden = !progress.can_undo;
     if (this.waiting.isConnected) return;

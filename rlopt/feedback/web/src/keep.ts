@@ -1,7 +1,7 @@
 import type { AnswerBody } from "./api";
 import type { Tiers } from "./tiers";
 
-/** What a reload must not lose. Each tab keeps its own. */
+/** What neither a reload nor the end of a tab may lose: the browser keeps it, for the tab that comes next. */
 export interface Draft {
   tiers: Tiers;
   history: Tiers[];
@@ -18,9 +18,12 @@ export interface Pending {
 const DRAFT = "rlopt-draft:";
 const PENDING = "rlopt-pending";
 
+/** An answer on its way is of one tab; a draft is of the browser. */
+const place = (name: string): Storage => (name === PENDING ? sessionStorage : localStorage);
+
 function read<T>(name: string): T | null {
   try {
-    return JSON.parse(sessionStorage.getItem(name) ?? "null") as T | null;
+    return JSON.parse(place(name).getItem(name) ?? "null") as T | null;
   } catch {
     return null;
   }
@@ -28,10 +31,19 @@ function read<T>(name: string): T | null {
 
 function write(name: string, value: unknown): void {
   try {
-    if (value === null) sessionStorage.removeItem(name);
-    else sessionStorage.setItem(name, JSON.stringify(value));
+    if (value === null) place(name).removeItem(name);
+    else place(name).setItem(name, JSON.stringify(value));
   } catch {
     // A full or forbidden storage costs the draft at a reload, nothing else.
+  }
+}
+
+/** Drafts of rounds that are over are of no use. */
+function forgetOthers(round: string): void {
+  try {
+    for (const name of Object.keys(localStorage)) if (name.startsWith(DRAFT) && name !== DRAFT + round) localStorage.removeItem(name);
+  } catch {
+    // Then they stay, which does no harm.
   }
 }
 
@@ -46,7 +58,10 @@ export function readDraft(round: string, clips: readonly string[]): Draft | null
   }
 }
 
-export const writeDraft = (round: string, draft: Draft | null): void => write(DRAFT + round, draft);
+export function writeDraft(round: string, draft: Draft | null): void {
+  if (draft) forgetOthers(round);
+  write(DRAFT + round, draft);
+}
 export const readPending = (): Pending | null => read<Pending>(PENDING);
 export const writePending = (pending: Pending | null): void => write(PENDING, pending);
 

@@ -114,6 +114,14 @@ export class Help {
     });
   }
 
+  /** Tells how to go on elsewhere. */
+  returning(address: string): void {
+    const link = h("input", { type: "text", readonly: true, value: address, id: "return-link" });
+    link.addEventListener("focus", () => link.select());
+    const words = " To go on in another browser, open this address there. It is yours alone.";
+    this.dialog.querySelector("form")!.before(h("p", { class: "return" }, h("label", { for: "return-link" }, words), link));
+  }
+
   open(): void {
     if (!this.dialog.open) this.dialog.showModal();
   }

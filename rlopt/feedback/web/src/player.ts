@@ -6,6 +6,9 @@ export const SPEEDS = [0.25, 0.5, 1, 2, 4] as const;
 /** A clip may run this far from the others, in seconds of the clip, before it is set right. */
 const DRIFT = 0.12;
 
+/** Milliseconds for which the clips rest on their last frames before they begin again. */
+const REST = 800;
+
 /**
  * Plays several videos as one. The longest one is the clock; one that is over rests on its last frame until all are over,
  * then all begin again (once only where less motion is wanted).
@@ -20,6 +23,8 @@ export class Player {
   private readonly lead: number;
   private readonly lengths: number[];
   private tick = 0;
+  private rest = 0;
+  private isSeen = false;
 
   constructor(
     private readonly videos: HTMLVideoElement[],
@@ -31,6 +36,11 @@ export class Player {
     this.frames = clips[this.lead]?.frames ?? 0;
     for (const video of videos) retryLoading(video);
     this.videos[this.lead]?.addEventListener("ended", () => this.wrap());
+  }
+
+  /** Whether the clips were played, or looked through, to their end. */
+  get seen(): boolean {
+    return this.isSeen;
   }
 
   get frame(): number {
@@ -58,18 +68,29 @@ export class Player {
   }
 
   play(): void {
+    clearTimeout(this.rest);
     if (this.frame >= this.frames - 1) this.seek(0);
     this.playing = true;
     this.videos.forEach((video, i) => {
       video.playbackRate = this.speed;
-      if (this.at < this.lengths[i]!) void video.play().catch(() => undefined);
+      if (this.at < this.lengths[i]!) void video.play().catch((error: unknown) => this.refused(error));
     });
     cancelAnimationFrame(this.tick);
     this.tick = requestAnimationFrame(() => this.follow());
     this.onchange();
   }
 
+  /** A browser that plays nothing unasked: the button must say "Play", so that one tap is enough. */
+  private refused(error: unknown): void {
+    if (!(error instanceof DOMException) || error.name !== "NotAllowedError" || !this.playing) return;
+    this.playing = false;
+    cancelAnimationFrame(this.tick);
+    for (const video of this.videos) video.pause();
+    this.onchange();
+  }
+
   pause(): void {
+    clearTimeout(this.rest);
     this.playing = false;
     cancelAnimationFrame(this.tick);
     for (const video of this.videos) video.pause();
@@ -88,11 +109,13 @@ export class Player {
     this.videos.forEach((video, i) => {
       video.currentTime = Math.min(this.at, this.lengths[i]! - 0.5 / this.fps);
     });
+    if (this.frame >= this.frames - 1) this.isSeen = true;
     if (this.playing) this.play();
     else this.onchange();
   }
 
   stop(): void {
+    clearTimeout(this.rest);
     this.playing = false;
     this.onchange = () => {};
     cancelAnimationFrame(this.tick);
@@ -104,9 +127,11 @@ export class Player {
   }
 
   private wrap(): void {
+    this.isSeen = true;
     if (!this.playing) return;
-    if (prefersReducedMotion()) this.pause();
-    else this.seek(0);
+    if (prefersReducedMotion()) return this.pause();
+    clearTimeout(this.rest);
+    this.rest = setTimeout(() => this.playing && this.seek(0), REST);
   }
 
   private follow(): void {

@@ -12,10 +12,15 @@ import { Player } from "./player";
 import * as order from "./tiers";
 import type { Tiers } from "./tiers";
 import { transport } from "./transport";
-import { describe, halfNumber, sentence, task } from "./words";
+import { describe, halfNumber, list, sentence, task } from "./words";
 
 const SIGNED_OUT =
   "This browser is not signed in any more. Open the link to the study again, or ask whoever runs it for a new one; your order is kept in this tab.";
+const SLOW = "The server takes long to answer. Your order is kept; the page goes on waiting.";
+/** Milliseconds after which a person is told that the server takes long. */
+const LONG = 2500;
+/** Milliseconds between two looks whether the clips have come. */
+const LOOK = 150;
 const OFFLINE = "The server does not answer. Your order is kept in this tab; the page tries again by itself.";
 
 /** One round on the screen. */
@@ -42,6 +47,9 @@ export class RankPage {
   private turn = 0;
   private hold = 0;
   private shown = 0;
+  private loading = 0;
+  /** When something was last done on the page. */
+  private active = Date.now();
 
   constructor(
     app: HTMLElement,
@@ -56,6 +64,8 @@ export class RankPage {
       retry: () => this.retry.now(),
     });
     this.frame.instructions(study);
+    if (study.return_code) this.help.returning(`${location.origin}/?rater=${study.return_code}`);
+    this.frame.resultsShown = study.results;
     app.append(this.help.dialog);
     this.digits = new Digits(
       () => this.open?.round.clips.length ?? 0,
@@ -125,13 +135,21 @@ export class RankPage {
     this.open?.player?.stop();
     this.open = null;
     this.asked = null;
+    clearTimeout(this.loading);
     clearInterval(this.hold);
   }
 
-  /** Renews the hold on the round well before it runs out. */
+  /** Renews the hold on the round well before it runs out, as long as somebody is there. */
   private keepHold(seconds: number): void {
     clearInterval(this.hold);
-    this.hold = setInterval(() => void this.renew(), 1000 * Math.max(2, seconds / 3));
+    this.hold = setInterval(() => this.isAttended(seconds) && void this.renew(), 1000 * Math.max(1, seconds / 3));
+  }
+
+  /** Whether something was done lately; to watch clips for the first time is to do something. */
+  private isAttended(seconds: number): boolean {
+    const player = this.open?.player;
+    if (player?.playing && !player.seen && !document.hidden) this.active = Date.now();
+    return Date.now() - this.active < 1000 * seconds;
   }
 
   private async renew(): Promise<void> {
@@ -163,6 +181,7 @@ export class RankPage {
   private change(tiers: Tiers, id: string): void {
     if (!this.open || this.sending) return;
     this.asked = null;
+    clearTimeout(this.loading);
     this.frame.warn(null);
     if (!order.same(tiers, this.tiers)) {
       this.history.push(this.tiers);
@@ -234,6 +253,14 @@ export class RankPage {
     if (!this.open || this.sending) return;
     const { round } = this.open;
     const placed = order.placedOf(this.tiers);
+    clearTimeout(this.loading);
+    const { coming, broken } = this.open.board.missing;
+    const named = (numbers: number[]): string => `${this.noun}${numbers.length === 1 ? "" : "s"} ${list(numbers)}`;
+    if (broken.length) return this.frame.say(sentence(`${named(broken)} did not load and cannot be judged: load the page again, or skip the round`));
+    if (coming.length) {
+      this.loading = setTimeout(() => this.submit(), LOOK);
+      return this.frame.say(`Waiting for ${named(coming)} to load.`);
+    }
     if (!placed.length) return this.frame.say(`Place at least one ${this.noun}, or skip the round.`);
     const wanted = Math.min(round.k, round.clips.length);
     if (placed.length < wanted && this.asked !== "submit") {
@@ -288,8 +315,9 @@ export class RankPage {
   private async persist<T>(call: () => Promise<T>, silent = false): Promise<T> {
     this.retry.reset();
     for (;;) {
+      const slow = silent ? 0 : setTimeout(() => this.frame.connection(SLOW), LONG);
       try {
-        const answer = await call();
+        const answer = await call().finally(() => clearTimeout(slow));
         this.frame.connection(null);
         return answer;
       } catch (error) {
@@ -330,11 +358,19 @@ export class RankPage {
       },
       () => this.help.open(),
     );
+    const active = (): void => {
+      const away = Date.now() - this.active;
+      this.active = Date.now();
+      // The hold has run out meanwhile, perhaps: who comes back asks for it at once.
+      if (this.open && away > 1000 * this.open.round.lease_seconds) void this.renew();
+    };
+    for (const kind of ["pointermove", "pointerdown", "keydown", "wheel", "touchstart", "scroll"]) addEventListener(kind, active, { passive: true, capture: true });
     this.tabs?.addEventListener("message", () => !this.sending && void this.next());
     addEventListener("pagehide", () => this.save());
     document.addEventListener("visibilitychange", () => {
       if (document.hidden) return;
       document.title = `Rank · ${this.study.name}`;
+      this.active = Date.now();
       void this.renew();
     });
     setInterval(() => {
