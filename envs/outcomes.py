@@ -155,8 +155,9 @@ class CheckedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         return self._interface.step(self.env.step(action))
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        return self._interface.reset(self.env.reset(seed=seed, options=options))
+    def reset(self, **arguments: Any) -> tuple[Any, dict[str, Any]]:
+        # Only what was given: environments that were written for Stable-Baselines3 may take a seed alone.
+        return self._interface.reset(self.env.reset(**arguments))
 
 
 def name_of(env: gymnasium.Env[Any, Any]) -> str:

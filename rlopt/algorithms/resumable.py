@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Self, TypeVar
 
 import gymnasium
@@ -118,6 +118,15 @@ class Resumable:
         if self.observation_statistics is not None:
             observation = self.observation_statistics.normalize_obs(observation)
         return super().predict(observation, *args, **kwargs)  # type: ignore[misc]
+
+    def save(self, path: Any, exclude: Iterable[str] | None = None, include: Iterable[str] | None = None) -> None:
+        """As Stable-Baselines3's ``save``; a setting that is excluded has its default in what is loaded."""
+        excluded, settings = set(exclude or ()) - set(include or ()), self.constructor_settings
+        self.constructor_settings = {name: value for name, value in settings.items() if name not in excluded}
+        try:
+            super().save(path, exclude, include)  # type: ignore[misc]
+        finally:
+            self.constructor_settings = settings
 
     @classmethod
     def load(

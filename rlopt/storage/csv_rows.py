@@ -27,14 +27,15 @@ def csv_rows(path: Path, most_bytes: int | None = MAX_BYTES, most_lines: int | N
     with open_plain(path, follow=True) as file:
         if most_bytes is not None and os.fstat(file.fileno()).st_size > most_bytes:
             raise ValueError(f"it is over {most_bytes} bytes")
-        text = io.TextIOWrapper(file, encoding="utf-8", errors="replace", newline="")
-        yield from (row for row in csv.reader(_lines(text, most_lines)) if row)
-
-
-def _lines(text: io.TextIOWrapper, most_lines: int | None) -> Iterator[str]:
-    for count, line in enumerate(iter(lambda: text.readline(MAX_LINE + 1), "")):
-        if len(line) > MAX_LINE:
-            raise ValueError(f"line {count + 1} is over {MAX_LINE} characters")
-        if count == most_lines:
+        chunks = iter(lambda: file.read(2**20), b"")
+        if most_lines is not None and sum(chunk.count(b"\n") for chunk in chunks) > most_lines:
             raise ValueError(f"it has over {most_lines} lines")
+        file.seek(0)
+        yield from (row for row in csv.reader(_lines(io.TextIOWrapper(file, "utf-8", "replace", newline=""))) if row)
+
+
+def _lines(text: io.TextIOWrapper) -> Iterator[str]:
+    for count, line in enumerate(iter(lambda: text.readline(MAX_LINE + 1), ""), 1):
+        if len(line) > MAX_LINE:
+            raise ValueError(f"line {count} is over {MAX_LINE} characters")
         yield line.replace("\0", "")

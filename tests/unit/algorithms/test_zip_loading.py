@@ -309,3 +309,13 @@ def test_a_subclass_that_hands_its_arguments_on_is_loaded_as_in_stable_baselines
     assert (loaded.volume, loaded.gamma, loaded.n_steps, loaded.num_timesteps) == (0.25, 0.5, 8, 8)
     loaded.learn(8)
     assert loaded.value_optimizer.param_groups[0]["lr"] == loaded.policy.optimizer.param_groups[0]["lr"] == 1e-5
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_a_setting_that_is_excluded_is_the_default_again(name: str, tmp_path: Path) -> None:
+    model = built(name, verbose=1)
+    model.save(tmp_path / "model.zip", exclude=["verbose"])
+    assert DEEP[name].load(tmp_path / "model.zip", device="cpu").verbose == 0
+    model.save(tmp_path / "model.zip", exclude=["verbose"], include=["verbose"])
+    assert DEEP[name].load(tmp_path / "model.zip", device="cpu").verbose == model.verbose == 1
+    assert model.constructor_settings["verbose"] == 1

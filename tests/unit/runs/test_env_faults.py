@@ -291,6 +291,17 @@ def test_environments_given_in_python_are_checked_too() -> None:
         rlopt.SAC("MlpPolicy", Faulty(), **settings).learn(40)
 
 
+def test_an_environment_may_be_reset_by_a_seed_alone() -> None:
+    """Stable-Baselines3 gives options only where there are some."""
+
+    class Old(Faulty):
+        def reset(self, seed: int | None = None) -> Any:  # type: ignore[override]
+            return super().reset(seed=seed)
+
+    settings: dict[str, Any] = {"n_steps": 8, "policy_kwargs": {"net_arch": [4]}, "device": "cpu"}
+    assert rlopt.MDPO("MlpPolicy", Old(), **settings).learn(16).num_timesteps == 16
+
+
 @pytest.mark.parametrize(
     ("kind", "how"), [("killed", "ended by SIGKILL"), ("leaves", "ended with exit code 7"), ("value", "printed above")]
 )
