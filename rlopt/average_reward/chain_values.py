@@ -108,7 +108,7 @@ def _recurrent(chain: Pairs) -> tuple[object, Numbers, Numbers | None, Numbers]:
         return gain, bias - (distribution * bias).sum(), None, distribution
     rest = np.zeros(chain.n_states)
     for _ in range(REFINEMENTS):
-        violation = excess + chain.drift(bias, rest)[0]
+        violation, _, _ = chain.excess(gain, bias, rest)
         correction = np.zeros(chain.n_states)
         correction[others] = system.solve(violation[others])
         bias, rest = add(bias, rest, correction)
@@ -158,5 +158,5 @@ def _pass_back(chain: Pairs, transient: np.ndarray, gains: Numbers, bias: Number
         return
     rest[outside] = 0.0
     for _ in range(REFINEMENTS):
-        violation = excess + chain.drift(bias, rest)[0][outside]
-        bias[outside], rest[outside] = add(bias[outside], rest[outside], system.solve(violation))
+        violation, _, _ = chain.excess(gains, bias, rest)
+        bias[outside], rest[outside] = add(bias[outside], rest[outside], system.solve(violation[outside]))

@@ -9,7 +9,7 @@ import numpy as np
 from rlopt.average_reward.chain_values import chain_values
 from rlopt.average_reward.end_components import end_components
 from rlopt.average_reward.mdp import Array, FiniteMDP
-from rlopt.average_reward.optimal_gains import margins, smallest_reward
+from rlopt.average_reward.optimal_gains import smallest_reward
 from rlopt.average_reward.solution import AverageRewardSolution, require_proved, solution_of
 from rlopt.errors import ModelError
 
@@ -59,8 +59,7 @@ def linear_program(mdp: FiniteMDP) -> AverageRewardSolution:
     # HiGHS drops coefficients below 1e-9: the vertex that it found is worked out again without that.
     chosen = pairs.best(rewards - balance @ bias)
     found = chain_values(pairs.chain(chosen))
-    change, sizes = pairs.drift(found.bias, found.rest)
-    noise, values = margins(pairs, sizes, found.gains[visited]), pairs.rewards + change
+    values, noise, _ = pairs.excess(0.0, found.bias, found.rest)
     recurrent = found.classes == found.classes[visited] if found.classes[visited] >= 0 else found.classes >= 0
     lower, upper = float((values - noise)[chosen[recurrent]].min()), float((values + noise).max())
     scale = float((found.distribution * abs(pairs.rewards[chosen]))[recurrent].sum())

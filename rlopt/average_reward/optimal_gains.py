@@ -11,6 +11,9 @@ from rlopt.average_reward.end_components import Indices, end_components, lead_to
 from rlopt.average_reward.pairs import EPSILON, Numbers, Pairs, row_sums, zeros
 from rlopt.errors import ModelError
 
+NEGLIGIBLE = 1e-11
+"""Share of the rewards that the policy gets which no improvement is sought for: far below what is proved."""
+
 
 @dataclass(frozen=True, eq=False)
 class Gains:
@@ -96,24 +99,25 @@ def _single(pairs: Pairs, state: int) -> _Component:
     return _Component(reward, reward, reward, abs(reward), np.array([best]), 1)
 
 
-def margins(pairs: Pairs, sizes: Numbers, gains: Numbers | object) -> Numbers:
-    """[m] bounds of the rounding of r - g + sum P (h - h), ``sizes`` being the sum of the sizes."""
-    if pairs.exact:
-        return zeros(pairs.n_pairs, True)
-    return np.asarray(EPSILON * (2.0 * pairs.lengths + 12.0) * (abs(pairs.rewards) + abs(gains) + sizes))  # type: ignore[arg-type]
-
-
 def smallest_reward(pairs: Pairs) -> float:
     """The smallest size of a reward that is not 0; 0 if there is none."""
     sizes = np.abs(pairs.rewards[pairs.rewards != 0])
     return float(sizes.min()) if len(sizes) else 0.0
 
 
-def improved_pairs(pairs: Pairs, values: Numbers, noise: Numbers, chosen: Indices) -> tuple[Indices, np.ndarray]:
-    """The best pairs of the states where one is better than the chosen by more than rounding, and which states."""
+def improved_pairs(
+    pairs: Pairs, values: Numbers, noise: Numbers, slack: Numbers, chosen: Indices
+) -> tuple[Indices, np.ndarray]:
+    """The best pairs of the states where one is better than the chosen by more than that, and which states those are.
+
+    :param values: [m]
+    :param noise: [m] bounds of their errors
+    :param slack: [m] what is no improvement, such as actions that differ by the rounding of their probabilities alone
+    """
     best = pairs.best(values)
-    better = values[best] - values[chosen] > 4 * (noise[best] + noise[chosen])
-    return np.where(better, best, chosen), better.astype(bool)
+    margin = 4 * (noise[best] + noise[chosen]) + slack[best] + slack[chosen]
+    better = (values[best] - values[chosen] > margin).astype(bool)
+    return np.where(better, best, chosen), better
 
 
 def _communicating(pairs: Pairs, max_iterations: int) -> _Component:
@@ -126,14 +130,14 @@ def _communicating(pairs: Pairs, max_iterations: int) -> _Component:
     for iteration in range(1, max_iterations + 1):
         chosen, found = _one_class(pairs, chosen, better)
         gain = found.gains[int(np.argmax(found.classes))]
-        change, sizes = pairs.drift(found.bias, found.rest)
-        values, noise = pairs.rewards + change, margins(pairs, sizes, gain)
-        following, better = improved_pairs(pairs, values, noise, chosen)
+        values, noise, unsure = pairs.excess(gain, found.bias, found.rest)
+        recurrent = found.classes >= 0
+        scale = (found.distribution * abs(pairs.rewards[chosen]))[recurrent].sum()
+        following, better = improved_pairs(pairs, values, noise, np.minimum(unsure, NEGLIGIBLE * scale), chosen)
         if not better.any():
-            recurrent = found.classes >= 0
             mine = chosen[recurrent]
-            lower, upper = (values - noise)[mine].min(), (values + noise).max()
-            scale = (found.distribution * abs(pairs.rewards[chosen]))[recurrent].sum()
+            rounding = 0 if pairs.exact else EPSILON * abs(gain)
+            lower, upper = gain + (values - noise)[mine].min() - rounding, gain + (values + noise).max() + rounding
             if not pairs.exact:
                 scale = max(scale, abs(lower), abs(upper), smallest_reward(pairs))
             return _Component(gain, lower, upper, scale, chosen, iteration, found)
@@ -153,6 +157,11 @@ def _one_class(pairs: Pairs, chosen: Indices, better: np.ndarray) -> tuple[Indic
     target = found.classes == found.classes[counted[0]]
     chosen = lead_to(pairs, chosen, target)
     return chosen, chain_values(pairs.chain(chosen))
+
+
+def _rounding(moves: Pairs, sizes: Numbers) -> Numbers:
+    """[m] bounds of the rounding of sums whose terms have the summed ``sizes`` [m]."""
+    return 0 * sizes if moves.exact else EPSILON * (moves.lengths + 4.0) * sizes
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,7 +210,7 @@ def _where_to_end(
         can_stop = ends.can_stay & ~np.isin(np.arange(moves.n_states), moves.state)
         longest, _, _ = _end_somewhere(moves, can_stop, without, steps, max_iterations)
         change, sizes = moves.drift(values)
-        noise = margins(moves.with_rewards(np.zeros(moves.n_pairs)), sizes, 0.0)
+        noise = _rounding(moves, sizes)
         rounding = EPSILON * float(np.abs(values).max()) * 4
         own = np.isin(np.arange(moves.n_pairs), chosen[~staying])
         slack_up = max(float((change + noise).max()), 0.0) * 1.01 * longest + rounding
@@ -292,7 +301,7 @@ def _end_somewhere(
         if not moves.n_pairs:
             return values, chosen, iteration
         change, sizes = moves.drift(values)
-        noise = margins(moves.with_rewards(rewards), sizes, 0 * sizes)
+        noise = _rounding(moves, sizes + abs(rewards))
         gained = rewards + change
         best = _best_of(moves, gained, has)
         following = chosen.copy()

@@ -109,6 +109,35 @@ class Pairs:
         change = self.rate * difference(bias, rest, self.column, self.source)
         return self.sums(change), self.sums(abs(change))
 
+    def excess(self, gains: Any, bias: Numbers, rest: Numbers | None = None) -> tuple[Numbers, Numbers, Numbers]:
+        """r - g + sum_t P(t | s, a) (h(t) - h(s)) with twice the digits of a float; a bound of its error; what the
+        rounding of the probabilities to floats may have changed it by: [m] each.
+
+        Terms that nearly cancel, such as those of a state far from where the process is in the long run, so leave what
+        is between them and no rounding.
+
+        :param gains: g, a number or [m]
+        :param bias: h [S]
+        :param rest: [S] what is to be added to ``bias``, below its last digit; None in exact arithmetic
+        """
+        if self.exact:
+            nothing = zeros(self.n_pairs, True)
+            return self.rewards - gains + self.drift(bias)[0], nothing, nothing
+        below = np.zeros_like(bias) if rest is None else rest
+        change, low = _difference(bias, below, self.column, self.source)
+        term, error = two_product(self.rate, change)
+        unsure = 4 * EPSILON * (abs(self.rewards) + self.sums(abs(term)))
+        total, low = _long_sums(self.row, term, error + self.rate * low, self.n_pairs)
+        # From the one with the largest terms to the one with the smallest.
+        for addend in (self.rewards, -np.asarray(gains, np.float64)):
+            total, error = two_sum(total, addend)
+            low = low + error
+        value = total + low
+        sizes = self.sums(self.rate * (abs(bias[self.column]) + abs(bias[self.source])))
+        sizes = sizes + abs(self.rewards) + abs(np.asarray(gains, np.float64))
+        noise = 2 * EPSILON * abs(value) + 8 * EPSILON**2 * (self.lengths + 8) * sizes
+        return value, noise, unsure
+
     def best(self, values: Numbers) -> npt.NDArray[np.int64]:
         """[S] the first pair of each state whose value [m] is the largest of the state."""
         if values.dtype == object:
@@ -154,18 +183,57 @@ def row_sums(row: npt.NDArray[np.int64], values: Numbers, count: int) -> Numbers
 def difference(
     values: Numbers, rest: Numbers | None, first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]
 ) -> Numbers:
-    """values[first] - values[second], where ``values + rest`` has twice the digits of a float (Knuth's two-sum)."""
+    """values[first] - values[second], where ``values + rest`` has twice the digits of a float."""
     if rest is None:
         return values[first] - values[second]
-    a, b = values[first], -values[second]
+    total, low = _difference(values, rest, first, second)
+    return total + low
+
+
+def _difference(
+    values: Numbers, rest: Numbers, first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]
+) -> tuple[Numbers, Numbers]:
+    total, error = two_sum(values[first], -values[second])
+    return total, error + (rest[first] - rest[second])
+
+
+def two_sum(a: Numbers, b: Numbers) -> tuple[Numbers, Numbers]:
+    """a + b as a float, and what its rounding took away (Knuth)."""
     total = a + b
     share = total - a
-    return total + ((a - (total - share)) + (b - share) + (rest[first] - rest[second]))
+    return total, (a - (total - share)) + (b - share)
+
+
+def two_product(a: Numbers, b: Numbers) -> tuple[Numbers, Numbers]:
+    """a b as a float, and what its rounding took away (Dekker)."""
+    product = a * b
+    (a_high, a_low), (b_high, b_low) = _halves(a), _halves(b)
+    return product, ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
+
+
+def _halves(values: Numbers) -> tuple[Numbers, Numbers]:
+    scaled = 134217729.0 * values  # 2^27 + 1
+    high = scaled - (scaled - values)
+    return high, values - high
+
+
+def _long_sums(row: npt.NDArray[np.int64], high: Numbers, low: Numbers, count: int) -> tuple[Numbers, Numbers]:
+    """[count] the sums of ``high + low`` over each of the ascending rows, with twice the digits: by halves."""
+    while len(row) > 1 and (row[1:] == row[:-1]).any():
+        begins = np.concatenate([[True], row[1:] != row[:-1]])
+        place = np.arange(len(row))
+        place -= np.maximum.accumulate(np.where(begins, place, 0))
+        kept = np.flatnonzero(place % 2 == 0)
+        followed = kept[kept + 1 < len(row)]
+        followed = followed[row[followed + 1] == row[followed]]
+        total, error = two_sum(high[followed], high[followed + 1])
+        high[followed], low[followed] = total, low[followed] + low[followed + 1] + error
+        row, high, low = row[kept], high[kept], low[kept]
+    found, rest = np.zeros(count), np.zeros(count)
+    found[row], rest[row] = high, low
+    return found, rest
 
 
 def add(values: Numbers, rest: Numbers, correction: Numbers | float) -> tuple[Numbers, Numbers]:
     """``values + rest + correction`` again as a sum of a float and what lies below its last digit."""
-    low = rest + correction
-    total = values + low
-    share = total - values
-    return total, (values - (total - share)) + (low - share)
+    return two_sum(values, rest + correction)

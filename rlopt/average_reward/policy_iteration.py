@@ -8,7 +8,7 @@ import numpy as np
 
 from rlopt.average_reward.chain_values import ChainValues, chain_values
 from rlopt.average_reward.end_components import Indices
-from rlopt.average_reward.optimal_gains import Gains, improved_pairs, margins, optimal_gains
+from rlopt.average_reward.optimal_gains import NEGLIGIBLE, Gains, improved_pairs, optimal_gains
 from rlopt.average_reward.pairs import EPSILON, Numbers, Pairs
 from rlopt.average_reward.solution import ACCURACY, AverageRewardSolution, solution_of
 from rlopt.errors import ModelError
@@ -77,7 +77,12 @@ def _solve(pairs: Pairs, criterion: Criterion, max_iterations: int) -> Solved:
     index, rewards = np.arange(pairs.n_pairs), pairs.rewards
     part, first, evaluated, chosen, iterations = pairs, None, None, np.zeros(0, np.int64), 0
     for level in range(pairs.n_states + 2):
-        gains = optimal_gains(part.with_rewards(rewards), max_iterations)
+        try:
+            gains = optimal_gains(part.with_rewards(rewards), max_iterations)
+        except (FloatingPointError, ModelError):
+            if level == 0 or pairs.exact:
+                raise
+            break  # what is left are ties that floats cannot tell apart
         iterations += gains.iterations
         if first is None:
             first = gains
@@ -92,7 +97,7 @@ def _solve(pairs: Pairs, criterion: Criterion, max_iterations: int) -> Solved:
         part, index, rewards = part.only(kept), index[kept], rewards[kept]
         known = gains.values if np.array_equal(chosen, best) else None
         values, position, kept, more = _best_bias(
-            part.with_rewards(rewards), np.searchsorted(index, chosen), max_iterations, known
+            part.with_rewards(rewards), np.searchsorted(index, chosen), gains.scale, max_iterations, known
         )
         iterations += more
         chosen = index[position]
@@ -122,23 +127,23 @@ def _keeps_gain(pairs: Pairs, gains: Numbers) -> np.ndarray:
 
 
 def _best_bias(
-    pairs: Pairs, chosen: Indices, max_iterations: int, known: ChainValues | None
+    pairs: Pairs, chosen: Indices, scale: Numbers, max_iterations: int, known: ChainValues | None
 ) -> tuple[ChainValues, Indices, np.ndarray, int]:
     """Improves the bias of a policy of optimal gain until the optimality equation holds.
 
+    :param scale: [S] of the rewards in the long run
     :param known: the values of ``chosen``, if they are known
     :returns: the policy's values, its pairs, [m] the pairs with which the equation is an equality, and the iterations
     """
     for iteration in range(1, max_iterations + 1):
         found = chain_values(pairs.chain(chosen)) if known is None else known
         known = None
-        change, sizes = pairs.drift(found.bias, found.rest)
-        gains = found.gains[pairs.state]
-        values, noise = pairs.rewards - gains + change, margins(pairs, sizes, gains)
-        following, better = improved_pairs(pairs, values, noise, chosen)
+        values, noise, unsure = pairs.excess(found.gains[pairs.state], found.bias, found.rest)
+        slack = np.minimum(unsure, NEGLIGIBLE * scale[pairs.state])
+        following, better = improved_pairs(pairs, values, noise, slack, chosen)
         if not better.any():
             own = chosen[pairs.state]
-            ties = np.asarray(values >= values[own] - 4 * (noise + noise[own]), bool)
+            ties = np.asarray(values >= values[own] - 4 * (noise + noise[own]) - unsure - unsure[own], bool)
             return found, chosen, ties, iteration
         chosen = following
     raise ModelError(f"policy iteration does not end after {max_iterations} policies: use relative_value_iteration")

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rlopt.average_reward.chain_values import ChainValues, absorbed_values, chain_values, leaving_system
-from rlopt.average_reward.optimal_gains import margins
-from rlopt.average_reward.pairs import Numbers, Pairs, zeros
+from rlopt.average_reward.pairs import EPSILON, Numbers, Pairs, zeros
 from rlopt.errors import ModelError
 
 if TYPE_CHECKING:
@@ -95,8 +94,8 @@ def evaluate_policy(mdp: DecisionProcess, policy: Policy) -> AverageRewardSoluti
         found = chain_values(chain)
     except FloatingPointError as error:
         raise ModelError(f"floats cannot evaluate this policy ({error}): its numbers are too far apart") from None
-    change, sizes = chain.drift(found.bias, found.rest)
-    violation, noise = chain.rewards - found.gains + change, margins(chain, sizes, found.gains)
+    violation, noise, _ = chain.excess(found.gains, found.bias, found.rest)
+    noise = noise + EPSILON * abs(found.gains)
     recurrent = found.classes >= 0
     bounds = []
     for take, start, side in ((np.minimum, np.inf, -1), (np.maximum, -np.inf, 1)):
@@ -127,8 +126,7 @@ def solution_of(
     iterations: int,
 ) -> AverageRewardSolution:
     """The solution whose policy takes the pairs ``chosen`` [S] of ``pairs``, as planners return it."""
-    change, _ = pairs.drift(found.bias, found.rest)
-    values = pairs.rewards - found.gains[pairs.state] + change
+    values, _, _ = pairs.excess(found.gains[pairs.state], found.bias, found.rest)
     keeping = _keeping(pairs, found)
     keeping[chosen] = True
     best = np.full(pairs.n_states, -np.inf)
@@ -175,8 +173,7 @@ def _keeping(pairs: Pairs, found: ChainValues) -> np.ndarray:
 
 
 def _table(mdp: DecisionProcess, pairs: Pairs, found: ChainValues, kept: np.ndarray) -> Array:
-    change, _ = pairs.drift(found.bias, found.rest)
-    values = pairs.rewards - found.gains[pairs.state] + change + found.bias[pairs.state]
+    values = pairs.excess(found.gains[pairs.state], found.bias, found.rest)[0] + found.bias[pairs.state]
     table = np.full((mdp.n_states, mdp.n_actions), -np.inf)
     table[pairs.state[kept], pairs.action[kept]] = values[kept].astype(np.float64)
     return table

@@ -7,7 +7,7 @@ import numpy as np
 from rlopt.average_reward.chain_values import ChainValues, chain_values
 from rlopt.average_reward.end_components import chain_classes
 from rlopt.average_reward.mdp import DecisionProcess
-from rlopt.average_reward.optimal_gains import margins, smallest_reward
+from rlopt.average_reward.optimal_gains import smallest_reward
 from rlopt.average_reward.pairs import EPSILON
 from rlopt.average_reward.solution import AverageRewardSolution, require_proved, solution_of
 from rlopt.average_reward.structure import require_constant_gain
@@ -20,9 +20,8 @@ def relative_value_iteration(
     """White's relative value iteration on the aperiodic transform (Puterman 1994, sections 8.5.4 and 8.5.5).
 
     A sweep moves a part ``damping`` of the way to the full backup, which keeps gain and bias and makes every chain
-    aperiodic. It stops once span(T v - v) <= tolerance * the largest size that a state's reward and changes of value
-    have: the gain is then between the ends of T v - v. A sweep costs one product with a sparse matrix, and nothing is
-    solved; but a chain that mixes slowly takes many sweeps.
+    aperiodic. It stops once the ends of T v - v, which the gain is between, differ by ``tolerance`` of their size. A
+    sweep costs one product with a sparse matrix, and nothing is solved; but a chain that mixes slowly takes many.
 
     :param tolerance: relative, > 0
     :param damping: in (0, 1); 1 would not converge on a cycle
@@ -43,6 +42,7 @@ def relative_value_iteration(
         ),
         shape=(pairs.n_pairs, pairs.n_states),
     ).tocsr()
+    smallest = smallest_reward(pairs)
     values, starts = np.zeros(pairs.n_states), pairs.starts[:-1]
     low, high, sweeps = -np.inf, np.inf, 0
     while sweeps < max_sweeps:
@@ -50,7 +50,7 @@ def relative_value_iteration(
         gained = pairs.rewards + matrix @ values
         change = np.maximum.reduceat(gained, starts)
         low, high = float(change.min()), float(change.max())
-        if high - low <= tolerance * max(abs(low), abs(high), float(np.ptp(values))):
+        if high - low <= max(tolerance * max(abs(low), abs(high), smallest), 8 * EPSILON * float(np.ptp(values))):
             break
         values = values + damping * change
         values -= values[0]
@@ -59,18 +59,16 @@ def relative_value_iteration(
             f"relative value iteration knows the gain only between {low:.8g} and {high:.8g} after {max_sweeps} sweeps: "
             "allow more sweeps, a larger tolerance, or use policy_iteration"
         )
-    drift, sizes = pairs.drift(values)
-    noise = margins(pairs, sizes, max(abs(low), abs(high)))
-    gained = pairs.rewards + drift
-    # The first of the actions that are as good as rounding can tell.
-    tied = gained >= np.maximum.reduceat(gained - 2 * noise, starts)[pairs.state]
+    gained, noise, _ = pairs.excess(0.0, values)
+    # The first of the actions that are as good as these values can tell.
+    tied = gained >= np.maximum.reduceat(gained - 2 * (noise + high - low), starts)[pairs.state]
     chosen = pairs.best(tied.astype(np.float64))
     found = chain_values(pairs.chain(chosen))
     recurrent = found.classes >= 0
     scale = float(found.distribution @ abs(pairs.rewards[chosen])) / found.n_classes
     lower = float((gained - noise)[chosen[recurrent]].min())
     upper = float((gained + noise).max())
-    scale = max(scale, abs(lower), abs(upper), smallest_reward(pairs), tolerance / EPSILON * float(noise[chosen].max()))
+    scale = max(scale, abs(lower), abs(upper), smallest)
     require_proved(lower, upper, scale, "relative value iteration")
     bias = values - float(found.distribution @ values) / found.n_classes
     gains = np.full(pairs.n_states, (low + high) / 2)

@@ -245,6 +245,8 @@ def test_sparse_and_dense_agree_and_a_long_queue_is_solved() -> None:
     other = FiniteMDP(dense, small.r.reshape(300, 2))
     assert small.gain == pytest.approx(other.gain, rel=1e-12)
     np.testing.assert_array_equal(small.solution.policy, other.solution.policy)
+    short = queue(40)
+    assert relative_value_iteration(short).gain == pytest.approx(short.gain, rel=1e-9)
     began = time.perf_counter()
     large = queue(20_000).solution
     assert time.perf_counter() - began < 20
