@@ -48,8 +48,9 @@ def build(name: str, env_id: str, device: str) -> Any:
     import rlopt
 
     settings["compile"] = "off" if name == "rlopt_eager" else "on"
-    cls = rlopt.OffPolicyMDPO if name == "rlopt_mdpo" else rlopt.SAC
-    return cls("MlpPolicy", make_env(env_id), device=device, **settings)
+    if name == "rlopt_mdpo":
+        return rlopt.OffPolicyMDPO("MlpPolicy", make_env(env_id), device=device, kl_coef=0.1, **settings)
+    return rlopt.SAC("MlpPolicy", make_env(env_id), device=device, **settings)
 
 
 def make_env(env_id: str) -> Any:
@@ -103,7 +104,7 @@ def whole_run(args: argparse.Namespace) -> float:
 
     start = time.perf_counter()
     env = rlopt.make_env(args.whole, n_envs=1, seed=0, backend="gymnasium")
-    model = rlopt.OffPolicyMDPO("MlpPolicy", env, seed=0, device=args.device, learning_starts=WARM_UP)
+    model = rlopt.OffPolicyMDPO("MlpPolicy", env, seed=0, device=args.device, kl_coef=0.1, learning_starts=WARM_UP)
     model.learn(args.whole_steps)
     return time.perf_counter() - start
 

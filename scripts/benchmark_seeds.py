@@ -39,7 +39,8 @@ def worker(args: argparse.Namespace) -> None:
     config_class = resolve(agent_spec(args.agent).config)
     values: dict[str, Any] = load_preset(args.agent, args.preset) if args.preset else {"env": args.env}
     values |= {"device": args.device, "num_threads": args.threads, "total_timesteps": 10**9}
-    values |= {"learning_starts": WARM_UP, "buffer_size": 200_000} if args.agent == "off_policy_mdpo" else {}
+    off_policy = {"learning_starts": WARM_UP, "buffer_size": 200_000, "kl_coef": 0.1}
+    values |= {name: value for name, value in off_policy.items() if args.agent == "off_policy_mdpo"}
     run_values, agent_values = split_settings({**values, "compile": args.compile}, config_class, "benchmark")
     agent_config = from_mapping(config_class, agent_values, "benchmark")
     models: list[Any] = [

@@ -45,7 +45,8 @@ def make_model(agent: str) -> Any:
     small: dict[str, Any] = {"policy_kwargs": {"net_arch": [8]}, "seed": 0, "device": "cpu"}
     if agent == "mdpo":
         return rlopt.MDPO("MlpPolicy", env, n_steps=16, n_epochs=1, value_batch_size=16, **small)
-    return rlopt.OffPolicyMDPO("MlpPolicy", env, buffer_size=100, learning_starts=8, batch_size=4, **small)
+    small |= {"buffer_size": 100, "learning_starts": 8, "batch_size": 4, "kl_coef": 0.1}
+    return rlopt.OffPolicyMDPO("MlpPolicy", env, **small)
 
 
 def write_originals(agent: str, parent: Path) -> None:

@@ -43,7 +43,9 @@ BEGUN = ("config.json", GROUP_FILE, SWEEP_FILE, TUNE_FILE)
 """Files that ``rlopt resume`` begins with."""
 NORMALIZED = "--normalize-observations --normalize-rewards"
 ON_POLICY = f"--n-steps 32 --net-arch 16 --value-batch-size 32 --checkpoint-every 250 {NORMALIZED}"
-OFF_POLICY = "--net-arch 16 --batch-size 16 --learning-starts 50 --old-policy-period 100 --checkpoint-every 100"
+OFF_POLICY = (
+    "--net-arch 16 --batch-size 16 --learning-starts 50 --kl-coef 0.1 --old-policy-period 100 --checkpoint-every 100"
+)
 SAC = "--net-arch 16 --batch-size 16 --learning-starts 50 --checkpoint-every 100"
 TUNED = "--search n_epochs=1..4 learning_rate=log:1e-4..1e-2 --trials 3 --workers 1 --pruner none"
 COMMON = "--max-episode-steps 40 --log-every 100 --eval-every 500 --eval-episodes 2 --keep-checkpoints 2 --device cpu"
