@@ -48,6 +48,8 @@ class FiniteEnv(gymnasium.Env[Any, Any]):
         self.mdp = _mdp_of(outcomes) if mdp is None else mdp
         self.observation_space = spaces.Discrete(self.mdp.n_states)
         self.action_space = spaces.Discrete(self.mdp.n_actions)
+        # The variance of the regret is that of the outcomes, which means alone do not tell.
+        self.mdp.__dict__["outcomes"] = outcomes
         self._rows = [[_row(list(action)) for action in state] for state in outcomes]
         distribution = np.eye(self.mdp.n_states)[start] if isinstance(start, int) else np.asarray(start, np.float64)
         self._start = _row([(float(p), state, 0.0) for state, p in enumerate(distribution) if p > 0])
