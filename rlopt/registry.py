@@ -124,6 +124,11 @@ AGENTS: dict[str, AgentSpec] = {
     "linear_loop": _continuing("linear_loop:LinearLOOP", "LOOP with values linear in features"),
     "mle_loop": _continuing("mle_loop:MLELOOP", "model-based LOOP"),
     "ucrl2": _continuing("ucrl2:UCRL2", "UCRL2, optimism over transition probabilities", _PEERS),
+    "ucrl3": _continuing("ucrl3:UCRL3", "UCRL3, intervals for each transition probability", _PEERS),
+    "kl_ucrl": _continuing("kl_ucrl:KLUCRL", "KL-UCRL, optimism over Kullback-Leibler balls", _PEERS),
+    "pmevi_dt": _continuing("pmevi_dt:PMEVIDT", "PMEVI-DT, optimism with the span read off the data", _PEERS),
+    "imed_rl": _continuing("imed_rl:IMEDRL", "IMED-RL, the action that the data refute least", _PEERS),
+    "psrl": _continuing("psrl:PSRL", "posterior sampling with the episodes of UCRL2", _PEERS),
     "tsde": _continuing("tsde:TSDE", "posterior sampling with dynamic episodes", _PEERS),
     "fopo": _continuing("fopo:FOPO", "linear LOOP's set, replanned by the determinant", _PEERS),
     "olsvi_fh": _continuing("olsvi:OLSVIFH", "optimistic least squares over a fixed horizon", _PEERS),
@@ -201,7 +206,9 @@ def former_agent(agent: str, settings: dict[str, Any]) -> tuple[str, dict[str, A
         return agent, settings
     kind = str(settings["agent_kind"])
     given = {name: value for name, value in settings.items() if name != "agent_kind" and value is not None}
-    return "loop" if kind == "value" else _KINDS_OF_LOOP.get(kind, kind), given
+    if kind == "value":
+        return "loop", {"procedure": "paper", **given}
+    return _KINDS_OF_LOOP.get(kind, kind), given
 
 
 def import_agent(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Regret, policy switches and speed of LOOP beside the optimal policy's own noise and uniform actions.
+"""LOOP by the paper, with a known span: regret, switches and speed beside the optimal policy's and uniform actions'.
 
 python scripts/benchmark_loop.py --env rlopt/RiverSwim-v0 --steps 100000 --seeds 3
 python scripts/benchmark_loop.py --kind linear --env rlopt/AggregatedRiverSwim-v0 --planner ellipsoid
@@ -47,7 +47,9 @@ def main() -> None:
     )
     for seed in range(options.seeds):
         env: Any = gymnasium.make(options.env, **kwargs).unwrapped
-        settings = {"planner": options.planner, "beta_scale": options.beta_scale, "seed": seed}
+        settings: dict[str, Any] = {"planner": options.planner, "beta_scale": options.beta_scale, "seed": seed}
+        if options.kind == "tabular":
+            settings["procedure"] = "paper"
         wall, cpu = time.perf_counter(), time.process_time()
         agent = agent_class(env, **settings).learn(options.steps)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu

@@ -1,4 +1,4 @@
-"""Regret of LOOP and its peers against the exact gain, each at its best of three constants. Cell by cell.
+"""Regret of the paper's LOOP and its peers against the exact gain, each at its best of three constants. Cell by cell.
 
 Beside the regret T g - sum r there is what the actions cost, the sum of their gaps to the best one: in expectation the
 same up to the span, without the noise of the process. The constant of an algorithm is chosen for each environment by
@@ -64,10 +64,11 @@ class Algorithm:
 
 
 SCALES = (1e-4, 3e-4, 1e-3)
+PAPER = (("procedure", "paper"),)
 ELLIPSOID = (("planner", "ellipsoid"),)
 ALGORITHMS = {
-    "loop-bonus": Algorithm("LOOP, bonus", "loop", "beta_scale", SCALES),
-    "loop-ellipsoid": Algorithm("LOOP, ellipsoid", "loop", "beta_scale", SCALES, ELLIPSOID),
+    "loop-bonus": Algorithm("LOOP, bonus", "loop", "beta_scale", SCALES, PAPER),
+    "loop-ellipsoid": Algorithm("LOOP, ellipsoid", "loop", "beta_scale", SCALES, (*PAPER, *ELLIPSOID)),
     "mle": Algorithm("MLE-LOOP", "mle_loop", "beta_scale", (1e-3, 2e-3, 5e-3), (("model", "tabular"),)),
     "linear-bonus": Algorithm("LOOP, linear, bonus", "linear_loop", "beta_scale", SCALES, linear=True),
     "linear-ellipsoid": Algorithm(

@@ -86,7 +86,7 @@ class ContinuingAgent(AgentParts, OwnLogger):
             self.set_env(env)
             assert self._stepper is not None
             process = self._stepper.process
-            self.span = span_of(process, self.config.span) if hasattr(self.config, "span") else math.nan
+            self.span = span_of(process, self.config.span) if self._needs_span() else math.nan
             self.reward_range = range_of(process, reward_range)
 
     # ---- learning

@@ -51,6 +51,17 @@ class AgentParts:
     begun: bool
     plans: list[Any]
 
+    config: Any
+
+    def _needs_span(self) -> bool:
+        """Whether the agent uses a bound of the span, which is given or the environment's own."""
+        return hasattr(self.config, "span")
+
+    @classmethod
+    def _former_settings(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """The settings of a file, which may be of an earlier version, as settings of today."""
+        return settings
+
     def _check_spaces(self, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
         raise NotImplementedError
 

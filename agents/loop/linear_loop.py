@@ -8,7 +8,7 @@ from gymnasium import spaces
 
 from rlopt.agents.loop.confidence_sets.linear import LinearSet
 from rlopt.agents.loop.confidence_sets.planner import Problem
-from rlopt.agents.loop.config import LinearLOOPConfig, LOOPConfig
+from rlopt.agents.loop.config import LinearLOOPConfig, PlannerConfig
 from rlopt.agents.loop.optimism import OptimisticAgent
 from rlopt.agents.loop.states import FeatureStates
 
@@ -28,7 +28,7 @@ class LinearLOOP(FeatureStates, OptimisticAgent):
     :raises ModelError: features of the wrong shape, not finite, or of norm above sqrt 2
     """
 
-    config_class: ClassVar[type[LOOPConfig]] = LinearLOOPConfig
+    config_class: ClassVar[type[PlannerConfig]] = LinearLOOPConfig
     data: LinearSet
     config: LinearLOOPConfig
 

@@ -37,13 +37,25 @@ class OptimisticAgent(ContinuingAgent):
     # ---- learning
 
     def _begin(self) -> None:
-        """Makes the confidence set: beta = beta_scale H^2 N log(T M / delta), N and M of :meth:`_complexity`."""
+        """Makes the confidence set: beta = beta_scale (H + R)^2 N log(T M / delta), N and M of :meth:`_complexity`.
+
+        R is the range of rewards: r + V(s') varies within H + R, by the next state and by the noise of the reward.
+        """
         pairs, inside = self._complexity()
         assert self.horizon is not None
         logarithm = math.log(self.horizon * inside / self.config.delta)
-        local_beta = self.config.beta_scale * self.span**2 * max(logarithm, 1.0)
+        problem = self._problem()
+        local_beta = self._scale() * problem.largest_residual**2 * max(logarithm, 1.0)
         self.beta = pairs * local_beta
-        self.data = self._make_set(self._problem(), local_beta)
+        self.data = self._make_set(problem, local_beta)
+
+    def _multiple(self) -> float:
+        """How many times beta the plan in force may reach."""
+        return float(self.config.switch_multiplier)
+
+    def _scale(self) -> float:
+        """Of the radius."""
+        return float(self.config.beta_scale)
 
     def _problem(self) -> Problem:
         return Problem(self.span, *self.reward_range, self.config.tolerance, self.config.max_sweeps)
@@ -73,8 +85,7 @@ class OptimisticAgent(ContinuingAgent):
         A plan that is not in the set, as an underestimated span can make it, may grow by the same factor: at 4 beta it
         could be given up at once, and so every following one.
         """
-        multiple: float = self.config.switch_multiplier
-        return multiple * max(self.beta, self.plans[-1].certificate.discrepancy)
+        return self._multiple() * max(self.beta, self.plans[-1].certificate.discrepancy)
 
     @property
     def discrepancy(self) -> float:

@@ -75,7 +75,7 @@ def from_tree(
     """
     if tree["class"] != agent_class.__name__:
         raise CheckpointError(f"it holds a {one_line(tree['class'])}: load it as that")
-    agent: Agent = agent_class(None, seed=tree["seed"], **tree["settings"])
+    agent: Agent = agent_class(None, seed=tree["seed"], **agent_class._former_settings(tree["settings"]))
     for name in ("observation_space", "action_space"):
         setattr(agent, name, decode_space(tree[name]))
     agent._check_spaces(agent.observation_space, agent.action_space)

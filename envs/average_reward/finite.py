@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any
@@ -45,6 +46,8 @@ class FiniteEnv(gymnasium.Env[Any, Any]):
             if mdp is None:
                 raise ModelError("give the outcomes or the mdp")
             outcomes = _outcomes_of(mdp)
+        elif mdp is not None:
+            mdp = dataclasses.replace(mdp, outcomes=outcomes)
         self.mdp = _mdp_of(outcomes) if mdp is None else mdp
         self.observation_space = spaces.Discrete(self.mdp.n_states)
         self.action_space = spaces.Discrete(self.mdp.n_actions)
@@ -113,4 +116,4 @@ def _mdp_of(outcomes: Sequence[Sequence[Sequence[Outcome]]]) -> FiniteMDP:
             for probability, target, reward in action:
                 P[s, a, target] += probability
                 r[s, a] += probability * reward
-    return FiniteMDP(P, r, (min(rewards), max(rewards)))
+    return FiniteMDP(P, r, (min(rewards), max(rewards)), outcomes)

@@ -17,6 +17,8 @@ from rlopt.errors import ModelError
 
 Array = npt.NDArray[np.float64]
 Policy = npt.ArrayLike
+Outcomes = Sequence[Sequence[Sequence[tuple[float, int, float]]]]
+"""What can happen in each state after each action: (probability, next state, reward)."""
 """Actions [S] (whole numbers) or probabilities [S, A]."""
 
 ROW_SUM_TOLERANCE = 1e-8
@@ -122,6 +124,8 @@ class FiniteMDP(DecisionProcess):
     reward_range: tuple[float, float] | None = None
     """Smallest and largest reward that a step can give; None takes them from ``r``, right where rewards have no noise
     of their own."""
+    outcomes: Outcomes | None = None
+    """What can happen, ``outcomes[state][action]``, where more is known of rewards than their means."""
 
     def __post_init__(self) -> None:
         P, r = as_array("P", self.P), as_array("r", self.r, forbidding=True)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rlopt.average_reward.mdp import Array, FiniteMDP, Policy
+from rlopt.average_reward.mdp import Array, FiniteMDP, Outcomes, Policy
 from rlopt.average_reward.solution import evaluate_policy
 from rlopt.errors import ConfigError, NonFiniteError
 from rlopt.statistics.aggregates import bootstrap_band
@@ -71,17 +71,23 @@ def _mean(values: Any, axis: Any = -1) -> Any:
     return np.mean(values, axis=axis)
 
 
-def regret_variance(mdp: FiniteMDP, policy: Policy | None = None) -> float:
+def regret_variance(mdp: FiniteMDP, policy: Policy | None = None, outcomes: Outcomes | None = None) -> float:
     """Variance a step of the reward sum of a policy in the long run, by its bias h (Puterman 1994, section 8.2).
 
-    sum (r - g) = h(s_0) - h(s_T) + sum [h(s_{t+1}) - E h(s_{t+1})], a martingale up to its ends, whose increments have
-    the variance E h(s')^2 - (E h(s'))^2 under the stationary distribution. What rewards vary by themselves, beside the
-    state, is not in it.
+    sum (r - g) = h(s_0) - h(s_T) + sum [r_t + h(s_{t+1}) - E (r_t + h(s_{t+1}))], a martingale up to its ends, whose
+    increments have the variance of r + h(s') under the stationary distribution.
 
     :param policy: actions [S] or probabilities [S, A]; None takes the optimal one
+    :param outcomes: ``outcomes[state][action]``, what can happen, as (probability, next state, reward); None takes
+        those of the environment that ``mdp`` is of. For arrays of one's own there are none, and every reward is taken
+        as its mean: the variance is too small where rewards have noise of their own
     """
     solution = mdp.solution if policy is None else evaluate_policy(mdp, policy)
     chosen = np.asarray(solution.policy)
+    outcomes = mdp.outcomes if outcomes is None else outcomes
+    if outcomes is not None:
+        probabilities = np.eye(mdp.n_actions)[chosen] if chosen.ndim == 1 else chosen
+        return _outcome_variance(probabilities, solution.stationary_distribution, solution.bias, outcomes)
     chain, rewards = mdp.chain(chosen)
     if chosen.ndim == 1:
         means = chain @ solution.bias
@@ -94,9 +100,29 @@ def regret_variance(mdp: FiniteMDP, policy: Policy | None = None) -> float:
     return max(float(solution.stationary_distribution @ increments), 0.0)
 
 
-def noise_band(mdp: FiniteMDP, steps: npt.ArrayLike, policy: Policy | None = None) -> Array:
-    """[n], what the regret of a policy that is optimal from the start stays within in 95 % of runs: 1.96 deviations."""
-    return np.asarray(1.96 * np.sqrt(regret_variance(mdp, policy) * np.asarray(steps, np.float64)), np.float64)
+def _outcome_variance(probabilities: Array, shares: Array, bias: Array, outcomes: Outcomes) -> float:
+    """The variance of r + h(s') by what can happen, the states in their stationary ``shares`` [S]."""
+    found = 0.0
+    for state in np.flatnonzero(shares > 0):
+        weights, values = [], []
+        for action in np.flatnonzero(probabilities[state] > 0):
+            for probability, target, reward in outcomes[state][action]:
+                weights.append(probability * probabilities[state, action])
+                values.append(reward + bias[target])
+        around = np.array(values) - np.dot(weights, values)
+        found += float(shares[state] * np.dot(weights, around**2))
+    return found
+
+
+def noise_band(
+    mdp: FiniteMDP, steps: npt.ArrayLike, policy: Policy | None = None, outcomes: Outcomes | None = None
+) -> Array:
+    """[n], what the regret of a policy that is optimal from the start stays within in 95 % of runs: 1.96 deviations.
+
+    Arguments as :func:`regret_variance`'s.
+    """
+    variance = regret_variance(mdp, policy, outcomes)
+    return np.asarray(1.96 * np.sqrt(variance * np.asarray(steps, np.float64)), np.float64)
 
 
 def log_log_slope(steps: npt.ArrayLike, regret: npt.ArrayLike, from_share: float = 0.1) -> float:

@@ -34,7 +34,8 @@ def final(run: Path) -> dict[str, Any]:
 
 
 def test_the_peers_of_loop_are_agents() -> None:
-    peers = {"ucrl2", "tsde", "fopo", "olsvi_fh", "differential_q", "rvi_q", "optimistic_q"}
+    peers = {"ucrl2", "ucrl3", "kl_ucrl", "pmevi_dt", "imed_rl", "psrl", "tsde", "fopo", "olsvi_fh"}
+    peers |= {"differential_q", "rvi_q", "optimistic_q"}
     assert set(CONTINUING) == {"loop", "linear_loop", "mle_loop"} | peers
 
 
@@ -121,7 +122,7 @@ def test_an_episodic_task_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("agent", "kind", "given"),
     [
-        ("loop", "value", {"beta_scale": 0.01}),
+        ("loop", "value", {"beta_scale": 0.01, "procedure": "paper"}),
         ("mle_loop", "mle", {}),
         ("linear_loop", "linear", {}),
         ("tsde", "tsde", {}),
@@ -133,7 +134,8 @@ def test_a_run_folder_of_version_0_1_is_read(agent: str, kind: str, given: dict[
     train(tmp_path / "run", agent, 1200, *flags)
     train(tmp_path / "whole", agent, 2300, *flags)
     config = json.loads((tmp_path / "run" / "config.json").read_text())
-    settings = {"agent_kind": kind, **dict.fromkeys(("beta_scale", "prior", "epsilon", "span"), None), **given}
+    settings = {"agent_kind": kind, **dict.fromkeys(("beta_scale", "prior", "epsilon", "span"), None)}
+    settings |= {name: value for name, value in given.items() if name != "procedure"}
     config |= {"agent": "loop", "agent_config": settings}
     (tmp_path / "run" / "config.json").write_text(json.dumps(config))
     path = list_checkpoints(tmp_path / "run" / "checkpoints")[-1]

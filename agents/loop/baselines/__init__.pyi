@@ -1,7 +1,12 @@
 from .fopo import FOPO as FOPO
+from .imed_rl import IMEDRL as IMEDRL
+from .kl_ucrl import KLUCRL as KLUCRL
 from .olsvi import OLSVIFH as OLSVIFH
 from .optimistic_q import OptimisticQ as OptimisticQ
+from .pmevi_dt import PMEVIDT as PMEVIDT
+from .psrl import PSRL as PSRL
 from .q_learning import RVIQ as RVIQ
 from .q_learning import DifferentialQ as DifferentialQ
 from .tsde import TSDE as TSDE
 from .ucrl2 import UCRL2 as UCRL2
+from .ucrl3 import UCRL3 as UCRL3

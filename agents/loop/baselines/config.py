@@ -41,7 +41,59 @@ class TSDEConfig(ContinuingConfig):
     tolerance: Annotated[float, Range(gt=0)] = 1e-6
     """Accuracy of the gain of the sampled process, in units of the range of rewards."""
     max_sweeps: Annotated[int, Range(ge=1)] = 2000
-    """Sweeps after which the policy of the sampled process is taken as it is."""
+    """Rounds of policy iteration after which the policy of the sampled process is taken as it is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PSRLConfig(TSDEConfig):
+    """Posterior sampling with the episodes of UCRL2 (Osband, Russo and Van Roy 2013)."""
+
+    rewards: Literal["noisy"] = "noisy"
+    """Mean rewards are drawn from their Beta posterior, also where a pair was never visited."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IMEDRLConfig(AgentConfig):
+    """IMED-RL (Pesquerel and Maillard 2022), which has no constants."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KLUCRLConfig(AgentConfig):
+    """KL-UCRL (Filippi, Cappe and Garivier 2010)."""
+
+    transition_scale: Annotated[float, Range(gt=0)] = 1.0
+    """The divergence of a transition distribution is at most this C_P / n, C_P as in the paper. Paper: 1."""
+    reward_scale: Annotated[float, Range(ge=0)] = 1.0
+    """The width of a mean reward is its range times this C_R / sqrt(n), C_R as in the paper. Paper: 1."""
+    horizon: Annotated[int, Range(ge=1)] | None = None
+    """T, the steps that the confidence level is meant for; none takes those of the first call of learn."""
+    delta: Annotated[float, Range(gt=0, lt=1)] = 0.05
+    """Probability that the confidence sets may miss the truth."""
+    max_sweeps: Annotated[int, Range(ge=1)] = 2000
+    """Rounds of the optimistic plan after which it is taken as it is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UCRL3Config(AgentConfig):
+    """UCRL3 (Bourel, Maillard and Talebi 2020)."""
+
+    delta: Annotated[float, Range(gt=0, lt=1)] = 0.05
+    """Probability that the confidence sets may miss the truth."""
+    max_sweeps: Annotated[int, Range(ge=1)] = 200
+    """Rounds of optimistic policy iteration after which a plan is taken as it is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PMEVIDTConfig(AgentConfig):
+    """PMEVI-DT (Boone and Zhang 2024)."""
+
+    horizon: Annotated[int, Range(ge=1)] | None = None
+    """T, the steps that the confidence level is meant for; none takes those of the first call of learn. The span is
+    taken to be at most T^(1/5) times the range of rewards, as in the paper."""
+    delta: Annotated[float, Range(gt=0, lt=1)] = 0.05
+    """Probability that the confidence sets may miss the truth."""
+    max_sweeps: Annotated[int, Range(ge=1)] = 2000
+    """Sweeps of projected mitigated extended value iteration after which a plan is taken as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +124,9 @@ class RVIQConfig(DifferentialQConfig):
 class OptimisticQConfig(ContinuingConfig):
     """Optimistic Q-learning (Wei, Jafarnia-Jahromi, Luo, Sharma and Jain 2020, algorithm 1)."""
 
-    effective_horizon: Annotated[float, Range(ge=2)] = 200.0
-    """H: learns with the discount 1 - 1/H. Paper: min(sqrt(span T / (S A)), (T / (S A))^(1/3))."""
+    effective_horizon: Annotated[float, Range(ge=2)] | None = None
+    """H: learns with the discount 1 - 1/H; none takes the paper's min(sqrt(span T / (S A)), (T / (S A))^(1/3)), at
+    least 2."""
     bonus_scale: Annotated[float, Range(ge=0)] = 0.02
     """The bonus of the n-th visit is this * span * sqrt(H / n log(2 T / delta)). Paper: 4, which leaves the
     values at their first one for longer than practical horizons last."""

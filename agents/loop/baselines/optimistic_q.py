@@ -68,6 +68,14 @@ class OptimisticQLearner:
         self.state_values, self._visits = state["state_values"].tolist(), state["visits"].tolist()
 
 
+def paper_horizon(span: float, steps: int, pairs: int) -> float:
+    """H = min(sqrt(span T / (S A)), (T / (S A))^(1/3)), at least 2 (Wei et al. 2020, theorem 1).
+
+    :param span: of the optimal bias, in units of the range of rewards
+    """
+    return max(min(math.sqrt(span * steps / pairs), (steps / pairs) ** (1 / 3)), 2.0)
+
+
 class OptimisticQ(CountedStates):
     """Optimistic Q-learning (Wei, Jafarnia-Jahromi, Luo, Sharma and Jain, Model-free reinforcement learning in
     infinite-horizon average-reward Markov decision processes, 2020, algorithm 1).
@@ -86,7 +94,11 @@ class OptimisticQ(CountedStates):
 
     def _begin(self) -> None:
         assert self.horizon is not None
-        H = self.config.effective_horizon
+        H = self.config.effective_horizon or paper_horizon(
+            self.span / max(self.reward_range[1] - self.reward_range[0], 1e-12),
+            self.horizon,
+            self.n_states * self.n_actions,
+        )
         # A horizon of one step would make the logarithm small enough to matter, but never negative.
         bonus = self.config.bonus_scale * self.span * math.sqrt(H * math.log(2 * self.horizon / self.config.delta))
         self.data = OptimisticQLearner(self.n_states, self.n_actions, H, bonus, self.reward_range[1])

@@ -8,7 +8,8 @@ import numpy as np
 
 from rlopt.agents.loop.baselines.base import EpisodeLearner, Episodic
 from rlopt.agents.loop.baselines.config import TSDEConfig
-from rlopt.agents.loop.confidence_sets.counts import OptimisticValues, relative_sweeps
+from rlopt.agents.loop.confidence_sets.counts import OptimisticValues
+from rlopt.agents.loop.confidence_sets.optimistic_iteration import kernel_plan
 from rlopt.agents.loop.states import CountedStates
 from rlopt.average_reward.mdp import Array
 from rlopt.state import generator as randomness
@@ -54,7 +55,7 @@ class TSDELearner(EpisodeLearner):
         kernel, (low, high) = self.sample(), self.reward_range
         rewards = self.sample_rewards()
         accuracy = self.config.tolerance * max(high - low, 1e-12)
-        found = relative_sweeps(lambda v: rewards + kernel @ v, self._values, accuracy, self.config.max_sweeps)
+        found = kernel_plan(lambda _: kernel, rewards, self._values, accuracy, self.config.max_sweeps)
         self._put_in_force(found)
         self._start_visits = list(self.model.visits)
         self.previous_length, self.length = self.length, 0

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rlopt.agents.loop.confidence_sets.anytime import AnytimeSet
 from rlopt.agents.loop.confidence_sets.barrier import log_likelihood, most_likely
 from rlopt.agents.loop.confidence_sets.likelihood import TabularLikelihood, divergence
 from rlopt.agents.loop.confidence_sets.linear import LinearSet
@@ -21,7 +22,8 @@ class Coverage(NamedTuple):
 
     covered: bool
     discrepancy: float
-    """The true hypothesis's: L_D(f*, f*) - min_g L_D(f*, g), or how far its log likelihood is below the largest."""
+    """The true hypothesis's: L_D(f*, f*) - min_g L_D(f*, g), or how far its log likelihood is below the largest; with
+    LOOP's procedure anytime the largest share of its radius that a pair is at."""
     beta: float
 
 
@@ -32,7 +34,11 @@ def coverage(agent: Any, mdp: FiniteMDP) -> Coverage:
     :raises ConfigError: an agent that has learnt nothing yet, or without a confidence set
     """
     data = getattr(agent, "data", None)
-    if isinstance(data, TabularSet):
+    if isinstance(data, AnytimeSet):
+        values = mdp.solution.values
+        apart = data.divergence(values + mdp.gain, values.max(axis=1))
+        found = float((apart / data.radii).max())
+    elif isinstance(data, TabularSet):
         targets, values = mdp.solution.values + mdp.gain, mdp.solution.values.max(axis=1)
         errors = pair_errors(targets, data.counts, data.reward_sums, data.transitions, values)
         found = tabular_discrepancy(errors, data.counts)

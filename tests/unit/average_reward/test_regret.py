@@ -25,7 +25,7 @@ from rlopt.average_reward import (
     switch_times,
 )
 from rlopt.average_reward.callbacks import RewardRateCallback
-from rlopt.envs.average_reward import GapRecorder
+from rlopt.envs.average_reward import FiniteEnv, GapRecorder
 from rlopt.errors import ConfigError, NonFiniteError
 
 
@@ -55,6 +55,31 @@ def test_noise_band_holds_95_percent_of_simulated_regrets() -> None:
         states = np.minimum((rng.random(copies)[:, None] > cumulative[states]).sum(axis=1), 5)
     inside = np.abs(mdp.gain * steps - sums) <= noise_band(mdp, steps)
     assert inside.mean() == pytest.approx(0.95, abs=0.015)
+
+
+@pytest.mark.parametrize("kernel", ["osband", "gentle", "strehl_littman"])
+def test_noise_band_holds_95_percent_of_runs_whose_rewards_have_noise_too(kernel: str) -> None:
+    river, rng, copies, steps = env(kernel=kernel), np.random.default_rng(0), 4000, 1500
+    mdp, states = river.mdp, None
+    rows = [mdp.outcomes[state][int(action)] for state, action in enumerate(mdp.solution.policy)]
+    width = max(map(len, rows))
+    table = np.array([[*row, *[(0.0, 0, 0.0)] * (width - len(row))] for row in rows])
+    borders, targets, rewards = table[:, :, 0].cumsum(axis=1), table[:, :, 1].astype(int), table[:, :, 2]
+    states = rng.choice(mdp.n_states, size=copies, p=mdp.solution.stationary_distribution)
+    sums = np.zeros(copies)
+    for _ in range(steps):
+        drawn = np.minimum((rng.random(copies)[:, None] > borders[states]).sum(axis=1), width - 1)
+        sums += rewards[states, drawn]
+        states = targets[states, drawn]
+    inside = np.abs(mdp.gain * steps - sums) <= noise_band(mdp, steps)
+    assert inside.mean() == pytest.approx(0.95, abs=0.015)
+
+
+def test_variance_of_a_bernoulli_arm_is_that_of_the_coin() -> None:
+    arm = FiniteEnv([[[(0.4, 0, 1.0), (0.6, 0, 0.0)]]]).mdp
+    assert regret_variance(arm) == pytest.approx(0.24) and regret_variance(FiniteMDP(arm.P, arm.r)) == 0.0
+    mixed = FiniteEnv([[[(1.0, 0, 1.0)], [(1.0, 0, 0.0)]]]).mdp
+    assert regret_variance(mixed, [[0.5, 0.5]]) == pytest.approx(0.25)
 
 
 def test_regret_curve() -> None:
@@ -120,7 +145,7 @@ def test_optimism() -> None:
 def test_coverage_by_brute_force() -> None:
     kept = Recorder(env())
     mdp = kept.unwrapped.mdp  # type: ignore[attr-defined]
-    model = rlopt.LOOP(kept, seed=0).learn(1500)
+    model = rlopt.LOOP(kept, procedure="paper", seed=0).learn(1500)
     Q, V = mdp.solution.values, mdp.solution.values.max(axis=1)
     brute = 0.0
     for s in range(6):

@@ -1,5 +1,6 @@
-"""Tabular LOOP against brute force: discrepancy, both planners, switching rule, certificates, saving, refusals."""
+"""LOOP by the paper against brute force: discrepancy, both planners, switches, certificates, saving, refusals."""
 
+import functools
 import itertools
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ from rlopt.errors import CheckpointError, ConfigError, NonFiniteError, SpaceErro
 
 LOOSE = Problem(span=1e3, smallest_reward=0.0, largest_reward=1e3, tolerance=1e-11, max_sweeps=100_000)
 """No clip and no cap comes into play, and the prior counts nothing."""
+
+
+paper = functools.partial(rlopt.LOOP, procedure="paper")
 
 
 def random_set(seed: int, states: int, actions: int, steps: int, problem: Problem = LOOSE) -> TabularSet:
@@ -80,7 +84,7 @@ def test_running_discrepancy_is_that_of_all_data_by_brute_force() -> None:
                 checked.append(brute)
             return True
 
-    model = rlopt.LOOP(env, seed=0).learn(3000, callback=Check())
+    model = paper(env, seed=0).learn(3000, callback=Check())
     assert len(checked) == 30 and max(checked) > 1 and model.n_switches > 3
     counts = np.zeros((6, 2, 6))
     for s, a, _, t in env.seen:
@@ -171,7 +175,7 @@ def test_best_member_prefers_the_set() -> None:
 @pytest.mark.parametrize("planner", ["bonus", "ellipsoid"])
 def test_learns_river_swim_with_few_switches(planner: Any) -> None:
     env = river()
-    model = rlopt.LOOP(env, planner=planner, seed=1).learn(20_000)
+    model = paper(env, planner=planner, seed=1).learn(20_000)
     optimal = env.mdp.gain * 20_000
     # Always going left, which eps-greedy agents learn, is worth .005 a step; the best policy's own noise is near 100.
     assert model.reward_sum > 0.9 * optimal
@@ -189,7 +193,7 @@ def test_switches_exactly_when_four_beta_is_reached() -> None:
             return True
 
     env = Recorder(river())
-    model = rlopt.LOOP(env, seed=3).learn(5000, callback=Trace())
+    model = paper(env, seed=3).learn(5000, callback=Trace())
     switches = {plan.step for plan in model.plans}
     assert model.n_switches > 3
     for step, plans, discrepancy in seen:
@@ -200,7 +204,7 @@ def test_switches_exactly_when_four_beta_is_reached() -> None:
         assert plans == sum(s <= step for s in switches)
     # Just before each switch the old plan had reached the threshold: recomputed from the transitions alone.
     for before, plan in itertools.pairwise(model.plans):
-        copy = rlopt.LOOP(Recorder(river()), seed=3, horizon=5000)
+        copy = paper(Recorder(river()), seed=3, horizon=5000)
         copy.learn(plan.step - 1)
         targets, values = copy.data.targets, copy.data.state_values
         assert copy.plans[-1] == before
@@ -213,7 +217,7 @@ def test_optimism_and_coverage_at_theorys_scale(planner: Any) -> None:
     plans = 0
     for seed in range(6):
         env = river(3, kernel="gentle")
-        model = rlopt.LOOP(env, planner=planner, beta_scale=1.0, seed=seed).learn(10_000)
+        model = paper(env, planner=planner, beta_scale=1.0, seed=seed).learn(10_000)
         mdp, data = env.mdp, model.data
         for plan in model.plans:
             assert plan.gain >= mdp.gain - 1e-6
@@ -231,7 +235,7 @@ def test_underestimated_span_is_certified_and_does_not_replan_for_ever() -> None
     env = FiniteEnv(mdp=FiniteMDP(swap, np.array([[1.0, 1.0], [0.0, 0.0]])))
     assert env.mdp.gain == pytest.approx(0.5) and env.mdp.span == pytest.approx(0.5)
     for planner in ("bonus", "ellipsoid"):
-        model = rlopt.LOOP(env, planner=planner, span=0.01, seed=0).learn(4000)
+        model = paper(env, planner=planner, span=0.01, seed=0).learn(4000)
         assert not model.plans[-1].certificate.in_set and model.plans[-1].certificate.clipped_states > 0
         assert model.n_switches < 40
         for plan in model.plans:
@@ -242,7 +246,7 @@ def test_runs_are_reproducible_and_indifferent_to_shift_and_scale_of_rewards() -
     def actions(scale: float, shift: float, seed: int = 5) -> list[int]:
         mdp = river().mdp
         env = Recorder(FiniteEnv(mdp=FiniteMDP(mdp.P, scale * mdp.r + shift, (shift, scale + shift))))
-        rlopt.LOOP(env, seed=seed).learn(3000)
+        paper(env, seed=seed).learn(3000)
         return [a for _, a, _, _ in env.seen]
 
     assert actions(1.0, 0.0) == actions(1.0, 0.0) != actions(1.0, 0.0, seed=6)
@@ -259,7 +263,7 @@ def test_same_run_through_every_kind_of_environment() -> None:
         rlopt.make_env("rlopt/RiverSwim-v0"),
         "rlopt/RiverSwim-v0",
     ):
-        model = rlopt.LOOP(env, seed=7).learn(2000)
+        model = paper(env, seed=7).learn(2000)
         runs.append((model.n_switches, model.num_timesteps, model.predict(2)[0].item()))
         assert model.get_env() is not None and model.plans[-1].certificate.in_set
     assert len({steps for _, steps, _ in runs}) == 1 and runs[0] == runs[1]
@@ -267,9 +271,9 @@ def test_same_run_through_every_kind_of_environment() -> None:
 
 def test_save_and_load_continue_exactly(tmp_path: Path) -> None:
     whole = Recorder(river())
-    expected = rlopt.LOOP(whole, seed=2, horizon=4000).learn(4000)
+    expected = paper(whole, seed=2, horizon=4000).learn(4000)
     env = Recorder(river())
-    first = rlopt.LOOP(env, seed=2, horizon=4000).learn(1700)
+    first = paper(env, seed=2, horizon=4000).learn(1700)
     folder = first.save(tmp_path / "agent")
     second = rlopt.LOOP.load(folder, env=env, force_reset=False)
     assert second.discrepancy == first.discrepancy and second.beta == first.beta and second.plans == first.plans
@@ -281,12 +285,12 @@ def test_save_and_load_continue_exactly(tmp_path: Path) -> None:
     assert first.save(folder) == folder, "its own folder is replaced"
     for state in range(6):
         assert rlopt.LOOP.load(folder).predict(state)[0] == first.predict(state)[0]
-    fresh = rlopt.LOOP(river(), seed=2).save(tmp_path / "fresh")
+    fresh = paper(river(), seed=2).save(tmp_path / "fresh")
     assert rlopt.LOOP.load(fresh, env=river()).learn(50).num_timesteps == 50
 
 
 def test_damaged_and_foreign_folders_are_refused(tmp_path: Path) -> None:
-    folder = rlopt.LOOP(river(), seed=2).learn(300).save(tmp_path / "agent")
+    folder = paper(river(), seed=2).learn(300).save(tmp_path / "agent")
     with pytest.raises(CheckpointError, match="does not exist"):
         rlopt.LOOP.load(tmp_path / "none")
     with pytest.raises(CheckpointError, match="it holds a LOOP"):
@@ -294,7 +298,7 @@ def test_damaged_and_foreign_folders_are_refused(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("precious")
     with pytest.raises(CheckpointError, match="not replaced"):
-        rlopt.LOOP(river()).save(tmp_path / "other")
+        paper(river()).save(tmp_path / "other")
     with pytest.raises(SpaceError, match="learns in"):
         rlopt.LOOP.load(folder, env=river(7))
     tensors = folder / "agent.safetensors"
@@ -329,7 +333,7 @@ def test_forged_folders_are_refused(path: Any, value: Any, tmp_path: Path, monke
         return write(folder, kind, trees)
 
     monkeypatch.setattr(saving, "replace_checked", forge)
-    folder = rlopt.LOOP(river(), seed=2).learn(300).save(tmp_path / "agent")
+    folder = paper(river(), seed=2).learn(300).save(tmp_path / "agent")
     with pytest.raises(CheckpointError):
         rlopt.LOOP.load(folder)
 
@@ -356,11 +360,11 @@ def test_callbacks_stop_save_and_log(tmp_path: Path) -> None:
             return self.n_calls < 120
 
     env = river()
-    assert rlopt.LOOP(env, seed=0).learn(1000, callback=Stop()).num_timesteps == 120
+    assert paper(env, seed=0).learn(1000, callback=Stop()).num_timesteps == 120
     calls: list[int] = []
-    rlopt.LOOP(env, seed=0).learn(50, callback=lambda locals_, globals_: calls.append(locals_["rewards"][0]) or True)
+    paper(env, seed=0).learn(50, callback=lambda locals_, globals_: calls.append(locals_["rewards"][0]) or True)
     assert len(calls) == 50
-    model = rlopt.LOOP(env, seed=0, tensorboard_log=str(tmp_path / "tb"))
+    model = paper(env, seed=0, tensorboard_log=str(tmp_path / "tb"))
     saver = CheckpointCallback(200, str(tmp_path / "saves"), name_prefix="loop")
     model.learn(400, callback=[saver, StopTrainingOnMaxEpisodes(1)], log_interval=100)
     loaded = rlopt.LOOP.load(tmp_path / "saves" / "loop_400_steps.zip")
@@ -376,7 +380,7 @@ def test_config_and_constructor_agree() -> None:
 
 
 def test_predict_takes_one_observation_or_a_batch() -> None:
-    model = rlopt.LOOP(river(), seed=0)
+    model = paper(river(), seed=0)
     with pytest.raises(ConfigError, match="call learn first"):
         model.predict(0)
     model.learn(500)
@@ -407,34 +411,34 @@ class Odd(gymnasium.Env[int, int]):
 def test_bad_input_is_refused_with_the_cure() -> None:
     known = {"span": 1.0, "reward_range": (0.0, 1.0)}
     with pytest.raises(ConfigError, match="ContinuingWrapper"):
-        rlopt.LOOP(Odd(end=True), **known).learn(5)
-    rlopt.LOOP(ContinuingWrapper(Odd(end=True)), **known).learn(5)
+        paper(Odd(end=True), **known).learn(5)
+    paper(ContinuingWrapper(Odd(end=True)), **known).learn(5)
     with pytest.raises(ConfigError, match=r"reward of step 1 is 1.5, outside reward_range \(0.0, 1.0\)"):
-        rlopt.LOOP(Odd(1.5), **known).learn(5)
+        paper(Odd(1.5), **known).learn(5)
     for bad in (np.nan, np.inf):
         with pytest.raises(NonFiniteError, match="reward of step 1"):
-            rlopt.LOOP(Odd(bad), **known).learn(5)
+            paper(Odd(bad), **known).learn(5)
     with pytest.raises(ConfigError, match="span is not given"):
-        rlopt.LOOP(Odd(), reward_range=(0, 1))
+        paper(Odd(), reward_range=(0, 1))
     with pytest.raises(ConfigError, match="reward_range is not given"):
-        rlopt.LOOP(Odd(), span=1.0)
+        paper(Odd(), span=1.0)
     with pytest.raises(ConfigError, match="smaller first"):
-        rlopt.LOOP(Odd(), span=1.0, reward_range=(1, 0))
+        paper(Odd(), span=1.0, reward_range=(1, 0))
     with pytest.raises(SpaceError, match="LinearLOOP"):
-        rlopt.LOOP("CartPole-v1", **known)
+        paper("CartPole-v1", **known)
     with pytest.raises(SpaceError, match="does not count from 0"):
         shifted = Odd()
         shifted.action_space = gymnasium.spaces.Discrete(2, start=1)
-        rlopt.LOOP(shifted, **known)
+        paper(shifted, **known)
     with pytest.raises(ConfigError, match="n_envs=1"):
-        rlopt.LOOP(rlopt.make_env("rlopt/RiverSwim-v0", n_envs=2))
+        paper(rlopt.make_env("rlopt/RiverSwim-v0", n_envs=2))
     for name, value in (("span", 0), ("span", -1), ("beta_scale", 0), ("switch_multiplier", 1), ("planner", "bonsu")):
         with pytest.raises(ConfigError, match=name):
-            rlopt.LOOP(river(), **{name: value})
+            paper(river(), **{name: value})
     with pytest.raises(ConfigError, match="no environment"):
-        rlopt.LOOP(None).learn(5)
+        paper(None).learn(5)
     with pytest.raises(ConfigError, match="total_timesteps"):
-        rlopt.LOOP(river()).learn(-1)
+        paper(river()).learn(-1)
 
 
 README = Path(__file__).resolve().parents[3] / "agents" / "loop" / "README.md"

@@ -19,17 +19,22 @@ from rlopt.agents.loop.baselines.config import (
     UCRL2Config,
 )
 from rlopt.agents.loop.baselines.fopo import FOPO
+from rlopt.agents.loop.baselines.imed_rl import IMEDRL
+from rlopt.agents.loop.baselines.kl_ucrl import KLUCRL
 from rlopt.agents.loop.baselines.olsvi import OLSVIFH, OLSVILearner
 from rlopt.agents.loop.baselines.optimistic_q import OptimisticQ, OptimisticQLearner
+from rlopt.agents.loop.baselines.pmevi_dt import PMEVIDT
+from rlopt.agents.loop.baselines.psrl import PSRL
 from rlopt.agents.loop.baselines.q_learning import RVIQ, DifferentialQ, DifferentialQLearner, RVIQLearner
 from rlopt.agents.loop.baselines.tsde import TSDE, TSDELearner
 from rlopt.agents.loop.baselines.ucrl2 import UCRL2, UCRL2Learner, optimistic_kernel
+from rlopt.agents.loop.baselines.ucrl3 import UCRL3
 from rlopt.agents.loop.confidence_sets.counts import relative_sweeps
 from rlopt.average_reward import FiniteMDP, evaluate_policy, policy_iteration
 from rlopt.envs.average_reward import FiniteEnv
 from rlopt.errors import CheckpointError, ConfigError, SpaceError
 
-TABULAR: list[Any] = [UCRL2, TSDE, DifferentialQ, RVIQ, OptimisticQ]
+TABULAR: list[Any] = [UCRL2, UCRL3, KLUCRL, PMEVIDT, IMEDRL, PSRL, TSDE, DifferentialQ, RVIQ, OptimisticQ]
 LINEAR: list[Any] = [FOPO, OLSVIFH]
 
 
