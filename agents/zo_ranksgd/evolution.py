@@ -220,6 +220,7 @@ class RankedCMAES(EvolutionStrategy):
 
     method = "cmaes"
     least = 3
+    _axes: np.ndarray | None
 
     def __init__(self, initial: Sequence[float] | np.ndarray, **settings: Any) -> None:
         super().__init__(initial, **settings)
