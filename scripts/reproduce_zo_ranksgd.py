@@ -40,12 +40,17 @@ class Task:
 
 
 PEERS = ("ranksgd", "cmaes", "ars")
+SEARCHES = ("auto", "ranksgd", "cmaes_search", "one_plus_five")
+"""Those of ``--search``, which see exact rankings alone."""
 TASKS = {
     "InvertedPendulum-v5": Task("InvertedPendulum-v5", 400, 3, ("ranksgd",)),
     "InvertedPendulum-v5-person": Task("InvertedPendulum-v5", 600, 5, ("person",), until_solved=True),
     "Swimmer-v5": Task("Swimmer-v5", 240, 5, PEERS),
     "HalfCheetah-v5": Task("HalfCheetah-v5", 240, 5, PEERS),
     "Reacher-v5": Task("Reacher-v5", 3200, 5, PEERS, episodes_per_candidate=4, judged=100),
+    "InvertedPendulum-v5-180": Task("InvertedPendulum-v5", 180, 3, SEARCHES),
+    "Hopper-v5-240": Task("Hopper-v5", 240, 3, SEARCHES),
+    "Swimmer-v5-240": Task("Swimmer-v5", 240, 3, SEARCHES, judged=5),
 }
 
 
@@ -77,6 +82,9 @@ METHODS = {
         },
     ),
     "cmaes": Method("CMA-ES, 10 candidates", "rankings", {"population": 10, "smoothing": 0.3}),
+    "auto": Method("auto", "rankings", {"search": "auto", "m": 10, "k": 10, "smoothing": 0.3}),
+    "cmaes_search": Method("CMA-ES, m = 10", "rankings", {"search": "cmaes", "m": 10, "k": 10, "smoothing": 0.3}),
+    "one_plus_five": Method("(1 + 5)-ES", "rankings", {"search": "one_plus_lambda", "m": 6, "k": 6, "smoothing": 0.3}),
     "ars": Method(
         "ARS, 8 pairs, 4 best", "values", {"directions": 8, "top": 4, "smoothing": 0.03, "learning_rate": 0.02}
     ),
@@ -115,7 +123,7 @@ class Player:
 def searched(task: Task, method: str, seed: int) -> dict[str, Any]:
     """One seed of one method."""
     start = time.perf_counter()
-    if method in ("ranksgd", "person"):
+    if method not in ("cmaes", "ars"):
         result = _ranked(task, METHODS[method].settings, seed)
     else:
         result = _peer(task, method, seed)
@@ -199,7 +207,7 @@ def results_of(name: str, method: str, args: argparse.Namespace) -> list[dict[st
 
 
 def table_text(args: argparse.Namespace) -> str:
-    return "\n".join([*_pendulum(args), "", *_person(args), "", *_peers(args)])
+    return "\n".join([*_pendulum(args), "", *_person(args), "", *_searches(args), "", *_peers(args)])
 
 
 def _pendulum(args: argparse.Namespace) -> list[str]:
@@ -233,6 +241,25 @@ def _person(args: argparse.Namespace) -> list[str]:
         solved = result["solved"]
         spent = f"{solved['queries']} | {solved['clips']}" if solved else f"not in {result['queries']} | -"
         lines.append(f"| {seed} | {spent} | {result['return']:.0f} |")
+    return lines
+
+
+def _searches(args: argparse.Namespace) -> list[str]:
+    names = [name for name, task in TASKS.items() if task.methods == SEARCHES]
+    heads = [f"{TASKS[name].env}, {TASKS[name].episodes} episodes" for name in names]
+    lines = [
+        "**The searches of `--search`, exact rankings, equal numbers of episodes.** Linear policy; mean return of the "
+        "point that a search ends at, over other episodes: interquartile mean over 3 seeds [95% bootstrap interval]:",
+        "",
+        "| search | " + " | ".join(heads) + " |",
+        "|---" + "|---" * len(names) + "|",
+    ]
+    for method in SEARCHES:
+        found = [[row["return"] for row in results_of(name, method, args)] for name in names]
+        cells = [
+            _fine(values, TASKS[name].seeds) if values else "not run" for name, values in zip(names, found, strict=True)
+        ]
+        lines.append(f"| {METHODS[method].title} | " + " | ".join(cells) + " |")
     return lines
 
 

@@ -77,6 +77,10 @@ class ZORankSGDConfig(SearchConfig):
 
     run_defaults: ClassVar[dict[str, Any]] = {"normalize_observations": True}
 
+    search: Literal["zo_ranksgd", "cmaes", "one_plus_lambda", "auto"] = "zo_ranksgd"
+    """What follows the rankings: zo_ranksgd; cmaes, CMA-ES; one_plus_lambda, the elitist (1 + lambda)-ES of m - 1
+    offspring; auto, which fits the number of dimensions and the noise of the answers. Evolution strategies take m, k,
+    smoothing and subspace, and have no line search."""
     policy: Annotated[Literal["LinearPolicy", "MlpPolicy", "CnnPolicy", "MultiInputPolicy"], _OBJECT] = "LinearPolicy"
     """What is searched: a linear policy, or a network of Stable-Baselines3's policy of that name."""
     net_arch: Widths = (64, 64)

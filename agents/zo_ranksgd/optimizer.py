@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,27 +12,12 @@ from rlopt.agents.zo_ranksgd.checks import check_size
 from rlopt.agents.zo_ranksgd.config import SearchConfig
 from rlopt.agents.zo_ranksgd.line_search import LineSearch, winner
 from rlopt.agents.zo_ranksgd.losses import rank_gradient
-from rlopt.agents.zo_ranksgd.query import GRADIENT, LINE_SEARCH, Query, Search, read_only
+from rlopt.agents.zo_ranksgd.query import GRADIENT, LINE_SEARCH, NO_EDGES, Outcome, Query, Search, read_only
 from rlopt.agents.zo_ranksgd.schedules import schedule_factor
-from rlopt.errors import AnswerError, ConfigError, NonFiniteError, one_line
+from rlopt.agents.zo_ranksgd.subspace import make_basis
+from rlopt.errors import AnswerError, NonFiniteError
 from rlopt.feedback.ranking import Ranking, total_weights
 from rlopt.settings.fields import check_arguments
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What an answer changed."""
-
-    kind: str
-    """The kind of the query."""
-    moved: bool
-    """Whether the current point changed."""
-    edges: int
-    """Edges in the graphs of all annotators' answers."""
-    step_norm: float
-    """Distance from the former point to the new one."""
-    message: str
-    """The same for people."""
 
 
 class ZORankSGD(Search):
@@ -194,27 +178,3 @@ class ZORankSGD(Search):
     def _in_full(self, coefficients: np.ndarray) -> np.ndarray:
         """[.., s] in the subspace to [.., d]."""
         return coefficients if self._basis is None else coefficients @ self._basis.T
-
-
-NO_EDGES = "nothing was said to be better than anything else"
-
-
-def make_basis(subspace: int | np.ndarray | None, dimension: int, rng: np.random.Generator) -> np.ndarray | None:
-    """[d, s] of the searched subspace; None for all dimensions."""
-    if subspace is None:
-        return None
-    if isinstance(subspace, (int, np.integer)) and not isinstance(subspace, bool):
-        if not 1 <= subspace <= dimension:
-            raise ConfigError(f"subspace={subspace} is outside 1..{dimension}, the dimensions of the point")
-        return np.ascontiguousarray(np.linalg.qr(rng.standard_normal((dimension, int(subspace))))[0])
-    try:
-        basis = np.array(subspace, np.float64)
-    except (TypeError, ValueError):
-        raise ConfigError(f"subspace={one_line(repr(subspace))} must be a number of dimensions, or a basis") from None
-    if basis.ndim != 2 or basis.shape[0] != dimension or not 1 <= basis.shape[1] <= dimension:
-        raise ConfigError(f"subspace must be a basis of shape ({dimension}, 1..{dimension}), not {basis.shape}")
-    if not np.isfinite(basis).all():
-        raise NonFiniteError("the basis of the subspace is not finite")
-    if np.linalg.matrix_rank(basis) < basis.shape[1]:
-        raise ConfigError("the columns of the subspace's basis are linearly dependent: leave out what repeats others")
-    return basis

@@ -10,8 +10,9 @@ import numpy as np
 from rlopt.agents.zo_ranksgd.checks import checked_point, checked_seed
 from rlopt.state.generator import generator
 
-GRADIENT, LINE_SEARCH = "gradient", "line_search"
-"""Kinds of queries of ZO-RankSGD."""
+GRADIENT, LINE_SEARCH, POPULATION = "gradient", "line_search", "population"
+"""Kinds of queries: two of ZO-RankSGD, and that of evolution strategies and peers."""
+NO_EDGES = "nothing was said to be better than anything else"
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,8 @@ class Query:
     """What an oracle is to rank, best (lowest f) first."""
 
     kind: str
-    """``gradient``: points around the current one; ``line_search``: steps along the estimated direction; a peer's
-    ``population``."""
+    """``gradient``: points around the current one; ``line_search``: steps along the estimated direction;
+    ``population``: a generation of an evolution strategy or a peer."""
     iteration: int
     """Number of queries answered before."""
     candidates: np.ndarray
@@ -29,6 +30,22 @@ class Query:
     """How many best are asked for, 1 <= k <= m; answers that tell more or less are taken too."""
     current: int | None
     """Index of the candidate that is the current point, None if it is not among them."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an answer changed."""
+
+    kind: str
+    """The kind of the query."""
+    moved: bool
+    """Whether the current point changed."""
+    edges: int
+    """Edges in the graphs of all annotators' answers."""
+    step_norm: float
+    """Distance from the former point to the new one."""
+    message: str
+    """The same for people."""
 
 
 class Search:

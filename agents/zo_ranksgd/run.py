@@ -46,6 +46,7 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[Any, EnvSettin
     import torch
 
     from rlopt.agents.zo_ranksgd.policies.search import RankedPolicySearch
+    from rlopt.console.progress import say
     from rlopt.engine import check_engine
     from rlopt.envs.settings import EnvSettings
     from rlopt.runs.build import env_arguments
@@ -88,6 +89,8 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[Any, EnvSettin
         search = HumanPolicySearch.of_run(run, agent_config, settings, **arguments)
     else:
         search = RankedPolicySearch(agent_config.policy, settings, **arguments)
+    if agent_config.search == "auto":
+        say(f"search: {search.search_words}")
     made: Any = search.env
     return search, dataclasses.replace(made.settings, n_envs=1)
 

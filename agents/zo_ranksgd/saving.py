@@ -70,14 +70,14 @@ def restore(search: ZORankSGD, state: dict[str, Any], arrays: dict[str, np.ndarr
         raise CheckpointError(f"the state has version {one_line(repr(state.get('version')))}, rlopt reads {VERSION}")
     if set(state) != own:
         raise CheckpointError(f"the state of ZORankSGD is malformed: {sorted(own ^ set(state), key=str)[0]}")
-    _check_settings(settings_of(search), state["settings"])
+    check_settings("ZORankSGD", settings_of(search), state["settings"])
     counters = [state[name] for name in _COUNTERS]
     if not all(type(value) is int and value >= 0 for value in counters) or type(state["asked"]) is not bool:
         raise CheckpointError("the state of ZORankSGD is malformed: a counter is no whole number")
     phase = state["phase"]
     if phase not in (GRADIENT, LINE_SEARCH) or (phase == LINE_SEARCH and not search.line_search.points):
         raise CheckpointError(f"the state of ZORankSGD is malformed: phase {one_line(repr(phase))}")
-    found = _checked_arrays(search, arrays, phase == GRADIENT, state["asked"])
+    found = checked_arrays("ZORankSGD", arrays, _shapes(search, phase == GRADIENT, state["asked"]))
     rng = np.random.Generator(np.random.PCG64(0))
     try:
         restore_generator(rng, state["random"])
@@ -106,21 +106,38 @@ def digest(state: dict[str, Any], arrays: dict[str, np.ndarray]) -> str:
     return found.hexdigest()
 
 
-def _check_settings(own: dict[str, Any], saved: Any) -> None:
+def check_settings(name: str, own: dict[str, Any], saved: Any) -> None:
+    """Refuses a state that was saved by a search ``name`` with other settings.
+
+    :raises CheckpointError: it was, or there are none
+    """
     if not isinstance(saved, dict) or set(saved) != set(own):
-        raise CheckpointError("the state of ZORankSGD is malformed: settings")
-    for name, value in own.items():
-        if saved[name] != value or type(saved[name]) is not type(value):
+        raise CheckpointError(f"the state of {name} is malformed: settings")
+    for setting, value in own.items():
+        if saved[setting] != value or type(saved[setting]) is not type(value):
             raise CheckpointError(
-                f"the state was saved with {name}={one_line(repr(saved[name]))}, this search has {value!r}: "
+                f"the state was saved with {setting}={one_line(repr(saved[setting]))}, this search has {value!r}: "
                 "make it with the settings of the state"
             )
 
 
-def _checked_arrays(
-    search: ZORankSGD, arrays: dict[str, np.ndarray], gradient: bool, asked: bool
-) -> dict[str, np.ndarray]:
-    """Copies of the arrays that a state must have, and no others, each of its shape and finite."""
+def checked_arrays(name: str, arrays: Any, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """Copies of the arrays that a state of a search ``name`` must have, and no others, each of its shape and finite.
+
+    :raises CheckpointError: they are others
+    """
+    if not isinstance(arrays, dict) or set(arrays) != set(shapes):
+        raise CheckpointError(f"the state of {name} needs exactly the arrays {', '.join(shapes)}")
+    for key, shape in shapes.items():
+        array = arrays[key]
+        if not isinstance(array, np.ndarray) or array.dtype != np.float64 or array.shape != shape:
+            raise CheckpointError(f"the state of {name} is malformed: {key} is no float64 array of shape {shape}")
+        if not np.isfinite(array).all():
+            raise CheckpointError(f"the state of {name} is malformed: {key} is not finite")
+    return {key: np.array(arrays[key]) for key in shapes}
+
+
+def _shapes(search: ZORankSGD, gradient: bool, asked: bool) -> dict[str, tuple[int, ...]]:
     d, basis = search.dimension, search._basis
     shapes: dict[str, tuple[int, ...]] = {"point": (d,), "direction": (d,), "best_query": (d,)}
     if basis is not None:
@@ -129,12 +146,4 @@ def _checked_arrays(
         shapes["candidates"] = (search.m if gradient else search.line_search.points, d)
     if asked and gradient:
         shapes["perturbations"] = (search.m, d if basis is None else basis.shape[1])
-    if not isinstance(arrays, dict) or set(arrays) != set(shapes):
-        raise CheckpointError(f"the state of ZORankSGD needs exactly the arrays {', '.join(shapes)}")
-    for name, shape in shapes.items():
-        array = arrays[name]
-        if not isinstance(array, np.ndarray) or array.dtype != np.float64 or array.shape != shape:
-            raise CheckpointError(f"the state of ZORankSGD is malformed: {name} is no float64 array of shape {shape}")
-        if not np.isfinite(array).all():
-            raise CheckpointError(f"the state of ZORankSGD is malformed: {name} is not finite")
-    return {name: np.array(arrays[name]) for name in shapes}
+    return shapes

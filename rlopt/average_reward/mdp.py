@@ -17,9 +17,9 @@ from rlopt.errors import ModelError
 
 Array = npt.NDArray[np.float64]
 Policy = npt.ArrayLike
+"""Actions [S] (whole numbers) or probabilities [S, A]."""
 Outcomes = Sequence[Sequence[Sequence[tuple[float, int, float]]]]
 """What can happen in each state after each action: (probability, next state, reward)."""
-"""Actions [S] (whole numbers) or probabilities [S, A]."""
 
 ROW_SUM_TOLERANCE = 1e-8
 """How far from 1 the probabilities of a row may sum up; they are divided by their sum then."""

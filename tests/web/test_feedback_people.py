@@ -77,9 +77,9 @@ def test_a_rater_goes_on_in_another_browser(study: HumanStudy) -> None:
     assert first.get("/api/study").status_code == 200, "the first browser stays in"
     assert [rater.name for rater in study.store.raters(study.study)] == ["Ada"]
     for forged in (code[:-1] + ("0" if code[-1] != "0" else "1"), code[:32], "", "x" * 40):
-        stranger = make_client(app)
-        assert press_begin(stranger, None, rater=forged).status_code == 403 and not stranger.cookies
-        assert stranger.get("/", params={"rater": forged}).status_code == 401
+        outsider = make_client(app)
+        assert press_begin(outsider, None, rater=forged).status_code == 403 and not outsider.cookies
+        assert outsider.get("/", params={"rater": forged}).status_code == 401
 
 
 def test_names_and_admissions_are_not_given_again_by_a_restart(study: HumanStudy) -> None:
@@ -145,16 +145,16 @@ def test_a_path_cannot_forge_a_line_of_the_log(study: HumanStudy, caplog: pytest
     assert line.isprintable() and "\\n" in line and "\\x1b" in line
 
 
-def test_a_stranger_does_not_keep_newcomers_out(study: HumanStudy) -> None:
+def test_a_caller_without_the_link_does_not_keep_newcomers_out(study: HumanStudy) -> None:
     app = app_of(study, limits=Limits(requests=1e6, media=1e6, unknown=0.2, lookups=1e6))
-    stranger = make_client(app)
-    codes = [stranger.get("/").status_code for _ in range(10)]
-    codes += [stranger.post("/enter", data={"token": "x"}, headers={"Origin": BASE}).status_code for _ in range(10)]
+    outsider = make_client(app)
+    codes = [outsider.get("/").status_code for _ in range(10)]
+    codes += [outsider.post("/enter", data={"token": "x"}, headers={"Origin": BASE}).status_code for _ in range(10)]
     assert codes.count(429) >= 13, "who has no link is slowed down"
     newcomer = make_client(app)
     assert newcomer.get("/", params={"token": TOKEN}).status_code == 200
     assert press_begin(newcomer).status_code == 303
-    stranger.cookies.set(next(iter(newcomer.cookies)), "a session that nobody has")
+    outsider.cookies.set(next(iter(newcomer.cookies)), "a session that nobody has")
     assert newcomer.get("/").status_code == 200
 
 

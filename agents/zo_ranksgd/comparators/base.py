@@ -7,11 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from rlopt.agents.zo_ranksgd.query import Query, Search, read_only
+from rlopt.agents.zo_ranksgd.query import POPULATION, Query, Search, read_only
 from rlopt.errors import AnswerError, ConfigError
 from rlopt.feedback.ranking import Ranking
-
-POPULATION = "population"
 
 
 class Peer(Search):

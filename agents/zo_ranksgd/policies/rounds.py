@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from rlopt.agents.zo_ranksgd.config import ZORankSGDConfig
-from rlopt.agents.zo_ranksgd.optimizer import Outcome, Query
 from rlopt.agents.zo_ranksgd.policies.candidates import Evaluation
+from rlopt.agents.zo_ranksgd.query import Outcome, Query
 from rlopt.console.progress import Counted
 from rlopt.feedback.ranking import Ranking
 
@@ -66,16 +66,19 @@ def logged(played: Round, search: Any) -> dict[str, float]:
     return {name: value for name, value in values.items() if np.isfinite(value)}
 
 
-def budget_of(config: ZORankSGDConfig, total_timesteps: int) -> Counted:
+def budget_of(config: ZORankSGDConfig, total_timesteps: int, line_search: bool) -> Counted:
     """The budget by which a search tells how far it is: that of rounds or of episodes which it is to spend first.
 
     How many steps an episode will have is not known beforehand, so that the one of steps is told only if it is alone.
+
+    :param line_search: whether every second round may be a line search
     """
     found = Counted(total_timesteps)
     rounds = None
     if config.total_episodes is not None:
         found = Counted(config.total_episodes, "episodes", "num_episodes")
-        played = (config.m + config.line_search_points) / (2 if config.line_search_points else 1)
+        points = config.line_search_points if line_search else 0
+        played = (config.m + points) / (2 if points else 1)
         rounds = config.total_episodes / (played * config.episodes_per_candidate)
     if config.total_queries is not None and (rounds is None or config.total_queries < rounds):
         found = Counted(config.total_queries, "rounds", "num_queries")

@@ -18,7 +18,8 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from rlopt.agents.zo_ranksgd.checks import checked_seed
 from rlopt.agents.zo_ranksgd.config import ZORankSGDConfig
-from rlopt.agents.zo_ranksgd.optimizer import Query, ZORankSGD
+from rlopt.agents.zo_ranksgd.methods import make_search
+from rlopt.agents.zo_ranksgd.optimizer import ZORankSGD
 from rlopt.agents.zo_ranksgd.oracles import Oracle, oracle_of
 from rlopt.agents.zo_ranksgd.policies import saving as policy_saving
 from rlopt.agents.zo_ranksgd.policies.candidates import CandidateEvaluator, Evaluation, RoundStopped, round_seeds
@@ -28,6 +29,7 @@ from rlopt.agents.zo_ranksgd.policies.rounds import Round, budget_of, logged
 from rlopt.agents.zo_ranksgd.policies.sb3_policy import actor_only, load_parameters, make_policy
 from rlopt.agents.zo_ranksgd.policies.spread import Spread
 from rlopt.agents.zo_ranksgd.policies.vector import inputs_of
+from rlopt.agents.zo_ranksgd.query import Query
 from rlopt.algorithms.resumable import full_signature
 from rlopt.algorithms.standalone import OwnLogger, callback_of
 from rlopt.console.progress import Counted
@@ -49,7 +51,9 @@ _OPTIMIZER = (
 
 
 class RankedPolicySearch(OwnLogger):
-    """ZO-RankSGD on the parameters of a policy: each round ranks candidates, by their returns or by what people say.
+    """A search by rankings on the parameters of a policy, ZO-RankSGD unless ``search`` says another.
+
+    Each round ranks candidates, by their returns or by what people say.
 
     A round plays ``episodes_per_candidate`` episodes of every candidate, all side by side, with the same environment
     seeds for all (``common_random_numbers``) and statistics of observations that are frozen until it is over. A line
@@ -105,6 +109,8 @@ class RankedPolicySearch(OwnLogger):
         self.device = get_device(device)
         self.normalize_observations = normalize_observations
         self.oracle: Oracle | None = oracle_of(self.config) if isinstance(oracle, str) else oracle
+        # What ranks in Python is taken at its word.
+        self._is_noisy = self.config.oracle != "return" and isinstance(oracle, str)
         self._given_policy, self._policy_kwargs = policy, actor_only(policy_kwargs)
         self.num_timesteps = self._total_timesteps = self.num_episodes = self.num_queries = 0
         self.ep_info_buffer: deque[dict[str, Any]] = deque(maxlen=REMEMBERED_EPISODES)
@@ -143,7 +149,9 @@ class RankedPolicySearch(OwnLogger):
             )
         self.normalizer = Normalizer(feature_count(observation_space) if self.normalize_observations else None)
         arguments = {name: getattr(config, name) for name in _OPTIMIZER}
-        self.optimizer = ZORankSGD(self.policy_vector.initial(), seed=self.seed, **arguments)
+        self.optimizer, self.search_words = make_search(
+            config.search, self.policy_vector.initial(), arguments, seed=self.seed, noisy=self._is_noisy
+        )
         self._sync()
 
     def _sync(self) -> None:
@@ -304,7 +312,7 @@ class RankedPolicySearch(OwnLogger):
 
     def counted(self, total_timesteps: int) -> Counted:
         """What shows how far a run is: its rounds or episodes if they are limited, else its steps."""
-        return budget_of(self.config, total_timesteps)
+        return budget_of(self.config, total_timesteps, isinstance(self.optimizer, ZORankSGD))
 
     @property
     def point(self) -> FloatArray:

@@ -13,11 +13,11 @@ from rlopt.feedback.trainer import OptimizerState, read_state
 
 
 def optimizer_of(store: StudyStore, study: Study) -> tuple[Any, Part | None]:
-    """A new ZO-RankSGD with the settings of the study's, and what takes its state out of the study's, for a replay.
+    """A new search with the settings of the study's, and what takes its state out of the study's, for a replay.
 
     :raises StudyError: the study is of another optimiser: call :func:`rlopt.feedback.study.replay` with it in Python
     """
-    from rlopt.agents.zo_ranksgd.optimizer import ZORankSGD
+    from rlopt.agents.zo_ranksgd.methods import search_of_state
 
     kind = study.algorithm.rpartition(" ")[0]
     if kind not in _PARTS:
@@ -25,10 +25,7 @@ def optimizer_of(store: StudyStore, study: Study) -> tuple[Any, Part | None]:
     part, first = _PARTS[kind], read_state(store, study, 0)
     try:
         state, arrays = (first.state, first.arrays) if part is None else part(first)
-        settings = dict(state["settings"])
-        dimension, subspace = settings.pop("dimension"), settings.pop("subspace")
-        basis = None if subspace is None else np.asarray(arrays["basis"], np.float64)
-        return ZORankSGD(np.zeros(int(dimension)), subspace=basis, **settings), part
+        return search_of_state(state, arrays), part
     except (KeyError, TypeError, ValueError) as error:
         raise StudyError(
             f"the first state of study {study.name!r} is malformed or of another version ({error})"
@@ -42,4 +39,6 @@ def _search_of_policies(state: OptimizerState) -> tuple[dict[str, Any], dict[str
     return state.state["optimizer"], own
 
 
-_PARTS: dict[str, Part | None] = {"ZORankSGD": None, "StudiedSearch": _search_of_policies}
+_PARTS: dict[str, Part | None] = {
+    "ZORankSGD": None, "RankedCMAES": None, "OnePlusLambda": None, "StudiedSearch": _search_of_policies,
+}  # fmt: skip

@@ -129,7 +129,7 @@ class Guard:
         scope["rlopt.session"], scope["rlopt.rater"] = (session, rater) if rater is not None else (None, None)
         is_static = path.startswith("/static/")
         if rater is None:
-            # Who has the link is not kept out by strangers at the same address; the body of a POST comes later.
+            # Who has the link is not kept out by others at the same address; the body of a POST comes later.
             is_form = path == ENTER and scope["method"] == "POST"
             limited = not is_form and not self._invited(scope)
             caller, bucket = self._client(scope), "unknown"

@@ -1,0 +1,62 @@
+"""Which search follows the rankings: by name, or the one that fits the number of dimensions and the noise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from rlopt.agents.zo_ranksgd.evolution import EvolutionStrategy, OnePlusLambda, RankedCMAES
+from rlopt.agents.zo_ranksgd.optimizer import ZORankSGD
+
+RankedSearch = ZORankSGD | EvolutionStrategy
+_STRATEGIES: dict[str, type[EvolutionStrategy]] = {kind.method: kind for kind in (RankedCMAES, OnePlusLambda)}
+TITLES = {"zo_ranksgd": "ZO-RankSGD", "cmaes": "CMA-ES", "one_plus_lambda": "the (1 + lambda)-ES"}
+MOST_OF_CMAES = 2000
+"""Dimensions up to which CMA-ES is chosen: beyond, a step along a direction and a line search moves farther in the few
+rounds that there are."""
+
+
+def choose(dimension: int, noisy: bool) -> tuple[str, str]:
+    """The search for so many dimensions, and why.
+
+    :param dimension: that is searched
+    :param noisy: whether answers are a person's, who errs, and not exact
+    """
+    answers = "answers of people" if noisy else "exact rankings"
+    name = "cmaes" if dimension <= MOST_OF_CMAES else "zo_ranksgd"
+    return name, f"{TITLES[name]}, for {dimension} dimensions and {answers}"
+
+
+def make_search(
+    name: str, initial: np.ndarray, settings: dict[str, Any], *, seed: int | None, noisy: bool = False
+) -> tuple[RankedSearch, str]:
+    """A search, and a few words on which it is.
+
+    :param name: zo_ranksgd, cmaes, one_plus_lambda, or auto for :func:`choose`
+    :param settings: of :class:`rlopt.agents.zo_ranksgd.config.SearchConfig`; evolution strategies take ``m``, ``k``,
+        ``smoothing`` and ``subspace`` of them
+    :param noisy: see :func:`choose`
+    """
+    words = TITLES.get(name, name)
+    if name == "auto":
+        subspace = settings["subspace"]
+        dimension = len(initial) if subspace is None else int(np.atleast_2d(subspace).shape[-1])
+        name, words = choose(subspace if isinstance(subspace, int) else dimension, noisy)
+    if name == "zo_ranksgd":
+        return ZORankSGD(initial, seed=seed, **settings), words
+    own = {key: settings[key] for key in ("m", "k", "smoothing", "subspace")}
+    return _STRATEGIES[name](initial, seed=seed, **own), words
+
+
+def search_of_state(state: dict[str, Any], arrays: dict[str, np.ndarray]) -> RankedSearch:
+    """A new search with the settings that a state was saved with.
+
+    :raises KeyError: it is malformed, as for ``TypeError`` and ``ValueError``
+    """
+    settings = dict(state["settings"])
+    dimension, subspace = settings.pop("dimension"), settings.pop("subspace")
+    basis = None if subspace is None else np.asarray(arrays["basis"], np.float64)
+    kind: Any = ZORankSGD if "method" not in state else _STRATEGIES[state["method"]]
+    made: RankedSearch = kind(np.zeros(int(dimension)), subspace=basis, **settings)
+    return made
