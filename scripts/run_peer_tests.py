@@ -64,6 +64,7 @@ ACCEPTED: tuple[tuple[str, str, str, str], ...] = (
     ("TRPO=*", "*", "*'cg_max_steps'*", _ABSENT),
     ("TRPO=*", "*", "*'sub_sampling_factor'*", _ABSENT),
     ("TQC=*", "*", "*'n_quantiles'*", _ABSENT),
+    ("CrossQ=*", "*", "*'renorm_warmup_steps'*", _ABSENT),
     ("*", "test_tensorboard.py::test_tensorboard*", "*", _NAME),
     ("*", "test_save_load.py::test_save_load?*", "*device 'cuda' is not usable*", _DEVICE),
     ("*", "test_save_load.py::test_save_load_replay_buffer*", "*[Cc][Uu][Dd][Aa]*", _ROWS),

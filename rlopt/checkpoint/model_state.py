@@ -135,6 +135,12 @@ class LastBoundary:
         return training["num_timesteps"], trees
 
 
+def has_episodes(trees: Mapping[str, Tree]) -> bool:
+    """Whether a captured state has that of the running episodes; fresh ones begin where it has not."""
+    env = trees.get("env")
+    return not isinstance(env, Mapping) or env.get("available", True) is not False
+
+
 def save_checkpoint(model: Any, parent: Path, metadata: Mapping[str, Any] | None = None) -> Path:
     """Writes ``model``'s state, at a boundary, to ``parent/step-<num_timesteps>``; returns that folder.
 

@@ -20,7 +20,7 @@ from rlopt.checkpoint.files import (
     prune_checkpoints,
     write_checkpoint,
 )
-from rlopt.checkpoint.model_state import LastBoundary, OwnState, capture_state
+from rlopt.checkpoint.model_state import LastBoundary, OwnState, capture_state, has_episodes
 from rlopt.console.progress import Progress
 from rlopt.console.signals import StopRequest
 from rlopt.envs.names import time_limit
@@ -150,21 +150,27 @@ class RunHook:
     def rescue(self, model: BaseAlgorithm) -> str:
         """Writes a checkpoint of the last boundary after an environment has failed; says in words what is kept."""
         try:
-            self._rescue(model)
+            goes_on = self._rescue(model)
         except Exception as error:  # what has to be said is why the environment failed
             return f"no checkpoint could be written ({type(error).__name__}: {one_line(error)})"
         found = list_checkpoints(self.folder.checkpoints)
-        return f"step {checkpoint_step(found[-1]):,} is kept" if found else "no update was done before"
+        if not found:
+            return "no update was done before"
+        fresh = "" if goes_on else ", where fresh episodes begin"
+        return f"step {checkpoint_step(found[-1]):,} is kept{fresh}"
 
-    def _rescue(self, model: BaseAlgorithm) -> None:
+    def _rescue(self, model: BaseAlgorithm) -> bool:
+        """Whether the running episodes go on from what is kept."""
         if self._evaluating is not None:
             step, trees = model.num_timesteps, capture_state(model, copy=False)
             self._write(step, trees, {**self._evaluating, "last_checkpoint": step})
-        elif self._last is not None:
-            found = self._last.capture_state(model, "the environment failed")
-            if found is not None and found[0] not in (0, self.state.last_checkpoint):
-                rows = {} if self._last_rows is None else {"logs": self._last_rows}
-                self._write(*found, {**self._run_tree(), "last_checkpoint": found[0], **rows})
+            return has_episodes(trees)
+        found = None if self._last is None else self._last.capture_state(model, "the environment failed")
+        if found is None or found[0] in (0, self.state.last_checkpoint):
+            return True  # nothing is written: the checkpoint that is there is of a boundary
+        rows = {} if self._last_rows is None else {"logs": self._last_rows}
+        self._write(*found, {**self._run_tree(), "last_checkpoint": found[0], **rows})
+        return has_episodes(found[1])
 
     def _serve(self, model: BaseAlgorithm) -> bool:
         step, previous = model.num_timesteps, self.state.previous_step

@@ -147,7 +147,7 @@ def test_where_the_simulator_is_not_kept_fresh_episodes_begin(
     run, normalized = tmp_path / "run", ["--normalize-observations", "true"]
     at, step, end = (PLAN_AT, 64, 192) if command is ON_POLICY else (41, 40, 60)
     failing(" ".join([command, *normalized]), run, kind, at)
-    assert "is kept" in capsys.readouterr().err
+    assert "is kept, where fresh episodes begin: when" in capsys.readouterr().err
     last = list_checkpoints(run / "checkpoints")[-1]
     # A reward or observation that is refused has been counted by Stable-Baselines3's loop of off-policy agents.
     assert steps(run)[-1] in (step, step + (command is OFF_POLICY and kind != "value"))
