@@ -53,12 +53,12 @@ class PSRLConfig(TSDEConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class IMEDRLConfig(AgentConfig):
+class IMEDRLConfig(ContinuingConfig):
     """IMED-RL (Pesquerel and Maillard 2022), which has no constants."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class KLUCRLConfig(AgentConfig):
+class KLUCRLConfig(ContinuingConfig):
     """KL-UCRL (Filippi, Cappe and Garivier 2010)."""
 
     transition_scale: Annotated[float, Range(gt=0)] = 1.0
@@ -74,7 +74,7 @@ class KLUCRLConfig(AgentConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class UCRL3Config(AgentConfig):
+class UCRL3Config(ContinuingConfig):
     """UCRL3 (Bourel, Maillard and Talebi 2020)."""
 
     delta: Annotated[float, Range(gt=0, lt=1)] = 0.05
@@ -84,7 +84,7 @@ class UCRL3Config(AgentConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PMEVIDTConfig(AgentConfig):
+class PMEVIDTConfig(ContinuingConfig):
     """PMEVI-DT (Boone and Zhang 2024)."""
 
     horizon: Annotated[int, Range(ge=1)] | None = None
