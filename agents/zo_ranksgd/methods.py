@@ -13,8 +13,7 @@ RankedSearch = ZORankSGD | EvolutionStrategy
 _STRATEGIES: dict[str, type[EvolutionStrategy]] = {kind.method: kind for kind in (RankedCMAES, OnePlusLambda)}
 TITLES = {"zo_ranksgd": "ZO-RankSGD", "cmaes": "CMA-ES", "one_plus_lambda": "the (1 + lambda)-ES"}
 MOST_OF_CMAES = 2000
-"""Dimensions up to which CMA-ES is chosen: beyond, a step along a direction and a line search moves farther in the few
-rounds that there are."""
+"""Dimensions up to which CMA-ES is chosen; with more the two have not been compared."""
 
 
 def choose(dimension: int, noisy: bool) -> tuple[str, str]:

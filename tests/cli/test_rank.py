@@ -111,11 +111,11 @@ def test_serve_prints_both_urls_and_stops_when_told(folder: str) -> None:
             assert server.stdout is not None
             url = server.stdout.readline().strip()
             assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\?token=[\w-]{43}", url)
+            assert server.stdout.readline().startswith("the results, for you alone: http://127.0.0.1:")
             with httpx2.Client() as client:
                 assert ">Begin</button>" in client.get(url).text
             server.send_signal(signal.SIGINT)
-            out, err = server.communicate(timeout=30)
-            assert err == "rlopt: interrupted\n" and out.startswith("the results, for you alone: http://127.0.0.1:")
+            assert server.communicate(timeout=30) == ("", "rlopt: interrupted\n")
         finally:
             server.kill()
     assert server.returncode == 130

@@ -321,7 +321,7 @@ def test_progress_says_what_is_going_on(store: StudyStore, clock: Clock) -> None
     assert session.lease(two) is not None
     session.answer(two, shown.id, "b", [ids(shown)])
     assert progress(store, session.study, one)["state"] == "rendering"
-    clock.now += 300
+    clock.now += 210
     assert "5 minutes ago" in progress(store, session.study, one)["message"]
     assert study.step() is not None
     assert progress(store, session.study, two)["rounds_consumed"] == 1

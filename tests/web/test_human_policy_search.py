@@ -211,7 +211,7 @@ def test_the_server_is_started_beside_the_search_and_ends_with_it(killed: bool, 
                 assert trainer.wait(timeout=60) == 0
             assert len(answered) == 1
         # Its output ends when the server, which writes into it too, is gone.
-        assert trainer.communicate(timeout=60)[0].count("http://") == 1, "the owner's link alone is left"
+        assert trainer.communicate(timeout=60)[0].count("http://") <= 1, "the owner's link alone may be left"
     finally:
         trainer.terminate()
 
