@@ -118,7 +118,7 @@ class FineTuning(Resumable, OffPolicyAlgorithm):
     def _store_transition(
         self, replay_buffer: Any, buffer_action: Any, new_obs: Any, reward: Any, dones: Any, infos: Any
     ) -> None:
-        check_step(new_obs, reward, dones, infos, self.num_timesteps, self.observation_space)
+        check_step(new_obs, reward, dones, infos, self.num_timesteps, self.observation_space, self.n_envs)
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
 
     def train(self, gradient_steps: int, batch_size: int = 256) -> None:

@@ -64,13 +64,15 @@ def check_step(
     infos: list[dict[str, Any]],
     step: int,
     space: spaces.Space[Any],
+    n_envs: int,
 ) -> None:
     """:func:`check_finite` for what a ``VecEnv`` returned from step number ``step``, terminal observations included.
 
     :param space: of the observations
+    :param n_envs: environments; those that have not ended need no ``infos``
     :raises rlopt.errors.OutcomeError: for what has not the shape that ``space`` and the number of environments say
     """
-    check_batch(observations, rewards, dones, space, len(infos))
+    check_batch(observations, rewards, dones, space, n_envs)
     check_finite("observation", observations, step)
     check_finite("reward", rewards, step)
     for index in np.flatnonzero(dones):
@@ -94,5 +96,5 @@ class FiniteVecEnv(VecEnvWrapper):
     def step_wait(self) -> VecEnvStepReturn:
         observations, rewards, dones, infos = self.venv.step_wait()
         self._step += self.num_envs
-        check_step(observations, rewards, dones, infos, self._step, self.observation_space)
+        check_step(observations, rewards, dones, infos, self._step, self.observation_space, self.num_envs)
         return observations, rewards, dones, infos

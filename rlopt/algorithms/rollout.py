@@ -88,7 +88,9 @@ def collect(
             actions = actor.sample(obs_tensor).cpu().numpy()
         clipped_actions = within_bounds(actions, policy)
         new_obs, rewards, dones, infos = env.step(clipped_actions)
-        check_step(new_obs, rewards, dones, infos, model.num_timesteps + env.num_envs, env.observation_space)
+        check_step(
+            new_obs, rewards, dones, infos, model.num_timesteps + env.num_envs, env.observation_space, env.num_envs
+        )
         model.num_timesteps += env.num_envs
         callback.update_locals(
             {

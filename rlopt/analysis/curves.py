@@ -84,8 +84,10 @@ def default_key(runs: Iterable[str | Path], x: str = "steps", report: Callable[[
 def _is_evaluated(run: Path) -> bool:
     try:
         return next(itertools.islice(csv_rows(run / "evaluations.csv"), 1, 2), None) is not None
-    except (OSError, ValueError, csv.Error):
+    except FileNotFoundError:
         return False
+    except (OSError, ValueError, csv.Error):
+        return True  # whoever reads it says what is wrong with it
 
 
 def read_run_curve(run: Path, key: str = TRAINING, x: str = "steps") -> RunCurve:
@@ -206,7 +208,7 @@ def _progress(run: Path, key: str, x: str) -> tuple[Floats, Floats]:
     table, columns = _read(run / "progress.csv", {key, *X_COLUMNS[x]})
     if key not in columns and key.startswith("rollout/ep_") and RATE in columns:
         raise RunError(f"{run} has no {key}: a task that never ends has no episodes; plot --key {RATE}")
-    if key not in columns and key.startswith("rollout/ep_"):
+    if key.startswith("rollout/ep_") and not any(column.startswith("rollout/ep_") for column in columns):
         raise RunError(f"{run} has no {key}: no episode has ended yet; train for longer, or plot --key {EVALUATION}")
     if key not in columns:
         raise unknown_name("key", key, [EVALUATION, *columns], hint="see the header of progress.csv")

@@ -10,7 +10,7 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper, VecMonitor, VecNormalize
 
 from rlopt.agents.mdpo import objectives
 from rlopt.agents.mdpo.on_policy import MDPO
@@ -253,3 +253,19 @@ def test_rollouts_longer_than_one_evaluation_pass(monkeypatch: pytest.MonkeyPatc
     for rollout, reference in zip(parts, whole, strict=True):
         for name, values in reference.items():
             np.testing.assert_allclose(rollout[name], values, rtol=2e-4, atol=2e-5, err_msg=name)
+
+
+class Silent(VecEnvWrapper):
+    """Tells nothing of environments while no episode ends."""
+
+    def reset(self) -> Any:
+        return self.venv.reset()
+
+    def step_wait(self) -> Any:
+        observations, rewards, dones, infos = self.venv.step_wait()
+        return observations, rewards, dones, infos if dones.any() else []
+
+
+def test_a_vec_env_may_leave_infos_out() -> None:
+    single = DummyVecEnv([lambda n=n: Walk(BOX, ACTIONS, 4 + n) for n in range(3)])
+    assert model(Silent(single)).learn(48).num_timesteps == 48
