@@ -54,17 +54,17 @@ def end_components(pairs: Pairs) -> tuple[Indices, Mask]:
 def lead_to(pairs: Pairs, chosen: Indices, target: Mask) -> Indices:
     """``chosen`` [S] changed where it never comes to ``target`` [S] and another choice can: there by a shortest way."""
     chain = pairs.chain(chosen)
-    reached, _ = _back_from(pairs.n_states, chain.source, chain.column, target)
+    reached, _ = back_from(pairs.n_states, chain.source, chain.column, target)
     if reached.all():
         return chosen
-    all_reached, after = _back_from(pairs.n_states, pairs.source, pairs.column, reached)
+    all_reached, after = back_from(pairs.n_states, pairs.source, pairs.column, reached)
     hits = np.flatnonzero(pairs.column == after[pairs.source])[::-1]
     found = chosen.copy()
     found[pairs.source[hits]] = pairs.row[hits]
     return np.where(all_reached & ~reached, found, chosen)
 
 
-def _back_from(n_states: int, source: Indices, column: Indices, target: Mask) -> tuple[Mask, Indices]:
+def back_from(n_states: int, source: Indices, column: Indices, target: Mask) -> tuple[Mask, Indices]:
     """[S] which states come to ``target``, and the state after each on a shortest way; -1 in ``target``."""
     from scipy.sparse import coo_array  # slow to import
     from scipy.sparse.csgraph import breadth_first_order

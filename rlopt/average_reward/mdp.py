@@ -137,7 +137,7 @@ class FiniteMDP(DecisionProcess):
         if r.shape != P.shape[:2]:
             raise ModelError(f"r has shape {r.shape}: P asks for [states, actions] = {P.shape[:2]}")
         possible = np.isfinite(r)
-        check_actions(possible.any(axis=1))
+        check_actions(np.asarray(possible.any(axis=1)))
         P[~possible] = 0.0
         if np.any(P < 0):
             state, action, target = (int(i) for i in np.argwhere(P < 0)[0])

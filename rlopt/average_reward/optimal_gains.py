@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rlopt.average_reward.chain_values import ChainValues, absorbed_values, chain_values
-from rlopt.average_reward.end_components import Indices, end_components, lead_to
+from rlopt.average_reward.end_components import Indices, back_from, end_components, lead_to
 from rlopt.average_reward.pairs import EPSILON, Numbers, Pairs, row_sums, zeros
 from rlopt.errors import ModelError
 
@@ -81,8 +81,8 @@ def optimal_gains(pairs: Pairs, max_iterations: int) -> Gains:
     iterations = max(component.iterations for component in components)
     if len(ends) == 1 and (labels >= 0).all():
         only = components[0]
-        filled = [_full(value, pairs) for value in (only.gain, only.lower, only.upper, only.scale)]
-        return Gains(*filled, chosen=inner, iterations=iterations, values=only.values)
+        gain, lower, upper, scale = (_full(value, pairs) for value in (only.gain, only.lower, only.upper, only.scale))
+        return Gains(gain, lower, upper, scale, inner, iterations, only.values)
     return _where_to_end(pairs, labels, components, inner, max_iterations, iterations)
 
 
@@ -201,7 +201,7 @@ def _where_to_end(
     values, chosen, more = _end_somewhere(moves, ends.can_stay, stay, nothing, max_iterations)
     staying = chosen < 0
     chain = moves.chain(chosen[~staying])
-    accuracy = _harmonic(moves, chain, staying, scale)
+    accuracy = absorbed_values(chain, staying, scale)
     slack_up, slack_down = zeros(moves.n_states, pairs.exact), zeros(moves.n_states, pairs.exact)
     if not pairs.exact and np.ptp(values) > 0 and moves.n_pairs:
         # Rounding may let a little more be promised with each move: what that adds up to, in the longest case.
@@ -230,26 +230,22 @@ def _where_to_end(
         target = np.zeros(pairs.n_states, bool)
         target[pairs.state[originals]] = True
         target |= ~inside_left
-        internal = pairs.only(_internal(pairs, node))
-        numbers = np.flatnonzero(_internal(pairs, node))
-        policy = _routed(pairs, internal, numbers, policy, inside_left, target)
+        policy = _routed(pairs, _internal(pairs, node), policy, inside_left, target)
     return Gains(values[node], lower_of[node], upper_of[node], accuracy[node], policy, max(iterations, more))
 
 
 def _internal(pairs: Pairs, node: Indices) -> np.ndarray:
+    """[m] the pairs that stay in their node."""
     crossing = node[pairs.source] != node[pairs.column]
     kept = np.ones(pairs.n_pairs, bool)
     kept[pairs.row[crossing]] = False
     return kept
 
 
-def _routed(
-    pairs: Pairs, internal: Pairs, numbers: Indices, policy: Indices, moving: np.ndarray, target: np.ndarray
-) -> Indices:
-    """``policy`` with the states ``moving`` led to ``target`` by pairs that stay in their node."""
-    from rlopt.average_reward.end_components import _back_from
-
-    _, after = _back_from(pairs.n_states, internal.source, internal.column, target)
+def _routed(pairs: Pairs, allowed: np.ndarray, policy: Indices, moving: np.ndarray, target: np.ndarray) -> Indices:
+    """``policy`` with the states ``moving`` led to ``target`` by ``allowed`` pairs [m]."""
+    internal, numbers = pairs.only(allowed), np.flatnonzero(allowed)
+    _, after = back_from(pairs.n_states, internal.source, internal.column, target)
     hits = np.flatnonzero(internal.column == after[internal.source])[::-1]
     found = policy.copy()
     found[internal.source[hits]] = numbers[internal.row[hits]]
@@ -257,6 +253,7 @@ def _routed(
 
 
 def _ends(pairs: Pairs, node: Indices, count: int) -> _Ends:
+    """The process over nodes; ``node`` [S] is the one of each state, the first ``count`` are end components."""
     crossing = node[pairs.source] != node[pairs.column]
     row, column, rate = pairs.row[crossing], node[pairs.column[crossing]], pairs.rate[crossing]
     used = np.unique(row)
@@ -277,12 +274,6 @@ def _ends(pairs: Pairs, node: Indices, count: int) -> _Ends:
         rate[by_row],
     )
     return _Ends(moves, order, np.arange(size) < count)
-
-
-def _harmonic(moves: Pairs, chain: Pairs, staying: np.ndarray, values: Numbers) -> Numbers:
-    if staying.all():
-        return values
-    return absorbed_values(chain, staying, values)
 
 
 def _end_somewhere(

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 EXACT_STATES = 64
 """Processes of up to this size are solved again in rational numbers where floats cannot prove the gain."""
+TIE_ITERATIONS = 200
+"""Policies that ties of gain and bias are decided by in floats at most: what is left then is rounding."""
 Criterion = Literal["gain", "bias", "blackwell"]
 
 
@@ -36,13 +38,16 @@ def policy_iteration(
 
     :param criterion: which of the policies with the best gain: ``gain`` takes any; ``bias`` one with the largest bias
         in every state, which makes bias and span unique; ``blackwell`` one that is optimal for every discount close
-        enough to 1 (Veinott 1969). Ties are decided up to rounding; ``exact`` decides them exactly
+        enough to 1 (Veinott 1969). Ties are decided up to rounding, or exactly by ``exact``: for ``blackwell`` up to
+        64 states that is the default
     :param exact: True solves in rational numbers from the start, False never does; None where it is needed
     :raises ModelError: if the gain cannot be proved that closely, or the iterations do not suffice
     """
     if criterion not in ("gain", "bias", "blackwell"):
         raise ModelError(f"criterion is {criterion!r}: give gain, bias or blackwell")
     pairs, width = mdp.pairs, float("nan")
+    if exact is None and criterion == "blackwell" and pairs.n_states <= EXACT_STATES:
+        exact = True
     if not exact:
         failure: Exception | None = None
         try:
@@ -77,6 +82,8 @@ def _solve(pairs: Pairs, criterion: Criterion, max_iterations: int) -> Solved:
     index, rewards = np.arange(pairs.n_pairs), pairs.rewards
     part, first, evaluated, chosen, iterations = pairs, None, None, np.zeros(0, np.int64), 0
     for level in range(pairs.n_states + 2):
+        if level > 0 and not pairs.exact:
+            max_iterations = min(max_iterations, TIE_ITERATIONS)
         try:
             gains = optimal_gains(part.with_rewards(rewards), max_iterations)
         except (FloatingPointError, ModelError):
@@ -96,9 +103,15 @@ def _solve(pairs: Pairs, criterion: Criterion, max_iterations: int) -> Solved:
         kept[position] = True
         part, index, rewards = part.only(kept), index[kept], rewards[kept]
         known = gains.values if np.array_equal(chosen, best) else None
-        values, position, kept, more = _best_bias(
-            part.with_rewards(rewards), np.searchsorted(index, chosen), gains.scale, max_iterations, known
-        )
+        position = np.searchsorted(index, chosen)
+        try:
+            values, position, kept, more = _best_bias(
+                part.with_rewards(rewards), position, gains.scale, max_iterations, known
+            )
+        except (FloatingPointError, ModelError):
+            if level == 0 or pairs.exact:
+                raise
+            break
         iterations += more
         chosen = index[position]
         if level == 0:

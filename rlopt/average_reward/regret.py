@@ -106,7 +106,7 @@ def _outcome_variance(probabilities: Array, shares: Array, bias: Array, outcomes
     for state in np.flatnonzero(shares > 0):
         weights, values = [], []
         for action in np.flatnonzero(probabilities[state] > 0):
-            for probability, target, reward in outcomes[state][action]:
+            for probability, target, reward in outcomes[int(state)][int(action)]:
                 weights.append(probability * probabilities[state, action])
                 values.append(reward + bias[target])
         around = np.array(values) - np.dot(weights, values)

@@ -134,7 +134,7 @@ class SparseMDP(DecisionProcess):
         size, actions = int(max(state.max(), target.max())) + 1, int(action.max()) + 1
         listed, row = np.unique(state * actions + action, return_inverse=True)
         matrix = coo_array((probability, (row, target)), shape=(len(listed), size)).tocsr()
-        expected = np.bincount(row, probability * reward, minlength=len(listed))
+        expected = np.asarray(np.bincount(row, probability * reward, minlength=len(listed)), np.float64)
         known = reward_range or (float(reward.min()), float(reward.max()))
         return cls(matrix, listed // actions, listed % actions, expected, known)
 

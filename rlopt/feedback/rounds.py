@@ -193,7 +193,7 @@ class RaterSession:
 
     def _found(self, connection: sa.Connection, rater_id: int, now: float) -> sa.RowMapping | None:
         """An open round with a free place: the one that the rater has, or the oldest that the rater never had."""
-        wanted = {"rater": rater_id, "study": self.study.id}
+        wanted: dict[str, float] = {"rater": rater_id, "study": self.study.id}
         for row in connection.execute(statements.OPEN_OF_RATER, wanted).mappings().all():
             if self._place(connection, row, rater_id, now):
                 return row

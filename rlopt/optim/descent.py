@@ -490,8 +490,8 @@ class Store:
         group: dict[str, Any] = {} if first.optimizer is None else first.optimizer.param_groups[0]
         methods = None if first.module is None else _Methods(first.module)
         betas, eps = group.get("betas", ()), group.get("eps", 0.0)
-        counts = first.module is not None and any(isinstance(m, BatchRenormNetwork) for m in first.module.modules())
-        self.layouts[name] = _Layout(first, {}, tuple(trained), tuple(moved), methods, members, betas, eps, counts)
+        keeps = first.module is not None and any(isinstance(m, BatchRenormNetwork) for m in first.module.modules())
+        self.layouts[name] = _Layout(first, {}, tuple(trained), tuple(moved), methods, members, betas, eps, keeps)
 
     def _resolve(self, layout: _Layout, seen: dict[int, tuple[str, str]]) -> None:
         for own, tensor in layout.part.named().items():

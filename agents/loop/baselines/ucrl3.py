@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from rlopt.agents.loop.baselines.base import EpisodeLearner, Episodic
 from rlopt.agents.loop.baselines.config import UCRL3Config
@@ -14,6 +15,8 @@ from rlopt.agents.loop.confidence_sets.counts import OptimisticValues
 from rlopt.agents.loop.confidence_sets.optimistic_iteration import kernel_plan
 from rlopt.agents.loop.states import CountedStates
 from rlopt.average_reward.mdp import Array
+
+Mask = npt.NDArray[np.bool_]
 
 PEELING = 1.12
 """eta, the growth of the slices of time."""
@@ -53,20 +56,20 @@ def probability_intervals(frequencies: Array, visits: Array, delta: float) -> tu
     """
     slices, mixture = peeled(visits, delta), laplace(visits, delta / 2)
 
-    def too_far(p: Array, variance: Array) -> Array:
+    def too_far(p: Array, variance: Array) -> Mask:
         bernstein = np.sqrt(2 * p * (1 - p) * slices) + slices / 3
         return np.abs(p - frequencies) > np.minimum(bernstein, np.sqrt(variance * mixture))
 
-    def above(p: Array) -> Array:
+    def above(p: Array) -> Mask:
         return too_far(p, np.where(p < 0.5, sub_gaussian(p), p * (1 - p)))
 
-    def below(p: Array) -> Array:
+    def below(p: Array) -> Mask:
         return too_far(p, sub_gaussian(p))
 
     return _furthest(below, frequencies, 0.0), _furthest(above, frequencies, 1.0)
 
 
-def _furthest(too_far: Callable[[Array], Array], start: Array, end: float) -> Array:
+def _furthest(too_far: Callable[[Array], Mask], start: Array, end: float) -> Array:
     inside, outside = start.astype(np.float64), np.full_like(start, end, dtype=np.float64)
     inside = np.where(too_far(outside), inside, outside)
     for _ in range(BISECTIONS):
@@ -88,7 +91,7 @@ def filled(lower: Array, upper: Array, room: Array | float = 1.0) -> Array:
     return np.asarray(lower + np.clip(left[:, None] - before, 0.0, extra), np.float64)
 
 
-def near_optimistic(lower: Array, upper: Array, seen: Array, values: Array, kappa: Array) -> Array:
+def near_optimistic(lower: Array, upper: Array, seen: Mask, values: Array, kappa: Array) -> Array:
     """[N, S] near-optimistic distributions: as much as the intervals allow on the best of the states that matter.
 
     These are the states seen and the k best, k the smallest number at which what the others could add is at most the

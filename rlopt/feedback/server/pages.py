@@ -33,7 +33,7 @@ def add_pages(app: FastAPI, view: RaterView, access: Access, secure: bool) -> No
         return HTMLResponse(templates.get_template(template).render(**values, name=view.study.name), status)
 
     def show(request: Request, page: str, title: str, status: int = 200, **values: Any) -> Response:
-        common = {"title": title, "page": page, "media": view.study.media}
+        common: dict[str, Any] = {"title": title, "page": page, "media": view.study.media}
         common["sees_results"] = request.scope["rlopt.owner"] or access.raters_see_results
         token = csrf_token(request.scope["rlopt.session"])
         return render(f"{page}.html", status, csrf_token=token, **common, **values)

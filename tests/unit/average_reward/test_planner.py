@@ -1,6 +1,7 @@
 """The certified planner: processes with known answers, random ones against rational numbers, imports, structure."""
 
 import importlib.util
+import itertools
 import time
 from pathlib import Path
 
@@ -120,6 +121,21 @@ def test_the_bias_is_the_largest_and_blackwell_optimality_goes_on() -> None:
         assert policy_iteration(mdp, criterion="blackwell", exact=exact).policy[0] == 1
     with pytest.raises(ModelError, match="gain, bias or blackwell"):
         policy_iteration(mdp, criterion="best")  # type: ignore[arg-type]
+
+
+def test_blackwell_policies_are_optimal_for_a_discount_near_1() -> None:
+    rng, discount = np.random.default_rng(1), 1 - 1e-5
+
+    def discounted(mdp: FiniteMDP, policy: tuple[int, ...]) -> np.ndarray:
+        chain, rewards = mdp.chain(np.array(policy))
+        return np.linalg.solve(np.eye(len(policy)) - discount * chain, rewards)
+
+    for _ in range(30):  # deterministic moves and rewards 0 and 1: many ties in gain and bias
+        P = np.eye(4)[rng.integers(4, size=(4, 2))]
+        mdp = FiniteMDP(P, rng.integers(0, 2, size=(4, 2)).astype(float))
+        best = np.max([discounted(mdp, policy) for policy in itertools.product(range(2), repeat=4)], axis=0)
+        found = policy_iteration(mdp, criterion="blackwell")
+        np.testing.assert_allclose(discounted(mdp, tuple(found.policy)), best, rtol=0, atol=1e-7)
 
 
 def test_spans_of_planners_agree_on_processes_with_ties() -> None:
