@@ -152,7 +152,7 @@ AGENTS: dict[str, AgentSpec] = {
 }
 """The agents of rlopt, and those that were registered in this process."""
 _OWN = frozenset(AGENTS)
-_ELSEWHERE = ("a2c", "ars", "ddpg", "dqn", "ppo", "td3", "tqc", "trpo")
+_ELSEWHERE = ("a2c", "ars", "ddpg", "dqn", "td3", "tqc", "trpo")
 """Agents that people know and that no name here means, however near it is."""
 _KINDS_OF_LOOP = {"linear": "linear_loop", "mle": "mle_loop"}
 """Former kinds of the agent ``loop`` whose own name is another one now; ``value`` is ``loop`` itself."""

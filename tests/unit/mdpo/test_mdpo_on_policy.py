@@ -59,7 +59,13 @@ class Random(gymnasium.Env):
         return observation, reward, False, self.t >= self.limit, {}
 
 
-PAPER: dict[str, Any] = {"batch_size": None, "target_kl": None, "normalize_value": False, "learning_rate": 3e-4}
+PAPER: dict[str, Any] = {
+    "batch_size": None,
+    "target_kl": None,
+    "normalize_value": False,
+    "learning_rate": 3e-4,
+    "n_value_epochs": 5,
+}
 """The full batch and the fixed schedule, as in the paper."""
 
 

@@ -30,7 +30,8 @@ from rlopt.optim.lockstep import Lockstep
 
 def model(seed: int = 0, cls: type[MDPO] = MDPO, **options: Any) -> MDPO:
     settings: dict[str, Any] = {"n_steps": 32, "n_epochs": 3, "value_batch_size": 16, "device": "cpu", "compile": "off"}
-    settings |= {"batch_size": None, "target_kl": None, "normalize_value": False, "learning_rate": 3e-4}
+    settings |= {"batch_size": None, "target_kl": None, "normalize_value": False}
+    settings |= {"learning_rate": 3e-4, "n_value_epochs": 5}
     return cls("MlpPolicy", vec_env(2), seed=seed, **{**settings, **options})
 
 
