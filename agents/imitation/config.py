@@ -186,9 +186,8 @@ class GAILConfig(DemonstrationConfig, MDPOConfig):
     """Rows of the rollout, and as many demonstrations, of one of its steps."""
     discriminator_steps: Annotated[int, Range(ge=1)] = 100
     """Its steps a rollout. AILBoost: 100 for 1000 steps of the environment."""
-    penalty_coef: Annotated[float, Range(ge=0)] = 1.0
-    """Weight of the two-sided gradient penalty. DAC: 10, at which the rewards depend on the discriminator's first
-    weights."""
+    penalty_coef: Annotated[float, Range(ge=0)] = 10.0
+    """Weight of the two-sided gradient penalty. DAC: 10."""
     absorbing: bool = True
     """Whether a true end leads to an absorbing state that the discriminator sees, with its reward for ever after;
     otherwise every end is worth 0, which favours long episodes where rewards are positive."""
