@@ -311,7 +311,8 @@ class HeldNetworks:
             loss, further = objective(network, *args)
             return loss, (further, network.counted)
 
-        layout, counted = self._store.layouts[name], dict[str, Tensor]()
+        layout = self._store.layouts[name]
+        counted: dict[str, Tensor] = {}
         if layout.counts:
             gradients, (loss, (further, counted)) = grad_and_value(counting, has_aux=True)(self[name], *args)
         else:
