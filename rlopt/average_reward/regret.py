@@ -103,10 +103,10 @@ def regret_variance(mdp: FiniteMDP, policy: Policy | None = None, outcomes: Outc
 def _outcome_variance(probabilities: Array, shares: Array, bias: Array, outcomes: Outcomes) -> float:
     """The variance of r + h(s') by what can happen, the states in their stationary ``shares`` [S]."""
     found = 0.0
-    for state in np.flatnonzero(shares > 0):
+    for state in np.flatnonzero(shares > 0).tolist():
         weights, values = [], []
-        for action in np.flatnonzero(probabilities[state] > 0):
-            for probability, target, reward in outcomes[int(state)][int(action)]:
+        for action in np.flatnonzero(probabilities[state] > 0).tolist():
+            for probability, target, reward in outcomes[state][action]:
                 weights.append(probability * probabilities[state, action])
                 values.append(reward + bias[target])
         around = np.array(values) - np.dot(weights, values)

@@ -180,7 +180,7 @@ class AnytimeSet(Outcomes):
         """Everything that the next step depends on, as arrays and numbers."""
         return {
             **super().get_state(),
-            "targets": np.array(self._targets),
+            "targets": self.targets,
             "state_values": np.array(self._values),
             "next_check": np.array(self._next_check),
             "state_limits": np.array(self._state_limits),
@@ -195,7 +195,8 @@ class AnytimeSet(Outcomes):
         require_fitting({k: v for k, v in self.get_state().items() if k not in outcomes}, state)
         require_actions(state["policy"], self.n_actions)
         super().set_state(state)
-        self._targets, self._values = state["targets"].tolist(), state["state_values"].tolist()
+        self._targets = state["targets"].reshape(-1).tolist()
+        self._values = state["state_values"].tolist()
         self._next_check, self.policy = state["next_check"].tolist(), state["policy"].tolist()
         self._state_limits = state["state_limits"].tolist()
         self._state_visits = self.counts.sum(axis=1).tolist()
