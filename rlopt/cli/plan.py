@@ -113,7 +113,7 @@ def _record(env_id: str, mdp: DecisionProcess, solution: AverageRewardSolution) 
 
 def format_solution(env_id: str, mdp: DecisionProcess, solution: AverageRewardSolution, rows: int) -> str:
     """What a person wants to know about a solution, then a line for each of the first ``rows`` states."""
-    from rlopt.average_reward import regret_variance, structure
+    from rlopt.average_reward import FiniteMDP, regret_variance, structure
 
     gaps = solution.action_gaps
     worse = gaps[(gaps > 1e-9 * max(solution.span, float(abs(solution.gains).max()))) & (gaps < math.inf)]
@@ -123,15 +123,16 @@ def format_solution(env_id: str, mdp: DecisionProcess, solution: AverageRewardSo
     }
     if solution.is_constant:
         low, high = solution.gain_bracket
-        noise = 1.96 * regret_variance(mdp) ** 0.5
         head |= {
             "gain": f"{solution.gain:.8g} a step, proved to be between {low:.10g} and {high:.10g}",
             "span": f"{solution.span:.8g}, the largest difference of the bias",
             "smallest gap": f"{worse.min():.4g} between an action and the best"
             if len(worse)
             else "all actions are as good",
-            "noise": f"regret of the optimal policy itself: within {noise:.3g} sqrt(steps) in 95 % of runs",
         }
+        if isinstance(mdp, FiniteMDP):
+            noise = 1.96 * regret_variance(mdp) ** 0.5
+            head["noise"] = f"regret of the optimal policy itself: within {noise:.3g} sqrt(steps) in 95 % of runs"
     else:
         low, high = float(solution.gains.min()), float(solution.gains.max())
         head["gain"] = f"from {low:.8g} to {high:.8g} a step: it depends on the first state"
