@@ -155,7 +155,8 @@ GROUPS = (
     Group("AILBoost, one demonstration", "% of the expert's return", "60k steps", "ailboost",
           "reproduce_ailboost.py run --table methods", ailboost),
     Group("GuDA, TD3+BC", "normalised score", "50k gradient steps", "guda", "reproduce_guda.py run", guda),
-    Group("LOOP", "cost with a known span, less is better", "100k steps", "loop", "reproduce_loop.py run", loop, mean, -1),
+    Group("LOOP", "cost with a known span, less is better", "100k steps", "loop",
+          "reproduce_loop.py run", loop, mean, -1),
     Group("ZO-RankSGD", "return", "240 episodes, Reacher 3,200", "zo_ranksgd_policies", "reproduce_zo_ranksgd.py run",
           zo_ranksgd),
 )  # fmt: skip
