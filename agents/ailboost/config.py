@@ -62,8 +62,9 @@ class AILBoostConfig(DemonstrationConfig, SACConfig):
     normalize_inputs: bool = True
     """The discriminator sees observations less the expert's mean, over its deviation and a tenth of the learner's, so
     that their units do not matter and the gradient penalty bounds every part of them alike. Released code: no."""
-    gradient_penalty: Annotated[float, Range(ge=0)] = 10.0
-    """Weight of the two-sided gradient penalty. Released code: 10."""
+    gradient_penalty: Annotated[float, Range(ge=0)] = 1.0
+    """Weight of the two-sided gradient penalty. Released code: 10, at which D hardly tells what the expert does from
+    what is a little beside it."""
     relabel: bool = True
     """Rewards are computed when a batch is drawn, by the newest discriminator; otherwise when a step is stored, and
     then grow stale."""

@@ -128,7 +128,7 @@ def _held_by(function: Any, path: str, module: str) -> dict[str, tuple[Any, str,
 
 def _rebound(value: Any, module: types.ModuleType) -> Iterator[str]:
     """The names of a module that a function, or a method of a class, of it assigns to."""
-    if isinstance(value, type) and value.__module__ == module.__name__:
+    if isinstance(value, type) and getattr(value, "__module__", None) == module.__name__:  # bindings may name none
         for part in vars(value).values():
             yield from _rebound(getattr(part, "__func__", part) if not isinstance(part, type) else None, module)
     elif isinstance(value, types.FunctionType) and value.__module__ == module.__name__:

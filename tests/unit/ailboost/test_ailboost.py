@@ -209,7 +209,8 @@ def test_rewards_are_those_of_the_newest_discriminator():
             parameter.add_(0.1)
     after = model.replay_buffer.gather(rows)
     assert not torch.allclose(before, after.rewards)
-    inputs = torch.cat([after.observations, after.actions, torch.zeros(8, 1)], dim=1)
+    inputs = model.adversary.inputs(after)
+    assert inputs.shape == (8, after.observations.shape[1] + after.actions.shape[1])
     assert torch.allclose(after.rewards, model.adversary.discriminator(inputs))
 
 

@@ -304,10 +304,13 @@ class Two(Reach):
     action_space = spaces.MultiDiscrete([2, 3])  # type: ignore[assignment]
 
 
-@pytest.mark.parametrize(("env", "named"), [(Image, "images"), (Unbounded, "unbounded"), (Two, "MultiDiscrete")])
-def test_other_spaces_are_refused(env: Any, named: str) -> None:
+@pytest.mark.parametrize(
+    ("learner", "env", "named"),
+    [("BC", Image, "images"), ("BC", Unbounded, "unbounded"), ("TD3BC", Two, "MultiDiscrete")],
+)
+def test_other_spaces_are_refused(learner: str, env: Any, named: str) -> None:
     with pytest.raises(SpaceError, match=named):
-        make("BC", env())
+        make(learner, env())
 
 
 def test_mistakes_are_one_line() -> None:
