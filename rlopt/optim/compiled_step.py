@@ -24,7 +24,7 @@ Mode = Literal["eager", "compiled", "cuda_graph"]
 CompileChoice = Literal["auto", "on", "off"]
 Statistics = dict[str, Tensor]
 
-COMPILE_PAYS_AFTER = 20_000
+COMPILE_PAYS_AFTER = 5_000
 """Gradient steps after which the seconds that compilation takes are earned back, with networks of SAC's size."""
 
 
