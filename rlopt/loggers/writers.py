@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import itertools
 import numbers
@@ -54,6 +55,8 @@ class CsvLog:
 
     def _continue(self, columns: list[str], rows: int) -> None:
         kept: list[dict[str, str]] = []
+        if self.path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(self.path))
         if self.path.exists():
             found = csv_rows(self.path, None, None)
             try:

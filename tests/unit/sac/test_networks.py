@@ -299,7 +299,8 @@ CASES = [(kind, network) for kind in MODELS for network in NETWORKS if (kind, ne
 def test_every_child_takes_the_same_step_as_a_function(kind: str, network: str) -> None:
     plain, function = (prepare(MODELS[kind](network)).learn(45) for prepare in (lambda model: model, as_function))
     assert plain._n_updates == function._n_updates > 0 and function.update is not None
-    demonstrated.assert_alike(plain, function, 2e-3)
+    # ValueDICE's loss does not depend on nu's last bias: Adam moves it by the rounding of its gradient.
+    demonstrated.assert_alike(plain, function, 2e-2 if kind == "value dice" else 2e-3)
 
 
 @pytest.mark.parametrize("network", NETWORKS)
