@@ -66,7 +66,7 @@ class ContinuingAgent(AgentParts, OwnLogger):
         tensorboard_log: str | None = None,
         **settings: Any,
     ) -> None:
-        self.config = from_arguments(self.config_class, settings)
+        self.config = from_arguments(self.config_class, {"reward_range": reward_range, **settings})
         self.verbose, self.tensorboard_log, self.seed = verbose, tensorboard_log, seed
         self.num_timesteps = self._total_timesteps = 0
         self.reward_sum = 0.0
@@ -87,7 +87,7 @@ class ContinuingAgent(AgentParts, OwnLogger):
             assert self._stepper is not None
             process = self._stepper.process
             self.span = span_of(process, self.config.span) if self._needs_span() else math.nan
-            self.reward_range = range_of(process, reward_range)
+            self.reward_range = range_of(process, self.config.reward_range)
 
     # ---- learning
 

@@ -217,6 +217,8 @@ def _shown(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, str) and value and not value.isspace() and len(value.split()) == 1:
         return one_line(value)
+    if isinstance(value, list):
+        return f"[{', '.join(map(_shown, value))}]"
     return one_line(repr(value))
 
 
@@ -345,7 +347,8 @@ def _read_union(value: Any, members: tuple[Any, ...], text: bool, extras: tuple[
         try:
             return _read(value, member, text, extras)
         except _Refusal as refusal:
-            if not refusal.expected or (refusal.kind is UnknownNameError and len(kinds) == 1):
+            of_an_item = refusal.value is not value and isinstance(value, list | tuple)
+            if not refusal.expected or (len(kinds) == 1 and (of_an_item or refusal.kind is UnknownNameError)):
                 raise
             expected.append(refusal.expected)
     raise _mismatch(value, " or ".join([*expected, "none"] if optional else expected))

@@ -25,7 +25,7 @@ from rlopt.settings.optimizer import OWN
 OURS = list(AGENTS)
 DATA = {"demos", "n_demos", "subsample", "dataset", "augment", "guide", "n_augmented"}
 """What a run is given in files, and a constructor as an object; n_demos is its n_demonstrations."""
-PLACED = {*OWN, "her", "her_goals", "encoder", "policy", *STUDY_SETTINGS}
+PLACED = {"critic_net_arch", *OWN, "her", "her_goals", "encoder", "policy", *STUDY_SETTINGS}
 """What a constructor has in other arguments: classes in policy_kwargs, replay_buffer_class, a study."""
 WORDS = ("auto", "q", "linear", "none of them")
 NUMBERS = (0, 1, -1, 2, 0.5, -0.5, 1.5, 1e-9, 10**6, 10**12, float("nan"), float("inf"), -float("inf"))
@@ -163,13 +163,14 @@ def test_a_constructor_has_every_setting_of_the_flags(agent: str) -> None:
 @pytest.mark.parametrize("agent", OURS)
 def test_flags_and_constructor_agree_at_every_bound(agent: str) -> None:
     refused = accepted = 0
-    for name, (annotation, of_policy) in shared_settings(agent).items():
+    shared = shared_settings(agent)
+    for name, (annotation, of_policy) in shared.items():
         for value in interesting(annotation):
             if comparable(value, annotation, of_policy):
                 flags, constructor = both(agent, {name: value})
                 assert flags == constructor, (name, value)
                 refused, accepted = refused + (flags is not None), accepted + (flags is None)
-    assert refused > 20 and accepted > 20
+    assert refused > len(shared) and accepted >= len(shared)
 
 
 @pytest.mark.parametrize("agent", OURS)
@@ -194,7 +195,7 @@ def test_flags_and_constructor_agree_on_any_value(agent: str, data: st.DataObjec
 @given(data=st.data())
 def test_flags_and_constructor_agree_on_settings_together(agent: str, data: st.DataObject) -> None:
     values = values_in_range(agent)
-    chosen = data.draw(st.sets(st.sampled_from(sorted(values)), min_size=2, max_size=20))
+    chosen = data.draw(st.sets(st.sampled_from(sorted(values)), min_size=min(2, len(values)), max_size=20))
     given = {name: data.draw(st.sampled_from(values[name])) for name in values if name in chosen}
     flags, constructor = both(agent, given)
     assert flags == constructor
