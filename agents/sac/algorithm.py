@@ -543,7 +543,7 @@ class SAC(Resumable, stable_baselines3.SAC):
         self._update_learning_rate([part.optimizer for part in parts.values() if part.optimizer is not None])
         mode = self._mode(parts)
         if mode is None and self._by_sb3:
-            stable_baselines3.SAC.train(self, gradient_steps, batch_size)
+            super().train(gradient_steps, batch_size)
             check_parameters(self.policy, self.num_timesteps)
             return
         own = OwnNetworks(parts, self._check_loss)
