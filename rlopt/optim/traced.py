@@ -1,7 +1,7 @@
 """A function of tensors as the graph of its operations, and the kernels that torch's compiler makes of it.
 
 The function is run once, on tensors without values, and its operations are noted below ``vmap`` and ``grad``.
-``torch.compile`` itself interprets the function's bytecode instead, which takes five times as long for a gradient step.
+``torch.compile`` itself interprets the function's bytecode instead, which takes several times as long.
 """
 
 from __future__ import annotations
@@ -43,7 +43,10 @@ class Traced:
     def key(self) -> tuple[Any, ...]:
         """Equal for two functions that the same kernels serve."""
         tensors = [*self.inputs, *self.held]
-        return self.graph.code, tuple((tuple(x.shape), x.stride(), x.dtype, str(x.device)) for x in tensors)
+        # Which of those that are held share memory: kernels are made for that too.
+        memory = [x.untyped_storage().data_ptr() for x in self.held]
+        shared = tuple((memory.index(place), x.storage_offset()) for place, x in zip(memory, self.held, strict=True))
+        return self.graph.code, tuple((tuple(x.shape), x.stride(), x.dtype, str(x.device)) for x in tensors), shared
 
 
 def trace(function: Callable[..., dict[str, Tensor]], inputs: Sequence[Tensor], owners: Sequence[Any] = ()) -> Traced:

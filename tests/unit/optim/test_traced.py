@@ -95,6 +95,22 @@ def test_biases_are_added_apart_with_equal_results_and_gradients(stacked: bool) 
         torch.testing.assert_close(found, expected)
 
 
+def test_kernels_are_made_for_what_shares_memory() -> None:
+    def key(first: Tensor, second: Tensor) -> tuple[Any, ...]:
+        def step(x: Tensor) -> dict[str, Tensor]:
+            first.add_(x)
+            return {"sum": second.sum()}
+
+        return trace(step, [torch.ones(3)]).key
+
+    def apart() -> tuple[Tensor, Tensor]:
+        return torch.zeros(3), torch.zeros(3)
+
+    whole = torch.zeros(3)
+    assert key(*apart()) == key(*apart())
+    assert key(*apart()) != key(whole, whole.view(3))
+
+
 def test_models_that_are_alike_share_what_is_compiled_and_others_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Any] = []
     monkeypatch.setattr(compiled_step, "_KERNELS", {})
