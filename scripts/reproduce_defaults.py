@@ -66,6 +66,7 @@ ARMS = (
     Arm("mdpo", "MDPO", "ours"),
     Arm("mdpo_free", "MDPO without proximity", "ablation"),
     Arm("sb3_ppo", "SB3 PPO", "peer"),
+    Arm("sb3_ppo_short", "SB3 PPO, MDPO's rollout and rate", "peer"),
     Arm("sb3_trpo", "sb3-contrib TRPO", "peer"),
 )
 
@@ -87,10 +88,12 @@ def make_env(task: Task, seed: int, scaled: bool) -> Any:
 
 
 def build(arm: str, env: Any, seed: int) -> Any:
-    if arm == "sb3_ppo":
+    if arm.startswith("sb3_ppo"):
         from stable_baselines3 import PPO
 
-        return PPO("MlpPolicy", env, seed=seed, device="cpu")
+        # What MDPO's defaults owe to shorter rollouts and a higher rate alone.
+        short = {"n_steps": 512, "learning_rate": 1e-3} if arm == "sb3_ppo_short" else {}
+        return PPO("MlpPolicy", env, seed=seed, device="cpu", **short)
     if arm == "sb3_trpo":
         from sb3_contrib import TRPO
 
