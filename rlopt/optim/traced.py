@@ -6,8 +6,12 @@ The function is run once, on tensors without values, and its operations are note
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -90,6 +94,7 @@ def kernels(traced: Traced, cpp_wrapper: bool) -> Callable[..., Sequence[Tensor]
     """
     import torch._inductor  # takes seconds
 
+    _remember_instruction_sets()
     if cpp_wrapper:
         _add_biases_apart(traced.graph.graph)
         traced.graph.recompile()
@@ -100,6 +105,32 @@ def kernels(traced: Traced, cpp_wrapper: bool) -> Callable[..., Sequence[Tensor]
         raise _cannot(one_line(error)) from error
     compiled: Callable[..., Sequence[Tensor]] = made
     return compiled
+
+
+@functools.cache
+def _remember_instruction_sets() -> None:
+    """Lets torch try each of the processor's vector instruction sets once, not in every process: it takes 2 seconds.
+
+    Torch builds a small library for each and loads it in a process of its own. It keeps the library, whose name comes
+    from compiler, flags and version, but not that it was loaded.
+    """
+    from torch._inductor.cpu_vec_isa import VecISA
+
+    probe = getattr(VecISA, "_probe_load", None)
+    if probe is None:  # another version of torch
+        return
+
+    def probe_once(self: VecISA, library: str) -> bool:
+        loaded = Path(f"{library}.loaded-{platform.node()}")
+        if loaded.exists():
+            return True
+        found: bool = probe(self, library)
+        if found:
+            with contextlib.suppress(OSError):
+                loaded.touch()
+        return found
+
+    VecISA._probe_load = probe_once  # type: ignore[method-assign, assignment]
 
 
 def _cannot(reason: str) -> CannotCompile:

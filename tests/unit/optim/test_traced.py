@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from rlopt.optim import compiled_step
 from rlopt.optim.compiled_step import GradientStep
-from rlopt.optim.traced import CannotCompile, _add_biases_apart, trace
+from rlopt.optim.traced import CannotCompile, _add_biases_apart, _remember_instruction_sets, trace
 
 
 class Counter:
@@ -124,3 +124,20 @@ def test_models_that_are_alike_share_what_is_compiled_and_others_do_not(monkeypa
     GradientStep(second.step, "compiled", list)(torch.ones(3))
     assert len(made) == 2
     assert second.total.tolist() == [1.0, 1.0, 1.0]
+
+
+def test_an_instruction_set_that_worked_is_not_tried_again(tmp_path, monkeypatch):
+    from torch._inductor.cpu_vec_isa import VecISA
+
+    tried = []
+
+    def probe(self, library: str) -> bool:
+        tried.append(library)
+        return library.endswith("works.so")
+
+    monkeypatch.setattr(VecISA, "_probe_load", probe)
+    _remember_instruction_sets.__wrapped__()
+    works, fails = str(tmp_path / "works.so"), str(tmp_path / "fails.so")
+    answers = [VecISA()._probe_load(library) for library in (works, works, fails, fails)]
+    assert answers == [True, True, False, False]
+    assert tried == [works, fails, fails]
