@@ -125,8 +125,8 @@ _OTHER_NAMES = {
     "algo": "agent", "clip-range": "", "data": "dataset", "enjoy": "evaluate", "eval": "evaluate",
     "eval-freq": "eval-every", "log-dir": "run-dir", "log-interval": "log-every", "logdir": "run-dir",
     "lr": "learning-rate", "minibatch-size": "batch-size", "num-envs": "n-envs", "num-steps": "n-steps",
-    "output-dir": "run-dir", "play": "evaluate", "save-dir": "run-dir", "save-freq": "checkpoint-every",
-    "steps": "total-timesteps", "task": "env", "test": "evaluate",
+    "output-dir": "run-dir", "penalty-coef": "gradient-penalty", "play": "evaluate", "save-dir": "run-dir",
+    "save-freq": "checkpoint-every", "steps": "total-timesteps", "task": "env", "test": "evaluate",
 }  # fmt: skip
 """What people call things elsewhere; "" for a name that is part of another one here and means something else."""
 _MOST = 3

@@ -50,6 +50,9 @@ _BUDGET = "the test's few steps are enough for the peer's algorithm and its defa
 _DEVICE = "a device that is not there is refused; the peer takes the CPU in its place"
 _ROWS = "rows of the replay buffer lie on the training device, here one that is not there"
 _EXTRACTORS = "extractors are apart, which Stable-Baselines3's policy.save does not keep: its PPO fails it then as well"
+_BEFORE_1_7 = (
+    "a zip of before Stable-Baselines3 1.7, which lacks an extractor, is refused and not loaded with a warning"
+)
 _NAME = "the folder of the log bears the name of the class, which is another one"
 ACCEPTED: tuple[tuple[str, str, str, str], ...] = (
     ("*", "test_dict_env.py::test_dict_nested", "*SpaceError*", _OWN_ERROR),
@@ -57,6 +60,7 @@ ACCEPTED: tuple[tuple[str, str, str, str], ...] = (
     ("*", "test_spaces.py::test_action_spaces?CartPole*", "*SpaceError*", _OWN_ERROR),
     ("*=MDPO", "test_identity.py::*", "*Mean reward below threshold*", _BUDGET),
     ("A2C=MDPO", "test_gae.py::test_infinite_horizon*", "*", _BUDGET),
+    ("A2C=MDPO", "test_save_load.py::test_save_load_env_cnn*", "*holds other networks*", _BEFORE_1_7),
     ("*=MDPO", "*_warnings", "*DID NOT RAISE*", "a rollout of one step is allowed: one advantage is not normalised"),
     ("PPO=*", "test_save_load.py::*", "*'clip_range'*", _ABSENT),
     ("*=MDPO", "test_save_load.py::test_save_load_policy*Cnn*", "*parameters not the same*", _EXTRACTORS),

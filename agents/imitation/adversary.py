@@ -89,7 +89,7 @@ class Adversary:
             self.discriminator,
             self.optimizer,
             divergence=settings.divergence,
-            penalty_coef=settings.gradient_penalty,
+            gradient_penalty=settings.gradient_penalty,
         )
 
     def look_again(self, critic: BaseModel, expert: ExpertRows) -> ExpertRows:

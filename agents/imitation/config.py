@@ -31,6 +31,10 @@ class DemonstrationConfig:
     """Of each episode every so-manyeth transition is kept, and every true end. GAIL and DAC: 20 on MuJoCo."""
 
 
+_OTHER_NAMES = {**DemonstrationConfig.other_names, "penalty_coef": "gradient_penalty"}
+"""The second is that of version 0.1."""
+
+
 def check_absorbing(settings: Mapping[str, Any]) -> None:
     """Raises :class:`rlopt.errors.ConfigError` for an absorbing state whose value is infinite."""
     if settings["absorbing"] and settings["gamma"] == 1:
@@ -116,6 +120,7 @@ class ValueDICEConfig(DemonstrationConfig, OffPolicyConfig):
     """ValueDICE: imitation by the Donsker-Varadhan form of the KL divergence."""
 
     former_settings: ClassVar[Mapping[str, Any]] = {"random_shift": 0}
+    other_names: ClassVar[Mapping[str, str]] = _OTHER_NAMES
 
     network: Literal["mlp", "layer_norm", "simba"] = "mlp"
     """The kind of network: mlp; layer_norm, with layer normalisation in nu (RLPD, arXiv 2302.02948); simba, residual
@@ -134,7 +139,7 @@ class ValueDICEConfig(DemonstrationConfig, OffPolicyConfig):
     """Gradient steps an update; -1 takes as many as transitions were collected since the last. Released code: 5."""
     replay_weight: Annotated[float, Range(ge=0, lt=1)] = 0.1
     """alpha, the share of replay in both occupancies. Released script: 0.1."""
-    penalty_coef: Annotated[float, Range(ge=0)] = 10.0
+    gradient_penalty: Annotated[float, Range(ge=0)] = 10.0
     """Weight of the two-sided gradient penalty on nu. Released code: 10."""
     orthogonal_coef: Annotated[float, Range(ge=0)] = 1e-4
     """Weight of the orthogonal penalty on the actor's layers. Released code: 1e-4."""
@@ -155,6 +160,8 @@ class GAILConfig(DemonstrationConfig, MDPOConfig):
 
     Where no source is named, the default is the paper's for MDPO.
     """
+
+    other_names: ClassVar[Mapping[str, str]] = _OTHER_NAMES
 
     n_steps: Annotated[int, Range(ge=1)] = 2048
     """Steps per environment and rollout; the batch is n_steps * n_envs."""
@@ -186,7 +193,7 @@ class GAILConfig(DemonstrationConfig, MDPOConfig):
     """Rows of the rollout, and as many demonstrations, of one of its steps."""
     discriminator_steps: Annotated[int, Range(ge=1)] = 100
     """Its steps a rollout. AILBoost: 100 for 1000 steps of the environment."""
-    penalty_coef: Annotated[float, Range(ge=0)] = 10.0
+    gradient_penalty: Annotated[float, Range(ge=0)] = 10.0
     """Weight of the two-sided gradient penalty. DAC: 10."""
     absorbing: bool = True
     """Whether a true end leads to an absorbing state that the discriminator sees, with its reward for ever after;

@@ -23,7 +23,7 @@ class DiscriminatorUpdate:
     :param discriminator: the network that is trained
     :param optimizer: plain ``torch.optim.Adam`` over its parameters, whose learning rate may change between steps
     :param mode: how a step is taken, see :func:`rlopt.optim.compiled_step.choose_mode`
-    :param penalty_coef: weight of the gradient penalty, >= 0; AILBoost's and DAC's is 10
+    :param gradient_penalty: weight of the gradient penalty, >= 0
     """
 
     def __init__(
@@ -33,9 +33,9 @@ class DiscriminatorUpdate:
         mode: Mode = "eager",
         *,
         divergence: losses.Divergence = "reverse_kl",
-        penalty_coef: float = 10.0,
+        gradient_penalty: float = 10.0,
     ) -> None:
-        self.divergence, self.penalty_coef = divergence, penalty_coef
+        self.divergence, self.gradient_penalty = divergence, gradient_penalty
         # Gradients are not scaled down, but have to be finite.
         self._store = Store([{_NAME: Part(discriminator, optimizer, max_grad_norm=math.inf)}])
         self._step = GradientStep(self.step, mode, self._store.changed)
@@ -108,10 +108,10 @@ class DiscriminatorUpdate:
         info["expert_output"] = losses.weighted_mean(on_expert, expert_weights).detach()
         info["policy_output"] = losses.weighted_mean(on_policy, policy_weights).detach()
         info["estimated_reverse_kl"] = losses.estimated_reverse_kl(*batches).detach()
-        if self.penalty_coef:
+        if self.gradient_penalty:
             between = losses.convex_mix(expert_inputs, policy_inputs, mix)
             # A pair counts as its rows do: what weighs nothing in either batch is not held to a slope.
             penalty = losses.gradient_penalty(discriminator, between, (expert_weights + policy_weights) / 2)
             info["gradient_penalty"] = penalty.detach()
-            loss = loss + self.penalty_coef * penalty
+            loss = loss + self.gradient_penalty * penalty
         return loss, info

@@ -81,13 +81,13 @@ class GAIL(FromDemonstrations, MDPO):
     discriminator_learning_rate: float
     discriminator_batch_size: int
     discriminator_steps: int
-    penalty_coef: float
+    gradient_penalty: float
     absorbing: bool
     profiled_sections: ClassVar[dict[str, str]] = {**MDPO.profiled_sections, "_train_discriminator": "discriminator"}
 
     made_with: ClassVar[tuple[str, ...]] = (
         "discriminator_input", "discriminator_net_arch", "discriminator_activation", "discriminator_learning_rate",
-        "penalty_coef", "absorbing",
+        "gradient_penalty", "absorbing",
     )  # fmt: skip
 
     @with_settings_of(MDPO, *_NOT_TAKEN, config=GAILConfig)
@@ -105,7 +105,7 @@ class GAIL(FromDemonstrations, MDPO):
         discriminator_learning_rate: float = GAILConfig.discriminator_learning_rate,
         discriminator_batch_size: int = GAILConfig.discriminator_batch_size,
         discriminator_steps: int = GAILConfig.discriminator_steps,
-        penalty_coef: float = GAILConfig.penalty_coef,
+        gradient_penalty: float = GAILConfig.gradient_penalty,
         absorbing: bool = GAILConfig.absorbing,
         **settings: Any,
     ) -> None:
@@ -129,7 +129,7 @@ class GAIL(FromDemonstrations, MDPO):
             discriminator_output="none",
             output_bound=1.0,
             discriminator_learning_rate=self.discriminator_learning_rate,
-            gradient_penalty=self.penalty_coef,
+            gradient_penalty=self.gradient_penalty,
             normalize_inputs=True,
             absorbing=self.absorbing,
         )

@@ -111,7 +111,7 @@ class ValueDICE(FromDemonstrations, SAC):
     made_with: ClassVar[tuple[str, ...]] = ("exploration_noise", "absorbing")
     actor_learning_rate: float | Schedule
     replay_weight: float
-    penalty_coef: float
+    gradient_penalty: float
     orthogonal_coef: float
     exploration_noise: float
     absorbing: bool
@@ -126,7 +126,7 @@ class ValueDICE(FromDemonstrations, SAC):
         n_demonstrations: int | None = None,
         actor_learning_rate: float | Schedule = ValueDICEConfig.actor_learning_rate,
         replay_weight: float = ValueDICEConfig.replay_weight,
-        penalty_coef: float = ValueDICEConfig.penalty_coef,
+        gradient_penalty: float = ValueDICEConfig.gradient_penalty,
         orthogonal_coef: float = ValueDICEConfig.orthogonal_coef,
         exploration_noise: float = ValueDICEConfig.exploration_noise,
         absorbing: bool = ValueDICEConfig.absorbing,
@@ -276,12 +276,12 @@ class ValueDICE(FromDemonstrations, SAC):
             replay_weight=self.replay_weight,
         )
         penalty = loss.new_zeros(())
-        if self.penalty_coef:
+        if self.gradient_penalty:
             pairs = ((expert.here, replay.here), (expert.following, replay.following))
             between = torch.cat([convex_mix(*pair, drawn["mix"]) for pair in pairs]).detach()
             penalty = gradient_penalty(lambda x: self._nu(nu, x), between)
         regularity = orthogonal_penalty(self._actor_weights(actor))
-        found = {"nu": loss + self.penalty_coef * penalty, "actor": self.orthogonal_coef * regularity - loss}
+        found = {"nu": loss + self.gradient_penalty * penalty, "actor": self.orthogonal_coef * regularity - loss}
         info |= {"gradient_penalty": penalty, "orthogonal_penalty": regularity, "actor_loss": found["actor"]}
         return found, {name: value.detach() for name, value in info.items()}
 

@@ -57,7 +57,6 @@ class MDPO(OnPolicy):
     state_attributes: ClassVar[tuple[str, ...]] = (*OnPolicy.state_attributes, "adapted_step_size")
     made_from: ClassVar[Mapping[str, tuple[str, ...]]] = {"step_size": ("adapted_step_size",)}
     later_attributes: ClassVar[tuple[str, ...]] = ("adapted_step_size",)
-    later_settings: ClassVar[Mapping[str, Any]] = MDPOConfig.later_settings
     of_its_own: ClassVar[tuple[str, ...]] = ("target_kl",)
     policy_loss = staticmethod(losses.policy_loss)
     """The loss of the policy phase; a subclass may put another function of the same arguments here."""

@@ -54,9 +54,6 @@ class Resumable:
     later_attributes: ClassVar[tuple[str, ...]] = ()
     """Those of ``state_attributes`` that checkpoints of version 0.1 do not have; they begin as the constructor says."""
 
-    later_settings: ClassVar[Mapping[str, Any]] = {}
-    """Settings that a zip of version 0.1 does not have, with what it meant: that of the agent's declaration."""
-
     of_its_own: ClassVar[tuple[str, ...]] = ()
     """Settings that the Stable-Baselines3 class below has by the same name with another meaning."""
 

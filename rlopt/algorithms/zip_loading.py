@@ -6,6 +6,7 @@ holds, or is refused, as it is there. Networks, optimisers and counters of the f
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Mapping
 from typing import Any
@@ -21,8 +22,10 @@ from torch import nn
 
 from rlopt.algorithms.arguments import refuse_unknown
 from rlopt.algorithms.spaces_only_env import SpacesOnlyVecEnv
-from rlopt.errors import CheckpointError, ConfigError, one_line
+from rlopt.errors import CheckpointError, ConfigError, UnknownNameError, one_line
+from rlopt.registry import agent_name, agent_spec, resolve
 from rlopt.settings.device import check_device
+from rlopt.settings.fields import AgentConfig, without_former
 
 _PROGRESS = (
     "num_timesteps",
@@ -74,7 +77,7 @@ def load_zip(
             f"{one_line(path)} has the policy {policy.__name__}, which {cls.__name__} cannot act with: load it with "
             "the class that wrote it"
         )
-    settings = _settings(cls, data, signature)
+    settings = _settings(cls, data, signature, one_line(path))
     if "policy_kwargs" in given and not _same_networks(data, settings, given["policy_kwargs"]):
         raise ConfigError("policy_kwargs are not those of the saved networks: leave them out")
     spaces = [_convert_space(data[name]) for name in ("observation_space", "action_space")]
@@ -97,10 +100,12 @@ def load_zip(
     return model
 
 
-def _settings(cls: Any, data: Mapping[str, Any], signature: inspect.Signature) -> dict[str, Any]:
+def _settings(cls: Any, data: Mapping[str, Any], signature: inspect.Signature, where: str) -> dict[str, Any]:
     """The constructor's arguments that the file has: what the attributes were, or what the constructor was given."""
     own = data.get("constructor_settings", {})
-    found = dict(cls.later_settings) if own else {}
+    if own:
+        own = without_former(_declaration(cls), own, where)
+    found: dict[str, Any] = {}
     for name in signature.parameters.keys() - {*_NOT_SETTINGS, *(() if own else cls.of_its_own)}:
         attribute = name if name in data else f"_{name}"
         if name in own and (name in _AS_GIVEN or attribute not in data):
@@ -115,6 +120,15 @@ def _settings(cls: Any, data: Mapping[str, Any], signature: inspect.Signature) -
             kept = dict(found.get("replay_buffer_kwargs") or {})
             found["replay_buffer_kwargs"] = {key: kept[key] for key in kept.keys() - {"n_steps", "gamma"}} or None
     return found
+
+
+def _declaration(cls: type) -> type:
+    """The settings of the nearest agent that ``cls`` is, or has above it."""
+    for base in cls.__mro__:
+        with contextlib.suppress(UnknownNameError):
+            found: type = resolve(agent_spec(agent_name(base)).config)
+            return found
+    return AgentConfig
 
 
 def _argument(value: Any, default: Any) -> Any:

@@ -87,6 +87,8 @@ class AgentConfig:
 
     later_settings: ClassVar[Mapping[str, Any]] = {}
     """Settings that the agent did not have in version 0.1, each with the value that means what it did then."""
+    other_names: ClassVar[Mapping[str, str]] = {}
+    """Further names of settings, each with the one that it has here; flags, presets and files may use them."""
 
     @classmethod
     def check_together(cls, settings: Mapping[str, Any]) -> None:
@@ -408,11 +410,15 @@ def read_settings(config_class: type, values: Mapping[str, Any], where: str) -> 
 def without_former(config_class: type, values: Mapping[str, Any], where: str) -> dict[str, Any]:
     """``values``, all that this version or an earlier one had, without :attr:`AgentConfig.former_settings`.
 
+    Those under :attr:`AgentConfig.other_names` get the present names.
+
     :attr:`AgentConfig.later_settings` that are not among them get the value that means what the earlier version did.
 
     :raises rlopt.errors.ConfigError: one of those changed something
     """
     former = getattr(config_class, "former_settings", {})
+    names = getattr(config_class, "other_names", {})
+    values = {names.get(name, name): value for name, value in values.items()}
     for name in former.keys() & values.keys():
         if values[name] != former[name]:
             raise ConfigError(

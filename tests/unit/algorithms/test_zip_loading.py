@@ -21,7 +21,8 @@ from rlopt.algorithms.resumable import Resumable
 from rlopt.algorithms.spaces_only_env import SpacesOnlyVecEnv
 from rlopt.errors import CheckpointError, ConfigError, UnknownNameError
 from rlopt.registry import AGENTS, resolve
-from rlopt.settings.fields import check_setting, field_types
+from rlopt.settings.fields import check_setting, field_types, without_former
+from rlopt.settings.presets import split_settings
 
 DEEP = {
     name: cls
@@ -319,3 +320,30 @@ def test_a_setting_that_is_excluded_is_the_default_again(name: str, tmp_path: Pa
     model.save(tmp_path / "model.zip", exclude=["verbose"], include=["verbose"])
     assert DEEP[name].load(tmp_path / "model.zip", device="cpu").verbose == model.verbose == 1
     assert model.constructor_settings["verbose"] == 1
+
+
+@pytest.mark.parametrize("name", ["gail", "value_dice"])
+def test_a_setting_is_read_by_the_name_that_it_had_in_version_0_1(name: str, tmp_path: Path) -> None:
+    model = built(name, gradient_penalty=3.5)
+    model.constructor_settings["penalty_coef"] = model.constructor_settings.pop("gradient_penalty")
+    del model.gradient_penalty
+    model.penalty_coef = 3.5
+    model.save(tmp_path / "former.zip")
+    assert DEEP[name].load(tmp_path / "former.zip").gradient_penalty == 3.5
+    config_class = resolve(AGENTS[name].config)
+    found = without_former(config_class, {"penalty_coef": 3.5, "gamma": 0.5}, "config.json")
+    assert found.pop("gradient_penalty") == 3.5 and "penalty_coef" not in found and found["gamma"] == 0.5
+    assert split_settings({"penalty_coef": 3.5}, config_class, "preset p")[1] == {"gradient_penalty": 3.5}
+    with pytest.raises(UnknownNameError, match="did you mean 'gradient_penalty'"):
+        built(name, penalty_coef=3.5)
+
+
+def test_a_zip_with_a_setting_that_is_gone_is_read_or_refused_as_a_checkpoint_is(tmp_path: Path) -> None:
+    model = built("deep_loop")
+    model.constructor_settings["kl_coef"] = 0.0
+    model.save(tmp_path / "without.zip")
+    rlopt.DeepLOOP.load(tmp_path / "without.zip")
+    model.constructor_settings["kl_coef"] = 0.3
+    model.save(tmp_path / "with.zip")
+    with pytest.raises(ConfigError, match=r"kl_coef = 0\.3 is of version 0\.1"):
+        rlopt.DeepLOOP.load(tmp_path / "with.zip")

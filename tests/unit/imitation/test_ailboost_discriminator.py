@@ -87,7 +87,7 @@ CASES = [
 @pytest.mark.parametrize(("mode", "divergence", "output", "penalty_coef"), CASES)
 def test_the_step_is_torchs_own(mode: Any, divergence: Any, output: str, penalty_coef: float) -> None:
     (ours, our_adam), (theirs, their_adam) = pair(output), pair(output)
-    update = DiscriminatorUpdate(ours, our_adam, mode, divergence=divergence, penalty_coef=penalty_coef)
+    update = DiscriminatorUpdate(ours, our_adam, mode, divergence=divergence, gradient_penalty=penalty_coef)
     for step in range(30):
         if step == 20:
             for optimizer in (our_adam, their_adam):
@@ -133,7 +133,7 @@ def test_rows_without_weight_change_nothing() -> None:
 
 
 def test_batches_of_other_sizes_have_no_penalty_between_them() -> None:
-    update = DiscriminatorUpdate(*pair(), penalty_coef=0.0)
+    update = DiscriminatorUpdate(*pair(), gradient_penalty=0.0)
     assert update(*batch(0, 4, 16))["discriminator_finite"] == 1
     with pytest.raises(ValueError, match="one shape"):
         DiscriminatorUpdate(*pair())(*batch(0, 4, 16))
@@ -161,7 +161,8 @@ def test_enough_steps_reach_the_log_ratio() -> None:
     """One-hot rows and unequal weights: D* = ln(w_e / w) of each row, KL = sum w ln(w / w_e)."""
     torch.manual_seed(0)
     discriminator = Discriminator(4, (32,), output="none")
-    update = DiscriminatorUpdate(discriminator, torch.optim.Adam(discriminator.parameters(), 1e-2), penalty_coef=0.0)
+    optimizer = torch.optim.Adam(discriminator.parameters(), 1e-2)
+    update = DiscriminatorUpdate(discriminator, optimizer, gradient_penalty=0.0)
     expert, policy = (torch.tensor(weights)[:, None] for weights in ([0.1, 0.2, 0.3, 0.4], [0.4, 0.1, 0.3, 0.2]))
     for _ in range(1500):
         info = update(torch.eye(4), 7 * expert, torch.eye(4), policy, torch.zeros(4, 1))
@@ -234,7 +235,7 @@ def test_a_finite_loss_with_an_infinite_gradient_changes_nothing() -> None:
     torch.nn.init.zeros_(discriminator.network[0].weight)  # type: ignore[arg-type]
     torch.nn.init.constant_(discriminator.network[0].bias, -86.0)  # type: ignore[arg-type]
     optimizer = torch.optim.Adam(discriminator.parameters())
-    update = DiscriminatorUpdate(discriminator, optimizer, penalty_coef=0.0)
+    update = DiscriminatorUpdate(discriminator, optimizer, gradient_penalty=0.0)
     before, (expert, *others) = saved(discriminator, optimizer), batch(0)
     info = update(torch.full_like(expert, 1e3), *others)
     assert info["discriminator_loss"].isfinite() and info["discriminator_finite"].item() == 0

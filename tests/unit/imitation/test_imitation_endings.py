@@ -29,7 +29,7 @@ def adversary(size: int = 3, actions: int = 2, **changes: Any) -> Adversary:
         "discriminator_output": "none",
         "output_bound": 1.0,
         "discriminator_learning_rate": 1e-3,
-        "gradient_penalty": GAILConfig.penalty_coef,
+        "gradient_penalty": GAILConfig.gradient_penalty,
         "normalize_inputs": True,
         "absorbing": True,
     }

@@ -123,7 +123,7 @@ LEARNERS: list[tuple[str, dict[str, Any]]] = [
     ("iq_learn", {"absorbing": True}),
     ("iq_learn", IQ_SETTINGS),
     ("value_dice", {}),
-    ("value_dice", {"absorbing": False, "penalty_coef": 0.0, "replay_weight": 0.0}),
+    ("value_dice", {"absorbing": False, "gradient_penalty": 0.0, "replay_weight": 0.0}),
 ]
 
 
@@ -203,7 +203,7 @@ def test_value_dice_normalises_by_the_expert() -> None:
 
 def test_nu_descends_and_the_actor_climbs_the_same_objective() -> None:
     """The gradients of a step against finite differences of the objective on the same batch and noise."""
-    model = make("value_dice", penalty_coef=0.0, orthogonal_coef=0.0, replay_weight=0.3).learn(40)
+    model = make("value_dice", gradient_penalty=0.0, orthogonal_coef=0.0, replay_weight=0.3).learn(40)
     model.policy.double()
     for part in (model.actor, model.critic):
         part.optimizer.state.clear()  # its moments are of the dtype before
