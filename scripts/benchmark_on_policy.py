@@ -14,6 +14,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -23,20 +24,18 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.env_util import make_vec_env
 
 import rlopt
-from rlopt.registry import agent_spec, resolve
 from rlopt.runs.build import build
-from rlopt.settings.fields import from_mapping
-from rlopt.settings.presets import load_preset, split_settings
-from rlopt.settings.run import RunConfig
+from rlopt.settings.presets import resolved_settings
+
+
+def from_preset(agent: str, preset: str, **changed: Any) -> Any:
+    """The agent exactly as ``rlopt train AGENT --preset PRESET`` builds it, with some settings changed."""
+    return build(agent, *resolved_settings(agent, changed, preset, "benchmark"))[0]
 
 
 def mdpo(env_id: str, preset: str, device: str, threads: int, compile: str) -> BaseAlgorithm:
-    """The agent exactly as ``rlopt train mdpo --preset --compile`` builds it."""
-    config_class = resolve(agent_spec("mdpo").config)
-    run_settings, agent_settings = split_settings(load_preset("mdpo", preset), config_class, preset)
-    settings = {**run_settings, "env": env_id, "device": device, "num_threads": threads}
-    run = from_mapping(RunConfig, settings, preset)
-    return build("mdpo", run, from_mapping(config_class, {**agent_settings, "compile": compile}, preset))[0]
+    model: BaseAlgorithm = from_preset("mdpo", preset, env=env_id, device=device, num_threads=threads, compile=compile)
+    return model
 
 
 def ppo(env_id: str, device: str) -> BaseAlgorithm:

@@ -21,12 +21,20 @@ def serve(tasks: Mapping[str, Callable[[int], float]]) -> None:
 
     :param tasks: each does ``count`` units of work and returns how many it has done
     """
-    print("ready", flush=True)
-    for line in sys.stdin:
-        task, count = line.split()
+
+    def rate(task: str, count: str) -> float:
         start = time.perf_counter()
         done = tasks[task](int(count))
-        print(done / (time.perf_counter() - start), flush=True)
+        return done / (time.perf_counter() - start)
+
+    answer(rate)
+
+
+def answer(reply: Callable[..., object]) -> None:
+    """Prints "ready", then ``reply(*words)`` for each line on standard input until it closes."""
+    print("ready", flush=True)
+    for line in sys.stdin:
+        print(reply(*line.split()), flush=True)
 
 
 class Contestant:
@@ -49,10 +57,14 @@ class Contestant:
 
     def rate(self, task: str, count: int) -> float:
         """Units of ``task`` per second over ``count`` of them."""
+        return float(self.ask(f"{task} {count}"))
+
+    def ask(self, line: str) -> str:
+        """The worker's answer to a line."""
         assert self._process.stdin is not None
-        self._process.stdin.write(f"{task} {count}\n")
+        self._process.stdin.write(f"{line}\n")
         self._process.stdin.flush()
-        return float(self._read())
+        return self._read()
 
     def close(self) -> None:
         assert self._process.stdin is not None

@@ -285,6 +285,8 @@ def _json_object(value: Any, kind: JsonObject) -> str | None:
 
 
 def _read_choice(value: Any, choices: tuple[Any, ...]) -> Any:
+    if "on" in choices and "off" in choices:  # which YAML reads as true and false
+        value = {"true": "on", "false": "off"}.get(str(value).lower(), value)
     for choice in choices:
         if type(choice) is type(value) and choice == value:
             return choice

@@ -63,6 +63,8 @@ class ToyConfig:
         (None, str | None, None),
         ("5", int | None, 5),
         ("auto", float | Literal["auto"], "auto"),
+        (True, Literal["auto", "on", "off"], "on"),  # YAML's on
+        ("false", Literal["auto", "on", "off"], "off"),
         ("0.2", float | Literal["auto"], 0.2),
         (3, Annotated[float, Range(ge=0)], 3.0),
         ("runs/none-of", str | None, "runs/none-of"),
