@@ -13,7 +13,7 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -257,20 +257,24 @@ def run_folders(path: Path) -> list[Path]:
     return sorted(found, key=lambda entry: int(entry.name[4:])) or [path]
 
 
-def named_runs(names: Iterable[str | Path]) -> list[Path]:
+def named_runs(names: Iterable[str | Path], others: Callable[[Path], list[Path]] = lambda path: []) -> list[Path]:
     """The run folders that a command line names: folders, folders of several seeds, and patterns such as ``runs/*``.
 
     Of what a pattern matches, only folders with runs are taken.
 
+    :param others: what else than a run folder a path may name: the runs that it holds, none if none
     :raises rlopt.errors.RunError: if a pattern matches no run
     """
     found: list[Path] = []
     for name in names:
         if Path(name).exists() or not glob.has_magic(str(name)):
-            found += run_folders(Path(name))
+            runs = run_folders(Path(name))
+            found += runs if RunFolder(runs[0]).config.is_file() else others(Path(name)) or runs
             continue
-        matched = [run for path in sorted(glob.glob(str(name))) for run in run_folders(Path(path))]
-        runs = [run for run in matched if RunFolder(run).config.is_file()]
+        runs = []
+        for path in map(Path, sorted(glob.glob(str(name)))):
+            matched = [run for run in run_folders(path) if RunFolder(run).config.is_file()]
+            runs += matched or others(path)
         if not runs:
             raise RunError(f"{name} matches no run folder: give folders that rlopt train printed")
         found += runs

@@ -17,10 +17,9 @@ from rlopt.analysis.curves import (
     GroupCurve,
     RunCurve,
     aggregate_runs,
-    default_key,
-    read_run_curve,
     run_label,
 )
+from rlopt.analysis.logs.read import read_curves
 from rlopt.analysis.score_scales import Scale, read_scales
 from rlopt.errors import ConfigError, unknown_name
 from rlopt.statistics.aggregates import (
@@ -144,17 +143,19 @@ def compare_runs(
     key: str | None = None,
     normalise: str | None = None,
     mix: Collection[str] = (),
+    env: str | None = None,
     confidence: float = 0.95,
 ) -> Comparison:
     """Compares groups of runs by the last score of each run, not its best.
 
-    :param runs: run folders
+    :param runs: run folders, and logs of other libraries as in :func:`rlopt.analysis.logs.read.read_curves`
     :param by: what tells groups apart: ``agent``, a setting, or several with commas between
     :param reference: label of the group that the others are compared with; default the first run's
     :param key: ``evaluation`` (mean return of the last evaluation) or a column of progress.csv; None takes
         :func:`rlopt.analysis.curves.default_key`
     :param normalise: see :func:`rlopt.analysis.score_scales.read_scales`; needed for several tasks
     :param mix: keys of :data:`rlopt.analysis.compatibility.MIXES`: differences that would be refused
+    :param env: the environment of other libraries' logs that do not name theirs
     :param confidence: of all intervals, between 0 and 1
     :raises RunError: if a folder is no run or has no score
     :raises ConfigError: if runs cannot be compared, or an argument is out of range
@@ -164,8 +165,7 @@ def compare_runs(
         if name not in MIXES:
             raise unknown_name("mix", name, MIXES)
     notes: list[str] = []
-    key = default_key(runs, report=notes.append) if key is None else key
-    curves = _read(runs, key)
+    key, curves = read_curves(_once(runs), key, env=env, report=notes.append)
     labelled: dict[str, list[RunCurve]] = defaultdict(list)
     for curve in curves:
         labelled[run_label(curve, by)].append(curve)
@@ -195,7 +195,8 @@ def compare_runs(
     )
 
 
-def _read(runs: Sequence[str | Path], key: str) -> list[RunCurve]:
+def _once(runs: Sequence[str | Path]) -> Sequence[str | Path]:
+    """The runs, none of which may be given twice."""
     if not runs:
         raise ConfigError("no run folders given")
     seen: set[Path] = set()
@@ -203,7 +204,7 @@ def _read(runs: Sequence[str | Path], key: str) -> list[RunCurve]:
         if run.resolve() in seen:
             raise ConfigError(f"run {run} is given twice: seeds would be counted twice")
         seen.add(run.resolve())
-    return [read_run_curve(Path(run), key) for run in runs]
+    return runs
 
 
 def _normalised(

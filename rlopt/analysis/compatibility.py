@@ -32,6 +32,8 @@ _NO_MATTER = frozenset(
     }
 )  # fmt: skip
 """Settings in which the runs of a group may differ."""
+_WHOLE = 0.98
+"""Share of its budget that a log of another library must reach: the last episode seldom ends with the last step."""
 
 _SIMULATORS = ("gymnasium", "mujoco", "dm-control", "envpool")
 
@@ -72,10 +74,12 @@ def check_comparable(groups: Mapping[str, Sequence[RunCurve]], mix: Collection[s
 
 def step_unit(run: RunCurve, mix: Collection[str] = ()) -> str:
     """What the steps of a run count: "environment steps", "gradient steps" or, with "repeats", "simulator steps"."""
-    try:
-        unit = agent_spec(run.agent).step_unit
-    except ConfigError:  # an agent that is not installed here, whose runs can be compared all the same
-        unit = "environment steps"
+    unit = run.unit
+    if unit is None:
+        try:
+            unit = agent_spec(run.agent).step_unit
+        except ConfigError:  # an agent that is not installed here, whose runs can be compared all the same
+            unit = "environment steps"
     return "simulator steps" if "repeats" in mix and unit == "environment steps" else unit
 
 
@@ -90,12 +94,21 @@ def _check_steps(runs: Sequence[RunCurve], mix: Collection[str]) -> None:
     if "budgets" in mix:
         return
     scaled = "repeats" in mix
+    unknown = next((run for run in runs if not _budget(run)), None)
+    ends = [float(run.x[-1]) for run in runs]
+    if unknown is not None and (any(map(_budget, runs)) or min(ends) < _WHOLE * max(ends)):
+        raise ConfigError(
+            f"{unknown.path} does not say how many steps it was to take: give --mix-budgets to compare the last scores "
+            "that all runs have reached"
+        )
     _refuse(_kinds(runs, lambda run: _budget(run, scaled)), "budgets", "numbers of training steps")
     for run in runs:
-        if run.x[-1] < (budget := _budget(run)):
+        budget, ours = _budget(run), run.unit is None
+        if run.x[-1] < (budget if ours else _WHOLE * budget):
+            complete = f"complete it with {RunFolder(run.path).command}, or " if ours else ""
             raise ConfigError(
-                f"the last score of {run.path} is of step {run.x[-1]:,.0f} of {budget:,}: complete it with "
-                f"{RunFolder(run.path).command}, or give --mix-budgets to compare up to there"
+                f"the last score of {run.path} is of step {run.x[-1]:,.0f} of {budget:,}: {complete}give --mix-budgets "
+                "to compare up to there"
             )
 
 

@@ -47,6 +47,8 @@ class RunCurve:
     """``[points]``, strictly increasing."""
     y: Floats
     """``[points]``, finite."""
+    unit: str | None = None
+    """What its steps count, where it is no run of ours; the agent of ours says."""
 
 
 @dataclass(frozen=True)
@@ -111,9 +113,7 @@ def read_run_curve(run: Path, key: str = TRAINING, x: str = "steps") -> RunCurve
     if not isinstance(config.get("agent_config") or {}, dict):
         raise RunError(f"{config_file} is damaged: agent_config is not a mapping of settings")
     xs, ys = _evaluations(run, x) if key == EVALUATION else _progress(run, key, x)
-    finite = np.isfinite(xs) & np.isfinite(ys)
-    # Of several values at one place the last one counts.
-    xs, last = np.unique(xs[finite][::-1], return_index=True)
+    xs, ys = sorted_points(xs, ys)
     if not len(xs):
         raise RunError(f"{run} holds no finite value of {key} yet: train it for longer, or plot another --key")
     agent, settings = former_agent(str(config["agent"]), config.get("agent_config") or {})
@@ -123,8 +123,15 @@ def read_run_curve(run: Path, key: str = TRAINING, x: str = "steps") -> RunCurve
         env=_environment(config["run"]),
         settings={**settings, **config["run"]},
         x=xs,
-        y=ys[finite][::-1][last],
+        y=ys,
     )
+
+
+def sorted_points(xs: Floats, ys: Floats) -> tuple[Floats, Floats]:
+    """The finite points by rising ``xs``; of several at one place the last one counts. All ``[points]``."""
+    finite = np.isfinite(xs) & np.isfinite(ys)
+    xs, last = np.unique(xs[finite][::-1], return_index=True)
+    return xs, ys[finite][::-1][last]
 
 
 def _environment(run: dict[str, Any]) -> str:
@@ -205,7 +212,7 @@ def aggregate_runs(
 
 
 def _progress(run: Path, key: str, x: str) -> tuple[Floats, Floats]:
-    table, columns = _read(run / "progress.csv", {key, *X_COLUMNS[x]})
+    table, columns = read_columns(run / "progress.csv", {key, *X_COLUMNS[x]})
     if key not in columns and key.startswith("rollout/ep_") and RATE in columns:
         raise RunError(f"{run} has no {key}: a task that never ends has no episodes; plot --key {RATE}")
     if key.startswith("rollout/ep_") and not any(column.startswith("rollout/ep_") for column in columns):
@@ -222,7 +229,7 @@ def _evaluations(run: Path, x: str) -> tuple[Floats, Floats]:
     if x != "steps":
         raise ConfigError("evaluations are written by step: plot them with --x steps")
     names = ("step", "episode", "return")
-    table, columns = _read(run / "evaluations.csv", set(names), f"train it for longer, or take --key {TRAINING}")
+    table, columns = read_columns(run / "evaluations.csv", set(names), f"train it for longer, or take --key {TRAINING}")
     if missing := [name for name in ("step", "return") if name not in columns]:
         raise RunError(f"{run / 'evaluations.csv'} is damaged: it has no column {missing[0]}")
     step, value = table["step"], table["return"]
@@ -236,14 +243,18 @@ def _evaluations(run: Path, x: str) -> tuple[Floats, Floats]:
     return steps, np.bincount(which, weights=values, minlength=len(steps)) / np.bincount(which, minlength=len(steps))
 
 
-def _read(
-    path: Path, wanted: Collection[str], cure: str = "train it for longer"
+def read_columns(
+    path: Path, wanted: Collection[str] | None, cure: str = "train it for longer"
 ) -> tuple[dict[str, Floats], list[str]]:
-    """Those of the ``wanted`` columns that there are, NaN where a cell holds no number, and the names of all."""
+    """Those of the ``wanted`` columns that there are, NaN where a cell holds no number, and the names of all.
+
+    :param wanted: None for all
+    :raises RunError: the file is missing, empty or cannot be read
+    """
     try:
         rows = csv_rows(path)
         columns = next(rows, [])
-        places = {name: place for place, name in enumerate(columns) if name in wanted}
+        places = {name: place for place, name in enumerate(columns) if wanted is None or name in wanted}
         # Eight bytes a number: a file of text takes many times its size in memory as strings.
         table = {name: array("d") for name in places}
         count = 0

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlopt.analysis.curves import EVALUATION, RATE, TRAINING, GroupCurve, default_key, group_curves, read_run_curve
-from rlopt.errors import ConfigError
+from rlopt.analysis.curves import EVALUATION, RATE, TRAINING, GroupCurve, group_curves
+from rlopt.analysis.logs.read import read_curves
+from rlopt.errors import ConfigError, unknown_name
 from rlopt.statistics.aggregates import Statistic, iqm
 from rlopt.storage.replacing import replacing
 
@@ -18,9 +19,16 @@ if TYPE_CHECKING:
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 """Okabe and Ito's colour-blind-safe palette, without its yellow, which is pale on white."""
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.2, 1.2, 1.2)))
-SUFFIXES = (".png", ".svg")
+SUFFIXES = (".png", ".svg", ".pdf")
+KINDS = ".png, .svg or .pdf"
+WIDTHS = {
+    "neurips": 5.5, "iclr": 5.5, "jmlr": 6.0, "icml": 6.75, "icml-column": 3.25, "ieee": 7.16, "ieee-column": 3.5,
+}  # fmt: skip
+"""Inches of a text, or of a column of it, in the styles of papers."""
 _COLUMNS = 3
 """Columns of panels at most."""
+_NARROWEST = 1.6
+"""Inches of a panel in a picture of a given width."""
 Y_LABELS = {
     TRAINING: "episode return (training)",
     "rollout/ep_len_mean": "episode length (steps)",
@@ -38,31 +46,34 @@ def plot_runs(
     key: str | None = None,
     x: str = "steps",
     by: str = "agent",
+    env: str | None = None,
+    width: str | float | None = None,
     statistic: Statistic = iqm,
     confidence: float = 0.95,
     report: Callable[[str], None] = lambda line: None,
 ) -> Path:
-    """Draws learning curves of run folders, a panel for each environment, a line for each group of runs.
+    """Draws learning curves, a panel for each environment, a line for each group of runs.
 
     Two or more runs of a group give the interquartile mean with its pointwise bootstrap band; one run gives its curve.
 
-    :param runs: run folders
-    :param out: the picture, ``.png`` or ``.svg``, written whole or not at all
+    :param runs: run folders, and logs of other libraries as in :func:`rlopt.analysis.logs.read.read_curves`
+    :param out: the picture, ``.png``, ``.svg`` or ``.pdf``, written whole or not at all
     :param key: a column of progress.csv, or ``evaluation``; None takes :func:`rlopt.analysis.curves.default_key`
     :param x: ``steps`` or ``seconds``
     :param by: what tells lines apart: ``agent`` or a field of the settings
+    :param env: the environment of other libraries' logs that do not name theirs
+    :param width: of the picture, as :func:`inches` takes it; None makes it as wide as its panels need
     :param confidence: of the bands, between 0 and 1
     :param report: told in one line what a reader of the picture should know
     :return: ``out``
     :raises RunError: if a folder is no run or has no curve
     :raises ConfigError: if an argument is out of range, with the nearest valid name
     """
-    out = Path(out)
+    out, wide = Path(out), inches(width)
     check_suffix(out)
     if not runs:
         raise ConfigError("no run folders given")
-    key = default_key(runs, x, report) if key is None else key
-    curves = [read_run_curve(Path(run), key, x) for run in runs]
+    key, curves = read_curves(runs, key, x, env, report)
     groups = group_curves(curves, by=by, statistic=statistic, confidence=confidence, report=report)
     name = getattr(statistic, "__name__", "statistic")
     figure = draw(
@@ -70,25 +81,69 @@ def plot_runs(
         x_label=X_LABELS[x],
         y_label=Y_LABELS.get(key, key),
         band=f"{'IQM' if name == 'iqm' else name} and {confidence:.0%} bootstrap band",
+        width=wide,
     )
     save_figure(figure, out)
     return out
 
 
-def draw(groups: Iterable[GroupCurve], *, x_label: str, y_label: str, band: str) -> Any:
-    """A matplotlib figure with a panel for each environment; colours belong to labels, in all panels alike.
+def inches(width: str | float | None) -> float | None:
+    """A width as a number of inches.
 
-    :param band: what line and band show, for the legend's title
+    :param width: a name of :data:`WIDTHS`, or inches from 1 to 40, also as text
+    :raises ConfigError: it is neither
+    """
+    if width is None or width in WIDTHS:
+        return WIDTHS[str(width)] if width is not None else None
+    try:
+        found = float(width)
+    except ValueError:
+        raise unknown_name("width", str(width), WIDTHS, hint=f"{', '.join(WIDTHS)} or inches") from None
+    if not 1 <= found <= 40:
+        raise ConfigError(f"a width of {width} inches: give one from 1 to 40, or {', '.join(WIDTHS)}")
+    return found
+
+
+def _figure(count: int, columns: int, width: float | None, natural: tuple[float, float]) -> tuple[Any, Any, int]:
+    """A figure with ``count`` panels in at most ``columns`` columns, the panels, and the columns that there are.
+
+    :param width: inches; None makes each panel ``natural``, inches wide and high
     """
     from matplotlib.figure import Figure
 
-    groups = list(groups)
+    if width is not None:
+        columns = max(1, min(columns, int(width / _NARROWEST)))
+    columns = min(columns, count)
+    rows = math.ceil(count / columns)
+    wide, high = natural if width is None else (width / columns, max(0.75 * width / columns, 1.3))
+    size = (wide * columns, high * rows + (0.5 if width is None else 0.45))
+    figure = Figure(figsize=size, dpi=150 if width is None else 300, layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False), columns
+
+
+def styled(width: float | None) -> Any:
+    """A context for drawing and writing: the small type of a paper where a width is given, and embedded fonts."""
+    from matplotlib import rc_context
+
+    paper = {"font.size": 7, "axes.linewidth": 0.6, "axes.labelpad": 2, "xtick.major.size": 2, "ytick.major.size": 2}
+    return rc_context({"pdf.fonttype": 42, **({} if width is None else paper)})
+
+
+def draw(groups: Iterable[GroupCurve], *, x_label: str, y_label: str, band: str, width: float | None = None) -> Any:
+    """A matplotlib figure with a panel for each environment; colours belong to labels, in all panels alike.
+
+    :param band: what line and band show, for the legend's title
+    :param width: of the figure in inches, whose type is then that of a paper
+    """
+    with styled(width):
+        return _draw(list(groups), x_label, y_label, band, width)
+
+
+def _draw(groups: list[GroupCurve], x_label: str, y_label: str, band: str, width: float | None) -> Any:
     envs = sorted({group.env for group in groups})
     labels = sorted({group.label for group in groups})
-    columns = min(len(envs), 3)
-    rows = math.ceil(len(envs) / columns)
-    figure = Figure(figsize=(max(6.4, 4.6 * columns), 4.2 * rows), dpi=150, layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False)
+    natural = (6.4 if len(envs) == 1 else 4.6, 3.7)
+    figure, panels, columns = _figure(len(envs), _COLUMNS, width, natural)
     for index, panel in enumerate(panels.flat):
         if index >= len(envs):
             panel.set_visible(False)
@@ -112,7 +167,13 @@ def draw(groups: Iterable[GroupCurve], *, x_label: str, y_label: str, band: str)
 def _add_legend(figure: Any, handles: list[Any], names: list[str], columns: int, title: str | None) -> None:
     columns = min(len(names), columns)
     place = {"loc": "outside lower center", "ncols": columns, "frameon": False, "handlelength": 3}
-    figure.legend(handles, names, title=title, title_fontsize=9, **place)
+    figure.legend(handles, names, title=title, title_fontsize="small", **place)
+
+
+def _line_width() -> float:
+    from matplotlib import rcParams
+
+    return 0.18 * float(rcParams["font.size"])
 
 
 def line_style(index: int) -> tuple[str, Any]:
@@ -135,7 +196,7 @@ def draw_group(panel: Any, group: GroupCurve, index: int) -> None:
             for run in group.runs:
                 panel.plot(run.x, run.y, color=color, alpha=0.35, linewidth=0.7, zorder=3)
     marker = "o" if len(group.x) <= 25 and seeds == 1 else None
-    line = {"color": color, "linestyle": dash, "linewidth": 1.8, "marker": marker, "ms": 4, "zorder": 4}
+    line = {"color": color, "linestyle": dash, "linewidth": _line_width(), "marker": marker, "ms": 4, "zorder": 4}
     panel.plot(group.x, group.center, label=group.label, **line)
 
 
@@ -149,7 +210,7 @@ def dress_panel(panel: Any, title: str, x_label: str, y_label: str) -> None:
     """Title, labels, grid and frame of a panel."""
     from matplotlib.ticker import EngFormatter
 
-    panel.set_title(title, fontsize=11, loc="left")
+    panel.set_title(title, fontsize="medium", loc="left")
     panel.set_xlabel(x_label)
     panel.set_ylabel(y_label)
     panel.xaxis.set_major_formatter(EngFormatter(sep="", places=None))
@@ -162,49 +223,51 @@ def dress_panel(panel: Any, title: str, x_label: str, y_label: str) -> None:
 def save_figure(figure: Any, out: Path) -> None:
     """Writes a figure as its suffix says, whole or not at all; missing folders are made.
 
-    :raises ConfigError: if the suffix is neither .png nor .svg, or the file cannot be written
+    :raises ConfigError: if the suffix is none of :data:`SUFFIXES`, or the file cannot be written
     """
     check_suffix(out)
     kind = out.suffix.lower().removeprefix(".")
     # no creation date, so that equal curves give equal files
-    metadata = {"Date": None} if kind == "svg" else {"Software": "rlopt"}
-    with replacing(out, ConfigError, "use another place") as place:
+    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": "rlopt"}}[kind]
+    with replacing(out, ConfigError, "use another place") as place, styled(None):
         figure.savefig(place, format=kind, metadata=metadata)
 
 
 def check_suffix(out: Path) -> None:
-    """Raises :class:`rlopt.errors.ConfigError` for a picture that is neither .png nor .svg."""
+    """Raises :class:`rlopt.errors.ConfigError` for a picture that is none of these."""
     if out.suffix.lower() not in SUFFIXES:
-        raise ConfigError(f"{out}: pictures are written as .png or .svg")
+        raise ConfigError(f"{out}: pictures are written as {KINDS}")
 
 
-def plot_comparison(comparison: Comparison, out: str | Path) -> Path:
+def plot_comparison(comparison: Comparison, out: str | Path, width: str | float | None = None) -> Path:
     """Draws the sample-efficiency curves and the profiles of a comparison, with their bands, and returns ``out``.
 
     Colours belong to groups: in the order of the table, the same in every panel.
 
-    :param out: the picture, ``.png`` or ``.svg``, written whole or not at all
+    :param out: the picture, ``.png``, ``.svg`` or ``.pdf``, written whole or not at all
+    :param width: as in :func:`plot_runs`
     :raises ConfigError: if the suffix is another or the file cannot be written
     """
     out = Path(out)
     check_suffix(out)
-    save_figure(draw_comparison(comparison), out)
+    save_figure(draw_comparison(comparison, inches(width)), out)
     return out
 
 
-def draw_comparison(comparison: Comparison) -> Any:
-    """The matplotlib figure of :func:`plot_comparison`."""
-    from matplotlib.figure import Figure
+def draw_comparison(comparison: Comparison, width: float | None = None) -> Any:
+    """The matplotlib figure of :func:`plot_comparison`; ``width`` in inches."""
+    with styled(width):
+        return _draw_comparison(comparison, width)
 
+
+def _draw_comparison(comparison: Comparison, width: float | None) -> Any:
     from rlopt.analysis.comparison import ALL_TASKS
 
     curves = comparison.curves()
     panels = list(dict.fromkeys(curve.env for curve in curves))
     count = len(panels) + 1
-    columns = 2 if count == 4 else min(count, _COLUMNS)
-    rows = math.ceil(count / columns)
-    figure = Figure(figsize=(4.6 * columns, 3.6 * rows + 0.5), dpi=150, layout="constrained")
-    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    figure, grid, columns = _figure(count, 2 if count == 4 else _COLUMNS, width, (4.6, 3.6))
+    axes = list(grid.flat)
     for spare in axes[count:]:
         spare.set_visible(False)
     labels = [group.label for group in comparison.groups]
@@ -230,7 +293,7 @@ def _draw_profiles(panel: Any, comparison: Comparison) -> None:
     for index, group in enumerate(comparison.groups):
         profile, (color, dash) = group.profile, line_style(index)
         panel.fill_between(profile.thresholds, profile.low, profile.high, color=color, alpha=0.18, linewidth=0)
-        panel.plot(profile.thresholds, profile.share, color=color, linestyle=dash, linewidth=1.8)
+        panel.plot(profile.thresholds, profile.share, color=color, linestyle=dash, linewidth=_line_width())
     normalised = comparison.scales is not None
     score = "normalised score" if normalised else Y_LABELS.get(comparison.key, comparison.key)
     dress_panel(panel, "performance profile, last scores", f"{score}, \N{GREEK SMALL LETTER TAU}",

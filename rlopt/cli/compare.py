@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from rlopt.analysis.compatibility import MIXES
-from rlopt.cli.parsing import OneLineParser
+from rlopt.cli.parsing import OneLineParser, add_foreign_logs
 from rlopt.errors import ConfigError
-from rlopt.run_folder import named_runs
 from rlopt.settings.fields import Range
 
-SUFFIXES = (".png", ".svg", ".csv")
+SUFFIXES = (".png", ".svg", ".pdf", ".csv")
 
 
 def main(argv: list[str]) -> int:
@@ -19,19 +18,22 @@ def main(argv: list[str]) -> int:
     outs = [Path(out) for out in arguments.out or ["comparison.png"]]
     for out in outs:
         if out.suffix.lower() not in SUFFIXES:
-            raise ConfigError(f"--out {out}: give a picture, .png or .svg, or a table, .csv")
+            raise ConfigError(f"--out {out}: give a picture, .png, .svg or .pdf, or a table, .csv")
 
     from rlopt.analysis.comparison import compare_runs
-    from rlopt.analysis.plotting import plot_comparison
+    from rlopt.analysis.logs.read import named_logs
+    from rlopt.analysis.plotting import inches, plot_comparison
     from rlopt.analysis.report import format_table, write_tables
 
+    width = inches(arguments.width)
     comparison = compare_runs(
-        named_runs(arguments.runs),
+        named_logs(arguments.runs),
         by=arguments.by,
         reference=arguments.reference,
         key=arguments.key,
         normalise=arguments.normalise,
         mix={name for name in MIXES if getattr(arguments, f"mix_{name}")},
+        env=arguments.env,
         confidence=arguments.confidence,
     )
     print(format_table(comparison), flush=True)
@@ -39,7 +41,7 @@ def main(argv: list[str]) -> int:
         if out.suffix.lower() == ".csv":
             print(f"tables: {', '.join(map(str, write_tables(comparison, out)))}")
         else:
-            print(f"picture: {plot_comparison(comparison, out)}")
+            print(f"picture: {plot_comparison(comparison, out, width)}")
     return 0
 
 
@@ -50,10 +52,7 @@ def _parser() -> OneLineParser:
         "interval over seeds, stratified by task, probability of improvement over a reference group, and the seeds "
         "that a claim would need. Draws learning curves and performance profiles.",
     )
-    parser.add_argument(
-        "runs", metavar="RUN", nargs="+", help="run folders, as rlopt train printed them; folders of the runs of "
-        "several seeds; patterns such as 'runs/mdpo-*'"
-    )  # fmt: skip
+    add_foreign_logs(parser)
     parser.add_argument(
         "--by", metavar="FIELD", default="agent", help="what tells groups apart: agent (default), a setting such as "
         "kl_coef, or several with commas between"
@@ -73,7 +72,7 @@ def _parser() -> OneLineParser:
     parser.add_number("--confidence", probability, float, metavar="P", default=0.95, help="of all intervals (default "
                       "0.95)")  # fmt: skip
     parser.add_argument(
-        "--out", metavar="FILE", action="append", help="picture, .png or .svg, or tables, .csv; may be given several "
-        "times (default comparison.png)"
+        "--out", metavar="FILE", action="append", help="picture, .png, .svg or .pdf, or tables, .csv; may be given "
+        "several times (default comparison.png)"
     )  # fmt: skip
     return parser

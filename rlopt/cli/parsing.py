@@ -53,6 +53,20 @@ def add_agent(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--agent", metavar="MODULE:CLASS", action="append", default=[], help=help_text)
 
 
+def add_foreign_logs(parser: argparse.ArgumentParser) -> None:
+    """Adds what names run folders and other libraries' logs, and how wide a picture of them is."""
+    parser.add_argument(
+        "runs", metavar="RUN", nargs="+", help="run folders, as rlopt train printed them; folders of the runs of "
+        "several seeds; patterns such as 'runs/mdpo-*'; logs of Stable-Baselines3, RL Zoo, CleanRL and d3rlpy, and CSV "
+        "files that Weights & Biases exported"
+    )  # fmt: skip
+    parser.add_argument("--env", metavar="ID", help="the environment of logs that do not name theirs")
+    parser.add_argument(
+        "--width", metavar="WIDTH", help="of the picture, with the type of a paper: neurips, iclr, jmlr, icml, "
+        "icml-column, ieee, ieee-column, or inches (default: as wide as its panels need)"
+    )  # fmt: skip
+
+
 def import_named_agent(arguments: argparse.Namespace) -> None:
     """Imports the classes that :func:`add_agent`'s option names."""
     from rlopt.registry import import_agent

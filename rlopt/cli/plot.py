@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlopt.cli.parsing import OneLineParser
-from rlopt.run_folder import named_runs
+from rlopt.cli.parsing import OneLineParser, add_foreign_logs
 
 
 def main(argv: list[str]) -> int:
@@ -15,10 +14,9 @@ def main(argv: list[str]) -> int:
         description="Draw learning curves: a panel for each environment, a line for each agent. Runs that differ in "
         "their seed become one line, their interquartile mean (IQM), with a 95% bootstrap band.",
     )
-    parser.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="run folders, as rlopt train printed "
-                        "them; folders of the runs of several seeds; patterns such as 'runs/mdpo-*'")  # fmt: skip
-    parser.add_argument("--out", metavar="FILE", type=Path, help="picture, .png or .svg (default learning_curve.png in "
-                        "the run folder of a single run, else here)")  # fmt: skip
+    add_foreign_logs(parser)
+    parser.add_argument("--out", metavar="FILE", type=Path, help="picture, .png, .svg or .pdf (default "
+                        "learning_curve.png in the run folder of a single run, else here)")  # fmt: skip
     parser.add_argument("--x", metavar="AXIS", default="steps", help="steps (default) or seconds of training")
     parser.add_argument("--key", metavar="KEY", help="evaluation, or a column of progress.csv (default evaluation, "
                         "as in rlopt compare; of runs without, and over seconds, rollout/ep_rew_mean)")  # fmt: skip
@@ -27,11 +25,14 @@ def main(argv: list[str]) -> int:
     arguments = parser.parse(argv)
     out = arguments.out
     if out is None:
-        out = Path(arguments.runs[0] if len(arguments.runs) == 1 else ".") / "learning_curve.png"
+        alone = Path(arguments.runs[0])
+        out = (alone if len(arguments.runs) == 1 and not alone.is_file() else Path()) / "learning_curve.png"
 
+    from rlopt.analysis.logs.read import named_logs
     from rlopt.analysis.plotting import plot_runs
 
-    print(plot_runs(named_runs(arguments.runs), out, key=arguments.key, x=arguments.x, by=arguments.by, report=_note))
+    settings = {name: getattr(arguments, name) for name in ("key", "x", "by", "env", "width")}
+    print(plot_runs(named_logs(arguments.runs), out, **settings, report=_note))
     return 0
 
 

@@ -18,20 +18,22 @@ _FLOAT = re.compile(
 )
 
 
-def read_yaml(path: Path, name: str) -> Any:
+def read_yaml(path: Path, name: str, python: bool = False) -> Any:
     """What a YAML file holds: mappings, lists, texts, numbers, booleans and none.
 
     Numbers are those of YAML 1.2: 010 is not eight, and a date or 1:30 is text. Aliases are not read, as a few lines of
     them make gigabytes.
 
     :param name: what errors call the file
+    :param python: whether Python's objects may be in it, which are errors else: those written as sequences are read as
+        lists, others as None
     :raises rlopt.errors.ConfigError: no plain file, no UTF-8, not valid, too large, nested too deeply, or an alias
     """
     try:
         with open_plain(path, follow=True) as file:
             if os.fstat(file.fileno()).st_size > _MAX_BYTES:
                 raise ValueError(f"it is over {_MAX_BYTES} bytes")
-            return parse_yaml(file.read().decode("utf-8"))
+            return parse_yaml(file.read().decode("utf-8"), python)
     except UnicodeDecodeError:
         raise ConfigError(f"{name}: it is no UTF-8 text: save it as UTF-8") from None
     except (OSError, ValueError) as error:
@@ -41,7 +43,7 @@ def read_yaml(path: Path, name: str) -> Any:
         raise ConfigError(f"{name} cannot be read: {reason}") from None
 
 
-def parse_yaml(text: str) -> Any:
+def parse_yaml(text: str, python: bool = False) -> Any:
     """:func:`read_yaml` for a text; ``ValueError`` where that raises."""
     import yaml
 
@@ -67,6 +69,12 @@ def parse_yaml(text: str) -> Any:
     Loader.add_implicit_resolver("tag:yaml.org,2002:int", _INTEGER, list("-+0123456789"))
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
     Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value))
+    if python:
+
+        def plain(loader: Any, kind: str, node: Any) -> Any:
+            return loader.construct_sequence(node, deep=True) if isinstance(node, yaml.SequenceNode) else None
+
+        Loader.add_multi_constructor("tag:yaml.org,2002:python/", plain)
     try:
         return yaml.load(text, Loader)
     except (yaml.YAMLError, RecursionError) as error:

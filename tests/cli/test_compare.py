@@ -126,7 +126,7 @@ def test_a_single_group_is_described(folder: Path, capsys: pytest.CaptureFixture
         ("compare runs/* --reference pp", "did you mean 'ppo'?"),
         ("compare runs/* --key evalution", "did you mean 'evaluation'?"),
         ("compare runs/* --confidence 95", "--confidence"),
-        ("compare runs/* --out c.gif", ".png or .svg, or a table, .csv"),
+        ("compare runs/* --out c.gif", ".png, .svg or .pdf, or a table, .csv"),
         ("compare runs/* --out runs/mdpo-0/config.json/c.png", "cannot be written"),
         ("compare runs/* --out runs/mdpo-0/config.json/c.csv", "cannot be written"),
         ("compare runs/* --normalise mean", "min-max"),

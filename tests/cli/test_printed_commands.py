@@ -105,10 +105,10 @@ def test_a_run_that_is_deleted_while_it_is_read_is_one_line(
         (["evaluate", "gone", "--episodes", "1"], "rlopt.checkpoint.choose", "environment_settings"),
         (["evaluate", "gone", "--episodes", "1"], "rlopt.evaluation.evaluate", "named_policy"),
         (["export", "gone", "--to", "torchscript", "--out", "p.pt"], "rlopt.checkpoint.load", "load"),
-        (["plot", "gone"], "rlopt.analysis.plotting", "default_key"),
+        (["plot", "gone"], "rlopt.analysis.logs.read", "default_key"),
         (["plot", "gone"], "rlopt.analysis.curves", "_environment"),
         (["plot", "gone"], "rlopt.analysis.plotting", "save_figure"),
-        (["compare", "gone"], "rlopt.analysis.comparison", "default_key"),
+        (["compare", "gone"], "rlopt.analysis.logs.read", "default_key"),
         (["resume", "gone", "--total-timesteps", "99"], "rlopt.runs.train", "newest_checkpoint"),
         (["resume", "gone", "--total-timesteps", "99"], "rlopt.runs.train", "build"),
     ):

@@ -196,7 +196,7 @@ def test_bad_arguments_name_the_nearest(tmp_path: Path) -> None:
         plot_runs([run], tmp_path / "c.png", x="step")
     with pytest.raises(UnknownNameError, match="preset"):
         plot_runs([run], tmp_path / "c.png", by="presets")
-    with pytest.raises(ConfigError, match=r"\.png or \.svg"):
+    with pytest.raises(ConfigError, match=r"\.png, \.svg or \.pdf"):
         plot_runs([run], tmp_path / "c.pgn")
     with pytest.raises(ConfigError, match="twice"):
         plot_runs([run, tmp_path / "2" / ".." / "1"], tmp_path / "c.png")

@@ -1,0 +1,59 @@
+"""CSV files that were exported from Weights & Biases: a panel of several runs, or the history of one. No torch."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from rlopt.analysis.curves import EVALUATION, TRAINING, Floats, read_columns
+from rlopt.analysis.logs.log import Log, Series, moving_mean, split_name
+from rlopt.analysis.logs.tensorboard import name_of_cleanrl
+from rlopt.errors import RunError
+
+STEPS = ("global_step", "step", "time/total_timesteps", "Step", "_step")
+"""Columns that may hold the step, environment steps before W&B's own count of calls."""
+SECONDS = ("_runtime", "Relative Time (Process)", "Relative Time (Wall)")
+_EVALUATIONS = (EVALUATION, "eval/mean_reward", "eval/return", "evaluation/return")
+_OURS = re.compile(r"(?P<agent>[a-z][a-z0-9_]*)-(?P<env>.+)-seed(?P<seed>\d+)-\d{8}T\d{6}Z(?:-\d+)?")
+"""How rlopt train names its runs."""
+
+
+def read_wandb(path: Path) -> list[Log]:
+    """Reads an exported file: a log for each run of a panel, one for a history.
+
+    :raises RunError: it cannot be read, or is no export
+    """
+    table, columns = read_columns(path, None)
+    at = next((name for name in STEPS if name in columns), None)
+    if at is None:
+        raise RunError(f"{path} has none of the columns {', '.join(STEPS)}: give a CSV file that W&B exported")
+    clock = next((table[name] for name in SECONDS if name in columns), None)
+    panels = [name for name in columns if " - " in name and not name.endswith(("__MIN", "__MAX"))]
+    if not panels:
+        series = {name: Series(table[at], table[name], clock) for name in columns if name != at}
+        return [_log(path, path.stem, series)]
+    runs: dict[str, dict[str, Series]] = {}
+    for column in panels:
+        run, _, metric = column.rpartition(" - ")
+        runs.setdefault(run, {})[metric] = Series(table[at], table[column], clock)
+    return [_log(path / run.replace("/", "_"), run, series) for run, series in runs.items()]
+
+
+def _log(path: Path, run: str, series: dict[str, Series]) -> Log:
+    evaluation = next((name for name in _EVALUATIONS if name in series), None)
+    if evaluation is not None:
+        series[EVALUATION] = series[evaluation]
+    if "charts/episodic_return" in series:
+        series[TRAINING] = _moving(series["charts/episodic_return"])
+    ours = _OURS.fullmatch(run)
+    named = name_of_cleanrl(run) or ({} if ours is None else {**ours.groupdict(), "seed": int(ours["seed"])})
+    known = {"seed": named["seed"]} if named else {}
+    return Log(path, named.get("agent", split_name(Path(run))[0]), "W&B", series, named.get("env"), known)
+
+
+def _moving(series: Series) -> Series:
+    kept = np.isfinite(series.values)
+    seconds: Floats | None = None if series.seconds is None else series.seconds[kept]
+    return Series(series.steps[kept], moving_mean(series.values[kept]), seconds)
