@@ -126,7 +126,8 @@ def styled(width: float | None) -> Any:
     from matplotlib import rc_context
 
     paper = {"font.size": 7, "axes.linewidth": 0.6, "axes.labelpad": 2, "xtick.major.size": 2, "ytick.major.size": 2}
-    return rc_context({"pdf.fonttype": 42, **({} if width is None else paper)})
+    settings: Any = {"pdf.fonttype": 42} | ({} if width is None else paper)
+    return rc_context(settings)
 
 
 def draw(groups: Iterable[GroupCurve], *, x_label: str, y_label: str, band: str, width: float | None = None) -> Any:
