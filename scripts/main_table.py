@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import reproduce_defaults
+import reproduce_guda
 import reproduce_mdpo
 from evidence import Arm, check_headline
 from reproduction import PAGES, ROOT, Results, interval_text, show
@@ -99,18 +100,18 @@ def ailboost() -> Iterator[Row]:
         yield Row(task, [side(arm, "ailboost", "score", method=arm.key, **cell) for arm in AILBOOST])
 
 
-GUDA = (
-    Arm("guided", "guided augmentation", "ours"),
-    Arm("random", "random augmentation", "ablation"),
-    Arm("learned", "learned dynamics", "peer"),
-    Arm("none", "no augmentation", "peer"),
-)
-
-
 def guda() -> Iterator[Row]:
-    for maze in ("UMaze", "Medium", "Large"):
-        cell = {"agent": "td3_bc", "env": f"rlopt/PointMaze_{maze}-v0", "gradient_steps": 50_000}
-        yield Row(f"PointMaze {maze}", [side(arm, "guda", "score", arm=arm.key, **cell) for arm in GUDA])
+    """Mazes on which every arm was run."""
+    study = reproduce_guda
+    study.DECLARED.check()
+    for env in study.SIZES:
+        cell = {"learner": "td3_bc_10", "env": env, "seeds": study.SEEDS}
+        numbers = {arm.key: 0 if arm.key == "none" else study.MILLION for arm in study.ARMS}
+        sides = [
+            side(arm, "guda", "final_reach", arm=arm.key, augmented=numbers[arm.key], **cell) for arm in study.ARMS
+        ]
+        if all(own.scores for own in sides):
+            yield Row(env.removeprefix("rlopt/").removesuffix("-v0"), sides)
 
 
 def loop() -> Iterator[Row]:
@@ -154,7 +155,8 @@ GROUPS = (
           functools.partial(mdpo, "off_policy")),
     Group("AILBoost, one demonstration", "% of the expert's return", "60k steps", "ailboost",
           "reproduce_ailboost.py run --table methods", ailboost),
-    Group("GuDA, TD3+BC", "normalised score", "50k gradient steps", "guda", "reproduce_guda.py run", guda),
+    Group("GuDA, TD3+BC", "% that reach the goal", f"{reproduce_guda.STEPS:,} gradient steps", "guda",
+          "reproduce_guda.py run", guda),
     Group("LOOP", "cost with a known span, less is better", "100k steps", "loop",
           "reproduce_loop.py run", loop, mean, -1),
     Group("ZO-RankSGD", "return", "240 episodes, Reacher 3,200", "zo_ranksgd_policies", "reproduce_zo_ranksgd.py run",

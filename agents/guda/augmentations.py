@@ -173,7 +173,7 @@ class Augmentation:
         :raises AugmentationError: parameters that are not this augmentation's, one entry a segment
         """
         self._check(batch, parameters)
-        moved = self._in_place(batch) if set(parameters) <= {"goal"} else self._moving(batch, parameters)
+        moved = self._transformed(batch, parameters)
         if "goal" in parameters and self.domain.goal_columns is not None:
             goals = batch.spread(parameters["goal"])
             moved.observations[:, self.domain.goal_columns] = goals
@@ -181,12 +181,11 @@ class Augmentation:
         moved.rewards, moved.discounts = self.domain.outcome(moved)
         return moved, batch.all_rows(self.domain.valid(moved))
 
-    def _in_place(self, batch: Batch) -> Batch:
-        """A copy, bit for bit: a new goal moves nothing."""
-        observations, following = batch.observations.copy(), batch.next_observations.copy()
-        return Batch(observations, batch.actions, batch.rewards, following, batch.discounts, batch.starts)
-
-    def _moving(self, batch: Batch, parameters: Parameters) -> Batch:
+    def _transformed(self, batch: Batch, parameters: Parameters) -> Batch:
+        """The segments moved, with rewards and discounts as recorded; of a new goal alone a copy, bit for bit."""
+        if set(parameters) <= {"goal"}:
+            observations, following = batch.observations.copy(), batch.next_observations.copy()
+            return Batch(observations, batch.actions, batch.rewards, following, batch.discounts, batch.starts)
         motion = Motion.of(batch, parameters)
         anchors = self.anchors(batch)
         places = batch.spread(parameters["position"]) if "position" in parameters else batch.spread(anchors)

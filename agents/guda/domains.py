@@ -129,6 +129,10 @@ class Domain:
         """The goal that a flat observation [N, d] has achieved, [N, g]."""
         return flat[:, list(self.layout.points[0])]
 
+    def at_walls(self) -> Domain | None:
+        """The domain of steps that a batched simulator makes, contacts included; None where there is none."""
+        return None
+
     def simulator(self, env: Any = None) -> Any:
         """A :class:`rlopt.agents.guda.simulators.Simulator` of this task; ``env`` None makes its environment."""
         raise NotImplementedError

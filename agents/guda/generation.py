@@ -28,22 +28,53 @@ def augment(
     seed: int = 0,
     *,
     segment_length: int | None = 1,
+    simulated: float = 0.0,
 ) -> Dataset:
     """Makes ``n`` augmented transitions of a data set (GuDA, arXiv 2310.18247, Algorithm 1).
 
     Segments are drawn uniformly with replacement, augmented, and kept if all their transitions are valid. The same
     arguments give the same data. A segment is an episode of the result, so learners bootstrap at its end. Extra
-    columns tell where each transition comes from: ``source_row``, and one for each of the augmentation's parameters.
+    columns tell where each transition comes from: ``source_row``, ``source_return`` (the return of its recorded
+    episode), one for each of the augmentation's parameters, and ``simulated`` if some are.
 
     :param guide: draws the parameters; None draws them uniformly (the random arm)
     :param n: transitions, at least 1
     :param segment_length: transitions of a segment, from 1; None takes whole episodes
+    :param simulated: share of the transitions, in [0, 1], that the simulator makes from rest
+        (:class:`rlopt.agents.guda.from_rest.FromRest`); they come last
     :raises AugmentationError: the data set is of another kind, has no usable segment, or hardly any draw is valid
     :raises ConfigError: a value out of range
     """
     check_size(n, seed)
-    sources = Sources(dataset, augmentation, segment_length)
+    if not 0 <= simulated <= 1:
+        raise ConfigError(f"simulated must be a share in [0, 1], got {simulated}")
     generator = np.random.default_rng(seed)
+    n_simulated = round(simulated * n)
+    parts = []
+    if n_simulated < n:
+        sources = Sources(dataset, augmentation, segment_length)
+        parts.append(_drawn(sources, augmentation, guide, n - n_simulated, generator))
+    if n_simulated > 0:
+        from rlopt.agents.guda.from_rest import LENGTH, FromRest, pushes
+
+        rest = FromRest(augmentation)
+        length = min(LENGTH, int(np.diff(np.flatnonzero(dataset.episode_ends), prepend=-1).max()))
+        sources = Sources(pushes(dataset, rest.domain), rest, length)
+        parts.append(_drawn(sources, rest, guide, n_simulated, generator))
+    columns = (
+        parts[0] if len(parts) == 1 else {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    )
+    extras = {name: columns.pop(name) for name in ("source_row", *augmentation.columns)}
+    extras["source_return"] = _returns_of_rows(dataset)[extras["source_row"]]
+    if n_simulated > 0:
+        extras["simulated"] = np.arange(n) >= n - n_simulated
+    return _dataset(dataset, augmentation, guide, seed, columns, extras)
+
+
+def _drawn(
+    sources: Sources, augmentation: Augmentation, guide: Guide | None, n: int, generator: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """The columns of ``n`` augmented transitions, with ``source_row`` and the parameters."""
     columns = _empty(sources.batch, n)
     kept: list[Parameters] = []
     filled = drawn = valid_segments = 0
@@ -64,23 +95,30 @@ def augment(
         kept.append({name: batch.spread(values)[chosen] for name, values in parameters.items()})
         filled += len(chosen)
     columns["episode_ends"][-1] = True
-    extras = {"source_row": columns.pop("source_row")}
-    extras |= {name: np.concatenate([part[name] for part in kept]) for name in augmentation.columns}
-    return _dataset(dataset, augmentation, guide, seed, columns, extras)
+    return columns | {name: np.concatenate([part[name] for part in kept]) for name in augmentation.columns}
+
+
+def _returns_of_rows(dataset: Dataset) -> np.ndarray:
+    """The return of each row's episode, [N] float32; that of the episode it came from, if it is augmented itself."""
+    if "source_return" in dataset.extras:
+        return dataset.extras["source_return"]
+    lengths = np.diff(np.flatnonzero(dataset.episode_ends), prepend=-1)
+    return np.repeat(dataset.episode_returns(), lengths).astype(np.float32)
 
 
 def with_source(dataset: Dataset, augmented: Dataset) -> Dataset:
     """The recorded transitions followed by the augmented ones, with a column ``augmented`` that tells them apart.
 
-    Recorded rows have themselves as ``source_row``; their other provenance columns are 0. Extra columns of the recorded
-    data that augmented rows do not have are left out.
+    Recorded rows have themselves as ``source_row`` and their episode's return as ``source_return``; their other
+    provenance columns are 0. Extra columns of the recorded data that augmented rows do not have are left out.
     """
+    own = {"source_row": np.arange(len(dataset)), "source_return": _returns_of_rows(dataset)}
     extras: dict[str, np.ndarray] = {"augmented": np.zeros(len(dataset), bool)}
     for name, column in augmented.extras.items():
-        recorded = dataset.extras.get(name)
+        recorded = own.get(name, dataset.extras.get(name))
         if recorded is None or recorded.shape[1:] != column.shape[1:] or recorded.dtype != column.dtype:
             recorded = np.zeros((len(dataset), *column.shape[1:]), column.dtype)
-        extras[name] = np.arange(len(dataset)) if name == "source_row" else recorded
+        extras[name] = recorded
     ours = dataclasses.replace(dataset, extras=extras)
     theirs = dataclasses.replace(augmented, extras={**augmented.extras, "augmented": np.ones(len(augmented), bool)})
     return Dataset.concatenate([ours, theirs])

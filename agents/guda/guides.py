@@ -33,29 +33,33 @@ def displacement(augmentation: Augmentation, batch: Batch) -> tuple[np.ndarray, 
 
 
 class ShortestPath:
-    """Segments are placed so that they follow a shortest path to the goal cell (the paper's rule for mazes).
+    """Segments are placed so that they follow a shortest path to their goal's cell (the paper's rule for mazes).
 
     With a rotation by quarter turns: a uniform free place, and the turn that brings the segment's own direction nearest
     to a heading on a shortest path, which leaves it up to 45 degrees off. Without a rotation: a place where the
     direction that the segment has lies on a shortest path. In the goal's cell every heading will do. Free cells from
-    which no path leads to the goal are left out. If goals are relabelled, it is to the centre of the goal cell.
+    which no path leads to the goal are left out.
 
     :param maze: the map
-    :param goal_cell: row and column
+    :param goal_cell: row and column of the one goal, to whose centre goals are relabelled if they are relabelled at
+        all; None for goals that are relabelled to any place: each segment then follows the path to its own
     :raises ConfigError: a goal that is no free cell
     """
 
-    def __init__(self, maze: Maze, goal_cell: Sequence[int]) -> None:
+    def __init__(self, maze: Maze, goal_cell: Sequence[int] | None) -> None:
+        self.maze = maze
+        self.goal_cell = None if goal_cell is None else tuple(int(part) for part in goal_cell)
         row, column = maze.free_cells.T
-        allowed = maze.headings(goal_cell)[row, column]
-        self.goal_cell = tuple(int(part) for part in goal_cell)
-        self._goal = maze.cell_to_xy(goal_cell).astype(np.float32)
-        self._cells = np.flatnonzero(allowed.any(axis=1)).astype(np.int32)
-        self._headings, self._n_headings = _ragged([np.flatnonzero(row) for row in allowed])
-        self._cells_of, self._n_cells_of = _ragged([np.flatnonzero(column) for column in allowed.T])
+        goals = maze.free_cells if goal_cell is None else [goal_cell]
+        allowed = np.stack([maze.headings(goal)[row, column] for goal in goals])  # [goals, cells, 4]
+        self._cells, self._n_cells = _ragged([np.flatnonzero(one.any(axis=1)) for one in allowed])
+        self._headings, self._n_headings = _ragged([np.flatnonzero(one) for one in allowed.reshape(-1, 4)])
+        self._cells_of, self._n_cells_of = _ragged(
+            [np.flatnonzero(one) for one in allowed.transpose(0, 2, 1).reshape(4 * len(goals), -1)]
+        )
 
     def __str__(self) -> str:
-        return f"shortest paths to cell {self.goal_cell}"
+        return f"shortest paths to {'each goal' if self.goal_cell is None else f'cell {self.goal_cell}'}"
 
     def __call__(self, augmentation: Augmentation, batch: Batch, generator: np.random.Generator) -> Parameters:
         """Draws positions (and turns); raises :class:`rlopt.errors.ConfigError` for an augmentation without places."""
@@ -65,22 +69,33 @@ class ShortestPath:
                 f"shortest paths guide Translate, alone or with quarter turns, in a maze, not ({augmentation})"
             )
         parameters = augmentation.sample(batch, generator)
+        goal = self._goals(parameters, batch.n_segments)
         quarter = quarter_of(*displacement(augmentation, batch))
         draws = generator.random(batch.n_segments, dtype=np.float32)
-        if "goal" in parameters:
-            parameters["goal"] = np.tile(self._goal, (batch.n_segments, 1))
         if "mirror" in parameters:
             quarter = np.where(parameters["mirror"], -quarter % 4, quarter)
         if "quarter_turns" in parameters:
-            cells = self._cells.take(generator.integers(0, len(self._cells), batch.n_segments, dtype=np.int32))
-            heading = _pick(self._headings, self._n_headings, cells, draws)
+            cells = _pick(self._cells, self._n_cells, goal, generator.random(batch.n_segments, dtype=np.float32))
+            rows = goal * len(self.maze.free_cells) + cells
+            heading = _pick(self._headings, self._n_headings, rows, draws)
             parameters["quarter_turns"] = ((heading - quarter) % 4).astype(np.int8)
             parameters["position"] = clearance.sample(generator, cells)
             return parameters
-        cells = _pick(self._cells_of, self._n_cells_of, quarter, draws)
-        parameters["position"] = clearance.sample(generator, cells)
-        parameters["position"][self._n_cells_of[quarter] == 0] = NOWHERE
+        rows = 4 * goal + quarter
+        parameters["position"] = clearance.sample(generator, _pick(self._cells_of, self._n_cells_of, rows, draws))
+        parameters["position"][self._n_cells_of[rows] == 0] = NOWHERE
         return parameters
+
+    def _goals(self, parameters: Parameters, count: int) -> np.ndarray:
+        """Which goal of the tables each segment has, [S] int; sets it where there is one for all."""
+        if self.goal_cell is not None:
+            if "goal" in parameters:
+                parameters["goal"] = np.tile(self.maze.cell_to_xy(self.goal_cell).astype(np.float32), (count, 1))
+            return np.zeros(count, np.int32)
+        if "goal" not in parameters:
+            raise ConfigError("a guide to each goal needs the operation RelabelGoal: give it, or one goal_cell")
+        row, column = self.maze.xy_to_cell(parameters["goal"]).T
+        return self.maze.free_index[row, column].astype(np.int32)
 
 
 def _ragged(choices: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,10 @@ import numpy as np
 from rlopt.agents.guda.augmentations import Augmentation, Rotate, Translate
 from rlopt.agents.guda.batch import Batch
 from rlopt.agents.guda.domains import Domain, Layout
-from rlopt.envs.backends.pool_support import maze_reward
 from rlopt.envs.tasks.mazes import Maze
-from rlopt.envs.tasks.wall_clearance import Clearance
+from rlopt.envs.tasks.wall_clearance import Clearance, WallPlaces
 
+BALL_RADIUS = 0.1
 BALL_MARGIN = 0.105
 """Metres between the ball's centre and a wall: radius 0.1, and 0.002 contact margin of each, which MuJoCo 3 adds up."""
 ANT_MARGIN = 1.25
@@ -27,8 +28,9 @@ class MazeDomain(Domain):
     :param margin: metres within which a wall can be touched
     :param state: numbers of the observation without the goal
     :param goal_in_observation: whether observations end with the goal
-    :param dense: reward exp(-distance) instead of 1 within 0.45 m
+    :param dense: reward exp(-distance) instead of 1 within ``radius``
     :param continuing: episodes do not end at the goal
+    :param radius: metres within which the goal counts as reached: 0.45 in gymnasium-robotics, 0.5 in D4RL
     """
 
     invalid_because = "the body was within reach of a wall or inside one, before or after the step"
@@ -44,9 +46,10 @@ class MazeDomain(Domain):
         goal_in_observation: bool = False,
         dense: bool = False,
         continuing: bool = True,
+        radius: float = 0.45,
     ) -> None:
         self.maze, self.goal = maze, np.asarray(goal, np.float32)
-        self.dense, self.continuing = dense, continuing
+        self.dense, self.continuing, self.radius = dense, continuing, radius
         self.clearance = Clearance(maze, margin)
         self.width = state + 2 if goal_in_observation else state
         self.goal_columns = slice(state, state + 2) if goal_in_observation else None
@@ -69,12 +72,10 @@ class MazeDomain(Domain):
     def outcome(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         """gymnasium-robotics' ``compute_reward`` and ``compute_terminated`` of its mazes."""
         goal = self.goal if self.goal_columns is None else batch.next_observations[:, self.goal_columns]
-        achieved = batch.next_observations[:, :2]
-        rewards = maze_reward(achieved, goal, dense=self.dense).astype(np.float32)
-        discounts = np.ones(len(batch), np.float32)
-        if not self.continuing:
-            discounts -= maze_reward(achieved, goal, dense=False).astype(np.float32)
-        return rewards, discounts
+        distance = np.linalg.norm(batch.next_observations[:, :2] - goal, axis=1)
+        arrived = (distance <= self.radius).astype(np.float32)
+        rewards = np.exp(-distance).astype(np.float32) if self.dense else arrived
+        return rewards, np.ones(len(batch), np.float32) if self.continuing else 1 - arrived
 
 
 class PointMaze(MazeDomain):
@@ -92,9 +93,16 @@ class PointMaze(MazeDomain):
     layout = Layout(points=((0, 1),), vectors=((2, 3),), action_vectors=((0, 1),))
     factors = (((0, 2), (0,)), ((1, 3), (1,)))
 
-    def __init__(self, maze: Maze, goal: Any, **settings: bool) -> None:
+    def __init__(self, maze: Maze, goal: Any, **settings: Any) -> None:
         super().__init__(maze, goal, BALL_MARGIN, 4, **settings)
         self.keys = ("observation", "desired_goal") if self.goal_columns else ("observation",)
+
+    def at_walls(self) -> PointMaze:
+        """The same maze for steps that the simulator makes: the ball may touch walls, and is often put against one."""
+        domain = copy.copy(self)
+        domain.clearance = WallPlaces(self.maze, BALL_RADIUS)
+        domain.invalid_because = "the ball was inside a wall"
+        return domain
 
     def augmentation(self) -> Augmentation:
         """Translate and rotate: the paper's functions for maze2d."""
@@ -126,7 +134,7 @@ class AntMaze(MazeDomain):
     mirrors = False
     layout = Layout(points=((0, 1),), vectors=((15, 16),), quaternions=(3,))
 
-    def __init__(self, maze: Maze, goal: Any, **settings: bool) -> None:
+    def __init__(self, maze: Maze, goal: Any, **settings: Any) -> None:
         super().__init__(maze, goal, ANT_MARGIN, 29, **settings)
         self.keys = ("achieved_goal", "observation", *(("desired_goal",) if self.goal_columns else ()))
 

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from rlopt.agents.guda.maze_domains import AntMaze, PointMaze
 
 
+MAX_SPEED = 5.0
+"""m/s along each axis, to which gymnasium-robotics' point mazes clip velocities before a step."""
+
+
 class Simulator(Protocol):
     """One step of the true dynamics from any state."""
 
@@ -76,6 +80,40 @@ def maze_state(inner: str, n_positions: int, goal: np.ndarray | None, start: int
         )
 
     return set_state
+
+
+class PointMazePhysics:
+    """The steps of a point maze from many states at once: what gymnasium-robotics' ``point_env`` does, without Python.
+
+    :raises StateUnavailableError: gymnasium-robotics is not installed
+    """
+
+    def __init__(self, domain: PointMaze) -> None:
+        point_maze = point_maze_simulator(domain).env.unwrapped.point_env
+        self._model, self._skip = point_maze.model, point_maze.frame_skip
+
+    def roll(self, states: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        """The states after each action.
+
+        :param states: [S, 4]: x, y, vx, vy
+        :param actions: [S, L, 2] in [-1, 1]
+        :returns: [S, L, 4] float64
+        """
+        import mujoco
+        from mujoco import rollout
+
+        # Time, then positions and velocities.
+        size = mujoco.mj_stateSize(self._model, mujoco.mjtState.mjSTATE_FULLPHYSICS)
+        full = np.zeros((len(states), size))
+        full[:, 1:5] = states
+        data = mujoco.MjData(self._model)
+        made = np.empty((*actions.shape[:2], 4))
+        for step in range(actions.shape[1]):
+            np.clip(full[:, 3:5], -MAX_SPEED, MAX_SPEED, out=full[:, 3:5])
+            force = np.repeat(actions[:, step : step + 1].astype(np.float64), self._skip, axis=1)
+            full = rollout.rollout(self._model, [data], full, np.clip(force, -1, 1))[0][:, -1]
+            made[:, step] = full[:, 1:5]
+        return made
 
 
 def point_maze_simulator(domain: PointMaze, env: Any = None) -> EnvSimulator:

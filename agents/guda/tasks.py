@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -13,18 +14,16 @@ from rlopt.agents.guda.domains import Domain
 from rlopt.agents.guda.generation import augment, with_source
 from rlopt.agents.guda.goal_domains import BallToGoal, Fetch, Parking
 from rlopt.agents.guda.guides import BallInGoal, BallToward, ParkAtGoal, ReachedGoal, ShortestPath
+from rlopt.agents.guda.maze_data import goal_cell, in_our_frame, maze_domain, maze_kind
 from rlopt.agents.guda.maze_domains import AntMaze, MazeDomain, PointMaze
 from rlopt.data.dataset import Dataset
-from rlopt.envs.tasks.mazes import Maze
-from rlopt.envs.tasks.own_tasks import FIXED_GOAL_MAZES
-from rlopt.errors import AugmentationError, ConfigError, PluginError, unknown_name
+from rlopt.envs import names
+from rlopt.errors import AugmentationError, PluginError, unknown_name
 from rlopt.registry import load_plugin, plugin_names, plugin_origin, refuse_claims
 from rlopt.settings.fields import check_settings
 
 GROUP = "rlopt.augmentations"
 """Entry points that each name the :class:`Task` of a domain; the entry point's name is the domain's."""
-ANT_GOALS = {"UMaze": (3, 1), "Medium": (6, 6), "Large": (7, 9)}
-"""D4RL's goal cells in the ant mazes of these names."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,22 @@ class Setup:
     """None is the random arm."""
     segment_length: int | None
     """None is whole episodes."""
+    simulated: float
+    """Share of the transitions that the simulator makes from rest."""
+    dataset: Dataset
+    """The recorded transitions in the domain's frame."""
+
+    def augment(self, n: int, seed: int) -> Dataset:
+        """``n`` augmented transitions; raises as :func:`rlopt.agents.guda.generation.augment` does."""
+        return augment(
+            self.dataset,
+            self.augmentation,
+            self.guide,
+            n,
+            seed,
+            segment_length=self.segment_length,
+            simulated=self.simulated,
+        )
 
 
 @dataclass(frozen=True)
@@ -49,57 +64,29 @@ class Task:
     """By name; the first is the default, without any it is random."""
     segment_length: int
     """0: whole episodes."""
-
-
-def _maze(dataset: Dataset, config: GuDAConfig, kind: type[PointMaze] | type[AntMaze], state: int) -> Domain:
-    observations = dataset.observations
-    width = observations.shape[1] if isinstance(observations, np.ndarray) and observations.ndim == 2 else 0
-    observed = isinstance(observations, dict) or width == state + 2
-    env_id = dataset.metadata.env
-    maze = Maze.from_id(env_id)
-    if not env_id.startswith(TASKS[kind.name].prefixes):
-        raise AugmentationError(f"the domain {kind.name} does not fit data of {env_id}: choose the one that does")
-    # The cell only places the goal where observations do not have it.
-    goal = (0.0, 0.0) if observed else maze.cell_to_xy(_goal_cell(maze, dataset, config.goal_cell))
-    return kind(maze, goal, goal_in_observation=observed, dense="Dense" in env_id)
-
-
-def _goal_cell(maze: Maze, dataset: Dataset, wanted: tuple[int, ...] | None) -> tuple[int, int]:
-    """The goal cell that is asked for, or that of the data set's environment."""
-    env_id = dataset.metadata.env
-    if wanted is not None:
-        return maze.require_free(wanted, "the goal cell")
-    goals = dataset.extras.get("goal")
-    if isinstance(dataset.observations, dict):
-        goals = dataset.observations.get("desired_goal", goals)
-    if goals is not None and goals.shape == (len(dataset), 2) and (goals == goals[0]).all():
-        row, column = maze.xy_to_cell(goals[0]).tolist()
-        return maze.require_free((row, column), "the goal cell of the data set's column 'goal'")
-    if env_id in FIXED_GOAL_MAZES:
-        return FIXED_GOAL_MAZES[env_id].goal_cell
-    name = env_id.partition("_")[2].partition("-")[0].removesuffix("Dense")
-    for task in FIXED_GOAL_MAZES.values():
-        if env_id.startswith("PointMaze_") and task.base == f"PointMaze_{name}-v3":
-            return task.goal_cell
-    if env_id.startswith("AntMaze_") and name in ANT_GOALS:
-        return ANT_GOALS[name]
-    raise ConfigError(f"which cell of {env_id} is the goal? give --goal-cell ROW COLUMN")
+    simulated: float = 0.0
+    """Share of the transitions that the simulator makes from rest."""
 
 
 def _shortest_path(domain: Domain, config: GuDAConfig, dataset: Dataset) -> Guide:
-    maze = domain.maze  # type: ignore[attr-defined]
-    return ShortestPath(maze, _goal_cell(maze, dataset, config.goal_cell))
+    assert isinstance(domain, MazeDomain)
+    each = config.goal_cell is None and not _one_goal(domain, dataset)
+    return ShortestPath(domain.maze, None if each else goal_cell(domain.maze, dataset, config.goal_cell))
 
 
 TASKS: dict[str, Task] = {
     "pointmaze": Task(
         ("rlopt/PointMaze_", "PointMaze_"),
-        lambda dataset, config: _maze(dataset, config, PointMaze, 4),
+        lambda dataset, config: maze_domain(dataset, config, PointMaze),
         {"shortest-path": _shortest_path},
-        1,
+        8,
+        simulated=0.2,
     ),
     "antmaze": Task(
-        ("AntMaze_",), lambda dataset, config: _maze(dataset, config, AntMaze, 29), {"shortest-path": _shortest_path}, 8
+        ("rlopt/AntMaze_", "AntMaze_"),
+        lambda dataset, config: maze_domain(dataset, config, AntMaze),
+        {"shortest-path": _shortest_path},
+        8,
     ),
     "parking": Task(
         ("parking-",),
@@ -137,6 +124,9 @@ def domain_name(dataset: Dataset, config: GuDAConfig) -> str:
                 return name
         except PluginError as error:  # which is no reason to give up the others
             broken = f"; {error}"
+    kind = maze_kind(dataset.metadata.env)
+    if kind is not None:
+        return kind
     raise AugmentationError(
         f"no augmentation is known for {dataset.metadata.env}: give --domain, one of {', '.join(task_names())}, "
         f"or write a Domain{broken}"
@@ -173,6 +163,10 @@ def set_up(dataset: Dataset, config: GuDAConfig) -> Setup:
         known goal
     """
     check_settings(config)
+    if config.env:
+        names.register(config.env)
+        dataset = dataclasses.replace(dataset, metadata=dataclasses.replace(dataset.metadata, env=config.env))
+    dataset = in_our_frame(dataset)
     name = domain_name(dataset, config)
     task = task_of(name)
     domain = task.domain(dataset, config)
@@ -182,13 +176,16 @@ def set_up(dataset: Dataset, config: GuDAConfig) -> Setup:
     if isinstance(domain, MazeDomain) and (config.goal_cell is not None or not _one_goal(domain, dataset)):
         operations += [RelabelGoal()] if domain.goal_columns is not None else []
     augmentation = Augmentation(domain, *operations, anchor=own.anchor)
-    length = task.segment_length if config.segment_length is None else config.segment_length
+    length = config.segment_length
+    if length is None:
+        longest = int(np.diff(np.flatnonzero(dataset.episode_ends), prepend=-1).max())
+        length = min(task.segment_length, longest)
     chosen = next(iter(task.guides), "random") if config.guide == "default" else config.guide
-    if chosen == "random":
-        return Setup(augmentation, None, length or None)
-    if chosen not in task.guides:
+    if chosen not in ("random", *task.guides):
         raise unknown_name(f"guide of the domain {name}", chosen, ["random", *task.guides])
-    return Setup(augmentation, task.guides[chosen](domain, config, dataset), length or None)
+    guide = None if chosen == "random" else task.guides[chosen](domain, config, dataset)
+    simulated = task.simulated if config.simulated is None else config.simulated
+    return Setup(augmentation, guide, length or None, simulated, dataset)
 
 
 def _one_goal(domain: Domain, dataset: Dataset) -> bool:
@@ -217,13 +214,11 @@ def make_augmented(dataset: Dataset, config: GuDAConfig) -> Dataset:
     :raises AugmentationError: see :func:`set_up` and :func:`rlopt.agents.guda.generation.augment`
     :raises ConfigError: see there
     """
+    setup = set_up(dataset, config)
     if config.method == "learned-dynamics":
         from rlopt.agents.guda.learned_dynamics import augment_with_model
 
-        made = augment_with_model(dataset, set_up(dataset, config).augmentation.domain, n=config.n, seed=config.seed)
+        made = augment_with_model(setup.dataset, setup.augmentation.domain, n=config.n, seed=config.seed)
     else:
-        setup = set_up(dataset, config)
-        made = augment(
-            dataset, setup.augmentation, setup.guide, config.n, config.seed, segment_length=setup.segment_length
-        )
-    return with_source(dataset, made) if config.include_source else made
+        made = setup.augment(config.n, config.seed)
+    return with_source(setup.dataset, made) if config.include_source else made

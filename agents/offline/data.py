@@ -171,10 +171,16 @@ def statistics(dataset: Dataset, policy: OfflinePolicy) -> tuple[Tensor, Tensor]
 
 
 def best_episodes(dataset: Dataset, fraction: float) -> Dataset:
-    """The share ``fraction`` in (0, 1] of the episodes with the highest returns, at least one, in their order."""
+    """The share ``fraction`` in (0, 1] of the episodes with the highest returns, at least one, in their order.
+
+    Augmented pieces of episodes rank by the return of the recorded episode that they come from.
+    """
     if fraction >= 1:
         return dataset
-    returns = dataset.episode_returns()
+    if "source_return" in dataset.extras:
+        returns = dataset.extras["source_return"][dataset.episode_ends]
+    else:
+        returns = dataset.episode_returns()
     count = max(round(fraction * len(returns)), 1)
     chosen = np.zeros(len(returns), bool)
     chosen[np.argsort(-returns, kind="stable")[:count]] = True

@@ -19,10 +19,13 @@ class Maze:
 
     :param maze_map: rows of cells; 1 is a wall, anything else (0, "r", "g", "c") is free
     :param scale: side of a cell in metres: 1 in the point mazes, 4 in the ant mazes
+    :param centre: x and y of the centre of the map, metres
     :raises ConfigError: no cell, rows of unequal length, a cell that is none of these, no free cell
     """
 
-    def __init__(self, maze_map: Sequence[Sequence[int | str]], scale: float = 1.0) -> None:
+    def __init__(
+        self, maze_map: Sequence[Sequence[int | str]], scale: float = 1.0, centre: Sequence[float] = (0.0, 0.0)
+    ) -> None:
         rows = [list(row) for row in maze_map]
         if not rows or not rows[0] or len({len(row) for row in rows}) != 1:
             raise ConfigError("a maze map needs rows of equal length with at least one cell")
@@ -32,6 +35,7 @@ class Maze:
         if not scale > 0:
             raise ConfigError(f"the side of a maze's cell must be above 0, got {scale}")
         self.scale = float(scale)
+        self.centre = (float(centre[0]), float(centre[1]))
         self.walls = np.array([[cell == 1 for cell in row] for row in rows])
         """[rows, columns] bool."""
         self.free_cells = np.argwhere(~self.walls)
@@ -43,23 +47,20 @@ class Maze:
         self.free_index[tuple(self.free_cells.T)] = np.arange(len(self.free_cells))
 
     @classmethod
-    def from_id(cls, env_id: str) -> Maze:
-        """The maze of a registered PointMaze or AntMaze id, ours included.
+    def from_id(cls, env_id: str, maze_map: Sequence[Sequence[int | str]] | None = None) -> Maze:
+        """The maze of a registered environment with a ``maze_map``: PointMaze, AntMaze, ours, one of your own.
 
+        :param maze_map: the map that the environment was made with, if not its own
         :raises ConfigError: unknown id, or one without a maze
         """
-        import gymnasium
-
         from rlopt.envs import names
 
         names.check_id(env_id)
         names.register(env_id)
-        kwargs = gymnasium.spec(env_id.rpartition(":")[2]).kwargs
-        if "base" in kwargs and "maze_map" not in kwargs:
-            kwargs = gymnasium.spec(kwargs["base"]).kwargs
-        if "maze_map" not in kwargs:
+        maze_map = registered_maze(env_id).get("maze_map") if maze_map is None else maze_map
+        if maze_map is None:
             raise ConfigError(f"{env_id} has no maze map: use a PointMaze or AntMaze environment")
-        return cls(kwargs["maze_map"], 4.0 if "AntMaze" in env_id else 1.0)
+        return cls(maze_map, 4.0 if is_ant_maze(env_id) else 1.0)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -82,16 +83,16 @@ class Maze:
         """Centres of cells. ``cells``: [..., 2] row and column; returns [..., 2] float64, metres."""
         cells = np.asarray(cells, np.float64)
         rows, columns = self.shape
-        x = (cells[..., 1] + 0.5 - columns / 2) * self.scale
-        y = (rows / 2 - cells[..., 0] - 0.5) * self.scale
+        x = (cells[..., 1] + 0.5 - columns / 2) * self.scale + self.centre[0]
+        y = (rows / 2 - cells[..., 0] - 0.5) * self.scale + self.centre[1]
         return np.stack((x, y), axis=-1)
 
     def xy_to_cell(self, points: np.ndarray) -> np.ndarray:
         """Cells that hold points. ``points``: [..., 2] metres; returns [..., 2] int, also for points off the map."""
         points = np.asarray(points)
         rows, columns = self.shape
-        row = np.floor(rows / 2 - points[..., 1] / self.scale)
-        column = np.floor(columns / 2 + points[..., 0] / self.scale)
+        row = np.floor(rows / 2 - (points[..., 1] - self.centre[1]) / self.scale)
+        column = np.floor(columns / 2 + (points[..., 0] - self.centre[0]) / self.scale)
         return np.stack((row, column), axis=-1).astype(np.int64)
 
     def distances(self, goal: Sequence[int]) -> np.ndarray:
@@ -149,3 +150,19 @@ class Maze:
             table[goal, reached] = self.free_index[inside[:, 0], inside[:, 1]]
             table[goal, goal] = goal
         return table
+
+
+def registered_maze(env_id: str) -> dict[str, Any]:
+    """The arguments that a registered environment is made with; those of its base for ours."""
+    import gymnasium
+
+    kwargs = gymnasium.spec(env_id.rpartition(":")[2]).kwargs
+    base = gymnasium.spec(kwargs["base"]).kwargs if "base" in kwargs else {}
+    return {**base, **kwargs}
+
+
+def is_ant_maze(env_id: str) -> bool:
+    """Whether the body of a registered maze is the ant, whose cells are 4 m wide."""
+    import gymnasium
+
+    return "ant_maze" in str(gymnasium.spec(env_id.rpartition(":")[2]).entry_point).lower()

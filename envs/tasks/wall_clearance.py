@@ -23,7 +23,7 @@ class Clearance:
         if not 0 <= margin < maze.scale / 2:
             raise ConfigError(f"the margin {margin} to the walls must be in [0, {maze.scale / 2}), half a cell")
         self.maze = maze
-        self.margin = float(margin)
+        self.margin = self.reach = float(margin)
         rows, columns = maze.shape
         solid = np.pad(maze.walls, 2, constant_values=True)
         self._columns = columns + 2
@@ -49,8 +49,9 @@ class Clearance:
             points = points.astype(np.float64)
         scale = points.dtype.type(1 / self.maze.scale)
         rows, columns = self.maze.shape
-        row, near_row = self._split(rows / 2 - points[:, 1] * scale, rows)
-        column, near_column = self._split(columns / 2 + points[:, 0] * scale, columns)
+        x, y = self.maze.centre
+        row, near_row = self._split(rows / 2 + y / self.maze.scale - points[:, 1] * scale, rows)
+        column, near_column = self._split(columns / 2 - x / self.maze.scale + points[:, 0] * scale, columns)
         return self._blocked.take(((row * self._columns + column) * 3 + near_row) * 3 + near_column)
 
     def _split(self, coordinate: np.ndarray, cells: int) -> tuple[np.ndarray, np.ndarray]:
@@ -85,7 +86,35 @@ class Clearance:
         row, column = maze.free_cells.T + 1
         centres = maze.cell_to_xy(maze.free_cells)
         # The sampled interval is kept a rounding error inside, so that float32 points are not blocked at its ends.
-        margin = self.margin * (1 + 1e-5) + 1e-6 * maze.scale * max(maze.shape)
+        margin = self.reach * (1 + 1e-5) + 1e-6 * maze.scale * max(maze.shape)
         low = centres - half + margin * np.stack((padded[row, column - 1], padded[row + 1, column]), axis=-1)
         high = centres + half - margin * np.stack((padded[row, column + 1], padded[row - 1, column]), axis=-1)
         return low.astype(np.float32), high.astype(np.float32)
+
+
+class WallPlaces(Clearance):
+    """Places where a body can touch walls: each is moved to a wall if one is at a side of its cell that is drawn.
+
+    :param maze: the maze
+    :param radius: metres from the body's centre to its surface
+    :param give: metres by which contacts may press the body into a wall before :meth:`blocked` refuses the place
+    """
+
+    def __init__(self, maze: Maze, radius: float, give: float = 0.02) -> None:
+        super().__init__(maze, radius - give)
+        self.reach = radius
+        padded = np.pad(maze.walls, 1, constant_values=True)
+        row, column = maze.free_cells.T + 1
+        # Whether the cell's left, lower, right and upper neighbour is a wall.
+        self._walled = np.stack(
+            (padded[row, column - 1], padded[row + 1, column], padded[row, column + 1], padded[row - 1, column]), axis=1
+        )
+
+    def sample(self, generator: np.random.Generator, cells: np.ndarray) -> np.ndarray:
+        """As :meth:`Clearance.sample`; a place whose drawn side of the cell is a wall lies at that wall."""
+        places = super().sample(generator, cells)
+        side = generator.integers(0, 4, len(cells))
+        at_wall = np.flatnonzero(self._walled[cells, side])
+        bounds = np.concatenate(self._rectangles(), axis=1)
+        places[at_wall, side[at_wall] % 2] = bounds[cells[at_wall], side[at_wall]]
+        return places

@@ -129,7 +129,9 @@ def _positional(argv: list[str]) -> tuple[list[str], list[str]]:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckConfig:
-    """Replay augmented transitions of a data set in the simulator. Exit code 1 if they are not what it does."""
+    """Replay augmented transitions of a data set in the simulator, and tell which share of the states of an evaluation
+    the data say nothing of, before and after augmentation. Exit code 1 if transitions are not what the simulator does.
+    """
 
     domain: str = "auto"
     """The task whose symmetries are used, as in rlopt data augment; auto goes by the environment of the data set."""
@@ -141,6 +143,10 @@ class CheckConfig:
     """Mirror, as in rlopt data augment."""
     goal_cell: tuple[int, ...] | None = None
     """Row and column of the goal in a maze; default is that of the environment."""
+    env: str = ""
+    """Environment of the data set, as in rlopt data augment."""
+    run: str = ""
+    """Run folder whose policy visits the states of the evaluation; default is the states in which episodes start."""
     n: Annotated[int, Range(ge=1)] = 1000
     """Transitions to replay."""
     seed: Annotated[int, Range(ge=0, lt=2**63)] = 0
@@ -166,13 +172,13 @@ def check(argv: list[str]) -> int:
     from rlopt.agents.guda.tasks import set_up
     from rlopt.data import load_dataset
 
-    shared = {name: getattr(config, name) for name in ("domain", "guide", "rotate", "reflect", "goal_cell")}
+    shared = {name: getattr(config, name) for name in ("domain", "guide", "rotate", "reflect", "goal_cell", "env")}
     dataset = load_dataset(places[0])
     setup = set_up(dataset, from_mapping(GuDAConfig, shared, prog))
     report = check_dynamics(
         setup.augmentation,
         None,
-        dataset,
+        setup.dataset,
         guide=setup.guide,
         n=config.n,
         seed=config.seed,
@@ -181,7 +187,30 @@ def check(argv: list[str]) -> int:
         progress=True,
     )
     print(f"{setup.augmentation}, {setup.guide or 'uniform parameters'}\n{report}")
+    print(_support(setup, config))
     return 0 if report.exact else 1
+
+
+def _support(setup: Any, config: CheckConfig) -> str:
+    """The share of evaluation states outside the support of the data, recorded and augmented, as a line."""
+    from rlopt.data.support import share_outside
+    from rlopt.errors import RloptError
+    from rlopt.evaluation.states import start_states, visited_states
+
+    env, flat = setup.dataset.metadata.env, setup.augmentation.domain.flat
+    try:
+        states = (
+            visited_states(config.run, env, seed=config.seed) if config.run else start_states(env, seed=config.seed)
+        )
+    except RloptError as error:
+        return f"  outside the support  not known: {error}"
+    made = setup.augment(20_000, config.seed)
+    shares = [
+        100 * share_outside(flat(data.observations), data.episode_ends, flat(states), config.seed)
+        for data in (setup.dataset, made)
+    ]
+    what = f"states of {config.run}" if config.run else "states in which episodes start"
+    return f"  outside the support  {shares[0]:.0f} % of {what}; {shares[1]:.0f} % after augmentation"
 
 
 def convert(argv: list[str]) -> int:

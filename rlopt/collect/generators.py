@@ -54,6 +54,11 @@ def _point_maze(name: str) -> Generator:
     )
 
 
+_PARKING_OPTIONS = {
+    "noise": Option(float, 0.3, "standard deviation of the noise on the planner's action, >= 0"),
+    "n_envs": Option(int, 1, "lots stepped together"),
+    "backend": Option(str, "auto", "auto, envpool or gymnasium"),
+}
 _SNAPSHOT_OPTIONS = {
     "run": Option(str, None, "run folder of rlopt train in this task, or several with commas between"),
     "medium_fraction": Option(float, 1 / 3, "share of the way from random to expert return that is medium, in (0, 1)"),
@@ -86,6 +91,11 @@ GENERATORS: dict[str, Generator] = {
     "pointmaze-umaze": _point_maze("UMaze"),
     "pointmaze-medium": _point_maze("Medium"),
     "pointmaze-large": _point_maze("Large"),
+    "parking": Generator(
+        "rlopt.collect.parking:generate_parking",
+        "parking-v0: a planner that knows the car's equations drives to the spot, with noise",
+        options=_PARKING_OPTIONS,
+    ),
     **_snapshots("halfcheetah", "HalfCheetah-v5"),
     **_snapshots("hopper", "Hopper-v5"),
     **_snapshots("walker2d", "Walker2d-v5"),

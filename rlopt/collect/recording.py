@@ -23,12 +23,12 @@ def record(policy: Any, settings: EnvSettings, n: int, metadata: Metadata, *, de
     What an environment was doing at the end is cut there (discount 1). The global random states are left as they were.
 
     :param policy: anything with Stable-Baselines3's ``predict``
-    :param settings: its ``seed`` also seeds the policy's sampling; observations must be arrays
+    :param settings: its ``seed`` also seeds the policy's sampling; observations are arrays or dictionaries of them
     :param deterministic: the most likely actions instead of sampled ones
     """
     env = make_env(**settings.as_dict())
     steps = -(-n // env.num_envs)
-    columns: dict[str, list[np.ndarray]] = {
+    columns: dict[str, list[Any]] = {
         name: [] for name in ("observations", "actions", "rewards", "next_observations", "discounts", "episode_ends")
     }
     try:
@@ -39,19 +39,37 @@ def record(policy: Any, settings: EnvSettings, n: int, metadata: Metadata, *, de
             for _ in range(steps):
                 actions, _ = policy.predict(observations, episode_start=starts, deterministic=deterministic)
                 following, rewards, starts, infos = env.step(actions)
-                successors = np.array(following, np.float32)
+                successors = _copy(following)
                 discounts = np.ones(env.num_envs, np.float32)
                 for index in np.flatnonzero(starts):
-                    successors[index] = infos[index]["terminal_observation"]
+                    _put(successors, index, infos[index]["terminal_observation"])
                     discounts[index] = float(infos[index].get("TimeLimit.truncated", False))
                 values = (observations, actions, rewards, successors, discounts, starts)
                 for column, value in zip(columns.values(), values, strict=True):
-                    column.append(np.array(value))
+                    column.append(_copy(value))
                 observations = following
     finally:
         env.close()
-    arrays = {name: np.stack(column) for name, column in columns.items()}
+    arrays = {name: _stacked(column) for name, column in columns.items()}
     return _environment_by_environment(arrays, n, metadata)
+
+
+def _copy(value: Any) -> Any:
+    return {key: np.array(part) for key, part in value.items()} if isinstance(value, Mapping) else np.array(value)
+
+
+def _put(rows: Any, index: int, value: Any) -> None:
+    if isinstance(rows, Mapping):
+        for key, part in rows.items():
+            part[index] = value[key]
+    else:
+        rows[index] = value
+
+
+def _stacked(parts: list[Any]) -> Any:
+    if isinstance(parts[0], Mapping):
+        return {key: np.stack([part[key] for part in parts]) for key in parts[0]}
+    return np.stack(parts)
 
 
 def from_replay(state: Mapping[str, Any], action_space: spaces.Space, metadata: Metadata) -> Dataset:
@@ -106,11 +124,15 @@ def _environment_by_environment(columns: Mapping[str, np.ndarray], n: int, metad
     columns["episode_ends"][-1] = True
     discrete = columns["actions"].dtype.kind in "iu"
     dtypes = {"actions": np.int64 if discrete else np.float32, "episode_ends": np.bool_}
-    flat: dict[str, Any] = {}
-    for name, column in columns.items():
-        joined = column.swapaxes(0, 1).reshape(-1, *column.shape[2:])
-        flat[name] = np.ascontiguousarray(joined, dtypes.get(name, np.float32))
+
+    def joined(name: str, column: Any) -> Any:
+        if isinstance(column, Mapping):
+            return {key: joined(name, part) for key, part in column.items()}
+        flat = column.swapaxes(0, 1).reshape(-1, *column.shape[2:])
+        return np.ascontiguousarray(flat, dtypes.get(name, np.float32))
+
+    made = {name: joined(name, column) for name, column in columns.items()}
     if discrete:
-        flat["actions"] = flat["actions"].reshape(-1)
-    whole = Dataset(**flat, metadata=metadata)
+        made["actions"] = made["actions"].reshape(-1)
+    whole = Dataset(**made, metadata=metadata)
     return whole if n == len(whole) else whole.take(slice(0, n))
