@@ -25,7 +25,7 @@ ENV_GROUP = "rlopt.envs"
 DM_CONTROL_PREFIX = "dm_control/"
 _ROBOTICS_PREFIXES = ("PointMaze_", "AntMaze_", "Fetch", "Hand", "Adroit", "FrankaKitchen")
 _OWN_NAMESPACES = ("rlopt", "dm_control")
-_OWN_ROBOTICS_PREFIX = "rlopt/PointMaze_"
+_OWN_ROBOTICS_PREFIXES = ("rlopt/PointMaze_", "rlopt/AntMaze_")
 _OWN_TASKS = ("rlopt.envs.tasks.own_tasks", "rlopt.envs.tasks.toy")
 """Modules that register rlopt/*, imported as those of a plug-in are: when an id is looked up."""
 
@@ -66,7 +66,7 @@ def register(env_id: str) -> None:
     module, colon, name = env_id.rpartition(":")
     if colon:
         _import(module, env_id)
-    if name.startswith(_OWN_ROBOTICS_PREFIX):
+    if name.startswith(_OWN_ROBOTICS_PREFIXES):
         _register_robotics(env_id)
     if name.startswith("parking-"):
         _register_parking(env_id)

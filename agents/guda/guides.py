@@ -50,7 +50,7 @@ class ShortestPath:
         self.maze = maze
         self.goal_cell = None if goal_cell is None else tuple(int(part) for part in goal_cell)
         row, column = maze.free_cells.T
-        goals = maze.free_cells if goal_cell is None else [goal_cell]
+        goals = maze.free_cells.tolist() if goal_cell is None else [goal_cell]
         allowed = np.stack([maze.headings(goal)[row, column] for goal in goals])  # [goals, cells, 4]
         self._cells, self._n_cells = _ragged([np.flatnonzero(one.any(axis=1)) for one in allowed])
         self._headings, self._n_headings = _ragged([np.flatnonzero(one) for one in allowed.reshape(-1, 4)])

@@ -13,12 +13,10 @@ from rlopt.data.dataset import Dataset
 from rlopt.data.names import D4RL_NAMES
 from rlopt.envs.names import check_id, register
 from rlopt.envs.tasks.mazes import Maze, is_ant_maze, registered_maze
-from rlopt.envs.tasks.own_tasks import FIXED_GOAL_MAZES
+from rlopt.envs.tasks.own_tasks import FIXED_GOAL_ANT_MAZES, FIXED_GOAL_MAZES, FixedGoalAntMaze, FixedGoalMaze
 from rlopt.errors import AugmentationError, ConfigError
 from rlopt.registry import refuse_import
 
-ANT_GOALS = {"UMaze": (3, 1), "Medium": (6, 6), "Large": (7, 9)}
-"""D4RL's goal cells in the ant mazes of these names."""
 D4RL_RADIUS = 0.5
 """Metres from the goal within which D4RL's ant has arrived."""
 _STATE = {"pointmaze": 4, "antmaze": 29}
@@ -78,7 +76,8 @@ def maze_domain(dataset: Dataset, config: GuDAConfig, kind: type[PointMaze] | ty
     else:
         own = getattr(dataset.metadata, "env_kwargs", {})
         maze = Maze.from_id(env_id, own.get("maze_map"))
-        kwargs = {**registered_maze(env_id), **own}
+        # Our ant mazes end at the goal.
+        kwargs = {"continuing_task": env_id not in FIXED_GOAL_ANT_MAZES, **registered_maze(env_id), **own}
         settings["dense"] = kwargs.get("reward_type", "dense" if settings["dense"] else "sparse") == "dense"
     if maze_kind(env_id) not in (None, kind.name):
         raise AugmentationError(f"the domain {kind.name} does not fit data of {env_id}: choose the one that does")
@@ -130,26 +129,25 @@ def goal_cell(maze: Maze, dataset: Dataset, wanted: tuple[int, ...] | None) -> t
         row, column = maze.xy_to_cell(goals[0]).tolist()
         return maze.require_free((row, column), "the goal cell of the data set's column 'goal'")
     if env_id in D4RL_NAMES:  # rows of an ant maze are the other way round, see _d4rl_ant_maze
-        row, column = ANT_GOALS[_d4rl_ant_base(env_id)[1]]
+        row, column = _d4rl_task(env_id).goal_cell
         return maze.shape[0] - 1 - row, column
     kwargs = registered_maze(env_id)
     marked = np.argwhere(np.array(kwargs.get("maze_map", [[0]]), dtype=object) == "g")
     own = kwargs.get("goal_cell", marked[0].tolist() if len(marked) == 1 else None)
     if own is not None:
         return maze.require_free(own, "the goal cell of the environment")
-    name = env_id.partition("_")[2].partition("-")[0].removesuffix("Dense")
-    for task in FIXED_GOAL_MAZES.values():
-        if env_id.startswith("PointMaze_") and task.base == f"PointMaze_{name}-v3":
+    stem = env_id.rpartition("-v")[0].removesuffix("Dense")
+    tasks: tuple[FixedGoalMaze | FixedGoalAntMaze, ...] = (*FIXED_GOAL_MAZES.values(), *FIXED_GOAL_ANT_MAZES.values())
+    for task in tasks:
+        if stem == task.base.rpartition("-v")[0]:
             return task.goal_cell
-    if env_id.startswith("AntMaze_") and name in ANT_GOALS:
-        return ANT_GOALS[name]
     raise ConfigError(f"which cell of {env_id} is the goal? give --goal-cell ROW COLUMN")
 
 
-def _d4rl_ant_base(env_id: str) -> tuple[str, str]:
-    """gymnasium-robotics' environment with the map of an antmaze name, and what the map is called."""
+def _d4rl_task(env_id: str) -> FixedGoalAntMaze:
+    """Our task with the map and goal of an antmaze name."""
     name = {"umaze": "UMaze", "medium": "Medium", "large": "Large"}[env_id.split("-")[1]]
-    return f"AntMaze_{name}-v5", name
+    return FIXED_GOAL_ANT_MAZES[f"rlopt/AntMaze_{name}-v0"]
 
 
 def _d4rl_ant_maze(env_id: str) -> Maze:
@@ -157,8 +155,7 @@ def _d4rl_ant_maze(env_id: str) -> Maze:
 
     Our rows go the other way, so the map is upside down.
     """
-    base, _ = _d4rl_ant_base(env_id)
-    maze = Maze.from_id(base)
+    maze = Maze.from_id(_d4rl_task(env_id).base)
     rows, columns = maze.shape
     half = maze.scale / 2
     centre = (half * columns - 1.5 * maze.scale, half * rows - 1.5 * maze.scale)

@@ -28,6 +28,26 @@ FIXED_GOAL_MAZES: dict[str, FixedGoalMaze] = {
 }
 """Environment id -> what it is made of."""
 
+
+@dataclass(frozen=True)
+class FixedGoalAntMaze:
+    """An ant maze of gymnasium-robotics with the start and the goal that D4RL's antmaze of the same map has."""
+
+    base: str
+    """gymnasium-robotics' id, whose map is taken."""
+    goal_cell: tuple[int, int]
+    """Row and column."""
+    episode_steps: int
+    start_cell: tuple[int, int] = (1, 1)
+
+
+FIXED_GOAL_ANT_MAZES: dict[str, FixedGoalAntMaze] = {
+    "rlopt/AntMaze_UMaze-v0": FixedGoalAntMaze("AntMaze_UMaze-v5", (3, 1), 700),
+    "rlopt/AntMaze_Medium-v0": FixedGoalAntMaze("AntMaze_Medium-v5", (6, 6), 1000),
+    "rlopt/AntMaze_Large-v0": FixedGoalAntMaze("AntMaze_Large-v5", (7, 9), 1000),
+}
+"""Environment id -> what it is made of."""
+
 NEVER_ENDING: dict[str, str] = {
     "rlopt/RiverSwim-v0": "river_swim:RiverSwim",
     "rlopt/MixtureRiverSwim-v0": "river_swim:MixtureRiverSwim",
@@ -54,6 +74,18 @@ def _register() -> None:
                 entry_point="rlopt.envs.tasks.point_maze:make_fixed_goal_maze",
                 max_episode_steps=maze.episode_steps,
                 kwargs={"base": maze.base, "goal_cell": maze.goal_cell},
+            )
+    for env_id, ant_maze in FIXED_GOAL_ANT_MAZES.items():
+        if env_id not in gymnasium.registry:
+            gymnasium.register(
+                env_id,
+                entry_point="rlopt.envs.tasks.ant_maze:make_fixed_goal_ant_maze",
+                max_episode_steps=ant_maze.episode_steps,
+                kwargs={
+                    "base": ant_maze.base,
+                    "start_cell": ant_maze.start_cell,
+                    "goal_cell": ant_maze.goal_cell,
+                },
             )
     if "rlopt/BallToGoal-v0" not in gymnasium.registry:
         entry_point = "rlopt.envs.tasks.ball_to_goal:BallToGoal"

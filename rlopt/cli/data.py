@@ -143,6 +143,8 @@ class CheckConfig:
     """Mirror, as in rlopt data augment."""
     goal_cell: tuple[int, ...] | None = None
     """Row and column of the goal in a maze; default is that of the environment."""
+    simulated: Annotated[float, Range(ge=0, le=1)] | None = None
+    """Share of simulated transitions in what the support is measured of, as in rlopt data augment."""
     env: str = ""
     """Environment of the data set, as in rlopt data augment."""
     run: str = ""
@@ -172,7 +174,10 @@ def check(argv: list[str]) -> int:
     from rlopt.agents.guda.tasks import set_up
     from rlopt.data import load_dataset
 
-    shared = {name: getattr(config, name) for name in ("domain", "guide", "rotate", "reflect", "goal_cell", "env")}
+    shared = {
+        name: getattr(config, name)
+        for name in ("domain", "guide", "rotate", "reflect", "goal_cell", "simulated", "env")
+    }
     dataset = load_dataset(places[0])
     setup = set_up(dataset, from_mapping(GuDAConfig, shared, prog))
     report = check_dynamics(
@@ -205,12 +210,11 @@ def _support(setup: Any, config: CheckConfig) -> str:
     except RloptError as error:
         return f"  outside the support  not known: {error}"
     made = setup.augment(20_000, config.seed)
-    shares = [
-        100 * share_outside(flat(data.observations), data.episode_ends, flat(states), config.seed)
-        for data in (setup.dataset, made)
-    ]
+    recorded, augmented, states = (flat(part) for part in (setup.dataset.observations, made.observations, states))
+    spread = recorded.std(axis=0)
+    before, after = (100 * share_outside(data, states, spread, config.seed) for data in (recorded, augmented))
     what = f"states of {config.run}" if config.run else "states in which episodes start"
-    return f"  outside the support  {shares[0]:.0f} % of {what}; {shares[1]:.0f} % after augmentation"
+    return f"  outside the support  {before:.0f} % of {what}; {after:.0f} % after augmentation"
 
 
 def convert(argv: list[str]) -> int:

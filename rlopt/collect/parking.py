@@ -67,6 +67,29 @@ class ParkingPlanner:
         return best[0]
 
 
+def advance(cars: np.ndarray, actions: np.ndarray) -> np.ndarray:
+    """The cars after a decision: highway-env's kinematic bicycle, without walls.
+
+    :param cars: [S, 4]: x, y [m], heading [rad], speed [m/s]
+    :param actions: [S, 2] in [-1, 1]: acceleration, steering
+    :returns: [S, 4]
+    """
+    x, y, heading, speed = cars.T
+    slip = np.arctan(np.tan(STEERING * actions[:, 1]) / 2)
+    dt = STEP / SUBSTEPS
+    for _ in range(SUBSTEPS):
+        x, y = x + dt * speed * np.cos(heading + slip), y + dt * speed * np.sin(heading + slip)
+        heading = heading + dt * speed * np.sin(slip) / HALF_LENGTH
+        speed = speed + dt * ACCELERATION * actions[:, 0]
+    return np.stack((x, y, heading, speed), axis=1)
+
+
+def cars_of(rows: np.ndarray) -> np.ndarray:
+    """[n, 4] as :func:`advance` takes them, of parking-v0's observations [n, 6]."""
+    speed = METRES_PER_SECOND * (rows[:, 2] * rows[:, 4] + rows[:, 3] * rows[:, 5])
+    return np.stack((rows[:, 0] * METRES, rows[:, 1] * METRES, np.arctan2(rows[:, 5], rows[:, 4]), speed), axis=1)
+
+
 def plan_costs(car: np.ndarray, goal: np.ndarray, plans: np.ndarray) -> np.ndarray:
     """What each plan costs from one state: the sum of distances to the goal until it is reached.
 
@@ -75,24 +98,17 @@ def plan_costs(car: np.ndarray, goal: np.ndarray, plans: np.ndarray) -> np.ndarr
     :param plans: [S, T, 2] actions in [-1, 1]
     :returns: [S]
     """
-    x, y = (np.full(len(plans), value * METRES) for value in car[:2])
-    heading = np.full(len(plans), np.arctan2(car[5], car[4]))
-    speed = np.full(len(plans), METRES_PER_SECOND * (car[2] * car[4] + car[3] * car[5]))
-    cost, open_ = np.zeros(len(plans)), np.ones(len(plans))
+    cars = np.repeat(cars_of(car[None].astype(np.float64)), len(plans), axis=0)
+    cost, under_way = np.zeros(len(plans)), np.ones(len(plans), bool)
     for step in range(plans.shape[1]):
-        slip = np.arctan(np.tan(STEERING * plans[:, step, 1]) / 2)
-        for _ in range(SUBSTEPS):
-            dt = STEP / SUBSTEPS
-            x = x + dt * speed * np.cos(heading + slip)
-            y = y + dt * speed * np.sin(heading + slip)
-            heading = heading + dt * speed * np.sin(slip) / HALF_LENGTH
-            speed = speed + dt * ACCELERATION * plans[:, step, 0]
+        cars = advance(cars, plans[:, step])
+        x, y, heading, speed = cars.T
         away = np.abs(x / METRES - goal[0]) + 0.3 * np.abs(y / METRES - goal[1])
         turned = np.abs(np.cos(heading) - goal[4]) + np.abs(np.sin(heading) - goal[5])
         outside = np.maximum(np.abs(x) - LOT[0], 0) + np.maximum(np.abs(y) - LOT[1], 0)
         distance = np.sqrt(away + 0.02 * turned)
-        open_ = open_ * (distance >= 0.9 * ARRIVED)
-        cost += open_ * (distance + outside + np.maximum(np.abs(speed) - TOP_SPEED, 0))
+        under_way &= distance >= 0.9 * ARRIVED
+        cost += under_way * (distance + outside + np.maximum(np.abs(speed) - TOP_SPEED, 0))
     return cost
 
 

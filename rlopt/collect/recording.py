@@ -41,7 +41,7 @@ def record(policy: Any, settings: EnvSettings, n: int, metadata: Metadata, *, de
                 following, rewards, starts, infos = env.step(actions)
                 successors = _copy(following)
                 discounts = np.ones(env.num_envs, np.float32)
-                for index in np.flatnonzero(starts):
+                for index in np.flatnonzero(starts).tolist():
                     _put(successors, index, infos[index]["terminal_observation"])
                     discounts[index] = float(infos[index].get("TimeLimit.truncated", False))
                 values = (observations, actions, rewards, successors, discounts, starts)

@@ -1,4 +1,4 @@
-"""Which states a data set says something about: the share of others that lie farther from it than its own do."""
+"""Which states a data set says something about: the share of others that lie farther from it than a given distance."""
 
 from __future__ import annotations
 
@@ -6,46 +6,26 @@ import numpy as np
 
 LARGEST = 50_000
 """Rows of the data that are looked at, drawn at random from more."""
-PROBES = 1_000
-"""Rows whose distance to the other episodes tells what is far."""
-QUANTILE = 0.99
+RADIUS = 0.1
+"""Root mean square over the columns, in standard deviations, within which data tell of a state."""
 
 
-def share_outside(data: np.ndarray, episode_ends: np.ndarray, states: np.ndarray, seed: int = 0) -> float:
-    """The share of ``states`` outside the support of ``data``, in [0, 1].
-
-    A state is outside if the nearest row of the data is farther from it than 99 % of the data's rows are from the
-    nearest row of another episode (of another row, where there is one episode). Columns are divided by their standard
-    deviation in the data; one that never changes there counts in its own unit.
+def share_outside(data: np.ndarray, states: np.ndarray, spread: np.ndarray, seed: int = 0) -> float:
+    """The share of ``states`` outside the support of ``data``, in [0, 1]: no row of the data within ``RADIUS``.
 
     :param data: [N, d] observations
-    :param episode_ends: [N] bool
     :param states: [M, d]
+    :param spread: [d] standard deviations in which distances are measured; 0 leaves a column in its own unit
     :param seed: of the rows that are drawn where there are more than 50,000
     """
-    generator = np.random.default_rng(seed)
-    episode = np.cumsum(episode_ends) - episode_ends
     if len(data) > LARGEST:
-        rows = generator.choice(len(data), LARGEST, replace=False)
-        data, episode = data[rows], episode[rows]
-    spread = data.std(axis=0, dtype=np.float64)
-    scale = np.where(spread > 0, spread, 1.0)
+        data = data[np.random.default_rng(seed).choice(len(data), LARGEST, replace=False)]
+    scale = np.where(spread > 0, spread, 1.0) * np.sqrt(data.shape[1])
     data, states = data / scale, states / scale
-    if len(np.unique(episode)) == 1:
-        episode = np.arange(len(data))
-    probes = generator.choice(len(data), min(PROBES, len(data)), replace=False)
-    own = _nearest(data[probes], data, episode[probes], episode)
-    return float((_nearest(states, data, None, episode) > np.quantile(own, QUANTILE)).mean())
-
-
-def _nearest(points: np.ndarray, data: np.ndarray, own: np.ndarray | None, episode: np.ndarray) -> np.ndarray:
-    """Squared distance of each point to the nearest row of the data, [M]; rows of its own episode left out."""
     squares = (data**2).sum(axis=1)
-    nearest = np.empty(len(points))
-    for start in range(0, len(points), 100):
-        part = slice(start, start + 100)
-        distances = (points[part] ** 2).sum(axis=1)[:, None] - 2 * points[part] @ data.T + squares
-        if own is not None:
-            distances[own[part][:, None] == episode] = np.inf
-        nearest[part] = distances.min(axis=1)
-    return np.maximum(nearest, 0)
+    outside = 0
+    for start in range(0, len(states), 100):
+        part = states[start : start + 100]
+        nearest = ((part**2).sum(axis=1)[:, None] - 2 * part @ data.T + squares).min(axis=1)
+        outside += int((nearest > RADIUS**2).sum())
+    return outside / len(states)

@@ -3,32 +3,25 @@
 import numpy as np
 import pytest
 
-from rlopt.data.support import share_outside
+from rlopt.data.support import RADIUS, share_outside
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
-def test_copies_of_the_data_are_inside_and_what_is_far_is_outside(scale: float) -> None:
+def test_states_count_by_their_distance_in_standard_deviations(scale: float) -> None:
     generator = np.random.default_rng(0)
-    data = generator.random((2000, 3)).astype(np.float32) * np.float32(scale)
-    far = data[:300] + np.float32(5 * scale)
-    ends = np.ones(len(data), bool)
-    assert share_outside(data, ends, np.concatenate((data[:700], far))) == 0.3
-    assert share_outside(data, ends, far) == 1
+    data = np.zeros((500, 4))
+    data[:, 0] = 10 * np.arange(500)  # one row every 10 deviations
+    directions = generator.standard_normal((500, 4))
+    directions[:, 0] = 0
+    directions *= np.sqrt(4) * RADIUS / np.linalg.norm(directions, axis=1, keepdims=True)
+    near, far = data + 0.99 * directions, data + 1.01 * directions
+    states = np.concatenate((near, far[:125]))
+    assert share_outside(scale * data, scale * states, np.full(4, scale)) == 0.2
 
 
-def test_an_episode_is_compared_with_other_episodes() -> None:
-    """Steps of 0.01 along lines that are 1 apart: what lies 0.5 from a line is inside, what lies 2 from all is not."""
-    x, line = np.meshgrid(np.arange(100) * 0.01, np.arange(20.0))
-    data = np.stack((x.reshape(-1), line.reshape(-1)), axis=1)
-    ends = np.arange(2000) % 100 == 99
-    between, away = data + np.array([0, 0.5]), np.array([[0.5, 22.0]] * 2000)
-    assert share_outside(data, ends, np.concatenate((between, away))) == 0.5
-    # Of one episode, each row is near its neighbours in time.
-    assert share_outside(data, np.arange(2000) == 1999, between[:1900]) == 1
-
-
-def test_a_column_that_never_changes_counts() -> None:
-    data = np.random.default_rng(0).random((500, 2))
-    data[:, 1] = 3.0
-    moved = data + np.array([0, 2.0])
-    assert share_outside(data, np.ones(500, bool), np.concatenate((data, moved))) == 0.5
+def test_large_data_are_thinned_and_a_constant_column_counts() -> None:
+    data = np.zeros((200_000, 2))
+    data[:, 0] = np.linspace(0, 1, 200_000)
+    states = data[::1000] + np.array([0, 1.0])
+    assert share_outside(data, data[::1000], data.std(axis=0)) == 0
+    assert share_outside(data, states, data.std(axis=0)) == 1

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 
@@ -124,7 +125,10 @@ def test_command_line_augments_and_checks(tmp_path, capsys) -> None:
     assert len(both) == 2800 and (~both.extras["augmented"]).sum() == 800
     capsys.readouterr()
     assert main(["data", "check", str(source), "--n", "50", "--reflect"]) == 0
-    assert "50 augmented transitions against the simulator: exact" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "50 augmented transitions against the simulator: exact" in shown
+    starts = [float(word) for word in re.findall(r"outside the support +(\S+) % .*; (\S+) % after", shown)[0]]
+    assert starts[0] > 50 > 10 > starts[1]  # one walk has hardly a slow state, episodes begin at rest
     # float32 numbers of the file are no match for a tolerance of 1e-15.
     assert main(["data", "check", str(source), "--n", "50", "--recorded", "--tolerance", "1e-15"]) == 1
 
