@@ -7,6 +7,7 @@ from . import errors as errors
 from . import statistics as statistics
 from .agents.ailboost.algorithm import DAC as DAC
 from .agents.ailboost.algorithm import AILBoost as AILBoost
+from .agents.apo.algorithm import APO as APO
 from .agents.deep_loop.algorithm import DeepLOOP as DeepLOOP
 from .agents.imitation.gail import GAIL as GAIL
 from .agents.imitation.iq_learn import IQLearn as IQLearn

@@ -93,6 +93,11 @@ AGENTS: dict[str, AgentSpec] = {
         algorithm="rlopt.agents.ppo.algorithm:PPO",
         summary="proximal policy optimisation, on-policy",
     ),
+    "apo": AgentSpec(
+        config="rlopt.agents.apo.config:APOConfig",
+        algorithm="rlopt.agents.apo.algorithm:APO",
+        summary="PPO for the average reward, on-policy",
+    ),
     "sac": AgentSpec(
         config="rlopt.agents.sac.config:SACConfig",
         algorithm="rlopt.agents.sac.algorithm:SAC",

@@ -75,6 +75,9 @@ def check_headline(
         keys = [arm.key for arm in arms if arm.role == role]
         if not keys:
             raise RefusedError(f"{where}: the study has no arm {role}: run one")
+        not_run = [key for key in keys if not len(scores.get(key, ()))]
+        if not_run:
+            raise RefusedError(f"{where}: {_listed(not_run)} ({role}) was not run: run it")
         missing = [key for key in keys if key not in shown]
         if missing:
             raise RefusedError(f"{where}: the row leaves out {_listed(missing)} ({role}): show it")

@@ -175,9 +175,24 @@ def table_text() -> str:
         "| `python scripts/...` |",
         "|---" * 9 + "|",
     ]
+    incomplete = []
     for group in GROUPS:
-        lines += [row_text(group, row) for row in group.rows()]
+        for row in group.rows():
+            lacking = not_run(row)
+            if lacking:
+                incomplete.append(f"{group.method} on {row.task} ({', '.join(lacking)})")
+            else:
+                lines.append(row_text(group, row))
+    if incomplete:
+        lines += ["", "Not shown, because a contestant has not been run: " + "; ".join(incomplete) + "."]
     return "\n".join([*lines, "", "`python scripts/main_table.py write`"])
+
+
+def not_run(row: Row) -> list[str]:
+    """The contestants without which a row says nothing and that have no runs."""
+    roles = {role: [own for own in row.sides if own.arm.role == role] for role in ("ours", "ablation", "peer")}
+    lacking = [own.arm.title for role in ("ours", "ablation") for own in roles[role] if not own.scores]
+    return lacking if any(own.scores for own in roles["peer"]) else [*lacking, "a peer"]
 
 
 def row_text(group: Group, row: Row) -> str:
@@ -188,17 +203,12 @@ def row_text(group: Group, row: Row) -> str:
 
     peers = [own for own in row.sides if own.arm.role == "peer" and own.scores]
     ours, ablation = (next(own for own in row.sides if own.arm.role == role) for role in ("ours", "ablation"))
-    if not ours.scores or not peers:
-        return f"| {group.method} | {row.task} | not run | | | | | | `{group.command}` |"
     shown = [ours, ablation, max(peers, key=lambda own: merit(own.scores))]
     scores = {own.arm.key: own.scores for own in row.sides}
     check_headline(scores, [own.arm for own in row.sides], [own.arm.key for own in shown], merit, row.task)
     method = f"[{group.method}](docs/results/{group.page}.md): {group.measure}"
-    texts = [
-        f"{own.arm.title} " + (interval_text(own.scores, group.statistic, row.digits) if own.scores else "not run")
-        for own in shown
-    ]
-    seeds = ", ".join(map(str, sorted({len(own.scores) for own in shown if own.scores})))
+    texts = [f"{own.arm.title} " + interval_text(own.scores, group.statistic, row.digits) for own in shown]
+    seeds = ", ".join(map(str, sorted({len(own.scores) for own in shown})))
     times = ", ".join(time_text(own) for own in (shown[0], shown[2]))
     return f"| {method} | {row.task} | {' | '.join(texts)} | {seeds} | {group.budget} | {times} | `{group.command}` |"
 

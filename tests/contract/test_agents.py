@@ -13,6 +13,7 @@ from rlopt.testing import CHECKS, Contract, check_agent
 SMALL: dict[str, dict[str, Any]] = {
     "mdpo": {"n_steps": 32, "n_epochs": 2, "value_batch_size": 32},
     "ppo": {"n_steps": 32, "n_epochs": 2, "batch_size": 32},
+    "apo": {"n_steps": 32, "n_epochs": 2, "batch_size": 32},
     "off_policy_mdpo": {"learning_starts": 20, "buffer_size": 500, "batch_size": 16, "kl_coef": 0.1},
     "deep_loop": {"learning_starts": 20, "buffer_size": 500, "batch_size": 16, "n_features": 16, "min_interval": 20},
 }

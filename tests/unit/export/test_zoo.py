@@ -32,7 +32,7 @@ def test_the_agents_are_registered_before_rl_zoo_starts(verb: str, monkeypatch: 
     algos = stand_in(monkeypatch, calls)
     zoo.main([verb, "--algo", "mdpo", "--env", "CartPole-v1"])
     argv = [f"rl_zoo3.{verb}", "--algo", "mdpo", "--env", "CartPole-v1"]
-    assert calls == [(verb, argv, ["deep_loop", "mdpo", "off_policy_mdpo", "ppo", "sac"])]
+    assert calls == [(verb, argv, ["apo", "deep_loop", "mdpo", "off_policy_mdpo", "ppo", "sac"])]
     assert algos["mdpo"] is rlopt.MDPO and algos["off_policy_mdpo"] is rlopt.OffPolicyMDPO
     assert algos["sac"] is object, "what RL Zoo has stays what it is"
 

@@ -70,6 +70,8 @@ def test_a_headline_has_the_best_peer_and_the_ablation(evidence: Any, arms: list
             evidence.check_headline(SCORES, arms, shown, iqm, "x")
     with pytest.raises(evidence.RefusedError, match="no peer was run"):
         evidence.check_headline({"ours": [1.0], "without": [1.0]}, arms, ["ours", "without"], iqm, "x")
+    with pytest.raises(evidence.RefusedError, match="x: without .ablation. was not run: run it"):
+        evidence.check_headline({**SCORES, "without": []}, arms, SCORES, iqm, "x")
     with pytest.raises(evidence.RefusedError, match="the study has no arm ablation"):
         evidence.check_headline(SCORES, [arm for arm in arms if arm.role != "ablation"], SCORES, iqm, "x")
 
@@ -85,7 +87,7 @@ def test_the_study_of_defaults_is_declared_so(study: Any) -> None:
 def test_its_table_shows_every_arm_and_test_seeds_alone(evidence: Any, study: Any, tmp_path: Path) -> None:
     results = study.Results(tmp_path / "defaults.jsonl", *study.KEY)
     task = study.TASKS[0].name
-    for arm, score in zip(study.ARMS, (4.0, 3.0, 1.0, 2.0), strict=True):
+    for arm, score in zip(study.ARMS, (4.0, 3.0, 1.0, 1.5, 2.0), strict=True):
         for seed in (0, 1, 100):  # the last is no test seed
             results.add({"arm": arm.key, "task": task, "seed": seed, "mean_return": score if seed < 100 else 99.0})
     text = study.table_text(results)
