@@ -27,8 +27,10 @@ def test_every_section_quotes_a_message_that_is_provoked() -> None:
 def test_the_message_is_what_is_printed(heading: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     printed = PROVOKED[heading](monkeypatch).replace(f"{tmp_path}/", "")
-    assert without_versions(printed) == without_versions(QUOTED[heading])
+    assert without_chance(printed) == without_chance(QUOTED[heading])
 
 
-def without_versions(text: str) -> str:
+def without_chance(text: str) -> str:
+    """Without the version of torch, and without what is said where a busy machine had no time to keep the episodes."""
+    text = text.replace(", where fresh episodes begin", "")
     return re.sub(r"torch (is )?\d+\.\d+\.\d+\S*", r"torch \1VERSION", text)
