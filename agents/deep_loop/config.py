@@ -1,6 +1,6 @@
 """Settings of DeepLOOP. Imports no torch.
 
-Where no source is named, the default is Stable-Baselines3's for SAC, or a choice of this package that nobody tuned.
+If no source is named, the default is Stable-Baselines3's for SAC, or a choice of this package that was not tuned.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ class DeepLOOPConfig(SACConfig):
     """How the gain is estimated: RVI-SAC's delayed f(Q), differential Q-learning, or the mean soft reward of the
     batches, which old data bias."""
     gain_rate: Annotated[float, Range(ge=0, le=1)] = 5e-3
-    """How far the gain moves at a gradient step. RVI-SAC: 5e-3."""
+    """kappa, the step size of the gain in a gradient step. RVI-SAC: 5e-3."""
     centring_coef: Annotated[float, Range(ge=0)] = 0.1
-    """Weight of the squared mean of Q, which holds its constant; not used with rvi. APO (arXiv 2106.03442) has
-    0.1 for its value function."""
+    """Weight of the squared mean of Q in the critics' loss, which keeps Q's constant near 0; not used with rvi. APO
+    (arXiv 2106.03442) has 0.1 for its value function."""
     bonus: bool = True
-    """Whether rewards have the elliptical bonus."""
+    """Whether the elliptical bonus is added to rewards."""
     beta: Annotated[float, Range(gt=0)] = 10.0
     """Squared radius of the confidence set, in units of reward squared: the sum of squared bonuses over the data,
     and the unit of the switching rule."""
@@ -46,25 +46,27 @@ class DeepLOOPConfig(SACConfig):
     n_features: Annotated[int, Range(ge=1, le=65536)] = 128
     """Random Fourier features of state and action."""
     length_scale: Annotated[float, Range(gt=0)] = 1.0
-    """Of their kernel, in standard deviations of the inputs."""
+    """Length scale of the features' kernel, in standard deviations of the inputs."""
     ridge: Annotated[float, Range(gt=0)] = 1.0
-    """Of the features' Gram matrix."""
+    """Regularisation of the features' Gram matrix."""
     lazy: bool = True
-    """Whether the behaviour is a frozen policy until its discrepancy on the data has grown."""
+    """Whether a frozen policy acts until its discrepancy on the data has grown."""
     switch_multiplier: Annotated[float, Range(gt=1)] = 4.0
-    """Discrepancy in multiples of beta at which it is given up. LOOP: 4."""
+    """Discrepancy, in multiples of beta, at which the frozen policy is replaced. LOOP: 4."""
     min_interval: Annotated[int, Range(ge=1)] = 1_000
-    """Transitions between two switches at least; a switch reads the whole replay buffer."""
+    """Smallest number of transitions between two switches; a switch reads the whole replay buffer."""
     max_interval: Annotated[int, Range(ge=1)] = 10_000
-    """Transitions after which it switches in any case."""
+    """Largest number of transitions between two switches."""
     on_termination: Literal["refuse", "reset"] = "refuse"
-    """Whether an episode that truly ends is an error, or a reset that is a transition with a price."""
+    """A true end of an episode is an error (refuse), or a transition to the next episode that costs reset_cost
+    (reset)."""
     reset_cost: Annotated[float, Range(ge=0)] | Annotated[str, Text("auto".__eq__, "auto")] = "auto"
-    """That price in units of reward; auto raises it while resets come more often than allowed (RVI-SAC)."""
+    """Cost of a reset in units of reward; auto raises it while resets are more frequent than allowed_resets
+    (RVI-SAC)."""
     allowed_resets: Annotated[float, Range(ge=0, le=1)] = 1e-3
-    """Resets a step that auto aims at. RVI-SAC: 1e-3."""
+    """Target number of resets per step for reset_cost auto. RVI-SAC: 1e-3."""
     reset_cost_rate: Annotated[float, Range(ge=0)] = 0.1
-    """Step size of auto."""
+    """Step size of reset_cost auto."""
 
     @classmethod
     def check_together(cls, settings: Mapping[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """Settings of the imitation learners SQIL, IQ-Learn, ValueDICE and GAIL. Imports no torch.
 
-Where no source is named, the default is Stable-Baselines3's for SAC.
+If no source is named, the default is Stable-Baselines3's for SAC.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from rlopt.settings.optimizer import LearningRate
 
 @dataclass(frozen=True, kw_only=True)
 class DemonstrationConfig:
-    """What every learner from demonstrations has."""
+    """Settings of every agent that learns from demonstrations."""
 
     other_names: ClassVar[Mapping[str, str]] = {"dataset": "demos"}
 
     demos: str = ""
-    """Demonstrations to learn from: a folder that rlopt wrote, an npz or parquet file, minari:ID or the name of a
-    shipped set. Required; --dataset is the same."""
+    """Demonstrations to learn from: a folder that rlopt wrote, an npz or parquet file, minari:ID, or the name of a
+    shipped set. Required; --dataset means the same."""
     n_demos: Annotated[int, Range(ge=1)] | None = None
-    """Episodes that are learned from, the first ones; default is all."""
+    """Number of episodes to learn from, the first ones; default is all."""
     subsample: Annotated[int, Range(ge=1)] = 1
-    """Of each episode every so-manyeth transition is kept, and every true end. GAIL and DAC: 20 on MuJoCo."""
+    """Keep every n-th transition of each episode, and every true end. GAIL and DAC: 20 on MuJoCo."""
 
 
 _OTHER_NAMES = {**DemonstrationConfig.other_names, "penalty_coef": "gradient_penalty"}
@@ -59,10 +59,10 @@ class SQILConfig(DemonstrationConfig, SACConfig):
     her_goals: ClassVar[int] = 4  # type: ignore[misc]
 
     batch_size: Annotated[int, Range(ge=2)] = 256
-    """Transitions of one gradient step, half of them the expert's."""
+    """Transitions per gradient step; half of them are the expert's."""
     absorbing: bool = True
-    """Whether a true end leads to an absorbing state, with reward 1 for the expert and 0 for the policy for ever after;
-    otherwise every end is worth 0."""
+    """Whether a true end leads to an absorbing state with reward 1 for the expert and 0 for the policy, received for
+    ever; otherwise every end is worth 0."""
 
     @classmethod
     def check_together(cls, settings: Mapping[str, Any]) -> None:
@@ -82,9 +82,9 @@ class IQLearnConfig(SQILConfig):
     learning_starts: Annotated[int, Range(ge=0)] = 1280
     """Environment steps of uniformly random actions before the first update. Released code: 1280."""
     batch_size: Annotated[int, Range(ge=2)] = 512
-    """Transitions of one gradient step, half of them the expert's. Released code: 256 of either."""
+    """Transitions per gradient step; half of them are the expert's. Released code: 256 of each."""
     actor_learning_rate: LearningRate | None = 3e-5
-    """The step size of the actor; none for learning_rate. Released scripts: 3e-5."""
+    """The step size of the actor; none takes learning_rate. Released scripts: 3e-5."""
     ent_coef: EntropyCoefficient = 0.01
     """Temperature: a number, or auto to learn it. Released code: 1e-2 on most tasks, 1 on Humanoid."""
     n_critics: Annotated[int, Range(ge=1)] = 1
@@ -92,25 +92,29 @@ class IQLearnConfig(SQILConfig):
     chi_alpha: Annotated[float, Range(gt=0)] = 0.5
     """alpha of the chi-square regulariser E[r^2] / (4 alpha). Released code: 0.5."""
     value_term: Literal["value", "v0", "value_expert"] = "value"
-    """Over which states the value term is: both halves of the batch, the expert's as initial ones, or the expert's.
-    Released scripts: value or v0, by task."""
+    """States of the value term: those of both halves of the batch (value), the expert's as initial states (v0), or the
+    expert's (value_expert). Released scripts: value or v0, depending on the task."""
     regularize_policy: bool = True
-    """Whether the regulariser is over both halves of the batch (released code, online) or the expert's."""
+    """Whether the regulariser covers both halves of the batch (released code, online) or only the expert's."""
     use_target: bool = False
-    """Whether V(s') is taken from the target critics, without a gradient. Released code: no."""
+    """Whether V(s') comes from the target critics, without a gradient. Released code: no."""
     absorbing: bool = False
-    """Whether a true end is worth the closed-form reward of an absorbing state for ever after; otherwise 0 (released
-    code)."""
+    """Whether a true end leads to an absorbing state, whose closed-form reward is received for ever; otherwise it is
+    worth 0 (released code)."""
 
     @classmethod
     def check_together(cls, settings: Mapping[str, Any]) -> None:
         """Raises :class:`rlopt.errors.ConfigError` for an end whose value is not finite, or without a bound."""
         super().check_together(settings)
         if settings["use_target"] and settings["network"] == "crossq":
-            raise ConfigError("network crossq has no target networks, which use_target is about: leave use_target out")
+            raise ConfigError(
+                "use_target has no effect with network crossq, which has no target networks: leave it out"
+            )
         if settings["absorbing"] and not settings["regularize_policy"]:
             raise ConfigError(
-                "absorbing needs regularize_policy: a penalty on the expert's rows alone leaves the worth of the "
+                "policy's ends without a bound; leave one of the two as it is by default"
+                "absorbing needs regularize_policy, because a penalty on the expert's rows alone does not bound the "
+                "value of the policy's ends: use the default of one of the two"
                 "policy's ends without a bound; leave one of the two as it is by default"
             )
 
@@ -123,7 +127,7 @@ class ValueDICEConfig(DemonstrationConfig, OffPolicyConfig):
     other_names: ClassVar[Mapping[str, str]] = _OTHER_NAMES
 
     network: Literal["mlp", "layer_norm", "simba"] = "mlp"
-    """The kind of network: mlp; layer_norm, with layer normalisation in nu (RLPD, arXiv 2302.02948); simba, residual
+    """Kind of network: mlp; layer_norm has layer normalisation in nu (RLPD, arXiv 2302.02948); simba has residual
     blocks (arXiv 2410.09754)."""
     learning_rate: LearningRate = 1e-3
     """The step size of nu. Released code: 1e-3."""
@@ -132,22 +136,23 @@ class ValueDICEConfig(DemonstrationConfig, OffPolicyConfig):
     learning_starts: Annotated[int, Range(ge=0)] = 2000
     """Environment steps of uniformly random actions before the first update. Released code: 2000, updates from 1000."""
     batch_size: Annotated[int, Range(ge=1)] = 256
-    """Transitions of the replay in one gradient step, and as many of the expert. Released code: 256."""
+    """Transitions of the replay buffer, and as many of the expert, per gradient step. Released code: 256."""
     gamma: Annotated[float, Range(gt=0, le=1)] = 0.99
     """Discount factor."""
     gradient_steps: Annotated[int, Range(ge=-1)] = 5
-    """Gradient steps an update; -1 takes as many as transitions were collected since the last. Released code: 5."""
+    """Gradient steps per update; -1 takes as many as transitions were collected since the last update. Released code:
+    5."""
     replay_weight: Annotated[float, Range(ge=0, lt=1)] = 0.1
-    """alpha, the share of replay in both occupancies. Released script: 0.1."""
+    """alpha, the share of the replay buffer in both occupancies. Released script: 0.1."""
     gradient_penalty: Annotated[float, Range(ge=0)] = 10.0
     """Weight of the two-sided gradient penalty on nu. Released code: 10."""
     orthogonal_coef: Annotated[float, Range(ge=0)] = 1e-4
     """Weight of the orthogonal penalty on the actor's layers. Released code: 1e-4."""
     exploration_noise: Annotated[float, Range(ge=0)] = 0.1
-    """Deviation of the noise on the mean action, in units of half the action range. Released code: 0.1."""
+    """Standard deviation of the noise on the mean action, in units of half the action range. Released code: 0.1."""
     absorbing: bool = True
-    """Whether a true end leads to an absorbing state with a feature of its own (released code); otherwise the episode
-    is looked at as if it had gone on."""
+    """Whether a true end leads to an absorbing state with its own feature (released code); otherwise the episode is
+    treated as if it had continued."""
 
     def algorithm_kwargs(self) -> dict[str, Any]:
         """The constructor arguments of the learner's class, without the demonstrations; names in place of classes."""
@@ -158,7 +163,7 @@ class ValueDICEConfig(DemonstrationConfig, OffPolicyConfig):
 class GAILConfig(DemonstrationConfig, MDPOConfig):
     """Generative adversarial imitation learning with on-policy MDPO.
 
-    Where no source is named, the default is the paper's for MDPO.
+    If no source is named, the default is the paper's for MDPO.
     """
 
     other_names: ClassVar[Mapping[str, str]] = _OTHER_NAMES
@@ -166,38 +171,38 @@ class GAILConfig(DemonstrationConfig, MDPOConfig):
     n_steps: Annotated[int, Range(ge=1)] = 2048
     """Steps per environment and rollout; the batch is n_steps * n_envs."""
     target_kl: Annotated[float, Range(gt=0)] | None = None
-    """E[B_q(pi || pi_k)] that an update aims at, in nats where q is 1; default leaves t_k to step_size_schedule."""
+    """Target of E[B_q(pi || pi_k)] after an update, in nats if q is 1; by default t_k follows step_size_schedule."""
     normalize_value: bool = False
-    """Whether the value phase computes in units of the returns' size."""
+    """Whether the value phase divides by the scale of the returns."""
     learning_rate: LearningRate = 1e-3
-    """Step size of the policy phase. Our own: 20,000 steps are then enough for CartPole-v1."""
+    """Step size of the policy phase, chosen so that 20,000 steps are enough for CartPole-v1."""
     batch_size: Annotated[int, Range(ge=1)] | None = 64
     """Rows per gradient step of the policy phase; none is the full batch. Stable-Baselines3's PPO: 64."""
     n_epochs: Annotated[int, Range(ge=1)] = 20
     """m, passes over the rollout in the policy phase (gradient steps on the full batch, without minibatches)."""
     n_value_epochs: Annotated[int, Range(ge=1)] = 10
-    """Passes over the rollout in the value phase: its rewards change with every rollout. PPO: 10."""
+    """Passes over the rollout in the value phase, whose rewards change with every rollout. PPO: 10."""
     value_batch_size: Annotated[int, Range(ge=1)] | None = 64
     """Rows per gradient step of the value phase; none is the full batch. Stable-Baselines3's PPO: 64."""
     reward_form: Literal["gail", "airl"] = "gail"
-    """gail is -ln(1 - sigma(D)) of the discriminator's logit D, airl is D."""
+    """Reward from the discriminator's logit D: gail is -ln(1 - sigma(D)), airl is D."""
     discriminator_input: Literal["state_action", "state", "state_next_state"] = "state_action"
-    """What the discriminator sees of a transition."""
+    """The part of a transition that the discriminator sees."""
     discriminator_net_arch: tuple[Annotated[int, Range(ge=1, le=65536)], ...] = (256, 256)
     """Width of each hidden layer of the discriminator. DAC: 256 256."""
     discriminator_activation: Literal["relu", "tanh", "elu", "silu"] = "tanh"
-    """Activation of its hidden layers. DAC: tanh."""
+    """Activation of the discriminator's hidden layers. DAC: tanh."""
     discriminator_learning_rate: Annotated[float, Range(ge=0, le=1e6)] = 1e-3
-    """Its Adam step size. DAC: 1e-3."""
+    """Adam's step size for the discriminator. DAC: 1e-3."""
     discriminator_batch_size: Annotated[int, Range(ge=1)] = 256
-    """Rows of the rollout, and as many demonstrations, of one of its steps."""
+    """Transitions of the rollout, and as many of the demonstrations, per step of the discriminator."""
     discriminator_steps: Annotated[int, Range(ge=1)] = 100
-    """Its steps a rollout. AILBoost: 100 for 1000 steps of the environment."""
+    """Gradient steps of the discriminator per rollout. AILBoost: 100 for 1000 environment steps."""
     gradient_penalty: Annotated[float, Range(ge=0)] = 10.0
     """Weight of the two-sided gradient penalty. DAC: 10."""
     absorbing: bool = True
-    """Whether a true end leads to an absorbing state that the discriminator sees, with its reward for ever after;
-    otherwise every end is worth 0, which favours long episodes where rewards are positive."""
+    """Whether a true end leads to an absorbing state that the discriminator sees, whose reward is received for ever;
+    otherwise every end is worth 0, which favours long episodes if rewards are positive."""
 
     @classmethod
     def check_together(cls, settings: Mapping[str, Any]) -> None:

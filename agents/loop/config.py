@@ -10,40 +10,40 @@ from rlopt.settings.fields import AgentConfig, Range
 
 @dataclass(frozen=True, kw_only=True)
 class ContinuingConfig(AgentConfig):
-    """What all that learn in one task that never ends have in common."""
+    """Settings of every agent that learns in a task that never ends."""
 
     reward_range: tuple[float, float] | None = None
-    """Smallest and largest reward of a step; none takes it from an environment that knows it."""
+    """Smallest and largest reward of a step; none asks the environment, which must know them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimistConfig(ContinuingConfig):
-    """What all that plan with a confidence set have in common."""
+    """Settings of every agent that plans with a confidence set."""
 
     span: Annotated[float, Range(gt=0)] | None = None
-    """H, a bound of max - min of the optimal bias; none takes the exact one of an environment that knows it, which
-    no agent could know. Too small can keep the best policy out; too large widens the confidence set. Not used by LOOP's
-    procedure anytime."""
+    """H, a bound on max - min of the optimal bias; none takes the exact span from an environment that knows it, though
+    no agent could. A value that is too small can exclude the best policy, and one that is too large widens the
+    confidence set. LOOP's procedure anytime does not use it."""
     horizon: Annotated[int, Range(ge=1)] | None = None
-    """T, the steps that the confidence level is meant for; none takes those of the first call of learn. Not used by
-    LOOP's procedure anytime."""
+    """T, the number of steps for which the confidence level holds; none takes that of the first call of learn. LOOP's
+    procedure anytime does not use it."""
     delta: Annotated[float, Range(gt=0, lt=1)] = 0.05
-    """Probability that the confidence set may miss the truth, at beta_scale 1."""
+    """Largest probability that the confidence set misses the true process, at beta_scale 1."""
     tolerance: Annotated[float, Range(gt=0)] = 1e-6
-    """Largest change in the last sweep of a plan, in units of the span; of the procedure anytime, how far the gain of
-    a plan may be off, in units of the range of rewards."""
+    """Largest change in the last sweep of a plan, in units of the span. With the procedure anytime, the largest error
+    of the gain of a plan, in units of the range of rewards."""
     max_sweeps: Annotated[int, Range(ge=1)] = 10_000
-    """Sweeps after which a plan is taken as it is, and certified as not converged."""
+    """Largest number of sweeps of a plan, which is then used as it is and certified as not converged."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlannerConfig(OptimistConfig):
-    """How the paper's optimisation over the set of squared Bellman errors is solved."""
+    """Settings of the paper's optimisation over the set of squared Bellman errors."""
 
     planner: Literal["bonus", "ellipsoid"] = "bonus"
-    """How an optimistic member of the set of squared errors is found. ellipsoid climbs to a local optimum of the
-    paper's optimisation, the gain over the exact set; bonus adds a width of the visits to each pair and iterates, which
-    is quick and inside the set but not its optimum."""
+    """Method that finds an optimistic member of the set of squared errors. ellipsoid finds a local optimum of the
+    paper's optimisation, the gain over the exact set. bonus is value iteration with a bonus for few visits, which is
+    quick and inside the set but not its optimum."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,15 +51,16 @@ class LOOPConfig(PlannerConfig):
     """LOOP on finitely many states and actions."""
 
     procedure: Literal["anytime", "paper"] = "anytime"
-    """anytime needs neither span nor horizon, allows for noisy rewards and gives a plan up as soon as one pair refutes
-    it; paper is algorithm 1 with a known span, squared errors over all data and the steps it is meant for."""
+    """anytime needs neither span nor horizon, allows for noisy rewards, and drops a plan as soon as one pair refutes
+    it. paper is algorithm 1, with squared errors over all data, a known span and a known number of steps."""
     beta_scale: Annotated[float, Range(gt=0)] | None = None
-    """Size of the confidence set in units of what theory suggests. None takes .1 with the procedure anytime, where 1
-    makes all plans optimistic with probability 1 - delta, and .001 with paper, where theory's 1 explores for far longer
-    than practical horizons last."""
+    """Size of the confidence set relative to the theory's. None takes .1 with the procedure anytime, where 1 makes all
+    plans optimistic with probability 1 - delta, and .001 with paper, where 1 explores for far longer than practical
+    horizons."""
     switch_multiplier: Annotated[float, Range(gt=1)] | None = None
-    """A new plan is made once the discrepancy of the present one reaches this many times the radius: of one pair with
-    the procedure anytime, of the whole set with paper. None takes 2 with anytime and the paper's 4 with paper."""
+    """The agent plans anew once the discrepancy of the current plan reaches this multiple of the radius: that of one
+    pair with the procedure anytime, that of the whole set with paper. None takes 2 with anytime and the paper's 4 with
+    paper."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,12 +68,12 @@ class LinearLOOPConfig(PlannerConfig):
     """LOOP with values linear in features of state and action; finitely many actions."""
 
     beta_scale: Annotated[float, Range(gt=0)] = 1e-3
-    """Size of the confidence set in units of what theory suggests. Theory's 1 explores for far longer than
-    practical horizons last: .0001 to .001 work for 1e5 steps, smaller where there are more features."""
+    """Size of the confidence set relative to the theory's. The value 1 explores for far longer than practical horizons;
+    .0001 to .001 work for 1e5 steps, smaller values with more features."""
     switch_multiplier: Annotated[float, Range(gt=1)] = 4.0
-    """A new plan is made once the discrepancy of the present one reaches this many times beta. Paper: 4."""
+    """The agent plans anew once the discrepancy of the current plan reaches this multiple of beta. Paper: 4."""
     ridge: Annotated[float, Range(gt=0)] | None = None
-    """Regularisation of the regression; none makes the prior width of a feature vector of norm 1 the span."""
+    """Regularisation of the regression; with none, the prior width of a feature vector of norm 1 is the span."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,11 +81,11 @@ class MLELOOPConfig(OptimistConfig):
     """Model-based LOOP (MLE-LOOP) on finitely many states and actions."""
 
     model: Literal["auto", "tabular", "mixture"] = "auto"
-    """Which processes are thought possible: tabular, all of them; mixture, the mixtures of known kernels; auto, mixture
-    where the environment or the caller has kernels."""
+    """Class of possible processes: all of them (tabular), or mixtures of known kernels (mixture); auto takes mixture if
+    the environment or the caller has kernels."""
     beta_scale: Annotated[float, Range(gt=0)] = 2e-2
-    """Size of the likelihood set in units of what theory suggests: beta = beta_scale N log(T N / delta), N the
-    pairs of state and action, or the kernels of a mixture. Theory's 1 explores for far longer than practical horizons
-    last."""
+    """Size of the likelihood set relative to the theory's: beta = beta_scale N log(T N / delta), where N is the number
+    of pairs of state and action, or of kernels of a mixture. The value 1 explores for far longer than practical
+    horizons."""
     switch_multiplier: Annotated[float, Range(gt=1)] = 3.0
-    """A new plan is made once the summed total variation reaches this many times sqrt(beta t). Paper: 3."""
+    """The agent plans anew once the summed total variation reaches this multiple of sqrt(beta t). Paper: 3."""

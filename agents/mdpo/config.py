@@ -34,21 +34,21 @@ class MDPOConfig(OnPolicyConfig):
     value_batch_size: Annotated[int, Range(ge=1)] | None = 64
     """Rows per gradient step of the value phase; none is the full batch. Released code: 128."""
     target_kl: Annotated[float, Range(gt=0)] | None = 0.02
-    """E[B_q(pi || pi_k)] that an update aims at, in nats where q is 1: t_k is adapted to it, from step_size on. None
-    leaves t_k to step_size_schedule, as in the paper."""
+    """Target of E[B_q(pi || pi_k)] after an update, in nats if q is 1. t_k starts at step_size and is adapted to reach
+    it. With none, t_k follows step_size_schedule, as in the paper."""
     step_size: Annotated[float, Range(gt=0)] = 1.0
     """t_0, weight of the standardised advantages against the divergence. Paper: 1."""
     step_size_schedule: Literal["linear", "constant"] = "linear"
-    """t_k without target_kl: linear is the paper's t_0 (1 - k/K), which ends at t_0 / K."""
+    """Schedule of t_k without target_kl: linear is the paper's t_0 (1 - k/K), which ends at t_0 / K."""
     tsallis_q: Annotated[float, Range(ge=1, le=2)] = 1.0
-    """1 is the KL divergence; up to 2, the Tsallis divergence."""
+    """q of the divergence: 1 is the KL divergence, values up to 2 are Tsallis divergences."""
     normalize_advantage: bool = True
-    """Standardise the advantages of each rollout, so that t_k has no unit."""
+    """Whether to standardise the advantages of each rollout, so that t_k has no unit."""
     normalize_value: bool = True
-    """Whether the value phase computes in units of the returns' size, so that rewards of any scale are learned alike.
-    The value function stays in units of reward, and begins at 0."""
+    """Whether the value phase divides by the scale of the returns, so that learning does not depend on the scale of the
+    rewards. The value function stays in units of reward and starts at 0."""
     clip_range_vf: Annotated[float, Range(gt=0)] | None = None
-    """Largest change of the value function in one update, with normalize_value in units of the returns' size; default
+    """Largest change of the value function in one update, in units of the returns' scale with normalize_value; default
     is no bound."""
 
 
@@ -56,18 +56,19 @@ class MDPOConfig(OnPolicyConfig):
 class OffPolicyMDPOConfig(SACConfig):
     """Off-policy mirror descent policy optimisation; with kl_coef 0 it is SAC.
 
-    Where no source is named, the default is Stable-Baselines3's for SAC.
+    If no source is named, the default is Stable-Baselines3's for SAC.
     """
 
     kl_coef: EntropyCoefficient = 0.0
-    """c - lambda, the weight of the divergence from the old policy; 0 is SAC. auto follows target_kl, in units of the
-    standard deviation of Q in the batch, so that the scale of the rewards does not matter; auto_0.01 starts from 0.01.
-    A number is kept; the paper's c is kl_coef + ent_coef: 0.3 on HalfCheetah with lambda 0.2, so 0.1."""
+    """c - lambda, the weight of the divergence from the old policy; 0 is SAC. auto adapts it to target_kl, in units of
+    the standard deviation of Q in the batch, so that the scale of the rewards does not matter; auto_0.01 starts from
+    0.01. A number stays constant. The paper's c is kl_coef + ent_coef: 0.3 on HalfCheetah with lambda 0.2, so kl_coef
+    is 0.1."""
     target_kl: Annotated[float, Range(gt=0)] = 10.0
     """Divergence of the policy from the old one, in nats, above which kl_coef auto rises and below which it falls."""
     kl_unit: Literal["reward", "ent_coef"] = "reward"
-    """Unit of a kl_coef that is a number: that of the reward, or a multiple of ent_coef, which keeps the two in
-    proportion where ent_coef is learned. The paper's 0.1 beside lambda 0.2 is 0.5 ent_coef."""
+    """Unit of a kl_coef that is a number: the unit of reward, or ent_coef, which keeps the two in proportion if
+    ent_coef is learned. The paper's 0.1 with lambda 0.2 is 0.5 in units of ent_coef."""
     tsallis_q: Annotated[float, Range(ge=1, le=2)] = 1.0
     """q of the Tsallis entropy and divergence; 1 is Shannon and KL."""
     old_policy_period: Annotated[int, Range(ge=1)] = 1000
@@ -77,9 +78,9 @@ class OffPolicyMDPOConfig(SACConfig):
     value_network: bool = False
     """Whether Q's target comes from a value network (paper) instead of an action sampled at the next state (SAC)."""
     actor_q: Literal["min", "first"] = "min"
-    """Which Q the actor climbs: the smallest of all critics, or the first (released code)."""
+    """Which Q the actor maximises: the smallest of all critics, or the first (released code)."""
     deterministic_behaviour: bool = False
-    """Whether the mean action is taken while training (released code) instead of a sampled one."""
+    """Whether the policy acts with its mean during training (released code) instead of sampling."""
     critic_log_prob_bound: Annotated[float, Range(gt=0)] | None = None
     """Bound in nats on the log-density in the critic's target (MDAC, arXiv 2502.03854); none for no bound."""
     log_density_floor: float | None = None

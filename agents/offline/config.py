@@ -21,37 +21,37 @@ _POLICY = ("net_arch", "activation_fn", "critic_layer_norm", "actor_layer_norm")
 
 @dataclass(frozen=True, kw_only=True)
 class OfflineConfig(OptimizerConfig):
-    """What every offline learner has."""
+    """Settings of every offline learner."""
 
     other_names: ClassVar[Mapping[str, str]] = {"demos": "dataset"}
 
     dataset: Annotated[str, OrPython(lambda value: not isinstance(value, str | float))] = ""
     """Data set to learn from: a folder that rlopt wrote, an HDF5 file, a D4RL name, minari:ID, or demonstrations:
-    an npz or parquet file or a shipped set such as dmc/walker-walk. Required; --demos is the same."""
+    an npz or parquet file or a shipped set such as dmc/walker-walk. Required; --demos means the same."""
     augment: Literal["none", "guda", "learned-dynamics"] = "none"
-    """Add augmented transitions to the recorded ones before training, drawn from the run's seed; rlopt data augment has
-    more settings."""
+    """Method that adds augmented transitions to the recorded ones before training, drawn from the run's seed; rlopt
+    data augment has more settings."""
     guide: str = "default"
-    """Where augmented transitions go: the domain's own guide, another one by name, or random."""
+    """Guide of the augmented transitions: the domain's default, another one by name, or random."""
     n_augmented: Annotated[int, Range(ge=1)] = 1_000_000
-    """Augmented transitions, beside the recorded ones."""
+    """Number of augmented transitions, added to the recorded ones."""
     learning_rate: LearningRate = 3e-4
-    """The step size: of all networks, or of the actor where critic_learning_rate is given. CORL: 3e-4."""
+    """Step size of all networks, or of the actor if critic_learning_rate is given. CORL: 3e-4."""
     batch_size: Annotated[int, Range(ge=1)] = 256
-    """Transitions of a gradient step. CORL: 256."""
+    """Transitions per gradient step. CORL: 256."""
     reward_scale: float = 1.0
-    """Rewards are multiplied with this, not 0."""
+    """Factor on rewards; not 0."""
     reward_shift: float = 0.0
-    """Added to rewards after scaling; -1 on AntMaze (CORL)."""
+    """Constant added to rewards after scaling; -1 on AntMaze (CORL)."""
     validation_fraction: Annotated[float, Range(ge=0, le=0.9)] = 0.0
-    """Share of the episodes that is held out: it gives the logged validation losses and is not trained on."""
+    """Share of the episodes held out from training, on which the logged validation losses are computed."""
     net_arch: Widths = (256, 256)
     """Width of each hidden layer of every network. CORL: 256 256."""
     activation_fn: Activation = "relu"
     """Activation of the hidden layers."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """Whether each gradient step is one compiled call (a CUDA graph on a GPU); auto compiles runs that are long enough
-    to earn the compilation back."""
+    """Whether to compile each gradient step into one call (a CUDA graph on a GPU); auto compiles runs that are long
+    enough for it to pay."""
 
     @classmethod
     def check_together(cls, settings: Mapping[str, Any]) -> None:
@@ -78,36 +78,38 @@ class OfflineConfig(OptimizerConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Arguments of the learners' classes alone, most of them for fine-tuning in an environment; they are no flags."""
+    """Arguments that only the learners' classes have, most of them for fine-tuning in an environment; they are not
+    flags."""
 
     normalize_observations: bool = False
-    """Whether observations are shifted and scaled by their mean and deviation in the data set; the statistics are part
-    of the policy and travel with it. True for all learners but ReBRAC."""
+    """Whether observations are shifted and scaled by their mean and deviation in the data set; the statistics are saved
+    with the policy. True for all learners except ReBRAC."""
     normalize_rewards: bool = False
     """Whether rewards are scaled to a range of 1000 between the worst and the best episode of the data set. IQL's
     released code: yes, on MuJoCo."""
     buffer_size: Annotated[int, Range(ge=1)] = 1_000_000
-    """Transitions collected in fine-tuning that are kept, beside the data set."""
+    """Largest number of transitions from fine-tuning that are kept, besides the data set."""
     train_freq: Annotated[int, Range(ge=1)] = 1
     """Steps of every environment between two updates in fine-tuning."""
     gradient_steps: Annotated[int, Range(ge=-1)] = 1
-    """Gradient steps an update in fine-tuning; -1 takes as many as steps were collected."""
+    """Gradient steps per update in fine-tuning; -1 takes as many as steps were collected."""
     exploration_noise: Annotated[float, Range(ge=0)] = 0.1
-    """Deviation of Gaussian noise that a deterministic actor adds in fine-tuning, in units of half the action range."""
+    """Standard deviation of the Gaussian noise on a deterministic actor in fine-tuning, in units of half the action
+    range."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CriticConfig(OfflineConfig):
-    """What every learner with critics has."""
+    """Settings of every learner with critics."""
 
     critic_learning_rate: LearningRate | None = None
     """The step size of the critics (and of the value network); default is learning_rate."""
     gamma: Annotated[float, Range(ge=0, le=1)] = 0.99
     """Discount factor."""
     tau: Annotated[float, Range(gt=0, le=1)] = 0.005
-    """Part of the way that the target networks move at each of their updates. CORL: 5e-3."""
+    """Polyak coefficient: the share of the way that the target networks move at each update. CORL: 5e-3."""
     critic_layer_norm: bool = False
-    """Whether the critics have layer normalisation, which keeps Q from growing where there are no data (ReBRAC, arXiv
+    """Whether the critics have layer normalisation, which keeps Q from growing outside the data (ReBRAC, arXiv
     2305.09836, section 3; RLPD, arXiv 2302.02948, section 4.2)."""
 
 
@@ -119,9 +121,9 @@ class BCConfig(OfflineConfig):
     """Whether the actor is a Gaussian fitted by likelihood instead of a function fitted by squared error. Discrete
     actions are always fitted by likelihood."""
     best_fraction: Annotated[float, Range(gt=0, le=1)] = 1.0
-    """Share of the episodes, those with the highest returns, that is cloned. CORL's BC-10%: 0.1."""
+    """Share of the episodes to clone, those with the highest returns. CORL's BC-10%: 0.1."""
     n_demos: Annotated[int, Range(ge=1)] | None = None
-    """Clone only the first episodes of the data set, as many as the imitation learners take with the same flag."""
+    """Number of episodes to clone, the first of the data set, as with the same flag of the imitation learners."""
 
     run_defaults: ClassVar[dict[str, Any]] = {"normalize_observations": True}
 
@@ -189,7 +191,8 @@ class IQLConfig(CriticConfig):
     beta: Annotated[float, Range(ge=0)] = 3.0
     """Inverse temperature of the weights exp(beta A). Paper: 3 on MuJoCo, 10 on AntMaze."""
     expectile: Annotated[float, Range(gt=0, le=0.9999)] = 0.7
-    """tau of the value's expectile regression; float32 has no digits for more. Paper: 0.7 on MuJoCo, 0.9 on AntMaze."""
+    """tau of the value's expectile regression; float32 is too coarse above 0.9999. Paper: 0.7 on MuJoCo, 0.9 on
+    AntMaze."""
     largest_weight: Annotated[float, Range(gt=0)] = 100.0
     """Largest weight. Released code: 100."""
     deterministic_actor: bool = False
@@ -213,13 +216,14 @@ class CQLConfig(CriticConfig):
     cql_alpha: Annotated[float, Range(ge=0)] = 10.0
     """Weight of the conservative term in the critics' loss. CORL: 10."""
     cql_temperature: Annotated[float, Range(gt=0)] = 1.0
-    """Temperature of its soft maximum. CORL: 1."""
+    """Temperature of the conservative term's soft maximum. CORL: 1."""
     n_actions: Annotated[int, Range(ge=1, le=1000)] = 10
-    """Actions sampled uniformly, from the policy at s, and from the policy at s', each. Paper and CORL: 10."""
+    """Number of actions sampled each: uniformly, from the policy at s, and from the policy at s'. Paper and CORL:
+    10."""
     lagrange_gap: float | None = None
-    """tau: cql_alpha times a learned multiplier keeps the conservative gap near this; none for a fixed weight. Paper: 5
-    or 10; CORL: 5 on mazes."""
+    """tau, the target of the conservative gap: a learned multiplier of cql_alpha keeps the gap near it; none fixes the
+    weight. Paper: 5 or 10; CORL: 5 on mazes."""
     entropy_in_target: bool = False
-    """Whether the critics' target has the entropy term of SAC. CORL: no."""
+    """Whether the critics' target includes SAC's entropy term. CORL: no."""
 
     run_defaults: ClassVar[dict[str, Any]] = {"normalize_observations": True}

@@ -11,14 +11,14 @@ from rlopt.settings.fields import OR_SCHEDULE, Range
 from rlopt.settings.optimizer import Activation, LearningRate, OptimizerConfig, Widths
 
 ClipRange = Annotated[float, Range(gt=0), OR_SCHEDULE]
-"""How far something may move in one update; in Python also a function of the remaining progress."""
+"""The largest change in one update; in Python also a function of the remaining progress."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OnPolicyConfig(OptimizerConfig):
-    """What every agent has that learns from whole rollouts.
+    """Settings of every agent that learns from whole rollouts.
 
-    Where no source is named, the default is Stable-Baselines3's for PPO.
+    If no source is named, the default is Stable-Baselines3's for PPO.
     """
 
     learning_rate: LearningRate = 3e-4
@@ -30,28 +30,28 @@ class OnPolicyConfig(OptimizerConfig):
     gamma: Annotated[float, Range(ge=0, le=1)] = 0.99
     """Discount factor."""
     gae_lambda: Annotated[float, Range(ge=0, le=1)] = 0.95
-    """Trace of the generalised advantage estimate."""
+    """lambda of the generalised advantage estimate."""
     normalize_advantage: bool = True
-    """Standardise the advantages."""
+    """Whether to standardise the advantages."""
     ent_coef: Annotated[float, Range(ge=0)] = 0.0
     """Weight of an entropy bonus."""
     max_grad_norm: Annotated[float, Range(gt=0, infinite=True)] = 0.5
-    """Gradients are scaled down to this norm; inf for no bound."""
+    """Largest norm of the gradient, which is scaled down to it; inf for no bound."""
     use_sde: bool = False
-    """State-dependent exploration (gSDE) in place of independent Gaussian noise."""
+    """Whether exploration is state-dependent (gSDE) instead of independent Gaussian noise."""
     sde_sample_freq: Annotated[int, Range(ge=-1)] = -1
-    """Steps between new gSDE noise matrices; -1 for one a rollout."""
+    """Steps between new gSDE noise matrices; -1 draws one per rollout."""
     net_arch: Widths = (64, 64)
-    """Hidden layers of the policy network and of the value network."""
+    """Width of each hidden layer of the policy network and of the value network."""
     activation_fn: Activation = "tanh"
     """Activation function of the hidden layers."""
     ortho_init: bool = True
-    """Orthogonal initialisation."""
+    """Whether the weights are initialised orthogonally."""
     log_std_init: Annotated[float, Range()] = 0.0
     """Natural logarithm of the initial standard deviation of the actions."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """Whether each gradient step is one compiled call (a CUDA graph on a GPU); auto compiles runs that are long enough
-    to earn the compilation back. What cannot be compiled runs eagerly, which is said once with the reason."""
+    """Whether to compile each gradient step into one call (a CUDA graph on a GPU); auto compiles runs that are long
+    enough for it to pay. If something cannot be compiled, steps run eagerly, and one line says why."""
 
     def algorithm_kwargs(self) -> dict[str, Any]:
         """The constructor arguments of the agent's class; names in place of classes."""
@@ -70,20 +70,20 @@ class OnPolicyConfig(OptimizerConfig):
 class PPOConfig(OnPolicyConfig):
     """Proximal policy optimisation with a clipped objective.
 
-    Where no source is named, the default is Stable-Baselines3's.
+    If no source is named, the default is Stable-Baselines3's.
     """
 
     batch_size: Annotated[int, Range(ge=1)] = 64
     """Rows per gradient step."""
     clip_range: ClipRange = 0.2
-    """How far the ratio of new and old probability may be from 1 before its gradient ends."""
+    """Clipping range: the largest distance of the ratio of new and old probability from 1 with a gradient."""
     clip_range_vf: ClipRange | None = None
     """Largest change of the value function in one update, in units of reward; default is no bound."""
     vf_coef: Annotated[float, Range(ge=0)] = 0.5
-    """Weight of the value loss beside the policy's."""
+    """Weight of the value loss."""
     target_kl: Annotated[float, Range(gt=0)] | None = None
-    """An update ends where a minibatch shows one and a half times this approximate KL divergence, in nats; default is
-    never."""
+    """An update ends before a minibatch whose approximate KL divergence exceeds 1.5 times this, in nats; default is no
+    limit."""
 
     @classmethod
     def check_together(cls, settings: Mapping[str, Any]) -> None:

@@ -57,39 +57,40 @@ EntropyCoefficient = (
 
 @dataclass(frozen=True, kw_only=True)
 class OffPolicyConfig(OptimizerConfig):
-    """What every agent with a replay buffer has.
+    """Settings of every agent with a replay buffer.
 
-    Where no source is named, the default is Stable-Baselines3's for SAC.
+    If no source is named, the default is Stable-Baselines3's for SAC.
     """
 
     learning_rate: LearningRate = 3e-4
     """The optimiser's step size for every network."""
     buffer_size: Annotated[int, Range(ge=1)] = 1_000_000
-    """Transitions that the replay buffer holds, over all environments."""
+    """Size of the replay buffer in transitions, summed over all environments."""
     learning_starts: Annotated[int, Range(ge=0)] = 100
     """Environment steps of uniformly random actions before the first update."""
     batch_size: Annotated[int, Range(ge=1)] = 256
-    """Transitions of one gradient step."""
+    """Transitions per gradient step."""
     gamma: Annotated[float, Range(ge=0, le=1)] = 0.99
     """Discount factor."""
     train_freq: Annotated[int, Range(ge=1), OrPython(_is_train_freq)] = 1
     """Steps of every environment between two updates."""
     gradient_steps: Annotated[int, Range(ge=-1)] = 1
-    """Gradient steps an update; -1 takes as many as transitions were collected since the last."""
+    """Gradient steps per update; -1 takes as many as transitions were collected since the last update."""
     network: NetworkName = "mlp"
-    """The kind of network: mlp; layer_norm, with layer normalisation in the critics (RLPD, arXiv 2302.02948); simba,
-    residual blocks on normalised observations (arXiv 2410.09754); crossq, batch renormalisation and no target networks
-    (arXiv 1902.05605)."""
+    """Kind of network: mlp; layer_norm has layer normalisation in the critics (RLPD, arXiv 2302.02948); simba has
+    residual blocks on normalised observations (arXiv 2410.09754); crossq has batch renormalisation and no target
+    networks (arXiv 1902.05605)."""
     net_arch: Widths | None = None
-    """Width of each hidden layer of actor and critics, with simba of each residual block; default is 256 256, and what
-    the papers have: with simba 128 for the actor and 512 512 for the critics, with crossq 2048 2048 for the critics."""
+    """Width of each hidden layer of actor and critics, or of each residual block with simba. Default is 256 256. The
+    exceptions follow the papers: simba has 128 for the actor and 512 512 for the critics, crossq 2048 2048 for the
+    critics."""
     critic_net_arch: Widths | None = None
-    """The same for the critics alone; default is net_arch."""
+    """Width of each hidden layer of the critics alone; default is net_arch."""
     activation_fn: Activation = "relu"
     """Activation of the hidden layers."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """Whether each gradient step is one compiled call (a CUDA graph on a GPU); auto compiles runs that are long enough
-    to earn the compilation back."""
+    """Whether to compile each gradient step into one call (a CUDA graph on a GPU); auto compiles runs that are long
+    enough for it to pay."""
 
     def algorithm_kwargs(self) -> dict[str, Any]:
         """The constructor arguments of the agent's class; names in place of classes."""
@@ -106,38 +107,39 @@ class OffPolicyConfig(OptimizerConfig):
 class SACConfig(OffPolicyConfig):
     """Soft actor-critic.
 
-    Where no source is named, the default is Stable-Baselines3's.
+    If no source is named, the default is Stable-Baselines3's.
     """
 
     tau: Annotated[float, Range(ge=0, le=1)] = 0.005
-    """Part of the way that the target critic moves at each gradient step; 0 leaves it where it is."""
+    """Polyak coefficient: the share of the way that the target networks move at each update; 0 keeps them fixed."""
     n_steps: Annotated[int, Range(ge=1)] = 1
     """Rewards summed before bootstrapping (n-step return)."""
     ent_coef: EntropyCoefficient = "auto"
-    """lambda, the weight of the entropy: a number, auto to learn it, auto_0.1 to start from 0.1."""
+    """lambda, the weight of the entropy: a number, auto to learn it, or auto_0.1 to learn it from 0.1 on."""
     target_entropy: float | Annotated[str, Text("auto".__eq__, "auto")] = "auto"
-    """Entropy in nats that a learned ent_coef aims at; auto is minus the number of action dimensions."""
+    """Target entropy in nats of a learned ent_coef; auto is minus the number of action dimensions."""
     target_update_interval: Annotated[int, Range(ge=1)] = 1
-    """Gradient steps within an update between two moves of the target networks."""
+    """Gradient steps within an update between two updates of the target networks."""
     policy_delay: Annotated[int, Range(ge=1)] | None = None
-    """Gradient steps of the critics for one of the actor and of ent_coef; default is 1, with crossq 3 (paper)."""
+    """Gradient steps of the critics for each one of the actor and of ent_coef; default is 1, and 3 with crossq
+    (paper)."""
     use_sde: bool = False
     """Whether exploration is state-dependent (gSDE, arXiv 2005.05719)."""
     sde_sample_freq: Annotated[int, Range(ge=-1)] = -1
-    """Steps between two exploration matrices of gSDE; -1 draws one an update."""
+    """Steps between two exploration matrices of gSDE; -1 draws one per update."""
     her: bool = False
     """Whether transitions are relabelled with goals that were reached (hindsight experience replay); needs a task with
     achieved_goal and desired_goal observations."""
     her_goals: Annotated[int, Range(ge=1)] = 4
-    """Relabelled goals a real one, with her."""
+    """Relabelled goals for each real one; needs her."""
     n_critics: Annotated[int, Range(ge=1)] = 2
     """Number of Q networks."""
     encoder: Literal["nature", "drqv2"] = "nature"
-    """How images are seen: nature is Stable-Baselines3's network, of which actor and critics have one each; drqv2 that
-    of DrQ-v2, whose convolutions both share and the critics alone train; only for images."""
+    """Encoder of images: nature is Stable-Baselines3's network, separate for actor and critics; drqv2 is that of
+    DrQ-v2, whose convolutions are shared and trained by the critics' loss only. Only for images."""
     random_shift: Annotated[int, Range(ge=0)] = 0
-    """Pixels by which images are shifted at random, at most, whenever a batch is drawn (DrQ-v2: 4); 0 for not at all.
-    Only for images."""
+    """Largest random shift of images in pixels, drawn anew for each batch (DrQ-v2: 4); 0 shifts none. Only for
+    images."""
 
     @classmethod
     def check_together(cls, settings: Mapping[str, Any]) -> None:
@@ -145,7 +147,7 @@ class SACConfig(OffPolicyConfig):
         for name in ("tau", "target_update_interval"):
             require(
                 settings["network"] != "crossq" or settings[name] == getattr(SACConfig, name),
-                f"network crossq has no target networks, which {name} is about: leave {name} out",
+                f"{name} has no effect with network crossq, which has no target networks: leave {name} out",
             )
 
     def algorithm_kwargs(self) -> dict[str, Any]:

@@ -12,45 +12,45 @@ from rlopt.settings.fields import AgentConfig, OrPython, Range
 from rlopt.settings.optimizer import Widths
 
 STUDY_SETTINGS = ("study", "database", "media", "instructions", "clip_fps", "clip_size", "serve", "port")
-"""For ``--oracle human`` alone."""
+"""Settings that only ``--oracle human`` has."""
 EXECUTION_SETTINGS = ("engine", "workers", "address", "gpus_per_job")
-"""Where candidates are played, which changes no result and is no part of what a search is."""
+"""Settings of where candidates run. They change no result and are not part of a search's identity."""
 NOISE_SETTINGS = ("temperature", "closeness", "flip_probability", "lazy_probability", "abstain_probability")
-"""For ``--oracle noisy`` alone."""
+"""Settings that only ``--oracle noisy`` has."""
 _OBJECT = OrPython(lambda value: value is not None and not isinstance(value, str | int | float))
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchConfig(AgentConfig):
-    """The search itself, :class:`rlopt.ZORankSGD` (arXiv 2303.03751), of a point whose unit is the caller's."""
+    """The search, :class:`rlopt.ZORankSGD` (arXiv 2303.03751); the caller defines the unit of the point."""
 
     m: Annotated[int, Range(ge=2)] = 10
-    """Candidates around the present point in a round."""
+    """Candidates around the current point in a round."""
     k: Annotated[int, Range(ge=1)] = 10
-    """How many best of them are ranked, 1 to m; the others are only worse than those."""
+    """Number of best candidates that are ranked, 1 to m; the others are only known to be worse."""
     smoothing: Annotated[float, Range(gt=0)] = 0.1
-    """mu, the standard deviation of the candidates in the unit of the point; so large that they look different to
-    whoever ranks them."""
+    """mu, the standard deviation of the candidates in the unit of the point. The ranker must be able to tell them
+    apart."""
     learning_rate: Annotated[float, Range(gt=0)] = 1.0
-    """eta, the longest step of the line search in units of the direction, which is about as long as a perturbation
-    times sqrt(4 / (3 m)), whatever mu or the slope. Without a line search, the step."""
+    """eta, the longest step of the line search, in units of the direction. The direction is about as long as a
+    perturbation times sqrt(4 / (3 m)), whatever mu or the slope. Without a line search, eta is the step."""
     line_search_points: Annotated[int, Range(ge=0)] = 10
-    """Candidates of a line search, the present point among them; 0 for none."""
+    """Candidates of a line search, including the current point; 0 for none."""
     line_search_decay: Annotated[float, Range(gt=0, lt=1)] | None = None
-    """Of one step of a line search to the next; none makes them span three decades. With fewer, a search stalls
-    earlier: it comes no nearer to an optimum than its smallest step allows."""
+    """Ratio of one step of a line search to the step before; none makes them span three decades. With a smaller span a
+    search stalls earlier, because its smallest step limits how near it comes to an optimum."""
     accumulate: bool = True
-    """Whether directions are averaged over rounds in which no step was better than the present point."""
+    """Whether directions are averaged over rounds in which no step was better than the current point."""
     best_query_in_line_search: bool = False
-    """Whether the best candidate of a round is one of its line search, too."""
+    """Whether the best candidate of a round also takes part in its line search."""
     subspace: Annotated[int, Range(ge=1), _OBJECT] | None = None
-    """Dimensions of a random subspace that is searched instead of all; none for all. In Python also a basis [d, s]."""
+    """Number of dimensions of a random subspace to search; none searches all. In Python also a basis [d, s]."""
     smoothing_schedule: Literal["constant", "linear", "inverse_sqrt"] = "constant"
-    """How mu falls: linear to a hundredth over schedule_rounds, or with the square root of the round."""
+    """Schedule of mu: constant, linear to a hundredth over schedule_rounds, or with 1 / sqrt of the round."""
     learning_rate_schedule: Literal["constant", "linear", "inverse_sqrt"] = "constant"
-    """How eta falls."""
+    """Schedule of eta, with the same choices as smoothing_schedule."""
     schedule_rounds: Annotated[int, Range(ge=1)] | None = None
-    """Rounds of a linear schedule."""
+    """Number of rounds of a linear schedule."""
 
     @classmethod
     def check_together(cls, settings: Mapping[str, Any]) -> None:
@@ -78,72 +78,74 @@ class ZORankSGDConfig(SearchConfig):
     run_defaults: ClassVar[dict[str, Any]] = {"normalize_observations": True}
 
     search: Literal["zo_ranksgd", "cmaes", "one_plus_lambda", "auto"] = "zo_ranksgd"
-    """What follows the rankings: zo_ranksgd; cmaes, CMA-ES; one_plus_lambda, the elitist (1 + lambda)-ES of m - 1
-    offspring; auto, which fits the number of dimensions and the noise of the answers. Evolution strategies take m, k,
-    smoothing and subspace, and have no line search."""
+    """Search rule: zo_ranksgd; cmaes, CMA-ES; one_plus_lambda, the elitist (1 + lambda)-ES with m - 1 offspring; auto,
+    which chooses by the number of dimensions. Evolution strategies use m, k, smoothing and subspace, and have no line
+    search."""
     policy: Annotated[Literal["LinearPolicy", "MlpPolicy", "CnnPolicy", "MultiInputPolicy"], _OBJECT] = "LinearPolicy"
-    """What is searched: a linear policy, or a network of Stable-Baselines3's policy of that name."""
+    """Policy whose parameters are searched: linear, or the network of Stable-Baselines3's policy of that name."""
     net_arch: Widths = (64, 64)
-    """Widths of the hidden layers of a network; of no use for LinearPolicy."""
+    """Width of each hidden layer of a network; LinearPolicy has none."""
     bias: bool = True
-    """Whether a linear policy has a constant part."""
+    """Whether a linear policy has a bias."""
     oracle: Annotated[Literal["return", "noisy", "human"], _OBJECT] = "return"
-    """Who ranks: return, exactly by the returns; noisy, a simulated person; human, people in a browser."""
+    """Source of the rankings: return ranks exactly by the returns; noisy simulates a person; human asks people in a
+    browser."""
     smoothing: Annotated[float, Range(gt=0)] = 0.3
-    """mu, the standard deviation of the candidates' parameters. .3 is for linear policies, whose episodes then
-    differ enough to be ranked; .1 or less for networks. People need it so large that they see a difference."""
+    """mu, the standard deviation of the candidates' parameters. .3 suits linear policies, whose episodes then differ
+    enough to be ranked; .1 or less suits networks. For people, it must be large enough to show a difference."""
     line_search_points: Annotated[int, Range(ge=0)] = 5
-    """Candidates of a line search, the present policy among them; 0 for none. Episodes are dear: 5 balance a pendulum
-    in fewer of them than 10."""
+    """Candidates of a line search, including the current policy; 0 for none. With 5, fewer episodes balance a pendulum
+    than with 10."""
     line_search_decay: Annotated[float, Range(gt=0, lt=1)] | None = 0.3
-    """Of one step of a line search to the next; none makes them span three decades."""
+    """Ratio of one step of a line search to the step before; none makes them span three decades."""
     episodes_per_candidate: Annotated[int, Range(ge=1, le=4096)] = 1
-    """Episodes whose mean return is ranked; 4 or more where goals or starts are random, as in Reacher-v5."""
+    """Episodes per candidate, whose mean return is ranked; use 4 or more if goals or starts are random, as in
+    Reacher-v5."""
     common_random_numbers: bool = True
-    """Whether all candidates of a round play the same episodes."""
+    """Whether all candidates of a round run the same episodes."""
     max_envs: Annotated[int, Range(ge=1, le=4096)] = 64
-    """Environments side by side at most; a round of more episodes takes turns, with the same result."""
+    """Largest number of parallel environments; a round with more episodes runs them in turn, with the same result."""
     engine: Annotated[Literal["local", "ray"], _OBJECT] | None = None
-    """Spreads the episodes of a round over processes of this machine (local) or a Ray cluster (ray, Linux only), with
-    the same result; none plays them in the process of the run."""
+    """Runs the episodes of a round in processes of this machine (local) or on a Ray cluster (ray, Linux only), with the
+    same result; none runs them in the process of the run."""
     workers: Annotated[int, Range(ge=1, le=100_000)] | None = None
-    """Of an engine: parts of a round at once at most; none takes what the cores or the cluster allow."""
+    """Largest number of parallel parts of a round on an engine; none takes what the cores or the cluster allow."""
     address: str | None = None
-    """Of the Ray cluster: host:port, ray://host:port or auto; without one Ray runs on this machine alone."""
+    """Address of the Ray cluster: host:port, ray://host:port or auto; without one, Ray runs on this machine alone."""
     gpus_per_job: Annotated[float, Range(ge=0, le=64)] = 0.0
-    """Of an engine: share of a GPU for each part, such as .25 for four on each, or a whole number."""
+    """GPUs for each part on an engine: a share such as .25 for four parts on each GPU, or a whole number."""
     annotators: Annotated[int, Range(ge=1, le=100)] = 1
     """Answers to each round; their comparisons are added up."""
     temperature: Annotated[float, Range(ge=0)] = 0.2
-    """Of a noisy oracle: scale of its Gumbel noise (Plackett-Luce), in standard deviations of a round's returns."""
+    """Scale of the noisy oracle's Gumbel noise (Plackett-Luce), in standard deviations of a round's returns."""
     closeness: Annotated[float, Range(ge=0)] = 0.2
-    """Of a noisy oracle: returns this close, in the same unit, may be exchanged."""
+    """Largest difference of returns that the noisy oracle may exchange, in the same unit."""
     flip_probability: Annotated[float, Range(ge=0, le=1)] = 0.3
-    """Of a noisy oracle: probability of that exchange."""
+    """Probability that the noisy oracle exchanges such returns."""
     lazy_probability: Annotated[float, Range(ge=0, le=1)] = 0.2
-    """Of a noisy oracle: probability that it ranks fewer than k."""
+    """Probability that the noisy oracle ranks fewer than k."""
     abstain_probability: Annotated[float, Range(ge=0, le=1)] = 0.05
-    """Of a noisy oracle: probability that it has no opinion."""
+    """Probability that the noisy oracle has no opinion."""
     total_episodes: Annotated[int, Range(ge=1)] | None = None
-    """Episodes after which the search ends, those of line searches included and never exceeded; none for no limit."""
+    """Episodes after which the search ends, including those of line searches; never exceeded. None for no limit."""
     total_queries: Annotated[int, Range(ge=1)] | None = None
-    """Queries (rounds of clips, line searches included) after which the search ends; none for no limit."""
+    """Queries (rounds of clips, including line searches) after which the search ends; none for no limit."""
     study: str | None = None
-    """Of a human oracle: name of the ranking study; none takes the name of the run folder."""
+    """Name of the ranking study, for oracle human; none takes the name of the run folder."""
     database: str | None = None
-    """Of a human oracle: folder of the study, or postgresql://USER@HOST/NAME; none takes study in the run folder."""
+    """Folder of the study, or postgresql://USER@HOST/NAME; none takes the folder study in the run folder."""
     media: str | None = None
-    """Of a human oracle: folder of the clips; none takes media in the folder of the study."""
+    """Folder of the clips; none takes the folder media in that of the study."""
     instructions: str = ""
-    """Of a human oracle: what the people who rank are told."""
+    """Instructions that the page shows to raters."""
     clip_fps: Annotated[float, Range(gt=0, le=60)] = 30.0
-    """Of a human oracle: frames shown per second of simulated time, at most."""
+    """Largest number of frames of a clip per second of simulated time."""
     clip_size: Annotated[int, Range(ge=64, le=1024)] = 320
-    """Of a human oracle: longer side of the clips in pixels."""
+    """Longer side of the clips in pixels."""
     serve: bool = True
-    """Of a human oracle: whether the run starts the web server itself, and prints its URL."""
+    """Whether the run starts the web server of the study itself and prints its URL."""
     port: Annotated[int, Range(ge=0, lt=65536)] = 0
-    """Of a human oracle: port of that server; 0 takes a free one."""
+    """Port of that server; 0 takes a free one."""
 
     @classmethod
     def check_together(cls, settings: Mapping[str, Any]) -> None:

@@ -26,16 +26,17 @@ class OptimizerConfig(AgentConfig):
     """The optimiser of the agent's networks. A learned ent_coef and a discriminator keep Adam."""
 
     optimizer: str = "adam"
-    """Optimiser of the networks, by name: any of torch.optim, and with the extra optim those of pytorch_optimizer, such
-    as adabelief, adamp, diffgrad, adahessian, sgdsai, exadam. Only plain Adam's steps are compiled."""
+    """Name of the networks' optimiser: any of torch.optim, and with the extra optim those of pytorch_optimizer, such as
+    adabelief, adamp, diffgrad, adahessian, sgdsai, exadam. Only steps of plain Adam are compiled."""
     optimizer_kwargs: tuple[str, ...] = ()
-    """Its further arguments: weight_decay=0.01 betas=0.9,0.99. None leaves Stable-Baselines3's."""
+    """Further arguments of the optimiser, such as weight_decay=0.01 betas=0.9,0.99. None leaves Stable-Baselines3's."""
     learning_rate_schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """How the networks' learning rates fall over the run: not at all, along a line, or along half a cosine."""
+    """Schedule of the networks' learning rates over the run: constant, falling linearly, or falling along half a
+    cosine."""
     learning_rate_warmup: Annotated[float, Range(ge=0, lt=1)] = 0.0
-    """Share of the run in which the rates first rise from 0 along a line."""
+    """Share of the run in which the rates first rise linearly from 0."""
     learning_rate_floor: Annotated[float, Range(ge=0, le=1)] = 0.0
-    """Where linear and cosine end, as a share of the rate."""
+    """Final value of the schedules linear and cosine, as a share of the rate."""
 
     def with_optimizer(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """``arguments`` of a constructor with these settings in the places that Stable-Baselines3 has for them."""

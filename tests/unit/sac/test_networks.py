@@ -393,11 +393,14 @@ class OwnPolicy(stable_baselines3.sac.policies.SACPolicy):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: model_with("crossq", tau=0.01), "no target networks, which tau is about"),
-        (lambda: model_with("crossq", target_update_interval=2), "which target_update_interval is about"),
+        (lambda: model_with("crossq", tau=0.01), "tau has no effect with network crossq"),
+        (
+            lambda: model_with("crossq", target_update_interval=2),
+            "target_update_interval has no effect with network crossq",
+        ),
         (lambda: model_with("crossq", rlopt.OffPolicyMDPO, value_network=True), "value_network has a target network"),
         (lambda: model_with("mlp", rlopt.OffPolicyMDPO, value_network=True, policy_delay=2), "value_network has a"),
-        (lambda: model_with("crossq", IQLearn, use_target=True), "which use_target is about"),
+        (lambda: model_with("crossq", IQLearn, use_target=True), "use_target has no effect with network crossq"),
         (lambda: demonstrated.make("value_dice", network="crossq"), "network"),
         (lambda: rlopt.SAC(OwnPolicy, vec_env(), network="simba"), "a policy of one's own"),
         (lambda: model_with("simba", policy_kwargs={"net_arch": [8, 16]}), "residual blocks of one width"),

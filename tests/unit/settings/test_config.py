@@ -263,7 +263,7 @@ def test_help_shows_each_setting_with_its_meaning_default_and_range(capsys: pyte
     assert "--layers INT ... Units. (default: 64 64; [1, inf))" in shown
     assert "--ent-coef FLOAT|auto Entropy weight. (default: auto)" in shown
     assert "--clip, --no-clip Whether to clip. (default: false)" in shown
-    assert "--n-envs INT Environments stepped side by side. (default: 8; [1, inf))" in shown  # the agent's own default
+    assert "--n-envs INT Number of parallel environments. (default: 8; [1, inf))" in shown  # the agent's own default
 
 
 @pytest.mark.parametrize(
