@@ -106,7 +106,8 @@ def _import(module: str, env_id: str) -> None:
         importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"environment {env_id!r}: cannot import {error.name!r}; install it, fix its name, or run where it lies"
+            f"environment {env_id!r}: cannot import {error.name!r}; install it, fix its name, or run the command in "
+            f"its folder"
         ) from None
     except Exception as error:
         raise ConfigError(

@@ -393,4 +393,4 @@ def _what(group: str) -> str:
 
 def _broken(origin: str, group: str, name: str, error: BaseException) -> PluginError:
     reason = f"{type(error).__name__}: {one_line(error)}"
-    return PluginError(f"{_what(group)} {name!r} of {origin} cannot be loaded ({reason}): mend or uninstall it")
+    return PluginError(f"{_what(group)} {name!r} of {origin} cannot be loaded ({reason}): fix or uninstall it")

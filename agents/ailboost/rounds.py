@@ -118,8 +118,8 @@ class Rounds:
         self._waited += n_envs
         if self._waited == 10 * self.learner_steps * n_envs:
             warnings.warn(
-                f"no episode has ended for {self._waited} transitions, and a weak learner's rollout begins with one: "
-                "nothing is trained meanwhile; give the environment a time limit, or learner_steps=0",
+                f"no episode has ended for {self._waited} transitions, but a weak learner's rollout begins with a "
+                f"new episode: nothing is trained until then; give the environment a time limit, or learner_steps=0",
                 stacklevel=2,
             )
 
@@ -140,7 +140,8 @@ class Rounds:
         if self.phase == "rollout" and self._n_ends == 0:
             warnings.warn(
                 f"no episode ended in the {self.steps} transitions of a weak learner's rollout in {len(self._counts)} "
-                "environments: the discriminator never sees how episodes go on; raise learner_steps to a whole episode "
+                "environments: the discriminator never sees the later parts of episodes; raise learner_steps to a "
+                "whole episode "
                 "of each environment, or take fewer environments",
                 stacklevel=2,
             )

@@ -25,8 +25,8 @@ def check_not_normalised(env: Any) -> None:
     wrapper: VecNormalize | None = None if env is None else unwrap_vec_normalize(env)
     if wrapper is not None and (wrapper.norm_reward or wrapper.norm_obs):
         raise ConfigError(
-            "DeepLOOP takes no VecNormalize: a gain is in units of the environment's reward, and statistics that move "
-            "change the hypothesis in force; leave out normalize_rewards and normalize_observations"
+            "DeepLOOP takes no VecNormalize: the gain is in units of the environment's reward, and changing "
+            "statistics would change the current hypothesis; leave out normalize_rewards and normalize_observations"
         )
 
 
@@ -34,6 +34,6 @@ def refuse_termination(step: int) -> None:
     """Raises the :class:`rlopt.errors.ConfigError` of an episode that truly ended at ``step``."""
     raise ConfigError(
         f"an episode terminated at step {step}, but an average reward needs a process that goes on: set "
-        'on_termination="reset" to make the reset a transition with a price, or wrap the environment in '
+        'on_termination="reset" to make the reset a transition with a cost, or wrap the environment in '
         "rlopt.envs.average_reward.ContinuingWrapper"
     )

@@ -144,8 +144,8 @@ class FromDemonstrations:
             )
         if self.data_fingerprint != self.expert.fingerprint:
             raise ConfigError(
-                "the run was trained on other demonstrations than these: give those that it began with, as many and "
-                "subsampled alike"
+                "the run was trained on other demonstrations: give the ones it started with, as many and with the "
+                "same subsampling"
             )
         return super().at_boundary()  # type: ignore[misc]
 

@@ -48,7 +48,7 @@ def complete(run: RunConfig, agent_config: Any) -> tuple[RunConfig, Any]:
         recorded = metadata.action_repeat
         if run.action_repeat not in (1, recorded):
             raise ConfigError(
-                f"the demonstrations were recorded with action repeat {recorded}, and the run has {run.action_repeat}: "
+                f"the demonstrations were recorded with action repeat {recorded}, but the run has {run.action_repeat}: "
                 f"give --action-repeat {recorded}, or others"
             )
         run = dataclasses.replace(run, env=metadata.env, action_repeat=recorded)

@@ -30,7 +30,7 @@ def complete(run: RunConfig, agent_config: Any) -> tuple[RunConfig, Any]:
     unused = ("normalize_observations", "normalize_rewards", "from_pixels", "profile")
     for name in unused:
         if getattr(run, name):
-            raise ConfigError(f"--{name.replace('_', '-')} is of no use for an agent that counts: leave it out")
+            raise ConfigError(f"--{name.replace('_', '-')} has no effect on a tabular or linear agent: leave it out")
     return run, agent_config
 
 

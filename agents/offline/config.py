@@ -60,7 +60,7 @@ class OfflineConfig(OptimizerConfig):
             raise ConfigError("reward_scale is 0: every reward would be the same")
         for name in ("guide", "n_augmented"):
             if settings["augment"] == "none" and settings[name] != getattr(cls, name):
-                raise ConfigError(f"{name} is of no use without augmentation: give augment guda, or leave it out")
+                raise ConfigError(f"{name} has no effect without augmentation: give augment guda, or leave it out")
         if settings["augment"] != "none" and settings["validation_fraction"] > 0:
             raise ConfigError(
                 "augmented transitions would come from those that are held out: give validation_fraction 0 or "

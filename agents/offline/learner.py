@@ -131,7 +131,7 @@ class Learner(FineTuning):
         """A resumed run has the fingerprint of its data from the checkpoint."""
         assert self._data is not None
         if self.data_fingerprint != self._data.fingerprint:
-            raise ConfigError("the run was trained on other data than these: give the data set that it began with")
+            raise ConfigError("the run was trained on other data: give the data set that it started with")
 
     def dump_logs(self) -> None:
         """Writes a row of the log, with the validation losses."""

@@ -123,7 +123,7 @@ def _check_action_repeat(given: int, metadata: Metadata) -> None:
     recorded = metadata.action_repeat
     if given != recorded:
         raise ConfigError(
-            f"the data set was recorded with action repeat {recorded}, and the run has {given}: give --action-repeat "
+            f"the data set was recorded with action repeat {recorded}, but the run has {given}: give --action-repeat "
             f"{recorded}, or data recorded with {given}"
         )
 

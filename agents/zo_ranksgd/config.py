@@ -158,7 +158,7 @@ class ZORankSGDConfig(SearchConfig):
                 "allow more"
             )
         if settings["engine"] == "local" and settings["address"] is not None:
-            raise ConfigError("--address is of a Ray cluster: add --engine ray")
+            raise ConfigError("--address needs a Ray cluster: add --engine ray")
         for name in () if settings["engine"] is not None else EXECUTION_SETTINGS:
             if settings[name] != getattr(cls, name):
                 raise needs_engine(name)

@@ -26,7 +26,7 @@ def complete(run: RunConfig, agent_config: Any) -> tuple[RunConfig, Any]:
         raise ConfigError("--seeds runs deep agents together: give --seed, and start the runs of other seeds beside it")
     for name in ("normalize_rewards", "profile"):
         if getattr(run, name):
-            raise ConfigError(f"--{name.replace('_', '-')} is of no use for an agent that ranks returns: leave it out")
+            raise ConfigError(f"--{name.replace('_', '-')} has no effect on a search that ranks returns: leave it out")
     return (_each_round(run) if agent_config.oracle == "human" else run), agent_config
 
 

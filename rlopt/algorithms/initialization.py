@@ -52,8 +52,8 @@ def begin_from(model: Any, source: Any) -> None:
     normalised = getattr(getattr(model, "_vec_normalize_env", None), "norm_obs", False)
     if getattr(source, "observation_statistics", None) is not None or normalised:
         raise ConfigError(
-            "a policy that sees normalised observations (VecNormalize) neither begins from another nor is begun from: "
-            "leave normalize_observations out of both"
+            "a policy that sees normalised observations (VecNormalize) can neither start from another policy nor be "
+            "the start of one: leave normalize_observations out of both"
         )
     own, theirs = model.policy.state_dict(), source.policy.state_dict()
     if {name: part.shape for name, part in own.items()} == {name: part.shape for name, part in theirs.items()}:
@@ -63,8 +63,8 @@ def begin_from(model: Any, source: Any) -> None:
     layers = None if give is None else give()
     if layers is None or take is None:
         raise ConfigError(
-            f"{type(model).__name__} cannot begin from the policy of {type(source).__name__}: its networks are others, "
-            "and not both are perceptrons of flat observations"
+            f"{type(model).__name__} cannot begin from the policy of {type(source).__name__}: their networks differ, "
+            f"and not both are perceptrons of flat observations"
         )
     take(layers)
 

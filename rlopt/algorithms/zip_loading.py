@@ -179,8 +179,9 @@ def _take_networks(
     for name, part in chosen.items():
         if isinstance(recursive_getattr(model, name, None), nn.Module) and part.keys() != own[name].keys():
             raise CheckpointError(
-                f"{path} holds other networks than these settings make ({name}): leave the setting out that changes "
-                "them, or load it with the class that wrote it"
+                f"{path} holds networks that differ from those of these settings ({name}): leave out the setting "
+                f"that changes "
+                f"them, or load it with the class that wrote it"
             )
     rates = {name: _rates(model, name) for name in chosen}
     try:

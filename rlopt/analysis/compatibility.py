@@ -88,8 +88,8 @@ def _check_steps(runs: Sequence[RunCurve], mix: Collection[str]) -> None:
     if len(units) > 1:
         (one, first), (other, second) = units.items()
         raise ConfigError(
-            f"{first.path} counts {one} and {second.path} {other}: a budget of one is none of the other, compare "
-            "learners from data with each other"
+            f"{first.path} counts {one} and {second.path} {other}: the budgets cannot be compared; compare offline "
+            f"learners only with each other"
         )
     if "budgets" in mix:
         return
@@ -125,7 +125,7 @@ def _check_group(label: str, members: Sequence[RunCurve], mix: Collection[str]) 
                 ours, theirs = ({"agent": one.agent, **one.settings}[name] for one in (first, run))
                 raise ConfigError(
                     f"the runs of {label} differ in {name} ({ours} in {first.path}, {theirs} in {run.path}): group by "
-                    f"it too, --by ...,{name}, or give --mix-settings to take them for seeds of one group"
+                    f"it too, --by ...,{name}, or give --mix-settings to count them as seeds of one group"
                 )
         seen: list[RunCurve] = []
         for run in runs:
@@ -183,7 +183,7 @@ def _refuse(kinds: Mapping[Any, RunCurve], mix: str, what: str) -> None:
     shown = [f"{value:,}" if isinstance(value, int) else value for value in (one, other)]
     raise ConfigError(
         f"different {what}: {shown[0]} in {first.path}, {shown[1]} in {second.path}; give --mix-{mix}{further} to "
-        "compare them all the same"
+        f"compare them anyway"
     )
 
 

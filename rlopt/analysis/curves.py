@@ -74,12 +74,12 @@ def default_key(runs: Iterable[str | Path], x: str = "steps", report: Callable[[
     :param report: told in one line why it is not evaluations
     """
     if x != "steps":
-        report("the returns are training's: evaluations are written by step, not by second")
+        report("training returns are used, because evaluations are written by step, not by second")
         return TRAINING
     without = next((run for run in map(Path, runs) if (run / "config.json").is_file() and not _is_evaluated(run)), None)
     if without is None:
         return EVALUATION
-    report(f"the returns are training's: {without} has no evaluations")
+    report(f"training returns are used: {without} has no evaluations")
     return TRAINING
 
 

@@ -186,8 +186,8 @@ def encode_setting(name: str, value: Any) -> Any:
         return known
     what = f"the class {value.__qualname__}" if isinstance(value, type) else f"a {type(value).__qualname__}"
     raise ConfigError(
-        f"the setting {name} is {what}, which a checkpoint cannot hold safely: use a name, number or a class of "
-        "torch or Stable-Baselines3 (for schedules LinearSchedule), or keep the model with model.save(), trusted only"
+        f"the setting {name} is {what}, which a checkpoint cannot hold safely: use a name, a number or a class of "
+        f"torch or Stable-Baselines3 (for schedules LinearSchedule), or use model.save(), whose zip is a pickle"
     )
 
 

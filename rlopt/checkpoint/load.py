@@ -138,7 +138,7 @@ def _find(path: Path) -> Checkpoint:
     if path.is_file():
         raise CheckpointError(
             f"{path} is a file, rlopt.load reads folders: for Stable-Baselines3's zip use the agent's own load (such "
-            "as rlopt.MDPO.load), and only if you trust its source, for that unpickles"
+            "as rlopt.MDPO.load), and only if you trust its source, because that unpickles"
         )
     if (path / MANIFEST).exists() or _STEP.fullmatch(path.name):
         return read_checkpoint(path, _READ)

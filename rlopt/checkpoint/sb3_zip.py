@@ -39,7 +39,7 @@ _NAMES = ("collections OrderedDict", "torch._utils _rebuild_tensor_v2", "torch F
 _OTHER_CALLS = ("STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4")
 _MOST_COPIED = 2**24
 _CURE = (
-    "load it with its own class in Python, if you trust its source, for that unpickles, and give the model to "
+    "load it with its own class in Python, if you trust its source, because that unpickles, and give the model to "
     "rlopt.collect.record_demonstrations"
 )
 

@@ -54,13 +54,13 @@ def _parser() -> OneLineParser:
     )
     add_foreign_logs(parser)
     parser.add_argument(
-        "--by", metavar="FIELD", default="agent", help="what tells groups apart: agent (default), a setting such as "
-        "kl_coef, or several with commas between"
+        "--by", metavar="FIELD", default="agent", help="field that defines the groups: agent (default), a setting "
+            "such as kl_coef, or several separated by commas"
     )  # fmt: skip
     parser.add_argument("--reference", metavar="GROUP", help="group to compare with (default that of the first run)")
     parser.add_argument(
         "--key", metavar="KEY", help="evaluation, the mean return of the last evaluation, or a column of progress.csv "
-        "(default evaluation, as in rlopt plot; of runs without, rollout/ep_rew_mean)"
+        "(default evaluation, as in rlopt plot; rollout/ep_rew_mean for runs without evaluations)"
     )  # fmt: skip
     parser.add_argument(
         "--normalise", "--normalize", metavar="SCALE", help="scale of the scores, needed for several tasks: min-max, "
@@ -69,8 +69,8 @@ def _parser() -> OneLineParser:
     for name, what in MIXES.items():
         parser.add_argument(f"--mix-{name}", action="store_true", help=f"allow {what}".replace("%", "%%"))
     probability = Range(gt=0, lt=1)
-    parser.add_number("--confidence", probability, float, metavar="P", default=0.95, help="of all intervals (default "
-                      "0.95)")  # fmt: skip
+    parser.add_number("--confidence", probability, float, metavar="P", default=0.95, help="confidence level of all "
+        "intervals (default 0.95)")  # fmt: skip
     parser.add_argument(
         "--out", metavar="FILE", action="append", help="picture, .png, .svg or .pdf, or tables, .csv; may be given "
         "several times (default comparison.png)"

@@ -38,15 +38,15 @@ def add_reading_options(parser: argparse.ArgumentParser) -> None:
         "and SHA-256")  # fmt: skip
     group = parser.add_argument_group("for D4RL files")
     add = group.add_argument
-    add("--name", metavar="NAME", help="the D4RL name of an HDF5 file, where its file name does not tell")
-    add("--env", metavar="ID", help="id of the environment, for a file that is none of D4RL's")
+    add("--name", metavar="NAME", help="the D4RL name of an HDF5 file, if its file name does not give it")
+    add("--env", metavar="ID", help="id of the environment, for a file that is not D4RL's")
     add("--conversion", metavar="KIND", help="qlearning (default: transition-wise) or sequence (by whole episodes)")
     add("--waypoints", metavar="HOW", help="maze2d's timeouts, which mark reached waypoints: end (default: they end "
         "an episode), drop (as D4RL) or join")  # fmt: skip
     add("--rewards", metavar="HOW", help="auto (default: maze2d's off-by-one rewards are moved), recorded or next")
-    add("--after-goal", metavar="HOW", help="antmaze's rows behind the goal: keep (default) or drop")
-    add("--reward-shift", action=Number, bounds=Range(ge=-1e9, le=1e9), kind=float, metavar="NUMBER", help="added to "
-        "every reward; -1 is usual for antmaze")  # fmt: skip
+    add("--after-goal", metavar="HOW", help="antmaze's rows after the goal: keep (default) or drop")
+    add("--reward-shift", action=Number, bounds=Range(ge=-1e9, le=1e9), kind=float, metavar="NUMBER", help="number "
+        "added to every reward; -1 is usual for antmaze")  # fmt: skip
     add("--max-episode-steps", action=Number, bounds=Range(ge=1, le=10**9), metavar="STEPS", help="time limit for "
         "files without timeouts")  # fmt: skip
     add("--clip-actions", action="store_true", help="clip actions to their bounds instead of refusing the file")
@@ -309,7 +309,7 @@ def generate_data(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(
             "usage: rlopt data generate NAME --n N --out DIR [--seed N] ...\n\n"
-            "Make a data set here, where none can be downloaded. rlopt data generate NAME --help lists the settings of "
+            "Make a data set on this machine. rlopt data generate NAME --help lists the settings of "
             f"one.\n\nnames:\n{names}"
         )
         return 0
@@ -332,8 +332,8 @@ def generate_data(argv: list[str]) -> int:
 
 def _generator_parser(name: str, spec: Generator) -> OneLineParser:
     parser = OneLineParser(prog=f"rlopt data generate {name}", description=spec.summary)
-    parser.add_number("--n", Range(ge=1, le=10**9), required=True, help="transitions, 1e6 for a million")
-    parser.add_number("--seed", Range(ge=0, lt=2**63), default=0, help="of everything that is drawn (default 0)")
+    parser.add_number("--n", Range(ge=1, le=10**9), required=True, help="number of transitions, such as 1e6")
+    parser.add_number("--seed", Range(ge=0, lt=2**63), default=0, help="seed of all random draws (default 0)")
     parser.add_argument("--out", metavar="DIR", required=True, help="folder to write")
     parser.add_argument("--overwrite", action="store_true", help="replace a data set at DIR")
     for option_name, option in spec.options.items():
@@ -359,8 +359,8 @@ def info(argv: list[str]) -> int:
     """Describes a data set and draws the states that it covers; returns 0."""
     parser = OneLineParser(
         prog="rlopt data info",
-        description="Describe a data set: counts, returns, lengths, terminals, bounds, what was corrected in reading; "
-        "and draw which states it covers.",
+        description="Describe a data set (counts, returns, lengths, terminals, bounds, corrections made in reading) "
+        "and draw the states that it covers.",
     )
     parser.add_argument("dataset", metavar="DATASET", help=DATASET_HELP)
     parser.add_argument("--out", metavar="FILE", type=Path, help="picture, .png or .svg (default next to the data set: "
@@ -386,10 +386,10 @@ def info(argv: list[str]) -> int:
 
 
 SUBVERBS = {
-    "augment": (augment, "make a small data set large by guided augmentation"),
+    "augment": (augment, "enlarge a small data set by guided augmentation"),
     "check": (check, "replay augmented transitions in the simulator"),
     "convert": (convert, "write a data set in another format, or a maze2d file in PointMaze's frame"),
-    "generate": (generate_data, "make a data set here: point mazes, snapshots of trained agents"),
-    "info": (info, "describe a data set: counts, returns, lengths, a picture of the states it covers"),
+    "generate": (generate_data, "make a data set: point mazes, snapshots of trained agents"),
+    "info": (info, "describe a data set: counts, returns, lengths, and a picture of its states"),
 }
 """Name -> function, one line of help."""

@@ -68,9 +68,9 @@ def convert(argv: list[str]) -> int:
     parser.add_argument("out", metavar="OUT", help="a folder, an .npz file, or minari:<id>")
     parser.add_argument("--to", metavar="FORMAT", help="imitation or valuedice (.npz), hf (a folder of HuggingFace's "
                         "datasets), minari, or rlopt (a folder); .npz is imitation by default")  # fmt: skip
-    parser.add_argument("--reorder", action="store_true", help="put the parts of the observations in the order of the "
-                        "environment, which dm_control's own is in rlopt")  # fmt: skip
-    parser.add_argument("--clip-actions", action="store_true", help="cut actions to the bounds of the environment")
+    parser.add_argument("--reorder", action="store_true", help="put the parts of the observations in the "
+        "environment's order (in rlopt, dm_control's own)")  # fmt: skip
+    parser.add_argument("--clip-actions", action="store_true", help="clip actions to the bounds of the environment")
     parser.add_argument("--overwrite", action="store_true", help="replace what is at OUT")
     add_reading_options(parser)
     arguments = parser.parse(argv)
@@ -210,26 +210,24 @@ def _recording_parser() -> OneLineParser:
     add = parser.add_argument
     add("run", metavar="RUN", type=Path, help="run folder, checkpoint, or a zip file of Stable-Baselines3")
     add("--out", metavar="PATH", required=True, help="a folder, an .npz file (imitation's layout), or minari:<id>")
-    add("--to", metavar="FORMAT", help="as rlopt demos convert --to")
+    add("--to", metavar="FORMAT", help="format, as in rlopt demos convert --to")
     number = parser.add_number
     number("--n-trajectories", Range(ge=1, le=10**6), default=10, help="whole episodes to record (default 10)")
     add("--sampled", action="store_true", help="sample actions instead of taking the mean (most likely) ones")
-    add(
-        "--pixels", action="store_true", help="record images of the same steps besides; needs a headless OpenGL library"
-    )
+    add("--pixels", action="store_true", help="also record images of the same steps; needs a headless OpenGL library")
     number("--image-size", Range(ge=8, le=1024), help="height and width of the images (default 84)")
     number("--camera-id", Range(ge=-1, le=1000), help="MuJoCo camera of the images (default 0)")
     add("--fast-render", action="store_true", help="images without shadows and anti-aliasing: faster on a CPU, but not "
         "the benchmark's")  # fmt: skip
-    number("--seed", Range(ge=0, lt=2**31), default=0, help="of the environment and of sampling (default 0)")
+    number("--seed", Range(ge=0, lt=2**31), default=0, help="seed of the environment and of sampling (default 0)")
     add("--checkpoint", metavar="WHICH", help="best, latest, or a checkpoint's name (default best, if the run was "
         "evaluated, else latest)")  # fmt: skip
-    add("--env", metavar="ID", help="environment; needed for a zip file, which does not say it")
+    add("--env", metavar="ID", help="environment; needed for a zip file, which does not name it")
     add("--env-kwargs", metavar="JSON", help=f"other arguments of the environment, such as '{JsonObject.example}'")
-    number("--max-episode-steps", Range(ge=1, le=10**9), help="another time limit of the episodes")
-    number("--action-repeat", Range(ge=1, le=100), help="of the environment of a zip file (default 1)")
-    add("--vecnormalize", metavar="FILE", help="of a zip file: what VecNormalize.save wrote beside it, the statistics "
-        "of the observations that it was trained on; none if those were the environment's own")  # fmt: skip
+    number("--max-episode-steps", Range(ge=1, le=10**9), help="a different time limit of the episodes")
+    number("--action-repeat", Range(ge=1, le=100), help="action repeat of a zip file's environment (default 1)")
+    add("--vecnormalize", metavar="FILE", help="for a zip file: the file of VecNormalize.save with the statistics of "
+        "its observations; none if it was trained on the environment's own observations")  # fmt: skip
     add("--device", metavar="DEVICE", default="cpu", help="torch device (default cpu)")
     limit = "seconds that a step or reset of the environment may take (default: no limit)"
     number("--env-timeout", Range(gt=0), float, help=limit)
@@ -246,7 +244,7 @@ def _expert(arguments: Any) -> tuple[Any, EnvSettings, str]:
     if arguments.fast_render:
         changed["fast_render"] = True
     if changed and not arguments.pixels:
-        raise ConfigError("--image-size, --camera-id and --fast-render are of the images: add --pixels")
+        raise ConfigError("--image-size, --camera-id and --fast-render need images: add --pixels")
     if arguments.run.suffix == ".zip" and arguments.run.is_file():
         if arguments.env is None:
             raise ConfigError(f"{arguments.run} does not say which environment it was trained in: add --env ID")

@@ -12,8 +12,8 @@ from rlopt.settings.fields import Range
 def add_engine_options(parser: OneLineParser) -> None:
     """The options of a verb whose runs are jobs."""
     _add_where(parser, "local", "(default)", "run")
-    parser.add_number("--retries", Range(ge=0, le=100), help="further attempts of a run that failed, each from its "
-                      "newest checkpoint (default 2)")  # fmt: skip
+    parser.add_number("--retries", Range(ge=0, le=100), help="retries of a failed run, each from its newest "
+        "checkpoint (default 2)")  # fmt: skip
 
 
 def add_optional_engine(parser: OneLineParser) -> None:
@@ -48,10 +48,10 @@ def optional_engine(arguments: argparse.Namespace) -> Any:
 def _add_where(parser: OneLineParser, default: str | None, note: str, job: str) -> None:
     parser.add_argument("--engine", metavar="NAME", default=default, help="local: processes of this machine; ray: a "
                         f"Ray cluster, Linux only {note}")  # fmt: skip
-    parser.add_argument("--address", metavar="ADDRESS", help="of the Ray cluster: host:port, ray://host:port or auto; "
-                        "without one Ray runs on this machine alone")  # fmt: skip
-    parser.add_number("--workers", Range(ge=1, le=100_000), help=f"most {job}s at once (default what the cores or the "
-                      "cluster allow)")  # fmt: skip
+    parser.add_argument("--address", metavar="ADDRESS", help="address of the Ray cluster: host:port, ray://host:port "
+        "or auto; without one, Ray runs on this machine alone")  # fmt: skip
+    parser.add_number("--workers", Range(ge=1, le=100_000), help=f"largest number of {job}s at once (default: what "
+        "the cores or the cluster allow)")  # fmt: skip
     parser.add_number("--gpus-per-job", Range(ge=0, le=64), float, metavar="X", help=f"share of a GPU for each {job}, "
                       "such as 0.25 for four on each, or a whole number")  # fmt: skip
 

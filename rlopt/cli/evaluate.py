@@ -131,26 +131,31 @@ def _write(path: Path, record: dict[str, Any]) -> Path:
 def _parser() -> OneLineParser:
     parser = OneLineParser(
         prog="rlopt evaluate",
-        description="Play whole episodes with a trained policy and report the interquartile mean (IQM) of their "
+        description="Run whole episodes with a trained policy and report the interquartile mean (IQM) of their "
         "returns with a 95% bootstrap interval. Writes RUN/evaluation.json and, with --video, RUN/video.mp4.",
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="run folder, as rlopt train printed it, or a checkpoint")
-    parser.add_number("--episodes", Range(ge=1), default=100, help="episodes to play (default 100)")
+    parser.add_number("--episodes", Range(ge=1), default=100, help="number of episodes (default 100)")
     parser.add_argument(
-        "--checkpoint", metavar="WHICH", default="latest", help="latest (default), best, or a checkpoint's name or path"
+        "--checkpoint",
+        metavar="WHICH",
+        default="latest",
+        help="checkpoint: latest (default), best, or its name or path",
     )
     parser.add_argument("--env", metavar="ID", help="another environment with the same spaces")
     parser.add_argument(
         "--env-kwargs", metavar="JSON", help=f"other arguments of the environment, such as '{JsonObject.example}'"
     )
-    parser.add_number("--max-episode-steps", Range(ge=1, le=10**9), help="another time limit of the episodes")
+    parser.add_number("--max-episode-steps", Range(ge=1, le=10**9), help="a different time limit of the episodes")
     parser.add_argument("--stochastic", action="store_true", help="sample actions instead of taking the most likely")
     parser.add_argument(
         "--policy", metavar="NAME", default="last", help="last (default), or mixture: the boosted policy of ailboost"
     )
-    parser.add_number("--seed", Range(ge=0, lt=2**31), default=0, help="of environments and sampling (default 0)")
-    parser.add_number("--n-envs", Range(ge=1, le=4096), help="environments side by side (default at most 16; 4 in each "
-                      "job of an engine)")  # fmt: skip
+    parser.add_number(
+        "--seed", Range(ge=0, lt=2**31), default=0, help="seed of the environments and of sampling (default 0)"
+    )
+    parser.add_number("--n-envs", Range(ge=1, le=4096), help="parallel environments (default: at most 16; 4 in each "
+        "job of an engine)")  # fmt: skip
     parser.add_argument("--device", metavar="DEVICE", default="cpu", help="torch device (default cpu)")
     parser.add_number(
         "--env-timeout",
@@ -161,10 +166,12 @@ def _parser() -> OneLineParser:
     parser.add_argument(
         "--average-reward",
         action="store_true",
-        help="measure the reward a step in one long run instead, without a time limit; writes RUN/average_reward.json",
+        help="measure the reward per step of one long run without a time limit instead; writes RUN/average_reward.json",
     )
-    parser.add_number("--steps", Range(ge=20), default=100_000, help="of each environment of it (default 100000)")
-    parser.add_number("--burn-in", Range(ge=0), default=1_000, help="steps before those, left out (default 1000)")
+    parser.add_number(
+        "--steps", Range(ge=20), default=100_000, help="steps of each environment in that run (default 100000)"
+    )
+    parser.add_number("--burn-in", Range(ge=0), default=1_000, help="steps to leave out before those (default 1000)")
     parser.add_argument("--video", action="store_true", help="also write a video; needs a headless OpenGL library")
     parser.add_number("--video-episodes", Range(ge=1), default=1, help="episodes in the video (default 1)")
     add_agent(parser)

@@ -14,16 +14,21 @@ def main(argv: list[str]) -> int:
     """Writes a run's policy for other programs, compares it with ``predict``, prints where it is; returns 0."""
     parser = OneLineParser(
         prog="rlopt export",
-        description="Write the deterministic policy of a run for other programs: from raw observations, normalised as "
-        "in the run, to actions as the environment takes them. What was written is compared with predict on random "
-        "observations, and is not kept if it differs. rlopt.load_policy(PATH) reads ONNX and TorchScript back.",
+        description="Write the deterministic policy of a run for other programs: from raw observations, normalised "
+        "as in the run, to actions as the environment takes them. The file is compared with predict on random "
+        "observations and deleted if it differs. rlopt.load_policy(PATH) reads ONNX and TorchScript back.",
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="run folder, as rlopt train printed it, or a checkpoint")
     parser.add_argument("--to", metavar="FORMAT", help="onnx (extra onnx), torchscript, or sb3: Stable-Baselines3's "
                         "zip, which is a pickle, for people who trust you")  # fmt: skip
-    parser.add_argument("--out", metavar="PATH", type=Path, help="file to write, such as policy.onnx; replaced")
     parser.add_argument(
-        "--checkpoint", metavar="WHICH", default="latest", help="latest (default), best, or a checkpoint's name or path"
+        "--out", metavar="PATH", type=Path, help="file to write, such as policy.onnx; an existing file is replaced"
+    )
+    parser.add_argument(
+        "--checkpoint",
+        metavar="WHICH",
+        default="latest",
+        help="checkpoint: latest (default), best, or its name or path",
     )
     add_agent(parser)
     arguments = parser.parse(argv)
@@ -49,7 +54,7 @@ def main(argv: list[str]) -> int:
             beside = normalization_path(arguments.out)
             print(f"observations were normalised: VecNormalize.load({str(beside)!r}, env) gives the statistics")
     if getattr(model, "wrapper_statistics", ()):
-        print("its environment normalises what it gives (NormalizeObservation or NormalizeReward): the policy takes "
-              "observations so normalised, and the statistics are in the checkpoint alone")  # fmt: skip
+        print("its environment normalises observations or rewards (NormalizeObservation or NormalizeReward): the "
+            "policy expects normalised observations, and only the checkpoint holds the statistics")  # fmt: skip
     print(f"policy: {arguments.out}")
     return 0

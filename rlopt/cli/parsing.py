@@ -49,7 +49,7 @@ def json_object(option: str, text: str | None) -> dict[str, Any] | None:
 
 def add_agent(parser: argparse.ArgumentParser) -> None:
     """Adds the option that names the class of a run's agent; :func:`import_named_agent` acts on it."""
-    help_text = "the agent's class, of a run that was trained with rlopt train MODULE:CLASS: it is imported"
+    help_text = "class of a run that was trained with rlopt train MODULE:CLASS; it is imported"
     parser.add_argument("--agent", metavar="MODULE:CLASS", action="append", default=[], help=help_text)
 
 
@@ -62,8 +62,8 @@ def add_foreign_logs(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--env", metavar="ID", help="the environment of logs that do not name theirs")
     parser.add_argument(
-        "--width", metavar="WIDTH", help="of the picture, with the type of a paper: neurips, iclr, jmlr, icml, "
-        "icml-column, ieee, ieee-column, or inches (default: as wide as its panels need)"
+        "--width", metavar="WIDTH", help="width of the picture, with type for a paper: neurips, iclr, jmlr, icml, "
+            "icml-column, ieee, ieee-column, or inches (default: as wide as its panels need)"
     )  # fmt: skip
 
 

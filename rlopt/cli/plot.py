@@ -19,9 +19,9 @@ def main(argv: list[str]) -> int:
                         "learning_curve.png in the run folder of a single run, else here)")  # fmt: skip
     parser.add_argument("--x", metavar="AXIS", default="steps", help="steps (default) or seconds of training")
     parser.add_argument("--key", metavar="KEY", help="evaluation, or a column of progress.csv (default evaluation, "
-                        "as in rlopt compare; of runs without, and over seconds, rollout/ep_rew_mean)")  # fmt: skip
-    parser.add_argument("--by", metavar="FIELD", default="agent", help="setting that tells lines apart (default agent) "
-                        "or several, with commas between")  # fmt: skip
+        "as in rlopt compare; rollout/ep_rew_mean for runs without evaluations, and over seconds)")  # fmt: skip
+    parser.add_argument("--by", metavar="FIELD", default="agent", help="field that defines the lines: agent "
+        "(default), a setting, or several separated by commas")  # fmt: skip
     arguments = parser.parse(argv)
     out = arguments.out
     if out is None:

@@ -33,7 +33,7 @@ def main(argv: list[str]) -> int:
 def add_study_options(parser: argparse.ArgumentParser) -> None:
     """Adds STUDY, ``--name`` and ``--media``."""
     parser.add_argument("study", metavar="STUDY", help="folder of the study, or postgresql://USER@HOST/NAME")
-    parser.add_argument("--name", metavar="NAME", help="which study, where there are several")
+    parser.add_argument("--name", metavar="NAME", help="name of the study, if there are several")
     parser.add_argument("--media", metavar="FOLDER", help="folder of the clips (default: STUDY/media)")
 
 
@@ -60,9 +60,9 @@ def export_answers(argv: list[str]) -> int:
     add_study_options(parser)
     add = parser.add_argument
     add("--format", metavar="WHAT", default="jsonl", help="jsonl (default), pairs or csv")
-    add("--out", metavar="FILE", type=Path, help="where to (default: printed)")
+    add("--out", metavar="FILE", type=Path, help="file to write (default: print it)")
     add("--overwrite", action="store_true", help="replace FILE")
-    add("--with-names", action="store_true", help="write the raters' names too, which are personal data")
+    add("--with-names", action="store_true", help="also write the raters' names, which are personal data")
     arguments = parser.parse(argv)
     if arguments.out is not None and arguments.out.exists() and not arguments.overwrite:
         raise StudyError(f"{arguments.out} is there already: add --overwrite to replace it")
@@ -147,8 +147,8 @@ def info(argv: list[str]) -> int:
     )
     add_study_options(parser)
     parser.add_argument("--forget-names", action="store_true", help="delete the names of all raters")
-    parser.add_argument("--links", action="store_true", help="print the address by which each rater can go on in "
-        "another browser, which is as good as a password")  # fmt: skip
+    parser.add_argument("--links", action="store_true", help="print the address with which each rater can continue "
+        "in another browser; it is as secret as a password")  # fmt: skip
     arguments = parser.parse(argv)
     store, study = open_study(arguments)
 
@@ -199,29 +199,35 @@ def serve_study(argv: list[str]) -> int:
     """Serves until Ctrl-C or SIGTERM; returns 0."""
     parser = OneLineParser(
         prog="rlopt rank serve",
-        description="Serve a study to those who rank its clips. Prints the raters' URL, and that of the results for "
-        "you. The trainer is another process and need not be running.",
+        description="Serve a study to its raters. Prints the raters' URL, and the URL of the results for you. The "
+        "trainer is another process and need not be running.",
     )
     add_study_options(parser)
     add = parser.add_argument
     add("--host", metavar="ADDRESS", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine "
         "only; others need --token)")  # fmt: skip
-    parser.add_number("--port", Range(ge=0, le=65535), default=0, help="port to listen on (default 0: that of the "
-                      "last time, or a free one)")  # fmt: skip
-    add("--token", metavar="TEXT", help="what the link carries: auto keeps that of the last time or draws one (the "
-        "default on this machine), new draws one, none asks for none (this machine only), or 20 characters and more of "
-        "your own")  # fmt: skip
-    add("--raters", metavar="N|NAMES", help="browsers that the link lets in (default: the answers that a round needs), "
-        "or their names: ada,grace")  # fmt: skip
-    add("--public-url", metavar="URL", help="where a proxy in front serves it, https://rank.example.org")
-    add("--allow-host", metavar="NAME", action="append", default=[], help="a further name that the server is called by")
-    parser.add_number("--requests-per-second", Range(gt=0), float, metavar="X", default=20.0, help="that one browser "
-                      "may make (default 20)")  # fmt: skip
-    parser.add_number("--lease-seconds", Range(ge=1, le=86400), float, default=120.0, help="how long a silent browser "
-                      "keeps a round (default 120)")  # fmt: skip
-    parser.add_number("--minimum-seconds", Range(ge=0, le=3600), float, default=1.0, help="between giving clips out "
-                      "and the earliest order of them that is taken (default 1)")  # fmt: skip
-    add("--verbose", action="store_true", help="print a line a request, without secrets")
+    parser.add_number("--port", Range(ge=0, le=65535), default=0, help="port to listen on (default 0: the last one, "
+        "or a free one)")  # fmt: skip
+    add("--token", metavar="TEXT", help="token in the link: auto keeps the last one or draws one (the default on "
+        "this machine), new draws one, none needs no token (this machine only), or your own of at least 20 "
+        "characters")  # fmt: skip
+    add("--raters", metavar="N|NAMES", help="number of browsers that the link admits (default: the answers that a "
+        "round needs), or raters' names: ada,grace")  # fmt: skip
+    add(
+        "--public-url",
+        metavar="URL",
+        help="address of a proxy in front of the server, such as https://rank.example.org",
+    )
+    add(
+        "--allow-host", metavar="NAME", action="append", default=[], help="another host name that the server answers to"
+    )
+    parser.add_number("--requests-per-second", Range(gt=0), float, metavar="X", default=20.0, help="largest number "
+        "of requests per second from one browser (default 20)")  # fmt: skip
+    parser.add_number("--lease-seconds", Range(ge=1, le=86400), float, default=120.0, help="seconds for which a "
+        "silent browser keeps a round (default 120)")  # fmt: skip
+    parser.add_number("--minimum-seconds", Range(ge=0, le=3600), float, default=1.0, help="shortest time in seconds "
+        "from showing clips to accepting an order of them (default 1)")  # fmt: skip
+    add("--verbose", action="store_true", help="print a line for each request, without secrets")
     arguments = parser.parse(argv)
     raters = _raters(arguments.raters)
     require_packages()

@@ -42,13 +42,13 @@ def main(argv: list[str]) -> int:
     parser = OneLineParser(prog="python -m rlopt.cli.render", description="Draw episodes of a checkpoint as an MP4.")
     parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="checkpoint folder")
     parser.add_argument("--out", metavar="FILE", type=Path, required=True, help="the video, .mp4")
-    parser.add_argument("--env", metavar="ID", help="another environment than the checkpoint's")
+    parser.add_argument("--env", metavar="ID", help="a different environment from the checkpoint's")
     parser.add_argument(
         "--env-kwargs", metavar="JSON", help=f"other arguments of the environment, such as '{JsonObject.example}'"
     )
-    parser.add_number("--max-episode-steps", Range(ge=1, le=10**9), help="another time limit of the episodes")
+    parser.add_number("--max-episode-steps", Range(ge=1, le=10**9), help="a different time limit of the episodes")
     parser.add_number("--episodes", Range(ge=1), default=1, help="episodes to draw (default 1)")
-    parser.add_number("--seed", Range(ge=0, lt=2**31), default=0, help="of the environment (default 0)")
+    parser.add_number("--seed", Range(ge=0, lt=2**31), default=0, help="seed of the environment (default 0)")
     parser.add_argument("--stochastic", action="store_true", help="sample actions instead of taking the most likely")
     parser.add_argument("--device", metavar="DEVICE", default="cpu", help="torch device (default cpu)")
     add_agent(parser)

@@ -14,11 +14,11 @@ def main(argv: list[str]) -> int:
     """Continues a run; returns 0 when done or already complete, 130 or 143 when a signal stopped it."""
     parser = OneLineParser(
         prog="rlopt resume",
-        description="Continue a run from its newest undamaged checkpoint. On the CPU the result is bit for bit that of "
-        "a run that was never stopped, where the environment can give its state.",
+        description="Continue a run from its newest undamaged checkpoint. On the CPU the result equals that of an "
+        "uninterrupted run bit for bit, if the environment's state can be restored.",
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="run folder, as rlopt train printed it; "
-                        "or the folder of the runs of several seeds, or of a sweep, which go on together")  # fmt: skip
+                        "or the folder of several seeds or of a sweep, whose runs continue together")  # fmt: skip
     parser.add_number(
         "--total-timesteps",
         Range(ge=1),
@@ -27,27 +27,26 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--data",
         metavar="PATH",
-        help="where the data set or the demonstrations of the run lie now, if they were moved",
+        help="new path of the run's data set or demonstrations, if they were moved",
     )
     parser.add_argument(
         "--env",
         metavar="MODULE:ID",
         action="append",
         default=[],
-        help="the environment of a run that was trained in one of a module: the module is imported",
+        help="environment of a run that was trained with MODULE:ID; the module is imported",
     )
-    parser.add_argument("--address", metavar="ADDRESS", help="of the Ray cluster that the runs were begun on")
+    parser.add_argument("--address", metavar="ADDRESS", help="address of the Ray cluster on which the runs started")
     parser.add_number(
         "--env-timeout",
         Range(gt=0),
         float,
-        help="seconds that a step or reset of an environment may take from now on, instead of what the run was started "
-        "with",
+        help="seconds that a step or reset of an environment may take from now on (default: as before)",
     )
     add_agent(parser)
     arguments = parser.parse(argv)
     if other := next((name for name in arguments.env if ":" not in name), None):
-        raise ConfigError(f"--env {other}: a run goes on in its own environment; leave --env out")
+        raise ConfigError(f"--env {other}: a run continues in its own environment: leave out --env")
     import_named_agent(arguments)
     import_named_envs(arguments.env)
     total, timeout = arguments.total_timesteps, arguments.env_timeout
@@ -56,7 +55,10 @@ def main(argv: list[str]) -> int:
     whole = next((name for name in (SWEEP_FILE, TUNE_FILE) if (arguments.run / name).is_file()), None)
     if whole is not None:
         if total is not None or arguments.data is not None or timeout is not None:
-            raise ConfigError("a sweep goes on as it was begun: leave --total-timesteps, --data and --env-timeout out")
+            raise ConfigError(
+                "a sweep continues with the settings it started with: leave out --total-timesteps, "
+                "--data and --env-timeout"
+            )
         return _resume_jobs(arguments.run, whole)
 
     if (arguments.run / GROUP_FILE).is_file():

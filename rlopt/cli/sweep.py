@@ -94,9 +94,9 @@ def main(argv: list[str]) -> int:
 def _parser() -> OneLineParser:
     parser = OneLineParser(
         prog="rlopt sweep",
-        description="Train every combination of agents, tasks, settings and seeds, each in a run folder of its own. "
-        "Any option of rlopt train is a setting that all runs share, --set gives one several values. The same command "
-        "continues a sweep that was stopped or killed; runs that failed are tried again.",
+        description="Train every combination of agents, tasks, settings and seeds, each in its own run folder. Any "
+        "option of rlopt train is a setting that all runs share; --set gives one several values. The same "
+        "command continues a sweep that was stopped or killed, and retries failed runs.",
         epilog="example: rlopt sweep --agent mdpo --env HalfCheetah-v5 Hopper-v5 --seeds 0..9 --set "
         "step_size=0.1,0.3 --total-timesteps 1000000",
     )

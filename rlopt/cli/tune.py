@@ -46,7 +46,7 @@ def _parser() -> OneLineParser:
     parser = OneLineParser(
         prog="rlopt tune",
         description="Search settings with Optuna's tree-structured Parzen estimator: a trial trains a run for each "
-        "seed, its value is the mean return of their last evaluations, and trials that fall behind others at an "
+        "seed, and its value is the mean return of their last evaluations. Trials that fall behind others at an "
         "evaluation are pruned. Any option of rlopt train is a setting that all trials share. The same command "
         "continues a search that was stopped or killed.",
         epilog="example: rlopt tune --agent mdpo --env Hopper-v5 --total-timesteps 200000 --eval-every 20000 --search "
@@ -54,14 +54,14 @@ def _parser() -> OneLineParser:
     )
     parser.add_argument("--agent", metavar="NAME", help="agent, as in rlopt train")
     parser.add_argument("--env", metavar="ID", help="task; default is that of the preset or the data set")
-    parser.add_argument("--preset", metavar="NAME", help="preset that the trials begin from")
+    parser.add_argument("--preset", metavar="NAME", help="preset that the trials start from")
     parser.add_argument(
         "--seeds", metavar="SEEDS", default="0", help="seeds of every trial: 0..2, or 0,3,5 (default 0)"
     )
-    parser.add_argument("--search", metavar="NAME=SPAN", nargs="+", action="extend", help="a setting and where to "
-                        "look: low..high, log:low..high, or choice,choice; whole numbers if both ends are")  # fmt: skip
-    parser.add_number("--trials", Range(ge=1, le=100_000), help="trials to have ended (default 50); give more "
-                      "to search on")  # fmt: skip
+    parser.add_argument("--search", metavar="NAME=SPAN", nargs="+", action="extend", help="a setting and its range: "
+        "low..high, log:low..high, or choice,choice; whole numbers if both ends are")  # fmt: skip
+    parser.add_number("--trials", Range(ge=1, le=100_000), help="number of trials (default 50); give more to "
+        "continue the search")  # fmt: skip
     parser.add_argument("--pruner", metavar="NAME", help="median (default), hyperband or none")
     parser.add_number("--sampler-seed", Range(ge=0, lt=2**31), help="seed of the search itself (default 0)")
     parser.add_argument("--tune-dir", metavar="DIR", type=Path, help="folder of the search (default runs/tune-..., the "

@@ -60,11 +60,11 @@ def check_engine(
 
 def needs_engine(setting: str) -> ConfigError:
     """What to raise for a setting of an engine where none is named."""
-    return ConfigError(f"--{setting.replace('_', '-')} is of an engine: add --engine local or ray")
+    return ConfigError(f"--{setting.replace('_', '-')} needs an engine: add --engine local or ray")
 
 
 def _check_name(name: str, address: str | None) -> None:
     if name not in ENGINES:
         raise unknown_name("engine", name, ENGINES)
     if name == "local" and address is not None:
-        raise ConfigError("--address is of a Ray cluster: add --engine ray")
+        raise ConfigError("--address needs a Ray cluster: add --engine ray")

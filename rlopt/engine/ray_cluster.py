@@ -110,7 +110,7 @@ class RayEngine(Engine):
             return self._messages(seconds)
         except self._ray.exceptions.RayError as error:
             reason = one_line(error)
-            raise RunError(f"the Ray cluster is lost ({reason}): when it is back, the same command goes on") from error
+            raise RunError(f"the Ray cluster is lost ({reason}): when it is back, run the same command") from error
 
     def _messages(self, seconds: float) -> list[dict[str, Any]]:
         ray = self._ray

@@ -84,8 +84,8 @@ def normalised_as_trained(model: Any, env: Any) -> Iterator[None]:
         return
     if not base.set_statistics(statistics, counting=False):
         warnings.warn(
-            "this environment's NormalizeObservation or NormalizeReward has no statistics from the training: it begins "
-            "to count anew, so that the policy may see other observations than it was trained on",
+            "this environment's NormalizeObservation or NormalizeReward has no statistics from the training: they "
+            "start anew, so the policy may see observations that differ from those of its training",
             stacklevel=2,
         )
     try:

@@ -270,7 +270,7 @@ def _play(
     observations = env.reset()
     while not episodes.complete:
         if stop is not None and stop():
-            raise StoppedError(f"the evaluation was given up at step {steps}")
+            raise StoppedError(f"the evaluation was stopped at step {steps}")
         _check_observations(observations, steps)
         if noise is not None:
             noise.draw(steps, starts)

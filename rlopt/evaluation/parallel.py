@@ -96,7 +96,7 @@ def evaluate_on_engine(
     if ended.exit_code:
         raise Stopped(signal.Signals(ended.exit_code - 128))
     if count.failure:
-        raise RunError(f"the episodes could not be played: {count.failure}")
+        raise RunError(f"the episodes could not be run: {count.failure}")
     return joined(ended.values(), deterministic, seed, settings.n_envs, confidence, seconds)
 
 
@@ -143,7 +143,7 @@ def _model(checkpoint: str, fingerprint: str, policy: str, device: str) -> Any:
 
     if _fingerprint(Path(checkpoint)) != fingerprint:
         raise ConfigError(
-            f"{checkpoint} is another checkpoint here than where the command runs: put the run on storage that all "
+            f"{checkpoint} differs from the checkpoint where the command runs: put the run on storage that all "
             "machines see"
         )
     return named_policy(load(checkpoint, device=device), policy)

@@ -48,9 +48,7 @@ def export(model: Any, path: str | Path, to: Format) -> float:
     if to not in get_args(Format):
         raise unknown_name("format", str(to), get_args(Format))
     if not isinstance(model, BaseAlgorithm):
-        raise ExportError(
-            f"{type(model).__name__} is tabular: it has no network to export; rlopt.load gives it back as it is"
-        )
+        raise ExportError(f"{type(model).__name__} is tabular: it has no network to export; load it with rlopt.load")
     path = Path(path)
     if path.is_dir():
         raise ExportError(f"{path} is a folder: give the name of a file, such as {path / ('policy' + SUFFIXES[to])}")
@@ -184,7 +182,7 @@ def _difference(actions: np.ndarray, expected: np.ndarray, space: spaces.Space[A
     if not (gaps <= allowed).all():
         raise ExportError(
             f"{what} differs from predict by {gaps.max():.3g} on random observations, more than rounding: nothing was "
-            "kept; the policy does something on the way that the export does not know"
+            "kept; the policy does something that the export does not cover"
         )
     return float(gaps.max())
 

@@ -198,7 +198,7 @@ def _offline(wandb: Any, arguments: Mapping[str, Any], reason: str, say: Callabl
     try:
         started = wandb.init(mode="offline", **{**arguments, "id": identifier})
     except Exception as error:
-        say(f"warning: W&B cannot be used, and the run goes on without it: {one_line(error)}")
+        say(f"warning: W&B cannot be used, and the run continues without it: {one_line(error)}")
         return None
     sync = f"wandb sync --id {shell_quote(str(arguments['id']))} {_parent(started.dir)}"
     say(f"W&B cannot be used online ({reason.rstrip('. ')}): offline; send the run later with: {sync}")

@@ -218,7 +218,7 @@ class RunHook:
         """Stops in the middle of an evaluation, with a checkpoint from which it is played again."""
         self._rescue(model)
         self._evaluating, self.stopped = None, True
-        self.progress.say("the evaluation was given up; it is played again when the run continues")
+        self.progress.say("the evaluation was stopped; it runs again when the run continues")
         self.prove(model, last=True)
 
     def _must_stop(self) -> bool:
@@ -235,7 +235,7 @@ class RunHook:
         endless = limit is None and not getattr(model, "ep_info_buffer", None)
         settings = dataclasses.replace(self.env_settings, max_episode_steps=STRETCH) if endless else self.env_settings
         if endless and self.metadata.get("env") != settings.as_dict():
-            self.progress.say(f"no episode has ended so far: an episode of evaluation is a stretch of {STRETCH} steps")
+            self.progress.say(f"no episode has ended so far: an evaluation episode lasts {STRETCH} steps")
         self.metadata["env"] = settings.as_dict()
         return settings
 

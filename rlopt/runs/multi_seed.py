@@ -95,7 +95,7 @@ def resume_seeds(
     failed = group.failures()
     for name, reason in failed.items():
         again = RunFolder(path / name).command
-        print(f"{name} is left out, it failed: {reason}; when that is mended, continue it with {again}", flush=True)
+        print(f"{name} failed and is left out: {reason}; when that is fixed, continue it with {again}", flush=True)
     runs = {name: own for name, own in _runs(run).items() if name not in failed}
     if not runs:
         raise RunError(f"every run in {path} has failed: continue them one by one, or start anew")
@@ -224,7 +224,7 @@ def _say_end(group: GroupFolder, result: ManyResult, stop: StopRequest) -> None:
         say(f"{name} failed: {one_line(error)}")
         if trace := environment_traceback(error):
             print(trace, file=sys.stderr)
-        say(f"when that is mended, continue it with: {RunFolder(group.path / name).command}")
+        say(f"when that is fixed, continue it with: {RunFolder(group.path / name).command}")
     if any(run.exit_code for run in result.runs.values()) and stop.received is not None:
         say(f"stopped by {stop.received.name}, checkpoints written; continue with:")
         say(group.command)

@@ -314,7 +314,7 @@ def _close(model: BaseAlgorithm) -> None:
 def _what_is_kept(hook: RunHook, model: BaseAlgorithm, console: Console) -> str:
     """Writes what an environment that failed has left whole; says it, and how the run goes on."""
     kept = hook.rescue(model)
-    return f"{kept}: when that is mended, continue with {hook.folder.command}" if console.alone else kept
+    return f"{kept}: when that is fixed, continue with {hook.folder.command}" if console.alone else kept
 
 
 @contextmanager

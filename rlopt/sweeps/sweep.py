@@ -174,7 +174,7 @@ def _end(folder: SweepFolder, runs: Sequence[SweepRun], mine: Sequence[SweepRun]
     if mapped.exit_code:
         say(f"stopped, checkpoints written; continue with: {folder.command}")
     elif failed:
-        say(f"when that is mended, continue with: {folder.command}")
+        say(f"when that is fixed, continue with: {folder.command}")
     elif len(mine) == len(runs):
         say(f"draw them with: rlopt plot {folder.quoted}")
     say(f"sweep folder: {folder.path}")

@@ -128,7 +128,7 @@ class TuneSpec:
             raise ConfigError("search must be texts, such as learning_rate=log:1e-5..1e-3")
         for axis in parse_axes(self.search):
             if axis.name in self.base.settings:
-                raise ConfigError(f"{axis.name} is searched and given: leave one out")
+                raise ConfigError(f"{axis.name} is both searched and given: leave one out")
 
     @property
     def digest(self) -> str:

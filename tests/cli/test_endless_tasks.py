@@ -62,7 +62,7 @@ def test_a_deep_agent_is_evaluated_in_stretches_and_its_reward_rate_is_measured(
 ) -> None:
     run = tmp_path / "run"
     assert main(["train", "mdpo", "--env", "Drift-v0", "--run-dir", str(run), *SMALL]) == 0
-    assert "an episode of evaluation is a stretch of 1000 steps" in capsys.readouterr().out
+    assert "an evaluation episode lasts 1000 steps" in capsys.readouterr().out
     assert [(row["step"], row["length"]) for row in evaluations(run)] == [("128", "1000"), ("256", "1000")]
     assert main(["evaluate", str(run), "--episodes", "2"]) == 0
     assert json.loads((run / "evaluation.json").read_text())["lengths"] == [1000, 1000]

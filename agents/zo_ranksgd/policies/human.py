@@ -264,7 +264,7 @@ class HumanPolicySearch(RankedPolicySearch):
             deadline_seconds=LOOK_SECONDS,
         )
         if not config.instructions:
-            say("people are not told what is better: say it with --instructions TEXT")
+            say("raters are not told what is better: say so with --instructions TEXT")
         if not config.serve:
             say(f"waiting for people: {self._serve_command()}")
             return

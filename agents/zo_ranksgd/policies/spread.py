@@ -112,7 +112,7 @@ class Spread:
             failed = next((result for result in ended.results.values() if result.status == "failed"), None)
             if failed is None:
                 raise RoundStopped
-            raise RunError(f"candidates could not be played, {len(failed.failures)} times: {failed.reason}")
+            raise RunError(f"the candidates' episodes failed {len(failed.failures)} times: {failed.reason}")
         played = Episodes.joined([Episodes(**{name: unpack(part) for name, part in value.items()}) for value in values])
         return played.evaluation(seeds, search.normalizer)
 
@@ -139,7 +139,8 @@ def actor_of(search: RankedPolicySearch) -> dict[str, Any]:
         json.dumps(actor)
     except (TypeError, ValueError):
         raise ConfigError(
-            "policy_kwargs hold what no other process can be told: name it, such as activation_fn='tanh', or leave "
+            "policy_kwargs hold an object that cannot be sent to another process: name it, such as "
+            "activation_fn='tanh', or leave "
             "engine out"
         ) from None
     return actor

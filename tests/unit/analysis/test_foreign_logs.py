@@ -109,7 +109,7 @@ def test_cleanrl_s_episodes_become_a_moving_mean(tmp_path: Path) -> None:
     path = cleanrl(tmp_path, 5, returns)
     notes: list[str] = []
     key, (curve,) = read_curves(named_logs([tmp_path]), report=notes.append)
-    assert key == TRAINING and notes == [f"the returns are training's: {path} has no evaluations"]
+    assert key == TRAINING and notes == [f"training returns are used: {path} has no evaluations"]
     assert (curve.agent, curve.env, curve.settings["seed"]) == ("dqn (CleanRL)", "CartPole-v1", 5)
     assert curve.settings["learning_rate"] == 2.5e-4
     assert curve.x.tolist() == [10.0 * (index + 1) for index in range(150)]
@@ -172,7 +172,7 @@ def test_they_are_compared_with_our_runs(tmp_path: Path, capsys: pytest.CaptureF
     assert "does not say how many steps it was to take: give --mix-budgets" in capsys.readouterr().err
     assert main([*command, "--mix-budgets"]) == 0
     table = capsys.readouterr().out
-    assert "dqn (CleanRL)" in table and "35.0" in table and "note: the returns are training's" in table
+    assert "dqn (CleanRL)" in table and "35.0" in table and "note: training returns are used" in table
     assert out.read_bytes().startswith(b"%PDF")
 
 

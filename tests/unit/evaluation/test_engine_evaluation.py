@@ -107,7 +107,7 @@ def test_every_episode_counts_once_when_processes_die(engine: Engine, tmp_path: 
 
 def test_what_fails_each_time_is_told_and_no_more_is_begun(engine: Engine, tmp_path: Path) -> None:
     run = trained_in(fragile(tmp_path / "training"), tmp_path / "run")
-    with pytest.raises(RunError, match=r"episodes could not be played: .*RuntimeError: the joint is loose"):
+    with pytest.raises(RunError, match=r"episodes could not be run: .*RuntimeError: the joint is loose"):
         evaluate_on_engine(engine, run, 40, env=fragile(tmp_path / "broken", broken=True), n_envs=1, retries=0)
     assert len((tmp_path / "broken" / "episodes.txt").read_text().splitlines()) < 20
 
@@ -132,7 +132,7 @@ def test_parts_of_different_sizes_count_by_their_episodes() -> None:
         ({"confidence": 1.0}, ConfigError, "confidence must be in"),
         ({"policy": "mixtur"}, UnknownNameError, "unknown policy 'mixtur'"),
         ({"env": "CartPole-v1"}, SpaceError, "the model's observation space"),
-        ({"device": "warp"}, RunError, "could not be played: .*warp"),
+        ({"device": "warp"}, RunError, "could not be run: .*warp"),
     ],
 )
 def test_bad_input_is_one_clear_error(
@@ -163,11 +163,11 @@ def test_the_command_says_and_writes_what_the_function_returns(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--workers", "2"], "--workers is of an engine: add --engine local or ray"),
-        (["--gpus-per-job", "0.5"], "--gpus-per-job is of an engine"),
-        (["--address", "auto"], "--address is of an engine"),
+        (["--workers", "2"], "--workers needs an engine: add --engine local or ray"),
+        (["--gpus-per-job", "0.5"], "--gpus-per-job needs an engine"),
+        (["--address", "auto"], "--address needs an engine"),
         (["--engine", "locl"], "unknown engine 'locl': did you mean 'local'"),
-        (["--engine", "local", "--address", "auto"], "--address is of a Ray cluster: add --engine ray"),
+        (["--engine", "local", "--address", "auto"], "--address needs a Ray cluster: add --engine ray"),
         (["--engine", "local", "--workers", "0"], "--workers: 0 is outside"),
         (["--engine", "ray", "--gpus-per-job", "0.5"], "--device cpu leaves idle: add --device cuda"),
     ],

@@ -39,7 +39,7 @@ def test_what_does_not_go_together_is_refused(folder) -> None:
 @pytest.mark.parametrize("unused", [{"guide": "random"}, {"n_augmented": 50}])
 def test_settings_of_an_augmentation_without_one_are_refused(folder, unused, capsys) -> None:
     ((name, value),) = unused.items()
-    line = f"{name} is of no use without augmentation: give augment guda, or leave it out"
+    line = f"{name} has no effect without augmentation: give augment guda, or leave it out"
     flag = f"--{name}".replace("_", "-")
     assert main(["train", "td3_bc", "--dataset", str(folder), flag, str(value)]) == 2
     assert line in capsys.readouterr().err

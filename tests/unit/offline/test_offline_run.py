@@ -230,10 +230,10 @@ def test_data_of_another_environment_are_refused(data: Path, tmp_path: Path) -> 
 
 
 def test_another_action_repeat_than_the_recorded_is_refused(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"recorded with action repeat 1, and the run has 4: give --action-repeat 1"):
+    with pytest.raises(ConfigError, match=r"recorded with action repeat 1, but the run has 4: give --action-repeat 1"):
         train("bc", run_settings(tmp_path / "run", action_repeat=4), agent_settings("bc", data))
     config = resolve(agent_spec("bc").config)
-    with pytest.raises(ConfigError, match="recorded with action repeat 1, and the run has 4"):
+    with pytest.raises(ConfigError, match="recorded with action repeat 1, but the run has 4"):
         parse_training("bc", config, ["--dataset", str(data), "--action-repeat", "4"])
     assert not (tmp_path / "run").exists()
 

@@ -105,7 +105,7 @@ def test_each_fault_is_one_line_and_the_run_goes_on(whole: Path, tmp_path: Path,
     failing(ON_POLICY, tmp_path / "run", kind)
     first, *trace = capsys.readouterr().err.splitlines()
     assert first.startswith("rlopt: error: ") and CAUSES[kind] in first
-    kept = f"; step 64 is kept: when that is mended, continue with rlopt resume {tmp_path / 'run'}"
+    kept = f"; step 64 is kept: when that is fixed, continue with rlopt resume {tmp_path / 'run'}"
     kept = f"{kept} --env {faulty_env.ID}"
     assert first.endswith(kept) and steps(tmp_path / "run") == [64]
     # Below it, the traceback of the environment, and only that.

@@ -92,7 +92,7 @@ def test_resuming_a_folder_imports_nothing(write: Any, here: Path, capsys: Any) 
 def test_a_run_goes_on_once_its_environment_is_named(here: Path, capsys: Any) -> None:
     run = run_of_payload(here / "folder")
     assert run.command == f"rlopt resume {here / 'folder'} --env {ENV}"
-    assert "leave --env out" in error_of(["resume", "folder", "--env", "Pendulum-v1"], capsys)
+    assert "leave out --env" in error_of(["resume", "folder", "--env", "Pendulum-v1"], capsys)
     assert main(["resume", "folder", "--env", ENV]) == 0
     assert Path("imported").exists() and list_checkpoints(run.checkpoints)
 

@@ -176,7 +176,7 @@ def test_one_broken_run_leaves_the_others_whole(whole: Path, tmp_path: Path, mon
     # The others are not held back by it, and it can be continued alone.
     assert resume_seeds(tmp_path / "runs", 352).exit_code == 0
     said = capsys.readouterr().out
-    assert "seed2 is left out, it failed: policy loss is NaN or infinite at step 160" in said and again in said
+    assert "seed2 failed and is left out: policy loss is NaN or infinite at step 160" in said and again in said
     assert [steps(tmp_path / "runs" / name)[-1] for name in NAMES] == [352, 128, 352]
     assert main(["resume", str(tmp_path / "runs" / "seed2")]) == 0
 

@@ -155,4 +155,4 @@ def test_an_evaluation_normalises_as_the_training_did(tmp_path: Path, capsys: py
     with pytest.warns(UserWarning, match="no statistics from the training"):
         rlopt.evaluate(model, env, 1)
     assert main(["export", str(folder), "--to", "torchscript", "--out", str(tmp_path / "policy.pt")]) == 0
-    assert "its environment normalises what it gives" in capsys.readouterr().out
+    assert "its environment normalises observations or rewards" in capsys.readouterr().out

@@ -249,8 +249,8 @@ def test_constructor_has_the_declared_defaults(agent: str) -> None:
         (
             "iq_learn",
             {"absorbing": True, "regularize_policy": False},
-            "absorbing needs regularize_policy, because a penalty on the expert's rows alone does not bound the value of "
-            "the policy's ends: use the default of one of the two",
+            "absorbing needs regularize_policy, because a penalty on the expert's rows alone does not bound the value "
+            "of the policy's ends: use the default of one of the two",
         ),
         ("zo_ranksgd", {"k": 11}, "k = 11 is more than m = 10: rank at most all candidates, k = 10"),
     ],

@@ -141,8 +141,8 @@ def test_a_saved_search_does_not_know_where_it_was_played(engine: Engine, tmp_pa
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: search("CartPole-v1", workers=2), ConfigError, "--workers is of an engine: add --engine"),
-        (lambda: search("CartPole-v1", address="a:1"), ConfigError, "--address is of an engine"),
+        (lambda: search("CartPole-v1", workers=2), ConfigError, "--workers needs an engine: add --engine"),
+        (lambda: search("CartPole-v1", address="a:1"), ConfigError, "--address needs an engine"),
         (lambda: search("CartPole-v1", engine="locale"), ConfigError, "engine"),
         (lambda: search(gymnasium.make("CartPole-v1"), engine="local"), ConfigError, "give an id or EnvSettings"),
         (
