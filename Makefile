@@ -6,7 +6,7 @@ TORCH_INDEX ?=
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 STAMP = $(VENV)/.installed
 
-.PHONY: quickstart test test-fast coverage notebooks lint types check venv web web-check docs benchmark-gpu clean
+.PHONY: quickstart test test-fast coverage notebooks lint types check venv web web-check docs gpu-check clean
 
 venv: $(STAMP)
 
@@ -63,15 +63,9 @@ web:
 web-check: venv
 	$(VENV)/bin/python -m pytest -q tests/web/page/test_page_build.py
 
-# Every speed figure of a GPU, one after the other; about an hour.
-benchmark-gpu: venv
-	$(VENV)/bin/python scripts/benchmark_off_policy.py --device cuda --updates 2000 --steps 5000 --whole dm_control/cheetah-run
-	$(VENV)/bin/python scripts/benchmark_on_policy.py --device cuda
-	$(VENV)/bin/python scripts/benchmark_seeds.py --device cuda --steps 5000
-	$(VENV)/bin/python scripts/benchmark_seeds.py --device cuda --agent mdpo --preset mujoco/half_cheetah --steps 102400
-	$(VENV)/bin/python scripts/benchmark_offline.py --device cuda --updates 5000 --whole 1000000
-	$(VENV)/bin/python scripts/benchmark_ailboost.py --device cuda --boosting-rounds 3
-	$(VENV)/bin/python scripts/benchmark_pixels.py --device cuda --rounds 5 --share 0.1 --updates 200
+# What is right and how fast it is on a GPU, docs/gpu.md; a second call continues.
+gpu-check: venv
+	$(VENV)/bin/python scripts/gpu_check.py --minutes 60
 
 clean:
 	rm -rf $(VENV) build site *.egg-info

@@ -21,6 +21,7 @@ from rlopt.errors import ConfigError, EnvFaultError, one_line
 if TYPE_CHECKING:
     from rlopt.envs.backends.envpool_vec import EnvPoolVecEnv
     from rlopt.envs.backends.gymnasium_vec import GymnasiumVecEnv
+    from rlopt.envs.backends.warp_vec import WarpVecEnv
 
 __all__ = ["EnvSettings", "make_env", "make_from_settings"]
 
@@ -47,7 +48,8 @@ def make_env(
     render_mode: str | None = None,
     num_threads: int | None = None,
     env_kwargs: dict[str, Any] | None = None,
-) -> GymnasiumVecEnv | EnvPoolVecEnv:
+    device: str = "auto",
+) -> GymnasiumVecEnv | EnvPoolVecEnv | WarpVecEnv:
     """Makes ``n_envs`` copies of an environment behind one Stable-Baselines3 ``VecEnv``.
 
     Observations are float32 (flat for ``dm_control/*``), rewards float32 [n_envs], actions clipped to their bounds.
@@ -56,7 +58,7 @@ def make_env(
     ``get_state()`` and ``set_state(state)`` besides. :class:`EnvSettings` says what each argument means.
 
     :param id: ``dm_control/<domain>-<task>`` or any Gymnasium id
-    :param backend: ``auto``, ``envpool`` or ``gymnasium``
+    :param backend: ``auto``, ``envpool``, ``gymnasium``, or ``warp``, which simulates dm_control on ``device``
     :raises UnknownNameError: for an id that does not exist, with the nearest one
     :raises ConfigError: for an argument out of range, or a backend that cannot be used, with the cure
     :raises EnvFaultError: from what the environment raises when it is made
@@ -76,11 +78,12 @@ def make_env(
         render_mode=render_mode,
         num_threads=num_threads,
         env_kwargs=env_kwargs,
+        device=device,
     )
     return make_from_settings(settings)
 
 
-def make_from_settings(settings: EnvSettings) -> GymnasiumVecEnv | EnvPoolVecEnv:
+def make_from_settings(settings: EnvSettings) -> GymnasiumVecEnv | EnvPoolVecEnv | WarpVecEnv:
     """:func:`make_env` for settings that are already together."""
     rendering.prepare_state()
     names.check_id(settings.id)
@@ -89,16 +92,23 @@ def make_from_settings(settings: EnvSettings) -> GymnasiumVecEnv | EnvPoolVecEnv
         from rlopt.envs.backends.envpool_vec import EnvPoolVecEnv
 
         return EnvPoolVecEnv(settings)
+    if settings.backend == "warp":
+        from rlopt.envs.backends.warp_vec import WarpVecEnv
+
+        return WarpVecEnv(settings)
     return _make_gymnasium(settings)
 
 
 def resolve_backend(settings: EnvSettings) -> str:
-    """The backend that :func:`make_env` uses: EnvPool if asked for, or if ``auto`` and it is the better choice.
+    """The backend that :func:`make_env` uses: the one asked for; with ``auto`` EnvPool where it is the better choice.
 
-    :raises ConfigError: when EnvPool is asked for and cannot be used, with the cure
+    :raises ConfigError: when one is asked for that cannot be used, with the cure
     """
     if settings.backend == "gymnasium":
         return "gymnasium"
+    if settings.backend == "warp":
+        _check_warp(settings)
+        return "warp"
     obstacle = _pool_obstacle(settings)
     if settings.backend == "envpool":
         if obstacle is not None:
@@ -120,6 +130,17 @@ def _pool_obstacle(settings: EnvSettings) -> str | None:
     if settings.fast_render:
         return "it has no fast_render"
     return None
+
+
+def _check_warp(settings: EnvSettings) -> None:
+    """Raises :class:`rlopt.errors.ConfigError` for settings that the warp backend does not have."""
+    if not names.is_dm_control(settings.id):
+        raise ConfigError(f"backend 'warp' simulates tasks of dm_control only, not {settings.id}: use backend='auto'")
+    defaults = EnvSettings(settings.id)
+    refused = ("frame_stack", "from_pixels", "fast_render", "render_mode", "env_kwargs")
+    given = [name for name in refused if getattr(settings, name) != getattr(defaults, name)]
+    if given:
+        raise ConfigError(f"backend 'warp' does not take {', '.join(given)}: leave it out, or use backend='gymnasium'")
 
 
 def make_state_and_pixels(settings: EnvSettings) -> GymnasiumVecEnv:

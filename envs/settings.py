@@ -9,7 +9,7 @@ from typing import Any
 
 from rlopt.errors import ConfigError, unknown_name
 
-BACKENDS = ("auto", "envpool", "gymnasium")
+BACKENDS = ("auto", "envpool", "gymnasium", "warp")
 RENDER_MODES = (None, "rgb_array")
 
 
@@ -23,11 +23,12 @@ class EnvSettings:
     id: str
     """``dm_control/<domain>-<task>`` or any Gymnasium id."""
     n_envs: int = 1
-    """Copies stepped together, [1, 4096]."""
+    """Copies stepped together, [1, 65536]."""
     seed: int = 0
     """Root of the random streams, >= 0; every copy gets its own, and no other root shares one of them."""
     backend: str = "auto"
-    """``envpool``, ``gymnasium`` or ``auto`` (EnvPool for four or more copies of a parity-tested task)."""
+    """``envpool``, ``gymnasium``, ``warp`` (dm_control on :attr:`device`) or ``auto`` (EnvPool for four or more copies
+    of a parity-tested task)."""
     action_repeat: int = 1
     """Environment steps per action, [1, 100]; rewards are summed and the repeat stops where the episode ends."""
     frame_stack: int = 1
@@ -48,12 +49,14 @@ class EnvSettings:
     """EnvPool worker threads, [1, 1024]; None takes one per copy up to the number of cores."""
     env_kwargs: dict[str, Any] | None = None
     """Further arguments of the environment's constructor, JSON-able; only with the gymnasium backend."""
+    device: str = "auto"
+    """Where the warp backend simulates: ``cpu``, ``cuda``, ``cuda:1``, or ``auto`` for a GPU where there is one."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.id, str) or not self.id:
             raise ConfigError(f"the environment id must be a string such as 'HalfCheetah-v5', got {self.id!r}")
         for name, low, high in (
-            ("n_envs", 1, 4096),
+            ("n_envs", 1, 65536),
             ("seed", 0, 2**63 - 1),
             ("action_repeat", 1, 100),
             ("frame_stack", 1, 100),
@@ -70,6 +73,8 @@ class EnvSettings:
             raise unknown_name("backend", str(self.backend), BACKENDS)
         if self.render_mode not in RENDER_MODES:
             raise ConfigError(f"render_mode must be None or 'rgb_array', got {self.render_mode!r}")
+        if not isinstance(self.device, str):
+            raise ConfigError(f"device must be a name such as 'cuda', got {self.device!r}")
         self._check_kwargs()
 
     def _check_integer(self, name: str, low: int, high: int) -> None:

@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument("--env", default="HalfCheetah-v5")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5, help="0 for --whole alone")
     parser.add_argument("--updates", type=int, default=300, help="gradient steps a round")
     parser.add_argument("--steps", type=int, default=300, help="environment steps of whole training a round")
     parser.add_argument("--sbx-python", help="interpreter of an environment with sbx-rl; left out without")
@@ -130,8 +130,9 @@ def main() -> None:
     pythons = {name: args.sbx_python if name == "sbx" else sys.executable for name in CONTESTANTS}
     flags = ["--env", args.env, "--device", args.device, "--threads", str(args.threads)]
     commands = {name: [python, __file__, "--worker", name, *flags] for name, python in pythons.items() if python}
-    rates = compete(commands, {"updates": args.updates, "training": args.steps}, args.rounds)
-    print(table(rates, "rlopt"))
+    rates = compete(commands if args.rounds else {}, {"updates": args.updates, "training": args.steps}, args.rounds)
+    if args.rounds:
+        print(table(rates, "rlopt"))
     result: dict[str, Any] = {"settings": {name: str(value) for name, value in vars(args).items()}, "rates": rates}
     if args.whole:
         result["whole_seconds"] = whole_run(args)

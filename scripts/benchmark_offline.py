@@ -155,7 +155,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5, help="0 for --whole alone")
     parser.add_argument("--worker", choices=list(CONTESTANTS), help=argparse.SUPPRESS)
     parser.add_argument("--updates", type=int, default=500, help="gradient steps a round")
     parser.add_argument("--transitions", type=int, default=1_000_000, help="size of the data set")
@@ -169,8 +169,9 @@ def main() -> None:
     flags = ["--device", args.device, "--threads", str(args.threads), "--transitions", str(args.transitions)]
     flags += ["--hidden", *map(str, args.hidden)]
     commands = {name: [sys.executable, __file__, "--worker", name, *flags] for name in CONTESTANTS}
-    rates = compete(commands, {"updates": args.updates}, args.rounds)
-    print(table(rates, "rlopt"))
+    rates = compete(commands if args.rounds else {}, {"updates": args.updates}, args.rounds)
+    if args.rounds:
+        print(table(rates, "rlopt"))
     result: dict[str, Any] = {"settings": {name: str(value) for name, value in vars(args).items()}, "rates": rates}
     if args.whole:
         result["whole_seconds"] = whole_run(args)

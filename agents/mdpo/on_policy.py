@@ -195,7 +195,7 @@ class MDPO(OnPolicy):
         self._value_scale = 1.0
         if self.normalize_value:
             if self._scales_values():
-                self._value_scale = losses.value_scale(torch.from_numpy(self.rollout_buffer.returns))
+                self._value_scale = losses.value_scale(torch.as_tensor(self.rollout_buffer.returns))
             elif not self._told_of_values:
                 say("normalize_value has no effect: the value network's last layer is frozen, or no plain linear one")
                 self._told_of_values = True

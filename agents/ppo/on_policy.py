@@ -23,6 +23,7 @@ from torch import Tensor
 from rlopt.agents.ppo.checks import check_spaces
 from rlopt.agents.ppo.heads import action_head
 from rlopt.agents.ppo.update import History, Phase, PhaseStep, Request, obstacle, take_eagerly, update_models
+from rlopt.algorithms.device_rollout import collect_on_device, device_env
 from rlopt.algorithms.finite import FiniteVecEnv, check_finite, check_parameters
 from rlopt.algorithms.resumable import Resumable, training_env
 from rlopt.algorithms.rollout import can_collect, collect, finish_step
@@ -96,7 +97,11 @@ class OnPolicy(Resumable, OnPolicyAlgorithm):
             return False
         check_finite("observation", self._last_obs, self.num_timesteps)
         with NamedWorkers(env):
-            if self._collects_quickly(rollout_buffer):
+            worlds = device_env(self, env)
+            if worlds is not None and can_collect(self.policy, rollout_buffer):
+                head = action_head(self.policy)
+                going_on = collect_on_device(self, head, env, worlds, callback, rollout_buffer, n_rollout_steps)
+            elif self._collects_quickly(rollout_buffer):
                 going_on = collect(self, action_head(self.policy), env, callback, rollout_buffer, n_rollout_steps)
             else:
                 checked = FiniteVecEnv(env, self.num_timesteps)
@@ -158,10 +163,9 @@ class OnPolicy(Resumable, OnPolicyAlgorithm):
 
     def _log_state(self) -> None:
         """Logs what every update has."""
-        buffer = self.rollout_buffer
-        self.logger.record(
-            "train/explained_variance", explained_variance(buffer.values.flatten(), buffer.returns.flatten())
-        )
+        columns = (self.rollout_buffer.values, self.rollout_buffer.returns)
+        values, returns = (torch.as_tensor(column).flatten().cpu().numpy() for column in columns)
+        self.logger.record("train/explained_variance", explained_variance(values, returns))
         self.logger.record("train/learning_rate", self.policy.optimizer.param_groups[0]["lr"])
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         if hasattr(self.policy, "log_std"):

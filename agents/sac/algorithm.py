@@ -46,6 +46,7 @@ from rlopt.agents.sac.config import SACConfig
 from rlopt.agents.sac.losses import Info, PolicySample
 from rlopt.agents.sac.update import Batch, Drawn, Obstructed, Request, Step, Update, take_steps
 from rlopt.algorithms.arguments import checked
+from rlopt.algorithms.device_rollout import DeviceEpisodes, collect_transitions, collects_on_device, device_env
 from rlopt.algorithms.finite import check_finite, check_parameters
 from rlopt.algorithms.initialization import CLONE_LOG_STD, ActorLayers, fill, linear_layers
 from rlopt.algorithms.resumable import Resumable, named_policy_kwargs, training_env
@@ -256,6 +257,7 @@ class SAC(Resumable, stable_baselines3.SAC):
         if self.network == "crossq":
             self.critic_target = None  # type: ignore[assignment]
         self.update = None
+        self._episodes: DeviceEpisodes | None = None
         self._unread: list[Info] = []
         self._uncompiled: str | None = None
         self._obstacle: str | None = None
@@ -716,8 +718,8 @@ class SAC(Resumable, stable_baselines3.SAC):
         """Counts the observations that were acted on, where the networks normalise them."""
         extractor = self.actor.features_extractor
         if isinstance(extractor, NormalizedExtractor):
-            assert self._last_obs is not None
-            observations = self.policy.obs_to_tensor(self._last_obs)[0]
+            seen: Any = self._last_obs
+            observations = seen if isinstance(seen, Tensor) else self.policy.obs_to_tensor(seen)[0]
             with torch.no_grad():
                 extractor.statistics.update(self.actor.extract_features(observations, extractor.extractor))
 
@@ -753,6 +755,7 @@ class SAC(Resumable, stable_baselines3.SAC):
         progress_bar: bool = False,
     ) -> tuple[int, BaseCallback]:
         name = type(self).__name__ if tb_log_name == "run" else tb_log_name
+        self._episodes = None
         result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, name, progress_bar)
         check_finite("observation", self._last_obs, self.num_timesteps)
         self._seen = ()
@@ -771,6 +774,8 @@ class SAC(Resumable, stable_baselines3.SAC):
         if not self.at_boundary():
             return RolloutReturn(0, 0, continue_training=False)
         with NamedWorkers(env):
+            if self._worlds(env, replay_buffer, action_noise):
+                return self._collect_on_device(callback, train_freq, replay_buffer, learning_starts, log_interval)
             result = super().collect_rollouts(
                 env, callback, train_freq, replay_buffer, action_noise, learning_starts, log_interval
             )
@@ -778,8 +783,43 @@ class SAC(Resumable, stable_baselines3.SAC):
                 finish_step(self, callback)
         return result
 
+    def _worlds(self, env: VecEnv, replay_buffer: ReplayBuffer, action_noise: ActionNoise | None) -> bool:
+        """Whether transitions stay on the device, as the worlds of the warp backend do."""
+        own = type(self)._sample_action is SAC._sample_action and type(self)._store_transition is SAC._store_transition
+        worlds = device_env(self, env) if own and collects_on_device(self, replay_buffer, action_noise) else None
+        if worlds is None:
+            self._episodes = None
+        elif self._episodes is None or self._episodes.worlds is not worlds:
+            self._episodes = DeviceEpisodes(self, env, worlds)
+        return worlds is not None
+
+    def _collect_on_device(
+        self,
+        callback: BaseCallback,
+        train_freq: TrainFreq,
+        replay_buffer: Any,
+        learning_starts: int,
+        log_interval: int | None,
+    ) -> RolloutReturn:
+        self.policy.set_training_mode(False)
+        assert self._episodes is not None
+
+        def sample(observations: Tensor) -> Tensor:
+            self._count_observations()
+            if self.num_timesteps < learning_starts:
+                return 2 * torch.rand(self.n_envs, get_action_dim(self.action_space), device=self.device) - 1
+            actions: Tensor = self.actor(observations, deterministic=self.acts_on_mean)
+            return actions
+
+        steps = train_freq.frequency
+        result = collect_transitions(self, sample, self._episodes, callback, replay_buffer, steps, log_interval)
+        # On an accelerator the host would wait for the step.
+        if self.device.type == "cpu" or self.num_timesteps // self.n_envs % READ_EVERY < steps:
+            self._episodes.check()
+        return result
+
     def _excluded_save_params(self) -> list[str]:
-        steps = ["update", "_unread", "_uncompiled", "_obstacle", "_told", "_by_sb3", "_seen"]
+        steps = ["_episodes", "update", "_unread", "_uncompiled", "_obstacle", "_told", "_by_sb3", "_seen"]
         return [*super()._excluded_save_params(), *steps]
 
 

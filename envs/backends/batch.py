@@ -73,11 +73,11 @@ def stacked_space(space: spaces.Space[Any], frames: int) -> spaces.Space[Any]:
 def check_settings(state: Mapping[str, Any], settings: EnvSettings) -> None:
     """Raises StateUnavailableError unless ``state`` was saved by an environment made with equal ``settings``.
 
-    The root seed, the number of threads and the render mode may differ: they do not touch what follows.
+    The root seed, the number of threads, the render mode and the device may differ: they do not touch what follows.
     """
     saved, current = dict(state.get("settings") or {}), settings.as_dict()
     for name, value in current.items():
-        if name not in ("seed", "num_threads", "render_mode") and saved.get(name) != value:
+        if name not in ("seed", "num_threads", "render_mode", "device") and saved.get(name) != value:
             raise StateUnavailableError(
                 f"the saved environment state has {name}={saved.get(name)!r}, this environment {value!r}: "
                 "make it with the settings of the run that saved the state"

@@ -15,7 +15,7 @@ from torch import nn
 from rlopt.envs.outcomes import check_batch
 from rlopt.errors import NonFiniteError, NonFiniteOutcomeError
 
-_OUTCOMES = ("observation", "reward", "terminal observation")
+_OUTCOMES = ("observation", "reward", "terminal observation", "observation or reward")
 
 
 def check_finite(name: str, values: Any, step: int) -> None:

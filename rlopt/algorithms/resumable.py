@@ -27,6 +27,7 @@ from rlopt.optim.lockstep import wait_for_other_runs
 from rlopt.optim.optimizers import check_optimizer, optimizer_by_name
 from rlopt.replay.episodes import cut_episodes
 from rlopt.settings.fields import check_arguments
+from rlopt.state.envs import on_host
 from rlopt.storage.tree import Tree
 
 F = TypeVar("F", bound=Callable[..., None])
@@ -167,6 +168,7 @@ class Resumable:
         **kwargs: Any,
     ) -> tuple[int, BaseCallback]:
         model: Any = self
+        model._last_obs = on_host(model._last_obs)
         if reset_num_timesteps or model._last_obs is None:
             cut_episodes(getattr(self, "replay_buffer", None))  # the environment is about to be reset
         setup: Any = super()._setup_learn  # type: ignore[misc]

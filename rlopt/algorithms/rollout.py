@@ -7,7 +7,8 @@ Shapes: T steps, N environments, A action dimensions.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +26,8 @@ from torch import Tensor
 from rlopt.algorithms.finite import check_step
 
 Observations = Tensor | dict[str, Tensor]
+Cut = Iterable[tuple[Sequence[int], Sequence[int], Observations]]
+Numbers = TypeVar("Numbers", np.ndarray, Tensor)
 
 EVALUATION_ROWS = 4096
 """Rows of a rollout that are evaluated in one pass, so that memory stays bounded with image observations."""
@@ -116,7 +119,11 @@ def collect(
         _store(buffer, observations, actions, rewards, starts)
         model._last_obs = new_obs  # type: ignore[assignment]
         model._last_episode_starts = dones
-    _evaluate(model, actor, buffer, cut)
+    ends = []
+    for start in range(0, len(cut), EVALUATION_ROWS):
+        steps, indices, terminal = zip(*cut[start : start + EVALUATION_ROWS], strict=True)
+        ends.append((steps, indices, policy.obs_to_tensor(_stacked(terminal))[0]))
+    complete(model, actor, buffer, obs_as_tensor(model._last_obs, model.device), ends)  # type: ignore[arg-type]
     callback.update_locals({"n_steps": n_steps})
     callback.on_rollout_end()
     return True
@@ -179,15 +186,9 @@ def rows(values: Any, index: slice | Tensor) -> Any:
 
 
 def advantage_estimates(
-    rewards: np.ndarray,
-    values: np.ndarray,
-    last_values: np.ndarray,
-    ended: np.ndarray,
-    *,
-    gamma: float,
-    gae_lambda: float,
-) -> np.ndarray:
-    """Generalised advantage estimates [T, N] (Schulman et al., arXiv 1506.02438, equation 16).
+    rewards: Numbers, values: Numbers, last_values: Numbers, ended: Numbers, *, gamma: float, gae_lambda: float
+) -> Numbers:
+    """Generalised advantage estimates [T, N] (Schulman et al., arXiv 1506.02438, equation 16), of arrays or tensors.
 
     :param rewards: [T, N]
     :param values: [T, N], V of the observation that each step began with
@@ -197,12 +198,16 @@ def advantage_estimates(
     :param gae_lambda: in [0, 1]
     """
     going_on = 1.0 - ended
-    following = np.concatenate([values[1:], last_values[None]])
-    estimates = rewards + gamma * following * going_on - values
+    following = _joined(values[1:], last_values[None])
+    estimates: Numbers = rewards + gamma * following * going_on - values
     decay = gamma * gae_lambda * going_on
     for step in range(len(estimates) - 2, -1, -1):
         estimates[step] += decay[step] * estimates[step + 1]
     return estimates
+
+
+def _joined(first: Any, second: Any) -> Any:
+    return torch.cat([first, second]) if isinstance(first, Tensor) else np.concatenate([first, second])
 
 
 def _store(buffer: RolloutBuffer, observations: Any, actions: np.ndarray, rewards: np.ndarray, starts: Any) -> None:
@@ -220,31 +225,36 @@ def _store(buffer: RolloutBuffer, observations: Any, actions: np.ndarray, reward
     buffer.full = buffer.pos == buffer.buffer_size
 
 
-def _evaluate(model: OnPolicyAlgorithm, actor: Actor, buffer: RolloutBuffer, cut: list[tuple[int, int, Any]]) -> None:
-    """Completes ``buffer``: values, log-probabilities, bootstrapped rewards, advantages and returns.
+def complete(model: OnPolicyAlgorithm, actor: Actor, buffer: Any, last_observations: Observations, cut: Cut) -> None:
+    """Completes ``buffer``, of arrays or of tensors: values, log-probabilities, bootstrapped rewards, advantages and
+    returns.
 
-    :param cut: step, environment and last observation of each episode that a time limit cut
+    :param last_observations: after the last step, (N, ...)
+    :param cut: of the episodes that a time limit cut: steps, environments, and their last observations
     """
     policy, device = model.policy, model.device
     observations, actions = flat(buffer.observations, device), flat_actions(buffer, device)
     values, log_probs = buffer.values.reshape(-1), buffer.log_probs.reshape(-1)
+
+    def as_there(tensor: Tensor) -> Any:
+        return tensor if isinstance(buffer.values, Tensor) else tensor.cpu().numpy()
+
     with torch.no_grad():
         for start in range(0, len(values), EVALUATION_ROWS):
             part = slice(start, start + EVALUATION_ROWS)
-            values[part] = policy.predict_values(rows(observations, part)).flatten().cpu().numpy()
-            log_probs[part] = actor.log_prob(rows(observations, part), actions[part]).cpu().numpy()
-        last_values = policy.predict_values(obs_as_tensor(model._last_obs, device))  # type: ignore[arg-type]
-        for start in range(0, len(cut), EVALUATION_ROWS):
-            steps, indices, terminal = zip(*cut[start : start + EVALUATION_ROWS], strict=True)
-            terminal_obs, _ = policy.obs_to_tensor(_stacked(terminal))
-            terminal_values = policy.predict_values(terminal_obs).flatten().cpu().numpy()
+            values[part] = as_there(policy.predict_values(rows(observations, part)).flatten())
+            log_probs[part] = as_there(actor.log_prob(rows(observations, part), actions[part]))
+        last_values = as_there(policy.predict_values(last_observations).flatten())
+        for steps, indices, terminal in cut:
+            terminal_values = as_there(policy.predict_values(terminal).flatten())
             buffer.rewards[list(steps), list(indices)] += model.gamma * terminal_values
-    ended = np.concatenate([buffer.episode_starts[1:], np.asarray(model._last_episode_starts, np.float32)[None]])
+    starts = buffer.episode_starts
+    ended = torch.as_tensor(np.asarray(model._last_episode_starts, np.float32)).to(device)
     buffer.advantages = advantage_estimates(
         buffer.rewards,
         buffer.values,
-        last_values.flatten().cpu().numpy(),
-        ended,
+        last_values,
+        _joined(starts[1:], as_there(ended)[None]),
         gamma=buffer.gamma,
         gae_lambda=buffer.gae_lambda,
     )

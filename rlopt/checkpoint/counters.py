@@ -15,7 +15,7 @@ from stable_baselines3.common.noise import VectorizedActionNoise
 
 from rlopt.checkpoint.buffers import capture_noise, restore_noise
 from rlopt.errors import CheckpointError
-from rlopt.state.envs import check_observations, copy_arrays
+from rlopt.state.envs import check_observations, copy_arrays, on_host
 from rlopt.storage.tree import Tree
 
 _COUNTERS = ("num_timesteps", "_total_timesteps", "_episode_num", "_n_updates", "_current_progress_remaining")
@@ -28,7 +28,7 @@ def capture_training(model: Any) -> Tree:
     """Counters, last observations, episode statistics, action noise, plain attributes and pending log values."""
     state: dict[str, Tree] = {name: _plain(getattr(model, name)) for name in _COUNTERS}
     state |= {name: _plain(getattr(model, name)) for name in _OPTIONAL_COUNTERS if hasattr(model, name)}
-    state["last_obs"] = copy_arrays(model._last_obs)
+    state["last_obs"] = copy_arrays(on_host(model._last_obs))
     state["last_original_obs"] = copy_arrays(model._last_original_obs)
     state["last_episode_starts"] = copy_arrays(model._last_episode_starts)
     for name in ("ep_info_buffer", "ep_success_buffer"):

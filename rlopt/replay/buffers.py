@@ -56,6 +56,9 @@ def _write_part(storage: np.ndarray | Tensor, position: int, value: Any, reshape
     if isinstance(storage, np.ndarray):
         storage[position] = value
         return
+    if isinstance(value, Tensor):
+        storage[position].copy_(value)
+        return
     row = np.empty(storage.shape[1:], torch.empty(0, dtype=storage.dtype).numpy().dtype)
     row[...] = value
     storage[position].copy_(torch.from_numpy(row), non_blocking=True)
@@ -202,6 +205,13 @@ class DeviceReplayBuffer(ReplayBuffer):
         :param reward: (n_envs,), as ``done``
         :param infos: one an environment; "TimeLimit.truncated" says that a time limit ended the episode
         """
+        self.store(obs, next_obs, action, reward, done, [info.get("TimeLimit.truncated", False) for info in infos])
+
+    def store(self, obs: Any, next_obs: Any, action: Any, reward: Any, done: Any, cut: Any) -> None:
+        """As :meth:`add`, of arrays or of tensors on the device, which do not pass the host.
+
+        :param cut: (n_envs,), whether a time limit ended the episode
+        """
         if self.frame_store is not None:
             self.frame_store.write(self.pos, self.full, obs, next_obs)
         else:
@@ -210,8 +220,7 @@ class DeviceReplayBuffer(ReplayBuffer):
         self._write("rewards", self.pos, reward)
         self._write("dones", self.pos, done)
         if self.handle_timeout_termination:
-            cut = np.array([info.get("TimeLimit.truncated", False) for info in infos])
-            self._write("timeouts", self.pos, cut.reshape(-1))
+            self._write("timeouts", self.pos, cut)
         if self.pos + 1 == self.buffer_size:
             self.full, self.pos = True, 0
         else:

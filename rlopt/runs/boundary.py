@@ -288,7 +288,7 @@ class RunHook:
             settings,
             self.run.eval_episodes,
             seed=self.run.seed + EVALUATION_SEED_OFFSET,
-            backend=settings.backend,
+            backend="auto" if settings.backend == "warp" else settings.backend,  # in dm_control itself
             stop=self._must_stop,
         )
 

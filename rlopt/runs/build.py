@@ -98,6 +98,7 @@ def make_run_env(run: RunConfig) -> Any:
         image_size=run.image_size,
         max_episode_steps=run.max_episode_steps,
         env_kwargs=env_arguments(run),
+        device=run.device,
     )
 
 

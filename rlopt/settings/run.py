@@ -34,9 +34,9 @@ class RunConfig:
     all the intervals below count gradient steps."""
     n_envs: Annotated[int, Range(ge=1)] = 1
     """Number of parallel environments."""
-    backend: Literal["auto", "envpool", "gymnasium"] = "auto"
+    backend: Literal["auto", "envpool", "gymnasium", "warp"] = "auto"
     """Library that steps the environments; auto takes EnvPool for four or more of them, if the task's parity is
-    tested."""
+    tested. warp simulates dm_control on the --device and needs pip install 'rlopt[warp]'."""
     device: str = "auto"
     """Torch device: auto, cpu, cuda, cuda:1, mps. Exact resume is promised on the CPU."""
     num_threads: Annotated[int, Range(ge=0, le=1024)] = 1

@@ -190,6 +190,11 @@ def copy_arrays(tree: Tree) -> Tree:
     return tree
 
 
+def on_host(values: Any) -> Any:
+    """A tensor, such as of worlds on a device, as an array; other values as they are."""
+    return values.cpu().numpy() if isinstance(values, torch.Tensor) else values
+
+
 def check_observations(observations: Tree, space: spaces.Space[Any], n_envs: int, name: str) -> None:
     """Raises CheckpointError unless ``observations`` are ``n_envs`` of ``space``: [n_envs, ...] or a dict of such."""
     parts: dict[str | None, spaces.Space[Any]] = {None: space}
@@ -265,7 +270,7 @@ def _like(own: np.ndarray, saved: Tree, name: str) -> np.ndarray:
 
 def _capture_monitor(wrapper: VecMonitor) -> Tree:
     return {
-        "episode_returns": wrapper.episode_returns.copy(),
+        "episode_returns": on_host(wrapper.episode_returns).copy(),
         "episode_lengths": wrapper.episode_lengths.copy(),
         "episode_count": wrapper.episode_count,
     }

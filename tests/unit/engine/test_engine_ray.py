@@ -159,3 +159,20 @@ def test_more_than_the_cluster_has_is_refused(engine: Engine, cluster: Any) -> N
         make_engine("ray", address=cluster.address, threads=64)
     with pytest.raises(ConfigError, match=r"1 CPUs and 0.5 GPUs, the cluster has 1 and 0"):
         make_engine("ray", address=cluster.address, gpus_per_job=0.5)
+
+
+@pytest.mark.parametrize(("share", "count", "runs_a_card"), [(0.5, 4, 2), (1, 2, 1)])
+def test_jobs_share_the_gpus_of_a_node(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float, count: int, runs_a_card: int
+) -> None:
+    """A node says that it has two GPUs; jobs that are there together see one each, so many the same one."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    node = cluster.add_node(**{**NODE, "num_cpus": 4, "num_gpus": 2})
+    try:
+        with make_engine("ray", address=cluster.address, gpus_per_job=share) as engine:
+            assert engine.places() == count  # type: ignore[attr-defined]
+            arguments = {"folder": str(tmp_path), "others": count, "variable": "CUDA_VISIBLE_DEVICES"}
+            seen = engine.map([job(f"job{i}", "meet", **arguments) for i in range(count)]).values()
+            assert sorted(seen) == sorted(["0", "1"] * runs_a_card)
+    finally:
+        cluster.remove_node(node)

@@ -78,7 +78,7 @@ def test_an_environment_that_cannot_be_made_says_why(arguments, reason):
     ("option", "value"),
     [
         ("n_envs", 0),
-        ("n_envs", 5000),
+        ("n_envs", 70_000),
         ("n_envs", 2.5),
         ("n_envs", True),
         ("seed", -1),

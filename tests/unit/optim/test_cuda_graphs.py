@@ -19,6 +19,7 @@ import rlopt
 from rlopt.agents.mdpo.losses import policy_loss
 from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
 from rlopt.agents.sac.update import Step
+from rlopt.checkpoint.model_state import capture_state, restore_state
 from rlopt.optim.descent import Network
 from rlopt.optim.lockstep import Lockstep
 
@@ -155,6 +156,19 @@ def test_imitation(name: str) -> None:
     captured, eager = trained("on"), trained("off")
     assert captured.update.step.mode == "cuda_graph" and eager.update is None
     assert_alike(captured, eager, 1e-3)
+
+
+@pytest.mark.parametrize("compile", ["on", "off"])
+def test_a_checkpoint_continues_on_cuda(compile: str) -> None:
+    """What is restored is what was captured, and so are the steps after it, taken by graphs of before and new ones."""
+    model, other = off_policy(compile), off_policy(compile, seed=9)
+    restore_state(other, capture_state(model))
+    assert_same(model, other, 0.0)
+    assert torch.equal(model.replay_buffer.stored("rewards"), other.replay_buffer.stored("rewards"))
+    for each in (model, other):
+        torch.manual_seed(2)
+        each.train(gradient_steps=10, batch_size=16)
+    assert_same(model, other, 1e-6)
 
 
 class TwiceTheLoss(rlopt.MDPO):

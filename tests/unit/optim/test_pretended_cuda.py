@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pretended_cuda.build import build_device
 
 from rlopt.optim.compiled_step import compiler_found
 
@@ -29,12 +30,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def device(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The library that adds the device to torch."""
-    built, torch_home = tmp_path_factory.mktemp("device") / "device.so", Path(torch.__file__).parent
-    source = TESTS / "helpers" / "pretended_cuda" / "device.cpp"
-    libraries = [f"-L{torch_home / 'lib'}", f"-Wl,-rpath,{torch_home / 'lib'}", "-ltorch_cpu", "-lc10"]
-    command = ["c++", "-std=c++20", "-shared", "-fPIC", f"-I{torch_home / 'include'}", "-o", built, source, *libraries]
-    subprocess.run(command, check=True)
-    return built
+    return build_device(tmp_path_factory.mktemp("device") / "device.so")
 
 
 def on_device(device: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,1 @@
+"""Tasks of dm_control for many worlds at once, as functions of tensors."""
