@@ -170,7 +170,7 @@ class Task:
 
     def sensors(self, *names: str) -> list[int]:
         """Where the readings of these sensors are in ``sensordata``."""
-        found = []
+        found: list[int] = []
         for name in names:
             sensor = self.model.sensor(name)
             found += range(int(sensor.adr[0]), int(sensor.adr[0] + sensor.dim[0]))
