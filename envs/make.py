@@ -54,14 +54,14 @@ def make_env(
 
     Observations are float32 (flat for ``dm_control/*``), rewards float32 [n_envs], actions clipped to their bounds.
     An episode that ends is reset in the same step: ``infos[i]["terminal_observation"]`` has its last observation and
-    ``infos[i]["TimeLimit.truncated"]`` is True where it was cut off rather than ended. The result has ``settings``,
-    ``get_state()`` and ``set_state(state)`` besides. :class:`EnvSettings` says what each argument means.
+    ``infos[i]["TimeLimit.truncated"]`` is True if it was cut off rather than ended. The result also has ``settings``,
+    ``get_state()`` and ``set_state(state)``. :class:`EnvSettings` explains each argument.
 
     :param id: ``dm_control/<domain>-<task>`` or any Gymnasium id
     :param backend: ``auto``, ``envpool``, ``gymnasium``, or ``warp``, which simulates dm_control on ``device``
     :raises UnknownNameError: for an id that does not exist, with the nearest one
     :raises ConfigError: for an argument out of range, or a backend that cannot be used, with the cure
-    :raises EnvFaultError: from what the environment raises when it is made
+    :raises EnvFaultError: the environment's constructor raised an error
     """
     settings = EnvSettings(
         id=id,

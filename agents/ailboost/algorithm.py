@@ -38,18 +38,18 @@ class AILBoost(FromDemonstrations, SAC):
     """Adversarial imitation learning via boosting (Chang et al., arXiv 2404.08513, algorithm 2).
 
     A discriminator estimates the log ratio between the expert's occupancy and that of a weighted mixture of policies,
-    the weak learners. That is the reward of the next learner, soft actor-critic that goes on from the last one. A round
-    is N = ``learner_steps`` transitions of the policy as it is, which becomes a weak learner; K =
-    ``discriminator_steps`` steps of the discriminator; M = ``policy_steps`` transitions of training. All transitions
-    train the policy, and every batch gets its rewards when it is drawn. The environment's rewards are never learned
-    from. The settings are declared and explained in :class:`rlopt.agents.ailboost.config.AILBoostConfig`; those of
-    :class:`rlopt.SAC` are among them.
+    the weak learners. This ratio is the reward of the next learner, a soft actor-critic that continues from the last
+    one. A round consists of N = ``learner_steps`` transitions of the current policy, which becomes a weak learner; K =
+    ``discriminator_steps`` steps of the discriminator; and M = ``policy_steps`` transitions of training. All
+    transitions train the policy, and every batch gets its rewards when it is drawn. The environment's rewards are never
+    used. :class:`rlopt.agents.ailboost.config.AILBoostConfig` declares and explains the settings, including those of
+    :class:`rlopt.SAC`.
 
-    Of images the discriminator sees the features of the critics' encoder as it was at the discriminator's last training
-    (:class:`rlopt.agents.imitation.image_features.ImageFeatures`), without random shifts.
+    With images, the discriminator sees the features of the critics' encoder as it was at the discriminator's last
+    training (:class:`rlopt.agents.imitation.image_features.ImageFeatures`), without random shifts.
 
-    :param demonstrations: of this environment, or a path or name of some; see :meth:`set_demonstrations`
-    :param n_demonstrations: learn from the first so many episodes; None for all
+    :param demonstrations: demonstrations of this environment, or their path or name; see :meth:`set_demonstrations`
+    :param n_demonstrations: number of episodes to learn from, the first ones; None for all
     :raises rlopt.errors.ConfigError: for a setting out of range, or from ``learn`` without demonstrations
     :raises rlopt.errors.DataError: for demonstrations that do not fit, or fewer than asked for
     :raises rlopt.errors.SpaceError: for actions or observations that cannot be used
@@ -180,9 +180,9 @@ class AILBoost(FromDemonstrations, SAC):
         replay_buffer.stored("rewards")[position].copy_(rewards.reshape(-1))
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
-        """In a rollout nothing; in an improvement ``gradient_steps`` gradient steps of the policy.
+        """Takes ``gradient_steps`` gradient steps of the policy, but none while a weak learner collects its transitions.
 
-        At the end of a phase the weak learner is added and the discriminator trained, where the round says so.
+        At the end of a phase, adds the weak learner and trains the discriminator if the round requires it.
         """
         rounds = self.rounds
         if rounds.begun and rounds.phase == "improvement":
@@ -223,7 +223,7 @@ class AILBoost(FromDemonstrations, SAC):
         return Mixture(self)
 
     def further_policies(self) -> dict[str, Any]:
-        """What a run evaluates beside the last policy, by name."""
+        """Policies that a run evaluates besides the last one, by name."""
         return {"mixture": self.mixture} if len(self.learners) else {}
 
     def predict(

@@ -37,20 +37,21 @@ _NOT_TAKEN = ("gamma", "n_steps", "replay_buffer_class", "use_sde", "sde_sample_
 class DeepLOOP(SAC):
     """Soft actor-critic for the average reward, with an optimistic bonus and a behaviour that switches lazily.
 
-    Inspired by LOOP (He, Zhong and Yang, arXiv 2404.12648), whose guarantees do not cover it. With ``bonus=False`` and
-    ``lazy=False`` it is RVI-SAC (Hisaki and Ono, arXiv 2408.01972). Nothing is discounted: critics learn differential
-    values, Q = r + bonus - J + V(s'), beside the gain J. The settings are declared and explained in
-    :class:`rlopt.agents.deep_loop.config.DeepLOOPConfig`; ``gamma``, ``n_steps``, ``replay_buffer_class`` and gSDE of
-    :class:`rlopt.SAC` are not taken. Constants of the confidence set from theory are far too large in practice.
+    DeepLOOP is inspired by LOOP (He, Zhong and Yang, arXiv 2404.12648), whose guarantees do not cover it. With
+    ``bonus=False`` and ``lazy=False`` it is RVI-SAC (Hisaki and Ono, arXiv 2408.01972). Nothing is discounted: the
+    critics learn differential values, Q = r + bonus - J + V(s'), together with the gain J.
+    :class:`rlopt.agents.deep_loop.config.DeepLOOPConfig` declares and explains the settings; it has no ``gamma``,
+    ``n_steps``, ``replay_buffer_class`` and gSDE of :class:`rlopt.SAC`. The theory's constants of the confidence set
+    are far too large in practice.
 
-    With ``bonus`` values and gain are optimistic; the log's ``rollout/average_reward`` is the plain reward. A time
-    limit is passed over: the value goes on behind it, as in every off-policy learner here. With
-    ``on_termination="reset"`` a true end is a transition into the state after it, for ``reset_cost``; an info ``reset``
-    of ``ContinuingWrapper`` has the same price.
+    With ``bonus``, values and gain are optimistic; ``rollout/average_reward`` in the log is the reward without the
+    bonus. Learning bootstraps beyond time limits, as in every off-policy learner here. With ``on_termination="reset"``,
+    a true end is a transition to the state after it that costs ``reset_cost``; an info ``reset`` of
+    ``ContinuingWrapper`` has the same cost.
 
-    A *phase* begins with a switch: the learner's networks are frozen as the hypothesis in force, the features'
-    normalisation is fitted, and the evidence is gathered anew from the replay buffer. Every transition after that is
-    added to it. Without ``lazy`` there is one phase, for the bonus, and nothing is frozen.
+    A *phase* begins with a switch: the learner's networks are frozen as the current hypothesis, the normalisation of
+    the features is fitted, and the evidence is computed anew from the replay buffer. Later transitions are added to it.
+    Without ``lazy`` there is one phase, for the bonus, and nothing is frozen.
 
     :raises rlopt.errors.ConfigError: for a setting out of range, for VecNormalize, and from ``learn`` for an episode
         that terminates with ``on_termination="refuse"``
@@ -186,7 +187,7 @@ class DeepLOOP(SAC):
     # ---- the gradient step
 
     def networks(self) -> dict[str, Part]:
-        """Those of SAC, gain and price, what the bonus is made of, and the critic of the resets."""
+        """The networks of SAC, gain and reset cost, the parts of the bonus, and the critic of the resets."""
         parts = super().networks()
         numbers = {"gain": self.gain, "reset_price": self.reset_price}
         if self.reset_critic is not None:
@@ -199,7 +200,7 @@ class DeepLOOP(SAC):
         return parts | {"numbers": Part(tensors=numbers)}
 
     def critic_objective(self, critic: Network, step: Step) -> tuple[Tensor, Info]:
-        """The squared differential errors; in the statistics ``gain_estimate``, which :meth:`after_critics` takes."""
+        """The squared differential errors, and statistics with ``gain_estimate``, which :meth:`after_critics` uses."""
         batch, numbers = step.batch, step.networks["numbers"]
         q_values, next_q, policy = self.pairs_and_next(critic, step)
         with torch.no_grad():
@@ -225,7 +226,7 @@ class DeepLOOP(SAC):
         return losses.bonus(psi, network["inverse"], self.ridge, self.beta, self.max_bonus)
 
     def after_critics(self, step: Step, info: Info) -> Info:
-        """Moves the gain; where their cost is learned, also the critic of the resets and their price."""
+        """Updates the gain and, if the cost of resets is learned, their critic and their cost."""
         gain = step.networks["numbers"]["gain"]
         moved = losses.moved_gain(gain, info.pop("gain_estimate"), self.gain_rate)
         step.networks.put("numbers", gain=moved)
@@ -260,7 +261,7 @@ class DeepLOOP(SAC):
     # ---- phases
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
-        """Takes new transitions in, switches if it is time, then takes ``gradient_steps`` gradient steps."""
+        """Adds new transitions, switches if it is due, then takes ``gradient_steps`` gradient steps."""
         if self.evidence is not None:
             self._take_stock(self.evidence)
         super().train(gradient_steps, batch_size)
@@ -343,7 +344,7 @@ class DeepLOOP(SAC):
 
     @property
     def discrepancy(self) -> float:
-        """Of the hypothesis in force on all its data, in units of reward squared; 0 without ``lazy``."""
+        """The discrepancy of the current hypothesis on all its data, in units of reward squared; 0 without ``lazy``."""
         return 0.0 if self.evidence is None else self.evidence.discrepancy()
 
     # ---- acting and storing

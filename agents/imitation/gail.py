@@ -59,18 +59,17 @@ _NOT_TAKEN = ("rollout_buffer_class", "rollout_buffer_kwargs")
 class GAIL(FromDemonstrations, MDPO):
     """Generative adversarial imitation learning (Ho and Ermon, arXiv 1606.03476), with MDPO in place of TRPO.
 
-    After each rollout the discriminator takes ``discriminator_steps`` steps on that rollout and the demonstrations;
-    then the rollout is rewarded by it, and the policy is updated as MDPO updates it. The environment's rewards are
-    never read. The settings, also those of :class:`rlopt.MDPO`, are declared and explained in
-    :class:`rlopt.agents.imitation.config.GAILConfig`. Actions are Box or Discrete, observations anything that is no
-    image.
+    After each rollout the discriminator takes ``discriminator_steps`` steps on that rollout and the demonstrations.
+    Then it rewards the rollout, and the policy is updated as in MDPO. The environment's rewards are never used.
+    :class:`rlopt.agents.imitation.config.GAILConfig` declares and explains the settings, including those of
+    :class:`rlopt.MDPO`. Actions are Box or Discrete; observations may be anything but images.
 
-    :param demonstrations: of this environment, or a path or name of some; see :meth:`set_demonstrations`
-    :param n_demonstrations: learn from the first so many episodes; None for all
+    :param demonstrations: demonstrations of this environment, or their path or name; see :meth:`set_demonstrations`
+    :param n_demonstrations: number of episodes to learn from, the first ones; None for all
     :raises rlopt.errors.ConfigError: for a setting out of range, or from ``learn`` without demonstrations
     :raises rlopt.errors.DataError: for demonstrations that do not fit, or fewer than asked for
-    :raises rlopt.errors.NonFiniteError: from ``learn``, also where the discriminator diverges; the last
-        good one is kept
+    :raises rlopt.errors.NonFiniteError: from ``learn``, also if the discriminator diverges; the last good one is
+        kept
     """
 
     adversary: Adversary

@@ -28,16 +28,18 @@ if TYPE_CHECKING:
 class IQLearn(FromMixedBatches):
     """Inverse soft-Q learning (Garg et al., arXiv 2106.12142), online, with the chi-square regulariser.
 
-    Half of every batch is demonstrations, half is replay; the environment's rewards are never read. The actor and the
-    temperature are those of :class:`rlopt.SAC`, whose settings are taken but for ``replay_buffer_class`` and
-    ``n_steps``; they are declared and explained in :class:`rlopt.agents.imitation.config.IQLearnConfig`.
+    Half of every batch comes from the demonstrations, half from the replay buffer; the environment's rewards are never
+    used. The actor and the temperature are those of :class:`rlopt.SAC`, with the same settings except
+    ``replay_buffer_class`` and ``n_steps``. :class:`rlopt.agents.imitation.config.IQLearnConfig` declares and explains
+    them.
 
-    :param demonstrations: of this environment, or a path or name of some; see :meth:`set_demonstrations`
-    :param n_demonstrations: learn from the first so many episodes; None for all
-    :param absorbing: an episode that truly ends goes on for ever in an absorbing state whose reward is the closed form
-        of :func:`rlopt.agents.imitation.losses.absorbing_reward`, from the shares of true ends in the demonstrations
-        and in all steps collected so far (:class:`~rlopt.agents.imitation.mixed_replay.FromMixedBatches`). False gives
-        every end the value 0, as the released code does
+    :param demonstrations: demonstrations of this environment, or their path or name; see :meth:`set_demonstrations`
+    :param n_demonstrations: number of episodes to learn from, the first ones; None for all
+    :param absorbing: whether an episode that truly ends stays for ever in an absorbing state. Its reward is the closed
+        form of :func:`rlopt.agents.imitation.losses.absorbing_reward`, from the shares of true ends in the
+        demonstrations and in all steps collected so far
+        (:class:`~rlopt.agents.imitation.mixed_replay.FromMixedBatches`). False gives every end the value 0, as in the
+        released code
     :raises rlopt.errors.ConfigError: for a setting out of range, or from ``learn`` without demonstrations
     :raises rlopt.errors.DataError: for demonstrations that do not fit, or fewer than asked for
     """

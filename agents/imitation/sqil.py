@@ -21,16 +21,17 @@ if TYPE_CHECKING:
 class SQIL(FromMixedBatches):
     """Soft Q imitation learning (Reddy, Dragan and Levine, arXiv 1905.11108, algorithm 1).
 
-    Half of every batch is demonstrations with reward 1, half is replay with reward 0; the environment's rewards are
-    never read. The learner is :class:`rlopt.SAC`, whose settings are taken but for ``replay_buffer_class`` and
-    ``n_steps``; they are declared and explained in :class:`rlopt.agents.imitation.config.SQILConfig`.
+    Half of every batch comes from the demonstrations with reward 1, half from the replay buffer with reward 0; the
+    environment's rewards are never used. The learner is :class:`rlopt.SAC`, with the same settings except
+    ``replay_buffer_class`` and ``n_steps``. :class:`rlopt.agents.imitation.config.SQILConfig` declares and explains
+    them.
 
-    :param demonstrations: of this environment, or a path or name of some; see :meth:`set_demonstrations`
-    :param n_demonstrations: learn from the first so many episodes; None for all
-    :param absorbing: an episode that truly ends goes on for ever in an absorbing state, where the expert has reward 1
-        and the policy 0, which is e / (e + p) on average with e and p the shares of true ends among their transitions
-        (:class:`~rlopt.agents.imitation.mixed_replay.FromMixedBatches`). False gives every end the value 0. Where no
-        demonstration truly ends it is the same
+    :param demonstrations: demonstrations of this environment, or their path or name; see :meth:`set_demonstrations`
+    :param n_demonstrations: number of episodes to learn from, the first ones; None for all
+    :param absorbing: whether an episode that truly ends stays for ever in an absorbing state, where the expert has
+        reward 1 and the policy 0. On average this is e / (e + p), where e and p are the shares of true ends among their
+        transitions (:class:`~rlopt.agents.imitation.mixed_replay.FromMixedBatches`). False gives every end the value 0.
+        If no demonstration truly ends, both are the same
     :raises rlopt.errors.ConfigError: for a setting out of range, or from ``learn`` without demonstrations
     :raises rlopt.errors.DataError: for demonstrations that do not fit, or fewer than asked for
     """

@@ -55,7 +55,7 @@ _NOT_TAKEN = (
 
 
 class ExpertNormalizer(BaseFeaturesExtractor):
-    """Flat observations, shifted and scaled by the expert's statistics, which travel with the policy.
+    """Flat observations, shifted and scaled by the expert's statistics, which are saved with the policy.
 
     :param absorbing: add a last feature, 0 for every observation; that of the absorbing state is :meth:`absorbing_row`
     """
@@ -93,15 +93,14 @@ class _Rows(NamedTuple):
 class ValueDICE(FromDemonstrations, SAC):
     """ValueDICE (Kostrikov, Nachum and Tompson, arXiv 1912.05032), online.
 
-    nu, a critic whose Bellman residual is the log-ratio of occupancies, descends
-    :func:`rlopt.agents.imitation.losses.value_dice_loss` and the actor climbs it, both from the same batches of
-    demonstrations and replay. The environment's rewards are never read. Observations are normalised by the expert's
-    mean and deviation, so not by a VecNormalize. The settings are declared and explained in
-    :class:`rlopt.agents.imitation.config.ValueDICEConfig`; those of :class:`rlopt.SAC` that concern critics' targets
-    and entropy do not exist here.
+    nu is a critic whose Bellman residual is the log-ratio of occupancies. It minimises
+    :func:`rlopt.agents.imitation.losses.value_dice_loss` and the actor maximises it, both from the same batches of
+    demonstrations and replay. The environment's rewards are never used. Observations are normalised by the expert's
+    mean and deviation, so VecNormalize is refused. :class:`rlopt.agents.imitation.config.ValueDICEConfig` declares and
+    explains the settings; those of :class:`rlopt.SAC` for target networks and entropy do not exist here.
 
-    :param demonstrations: of this environment, or a path or name of some; see :meth:`set_demonstrations`
-    :param n_demonstrations: learn from the first so many episodes; None for all
+    :param demonstrations: demonstrations of this environment, or their path or name; see :meth:`set_demonstrations`
+    :param n_demonstrations: number of episodes to learn from, the first ones; None for all
     :raises rlopt.errors.ConfigError: for a setting out of range, or from ``learn`` without demonstrations
     :raises rlopt.errors.DataError: for demonstrations that do not fit, or fewer than asked for
     :raises rlopt.errors.SpaceError: for observations that are no flat or flattened numbers
@@ -217,7 +216,8 @@ class ValueDICE(FromDemonstrations, SAC):
         return {}
 
     def draw(self, batch_size: int) -> Drawn:
-        """A batch of the replay and one of the expert, noise for all actions, and where the gradient is penalised."""
+        """A batch of the replay buffer and one of the expert, noise for all actions, and the points of the gradient
+        penalty."""
         assert self.expert is not None
         drawn = self._draw_batch(batch_size)
         shown = self.expert.gather(self.expert.sample_rows(batch_size))
@@ -236,7 +236,7 @@ class ValueDICE(FromDemonstrations, SAC):
         scalars: Mapping[str, Scalar],
         move_targets: bool,
     ) -> Info:
-        """One step of nu and of the actor, each along the gradient at what both were before."""
+        """One step of nu and of the actor, each along the gradient at the parameters before the step."""
         info: Info = networks.descend_together(("nu", "actor"), self.objective, batch, drawn)
         return info
 

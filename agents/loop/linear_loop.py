@@ -16,9 +16,9 @@ from rlopt.agents.loop.states import FeatureStates
 class LinearLOOP(FeatureStates, OptimisticAgent):
     """Value-based LOOP with values linear in features phi(s, a), for finitely many actions.
 
-    The confidence set is that of FOPO (Wei, Jafarnia-Jahromi, Luo and Jain 2021), the rule for replanning LOOP's. A
-    step costs O(d^2); a plan some hundred sweeps over the states visited so far, so that with observations that do not
-    come again its cost grows with the steps.
+    The confidence set is that of FOPO (Wei, Jafarnia-Jahromi, Luo and Jain 2021), and the rule for a new plan is
+    LOOP's. A step costs O(d^2). A plan costs some hundred sweeps over the states visited so far, so its cost grows with
+    the steps if observations do not recur.
 
     Observations may be any. Further arguments and errors are those of
     :class:`rlopt.agents.loop.base.ContinuingAgent`, the settings those of

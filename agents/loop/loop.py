@@ -18,10 +18,10 @@ DEFAULTS = {"anytime": (0.1, 2.0), "paper": (1e-3, 4.0)}
 class LOOP(CountedStates, OptimisticAgent):
     """Value-based LOOP (He, Zhong and Yang, ICLR 2024, algorithm 1) for finitely many states and actions.
 
-    Acts greedily on an optimistic plan of a confidence set and makes a new plan only when the data have refuted the
-    present one by four times the radius of the set. The procedure ``anytime`` needs neither span nor horizon
-    (:class:`rlopt.agents.loop.confidence_sets.anytime.AnytimeSet`); ``paper`` is the paper's, with a known span. A step
-    costs constant time.
+    The agent acts greedily on an optimistic plan of a confidence set and plans anew only when the data refute the
+    current plan by ``switch_multiplier`` times the radius of the set. The procedure ``anytime`` needs neither span nor
+    horizon (:class:`rlopt.agents.loop.confidence_sets.anytime.AnytimeSet`); ``paper`` is the paper's, with a known
+    span. A step costs constant time.
 
     Arguments and errors are those of :class:`rlopt.agents.loop.base.ContinuingAgent`, the settings those of
     :class:`rlopt.agents.loop.config.LOOPConfig`. LOOP itself draws no random numbers.

@@ -24,9 +24,9 @@ from rlopt.errors import ConfigError, ModelError
 class MLELOOP(CountedStates, OptimisticAgent):
     """MLE-LOOP (He, Zhong and Yang, ICLR 2024, algorithm 2) for finitely many states and actions.
 
-    Acts optimally for the process of the likelihood set with the largest gain that is found, and makes a new plan once
-    the total variation between that process and the maximum-likelihood one, summed over the data, has grown to
-    3 sqrt(beta t). With ``kernels`` the process is a linear mixture of them; without, any process.
+    The agent acts optimally for the process with the largest gain that it finds in the likelihood set. It plans anew
+    once the total variation between that process and the maximum-likelihood process, summed over the data, reaches 3
+    sqrt(beta t). With ``kernels``, the process is a linear mixture of them; otherwise it may be any process.
 
     Further arguments and errors are those of :class:`rlopt.agents.loop.base.ContinuingAgent`, the settings those of
     :class:`rlopt.agents.loop.config.MLELOOPConfig`. MLE-LOOP itself draws no random numbers.
@@ -34,7 +34,7 @@ class MLELOOP(CountedStates, OptimisticAgent):
     :param kernels: [d, S, A, S] known kernels whose mixture is to be learnt; None takes those of an environment whose
         ``mdp`` is a :class:`rlopt.average_reward.LinearMixtureMDP`, and is tabular otherwise
     :param rewards: [S, A] known mean rewards, needed with ``kernels``
-    :raises ModelError: kernels or rewards of the wrong shape, or that are no process
+    :raises ModelError: kernels or rewards have the wrong shape or do not form a process
     """
 
     config_class: ClassVar[type[Any]] = MLELOOPConfig

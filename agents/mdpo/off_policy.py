@@ -29,10 +29,10 @@ OldPolicy = tuple[Tensor, Tensor]
 
 
 class OffPolicyMDPO(SAC):
-    """Soft actor-critic with a proximity term: the actor stays near a copy of itself, renewed every so often.
+    """Soft actor-critic with a proximity term: the actor stays near an old copy of itself, which is renewed regularly.
 
-    Everything that works with :class:`rlopt.SAC` works here, and ``kl_coef=0``, the default, *is* that class. The
-    settings are declared and explained in :class:`rlopt.agents.mdpo.config.OffPolicyMDPOConfig`. The paper's Bregman
+    Everything that works with :class:`rlopt.SAC` works here, and the default ``kl_coef=0`` *is* that class.
+    :class:`rlopt.agents.mdpo.config.OffPolicyMDPOConfig` declares and explains the settings. The paper's Bregman
     step size c is ``kl_coef + ent_coef``, or with ``kl_unit="ent_coef"`` it is ``(1 + kl_coef) ent_coef``. With
     ``tsallis_q > 1``, ``ent_coef="auto"`` still adjusts lambda to the Shannon entropy.
 
@@ -204,7 +204,7 @@ class OffPolicyMDPO(SAC):
     def kl_weight(self, step: Step, q_values: Tensor) -> Any:
         """The weight of the divergence in units of reward.
 
-        :param q_values: (B, 1), that the actor climbs
+        :param q_values: (B, 1), the values that the actor maximises
         """
         if isinstance(self.kl_coef, str):
             return step.networks["kl_coef"]["log_kl_coef"].exp() * losses.q_scale(q_values)
@@ -214,7 +214,7 @@ class OffPolicyMDPO(SAC):
         return kl_coef * step.ent_coef if self.kl_unit == "ent_coef" else kl_coef
 
     def after_actor(self, step: Step, info: Info) -> Info:
-        """Moves a ``kl_coef`` that follows ``target_kl``."""
+        """Adapts a ``kl_coef`` that follows ``target_kl``."""
         if not isinstance(self.kl_coef, str):
             return info
         before = step.networks["kl_coef"]["log_kl_coef"]
@@ -268,7 +268,7 @@ class OffPolicyMDPO(SAC):
         return losses.soft_value(q_values, self.log_prob(policy), ent_coef=ent_coef, log_prob_bound=bound)
 
     def value_objective(self, value: Network, step: Step, targets: Tensor) -> tuple[Tensor, Info]:
-        """What the value network descends; ``targets`` (B, 1)."""
+        """The loss of the value network; ``targets`` (B, 1)."""
         return losses.value_loss(value(step.given.observations), targets)
 
     def further_step(self, step: Step, policy: PolicySample) -> Info:

@@ -33,21 +33,22 @@ from rlopt.storage.tree import Tree
 class MDPO(OnPolicy):
     """Mirror descent policy optimisation, on-policy (Tomar et al., arXiv 2005.09814, section 4.1).
 
-    Each update takes ``n_epochs`` (the paper's m) passes over one rollout on -E[r A] + E[B_q(pi || pi_k)] / t_k, then
-    fits the value function in a phase of its own. t_k follows ``target_kl``, and neither phase depends on the scale of
-    rewards; without a target the paper's schedules of t_k hold. Settings, their ranges and meanings are those of
-    :class:`rlopt.agents.mdpo.config.MDPOConfig`; what is not listed there means what it means in Stable-Baselines3's
-    PPO. With the full batch the first gradient step of an update is a plain policy gradient, because the divergence is
-    flat at pi_k; with minibatches the method is PPO with a KL(new || old) penalty in place of the clip.
+    Each update minimises -E[r A] + E[B_q(pi || pi_k)] / t_k in ``n_epochs`` (the paper's m) passes over one rollout,
+    then fits the value function in a separate phase. t_k is adapted to ``target_kl``, and neither phase depends on the
+    scale of the rewards; without a target, t_k follows the paper's schedule.
+    :class:`rlopt.agents.mdpo.config.MDPOConfig` explains the settings; settings that are not listed there mean the same
+    as in Stable-Baselines3's PPO. With the full batch, the first gradient step of an update is a plain policy gradient,
+    because the gradient of the divergence is zero at pi_k. With minibatches the method is PPO with a KL(new || old)
+    penalty instead of the clip.
 
-    To change a loss, override ``policy_loss`` or ``value_loss``: it holds however the gradient steps are taken. What a
-    loss reads besides its arguments may change between updates: it is then compiled anew, or, where it goes on
-    changing, run eagerly.
+    To change a loss, override ``policy_loss`` or ``value_loss``; the change holds in every mode. Values that a loss
+    reads besides its arguments may change between updates. The step is then compiled anew, or runs eagerly if they
+    change often.
 
     :param policy: "MlpPolicy", "CnnPolicy", "MultiInputPolicy" or a policy class
     :param env: environment or id; Box, Discrete, MultiDiscrete and MultiBinary actions
-    :param policy_kwargs: as in PPO, but policy and value network have a features extractor each unless
-        ``share_features_extractor`` is True; the policy phase trains what is shared. ``activation_fn`` and
+    :param policy_kwargs: as in PPO, but policy and value network each have a features extractor unless
+        ``share_features_extractor`` is True; only the policy phase trains shared layers. ``activation_fn`` and
         ``optimizer_class`` may be names, "tanh" and "adabelief" (:func:`rlopt.optim.optimizers.optimizer_by_name`)
     :raises ConfigError: for a value outside its range
     :raises SpaceError: for an observation or action space that the agent cannot use
@@ -324,9 +325,9 @@ class MDPO(OnPolicy):
         return [place for place, parameter in enumerate(former) if id(parameter) in own]
 
     def take_actor(self, given: ActorLayers) -> None:
-        """Begins with the choices of another agent's actor, such as behaviour cloning's of Discrete actions.
+        """Starts with the actor of another agent for Discrete actions, such as behaviour cloning's.
 
-        :raises rlopt.errors.ConfigError: the networks differ, or the actions are no Discrete ones
+        :raises rlopt.errors.ConfigError: the networks differ, or the actions are not Discrete
         """
         policy = self.policy
         found = linear_layers(policy.mlp_extractor.policy_net, policy.action_net)

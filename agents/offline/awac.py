@@ -23,10 +23,10 @@ from rlopt.data.dataset import Dataset
 class AWAC(OfflineAlgorithm):
     """Advantage-weighted actor-critic: the actor is fitted to the data's actions, weighted by their advantages.
 
-    The settings that every offline learner has are those of
-    :class:`~rlopt.agents.offline.base.OfflineAlgorithm`, with ``normalize_observations`` on; ``learn`` counts gradient
-    steps until ``set_env`` hands the model an environment to be fine-tuned in. Discrete actions too: the values of
-    states are then exact means over actions instead of one sample.
+    :class:`~rlopt.agents.offline.base.OfflineAlgorithm` explains the settings of every offline learner; here
+        ``normalize_observations`` is on. ``learn`` counts gradient steps until ``set_env`` gives the model an
+        environment for fine-tuning. With Discrete actions, the values of states are exact means over actions instead of
+        one sample.
     """
 
     coefficients: ClassVar[tuple[str, ...]] = (

@@ -23,9 +23,9 @@ from rlopt.data.dataset import Dataset
 class BC(OfflineAlgorithm):
     """Behaviour cloning: no rewards, no critics.
 
-    The settings that every offline learner has are those of
-    :class:`~rlopt.agents.offline.base.OfflineAlgorithm`, with ``normalize_observations`` on. ``learn`` always counts
-    gradient steps on the data: there is nothing to fine-tune in an environment.
+    :class:`~rlopt.agents.offline.base.OfflineAlgorithm` explains the settings of every offline learner; here
+        ``normalize_observations`` is on. ``learn`` always counts gradient steps on the data, because BC has nothing to
+        fine-tune in an environment.
     """
 
     discrete_actions: ClassVar[bool] = True

@@ -25,9 +25,9 @@ from rlopt.data.dataset import Dataset
 class CQL(OfflineAlgorithm):
     """Conservative Q-learning, CQL(H): critics that are low on actions outside the data, and SAC's actor.
 
-    The settings that every offline learner has are those of
-    :class:`~rlopt.agents.offline.base.OfflineAlgorithm`, with a learning rate of 3e-5 and ``normalize_observations``
-    on; ``learn`` counts gradient steps until ``set_env`` hands the model an environment to be fine-tuned in. Without a
+    :class:`~rlopt.agents.offline.base.OfflineAlgorithm` explains the settings of every offline learner; here the
+        learning rate is 3e-5 and ``normalize_observations`` is on. ``learn`` counts gradient steps until ``set_env``
+        gives the model an environment for fine-tuning. Without a
     ``net_arch`` in ``policy_kwargs`` all networks have three layers of 256.
     """
 

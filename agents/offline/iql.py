@@ -24,9 +24,9 @@ from rlopt.data.dataset import Dataset
 class IQL(OfflineAlgorithm):
     """Implicit Q-learning: no action outside the data is ever evaluated.
 
-    The settings that every offline learner has are those of
-    :class:`~rlopt.agents.offline.base.OfflineAlgorithm`, with ``normalize_observations`` on; ``learn`` counts gradient
-    steps until ``set_env`` hands the model an environment to be fine-tuned in. Discrete actions too.
+    :class:`~rlopt.agents.offline.base.OfflineAlgorithm` explains the settings of every offline learner; here
+        ``normalize_observations`` is on. ``learn`` counts gradient steps until ``set_env`` gives the model an
+        environment for fine-tuning. Discrete actions work too.
     """
 
     coefficients: ClassVar[tuple[str, ...]] = (

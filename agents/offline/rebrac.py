@@ -22,12 +22,12 @@ from rlopt.data.dataset import Dataset
 
 
 class ReBRAC(DeterministicActorCritic):
-    """TD3 with penalties on leaving the data, in the actor's loss and in the critics' target, and normalised critics.
+    """TD3 with normalised critics and penalties for leaving the data, in the actor's loss and in the critics' target.
 
-    The settings that every offline learner has are those of
-    :class:`~rlopt.agents.offline.base.OfflineAlgorithm`, with batches of 1024 and a learning rate of 1e-3; ``learn``
-    counts gradient steps until ``set_env`` hands the model an environment to be fine-tuned in. Layer normalisation and
-    depth are ``policy_kwargs``: by default the critics are normalised and all networks have three layers of 256.
+    :class:`~rlopt.agents.offline.base.OfflineAlgorithm` explains the settings of every offline learner; here batches
+        have 1024 transitions and the learning rate is 1e-3. ``learn`` counts gradient steps until ``set_env`` gives the
+        model an environment for fine-tuning. ``policy_kwargs`` set layer normalisation and depth; by default the
+        critics are normalised and all networks have three layers of 256.
     """
 
     coefficients: ClassVar[tuple[str, ...]] = (

@@ -73,7 +73,7 @@ class DeterministicActorCritic(OfflineAlgorithm):
         return losses.td_target(batch.rewards, c["gamma"] * batch.continues, next_values)
 
     def next_values(self, q_values: Tensor, actions: Tensor, batch: Batch, c: Mapping[str, Tensor]) -> Tensor:
-        """V'(s'), (B, 1), from the slow critics' values (B, n) at the smoothed ``actions`` (B, A)."""
+        """V'(s'), (B, 1), from the target critics' values (B, n) at the smoothed ``actions`` (B, A)."""
         return losses.smallest(q_values)
 
     def actor_objective(self, actor: Parameters, batch: Batch, c: Mapping[str, Tensor]) -> tuple[Tensor, Info]:
@@ -89,11 +89,11 @@ class DeterministicActorCritic(OfflineAlgorithm):
 
 
 class TD3BC(DeterministicActorCritic):
-    """TD3 with behaviour cloning: the actor climbs Q and stays near the data's actions.
+    """TD3 with behaviour cloning: the actor maximises Q and stays near the data's actions.
 
-    The settings that every offline learner has are those of
-    :class:`~rlopt.agents.offline.base.OfflineAlgorithm`, with ``normalize_observations`` on; ``learn`` counts gradient
-    steps until ``set_env`` hands the model an environment to be fine-tuned in.
+    :class:`~rlopt.agents.offline.base.OfflineAlgorithm` explains the settings of every offline learner; here
+        ``normalize_observations`` is on. ``learn`` counts gradient steps until ``set_env`` gives the model an
+        environment for fine-tuning.
     """
 
     coefficients: ClassVar[tuple[str, ...]] = (*DeterministicActorCritic.coefficients, "alpha")

@@ -28,11 +28,11 @@ from rlopt.optim.compiled_step import CompileChoice
 class PPO(OnPolicy, stable_baselines3.PPO):
     """Proximal policy optimisation (Schulman et al., arXiv 1707.06347).
 
-    Everything that works with :class:`stable_baselines3.PPO` works here, and not compiled it is that class, bit for bit
-    with the same seeds. Compiled, a rollout is gathered with one pass through the policy a step, and the results are
-    equal to float tolerance. Settings are declared and explained in :class:`rlopt.agents.ppo.config.PPOConfig`.
+    Everything that works with :class:`stable_baselines3.PPO` works here. Uncompiled, the results equal that class's bit
+    for bit with the same seeds. Compiled runs collect a rollout with one pass through the policy per step, and the
+    results are equal to float tolerance. :class:`rlopt.agents.ppo.config.PPOConfig` declares and explains the settings.
 
-    To change the loss, override ``loss``: it holds however the gradient steps are taken.
+    To change the loss, override ``loss``; the change holds in every mode.
 
     :param policy: "MlpPolicy", "CnnPolicy", "MultiInputPolicy" or a policy class
     :param env: environment or id; Box, Discrete, MultiDiscrete and MultiBinary actions

@@ -75,9 +75,9 @@ _COUNTERS = ("num_timesteps", "start_time", "seed", "tensorboard_log", "verbose"
 class SAC(Resumable, stable_baselines3.SAC):
     """Soft actor-critic (Haarnoja et al., arXiv 1812.05905).
 
-    Everything that works with :class:`stable_baselines3.SAC` works here, and not compiled it is that class, bit for bit
-    with the same seeds. Settings are declared and explained in :class:`rlopt.agents.sac.config.SACConfig`; those that
-    Python alone has:
+    Everything that works with :class:`stable_baselines3.SAC` works here. Uncompiled, the results equal that class's bit
+    for bit with the same seeds. :class:`rlopt.agents.sac.config.SACConfig` declares and explains the settings; these
+    arguments exist only in Python:
 
     :param policy: "MlpPolicy", "CnnPolicy", "MultiInputPolicy" or a :class:`SACPolicy` class
     :param env: an environment, a VecEnv or a Gymnasium id, with a Box action space of finite bounds
@@ -92,13 +92,13 @@ class SAC(Resumable, stable_baselines3.SAC):
     :raises rlopt.errors.ConfigError: for a setting out of range
     :raises rlopt.errors.SpaceError: for actions or observations that cannot be used
     :raises rlopt.errors.NonFiniteError: from ``learn``, for a NaN or infinite observation, reward or loss. On the CPU
-        nothing has been updated with it then; on an accelerator losses are looked at every 64 gradient steps
+        nothing has been updated with it then; on an accelerator losses are checked every 64 gradient steps
 
     The gradient step is :meth:`gradient_step`. A subclass changes it by overriding one of the methods that it calls,
-    such as :meth:`critic_objective` and :meth:`actor_objective`, and the change holds however the step is taken: by
-    torch's optimisers, compiled, captured in a CUDA graph, or for several seeds at once. Such a method is compiled
-    with the values that the model's plain attributes (numbers, texts, booleans) have; where one changes, the step is
-    prepared anew. What changes often belongs into :meth:`scalars`, what is random into :meth:`draw`.
+    such as :meth:`critic_objective` and :meth:`actor_objective`, and the change holds in every mode: with torch's
+    optimisers, compiled, captured in a CUDA graph, or for several seeds at once. Such a method is compiled with the
+    current values of the model's plain attributes (numbers, strings, booleans); if one changes, the step is compiled
+    anew. Values that change often belong into :meth:`scalars`, random numbers into :meth:`draw`.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
@@ -268,7 +268,8 @@ class SAC(Resumable, stable_baselines3.SAC):
     # ---- the gradient step
 
     def networks(self) -> dict[str, Part]:
-        """What a gradient step reads or changes, by name. A subclass adds its own, with or without an optimiser."""
+        """The networks that a gradient step reads or changes, by name. A subclass adds its own, with or without an
+        optimiser."""
         ent_coef = Part(tensors={"ent_coef": self.ent_coef_tensor} if self.log_ent_coef is None else {})
         if self.log_ent_coef is not None:
             ent_coef = Part(optimizer=self.ent_coef_optimizer, tensors={"log_ent_coef": self.log_ent_coef})
@@ -282,11 +283,11 @@ class SAC(Resumable, stable_baselines3.SAC):
         }
 
     def scalars(self) -> dict[str, float]:
-        """Numbers that may change from step to step without the step being prepared anew."""
+        """Numbers that may change from step to step without compiling the step anew."""
         return {"tau": self.tau, "target_entropy": float(self.target_entropy)}
 
     def draw(self, batch_size: int) -> Drawn:
-        """Draws what is random about a gradient step, in Stable-Baselines3's order, as tensors by name.
+        """Draws the random inputs of a gradient step, in Stable-Baselines3's order, as tensors by name.
 
         These are the batch, or the rows of the replay buffer that are one, and the noise of the actions. A subclass may
         add more. Names such as ``observations/goal`` are parts of Dict observations.
@@ -327,7 +328,7 @@ class SAC(Resumable, stable_baselines3.SAC):
         return {name: torch.randn(shape, device=self.device) for name in ("noise", "next_noise")}
 
     def read_batch(self, drawn: Mapping[str, Tensor]) -> Batch:
-        """The batch in what :meth:`draw` gave, by tensor operations only."""
+        """The batch from the output of :meth:`draw`, by tensor operations only."""
         if "rows" in drawn:
             buffer: Any = self.replay_buffer
             return _with_discounts(buffer.gather(drawn["rows"]), self.gamma)
@@ -387,7 +388,7 @@ class SAC(Resumable, stable_baselines3.SAC):
         return isinstance(policy, ImagePolicy) and policy.shares_convolutions
 
     def critic_objective(self, critic: Network, step: Step) -> tuple[Tensor, Info]:
-        """What the critics descend, a scalar, and statistics, among them ``critic_loss``."""
+        """The loss of the critics, a scalar, and statistics with ``critic_loss`` among them."""
         q_values, next_values = self.td_values(critic, step)
         targets = losses.td_target(step.batch.rewards, step.batch.discounts, next_values)
         return losses.critic_loss(q_values, targets)
@@ -402,7 +403,7 @@ class SAC(Resumable, stable_baselines3.SAC):
         return self.q_values(critic, step.batch.observations, step.batch.actions), next_values
 
     def next_values(self, step: Step) -> Tensor:
-        """V at the next states, (B, 1), by the target critics at an action that the present policy draws."""
+        """V at the next states, (B, 1), by the target critics at an action drawn from the current policy."""
         policy = self.policy_sample(step.networks["actor"], step.batch.next_observations, step.drawn["next_noise"])
         q_values = self.q_values(step.networks["critic_target"], step.batch.next_observations, policy.actions)
         return self.soft_value(torch.cat(q_values, dim=1), policy, step.ent_coef)
@@ -440,7 +441,7 @@ class SAC(Resumable, stable_baselines3.SAC):
         return loss, (info, PolicySample(*(tensor.detach() for tensor in policy)))
 
     def actor_objective(self, actor: Network, policy: PolicySample, step: Step) -> tuple[Tensor, Info]:
-        """What the actor descends, a scalar, and statistics, among them ``actor_loss``.
+        """The loss of the actor, a scalar, and statistics with ``actor_loss`` among them.
 
         :param policy: an action of ``actor`` at each state of the batch, with a gradient
         """
@@ -449,27 +450,28 @@ class SAC(Resumable, stable_baselines3.SAC):
         return losses.actor_loss(self.log_prob(policy), smallest, ent_coef=step.ent_coef)
 
     def ent_coef_objective(self, ent_coef: Network, step: Step, policy: PolicySample) -> tuple[Tensor, Info]:
-        """What ln(lambda) descends; ``policy`` is that of before the step."""
+        """The loss of ln(lambda); ``policy`` is an action of the policy before the step."""
         log_prob = losses.joint_log_prob(policy.log_density, policy.log_jacobian)
         target_entropy = step.scalars["target_entropy"]
         return losses.ent_coef_loss(ent_coef["log_ent_coef"], log_prob, target_entropy=target_entropy)
 
     def after_critics(self, step: Step, info: Info) -> Info:
-        """What a subclass does in a gradient step between critics and actor; statistics.
+        """Hook for subclasses between the steps of critics and actor; returns statistics.
 
-        :param info: what :meth:`critic_objective` gave beside the loss
+        :param info: the statistics of :meth:`critic_objective`
         """
         return info
 
     def after_actor(self, step: Step, info: Info) -> Info:
-        """What a subclass does in a gradient step after the actor's; statistics.
+        """Hook for subclasses after the actor's step; returns statistics.
 
-        :param info: what :meth:`actor_objective` gave beside the loss
+        :param info: the statistics of :meth:`actor_objective`
         """
         return info
 
     def further_step(self, step: Step, policy: PolicySample) -> Info:
-        """What a subclass does in a gradient step of the actor after actor and critics, with new networks; statistics.
+        """Hook for subclasses that train new networks, after actor and critics in the actor's steps; returns
+        statistics.
 
         :param policy: an action at each state of the batch, by the actor of before the step
         """
@@ -514,7 +516,7 @@ class SAC(Resumable, stable_baselines3.SAC):
         return mean, actor(latent, method="log_std").clamp(LOG_STD_MIN, LOG_STD_MAX), {}
 
     def q_values(self, critic: Network, observations: Any, actions: Tensor, count: int | None = None) -> list[Tensor]:
-        """What each critic, or the first ``count``, says of actions (B, A): n of (B, 1)."""
+        """The values of actions (B, A) by each critic, or by the first ``count``: n of (B, 1)."""
         if not critic.batched:
             return [critic(observations, actions, method="q1_forward")] if count == 1 else critic(observations, actions)
         return list(critic.each(self._critic_inputs(critic, observations, actions), count).unbind())
@@ -615,7 +617,7 @@ class SAC(Resumable, stable_baselines3.SAC):
         return self.network != "crossq" and self.policy_delay in (None, 1)
 
     def plain_settings(self) -> tuple[tuple[str, Any], ...]:
-        """Plain attributes that the step may have been prepared with: it is prepared anew where one changes."""
+        """Plain attributes that the step may have been compiled with; if one changes, it is compiled anew."""
         changing = {*_COUNTERS, *self.state_attributes, *self.scalars()}
         return tuple(
             (name, value)
@@ -724,7 +726,8 @@ class SAC(Resumable, stable_baselines3.SAC):
                 extractor.statistics.update(self.actor.extract_features(observations, extractor.extractor))
 
     def actor_layers(self) -> ActorLayers | None:
-        """The actor as layers, for another agent to begin with (:func:`rlopt.algorithms.initialization.begin_from`)."""
+        """The actor's layers, from which another agent can start
+        (:func:`rlopt.algorithms.initialization.begin_from`)."""
         found = None if self.use_sde else linear_layers(self.actor.latent_pi, self.actor.mu)
         if found is None or type(self.actor.features_extractor) is not FlattenExtractor:
             return None
@@ -732,7 +735,8 @@ class SAC(Resumable, stable_baselines3.SAC):
         return ActorLayers(layers, found[1], "squashed")
 
     def take_actor(self, given: ActorLayers) -> None:
-        """Begins with another agent's actor; where that had one deviation for all states, or none, with it everywhere.
+        """Starts with another agent's actor; if that has one standard deviation for all states, or none, it holds
+        everywhere.
 
         :raises rlopt.errors.ConfigError: the networks differ
         """

@@ -78,7 +78,7 @@ class ZORankSGD(Search):
         self._perturbations: np.ndarray | None = None
 
     def ask(self) -> Query:
-        """The query to be ranked now; the same one until it is told."""
+        """The current query to rank; the same one until ``tell`` is called."""
         if self._query is None:
             self._query = self._gradient_query() if self._phase == GRADIENT else self._line_search_query()
         return self._query
@@ -107,7 +107,7 @@ class ZORankSGD(Search):
         return saving.state_of(self)
 
     def load_state_dict(self, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-        """Goes on bit for bit where :meth:`state_dict` was called.
+        """Continues bit for bit from the moment at which :meth:`state_dict` was called.
 
         :raises rlopt.errors.CheckpointError: it is malformed, or of a search with other settings; nothing changes then
         """

@@ -37,11 +37,11 @@ _STEP = re.compile(r"(?:\.replaced-)?step-\d{12,18}")
 
 
 def load(path: str | Path, env: VecEnv | None = None, device: str = "auto") -> Any:
-    """Loads a trained model; executes nothing that the files say.
+    """Loads a trained model without executing anything in its files.
 
-    ``predict`` takes raw observations: if the run normalised them, the model has the statistics. If ``env`` (or one
-    given to ``set_env`` later) is wrapped in VecNormalize, the statistics go into that instead. The replay buffer and
-    the simulator's state are not loaded; to continue a run exactly, use ``rlopt resume``.
+    ``predict`` takes raw observations; if the run normalised them, the model has the statistics. If ``env`` (or a later
+    argument of ``set_env``) is wrapped in VecNormalize, the statistics go into that instead. The replay buffer and the
+    simulator's state are not loaded; use ``rlopt resume`` to continue a run exactly.
 
     :param path: a run folder (its newest undamaged checkpoint is taken), ``RUN/best`` (the best in evaluation), a
         folder of checkpoints, or one checkpoint

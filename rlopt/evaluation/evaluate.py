@@ -28,17 +28,17 @@ STRETCH = 1000
 
 
 class Predictor(Protocol):
-    """Anything that acts: every Stable-Baselines3 model, and everything that :func:`rlopt.load` returns."""
+    """Anything that acts: every Stable-Baselines3 model, and every result of :func:`rlopt.load`."""
 
     def predict(
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
     ) -> tuple[Any, Any]:
-        """Actions for a batch of observations, and what the model remembers for the next call."""
+        """Actions for a batch of observations, and the model's state for the next call."""
         ...
 
 
 class RandomPolicy:
-    """Acts uniformly at random: the floor that a trained agent is compared with.
+    """Acts uniformly at random, as a baseline for trained agents.
 
     :param action_space: of one environment; a box must be bounded
     :param seed: of the actions
@@ -58,7 +58,7 @@ class RandomPolicy:
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """The episodes of an evaluation and what they say. Episodes are in order of environment, then of time."""
+    """The episodes of an evaluation and their statistics. Episodes are in order of environment, then of time."""
 
     returns: npt.NDArray[np.float64]
     """``[episodes]``: sums of un-normalised rewards, undiscounted."""
@@ -138,11 +138,12 @@ def evaluate(
     stop: Callable[[], bool] | None = None,
     **env_settings: Any,
 ) -> EvaluationResult:
-    """Plays ``n_episodes`` whole episodes and returns their returns with the interquartile mean and its interval.
+    """Runs ``n_episodes`` whole episodes and returns their returns with the interquartile mean and its interval.
 
-    Each environment is given its number of episodes before the first step, so short episodes are not preferred, and
-    rewards are the environment's own, whatever normalisation was trained with. Python's, numpy's and torch's random
-    states, the model (its exploration noise included) and its training environment are left exactly as they were.
+    The number of episodes of each environment is fixed before the first step, so short episodes are not preferred.
+    Rewards are the environment's own, without the normalisation of training. The evaluation leaves the random states of
+    Python, numpy and torch, the model (including its exploration noise) and its training environment exactly as they
+    were.
 
     :param model: a Stable-Baselines3 model or what :func:`rlopt.load` returns. If its own environment is a
         ``VecNormalize``, observations are normalised with those statistics, unchanged
@@ -150,11 +151,11 @@ def evaluate(
     :param n_episodes: at least 1
     :param deterministic: the mean or mode of the policy; False samples from it
     :param seed: of the environments and of sampling; the same seed and ``n_envs`` give the same episodes
-    :param n_envs: environments side by side; default at most 16. Not for a VecEnv, which has its own number
+    :param n_envs: parallel environments; default at most 16. Not for a VecEnv, which has its own number
     :param backend: as in :func:`rlopt.make_env`, with an id or settings
     :param confidence: of the interval, between 0 and 1
     :param on_episode: called with (episodes finished, ``n_episodes``) after each counted episode
-    :param stop: asked at every step; the evaluation is given up once it says True
+    :param stop: called at every step; the evaluation stops once it returns True
     :param env_settings: further arguments of :func:`rlopt.make_env`, with an id or settings
     :raises StoppedError: because of ``stop``
     :raises SpaceError: if the spaces of model and environment differ

@@ -18,7 +18,7 @@ Run = Callable[[list[np.ndarray]], np.ndarray]
 
 
 class ExportedPolicy:
-    """Acts by a TorchScript or ONNX file; always deterministic.
+    """A policy from a TorchScript or ONNX file; always deterministic.
 
     :param run: actions (B, ...) of a list of observations (B, ...), one for each part of a Dict space
     """
@@ -31,10 +31,10 @@ class ExportedPolicy:
     def predict(
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = True
     ) -> tuple[np.ndarray, Any]:
-        """Actions for one observation or a batch of them, with ``state`` as it came.
+        """Actions for one observation or a batch of them, and ``state`` unchanged.
 
-        Images may come with their channels last, as environments give them, or first, as the file has them.
-        ``episode_start`` and ``deterministic`` are there because callers give them; the policy samples nothing.
+        Images may have their channels last, as environments give them, or first, as the file has them.
+        ``episode_start`` and ``deterministic`` have no effect, because the policy samples nothing.
 
         :raises rlopt.errors.SpaceError: observations of another shape, or of other parts
         """
@@ -64,10 +64,10 @@ def _fitting(name: str, space: spaces.Space[Any], value: Any) -> np.ndarray:
 def load_policy(path: str | Path, kind: str | None = None) -> ExportedPolicy:
     """Reads a file that ``rlopt export`` wrote.
 
-    An ONNX file is data. TorchScript holds code, though no Python: load it only from people you trust.
+    An ONNX file is data. A TorchScript file holds code, though not Python: load it only from people you trust.
 
     :param kind: "onnx" or "torchscript"; None looks at the file
-    :raises rlopt.errors.ExportError: there is no such file, it is none of ours, or onnxruntime is missing
+    :raises rlopt.errors.ExportError: there is no such file, rlopt did not write it, or onnxruntime is missing
     """
     path = Path(path)
     if not path.is_file():

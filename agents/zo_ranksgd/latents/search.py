@@ -97,21 +97,21 @@ class LatentResult:
 class LatentSearch:
     """Finds the latent whose image an oracle likes best, from rankings alone (arXiv 2303.03751).
 
-    Queries alternate: ``m`` variations of the current latent, of which the ``k`` best are ranked, and then
-    ``line_search_points`` images along the direction that they give, of which the best is picked. A *round* of a person
-    is one of them. What ``decode`` takes besides latents (prompt, guidance) stays fixed, and so do the weights.
+    Queries alternate between ``m`` variations of the current latent, of which the ``k`` best are ranked, and
+    ``line_search_points`` images along the resulting direction, of which the best is picked. A *round* is one query.
+    Other inputs of ``decode`` (prompt, guidance) stay fixed, and so do the weights.
 
-    With ``d`` latent numbers and all of them free, ``m`` answers say little (the direction's cosine is about
-    ``sqrt(.75 m / d)``), so that in the 16384 of Stable Diffusion 1.x details change only; a ``subspace`` of 16 to 64
-    moves more. ``smoothing`` is the size of a variation relative to the latent's norm: large enough that the images
-    look different.
+    In a full space of ``d`` dimensions, ``m`` answers say little (the direction's cosine with the gradient is about
+    ``sqrt(.75 m / d)``), so in the 16384 dimensions of Stable Diffusion 1.x only details change; a ``subspace`` of 16
+    to 64 dimensions changes more. ``smoothing`` is the size of a variation relative to the latent's norm; it should be
+    large enough that the images look different.
 
-    :param decode: latents ``[n, *shape]`` to ``n`` images; a function of each latent alone, which is tried at once
+    :param decode: maps latents ``[n, *shape]`` to ``n`` images, each latent independently; this is checked at once
     :param start: the first latent, or the latent's shape for one drawn with ``seed``
-    :param subspace: search ``z0 + s B a`` in so many directions (:class:`.geometry.LatentSpace`)
-    :param keep_norm: hold the norm of every latent at ``sqrt(d)``
-    :param m: images a gradient query
-    :param k: how many best of them are ranked
+    :param subspace: number of directions of the search ``z0 + s B a`` (:class:`.geometry.LatentSpace`)
+    :param keep_norm: keep the norm of every latent at ``sqrt(d)``
+    :param m: images per gradient query
+    :param k: number of best images that are ranked
     :param smoothing: relative size of a variation, above
     :param batch_size: images decoded at once; None for all
     :param device: give torch tensors on this device to ``decode``; None for numpy arrays
@@ -173,25 +173,25 @@ class LatentSearch:
         return self.optimizer.iteration
 
     def ask(self) -> LatentQuery:
-        """The open query with its images, the same until it is told."""
+        """The open query with its images, the same one until ``tell`` is called."""
         query = self.optimizer.ask()
         latents = self.space.latents(query.candidates)
         return LatentQuery(query.kind, query.iteration, latents, self.decoder(latents), query.k, query.current)
 
     def tell(self, answer: Ranking | Sequence[Ranking]) -> None:
-        """Takes the answer about the open query, or those of several people.
+        """Takes the answer to the open query, or those of several people.
 
         :raises rlopt.errors.AnswerError: it does not fit the query
         """
         self.optimizer.tell(answer)
 
     def run(self, oracle: ImageOracle, rounds: int, *, best_of_n: bool = True) -> LatentResult:
-        """Asks ``oracle`` for ``rounds`` rounds more, and what it thinks of the result beside the best of N.
+        """Asks ``oracle`` for ``rounds`` more rounds, and then to compare the result with the best of N.
 
-        N is the number of images of the search, repeats included. Best-of-N sees as many new ones, ``m`` a query, and
-        its best so far comes back in each without being counted.
+        N is the number of images of the search, including repeats. Best-of-N gets as many new ones, ``m`` per query;
+        its best so far is shown again in each query without being counted.
 
-        :param best_of_n: False spares a person half of the images, and leaves the result without its baseline
+        :param best_of_n: False halves the images that a person sees, and gives no baseline for the result
         :raises rlopt.errors.ConfigError: ``rounds`` is not positive
         """
         if rounds < 1:
@@ -248,7 +248,7 @@ class LatentSearch:
         device: str | None = None,
         dtype: str = "float32",
     ) -> LatentSearch:
-        """The search that :meth:`save` wrote, which goes on bit for bit where ``decode`` gives the same images.
+        """The search that :meth:`save` wrote; it continues bit for bit if ``decode`` gives the same images.
 
         :raises rlopt.errors.CheckpointError: the folder is damaged or holds no latent search
         """

@@ -51,13 +51,13 @@ _OPTIMIZER = (
 
 
 class RankedPolicySearch(OwnLogger):
-    """A search by rankings on the parameters of a policy, ZO-RankSGD unless ``search`` says another.
+    """Searches the parameters of a policy by rankings, with ZO-RankSGD unless ``search`` names another rule.
 
     Each round ranks candidates, by their returns or by what people say.
 
-    A round plays ``episodes_per_candidate`` episodes of every candidate, all side by side, with the same environment
-    seeds for all (``common_random_numbers``) and statistics of observations that are frozen until it is over. A line
-    search is a round, too. Callbacks take a *step* with every round: ``locals["round"]`` is a
+    A round runs ``episodes_per_candidate`` episodes of every candidate, all in parallel, with the same environment
+    seeds for all (``common_random_numbers``) and with frozen statistics of observations. A line search is a round, too.
+    A callback's *step* is a round: ``locals["round"]`` is a
     :class:`rlopt.agents.zo_ranksgd.policies.rounds.Round`, ``dones`` and ``infos`` are those of its episodes.
 
     :param policy: ``LinearPolicy``, ``MlpPolicy``, ``CnnPolicy``, ``MultiInputPolicy``, a class of Stable-Baselines3
@@ -69,8 +69,8 @@ class RankedPolicySearch(OwnLogger):
         policies that see images
     :param policy_kwargs: of a network, as in Stable-Baselines3; ``net_arch`` is that of the settings unless given here
     :param seed: of networks, candidates, environments and noisy oracles; None draws one
-    :param engine: local, ray or an open :class:`rlopt.engine.Engine`, whose processes play the episodes of a round; the
-        result is that of None, which plays them here. Needs an id or ``EnvSettings``, and a policy by name
+    :param engine: local, ray or an open :class:`rlopt.engine.Engine`, whose processes run the episodes of a round with
+        the same result; None runs them in this process. It needs an id or ``EnvSettings``, and a policy by name
     :param settings: of :class:`rlopt.agents.zo_ranksgd.config.ZORankSGDConfig`
     :raises rlopt.errors.ConfigError: a setting is unknown or out of range
     :raises rlopt.errors.SpaceError: the spaces of the environment cannot be used
@@ -174,11 +174,11 @@ class RankedPolicySearch(OwnLogger):
         total_episodes: int | None = None,
         total_queries: int | None = None,
     ) -> Self:
-        """Searches until a budget is spent; the round that reaches ``total_timesteps`` is played to its end.
+        """Searches until a budget is spent; the round that reaches ``total_timesteps`` is completed.
 
         :param callback: as Stable-Baselines3's; its step is a round
         :param log_interval: rounds between two rows of the log; None writes none
-        :param reset_num_timesteps: counts steps, episodes and queries anew; the search goes on in any case
+        :param reset_num_timesteps: count steps, episodes and queries anew; the search continues in any case
         :param total_episodes: never exceeded; by default that of the settings
         :param total_queries: rounds, line searches included; by default that of the settings
         :raises rlopt.errors.ConfigError: a budget is no whole number, or there is no environment or oracle
@@ -248,7 +248,7 @@ class RankedPolicySearch(OwnLogger):
         return self.complete_round(query, evaluation, answers)
 
     def evaluate_candidates(self, query: Query) -> Evaluation:
-        """Plays the episodes of a query; the same ones however often it is called.
+        """Runs the episodes of a query; the same ones however often it is called.
 
         :raises rlopt.agents.zo_ranksgd.policies.candidates.RoundStopped: for a request to stop
         """
@@ -268,7 +268,7 @@ class RankedPolicySearch(OwnLogger):
         return evaluator.evaluate(query.candidates, seeds, self.normalizer)
 
     def complete_round(self, query: Query, evaluation: Evaluation, answers: Sequence[Ranking]) -> Round:
-        """Tells the optimiser the answers, then takes the observations of the round into their statistics."""
+        """Tells the optimiser the answers, then adds the round's observations to their statistics."""
         statistics = self.normalizer.get_state()
         outcome = self.optimizer.tell(answers)
         self.normalizer.update(evaluation.moments)
@@ -286,7 +286,7 @@ class RankedPolicySearch(OwnLogger):
     def predict(
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = True
     ) -> tuple[np.ndarray, Any]:
-        """The actions of the current point on one raw observation or a batch; there is no exploration in them."""
+        """The actions of the current point for one raw observation or a batch, without exploration."""
         space = self.observation_space
         if isinstance(observation, dict):
             observation = {key: np.asarray(value) for key, value in observation.items()}
@@ -311,7 +311,7 @@ class RankedPolicySearch(OwnLogger):
         return (actions if batched else actions[0]), state
 
     def counted(self, total_timesteps: int) -> Counted:
-        """What shows how far a run is: its rounds or episodes if they are limited, else its steps."""
+        """The progress of a run: its rounds or episodes if they are limited, else its steps."""
         return budget_of(self.config, total_timesteps, isinstance(self.optimizer, ZORankSGD))
 
     @property
@@ -322,7 +322,7 @@ class RankedPolicySearch(OwnLogger):
     def set_env(self, env: gymnasium.Env[Any, Any] | VecEnv | EnvSettings | str, force_reset: bool = True) -> None:
         """Searches in ``env`` from now on; see the constructor.
 
-        :param force_reset: of no effect: every round begins with a reset
+        :param force_reset: no effect, because every round begins with a reset
         :raises SpaceError: its spaces are not those of the policy
         """
         opened = open_env(as_vec_env(env), self.config, self.seed, spread=self._spread is not None)
@@ -335,7 +335,7 @@ class RankedPolicySearch(OwnLogger):
         self.env = opened
 
     def get_env(self) -> VecEnv | None:
-        """The environments in which candidates are played."""
+        """The environments in which candidates act."""
         return self.env
 
     def get_vec_normalize_env(self) -> None:
@@ -366,7 +366,7 @@ class RankedPolicySearch(OwnLogger):
         return None
 
     def save(self, path: str | Path) -> Path:
-        """Writes a folder of safetensors and JSON, never a pickle; what was there is replaced whole.
+        """Writes a folder of safetensors and JSON, never a pickle; replaces a saved search as a whole.
 
         :raises CheckpointError: if the file system refuses, or ``path`` holds something else
         """
