@@ -180,7 +180,7 @@ class AILBoost(FromDemonstrations, SAC):
         replay_buffer.stored("rewards")[position].copy_(rewards.reshape(-1))
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
-        """Takes ``gradient_steps`` gradient steps of the policy, but none while a weak learner collects its transitions.
+        """Takes ``gradient_steps`` gradient steps of the policy, but none while a weak learner collects transitions.
 
         At the end of a phase, adds the weak learner and trains the discriminator if the round requires it.
         """

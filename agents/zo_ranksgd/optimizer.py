@@ -27,7 +27,7 @@ class ZORankSGD(Search):
 
     A *round* is a gradient query, answered by the ranking of ``m`` points x + mu xi_i, and a line search along the
     estimated direction. If the current point wins the line search, the next round's direction is averaged with those
-    before it, until one succeeds. An answer in which nothing is better than anything changes nothing, and says so.
+    before it, until one succeeds. An answer that ranks no candidate above another changes nothing, and says so.
 
     :param initial: [d], the first point, finite
     :param seed: of perturbations and basis; None for a new one each time
