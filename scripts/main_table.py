@@ -167,9 +167,9 @@ GROUPS = (
 def table_text() -> str:
     """The table; refuses what :mod:`evidence` refuses."""
     lines = [
-        "IQM over seeds (LOOP: mean) [95% bootstrap interval]; ablation: the method without what is its own; best "
-        "peer: of all that were run, which the page of the method shows; time: wall time of a run, median over seeds, "
-        "on two CPU cores that were busy with other runs too.",
+        "Scores are the IQM over seeds (LOOP: the mean) [95% bootstrap interval]. The ablation is the method without "
+        "its own contribution. The best peer is the best of all that were run; the page of the method shows them "
+        "all. Time is the wall time of a run, median over seeds, on two CPU cores that were also busy with other runs.",
         "",
         "| method | task | ours | ablation | best peer | seeds | budget of a run | time, ours and peer "
         "| `python scripts/...` |",

@@ -156,7 +156,7 @@ def table_text(name: str, args: argparse.Namespace) -> str:
     lines = [
         f"**{table.title}.** Percent of the expert's return after {steps:,} environment steps (action repeat 2), "
         f"{len(SEEDS)} seeds: IQM over seeds of the mean of {EPISODES} deterministic episodes of the last policy [95% "
-        "bootstrap interval]; in brackets behind it that of the mixture. Over the run: the same of the mean of the "
+        "bootstrap interval]; in parentheses that of the mixture. Over the run: the same for the mean of the "
         f"evaluations after every {EVERY:,} steps.",
         "",
         "| method | " + " | ".join(f"{task} | over the run" for task in table.tasks) + " |",

@@ -131,8 +131,8 @@ def table_text(args: argparse.Namespace) -> str:
             f"1000 times the average reward of the last policy, trained with a reset every {RESET_EVERY:,} steps, "
             f"networks of 128-128; {len(SEEDS)} seeds: IQM over seeds [95% bootstrap interval]. Short: {EPISODES} runs "
             f"of {RESET_EVERY:,} steps from the start state. Long: one run of {args.evaluation_steps:,} steps without "
-            f"reset, the first {BURN_IN:,} left out. Switches of the behaviour are the mean over seeds, in brackets "
-            "those that only the longest interval made:",
+            f"reset, the first {BURN_IN:,} left out. Switches are the mean over seeds, in brackets those that the "
+            "longest interval forced:",
             "",
             *rows(args, endless=False),
             "",

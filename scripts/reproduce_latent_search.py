@@ -86,8 +86,8 @@ def table_text(args: argparse.Namespace) -> str:
     rows = next(iter(found.values()))
     lines = [
         f"Score of the final image after {args.rounds} rounds and N = {rows[0]['images']} images; mean of {len(rows)} "
-        "seeds [95% bootstrap interval]. The last two columns compare seed by seed: by how much the search is above "
-        "best-of-N, and in how many.",
+        "seeds [95% bootstrap interval]. The last two columns compare seed by seed: the mean lead of the search over "
+        "best-of-N, and the number of seeds in which it is better.",
         "",
         f"| preference | {' | '.join(COLUMNS)} | search - best of N | better in |",
         "|---" * (len(COLUMNS) + 3) + "|",

@@ -230,9 +230,9 @@ def _person(args: argparse.Namespace) -> list[str]:
     lines = [
         "**InvertedPendulum-v5, a noisy simulated person.** m = 6, k = 3, line searches of 6 clips; Plackett-Luce "
         "noise of temperature .2 in units of a round's standard deviation, near ties exchanged, sometimes fewer than k "
-        "ranked, 5% without an opinion (`--oracle noisy`). Queries and clips until the current policy has a mean "
-        f"return of at least {SOLVED:.0f} over {task.judged} other episodes, judged after every query; at most "
-        f"{task.episodes} clips:",
+        "ranked, 5% without an opinion (`--oracle noisy`). The table counts queries and clips until the current "
+        f"policy has a mean return of at least {SOLVED:.0f} over {task.judged} other episodes, judged after every "
+        f"query; at most {task.episodes} clips:",
         "",
         "| seed | queries | clips | return then |",
         "|---|---|---|---|",
