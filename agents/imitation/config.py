@@ -112,10 +112,8 @@ class IQLearnConfig(SQILConfig):
             )
         if settings["absorbing"] and not settings["regularize_policy"]:
             raise ConfigError(
-                "policy's ends without a bound; leave one of the two as it is by default"
                 "absorbing needs regularize_policy, because a penalty on the expert's rows alone does not bound the "
                 "value of the policy's ends: use the default of one of the two"
-                "policy's ends without a bound; leave one of the two as it is by default"
             )
 
 
