@@ -33,7 +33,7 @@ def check_not_normalised(env: Any) -> None:
 def refuse_termination(step: int) -> None:
     """Raises the :class:`rlopt.errors.ConfigError` of an episode that truly ended at ``step``."""
     raise ConfigError(
-        f"an episode terminated at step {step}, but an average reward needs a process that goes on: set "
+        f"an episode terminated at step {step}, but an average reward needs a process that continues: set "
         'on_termination="reset" to make the reset a transition with a cost, or wrap the environment in '
         "rlopt.envs.average_reward.ContinuingWrapper"
     )

@@ -26,7 +26,9 @@ def complete(run: RunConfig, agent_config: Any) -> tuple[RunConfig, Any]:
     if run.n_envs != 1:
         raise ConfigError(f"--n-envs {run.n_envs}: such an agent acts in one environment; start a run for each seed")
     if run.seeds is not None:
-        raise ConfigError("--seeds runs deep agents together: give --seed, and start the runs of other seeds beside it")
+        raise ConfigError(
+            "--seeds runs deep agents together: give --seed, and start the runs of other seeds separately"
+        )
     unused = ("normalize_observations", "normalize_rewards", "from_pixels", "profile")
     for name in unused:
         if getattr(run, name):

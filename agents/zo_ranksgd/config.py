@@ -62,7 +62,7 @@ class SearchConfig(AgentConfig):
         least = 3 if best_query else 2
         if points and points < least:
             raise ConfigError(
-                f"line_search_points = {points} leaves no step beside the current point"
+                f"line_search_points = {points} leaves no step besides the current point"
                 f"{' and the best query' if best_query else ''}: give at least {least}, or 0 for no line search"
             )
         for name in ("smoothing_schedule", "learning_rate_schedule"):

@@ -23,7 +23,9 @@ def complete(run: RunConfig, agent_config: Any) -> tuple[RunConfig, Any]:
             f"--n-envs {run.n_envs}: a round has an environment for each candidate and episode; --max-envs bounds them"
         )
     if run.seeds is not None:
-        raise ConfigError("--seeds runs deep agents together: give --seed, and start the runs of other seeds beside it")
+        raise ConfigError(
+            "--seeds runs deep agents together: give --seed, and start the runs of other seeds separately"
+        )
     for name in ("normalize_rewards", "profile"):
         if getattr(run, name):
             raise ConfigError(f"--{name.replace('_', '-')} has no effect on a search that ranks returns: leave it out")

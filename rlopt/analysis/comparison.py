@@ -242,8 +242,8 @@ def _cut(grouped: dict[str, dict[str, tuple[RunCurve, ...]]], task: str) -> str:
     if longest == end:
         return ""
     return (
-        f"scores of {task} are the last ones up to step {end:,.0f}, where {shortest.path} ends; the schedules of "
-        f"runs that go on, up to {longest:,.0f}, are not at their end there"
+        f"scores of {task} are the last ones up to step {end:,.0f}, where {shortest.path} ends; longer runs, up "
+        f"to {longest:,.0f}, have not finished their schedules there"
     )
 
 

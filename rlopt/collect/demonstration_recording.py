@@ -56,7 +56,7 @@ def record_demonstrations(
         raise ConfigError(f"{n_trajectories} trajectories: give at least 1")
     given = isinstance(env, gymnasium.Env | VecEnv)
     if given and pixels:
-        raise ConfigError("pixels: only for an environment id or EnvSettings, which are made anew with a camera")
+        raise ConfigError("pixels need an environment id or EnvSettings, which are made anew with a camera")
     settings = _settings(env)
     if pixels and settings.from_pixels:
         raise ConfigError("this model observes pixels, which are recorded as its observations: leave --pixels out")
@@ -64,7 +64,10 @@ def record_demonstrations(
     if given:
         played: VecEnv = env if isinstance(env, VecEnv) else DummyVecEnv([lambda: env])  # type: ignore[list-item,return-value]
         if played.num_envs != 1:
-            raise ConfigError(f"{played.num_envs} environments: episodes are recorded one after the other, give one")
+            raise ConfigError(
+                f"{played.num_envs} environments are too many, because episodes are recorded one after "
+                f"the other: give one"
+            )
     else:
         played = make_state_and_pixels(settings) if pixels else make_env(**settings.as_dict())
     try:

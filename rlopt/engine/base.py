@@ -111,7 +111,7 @@ class Engine(ABC):
         """
         if retries < 0:
             raise ConfigError(f"retries must be at least 0, not {retries}")
-        answer = "the jobs stop as soon as they can" if folder else "giving up what is being played"
+        answer = "the jobs stop as soon as they can" if folder else "giving up the current work"
         with StopSignals(answer) as stop:
             try:
                 schedule = _Schedule(self, folder, retries, observer or Observer(), retry_failed, patient, stop)

@@ -72,8 +72,8 @@ def _played(
         observations, step_rewards, starts, _ = vec_env.step(actions)
         if np.any(starts):
             raise ConfigError(
-                f"an episode ended after {step + burn_in + 1} steps, but an average reward needs an environment "
-                "that goes on: wrap it in rlopt.envs.average_reward.ContinuingWrapper, without a time limit"
+                f"an episode ended after {step + burn_in + 1} steps, but an average reward needs an environment that "
+                f"continues: wrap it in rlopt.envs.average_reward.ContinuingWrapper, without a time limit"
             )
         if step >= 0:
             rewards[step] = raw_reward(step_rewards)

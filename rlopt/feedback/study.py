@@ -240,7 +240,7 @@ class HumanStudy:
             if not same or not np.array_equal(unpack(row["params"])["candidates"], candidates):
                 raise StudyError(
                     f"study {self.study.name!r} waits for answers to another query than this optimiser's: use the "
-                    "versions of rlopt and numpy that the study was begun with"
+                    "versions of rlopt and numpy that the study started with"
                 )
             return int(row["id"])
         round_id = self._session.begin(

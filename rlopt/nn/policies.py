@@ -119,13 +119,13 @@ _OF: dict[Any, type[SACPolicy]] = {
 def policy_with(network: NetworkName, policy: Any) -> Any:
     """The policy class that has ``network`` where ``policy``, a name or a class, was asked for; as it is with mlp.
 
-    :raises rlopt.errors.ConfigError: a class of one's own, whose networks are its own
+    :raises rlopt.errors.ConfigError: a custom class, whose networks are its own
     """
     if network == "mlp" or (isinstance(policy, type) and issubclass(policy, ChosenNetworks)):
         return policy
     if policy not in _OF and not isinstance(policy, str):
         raise ConfigError(
-            f"network {network} cannot be put into {policy.__name__}, a policy of one's own: leave one of the two out"
+            f"network {network} cannot be put into {policy.__name__}, a custom policy: leave one of the two out"
         )
     return _OF.get(policy, policy)
 

@@ -102,7 +102,7 @@ def resume_seeds(
     folders = {name: RunFolder(path / name) for name in runs}
     step = common_step(list(folders.values()))
     if step is None:
-        print("warning: no step has a checkpoint of every run: each goes on from its own newest", flush=True)
+        print("warning: no step has a checkpoint of every run: each continues from its own newest", flush=True)
     jobs: dict[str, Callable[..., RunResult]] = {}
     for name, own in runs.items():
         if folders[name].config.is_file():

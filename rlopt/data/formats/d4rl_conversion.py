@@ -224,7 +224,7 @@ def _after_goal(raw: RawFile, terminal: np.ndarray, boundary: np.ndarray, option
         return behind
     number = len(np.unique(walk[behind]))
     if options.after_goal == "keep":
-        raw.notes.append(f"{number} walks go on behind the goal: after_goal='drop' ends them there")
+        raw.notes.append(f"{number} walks continue after the goal: after_goal='drop' ends them there")
         return np.zeros_like(behind)
     raw.notes.append(f"{int(behind.sum())} rows behind the goal left out of {number} walks")
     return behind

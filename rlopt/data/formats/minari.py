@@ -145,7 +145,7 @@ def _read_episode(file: Any, budget: Budget, columns: _Columns) -> None:
     if len(terminations) != steps or len(truncations) != steps:
         raise DataError(f"{len(terminations)} terminations and {len(truncations)} truncations for {steps} rewards")
     if terminations[:-1].any():
-        raise DataError("it goes on behind a termination: split it there")
+        raise DataError("it continues after a termination: split it there")
     for key, array in _leaves(file, "observations", budget, columns).items():
         if len(array) != steps + 1:
             raise DataError(f"{len(array)} observations for {steps} steps: Minari has one more (T + 1), make it anew")
@@ -213,7 +213,9 @@ def _build(columns: _Columns, metadata: dict[str, Any], clip_actions: bool) -> D
     if columns.counts["cut"]:
         notes.append(f"{columns.counts['cut']} episodes neither terminated nor truncated: taken as truncated")
     if columns.counts["inner truncation"]:
-        notes.append(f"{columns.counts['inner truncation']} episodes go on behind a truncation mark, which is ignored")
+        notes.append(
+            f"{columns.counts['inner truncation']} episodes continue after a truncation mark, which is ignored"
+        )
     notes += [f"text observations left out: {key[5:]}" for key in columns.counts if key.startswith("text ")]
     episodes = len(columns.rewards)
     sides: list[Any] = []

@@ -236,7 +236,7 @@ def _terminals(
     for index, (episode, length) in enumerate(zip(episodes, lengths, strict=True)):
         given = np.asarray(episode["terminals"]).reshape(-1)
         if len(given) == length and given[:-1].any():
-            raise DataError(f"trajectory {index} goes on after a true end: cut it there")
+            raise DataError(f"trajectory {index} continues after a true end: cut it there")
     return terminals, []
 
 

@@ -167,7 +167,7 @@ def test_antmaze_goals_are_terminal_in_clusters_or_end_the_walk(tmp_path: Path) 
     arrays["timeouts"][15] = True
     path = write_file(tmp_path / "x.hdf5", arrays)
     kept = read_d4rl(path, "antmaze-umaze-v2")
-    assert (kept.discounts == 0).sum() == 3 and noted(kept, "go on behind the goal")
+    assert (kept.discounts == 0).sum() == 3 and noted(kept, "continue after the goal")
     np.testing.assert_array_equal(kept.next_observations[5:8, 0], arrays["observations"][6:9, 0])
     ended = read_d4rl(path, "antmaze-umaze-v2", after_goal="drop", reward_shift=-1)
     assert ended.extras["source_row"].tolist() == [0, 1, 2, 3, 4, 5, *range(16, 29)]

@@ -214,7 +214,7 @@ def test_a_signal_ends_the_command_and_its_processes(tmp_path: Path, number: sig
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + number
-    assert "giving up what is being played" in errors
+    assert "giving up the current work" in errors
     workers = processes_of(traces)
     deadline = time.monotonic() + 30
     while any(Path(f"/proc/{pid}/stat").is_file() for pid in workers) and time.monotonic() < deadline:

@@ -402,7 +402,7 @@ class OwnPolicy(stable_baselines3.sac.policies.SACPolicy):
         (lambda: model_with("mlp", rlopt.OffPolicyMDPO, value_network=True, policy_delay=2), "value_network has a"),
         (lambda: model_with("crossq", IQLearn, use_target=True), "use_target has no effect with network crossq"),
         (lambda: demonstrated.make("value_dice", network="crossq"), "network"),
-        (lambda: rlopt.SAC(OwnPolicy, vec_env(), network="simba"), "a policy of one's own"),
+        (lambda: rlopt.SAC(OwnPolicy, vec_env(), network="simba"), "a custom policy"),
         (lambda: model_with("simba", policy_kwargs={"net_arch": [8, 16]}), "residual blocks of one width"),
         (lambda: model_with("simba", policy_kwargs={"net_arch": []}), "residual blocks of one width"),
         (lambda: model_with("resnet"), "network"),

@@ -218,7 +218,7 @@ def final(run: Path) -> Any:
 @pytest.mark.parametrize(
     ("engine", "told"),
     [
-        (["--engine", "local", "--workers", "2"], "giving up what is being played"),
+        (["--engine", "local", "--workers", "2"], "giving up the current work"),
         ([], "checkpoint of the last whole update"),
     ],
 )
