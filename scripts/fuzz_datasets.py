@@ -109,7 +109,7 @@ def write_sources(folder: Path) -> dict[str, Source]:
     written = write_minari(data, "fuzz/walk-v0")
     shutil.move(written / "data", folder / "minari")
 
-    demos = Demonstrations.from_dataset(data, observation_keys=("place", "speed"), action_range=((-1, -1), (1, 1)))
+    demos = Demonstrations.from_dataset(data, observation_keys=("place", "speed"))
     demos.save(folder / "demos")
     write_imitation(demos, folder / "imitation" / "data.npz")
     write_valuedice(demos, folder / "valuedice" / "data.npz")

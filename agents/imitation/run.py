@@ -61,8 +61,13 @@ def demonstrations(run: RunConfig, agent_config: Any) -> dict[str, Any]:
     :raises rlopt.errors.DataError: they cannot be read, or are fewer than asked for
     """
     from rlopt.data import load_demonstrations
+    from rlopt.envs.settings import EnvSettings
+    from rlopt.runs.build import env_arguments
 
-    chosen: Demonstrations = load_demonstrations(agent_config.demos, default_env=run.env)
+    chosen: Demonstrations = load_demonstrations(
+        agent_config.demos,
+        default_env=EnvSettings(run.env, action_repeat=run.action_repeat, env_kwargs=env_arguments(run)),
+    )
     if run.from_pixels:
         chosen = chosen.from_pixels(run.frame_stack)
     if agent_config.n_demos is not None:

@@ -14,7 +14,6 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 
-from rlopt.agents.offline import data as resident
 from rlopt.agents.offline.checks import check_model_spaces
 from rlopt.agents.offline.config import ModelConfig, OfflineConfig
 from rlopt.agents.offline.fine_tuning import OfflineVecEnv
@@ -25,6 +24,7 @@ from rlopt.algorithms.arguments import checked
 from rlopt.algorithms.initialization import ActorLayers, linear_layers
 from rlopt.algorithms.resumable import named_policy_kwargs, training_env
 from rlopt.data.dataset import Dataset
+from rlopt.data.environment import spaces_of
 from rlopt.errors import ConfigError, NonFiniteError, require
 from rlopt.optim.compiled_step import CompileChoice, choose_mode
 from rlopt.settings.fields import check_arguments
@@ -145,7 +145,7 @@ class OfflineAlgorithm(Learner):
             return None
         if env is None:
             assert dataset is not None
-            observation_space, action_space = resident.spaces_of(dataset)
+            observation_space, action_space = spaces_of(dataset)
         else:
             given: Any = training_env(env, verbose)
             observation_space, action_space = given.observation_space, given.action_space
@@ -207,6 +207,7 @@ class OfflineAlgorithm(Learner):
             if log_interval is not None and blocks % log_interval == 0:
                 self.dump_logs()
         callback.on_training_end()
+        self._judge_q()
         return self
 
     def _train_block(self, steps: int, callback: BaseCallback) -> bool:
@@ -238,6 +239,9 @@ class OfflineAlgorithm(Learner):
                     "rewards' size or lower the learning rate"
                 )
             self.logger.record_mean(f"train/{name}", value)
+            if name == "q_value" and self.data_return is not None:
+                self.logger.record("train/data_return", self.data_return[0])
+                self._compare_q(value)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.logger.record("train/learning_rate", self.coefficient("learning_rate"))
         return goes_on
@@ -264,7 +268,18 @@ class OfflineAlgorithm(Learner):
     # Saving.
 
     def _excluded_save_params(self) -> list[str]:
-        ours = ["dataset", "_data", "_held_out", "_rows", "_networks", "_step", "online"]
+        ours = [
+            "dataset",
+            "_data",
+            "_held_out",
+            "_rows",
+            "_networks",
+            "_step",
+            "online",
+            "data_return",
+            "_last_q",
+            "_warned",
+        ]
         return [*super()._excluded_save_params(), *ours]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:

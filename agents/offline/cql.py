@@ -31,6 +31,7 @@ class CQL(OfflineAlgorithm):
     ``net_arch`` in ``policy_kwargs`` all networks have three layers of 256.
     """
 
+    pessimistic: ClassVar[bool] = True
     coefficients: ClassVar[tuple[str, ...]] = (
         *OfflineAlgorithm.coefficients,
         "critic_learning_rate",

@@ -12,7 +12,7 @@ from torch import Tensor
 from rlopt.data.checks import check_spaces
 from rlopt.data.columns import fingerprint, scaled_actions
 from rlopt.data.dataset import Dataset
-from rlopt.errors import ConfigError, RloptError, SpaceError, one_line
+from rlopt.errors import ConfigError
 from rlopt.replay.memory import free_memory
 from rlopt.replay.rows import stored_part
 
@@ -170,67 +170,11 @@ def statistics(dataset: Dataset, policy: OfflinePolicy) -> tuple[Tensor, Tensor]
     return flat.mean(dim=0).float(), (flat.std(dim=0, correction=0) + 1e-3).float()
 
 
-def best_episodes(dataset: Dataset, fraction: float) -> Dataset:
-    """The share ``fraction`` in (0, 1] of the episodes with the highest returns, at least one, in their order.
-
-    Augmented pieces of episodes rank by the return of the recorded episode that they come from.
-    """
-    if fraction >= 1:
-        return dataset
-    if "source_return" in dataset.extras:
-        returns = dataset.extras["source_return"][dataset.episode_ends]
-    else:
-        returns = dataset.episode_returns()
-    count = max(round(fraction * len(returns)), 1)
-    chosen = np.zeros(len(returns), bool)
-    chosen[np.argsort(-returns, kind="stable")[:count]] = True
-    lengths = np.diff(np.flatnonzero(dataset.episode_ends) + 1, prepend=0)
-    return dataset.take(np.repeat(chosen, lengths))
-
-
 def return_range_scale(dataset: Dataset) -> float:
     """1000 / (best - worst episode return), as IQL's released code scales MuJoCo rewards; 1 where all are equal."""
     returns = dataset.episode_returns()
     spread = float(returns.max() - returns.min())
     return 1000.0 / spread if spread > 0 else 1.0
-
-
-def spaces_of(dataset: Dataset) -> tuple[spaces.Space, spaces.Space]:
-    """Observation and action space of the data set's environment, or, where that cannot be made, of its arrays.
-
-    The arrays tell no bounds, so observations are then unbounded and continuous actions in [-1, 1].
-
-    :raises rlopt.errors.SpaceError: actions beyond [-1, 1] in an environment that cannot be made
-    """
-    env_id = dataset.metadata.env
-    reason = "its id imports a module"
-    if ":" not in env_id:  # reading data must not
-        from rlopt.envs.make import make_env
-
-        try:
-            env = make_env(env_id, n_envs=1, backend="gymnasium", action_repeat=dataset.metadata.action_repeat)
-        except RloptError as error:
-            reason = one_line(error)
-        else:
-            env.close()
-            return env.observation_space, env.action_space
-    actions = dataset.actions
-    if actions.ndim == 1:
-        action_space: spaces.Space = spaces.Discrete(int(actions.max()) + 1)
-    elif actions.dtype == np.int64:
-        action_space = spaces.MultiDiscrete(actions.max(axis=0) + 1)
-    elif np.abs(actions).max() <= 1:
-        action_space = spaces.Box(-1.0, 1.0, actions.shape[1:], np.float32)
-    else:
-        raise SpaceError(
-            f"actions of the data set exceed [-1, 1], and its environment {env_id!r} does not tell their bounds "
-            f"({reason}): give the environment, --env or env="
-        )
-    observations = dataset.observations
-    if isinstance(observations, dict):
-        parts = {key: spaces.Box(-np.inf, np.inf, part.shape[1:], np.float32) for key, part in observations.items()}
-        return spaces.Dict(parts), action_space  # type: ignore[arg-type]
-    return spaces.Box(-np.inf, np.inf, observations.shape[1:], np.float32), action_space
 
 
 def _flat(observations: Any, policy: OfflinePolicy) -> Tensor:

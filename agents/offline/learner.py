@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor
@@ -18,8 +21,12 @@ from rlopt.agents.offline.losses import Info
 from rlopt.agents.offline.policy import Needs
 from rlopt.agents.offline.update import Networks, OfflineStep
 from rlopt.data.dataset import Dataset
+from rlopt.data.filtering import filter_episodes
+from rlopt.data.returns import discounted_returns
 from rlopt.errors import ConfigError
 
+JUDGED_FROM = 10_000
+"""Gradient steps after which Q should have reached what the data return."""
 VALIDATION_ROWS = 4096
 """Held-out transitions that a validation loss is taken over, at most."""
 
@@ -29,6 +36,8 @@ class Learner(FineTuning):
 
     discrete_actions: ClassVar[bool] = False
     """Whether it can learn Discrete actions."""
+    pessimistic: ClassVar[bool] = False
+    """Whether its Q is below the true value on purpose."""
     several_choices: ClassVar[bool] = False
     """Whether it can learn MultiDiscrete actions too."""
     coefficients: ClassVar[tuple[str, ...]] = ("learning_rate", "reward_scale", "reward_shift")
@@ -39,6 +48,10 @@ class Learner(FineTuning):
     validation_fraction: float
     best_fraction: float = 1.0
     policy_delay: int = 1
+    _last_q: float | None
+    _warned: bool
+    data_return: tuple[float, float, float] | None
+    """Mean, least and largest discounted return of the data, rewards scaled as in training; None without critics."""
     data_fingerprint: str
     """Fingerprint of the data that the model was trained on; part of its training state."""
     reward_range_scale: float
@@ -103,6 +116,7 @@ class Learner(FineTuning):
         self._data = self._held_out = None
         self._rows = None
         self._networks = self._step = None
+        self.data_return, self._last_q, self._warned = None, None, False
 
     def set_dataset(self, dataset: Dataset | str | Path) -> None:
         """Trains from ``dataset`` from now on.
@@ -111,7 +125,7 @@ class Learner(FineTuning):
 
         :raises rlopt.errors.DataError: it does not fit the model's spaces, or cannot be split for validation
         """
-        whole = resident.best_episodes(loaded_dataset(dataset), self.best_fraction)
+        whole = filter_episodes(loaded_dataset(dataset), best=self.best_fraction)
         held_out: Dataset | None = None
         training = whole
         if self.validation_fraction > 0:
@@ -126,6 +140,48 @@ class Learner(FineTuning):
                 mean, std = resident.statistics(training, self.policy)
                 self.policy.observation_mean.copy_(mean)
                 self.policy.observation_std.copy_(std)
+        self._measure_returns(training)
+
+    def _measure_returns(self, dataset: Dataset) -> None:
+        """What Q is held against while training (:meth:`_compare_q`)."""
+        gamma = getattr(self, "gamma", 1.0)
+        if self.needs().n_critics == 0 or not 0 <= gamma < 1:
+            return
+        scale, shift = self.coefficient("reward_scale"), self.coefficient("reward_shift")
+        scaled = dataclasses.replace(dataset, rewards=dataset.rewards * np.float32(scale) + np.float32(shift))
+        returns, whole = discounted_returns(scaled, gamma)
+        known = returns[whole] if whole.any() else returns
+        self.data_return = float(known.mean()), float(known.min()), float(known.max())
+
+    def _compare_q(self, q_value: float) -> None:
+        """Warns once where the critics' mean is far beyond what the data ever returned and 0, where it begins."""
+        assert self.data_return is not None
+        mean, least, largest = self.data_return
+        margin = max(largest - least, 0.1 * abs(mean), 1e-3)
+        self._last_q = q_value
+        if not self._warned and not min(least, 0.0) - margin <= q_value <= max(largest, 0.0) + margin:
+            self._warned = True
+            warnings.warn(
+                f"Q has left the data: it is {q_value:.4g} on average, and the discounted returns of the data are "
+                f"{least:.4g} to {largest:.4g} ({mean:.4g} on average); lower the learning rate, stay nearer to the "
+                "data (alpha, beta, the penalties), or give critic_layer_norm=True",
+                stacklevel=2,
+            )
+
+    def _judge_q(self) -> None:
+        """Warns at the end of training where Q is still below what the data return, as it is when it has not converged.
+
+        Learners whose Q is meant to be low are left alone.
+        """
+        if self.data_return is None or self._last_q is None or self.pessimistic or self._n_updates < JUDGED_FROM:
+            return
+        mean = self.data_return[0]
+        if not self._warned and self._last_q < mean - 0.25 * abs(mean):
+            warnings.warn(
+                f"Q has not converged after {self._n_updates:,} gradient steps: it is {self._last_q:.4g} on average, "
+                f"and the data themselves return {mean:.4g}; train longer, or raise the learning rate or tau",
+                stacklevel=3,
+            )
 
     def _check_fingerprint(self) -> None:
         """A resumed run has the fingerprint of its data from the checkpoint."""

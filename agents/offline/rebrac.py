@@ -30,6 +30,7 @@ class ReBRAC(DeterministicActorCritic):
         critics are normalised and all networks have three layers of 256.
     """
 
+    pessimistic: ClassVar[bool] = True
     coefficients: ClassVar[tuple[str, ...]] = (
         *DeterministicActorCritic.coefficients,
         "actor_bc_coef",

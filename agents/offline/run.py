@@ -34,11 +34,21 @@ def complete(run: RunConfig, agent_config: Any) -> tuple[RunConfig, Any]:
         # The run may be continued from another working directory.
         agent_config = dataclasses.replace(agent_config, dataset=str(path.resolve()))
     if not run.env:
+        from rlopt.data.metadata import UNKNOWN_ENV
+
         metadata = _read(agent_config.dataset, None).metadata
+        if metadata.env == UNKNOWN_ENV:
+            raise ConfigError(f"{agent_config.dataset} does not say of which environment it is: give --env")
         refuse_import(metadata.env, agent_config.dataset)
         _check_action_repeat(run.action_repeat if run.action_repeat != 1 else metadata.action_repeat, metadata)
         run = dataclasses.replace(run, env=metadata.env, action_repeat=metadata.action_repeat)
+        wrapped = {name: value for name, value in metadata.wrappers.items() if name in _WRAPPED}
+        run = dataclasses.replace(run, **{n: v for n, v in wrapped.items() if getattr(run, n) == getattr(RunConfig, n)})
     return run, agent_config
+
+
+_WRAPPED = ("frame_stack", "from_pixels", "image_size")
+"""What a data set can say of its environment that a run has a setting for."""
 
 
 def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm, EnvSettings]:
@@ -53,18 +63,24 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm,
     import torch
     from gymnasium.spaces import Dict
 
-    from rlopt.agents.offline.data import spaces_of
     from rlopt.agents.offline.fine_tuning import OfflineVecEnv
+    from rlopt.data.environment import safe_kwargs, spaces_of
     from rlopt.envs.settings import EnvSettings
     from rlopt.registry import agent_spec, resolve
     from rlopt.runs.build import env_arguments
     from rlopt.settings.device import check_device
+    from rlopt.storage.json import dump_json
 
     check_device(run.device)
     if run.num_threads:
         torch.set_num_threads(run.num_threads)
-    dataset = training_data(agent_config, run.seed, run.env)
-    _check_action_repeat(run.action_repeat, dataset.metadata)
+    dataset = training_data(
+        agent_config, run.seed, EnvSettings(run.env, action_repeat=run.action_repeat, env_kwargs=env_arguments(run))
+    )
+    metadata = dataset.metadata
+    _check_action_repeat(run.action_repeat, metadata)
+    if run.env == metadata.env and run.env_kwargs is None and metadata.env_kwargs:
+        run = dataclasses.replace(run, env_kwargs=dump_json(safe_kwargs(metadata.env_kwargs, agent_config.dataset)))
     try:
         settings, spaces = _evaluation_env(run)
     except RloptError as error:
@@ -72,8 +88,8 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm,
             cure = "give another --env, or --eval-every 0 to train without evaluations"
             raise ConfigError(f"the environment to evaluate in cannot be made ({error}): {cure}") from error
         settings, spaces = EnvSettings(id=run.env, env_kwargs=env_arguments(run)), spaces_of(dataset)
-    if settings.id != dataset.metadata.env:
-        _tell_once(f"note: the data set is of {dataset.metadata.env}; the run is evaluated in {settings.id}")
+    if settings.id != metadata.env:
+        _tell_once(f"note: the data set is of {metadata.env}; the run is evaluated in {settings.id}")
     model = resolve(agent_spec(agent).algorithm)(
         "MultiInputPolicy" if isinstance(spaces[0], Dict) else "MlpPolicy",
         OfflineVecEnv(1, *spaces),
@@ -87,12 +103,12 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm,
     return model, settings
 
 
-def training_data(agent_config: Any, seed: int, env: str | None = None) -> Dataset:
+def training_data(agent_config: Any, seed: int, env: EnvSettings | None = None) -> Dataset:
     """The data set that a run learns from: the recorded transitions, then the augmented ones if there are to be any.
 
     The same settings and seed give the same data, so a run that is resumed goes on with them.
 
-    :param env: id of the environment of a file that does not say it
+    :param env: the environment of a file that does not say it
     :raises rlopt.errors.ConfigError: a guide that does not exist
     :raises rlopt.errors.DataError: fewer episodes than asked for
     :raises rlopt.errors.AugmentationError: the data set cannot be augmented
@@ -142,7 +158,7 @@ def _evaluation_env(run: RunConfig) -> tuple[EnvSettings, tuple[Any, Any]]:
     return env.settings, (env.observation_space, env.action_space)
 
 
-def _read(name: str, env: str | None) -> Dataset:
+def _read(name: str, env: EnvSettings | None) -> Dataset:
     from rlopt.data import load_dataset
 
     return load_dataset(name, default_env=env)

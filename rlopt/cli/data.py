@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import time
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -21,9 +22,20 @@ from rlopt.settings.fields import Range, coerce, from_mapping
 if TYPE_CHECKING:
     from rlopt.data.dataset import Dataset
 
-DATASET_HELP = "a data set folder, an HDF5 file of the D4RL layout, a D4RL name (maze2d-umaze-v1), or minari:<id>"
-FORMATS = ("d4rl", "minari", "rlopt")
-_OPTIONS = ("name", "env", "conversion", "waypoints", "rewards", "after_goal", "reward_shift", "max_episode_steps")
+DATASET_HELP = (
+    "a folder, an HDF5, npz, parquet, CSV or JSON lines file, a D4RL name (maze2d-umaze-v1), minari:<id>, or a set "
+    "that comes with rlopt (dmc/walker-walk)"
+)
+_HDF5, _NPZ, _MINARI, _FOLDER = "an .hdf5 file", "an .npz file", "minari:<id>", "a folder"
+PLACES = {"rlopt": _FOLDER, "d4rl": _HDF5, "minari": _MINARI, "imitation": _NPZ, "valuedice": _NPZ, "hf": _FOLDER}
+"""Format -> where it is written; the first of each place is its default."""
+OUT_HELP = f"{_FOLDER}, {_HDF5}, {_NPZ}, or {_MINARI}"
+FORMAT_HELP = (
+    "rlopt (a folder), d4rl (.hdf5), minari, imitation or valuedice (.npz), or hf (a folder of HuggingFace's "
+    "datasets); default as OUT looks, imitation for .npz"
+)
+_OPTIONS = ("name", "env", "conversion", "waypoints", "rewards", "after_goal", "reward_shift", "max_episode_steps",
+            "action_repeat", "ends")  # fmt: skip
 
 
 def main(argv: list[str]) -> int:
@@ -36,20 +48,27 @@ def add_reading_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--download", action="store_true", help="fetch a D4RL file or a Minari data set that is not here; shows size "
         "and SHA-256")  # fmt: skip
-    group = parser.add_argument_group("for D4RL files")
-    add = group.add_argument
-    add("--name", metavar="NAME", help="the D4RL name of an HDF5 file, if its file name does not give it")
-    add("--env", metavar="ID", help="id of the environment, for a file that is not D4RL's")
-    add("--conversion", metavar="KIND", help="qlearning (default: transition-wise) or sequence (by whole episodes)")
-    add("--waypoints", metavar="HOW", help="maze2d's timeouts, which mark reached waypoints: end (default: they end "
-        "an episode), drop (as D4RL) or join")  # fmt: skip
-    add("--rewards", metavar="HOW", help="auto (default: maze2d's off-by-one rewards are moved), recorded or next")
-    add("--after-goal", metavar="HOW", help="antmaze's rows after the goal: keep (default) or drop")
     add("--reward-shift", action=Number, bounds=Range(ge=-1e9, le=1e9), kind=float, metavar="NUMBER", help="number "
         "added to every reward; -1 is usual for antmaze")  # fmt: skip
     add("--max-episode-steps", action=Number, bounds=Range(ge=1, le=10**9), metavar="STEPS", help="time limit for "
         "files without timeouts")  # fmt: skip
     add("--clip-actions", action="store_true", help="clip actions to their bounds instead of refusing the file")
+    add("--drop-nan", action="store_true", help="leave out episodes that hold NaN or infinity")
+    add = parser.add_argument_group("for D4RL files").add_argument
+    add("--name", metavar="NAME", help="the D4RL name of an HDF5 file, if its file name does not give it")
+    add("--conversion", metavar="KIND", help="qlearning (default: transition-wise) or sequence (by whole episodes)")
+    add("--waypoints", metavar="HOW", help="maze2d's timeouts, which mark reached waypoints: end (default: they end "
+        "an episode), drop (as D4RL) or join")  # fmt: skip
+    add("--rewards", metavar="HOW", help="auto (default: maze2d's off-by-one rewards are moved), recorded or next")
+    add("--after-goal", metavar="HOW", help="antmaze's rows after the goal: keep (default) or drop")
+    add = parser.add_argument_group("for files of others, which do not say what they are of").add_argument
+    add("--env", metavar="ID", help="environment, made here once for its bounds and time limit")
+    add("--action-repeat", action=Number, bounds=Range(ge=1, le=100), help="its action repeat (default 1)")
+    add("--columns", metavar="KIND=KEY,...", help="which columns are which, where their names do not tell: "
+        "observations=x+v,actions=u_*,rewards=score,terminals=dead")  # fmt: skip
+    add("--observation-keys", metavar="A,B,...", help="parts of the flat observations, in their order")
+    add("--ends", metavar="WHAT", help="auto (default: true terminals are the ends of episodes shorter than the time "
+        "limit of --env), truncated or terminated")  # fmt: skip
 
 
 def reading_options(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -58,7 +77,16 @@ def reading_options(arguments: argparse.Namespace) -> dict[str, Any]:
     :raises rlopt.errors.ConfigError: for a value that is no number or out of range
     """
     options: dict[str, Any] = {name: getattr(arguments, name) for name in _OPTIONS}
-    options["clip_actions"] = arguments.clip_actions or None
+    options |= {name: getattr(arguments, name) or None for name in ("clip_actions", "download", "drop_nan")}
+    if arguments.observation_keys is not None:
+        options["observation_keys"] = tuple(
+            part.strip() for part in arguments.observation_keys.split(",") if part.strip()
+        )
+    if arguments.columns is not None:
+        pairs = [part.partition("=") for part in arguments.columns.split(",") if part.strip()]
+        if not pairs or not all(kind.strip() and key.strip() for kind, _, key in pairs):
+            raise ConfigError(f"--columns {arguments.columns}: write observations=KEY,actions=KEY")
+        options["columns"] = {kind.strip(): key.strip() for kind, _, key in pairs}
     return {name: value for name, value in options.items() if value is not None}
 
 
@@ -221,50 +249,118 @@ def convert(argv: list[str]) -> int:
     """Converts a data set and prints where it was written; returns 0."""
     parser = OneLineParser(prog="rlopt data convert", description="Convert a data set between formats.")
     parser.add_argument("dataset", metavar="IN", help=DATASET_HELP)
-    parser.add_argument("out", metavar="OUT", help="a folder, a .hdf5 file, or minari:<id>")
-    parser.add_argument("--format", metavar="FORMAT", help="d4rl, minari or rlopt (default as OUT looks: .hdf5 is "
-                        "d4rl, minari:<id> is minari, a folder is rlopt)")  # fmt: skip
+    parser.add_argument("out", metavar="OUT", help=OUT_HELP)
+    parser.add_argument("--format", metavar="FORMAT", help=FORMAT_HELP)
     parser.add_argument("--pointmaze", metavar="GOAL", help="map a maze2d data set into PointMaze-v3, with the task's "
                         "fixed goal (task) or the planner's goals (recorded)")  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace a data set at OUT")
     add_reading_options(parser)
     arguments = parser.parse(argv)
     options = reading_options(arguments)
-    form = _format(arguments.out, arguments.format)
+    form = format_of(arguments.out, arguments.format)
 
     from rlopt.data import load_dataset, to_pointmaze
-    from rlopt.data.loading import MINARI_PREFIX
 
-    data = load_dataset(arguments.dataset, download=arguments.download, **options)
+    data = load_dataset(arguments.dataset, **options)
     if arguments.pointmaze is not None:
         data = to_pointmaze(data, arguments.pointmaze)
-    if form == "minari":
-        written = to_minari(data, arguments.out.removeprefix(MINARI_PREFIX), arguments.overwrite)
-    else:
-        write = _to_file if form == "d4rl" else to_folder
-        written = write(data, Path(arguments.out).expanduser(), arguments.overwrite)
+    written = write(data, arguments.out, form, arguments.overwrite)
     print(f"{len(data)} transitions, {len(data.episodes())} episodes: {written}")
     return 0
 
 
-def _format(out: str, given: str | None) -> str:
-    if given is not None:
-        if given not in FORMATS:
-            raise unknown_name("format", given, FORMATS)
-        return given
+def filter_data(argv: list[str]) -> int:
+    """Writes chosen episodes of a data set; returns 0."""
+    parser = OneLineParser(
+        prog="rlopt data filter", description="Write the episodes of a data set that meet all conditions given."
+    )
+    parser.add_argument("dataset", metavar="IN", help=DATASET_HELP)
+    parser.add_argument("out", metavar="OUT", help=OUT_HELP)
+    parser.add_argument("--format", metavar="FORMAT", help=FORMAT_HELP)
+    number = parser.add_number
+    for side, name in (("least", "min"), ("largest", "max")):
+        number(f"--{name}-return", Range(), float, help=f"{side} undiscounted return of an episode")
+        number(f"--{name}-length", Range(ge=1), help=f"{side} number of transitions of an episode")
+    number("--best", Range(gt=0, le=1), float, help="share of the episodes, those with the highest returns")
+    number("--episodes", Range(ge=1), help="at most so many: the first, or drawn by --seed")
+    number("--seed", Range(ge=0, lt=2**63), help="of drawing")
+    parser.add_argument("--overwrite", action="store_true", help="replace a data set at OUT")
+    add_reading_options(parser)
+    arguments = parser.parse(argv)
+    options = reading_options(arguments)
+    form = format_of(arguments.out, arguments.format)
+
+    from rlopt.data import load_dataset
+    from rlopt.data.filtering import filter_episodes
+
+    names = ("min_return", "max_return", "min_length", "max_length", "best", "episodes", "seed")
+    conditions = {name: getattr(arguments, name) for name in names}
+    if not arguments.drop_nan and all(value is None for value in conditions.values()):
+        raise ConfigError("no condition given: add --drop-nan, --min-return, --best or another, see --help")
+    whole = load_dataset(arguments.dataset, **options)
+    data = filter_episodes(whole, **conditions)
+    written = write(data, arguments.out, form, arguments.overwrite)
+    for note in data.metadata.notes:
+        if "NaN" in note:
+            print(note)
+    counts = [
+        f"{len(part):,} of {len(all_of):,}" for part, all_of in ((data.episodes(), whole.episodes()), (data, whole))
+    ]
+    print(f"{counts[0]} episodes, {counts[1]} transitions: {written}")
+    return 0
+
+
+def format_of(out: str, given: str | None) -> str:
+    """The format to write: the one that was given, else what the place looks like.
+
+    :raises rlopt.errors.ConfigError: an unknown format, or a place that does not fit it
+    """
+    suffix = Path(out).suffix
+    looks = {".hdf5": _HDF5, ".h5": _HDF5, ".npz": _NPZ}.get(suffix, _FOLDER)
     if out.startswith("minari:"):
-        return "minari"
-    return "d4rl" if out.endswith((".hdf5", ".h5")) else "rlopt"
+        looks = _MINARI
+    elif suffix in (".csv", ".parquet", ".json", ".jsonl", ".pkl", ".pt", ".safetensors", ".npy"):
+        raise ConfigError(f"no {suffix} files are written: give {OUT_HELP}")
+    if given is None:
+        return next(form for form, place in PLACES.items() if place == looks)
+    if given not in PLACES:
+        raise unknown_name("format", given, PLACES)
+    if PLACES[given] != looks and (given, looks) != ("d4rl", _FOLDER):  # a file may have any name
+        raise ConfigError(f"the {given} format is written to {PLACES[given]}: give another OUT than {out}")
+    return given
 
 
-def _to_file(data: Dataset, path: Path, overwrite: bool) -> Path:
-    from rlopt.data import write_d4rl
-    from rlopt.data.formats.hdf5 import open_hdf5
+def write(data: Dataset, out: str, form: str, overwrite: bool) -> Path:
+    """Writes a data set in a format; says on stderr what the format leaves out.
 
-    if is_taken(path, overwrite):
-        with open_hdf5(path):
-            pass  # what is no HDF5 file is not overwritten
-    return write_d4rl(data, path)
+    :raises rlopt.errors.DataError: something is there and ``overwrite`` is not set, or the format cannot hold it
+    """
+    if form == "minari":
+        return _to_minari(data, out.removeprefix("minari:"), overwrite)
+    path = Path(out).expanduser()
+    taken = is_taken(path, overwrite)
+    if form == "rlopt":
+        return data.save(path)
+    if form == "d4rl":
+        from rlopt.data import write_d4rl
+        from rlopt.data.formats.hdf5 import open_hdf5
+
+        if taken:
+            with open_hdf5(path):
+                pass  # what is no HDF5 file is not overwritten
+        return write_d4rl(data, path)
+    if taken and form != "hf" and not zipfile.is_zipfile(path):
+        raise DataError(f"{path} is no .npz file and not overwritten: choose another OUT")
+    if form == "hf":
+        from rlopt.data.formats.huggingface import write_huggingface as write_file
+    elif form == "imitation":
+        from rlopt.data.formats.imitation_files import write_imitation as write_file
+    else:
+        from rlopt.data.formats.valuedice_files import write_valuedice as write_file
+    written = write_file(data, path)
+    if data.extras:
+        print(f"note: the {form} format has no place for {', '.join(data.extras)}", file=sys.stderr)
+    return written
 
 
 def is_taken(path: Path, overwrite: bool) -> bool:
@@ -275,13 +371,7 @@ def is_taken(path: Path, overwrite: bool) -> bool:
     return taken
 
 
-def to_folder(data: Dataset, path: Path, overwrite: bool) -> Path:
-    """Writes rlopt's folder; what is there stays unless ``overwrite`` is set."""
-    is_taken(path, overwrite)
-    return data.save(path)
-
-
-def to_minari(data: Dataset, dataset_id: str, overwrite: bool) -> Path:
+def _to_minari(data: Dataset, dataset_id: str, overwrite: bool) -> Path:
     """Writes a Minari data set; what is there stays unless ``overwrite`` is set and the new one is whole."""
     from rlopt.data import write_minari
     from rlopt.data.formats.minari_names import minari_folder
@@ -376,7 +466,7 @@ def info(argv: list[str]) -> int:
 
     if arguments.out is not None:
         check_suffix(arguments.out)
-    data = load_dataset(arguments.dataset, download=arguments.download, **options)
+    data = load_dataset(arguments.dataset, **options)
     print(describe(data))
     place = place_of(arguments.dataset)
     out = arguments.out or place.with_name(f"{place.name}-coverage.png")
@@ -389,6 +479,7 @@ SUBVERBS = {
     "augment": (augment, "enlarge a small data set by guided augmentation"),
     "check": (check, "replay augmented transitions in the simulator"),
     "convert": (convert, "write a data set in another format, or a maze2d file in PointMaze's frame"),
+    "filter": (filter_data, "write chosen episodes: without NaN, by return, by length, the best"),
     "generate": (generate_data, "make a data set: point mazes, snapshots of trained agents"),
     "info": (info, "describe a data set: counts, returns, lengths, and a picture of its states"),
 }

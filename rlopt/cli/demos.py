@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import os
-import sys
 import time
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlopt.cli.data import is_taken, to_folder, to_minari
-from rlopt.cli.parsing import Number, OneLineParser, add_agent, import_named_agent, json_object
+from rlopt.cli.data import (
+    DATASET_HELP,
+    FORMAT_HELP,
+    OUT_HELP,
+    add_reading_options,
+    format_of,
+    reading_options,
+    write,
+)
+from rlopt.cli.parsing import OneLineParser, add_agent, import_named_agent, json_object
 from rlopt.cli.subverbs import run
-from rlopt.errors import ConfigError, DataError, unknown_name
+from rlopt.errors import ConfigError, DataError
 from rlopt.settings.fields import JsonObject, Range
 
 if TYPE_CHECKING:
-    from rlopt.data.demonstrations import Demonstrations
     from rlopt.envs.settings import EnvSettings
-
-DEMOS_HELP = "a set that comes with rlopt (dmc/walker-walk), a folder, an .npz file, or minari:<id>"
-_PLACES = {
-    "hf": "a folder",
-    "imitation": "an .npz file",
-    "minari": "minari:<id>",
-    "rlopt": "a folder",
-    "valuedice": "an .npz file",
-}
-"""Format -> where it is written."""
 
 
 def main(argv: list[str]) -> int:
@@ -37,40 +31,14 @@ def main(argv: list[str]) -> int:
     return run("demos", "Demonstrations of an expert, which imitation learners take with --demos.", SUBVERBS, argv)
 
 
-def add_reading_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options for files of other libraries, which do not say what their demonstrations are of."""
-    add = parser.add_argument_group("files of other libraries").add_argument
-    add("--env", metavar="ID", help="environment of the demonstrations")
-    add("--action-repeat", action=Number, bounds=Range(ge=1, le=100), help="its action repeat (default 1)")
-    add("--observation-keys", metavar="A,B,...", help="parts of its flat observations, in their order")
-    add("--ends", metavar="WHAT", default="auto", help="auto (default: true terminals are the ends of episodes shorter "
-        "than the time limit of --env), truncated or terminated")  # fmt: skip
-
-
-def reading_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The options as :func:`rlopt.data.load_demonstrations` takes them.
-
-    :raises rlopt.errors.ConfigError: for a value that is no number or out of range
-    """
-    keys = arguments.observation_keys
-    return {
-        "env": arguments.env,
-        "action_repeat": arguments.action_repeat,
-        "observation_keys": None if keys is None else tuple(part.strip() for part in keys.split(",") if part.strip()),
-        "ends": arguments.ends,
-    }
-
-
 def convert(argv: list[str]) -> int:
     """Converts demonstrations and prints where they were written; returns 0."""
     parser = OneLineParser(prog="rlopt demos convert", description="Write demonstrations in another format.")
-    parser.add_argument("demos", metavar="IN", help=DEMOS_HELP)
-    parser.add_argument("out", metavar="OUT", help="a folder, an .npz file, or minari:<id>")
-    parser.add_argument("--to", metavar="FORMAT", help="imitation or valuedice (.npz), hf (a folder of HuggingFace's "
-                        "datasets), minari, or rlopt (a folder); .npz is imitation by default")  # fmt: skip
+    parser.add_argument("demos", metavar="IN", help=DATASET_HELP)
+    parser.add_argument("out", metavar="OUT", help=OUT_HELP)
+    parser.add_argument("--to", metavar="FORMAT", help=FORMAT_HELP)
     parser.add_argument("--reorder", action="store_true", help="put the parts of the observations in the "
         "environment's order (in rlopt, dm_control's own)")  # fmt: skip
-    parser.add_argument("--clip-actions", action="store_true", help="clip actions to the bounds of the environment")
     parser.add_argument("--overwrite", action="store_true", help="replace what is at OUT")
     add_reading_options(parser)
     arguments = parser.parse(argv)
@@ -80,20 +48,11 @@ def convert(argv: list[str]) -> int:
     from rlopt.data import load_demonstrations
 
     data = load_demonstrations(arguments.demos, **options)
-    for option, asked in (("--reorder", arguments.reorder), ("--clip-actions", arguments.clip_actions)):
-        if asked:
-            _refuse_unknown(option, data.metadata.env, arguments.env)
     if arguments.reorder:
         from rlopt.envs.settings import EnvSettings
 
+        _refuse_unknown("--reorder", data.metadata.env, arguments.env)
         data = data.reorder(EnvSettings(id=data.metadata.env))
-    if arguments.clip_actions:
-        from rlopt.envs.make import make_env
-
-        made = make_env(data.metadata.env, n_envs=1, backend="gymnasium")
-        made.close()
-        space: Any = made.action_space
-        data = data.clip_actions(getattr(space, "low", -1), getattr(space, "high", 1))
     written = write(data, arguments.out, form, arguments.overwrite)
     print(f"{data.n_trajectories} trajectories, {len(data):,} transitions: {written}")
     return 0
@@ -107,58 +66,10 @@ def _refuse_unknown(option: str, env: str, given: str | None) -> None:
         raise ConfigError(f"{option} needs to make the environment {env!r}: give --env ID")
 
 
-def format_of(out: str, given: str | None) -> str:
-    """The format to write: the one that was given, else what the place looks like.
-
-    :raises rlopt.errors.ConfigError: an unknown format, or a place that does not fit it
-    """
-    looks = "minari:<id>" if out.startswith("minari:") else "an .npz file" if out.endswith(".npz") else "a folder"
-    if given is None:
-        return {"minari:<id>": "minari", "an .npz file": "imitation", "a folder": "rlopt"}[looks]
-    if given not in _PLACES:
-        raise unknown_name("format", given, _PLACES)
-    if _PLACES[given] != looks:
-        raise ConfigError(f"the {given} format is written to {_PLACES[given]}: give another OUT than {out}")
-    return given
-
-
-def write(data: Demonstrations, out: str, form: str, overwrite: bool) -> Path:
-    """Writes demonstrations; says on stderr what the format leaves out.
-
-    :raises rlopt.errors.DataError: something is there and ``overwrite`` is not set, or the format cannot hold them
-    """
-    from rlopt.data.loading import MINARI_PREFIX
-
-    if data.extras and form not in ("rlopt", "minari"):
-        print(f"note: the {form} format has no place for {', '.join(data.extras)}", file=sys.stderr)
-    if form == "minari":
-        return to_minari(data, out.removeprefix(MINARI_PREFIX), overwrite)
-    path = Path(out).expanduser()
-    if form == "rlopt":
-        return to_folder(data, path, overwrite)
-    if is_taken(path, overwrite) and form != "hf" and not zipfile.is_zipfile(path):
-        raise DataError(f"{path} is no .npz file and not overwritten: choose another OUT")
-    return _foreign(data, path, form)
-
-
-def _foreign(data: Demonstrations, path: Path, form: str) -> Path:
-    if form == "hf":
-        from rlopt.data.formats.huggingface import write_huggingface
-
-        return write_huggingface(data, path)
-    if form == "imitation":
-        from rlopt.data.formats.imitation_files import write_imitation
-
-        return write_imitation(data, path)
-    from rlopt.data.formats.valuedice_files import write_valuedice
-
-    return write_valuedice(data, path)
-
-
 def info(argv: list[str]) -> int:
     """Describes demonstrations; returns 0."""
     parser = OneLineParser(prog="rlopt demos info", description="Describe demonstrations.")
-    parser.add_argument("demos", metavar="IN", help=DEMOS_HELP)
+    parser.add_argument("demos", metavar="IN", help=DATASET_HELP)
     add_reading_options(parser)
     arguments = parser.parse(argv)
     options = reading_options(arguments)

@@ -37,7 +37,10 @@ def main(argv: list[str]) -> int:
 
     from rlopt.checkpoint.choose import choose_checkpoint, environment_settings, run_folder_of
 
-    checkpoint = choose_checkpoint(arguments.run, arguments.checkpoint, lambda line: print(f"warning: {line}"))
+    if arguments.fqe:
+        return _fitted_q(arguments)
+    which = arguments.checkpoint or "latest"
+    checkpoint = choose_checkpoint(arguments.run, which, lambda line: print(f"warning: {line}"))
     settings = environment_settings(checkpoint.metadata, arguments.env, env_kwargs, arguments.max_episode_steps)
     folder = run_folder_of(checkpoint.path)
     if arguments.average_reward:
@@ -117,6 +120,39 @@ def _average_reward(checkpoint: Checkpoint, settings: EnvSettings, folder: Path,
     return 0
 
 
+def _fitted_q(arguments: Any) -> int:
+    """Estimates checkpoints from a data set, prints a table, the best last, and writes RUN/fitted_q.json."""
+    from rlopt.checkpoint.choose import choose_checkpoint, run_folder_of
+    from rlopt.checkpoint.files import list_checkpoints
+    from rlopt.checkpoint.load import load
+    from rlopt.data import load_dataset
+    from rlopt.evaluation.evaluate import named_policy
+    from rlopt.evaluation.fitted_q import fitted_q_evaluation
+
+    if arguments.engine or arguments.video:
+        raise ConfigError("--fqe plays no episodes: leave --engine and --video out")
+    chosen = choose_checkpoint(arguments.run, arguments.checkpoint or "latest", lambda line: print(f"warning: {line}"))
+    folder = run_folder_of(chosen.path)
+    whole_run = arguments.checkpoint is None and (folder / "checkpoints").is_dir()
+    paths = list_checkpoints(folder / "checkpoints") if whole_run else [chosen.path]
+    data = load_dataset(arguments.fqe)
+    rows = []
+    print(f"{'checkpoint':<24}{'estimate':>12}{'+-':>10}{'mean Q':>12}{'data':>12}")
+    for path in paths:
+        model: Any = named_policy(load(path, device=arguments.device), arguments.policy)
+        gamma = arguments.gamma if arguments.gamma is not None else min(float(getattr(model, "gamma", 0.99)), 0.999)
+        found = fitted_q_evaluation(
+            model, data, gamma=gamma, steps=arguments.fqe_steps, seed=arguments.seed, device=arguments.device
+        )
+        numbers = f"{found.value:>12.4g}{found.spread:>10.2g}{found.q_value:>12.4g}{found.data_return:>12.4g}"
+        print(f"{path.name:<24}{numbers}", flush=True)
+        rows.append({"checkpoint": path.name, "data": arguments.fqe, **found.as_dict()})
+    best = max(rows, key=lambda row: row["value"])
+    print(f"highest estimate: {best['checkpoint']} (discounted returns, gamma {best['gamma']:g}; their order counts)")
+    print(f"evaluation: {_write(folder / 'fitted_q.json', {'checkpoints': rows, 'highest': best['checkpoint']})}")
+    return 0
+
+
 def _write(path: Path, record: dict[str, Any]) -> Path:
     from rlopt.errors import RunError
     from rlopt.run_folder import write_json
@@ -139,7 +175,6 @@ def _parser() -> OneLineParser:
     parser.add_argument(
         "--checkpoint",
         metavar="WHICH",
-        default="latest",
         help="checkpoint: latest (default), best, or its name or path",
     )
     parser.add_argument("--env", metavar="ID", help="another environment with the same spaces")
@@ -172,6 +207,11 @@ def _parser() -> OneLineParser:
         "--steps", Range(ge=20), default=100_000, help="steps of each environment in that run (default 100000)"
     )
     parser.add_number("--burn-in", Range(ge=0), default=1_000, help="steps to leave out before those (default 1000)")
+    parser.add_argument("--fqe", metavar="DATA", help="estimate what the policy of every checkpoint (or of the one "
+                        "given) is worth from a data set alone, by fitted Q evaluation, without the environment; "
+                        "writes RUN/fitted_q.json")  # fmt: skip
+    parser.add_number("--fqe-steps", Range(ge=1), default=10_000, help="gradient steps of it (default 10000)")
+    parser.add_number("--gamma", Range(ge=0, lt=1), float, help="discount factor of it (default the run's, else 0.99)")
     parser.add_argument("--video", action="store_true", help="also write a video; needs a headless OpenGL library")
     parser.add_number("--video-episodes", Range(ge=1), default=1, help="episodes in the video (default 1)")
     add_agent(parser)

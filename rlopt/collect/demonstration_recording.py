@@ -13,6 +13,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
 
 from rlopt.data.dataset import Observations
 from rlopt.data.demonstrations import Demonstrations
+from rlopt.data.environment import recorded
 from rlopt.data.metadata import UNKNOWN_ENV, DemonstrationMetadata
 from rlopt.envs.make import make_env, make_state_and_pixels
 from rlopt.envs.observation_order import observation_keys
@@ -77,15 +78,13 @@ def record_demonstrations(
         if not given:
             played.close()
     metadata = DemonstrationMetadata(
-        env=settings.id,
-        action_repeat=settings.action_repeat,
+        **recorded(settings, recorder.observation_space, recorder.action_space),
         generator=generator or type(model).__name__,
         seed=seed,
         versions=_versions(),
         observation_keys=() if settings.id == UNKNOWN_ENV else observation_keys(settings),
         deterministic=deterministic,
         expert_return=result.mean,
-        action_range=action_range(recorder.action_space),
         notes=("images drawn without shadows and anti-aliasing",) if pixels and settings.fast_render else (),
     )
     return recorder.demonstrations(metadata)
@@ -102,14 +101,6 @@ def _settings(env: Any) -> EnvSettings:
         return found
     spec = env.get_attr("spec")[0] if isinstance(env, VecEnv) and env.has_attr("spec") else getattr(env, "spec", None)
     return EnvSettings(id=UNKNOWN_ENV if spec is None else spec.id)
-
-
-def action_range(space: spaces.Space) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """(lowest, highest) of a bounded box as numbers; None of any other space."""
-    if not isinstance(space, spaces.Box) or not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
-        return None
-    low, high = space.low.reshape(-1).tolist(), space.high.reshape(-1).tolist()
-    return tuple(low), tuple(high)
 
 
 def _versions() -> dict[str, str]:

@@ -12,9 +12,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from rlopt.data.dataset import Dataset
+from rlopt.data.environment import made
 from rlopt.data.metadata import Metadata
 from rlopt.envs.backends.pool_support import available_cores, envpool_problem, import_envpool, maze_reward
 from rlopt.envs.seeding import derive_seeds
+from rlopt.envs.settings import EnvSettings
 from rlopt.envs.tasks.mazes import Maze
 from rlopt.envs.tasks.own_tasks import FIXED_GOAL_MAZES
 from rlopt.errors import ConfigError, NonFiniteError, unknown_name
@@ -213,7 +215,9 @@ def generate_point_maze(
     finally:
         simulator.close()
     metadata = Metadata(
-        env=mazes[maze],
+        **made(EnvSettings(mazes[maze], env_kwargs={"goal_in_observation": True} if goal_in_observation else None)),
+        termination="never",
+        reward="1 at the fixed goal, else 0",
         generator=f"shortest paths, PD controller ({POSITION_GAIN:g}, {VELOCITY_GAIN:g}), action noise {noise:g}, "
         f"waypoint jitter {WAYPOINT_JITTER:g}; {count} simulators on {chosen}",
         seed=int(seed),

@@ -21,6 +21,7 @@ from rlopt.checkpoint.files import list_checkpoints, read_checkpoint
 from rlopt.checkpoint.load import load
 from rlopt.collect.recording import from_replay, record, some_episodes
 from rlopt.data.dataset import Dataset
+from rlopt.data.environment import made
 from rlopt.data.metadata import Metadata
 from rlopt.envs.settings import EnvSettings
 from rlopt.errors import ConfigError, DataError
@@ -73,8 +74,7 @@ def generate_snapshots(
     random_return = _mean_return(random_policy, settings, episodes, seed)
     levels = _levels(folders, settings, random_return, episodes, seed)
     metadata = Metadata(
-        env=env_id,
-        action_repeat=settings.action_repeat,
+        **made(settings),
         seed=seed,
         reference_returns=(random_return, levels[-1].mean_return) if levels else None,
         versions={name: installed.version(name) for name in ("rlopt", "gymnasium", "mujoco", "torch")},

@@ -12,6 +12,7 @@ from rlopt.errors import DataError
 if TYPE_CHECKING:
     from rlopt.data.dataset import Dataset
 
+_BLOCK = 16_384
 _OBSERVATION_DTYPES = ("float32", "uint8", "int64")
 
 
@@ -81,20 +82,30 @@ def _column(name: str, value: Any, length: int, dtypes: tuple[str, ...] | None, 
 
 
 def float32(name: str, array: np.ndarray) -> np.ndarray:
-    """``array`` as float32; raises :class:`rlopt.errors.DataError` for what is not finite then."""
+    """``array`` as float32; what is too large becomes infinite, which no data set takes."""
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"{name} have dtype {array.dtype}: convert them to float32")
     with np.errstate(over="ignore"):
-        array = array.astype(np.float32, copy=False)
-    require_finite(name, array)
-    return array
+        return array.astype(np.float32, copy=False)
+
+
+def not_finite(array: np.ndarray) -> np.ndarray:
+    """(N,) bool: rows of (N, ...) that hold NaN or infinity; a block at a time, as data may fill the memory."""
+    bad = np.zeros(len(array), bool)
+    if array.dtype.kind == "f":
+        for start in range(0, len(array), _BLOCK):
+            block = array[start : start + _BLOCK]
+            bad[start : start + _BLOCK] = ~np.isfinite(block).reshape(len(block), -1).all(axis=1)
+    return bad
 
 
 def require_finite(name: str, array: np.ndarray) -> None:
     """Raises :class:`rlopt.errors.DataError` naming the first row that holds NaN or infinity."""
-    if not np.isfinite(array).all():
-        bad = ~np.isfinite(array).reshape(len(array), -1).all(axis=1)
+    bad = not_finite(array)
+    if bad.any():
         raise DataError(
             f"{name} hold NaN or infinity in {bad.sum()} of {len(bad)} rows, first in row {int(bad.argmax())}: "
-            "remove these episodes or make the data anew"
+            "leave these episodes out with rlopt data filter IN OUT --drop-nan, in Python drop_nan=True"
         )
 
 
@@ -128,24 +139,46 @@ def check_spaces(data: Dataset, observation_space: Any, action_space: Any, env: 
     for key, part in parts.items():
         if part.shape[1:] != tuple(wanted[key].shape):
             raise DataError(f"observations {key} have shape {part.shape[1:]}, {env} {wanted[key].shape}: {cure}")
-    number = getattr(action_space, "n", None)
-    if number is not None:
-        start = int(getattr(action_space, "start", 0))
-        check_discrete_actions(data.actions, start, start + int(number) - 1, env)
-        return
-    choices = getattr(action_space, "nvec", None)
-    if choices is not None:
-        if data.actions.shape[1:] != choices.shape or data.actions.dtype != np.int64:
-            raise DataError(f"actions have shape {data.actions.shape[1:]}, {env} takes {len(choices)} choices: {cure}")
-        if (data.actions < 0).any() or (data.actions >= choices).any():
-            raise DataError(f"actions are not choices among {choices.tolist()}, as {env} takes: {cure}")
-        return
-    if data.actions.shape[1:] != tuple(action_space.shape):
-        raise DataError(f"actions have shape {data.actions.shape[1:]}, {env} takes {action_space.shape}: {cure}")
     clip = (
         "or cut them with rlopt demos convert IN OUT --clip-actions, in Python Demonstrations.clip_actions(low, high)"
     )
-    check_bounds(data.actions, action_space.low, action_space.high, f"{cure}, {clip}")
+    _check_actions(data.actions, action_space, env, cure, f"{cure}, {clip}")
+
+
+def _check_actions(actions: np.ndarray, space: Any, env: str, cure: str, out_of_bounds: str) -> None:
+    number = getattr(space, "n", None)
+    if number is not None:
+        start = int(getattr(space, "start", 0))
+        check_discrete_actions(actions, start, start + int(number) - 1, env)
+        return
+    choices = getattr(space, "nvec", None)
+    if choices is not None:
+        if actions.shape[1:] != choices.shape or actions.dtype != np.int64:
+            raise DataError(f"actions have shape {actions.shape[1:]}, {env} takes {len(choices)} choices: {cure}")
+        if (actions < space.start).any() or (actions >= space.start + choices).any():
+            raise DataError(f"actions are not choices among {choices.tolist()}, as {env} takes: {cure}")
+        return
+    if actions.shape[1:] != tuple(space.shape):
+        raise DataError(f"actions have shape {actions.shape[1:]}, {env} takes {space.shape}: {cure}")
+    check_bounds(actions, space.low, space.high, out_of_bounds)
+
+
+def check_actions(actions: np.ndarray, space: Any, env: str, whose: str, clip: bool) -> tuple[np.ndarray, list[str]]:
+    """Actions that lie in their recorded space, and notes.
+
+    :param env: who takes them, for the message
+    :param whose: whose bounds they are, for the message
+    :param clip: cut continuous ones to their bounds instead of refusing them
+    :raises rlopt.errors.DataError: actions outside of it, or of another shape
+    """
+    notes = []
+    if clip and hasattr(space, "low") and actions.shape[1:] == space.shape:
+        clipped = np.clip(actions, space.low.astype(np.float32), space.high.astype(np.float32))
+        if changed := int((clipped != actions).any(axis=1).sum()):
+            notes.append(f"actions of {changed} rows clipped to the action space")
+        actions = clipped
+    _check_actions(actions, space, env, "it is damaged or of another environment", f"{whose}; {CLIP_ACTIONS}")
+    return actions, notes
 
 
 def check_discrete_actions(actions: np.ndarray, lowest: int, highest: int, env: str) -> None:

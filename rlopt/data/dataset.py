@@ -86,6 +86,18 @@ class Dataset:
         starts = np.concatenate(([0], np.flatnonzero(self.episode_ends)[:-1] + 1))
         return np.add.reduceat(self.rewards.astype(np.float64), starts)
 
+    def clip_actions(self, low: Any, high: Any) -> Self:
+        """The same with continuous actions cut to [low, high], numbers or (A,); a note says how many were beyond.
+
+        :raises rlopt.errors.DataError: actions that are choices
+        """
+        if self.actions.dtype != np.float32:
+            raise DataError("the actions are choices, which have no bounds to cut them to: leave clipping out")
+        clipped = np.clip(self.actions, low, high).astype(np.float32)
+        beyond = int((clipped != self.actions).any(axis=1).sum())
+        notes = (f"{beyond} of {len(self)} actions are cut to the bounds",) if beyond else ()
+        return dataclasses.replace(self, actions=clipped, metadata=self.metadata.noted(*notes))
+
     def split(self, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
         """Splits by whole episodes, at random, into (rest, held out); each keeps the order of its episodes.
 
@@ -177,7 +189,7 @@ def _concatenate(parts: list[Dataset]) -> Dataset:
         raise DataError("no data sets to concatenate: give at least one")
     metadata = parts[0].metadata
     for part in parts[1:]:
-        for name in ("env", "action_repeat", "generation"):
+        for name in ("env", "action_repeat", "generation", "env_kwargs", "wrappers"):
             ours, theirs = getattr(metadata, name), getattr(part.metadata, name)
             if ours != theirs:
                 raise DataError(f"data sets of {name} {ours!r} and {theirs!r} do not belong together: keep them apart")
@@ -208,6 +220,13 @@ def _concatenate(parts: list[Dataset]) -> Dataset:
         reference_returns=common("reference_returns"),
         versions=common("versions") or {},
         notes=tuple(dict.fromkeys(notes)),
+        env_kwargs=metadata.env_kwargs,
+        wrappers=metadata.wrappers,
+        max_episode_steps=common("max_episode_steps"),
+        termination=common("termination") or "",
+        reward=common("reward") or "",
+        observation_space=common("observation_space"),
+        action_space=common("action_space"),
     )
     return Dataset(**_joined(columns), metadata=merged)
 

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from gymnasium import spaces
 
-from rlopt.data.checks import check_spaces
+from rlopt.data.checks import check_spaces, not_finite
 from rlopt.data.dataset import Dataset, map_columns
-from rlopt.data.metadata import UNKNOWN_ENV, DemonstrationMetadata
+from rlopt.data.metadata import UNKNOWN_ENV, DemonstrationMetadata, Metadata
 from rlopt.errors import DataError
+from rlopt.storage.spaces import encode_space
 
 if TYPE_CHECKING:
     from rlopt.envs.settings import EnvSettings
@@ -43,10 +45,7 @@ class Demonstrations(Dataset):
 
         :raises rlopt.errors.DataError: the folder is missing, damaged or no data set
         """
-        loaded = Dataset.load(path)
-        if isinstance(loaded.metadata, DemonstrationMetadata):
-            return cls(**loaded.columns(), metadata=loaded.metadata)
-        return cls.from_dataset(loaded)
+        return cls.from_dataset(Dataset.load(path))
 
     @classmethod
     def from_dataset(cls, dataset: Dataset, **fields: Any) -> Self:
@@ -54,6 +53,8 @@ class Demonstrations(Dataset):
 
         :param fields: fields of :class:`DemonstrationMetadata` that are known besides
         """
+        if isinstance(dataset, cls) and not fields:
+            return dataset
         known = {field.name: getattr(dataset.metadata, field.name) for field in dataclasses.fields(dataset.metadata)}
         known |= fields
         if known.get("has_rewards", True) and known.get("expert_return") is None:
@@ -160,22 +161,16 @@ class Demonstrations(Dataset):
             self,
             observations=np.concatenate(stack, axis=1),
             next_observations=np.concatenate([*stack[1:], following], axis=1),
-            metadata=dataclasses.replace(self.metadata, observation_keys=("pixels",)),
+            metadata=dataclasses.replace(
+                self.metadata,
+                observation_keys=("pixels",),
+                observation_space=encode_space(
+                    spaces.Box(0, 255, (frame_stack * frames.shape[1], *frames.shape[2:]), np.uint8)
+                ),
+                wrappers={**self.metadata.wrappers, "from_pixels": True, "frame_stack": frame_stack},
+            ),
             extras={name: column for name, column in self.extras.items() if name not in ("pixels", "next_pixels")},
         )
-
-    def clip_actions(self, low: Any, high: Any) -> Demonstrations:
-        """The same with continuous actions cut to [low, high], numbers or (A,); a note says how many were beyond.
-
-        :raises rlopt.errors.DataError: actions that are choices
-        """
-        if self.actions.dtype != np.float32:
-            raise DataError("the actions are choices, which have no bounds to cut them to: leave clipping out")
-        clipped = np.clip(self.actions, low, high).astype(np.float32)
-        beyond = int((clipped != self.actions).any(axis=1).sum())
-        notes = (f"{beyond} of {len(self)} actions are cut to the bounds",) if beyond else ()
-        metadata = dataclasses.replace(self.metadata, notes=(*self.metadata.notes, *notes))
-        return dataclasses.replace(self, actions=clipped, metadata=metadata)
 
     def reorder(self, env_settings: EnvSettings) -> Demonstrations:
         """The same with the parts of the flat observations in the environment's order.
@@ -239,15 +234,15 @@ class Demonstrations(Dataset):
             )
 
     def _check_range(self, env: str, action_space: Any) -> None:
-        if self.metadata.action_range is None or not hasattr(action_space, "low"):
+        recorded = self.metadata.recorded_spaces()[1]
+        if not isinstance(recorded, spaces.Box) or not hasattr(action_space, "low"):
             return
-        for name, recorded in zip(("low", "high"), self.metadata.action_range, strict=True):
-            bound = getattr(action_space, name).reshape(-1)
-            if not np.allclose(recorded, bound, rtol=1e-5, atol=1e-6):
+        for name in ("low", "high"):
+            ours, theirs = (getattr(space, name).reshape(-1) for space in (recorded, action_space))
+            if ours.shape != theirs.shape or not np.allclose(ours, theirs, rtol=1e-5, atol=1e-6):
                 raise DataError(
-                    f"the demonstrations' actions range from {self.metadata.action_range[0]} to "
-                    f"{self.metadata.action_range[1]}, those of {env} from {action_space.low} to {action_space.high}: "
-                    "record them in this environment, or rescale them"
+                    f"the demonstrations' actions range from {recorded.low} to {recorded.high}, those of {env} from "
+                    f"{action_space.low} to {action_space.high}: record them in this environment, or rescale them"
                 )
 
     @staticmethod
@@ -261,7 +256,7 @@ class Demonstrations(Dataset):
         parts = [part if isinstance(part, Demonstrations) else Demonstrations.from_dataset(part) for part in datasets]
         joined = Dataset.concatenate(parts)
         first = parts[0].metadata
-        for name in ("observation_keys", "action_range", "subsample_rate", "has_rewards"):
+        for name in ("observation_keys", "action_space", "subsample_rate", "has_rewards"):
             if any(getattr(part.metadata, name) != getattr(first, name) for part in parts):
                 raise DataError(f"demonstrations of different {name} do not belong together: keep them apart")
         means = [part.metadata.expert_return for part in parts]
@@ -270,7 +265,6 @@ class Demonstrations(Dataset):
         return Demonstrations.from_dataset(
             joined,
             observation_keys=first.observation_keys,
-            action_range=first.action_range,
             subsample_rate=first.subsample_rate,
             has_rewards=first.has_rewards,
             deterministic=first.deterministic
@@ -278,3 +272,28 @@ class Demonstrations(Dataset):
             else None,
             expert_return=float(np.average(known, weights=counts)) if len(known) == len(means) else None,
         )
+
+
+def as_recorded(columns: dict[str, Any], metadata: Metadata, drop_nan: bool = False) -> Dataset:
+    """A data set of columns, or demonstrations where the metadata are theirs.
+
+    :param drop_nan: leave out the episodes that hold NaN or infinity, with a note, instead of refusing them
+    :raises rlopt.errors.DataError: columns that are no data set, or none of whose episodes is left
+    """
+    if drop_nan:
+        bad = np.zeros(len(columns["rewards"]), bool)
+        map_columns(columns, lambda column: np.logical_or(bad, not_finite(column), out=bad))
+        ends = columns["episode_ends"]
+        episode = np.cumsum(ends) - ends
+        damaged = np.unique(episode[bad])
+        if len(damaged):
+            kept = ~np.isin(episode, damaged)
+            if not kept.any():
+                raise DataError(f"all {len(damaged)} episodes hold NaN or infinity: make the data anew")
+            columns = map_columns(columns, lambda column: column[kept])
+            metadata = metadata.noted(
+                f"{len(damaged)} episodes with NaN or infinity left out, {int((~kept).sum())} rows"
+            )
+    if isinstance(metadata, DemonstrationMetadata):
+        return Demonstrations(**columns, metadata=metadata)
+    return Dataset(**columns, metadata=metadata)

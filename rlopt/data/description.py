@@ -54,8 +54,6 @@ def _expert(data: Demonstrations) -> dict[str, str]:
     lines = {"expert": f"mean return {mean}; {actions[metadata.deterministic]}"}
     if metadata.observation_keys:
         lines["order"] = ", ".join(metadata.observation_keys)
-    if metadata.action_range is not None:
-        lines["action range"] = f"{list(metadata.action_range[0])} to {list(metadata.action_range[1])}"
     if metadata.subsample_rate > 1:
         lines["subsampled"] = f"one transition in {metadata.subsample_rate}"
     return lines

@@ -20,12 +20,6 @@ from rlopt.storage.checked_folder import (
 
 KIND = FolderKind("data set", "rlopt-dataset", error=DataError)
 _TREE = "data"
-_TUPLES: dict[str, Any] = {
-    "notes": tuple,
-    "reference_returns": (tuple, type(None)),
-    "observation_keys": tuple,
-    "action_range": (tuple, type(None)),
-}
 
 
 def is_folder(path: Path) -> bool:
@@ -65,7 +59,4 @@ def _checked(columns: Any, metadata: Mapping[str, Any], names: Collection[str]) 
         raise DataError("it has other columns than this version of rlopt writes")
     if not isinstance(columns["extras"], dict) or not isinstance(metadata.get("versions"), dict):
         raise DataError("its extras or versions are no table")
-    for name, kind in _TUPLES.items():
-        if not isinstance(metadata.get(name, ()), kind):
-            raise DataError(f"its {name} are malformed")
-    return columns, metadata_from(dict(metadata))
+    return columns, metadata_from(metadata)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from rlopt.errors import DataError, unknown_name
+import numpy as np
+
+from rlopt.errors import DataError, one_line, unknown_name
+from rlopt.storage.budget import Budget
+from rlopt.storage.json import dump_json, parse_json
 
 if TYPE_CHECKING:
-    pass
-import dataclasses
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-from dataclasses import field
+    from gymnasium import spaces
 
 
 @dataclass(frozen=True)
@@ -39,9 +38,25 @@ class Metadata:
     """Versions of the packages that made the data."""
     notes: tuple[str, ...] = ()
     """What was corrected or left out on the way here, a sentence each."""
+    env_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments with which the environment was made, such as ``maze_map``; JSON."""
+    wrappers: Mapping[str, Any] = field(default_factory=dict)
+    """What the environment was wrapped in: settings of :class:`rlopt.envs.EnvSettings` that were not the default
+    (``frame_stack``), or names of wrappers of others with their arguments; JSON. Nothing is ever imported by them."""
+    max_episode_steps: int | None = None
+    """Environment steps, before action repeat, after which episodes were cut; None where it is not known."""
+    termination: str = ""
+    """When an episode truly ends, for people; empty where it is not known."""
+    reward: str = ""
+    """What is rewarded, for people; empty where it is not known."""
+    observation_space: Mapping[str, Any] | None = None
+    """The environment's, as :func:`rlopt.storage.spaces.encode_space` writes it; None where it is not known."""
+    action_space: Mapping[str, Any] | None = None
+    """The same for its actions, whose bounds are theirs."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "versions", dict(self.versions))
+        for name in ("versions", "env_kwargs", "wrappers"):
+            object.__setattr__(self, name, dict(getattr(self, name)))
         object.__setattr__(self, "notes", tuple(self.notes))
         if self.reference_returns is not None:
             object.__setattr__(self, "reference_returns", tuple(self.reference_returns))
@@ -50,6 +65,16 @@ class Metadata:
     def noted(self, *notes: str) -> Metadata:
         """A copy with further notes; one that is there already is not repeated."""
         return dataclasses.replace(self, notes=tuple(dict.fromkeys((*self.notes, *notes))))
+
+    def recorded_spaces(self) -> tuple[spaces.Space | None, spaces.Space | None]:
+        """Observation and action space as they were recorded, None where one is not known."""
+        from rlopt.storage.spaces import decode_space  # needs gymnasium, which the names of data sets do not
+
+        observations, actions = (
+            None if space is None else decode_space(space, Budget(_LARGEST_SPACE))
+            for space in (self.observation_space, self.action_space)
+        )
+        return observations, actions
 
 
 UNKNOWN_ENV = "unknown"
@@ -68,31 +93,46 @@ class DemonstrationMetadata(Metadata):
     """Mean undiscounted return of the expert's episodes, of all that were recorded; None without rewards."""
     has_rewards: bool = True
     """Whether the rewards are the environment's; otherwise they are 0."""
-    action_range: tuple[tuple[float, ...], tuple[float, ...]] | None = None
-    """Lowest and highest action that the environment takes, (A,) each; None where unknown, unbounded or Discrete."""
     subsample_rate: int = 1
     """One transition in so many is kept of each episode, besides true terminals; 1 keeps all."""
 
     def __post_init__(self) -> None:
-        for name in ("observation_keys", "action_range"):
-            object.__setattr__(self, name, _as_tuples(getattr(self, name)))
+        if isinstance(self.observation_keys, list):
+            object.__setattr__(self, "observation_keys", tuple(self.observation_keys))
         super().__post_init__()
         _check_metadata(self)
 
 
-def metadata_from(fields: dict[str, Any]) -> Metadata:
-    """Metadata of stored fields: a data set's or, where they say more, demonstrations'.
+_LARGEST_SPACE = 2**27
+_MOST_JSON = 2**20
+
+
+def metadata_from(fields: Mapping[str, Any]) -> Metadata:
+    """Metadata of stored fields: a data set's or, where they say more, demonstrations'; of earlier versions too.
 
     :raises rlopt.errors.DataError: fields that are neither's
     """
-    for kind in (Metadata, DemonstrationMetadata):
-        if fields.keys() == {field.name for field in dataclasses.fields(kind)}:
-            return kind(**fields)
-    raise DataError("it has other metadata than this version of rlopt writes")
+    known = dict(fields)
+    action_range = known.pop("action_range", None)
+    own = {field.name for field in dataclasses.fields(Metadata)}
+    kind = Metadata if known.keys() <= own else DemonstrationMetadata
+    needed = {"env", "generator", "notes"}
+    if not needed <= known.keys() <= {field.name for field in dataclasses.fields(kind)}:
+        raise DataError("it has other metadata than this version of rlopt writes")
+    try:
+        if action_range is not None:
+            from gymnasium import spaces
 
+            from rlopt.storage.spaces import encode_space
 
-def _as_tuples(value: Any) -> Any:
-    return tuple(map(_as_tuples, value)) if isinstance(value, (list, tuple)) else value
+            low, high = (np.array(bound, np.float32) for bound in action_range)
+            known.setdefault("action_space", encode_space(spaces.Box(low, high)))
+        for name in ("notes", "observation_keys"):
+            if not isinstance(known.get(name, ()), (list, tuple)):
+                raise DataError(f"its {name} are malformed")
+        return kind(**known)
+    except (TypeError, ValueError, AttributeError, AssertionError) as error:
+        raise DataError(f"its metadata are malformed ({one_line(error)})") from None
 
 
 def _check_metadata(metadata: DemonstrationMetadata) -> None:
@@ -106,15 +146,6 @@ def _check_metadata(metadata: DemonstrationMetadata) -> None:
         raise DataError(f"metadata.expert_return is {mean!r}: give a finite number or None")
     if type(metadata.subsample_rate) is not int or metadata.subsample_rate < 1:
         raise DataError(f"metadata.subsample_rate is {metadata.subsample_rate!r}: give a whole number from 1")
-    bounds = metadata.action_range
-    if bounds is not None and not (
-        isinstance(bounds, tuple)
-        and len(bounds) == 2
-        and all(isinstance(bound, tuple) for bound in bounds)
-        and len(bounds[0]) == len(bounds[1])
-        and all(type(value) in (int, float) and math.isfinite(value) for bound in bounds for value in bound)
-    ):
-        raise DataError(f"metadata.action_range is {bounds!r}: give (lowest, highest), a finite number a dimension")
 
 
 GENERATIONS = ("d4rl", "minari", "rlopt")
@@ -143,3 +174,27 @@ def check_metadata(metadata: Metadata) -> None:
         raise DataError("metadata.versions must map package names to version texts")
     if not all(isinstance(note, str) for note in metadata.notes):
         raise DataError("metadata.notes must be texts")
+    steps = metadata.max_episode_steps
+    if steps is not None and (type(steps) is not int or steps < 1):
+        raise DataError(f"metadata.max_episode_steps is {steps!r}: give a whole number from 1, or None")
+    for name in ("termination", "reward"):
+        if not isinstance(getattr(metadata, name), str):
+            raise DataError(f"metadata.{name} is no text: say it in a sentence")
+    for name in ("env_kwargs", "wrappers"):
+        object.__setattr__(metadata, name, _plain_json(name, getattr(metadata, name)))
+    try:
+        metadata.recorded_spaces()
+    except (ValueError, KeyError, TypeError, AssertionError, AttributeError, OverflowError) as error:
+        raise DataError(f"metadata's spaces are malformed ({one_line(error)}): give what encode_space makes") from None
+
+
+def _plain_json(name: str, value: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy as JSON reads it back."""
+    try:
+        text = dump_json(value)
+        if len(text) > _MOST_JSON:
+            raise ValueError(f"over {_MOST_JSON} bytes")
+        copied: dict[str, Any] = parse_json(text)
+        return copied
+    except (TypeError, ValueError, RecursionError) as error:
+        raise DataError(f"metadata.{name} is no JSON ({one_line(error)}): give numbers, texts and lists") from None

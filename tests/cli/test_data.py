@@ -85,7 +85,7 @@ def test_every_format_leads_to_every_other_and_back(capsys: pytest.CaptureFixtur
         ("info hoper-medium-v2", "did you mean 'hopper-medium-v"),
         ("info x.hdf5", "does not exist"),
         ("info minari:umaze", "is no Minari id"),
-        ("info minari:D4RL/door/human-v2 --conversion sequence", "--conversion is for D4RL files"),
+        ("info minari:D4RL/door/human-v2 --conversion sequence", "--conversion cannot be given here"),
         ("info x.hdf5 --max-episode-steps 0", "--max-episode-steps: 0 is outside [1, 1e+09]"),
         ("info x.hdf5 --reward-shift much", "--reward-shift: much is not a number"),
         ("info x.hdf5 --out picture.pdf", "picture.pdf: pictures are written as .png or .svg"),

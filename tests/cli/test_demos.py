@@ -73,15 +73,15 @@ def test_every_format_leads_to_every_other_and_back(capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("line", "named"),
     [
-        ("info nowhere", "unknown demonstrations 'nowhere'"),
-        ("info dmc/walker-wlk", "unknown demonstrations"),
+        ("info nowhere", "unknown data set 'nowhere'"),
+        ("info dmc/walker-wlk", "unknown data set"),
         ("info a/b", "does not exist"),
         ("convert a b --to imitaton", "did you mean 'imitation'"),
         ("convert a b --to imitation", "an .npz file"),
         ("convert a b.npz --to hf", "a folder"),
         ("convert a minari:x-v0 --to hf", "a folder"),
         ("convert a b --to minari", "minari:<id>"),
-        ("info a --env CartPole-v1", "says itself"),
+        ("info a --env CartPole-v1", "--env cannot be given here"),
         ("info x.npz --action-repeat 0", "--action-repeat"),
         ("info x.pkl", "docs/data.md"),
         ("record nowhere --out b", "not a run folder"),

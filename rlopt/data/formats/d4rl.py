@@ -8,13 +8,14 @@ The layout: ``observations``, ``actions``, ``rewards``, ``terminals``, usually `
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 
 from rlopt.data.dataset import Dataset
+from rlopt.data.demonstrations import as_recorded
 from rlopt.data.formats.d4rl_conversion import D4RLOptions, convert
 from rlopt.data.formats.d4rl_file import RawFile, read_raw
 from rlopt.data.formats.d4rl_own import is_own, read_own, write_own
@@ -23,23 +24,18 @@ from rlopt.data.metadata import Metadata
 from rlopt.data.names import D4RLName, d4rl_name, name_of_file
 from rlopt.data.scores import D4RL_REFERENCE_RETURNS
 from rlopt.errors import DataError
+from rlopt.storage.spaces import encode_space
 
-__all__ = ["D4RLOptions", "read_d4rl", "write_d4rl"]
-
-
-def says_its_env(path: Path) -> bool:
-    """Whether a file tells the environment: rlopt wrote it, or it has the name of one that D4RL published."""
-    return name_of_file(path) is not None or is_own(path)
+__all__ = ["D4RLOptions", "is_own", "read_d4rl", "write_d4rl"]
 
 
-def read_d4rl(path: str | Path, name: str | None = None, env: str | None = None, **options: Any) -> Dataset:
-    """Reads an HDF5 file of the D4RL layout.
+def read_d4rl(path: str | Path, name: str | None = None, **options: Any) -> Dataset:
+    """Reads an HDF5 file of D4RL's, by D4RL's rules, or one that :func:`write_d4rl` wrote, which comes back as it was.
 
-    A file that :func:`write_d4rl` wrote comes back as it was. Of any other, ``metadata.notes`` says what was corrected
-    and left out, and ``extras["source_row"]`` which row of the file each transition is.
+    ``metadata.notes`` says what was corrected and left out, and ``extras["source_row"]`` which row of the file each
+    transition is. Other files of the layout are read by :func:`rlopt.data.load_dataset`, with ``env``.
 
     :param name: the D4RL name of the file; None recognises the names under which D4RL published
-    :param env: id of the environment, for a file that is none of D4RL's
     :param options: fields of :class:`D4RLOptions`
     :raises rlopt.errors.DataError: missing, truncated or damaged; keys missing; wrong shape or dtype; objects or
         pickles; NaN; actions out of bounds; sizes of another environment; no transition left
@@ -47,22 +43,19 @@ def read_d4rl(path: str | Path, name: str | None = None, env: str | None = None,
     """
     path = Path(path)
     if is_own(path):
-        if name or env or options:
-            raise DataError(
-                f"{path} was written by rlopt and is read as it was: give no --name, --env or other options"
-            )
+        if name or options:
+            raise DataError(f"{path} was written by rlopt and is read as it was: give no --name or other options")
         return read_own(path)
     chosen = make_options(options)
-    entry = d4rl_name(name) if name else name_of_file(path) if env is None else None
-    if entry is None and not env:
+    entry = d4rl_name(name) if name else name_of_file(path)
+    if entry is None:
         raise DataError(
-            f"{path} does not say which data set it is: train with --env ID, or write one that does with "
-            f"rlopt data convert {shlex.quote(str(path))} OUT and --env ID, or --name NAME of D4RL's; in Python "
-            "give env or name"
+            f"{path} does not say which of D4RL's data sets it is: give --name NAME; or --env ID if it is of others, "
+            "in Python load_dataset(path, env=ID)"
         )
     raw = read_raw(path, entry, chosen.clip_actions)
     try:
-        return _build(raw, entry, env or "", chosen, path)
+        return _build(raw, entry, chosen, path)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
 
@@ -89,8 +82,8 @@ def make_options(options: dict[str, Any]) -> D4RLOptions:
     return D4RLOptions(**options)
 
 
-def _build(raw: RawFile, entry: D4RLName | None, env: str, options: D4RLOptions, path: Path) -> Dataset:
-    if entry is not None and entry.family == "maze2d":
+def _build(raw: RawFile, entry: D4RLName, options: D4RLOptions, path: Path) -> Dataset:
+    if entry.family == "maze2d":
         repair_states(raw)
     rewards, undefined = _rewards(raw, entry, options)
     found = convert(raw, entry, options)
@@ -100,28 +93,32 @@ def _build(raw: RawFile, entry: D4RLName | None, env: str, options: D4RLOptions,
     if options.reward_shift:
         raw.notes.append(f"{options.reward_shift:+g} added to every reward")
     metadata = Metadata(
-        env=entry.name if entry else env,
+        env=entry.name,
         generator=f"D4RL-layout file {path.name}",
         generation="d4rl",
-        reference_returns=D4RL_REFERENCE_RETURNS.get(entry.name) if entry else None,
+        reference_returns=D4RL_REFERENCE_RETURNS.get(entry.name),
         notes=tuple(raw.notes),
+        max_episode_steps=entry.max_episode_steps,
+        termination="never" if entry.family == "maze2d" else "",
+        observation_space=encode_space(spaces.Box(-np.inf, np.inf, (entry.observation_size,), np.float32)),
+        action_space=encode_space(spaces.Box(-1, 1, (entry.action_size,), np.float32)),
     )
-    return Dataset(
-        observations=raw.observations[rows],
-        actions=raw.actions[rows],
-        rewards=rewards[rows] + np.float32(options.reward_shift),
-        next_observations=found.next_observations,
-        discounts=1 - found.terminal.astype(np.float32),
-        episode_ends=found.ends,
-        metadata=metadata,
-        extras={name: column[rows] for name, column in raw.extras.items()} | {"source_row": rows},
-    )
+    columns = {
+        "observations": raw.observations[rows],
+        "actions": raw.actions[rows],
+        "rewards": rewards[rows] + np.float32(options.reward_shift),
+        "next_observations": found.next_observations,
+        "discounts": 1 - found.terminal.astype(np.float32),
+        "episode_ends": found.ends,
+        "extras": {name: column[rows] for name, column in raw.extras.items()} | {"source_row": rows},
+    }
+    return as_recorded(columns, metadata, options.drop_nan)
 
 
-def _rewards(raw: RawFile, entry: D4RLName | None, options: D4RLOptions) -> tuple[np.ndarray, bool]:
+def _rewards(raw: RawFile, entry: D4RLName, options: D4RLOptions) -> tuple[np.ndarray, bool]:
     """The rewards (N,) as chosen, and whether the last row's is undefined."""
     shift = options.rewards == "next"
-    if options.rewards == "auto" and entry is not None and entry.family == "maze2d":
+    if options.rewards == "auto" and entry.family == "maze2d":
         shift = reward_of_observation(raw, entry)
     if not shift:
         return raw.rewards, False

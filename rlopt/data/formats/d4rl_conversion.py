@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rlopt.data.formats.d4rl_file import RawFile
+from rlopt.data.formats.own_arrays import count_timeouts
 from rlopt.data.names import D4RLName
 from rlopt.errors import DataError, unknown_name
 
@@ -53,6 +54,8 @@ class D4RLOptions:
     """Clip actions to [-1, 1] instead of refusing a file with others."""
     max_episode_steps: int | None = None
     """Time limit for files without ``timeouts``; None takes the limit of the named task."""
+    drop_nan: bool = False
+    """Leave out episodes that hold NaN or infinity instead of refusing the file."""
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
@@ -78,12 +81,12 @@ class Transitions:
     """(M,) bool."""
 
 
-def convert(raw: RawFile, entry: D4RLName | None, options: D4RLOptions) -> Transitions:
+def convert(raw: RawFile, entry: D4RLName, options: D4RLOptions) -> Transitions:
     """Chooses rows and successors; notes go to ``raw.notes``.
 
-    :raises rlopt.errors.DataError: no time limit is known, or no transition with a known successor is left
+    :raises rlopt.errors.DataError: no transition with a known successor is left
     """
-    family = entry.family if entry else None
+    family = entry.family
     terminal, timeout = _marks(raw, entry, options)
     broken = _broken(raw, family, terminal, timeout)
     following, known = _successors(raw, terminal, broken)
@@ -111,22 +114,10 @@ def convert(raw: RawFile, entry: D4RLName | None, options: D4RLOptions) -> Trans
     return Transitions(rows, following[rows], terminal[rows], ends)
 
 
-def count_timeouts(terminals: np.ndarray, limit: int) -> np.ndarray:
-    """Marks every ``limit``-th row of an episode, counting anew after each mark and each terminal. (N,) bool.
-
-    D4RL's own conversions begin an episode behind a terminal at 1 instead of 0, so that they take the row before the
-    true timeout for it, and the true one for a transition into the next episode.
-    """
-    index = np.arange(len(terminals))
-    begins = np.concatenate(([True], terminals[:-1]))
-    start = np.maximum.accumulate(np.where(begins, index, 0))
-    return (index - start) % limit == limit - 1
-
-
-def _marks(raw: RawFile, entry: D4RLName | None, options: D4RLOptions) -> tuple[np.ndarray, np.ndarray]:
+def _marks(raw: RawFile, entry: D4RLName, options: D4RLOptions) -> tuple[np.ndarray, np.ndarray]:
     """(terminal, timeout) as they are meant."""
     terminal, timeout = raw.terminals, raw.timeouts
-    if entry is not None and entry.family == "maze2d":
+    if entry.family == "maze2d":
         if terminal.any():
             # D4RL's own generation script writes "goal of the planner reached" here and no timeouts (issue 176).
             raw.notes.append(f"{int(terminal.sum())} terminals taken for reached waypoints: maze2d never ends")
@@ -140,16 +131,14 @@ def _marks(raw: RawFile, entry: D4RLName | None, options: D4RLOptions) -> tuple[
         timeout = None
     if timeout is not None:
         return terminal, timeout
-    limit = options.max_episode_steps or (entry.max_episode_steps if entry else None)
-    if limit is None:
-        raise DataError("it has no timeouts: give max_episode_steps, the time limit that it was recorded with")
+    limit = options.max_episode_steps or entry.max_episode_steps
     raw.notes.append(
         f"no timeouts in use: an episode is cut after {limit} steps (D4RL's own count is one short behind a terminal)"
     )
     return terminal, count_timeouts(terminal, limit)
 
 
-def _broken(raw: RawFile, family: str | None, terminal: np.ndarray, timeout: np.ndarray) -> np.ndarray:
+def _broken(raw: RawFile, family: str, terminal: np.ndarray, timeout: np.ndarray) -> np.ndarray:
     """Where the following row is not the successor. (N,) bool."""
     broken = np.zeros(len(raw), bool)
     if family == "maze2d":

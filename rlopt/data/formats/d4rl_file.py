@@ -43,21 +43,22 @@ class RawFile:
         return len(self.rewards)
 
 
-def read_raw(path: Path, entry: D4RLName | None, clip_actions: bool) -> RawFile:
+def read_raw(path: Path, entry: D4RLName, clip_actions: bool) -> RawFile:
     """Reads and checks a file; see :func:`rlopt.data.formats.d4rl.read_d4rl` for the errors.
 
-    :param entry: what the file should be, if that is known
+    :param entry: what the file should be
     :param clip_actions: clip to [-1, 1] what lies outside
     """
     budget = budget_of(path)
     with open_hdf5(path) as file:
-        arrays = {name: read_array(file, name, budget) for name in (*REQUIRED, "timeouts", "next_observations")}
-        extras = {short: read_array(file, name, budget) for name, short in _EXTRAS.items()}
+        arrays = {
+            name: read_array(file, name, budget, single=True) for name in (*REQUIRED, "timeouts", "next_observations")
+        }
+        extras = {short: read_array(file, name, budget, single=True) for name, short in _EXTRAS.items()}
         _require_keys(arrays, sorted(file)[:12])
     try:
         raw = _checked(arrays, extras)
-        if entry is not None:
-            _check_entry(raw, entry)
+        _check_entry(raw, entry)
         _bound_actions(raw, clip_actions)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from rlopt.data.dataset import Dataset
+from rlopt.data.demonstrations import as_recorded
 from rlopt.data.formats.hdf5 import has, import_h5py, open_hdf5, read_array
 from rlopt.data.formats.limits import budget_of
-from rlopt.data.metadata import Metadata
+from rlopt.data.metadata import metadata_from
 from rlopt.errors import DataError, one_line
 from rlopt.storage.budget import Budget
 from rlopt.storage.json import dump_json, parse_json
@@ -23,6 +24,7 @@ from rlopt.storage.replacing import replacing
 MANIFEST = "rlopt/manifest"
 """JSON text as bytes: format, metadata, the array names with their SHA-256."""
 FORMAT, VERSION = "rlopt-d4rl", 1
+_MARK = "rlopt"
 _GOAL_KEYS = {"observation", "achieved_goal", "desired_goal"}
 _MAX_MANIFEST = 4 * 2**20
 
@@ -30,7 +32,7 @@ _MAX_MANIFEST = 4 * 2**20
 def is_own(path: Path) -> bool:
     """Whether ``path`` is an HDF5 file that :func:`write_own` wrote, sound or damaged."""
     with open_hdf5(path) as file:
-        return has(file, "rlopt")
+        return has(file, "rlopt") or _MARK in file.attrs
 
 
 def write_own(data: Dataset, path: Path) -> Path:
@@ -42,13 +44,15 @@ def write_own(data: Dataset, path: Path) -> Path:
         "version": VERSION,
         "metadata": dataclasses.asdict(data.metadata),
         "extras": sorted(data.extras),
-        "goal_dictionary": isinstance(data.observations, dict),
+        "goal_dictionary": isinstance(data.observations, dict) and set(data.observations) == _GOAL_KEYS,
+        "keys": sorted(data.observations) if isinstance(data.observations, dict) else [],
         "arrays": {name: _digest(array) for name, array in arrays.items()},
     }
     manifest["sha256"] = _digest_of_manifest(manifest)
     path = Path(os.path.abspath(path))
     with replacing(path, DataError, "free space there or write elsewhere") as place:
         with h5py.File(place, "w") as file:
+            file.attrs[_MARK] = VERSION  # so that a file that lost its manifest is not taken for another's
             for name, array in arrays.items():
                 file.create_dataset(name, data=array, **_compression(array))
             file.create_dataset(MANIFEST, data=np.frombuffer(dump_json(manifest).encode(), np.uint8))
@@ -70,24 +74,23 @@ def _arrays(data: Dataset) -> dict[str, np.ndarray]:
         "terminals": terminal,
         "timeouts": data.episode_ends & ~terminal,
     }
-    if isinstance(observations, dict) or isinstance(following, dict):
-        if not isinstance(observations, dict) or not isinstance(following, dict) or set(observations) != _GOAL_KEYS:
-            keys = ", ".join(sorted(observations)) if isinstance(observations, dict) else "none"
-            raise DataError(
-                f"the D4RL layout holds flat observations or goal dictionaries, not the keys {keys}: "
-                "use the minari or rlopt format"
-            )
-        for key in ("achieved_goal", "desired_goal"):
-            arrays[f"rlopt/observations/{key}"] = observations[key]
-            arrays[f"rlopt/next_observations/{key}"] = following[key]
-        if "goal" not in data.extras:
-            arrays["infos/goal"] = observations["desired_goal"]
-        observations, following = observations["observation"], following["observation"]
-    arrays |= {"observations": observations, "next_observations": following}
-    for name, column in data.extras.items():
-        if "/" in name or name.startswith("."):
-            raise DataError(f"the column name {name!r} cannot be an HDF5 name: rename it")
-        arrays[f"infos/{name}"] = column
+    if isinstance(observations, dict) and isinstance(following, dict):
+        goal = set(observations) == _GOAL_KEYS
+        place = "rlopt/" if goal else ""
+        for key in observations:
+            arrays[f"{place}observations/{key}"] = observations[key]
+            arrays[f"{place}next_observations/{key}"] = following[key]
+        if goal:
+            if "goal" not in data.extras:
+                arrays["infos/goal"] = observations["desired_goal"]
+            for name in ("observations", "next_observations"):
+                arrays[name] = arrays.pop(f"rlopt/{name}/observation")
+    else:
+        arrays |= {"observations": np.asarray(observations), "next_observations": np.asarray(following)}
+    arrays |= {f"infos/{name}": column for name, column in data.extras.items()}
+    for name in arrays:
+        if any(part in ("", ".", "..") for part in name.split("/")):
+            raise DataError(f"the name {name!r} cannot be an HDF5 name: rename it")
     return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
 
@@ -115,32 +118,25 @@ def _rebuilt(arrays: Mapping[str, Any], manifest: Mapping[str, Any]) -> Dataset:
     terminal = arrays["terminals"]
     sides: list[Any] = []
     for name in ("observations", "next_observations"):
-        side: Any = arrays[name]
-        if manifest["goal_dictionary"]:
-            side = {"observation": side} | {
-                key: arrays[f"rlopt/{name}/{key}"] for key in ("achieved_goal", "desired_goal")
-            }
-        sides.append(side)
+        if not manifest["keys"]:
+            sides.append(arrays[name])
+        elif manifest["goal_dictionary"]:
+            goals = {key: arrays[f"rlopt/{name}/{key}"] for key in ("achieved_goal", "desired_goal")}
+            sides.append({"observation": arrays[name]} | goals)
+        else:
+            sides.append({key: arrays[f"{name}/{key}"] for key in manifest["keys"]})
     if terminal.dtype != bool or arrays["timeouts"].dtype != bool or terminal.shape != arrays["timeouts"].shape:
         raise DataError("terminals and timeouts are not alike and bool")
-    return Dataset(
-        observations=sides[0],
-        actions=arrays["actions"],
-        rewards=arrays["rewards"],
-        next_observations=sides[1],
-        discounts=1 - terminal.astype(np.float32),
-        episode_ends=terminal | arrays["timeouts"],
-        metadata=_metadata(manifest["metadata"]),
-        extras={name: arrays[f"infos/{name}"] for name in manifest["extras"]},
-    )
-
-
-def _metadata(values: dict[str, Any]) -> Metadata:
-    try:
-        reference = values["reference_returns"]
-        return Metadata(**{**values, "reference_returns": None if reference is None else tuple(reference)})
-    except (TypeError, KeyError, AttributeError):
-        raise DataError("its metadata are malformed") from None
+    columns = {
+        "observations": sides[0],
+        "actions": arrays["actions"],
+        "rewards": arrays["rewards"],
+        "next_observations": sides[1],
+        "discounts": 1 - terminal.astype(np.float32),
+        "episode_ends": terminal | arrays["timeouts"],
+        "extras": {name: arrays[f"infos/{name}"] for name in manifest["extras"]},
+    }
+    return as_recorded(columns, metadata_from(manifest["metadata"]))
 
 
 def _parsed(text: bytes) -> dict[str, Any]:
@@ -154,10 +150,12 @@ def _parsed(text: bytes) -> dict[str, Any]:
         raise DataError(f"it has format version {one_line(repr(manifest.get('version')))}, this rlopt reads {VERSION}")
     if manifest.pop("sha256", None) != _digest_of_manifest(manifest):
         raise DataError(f"it is damaged: {MANIFEST} is not what was written")
-    kinds = {"metadata": dict, "extras": list, "goal_dictionary": bool, "arrays": dict}
+    # Version 0.1 wrote no other dictionaries than those with a goal, and no keys.
+    manifest.setdefault("keys", sorted(_GOAL_KEYS) if manifest.get("goal_dictionary") else [])
+    kinds = {"metadata": dict, "extras": list, "goal_dictionary": bool, "arrays": dict, "keys": list}
     if any(not isinstance(manifest.get(name), kind) for name, kind in kinds.items()):
         raise DataError(f"it is damaged: {MANIFEST} is malformed")
-    if not all(isinstance(name, str) for name in manifest["extras"]):
+    if not all(isinstance(name, str) for name in [*manifest["extras"], *manifest["keys"]]):
         raise DataError(f"it is damaged: {MANIFEST} is malformed")
     return manifest
 
@@ -168,6 +166,6 @@ def _digest_of_manifest(manifest: Mapping[str, Any]) -> str:
 
 def _digest(array: np.ndarray) -> str:
     """SHA-256 of dtype, shape and content."""
-    array = np.ascontiguousarray(array)
-    head = f"{array.dtype.str} {array.shape} ".encode()
-    return hashlib.sha256(head + array.tobytes()).hexdigest()
+    digest = hashlib.sha256(f"{array.dtype.str} {array.shape} ".encode())
+    digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

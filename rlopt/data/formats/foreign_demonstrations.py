@@ -9,12 +9,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 
-from rlopt.data.checks import float32
+from rlopt.data.checks import check_actions, check_spaces, float32
 from rlopt.data.dataset import Dataset
-from rlopt.data.demonstrations import Demonstrations
+from rlopt.data.demonstrations import Demonstrations, as_recorded
+from rlopt.data.environment import encoded, made
 from rlopt.data.formats.minari_spaces import observation_column
 from rlopt.data.metadata import UNKNOWN_ENV, DemonstrationMetadata, metadata_from
+from rlopt.envs.settings import EnvSettings
 from rlopt.errors import DataError, one_line, unknown_name
 from rlopt.storage.json import dump_json, parse_json
 
@@ -28,7 +31,8 @@ class ForeignOptions:
     """What files of other libraries do not say of their demonstrations."""
 
     env: str | None = None
-    """Id of the environment; None leaves it unknown, and then only shapes and action range can be compared."""
+    """Id of the environment, made once for its spaces and time limit; None leaves it unknown, and then only what the
+    file says can be compared."""
     action_repeat: int | None = None
     """Simulator steps of one transition; None is 1."""
     observation_keys: tuple[str, ...] | None = None
@@ -37,10 +41,35 @@ class ForeignOptions:
     """What the end of an episode is, as these formats do not tell true terminals from time limits: ``truncated``,
     ``terminated``, or ``auto``: terminated where ``env`` is known and the episode is shorter than its time limit, as
     no dm_control task is."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """What the file's columns are, where their names do not tell: ``observations`` -> ``x+v``, joined, or ``s_*``."""
+    max_episode_steps: int | None = None
+    """Transitions after which episodes were cut, for files that mark true ends only."""
+    reward_shift: float = 0.0
+    """Added to every reward."""
+    clip_actions: bool = False
+    """Clip actions to the bounds of the environment instead of refusing the file."""
+    drop_nan: bool = False
+    """Leave out episodes that hold NaN or infinity instead of refusing the file."""
+    assumed: EnvSettings | None = None
+    """The environment of a file that does not say it, where no ``env`` is given."""
 
     def __post_init__(self) -> None:
         if self.ends not in ENDS:
             raise unknown_name("kind of ends", str(self.ends), ENDS)
+        if self.max_episode_steps is not None and self.max_episode_steps < 1:
+            raise DataError(f"max_episode_steps is {self.max_episode_steps}: give at least 1")
+
+    @property
+    def describes(self) -> bool:
+        """Whether anything was given that says what a file is of."""
+        general = {"reward_shift": 0.0, "clip_actions": False, "drop_nan": False, "assumed": None}
+        return dataclasses.replace(self, **general) != ForeignOptions()  # type: ignore[arg-type]
+
+    @property
+    def settings(self) -> EnvSettings | None:
+        """The environment as far as it is known."""
+        return self.assumed if self.env is None else EnvSettings(self.env, action_repeat=self.action_repeat or 1)
 
 
 @dataclass(frozen=True)
@@ -66,10 +95,18 @@ class ForeignEpisodes:
 def demonstrations_of(raw: ForeignEpisodes, options: ForeignOptions) -> Demonstrations:
     """Checked demonstrations of a file's arrays.
 
-    :raises rlopt.errors.DataError: no transition, NaN, odd shapes or dtypes, or options for a file that needs none
+    :raises rlopt.errors.DataError: no transition, NaN, odd shapes or dtypes, data of another environment, or options
+        for a file that needs none
     """
-    metadata = _metadata(raw, options)
-    notes = list(raw.notes)
+    metadata, notes = _metadata(raw, options), list(raw.notes)
+    observation_space, action_space = metadata.recorded_spaces()
+    if isinstance(observation_space, spaces.Dict) and isinstance(raw.observations, np.ndarray):
+        shape = raw.observations.shape[1:]
+        fitting = [key for key, part in observation_space.spaces.items() if part.shape == shape]
+        if len(fitting) == 1:  # a log of one part of what the environment shows
+            observation_space = observation_space.spaces[fitting[0]]
+            metadata = dataclasses.replace(metadata, observation_space=encoded(observation_space))
+            notes.append(f"the observations are the part {fitting[0]!r} of those of {metadata.env}")
     terminals = raw.terminals
     if terminals is None:
         if raw.metadata is not None:
@@ -83,16 +120,30 @@ def demonstrations_of(raw: ForeignEpisodes, options: ForeignOptions) -> Demonstr
         rewards = np.zeros(len(raw.ends), np.float32)
     else:
         rewards = float32("rewards", _vector("rewards", raw.rewards))
-    dataset = Dataset(
-        observations=_observations(raw.observations),
-        actions=_actions(raw.actions),
-        rewards=rewards,
-        next_observations=_observations(raw.next_observations),
-        discounts=1 - np.asarray(terminals, np.float32),
-        episode_ends=np.asarray(raw.ends, bool),
-        metadata=dataclasses.replace(metadata, has_rewards=has_rewards).noted(*notes),
-    )
-    return Demonstrations.from_dataset(dataset)
+    if options.reward_shift:
+        rewards = rewards + np.float32(options.reward_shift)
+        notes.append(f"{options.reward_shift:+g} added to every reward")
+    actions = _actions(raw.actions, action_space if raw.metadata is None else None)
+    if action_space is not None and raw.metadata is None:
+        whose = f"the bounds are those of {metadata.env}"
+        actions, note = check_actions(actions, action_space, metadata.env, whose, options.clip_actions)
+        notes += note
+    elif options.clip_actions and raw.metadata is None:
+        raise DataError("nothing tells the bounds to clip actions to: give --env")
+    columns = {
+        "observations": _observations(raw.observations),
+        "actions": actions,
+        "rewards": rewards,
+        "next_observations": _observations(raw.next_observations),
+        "discounts": 1 - np.asarray(terminals, np.float32),
+        "episode_ends": np.asarray(raw.ends, bool),
+        "extras": {},
+    }
+    metadata = dataclasses.replace(metadata, has_rewards=has_rewards)
+    dataset = as_recorded(columns, metadata.noted(*notes), options.drop_nan)
+    if observation_space is not None and raw.metadata is None:
+        check_spaces(dataset, observation_space, action_space, metadata.env)
+    return Demonstrations.from_dataset(dataset, expert_return=metadata.expert_return)
 
 
 def _observations(column: Any) -> Any:
@@ -132,13 +183,11 @@ def step_limit(env: str) -> int | None:
 
 def _metadata(raw: ForeignEpisodes, options: ForeignOptions) -> DemonstrationMetadata:
     if raw.metadata is None:
-        return DemonstrationMetadata(
-            env=options.env or UNKNOWN_ENV,
-            action_repeat=options.action_repeat or 1,
-            observation_keys=options.observation_keys or (),
-            generator=raw.generator,
-        )
-    if options != ForeignOptions():
+        fields: dict[str, Any] = {"env": UNKNOWN_ENV, "action_repeat": options.action_repeat or 1}
+        if options.settings is not None:
+            fields = made(options.settings)
+        return DemonstrationMetadata(**fields, observation_keys=options.observation_keys or (), generator=raw.generator)
+    if options.describes:
         raise DataError("the file says itself which environment it is of, as rlopt wrote it: give no options")
     try:
         stored = metadata_from(parse_json(raw.metadata))
@@ -156,14 +205,19 @@ def true_ends(ends: np.ndarray, options: ForeignOptions) -> tuple[np.ndarray, li
     none = np.zeros_like(ends)
     if options.ends == "truncated":
         return none, ["every episode's end is taken as a truncation, as asked"]
-    limit = None if options.env is None else step_limit(options.env)
-    if options.env is None or limit is None:
+    limit = options.max_episode_steps
+    settings = options.settings or EnvSettings(UNKNOWN_ENV, action_repeat=options.action_repeat or 1)
+    if limit is not None:
+        limit *= settings.action_repeat
+    elif options.settings is not None:
+        limit = step_limit(settings.id)
+    if limit is None:
         return none, ["which ends are true terminals is not known: all are taken as truncations"]
-    if options.env.startswith("dm_control/"):
+    if settings.id.startswith("dm_control/"):
         return none, ["the ends are truncations: no dm_control task terminates"]
     lengths = np.diff(np.flatnonzero(ends), prepend=-1)
     terminals = none.copy()
-    terminals[ends] = lengths * (options.action_repeat or 1) < limit
+    terminals[ends] = lengths * settings.action_repeat < limit
     return terminals, [f"episodes shorter than {limit} environment steps are taken as ended by a true terminal"]
 
 
@@ -175,11 +229,15 @@ def _vector(name: str, array: np.ndarray) -> np.ndarray:
     return array
 
 
-def _actions(actions: np.ndarray) -> np.ndarray:
-    if actions.dtype.kind in "iu":
+def _actions(actions: np.ndarray, space: Any) -> np.ndarray:
+    if actions.dtype.kind == "f" and isinstance(space, spaces.Discrete | spaces.MultiDiscrete):  # as in a CSV file
+        if not (actions == np.round(actions)).all():
+            raise DataError("actions are no whole numbers, and the environment takes choices")
+        actions = actions.astype(np.int64)
+    if actions.dtype.kind in "iu" and not isinstance(space, spaces.Box):
         several = actions.ndim == 2 and actions.shape[1] > 1  # MultiDiscrete
         return (actions if several else _vector("actions", actions)).astype(np.int64)
-    if actions.dtype.kind != "f":
+    if actions.dtype.kind not in "iuf":
         raise DataError(f"actions have dtype {actions.dtype}: convert them to float32 or integers")
     return float32("actions", actions.reshape(len(actions), 1) if actions.ndim == 1 else actions)
 

@@ -58,10 +58,11 @@ def open_hdf5(path: Path) -> Iterator[Any]:
         ) from None
 
 
-def read_array(file: Any, name: str, budget: Budget) -> np.ndarray | None:
+def read_array(file: Any, name: str, budget: Budget, single: bool = False) -> np.ndarray | None:
     """The array ``name`` of an open file, native byte order; None if there is nothing of that name.
 
     :param budget: of the file, see :func:`rlopt.data.formats.limits.budget_of`
+    :param single: read double precision as float32, which takes no copy of the array
     :raises rlopt.errors.DataError: a link out of the file, objects or text, never written, or too large to be real
     """
     h5py = import_h5py()
@@ -85,7 +86,9 @@ def read_array(file: Any, name: str, budget: Budget) -> np.ndarray | None:
     _charge(item, max(size, chunk), name, budget)
     if not _is_written(item, size):
         raise DataError(f"{name!r} was not written to its end: fetch or make the file again")
-    array = np.asarray(item[()])
+    array = np.asarray(
+        item.astype(np.float32)[()] if single and item.dtype.itemsize == 8 and item.dtype.kind == "f" else item[()]
+    )
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 

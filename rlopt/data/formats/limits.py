@@ -25,14 +25,21 @@ PICKLE_SUFFIXES = (".pkl", ".pickle", ".p")
 PAGE = 'docs/data.md, "Pickled demonstrations"'
 
 
-_PICKLED = b"\x80"
+_PICKLED, _LFS = b"\x80", b"version https://git-lfs.github.com/spec/"
 
 
 def refuse_pickle(path: Path) -> None:
-    """Raises :class:`rlopt.errors.DataError` for a file that is a pickle, by its name or its first byte."""
+    """Raises :class:`rlopt.errors.DataError` for a file that is a pickle, by its name or its first byte, or a pointer
+    of git-LFS to one that is elsewhere.
+    """
     with open(path, "rb") as file:
-        pickled = file.read(1) == _PICKLED
-    if pickled or path.suffix.lower() in PICKLE_SUFFIXES:
+        head = file.read(len(_LFS))
+    if head == _LFS:
+        raise DataError(
+            f"{path} is a pointer of git-LFS and not the data: fetch them with git lfs pull, or from the address that "
+            "the repository's page gives"
+        )
+    if head.startswith(_PICKLED) or path.suffix.lower() in PICKLE_SUFFIXES:
         raise DataError(
             f"{path} is a pickle, which runs code when it is read: convert it to .npz in the environment that wrote "
             f"it, with the lines in {PAGE}"

@@ -18,10 +18,12 @@ import numpy as np
 
 from rlopt.data.checks import float32
 from rlopt.data.dataset import Dataset
+from rlopt.data.demonstrations import as_recorded
+from rlopt.data.environment import encoded
 from rlopt.data.formats.hdf5 import has, import_h5py, open_hdf5, read_array, read_group
 from rlopt.data.formats.limits import budget_of
 from rlopt.data.formats.minari_names import ID, RLOPT_KEY, minari_folder
-from rlopt.data.formats.minari_spaces import check_shapes, checked_actions, observation_column
+from rlopt.data.formats.minari_spaces import check_shapes, checked_actions, observation_column, read_space
 from rlopt.data.metadata import Metadata, metadata_from
 from rlopt.errors import DataError, one_line, resource_error
 from rlopt.storage.budget import Budget, open_plain
@@ -45,13 +47,14 @@ class _Columns:
     counts: Counter[str] = field(default_factory=Counter)
 
 
-def read_minari(dataset_id: str, download: bool = False, clip_actions: bool = False) -> Dataset:
+def read_minari(dataset_id: str, download: bool = False, clip_actions: bool = False, drop_nan: bool = False) -> Dataset:
     """Reads a Minari data set.
 
     :param dataset_id: such as ``D4RL/pointmaze/umaze-v2``, looked up in ``MINARI_DATASETS_PATH`` or
         ``~/.minari/datasets``; with ``download`` also ``hf://farama-minari/D4RL/door/human-v2``
     :param download: fetch it with the minari package if it is not there
     :param clip_actions: clip actions to the bounds of the action space instead of refusing others
+    :param drop_nan: leave out episodes that hold NaN or infinity instead of refusing them
     :raises rlopt.errors.DataError: not there, damaged, incomplete, without spaces, images stored as JPEG, actions out
         of bounds, or observations of T instead of T + 1 rows
     """
@@ -66,7 +69,7 @@ def read_minari(dataset_id: str, download: bool = False, clip_actions: bool = Fa
                 "--download, or set MINARI_DATASETS_PATH"
             )
         _download(dataset_id, folder)
-    return read_minari_folder(folder / "data", clip_actions)
+    return read_minari_folder(folder / "data", clip_actions, drop_nan)
 
 
 def _download(dataset_id: str, folder: Path) -> None:
@@ -85,7 +88,7 @@ def _download(dataset_id: str, folder: Path) -> None:
         raise DataError(f"{dataset_id}: the download left no data at {folder}: check its name and try again")
 
 
-def read_minari_folder(folder: Path, clip_actions: bool = False) -> Dataset:
+def read_minari_folder(folder: Path, clip_actions: bool = False, drop_nan: bool = False) -> Dataset:
     """Reads the ``data`` folder of a Minari data set; see :func:`read_minari`."""
     metadata = _metadata(folder)
     file_path = folder / "main_data.hdf5"
@@ -102,7 +105,7 @@ def read_minari_folder(folder: Path, clip_actions: bool = False) -> Dataset:
             except DataError as error:
                 raise DataError(f"{name}: {error}") from None
     try:
-        return _build(columns, metadata, clip_actions)
+        return _build(columns, metadata, clip_actions, drop_nan)
     except DataError as error:
         raise DataError(f"{folder}: {error}") from None
 
@@ -208,7 +211,7 @@ def _read_infos(file: Any, steps: int, budget: Budget, columns: _Columns) -> Non
                 columns.extras.setdefault(key, []).append(array[:steps])
 
 
-def _build(columns: _Columns, metadata: dict[str, Any], clip_actions: bool) -> Dataset:
+def _build(columns: _Columns, metadata: dict[str, Any], clip_actions: bool, drop_nan: bool) -> Dataset:
     notes: list[str] = []
     if columns.counts["cut"]:
         notes.append(f"{columns.counts['cut']} episodes neither terminated nor truncated: taken as truncated")
@@ -217,25 +220,31 @@ def _build(columns: _Columns, metadata: dict[str, Any], clip_actions: bool) -> D
             f"{columns.counts['inner truncation']} episodes continue after a truncation mark, which is ignored"
         )
     notes += [f"text observations left out: {key[5:]}" for key in columns.counts if key.startswith("text ")]
+    observation_space, action_space = (read_space(metadata[name]) for name in ("observation_space", "action_space"))
     episodes = len(columns.rewards)
     sides: list[Any] = []
     for side in (columns.observations, columns.next_observations):
         if not side or any(len(parts) != episodes for parts in side.values()):
             raise DataError("the episodes have different observations, or none: the data set is damaged")
         joined = {key: observation_column(_join(f"observations {key}", parts), key) for key, parts in side.items()}
-        check_shapes(joined, metadata["observation_space"])
+        check_shapes(joined, observation_space)
         sides.append(joined.get("", joined))
-    actions, note = checked_actions(_join("actions", columns.actions), metadata["action_space"], clip_actions)
+    actions, note = checked_actions(_join("actions", columns.actions), action_space, clip_actions)
     extras = {key: _join(key, parts) for key, parts in columns.extras.items() if len(parts) == episodes}
-    return Dataset(
-        observations=sides[0],
-        actions=actions,
-        rewards=float32("rewards", _join("rewards", columns.rewards)),
-        next_observations=sides[1],
-        discounts=np.concatenate(columns.discounts),
-        episode_ends=np.concatenate(columns.ends),
-        metadata=_our_metadata(metadata, [*notes, *note]),
-        extras={key: float32(key, value) if value.dtype == np.float64 else value for key, value in extras.items()},
+    return as_recorded(
+        {
+            "observations": sides[0],
+            "actions": actions,
+            "rewards": float32("rewards", _join("rewards", columns.rewards)),
+            "next_observations": sides[1],
+            "discounts": np.concatenate(columns.discounts),
+            "episode_ends": np.concatenate(columns.ends),
+            "extras": {
+                key: float32(key, value) if value.dtype == np.float64 else value for key, value in extras.items()
+            },
+        },
+        _our_metadata(metadata, [*notes, *note], encoded(observation_space), encoded(action_space)),
+        drop_nan,
     )
 
 
@@ -245,7 +254,7 @@ def _join(name: str, parts: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def _our_metadata(values: dict[str, Any], notes: list[str]) -> Metadata:
+def _our_metadata(values: dict[str, Any], notes: list[str], observation_space: Any, action_space: Any) -> Metadata:
     stored = values.get(RLOPT_KEY)
     if isinstance(stored, str):
         try:
@@ -255,22 +264,38 @@ def _our_metadata(values: dict[str, Any], notes: list[str]) -> Metadata:
     references = (values.get("ref_min_score"), values.get("ref_max_score"))
     known = all(isinstance(value, (int, float)) and np.isfinite(value) for value in references)
     version = values.get("minari_version")
+    spec = _env_spec(values.get("env_spec"))
+    steps = spec.get("max_episode_steps")
     return Metadata(
-        env=_env_id(values.get("env_spec")) or f"minari:{values['dataset_id']}",
+        env=spec.get("id") or f"minari:{values['dataset_id']}",
         generator=str(values.get("algorithm_name") or values["dataset_id"]),
         generation="minari",
         reference_returns=(float(references[0]), float(references[1])) if known else None,  # type: ignore[arg-type]
         versions={"minari": version} if isinstance(version, str) else {},
         notes=tuple(notes),
+        env_kwargs={name: value for name, value in _table(spec.get("kwargs")).items() if name != "render_mode"},
+        wrappers={one_line(each["name"]): _table(each.get("kwargs")) for each in spec.get("additional_wrappers") or ()},
+        max_episode_steps=steps if type(steps) is int and steps > 0 else None,
+        observation_space=observation_space,
+        action_space=action_space,
     )
 
 
-def _env_id(spec_text: Any) -> str | None:
+def _env_spec(text: Any) -> dict[str, Any]:
+    """Gymnasium's EnvSpec as it lies in the file: only read, never made; empty where there is none."""
     try:
-        env_id = json.loads(spec_text)["id"]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
-    return env_id if isinstance(env_id, str) and env_id else None
+        spec = parse_json(text) if isinstance(text, str) else {}
+        if not isinstance(spec.get("id", ""), str) or not all(
+            isinstance(each["name"], str) for each in spec.get("additional_wrappers") or ()
+        ):
+            raise TypeError("its entries have odd types")
+        return dict(spec)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DataError(f"its env_spec is malformed ({one_line(error)})") from None
+
+
+def _table(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def write_minari(data: Dataset, dataset_id: str, report: Callable[[str], None] = lambda line: None) -> Path:

@@ -1,14 +1,18 @@
-"""Minari's declared spaces, against which its arrays are checked. They are read as JSON; no space is made."""
+"""Minari's declared spaces, against which its arrays are checked. They are read as JSON; nothing is imported."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 
-from rlopt.data.checks import CLIP_ACTIONS, check_bounds, check_discrete_actions, float32
+from rlopt.data.checks import check_actions, float32
 from rlopt.errors import DataError, one_line
+
+_DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64")
 
 
 def observation_column(array: np.ndarray, key: str) -> np.ndarray:
@@ -18,63 +22,80 @@ def observation_column(array: np.ndarray, key: str) -> np.ndarray:
     return array if array.dtype == np.uint8 else array.astype(np.uint8 if array.dtype == bool else np.int64)
 
 
-def _space(text: str, path: str = "") -> tuple[str, tuple[int, ...], dict[str, Any]]:
-    """(type, shape, entry) of the space at ``path`` in Minari's JSON; the shape of what is no Box is ().
+def read_space(text: str) -> spaces.Space:
+    """The space that Minari wrote as JSON; parts of nested dictionaries get keys with slashes, texts are left out.
 
-    :raises rlopt.errors.DataError: malformed, or no such entry
+    :raises rlopt.errors.DataError: malformed, or of another kind
     """
     try:
-        entry = json.loads(text)
-        for part in path.split("/") if path else ():
-            entry = entry["subspaces"][part]
-        kind = entry["type"]
-        shape = entry["shape"] if kind == "Box" else []
-        if not isinstance(kind, str) or not all(type(size) is int and size >= 0 for size in shape):
-            raise TypeError
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise DataError(f"its spaces have no entry {path!r} or are malformed") from None
-    return kind, tuple(shape), entry
+        return _space(json.loads(text))
+    except (ValueError, KeyError, TypeError, AttributeError, AssertionError, OverflowError, RecursionError) as error:
+        raise DataError(f"its spaces are malformed ({one_line(error) or type(error).__name__})") from None
 
 
-def check_shapes(observations: dict[str, np.ndarray], space_text: str) -> None:
+def _space(entry: Mapping[str, Any]) -> spaces.Space:
+    kind = entry["type"]
+    if kind == "Box":
+        return _box(entry)
+    if kind == "Discrete":
+        return spaces.Discrete(int(entry["n"]), start=int(entry.get("start", 0)))
+    if kind == "MultiDiscrete":
+        nvec = np.array(entry["nvec"], np.int64)
+        return spaces.MultiDiscrete(nvec, start=np.array(entry.get("start", np.zeros_like(nvec)), np.int64))
+    if kind == "MultiBinary":
+        shape = entry["n"] if isinstance(entry["n"], list) else [entry["n"]]
+        return spaces.Box(0, 1, tuple(map(int, shape)), np.uint8)
+    if kind not in ("Dict", "Tuple"):
+        raise ValueError(f"a {one_line(kind)} space")
+    parts = entry["subspaces"]
+    named = parts.items() if kind == "Dict" else [(f"_index_{index}", part) for index, part in enumerate(parts)]
+    flat: dict[str, spaces.Space] = {}
+    for key, part in named:
+        if part["type"] == "Text":
+            continue
+        space = _space(part)
+        inner = space.spaces.items() if isinstance(space, spaces.Dict) else [("", space)]
+        flat |= {f"{key}/{path}" if path else key: leaf for path, leaf in inner}
+    return spaces.Dict(flat)
+
+
+def _box(entry: Mapping[str, Any]) -> spaces.Box:
+    if entry["dtype"] not in _DTYPES:
+        raise ValueError(f"numbers of dtype {one_line(entry['dtype'])}")
+    dtype, shape = np.dtype(entry["dtype"]), tuple(map(int, entry["shape"]))
+    low, high = (np.array(entry[side], dtype) for side in ("low", "high"))
+    if low.shape != shape or high.shape != shape:
+        raise ValueError(f"bounds of shape {low.shape} and {high.shape} do not fit the bounds of their space {shape}")
+    return spaces.Box(low, high, shape, dtype.type)
+
+
+def check_shapes(observations: dict[str, np.ndarray], space: spaces.Space) -> None:
     """Makes sure that the arrays have the shapes that the metadata declare.
 
     :raises rlopt.errors.DataError: if they do not
     """
+    parts = space.spaces if isinstance(space, spaces.Dict) else {"": space}
     for key, array in observations.items():
-        kind, shape, _ = _space(space_text, key)
-        if kind in ("Box", "Discrete") and array.shape[1:] != shape:
+        if key not in parts:
+            raise DataError(f"its spaces have no entry {one_line(repr(key))} or are malformed")
+        if array.shape[1:] != parts[key].shape:
             raise DataError(
-                f"observations {key} have shape {array.shape[1:]}, their space {one_line(shape)}: images that minari "
+                f"observations {key} have shape {array.shape[1:]}, their space {parts[key].shape}: images that minari "
                 "stored as JPEG are not read (write them with jpeg_encoding=False), anything else is damaged"
             )
 
 
-def checked_actions(actions: np.ndarray, space_text: str, clip: bool) -> tuple[np.ndarray, list[str]]:
-    """Actions in the data set's dtype, checked against the space that the metadata declares, and notes.
+def checked_actions(actions: np.ndarray, space: spaces.Space, clip: bool) -> tuple[np.ndarray, list[str]]:
+    """Actions in the data set's dtype, checked against the space that the metadata declare, and notes.
 
-    :raises rlopt.errors.DataError: for actions outside that space, or a space that is malformed or not supported
+    :raises rlopt.errors.DataError: for actions outside that space, or a space that is not supported
     """
-    kind, shape, entry = _space(space_text)
-    try:
-        if kind == "Discrete":
-            start, number = int(entry.get("start", 0)), int(entry["n"])
-        elif kind == "Box":
-            low, high = (np.asarray(entry[side], np.float64) for side in ("low", "high"))
-    except (ValueError, KeyError, TypeError, OverflowError, AttributeError):
-        raise DataError("the bounds of its action space are malformed") from None
-    if kind == "Discrete" and actions.dtype.kind in "iu":
+    if isinstance(space, spaces.Discrete) and actions.dtype.kind in "iu":
         actions = actions.reshape(len(actions), -1)[:, 0].astype(np.int64)
-        check_discrete_actions(actions, start, start + number - 1, "the data set's action space")
-        return actions, []
-    if kind != "Box" or actions.dtype.kind != "f" or len(shape) != 1:
-        raise DataError(f"{actions.dtype} actions in a {one_line(kind)} space of shape {shape} are not supported")
-    if not actions.shape[1:] == shape == low.shape == high.shape:
-        raise DataError(f"actions of shape {actions.shape[1:]} do not fit the bounds of their space: damaged")
-    actions = float32("actions", actions)
-    if not clip:
-        check_bounds(actions, low, high, f"the bounds are the data set's own; {CLIP_ACTIONS}")
-        return actions, []
-    clipped = np.clip(actions, low.astype(np.float32), high.astype(np.float32))
-    changed = int((clipped != actions).any(axis=1).sum())
-    return clipped, [f"actions of {changed} rows clipped to the action space"] if changed else []
+    elif isinstance(space, spaces.MultiDiscrete) and actions.dtype.kind in "iu":
+        actions = actions.astype(np.int64)
+    elif isinstance(space, spaces.Box) and actions.dtype.kind == "f" and len(space.shape) == 1:
+        actions = float32("actions", actions)
+    else:
+        raise DataError(f"{actions.dtype} actions in a {type(space).__name__} space {space.shape} are not supported")
+    return check_actions(actions, space, "the data set's action space", "the bounds are the data set's own", clip)

@@ -13,7 +13,7 @@ import numpy as np
 
 from rlopt.data.dataset import Dataset, Observations
 from rlopt.data.formats.minari_names import ID, RLOPT_KEY, minari_folder
-from rlopt.errors import DataError, RloptError, one_line
+from rlopt.errors import DataError, one_line
 from rlopt.storage.json import dump_json
 
 
@@ -117,62 +117,59 @@ def require_consecutive(data: Dataset, form: str) -> None:
             )
 
 
-def _env_and_spaces(data: Dataset, report: Callable[[str], None]) -> tuple[str | None, tuple[Any, Any]]:
-    """The environment's id and spaces if it can be made and fits, else None and spaces that just fit the arrays."""
+def _env_and_spaces(data: Dataset, report: Callable[[str], None]) -> tuple[Any, tuple[Any, Any]]:
+    """The environment's spec and spaces if it can be made and fits, else None and spaces that fit the arrays."""
     import gymnasium
 
-    import rlopt.envs.tasks.own_tasks  # noqa: F401  (registers rlopt/*)
     from rlopt.data.checks import check_spaces
+    from rlopt.data.environment import fitting_observation_space, settings_of
     from rlopt.envs.names import register
 
     env_id = data.metadata.env
-    if ":" in env_id:  # reading other people's data must not run code, and such an id imports a module
-        report(f"written without an environment, as {one_line(env_id)!r} imports a module")
-        return None, _fitting_spaces(data)
     try:
+        settings = settings_of(data.metadata)
         register(env_id)
-        env = gymnasium.make(env_id, disable_env_checker=True)
-    except (RloptError, gymnasium.error.Error, ImportError) as error:
-        report(f"written without an environment, as {env_id!r} cannot be made here ({one_line(error)})")
-        return None, _fitting_spaces(data)
-    spaces = (env.observation_space, env.action_space)
-    env.close()
-    try:
+        env = gymnasium.make(env_id, disable_env_checker=True, **(settings.env_kwargs or {}))
+        spec, spaces = env.spec, (env.observation_space, env.action_space)
+        env.close()
         check_spaces(data, *spaces, env_id)
-    except RloptError as error:
-        report(f"written without an environment: {error}")
-        return None, _fitting_spaces(data)
-    return env_id, spaces
+        return spec, spaces
+    except Exception as error:  # an environment's constructor may raise anything
+        report(f"written without an environment, as {one_line(env_id)!r} cannot be made here ({one_line(error)})")
+    observation_space, action_space = data.metadata.recorded_spaces()
+    if observation_space is None or isinstance(observation_space, gymnasium.spaces.Dict):
+        observation_space = _nested(fitting_observation_space(data.observations))
+    return None, (observation_space, action_space or _fitting_action_space(data))
 
 
-def _fitting_spaces(data: Dataset) -> tuple[Any, Any]:
+def _nested(space: Any) -> Any:
+    """Dictionaries within dictionaries for keys with slashes."""
     from gymnasium import spaces
 
-    def box(column: np.ndarray) -> Any:
-        if column.dtype == np.uint8:
-            return spaces.Box(0, 255, column.shape[1:], np.uint8)
-        if column.dtype == np.int64:
-            limits = (int(column.min()), int(column.max()))
-            return spaces.Box(*limits, column.shape[1:], np.int64)
-        return spaces.Box(-np.inf, np.inf, column.shape[1:], np.float32)
+    if not isinstance(space, spaces.Dict):
+        return space
+    groups: dict[str, Any] = {}
+    for key, part in space.spaces.items():
+        head, _, rest = key.partition("/")
+        if rest:
+            groups.setdefault(head, {})[rest] = part
+        else:
+            groups[head] = part
+    nested = {key: _nested(spaces.Dict(part)) if isinstance(part, dict) else part for key, part in groups.items()}
+    return spaces.Dict(nested)
 
-    def nest(columns: dict[str, np.ndarray]) -> Any:
-        groups: dict[str, Any] = {}
-        for key, column in columns.items():
-            head, _, rest = key.partition("/")
-            if rest:
-                groups.setdefault(head, {})[rest] = column
-            else:
-                groups[head] = column
-        return spaces.Dict({key: nest(part) if isinstance(part, dict) else box(part) for key, part in groups.items()})
 
-    observations = data.observations
-    observation_space = nest(observations) if isinstance(observations, dict) else box(observations)
-    if data.actions.dtype == np.int64:
-        start = int(data.actions.min())
-        return observation_space, spaces.Discrete(int(data.actions.max()) - start + 1, start=start)
-    bound = max(1.0, float(np.abs(data.actions).max()))
-    return observation_space, spaces.Box(-bound, bound, data.actions.shape[1:], np.float32)
+def _fitting_action_space(data: Dataset) -> Any:
+    from gymnasium import spaces
+
+    actions = data.actions
+    if actions.dtype == np.int64:
+        low = actions.min(axis=0)
+        if actions.ndim == 2:
+            return spaces.MultiDiscrete(actions.max(axis=0) - low + 1, start=low)
+        return spaces.Discrete(int(actions.max() - low) + 1, start=int(low))
+    bound = max(1.0, float(np.abs(actions).max()))
+    return spaces.Box(-bound, bound, actions.shape[1:], np.float32)
 
 
 def _has_images(data: Dataset) -> bool:

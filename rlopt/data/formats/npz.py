@@ -21,9 +21,12 @@ _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """What numpy writes; others unpack to any size, or take gigabytes before the first byte."""
 
 
-def read_npz(path: Path, required: Collection[str], optional: Collection[str]) -> dict[str, np.ndarray]:
+def read_npz(
+    path: Path, required: Collection[str], optional: Collection[str], budget: Budget | None = None
+) -> dict[str, np.ndarray]:
     """The arrays ``required`` and those of ``optional`` that are there, native byte order; others are not looked at.
 
+    :param budget: of the file, where it is read in several calls
     :raises rlopt.errors.DataError: no such file, damaged, cut, an array missing, or one of objects (a pickle)
     """
     try:
@@ -34,7 +37,7 @@ def read_npz(path: Path, required: Collection[str], optional: Collection[str]) -
                     f"{path} has no {', '.join(missing)} (it has {', '.join(sorted(names)[:12]) or 'nothing'}): give "
                     f"a file with the arrays {', '.join(required)}"
                 )
-            budget = budget_of(path)
+            budget = budget or budget_of(path)
             return {name: _read(file, path, name, budget) for name in (*required, *optional) if name in names}
     except DataError:
         raise

@@ -1,11 +1,14 @@
-"""Trajectories as people write them by hand: arrays under the usual names, flat, one behind another, or (E, T, ...).
+"""Trajectories as people have them: columns under the usual names, flat, one behind another, or (E, T, ...).
 
-One table of names serves .npz and parquet files and :meth:`rlopt.data.Demonstrations.from_trajectories`.
+One table of names serves every file of :mod:`rlopt.data.formats.sources` and
+:meth:`rlopt.data.Demonstrations.from_trajectories`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import fnmatch
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +20,37 @@ from rlopt.data.formats.foreign_demonstrations import (
     ForeignOptions,
     demonstrations_of,
     flags,
+    step_limit,
     true_ends,
 )
-from rlopt.data.formats.npz import read_npz
-from rlopt.errors import DataError
+from rlopt.data.formats.sources import Source, open_source, parquet
+from rlopt.errors import DataError, RloptError, one_line, unknown_name
 
 NAMES: dict[str, tuple[str, ...]] = {
-    "observations": ("observations", "observation", "obs", "ob", "states", "state", "observation.state"),
-    "actions": ("actions", "action", "acts", "acs", "ac"),
-    "next_observations": ("next_observations", "next_observation", "next_obs", "next_states", "next_state"),
-    "rewards": ("rewards", "reward", "rews", "next.reward"),
-    "dones": ("dones", "done", "next.done"),
-    "terminals": ("terminals", "terminated", "terminations"),
-    "timeouts": ("timeouts", "truncated", "truncations"),
-    "starts": ("episode_starts",),
-    "episode": ("episode_index", "episode_id", "episode"),
-}
+    "observations": ("observations", "observation", "obs", "ob", "states", "state", "observation.state", "s"),
+    "actions": ("actions", "action", "acts", "act", "acs", "ac", "a"),
+    "next_observations": (
+        "next_observations", "next_observation", "next_obs", "new_obs", "obs_next", "next_states", "next_state",
+        "next.observation.state", "s_next", "next_s", "s2",
+    ),
+    "rewards": ("rewards", "reward", "rews", "rew", "next.reward", "r"),
+    "dones": ("dones", "done", "next.done", "is_last", "d"),
+    "terminals": ("terminals", "terminal", "terminated", "terminateds", "terminations", "is_terminal"),
+    "timeouts": ("timeouts", "timeout", "truncated", "truncateds", "truncations"),
+    "discounts": ("discounts", "discount"),
+    "starts": ("episode_starts", "is_first"),
+    "episode": ("episode_index", "episode_id", "eps_id", "episode", "traj_id", "trajectory_id"),
+}  # fmt: skip
 """What a column is -> the names that it is found under, the usual one first."""
 _NEEDED = "observations (or obs, states) and actions (or acts)"
+_MARKS = {"dones", "terminals", "timeouts", "discounts", "starts", "episode"}
+"""Columns that say where episodes end."""
+_NUMBERED = re.compile(r"(.*?)[ _.\-]?\[?(\d+)\]?")
+_EPISODE = re.compile(r"(?:data/)?((?:demo|episode|ep|traj|trajectory)_?(\d+))/(.+)")
+"""A column of an episode's own group: robomimic's, ManiSkill's, Minari's."""
+_OF_EPISODE = re.compile(r"(observations|actions|rewards|terminated)_(\d+)((?:_\d+)?)")
+"""d3rlpy's names."""
+_SHOWN = 12
 
 
 def known_names() -> list[str]:
@@ -42,115 +58,364 @@ def known_names() -> list[str]:
     return [name for names in NAMES.values() for name in names]
 
 
-def read_own_npz(path: Path, names: Iterable[str], options: ForeignOptions) -> Demonstrations:
-    """Reads a file with arrays of such names; see :func:`rlopt.data.load_demonstrations`."""
-    found = read_npz(path, (), [name for name in known_names() if name in set(names)])
-    try:
-        return from_columns(found, f"{path.name}, arrays written by hand", options)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from None
+def read_columns(path: Path, options: ForeignOptions) -> Demonstrations:
+    """Reads a file of any kind of :func:`rlopt.data.formats.sources.open_source`.
 
-
-def read_parquet(path: Path, options: ForeignOptions) -> Demonstrations:
-    """Reads a table with a transition a row; observations and actions are columns of lists, or of numbers.
-
-    :raises rlopt.errors.DataError: damaged, without those columns, or pyarrow is not installed
+    :raises rlopt.errors.DataError: damaged, or without columns that are observations and actions
     """
-    try:
-        import pyarrow.parquet
-    except ImportError:
-        raise DataError(f"{path} is a parquet file, which needs pyarrow: pip install 'rlopt[hf]'") from None
-    try:
-        file = pyarrow.parquet.ParquetFile(path)
-        table = file.read(columns=[name for name in file.schema_arrow.names if name in known_names()])
-        columns = {name: _array(table.column(name)) for name in table.column_names}
-    except Exception as error:
-        raise DataError(f"{path} is no parquet file that can be read ({type(error).__name__}): make it again") from None
-    try:
-        return from_columns(columns, f"{path.name}, a table", options)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from None
+    with open_source(path) as source:
+        try:
+            return from_source(source, path.name, options)
+        except DataError as error:
+            raise DataError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from None
 
 
-def _array(column: Any) -> np.ndarray:
-    rows = column.to_pylist()
-    if rows and isinstance(rows[0], list) and len({len(row) for row in rows}) > 1:
-        raise ValueError("rows of different lengths")
-    return np.asarray(rows)
+def read_lerobot(folder: Path, options: ForeignOptions) -> Demonstrations:
+    """Reads a folder of LeRobot's layout: a row a step in parquet files below ``data``; the videos are left out.
 
-
-def from_columns(arrays: Mapping[str, np.ndarray], generator: str, options: ForeignOptions) -> Demonstrations:
-    """Demonstrations of the columns of a file.
-
-    :raises rlopt.errors.DataError: two columns of one kind, none of observations or actions, or other lengths
+    :raises rlopt.errors.DataError: no parquet file, or a damaged one
     """
-    columns = _by_kind(arrays)
-    if {"observations", "actions"} - columns.keys():
-        raise DataError(f"it has {', '.join(sorted(arrays)[:12]) or 'nothing'}: demonstrations need {_NEEDED}")
-    if is_stacked(columns["observations"], columns["actions"]):
-        count = len(columns["actions"])
-        if wrong := [name for name, column in columns.items() if len(column) != count]:
-            raise DataError(f"{', '.join(wrong)} and actions hold different numbers of episodes")
-        episodes = [{name: column[index] for name, column in columns.items()} for index in range(count)]
-        return from_episodes(episodes, generator, options)
-    stops = _stops(columns)
-    if "terminals" not in columns and {"dones", "timeouts"} <= columns.keys():
-        columns["terminals"] = flags("dones", columns["dones"]) & ~flags("timeouts", columns["timeouts"])
-    notes = []
-    if not {"dones", "terminals", "timeouts", "starts", "episode"} & columns.keys():
-        notes.append("nothing says where episodes end: all transitions are taken as one")
-    episodes = []
-    for start, stop in zip([0, *stops[:-1]], stops, strict=True):
-        episode = {name: column[start:stop] for name, column in columns.items()}
-        if len(columns["observations"]) == len(columns["actions"]) + 1:
-            episode["observations"] = columns["observations"][start : stop + 1]
-        episodes.append(episode)
-    return from_episodes(episodes, generator, options, notes)
+    files = sorted((folder / "data").rglob("*.parquet"))
+    if not files:
+        raise DataError(f"{folder} has no parquet files below data: fetch the whole data set")
+    source = parquet(files)
+    if (folder / "videos").is_dir():
+        source.notes.append("videos are left out: the observations are the state alone")
+    try:
+        return from_source(source, folder.name, options)
+    except DataError as error:
+        raise DataError(f"{folder}: {error}") from None
 
 
-def _by_kind(arrays: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for kind, names in NAMES.items():
-        given = [name for name in names if arrays.get(name) is not None]
-        if len(given) > 1:
-            raise DataError(f"it has {' and '.join(given)}, which are one thing: leave one of them out")
-        if given:
-            found[kind] = arrays[given[0]]
+def read_episode_files(files: Sequence[Path], options: ForeignOptions) -> Demonstrations:
+    """Reads a folder of .npz files, an episode each, as DrQ-v2, ExORL and V-D4RL write them.
+
+    There all arrays have T + 1 rows: an observation with the action and reward that led to it, whose first are of none.
+
+    :raises rlopt.errors.DataError: a damaged file, or one of another layout
+    """
+    parts, notes = [], []
+    for file in files:
+        with open_source(file) as source:
+            found = _found(source.names, options.columns)
+            if {"observations", "actions"} - found.keys():
+                raise DataError(f"{file}: {_not_found(source.names)}")
+            part = {kind: _column(source, names) for kind, names in found.items()}
+        if "discounts" in part and _rows(part["observations"]) == len(part["actions"]):
+            ended = np.asarray(part.pop("discounts")).reshape(-1)[-1] == 0
+            part = {kind: column if kind == "observations" else column[1:] for kind, column in part.items()}
+            part["terminals"] = ended
+            notes = ["actions and rewards are those that led to the observation of their row, as DrQ-v2 writes them"]
+        parts.append({kind: column for kind, column in part.items() if kind not in ("episode", "starts", "discounts")})
+    try:
+        return from_episodes(parts, f"{len(files)} files of {files[0].parent.name}, an episode each", options, notes)
+    except DataError as error:
+        raise DataError(f"{files[0].parent}: {error}") from None
+
+
+def from_source(source: Source, name: str, options: ForeignOptions) -> Demonstrations:
+    """Demonstrations of the columns of a file; ``name`` is its name, for people."""
+    generator = f"{name}, of the columns "
+    if not options.columns:
+        episodes = _episode_columns(source.names)
+        if episodes:
+            return _grouped(source, episodes, f"{name}, a group an episode", options)
+    found = _found(source.names, options.columns)
+    if {"observations", "actions"} - found.keys():
+        raise DataError(_not_found(source.names))
+    columns = {kind: _column(source, names) for kind, names in found.items()}
+    if (
+        found.get("terminals") == {"": ["terminals"]}
+        and "rewards" not in found
+        and {"qpos", "qvel"} <= set(source.names)
+    ):
+        columns["timeouts"] = columns.pop("terminals")
+        source.notes.append("terminals mark where a trajectory was cut, as in OGBench's files")
+    shown = dict.fromkeys(names[0] for kind in found.values() for names in kind.values())
+    return from_columns(columns, generator + ", ".join(shown), options, source.notes)
+
+
+def _not_found(names: Sequence[str]) -> str:
+    shown = ", ".join(map(one_line, names[:_SHOWN])) or "nothing"
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return (
+        f"it has {shown}{more}: {_NEEDED} are needed; say which they are with --columns "
+        "observations=KEY,actions=KEY, and where they are there rewards=, next_observations=, terminals=, timeouts=, "
+        "dones=, episode=; KEY+KEY joins columns, KEY* takes all that begin so"
+    )
+
+
+Found = dict[str, dict[str, list[str]]]
+"""Kind -> key of a dictionary observation ("" for one array) -> the columns to join, in order."""
+
+
+def _found(names: Sequence[str], given: Mapping[str, str]) -> Found:
+    """Which columns of a file are which.
+
+    :raises rlopt.errors.DataError: two columns of one kind, or a given one that is not there
+    """
+    found: Found = {}
+    for kind, text in given.items():
+        if kind not in NAMES:
+            raise unknown_name("kind of column", kind, NAMES)
+        found[kind] = {"": _given(text, names)}
+    for kind, known in NAMES.items():
+        if kind in found or (given and kind in ("observations", "next_observations") and kind not in names):
+            continue
+        whole = [name for name in known if name in names]
+        if len(whole) > 1:
+            raise DataError(
+                f"it has {' and '.join(whole)}, which are one thing: leave one of them out, or say which with "
+                f"--columns {kind}={whole[0]}"
+            )
+        if whole:
+            found[kind] = {"": whole}
+            continue
+        for name in known:
+            parts = {other.removeprefix(f"{name}/"): [other] for other in names if other.startswith(f"{name}/")}
+            if parts and kind in ("observations", "next_observations"):
+                found[kind] = parts
+                break
+            numbered = [(int(match[2]), match[0]) for other in names if (match := _NUMBERED.fullmatch(other))
+                        and match[1] == name]  # fmt: skip
+            if numbered:
+                found[kind] = {"": [other for _, other in sorted(numbered)]}
+                break
     return found
 
 
-def is_stacked(observations: np.ndarray, actions: np.ndarray) -> bool:
+def _given(text: str, names: Sequence[str]) -> list[str]:
+    chosen: list[str] = []
+    for part in text.split("+"):
+        matched = [part] if part in names else [name for name in names if fnmatch.fnmatchcase(name, part)]
+        if not matched:
+            raise DataError(str(unknown_name("column", part, names, f"it has {', '.join(names[:_SHOWN])}")))
+        chosen += matched
+    return chosen
+
+
+def _column(source: Source, names: Mapping[str, Sequence[str]]) -> Any:
+    parts = {key: _joined_columns([np.asarray(source.read(name)) for name in several], several)
+             if len(several) > 1 else source.read(several[0]) for key, several in names.items()}  # fmt: skip
+    return parts.get("", parts)
+
+
+def _joined_columns(columns: list[np.ndarray], names: Sequence[str]) -> np.ndarray:
+    if len({len(column) for column in columns}) > 1:
+        raise DataError(f"{', '.join(names)} differ in length: the file was cut or is damaged")
+    return np.concatenate([column.reshape(len(column), -1) for column in columns], axis=1)
+
+
+def _episode_columns(names: Sequence[str]) -> dict[int, dict[str, str]]:
+    """Number of an episode -> name within it -> column, of files with a group (or numbered arrays) an episode."""
+    episodes: dict[int, dict[str, str]] = {}
+    for name in names:
+        if match := _EPISODE.fullmatch(name):
+            episodes.setdefault(int(match[2]), {})[match[3]] = name
+        elif (match := _OF_EPISODE.fullmatch(name)) and "total_size" in names:
+            episodes.setdefault(int(match[2]), {})[match[1] + match[3].replace("_", "/")] = name
+    return dict(sorted(episodes.items()))
+
+
+def _grouped(
+    source: Source, episodes: Mapping[int, Mapping[str, str]], generator: str, options: ForeignOptions
+) -> Demonstrations:
+    parts = []
+    for number, columns in episodes.items():
+        names = list(columns)
+        if any(name.split("/")[0] in ("obs", "observations") for name in names):
+            # Beside observations, "states" are the simulator's.
+            names = [name for name in names if name.split("/")[0] not in ("states", "state")]
+        found = _found(names, {})
+        if {"observations", "actions"} - found.keys():
+            raise DataError(f"episode {number}: {_not_found(names)}")
+        if isinstance(found.get("next_observations"), dict):
+            keys = found["observations"].keys() & found["next_observations"].keys()
+            found["observations"] = {key: found["observations"][key] for key in keys}
+        within = Source(names, lambda name, columns=columns: source.read(columns[name]))  # type: ignore[misc]
+        part = {kind: _column(within, several) for kind, several in found.items()}
+        parts.append({kind: column for kind, column in part.items() if kind not in ("starts", "episode", "discounts")})
+    return from_episodes(parts, generator, options, source.notes)
+
+
+def from_columns(
+    columns: dict[str, Any], generator: str, options: ForeignOptions, notes: Sequence[str] = ()
+) -> Demonstrations:
+    """Demonstrations of columns by kind (:data:`NAMES`).
+
+    :raises rlopt.errors.DataError: columns of other lengths
+    """
+    if isinstance(columns["actions"], list) or isinstance(columns["observations"], list):  # an episode a row
+        count = len(columns["actions"])
+        if wrong := [
+            kind for kind, column in columns.items() if not isinstance(column, Mapping) and len(column) != count
+        ]:
+            raise DataError(f"{', '.join(wrong)} and actions hold different numbers of episodes")
+        kinds = [kind for kind in columns if kind not in ("episode", "starts", "discounts")]
+        return from_episodes([{kind: columns[kind][row] for kind in kinds} for row in range(count)], generator, options)
+    if _is_stacked(columns["observations"], columns["actions"]):
+        columns = _unstacked(columns)
+    notes = list(notes)
+    if _lacks_marks_of_cuts(columns):
+        notes.append(_mark_cuts(columns, options))
+    return demonstrations_of(_flat(columns, generator, options, notes), options)
+
+
+def _rows(column: Any) -> int:
+    return len(next(iter(column.values()))) if isinstance(column, Mapping) else len(column)
+
+
+def _is_stacked(observations: Any, actions: np.ndarray) -> bool:
     """Whether arrays are (E, T, ...): actions (E, T, A), or whole numbers (E, T) beside as many observations."""
     if actions.ndim == 3:
         return True
-    whole = actions.dtype.kind in "iu" and actions.ndim == 2 and observations.ndim >= 3
-    return whole and observations.shape[1] in (actions.shape[1], actions.shape[1] + 1)
+    whole = actions.dtype.kind in "iu" and actions.ndim == 2 and isinstance(observations, np.ndarray)
+    return bool(whole and observations.ndim >= 3 and observations.shape[1] - actions.shape[1] in (0, 1))
 
 
-def _stops(columns: Mapping[str, np.ndarray]) -> list[int]:
-    """Where each episode of flat columns ends."""
+def _unstacked(columns: Mapping[str, Any]) -> dict[str, Any]:
+    episodes, length = columns["actions"].shape[:2]
+    flat: dict[str, Any] = {"episode": np.repeat(np.arange(episodes), length)}
+
+    def joined(part: np.ndarray) -> np.ndarray:
+        return part.reshape(episodes * length, *part.shape[2:])
+
+    for kind, column in columns.items():
+        if kind in ("episode", "starts"):
+            continue
+        if _rows(column) != episodes:
+            raise DataError(f"{kind} and actions hold different numbers of episodes")
+        longer = kind == "observations" and _each_is(column, lambda part: part.shape[1] == length + 1)
+        if longer:
+            flat["observations"] = _each(column, lambda part: joined(part[:, :-1]))
+            flat["next_observations"] = _each(column, lambda part: joined(part[:, 1:]))
+        elif kind in ("terminals", "timeouts", "dones") and column.ndim == 1:  # one an episode
+            flat[kind] = np.zeros(episodes * length, bool)
+            flat[kind][length - 1 :: length] = flags(kind, column)
+        elif kind != "next_observations" or kind not in flat:
+            if not _each_is(column, lambda part: part.ndim >= 2 and part.shape[1] == length):
+                raise DataError(f"{kind} do not hold {length} rows an episode, as actions do")
+            flat[kind] = _each(column, joined)
+    return flat
+
+
+def _lacks_marks_of_cuts(columns: Mapping[str, Any]) -> bool:
+    """Whether a file marks true ends alone, so that what was cut looks like one long episode."""
+    if _rows(columns["observations"]) == len(columns["actions"]) + 1:
+        return False
+    return _MARKS & columns.keys() in ({"terminals"}, {"discounts"})
+
+
+def _mark_cuts(columns: dict[str, Any], options: ForeignOptions) -> str:
+    """Adds ``timeouts`` where episodes must have been cut; says by what."""
     length = len(columns["actions"])
+    terminals = _true_ends(columns)
+    assert terminals is not None
+    limit = options.max_episode_steps
+    settings = options.settings
+    if limit is None and settings is not None and "next_observations" not in columns:
+        try:
+            found = step_limit(settings.id)
+        except RloptError:
+            found = None
+        limit = None if found is None else -(-found // settings.action_repeat)
+    if limit is not None:
+        columns["timeouts"] = count_timeouts(terminals, limit) & ~terminals
+        return f"no timeouts in the file: an episode is cut after {limit} steps"
+    if "next_observations" not in columns:
+        raise DataError(
+            "it marks true ends alone, and not where episodes were cut: give --max-episode-steps, the time limit that "
+            "it was recorded with (a larger number than its rows if there was none)"
+        )
+    broken = np.zeros(length, bool)
+    here, after = columns["observations"], columns["next_observations"]
+    for key in here if isinstance(here, Mapping) else [None]:
+        ours, theirs = (here, after) if key is None else (here[key], after[key])
+        broken[:-1] |= (ours[1:] != theirs[:-1]).reshape(length - 1, -1).any(axis=1)
+    columns["timeouts"] = broken & ~terminals
+    return f"no timeouts in the file: {int(columns['timeouts'].sum())} episodes are cut where the next row is another's"
+
+
+def count_timeouts(terminals: np.ndarray, limit: int) -> np.ndarray:
+    """Marks every ``limit``-th row of an episode, counting anew after each mark and each terminal. (N,) bool.
+
+    D4RL's own conversions begin an episode behind a terminal at 1 instead of 0, so that they take the row before the
+    true timeout for it, and the true one for a transition into the next episode.
+    """
+    index = np.arange(len(terminals))
+    begins = np.concatenate(([True], terminals[:-1]))
+    start = np.maximum.accumulate(np.where(begins, index, 0))
+    return (index - start) % limit == limit - 1
+
+
+def _true_ends(columns: Mapping[str, Any]) -> np.ndarray | None:
+    if "terminals" in columns:
+        return flags("terminals", columns["terminals"])
+    if "discounts" in columns:
+        return np.asarray(columns["discounts"]).reshape(len(columns["actions"]), -1)[:, 0] == 0
+    if {"dones", "timeouts"} <= columns.keys():
+        return flags("dones", columns["dones"]) & ~flags("timeouts", columns["timeouts"])
+    return None
+
+
+def _flat(columns: Mapping[str, Any], generator: str, options: ForeignOptions, notes: list[str]) -> ForeignEpisodes:
+    """Transitions of columns (N, ...), an episode behind the other; those whose successor is not known are left out."""
+    actions, observations = columns["actions"], columns["observations"]
+    length = len(actions)
     if length == 0:
         raise DataError("it holds no transition: record or fetch demonstrations")
-    more = {name: len(column) for name, column in columns.items() if len(column) != length}
-    alone = not {"dones", "terminals", "timeouts", "starts", "episode", "next_observations"} & columns.keys()
-    if more and not (alone and more == {"observations": length + 1}):
+    counts = {kind: _rows(column) for kind, column in columns.items()}
+    following = columns.get("next_observations")
+    longer = counts["observations"] == length + 1 and following is None and not _MARKS & columns.keys()
+    if wrong := {kind: n for kind, n in counts.items() if n != length and not (longer and kind == "observations")}:
         raise DataError(
-            f"{', '.join(f'{count} {name}' for name, count in more.items())} and {length} actions: one of each is "
+            f"{', '.join(f'{count} {kind}' for kind, count in wrong.items())} and {length} actions: one of each is "
             "needed for every transition, or one observation more than actions in a single episode"
         )
-    ends = np.zeros(length, bool)
-    for name in ("dones", "terminals", "timeouts"):
-        if name in columns:
-            ends |= flags(name, columns[name])
+    if longer:
+        following = _each(observations, lambda part: part[1:])
+        observations = _each(observations, lambda part: part[:-1])
+    if not _MARKS & columns.keys():
+        notes.append("nothing says where episodes end: all transitions are taken as one")
+    terminals = _true_ends(columns)
+    ends = np.zeros(length, bool) if terminals is None else terminals.copy()
+    for kind in ("dones", "timeouts"):
+        if kind in columns:
+            ends |= flags(kind, columns[kind])
     if "starts" in columns:
         ends[:-1] |= flags("episode_starts", columns["starts"])[1:]
     if "episode" in columns:
         number = columns["episode"].reshape(length, -1)
         ends[:-1] |= (number[1:] != number[:-1]).any(axis=1)
     ends[-1] = True
-    stops: list[int] = (np.flatnonzero(ends) + 1).tolist()
-    return stops
+    if terminals is None:
+        terminals, said = true_ends(ends, options)
+        notes += said
+    if following is None:
+        kept = ~ends | terminals
+        if not kept.any():
+            raise DataError("every episode is one observation, with nothing that follows it: give next_observations")
+        rows = np.flatnonzero(kept)
+        if dropped := length - len(rows):
+            notes.append(f"{dropped} last transitions whose successor is not known are left out")
+        if masked := int(terminals.sum()):
+            notes.append(f"{masked} true ends without a successor in the file: their own observation stands there")
+        after = rows + ~ends[rows]
+        following = _each(observations, lambda part: part[after])
+        observations = _each(observations, lambda part: part if len(rows) == length else part[rows])
+        cut = np.concatenate((np.diff(rows) > 1, [True]))
+        ends, terminals, actions = ends[rows] | cut, terminals[rows], actions[rows]
+        columns = {kind: column[rows] for kind, column in columns.items() if kind == "rewards"}
+    return ForeignEpisodes(
+        observations=observations,
+        actions=actions,
+        next_observations=following,
+        ends=ends,
+        rewards=columns.get("rewards"),
+        terminals=terminals,
+        generator=generator,
+        notes=notes,
+    )
 
 
 def from_episodes(
@@ -166,36 +431,23 @@ def from_episodes(
     if not episodes:
         raise DataError("it holds no trajectory: record or fetch demonstrations")
     lengths = [_length(index, episode) for index, episode in enumerate(episodes)]
-    ends = np.zeros(sum(lengths), bool)
-    ends[np.cumsum(lengths) - 1] = True
-    terminals, said = _terminals(episodes, lengths, ends, options)
-    last = np.cumsum(lengths) - 1
-    left_out, sides, kept = 0, [], np.ones(len(ends), bool)
-    for index, (episode, length) in enumerate(zip(episodes, lengths, strict=True)):
-        here, following = _sides(episode, length)
-        if following is None:
-            following = _each(here, lambda part: np.concatenate([part[1:], part[-1:]]))
-            if not terminals[last[index]]:
-                kept[last[index]] = False
-                left_out += 1
-                if length > 1:
-                    ends[last[index] - 1] = True
-        sides.append((here, following))
-    if not kept.any():
-        raise DataError("every episode is one observation, with nothing that follows it: give next_observations")
-    own_notes = [f"{left_out} last transitions whose successor is not known are left out"] if left_out else []
-    has_rewards = all("rewards" in episode for episode in episodes)
-    raw = ForeignEpisodes(
-        observations=_joined([here for here, _ in sides], kept),
-        actions=_joined([np.asarray(episode["actions"]) for episode in episodes], kept),
-        next_observations=_joined([following for _, following in sides], kept),
-        ends=ends[kept],
-        rewards=_joined([np.asarray(episode["rewards"]) for episode in episodes], kept) if has_rewards else None,
-        terminals=terminals[kept],
-        generator=generator,
-        notes=[*notes, *said, *own_notes],
-    )
-    return demonstrations_of(raw, options)
+    columns: dict[str, Any] = {
+        "episode": np.repeat(np.arange(len(episodes)), lengths),
+        "actions": _joined([np.asarray(episode["actions"]) for episode in episodes]),
+    }
+    sides = [_sides(episode, length) for episode, length in zip(episodes, lengths, strict=True)]
+    columns["observations"] = _joined([here for here, _ in sides])
+    if all(following is not None for _, following in sides):
+        columns["next_observations"] = _joined([following for _, following in sides])
+    elif any(following is not None for _, following in sides):
+        raise DataError(
+            "some trajectories have the observation behind their last action and others do not: make them alike"
+        )
+    if all("rewards" in episode for episode in episodes):
+        columns["rewards"] = _joined([np.asarray(episode["rewards"]) for episode in episodes])
+    if all("terminals" in episode for episode in episodes):
+        columns["terminals"] = _marks_of("terminals", episodes, lengths)
+    return demonstrations_of(_flat(columns, generator, options, list(notes)), options)
 
 
 def by_kind(trajectory: Any) -> dict[str, Any]:
@@ -205,10 +457,11 @@ def by_kind(trajectory: Any) -> dict[str, Any]:
     """
     if not isinstance(trajectory, Mapping):
         trajectory = {name: getattr(trajectory, name) for name in known_names() if hasattr(trajectory, name)}
-    found = _by_kind(trajectory)
+    given = [name for name in trajectory if trajectory[name] is not None]
+    found = _found(given, {})
     if {"observations", "actions"} - found.keys():
         raise DataError(f"a trajectory has {', '.join(map(str, trajectory)) or 'nothing'}: it needs {_NEEDED}")
-    return found
+    return {kind: trajectory[names[""][0]] for kind, names in found.items() if "" in names}
 
 
 def _length(index: int, episode: Mapping[str, Any]) -> int:
@@ -225,30 +478,20 @@ def _length(index: int, episode: Mapping[str, Any]) -> int:
     return length
 
 
-def _terminals(
-    episodes: Sequence[Mapping[str, Any]], lengths: Sequence[int], ends: np.ndarray, options: ForeignOptions
-) -> tuple[np.ndarray, list[str]]:
-    """Which transitions are true ends, and what was taken for granted."""
-    if not all("terminals" in episode for episode in episodes):
-        return true_ends(ends, options)
-    terminals = np.zeros(len(ends), bool)
-    terminals[ends] = [bool(np.asarray(episode["terminals"]).reshape(-1)[-1]) for episode in episodes]
+def _marks_of(kind: str, episodes: Sequence[Mapping[str, Any]], lengths: Sequence[int]) -> np.ndarray:
+    """(N,) bool of the last mark of each episode."""
+    marks = np.zeros(sum(lengths), bool)
+    marks[np.cumsum(lengths) - 1] = [bool(np.asarray(episode[kind]).reshape(-1)[-1]) for episode in episodes]
     for index, (episode, length) in enumerate(zip(episodes, lengths, strict=True)):
-        given = np.asarray(episode["terminals"]).reshape(-1)
+        given = np.asarray(episode[kind]).reshape(-1)
         if len(given) == length and given[:-1].any():
             raise DataError(f"trajectory {index} continues after a true end: cut it there")
-    return terminals, []
+    return marks
 
 
 def _sides(episode: Mapping[str, Any], length: int) -> tuple[Any, Any]:
-    observations = episode["observations"]
-    if isinstance(observations, Mapping):
-        observations = {key: np.asarray(part) for key, part in observations.items()}
-        longer = len(next(iter(observations.values()))) == length + 1
-    else:
-        observations = np.asarray(observations)
-        longer = len(observations) == length + 1
-    if longer:
+    observations = _each(episode["observations"], np.asarray)
+    if _rows(observations) == length + 1:
         return _each(observations, lambda part: part[:-1]), _each(observations, lambda part: part[1:])
     following = episode.get("next_observations")
     return observations, None if following is None else _each(following, np.asarray)
@@ -258,11 +501,15 @@ def _each(column: Any, function: Any) -> Any:
     return {key: function(part) for key, part in column.items()} if isinstance(column, Mapping) else function(column)
 
 
-def _joined(parts: Sequence[Any], kept: np.ndarray) -> Any:
+def _each_is(column: Any, holds: Any) -> bool:
+    return all(map(holds, column.values() if isinstance(column, Mapping) else [column]))
+
+
+def _joined(parts: Sequence[Any]) -> Any:
     if isinstance(parts[0], Mapping):
-        return {key: _joined([part[key] for part in parts], kept) for key in parts[0]}
+        return {key: _joined([part[key] for part in parts]) for key in parts[0]}
     try:
-        return np.concatenate(parts)[kept]
+        return np.concatenate(parts)
     except ValueError:
         shapes = sorted({part.shape[1:] for part in parts})
         raise DataError(f"trajectories have rows of different shapes, {shapes}: keep them apart") from None

@@ -63,7 +63,8 @@ def test_whole_episodes_with_their_true_terminals() -> None:
     assert array(data, "next_observations").ravel().tolist() == [1, 2, 3, 4] * 3
     assert data.discounts.tolist() == [1, 1, 1, 0] * 3
     assert data.episode_ends.tolist() == [False, False, False, True] * 3
-    assert data.metadata.expert_return == pytest.approx(0.6, abs=1e-6) and data.metadata.action_range is None
+    assert data.metadata.expert_return == pytest.approx(0.6, abs=1e-6)
+    assert data.metadata.recorded_spaces()[1] == spaces.Discrete(2)
     assert data.actions.dtype == np.int64
 
 
@@ -74,7 +75,8 @@ def test_a_time_limit_is_a_truncation_and_the_metadata_tell_what_was_done() -> N
     metadata = data.metadata
     assert (metadata.env, metadata.action_repeat, metadata.seed) == (settings.id, 4, 7)
     assert metadata.observation_keys == ("position", "velocity") and metadata.deterministic is False
-    assert metadata.action_range == ((-1.0,), (1.0,)) and metadata.generator == "chance"
+    assert metadata.recorded_spaces()[1] == spaces.Box(-1, 1, (1,)) and metadata.generator == "chance"
+    assert metadata.max_episode_steps == 40
     assert metadata.expert_return == pytest.approx(data.episode_returns().mean(), rel=1e-6)
     assert {"rlopt", "mujoco", "dm-control", "torch"} <= set(metadata.versions)
     env = rlopt.make_env(settings.id, action_repeat=4, max_episode_steps=40, seed=7, backend="gymnasium")

@@ -19,6 +19,7 @@ import datasets
 import numpy as np
 import pytest
 from demonstration_data import walk
+from gymnasium import spaces
 
 from rlopt.data import Demonstrations, load_demonstrations, write_minari
 from rlopt.data.formats.foreign_demonstrations import metadata_text
@@ -26,6 +27,7 @@ from rlopt.data.formats.huggingface import write_huggingface
 from rlopt.data.formats.imitation_files import write_imitation
 from rlopt.data.formats.valuedice_files import write_valuedice
 from rlopt.errors import DataError, RloptError
+from rlopt.storage.spaces import encode_space
 
 
 class Trap:
@@ -92,7 +94,7 @@ def test_what_is_written_reads_back_the_same(form: str, make: Callable[[], Demon
             data.metadata,
             observation_keys=("a", "b"),
             deterministic=False,
-            action_range=((-1.0,), (1.0,)),
+            action_space=encode_space(spaces.Box(-1, 1, (1,)) if make is not discrete else spaces.Discrete(9)),
             versions={"rlopt": "1"},
             notes=("one",),
             seed=5,
@@ -177,10 +179,12 @@ def test_ends_are_told_apart_by_the_time_limit() -> None:
     assert load_demonstrations(path, env="CartPole-v1", ends="truncated").discounts.all()
     both = load_demonstrations(path, ends="terminated")
     assert np.flatnonzero(both.discounts == 0).tolist() == [2, 502]
-    # 250 repeats of two steps are as long as the limit.
-    repeated = load_demonstrations(path, env="CartPole-v1", action_repeat=200)
+    # A hundred repeats of five steps are as long as the limit.
+    five = npz("five.npz", valuedice_arrays(dones=np.isin(np.arange(503), (4, 502))))
+    repeated = load_demonstrations(five, env="CartPole-v1", action_repeat=100)
     assert np.flatnonzero(repeated.discounts == 0).tolist() == []
-    task = load_demonstrations(path, env="dm_control/cartpole-swingup", observation_keys=("position", "velocity"))
+    wide = npz("wide.npz", valuedice_arrays(states=np.zeros((503, 5)), next_states=np.zeros((503, 5))))
+    task = load_demonstrations(wide, env="dm_control/cartpole-swingup", observation_keys=("position", "velocity"))
     assert task.discounts.all() and task.metadata.observation_keys == ("position", "velocity")
 
 
@@ -191,7 +195,7 @@ def test_options_are_checked() -> None:
     with pytest.raises(RloptError, match="did you mean 'truncated'"):
         load_demonstrations(path, ends="truncate")
     refused(write_imitation(walk(), Path("own.npz")), "says itself which environment", env="CartPole-v1")
-    refused(walk().save("own"), "says itself which environment", env="CartPole-v1")
+    refused(walk().save("own"), "--env cannot be given here", env="CartPole-v1")
 
 
 NAN = np.array([[0.0], [np.nan], [2.0], [3.0], [4.0], [5.0], [6.0]])
@@ -211,12 +215,12 @@ NAN = np.array([[0.0], [np.nan], [2.0], [3.0], [4.0], [5.0], [6.0]])
         ({"indices": np.array([2.5])}, "whole numbers"),
         ({"terminal": np.zeros(0, bool), "indices": np.zeros(0, int), "acts": np.zeros((0, 1))}, "no trajectory"),
         ({"terminal": np.array([2, 1])}, "not all 0 or 1"),
-        ({"acts": None}, "has no acts"),
+        ({"acts": None}, "it has indices, obs.* --columns"),
         ({"acts": np.array([["a"]] * 5)}, "acts holds <U1"),
         ({"acts": np.ones((5, 1), complex)}, "acts holds complex128"),
         ({"rews": np.ones((5, 2))}, "rewards have shape"),
         ({"acts": np.ones((5, 2, 2))}, r"actions have shape \(5, 2, 2\)"),
-        ({"obs": None, "acts": None, "indices": None, "terminal": None}, "imitation's .* or valuedice's"),
+        ({"obs": None, "acts": None, "indices": None, "terminal": None}, "it has rews: observations .* are needed"),
     ],
 )
 def test_a_bad_imitation_file_is_one_line(changed: dict[str, Any], said: str) -> None:
@@ -333,11 +337,11 @@ def stored_rows(**changed: Any) -> dict[str, Any]:
 
 def test_a_folder_of_imitation_is_read() -> None:
     datasets.Dataset.from_dict(stored_rows()).save_to_disk("x")
-    data = load_demonstrations("x", env="Pendulum-v1")
+    data = load_demonstrations("x", ends="terminated")
     assert data.observations.tolist() == [[0], [1], [5]]  # type: ignore[union-attr]
     assert data.next_observations.tolist() == [[1], [2], [6]]  # type: ignore[union-attr]
     assert data.actions.tolist() == [[0.5], [0.25], [1]] and data.episode_returns().tolist() == [3, 4]
-    assert np.flatnonzero(data.discounts == 0).tolist() == [1, 2]  # Pendulum-v1 cuts at 200 steps
+    assert np.flatnonzero(data.discounts == 0).tolist() == [1, 2]
 
 
 def test_a_written_folder_has_the_columns_that_imitation_takes() -> None:

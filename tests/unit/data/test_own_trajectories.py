@@ -153,7 +153,7 @@ def test_parquet_tables(tmp_path: Path) -> None:
         ({"obs": np.zeros((0, 2)), "acts": np.zeros((0, 1))}, "no transition"),
         ({"obs": np.full((4, 2), np.nan), "acts": np.zeros((4, 1))}, "NaN"),
         ({"obs": np.zeros((4, 2)), "acts": np.zeros((4, 1)), "dones": np.arange(4)}, "not all 0 or 1"),
-        ({"foo": np.zeros(3)}, "demonstrations have observations and"),
+        ({"foo": np.zeros(3)}, "it has foo: observations .* are needed; say which they are with --columns"),
         ({"obs": np.array([[1], None], object), "acts": np.zeros((2, 1))}, "a pickle"),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,13 @@ from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 
 import rlopt
 from rlopt.agents.offline.base import OfflineAlgorithm
-from rlopt.agents.offline.data import ReplayRows, best_episodes, return_range_scale, spaces_of
+from rlopt.agents.offline.data import ReplayRows, return_range_scale
 from rlopt.checkpoint.files import read_checkpoint
 from rlopt.checkpoint.model_state import learn_from, save_checkpoint
 from rlopt.data import Dataset, Metadata
 from rlopt.data.columns import scaled_actions
+from rlopt.data.environment import spaces_of
+from rlopt.data.filtering import filter_episodes
 from rlopt.errors import ConfigError, DataError, NonFiniteError, SpaceError
 
 SMALL: dict[str, Any] = {"policy_kwargs": {"net_arch": [16]}, "batch_size": 16, "device": "cpu", "seed": 0}
@@ -60,10 +64,10 @@ def test_actions_are_scaled_by_the_bounds() -> None:
 
 
 def test_the_best_episodes() -> None:
-    best = best_episodes(hand_made(), 1 / 3)
+    best = filter_episodes(hand_made(), best=1 / 3)
     assert best.rewards.tolist() == [10.0]
-    assert best_episodes(hand_made(), 2 / 3).rewards.tolist() == [1.0, 2.0, 10.0]
-    assert len(best_episodes(hand_made(), 0.01)) == 1
+    assert filter_episodes(hand_made(), best=2 / 3).rewards.tolist() == [1.0, 2.0, 10.0]
+    assert len(filter_episodes(hand_made(), best=0.01)) == 1
     assert return_range_scale(hand_made()) == pytest.approx(1000 / 13)
 
 
@@ -280,7 +284,7 @@ def test_spaces_come_from_the_environment_or_the_arrays() -> None:
     observation_space, action_space = spaces_of(pendulum(10))
     assert (action_space.low, action_space.high) == (-2, 2) and observation_space.shape == (3,)  # type: ignore[attr-defined]
     assert spaces_of(corridor(20))[1] == spaces.Discrete(2)
-    with pytest.raises(SpaceError, match=r"exceed \[-1, 1\]"):
+    with pytest.raises(DataError, match=r"exceed \[-1, 1\]"):
         spaces_of(reach_data(10))
     assert make("BC", vec_env(), dataset=reach_data(10)).action_space == Reach.action_space
 
@@ -334,3 +338,33 @@ def test_mistakes_are_one_line() -> None:
     model.set_env(vec_env(2))
     with pytest.raises(ConfigError, match="2 environments"):
         model.set_env(vec_env(3))
+
+
+def constant_rewards(reward: float) -> Dataset:
+    """Pendulum's transitions in episodes of 200, of which nothing is near its end but the last rows."""
+    data = pendulum(600)
+    return dataclasses.replace(data, rewards=np.full(len(data), reward, np.float32))
+
+
+def test_q_is_logged_beside_the_data_s_return_and_told_when_it_leaves_it() -> None:
+    """With a reward of 1 a step and gamma .9 the data's returns are near 10, whatever the policy."""
+    settings: dict[str, Any] = {"gamma": 0.9, "policy_kwargs": {"net_arch": [16]}, "batch_size": 32, "seed": 0}
+    model = rlopt.TD3BC("MlpPolicy", constant_rewards(1.0), **settings)
+    assert model.data_return is not None
+    mean, least, largest = model.data_return
+    known = 10 * (1 - 0.9 ** np.arange(22, 201))  # .9^22 < .1: what is nearer to its cut is not counted
+    assert (mean, least, largest) == pytest.approx((known.mean(), known.min(), known.max()), rel=1e-5)
+    scaled = rlopt.IQL("MlpPolicy", constant_rewards(1.0), reward_scale=2.0, reward_shift=-1.0, **settings)
+    assert scaled.data_return == pytest.approx(model.data_return, rel=1e-5)  # 2 * 1 - 1 = 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.learn(100)
+    assert model.logger.name_to_value["train/data_return"] == pytest.approx(mean)
+    model._n_updates = 10_000  # as if it were trained for long, with Q still near 0
+    with pytest.warns(UserWarning, match="Q has not converged after 10,100 gradient steps"):
+        model.learn(100, reset_num_timesteps=False)
+    for critic in model.policy.critics:
+        critic[-1].bias.data.fill_(500.0)
+    with pytest.warns(UserWarning, match=r"Q has left the data: it is [45]\d\d.* returns of the data are 9\.015 to 10"):
+        model.learn(100, reset_num_timesteps=False)
+    assert rlopt.BC("MlpPolicy", constant_rewards(1.0), seed=0, policy_kwargs={"net_arch": [8]}).data_return is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import shutil
 import subprocess
 import sys
@@ -18,6 +20,8 @@ from runs import leaves
 import rlopt
 from rlopt.agents.imitation.config import SQILConfig
 from rlopt.agents.imitation.run import demonstrations
+from rlopt.agents.offline.run import complete
+from rlopt.checkpoint.choose import environment_settings
 from rlopt.checkpoint.files import list_checkpoints, read_checkpoint
 from rlopt.cli.flags import parse_training
 from rlopt.cli.main import main
@@ -309,3 +313,33 @@ def test_a_file_that_does_not_say_its_environment_is_of_the_one_that_is_named(tm
         train("bc", run_settings(tmp_path / "none", env=""), agent_settings("bc", file))
     write_d4rl(known, tmp_path / "ours.hdf5")
     assert load_dataset(tmp_path / "ours.hdf5", default_env="Hopper-v5").metadata.env == "Pendulum-v1"
+
+
+def test_the_arguments_of_the_environment_come_from_the_data(tmp_path: Path) -> None:
+    """A run is evaluated in the environment that the data were recorded in, with its arguments."""
+    data = pendulum(300)
+    metadata = dataclasses.replace(data.metadata, env_kwargs={"g": 1.5}, wrappers={"frame_stack": 2})
+    place = dataclasses.replace(data, metadata=metadata).save(tmp_path / "data")
+    train("bc", run_settings(tmp_path / "run", total_timesteps=100, eval_every=0), agent_settings("bc", place))
+    checkpoint = read_checkpoint(list_checkpoints(tmp_path / "run" / "checkpoints")[-1])
+    assert environment_settings(checkpoint.metadata).env_kwargs == {"g": 1.5}
+    run, _ = complete(RunConfig(), agent_settings("bc", place))
+    assert (run.env, run.frame_stack) == ("Pendulum-v1", 2)
+
+
+def test_checkpoints_are_ranked_by_fitted_q_evaluation(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    train("td3_bc", run_settings(run, total_timesteps=200, eval_every=0), agent_settings("td3_bc", data))
+    capsys.readouterr()
+    assert main(["evaluate", str(run), "--fqe", str(data), "--fqe-steps", "20", "--gamma", "0.9"]) == 0
+    said = capsys.readouterr().out
+    written = json.loads((run / "fitted_q.json").read_text())
+    names = [path.name for path in list_checkpoints(run / "checkpoints")]
+    assert [row["checkpoint"] for row in written["checkpoints"]] == names and len(names) == 2
+    assert all(name in said for name in names) and f"highest estimate: {written['highest']}" in said
+    values = {row["checkpoint"]: row["value"] for row in written["checkpoints"]}
+    assert written["highest"] == max(values, key=values.__getitem__) and written["checkpoints"][0]["gamma"] == 0.9
+    assert main(["evaluate", str(run), "--fqe", str(data), "--video"]) == 2
+    assert main(["evaluate", str(run), "--fqe", str(tmp_path / "nothing")]) == 2

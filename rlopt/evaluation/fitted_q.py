@@ -1,0 +1,210 @@
+"""Fitted Q evaluation: what a policy is worth, from recorded data alone (Le et al., arXiv 1903.08738).
+
+Q^pi is fitted to r + gamma Q'(s', pi(s')) on the data; its mean over the states that episodes began in estimates the
+policy's discounted return. It ranks checkpoints of offline learners without an environment (Paine et al., arXiv
+2007.09055): its order is worth more than its numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.preprocessing import get_flattened_obs_dim, preprocess_obs
+from torch import Tensor, nn
+
+from rlopt.data.checks import check_spaces
+from rlopt.data.columns import scaled_actions
+from rlopt.data.dataset import Dataset, Observations
+from rlopt.data.returns import discounted_returns, first_rows
+from rlopt.errors import ConfigError, NonFiniteError, SpaceError
+from rlopt.evaluation.evaluate import Predictor
+from rlopt.nn.stacked import mlp, mlp_layers
+
+_BATCH = 4096
+
+
+@dataclass(frozen=True)
+class FittedValue:
+    """An estimate of fitted Q evaluation."""
+
+    value: float
+    """Mean of Q(s, pi(s)) over the first states of the data's episodes: the estimated discounted return."""
+    spread: float
+    """Standard deviation of the same mean among the networks: how far fitting alone moves it."""
+    q_value: float
+    """Mean of Q(s, a) over the data."""
+    data_return: float
+    """Mean discounted return of the data over the same rows, as far as it is known behind cuts."""
+    loss: float
+    """Mean squared error of the last tenth of the steps, in units of the data's returns squared."""
+    gamma: float
+    steps: int
+
+    def as_dict(self) -> dict[str, float]:
+        """JSON-able."""
+        return asdict(self)
+
+
+def fitted_q_evaluation(
+    policy: Predictor,
+    data: Dataset,
+    *,
+    gamma: float = 0.99,
+    steps: int = 10_000,
+    batch_size: int = 256,
+    learning_rate: float = 3e-4,
+    tau: float = 0.005,
+    net_arch: tuple[int, ...] = (256, 256),
+    n_networks: int = 2,
+    seed: int = 0,
+    device: str = "cpu",
+) -> FittedValue:
+    """Fits Q of ``policy``, which takes its most likely actions, on ``data``.
+
+    :param policy: any Stable-Baselines3 model, with its ``observation_space`` and ``action_space``
+    :param gamma: discount factor, in [0, 1)
+    :param steps: gradient steps
+    :param tau: part of the way that the target networks move a step
+    :param net_arch: hidden layers, with layer normalisation
+    :param n_networks: networks fitted from different initial weights, whose mean is the estimate
+    :raises rlopt.errors.ConfigError: gamma out of range
+    :raises rlopt.errors.DataError: data of other spaces
+    :raises rlopt.errors.SpaceError: images, or actions that are neither a vector nor a choice
+    :raises rlopt.errors.NonFiniteError: the fit diverged
+    """
+    if not 0 <= gamma < 1:
+        raise ConfigError(f"gamma is {gamma}: fitted Q evaluation needs one in [0, 1), as its value has no bound else")
+    observation_space, action_space = policy.observation_space, policy.action_space  # type: ignore[attr-defined]
+    check_spaces(data, observation_space, action_space, "the policy's environment")
+    columns = _Columns(policy, data, observation_space, action_space, gamma, device)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        members = [_network(columns.inputs, net_arch) for _ in range(n_networks)]
+    layers = mlp_layers(members[0])
+    assert layers is not None
+    stacked = zip(*(member.parameters() for member in members), strict=True)
+    networks = [torch.stack(tensors).detach().to(device).requires_grad_() for tensors in stacked]
+    targets = [tensor.detach().clone() for tensor in networks]
+
+    def values(parameters: Sequence[Tensor], inputs: Tensor) -> Tensor:
+        """(n, B, 1)."""
+        return mlp(layers, parameters, inputs.expand(n_networks, *inputs.shape))
+
+    optimizer = torch.optim.Adam(networks, lr=learning_rate)
+    generator = torch.Generator().manual_seed(seed)
+    losses = []
+    for step in range(steps):
+        rows = torch.randint(len(data), (batch_size,), generator=generator).to(device)
+        with torch.no_grad():
+            goal = columns.rewards[rows] + gamma * columns.discounts[rows] * values(targets, columns.after[rows])
+        loss = (values(networks, columns.here[rows]) - goal).square().mean(dim=(1, 2)).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(targets, networks, tau)
+        if step >= steps - max(steps // 10, 1):
+            losses.append(loss.detach() / n_networks)
+    begins, everywhere = columns.means(lambda inputs: values(networks, inputs))
+    if not np.isfinite(begins).all():
+        raise NonFiniteError("fitted Q evaluation diverged: lower the learning rate or gamma")
+    return FittedValue(
+        value=float(begins.mean()),
+        spread=float(begins.std()),
+        q_value=float(everywhere.mean()),
+        data_return=columns.data_return,
+        loss=float(torch.stack(losses).mean()),
+        gamma=gamma,
+        steps=steps,
+    )
+
+
+class _Columns:
+    """The data as networks take them; values in units of ``scale`` around ``shift``, the data's own mean return."""
+
+    def __init__(
+        self, policy: Predictor, data: Dataset, observation_space: Any, action_space: Any, gamma: float, device: str
+    ) -> None:
+        self.begins = first_rows(data)
+        self.device = device
+        returns, whole = discounted_returns(data, gamma)
+        known = returns[whole] if whole.any() else returns
+        self.data_return = float(known.mean())
+        self.shift, self.scale = self.data_return, max(float(known.std()), 1e-6 * max(1.0, abs(self.data_return)))
+        here, after = (_flat(column, observation_space) for column in (data.observations, data.next_observations))
+        mean, std = here.mean(dim=0), here.std(dim=0, correction=0) + 1e-3
+        first = _rows(data.observations, self.begins)
+        chosen = [_acts(policy, observations) for observations in (data.next_observations, first)]
+        actions = [_encoded(part, action_space) for part in (data.actions, *chosen)]
+        here, after = (here - mean) / std, (after - mean) / std
+        self.first = torch.cat([here[torch.from_numpy(self.begins)], actions[2]], dim=1).to(device)
+        self.here = torch.cat([here, actions[0]], dim=1).to(device)
+        self.after = torch.cat([after, actions[1]], dim=1).to(device)
+        self.inputs = self.here.shape[1]
+        discounts = torch.from_numpy(data.discounts).unsqueeze(1).to(device)
+        rewards = torch.from_numpy(data.rewards).unsqueeze(1).to(device)
+        # Q = shift + scale f, so that f's target is (r + gamma d (shift + scale f') - shift) / scale.
+        self.rewards = (rewards + (gamma * discounts - 1) * self.shift) / self.scale
+        self.discounts = discounts
+
+    @torch.no_grad()
+    def means(self, values: Callable[[Tensor], Tensor]) -> tuple[np.ndarray, np.ndarray]:
+        """Mean value of each network over the first states, and over all rows at the data's actions."""
+        found = []
+        for inputs in (self.first, self.here):
+            sums = sum(values(part).double().sum(dim=(1, 2)) for part in inputs.split(_BATCH))
+            assert isinstance(sums, Tensor)
+            found.append(self.shift + self.scale * sums.cpu().numpy() / len(inputs))
+        return found[0], found[1]
+
+
+def _network(inputs: int, net_arch: tuple[int, ...]) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for width in net_arch:
+        layers += [nn.Linear(inputs, width), nn.LayerNorm(width), nn.ReLU()]
+        inputs = width
+    last = nn.Linear(inputs, 1)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(*layers, last)
+
+
+def _rows(observations: Observations, rows: np.ndarray) -> Observations:
+    if isinstance(observations, dict):
+        return {key: part[rows] for key, part in observations.items()}
+    return observations[rows]
+
+
+def _acts(policy: Predictor, observations: Observations) -> np.ndarray:
+    length = len(next(iter(observations.values()))) if isinstance(observations, dict) else len(observations)
+    batches = np.array_split(np.arange(length), -(-length // _BATCH))
+    return np.concatenate([policy.predict(_rows(observations, rows), deterministic=True)[0] for rows in batches])
+
+
+def _flat(observations: Observations, space: spaces.Space) -> Tensor:
+    kinds = space.spaces.values() if isinstance(space, spaces.Dict) else [space]
+    if any(len(part.shape or ()) == 3 for part in kinds):
+        raise SpaceError("fitted Q evaluation takes no images: give it features instead")
+    as_tensors: Any = (
+        {key: torch.from_numpy(part) for key, part in observations.items()}
+        if isinstance(observations, dict)
+        else torch.from_numpy(observations)
+    )
+    prepared = preprocess_obs(as_tensors, space, normalize_images=False)
+    parts = [prepared[key] for key in sorted(prepared)] if isinstance(prepared, dict) else [prepared]
+    flat = torch.cat([part.float().flatten(1) for part in parts], dim=1)
+    assert flat.shape[1] == get_flattened_obs_dim(space)
+    return flat
+
+
+def _encoded(actions: np.ndarray, space: spaces.Space) -> Tensor:
+    if isinstance(space, spaces.Discrete):
+        return nn.functional.one_hot(torch.from_numpy(actions - space.start).long(), int(space.n)).float()
+    if isinstance(space, spaces.Box) and len(space.shape) == 1:
+        return torch.from_numpy(scaled_actions(actions.astype(np.float32), space))
+    raise SpaceError(f"fitted Q evaluation takes actions that are a vector or one choice, not {space}")
