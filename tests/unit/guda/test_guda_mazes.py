@@ -162,7 +162,7 @@ def test_segments_keep_their_order_so_that_the_next_action_is_known() -> None:
 
 
 def test_the_best_tenth_of_augmented_data_comes_from_the_best_recorded_episodes() -> None:
-    from rlopt.agents.offline.data import best_episodes
+    from rlopt.data.filtering import filter_episodes
 
     data = point_maze_data("umaze")
     ends = np.zeros(len(data), bool)
@@ -171,7 +171,7 @@ def test_the_best_tenth_of_augmented_data_comes_from_the_best_recorded_episodes(
     rewards[240:320] = 1  # the fourth of ten episodes
     data = dataclasses.replace(data, episode_ends=ends, rewards=rewards)
     for include_source in (False, True):
-        best = best_episodes(make_augmented(data, GuDAConfig(n=20000, include_source=include_source)), 0.08)
+        best = filter_episodes(make_augmented(data, GuDAConfig(n=20000, include_source=include_source)), best=0.08)
         source = best.extras["source_row"]
         assert len(best) > 1000 and ((source >= 240) & (source < 320)).all()
 

@@ -32,7 +32,6 @@ from rlopt.checkpoint.files import read_checkpoint, write_checkpoint
 from rlopt.checkpoint.model_state import save_checkpoint
 from rlopt.checkpoint.sb3_zip import read_policy
 from rlopt.data import load_demonstrations
-from rlopt.data.formats.d4rl import read_d4rl
 from rlopt.data.formats.minari import read_minari_folder
 from rlopt.errors import ResourceError, RloptError
 from rlopt.loggers.writers import CsvLog
@@ -256,7 +255,7 @@ def test_a_link_in_place_of_rlopts_own_mark(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with h5py.File(tmp_path / "x.hdf5", "w") as file:
         file["rlopt"] = h5py.ExternalLink(str(tmp_path / "pipe"), "/x")
-    refused(lambda: read_d4rl(tmp_path / "x.hdf5", env="X-v0"), 0, "link out of its place")
+    refused(lambda: load_dataset(tmp_path / "x.hdf5", env="X-v0"), 0, "link out of its place")
 
 
 def test_a_chunk_larger_than_its_array(tmp_path: Path) -> None:
