@@ -31,7 +31,7 @@ from rlopt.analysis.curves import EVALUATION, TRAINING, default_key, read_run_cu
 from rlopt.checkpoint.files import read_checkpoint, write_checkpoint
 from rlopt.checkpoint.model_state import save_checkpoint
 from rlopt.checkpoint.sb3_zip import read_policy
-from rlopt.data import load_demonstrations
+from rlopt.data import load_dataset, load_demonstrations
 from rlopt.data.formats.minari import read_minari_folder
 from rlopt.errors import ResourceError, RloptError
 from rlopt.loggers.writers import CsvLog
