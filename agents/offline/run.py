@@ -71,6 +71,8 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm,
     from rlopt.settings.device import check_device
     from rlopt.storage.json import dump_json
 
+    if not run.env:
+        run, agent_config = complete(run, agent_config)
     check_device(run.device)
     if run.num_threads:
         torch.set_num_threads(run.num_threads)
