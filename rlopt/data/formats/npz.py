@@ -90,7 +90,7 @@ def _read(file: zipfile.ZipFile, path: Path, name: str, budget: Budget) -> np.nd
     with file.open(info) as member:
         array = np.lib.format.read_array(member, allow_pickle=False, max_header_size=_MAX_HEADER)
         if member.read(1):
-            raise ValueError(f"{name} goes on behind its end")
+            raise ValueError(f"{name} continues beyond its end")
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 

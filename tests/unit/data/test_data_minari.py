@@ -214,7 +214,7 @@ def test_a_failing_download_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None
     ("kind", "said"),
     [
         ("rows", r"episode_1: 3 observations for 3 steps: Minari has one more"),
-        ("behind", "goes on behind a termination"),
+        ("behind", "continues after a termination"),
         ("empty", "it has no steps"),
         ("missing", "rewards missing"),
         ("episodes", "terminations, truncations missing|missing"),

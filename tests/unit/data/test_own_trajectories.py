@@ -169,7 +169,7 @@ def test_trajectories_that_cannot_be_used_say_why() -> None:
         ([], "no trajectory"),
         ([{"observations": one["observations"]}], "needs observations"),
         ([{**one, "rewards": [1.0]}], "trajectory 0 has 1 rewards and 4 actions"),
-        ([{**one, "terminated": [True, False, False, True]}], "goes on after a true end"),
+        ([{**one, "terminated": [True, False, False, True]}], "continues after a true end"),
         ([one, {**one, "observations": np.zeros((5, 3))}], "rows of different shapes"),
         ([{"obs": [[1.0, 2.0]], "acts": [[0.0]]}], "every episode is one observation"),
     ]

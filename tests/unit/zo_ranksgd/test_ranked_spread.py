@@ -111,7 +111,7 @@ def test_what_fails_each_time_is_told_and_changes_nothing(engine: Engine, tmp_pa
     model = search(fragile(tmp_path, broken=True), engine=engine)
     before = model.optimizer.digest()
     with pytest.raises(
-        RunError, match=r"not be played, 4 times: .* failed in step\(\): RuntimeError: the joint is loose"
+        RunError, match=r"episodes failed 4 times: .* failed in step\(\): RuntimeError: the joint is loose"
     ):
         model.learn(10**6)
     model.optimizer.ask()
