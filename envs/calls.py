@@ -1,4 +1,4 @@
-"""Calls into an environment: what it raises, and how long it may take, becomes one typed error that names it."""
+"""Calls into an environment: an error or a timeout becomes one typed error that names it."""
 
 from __future__ import annotations
 

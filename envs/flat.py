@@ -1,4 +1,4 @@
-"""Chosen parts of a dictionary observation as one vector, as offline learners want it."""
+"""Chosen parts of a dictionary observation as one vector, for offline learners."""
 
 from __future__ import annotations
 

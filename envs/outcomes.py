@@ -1,4 +1,4 @@
-"""What an environment returns is compared with its spaces and Gymnasium's interface where it enters rlopt.
+"""Checks what an environment returns against its spaces and Gymnasium's interface, where it enters rlopt.
 
 Types and shapes are compared, never values, so that a step costs less than a microsecond more. numpy would broadcast
 an observation of another shape, and make a number of the text "1.5".

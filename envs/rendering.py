@@ -1,4 +1,4 @@
-"""Headless OpenGL: choosing a library, and saying clearly which package is missing where there is none.
+"""Headless OpenGL: chooses a library, and says which package is missing if there is none.
 
 And MuJoCo's warnings as Python log records, instead of a MUJOCO_LOG.TXT in whatever folder the user stands in.
 """

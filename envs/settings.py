@@ -1,4 +1,4 @@
-"""What makes an environment: the arguments of :func:`rlopt.make_env`, checked and JSON-able. Imports no torch."""
+"""The arguments of :func:`rlopt.make_env`, checked and JSON-able. Imports no torch."""
 
 from __future__ import annotations
 

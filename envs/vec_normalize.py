@@ -1,4 +1,4 @@
-"""Stable-Baselines3's VecNormalize, bit for bit, with less work a step."""
+"""Stable-Baselines3's VecNormalize, bit for bit, with less work per step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of an agent, for the tests of whoever writes one: every deep agent of rlopt passes the same.
+"""Checks of an agent, for the tests of its author: every deep agent of rlopt passes the same.
 
 In a test suite, each check is a test::
 

@@ -1,4 +1,4 @@
-"""What the data tell about a pair (s, a): features, elliptical bonus, and the discrepancy of a frozen hypothesis."""
+"""Evidence about a pair (s, a): features, elliptical bonus, and the discrepancy of a frozen hypothesis."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What DeepLOOP refuses beside single settings: spaces and environments whose average reward it would get wrong."""
+"""Spaces and environments that DeepLOOP refuses because it would get their average reward wrong."""
 
 from __future__ import annotations
 

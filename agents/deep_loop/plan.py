@@ -1,4 +1,4 @@
-"""The hypothesis in force between two switches: frozen networks that act and whose Bellman residual is watched."""
+"""The current hypothesis between two switches: frozen networks that act, and their Bellman residual."""
 
 from __future__ import annotations
 

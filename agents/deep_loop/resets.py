@@ -1,4 +1,4 @@
-"""The critic of the resets, beside those that the actor climbs."""
+"""The critic of the resets, which the actor does not maximise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The discriminator with what surrounds it: its inputs, its training and the reward that it gives."""
+"""The discriminator with its inputs, its training and its reward."""
 
 from __future__ import annotations
 

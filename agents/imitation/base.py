@@ -1,4 +1,4 @@
-"""What the imitation learners share: demonstrations on the training device, and a model that learns from them."""
+"""Shared parts of the imitation learners: demonstrations on the training device, and a model that learns from them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The discriminator's network and what it sees."""
+"""The discriminator's network and its inputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the discriminator sees of images: the features of the critics' encoder, held still between its trainings."""
+"""The discriminator's view of images: features of the critics' encoder, fixed between its trainings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a discriminator has been shown so far: it scales observations, in whatever unit they come."""
+"""Statistics of the discriminator's inputs, which scale observations in any unit."""
 
 from __future__ import annotations
 

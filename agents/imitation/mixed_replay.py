@@ -1,4 +1,4 @@
-"""Batches of which half are demonstrations: what SQIL and IQ-Learn learn from."""
+"""Batches that are half demonstrations, from which SQIL and IQ-Learn learn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a rollout did, for a discriminator: a wrapper that records transitions and hides the environment's rewards."""
+"""The transitions of a rollout for a discriminator: a wrapper records them and hides the rewards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Stable-Baselines3-shaped face of all that learn in one task that never ends: acting, callbacks, saving."""
+"""Base class, with Stable-Baselines3's interface, of agents in a task that never ends: acting, callbacks, saving."""
 
 from __future__ import annotations
 

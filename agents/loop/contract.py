@@ -1,4 +1,4 @@
-"""What an agent of a never-ending task gives to its base, and what the base must know of the task."""
+"""The interface between an agent of a never-ending task and its base, and its settings of the task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tabular and linear LOOP share: a confidence set, an optimistic plan of it, and lazy switching."""
+"""Shared parts of tabular and linear LOOP: a confidence set, an optimistic plan, and lazy switching."""
 
 from __future__ import annotations
 

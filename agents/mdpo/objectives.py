@@ -1,4 +1,4 @@
-"""What MDPO's two phases minimise, on rows of a rollout. Shapes: B rows of the rollout, b rows of a gradient step."""
+"""The losses of MDPO's two phases, on rows of a rollout. Shapes: B rows of the rollout, b rows of a gradient step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which parameters each of MDPO's two phases trains, and what the value phase must leave as it is."""
+"""Which parameters each of MDPO's two phases trains, and which the value phase must leave unchanged."""
 
 from __future__ import annotations
 

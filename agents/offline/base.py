@@ -1,4 +1,4 @@
-"""What the offline learners share: the Stable-Baselines3 surface, training from data, fine-tuning in an environment."""
+"""Base of the offline learners: Stable-Baselines3's interface, training from data, fine-tuning in an environment."""
 
 from __future__ import annotations
 

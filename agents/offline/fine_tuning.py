@@ -1,4 +1,4 @@
-"""Acting: what stands for an environment while data are learnt from, and going on to learn in a real one."""
+"""Acting: a placeholder environment while learning from data, and fine-tuning in a real one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an offline learner is made of: its networks, its gradient step, and the data that it learns from."""
+"""The parts of an offline learner: its networks, its gradient step, and its data."""
 
 from __future__ import annotations
 

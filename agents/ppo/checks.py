@@ -1,4 +1,4 @@
-"""What on-policy agents refuse beyond single settings: spaces that they cannot use."""
+"""Spaces that on-policy agents cannot use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Factored action distributions as tensors: what of them has a closed form. Shapes: B batch, A action dimensions."""
+"""Factored action distributions as tensors, in closed form. Shapes: B batch, A action dimensions."""
 
 from __future__ import annotations
 

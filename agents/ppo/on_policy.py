@@ -1,4 +1,4 @@
-"""What PPO and MDPO share: rollouts, gradient steps in every mode, and the surface of Stable-Baselines3."""
+"""Shared parts of PPO and MDPO: rollouts, gradient steps in every mode, and Stable-Baselines3's interface."""
 
 from __future__ import annotations
 

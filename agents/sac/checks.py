@@ -1,4 +1,4 @@
-"""What soft actor-critic refuses beyond single settings: spaces and replay that it cannot use."""
+"""Spaces and replay buffers that soft actor-critic cannot use."""
 
 from __future__ import annotations
 

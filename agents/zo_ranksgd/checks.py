@@ -1,4 +1,4 @@
-"""Numbers that are given to a search, checked: each error says what is wrong and what to give. Knows numpy only."""
+"""Checks of the numbers given to a search; each error says what is wrong and what to give. Uses numpy only."""
 
 from __future__ import annotations
 

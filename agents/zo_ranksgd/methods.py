@@ -1,4 +1,4 @@
-"""Which search follows the rankings: by name, or the one that fits the number of dimensions and the noise."""
+"""The search rule, by name or chosen by the number of dimensions and the noise."""
 
 from __future__ import annotations
 

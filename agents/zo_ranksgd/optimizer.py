@@ -1,4 +1,4 @@
-"""ZO-RankSGD (arXiv 2303.03751): minimises what is only ever ranked. Numpy only: no torch, no environment."""
+"""ZO-RankSGD (arXiv 2303.03751): minimises a function by rankings. Numpy only: no torch, no environment."""
 
 from __future__ import annotations
 

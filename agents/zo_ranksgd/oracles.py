@@ -1,4 +1,4 @@
-"""Who ranks the candidates of a round: exactly by their returns, or as a person might. Knows numpy only.
+"""Oracles that rank the candidates of a round, exactly by returns or as a person might. Uses numpy only.
 
 Noise is composed by wrapping: ``AbstainingOracle(LazyOracle(PlackettLuceOracle(0.2)), 0.1)``. An oracle keeps no state:
 all randomness comes from the generator it is given, one of its own for each round.

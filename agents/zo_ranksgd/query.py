@@ -1,4 +1,4 @@
-"""What every search by ask and tell has: queries, a current point, and counts of what was asked. Knows numpy only."""
+"""Shared parts of every search by ask and tell: queries, a current point, and counts. Uses numpy only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The subspace that a search is confined to."""
+"""The subspace to which a search is confined."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Any environment as one that never ends: an end becomes a reset inside the step, for a price."""
+"""Any environment as one that never ends: an end becomes a reset inside the step, with a cost."""
 
 from __future__ import annotations
 

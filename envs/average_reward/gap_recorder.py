@@ -1,4 +1,4 @@
-"""What the actions of a run cost, without the luck of the process."""
+"""The cost of a run's actions, without the randomness of the process."""
 
 from __future__ import annotations
 

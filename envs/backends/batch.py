@@ -1,4 +1,4 @@
-"""What both backends share: checking a batch of actions, and turning raw observations into float32 stacked ones."""
+"""Shared parts of the backends: checks of a batch of actions, and float32 stacked observations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The EnvPool backend: all environments stepped by one call into C++, made to behave like the gymnasium backend."""
+"""The EnvPool backend: one call into C++ steps all environments, with the behaviour of the gymnasium backend."""
 
 from __future__ import annotations
 

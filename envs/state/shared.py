@@ -1,4 +1,4 @@
-"""What classes, modules and functions of environments keep, and what of it has changed since they were made."""
+"""State in classes, modules and functions of environments, and what of it has changed since they were made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""gymnasium-robotics' point maze with one fixed goal and flat observations, as offline learners want it."""
+"""gymnasium-robotics' point maze with one fixed goal and flat observations, for offline learners."""
 
 from __future__ import annotations
 

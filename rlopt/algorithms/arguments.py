@@ -1,4 +1,4 @@
-"""A constructor's arguments that no declaration of settings knows: their names, the policy, the device."""
+"""Constructor arguments that are not declared as settings: their names, the policy, the device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A policy that begins as another one does: of the same networks, or the clone of an expert."""
+"""A policy that starts from another one: of the same networks, or the clone of an expert."""
 
 from __future__ import annotations
 

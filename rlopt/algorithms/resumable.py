@@ -1,4 +1,4 @@
-"""What every deep agent adds to its Stable-Baselines3 base so that a run can be checked and continued exactly."""
+"""The parts that every deep agent adds to its Stable-Baselines3 base, for checks and exact resume."""
 
 from __future__ import annotations
 

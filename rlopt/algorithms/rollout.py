@@ -1,4 +1,4 @@
-"""On-policy collection: the rollout that Stable-Baselines3's loop would gather, with less work a step.
+"""On-policy collection: the same rollout as Stable-Baselines3's loop, with less work per step.
 
 A step takes one pass through the actor and writes straight into the rollout buffer. Values, log-probabilities and the
 bootstrap of episodes cut by a time limit are computed for the whole rollout at once, after its last step.

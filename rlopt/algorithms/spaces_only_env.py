@@ -1,4 +1,4 @@
-"""An environment that has spaces and nothing else, on which a model can be built for predictions."""
+"""An environment with spaces only, on which a model can be built for predictions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Callbacks and logger of agents that are no Stable-Baselines3 algorithm."""
+"""Callbacks and logger of agents that are not Stable-Baselines3 algorithms."""
 
 from __future__ import annotations
 

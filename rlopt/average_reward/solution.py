@@ -1,4 +1,4 @@
-"""What every planner and the policy evaluation return."""
+"""The results of planners and of policy evaluation."""
 
 from __future__ import annotations
 

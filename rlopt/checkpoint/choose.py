@@ -1,4 +1,4 @@
-"""Which checkpoint a command means, and the environment that it was trained in. Imports torch only when used."""
+"""The checkpoint that a command names, and the environment that it was trained in. Imports torch only when used."""
 
 from __future__ import annotations
 

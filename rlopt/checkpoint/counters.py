@@ -1,4 +1,4 @@
-"""Captures and restores what a Stable-Baselines3 algorithm itself keeps between two rollouts.
+"""Captures and restores the state that a Stable-Baselines3 algorithm itself keeps between two rollouts.
 
 These are its counters, last observations, episode statistics, action noise, pending log values, and the attributes that
 its class lists in ``state_attributes``. Networks, buffers and environments have modules of their own.

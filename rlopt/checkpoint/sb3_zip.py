@@ -1,4 +1,4 @@
-"""The policy in a zip file of Stable-Baselines3's ``save``, read without the pickles that lie in it.
+"""The policy in a zip file of Stable-Baselines3's ``save``, read without its pickles.
 
 Such a file has the network's tensors apart from everything else, and beside each pickled setting its parts in plain
 JSON. Those and the environment's spaces are enough to build SB3's own multi-layer perceptron policies.

@@ -1,4 +1,4 @@
-"""``rlopt data SUBVERB``: everything about offline data. Imports nothing heavy before a subverb is at work."""
+"""``rlopt data SUBVERB``: offline data. Imports nothing heavy before a subverb runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``rlopt rank SUBVERB``: studies in which people rank clips. Imports nothing heavy before a subverb is at work."""
+"""``rlopt rank SUBVERB``: studies in which people rank clips. Imports nothing heavy before a subverb runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``python -m rlopt.cli.render CHECKPOINT --out FILE.mp4``: a video, drawn in a process of its own.
+"""``python -m rlopt.cli.render CHECKPOINT --out FILE.mp4``: a video, drawn in a separate process.
 
 The OpenGL library has to be chosen before MuJoCo is imported.
 """

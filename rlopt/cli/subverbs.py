@@ -1,4 +1,4 @@
-"""Verbs that have verbs of their own."""
+"""Verbs with subverbs."""
 
 from __future__ import annotations
 

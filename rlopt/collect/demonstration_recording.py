@@ -1,4 +1,4 @@
-"""Demonstrations of a policy that acts: whole episodes, states and images of the same steps at once."""
+"""Demonstrations of an acting policy: whole episodes, states and images of the same steps."""
 
 from __future__ import annotations
 

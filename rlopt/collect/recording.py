@@ -1,4 +1,4 @@
-"""Transitions of a policy that acts, or of a replay buffer, as a data set."""
+"""Transitions of an acting policy, or of a replay buffer, as a data set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: one bar on a terminal, plain lines elsewhere."""
+"""Progress of a training run: one bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What must hold for every data set."""
+"""The rules that every data set must satisfy."""
 
 from __future__ import annotations
 

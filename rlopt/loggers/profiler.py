@@ -1,4 +1,4 @@
-"""Where the time of a training run goes: a table of its parts, and a trace of one second of it."""
+"""A profile of a training run: a table of the time of its parts, and a trace of one second."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Policies of soft actor-critic whose actor and critics have the network that a name chooses."""
+"""Policies of soft actor-critic whose networks are chosen by name."""
 
 from __future__ import annotations
 

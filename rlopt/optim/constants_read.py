@@ -1,4 +1,4 @@
-"""Whether what a function reads besides its arguments is still what it was when the function was compiled."""
+"""Whether the values that a function reads besides its arguments have changed since it was compiled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much memory a replay buffer needs, whether the device has it, and the tensors that take it."""
+"""The memory that a replay buffer needs, whether the device has it, and the tensors."""
 
 from __future__ import annotations
 

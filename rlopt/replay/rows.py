@@ -1,4 +1,4 @@
-"""Saves and restores the contents of replay buffers: their rows as plain arrays, checked before they are put back.
+"""Saves and restores replay buffers: their rows as plain arrays, checked before they are restored.
 
 Stable-Baselines3's buffers (numpy) and those of :mod:`rlopt.replay.buffers` (tensors) name their rows alike, so that
 either kind takes the checkpoint of the other.

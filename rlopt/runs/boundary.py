@@ -1,4 +1,4 @@
-"""What a run does between two rollouts: it evaluates, logs, writes checkpoints and stops."""
+"""The work between two rollouts of a run: it evaluates, logs, writes checkpoints and stops."""
 
 from __future__ import annotations
 

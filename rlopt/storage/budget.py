@@ -1,4 +1,4 @@
-"""What reading a file may cost. Imports no torch.
+"""The limit on the cost of reading a file. Imports no torch.
 
 A file says how large its arrays are, names one array many times, compresses, and leads to other files. So every reader
 charges what it is about to take to the budget of the whole file, reads each stored thing once, and opens plain files

@@ -1,4 +1,4 @@
-"""What a sweep runs: agents x tasks x presets x settings x seeds, an ordinary training run each. Imports no torch."""
+"""The runs of a sweep: agents x tasks x presets x settings x seeds, each an ordinary run. Imports no torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a search varies, and between which bounds. Imports neither Optuna nor torch."""
+"""The settings that a search varies, and their bounds. Imports neither Optuna nor torch."""
 
 from __future__ import annotations
 

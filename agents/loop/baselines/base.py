@@ -1,4 +1,4 @@
-"""What peers of LOOP share whose policy changes between episodes alone."""
+"""Base class of LOOP's peers whose policy changes only between episodes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""IMED-RL: in every state the action whose data speak least against its being the best."""
+"""IMED-RL: takes in every state the action whose data contradict least that it is the best."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""OLSVI.FH: optimistic least-squares value iteration over a fixed horizon, begun anew without a reset."""
+"""OLSVI.FH: optimistic least-squares value iteration over a fixed horizon, restarted without a reset."""
 
 from __future__ import annotations
 

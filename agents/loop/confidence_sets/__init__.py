@@ -1,1 +1,1 @@
-"""What a learner believes of an unknown process: confidence sets, and the optimistic plans over them."""
+"""Confidence sets of an unknown process, and the optimistic plans over them."""

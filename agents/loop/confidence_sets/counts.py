@@ -1,4 +1,4 @@
-"""What model-based agents know: visits, rewards and transitions of every pair; and their optimistic sweeps."""
+"""Counts of model-based agents: visits, rewards and transitions of every pair; and their optimistic sweeps."""
 
 from __future__ import annotations
 

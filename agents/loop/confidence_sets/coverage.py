@@ -1,4 +1,4 @@
-"""Whether the truth is in an agent's confidence set: checkable where the environment knows its exact process."""
+"""Whether the true process is in an agent's confidence set, if the environment knows its exact process."""
 
 from __future__ import annotations
 

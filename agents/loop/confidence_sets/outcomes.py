@@ -1,4 +1,4 @@
-"""What every pair was seen to lead to, and how much larger than seen the mean of its outcomes may be."""
+"""The observed outcomes of every pair, and how much larger than observed their mean may be."""
 
 from __future__ import annotations
 

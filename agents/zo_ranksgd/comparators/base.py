@@ -1,4 +1,4 @@
-"""What the peers share: a current point, and queries that are told values or rankings."""
+"""Base class of the peers: a current point, and queries answered by values or rankings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CMA-ES through the package ``cma``, told ranks only: the peer with equal information."""
+"""CMA-ES through the package ``cma``, given ranks only: the peer with equal information."""
 
 from __future__ import annotations
 

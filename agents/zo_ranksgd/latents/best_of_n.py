@@ -1,4 +1,4 @@
-"""The baseline that a latent search has to beat: the best of N latents drawn at random, by the same oracle."""
+"""The baseline of a latent search: the best of N random latents, chosen by the same oracle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A diffusers pipeline that the user has as a ``decode`` for :class:`rlopt.LatentSearch`. Downloads nothing."""
+"""A user's diffusers pipeline as a ``decode`` for :class:`rlopt.LatentSearch`. Downloads nothing."""
 
 from __future__ import annotations
 

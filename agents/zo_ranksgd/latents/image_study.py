@@ -1,4 +1,4 @@
-"""Latent searches that people answer in the browser: images in place of the clips of policies."""
+"""Latent searches answered by people in the browser, with images instead of clips."""
 
 from __future__ import annotations
 

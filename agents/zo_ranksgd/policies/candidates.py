@@ -1,4 +1,4 @@
-"""The returns of all candidates of a round, played side by side: one environment for each candidate and episode."""
+"""The returns of all candidates of a round, run in parallel: one environment per candidate and episode."""
 
 from __future__ import annotations
 

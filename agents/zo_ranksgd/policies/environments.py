@@ -1,4 +1,4 @@
-"""The environments in which a policy search plays its candidates."""
+"""The environments in which a policy search runs its candidates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A policy search whose rounds people rank: clips of the episodes themselves, in a study that outlives the process."""
+"""A policy search ranked by people: clips of the episodes themselves, in a study that outlives the process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Observations as vectors of features, and their running normalisation, which is frozen while a round is played."""
+"""Observations as feature vectors, and their running normalisation, which is frozen during a round."""
 
 from __future__ import annotations
 

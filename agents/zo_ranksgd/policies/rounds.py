@@ -1,4 +1,4 @@
-"""A round of a policy search: what was asked, played and answered, and what came of it."""
+"""A round of a policy search: its query, episodes, answers and outcome."""
 
 from __future__ import annotations
 

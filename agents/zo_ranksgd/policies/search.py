@@ -1,4 +1,4 @@
-"""Policy search from rankings, in the shape of a Stable-Baselines3 algorithm."""
+"""Policy search from rankings, with the interface of a Stable-Baselines3 algorithm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A ranking study of policies, replayed: its search built anew from what the study says of it."""
+"""Replay of a ranking study of policies: its search is built anew from the study."""
 
 from __future__ import annotations
 
