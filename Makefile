@@ -1,23 +1,29 @@
-# `make quickstart` and `make test` need Linux, Python >= 3.11 and a C compiler; they install everything else in .venv.
+# `make quickstart` and `make test` need Linux, Python >= 3.11 and a C compiler; they install everything else in .venv,
+# quickstart only what it uses.
 PYTHON ?= python3
 VENV ?= .venv
 # Where pip finds torch, for example https://download.pytorch.org/whl/cpu on a machine without a GPU.
 TORCH_INDEX ?=
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
+CORE = $(VENV)/.core
 STAMP = $(VENV)/.installed
 
 .PHONY: quickstart test test-fast coverage notebooks lint types check venv web web-check docs gpu-check clean
 
 venv: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt
+$(CORE): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "rlopt needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	$(PIP) install -c constraints.txt -e '.[fast]'
+	touch $@
+
+$(STAMP): $(CORE)
 	$(PIP) install -c constraints.txt -e '.[fast,test]'
 	touch $@
 
-quickstart: venv
+quickstart: $(CORE)
 	$(VENV)/bin/python scripts/quickstart.py
 
 # A process for each core, and one thread in each: more threads than cores wait for one another.

@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium import spaces
 
 from rlopt.envs.rendering import route_warnings
+from rlopt.errors import ConfigError
 
 RENDER_SIZE = (240, 320)
 """Height and width of ``render()`` where no other size is asked for."""
@@ -40,8 +41,14 @@ class DMControlEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         fast_render: bool = False,
         task_kwargs: dict[str, Any] | None = None,
     ) -> None:
-        from dm_control import suite
-
+        try:
+            from dm_control import suite
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                f"environment 'dm_control/{task}' needs dm-control ({error.name} is missing): pip install 'rlopt[dmc]' "
+                "with Python 3.11 or 3.12, since labmaze has no wheel for later ones; EnvPool steps four or more "
+                "copies of most tasks without it"
+            ) from None
         route_warnings()
         domain_name, _, task_name = task.partition("-")
         kwargs = {"time_limit": float("inf"), **(task_kwargs or {}), "random": np.random.RandomState(seed)}

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import rlopt
-from rlopt.errors import RloptError, RunError, one_line, resource_error
+from rlopt.errors import RloptError, RunError, one_line, resource_error, unknown_name
 from rlopt.registry import agent_spec, former_agent, refuse_import, resolve
 from rlopt.settings.fields import from_mapping, without_former
 from rlopt.settings.run import RunConfig
@@ -39,6 +39,8 @@ SWEEP_FILE = "sweep.json"
 """What a sweep runs, in the folder that holds its runs' folders."""
 TUNE_FILE = "tune.json"
 """What a search of settings tries, in the folder that holds its trials' folders."""
+TRAINED = Path(rlopt.__file__).parent / "trained"
+"""Packed runs that come with rlopt; scripts/make_trained_agents.py makes them."""
 _MAX_JSON_BYTES = 64 * 2**20
 
 
@@ -244,8 +246,27 @@ def _named(option: str, value: Any) -> str:
     return "".join(f" --{option} {shell_quote(text)}" for text in dict.fromkeys(values) if ":" in text)
 
 
+def trained_agents() -> dict[str, Path]:
+    """The run folders of the agents that come with rlopt, by name: ``rlopt/half-cheetah`` and others."""
+    return {f"rlopt/{path.parent.name}": path.parent for path in sorted(TRAINED.glob("*/config.json"))}
+
+
+def named_run(path: Path) -> Path:
+    """``path``, or the folder of the agent of that name which comes with rlopt, where there is no such path.
+
+    :raises rlopt.errors.UnknownNameError: ``path`` is ``rlopt/`` and a name that none has
+    """
+    if path.exists() or len(path.parts) != 2 or path.parts[0] != "rlopt":
+        return path
+    agents = trained_agents()
+    if path.as_posix() not in agents:
+        raise unknown_name("trained agent", path.as_posix(), agents)
+    return agents[path.as_posix()]
+
+
 def run_folders(path: Path) -> list[Path]:
     """``path`` if it is a run folder; the run folders in it, by seed, if several seeds, or a sweep, made it."""
+    path = named_run(path)
     if RunFolder(path).config.is_file() or not path.is_dir():
         return [path]
     if any((path / name).is_file() for name in (SWEEP_FILE, TUNE_FILE)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import itertools
 import math
 from array import array
@@ -125,6 +126,17 @@ def read_run_curve(run: Path, key: str = TRAINING, x: str = "steps") -> RunCurve
         x=xs,
         y=ys,
     )
+
+
+def without_repeats(curve: RunCurve) -> RunCurve:
+    """A curve without the points that repeat the one before, but for the last.
+
+    Means of the last episodes change when episodes end; those of environments side by side end together, and the curve
+    would be a staircase.
+    """
+    kept = np.append(True, curve.y[1:] != curve.y[:-1])
+    kept[-1] = True
+    return dataclasses.replace(curve, x=curve.x[kept], y=curve.y[kept])
 
 
 def sorted_points(xs: Floats, ys: Floats) -> tuple[Floats, Floats]:

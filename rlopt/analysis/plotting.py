@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlopt.analysis.curves import EVALUATION, RATE, TRAINING, GroupCurve, group_curves
+from rlopt.analysis.curves import EVALUATION, RATE, TRAINING, GroupCurve, group_curves, without_repeats
 from rlopt.analysis.logs.read import read_curves
 from rlopt.errors import ConfigError, unknown_name
 from rlopt.statistics.aggregates import Statistic, iqm
@@ -74,6 +74,7 @@ def plot_runs(
     if not runs:
         raise ConfigError("no run folders given")
     key, curves = read_curves(runs, key, x, env, report)
+    curves = [without_repeats(curve) for curve in curves] if key.startswith("rollout/") else curves
     groups = group_curves(curves, by=by, statistic=statistic, confidence=confidence, report=report)
     name = getattr(statistic, "__name__", "statistic")
     figure = draw(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlopt.errors import CheckpointError, ConfigError, RunError, one_line, unknown_name
-from rlopt.run_folder import RunFolder, read_json, run_folders, shell_quote
+from rlopt.run_folder import RunFolder, named_run, read_json, run_folders, shell_quote
 from rlopt.storage.json import dump_json
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ def choose_checkpoint(
 ) -> Checkpoint:
     """Finds and verifies a checkpoint of a run; only its metadata is loaded.
 
-    :param run: run folder, or a checkpoint folder, which then is the one; RUN/best as in :func:`rlopt.load`
+    :param run: run folder, the name of an agent that comes with rlopt, or a checkpoint folder, which then is the one;
+        RUN/best as in :func:`rlopt.load`
     :param which: ``latest`` (damaged ones are passed over), ``best`` (by the evaluations while training), the name of
         a checkpoint of the run, or the path of one
     :param report: told in one line about each damaged checkpoint that is passed over
@@ -37,6 +38,7 @@ def choose_checkpoint(
     """
     from rlopt.checkpoint.files import MANIFEST, latest_checkpoint, list_checkpoints, read_checkpoint
 
+    run = named_run(run)
     if which == "latest" and run.name == "best" and not run.exists():
         run, which = run.parent, "best"
     if which == "latest" and (run / MANIFEST).is_file():

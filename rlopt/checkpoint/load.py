@@ -19,7 +19,7 @@ from rlopt.envs.backends.vector_env import as_vec_env
 from rlopt.errors import CheckpointError, RloptError, RunError, UnknownNameError, one_line, resource_error
 from rlopt.registry import AgentSpec, agent_spec, resolve
 from rlopt.replay.memory import deferred_storage
-from rlopt.run_folder import read_json, run_folders
+from rlopt.run_folder import named_run, read_json, run_folders
 from rlopt.settings.device import check_device
 from rlopt.state.envs import find_normalization, give_wrapper_statistics, restore_normalization
 from rlopt.state.isolate import isolated
@@ -44,7 +44,7 @@ def load(path: str | Path, env: VecEnv | None = None, device: str = "auto") -> A
     simulator's state are not loaded; use ``rlopt resume`` to continue a run exactly.
 
     :param path: a run folder (its newest undamaged checkpoint is taken), ``RUN/best`` (the best in evaluation), a
-        folder of checkpoints, or one checkpoint
+        folder of checkpoints, or one checkpoint; ``rlopt/half-cheetah`` and the like are agents that come with rlopt
     :param env: an environment with the same spaces, for further training; its number of environments may differ
     :param device: "auto", "cpu", "cuda", ...
     :returns: the Stable-Baselines3 algorithm
@@ -135,6 +135,7 @@ def _normalizer(description: Tree, statistics: Tree) -> VecNormalize:
 
 def _find(path: Path) -> Checkpoint:
     """Reads the checkpoint that ``path`` means; see :func:`load`."""
+    path = named_run(path)
     if path.is_file():
         raise CheckpointError(
             f"{path} is a file, rlopt.load reads folders: for Stable-Baselines3's zip use the agent's own load (such "

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from rlopt.cli.engine_options import add_optional_engine, optional_engine
 from rlopt.cli.parsing import OneLineParser, add_agent, import_named_agent, json_object
+from rlopt.console.progress import say
 from rlopt.errors import ConfigError
+from rlopt.run_folder import TRAINED
 from rlopt.settings.fields import JsonObject, Range
 
 if TYPE_CHECKING:
@@ -60,9 +62,12 @@ def main(argv: list[str]) -> int:
         "engine": None if engine is None else engine.engine,
         **result.as_dict(),
     }
-    out = _write(folder / "evaluation.json", record)
-    print(f"evaluation: {out}", flush=True)
-    if arguments.video:
+    packaged = folder.is_relative_to(TRAINED)  # what is installed is not written to
+    if not packaged:
+        print(f"evaluation: {_write(folder / 'evaluation.json', record)}", flush=True)
+    if arguments.video is not None:
+        beside = (Path() if packaged else folder) / "video.mp4"
+        out = beside if arguments.video == Path() else arguments.video
         from rlopt.cli.render import render_in_process
 
         options = [f"--episodes={arguments.video_episodes}", f"--seed={arguments.seed}", f"--device={arguments.device}"]
@@ -71,7 +76,9 @@ def main(argv: list[str]) -> int:
         options += [word for name in arguments.agent for word in ("--agent", name)]
         options += ["--env-kwargs", arguments.env_kwargs] if arguments.env_kwargs else []
         options += [f"--max-episode-steps={arguments.max_episode_steps}"] if arguments.max_episode_steps else []
-        print(f"video: {render_in_process(checkpoint.path, folder / 'video.mp4', *options)}")
+        print(f"video: {render_in_process(checkpoint.path, out, *options)}")
+    low, high = result.interval
+    say(f"done: return {result.iqm:.1f} [{low:.1f}, {high:.1f}], {checkpoint.path.name} of {arguments.run}")
     return 0
 
 
@@ -82,7 +89,7 @@ def _average_reward(checkpoint: Checkpoint, settings: EnvSettings, folder: Path,
     from rlopt.evaluation.evaluate import named_policy
     from rlopt.evaluation.gain import evaluate_average_reward
 
-    if arguments.engine or arguments.video:
+    if arguments.engine or arguments.video is not None:
         raise ConfigError("--average-reward is one long run in this process: leave --engine and --video out")
     model: Any = named_policy(load(checkpoint.path, device=arguments.device), arguments.policy)
     with time_limit(arguments.env_timeout):
@@ -115,8 +122,8 @@ def _average_reward(checkpoint: Checkpoint, settings: EnvSettings, folder: Path,
         "burn_in": arguments.burn_in,
         **dataclasses.asdict(estimate),
     }
-    out = _write(folder / "average_reward.json", record)
-    print(f"evaluation: {out}", flush=True)
+    if not folder.is_relative_to(TRAINED):
+        print(f"evaluation: {_write(folder / 'average_reward.json', record)}", flush=True)
     return 0
 
 
@@ -170,7 +177,8 @@ def _parser() -> OneLineParser:
         description="Run whole episodes with a trained policy and report the interquartile mean (IQM) of their "
         "returns with a 95% bootstrap interval. Writes RUN/evaluation.json and, with --video, RUN/video.mp4.",
     )
-    parser.add_argument("run", metavar="RUN", type=Path, help="run folder, as rlopt train printed it, or a checkpoint")
+    parser.add_argument("run", metavar="RUN", type=Path, help="run folder, as rlopt train printed it, a checkpoint, or "
+                        "an agent that comes with rlopt, such as rlopt/half-cheetah (rlopt hub list)")  # fmt: skip
     parser.add_number("--episodes", Range(ge=1), default=100, help="number of episodes (default 100)")
     parser.add_argument(
         "--checkpoint",
@@ -212,7 +220,8 @@ def _parser() -> OneLineParser:
                         "writes RUN/fitted_q.json")  # fmt: skip
     parser.add_number("--fqe-steps", Range(ge=1), default=10_000, help="gradient steps of it (default 10000)")
     parser.add_number("--gamma", Range(ge=0, lt=1), float, help="discount factor of it (default the run's, else 0.99)")
-    parser.add_argument("--video", action="store_true", help="also write a video; needs a headless OpenGL library")
+    parser.add_argument("--video", metavar="FILE", nargs="?", const=Path(), type=Path, help="also write a video "
+                        "(default RUN/video.mp4); needs a headless OpenGL library")  # fmt: skip
     parser.add_number("--video-episodes", Range(ge=1), default=1, help="episodes in the video (default 1)")
     add_agent(parser)
     add_optional_engine(parser)

@@ -30,6 +30,8 @@ def main(argv: list[str]) -> int:
         default="latest",
         help="checkpoint: latest (default), best, or its name or path",
     )
+    parser.add_argument("--raw-frames", action="store_true", help="the file takes images with the channels last, as "
+                        "cameras give them")  # fmt: skip
     add_agent(parser)
     arguments = parser.parse(argv)
     import_named_agent(arguments)
@@ -45,7 +47,7 @@ def main(argv: list[str]) -> int:
 
     checkpoint = choose_checkpoint(arguments.run, arguments.checkpoint, lambda line: print(f"warning: {line}"))
     model = load(checkpoint.path, device="cpu")
-    difference = export(model, arguments.out, arguments.to)
+    difference = export(model, arguments.out, arguments.to, arguments.raw_frames)
     print(f"{arguments.to} of {checkpoint.path.name} of {checkpoint.path.parent}")
     print(f"largest difference to predict on random observations: {difference:.2g}")
     if arguments.to == "sb3":

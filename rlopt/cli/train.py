@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rlopt.cli.flags import parse_training
+from rlopt.console.progress import say
 from rlopt.errors import ConfigError, PluginError
 from rlopt.registry import AGENT_GROUP, AGENTS, agent_names, agent_spec, import_agent, plugin_origin, resolve
 
@@ -39,6 +40,8 @@ def main(argv: list[str]) -> int:
         )
     agent = import_agent(argv[0])
     run_config, agent_config = parse_training(agent, resolve(agent_spec(agent).config), argv[1:])
+    # torch takes seconds to import: who started this is told at once that the settings were read.
+    say(f"{agent} on {run_config.env}: {run_config.total_timesteps:,} {agent_spec(agent).step_unit}")
 
     if run_config.seeds is not None:
         from rlopt.runs.multi_seed import train_seeds

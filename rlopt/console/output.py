@@ -91,6 +91,9 @@ class _Part:
     def say(self, text: str) -> None:
         self._whole.say(f"{self._name}: {text}")
 
+    def watch(self, count: Callable[[], int]) -> None:
+        """Does nothing: the whole bar moves at boundaries."""
+
     def evaluated(self, step: int, mean_return: float) -> None:
         """Prints nothing: the run itself prints a line."""
 

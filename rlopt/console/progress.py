@@ -5,13 +5,18 @@ from __future__ import annotations
 import math
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from rlopt.console.style import marked
+
 PLAIN_SECONDS = 10.0
 """Least time between two plain lines, so that a log file stays readable."""
+DRAW_SECONDS = 0.5
+"""Between two drawings of the bar, whatever happens between two boundaries."""
 
 
 def duration(seconds: float) -> str:
@@ -29,7 +34,7 @@ def duration(seconds: float) -> str:
 def say(text: str) -> None:
     """Prints a line; where that fails (``rlopt train ... | head``, a full disk), training goes on in silence."""
     try:
-        print(text, flush=True)
+        print(marked(text), flush=True)
     except OSError:  # of whatever kind, it is the output that fails here
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - it lasts as long as the process
 
@@ -58,6 +63,7 @@ class Progress:
         self.began = time.monotonic()
         self._last_line, self._last_shown = self.began, -1
         self._bar: Any = None
+        self._over = threading.Event()
         if drawn and sys.stderr.isatty() and sys.stdout.isatty():
             from tqdm import tqdm
 
@@ -77,6 +83,22 @@ class Progress:
             self._bar.total, self._bar.initial = self.total, self.start
             self._bar.update(start)
 
+    def watch(self, count: Callable[[], int]) -> None:
+        """Moves the bar between two boundaries too, which may be far apart; elsewhere than on a terminal, does nothing.
+
+        :param count: what is done so far; called from a thread
+        """
+        if self._bar is None:
+            return
+
+        def draw() -> None:
+            while not self._over.wait(DRAW_SECONDS):
+                if (bar := self._bar) is not None:
+                    bar.n = max(bar.n, count())
+                    bar.refresh()
+
+        threading.Thread(target=draw, daemon=True).start()
+
     def update(self, step: int, mean_return: Callable[[], float | None]) -> None:
         """Called at every boundary; draws only as often as a person can read.
 
@@ -88,7 +110,8 @@ class Progress:
             if now - self._last_line > 0.5:
                 self._last_line, value = now, mean_return()
                 self._bar.set_postfix_str("" if value is None else f"return {value:.1f}", refresh=False)
-            self._bar.update(advanced)
+            self._bar.n = max(self._bar.n, step)
+            self._bar.update(0)
         elif advanced and now - self._last_line >= PLAIN_SECONDS:
             self._last_line, self._last_shown = now, step
             say(self.line(mean_return()))
@@ -114,13 +137,15 @@ class Progress:
     def say(self, text: str) -> None:
         """Prints a line without tearing the bar."""
         if self._bar is not None:
-            self._bar.write(text, file=sys.stdout)
+            self._bar.write(marked(text), file=sys.stdout)
         else:
             say(text)
 
     def finish(self, mean_return: float | None) -> None:
         """Closes the bar, or prints the last plain line, unless it was printed already."""
+        self._over.set()
         if self._bar is not None:
+            self._bar.n = max(self._bar.n, self.step)
             self._bar.close()
             self._bar = None
         elif self._last_shown != self.step:

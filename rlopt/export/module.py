@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common import distributions
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
+from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.sac.policies import Actor
 from torch import Tensor, nn
 
@@ -20,16 +22,18 @@ class ActingModule(nn.Module):
     Inputs are raw observations as tensors (B, ...) in the space's own type, one for each part of a Dict space in its
     order. The output is (B, ...): scaled to the bounds or clipped to them for Box actions, int64 for Discrete and
     MultiDiscrete ones, floats 0 and 1 for MultiBinary. Where the model normalises observations, the module does.
+    Images are taken as the model sees them, channels first, or with ``raw_frames`` as cameras give them, (B, H, W, C).
 
     :param model: a Stable-Baselines3 algorithm whose policy is an ActorCriticPolicy or SAC's, or says by
         ``predicts_in_torch = True`` that its ``_predict`` is a function of tensors, as the offline learners' do
+    :param raw_frames: whether images come with their channels last
     :raises rlopt.errors.ExportError: its policy is of another kind
     """
 
     low: Tensor
     high: Tensor
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, raw_frames: bool = False) -> None:
         super().__init__()
         self.policy: BasePolicy = model.policy
         if not _is_known(self.policy):
@@ -42,6 +46,7 @@ class ActingModule(nn.Module):
         self.observation_space: spaces.Space[Any] = model.observation_space
         self.action_space: spaces.Space[Any] = model.action_space
         self.names = list(model.observation_space.spaces) if self._is_dict else ["observation"]
+        self._transposed = [name for name, part in self._parts.items() if raw_frames and is_image_space(part)]
         self._normalized: list[str] = []
         self._clip = 0.0
         self._remember_normalization(normalizer_of(model))
@@ -52,6 +57,20 @@ class ActingModule(nn.Module):
     @property
     def _is_dict(self) -> bool:
         return isinstance(self.observation_space, spaces.Dict)
+
+    @property
+    def _parts(self) -> dict[str, spaces.Space[Any]]:
+        space = self.observation_space
+        return dict(space.spaces) if isinstance(space, spaces.Dict) else {"observation": space}
+
+    @property
+    def input_space(self) -> spaces.Space[Any]:
+        """What the module takes: the model's observations, its images with the channels last if they come raw."""
+        parts = {
+            name: channels_last(part) if name in self._transposed else part  # type: ignore[arg-type]
+            for name, part in self._parts.items()
+        }
+        return spaces.Dict(parts) if self._is_dict else parts["observation"]
 
     def _remember_normalization(self, normalizer: Any) -> None:
         if normalizer is None:
@@ -69,6 +88,8 @@ class ActingModule(nn.Module):
 
     def forward(self, *observations: Tensor) -> Tensor:
         parts = dict(zip(self.names, observations, strict=True))
+        for name in self._transposed:
+            parts[name] = parts[name].permute(0, 3, 1, 2)
         for name in self._normalized:
             index = self.names.index(name)
             mean, deviation = getattr(self, f"mean_{index}"), getattr(self, f"deviation_{index}")
@@ -81,6 +102,12 @@ class ActingModule(nn.Module):
         if self.policy.squash_output:
             return self.low + 0.5 * (actions + 1.0) * (self.high - self.low)
         return torch.minimum(torch.maximum(actions, self.low), self.high)
+
+
+def channels_last(space: spaces.Box) -> spaces.Box:
+    """The space of images (H, W, C) for one of images (C, H, W)."""
+    low, high = (np.moveaxis(bound, 0, -1) for bound in (space.low, space.high))
+    return spaces.Box(low, high, dtype=space.dtype)  # type: ignore[arg-type]
 
 
 def normalizer_of(model: Any) -> Any:

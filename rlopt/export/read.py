@@ -33,7 +33,7 @@ class ExportedPolicy:
     ) -> tuple[np.ndarray, Any]:
         """Actions for one observation or a batch of them, and ``state`` unchanged.
 
-        Images may have their channels last, as environments give them, or first, as the file has them.
+        Images may have their channels last, as environments give them, or first, whichever the file has.
         ``episode_start`` and ``deterministic`` have no effect, because the policy samples nothing.
 
         :raises rlopt.errors.SpaceError: observations of another shape, or of other parts
@@ -45,17 +45,20 @@ class ExportedPolicy:
             parts = [(name, part, observation[name]) for name, part in space.spaces.items()]
         else:
             parts = [("the observation", space, observation)]
-        arrays = [_fitting(name, part, value) for name, part, value in parts]
+        arrays = [fitting(name, part, value) for name, part, value in parts]
         single = all(array.ndim == len(part.shape or ()) for array, (_, part, _) in zip(arrays, parts, strict=True))
         actions = self._run([array[None] for array in arrays] if single else arrays)
         return (actions[0] if single else actions), state
 
 
-def _fitting(name: str, space: spaces.Space[Any], value: Any) -> np.ndarray:
-    """A value, or a batch of them, in the type of the space and, of an image, with the channels first."""
+def fitting(name: str, space: spaces.Space[Any], value: Any) -> np.ndarray:
+    """A value, or a batch of them, in the type of the space and, of an image, with the channels where it has them."""
     shape = space.shape or ()
     array = np.asarray(value, dtype=space.dtype)
-    for candidate in (array, np.moveaxis(array, -1, -3)) if len(shape) == 3 and array.ndim in (3, 4) else (array,):
+    candidates = [array]
+    if len(shape) == 3 and array.ndim in (3, 4):
+        candidates += [np.moveaxis(array, -1, -3), np.moveaxis(array, -3, -1)]
+    for candidate in candidates:
         if candidate.shape == shape or candidate.shape[1:] == shape:
             return np.asarray(candidate, order="C")  # ascontiguousarray would give a single number an axis
     raise SpaceError(f"{name} has shape {array.shape}, and the policy takes {shape}, or a batch of that")

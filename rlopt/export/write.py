@@ -19,7 +19,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from rlopt.errors import ExportError, one_line, unknown_name
 from rlopt.export.module import ActingModule, normalizer_of
-from rlopt.export.read import ExportedPolicy, load_policy
+from rlopt.export.read import ExportedPolicy, fitting, load_policy
 from rlopt.storage.replacing import replacing
 from rlopt.storage.spaces import encode_space
 
@@ -31,17 +31,18 @@ RELATIVE, ABSOLUTE = 1e-4, 1e-4
 """How far a continuous action may be from ``predict``'s: of its size, and of the action range."""
 
 
-def export(model: Any, path: str | Path, to: Format) -> float:
+def export(model: Any, path: str | Path, to: Format, raw_frames: bool = False) -> float:
     """Writes the deterministic policy of ``model`` to ``path`` and compares what was written with ``predict``.
 
     TorchScript and ONNX files take raw observations (B, ...), one input a part of a Dict space, named after it, and
-    give actions as the environment takes them: normalised and scaled as in the run. A file of images takes them as the
-    model does, channels first. The zip is Stable-Baselines3's own, which unpickles when it is read: for people who
-    trust you. Where the run normalised observations, a VecNormalize's pickle lies beside it.
+    give actions as the environment takes them: normalised and scaled as in the run. The zip is Stable-Baselines3's own,
+    which unpickles when it is read: for people who trust you. Where the run normalised observations, a VecNormalize's
+    pickle lies beside it.
 
     :param model: a deep agent, as :func:`rlopt.load` gives it
     :param path: replaced if it exists
     :param to: "sb3", "torchscript" or "onnx", which needs the extra onnx
+    :param raw_frames: whether the file takes images (B, H, W, C), as cameras give them; otherwise (B, C, H, W)
     :returns: the largest difference between its actions and those of ``predict`` on random observations
     :raises rlopt.errors.ExportError: the model has no such policy, a package is missing, or the two differ
     """
@@ -59,8 +60,10 @@ def export(model: Any, path: str | Path, to: Format) -> float:
             f"{path.with_suffix(SUFFIXES[to]).name}, or ask for {meant}"
         )
     if to == "sb3":
+        if raw_frames:
+            raise ExportError("a zip takes frames as Stable-Baselines3 does: leave raw frames out")
         return _export_zip(model, path)
-    module = ActingModule(model)
+    module = ActingModule(model, raw_frames)
     device = model.device
     try:
         module.to("cpu")
@@ -95,7 +98,9 @@ def _predicted(model: Any, observations: Any) -> np.ndarray:
 
 def _inputs(module: ActingModule, observations: Any) -> tuple[torch.Tensor, ...]:
     parts = observations if isinstance(observations, dict) else {"observation": observations}
-    return tuple(torch.as_tensor(parts[name][:2]) for name in module.names)
+    space = module.input_space
+    wanted = space.spaces if isinstance(space, spaces.Dict) else {"observation": space}
+    return tuple(torch.as_tensor(fitting(name, wanted[name], parts[name][:2])) for name in module.names)
 
 
 def _description(module: ActingModule) -> str:
@@ -103,7 +108,7 @@ def _description(module: ActingModule) -> str:
         {
             "format": "rlopt-policy",
             "version": 1,
-            "observation_space": encode_space(module.observation_space),
+            "observation_space": encode_space(module.input_space),
             "action_space": encode_space(module.action_space),
         }
     )

@@ -182,6 +182,7 @@ def _learn(
             checkpoint.trees["agent"][counted.attribute]
         )  # fmt: skip
         progress = console.progress(counted.total, done, counted.unit)
+        progress.watch(lambda: int(getattr(model, counted.attribute)))
         metadata = {"agent": agent, "run": dataclasses.asdict(run), "env": env_settings.as_dict()}
         hook = RunHook(folder, run, env_settings, logs, progress, stop, metadata, state, counted.attribute)
         if checkpoint is not None:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from rlopt.errors import ConfigError, unknown_name
-from rlopt.registry import agent_names, agent_spec, refuse_import, resolve
-from rlopt.settings.fields import check_settings, field_types, from_mapping, read_settings
+from rlopt.registry import agent_names, agent_spec, former_agent, refuse_import, resolve
+from rlopt.settings.fields import check_settings, field_types, from_mapping, read_settings, without_former
 from rlopt.settings.run import RunConfig
 from rlopt.settings.wandb import check_wandb
 from rlopt.settings.yaml_files import parse_yaml, read_yaml
@@ -35,18 +35,32 @@ def _walk(folder: Traversable, prefix: str) -> Iterable[tuple[str, Traversable]]
 def load_preset(agent: str, name: str) -> dict[str, Any]:
     """Reads the settings of a preset, untyped as YAML gives them.
 
-    :param name: a preset's name, or the path of a YAML file that ends in .yaml or .yml
+    :param name: a preset's name, the path of a YAML file that ends in .yaml or .yml, or a run's config.json
     :raises rlopt.errors.ConfigError: for an unknown name or a file that is not a flat mapping
     """
-    if name.endswith((".yaml", ".yml")):
+    if name.endswith((".yaml", ".yml", ".json")):
         path = Path(name)
         if not path.exists():
             raise ConfigError(f"preset file {name!r} does not exist")
-        return _settings(read_yaml(path, f"preset {name}"), name)
+        content = read_yaml(path, f"preset {name}")  # JSON is YAML
+        return _of_run(agent, content, name) if name.endswith(".json") else _settings(content, name)
     entries = dict(_walk(files("rlopt.configs").joinpath(agent), ""))
     if name not in entries:
         raise unknown_name("preset", name, entries, hint="" if entries else f"{agent} has no presets")
     return _settings(parse_yaml(entries[name].read_text(encoding="utf-8")), name)
+
+
+def _of_run(agent: str, content: Any, name: str) -> dict[str, Any]:
+    """The settings of a run folder's config.json, but for its folder and what it was made from."""
+    content = content if isinstance(content, dict) else {}
+    run, own = content.get("run"), content.get("agent_config")
+    if not isinstance(run, dict) or not isinstance(own, dict):
+        raise ConfigError(f"preset {name}: it is no config.json of a run")
+    trained, settings = former_agent(str(content.get("agent")), own)
+    if trained != agent:
+        raise ConfigError(f"preset {name}: it is of {trained}: write rlopt train {trained} --preset {name}")
+    settings = without_former(resolve(agent_spec(agent).config), settings, f"preset {name}")
+    return settings | {key: value for key, value in run.items() if key not in ("run_dir", "preset", "seeds")}
 
 
 def _settings(values: Any, name: str) -> dict[str, Any]:

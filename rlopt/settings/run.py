@@ -20,7 +20,8 @@ class RunConfig:
     """Arguments of the environment's constructor as a JSON object, such as '{"n_states": 12}' for rlopt/RiverSwim-v0,
     or as a mapping in a preset. EnvPool takes none."""
     preset: str | None = None
-    """Settings that are known to work, such as dmc/cheetah-run, or the path of a YAML file; flags override it."""
+    """Settings that are known to work, such as dmc/cheetah-run, or the path of a YAML file or of a run's
+    config.json; flags override it."""
     seed: Annotated[int, Range(ge=0, lt=2**31)] = 0
     """Seed of the networks, the actions and the environments."""
     seeds: str | None = None

@@ -114,7 +114,8 @@ def test_ctrl_c_prints_the_resume_command_and_the_resumed_run_is_the_same(tmp_pa
     whole = rlopt(*SMALL_RUN.split(), "--run-dir", "whole", cwd=tmp_path)
     assert whole.returncode == 0, whole.stderr
     lines = whole.stdout.splitlines()
-    assert lines[0] == lines[-1] == "run folder: whole"
+    assert lines[0].startswith("mdpo on ") and lines[0].endswith(" environment steps")
+    assert lines[1] == lines[-1] == "run folder: whole"
     assert any("env steps/s" in line and "left" in line for line in lines)
 
     command = [sys.executable, "-m", "rlopt.cli.main", *SMALL_RUN.split(), "--run-dir", "cut"]

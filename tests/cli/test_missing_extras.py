@@ -14,9 +14,11 @@ from rlopt.checkpoint.files import write_checkpoint
 from rlopt.checkpoint.model_state import capture_state
 
 EXTRAS = {
+    "dmc": ("dm_control",),
     "d4rl": ("gymnasium_robotics", "h5py", "minari"),
     "fast": ("envpool",),
     "hf": ("datasets",),
+    "hub": ("huggingface_hub",),
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "optim": ("pytorch_optimizer",),
     "parking": ("highway_env",),
@@ -37,6 +39,7 @@ COMMANDS = {
     "train mdpo --env CartPole-v1 --total-timesteps 10 --wandb project": "wandb",
     "train mdpo --env CartPole-v1 --total-timesteps 10 --optimizer adabelief": "optim",
     "train mdpo --env Hopper-v5 --total-timesteps 10 --backend envpool": "fast",
+    "train mdpo --env dm_control/cartpole-swingup --total-timesteps 10": "dmc",
     "train mdpo --env PointMaze_UMaze-v3 --total-timesteps 10": "d4rl",
     "train mdpo --env rlopt/PointMaze_UMaze-v0 --total-timesteps 10": "d4rl",
     "train mdpo --env parking-v0 --total-timesteps 10": "parking",
@@ -55,6 +58,9 @@ COMMANDS = {
     "sweep --agent mdpo --env CartPole-v1 --total-timesteps 10 --engine ray": "ray",
     "tune --agent mdpo --env CartPole-v1 --total-timesteps 10 --search step_size=0.1..1": "tune",
     "evaluate run --engine ray": "ray",
+    "hub push run user/name": "hub",
+    "hub pull user/name": "hub",
+    "hub list": "hub",
     "export run --to onnx --out policy.onnx": "onnx",
 }
 """Command -> the extra that it needs."""

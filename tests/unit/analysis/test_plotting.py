@@ -15,7 +15,7 @@ import pytest
 
 from rlopt.analysis import plotting
 from rlopt.analysis.comparison import compare_runs
-from rlopt.analysis.curves import group_curves, read_run_curve
+from rlopt.analysis.curves import group_curves, read_run_curve, without_repeats
 from rlopt.analysis.plotting import draw, plot_runs
 from rlopt.errors import ConfigError, RunError, UnknownNameError
 from rlopt.statistics.aggregates import bootstrap_interval, mean
@@ -65,6 +65,11 @@ def test_evaluations_are_averaged_by_step_counting_each_episode_once(tmp_path: P
     curve = read_run_curve(run, key="evaluation")
     assert curve.x.tolist() == [100, 200]
     assert curve.y.tolist() == [2.0, 15.0]
+
+
+def test_a_mean_that_changes_when_episodes_end_together_is_no_staircase(tmp_path: Path) -> None:
+    curve = without_repeats(read_run_curve(line(tmp_path / "run", [1.0, 1.0, 3.0, 3.0, 2.0, 2.0])))
+    assert (curve.x.tolist(), curve.y.tolist()) == ([100, 300, 500, 600], [1.0, 3.0, 2.0, 2.0])
 
 
 def test_seeds_meet_on_a_common_grid_within_their_overlap(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 import rlopt
 
@@ -36,6 +37,11 @@ def test_the_version_is_written_once_and_is_that_of_the_changelog() -> None:
     assert PYPROJECT["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "rlopt.__version__"}
     newest = next(line for line in (ROOT / "CHANGELOG.md").read_text().splitlines() if line.startswith("## "))
     assert newest.split()[1] == rlopt.__version__
+
+
+def test_the_citation_is_of_this_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == rlopt.__version__ and citation["cff-version"] == "1.2.0"
 
 
 def test_links_lead_to_the_top_level_folders() -> None:

@@ -126,6 +126,21 @@ def test_frames_as_the_environment_gives_them_are_taken_as_sb3_takes_them(to: st
         exported.predict({"camera": frames["camera"]})
 
 
+@pytest.mark.parametrize("to", ["torchscript", "onnx"])
+def test_a_file_may_take_raw_frames(to: str, tmp_path: Path) -> None:
+    model = on_policy(spaces.Dict({"camera": IMAGE, "where": BOX}), spaces.Discrete(4), "MultiInputPolicy")
+    export(model, tmp_path / "policy", to, raw_frames=True)  # type: ignore[arg-type]
+    exported = rlopt.load_policy(tmp_path / "policy")
+    assert exported.observation_space["camera"] == IMAGE  # (H, W, C), where the model's has its channels first
+    frames = random_observations(exported.observation_space, 6)
+    expected = model.predict(frames, deterministic=True)[0]
+    np.testing.assert_array_equal(exported.predict(frames)[0], expected)
+    if to == "onnx":
+        onnxruntime = pytest.importorskip("onnxruntime", reason="of the extra test")
+        session = onnxruntime.InferenceSession(str(tmp_path / "policy"))
+        np.testing.assert_array_equal(session.run(None, frames)[0], expected)
+
+
 def test_a_file_named_as_another_format_is_refused(run: Path, tmp_path: Path, capsys: Any) -> None:
     assert main(["export", str(run), "--to", "onnx", "--out", str(tmp_path / "policy.pt")]) == 2
     assert "policy.pt is the name of a torchscript file, and onnx is asked for: name it policy.onnx, or ask for" in (

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -187,3 +189,35 @@ print("finished", file=sys.stderr)
     result = subprocess.run([sys.executable, "-c", program], stdout=write, stderr=subprocess.PIPE, text=True)
     os.close(write)
     assert (result.returncode, result.stderr) == (0, "finished\n")
+
+
+def test_the_bar_moves_between_two_boundaries(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    shown, done = Terminal(), 250
+    monkeypatch.setattr(sys, "stderr", shown)
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.setattr("rlopt.console.progress.DRAW_SECONDS", 0.01)
+    progress = Progress(total=1_000)
+    progress.watch(lambda: done)
+    for _ in range(500):
+        if "25%" in shown.getvalue():
+            break
+        time.sleep(0.01)
+    progress.finish(None)
+    assert "250/1.00k" in shown.getvalue() and "left" in shown.getvalue()
+
+
+def test_colour_is_for_terminals_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rlopt.console.style import marked, painted
+
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    assert painted("text", "red", io.StringIO()) == "text" and marked("warning: x") == "warning: x"
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert painted("text", "red", io.StringIO()) == "\x1b[1;31mtext\x1b[0m"
+    assert marked("warning: x") == "\x1b[33mwarning: \x1b[0mx" and marked("a: b") == "a: b"
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert painted("text", "red", io.StringIO()) == "text"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -11,7 +12,7 @@ import pytest
 
 from rlopt.cli.flags import field_help, parse_training, read_flags
 from rlopt.errors import ConfigError, UnknownNameError
-from rlopt.registry import AGENTS, resolve
+from rlopt.registry import AGENTS, agent_spec, resolve
 from rlopt.settings import presets
 from rlopt.settings.fields import (
     OR_SCHEDULE,
@@ -224,6 +225,23 @@ def test_flags_win_over_preset_and_preset_over_defaults(tmp_path: Any) -> None:
     run, agent = parse_training("toy", ToyConfig, ["--preset", str(preset), "--seed", "9", "--layers", "16"])
     assert (run.env, run.seed, run.n_envs) == ("Hopper-v5", 9, 8)
     assert (agent.learning_rate, agent.layers, agent.clip) == (0.001, (16,), False)
+
+
+def test_a_run_s_settings_are_a_preset(tmp_path: Any) -> None:
+    config = resolve(agent_spec("mdpo").config)
+    words = ["--env", "Hopper-v5", "--gamma", "0.98", "--total-timesteps", "5000", "--env-kwargs", '{"a": 1}']
+    run, own = parse_training("mdpo", config, [*words, "--run-dir", "runs/first", "--net-arch", "8", "8"])
+    content = {"agent": "mdpo", "run": dataclasses.asdict(run), "agent_config": dataclasses.asdict(own)}
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(content))
+    again, own_again = parse_training("mdpo", config, ["--preset", str(path), "--seed", "3"])
+    assert own_again == own
+    assert again == dataclasses.replace(run, seed=3, run_dir=None, preset=str(path))
+    with pytest.raises(ConfigError, match="it is of mdpo: write rlopt train mdpo"):
+        parse_training("sac", resolve(agent_spec("sac").config), ["--preset", str(path)])
+    path.write_text("[]")
+    with pytest.raises(ConfigError, match="is no config"):
+        parse_training("mdpo", config, ["--preset", str(path)])
 
 
 def test_a_flag_equal_to_the_default_still_wins_over_the_preset(tmp_path: Any) -> None:
