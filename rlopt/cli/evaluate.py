@@ -136,7 +136,7 @@ def _fitted_q(arguments: Any) -> int:
     from rlopt.evaluation.evaluate import named_policy
     from rlopt.evaluation.fitted_q import fitted_q_evaluation
 
-    if arguments.engine or arguments.video:
+    if arguments.engine or arguments.video is not None:
         raise ConfigError("--fqe plays no episodes: leave --engine and --video out")
     chosen = choose_checkpoint(arguments.run, arguments.checkpoint or "latest", lambda line: print(f"warning: {line}"))
     folder = run_folder_of(chosen.path)
