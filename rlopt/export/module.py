@@ -107,7 +107,7 @@ class ActingModule(nn.Module):
 def channels_last(space: spaces.Box) -> spaces.Box:
     """The space of images (H, W, C) for one of images (C, H, W)."""
     low, high = (np.moveaxis(bound, 0, -1) for bound in (space.low, space.high))
-    return spaces.Box(low, high, dtype=space.dtype)  # type: ignore[arg-type]
+    return spaces.Box(low, high, dtype=space.dtype)
 
 
 def normalizer_of(model: Any) -> Any:
