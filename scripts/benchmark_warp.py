@@ -4,7 +4,7 @@
     python scripts/benchmark_warp.py --device cuda --env dm_control/walker-walk --train mdpo --target 900
 
 Actions are drawn beforehand, on the device for warp and as arrays for EnvPool; the first steps, which compile and
-capture, are not timed. ``--train`` trains the agent with its preset ``fast/dmc`` until its last 100 episodes have a
+capture, are not timed. ``--train`` trains the agent with its preset ``fast/walker-walk`` until its last 100 episodes have a
 mean return of ``--target``, and prints how long that took, compilation and everything else included.
 """
 
@@ -80,11 +80,11 @@ def training(args: argparse.Namespace) -> str:
     """Trains until the target, or to the end of the preset's steps."""
     begin = time.perf_counter()
     config_class = resolve(agent_spec(args.train).config)
-    values = {**load_preset(args.train, "fast/dmc"), "env": args.env, "device": args.device, "backend": "warp"}
+    values = {**load_preset(args.train, "fast/walker-walk"), "env": args.env, "device": args.device, "backend": "warp"}
     values |= {"n_envs": args.worlds[0]} if args.worlds else {}
-    run_values, agent_values = split_settings(values, config_class, "fast/dmc")
-    run = from_mapping(RunConfig, run_values, "fast/dmc")
-    model, _ = build(args.train, run, from_mapping(config_class, agent_values, "fast/dmc"))
+    run_values, agent_values = split_settings(values, config_class, "fast/walker-walk")
+    run = from_mapping(RunConfig, run_values, "fast/walker-walk")
+    model, _ = build(args.train, run, from_mapping(config_class, agent_values, "fast/walker-walk"))
     callback = UntilTarget(args.target)
     model.learn(args.train_steps or run.total_timesteps, callback)
     reached = "reached" if callback.best >= args.target else f"not reached (best {callback.best:.0f})"
