@@ -4,8 +4,8 @@
     python scripts/benchmark_warp.py --device cuda --env dm_control/walker-walk --train mdpo --target 900
 
 Actions are drawn beforehand, on the device for warp and as arrays for EnvPool; the first steps, which compile and
-capture, are not timed. ``--train`` trains the agent with its preset ``fast/walker-walk`` until its last 100 episodes have a
-mean return of ``--target``, and prints how long that took, compilation and everything else included.
+capture, are not timed. ``--train`` trains the agent with its preset ``fast/walker-walk`` until its last 100 episodes
+have a mean return of ``--target``, and prints how long that took, compilation and everything else included.
 """
 
 from __future__ import annotations

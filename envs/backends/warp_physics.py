@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -39,7 +39,7 @@ class WarpPhysics:
     After :meth:`step` and :meth:`start`, positions and velocities and what is derived from them belong together, as
     dm_control has it; readings that depend on accelerations are those of the last physics step.
 
-    On a GPU a step is captured as a CUDA graph when it is first taken and launched from then on.
+    A step is captured as a graph when it is first taken, on a GPU a CUDA graph, and launched from then on.
 
     :param loaded: the task
     :param count: worlds, >= 1
@@ -94,6 +94,7 @@ class WarpPhysics:
         self.goal.copy_(torch.where(chosen[:, None], first.goal, self.goal))
         self._ctrl.zero_()
         if task.settling_steps:
+            self.refresh()
             self._advance(task.settling_steps)
         self._forward_without_actuators()
         for name, part in self.kept.items():
@@ -131,25 +132,28 @@ class WarpPhysics:
             yield
 
     def _advance(self, steps: int) -> None:
+        """Replays ``steps`` physics steps, which are captured at the first call."""
+        if steps not in self._graphs:
+            self._graphs[steps] = self._captured(steps)
         with self._on_device():
-            if self.device.type == "cpu":
-                self._take(steps)
-            else:
-                self._launch(steps, lambda: self._take(steps))
+            self._wp.capture_launch(self._graphs[steps])
         self._note_room()
 
-    def _launch(self, key: int, function: Callable[[], None]) -> None:
-        """Replays ``function``, captured before; its first call is taken as it is, which compiles what it needs."""
-        if key not in self._graphs:
-            kept = {name: part.clone() for name, part in self.kept.items()}
-            function()
-            for name, part in self.kept.items():
-                part.copy_(kept[name])
-            self._refresh()
-            with self._wp.ScopedCapture(self._name) as capture:
-                function()
-            self._graphs[key] = capture.graph
-        self._wp.capture_launch(self._graphs[key])
+    def _captured(self, steps: int) -> Any:
+        before = {name: part.clone() for name, part in self.kept.items()}
+        with self._on_device():
+            self._take(steps)  # compiles what it needs
+        for name, part in self.kept.items():
+            part.copy_(before[name])
+        self.refresh()
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._wp.ScopedDevice(self._name))
+            if self.device.type == "cuda":  # nothing can be captured on the default stream, which may be torch's
+                torch.cuda.synchronize(self.device)
+                stack.enter_context(self._wp.ScopedStream(self._wp.Stream(self._name)))
+            capture = stack.enter_context(self._wp.ScopedCapture())
+            self._take(steps)
+        return capture.graph
 
     def _take(self, steps: int) -> None:
         mjw, model, data = self._mjw, self._model, self._data

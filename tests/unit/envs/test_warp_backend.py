@@ -52,6 +52,18 @@ def test_arrays_are_the_simulators_own():
     assert not torch.equal(env.physics.worlds.qpos, before)
 
 
+@pytest.mark.parametrize("task", ["cartpole-swingup", "cheetah-run"])
+def test_a_captured_step_is_the_step(task):
+    """With several physics steps, and with one between settled starts."""
+    captured, eager = (warp_env(task, n_envs=3, max_episode_steps=6) for _ in range(2))
+    eager.physics._advance = eager.physics._take
+    np.testing.assert_array_equal(captured.reset(), eager.reset())
+    for actions in actions_for(captured, 8):
+        for ours, theirs in zip(captured.step(actions)[:2], eager.step(actions)[:2], strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    assert captured.physics._graphs and not eager.physics._graphs
+
+
 def test_a_time_limit_cuts_and_begins_anew():
     """Five steps of the environment, two an action: the third action is taken once."""
     env = warp_env(n_envs=2, max_episode_steps=5, action_repeat=2)
