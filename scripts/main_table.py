@@ -184,7 +184,7 @@ def table_text() -> str:
             else:
                 lines.append(row_text(group, row))
     if incomplete:
-        lines += ["", "Not shown, because a contestant has not been run: " + "; ".join(incomplete) + "."]
+        lines += ["", "These rows are not shown because a contestant has not been run: " + "; ".join(incomplete) + "."]
     return "\n".join([*lines, "", "`python scripts/main_table.py write`"])
 
 
