@@ -90,6 +90,8 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm,
             cure = "give another --env, or --eval-every 0 to train without evaluations"
             raise ConfigError(f"the environment to evaluate in cannot be made ({error}): {cure}") from error
         settings, spaces = EnvSettings(id=run.env, env_kwargs=env_arguments(run)), spaces_of(dataset)
+    if run.eval_every == 0 and run.env == metadata.env and metadata.observation_space is not None:
+        spaces = spaces_of(dataset)  # which may be a part of what the environment shows
     if settings.id != metadata.env:
         _tell_once(f"note: the data set is of {metadata.env}; the run is evaluated in {settings.id}")
     model = resolve(agent_spec(agent).algorithm)(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -366,6 +367,29 @@ def test_episodes_are_chosen_by_what_they_are(options: list[str], rows: list[sli
     data = load_dataset(tmp_path / "out")
     np.testing.assert_allclose(data.observations, OBS[kept])
     assert data.metadata.expert_return == pytest.approx(data.episode_returns().mean())  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("double", [False, True])
+def test_reading_takes_little_more_memory_than_what_is_read(double: bool, tmp_path: Path) -> None:
+    """In numpy's arrays, which tracemalloc counts; HDF5's own buffers are small."""
+    rows, kind = 40_000, np.float64 if double else np.float32
+    wide, zeros = np.zeros((rows, 40), kind), np.zeros(rows, bool)
+    cuts = np.arange(rows) % 100 == 99
+    columns = {
+        "observations": wide,
+        "actions": wide[:, :4],
+        "rewards": wide[:, 0],
+        "terminals": zeros,
+        "timeouts": cuts,
+    }
+    path = hdf5(**columns)(tmp_path)
+    load_dataset(path)  # imports take memory too
+    tracemalloc.start()
+    data = load_dataset(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    size = sum(part.nbytes for part in (data.observations, data.next_observations, data.actions, data.rewards))
+    assert peak < 1.8 * size
 
 
 def test_filters_that_leave_nothing_or_choose_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
