@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from rlopt.data.dataset import Dataset, layout
 from rlopt.data.demonstrations import Demonstrations
+from rlopt.data.metadata import Metadata
 from rlopt.data.scores import D4RL_REFERENCE_RETURNS, score
+from rlopt.errors import one_line
+from rlopt.storage.json import dump_json
 
 _SHOWN_COLUMNS = 6
 
@@ -38,6 +43,7 @@ def describe(data: Dataset) -> str:
         lines["score"] += f"{reference[1]:g})"
     if data.extras:
         lines["extras"] = ", ".join(f"{name} ({layout(column)})" for name, column in data.extras.items())
+    lines |= _recorded_environment(metadata)
     if isinstance(data, Demonstrations):
         lines |= _expert(data)
     lines["generator"] = f"{metadata.generator or 'unknown'}; seed {metadata.seed}"
@@ -45,6 +51,20 @@ def describe(data: Dataset) -> str:
         lines["versions"] = ", ".join(f"{name} {version}" for name, version in metadata.versions.items())
     text = [f"{name:<17}{value}" for name, value in lines.items()]
     return "\n".join([*text, *(f"note: {note}" for note in metadata.notes)])
+
+
+def _recorded_environment(metadata: Metadata) -> dict[str, str]:
+    """What is recorded of the environment beside its id."""
+    space: Any = metadata.recorded_spaces()[1]
+    known = {
+        "made with": one_line(dump_json(metadata.env_kwargs)) if metadata.env_kwargs else "",
+        "wrapped in": one_line(dump_json(metadata.wrappers)) if metadata.wrappers else "",
+        "time limit": f"{metadata.max_episode_steps:,} environment steps" if metadata.max_episode_steps else "",
+        "action space": "" if space is None else one_line(space),
+        "true ends": metadata.termination,
+        "rewarded": metadata.reward,
+    }
+    return {name: text for name, text in known.items() if text}
 
 
 def _expert(data: Demonstrations) -> dict[str, str]:

@@ -100,6 +100,8 @@ def demonstrations_of(raw: ForeignEpisodes, options: ForeignOptions) -> Demonstr
     """
     metadata, notes = _metadata(raw, options), list(raw.notes)
     observation_space, action_space = metadata.recorded_spaces()
+    if raw.metadata is None and options.settings is not None and action_space is None:
+        notes.append(f"{metadata.env} cannot be made here: its bounds and time limit are not known")
     if isinstance(observation_space, spaces.Dict) and isinstance(raw.observations, np.ndarray):
         shape = raw.observations.shape[1:]
         fitting = [key for key, part in observation_space.spaces.items() if part.shape == shape]

@@ -43,6 +43,8 @@ NAMES: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """What a column is -> the names that it is found under, the usual one first."""
 _NEEDED = "observations (or obs, states) and actions (or acts)"
+_WIDE = ("observations", "actions", "next_observations")
+"""Columns that may lie in several, numbered."""
 _MARKS = {"dones", "terminals", "timeouts", "discounts", "starts", "episode"}
 """Columns that say where episodes end."""
 _NUMBERED = re.compile(r"(.*?)[ _.\-]?\[?(\d+)\]?")
@@ -160,9 +162,9 @@ def _found(names: Sequence[str], given: Mapping[str, str]) -> Found:
             raise unknown_name("kind of column", kind, NAMES)
         found[kind] = {"": _given(text, names)}
     for kind, known in NAMES.items():
-        if kind in found or (given and kind in ("observations", "next_observations") and kind not in names):
+        if kind in found or ("observations" in given and kind == "next_observations" and kind not in names):
             continue
-        whole = [name for name in known if name in names]
+        whole = [name for name in known if name in names and (name != "s2" or "s" in names)]
         if len(whole) > 1:
             raise DataError(
                 f"it has {' and '.join(whole)}, which are one thing: leave one of them out, or say which with "
@@ -173,9 +175,11 @@ def _found(names: Sequence[str], given: Mapping[str, str]) -> Found:
             continue
         for name in known:
             parts = {other.removeprefix(f"{name}/"): [other] for other in names if other.startswith(f"{name}/")}
-            if parts and kind in ("observations", "next_observations"):
+            if parts and kind in _WIDE and kind != "actions":
                 found[kind] = parts
                 break
+            if kind not in _WIDE:
+                continue
             numbered = [(int(match[2]), match[0]) for other in names if (match := _NUMBERED.fullmatch(other))
                         and match[1] == name]  # fmt: skip
             if numbered:
@@ -229,9 +233,10 @@ def _grouped(
         found = _found(names, {})
         if {"observations", "actions"} - found.keys():
             raise DataError(f"episode {number}: {_not_found(names)}")
-        if isinstance(found.get("next_observations"), dict):
-            keys = found["observations"].keys() & found["next_observations"].keys()
-            found["observations"] = {key: found["observations"][key] for key in keys}
+        if "next_observations" in found:
+            shared = found["observations"].keys() & found["next_observations"].keys()
+            for kind in ("observations", "next_observations"):
+                found[kind] = {key: columns_of for key, columns_of in found[kind].items() if key in shared}
         within = Source(names, lambda name, columns=columns: source.read(columns[name]))  # type: ignore[misc]
         part = {kind: _column(within, several) for kind, several in found.items()}
         parts.append({kind: column for kind, column in part.items() if kind not in ("starts", "episode", "discounts")})

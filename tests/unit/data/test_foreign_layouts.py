@@ -307,6 +307,25 @@ def test_what_lacks_names_shows_its_keys_and_the_flag(tmp_path: Path, capsys: py
         assert cure in capsys.readouterr().err
 
 
+def test_one_column_may_be_named_and_the_others_found(tmp_path: Path) -> None:
+    data = load_dataset(npz(obs=OBS, acts=ACT, score=REW, dones=LAST)(tmp_path), columns={"rewards": "score"})
+    np.testing.assert_allclose(data.rewards, REW[~LAST])
+    np.testing.assert_allclose(data.observations, OBS[~LAST])
+
+
+def test_numbered_letters_are_columns_of_one_thing(tmp_path: Path) -> None:
+    """Not successors (s2) or ends (d0), which are single columns."""
+    columns = {"s1": OBS[:, 0], "s2": OBS[:, 1], "a1": ACT[:, 0], "d0": np.ones(12), "episode": EPISODE}
+    data = load_dataset(table("x.csv", **columns)(tmp_path))
+    np.testing.assert_allclose(data.observations, OBS[~LAST])
+    assert np.flatnonzero(data.episode_ends).tolist() == [2, 4, 8]
+
+
+def test_an_environment_that_is_not_here_is_a_note(tmp_path: Path) -> None:
+    data = load_dataset(npz(**D4RL, timeouts=TIMEOUT)(tmp_path), env="Elsewhere-v0")
+    assert data.metadata.env == "Elsewhere-v0" and "cannot be made here" in " ".join(data.metadata.notes)
+
+
 def test_true_ends_alone_need_the_time_limit(tmp_path: Path) -> None:
     path = hdf5(**D4RL)(tmp_path)
     with pytest.raises(DataError, match="--max-episode-steps"):

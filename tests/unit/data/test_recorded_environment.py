@@ -17,6 +17,7 @@ from minari.data_collector import EpisodeBuffer
 
 import rlopt
 from rlopt.data import Dataset, Metadata, load_dataset, write_minari
+from rlopt.data.description import describe
 from rlopt.data.environment import made, recorded, settings_of, spaces_of
 from rlopt.envs.settings import EnvSettings
 from rlopt.errors import ConfigError, DataError, ImportRefusedError
@@ -75,6 +76,14 @@ def test_minari_s_arguments_wrappers_limit_and_spaces_are_kept(datasets_here: Pa
         assert found.wrappers == {"Delay": {"steps": 2}}
         assert spaces_of(data) == (spaces.Box(-9, 9, (4,), np.float64), ASYMMETRIC)
     assert "antigravity" not in sys.modules
+    said = describe(data)
+    for part in (
+        'made with        {"maze_map":[[1,1,1,1]',
+        'wrapped in       {"Delay"',
+        "77 environment steps",
+        "Box([-0.4",
+    ):
+        assert part in said
     model = rlopt.TD3BC("MlpPolicy", data, seed=0, batch_size=4, policy_kwargs={"net_arch": [8]}).learn(1)
     assert model.action_space == ASYMMETRIC  # +-0.4 stays +-0.4
     action, _ = model.predict(np.zeros((50, 4), np.float32))
