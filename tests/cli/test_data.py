@@ -88,7 +88,7 @@ def test_every_format_leads_to_every_other_and_back(capsys: pytest.CaptureFixtur
         ("info minari:D4RL/door/human-v2 --conversion sequence", "--conversion cannot be given here"),
         ("info x.hdf5 --max-episode-steps 0", "--max-episode-steps: 0 is outside [1, 1e+09]"),
         ("info x.hdf5 --reward-shift much", "--reward-shift: much is not a number"),
-        ("info x.hdf5 --out picture.pdf", "picture.pdf: pictures are written as .png or .svg"),
+        ("info x.hdf5 --out picture.bmp", "picture.bmp: pictures are written as .png"),
         ("generate pointmaze-umaze --n 5 --out x.hdf5", "'x.hdf5' is no folder to write"),
         ("generate pointmaze-umaze --n 5 --out minari:a/b-v0", "'minari:a/b-v0' is no folder to write"),
         ("augment a b.h5", "'b.h5' is no folder to write"),
