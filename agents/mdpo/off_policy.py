@@ -19,6 +19,7 @@ from rlopt.agents.mdpo.value_network import ValueNetwork, make_value_network
 from rlopt.agents.sac.algorithm import SAC
 from rlopt.agents.sac.losses import Info, PolicySample, gaussian_log_density, gsde_std
 from rlopt.agents.sac.update import Drawn, Step
+from rlopt.algorithms.initialization import ActorLayers
 from rlopt.algorithms.resumable import with_settings_of
 from rlopt.nn.policies import apart
 from rlopt.optim.descent import Network, Part
@@ -139,7 +140,16 @@ class OffPolicyMDPO(SAC):
         if not isinstance(given, dict):
             _, given, _ = load_from_zip_file(given, device=device, load_data=False)
         super().set_parameters(given, exact_match, device)
-        if self.old_actor is not None and "policy" in given and "old_actor" not in given:
+        if "policy" in given and "old_actor" not in given:
+            self._renew_old_policy()
+
+    def take_actor(self, given: ActorLayers) -> None:
+        """As :meth:`SAC.take_actor`; the actor is the old policy too."""
+        super().take_actor(given)
+        self._renew_old_policy()
+
+    def _renew_old_policy(self) -> None:
+        if self.old_actor is not None:
             self.old_actor.load_state_dict(self.actor.state_dict())
 
     # ---- the gradient step
@@ -290,8 +300,8 @@ class OffPolicyMDPO(SAC):
 
     def after_step(self) -> None:
         """Renews the old policy every ``old_policy_period`` gradient steps."""
-        if self.old_actor is not None and self._n_updates % self.old_policy_period == 0:
-            self.old_actor.load_state_dict(self.actor.state_dict())
+        if self._n_updates % self.old_policy_period == 0:
+            self._renew_old_policy()
 
     # ---- saving
 

@@ -6,10 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
-from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import FloatSchedule, update_learning_rate
 from torch import Tensor
@@ -21,11 +19,9 @@ from rlopt.agents.mdpo.phases import former_value_parameters, phase_parameters, 
 from rlopt.agents.ppo.on_policy import OnPolicy
 from rlopt.agents.ppo.update import History, Phase
 from rlopt.algorithms.arguments import checked
-from rlopt.algorithms.initialization import ActorLayers, fill, linear_layers
 from rlopt.algorithms.resumable import named_policy_kwargs
 from rlopt.algorithms.rollout import flat, flat_actions
 from rlopt.console.progress import say
-from rlopt.errors import require
 from rlopt.optim.compiled_step import CompileChoice
 from rlopt.storage.tree import Tree
 
@@ -323,20 +319,6 @@ class MDPO(OnPolicy):
         if [len(group["params"]) for group in saved["param_groups"]] != [len(former)] or len(former) == len(own):
             return None
         return [place for place, parameter in enumerate(former) if id(parameter) in own]
-
-    def take_actor(self, given: ActorLayers) -> None:
-        """Starts with the actor of another agent for Discrete actions, such as behaviour cloning's.
-
-        :raises rlopt.errors.ConfigError: the networks differ, or the actions are not Discrete
-        """
-        policy = self.policy
-        found = linear_layers(policy.mlp_extractor.policy_net, policy.action_net)
-        require(
-            found is not None and isinstance(policy.pi_features_extractor, FlattenExtractor),
-            "only a policy that sees flat observations can begin from another's actor",
-        )
-        assert found is not None
-        fill(*found, given, "logits" if isinstance(self.action_space, spaces.Discrete) else "mean")
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "value_optimizer", "policy_parameters", "value_parameters"]

@@ -22,4 +22,6 @@ def check_spaces(observation_space: spaces.Space, action_space: spaces.Space, ag
         check_real_actions(action_space)
         if 0 in action_space.shape:
             raise SpaceError(f"the action space {action_space} has no dimensions: give the agent something to do")
+    if isinstance(action_space, spaces.MultiBinary) and len(action_space.shape) != 1:
+        raise SpaceError(f"the action space is {action_space}, which has more than one axis: give it in one row")
     check_counted_from_zero(action_space, "the action space")

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import torch
+from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -15,6 +16,7 @@ from stable_baselines3.common.policies import (
     BasePolicy,
     MultiInputActorCriticPolicy,
 )
+from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.utils import explained_variance
 from stable_baselines3.common.vec_env import VecEnv
@@ -25,10 +27,12 @@ from rlopt.agents.ppo.heads import action_head
 from rlopt.agents.ppo.update import History, Phase, PhaseStep, Request, obstacle, take_eagerly, update_models
 from rlopt.algorithms.device_rollout import collect_on_device, device_env
 from rlopt.algorithms.finite import FiniteVecEnv, check_finite, check_parameters
+from rlopt.algorithms.initialization import ActorLayers, Head, fill, linear_layers
 from rlopt.algorithms.resumable import Resumable, training_env
 from rlopt.algorithms.rollout import can_collect, collect, finish_step
 from rlopt.console.progress import say
 from rlopt.envs.calls import NamedWorkers
+from rlopt.errors import ConfigError
 from rlopt.optim.compiled_step import CompileChoice, Mode, choose_mode
 from rlopt.optim.lockstep import runs_in_lockstep, together
 from rlopt.settings.fields import check_arguments
@@ -170,6 +174,34 @@ class OnPolicy(Resumable, OnPolicyAlgorithm):
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         if hasattr(self.policy, "log_std"):
             self.logger.record("train/std", torch.exp(self.policy.log_std).mean().item())
+
+    def actor_layers(self) -> ActorLayers | None:
+        """The actor as layers, for another agent to begin with (:func:`rlopt.algorithms.initialization.begin_from`)."""
+        found = self._layers_of_actor()
+        if found is None or getattr(self.policy, "squash_output", False):
+            return None
+        layers = [(layer.weight.detach().clone(), layer.bias.detach().clone()) for layer in found[0]]
+        log_std = self.policy.log_std.detach().clone() if self._head() == "mean" else None
+        return ActorLayers(layers, found[1], self._head(), log_std)
+
+    def take_actor(self, given: ActorLayers) -> None:
+        """Begins with another agent's actor, such as behaviour cloning's of Discrete actions.
+
+        :raises rlopt.errors.ConfigError: the networks or the kinds of action differ
+        """
+        found = self._layers_of_actor()
+        if found is None:
+            raise ConfigError("only a policy without gSDE that sees flat observations can begin from another's actor")
+        fill(*found, given, self._head())
+        if given.log_std is not None:
+            self.policy.log_std.data.copy_(given.log_std)
+
+    def _layers_of_actor(self) -> tuple[list[torch.nn.Linear], type[torch.nn.Module] | None] | None:
+        flat = type(self.policy.pi_features_extractor) is FlattenExtractor and not self.use_sde
+        return linear_layers(self.policy.mlp_extractor.policy_net, self.policy.action_net) if flat else None
+
+    def _head(self) -> Head:
+        return "mean" if isinstance(self.action_space, spaces.Box) else "logits"
 
     def dump_logs(self, iteration: int = 0) -> None:
         super().dump_logs(self._n_rollouts)

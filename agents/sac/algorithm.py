@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -68,6 +69,8 @@ from rlopt.settings.networks import PUBLISHED_POLICY_DELAY, NetworkName
 
 READ_EVERY = 64
 """Gradient steps on an accelerator between two looks at their losses."""
+MANY_WEIGHTS = 1_000_000
+"""Of the critics, with which a gradient step takes tenths of a second on a core of a CPU."""
 _COUNTERS = ("num_timesteps", "start_time", "seed", "tensorboard_log", "verbose")
 """Plain attributes that change or differ while the gradient step stays the same."""
 
@@ -569,6 +572,8 @@ class SAC(Resumable, stable_baselines3.SAC):
                     mode = self._mode(parts)
             if info is None:
                 info = self.gradient_step(own, self.read_batch(drawn), drawn, self.scalars(), move_targets)
+                if self.update is not None:
+                    self.update.acting.follow()
             else:
                 self._check(info)
             statistics.append(info)
@@ -763,6 +768,12 @@ class SAC(Resumable, stable_baselines3.SAC):
         result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, name, progress_bar)
         check_finite("observation", self._last_obs, self.num_timesteps)
         self._seen = ()
+        weights = sum(parameter.numel() for parameter in self.critic.parameters())
+        if self.device.type == "cpu" and self.network in ("simba", "crossq") and weights > MANY_WEIGHTS:
+            _tell_once(
+                f"network {self.network} has {weights / 1e6:.1f} million weights in the critics, which is much for a "
+                "CPU: with --critic-net-arch 128 128 a gradient step takes a fraction of the time"
+            )
         return result
 
     def collect_rollouts(
@@ -829,6 +840,12 @@ class SAC(Resumable, stable_baselines3.SAC):
 
 _NOT_SETTINGS = ("self", "env", "_init_setup_model", "__class__")
 _PLAIN = (bool, int, float, str, type(None))
+
+
+@functools.cache
+def _tell_once(line: str) -> None:
+    """Once in the process, for all seeds of a group of runs."""
+    say(line)
 
 
 def _hooks_and_groups(parts: Mapping[str, Part]) -> tuple[int, ...]:

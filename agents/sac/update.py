@@ -73,10 +73,12 @@ class Request(NamedTuple):
     move_targets: bool
 
 
-def take_steps(requests: Sequence[Request]) -> list[Info]:
+def take_steps(requests: Sequence[Request]) -> Sequence[Info | None]:
     """Takes the gradient step of every request; their statistics, which stay as they are.
 
-    The models must be alike in their networks and settings. On a GPU one call takes the steps of all. On the CPU, whose
+    The models must be alike in their networks and settings. Where one has counted other steps than the rest, as after
+    episodes of other lengths, so that its actor or its targets are not due when theirs are, no step is taken and the
+    answers are None: each model then takes its own. On a GPU one call takes the steps of all. On the CPU, whose
     caches one model's step fills, each is a call of its own, with the result of the model alone, and as many run at
     once as torch has threads.
     The step that was made for a model, or for several, is kept in their attribute ``update``.
@@ -85,6 +87,8 @@ def take_steps(requests: Sequence[Request]) -> list[Info]:
     """
     if requests[0].mode == "compiled" and len(requests) > 1:
         return _side_by_side(requests)
+    if len({(request.model.actor_due, request.move_targets) for request in requests}) > 1:
+        return [None] * len(requests)
     model, update = requests[0].model, _update_of(requests)
     update.store.attach()
     columns = [[request.drawn[name] for request in requests] for name in requests[0].drawn]
@@ -104,7 +108,7 @@ def take_steps(requests: Sequence[Request]) -> list[Info]:
     return [dict(zip(info, column.unbind(), strict=True)) for column in values.unbind(1)]
 
 
-def _side_by_side(requests: Sequence[Request]) -> list[Info]:
+def _side_by_side(requests: Sequence[Request]) -> Sequence[Info | None]:
     updates = [_update_of([request]) for request in requests]
     jobs = [functools.partial(take_steps, [request]) for request in requests]
     if all(update.taken for update in updates):

@@ -45,6 +45,8 @@ def begin_from(model: Any, source: Any) -> None:
 
     :raises rlopt.errors.ConfigError: other spaces, or networks of other sizes, in one line with the settings to give
     """
+    if not isinstance(getattr(source, "policy", None), nn.Module):
+        raise ConfigError(f"{type(source).__name__} has no network to begin from: give a run of a deep agent")
     for name in ("observation_space", "action_space"):
         if getattr(model, name) != getattr(source, name):
             raise ConfigError(f"the policy to begin from has the {name} {getattr(source, name)}, not "
@@ -55,9 +57,8 @@ def begin_from(model: Any, source: Any) -> None:
             "a policy that sees normalised observations (VecNormalize) can neither start from another policy nor be "
             "the start of one: leave normalize_observations out of both"
         )
-    own, theirs = model.policy.state_dict(), source.policy.state_dict()
-    if {name: part.shape for name, part in own.items()} == {name: part.shape for name, part in theirs.items()}:
-        model.policy.load_state_dict(theirs)
+    if _computes_as(model.policy, source.policy):
+        model.set_parameters({"policy": source.policy.state_dict()}, exact_match=False)
         return
     give, take = getattr(source, "actor_layers", None), getattr(model, "take_actor", None)
     layers = None if give is None else give()
@@ -67,6 +68,21 @@ def begin_from(model: Any, source: Any) -> None:
             f"and not both are perceptrons of flat observations"
         )
     take(layers)
+
+
+_ACTS_BY = ("squash_output", "use_expln", "normalize_images")
+"""Arguments of policies that decide what they do with their networks' outputs and inputs."""
+
+
+def _computes_as(policy: Any, other: Any) -> bool:
+    """Whether a policy with the parameters of the other one does the same."""
+    shapes, parts, arguments = [], [], []
+    for each in (policy, other):
+        shapes.append({name: tensor.shape for name, tensor in each.state_dict().items()})
+        parts.append({name: repr(module) for name, module in each.named_children()})
+        given = each._get_constructor_parameters()
+        arguments.append([given.get(name) for name in _ACTS_BY])
+    return shapes[0] == shapes[1] and parts[0] == parts[1] and arguments[0] == arguments[1]
 
 
 @torch.no_grad()
@@ -87,7 +103,7 @@ def fill(linear: list[nn.Linear], activation: type[nn.Module] | None, given: Act
     if head != given.head:
         raise ConfigError(
             f"the policy to begin from gives a {given.head} action and this one a {head}: begin a squashed one (sac, "
-            "off_policy_mdpo, ailboost, dac) from bc or one of these, and mdpo from mdpo or gail"
+            "off_policy_mdpo, ailboost, dac) from bc or one of these, and ppo, mdpo and gail from one another"
         )
     for layer, (weight, bias) in zip(linear, given.layers, strict=True):
         layer.weight.copy_(weight)

@@ -205,15 +205,16 @@ class Resumable:
 
 
 def training_env(env: GymEnv | str, verbose: int) -> GymEnv:
-    """``env``, or the environment of that id: dm_control's through :func:`rlopt.make_env`, others as in Gymnasium.
+    """``env``, or the environment of that id: as in Gymnasium, or what it does not know by :func:`rlopt.make_env`.
 
     Vector environments of Gymnasium and EnvPool become a ``VecEnv``, see :mod:`rlopt.envs.backends.vector_env`.
     """
-    if isinstance(env, str) and env.startswith("dm_control/"):
+    try:
+        made = maybe_make_env(env, verbose)
+    except gymnasium.error.UnregisteredEnv:
         from rlopt.envs.make import make_env
 
-        return make_env(env)
-    made = maybe_make_env(env, verbose)
+        return make_env(str(env))
     assert made is not None
     vectorized: GymEnv = as_vec_env(made)
     return vectorized

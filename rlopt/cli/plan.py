@@ -60,6 +60,8 @@ def _parser() -> OneLineParser:
 
 
 def _process(env_id: str, keywords: dict[str, Any]) -> DecisionProcess:
+    from gymnasium import Wrapper, wrappers
+
     from rlopt.average_reward import DecisionProcess, FiniteMDP
     from rlopt.envs import names
     from rlopt.envs.make import make_single
@@ -69,7 +71,15 @@ def _process(env_id: str, keywords: dict[str, Any]) -> DecisionProcess:
     if names.is_dm_control(env_id):
         raise _no_process(env_id)
     env: Any = make_single(EnvSettings(id=env_id, env_kwargs=keywords or None), seed=0)
+    layer, harmless = env, (wrappers.TimeLimit, wrappers.OrderEnforcing, wrappers.RecordEpisodeStatistics)
     try:
+        while isinstance(layer, Wrapper):
+            if type(layer) not in harmless:
+                raise ConfigError(
+                    f"{env_id} has a {type(layer).__name__} around it, of which its exact process knows nothing: register "
+                    "the environment without it"
+                )
+            layer = layer.env
         mdp = getattr(env.unwrapped, "mdp", None)
         if isinstance(getattr(env.unwrapped, "P", None), dict):
             mdp = FiniteMDP.from_gymnasium(env)

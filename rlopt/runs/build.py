@@ -14,7 +14,7 @@ from rlopt.algorithms.initialization import begin_from
 from rlopt.checkpoint.load import load
 from rlopt.envs.make import make_env
 from rlopt.envs.vec_normalize import Normalize
-from rlopt.errors import ConfigError, RloptError, SpaceError, one_line
+from rlopt.errors import ConfigError, RloptError, SpaceError, one_line, require
 from rlopt.registry import agent_spec, resolve
 from rlopt.settings.device import check_device
 from rlopt.settings.run import RunConfig
@@ -36,6 +36,7 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm,
     """
     spec = agent_spec(agent)
     if spec.builder:
+        require(run.init_from is None, f"{agent} begins from no other policy: leave --init-from out")
         built: tuple[BaseAlgorithm, Any] = resolve(spec.builder)(agent, run, agent_config)
         return built
     check_device(run.device)

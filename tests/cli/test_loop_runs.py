@@ -253,6 +253,19 @@ def test_plan_prints_the_exact_solution(capsys: pytest.CaptureFixture[str]) -> N
     assert f"{mdp.gain:.8g}" in printed and f"{mdp.span:.8g}" in printed and "5 more states" in printed
 
 
+def test_plan_refuses_a_process_whose_rewards_a_wrapper_changes(capsys: pytest.CaptureFixture[str]) -> None:
+    def dearer(**settings: Any) -> gymnasium.Env[Any, Any]:
+        plain = gymnasium.make("rlopt/RiverSwim-v0", **settings)
+        return gymnasium.wrappers.TransformReward(plain, lambda reward: 10 * reward)  # type: ignore[arg-type]
+
+    gymnasium.register("DearerRiverSwim-v0", dearer)
+    try:
+        assert main(["plan", "--env", "DearerRiverSwim-v0"]) == 2
+        assert "has a TransformReward around it" in capsys.readouterr().err
+    finally:
+        del gymnasium.registry["DearerRiverSwim-v0"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

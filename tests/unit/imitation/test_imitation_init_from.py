@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
 from demonstrated import demonstrations
+from gymnasium.spaces import Box
 from offline_data import corridor
 from reach import SMALL, vec_env
 from stable_baselines3.common.vec_env import VecNormalize
@@ -94,6 +96,54 @@ def test_what_cannot_begin_from_another_says_what_to_give() -> None:
         begin_from(rlopt.SAC("MlpPolicy", "Pendulum-v1"), source)
     with pytest.raises(ConfigError, match="cannot begin from the policy of"):
         begin_from(source, rlopt.SAC("MlpPolicy", vec_env()))
+
+
+@pytest.mark.parametrize("kind", [rlopt.SAC, rlopt.PPO, rlopt.MDPO])
+def test_networks_of_the_same_shapes_that_compute_something_else_are_refused(kind: Any) -> None:
+    networks = {"net_arch": [8]}
+    source = kind("MlpPolicy", vec_env(), policy_kwargs={**networks, "activation_fn": "tanh"})
+    model = kind("MlpPolicy", vec_env(), policy_kwargs={**networks, "activation_fn": "relu"})
+    with pytest.raises(ConfigError, match="--net-arch 8 --activation-fn tanh"):
+        begin_from(model, source)
+    with pytest.raises(ConfigError, match="cannot begin from the policy of SAC"):
+        options = {**networks, "clip_mean": 0.1}
+        begin_from(rlopt.SAC("MlpPolicy", vec_env(), use_sde=True, policy_kwargs=options),
+                   rlopt.SAC("MlpPolicy", vec_env(), use_sde=True, policy_kwargs=networks))  # fmt: skip
+
+
+@pytest.mark.parametrize("critics", [[16, 16], [8]])
+def test_the_old_policy_begins_as_the_policy_does(critics: list[int]) -> None:
+    source = rlopt.SAC("MlpPolicy", vec_env(), policy_kwargs={"net_arch": [16, 16]}, seed=1)
+    options = {"net_arch": {"pi": [16, 16], "qf": critics}}
+    model = rlopt.OffPolicyMDPO("MlpPolicy", vec_env(), kl_coef=0.5, policy_kwargs=options, seed=2)
+    begin_from(model, source)
+    assert model.old_actor is not None
+    for old, given in zip(model.old_actor.parameters(), source.actor.parameters(), strict=True):
+        assert torch.equal(old, given) or critics == [8]  # the deviation's layer then is a constant
+    for old, now in zip(model.old_actor.parameters(), model.actor.parameters(), strict=True):
+        assert torch.equal(old, now)
+
+
+@pytest.mark.parametrize("name", ["rlopt/RandomTarget-v0", "rlopt/Corridor-v0"])
+def test_on_policy_agents_begin_from_one_another(name: str) -> None:
+    source = rlopt.PPO("MlpPolicy", rlopt.make_env(name), policy_kwargs={"net_arch": [8]}, n_steps=32, seed=1)
+    options = {"net_arch": {"pi": [8], "vf": [4, 4]}}
+    model = rlopt.MDPO("MlpPolicy", rlopt.make_env(name), policy_kwargs=options, n_steps=32, seed=2)
+    if isinstance(source.action_space, Box):
+        source.policy.log_std.data.fill_(-0.7)
+    begin_from(model, source)
+    seen = torch.rand((20, *(model.observation_space.shape or ())))
+    with torch.no_grad():
+        ours, theirs = (each.policy.get_distribution(seen).distribution for each in (model, source))
+        assert torch.allclose(torch.distributions.kl_divergence(ours, theirs), torch.tensor(0.0))  # type: ignore[arg-type]
+
+
+def test_what_begins_from_no_other_policy_says_so() -> None:
+    loop = rlopt.LOOP(gymnasium.make("rlopt/RiverSwim-v0"))
+    with pytest.raises(ConfigError, match="LOOP has no network to begin from"):
+        begin_from(rlopt.MDPO("MlpPolicy", rlopt.make_env("rlopt/Corridor-v0")), loop)
+    with pytest.raises(ConfigError, match="loop begins from no other policy: leave --init-from out"):
+        build("loop", RunConfig(env="rlopt/RiverSwim-v0", init_from="runs/other"), None)
 
 
 def test_a_run_begins_from_a_run(tmp_path: Path) -> None:

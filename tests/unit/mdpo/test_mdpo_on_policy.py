@@ -173,6 +173,17 @@ def test_an_id_of_dm_control_is_made_into_its_environment() -> None:
         MDPO("MlpPolicy", "dm_control/cartpole-balanc")
 
 
+def test_an_id_that_gymnasium_does_not_know_is_one_of_ours_or_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="did you mean 'Pendulum-v1'"):
+        MDPO("MlpPolicy", "Pendulm-v1")
+
+    def not_registered(env: str, verbose: int) -> None:  # as before rlopt.envs is imported
+        raise gymnasium.error.NamespaceNotFound(env)
+
+    monkeypatch.setattr("rlopt.algorithms.resumable.maybe_make_env", not_registered)
+    assert MDPO("MlpPolicy", "rlopt/RandomTarget-v0", n_steps=16, device="cpu").n_envs == 1
+
+
 def test_the_ends_of_the_ranges_are_allowed() -> None:
     still: dict[str, Any] = {"learning_rate": 0.0, "value_learning_rate": 0.0, "max_grad_norm": float("inf")}
     algorithm = model(gamma=0, gae_lambda=1.0, n_steps=np.int64(2), **still)
@@ -373,6 +384,7 @@ def test_a_broken_first_observation_is_named() -> None:
         ({"action_space": spaces.Discrete(3, start=2)}, "the action space .* does not count from 0: shift it"),
         ({"action_space": spaces.MultiDiscrete([2, 3], start=[0, 1])}, "the action space .* shift it"),
         ({"action_space": spaces.MultiDiscrete([[2, 3], [2, 2]])}, "the action space .* give its numbers in one row"),
+        ({"action_space": spaces.MultiBinary([2, 2])}, "the action space .* give it in one row"),
         ({"action_space": spaces.Box(-1, 1, (0,))}, "no dimensions"),
         ({"observation_space": spaces.Discrete(3, start=-1)}, "'observation' .* shift it"),
         ({"observation_space": spaces.Dict({"a": spaces.Discrete(3, start=1)})}, "'a' .* shift it"),

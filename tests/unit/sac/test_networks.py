@@ -390,6 +390,19 @@ class OwnPolicy(stable_baselines3.sac.policies.SACPolicy):
     """A policy of a user."""
 
 
+def test_networks_that_are_large_for_a_cpu_say_so_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model_with("simba").learn(2)
+    assert "weights" not in capsys.readouterr().out
+    monkeypatch.setattr("rlopt.agents.sac.algorithm.MANY_WEIGHTS", 100)
+    for _ in range(2):
+        model_with("simba").learn(2)
+    model_with("mlp").learn(2)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("network simba has 0.0 million weights in the critics") and "--critic-net-arch" in line
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [

@@ -51,6 +51,16 @@ def test_stacked_seeds_are_the_seeds_trained_alone(options: dict[str, Any]) -> N
     assert not torch.allclose(first, second)
 
 
+def test_stacked_seeds_that_have_counted_other_steps_are_the_seeds_trained_alone() -> None:
+    """So that the actor of one is due when that of another is not."""
+    starts, options = {1: 20, 2: 21, 3: 24}, {"compile": "off", "policy_delay": 3, "kl_coef": 0.3}
+    jobs = [trained(seed, 70, True, learning_starts=first, **options) for seed, first in starts.items()]
+    for (seed, first), model in zip(starts.items(), Lockstep(jobs).run(), strict=True):
+        alone = trained(seed, 70, learning_starts=first, **options)()
+        assert model._n_updates == alone._n_updates == 70 - first
+        assert_same(model, alone, 1e-3)
+
+
 @pytest.mark.kernels
 @needs_compiler
 def test_compiled_seeds_are_the_seeds_trained_alone_bit_for_bit() -> None:
