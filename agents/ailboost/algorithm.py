@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
@@ -159,19 +158,10 @@ class AILBoost(FromDemonstrations, SAC):
         weight = step.scalars["cloning_coef"] * (1 + loss.detach().abs())
         return loss + weight * distance, {**info, "cloning_loss": distance.detach()}
 
-    def _store_transition(
-        self,
-        replay_buffer: ReplayBuffer,
-        buffer_action: np.ndarray,
-        new_obs: np.ndarray | dict[str, np.ndarray],
-        reward: np.ndarray,
-        dones: np.ndarray,
-        infos: list[dict[str, Any]],
-    ) -> None:
-        position, was_full = replay_buffer.pos, replay_buffer.full
-        super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
+    def after_storing(self, position: int, was_full: bool, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
+        """Gives the transitions their rewards, without ``relabel``, and goes on with the round."""
         if not self.relabel:
-            self._write_reward(replay_buffer, position)
+            self._write_reward(self.replay_buffer, position)
         self.rounds.stored(position, was_full, dones, self.num_timesteps - self.n_envs < self.learning_starts)
 
     def _write_reward(self, replay_buffer: Any, position: int) -> None:

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
@@ -136,16 +135,8 @@ class FromMixedBatches(FromDemonstrations, SAC):
         self.absorbing_value = limit + left * (self.absorbing_value - limit)
         self.logger.record("train/absorbing_value", self.absorbing_value)
 
-    def _store_transition(
-        self,
-        replay_buffer: ReplayBuffer,
-        buffer_action: np.ndarray,
-        new_obs: np.ndarray | dict[str, np.ndarray],
-        reward: np.ndarray,
-        dones: np.ndarray,
-        infos: list[dict[str, Any]],
-    ) -> None:
-        super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
+    def after_storing(self, position: int, was_full: bool, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
+        """Counts the transitions and the true ends among them."""
         cut = [bool(info.get("TimeLimit.truncated", False)) for info in infos]
         self.n_collected += len(dones)
         self.n_true_ends += int(np.sum(np.asarray(dones, bool) & ~np.array(cut)))

@@ -71,6 +71,18 @@ class MDPO(OnPolicy):
             "it learns from whole rollouts and has no replay: take OffPolicyMDPO",
         ),
     }
+    batch_size: int | None
+    n_epochs: int
+    n_value_epochs: int
+    value_batch_size: int | None
+    value_learning_rate: float | Schedule | None
+    target_kl: float | None
+    step_size: float
+    step_size_schedule: Literal["linear", "constant"]
+    tsallis_q: float
+    normalize_advantage: bool
+    normalize_value: bool
+    clip_range_vf: float | None
     adapted_step_size: float
     """t_k of the next update, where ``target_kl`` adapts it."""
 
@@ -111,41 +123,13 @@ class MDPO(OnPolicy):
         _init_setup_model: bool = True,
     ) -> None:
         env = self._checked_env(MDPOConfig, dict(locals()), env)
-        self.batch_size = batch_size
-        self.n_epochs = n_epochs
-        self.n_value_epochs = n_value_epochs
-        self.value_batch_size = value_batch_size
-        self.value_learning_rate = value_learning_rate
-        self.target_kl = target_kl
-        self.step_size = self.adapted_step_size = step_size
-        self.step_size_schedule = step_size_schedule
-        self.tsallis_q = tsallis_q
-        self.normalize_advantage = normalize_advantage
-        self.normalize_value = normalize_value
-        self.clip_range_vf = clip_range_vf
+        given = dict(self.constructor_settings)
+        for name in _BEYOND_SB3:
+            setattr(self, name, given.pop(name))
+        self.adapted_step_size = step_size
         self._value_scale, self._told_of_values = 1.0, False
-        super().__init__(
-            policy,
-            env,  # type: ignore[arg-type]
-            learning_rate=learning_rate,
-            n_steps=n_steps,
-            gamma=gamma,
-            gae_lambda=gae_lambda,
-            ent_coef=ent_coef,
-            vf_coef=1.0,
-            max_grad_norm=max_grad_norm,
-            use_sde=use_sde,
-            sde_sample_freq=sde_sample_freq,
-            rollout_buffer_class=rollout_buffer_class,
-            rollout_buffer_kwargs=rollout_buffer_kwargs,
-            stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
-            policy_kwargs=self._extractors_apart(policy, named_policy_kwargs(policy_kwargs)),
-            verbose=verbose,
-            seed=seed,
-            device=device,
-            _init_setup_model=False,
-        )
+        given["policy_kwargs"] = self._extractors_apart(policy, named_policy_kwargs(policy_kwargs))
+        super().__init__(env=env, vf_coef=1.0, _init_setup_model=False, **given)  # type: ignore[arg-type]
         if _init_setup_model:
             self._setup_model()
 
@@ -325,3 +309,10 @@ class MDPO(OnPolicy):
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "policy.optimizer", "value_optimizer"], []
+
+
+_BEYOND_SB3 = (
+    "batch_size", "n_epochs", "n_value_epochs", "value_batch_size", "value_learning_rate", "target_kl", "step_size",
+    "step_size_schedule", "tsallis_q", "normalize_advantage", "normalize_value", "clip_range_vf", "compile",
+)  # fmt: skip
+"""Settings that Stable-Baselines3's OnPolicyAlgorithm does not have."""

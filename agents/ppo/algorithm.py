@@ -95,34 +95,9 @@ class PPO(OnPolicy, stable_baselines3.PPO):
         _init_setup_model: bool = True,
     ) -> None:
         env = self._checked_env(PPOConfig, dict(locals()), env)
-        super().__init__(
-            policy,
-            env,  # type: ignore[arg-type]
-            learning_rate,
-            n_steps,
-            batch_size,
-            n_epochs,
-            gamma,
-            gae_lambda,
-            clip_range,
-            clip_range_vf,
-            normalize_advantage,
-            ent_coef,
-            vf_coef,
-            max_grad_norm,
-            use_sde,
-            sde_sample_freq,
-            rollout_buffer_class,
-            rollout_buffer_kwargs,
-            target_kl,
-            stats_window_size,
-            tensorboard_log,
-            named_policy_kwargs(policy_kwargs),
-            verbose,
-            seed,
-            device,
-            _init_setup_model,
-        )
+        given = {name: value for name, value in self.constructor_settings.items() if name != "compile"}
+        given["policy_kwargs"] = named_policy_kwargs(policy_kwargs)
+        super().__init__(env=env, _init_setup_model=_init_setup_model, **given)  # type: ignore[arg-type]
 
     def _collects_quickly(self, buffer: RolloutBuffer) -> bool:
         # Not compiled, the rollout too is Stable-Baselines3's to the last bit.

@@ -200,36 +200,14 @@ class SAC(Resumable, stable_baselines3.SAC):
         self.random_shift = random_shift
         self.compile = compile
         chosen = {} if network == "mlp" else {"network": network}
-        super().__init__(
-            policy_with(network, policy),
-            env,  # type: ignore[arg-type]
-            learning_rate,
-            buffer_size,
-            learning_starts,
-            batch_size,
-            tau,
-            gamma,
-            train_freq,
-            gradient_steps,
-            action_noise,
-            replay_buffer_class,
-            copy.deepcopy(replay_buffer_kwargs),
-            optimize_memory_usage,
-            n_steps,
-            ent_coef,
-            target_update_interval,
-            target_entropy,
-            use_sde,
-            sde_sample_freq,
-            use_sde_at_warmup,
-            stats_window_size,
-            tensorboard_log,
-            named_policy_kwargs(policy_kwargs) | chosen,
-            verbose,
-            seed,
-            device,
-            _init_setup_model,
-        )
+        given = {name: value for name, value in settings.items() if name not in _BEYOND_SB3} | {
+            "policy": policy_with(network, policy),
+            "train_freq": train_freq,
+            "replay_buffer_class": replay_buffer_class,
+            "replay_buffer_kwargs": copy.deepcopy(replay_buffer_kwargs),
+            "policy_kwargs": named_policy_kwargs(policy_kwargs) | chosen,
+        }
+        super().__init__(env=env, _init_setup_model=_init_setup_model, **given)  # type: ignore[arg-type]
         self.constructor_settings = settings
 
     def _setup_model(self) -> None:
@@ -719,7 +697,16 @@ class SAC(Resumable, stable_baselines3.SAC):
             if done and info.get("terminal_observation") is not None:
                 check_finite("terminal observation", info["terminal_observation"], self.num_timesteps)
         self._count_observations()
+        position, was_full = replay_buffer.pos, replay_buffer.full
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
+        self.after_storing(position, was_full, dones, infos)
+
+    def after_storing(self, position: int, was_full: bool, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
+        """Called after a transition of each environment was stored.
+
+        :param position: of the replay buffer before, where they now are
+        :param was_full: whether they took the place of others
+        """
 
     def _count_observations(self) -> None:
         """Counts the observations that were acted on, where the networks normalise them."""
@@ -839,6 +826,7 @@ class SAC(Resumable, stable_baselines3.SAC):
 
 
 _NOT_SETTINGS = ("self", "env", "_init_setup_model", "__class__")
+_BEYOND_SB3 = ("network", "policy_delay", "random_shift", "compile")
 _PLAIN = (bool, int, float, str, type(None))
 
 

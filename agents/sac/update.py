@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,7 +17,7 @@ from rlopt.agents.sac.losses import Info
 from rlopt.optim.compiled_step import ActingCopy, GradientStep, Mode
 from rlopt.optim.descent import HeldNetworks, Network, Networks, Part, Scalar, State, Store, obstacle
 from rlopt.optim.lockstep import side_by_side
-from rlopt.optim.traced import CannotCompile, Traced, trace
+from rlopt.optim.traced import CannotCompile, Traced, cannot_compile, trace
 
 if TYPE_CHECKING:
     from rlopt.agents.sac.algorithm import SAC
@@ -177,8 +178,9 @@ class Update:
         drawn, scalars = dict(zip(names, inputs, strict=False)), inputs[-1]
         if not self.store.stacked:
             networks, own = self._networks(self.store.state, scalars)
-            batch = self.models[0].read_batch(drawn)
-            info = self.models[0].gradient_step(networks, batch, drawn, own, move_targets)
+            with _refusing_counters(self.models):
+                batch = self.models[0].read_batch(drawn)
+                info = self.models[0].gradient_step(networks, batch, drawn, own, move_targets)
             self.store.write(networks.state)
             return info
 
@@ -188,8 +190,9 @@ class Update:
             return networks.state, info
 
         each = [{name: column[index] for name, column in drawn.items()} for index in range(len(self.models))]
-        batches = [model.read_batch(own) for model, own in zip(self.models, each, strict=True)]
-        state, info = vmap(one)(self.store.state, _stacked(batches), drawn, scalars)
+        with _refusing_counters(self.models):
+            batches = [model.read_batch(own) for model, own in zip(self.models, each, strict=True)]
+            state, info = vmap(one)(self.store.state, _stacked(batches), drawn, scalars)
         self.store.write(state)
         return info
 
@@ -231,6 +234,39 @@ class Update:
             traced = self._policies[key] = trace(outputs, [shown])
         mean, log_std = traced.graph.forward(shown, *traced.held)
         return mean, log_std
+
+
+@contextlib.contextmanager
+def _refusing_counters(models: Sequence[SAC]) -> Iterator[None]:
+    """Within, the step of ``models`` is taken; raises at the end if it was one that a compiled one would differ from.
+
+    Such a step reads a number that may change without its being prepared anew, whose first value would stay.
+
+    :raises rlopt.optim.traced.CannotCompile: it reads a counter or a private number, or logs
+    """
+    read: set[str] = set()
+    classes = [type(model) for model in models]
+
+    def watched(own: Any) -> Any:
+        def get(self: Any, name: str) -> Any:
+            read.add(name)
+            return own.__getattribute__(self, name)
+
+        return type(own.__name__, (own,), {"__getattribute__": get})
+
+    try:
+        for model, own in zip(models, classes, strict=True):
+            model.__class__ = watched(own)
+        yield
+    finally:
+        for model, own in zip(models, classes, strict=True):
+            model.__class__ = own
+    if "logger" in read:
+        raise cannot_compile("it logs: return the value among the statistics instead")
+    known = {*dict(models[0].plain_settings()), *models[0].scalars()}
+    numbers = {name for name, value in vars(models[0]).items() if isinstance(value, int | float)}
+    for name in sorted(read & numbers - known):
+        raise cannot_compile(f"it reads {name}, which may change from step to step: give it by scalars()")
 
 
 def _stacked(batches: Sequence[Any]) -> Any:

@@ -34,26 +34,28 @@ class _Inert:
 
 
 class _DType(_Inert):
-    def read(self, raw: Any, shape: Any) -> np.ndarray:
-        """An array of this type from bytes."""
-        order: Any = self.state[1] if isinstance(self.state, tuple) and len(self.state) > 1 else "="
-        dtype = np.dtype(str(self.arguments[0])).newbyteorder("=" if order == "|" else order)
+    def read(self, raw: Any, shape: Any, order: Any) -> np.ndarray:
+        """An array of this type from bytes; ``order`` says in which its axes lie there, "C" or "F"."""
+        bytes_as: Any = self.state[1] if isinstance(self.state, tuple) and len(self.state) > 1 else "="
+        dtype = np.dtype(str(self.arguments[0])).newbyteorder("=" if bytes_as == "|" else bytes_as)
         if dtype.kind not in "biuf" or not isinstance(raw, bytes | bytearray):
             raise ValueError(f"an array of {dtype}")
         found = np.frombuffer(bytes(raw), dtype)
-        return found[: math.prod(shape)].reshape(shape).astype(dtype.newbyteorder("="))
+        return found[: math.prod(shape)].reshape(shape, order=order).astype(dtype.newbyteorder("="))
 
 
 class _Array(_Inert):
     def value(self) -> np.ndarray:
         """The array that the pickle describes."""
-        if isinstance(self.state, tuple):  # as __setstate__ of an array has it: version, shape, type, order, bytes
-            _, shape, dtype, _, raw = self.state
+        order = "C"
+        if isinstance(self.state, tuple):  # as __setstate__ of an array has it
+            _, shape, dtype, by_columns, raw = self.state
+            order = "F" if by_columns else "C"
         elif len(self.arguments) == 2:  # a scalar
             (dtype, raw), shape = self.arguments, ()
         else:
-            raw, dtype, shape = self.arguments[:3]
-        found: np.ndarray = dtype.read(raw, shape)
+            raw, dtype, shape, order, *_ = self.arguments
+        found: np.ndarray = dtype.read(raw, shape, order)
         return found
 
 

@@ -76,8 +76,8 @@ def _process(env_id: str, keywords: dict[str, Any]) -> DecisionProcess:
         while isinstance(layer, Wrapper):
             if type(layer) not in harmless:
                 raise ConfigError(
-                    f"{env_id} has a {type(layer).__name__} around it, of which its exact process knows nothing: register "
-                    "the environment without it"
+                    f"{env_id} has a {type(layer).__name__} around it, of which its exact process knows nothing: "
+                    "register the environment without it"
                 )
             layer = layer.env
         mdp = getattr(env.unwrapped, "mdp", None)

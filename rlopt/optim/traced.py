@@ -71,16 +71,18 @@ def trace(function: Callable[..., dict[str, Tensor]], inputs: Sequence[Tensor], 
     before = [_attributes(owner) for owner in owners]
     try:
         module = make_fx(values, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
+    except CannotCompile:
+        raise
     except Exception as error:
         # An error of the function itself shows its own traceback when the step is then taken as it is.
-        raise _cannot(one_line(error)) from error
+        raise cannot_compile(one_line(error)) from error
     finally:
         changed = [name for owner, old in zip(owners, before, strict=True) for name in _put_back(owner, old)]
     if any(node.target is torch.ops.aten._local_scalar_dense.default for node in module.graph.nodes):
-        raise _cannot("it reads the value of a tensor")
+        raise cannot_compile("it reads the value of a tensor")
     held = _lift_constants(module.graph, module)
     if changed or any(isinstance(tensor, FakeTensor) for tensor in held):
-        raise _cannot(f"it changes the attribute {changed[0]}" if changed else "it keeps what it computes")
+        raise cannot_compile(f"it changes the attribute {changed[0]}" if changed else "it keeps what it computes")
     module.recompile()
     return Traced(module, list(inputs), held, names)
 
@@ -102,7 +104,7 @@ def kernels(traced: Traced, cpp_wrapper: bool) -> Callable[..., Sequence[Tensor]
     try:
         made: Any = torch._inductor.compile(traced.graph, inputs, options={"cpp_wrapper": cpp_wrapper})
     except Exception as error:  # of torch, or of the C++ compiler
-        raise _cannot(one_line(error)) from error
+        raise cannot_compile(one_line(error)) from error
     compiled: Callable[..., Sequence[Tensor]] = made
     return compiled
 
@@ -133,7 +135,8 @@ def _remember_instruction_sets() -> None:
     VecISA._probe_load = probe_once  # type: ignore[method-assign, assignment]
 
 
-def _cannot(reason: str) -> CannotCompile:
+def cannot_compile(reason: str) -> CannotCompile:
+    """The refusal of a step, to be raised by it or for it."""
     return CannotCompile(f"the gradient step cannot be compiled ({reason}): use --compile off")
 
 

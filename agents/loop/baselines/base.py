@@ -36,6 +36,34 @@ class EpisodeLearner:
         self.policy, self.gain, self._values = state["policy"].tolist(), state["gain"], state["values"].copy()
 
 
+class DoublingLearner(EpisodeLearner):
+    """An episode ends where the visits of the next pair have doubled since it began."""
+
+    def __init__(self, n_states: int, n_actions: int, config: Any, reward_range: tuple[float, float]) -> None:
+        super().__init__(n_states, n_actions, config, reward_range)
+        self._limits = [1.0] * (n_states * n_actions)
+        """Visits of each pair at which the episode ends: twice those at its start, at least one."""
+
+    def _put_in_force(self, found: OptimisticValues) -> None:
+        super()._put_in_force(found)
+        self._limits = [max(2.0 * count, 1.0) for count in self.model.visits]
+
+    def add(self, state: int, action: int, reward: float, next_state: int) -> bool:
+        """Takes a transition in; returns whether the episode ends."""
+        self.model.add(state, action, reward, next_state)
+        pair = next_state * self.model.n_actions + self.policy[next_state]
+        return self.model.visits[pair] >= self._limits[pair]
+
+    def get_state(self) -> dict[str, Any]:
+        """Everything that the next step depends on."""
+        return {**super().get_state(), "limits": np.array(self._limits)}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Takes what :meth:`get_state` gave; raises ValueError if it does not fit."""
+        super().set_state(state)
+        self._limits = state["limits"].tolist()
+
+
 class Episodic(ContinuingAgent):
     """For agents whose policy changes between episodes alone: ``data.add`` says when one is over."""
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from rlopt.agents.loop.baselines.base import EpisodeLearner, Episodic
+from rlopt.agents.loop.baselines.base import DoublingLearner, Episodic
 from rlopt.agents.loop.baselines.config import PMEVIDTConfig
 from rlopt.agents.loop.baselines.ucrl2 import optimistic_kernel
 from rlopt.agents.loop.confidence_sets.counts import OptimisticValues
@@ -65,7 +65,7 @@ class Commutes:
         return (sums - sums.T) / np.maximum(parts, 1.0), parts
 
 
-class PMEVIDTLearner(EpisodeLearner):
+class PMEVIDTLearner(DoublingLearner):
     """Counts, what is known of bias differences, and the optimistic policy of the episode; in units of the range."""
 
     def __init__(
@@ -75,7 +75,6 @@ class PMEVIDTLearner(EpisodeLearner):
         self.largest_span = steps**0.2
         self.logarithm = math.log(n_states * n_actions * max(steps, 2) / config.delta)
         self.commutes = Commutes(n_states)
-        self._limits = [1.0] * (n_states * n_actions)
         self._plan_gain = 1.0
         """Of the present plan, in units of the range of rewards."""
         self._shortfall = 0.0
@@ -145,7 +144,6 @@ class PMEVIDTLearner(EpisodeLearner):
         self._plan_gain = float(min((change.min() + change.max()) / 2, 1.0))
         found = OptimisticValues(values, backup, low + size * self._plan_gain, size * float(np.ptp(change)) / 2, sweep)
         self._put_in_force(found)
-        self._limits = [max(2.0 * count, 1.0) for count in self.model.visits]
         return found
 
     def arrive(self, state: int) -> None:
@@ -153,24 +151,21 @@ class PMEVIDTLearner(EpisodeLearner):
         self.commutes.arrive(state, self._steps, self._reward_sum)
 
     def add(self, state: int, action: int, reward: float, next_state: int) -> bool:
-        """Takes a transition in; returns whether the episode ends: the next pair's visits have doubled."""
+        """Takes a transition in; returns whether the episode ends."""
         if self._steps == 0:
             self.arrive(state)
-        self.model.add(state, action, reward, next_state)
         unit = (reward - self.reward_range[0]) / self.size
         self._steps += 1
         self._reward_sum += unit
         self._shortfall += self._plan_gain - unit
         self.arrive(next_state)
-        pair = next_state * self.model.n_actions + self.policy[next_state]
-        return self.model.visits[pair] >= self._limits[pair]
+        return super().add(state, action, reward, next_state)
 
     def get_state(self) -> dict[str, Any]:
         """Everything that the next step depends on."""
         commutes = self.commutes
         return {
             **super().get_state(),
-            "limits": np.array(self._limits),
             "plan_gain": float(self._plan_gain),
             "shortfall": float(self._shortfall),
             "reward_sum": float(self._reward_sum),
@@ -186,8 +181,8 @@ class PMEVIDTLearner(EpisodeLearner):
         super().set_state(state)
         if state["last"].min() < -1 or state["last"].max() >= self.n_states:
             raise ValueError("states that are not there")
-        self._limits, self._plan_gain = state["limits"].tolist(), state["plan_gain"]
-        self._shortfall, self._reward_sum, self._steps = state["shortfall"], state["reward_sum"], state["steps"]
+        self._plan_gain, self._steps = state["plan_gain"], state["steps"]
+        self._shortfall, self._reward_sum = state["shortfall"], state["reward_sum"]
         commutes = self.commutes
         commutes.last = state["last"].copy()
         names = ("start_step", "start_sum", "steps", "rewards", "parts")

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from rlopt.agents.loop.baselines.base import EpisodeLearner, Episodic
+from rlopt.agents.loop.baselines.base import DoublingLearner, Episodic
 from rlopt.agents.loop.baselines.config import UCRL2Config
 from rlopt.agents.loop.confidence_sets.counts import OptimisticValues, relative_sweeps
 from rlopt.agents.loop.states import CountedStates
@@ -36,13 +36,8 @@ def optimistic_kernel(kernel: Array, radii: Array, values: Array) -> Array:
     return found
 
 
-class UCRL2Learner(EpisodeLearner):
+class UCRL2Learner(DoublingLearner):
     """Counts, confidence sets and the optimistic policy of the episode."""
-
-    def __init__(self, n_states: int, n_actions: int, config: UCRL2Config, reward_range: tuple[float, float]) -> None:
-        super().__init__(n_states, n_actions, config, reward_range)
-        self._limits = [1.0] * (n_states * n_actions)
-        """Visits of each pair at which the episode ends: twice those at its start, at least one."""
 
     def sets(self, steps: int) -> tuple[Array, Array]:
         """Upper bounds of the mean rewards [S, A] and L1 radii of the distributions [S, A] after ``steps`` steps."""
@@ -68,23 +63,7 @@ class UCRL2Learner(EpisodeLearner):
         accuracy = (self.reward_range[1] - self.reward_range[0]) / (2 * math.sqrt(steps + 1))
         found = relative_sweeps(backup, self._values, accuracy, self.config.max_sweeps)
         self._put_in_force(found)
-        self._limits = [max(2.0 * count, 1.0) for count in self.model.visits]
         return found
-
-    def add(self, state: int, action: int, reward: float, next_state: int) -> bool:
-        """Takes a transition in; returns whether the episode ends: the next pair's visits have doubled."""
-        self.model.add(state, action, reward, next_state)
-        pair = next_state * self.model.n_actions + self.policy[next_state]
-        return self.model.visits[pair] >= self._limits[pair]
-
-    def get_state(self) -> dict[str, Any]:
-        """Everything that the next step depends on."""
-        return {**super().get_state(), "limits": np.array(self._limits)}
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Takes what :meth:`get_state` gave; raises ValueError if it does not fit."""
-        super().set_state(state)
-        self._limits = state["limits"].tolist()
 
 
 class UCRL2(Episodic, CountedStates):

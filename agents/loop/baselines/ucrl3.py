@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from rlopt.agents.loop.baselines.base import EpisodeLearner, Episodic
+from rlopt.agents.loop.baselines.base import DoublingLearner, Episodic
 from rlopt.agents.loop.baselines.config import UCRL3Config
 from rlopt.agents.loop.confidence_sets.counts import OptimisticValues
 from rlopt.agents.loop.confidence_sets.optimistic_iteration import kernel_plan
@@ -121,12 +121,11 @@ def near_optimistic(lower: Array, upper: Array, seen: Mask, values: Array, kappa
     return found
 
 
-class UCRL3Learner(EpisodeLearner):
+class UCRL3Learner(DoublingLearner):
     """Counts, intervals and the optimistic policy of the episode."""
 
     def __init__(self, n_states: int, n_actions: int, config: UCRL3Config, reward_range: tuple[float, float]) -> None:
         super().__init__(n_states, n_actions, config, reward_range)
-        self._limits = [1.0] * (n_states * n_actions)
         self._square_sums = np.zeros((n_states, n_actions))
         self.delta = config.delta / (n_states * n_actions * (3 + 3 * n_states))
         """Of one bound: three for rewards and three for each next state."""
@@ -164,25 +163,21 @@ class UCRL3Learner(EpisodeLearner):
         accuracy = max(self.reward_range[1] - self.reward_range[0], 1e-12) / (2.0 * max(steps, 1))
         found = kernel_plan(kernel_of, rewards, self._values, accuracy, self.config.max_sweeps)
         self._put_in_force(found)
-        self._limits = [max(2.0 * count, 1.0) for count in self.model.visits]
         return found
 
     def add(self, state: int, action: int, reward: float, next_state: int) -> bool:
-        """Takes a transition in; returns whether the episode ends: the next pair's visits have doubled."""
-        self.model.add(state, action, reward, next_state)
+        """Takes a transition in; returns whether the episode ends."""
         self._square_sums[state, action] += reward * reward
-        pair = next_state * self.model.n_actions + self.policy[next_state]
-        return self.model.visits[pair] >= self._limits[pair]
+        return super().add(state, action, reward, next_state)
 
     def get_state(self) -> dict[str, Any]:
         """Everything that the next step depends on."""
-        own = {"limits": np.array(self._limits), "reward_squares": self._square_sums.copy()}
-        return {**super().get_state(), **own}
+        return {**super().get_state(), "reward_squares": self._square_sums.copy()}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Takes what :meth:`get_state` gave; raises ValueError if it does not fit."""
         super().set_state(state)
-        self._limits, self._square_sums = state["limits"].tolist(), state["reward_squares"].copy()
+        self._square_sums = state["reward_squares"].copy()
 
 
 class UCRL3(Episodic, CountedStates):

@@ -19,6 +19,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
 import rlopt
+from rlopt.algorithms.spaces_only_env import SpacesOnlyVecEnv
 from rlopt.checkpoint.sb3_zip import read_policy
 from rlopt.checkpoint.vec_normalize_file import read_vec_normalize
 from rlopt.collect import record_demonstrations
@@ -306,6 +307,20 @@ def test_statistics_are_read_without_running_what_the_file_names(
     normalised_expert(tmp_path)
     with pytest.raises(CheckpointError, match=r"observations \(3,\), the environment has \(4,\)"):
         read_vec_normalize(Path("stats.pkl"), spaces.Box(-1, 1, (4,)))
+
+
+@pytest.mark.parametrize("protocol", [4, 5])
+@pytest.mark.parametrize("lie", ["C", "F"])
+def test_statistics_of_arrays_are_read_however_they_lie_in_memory(protocol: int, lie: Any, tmp_path: Path) -> None:
+    space = spaces.Box(-1, 1, (2, 3), np.float32)
+    normalizer = VecNormalize(SpacesOnlyVecEnv(1, space, spaces.Discrete(2)))
+    normalizer.obs_rms.mean = np.array([[1.0, 2, 3], [4, 5, 6]], order=lie)
+    normalizer.obs_rms.var = np.array([[2.0, 4, 8], [16, 32, 64]], order=lie)
+    (tmp_path / "stats.pkl").write_bytes(pickle.dumps(normalizer, protocol=protocol))
+    shown = np.array([[[0.5, 0.25, 0], [-1, 1, 2]]], np.float32)
+    statistics = read_vec_normalize(tmp_path / "stats.pkl", space)
+    assert statistics is not None
+    np.testing.assert_array_equal(statistics.normalize_obs(shown), normalizer.normalize_obs(shown))
 
 
 class Camera(gymnasium.Env[np.ndarray, np.int64]):

@@ -280,3 +280,38 @@ def test_a_policy_that_torch_compile_has_wrapped_is_in_a_checkpoint_as_it_is(tmp
     check_networks(other, captured)
     restore_networks(other, captured)
     assert all(torch.equal(value, plain[name]) for name, value in other.policy.state_dict().items())
+
+
+class Reads(rlopt.SAC):
+    """A loss of a user that depends on ``reads``."""
+
+    reads = ""
+
+    def actor_objective(self, actor: Any, policy: Any, step: Any) -> Any:
+        loss, info = super().actor_objective(actor, policy, step)
+        if self.reads == "logger":
+            self.logger.record("mine/loss", loss.detach())
+            return loss, info
+        return loss * (1 + getattr(self, self.reads)), info
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("num_timesteps", "reads num_timesteps, which may change from step to step: give it by scalars()"),
+        ("_current_progress_remaining", "reads _current_progress_remaining, which may change"),
+        ("logger", "it logs: return the value among the statistics instead"),
+        ("weight", ""),
+    ],
+)
+def test_a_loss_that_reads_what_changes_is_not_compiled(name: str, said: str, capsys: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(Reads, "reads", name)
+    models: list[Any] = []
+    for choice in ("off", "on"):
+        models.append(Reads("MlpPolicy", vec_env(), seed=0, compile=choice, **QUICK))  # type: ignore[arg-type]
+        models[-1].weight = 0.5
+        models[-1].learn(25)
+    printed = capsys.readouterr().out
+    assert said in printed and printed.count("not compiled") == bool(said)
+    assert (models[1].update is None) == bool(said)
+    assert_same(*models, 0.0 if said else 1e-3)
