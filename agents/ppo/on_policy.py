@@ -191,7 +191,7 @@ class OnPolicy(Resumable, OnPolicyAlgorithm):
         """
         found = self._layers_of_actor()
         if found is None:
-            raise ConfigError("only a policy without gSDE that sees flat observations can begin from another's actor")
+            raise ConfigError("only a perceptron of flat observations, without gSDE, can begin from another's actor")
         fill(*found, given, self._head())
         if given.log_std is not None:
             self.policy.log_std.data.copy_(given.log_std)

@@ -245,6 +245,7 @@ class SAC(Resumable, stable_baselines3.SAC):
         self._told: str | None = None
         self._by_sb3 = False
         self._seen: tuple[int, ...] = ()
+        self._structure: list[tuple[Any, ...]] = []
 
     # ---- the gradient step
 
@@ -588,6 +589,9 @@ class SAC(Resumable, stable_baselines3.SAC):
 
         Where modules draw random numbers or keep statistics, a step depends on the order of the networks' passes.
         """
+        structure = [(name, repr(part.module), *map(id, part.named().values())) for name, part in parts.items()]
+        if structure != self._structure:  # what was compiled has the layers that there were
+            self.update, self._structure = None, structure
         self._obstacle = obstacle(parts)
         self._by_sb3 = self.is_sac() and draws_or_counts(parts)
 
@@ -734,7 +738,7 @@ class SAC(Resumable, stable_baselines3.SAC):
         """
         found = None if self.use_sde else linear_layers(self.actor.latent_pi, self.actor.mu)
         if found is None or type(self.actor.features_extractor) is not FlattenExtractor:
-            raise ConfigError("only a policy without gSDE that sees flat observations can begin from another's actor")
+            raise ConfigError("only a perceptron of flat observations, without gSDE, can begin from another's actor")
         fill(*found, given, "squashed")
         log_std = self.actor.log_std
         assert isinstance(log_std, torch.nn.Linear)
@@ -755,6 +759,9 @@ class SAC(Resumable, stable_baselines3.SAC):
         result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, name, progress_bar)
         check_finite("observation", self._last_obs, self.num_timesteps)
         self._seen = ()
+        if self.update is not None:  # what acts until the first gradient step has the layers that there are now
+            self._look_at_modules(self.networks())
+            self.update = None if self._obstacle is not None else self.update
         weights = sum(parameter.numel() for parameter in self.critic.parameters())
         if self.device.type == "cpu" and self.network in ("simba", "crossq") and weights > MANY_WEIGHTS:
             _tell_once(
@@ -787,7 +794,8 @@ class SAC(Resumable, stable_baselines3.SAC):
 
     def _worlds(self, env: VecEnv, replay_buffer: ReplayBuffer, action_noise: ActionNoise | None) -> bool:
         """Whether transitions stay on the device, as the worlds of the warp backend do."""
-        own = type(self)._sample_action is SAC._sample_action and type(self)._store_transition is SAC._store_transition
+        names = ("_sample_action", "_store_transition", "after_storing")
+        own = all(getattr(type(self), name) is getattr(SAC, name) for name in names)
         worlds = device_env(self, env) if own and collects_on_device(self, replay_buffer, action_noise) else None
         if worlds is None:
             self._episodes = None
@@ -821,7 +829,7 @@ class SAC(Resumable, stable_baselines3.SAC):
         return result
 
     def _excluded_save_params(self) -> list[str]:
-        steps = ["_episodes", "update", "_unread", "_uncompiled", "_obstacle", "_told", "_by_sb3", "_seen"]
+        steps = ["_episodes", "update", "_unread", "_uncompiled", "_obstacle", "_told", "_by_sb3", "_seen", "_structure"]
         return [*super()._excluded_save_params(), *steps]
 
 

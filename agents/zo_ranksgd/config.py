@@ -17,6 +17,11 @@ EXECUTION_SETTINGS = ("engine", "workers", "address", "gpus_per_job")
 """Settings of where candidates run. They change no result and are not part of a search's identity."""
 NOISE_SETTINGS = ("temperature", "closeness", "flip_probability", "lazy_probability", "abstain_probability")
 """Settings that only ``--oracle noisy`` has."""
+LINE_SEARCH_SETTINGS = (
+    "learning_rate", "line_search_points", "line_search_decay", "accumulate", "best_query_in_line_search",
+    "smoothing_schedule", "learning_rate_schedule", "schedule_rounds",
+)  # fmt: skip
+"""Settings that only ZO-RankSGD has: evolution strategies adapt their step themselves."""
 _OBJECT = OrPython(lambda value: value is not None and not isinstance(value, str | int | float))
 
 
@@ -149,7 +154,7 @@ class ZORankSGDConfig(SearchConfig):
 
     @classmethod
     def check_together(cls, settings: Mapping[str, Any]) -> None:
-        """Raises :class:`rlopt.errors.ConfigError` also for settings of an oracle or an engine without it."""
+        """Raises :class:`rlopt.errors.ConfigError` also for settings of an oracle, an engine or a search without it."""
         super().check_together(settings)
         first = settings["m"] * settings["episodes_per_candidate"]
         if settings["total_episodes"] is not None and settings["total_episodes"] < first:
@@ -162,11 +167,15 @@ class ZORankSGDConfig(SearchConfig):
         for name in () if settings["engine"] is not None else EXECUTION_SETTINGS:
             if settings[name] != getattr(cls, name):
                 raise needs_engine(name)
-        for oracle, names in (("noisy", NOISE_SETTINGS), ("human", STUDY_SETTINGS)):
-            for name in () if settings["oracle"] == oracle else names:
+        for chooser, choices, names in (
+            ("oracle", ("noisy",), NOISE_SETTINGS),
+            ("oracle", ("human",), STUDY_SETTINGS),
+            ("search", ("zo_ranksgd", "auto"), LINE_SEARCH_SETTINGS),
+        ):
+            for name in () if settings[chooser] in choices else names:
                 if settings[name] != getattr(cls, name):
                     flag = name.replace("_", "-")
-                    raise ConfigError(f"--{flag} is for --oracle {oracle}: leave it out, or add that")
+                    raise ConfigError(f"--{flag} is for --{chooser} {choices[0]}: leave it out, or add that")
 
     def algorithm_kwargs(self) -> dict[str, Any]:
         """The constructor arguments of :class:`rlopt.agents.zo_ranksgd.policies.search.RankedPolicySearch`."""

@@ -234,6 +234,28 @@ def test_what_is_touched_between_two_calls_of_learn_counts(touch: Any, capsys: A
         assert model.update is not None
 
 
+def other_activation(model: Any) -> None:
+    model.actor.latent_pi[1] = nn.Tanh()
+
+
+def other_layer(model: Any) -> None:
+    model.actor.mu = nn.Linear(8, 2)
+    nn.init.constant_(model.actor.mu.weight, 0.1)
+
+
+@pytest.mark.parametrize("touch", [other_activation, other_layer])
+def test_what_is_exchanged_between_two_calls_of_learn_counts(touch: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr("rlopt.agents.sac.algorithm.choose_mode", lambda *args, **options: "traced")
+    monkeypatch.setattr("rlopt.agents.sac.update.GradientStep", uncompiled_step)
+    models = []
+    for kind in (stable_baselines3.SAC, rlopt.SAC):
+        models.append(touched(kind, "nothing").learn(20))
+        torch.manual_seed(0)  # a layer draws its first weights
+        touch(models[-1])
+        models[-1].learn(20, reset_num_timesteps=False)
+    assert_same(*models, 1e-3)
+
+
 def test_noise_in_a_layer_of_ones_own_is_drawn_anew_in_every_step() -> None:
     extractor = {"features_extractor_class": Extractor, "features_extractor_kwargs": {"inner": Noisy}}
     options = {"policy_kwargs": {**QUICK["policy_kwargs"], **extractor}}
