@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
@@ -205,17 +206,18 @@ class Resumable:
 
 
 def training_env(env: GymEnv | str, verbose: int) -> GymEnv:
-    """``env``, or the environment of that id: as in Gymnasium, or what it does not know by :func:`rlopt.make_env`.
+    """``env``, or the environment of that id: as in Gymnasium, or what it does not have by :func:`rlopt.make_env`.
 
     Vector environments of Gymnasium and EnvPool become a ``VecEnv``, see :mod:`rlopt.envs.backends.vector_env`.
     """
-    try:
-        made = maybe_make_env(env, verbose)
-    except gymnasium.error.UnregisteredEnv:
+    made = None
+    if not (isinstance(env, str) and env.startswith("dm_control/")):
+        with contextlib.suppress(gymnasium.error.UnregisteredEnv):
+            made = maybe_make_env(env, verbose)
+    if made is None:
         from rlopt.envs.make import make_env
 
         return make_env(str(env))
-    assert made is not None
     vectorized: GymEnv = as_vec_env(made)
     return vectorized
 
