@@ -829,7 +829,17 @@ class SAC(Resumable, stable_baselines3.SAC):
         return result
 
     def _excluded_save_params(self) -> list[str]:
-        steps = ["_episodes", "update", "_unread", "_uncompiled", "_obstacle", "_told", "_by_sb3", "_seen", "_structure"]
+        steps = [
+            "_episodes",
+            "update",
+            "_unread",
+            "_uncompiled",
+            "_obstacle",
+            "_told",
+            "_by_sb3",
+            "_seen",
+            "_structure",
+        ]
         return [*super()._excluded_save_params(), *steps]
 
 

@@ -28,8 +28,8 @@ class RunConfig:
     """Several seeds, such as 0..7 or 0,3,5, trained in one process with joint gradient steps. Each run has its own
     folder in run_dir, and the same result as alone."""
     init_from: str | None = None
-    """Run folder or checkpoint whose policy the run starts with: all of it if the networks are the same, else the actor,
-    such as a clone by bc. The optimisers start anew."""
+    """Run folder or checkpoint whose policy the run starts with: all of it if the networks are the same, else the
+    actor, such as a clone by bc. The optimisers start anew."""
     total_timesteps: Annotated[int, Range(ge=1)] = 1_000_000
     """Environment steps to train for, summed over the environments. For an agent that learns from a data set, this and
     all the intervals below count gradient steps."""
