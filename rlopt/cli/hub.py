@@ -21,10 +21,10 @@ def _push(argv: list[str]) -> int:
         "evaluations, video, and a model card made of them. Log in first with hf auth login.",
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="run folder, or a checkpoint")
-    parser.add_argument("repo", metavar="USER/NAME", help="repository, made if it is not there")
-    parser.add_argument("--checkpoint", metavar="WHICH", help="latest, best, or a checkpoint's name (default the one "
-                        "that RUN/evaluation.json is of, else latest)")  # fmt: skip
-    parser.add_argument("--private", action="store_true", help="a repository that is made is private")
+    parser.add_argument("repo", metavar="USER/NAME", help="repository, created if it does not exist")
+    parser.add_argument("--checkpoint", metavar="WHICH", help="latest, best, or a checkpoint's name (default: the "
+        "one evaluated in RUN/evaluation.json, else latest)")  # fmt: skip
+    parser.add_argument("--private", action="store_true", help="make a new repository private")
     arguments = parser.parse(argv)
 
     from rlopt.hub.remote import push
@@ -59,10 +59,12 @@ def _list(argv: list[str]) -> int:
         prog="rlopt hub list",
         description="List the agents that come with rlopt, and those on the Hugging Face Hub, most downloaded first.",
     )
-    parser.add_argument("--author", metavar="USER", help="of this user or organisation alone")
-    parser.add_argument("--search", metavar="TEXT", help="with this in their name")
-    parser.add_number("--limit", Range(ge=1, le=1000), default=50, help="of the Hub at most (default 50)")
-    parser.add_argument("--packaged", action="store_true", help="only those that come with rlopt")
+    parser.add_argument("--author", metavar="USER", help="only agents of this user or organisation")
+    parser.add_argument("--search", metavar="TEXT", help="only agents with this in their name")
+    parser.add_number(
+        "--limit", Range(ge=1, le=1000), default=50, help="largest number of agents from the Hub (default 50)"
+    )
+    parser.add_argument("--packaged", action="store_true", help="only agents that come with rlopt")
     arguments = parser.parse(argv)
 
     from rlopt.run_folder import read_json, trained_agents

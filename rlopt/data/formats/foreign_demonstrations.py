@@ -131,7 +131,7 @@ def demonstrations_of(raw: ForeignEpisodes, options: ForeignOptions) -> Demonstr
         actions, note = check_actions(actions, action_space, metadata.env, whose, options.clip_actions)
         notes += note
     elif options.clip_actions and raw.metadata is None:
-        raise DataError("nothing tells the bounds to clip actions to: give --env")
+        raise DataError("the bounds for clipping actions are unknown: give --env")
     columns = {
         "observations": _observations(raw.observations),
         "actions": actions,

@@ -329,7 +329,7 @@ def _mark_cuts(columns: dict[str, Any], options: ForeignOptions) -> str:
         return f"no timeouts in the file: an episode is cut after {limit} steps"
     if "next_observations" not in columns:
         raise DataError(
-            "it marks true ends alone, and not where episodes were cut: give --max-episode-steps, the time limit that "
+            "it marks only true ends, not where episodes were cut: give --max-episode-steps, the time limit that "
             "it was recorded with (a larger number than its rows if there was none)"
         )
     broken = np.zeros(length, bool)
