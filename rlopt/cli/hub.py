@@ -30,7 +30,7 @@ def _push(argv: list[str]) -> int:
     from rlopt.hub.remote import push
 
     if not (arguments.run / "evaluation.json").is_file():
-        print("note: the card will have no return: rlopt evaluate RUN, with --video, writes it")
+        print("note: the card will have no return: run rlopt evaluate RUN --video first")
     print(f"pushed: {push(arguments.run, arguments.repo, arguments.checkpoint, arguments.private)}")
     return 0
 
