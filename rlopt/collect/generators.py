@@ -54,6 +54,19 @@ def _point_maze(name: str) -> Generator:
     )
 
 
+_ANT_MAZE_OPTIONS = {"noise": Option(float, 0.1, "standard deviation of the noise on the torques, >= 0")}
+
+
+def _ant_maze(name: str, kind: str) -> Generator:
+    cells = "dead ends, corners and junctions" if kind == "play" else "any cells"
+    return Generator(
+        "rlopt.collect.ant_maze:generate_ant_maze",
+        f"AntMaze_{name}: a planner and a scripted trot walk between {cells}",
+        {"maze": name, "kind": kind},
+        _ANT_MAZE_OPTIONS,
+    )
+
+
 _PARKING_OPTIONS = {
     "noise": Option(float, 0.3, "standard deviation of the noise on the planner's action, >= 0"),
     "n_envs": Option(int, 1, "lots stepped together"),
@@ -91,6 +104,11 @@ GENERATORS: dict[str, Generator] = {
     "pointmaze-umaze": _point_maze("UMaze"),
     "pointmaze-medium": _point_maze("Medium"),
     "pointmaze-large": _point_maze("Large"),
+    **{
+        f"antmaze-{name.lower()}-{kind}": _ant_maze(name, kind)
+        for name in ("UMaze", "Medium", "Large")
+        for kind in ("play", "diverse")
+    },
     "parking": Generator(
         "rlopt.collect.parking:generate_parking",
         "parking-v0: a planner that knows the car's equations drives to the spot, with noise",

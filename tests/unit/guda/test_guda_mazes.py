@@ -1,6 +1,7 @@
 """Maze data as they come: D4RL's names, own maps, several goals, ends at the goal, and steps against walls."""
 
 import dataclasses
+import sys
 
 import gymnasium
 import numpy as np
@@ -14,6 +15,9 @@ from rlopt.agents.guda.goal_domains import Parking
 from rlopt.agents.guda.guides import ShortestPath, quarter_of
 from rlopt.agents.guda.simulators import point_maze_simulator
 from rlopt.agents.guda.tasks import make_augmented, set_up
+from rlopt.agents.offline.config import TD3BCConfig
+from rlopt.agents.offline.run import training_data
+from rlopt.cli.main import main
 from rlopt.data import Dataset, Metadata
 from rlopt.envs.tasks.mazes import Maze
 from rlopt.errors import AugmentationError, ConfigError, ImportRefusedError
@@ -242,3 +246,26 @@ def test_no_data_set_imports_a_module_for_its_maze() -> None:
     data = rows_in("some_module:PointMaze_Mine-v0", np.zeros((4, 4)), np.zeros((4, 4)), 2)
     with pytest.raises(ImportRefusedError, match="add --env some_module:PointMaze_Mine-v0"):
         make_augmented(data, GuDAConfig(n=10, domain="pointmaze"))
+
+
+def test_a_maze_that_imports_a_module_is_augmented_where_a_person_names_it(tmp_path, monkeypatch, capsys) -> None:
+    (tmp_path / "own_maze_module.py").write_text(
+        "import gymnasium\n"
+        "gymnasium.register('test/Named-v0', entry_point='gymnasium_robotics.envs.maze.point_maze:PointMazeEnv',\n"
+        f"                   kwargs={{'maze_map': {OWN_MAP}}})\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    env_id = "own_maze_module:test/Named-v0"
+    states = np.tile(np.array([0.3, 1, 1, 0]), (8, 1))
+    data = rows_in(env_id, states, states + np.array([0.01, 0, 0, 0]), 2)
+    data.save(tmp_path / "data")
+    augment_it = ["data", "augment", "data", "out", "--n", "100", "--overwrite"]
+    assert main(augment_it) == 2 and f"add --env {env_id}" in capsys.readouterr().err
+    learn = TD3BCConfig(dataset="data", augment="guda", n_augmented=100)
+    assert "own_maze_module" not in sys.modules
+    try:
+        assert len(training_data(learn, 0, env_id)) == 108
+        assert main([*augment_it, "--env", env_id]) == 0 and Dataset.load("out").rewards.any()
+    finally:
+        sys.modules.pop("own_maze_module", None)
+        gymnasium.registry.pop("test/Named-v0", None)
