@@ -61,9 +61,7 @@ def augment(
         length = min(LENGTH, int(np.diff(np.flatnonzero(dataset.episode_ends), prepend=-1).max()))
         sources = Sources(pushes(dataset, rest.domain), rest, length)
         parts.append(_drawn(sources, rest, guide, n_simulated, generator))
-    columns = (
-        parts[0] if len(parts) == 1 else {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    )
+    columns = parts[0] if len(parts) == 1 else {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
     extras = {name: columns.pop(name) for name in ("source_row", *augmentation.columns)}
     extras["source_return"] = _returns_of_rows(dataset)[extras["source_row"]]
     if n_simulated > 0:

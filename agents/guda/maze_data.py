@@ -82,9 +82,9 @@ def maze_domain(dataset: Dataset, config: GuDAConfig, kind: type[PointMaze] | ty
     if maze_kind(env_id) not in (None, kind.name):
         raise AugmentationError(f"the domain {kind.name} does not fit data of {env_id}: choose the one that does")
     settings["continuing"] = kwargs.get("continuing_task", True) and not (dataset.discounts == 0).any()
-    # The cell only places the goal where observations do not have it.
-    goal = (0.0, 0.0) if observed else maze.cell_to_xy(goal_cell(maze, dataset, config.goal_cell))
-    domain = kind(maze, goal, **settings)
+    domain = kind(maze, (0.0, 0.0), **settings)
+    if not observed:
+        domain.goal = _goal(maze, dataset, config.goal_cell)
     domain.check(dataset)
     _check_terminals(domain, dataset)
     return domain
@@ -114,6 +114,19 @@ def _recorded_goals(domain: MazeDomain, dataset: Dataset) -> np.ndarray | None:
     return goals if goals is not None and goals.shape == (len(dataset), 2) else None
 
 
+def _is_one(goals: Any, dataset: Dataset) -> bool:
+    """Whether each row has the same goal in the plane."""
+    return goals is not None and goals.shape == (len(dataset), 2) and bool((goals == goals[0]).all())
+
+
+def _goal(maze: Maze, dataset: Dataset, wanted: tuple[int, ...] | None) -> np.ndarray:
+    """The one goal's place, [2] float32: as recorded if it is, else the centre of its cell."""
+    recorded = dataset.extras.get("goal")
+    if wanted is None and _is_one(recorded, dataset):
+        return recorded[0].astype(np.float32)
+    return maze.cell_to_xy(goal_cell(maze, dataset, wanted)).astype(np.float32)
+
+
 def goal_cell(maze: Maze, dataset: Dataset, wanted: tuple[int, ...] | None) -> tuple[int, int]:
     """The goal cell that is asked for, or that of the data set's environment.
 
@@ -125,7 +138,7 @@ def goal_cell(maze: Maze, dataset: Dataset, wanted: tuple[int, ...] | None) -> t
     goals = dataset.extras.get("goal")
     if isinstance(dataset.observations, dict):
         goals = dataset.observations.get("desired_goal", goals)
-    if goals is not None and goals.shape == (len(dataset), 2) and (goals == goals[0]).all():
+    if _is_one(goals, dataset):
         row, column = maze.xy_to_cell(goals[0]).tolist()
         return maze.require_free((row, column), "the goal cell of the data set's column 'goal'")
     if env_id in D4RL_NAMES:  # rows of an ant maze are the other way round, see _d4rl_ant_maze

@@ -210,6 +210,10 @@ def test_antmaze_names_are_augmented_in_d4rls_frame(name: str, goal: tuple[int, 
     made = make_augmented(data, GuDAConfig(n=1000, segment_length=1))
     arrived = np.linalg.norm(made.next_observations[:, :2] - goal, axis=1) <= 0.5
     assert np.array_equal(made.rewards, arrived) and np.array_equal(made.discounts == 0, arrived) and arrived.any()
+    noisy = np.tile(np.array(goal, np.float32) + 0.75, (16, 1))  # where the file records it
+    recorded = make_augmented(dataclasses.replace(data, extras={"goal": noisy}), GuDAConfig(n=1000, segment_length=1))
+    arrived = np.linalg.norm(recorded.next_observations[:, :2] - noisy[0], axis=1) <= 0.5
+    assert np.array_equal(recorded.rewards, arrived) and arrived.any()
     base = {"umaze": "UMaze", "medium": "Medium", "large": "Large"}[name.split("-")[0]]
     walls = Maze.from_id(f"AntMaze_{base}-v5").walls
     column, row = (np.round(made.observations[:, :2] / 4).astype(int) + 1).T
