@@ -53,7 +53,9 @@ def in_our_frame(dataset: Dataset) -> Dataset:
     for name in ("observations", "next_observations"):
         columns[name] = columns[name]["observation"]
     references = FIXED_GOAL_MAZES[same[0]].reference_returns
-    metadata = dataclasses.replace(mapped.metadata, env=same[0], reference_returns=references)
+    metadata = dataclasses.replace(
+        mapped.metadata, env=same[0], env_kwargs={}, reference_returns=references, observation_space=None
+    )
     return Dataset(**columns, metadata=metadata)
 
 
@@ -74,7 +76,7 @@ def maze_domain(dataset: Dataset, config: GuDAConfig, kind: type[PointMaze] | ty
         maze, kwargs = _d4rl_ant_maze(env_id), {"continuing_task": False}
         settings["radius"] = D4RL_RADIUS
     else:
-        own = getattr(dataset.metadata, "env_kwargs", {})
+        own = dataset.metadata.env_kwargs
         maze = Maze.from_id(env_id, own.get("maze_map"))
         # Our ant mazes end at the goal.
         kwargs = {"continuing_task": env_id not in FIXED_GOAL_ANT_MAZES, **registered_maze(env_id), **own}
@@ -114,16 +116,18 @@ def _recorded_goals(domain: MazeDomain, dataset: Dataset) -> np.ndarray | None:
     return goals if goals is not None and goals.shape == (len(dataset), 2) else None
 
 
-def _is_one(goals: Any, dataset: Dataset) -> bool:
-    """Whether each row has the same goal in the plane."""
-    return goals is not None and goals.shape == (len(dataset), 2) and bool((goals == goals[0]).all())
+def _one_goal(goals: np.ndarray | None, dataset: Dataset) -> np.ndarray | None:
+    """The goal in the plane that all rows have, [2]; None where they do not have the same."""
+    if goals is None or goals.shape != (len(dataset), 2) or not (goals == goals[0]).all():
+        return None
+    return goals[0]
 
 
 def _goal(maze: Maze, dataset: Dataset, wanted: tuple[int, ...] | None) -> np.ndarray:
     """The one goal's place, [2] float32: as recorded if it is, else the centre of its cell."""
-    recorded = dataset.extras.get("goal")
-    if wanted is None and _is_one(recorded, dataset):
-        return recorded[0].astype(np.float32)
+    recorded = _one_goal(dataset.extras.get("goal"), dataset)
+    if wanted is None and recorded is not None:
+        return recorded.astype(np.float32)
     return maze.cell_to_xy(goal_cell(maze, dataset, wanted)).astype(np.float32)
 
 
@@ -138,13 +142,14 @@ def goal_cell(maze: Maze, dataset: Dataset, wanted: tuple[int, ...] | None) -> t
     goals = dataset.extras.get("goal")
     if isinstance(dataset.observations, dict):
         goals = dataset.observations.get("desired_goal", goals)
-    if _is_one(goals, dataset):
-        row, column = maze.xy_to_cell(goals[0]).tolist()
+    recorded = _one_goal(goals, dataset)
+    if recorded is not None:
+        row, column = maze.xy_to_cell(recorded).tolist()
         return maze.require_free((row, column), "the goal cell of the data set's column 'goal'")
     if env_id in D4RL_NAMES:  # rows of an ant maze are the other way round, see _d4rl_ant_maze
         row, column = _d4rl_task(env_id).goal_cell
         return maze.shape[0] - 1 - row, column
-    kwargs = registered_maze(env_id)
+    kwargs = {**registered_maze(env_id), **dataset.metadata.env_kwargs}
     marked = np.argwhere(np.array(kwargs.get("maze_map", [[0]]), dtype=object) == "g")
     own = kwargs.get("goal_cell", marked[0].tolist() if len(marked) == 1 else None)
     if own is not None:
@@ -152,7 +157,7 @@ def goal_cell(maze: Maze, dataset: Dataset, wanted: tuple[int, ...] | None) -> t
     stem = env_id.rpartition("-v")[0].removesuffix("Dense")
     tasks: tuple[FixedGoalMaze | FixedGoalAntMaze, ...] = (*FIXED_GOAL_MAZES.values(), *FIXED_GOAL_ANT_MAZES.values())
     for task in tasks:
-        if stem == task.base.rpartition("-v")[0]:
+        if stem == task.base.rpartition("-v")[0] and "maze_map" not in dataset.metadata.env_kwargs:
             return task.goal_cell
     raise ConfigError(f"which cell of {env_id} is the goal? give --goal-cell ROW COLUMN")
 

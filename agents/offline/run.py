@@ -136,8 +136,8 @@ def training_data(agent_config: Any, seed: int, env: EnvSettings | None = None) 
         "seed": seed,
         "include_source": True,
     }
-    if env and env.rpartition(":")[2] == dataset.metadata.env.rpartition(":")[2]:
-        settings["env"] = env  # a person named it, so its module may be imported
+    if env is not None and env.id == dataset.metadata.env:
+        settings["env"] = env.id  # a person named it, so its module may be imported
     return make_augmented(dataset, from_mapping(GuDAConfig, settings, "augmentation"))
 
 

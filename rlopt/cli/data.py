@@ -226,12 +226,14 @@ def check(argv: list[str]) -> int:
 
 def _support(setup: Any, config: CheckConfig) -> str:
     """The share of evaluation states outside the support of the data, recorded and augmented, as a line."""
+    from rlopt.data.environment import settings_of
     from rlopt.data.support import share_outside
     from rlopt.errors import RloptError
     from rlopt.evaluation.states import start_states, visited_states
 
-    env, flat = setup.dataset.metadata.env, setup.augmentation.domain.flat
+    flat = setup.augmentation.domain.flat
     try:
+        env = settings_of(setup.dataset.metadata)
         states = (
             visited_states(config.run, env, seed=config.seed) if config.run else start_states(env, seed=config.seed)
         )

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from rlopt.data.dataset import Dataset
+from rlopt.data.environment import made
 from rlopt.data.metadata import Metadata
+from rlopt.envs.settings import EnvSettings
 from rlopt.envs.tasks.mazes import Maze
 from rlopt.envs.tasks.own_tasks import FIXED_GOAL_ANT_MAZES
 from rlopt.errors import ConfigError
@@ -145,7 +147,6 @@ def generate_ant_maze(
     :raises ConfigError: a value out of range, or gymnasium-robotics is not installed
     """
     from rlopt.envs.make import make_single
-    from rlopt.envs.settings import EnvSettings
 
     if not (np.isfinite(noise) and noise >= 0):
         raise ConfigError(f"noise must be a number >= 0, got {noise}")
@@ -173,7 +174,9 @@ def generate_ant_maze(
     env.close()
     ends[-1] = True
     metadata = Metadata(
-        env=env_id,
+        **made(EnvSettings(env_id)),
+        termination="at the fixed goal",
+        reward="1 at the fixed goal, else 0",
         generator=f"shortest paths and a scripted trot between {kind} cells, action noise {noise:g}",
         seed=int(seed),
         versions={name: version(name) for name in ("rlopt", "numpy", "mujoco")},

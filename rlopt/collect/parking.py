@@ -6,6 +6,7 @@ import numpy as np
 
 from rlopt.collect.recording import record
 from rlopt.data.dataset import Dataset
+from rlopt.data.environment import made
 from rlopt.data.metadata import Metadata
 from rlopt.envs.settings import EnvSettings
 from rlopt.errors import ConfigError
@@ -125,7 +126,9 @@ def generate_parking(n: int, *, seed: int = 0, noise: float = 0.3, n_envs: int =
         raise ConfigError(f"noise must be a number >= 0, got {noise}")
     settings = EnvSettings(id="parking-v0", n_envs=min(n_envs, n), seed=seed, backend=backend)
     metadata = Metadata(
-        env="parking-v0",
+        **made(settings),
+        termination="at the goal, or where the car has crashed",
+        reward="minus the square root of the weighted distance to the goal, and -5 for a crash",
         generator=f"cross-entropy planner with the car's equations, action noise {noise:g}; {n_envs} lots",
         seed=int(seed),
     )

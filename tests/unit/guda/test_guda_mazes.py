@@ -19,6 +19,7 @@ from rlopt.agents.offline.config import TD3BCConfig
 from rlopt.agents.offline.run import training_data
 from rlopt.cli.main import main
 from rlopt.data import Dataset, Metadata
+from rlopt.envs.settings import EnvSettings
 from rlopt.envs.tasks.mazes import Maze
 from rlopt.errors import AugmentationError, ConfigError, ImportRefusedError
 
@@ -246,6 +247,20 @@ def test_a_registered_maze_of_ones_own_is_augmented(own_maze: str) -> None:
     assert np.allclose(made.rewards, np.exp(-distance), atol=1e-6)
 
 
+def test_the_map_that_a_data_set_carries_is_used() -> None:
+    maze = Maze(OWN_MAP)
+    x = np.linspace(-1.2, 1.2, 64)
+    states = np.stack((x, np.ones_like(x), np.ones_like(x), 0 * x), axis=1)
+    data = rows_in("PointMaze_UMaze-v3", states, states + np.array([0.01, 0, 0, 0]), 2)
+    carried = dataclasses.replace(data.metadata, env_kwargs={"maze_map": OWN_MAP, "continuing_task": False})
+    made = make_augmented(dataclasses.replace(data, metadata=carried), GuDAConfig(n=2000))
+    assert (wall_distance(maze, made.observations[:, :2].astype(np.float64)) > 0.08).all()
+    cells = maze.xy_to_cell(made.observations[:, :2])
+    assert {tuple(cell) for cell in cells} == {tuple(cell) for cell in maze.free_cells}
+    arrived = np.linalg.norm(made.next_observations[:, :2] - maze.cell_to_xy((3, 4)), axis=1) <= 0.45
+    assert arrived.any() and np.array_equal(made.discounts == 0, arrived)
+
+
 def test_no_data_set_imports_a_module_for_its_maze() -> None:
     data = rows_in("some_module:PointMaze_Mine-v0", np.zeros((4, 4)), np.zeros((4, 4)), 2)
     with pytest.raises(ImportRefusedError, match="add --env some_module:PointMaze_Mine-v0"):
@@ -268,7 +283,7 @@ def test_a_maze_that_imports_a_module_is_augmented_where_a_person_names_it(tmp_p
     learn = TD3BCConfig(dataset="data", augment="guda", n_augmented=100)
     assert "own_maze_module" not in sys.modules
     try:
-        assert len(training_data(learn, 0, env_id)) == 108
+        assert len(training_data(learn, 0, EnvSettings(env_id))) == 108
         assert main([*augment_it, "--env", env_id]) == 0 and Dataset.load("out").rewards.any()
     finally:
         sys.modules.pop("own_maze_module", None)
