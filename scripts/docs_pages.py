@@ -23,9 +23,21 @@ from docs_settings import settings_section
 ROOT = Path(__file__).resolve().parents[1]
 FENCE = re.compile(r"^(```.*?^```\s*?$)", flags=re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"(!?\[(?:[^\[\]]|\[[^\]]*\])*\])\(([^)\s]+)\)")
+FORMULA = re.compile(r"\$`([^`\n]+)`\$")
 NOTEBOOK_LIST = "notebooks.md"
 ALONE = ("index.md", "tutorial.md")
 """Pages without others beside them: their text takes the place of the list."""
+
+
+def typeset(text: str) -> str:
+    """``text`` with LaTeX as GitHub has it, between ``$`` and a backquote, as MathML, which needs no script."""
+    from latex2mathml.converter import convert
+
+    parts = FENCE.split(text)
+    for index, part in enumerate(parts):
+        if not part.startswith("```"):
+            parts[index] = FORMULA.sub(lambda match: convert(match[1]), part)
+    return "".join(parts)
 
 
 def outside_pages() -> dict[str, str]:
@@ -119,7 +131,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
             return f"{config.extra['sources']}/blob/main/{source}"
         return site_link(target, source, config.extra["sources"])
 
-    return replace_links(markdown, new)
+    return replace_links(typeset(markdown), new)
 
 
 def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:

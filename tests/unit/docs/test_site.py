@@ -95,6 +95,12 @@ def test_the_sources_of_agents_pages_and_docstrings_are_on_the_site(site: Path) 
         assert not re.search(r":(class|func|meth|mod|attr|data|exc):", path.read_text()), f"{path.name} shows a role"
 
 
+def test_equations_are_typeset_without_a_script(site: Path) -> None:
+    for agent in ("mdpo", "ppo", "zo_ranksgd"):
+        page = (site / "agents" / f"{agent}.html").read_text()
+        assert "<math" in page and "$`" not in page, agent
+
+
 def test_every_setting_of_every_agent_is_on_its_page(site: Path) -> None:
     for name, spec in AGENTS.items():
         folder = spec.config.split(".")[2]
