@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from rlopt.cli.main import main as rlopt
-from rlopt.hub.pack import CURVE, pack_run
+from rlopt.hub.pack import CARD, CURVE, pack_run
 from rlopt.run_folder import TRAINED
 
 AGENTS = {
@@ -40,7 +40,8 @@ def make(name: str, runs: Path) -> int:
             return code
     shutil.rmtree(out, ignore_errors=True)
     pack_run(run, out)
-    (out / CURVE).unlink(missing_ok=True)  # drawn anew by rlopt plot, from evaluations.csv
+    for page in (CARD, CURVE):  # for the Hub alone
+        (out / page).unlink(missing_ok=True)
     return 0
 
 

@@ -120,6 +120,8 @@ def test_wheel_ships_real_files_presets_and_the_type_marker(tmp_path: Path) -> N
     assert presets and presets <= names
     sets = {path.relative_to(ROOT).as_posix() for path in (ROOT / "rlopt" / "data").rglob("*.npz")}
     assert sets and sets <= names
+    trained = {path.relative_to(ROOT).as_posix() for path in (ROOT / "rlopt" / "trained").rglob("*") if path.is_file()}
+    assert "rlopt/trained/pendulum/config.json" in trained and trained <= names
     assert not any(name.startswith(("agents/", "envs/", "configs/")) for name in names)
     assert not any("/web/" in name for name in names), "the page's sources are of no use to who installs"
 
@@ -145,3 +147,12 @@ def test_sdist_ships_the_sources_of_the_page(tmp_path: Path) -> None:
     assert "rlopt/feedback/web/src/main.ts" in sources and sources <= names
     assert "rlopt/feedback/web/vite.config.ts" in names and "rlopt/feedback/static/page.js" in names
     assert not any("node_modules" in name for name in names)
+    beside = {
+        "tests/conftest.py",
+        "constraints.txt",
+        "CHANGELOG.md",
+        "CITATION.cff",
+        "agents/mdpo/README.md",
+        "Makefile",
+    }
+    assert beside <= names
