@@ -34,13 +34,16 @@ COMMANDS = (
 
 
 def lowest_versions(extras: list[str]) -> list[str]:
-    """The lowest allowed version of each dependency, of the package and of ``extras``, as constraints of pip."""
+    """The lowest allowed version of each dependency, of the package and of ``extras``, as constraints of pip.
+
+    Where a bound names no patch, it is any patch of that version: the first may never have been released.
+    """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = list(project["dependencies"])
     for extra in extras:
         wanted += project["optional-dependencies"][extra]
     found = [_LOWEST.match(requirement) for requirement in wanted]
-    return [f"{match[1]}=={match[2]}" for match in found if match]
+    return [f"{match[1]}=={match[2]}{'' if match[2].count('.') > 1 else '.*'}" for match in found if match]
 
 
 def try_kind(kind: str, folder: Path, python: str, extras: list[str]) -> int:
