@@ -132,7 +132,17 @@ def parquet(paths: Sequence[Path]) -> Source:
         for path in paths:
             try:
                 file = pyarrow.parquet.ParquetFile(path)
-                budgets.setdefault(path, budget_of(path)).charge(8 * file.metadata.num_rows, name)
+                chunks = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+                numbers = sum(
+                    chunk.column(index).num_values
+                    for chunk in chunks
+                    for index in range(chunk.num_columns)
+                    if chunk.column(index).path_in_schema.startswith(name)
+                )
+                try:
+                    budgets.setdefault(path, budget_of(path)).charge(8 * numbers, name)
+                except ValueError as error:
+                    raise DataError(f"{path}: {error}: it is damaged or was forged") from None
                 parts.append(_arrow_column(file.read(columns=[name]).column(0)))
             except DataError:
                 raise

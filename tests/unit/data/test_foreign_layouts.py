@@ -388,6 +388,15 @@ def test_episodes_are_chosen_by_what_they_are(options: list[str], rows: list[sli
     assert data.metadata.expert_return == pytest.approx(data.episode_returns().mean())  # type: ignore[attr-defined]
 
 
+def test_a_table_that_unpacks_to_more_than_it_can_hold_is_refused(tmp_path: Path) -> None:
+    """A million lists of ten zeros each take some hundred bytes there."""
+    lists = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(np.zeros(10**7, np.float32)), 10)
+    parquet.write_table(pyarrow.table({"obs": lists, "action": lists}), tmp_path / "x.parquet", compression="zstd")
+    assert (tmp_path / "x.parquet").stat().st_size < 20_000
+    with pytest.raises(DataError, match="more than the file can hold"):
+        load_dataset(tmp_path / "x.parquet")
+
+
 @pytest.mark.parametrize("double", [False, True])
 def test_reading_takes_little_more_memory_than_what_is_read(double: bool, tmp_path: Path) -> None:
     """In numpy's arrays, which tracemalloc counts; HDF5's own buffers are small."""

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from forged import measured, minari_folder, seal
 from gymnasium import spaces
+from safetensors.numpy import save_file
 from stable_baselines3 import PPO
 
 from rlopt.agents.mdpo.config import MDPOConfig
@@ -106,6 +107,49 @@ def of_minari(root: Path) -> Reader:
     return lambda: read_minari_folder(folder)
 
 
+def of_csv(root: Path) -> Reader:
+    data = small()
+    assert isinstance(data.observations, np.ndarray)
+    rows = np.column_stack([data.observations, data.actions, data.rewards, data.discounts == 0, data.episode_ends])
+    header = "obs_0,obs_1,action,reward,terminated,done"
+    np.savetxt(root / "log.csv", rows, delimiter=",", header=header, comments="")
+    return lambda: load_dataset(root / "log.csv")
+
+
+def of_json_lines(root: Path) -> Reader:
+    data = small()
+    names = {"obs": data.observations, "actions": data.actions, "rewards": data.rewards, "dones": data.episode_ends}
+    rows = zip(*(np.asarray(column).tolist() for column in names.values()), strict=True)
+    (root / "log.jsonl").write_text("\n".join(json.dumps(dict(zip(names, row, strict=True))) for row in rows))
+    return lambda: load_dataset(root / "log.jsonl")
+
+
+def of_parquet(root: Path) -> Reader:
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    data = small()
+    columns = {"obs": data.observations, "action": data.actions, "reward": data.rewards, "done": data.episode_ends}
+    table = pyarrow.table({name: np.asarray(column).tolist() for name, column in columns.items()})
+    parquet.write_table(table, root / "log.parquet")
+    return lambda: load_dataset(root / "log.parquet")
+
+
+def of_safetensors(root: Path) -> Reader:
+    data = small()
+    names = {"obs": data.observations, "act": data.actions, "reward": data.rewards, "done": data.episode_ends}
+    save_file({name: np.ascontiguousarray(column) for name, column in names.items()}, root / "log.safetensors")
+    return lambda: load_dataset(root / "log.safetensors")
+
+
+def of_episode_groups(root: Path) -> Reader:
+    data, path = small(), root / "demos.hdf5"
+    with h5py.File(path, "w") as file:
+        for number, rows in enumerate(data.episodes()):
+            group = file.create_group(f"data/demo_{number}")
+            group["obs/place"], group["actions"] = np.asarray(data.observations)[rows], data.actions[rows]
+            group["rewards"], group["dones"] = data.rewards[rows], data.episode_ends[rows].astype(int)
+    return lambda: load_dataset(path)
+
+
 def of_zip(root: Path) -> Reader:
     PPO("MlpPolicy", SpacesOnlyVecEnv(1, *NUMBERS), n_steps=8, device="cpu").save(root / "model.zip")
     return lambda: read_policy(root / "model.zip", *NUMBERS)
@@ -157,6 +201,11 @@ KINDS: dict[str, Callable[[Path], Reader]] = {
     "own hdf5": of_own_hdf5,
     "d4rl": of_d4rl,
     "minari": of_minari,
+    "csv": of_csv,
+    "json lines": of_json_lines,
+    "parquet": of_parquet,
+    "safetensors": of_safetensors,
+    "episode groups": of_episode_groups,
     "zip": of_zip,
     "preset": of_preset,
     "sweep file": of_sweep_file,
