@@ -39,7 +39,9 @@ def complete(run: RunConfig, agent_config: Any) -> tuple[RunConfig, Any]:
         agent_config = dataclasses.replace(agent_config, demos=str(path.resolve()))
     if not run.env:
         from rlopt.data import load_demonstrations
+        from rlopt.data.environment import safe_kwargs
         from rlopt.data.metadata import UNKNOWN_ENV
+        from rlopt.storage.json import dump_json
 
         metadata = load_demonstrations(agent_config.demos).metadata
         if metadata.env == UNKNOWN_ENV:
@@ -52,6 +54,8 @@ def complete(run: RunConfig, agent_config: Any) -> tuple[RunConfig, Any]:
                 f"give --action-repeat {recorded}, or others"
             )
         run = dataclasses.replace(run, env=metadata.env, action_repeat=recorded)
+        if run.env_kwargs is None and metadata.env_kwargs:
+            run = dataclasses.replace(run, env_kwargs=dump_json(safe_kwargs(metadata.env_kwargs, agent_config.demos)))
     return run, agent_config
 
 

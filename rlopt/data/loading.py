@@ -74,7 +74,8 @@ def load_dataset(
 def _check_names(options: Mapping[str, Any]) -> None:
     from rlopt.data.formats.d4rl_conversion import D4RLOptions
 
-    known = ["name", *{field.name for kind in (ForeignOptions, D4RLOptions) for field in dataclasses.fields(kind)}]
+    fields = {field.name for kind in (ForeignOptions, D4RLOptions) for field in dataclasses.fields(kind)}
+    known = sorted((fields - {"assumed"}) | {"name"})
     for name in options:
         if name not in known:
             raise unknown_name("option of data files", name, known)

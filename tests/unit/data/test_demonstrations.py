@@ -156,6 +156,14 @@ def test_the_environment_is_that_of_the_demonstrations_and_another_action_repeat
         complete(RunConfig(action_repeat=4), asked)
 
 
+def test_the_environment_is_made_as_it_was_recorded(tmp_path: Path) -> None:
+    place = walk(env="Pendulum-v1", env_kwargs={"g": 9.5}).save(tmp_path / "demos")
+    run, _ = complete(RunConfig(), AILBoostConfig(demos=str(place)))
+    assert (run.env, run.env_kwargs) == ("Pendulum-v1", '{"g":9.5}')
+    given, _ = complete(RunConfig(env_kwargs='{"g": 1}'), AILBoostConfig(demos=str(place)))
+    assert given.env_kwargs == '{"g": 1}'
+
+
 def test_parts_are_joined_where_they_belong_together() -> None:
     parts = [walk((5,), deterministic=True), walk((3, 3), deterministic=False)]
     joined = Demonstrations.concatenate(parts)
