@@ -238,9 +238,10 @@ class Update:
 
 @contextlib.contextmanager
 def _refusing_counters(models: Sequence[SAC]) -> Iterator[None]:
-    """Within, the step of ``models`` is taken; raises at the end if it was one that a compiled one would differ from.
+    """Within it the step of ``models`` is taken; refuses, at its end, one that is no function of tensors and settings.
 
-    Such a step reads a number that may change without its being prepared anew, whose first value would stay.
+    Such a step reads a number that may change without the step being prepared anew: compiled, it would keep the first
+    value.
 
     :raises rlopt.optim.traced.CannotCompile: it reads a counter or a private number, or logs
     """
