@@ -12,7 +12,7 @@ import pytest
 
 import rlopt
 from rlopt.envs import make
-from rlopt.envs.backends import pool_support
+from rlopt.envs.backends import pool_support, warp_physics
 from rlopt.envs.seeding import derive_seeds
 from rlopt.envs.settings import EnvSettings
 from rlopt.errors import ConfigError, EnvFaultError, SpaceError, UnknownNameError
@@ -145,6 +145,33 @@ def test_envpool_missing_or_without_its_assets(monkeypatch, failure):
         assert make.resolve_backend(EnvSettings(id="HalfCheetah-v5", n_envs=8)) == "gymnasium"
     finally:
         pool_support.envpool_problem.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"id": "HalfCheetah-v5"}, "tasks of dm_control only"),
+        ({"frame_stack": 2, "from_pixels": True}, "does not take frame_stack, from_pixels"),
+        ({"env_kwargs": {"a": 1}}, "does not take env_kwargs"),
+        ({"render_mode": "rgb_array"}, "does not take render_mode"),
+    ],
+)
+def test_what_warp_cannot_do(options, words):
+    with pytest.raises(ConfigError, match=words):
+        rlopt.make_env(**{"id": "dm_control/walker-walk", **options}, backend="warp")
+
+
+def test_warp_missing(monkeypatch):
+    def broken(name):
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    monkeypatch.setattr(warp_physics, "importlib", SimpleNamespace(import_module=broken))
+    warp_physics.import_warp.cache_clear()
+    try:
+        with pytest.raises(ConfigError, match=r"needs warp: pip install 'rlopt\[warp\]'"):
+            rlopt.make_env("dm_control/walker-walk", 4, backend="warp", device="cpu")
+    finally:
+        warp_physics.import_warp.cache_clear()
 
 
 def test_settings_make_an_equal_environment():
