@@ -5,8 +5,9 @@
     python scripts/carry_wheels.py install carried --python .venv/bin/python       # there, all portions in one folder
 
 ``carried/portion-000``, ``-001``, ... are folders of at most 64 MiB each, to be copied one after the other. A wheel
-that is larger is split; ``manifest.json``, in every portion, says what belongs together and its SHA-256. Arguments that
-are not listed here go to ``pip download``, such as ``--python-version 3.12 --only-binary :all:``.
+that is larger is split; ``manifest.json``, in every portion, says what belongs together and its SHA-256. Both machines
+need the same version of Python and processor. Arguments that are not listed here go to ``pip wheel``, such as
+``--index-url``.
 """
 
 from __future__ import annotations
@@ -80,9 +81,9 @@ def join(folder: Path, wheels: Path) -> None:
                 sys.exit(f"{name} is damaged: copy {', '.join(entry['parts'])} again")
 
 
-def download(wheels: Path, options: list[str]) -> None:
-    command = [sys.executable, "-m", "pip", "download", "--dest", str(wheels), "--constraint", "constraints.txt"]
-    subprocess.run([*command, "--prefer-binary", *options, *NEEDED], check=True)
+def make_wheels(wheels: Path, options: list[str]) -> None:
+    command = [sys.executable, "-m", "pip", "wheel", "--wheel-dir", str(wheels), "--constraint", "constraints.txt"]
+    subprocess.run([*command, *options, *NEEDED], check=True)
 
 
 def install(wheels: Path, python: str) -> None:
@@ -108,7 +109,7 @@ def main() -> None:
             if args.folder.exists() and any(args.folder.iterdir()):
                 sys.exit(f"{args.folder} is not empty: give a new folder")
             if args.wheels is None:
-                download(wheels, options)
+                make_wheels(wheels, options)
             split(wheels, args.folder, args.portion * MIB)
         else:
             join(args.folder, Path(scratch))
