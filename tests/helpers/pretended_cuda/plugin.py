@@ -118,6 +118,13 @@ class OnDevice(Tensor):
 
     __array__ = numpy
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        copied: Tensor = self.detach().clone()
+        if isinstance(self, torch.nn.Parameter):
+            copied = torch.nn.Parameter(copied, self.requires_grad)
+        memo[id(self)] = copied
+        return copied
+
     # torch.nn.Module.to swaps parameters for wrappers that have these two.
     def __tensor_flatten__(self) -> tuple[list[str], None]:
         return ["held"], None
