@@ -186,4 +186,5 @@ def make_registered(env_id: str, **kwargs: Any) -> Any:
     from rlopt.envs import names
 
     names.check_id(env_id)
+    names.register(env_id)  # an id that EnvPool has too need not be
     return gymnasium.make(env_id, **kwargs)

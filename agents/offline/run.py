@@ -136,7 +136,7 @@ def training_data(agent_config: Any, seed: int, env: EnvSettings | None = None) 
         "seed": seed,
         "include_source": True,
     }
-    if env is not None and env.id == dataset.metadata.env:
+    if env is not None and ":" in env.id and env.id == dataset.metadata.env:
         settings["env"] = env.id  # a person named it, so its module may be imported
     return make_augmented(dataset, from_mapping(GuDAConfig, settings, "augmentation"))
 

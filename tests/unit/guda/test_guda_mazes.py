@@ -181,7 +181,7 @@ def test_the_best_tenth_of_augmented_data_comes_from_the_best_recorded_episodes(
         assert len(best) > 1000 and ((source >= 240) & (source < 320)).all()
 
 
-def test_maze2d_names_become_our_maze() -> None:
+def test_maze2d_names_become_our_maze(tmp_path) -> None:
     flat = point_maze_data("umaze")
 
     # D4RL's x is the row and its y the column: (1, 1) is the goal at (-1, 1) of ours.
@@ -198,6 +198,8 @@ def test_maze2d_names_become_our_maze() -> None:
     assert made.metadata.env == "rlopt/PointMaze_UMaze-v0" and "mapped from maze2d-umaze-v1" in made.metadata.notes[0]
     assert np.allclose(made.observations, expected.observations, atol=1e-5)
     assert np.allclose(made.actions, expected.actions, atol=1e-6)
+    learn = TD3BCConfig(dataset=str(data.save(tmp_path / "theirs")), augment="guda", n_augmented=100)
+    assert training_data(learn, 0, EnvSettings("maze2d-umaze-v1")).metadata.env == "rlopt/PointMaze_UMaze-v0"
 
 
 @pytest.mark.parametrize(("name", "goal"), [("umaze", (0, 8)), ("medium-diverse", (20, 20)), ("large-play", (32, 24))])
