@@ -239,7 +239,7 @@ class OfflineAlgorithm(Learner):
                     "rewards' size or lower the learning rate"
                 )
             self.logger.record_mean(f"train/{name}", value)
-            if name == "q_value" and self.data_return is not None:
+            if name == "q_value" and self.data_return is not None and not self.online:
                 self.logger.record("train/data_return", self.data_return[0])
                 self._compare_q(value)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
