@@ -11,17 +11,20 @@ from functools import cache
 import pages
 import pytest
 
-from rlopt.cli import data, demos, rank
+from rlopt.cli import data, demos, hub, rank
 from rlopt.cli.main import VERBS, main
 from rlopt.collect.generators import GENERATORS
 from rlopt.registry import AGENTS
 
 OF_OTHERS = {
-    "--force-reinstall", "--head", "--id", "--include-online", "--index-url", "--porcelain", "--untracked-files",
+    "--algo", "--conf-file", "--force-reinstall", "--head", "--id", "--include-online", "--index-url", "--porcelain",
+    "--untracked-files",
 }  # fmt: skip
-"""Options of git, pip, Ray and wandb."""
+"""Options of git, pip, Ray, RL Zoo and wandb."""
 FOLDERS = ("rlopt", "agents", "envs")
-SUBVERBS = {"data": data.SUBVERBS, "demos": demos.SUBVERBS, "rank": rank.SUBVERBS}
+SUBVERBS = {"data": data.SUBVERBS, "demos": demos.SUBVERBS, "hub": hub.SUBVERBS, "rank": rank.SUBVERBS}
+FOR_SHELLS = {"--words"}
+"""What the script of ``rlopt completion`` asks for, and no help names."""
 
 
 @cache
@@ -73,7 +76,7 @@ COMMAND = re.compile(r"\brlopt (" + "|".join(VERBS) + r")\b(?: ([a-z_0-9]+))?((?
 
 
 def test_every_option_in_a_message_is_one_of_some_command() -> None:
-    every = OF_OTHERS | {"--help", "--version"}
+    every = OF_OTHERS | FOR_SHELLS | {"--help", "--version"}
     for verb in VERBS:
         for subverb in SUBVERBS.get(verb, [""]):
             every |= options_of(verb, subverb)
@@ -101,7 +104,7 @@ def test_every_command_in_a_message_has_the_options_that_it_is_written_with() ->
             wrong += [
                 (where, f"rlopt {verb} {subverb}", option)
                 for option in OPTION.findall(rest)
-                if option not in options_of(verb, subverb)
+                if option not in options_of(verb, subverb) | FOR_SHELLS
             ]
     assert not wrong, "\n".join(map(str, wrong))
     assert seen > 40, "the pattern finds no messages"
