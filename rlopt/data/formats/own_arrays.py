@@ -65,11 +65,11 @@ def read_columns(path: Path, options: ForeignOptions) -> Demonstrations:
 
     :raises rlopt.errors.DataError: damaged, or without columns that are observations and actions
     """
-    with open_source(path) as source:
-        try:
+    try:
+        with open_source(path) as source:
             return from_source(source, path.name, options)
-        except DataError as error:
-            raise DataError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from None
+    except DataError as error:
+        raise DataError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from None
 
 
 def read_lerobot(folder: Path, options: ForeignOptions) -> Demonstrations:
