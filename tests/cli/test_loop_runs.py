@@ -102,7 +102,7 @@ def test_resuming_with_other_settings_is_refused(tmp_path: Path) -> None:
         ("loop", ["--agent-kind", "tsde"], "unknown option '--agent-kind'"),
         ("loop", ["--n-envs", "2"], "one environment"),
         ("loop", ["--seeds", "0..3"], "give --seed"),
-        ("loop", ["--normalize-rewards", "true"], "--normalize-rewards is of no use"),
+        ("loop", ["--normalize-rewards", "true"], "--normalize-rewards has no effect"),
         ("rvi_q", ["--epsilon", "2"], "[0, 1]"),
     ],
 )

@@ -127,7 +127,7 @@ def test_resuming_with_other_settings_is_refused(tmp_path: Path, capsys: pytest.
         (["--temperature", "1"], "--temperature is for --oracle noisy"),
         (["--study", "mine"], "--study is for --oracle human"),
         (["--search", "cmaes", "--learning-rate", "2"], "--learning-rate is for --search zo_ranksgd"),
-        (["--normalize-rewards", "true"], "--normalize-rewards is of no use"),
+        (["--normalize-rewards", "true"], "--normalize-rewards has no effect"),
         (["--smothing", ".1"], "did you mean '--smoothing'"),
         (["--workers", "2"], "--workers needs an engine: add --engine local or ray"),
         (["--engine", "local", "--address", "10.0.0.1:6379"], "--address needs a Ray cluster: add --engine ray"),
