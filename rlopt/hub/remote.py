@@ -89,8 +89,10 @@ def listed(author: str | None = None, search: str | None = None, limit: int = 50
 def _api() -> Any:
     try:
         from huggingface_hub import HfApi
+        from huggingface_hub.utils import logging
     except ImportError:
         raise ConfigError("the Hugging Face Hub needs huggingface_hub: pip install 'rlopt[hub]'") from None
+    logging.set_verbosity_error()  # what fails is said once, here
     return HfApi(library_name=LIBRARY)
 
 
