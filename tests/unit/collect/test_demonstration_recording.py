@@ -356,7 +356,7 @@ def test_environments_that_exist_are_recorded_and_left_open() -> None:
     assert data.metadata.env == "unknown" and data.actions.shape == (8, 2) and data.actions.dtype == np.int64
     with pytest.raises(ConfigError, match="give one"):
         record_demonstrations(Right(), make_vec_env("CartPole-v1", 2), 1)
-    with pytest.raises(ConfigError, match="only for an environment id"):
+    with pytest.raises(ConfigError, match="pixels need an environment id"):
         record_demonstrations(Right(), Camera(), 1, pixels=True)
 
 
