@@ -133,7 +133,7 @@ def test_a_fault_in_an_evaluation_loses_nothing(whole: Path, tmp_path: Path, cap
 
 def test_a_fault_before_the_first_update_begins_anew(whole: Path, tmp_path: Path, capsys: Any) -> None:
     failing(ON_POLICY, tmp_path / "run", "value", at=5)
-    assert "no update was done before: when that is mended" in capsys.readouterr().err
+    assert "no update was done before: when that is fixed" in capsys.readouterr().err
     assert main(["resume", str(tmp_path / "run")]) == 0
     assert_same_result(tmp_path / "run", whole)
 
