@@ -39,7 +39,7 @@ class APO(PPO):
 
     state_attributes: ClassVar[tuple[str, ...]] = (*PPO.state_attributes, "gain", "mean_value")
     gain: float = 0.0
-    """J, the running average of the reward a step, resets paid."""
+    """J, the running average of the reward a step that the agent sees (normalised with VecNormalize), resets paid."""
     mean_value: float = 0.0
     """The running average of the value function, in units of reward."""
 
