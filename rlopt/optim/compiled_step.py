@@ -129,11 +129,12 @@ class GradientStep:
         self, function: Callable[..., Statistics], inputs: Sequence[Tensor], cpp_wrapper: bool
     ) -> Callable[..., Statistics]:
         traced = trace(function, inputs, self._owners)
-        key, held, names = (traced.key, cpp_wrapper), traced.held, traced.names
+        bf16 = __import__('os').environ.get('BF16') == '1'
+        key, held, names = (traced.key, cpp_wrapper, bf16), traced.held, traced.names
         if key not in _KERNELS:
             while len(_KERNELS) >= MOST_KERNELS:
                 _KERNELS.pop(next(iter(_KERNELS)))
-            _KERNELS[key] = kernels(traced, cpp_wrapper)
+            _KERNELS[key] = kernels(traced, cpp_wrapper, bf16)
         made = _KERNELS[key]
 
         def call(*inputs: Tensor) -> Statistics:
