@@ -29,6 +29,7 @@ CONTESTANTS = {
     "rlopt": "SAC",
     "rlopt_mdpo": "off-policy MDPO: one more pass of the old policy",
     "rlopt_eager": "SAC, not compiled",
+    "rlopt_bf16": "SAC, precision bf16",
     "sb3": "Stable-Baselines3's SAC",
     "sbx": "SBX's SAC",
 }
@@ -48,6 +49,8 @@ def build(name: str, env_id: str, device: str) -> Any:
     import rlopt
 
     settings["compile"] = "off" if name == "rlopt_eager" else "on"
+    if name == "rlopt_bf16":
+        settings["precision"] = "bf16"
     if name == "rlopt_mdpo":
         return rlopt.OffPolicyMDPO("MlpPolicy", make_env(env_id), device=device, kl_coef=0.1, **settings)
     return rlopt.SAC("MlpPolicy", make_env(env_id), device=device, **settings)

@@ -12,6 +12,7 @@ is not run again.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from evidence import Declared
 from reproduction import Results, cell_text, script_parser, show, train, wanted
 
 EPISODES = 10
-KEY = ("task", "seed")
+KEY = ("task", "precision", "seed")
+PRECISIONS = ("float32", "bf16")
 SEEDS = tuple(range(5))
 
 
@@ -43,13 +45,13 @@ _NAMES = frozenset(task.name for task in TASKS)
 DECLARED = Declared(frozenset(), frozenset(), _NAMES, frozenset(SEEDS))
 
 
-def run_cell(task: Task, seed: int, results: Results, runs: Path) -> None:
+def run_cell(task: Task, precision: str, seed: int, results: Results, runs: Path) -> None:
     import rlopt
 
-    if results.find(task=task.name, seed=seed):
+    if results.find(task=task.name, precision=precision, seed=seed):
         return
-    run = runs / f"sac-{task.name}-seed{seed}"
-    quiet = ("--eval-every", "0", "--checkpoint-every", "10000")
+    run = runs / f"sac-{task.name}-{precision}-seed{seed}"
+    quiet = ("--eval-every", "0", "--checkpoint-every", "10000", "--precision", precision)
     seconds = train("sac", run, "--preset", f"dmc/{task.name}", "--seed", str(seed), *quiet)
     evaluation = rlopt.evaluate(
         rlopt.load(run, device="cpu"),
@@ -59,7 +61,7 @@ def run_cell(task: Task, seed: int, results: Results, runs: Path) -> None:
         backend="gymnasium",
         action_repeat=task.action_repeat,
     )
-    row = {"task": task.name, "seed": seed, "returns": evaluation.returns.tolist(), "mean_return": evaluation.mean}
+    row = {"task": task.name, "precision": precision, "seed": seed, "returns": evaluation.returns.tolist(), "mean_return": evaluation.mean}
     results.add_run(row | {"wall_seconds": seconds}, run)
 
 
@@ -71,26 +73,29 @@ def table_text(results: Results) -> str:
         "SAC of arXiv 2004.04136, table 1, mean and standard deviation. The presets have its action repeats, learning "
         "rate, tau and first ent_coef; its networks are 1024 wide, ours 256. Nothing was tuned.",
         "",
-        "| task | action repeat | rlopt | published |",
-        "|---|---|---|---|",
+        "| task | action repeat | rlopt | rlopt, `--precision bf16` | published |",
+        "|---|---|---|---|---|",
     ]
     for task in TASKS:
-        found = [row["mean_return"] for row in rows if row["task"] == task.name]
-        lines.append(f"| {task.name} | {task.action_repeat} | {cell_text(found, len(SEEDS))} | {task.published} |")
+        cells = []
+        for precision in PRECISIONS:
+            own = [row for row in rows if (row["task"], row["precision"]) == (task.name, precision)]
+            cells.append(cell_text([row["mean_return"] for row in own], len(SEEDS)))
+        lines.append(f"| {task.name} | {task.action_repeat} | {' | '.join(cells)} | {task.published} |")
     return "\n".join([*lines, "", "`python scripts/reproduce_sac.py run`"])
 
 
 def main() -> None:
     parser = script_parser(__doc__, "sac", KEY)
     parser.add_argument("--task", help="run only this task")
+    parser.add_argument("--precision", choices=PRECISIONS, help="run only this precision")
     parser.add_argument("--seed", type=int, help="run only this seed")
     args = parser.parse_args()
     if args.action == "run":
         DECLARED.check()
-        for seed in SEEDS:
-            for task in TASKS:
-                if wanted(args, task=task.name, seed=seed):
-                    run_cell(task, seed, args.results, args.runs)
+        for precision, seed, task in itertools.product(PRECISIONS, SEEDS, TASKS):
+            if wanted(args, task=task.name, precision=precision, seed=seed):
+                run_cell(task, precision, seed, args.results, args.runs)
     show(args, "results sac", table_text(args.results))
 
 

@@ -26,7 +26,7 @@ from rlopt.algorithms.resumable import named_policy_kwargs, training_env
 from rlopt.data.dataset import Dataset
 from rlopt.data.environment import spaces_of
 from rlopt.errors import ConfigError, NonFiniteError, require
-from rlopt.optim.compiled_step import CompileChoice, choose_mode
+from rlopt.optim.compiled_step import CompileChoice, Mode, Precision, choose_mode
 from rlopt.settings.fields import check_arguments
 
 BLOCK = 100
@@ -63,6 +63,7 @@ class OfflineAlgorithm(Learner):
     step_unit: ClassVar[str] = "gradient steps"
 
     compile: CompileChoice
+    precision: Precision = "float32"
 
     @checked
     def __init__(
@@ -83,6 +84,7 @@ class OfflineAlgorithm(Learner):
         gradient_steps: int = ModelConfig.gradient_steps,
         exploration_noise: float = ModelConfig.exploration_noise,
         compile: CompileChoice = OfflineConfig.compile,
+        precision: Precision = OfflineConfig.precision,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
         policy_kwargs: dict[str, Any] | None = None,
@@ -100,7 +102,7 @@ class OfflineAlgorithm(Learner):
         check_arguments(ModelConfig, settings)
         for name in ("normalize_observations", "normalize_rewards", "validation_fraction", "exploration_noise"):
             setattr(self, name, settings[name])
-        for name in ("reward_scale", "reward_shift", "compile", *own):
+        for name in ("reward_scale", "reward_shift", "compile", "precision", *own):
             setattr(self, name, settings[name])
         if isinstance(env, Dataset):
             require(dataset is None, "two data sets were given: give one, as env or as dataset")
@@ -228,7 +230,11 @@ class OfflineAlgorithm(Learner):
 
     def _gradient_steps(self, source: Source, steps: int, planned: int, after: Any) -> bool:
         self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
-        mode = choose_mode(self.compile, self.device, planned) if self.networks.compilable else "eager"
+        mode: Mode = "eager"
+        if self.networks.compilable:
+            mode = choose_mode(self.compile, self.device, planned, precision=self.precision)
+        elif self.precision == "bf16":
+            raise ConfigError("only steps of plain Adam are compiled, which precision bf16 needs: use float32")
         if self._step is None or self._step.mode != mode or not self._step.reads(source):
             self._step = OfflineStep(self, source, mode)
         goes_on = self._step.take(steps, self.batch_size, after)

@@ -175,7 +175,7 @@ class OfflineStep:
         self._sums = torch.zeros(2, MOST_STATISTICS, device=model.device)
         self._names: dict[int, list[str]] = {}
         self._counts = [0, 0]
-        self._step = GradientStep(self._call, mode, self._state, [model])
+        self._step = GradientStep(self._call, mode, self._state, [model], model.precision)
         self.taken = False
         """Whether it has taken a block."""
         self._numbers: tuple[float, ...] = ()

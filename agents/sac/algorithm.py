@@ -55,11 +55,11 @@ from rlopt.algorithms.rollout import finish_step
 from rlopt.console.progress import say
 from rlopt.envs.calls import NamedWorkers
 from rlopt.envs.outcomes import check_batch
-from rlopt.errors import ConfigError, NonFiniteError
+from rlopt.errors import ConfigError, NonFiniteError, require
 from rlopt.nn.encoders import ImagePolicy, shift_batch
 from rlopt.nn.networks import NormalizedExtractor
 from rlopt.nn.policies import policy_with
-from rlopt.optim.compiled_step import CompileChoice, Mode, choose_mode
+from rlopt.optim.compiled_step import CompileChoice, Mode, Precision, choose_mode
 from rlopt.optim.descent import Network, Networks, OwnNetworks, Part, Scalar, draws_or_counts, obstacle
 from rlopt.optim.lockstep import jointly, runs_in_lockstep
 from rlopt.optim.traced import CannotCompile
@@ -139,6 +139,7 @@ class SAC(Resumable, stable_baselines3.SAC):
     policy_delay: int | None
     random_shift: int
     compile: CompileChoice
+    precision: Precision = "float32"
     update: Update | None
     """The compiled step, once one was taken."""
     learn = OffPolicyAlgorithm.learn  # that of Stable-Baselines3's SAC only passes on
@@ -178,6 +179,7 @@ class SAC(Resumable, stable_baselines3.SAC):
         policy_delay: int | None = SACConfig.policy_delay,
         random_shift: int = SACConfig.random_shift,
         compile: CompileChoice = SACConfig.compile,
+        precision: Precision = SACConfig.precision,
         _init_setup_model: bool = True,
     ) -> None:
         settings = {name: value for name, value in locals().items() if name not in _NOT_SETTINGS}
@@ -198,7 +200,7 @@ class SAC(Resumable, stable_baselines3.SAC):
             )
         self.network, self.policy_delay = network, policy_delay
         self.random_shift = random_shift
-        self.compile = compile
+        self.compile, self.precision = compile, precision
         chosen = {} if network == "mlp" else {"network": network}
         given = {name: value for name, value in settings.items() if name not in _BEYOND_SB3} | {
             "policy": policy_with(network, policy),
@@ -573,8 +575,11 @@ class SAC(Resumable, stable_baselines3.SAC):
             self._look_at_modules(parts)
             self._seen = seen
         # What is compiled for one of several runs serves all.
-        mode = choose_mode(self.compile, self.device, self._planned_gradient_steps() * runs_in_lockstep())
+        planned = self._planned_gradient_steps() * runs_in_lockstep()
+        mode = choose_mode(self.compile, self.device, planned, precision=self.precision)
         reason = self._uncompiled or self._obstacle
+        if self.precision == "bf16":
+            require(reason is None, f"{reason}, and precision bf16 needs compiled gradient steps: use float32")
         if mode != "eager" and reason is None:
             return mode
         self.update = None
@@ -844,7 +849,7 @@ class SAC(Resumable, stable_baselines3.SAC):
 
 
 _NOT_SETTINGS = ("self", "env", "_init_setup_model", "__class__")
-_BEYOND_SB3 = ("network", "policy_delay", "random_shift", "compile")
+_BEYOND_SB3 = ("network", "policy_delay", "random_shift", "compile", "precision")
 _PLAIN = (bool, int, float, str, type(None))
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from rlopt.errors import require
 from rlopt.settings.fields import OrPython, Range, Text
 from rlopt.settings.networks import PUBLISHED_WIDTHS, NetworkName
-from rlopt.settings.optimizer import Activation, LearningRate, OptimizerConfig, Widths
+from rlopt.settings.optimizer import Activation, LearningRate, OptimizerConfig, Widths, check_precision
 
 FORMER_SETTINGS: dict[str, Any] = {
     "kl_coef": 0.0,
@@ -91,6 +91,14 @@ class OffPolicyConfig(OptimizerConfig):
     compile: Literal["auto", "on", "off"] = "auto"
     """Whether to compile each gradient step into one call (a CUDA graph on a GPU); auto compiles runs that are long
     enough for it to pay."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """Precision of the factors of large matrix products: bf16 rounds them to bfloat16, which is faster on processors
+    that have it (on a CPU avx512_bf16 or AMX) and needs compiled gradient steps. All else is float32."""
+
+    @classmethod
+    def check_together(cls, settings: Mapping[str, Any]) -> None:
+        """Raises :class:`rlopt.errors.ConfigError` for a precision that only compiled steps have."""
+        check_precision(settings)
 
     def algorithm_kwargs(self) -> dict[str, Any]:
         """The constructor arguments of the agent's class; names in place of classes."""
@@ -144,6 +152,7 @@ class SACConfig(OffPolicyConfig):
     @classmethod
     def check_together(cls, settings: Mapping[str, Any]) -> None:
         """Raises :class:`rlopt.errors.ConfigError` for a setting of target networks where there are none."""
+        super().check_together(settings)
         for name in ("tau", "target_update_interval"):
             require(
                 settings["network"] != "crossq" or settings[name] == getattr(SACConfig, name),

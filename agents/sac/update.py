@@ -145,7 +145,7 @@ class Update:
         self._buffers: list[Any] = [model.replay_buffer for model in models]
         self._versions = [getattr(buffer, "storage_version", 0) for buffer in self._buffers]
         self._scalar_names = list(models[0].scalars())
-        self.step = GradientStep(self.compute, mode, self.store.changed, self.models)
+        self.step = GradientStep(self.compute, mode, self.store.changed, self.models, models[0].precision)
         homes = self.store.layouts["actor"].homes  # of what it shares with the critics too
         actor = {own: self.store.state["value"][part][name] for own, (part, name) in homes.items()}
         self._acting_names = list(actor)

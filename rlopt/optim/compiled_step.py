@@ -18,10 +18,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from rlopt.optim.traced import kernels, trace
+from rlopt.errors import require
+from rlopt.optim.traced import kernels, round_products, trace
 
 Mode = Literal["eager", "compiled", "cuda_graph"]
 CompileChoice = Literal["auto", "on", "off"]
+Precision = Literal["float32", "bf16"]
+"""Of the factors of large matrix products; everything else is float32."""
 Statistics = dict[str, Tensor]
 
 COMPILE_PAYS_AFTER = 5_000
@@ -29,14 +32,23 @@ COMPILE_PAYS_AFTER = 5_000
 
 
 def choose_mode(
-    choice: CompileChoice, device: torch.device, gradient_steps: int, pays_after: int = COMPILE_PAYS_AFTER
+    choice: CompileChoice,
+    device: torch.device,
+    gradient_steps: int,
+    pays_after: int = COMPILE_PAYS_AFTER,
+    precision: Precision = "float32",
 ) -> Mode:
     """How a run of ``gradient_steps`` gradient steps on ``device`` takes them.
 
     "auto" compiles runs of at least ``pays_after`` gradient steps. Where no C++ compiler is found, a step on the CPU is
     taken as it is, and one on a GPU is captured as it is.
+
+    :raises rlopt.errors.ConfigError: for a ``precision`` that only compiled steps have, where they cannot be compiled
     """
-    if choice == "off" or (choice == "auto" and gradient_steps < pays_after):
+    if precision == "bf16":
+        found = gpu_compiler_found() if device.type == "cuda" else device.type == "cpu" and compiler_found()
+        require(found, "precision bf16 needs a C++ compiler: install g++, or use precision float32")
+    elif choice == "off" or (choice == "auto" and gradient_steps < pays_after):
         return "eager"
     if device.type == "cuda":
         return "cuda_graph"
@@ -83,6 +95,7 @@ class GradientStep:
     :param state: gives every tensor that ``function`` changes; capturing a CUDA graph runs the function a few times
         and puts these tensors back afterwards
     :param owners: objects whose attributes the function may read while it is compiled, but must not set
+    :param precision: of the factors of large matrix products; "bf16" acts where the step is compiled
     """
 
     def __init__(
@@ -91,8 +104,9 @@ class GradientStep:
         mode: Mode,
         state: Callable[[], Sequence[Tensor]],
         owners: Sequence[Any] = (),
+        precision: Precision = "float32",
     ) -> None:
-        self.mode = mode
+        self.mode, self._precision = mode, precision
         self._function = function
         self._state = state
         self._owners = owners
@@ -129,12 +143,13 @@ class GradientStep:
         self, function: Callable[..., Statistics], inputs: Sequence[Tensor], cpp_wrapper: bool
     ) -> Callable[..., Statistics]:
         traced = trace(function, inputs, self._owners)
-        bf16 = __import__('os').environ.get('BF16') == '1'
-        key, held, names = (traced.key, cpp_wrapper, bf16), traced.held, traced.names
+        if self._precision == "bf16":
+            round_products(traced)
+        key, held, names = (traced.key, cpp_wrapper), traced.held, traced.names
         if key not in _KERNELS:
             while len(_KERNELS) >= MOST_KERNELS:
                 _KERNELS.pop(next(iter(_KERNELS)))
-            _KERNELS[key] = kernels(traced, cpp_wrapper, bf16)
+            _KERNELS[key] = kernels(traced, cpp_wrapper)
         made = _KERNELS[key]
 
         def call(*inputs: Tensor) -> Statistics:

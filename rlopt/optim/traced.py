@@ -90,10 +90,9 @@ def trace(function: Callable[..., dict[str, Tensor]], inputs: Sequence[Tensor], 
     return Traced(module, list(inputs), held, names)
 
 
-def kernels(traced: Traced, cpp_wrapper: bool, bf16: bool = False) -> Callable[..., Sequence[Tensor]]:
+def kernels(traced: Traced, cpp_wrapper: bool) -> Callable[..., Sequence[Tensor]]:
     """Compiled code that does what ``traced.graph`` does, to other tensors too.
 
-    :param bf16: whether the factors of large matrix products are rounded to bfloat16
     :param cpp_wrapper: whether kernels are called from C++, on the CPU only: it saves a thirtieth of a step, and other
         threads of Python run meanwhile
     :raises CannotCompile: where torch, or the C++ compiler, fails
@@ -101,11 +100,9 @@ def kernels(traced: Traced, cpp_wrapper: bool, bf16: bool = False) -> Callable[.
     import torch._inductor  # takes seconds
 
     _remember_instruction_sets()
-    if cpp_wrapper or bf16:
+    if cpp_wrapper:
         _add_biases_apart(traced.graph.graph)
-    if bf16:
-        _round_products(traced.graph.graph)
-    traced.graph.recompile()
+        traced.graph.recompile()
     inputs: list[Any] = [*traced.inputs, *traced.held]
     try:
         made: Any = torch._inductor.compile(traced.graph, inputs, options={"cpp_wrapper": cpp_wrapper})
@@ -139,6 +136,24 @@ def _remember_instruction_sets() -> None:
         return found
 
     VecISA._probe_load = probe_once  # type: ignore[method-assign, assignment]
+
+
+def round_products(traced: Traced) -> None:
+    """Rounds the factors of large float32 products, forward and backward, to bfloat16; all else stays as it is."""
+    graph, cast = traced.graph.graph, torch.ops.aten._to_copy.default
+    _add_biases_apart(graph)
+    for node in [node for node in graph.nodes if node.op == "call_function" and node.target in _UNFUSED.values()]:
+        left, right = (factor.meta["val"] for factor in node.args)
+        sides = (*left.shape[-2:], right.shape[-1])
+        if left.dtype != torch.float32 or min(sides) < LEAST_ROUNDED:
+            continue
+        with graph.inserting_before(node):
+            factors = tuple(graph.call_function(cast, (factor,), {"dtype": torch.bfloat16}) for factor in node.args)
+            rounded = graph.call_function(node.target, factors)
+            product = graph.call_function(cast, (rounded,), {"dtype": torch.float32})
+        node.replace_all_uses_with(product)
+        graph.erase_node(node)
+    traced.graph.recompile()
 
 
 def cannot_compile(reason: str) -> CannotCompile:
@@ -206,20 +221,4 @@ def _add_biases_apart(graph: fx.Graph) -> None:
             product.meta = dict(node.meta)
             total = graph.call_function(torch.ops.aten.add.Tensor, (product, bias))
         node.replace_all_uses_with(total)
-        graph.erase_node(node)
-
-
-def _round_products(graph: fx.Graph) -> None:
-    """Rounds the factors of large float32 products, forward and backward, to bfloat16; all else stays as it is."""
-    cast = torch.ops.aten._to_copy.default
-    for node in [node for node in graph.nodes if node.op == "call_function" and node.target in _UNFUSED.values()]:
-        left, right = (factor.meta["val"] for factor in node.args)
-        sides = (*left.shape[-2:], right.shape[-1])
-        if left.dtype != torch.float32 or min(sides) < LEAST_ROUNDED:
-            continue
-        with graph.inserting_before(node):
-            factors = tuple(graph.call_function(cast, (factor,), {"dtype": torch.bfloat16}) for factor in node.args)
-            rounded = graph.call_function(node.target, factors)
-            product = graph.call_function(cast, (rounded,), {"dtype": torch.float32})
-        node.replace_all_uses_with(product)
         graph.erase_node(node)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from rlopt.errors import ConfigError
+from rlopt.errors import ConfigError, require
 from rlopt.settings.fields import OR_SCHEDULE, AgentConfig, Range
 from rlopt.settings.schedules import DecayingRate
 
@@ -60,6 +61,14 @@ class OptimizerConfig(AgentConfig):
 
             return LinearSchedule(rate, 0.0, 1.0)
         return DecayingRate(rate, shape, warmup, floor)
+
+
+def check_precision(settings: Mapping[str, Any]) -> None:
+    """Raises :class:`rlopt.errors.ConfigError` for a precision that only compiled gradient steps have, without them."""
+    require(
+        settings["precision"] == "float32" or settings["compile"] != "off",
+        "precision bf16 needs compiled gradient steps: leave out compile off",
+    )
 
 
 def read_arguments(words: tuple[str, ...]) -> dict[str, Any]:

@@ -95,6 +95,30 @@ def test_biases_are_added_apart_with_equal_results_and_gradients(stacked: bool) 
         torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.parametrize("stacked", [False, True])
+def test_factors_of_large_products_alone_are_rounded_forward_and_backward(stacked: bool) -> None:
+    torch.manual_seed(0)
+    x, weight, bias, head = torch.randn(80, 70), torch.randn(90, 70), torch.randn(90), torch.randn(1, 90)
+
+    def step(x: Tensor, weight: Tensor, bias: Tensor, head: Tensor) -> dict[str, Tensor]:
+        slopes = grad(lambda weight: F.linear(F.linear(x, weight, bias).sin(), head).sum())(weight)
+        return {"output": F.linear(F.linear(x, weight, bias).sin(), head), "slopes": slopes}
+
+    def rounded(left: Tensor, right: Tensor) -> Tensor:
+        return (left.bfloat16() @ right.bfloat16()).float()
+
+    hidden = rounded(x, weight.t()) + bias
+    expected = {"output": hidden.sin() @ head.t(), "slopes": rounded((head * hidden.cos()).t(), x)}
+    inputs = [x, weight, bias, head]
+    if stacked:
+        inputs = [torch.stack([tensor, tensor]) for tensor in inputs]
+    found = GradientStep(vmap(step) if stacked else step, "compiled", lambda: [], precision="bf16")(*inputs)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name][0] if stacked else found[name], value, rtol=1e-5, atol=1e-5)
+    exact = x @ weight.t() + bias
+    assert (hidden - exact).abs().max() > 1e-3  # so that an unrounded product would have failed
+
+
 def test_kernels_are_made_for_what_shares_memory() -> None:
     def key(first: Tensor, second: Tensor) -> tuple[Any, ...]:
         def step(x: Tensor) -> dict[str, Tensor]:

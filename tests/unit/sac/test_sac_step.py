@@ -26,7 +26,7 @@ from rlopt.agents.sac.losses import PolicySample
 from rlopt.agents.sac.update import Step, Update
 from rlopt.checkpoint.files import list_checkpoints
 from rlopt.checkpoint.model_state import save_checkpoint
-from rlopt.errors import NonFiniteError
+from rlopt.errors import ConfigError, NonFiniteError
 from rlopt.optim.descent import Network
 from rlopt.optim.lockstep import Lockstep
 from rlopt.runs.train import resume
@@ -380,3 +380,23 @@ def test_a_replaced_buffer_is_the_one_that_is_trained_on() -> None:
     model.replay_buffer = pickle.loads(pickle.dumps(model.replay_buffer))
     model.replay_buffer.rewards[:] = 1e6
     assert train(model, 1)["train/critic_loss"] > 1e9
+
+
+def test_bf16_is_of_compiled_steps_alone() -> None:
+    with pytest.raises(ConfigError, match="precision bf16 needs compiled gradient steps: leave out compile off"):
+        make(precision="bf16", compile="off")
+    model = make(precision="bf16", policy_kwargs={"net_arch": [16], "optimizer_class": "rmsprop"})
+    with pytest.raises(ConfigError, match="not plain Adam, and precision bf16 needs compiled gradient steps"):
+        model.learn(300)
+
+
+def test_a_step_in_bf16_is_nearly_the_step() -> None:
+    steps = {}
+    for precision in ("float32", "bf16"):
+        model = make(compile="on", precision=precision, learning_starts=200, policy_kwargs={"net_arch": [64, 64]})
+        model.batch_size = 64
+        model.learn(201)
+        steps[precision] = model.logger.name_to_value["train/critic_loss"], model.critic.state_dict()["qf0.0.weight"]
+    (exact, _), (rounded, weight) = steps["float32"], steps["bf16"]
+    assert rounded == pytest.approx(exact, rel=0.02) and rounded != exact
+    assert weight.dtype == torch.float32
