@@ -13,14 +13,14 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from rlopt.errors import ConfigError
 from rlopt.settings.fields import OrPython, Range
-from rlopt.settings.optimizer import Activation, LearningRate, OptimizerConfig, Widths, check_precision
+from rlopt.settings.optimizer import Activation, CompiledStepConfig, LearningRate, Widths
 
 _DATA = ("dataset", "n_demos", "augment", "guide", "n_augmented")
 _POLICY = ("net_arch", "activation_fn", "critic_layer_norm", "actor_layer_norm")
 
 
 @dataclass(frozen=True, kw_only=True)
-class OfflineConfig(OptimizerConfig):
+class OfflineConfig(CompiledStepConfig):
     """Settings of every offline learner."""
 
     other_names: ClassVar[Mapping[str, str]] = {"demos": "dataset"}
@@ -49,17 +49,11 @@ class OfflineConfig(OptimizerConfig):
     """Width of each hidden layer of every network. CORL: 256 256."""
     activation_fn: Activation = "relu"
     """Activation of the hidden layers."""
-    compile: Literal["auto", "on", "off"] = "auto"
-    """Whether to compile each gradient step into one call (a CUDA graph on a GPU); auto compiles runs that are long
-    enough for it to pay."""
-    precision: Literal["float32", "bf16"] = "float32"
-    """Precision of the factors of large matrix products: bf16 rounds them to bfloat16, which is faster on processors
-    that have it (on a CPU avx512_bf16 or AMX) and needs compiled gradient steps. All else is float32."""
 
     @classmethod
     def check_together(cls, settings: Mapping[str, Any]) -> None:
         """Raises :class:`rlopt.errors.ConfigError` for rewards without a scale or an augmentation that cannot be."""
-        check_precision(settings)
+        super().check_together(settings)
         if settings["reward_scale"] == 0:
             raise ConfigError("reward_scale is 0: every reward would be the same")
         for name in ("guide", "n_augmented"):

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from rlopt.errors import require
 from rlopt.settings.fields import OrPython, Range, Text
 from rlopt.settings.networks import PUBLISHED_WIDTHS, NetworkName
-from rlopt.settings.optimizer import Activation, LearningRate, OptimizerConfig, Widths, check_precision
+from rlopt.settings.optimizer import Activation, CompiledStepConfig, LearningRate, Widths
 
 FORMER_SETTINGS: dict[str, Any] = {
     "kl_coef": 0.0,
@@ -56,7 +56,7 @@ EntropyCoefficient = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class OffPolicyConfig(OptimizerConfig):
+class OffPolicyConfig(CompiledStepConfig):
     """Settings of every agent with a replay buffer.
 
     If no source is named, the default is Stable-Baselines3's for SAC.
@@ -88,17 +88,6 @@ class OffPolicyConfig(OptimizerConfig):
     """Width of each hidden layer of the critics alone; default is net_arch."""
     activation_fn: Activation = "relu"
     """Activation of the hidden layers."""
-    compile: Literal["auto", "on", "off"] = "auto"
-    """Whether to compile each gradient step into one call (a CUDA graph on a GPU); auto compiles runs that are long
-    enough for it to pay."""
-    precision: Literal["float32", "bf16"] = "float32"
-    """Precision of the factors of large matrix products: bf16 rounds them to bfloat16, which is faster on processors
-    that have it (on a CPU avx512_bf16 or AMX) and needs compiled gradient steps. All else is float32."""
-
-    @classmethod
-    def check_together(cls, settings: Mapping[str, Any]) -> None:
-        """Raises :class:`rlopt.errors.ConfigError` for a precision that only compiled steps have."""
-        check_precision(settings)
 
     def algorithm_kwargs(self) -> dict[str, Any]:
         """The constructor arguments of the agent's class; names in place of classes."""

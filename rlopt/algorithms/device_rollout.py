@@ -7,9 +7,10 @@ Shapes: T steps, N worlds, A action dimensions.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -26,15 +27,21 @@ from torch import Tensor
 
 from rlopt.algorithms.finite import check_finite
 from rlopt.algorithms.rollout import Actor, complete
-from rlopt.envs.backends.warp_vec import DeviceStep, WarpVecEnv
 from rlopt.replay.buffers import DeviceReplayBuffer
 from rlopt.replay.n_step import DeviceNStepReplayBuffer
+
+if TYPE_CHECKING:
+    from rlopt.envs.backends.warp_vec import DeviceStep, WarpVecEnv
 
 
 def device_env(model: BaseAlgorithm, env: VecEnv) -> WarpVecEnv | None:
     """The worlds under ``env`` that can be stepped without the host; None where something between needs arrays."""
     base = env.venv if type(env) is VecMonitor and not env.info_keywords and env.results_writer is None else env
-    return base if isinstance(base, WarpVecEnv) and base.device.type == model.device.type else None
+    backend = sys.modules.get("rlopt.envs.backends.warp_vec")  # MuJoCo is not imported for nothing
+    if backend is None or not isinstance(base, backend.WarpVecEnv) or base.device.type != model.device.type:
+        return None
+    worlds: WarpVecEnv = base
+    return worlds
 
 
 class DeviceEpisodes:

@@ -63,12 +63,22 @@ class OptimizerConfig(AgentConfig):
         return DecayingRate(rate, shape, warmup, floor)
 
 
-def check_precision(settings: Mapping[str, Any]) -> None:
-    """Raises :class:`rlopt.errors.ConfigError` for a precision that only compiled gradient steps have, without them."""
-    require(
-        settings["precision"] == "float32" or settings["compile"] != "off",
-        "precision bf16 needs compiled gradient steps: leave out compile off",
-    )
+@dataclass(frozen=True, kw_only=True)
+class CompiledStepConfig(OptimizerConfig):
+    """How the gradient steps of agents that learn from stored transitions are taken."""
+
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Whether to compile each gradient step into one call (a CUDA graph on a GPU); auto compiles runs that are long
+    enough for it to pay."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """Precision of the factors of large matrix products: bf16 rounds them to bfloat16, which is faster on processors
+    that have it (on a CPU avx512_bf16 or AMX) and needs compiled gradient steps. All else is float32."""
+
+    @classmethod
+    def check_together(cls, settings: Mapping[str, Any]) -> None:
+        """Raises :class:`rlopt.errors.ConfigError` for a precision that only compiled gradient steps have."""
+        compiled = settings["precision"] == "float32" or settings["compile"] != "off"
+        require(compiled, "precision bf16 needs compiled gradient steps: leave out compile off")
 
 
 def read_arguments(words: tuple[str, ...]) -> dict[str, Any]:
