@@ -1,4 +1,4 @@
-"""Chosen parts of a dictionary observation as one vector, for offline learners."""
+"""Observations as vectors."""
 
 from __future__ import annotations
 
@@ -36,3 +36,29 @@ class FlatObservation(gymnasium.ObservationWrapper[np.ndarray, Any, Any]):
 
     def observation(self, observation: Any) -> np.ndarray:
         return flatten(observation, self.keys)
+
+
+def flat_size(space: spaces.Space[Any]) -> int:
+    """Numbers in one observation as :func:`flat_rows` gives it."""
+    return sum(spaces.flatdim(part) for _, part in _parts(space))
+
+
+def flat_rows(observations: Any, space: spaces.Space[Any]) -> np.ndarray:
+    """(N, O) float32 from observations (N, ...) or a dict of those, in the order of the space; Discrete as one-hot."""
+    columns = []
+    for key, part in _parts(space):
+        values = np.asarray(observations[key] if isinstance(space, spaces.Dict) else observations)
+        if isinstance(part, spaces.Discrete):
+            columns.append(np.eye(int(part.n), dtype=np.float32)[values.reshape(-1) - int(part.start)])
+        elif isinstance(part, spaces.MultiDiscrete):
+            columns += [
+                np.eye(int(n), dtype=np.float32)[column]
+                for n, column in zip(part.nvec, (values - part.start).T, strict=True)
+            ]
+        else:
+            columns.append(values.reshape(len(values), -1).astype(np.float32))
+    return np.concatenate(columns, axis=1)
+
+
+def _parts(space: spaces.Space[Any]) -> list[tuple[str, spaces.Space[Any]]]:
+    return list(space.spaces.items()) if isinstance(space, spaces.Dict) else [("", space)]

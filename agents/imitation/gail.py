@@ -23,10 +23,11 @@ from rlopt.agents.imitation.adversary import Adversary, AdversarySettings, with_
 from rlopt.agents.imitation.base import FromDemonstrations, check_n_demonstrations, uniform_rows
 from rlopt.agents.imitation.config import GAILConfig
 from rlopt.agents.imitation.discriminator import InputKind
-from rlopt.agents.imitation.rollout_record import RolloutRecord, flat_observations, observation_size
+from rlopt.agents.imitation.rollout_record import RolloutRecord, flat_observations
 from rlopt.agents.mdpo.on_policy import MDPO
 from rlopt.algorithms.resumable import with_settings_of
 from rlopt.data.columns import scaled_actions
+from rlopt.envs.flat import flat_size
 from rlopt.errors import SpaceError
 from rlopt.optim.compiled_step import choose_mode
 from rlopt.storage.tree import Tree
@@ -132,7 +133,7 @@ class GAIL(FromDemonstrations, MDPO):
             normalize_inputs=True,
             absorbing=self.absorbing,
         )
-        size = observation_size(self.observation_space)
+        size = flat_size(self.observation_space)
         self.adversary = Adversary(settings, size, spaces.flatdim(self.action_space), self.device)
 
     def set_demonstrations(self, demonstrations: Demonstrations | str | Path) -> None:

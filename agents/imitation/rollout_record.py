@@ -12,6 +12,8 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, unwrap_vec_n
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 from torch import Tensor
 
+from rlopt.envs.flat import flat_rows
+
 
 class Transitions(NamedTuple):
     """N transitions, T steps of each environment in turn: row ``step * n_envs + environment``."""
@@ -74,27 +76,9 @@ class RolloutRecord(VecEnvWrapper):
         return _copied(observations)
 
 
-def observation_size(space: spaces.Space) -> int:
-    """Numbers in one observation as :func:`flat_observations` gives it."""
-    return sum(spaces.flatdim(part) for _, part in _parts(space))
-
-
 def flat_observations(observations: Any, space: spaces.Space) -> Tensor:
-    """(N, O) float32 from observations (N, ...) or a dict of those, in the order of the space; Discrete as one-hot."""
-    columns = []
-    for key, part in _parts(space):
-        values = np.asarray(observations[key] if isinstance(space, spaces.Dict) else observations)
-        if isinstance(part, spaces.Discrete):
-            columns.append(np.eye(int(part.n), dtype=np.float32)[values.reshape(-1)])
-        elif isinstance(part, spaces.MultiDiscrete):
-            columns += [np.eye(int(n), dtype=np.float32)[values[:, index]] for index, n in enumerate(part.nvec)]
-        else:
-            columns.append(values.reshape(len(values), -1).astype(np.float32))
-    return torch.from_numpy(np.concatenate(columns, axis=1))
-
-
-def _parts(space: spaces.Space) -> list[tuple[str, spaces.Space]]:
-    return list(space.spaces.items()) if isinstance(space, spaces.Dict) else [("", space)]
+    """(N, O) float32, see :func:`rlopt.envs.flat.flat_rows`."""
+    return torch.from_numpy(flat_rows(observations, space))
 
 
 def _copied(observations: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The observation statistics in a file of ``VecNormalize.save``, read without calling what the pickle names."""
+"""What others have pickled, read without calling what the pickle names: statistics of VecNormalize, and numbers."""
 
 from __future__ import annotations
 
@@ -125,6 +125,29 @@ def read_vec_normalize(path: Path, observation_space: Any) -> ObservationStatist
                 f"{path} holds statistics of observations {mean.shape}, the environment has {shapes.get(key)}: {cure}"
             )
     return statistics
+
+
+def pickled_numbers(path: Path) -> np.ndarray:
+    """(N,) float64: the one array, or list of numbers, that a pickle holds.
+
+    :raises rlopt.errors.CheckpointError: no such file, or one that holds something else
+    """
+    try:
+        if path.stat().st_size > _LARGEST_FILE:
+            raise ValueError("it is too large")
+        with path.open("rb") as file:
+            read = _Reader(file).load()
+        values = read.value() if isinstance(read, _Array) else [_number(value) for value in read]
+        numbers = np.asarray(values, np.float64).reshape(-1)
+        if not np.isfinite(numbers).all():
+            raise ValueError("a number that is not finite")
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} does not exist") from None
+    except Exception as error:
+        if (lack := resource_error(error, f"{path} cannot be read")) is not None:
+            raise lack from None
+        raise CheckpointError(f"{path} holds no numbers ({type(error).__name__}: {one_line(error)})") from None
+    return numbers
 
 
 def _moments(rms: Any) -> tuple[np.ndarray, np.ndarray]:

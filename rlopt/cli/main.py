@@ -25,6 +25,7 @@ VERBS: dict[str, str] = {
     "compare": "compare groups of runs, with intervals, and say how many seeds a claim needs",
     "data": "describe and convert offline data sets",
     "demos": "record, describe and convert demonstrations for imitation",
+    "preferences": "learn rewards from preferences between fragments: make, import, export, fit",
     "rank": "serve, describe, export and import studies in which people rank clips",
     "completion": "print a script that completes commands in bash, zsh or fish",
     "doctor": "check this machine and its packages",

@@ -282,6 +282,10 @@ class DeviceReplayBuffer(ReplayBuffer):
         """Single transitions at ``rows`` (B,) as they were stored: never normalised, relabelled or summed."""
         return self._samples(rows, rows, self._at(self._stored["rewards"], rows), None)
 
+    def set_rewards(self, rows: Tensor, rewards: Tensor) -> None:
+        """Gives the transitions at ``rows`` (B,) the ``rewards`` (B,) in place of those that are stored."""
+        self._stored["rewards"].flatten(0, 1).index_copy_(0, rows, rewards.to(self._stored["rewards"]))
+
     def sample(self, batch_size: int, env: VecNormalize | None = None) -> Any:
         """A batch as Stable-Baselines3's ``sample`` gives it: :meth:`gather` of :meth:`sample_rows`."""
         return self.gather(self.sample_rows(batch_size), env)

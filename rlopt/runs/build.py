@@ -37,8 +37,10 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm,
     spec = agent_spec(agent)
     if spec.builder:
         require(run.init_from is None, f"{agent} begins from no other policy: leave --init-from out")
+        require(run.reward is None, f"{agent} takes no learned reward: leave --reward out")
         built: tuple[BaseAlgorithm, Any] = resolve(spec.builder)(agent, run, agent_config)
         return built
+    require(not (run.reward and spec.arguments), f"{agent} learns from demonstrations alone: leave --reward out")
     check_device(run.device)
     if run.num_threads:
         torch.set_num_threads(run.num_threads)
@@ -49,6 +51,8 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm,
     base = make_run_env(run)
     try:
         env: VecEnv = VecMonitor(base)
+        if run.reward is not None:
+            env = _rewarded(env, run)
         if run.normalize_observations or run.normalize_rewards:
             gamma = float(getattr(agent_config, "gamma", 0.99))
             env = Normalize(env, norm_obs=run.normalize_observations, norm_reward=run.normalize_rewards, gamma=gamma)
@@ -79,6 +83,16 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm,
         base.close()
         raise
     return model, base.settings
+
+
+def _rewarded(env: VecEnv, run: RunConfig) -> VecEnv:
+    """``env`` with the reward that is learned from the preferences of the run."""
+    from rlopt.preferences.environment import LearnedReward
+    from rlopt.preferences.folder import load_preferences
+
+    require(run.backend != "warp", "--reward needs transitions on the host: leave --backend warp out")
+    learner = load_preferences(str(run.reward)).learner(env.observation_space, env.action_space, seed=run.seed)
+    return LearnedReward(env, learner)
 
 
 def env_arguments(run: RunConfig) -> dict[str, Any] | None:

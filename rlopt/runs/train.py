@@ -23,6 +23,7 @@ from rlopt.errors import ConfigError, EnvFaultError, NonFiniteError, RloptError,
 from rlopt.loggers.profiler import Profile
 from rlopt.loggers.wandb import open_wandb
 from rlopt.loggers.writers import RunLogs
+from rlopt.preferences.environment import find_learned_reward
 from rlopt.registry import import_agent
 from rlopt.run_folder import RunFolder, default_folder, shell_quote
 from rlopt.runs.boundary import PROOF, EpisodeRecorder, HookState, RunHook, mean_return, read_verdict
@@ -237,7 +238,9 @@ def _run_to_the_end(
     say: Callable[[str | None], None],
 ) -> None:
     # The hook writes the rows, at boundaries, so Stable-Baselines3's own interval is switched off.
-    options: dict[str, Any] = {"callback": callback, "log_interval": None}
+    learned = find_learned_reward(model.env)
+    callbacks = [callback] if learned is None else [callback, learned.callback()]
+    options: dict[str, Any] = {"callback": callbacks, "log_interval": None}
     if checkpoint is None:
         model.learn(total, **options)
         return

@@ -30,6 +30,10 @@ class RunConfig:
     init_from: str | None = None
     """Run folder or checkpoint whose policy the run starts with: all of it if the networks are the same, else the
     actor, such as a clone by bc. The optimisers start anew."""
+    reward: str | None = None
+    """Folder of preferences (rlopt preferences new), or a run that was trained on one: the agent is rewarded by the
+    model that is learned from them, and a teacher, if the folder names one, is asked more during the run. Evaluations
+    and returns in the logs are the environment's."""
     total_timesteps: Annotated[int, Range(ge=1)] = 1_000_000
     """Environment steps to train for, summed over the environments. For an agent that learns from a data set, this and
     all the intervals below count gradient steps."""

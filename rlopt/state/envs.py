@@ -94,7 +94,13 @@ def give_wrapper_statistics(env: VecEnv, statistics: Tree) -> None:
 def capture_wrappers(env: VecEnv) -> list[Tree]:
     """The states of the wrappers of ``env``, outermost first, as :func:`capture_env` has them."""
     kinds = [(wrapper, _kind(wrapper)) for wrapper in split_chain(env)[0]]
-    return [{"kind": kind or "unknown", "state": _CAPTURE[kind](wrapper) if kind else None} for wrapper, kind in kinds]
+    return [{"kind": kind or "unknown", "state": _captured(kind, wrapper)} for wrapper, kind in kinds]
+
+
+def _captured(kind: str | None, wrapper: Any) -> Tree:
+    if kind is None:
+        return None
+    return _CAPTURE[kind](wrapper) if kind in _CAPTURE else wrapper.get_wrapper_state()
 
 
 def restore_env(env: VecEnv, state: Tree) -> str | None:
@@ -130,8 +136,10 @@ def restore_wrappers(env: VecEnv, state: Tree) -> None:
     """Puts the wrappers of ``env``, not the environments, into ``state``, which :func:`check_wrappers` accepted."""
     for wrapper, entry in zip(split_chain(env)[0], state["wrappers"], strict=True):
         kind = _kind(wrapper)
-        if kind is not None:
+        if kind in _RESTORE:
             _RESTORE[kind](wrapper, entry["state"])
+        elif kind is not None:
+            wrapper.set_wrapper_state(entry["state"])  # type: ignore[attr-defined]
 
 
 def find_normalization(state: Tree) -> Tree | None:
@@ -215,11 +223,14 @@ def check_observations(observations: Tree, space: spaces.Space[Any], n_envs: int
 
 
 def _kind(wrapper: VecEnvWrapper) -> str | None:
-    """The name under which a wrapper's state is kept; None for a class that is not known."""
+    """The name under which a wrapper's state is kept; None for a class that is not known.
+
+    A class with ``get_wrapper_state()`` and ``set_wrapper_state(state)`` gives its own, without what is below it.
+    """
     if type(wrapper) is Normalize:  # our faster one has the same state
         return VecNormalize.__name__
-    known = (VecNormalize, VecMonitor, VecFrameStack, *_STATELESS)
-    return type(wrapper).__name__ if type(wrapper) in known else None
+    known = type(wrapper) in (VecNormalize, VecMonitor, VecFrameStack, *_STATELESS)
+    return type(wrapper).__name__ if known or hasattr(type(wrapper), "get_wrapper_state") else None
 
 
 def capture_normalization(wrapper: VecNormalize) -> Tree:

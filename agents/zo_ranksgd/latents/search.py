@@ -24,7 +24,7 @@ ImageOracle = Callable[[Images, int], Ranking]
 
 
 class Noise(Protocol):
-    """The oracles of :mod:`rlopt.agents.zo_ranksgd.oracles`, whose returns are here the images' scores."""
+    """The oracles of :mod:`rlopt.feedback.oracles`, whose returns are here the images' scores."""
 
     def rank(self, returns: Array, k: int, rng: np.random.Generator) -> Ranking:
         """The ``k`` best of the scores ``[m]``, drawn with ``rng`` where the oracle errs."""
@@ -35,7 +35,7 @@ class ScoreOracle:
     """A simulated person who prefers images of a higher score.
 
     :param score: see :data:`Score`
-    :param noise: who errs, of :mod:`rlopt.agents.zo_ranksgd.oracles`; None for an exact ranking
+    :param noise: who errs, of :mod:`rlopt.feedback.oracles`; None for an exact ranking
     """
 
     def __init__(self, score: Score, noise: Noise | None = None, seed: int = 0) -> None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from rlopt.agents.zo_ranksgd.config import EXECUTION_SETTINGS
-from rlopt.agents.zo_ranksgd.oracles import OracleFiles
 from rlopt.errors import CheckpointError, one_line
+from rlopt.feedback.oracles import OracleFiles
 from rlopt.storage.checked_folder import FolderKind, read_object, replace_checked
 from rlopt.storage.spaces import decode_space, encode_space, least_inputs
 

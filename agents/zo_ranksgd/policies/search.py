@@ -20,7 +20,7 @@ from rlopt.agents.zo_ranksgd.checks import checked_seed
 from rlopt.agents.zo_ranksgd.config import ZORankSGDConfig
 from rlopt.agents.zo_ranksgd.methods import make_search
 from rlopt.agents.zo_ranksgd.optimizer import ZORankSGD
-from rlopt.agents.zo_ranksgd.oracles import Oracle, oracle_of
+from rlopt.agents.zo_ranksgd.oracles import oracle_of
 from rlopt.agents.zo_ranksgd.policies import saving as policy_saving
 from rlopt.agents.zo_ranksgd.policies.candidates import CandidateEvaluator, Evaluation, RoundStopped, round_seeds
 from rlopt.agents.zo_ranksgd.policies.environments import open_env
@@ -38,6 +38,7 @@ from rlopt.engine import Engine
 from rlopt.envs.backends.vector_env import as_vec_env
 from rlopt.envs.settings import EnvSettings
 from rlopt.errors import CheckpointError, ConfigError, SpaceError
+from rlopt.feedback.oracles import Oracle
 from rlopt.feedback.ranking import Ranking
 from rlopt.settings.device import check_device
 from rlopt.settings.fields import from_arguments
@@ -64,7 +65,7 @@ class RankedPolicySearch(OwnLogger):
         policies, or a policy, whose parameters are where the search begins
     :param env: an id or ``EnvSettings``: as many environments as a round needs are made (at most ``max_envs``), with
         EnvPool where it fits. A VecEnv or a gymnasium environment is used as it is, in turns
-    :param oracle: ``return``, ``noisy``, or anything with the method of :class:`rlopt.agents.zo_ranksgd.oracles.Oracle`
+    :param oracle: ``return``, ``noisy``, or anything with the method of :class:`rlopt.feedback.oracles.Oracle`
     :param normalize_observations: whether features are shifted and scaled by their running mean and deviation; not for
         policies that see images
     :param policy_kwargs: of a network, as in Stable-Baselines3; ``net_arch`` is that of the settings unless given here

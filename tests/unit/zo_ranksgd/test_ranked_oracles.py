@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rlopt.agents.zo_ranksgd.oracles import (
+from rlopt.errors import ConfigError, UnknownNameError
+from rlopt.feedback.oracles import (
     AbstainingOracle,
     LazyOracle,
     NearTieOracle,
@@ -17,7 +18,6 @@ from rlopt.agents.zo_ranksgd.oracles import (
     person,
     shortened,
 )
-from rlopt.errors import ConfigError, UnknownNameError
 from rlopt.feedback.ranking import Ranking
 
 RETURNS = np.array([1.0, 3.0, 2.0, np.nan, -np.inf])

@@ -13,11 +13,11 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecMonitor, VecNormalize
 
 import rlopt
-from rlopt.agents.zo_ranksgd.oracles import LazyOracle, ReturnOracle
 from rlopt.agents.zo_ranksgd.policies.candidates import CandidateEvaluator, round_seeds
 from rlopt.agents.zo_ranksgd.policies.search import RankedPolicySearch
 from rlopt.envs.settings import EnvSettings
 from rlopt.errors import CheckpointError, ConfigError, NonFiniteError, SpaceError, UnknownNameError
+from rlopt.feedback.oracles import LazyOracle, ReturnOracle
 from rlopt.feedback.ranking import Ranking
 
 SMALL = {"m": 4, "k": 4, "line_search_points": 4, "seed": 0}

@@ -1,0 +1,10 @@
+from .config import PreferenceConfig as PreferenceConfig
+from .environment import LearnedReward as LearnedReward
+from .environment import PreferenceCallback as PreferenceCallback
+from .folder import load_preferences as load_preferences
+from .folder import save_preferences as save_preferences
+from .fragments import Fragments as Fragments
+from .fragments import Preferences as Preferences
+from .learner import PreferenceLearner as PreferenceLearner
+from .losses import plackett_luce_loss as plackett_luce_loss
+from .reward_model import RewardEnsemble as RewardEnsemble
