@@ -250,13 +250,17 @@ def _searches(args: argparse.Namespace) -> list[str]:
         f"point that a search ends at, over other episodes: interquartile mean over {TASKS[names[0]].seeds} seeds [95% "
         "bootstrap interval]; Reacher-v5 ranks means of 4 episodes with common seeds:",
         "",
-        f"| task, episodes | {' | '.join(METHODS[method].title for method in SEARCHES)} | all parameters zero |",
-        "|---" * (len(SEARCHES) + 2) + "|",
+        "| method | sees | "
+        + " | ".join(f"{TASKS[name].env}, {TASKS[name].episodes:,} episodes" for name in names)
+        + " |",
+        "|---" * (len(names) + 2) + "|",
     ]
-    for name in names:
-        values = [[row["return"] for row in results_of(name, method, args)] for method in (*SEARCHES, "zero")]
-        cells = " | ".join(_fine(each, TASKS[name].seeds) for each in values)
-        lines.append(f"| {TASKS[name].env}, {TASKS[name].episodes:,} | {cells} |")
+    for method, title, sees in [(each, METHODS[each].title, METHODS[each].sees) for each in SEARCHES] + [
+        ("zero", "all parameters zero", "nothing")
+    ]:
+        found = [[row["return"] for row in results_of(name, method, args)] for name in names]
+        cells = [_fine(values, TASKS[name].seeds) for name, values in zip(names, found, strict=True)]
+        lines.append(f"| {title} | {sees} | {' | '.join(cells)} |")
     return [*lines, "", "`python scripts/reproduce_zo_ranksgd.py run`"]
 
 

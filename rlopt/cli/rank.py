@@ -272,8 +272,16 @@ def _raters(text: str | None) -> dict[str, Any]:
     return {"names": tuple(names)}
 
 
+def rank_images(argv: list[str]) -> int:
+    """Lets people rank images of a pipeline; returns 0, or 130 or 143 after a signal."""
+    from rlopt.cli.rank_images import main as images
+
+    return images(argv)
+
+
 SUBVERBS = {
     "export": (export_answers, "write a study's answers as JSON lines, pairs or CSV"),
+    "images": (rank_images, "let people rank images of a diffusion pipeline, and search its latent"),
     "import": (import_answers, "make a study of exported JSON lines"),
     "info": (info, "describe a study: rounds, raters, agreement"),
     "replay": (replay_answers, "run a study's search again on its answers and compare"),

@@ -123,7 +123,8 @@ def _d4rl(path: Path, found: Sequence[re.Match[str]], dataset: Dataset | None, l
     unknown = sorted(set(said.tolist()) - {-1.0, 0.0, 1.0})
     if unknown:
         raise DataError(f"{path} has the label {unknown[0]:g}: they are 0, 1, or -1 for no preference")
-    if not isinstance(dataset.observations, np.ndarray):
+    observations, following = dataset.observations, dataset.next_observations
+    if not (isinstance(observations, np.ndarray) and isinstance(following, np.ndarray)):
         raise DataError("the data set has dictionaries of observations: give a D4RL data set of vectors")
     rows = np.arange(steps)
     sides = []
@@ -135,10 +136,10 @@ def _d4rl(path: Path, found: Sequence[re.Match[str]], dataset: Dataset | None, l
         at = starts.astype(np.int64)[:, None] + rows
         sides.append(
             _fragments(
-                dataset.observations[at],
+                observations[at],
                 dataset.actions[at],
                 dataset.rewards[at],
-                last=dataset.next_observations[at[:, -1]],
+                last=following[at[:, -1]],
                 starts=starts.astype(np.int64),
             )
         )

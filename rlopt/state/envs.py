@@ -139,7 +139,7 @@ def restore_wrappers(env: VecEnv, state: Tree) -> None:
         if kind in _RESTORE:
             _RESTORE[kind](wrapper, entry["state"])
         elif kind is not None:
-            wrapper.set_wrapper_state(entry["state"])  # type: ignore[attr-defined]
+            wrapper.set_wrapper_state(entry["state"])
 
 
 def find_normalization(state: Tree) -> Tree | None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlopt.agents.zo_ranksgd.latents.search import LatentSearch
-from rlopt.agents.zo_ranksgd.optimizer import Query
-from rlopt.errors import DecodeError
+from rlopt.agents.zo_ranksgd.policies import study_server
+from rlopt.agents.zo_ranksgd.policies.human import FAREWELL_SECONDS, LOOK_SECONDS
+from rlopt.agents.zo_ranksgd.query import Query
+from rlopt.console.progress import say
+from rlopt.errors import DecodeError, StudyError
 from rlopt.feedback.clips import Clip, write_image
-from rlopt.feedback.store import StudyStore
+from rlopt.feedback.store import StudyStore, open_store
 from rlopt.feedback.study import HumanStudy
+from rlopt.run_folder import shell_quote
 
 LEAST_SIDE = 256
 """Pixels of the shorter side: smaller images are enlarged by whole factors, each pixel a square."""
@@ -45,6 +52,56 @@ def latent_study(
 
     optimizer: Any = search.rival if best_of_n else search.optimizer
     return HumanStudy(store, name, optimizer, render, instructions=instructions, media="image", **settings)
+
+
+def run_study(
+    search: LatentSearch,
+    folder: Path,
+    *,
+    rounds: int,
+    name: str,
+    instructions: str = INSTRUCTIONS,
+    annotators: int = 1,
+    port: int | None = 0,
+    stopping: Callable[[], bool] = lambda: False,
+) -> list[Path] | None:
+    """Asks people ``rounds`` rounds in all in a study in ``folder``, or goes on with it, and writes what was found.
+
+    :param port: of the server that is started; None for none
+    :param stopping: looked at between answers; the study goes on at the next call
+    :returns: the files of the first and the found image, and the folder of the search; None if it was stopped
+    :raises rlopt.errors.StudyError: the folder holds another study, or the server has ended
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    store = open_store(str(folder), None, create=True)
+    study = latent_study(
+        search, store, name, instructions=instructions, annotators=annotators, deadline_seconds=LOOK_SECONDS
+    )
+    server = None
+    if port is None:
+        say(f"waiting for people: rlopt rank serve {shell_quote(str(folder))}")
+    elif search.rounds < rounds:
+        say(f"study {name!r}: {search.rounds} of {rounds} rounds are answered; open this link to rank images:")
+        server = study_server.start([str(folder), "--name", name, "--port", str(port)])
+    try:
+        while search.rounds < rounds:
+            if stopping():
+                return None
+            if study.step() is None and server is not None and server.poll() is not None:
+                raise StudyError("the server of the study has ended, so that nobody can rank: give another --port")
+        study.finish()
+        if server is not None:
+            with suppress(subprocess.TimeoutExpired):
+                server.wait(timeout=FAREWELL_SECONDS)
+    finally:
+        if server is not None:
+            study_server.stop(server)
+        store.close()
+    latents = search.space.latents(np.stack([search.space.origin, search.optimizer.point]))
+    found = [folder / "first.png", folder / "found.png"]
+    for path, image in zip(found, as_pixels(search.decoder(latents)), strict=True):
+        write_image(path, image)
+    return [*found, search.save(folder / "search")]
 
 
 def as_pixels(images: NDArray[Any], value_range: tuple[float, float] = (0.0, 1.0)) -> NDArray[np.uint8]:

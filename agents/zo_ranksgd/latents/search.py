@@ -1,7 +1,8 @@
-"""Search of a generator's latent by rankings of its images: ZO-RankSGD on any deterministic ``decode``."""
+"""Search of a generator's latent by rankings of its images, on any deterministic ``decode``."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from rlopt.agents.zo_ranksgd.config import LINE_SEARCH_SETTINGS
 from rlopt.agents.zo_ranksgd.latents.best_of_n import BestOfN
 from rlopt.agents.zo_ranksgd.latents.geometry import Array, Decode, Decoder, LatentSpace
-from rlopt.agents.zo_ranksgd.optimizer import ZORankSGD
+from rlopt.agents.zo_ranksgd.methods import RankedSearch, make_search
 from rlopt.errors import CheckpointError, ConfigError
 from rlopt.feedback.ranking import Ranking
 
@@ -115,6 +117,7 @@ class LatentSearch:
     :param smoothing: relative size of a variation, above
     :param batch_size: images decoded at once; None for all
     :param device: give torch tensors on this device to ``decode``; None for numpy arrays
+    :param search: zo_ranksgd, cmaes, one_plus_lambda, or auto, which chooses by the number of directions
     :param settings: more of :class:`rlopt.ZORankSGD`, such as ``line_search_points`` or ``accumulate``
     :raises rlopt.errors.DecodeError: ``decode`` gives other images for the same latents, or no images
     """
@@ -124,6 +127,7 @@ class LatentSearch:
         decode: Decode,
         start: NDArray[Any] | Sequence[int],
         *,
+        search: str = "zo_ranksgd",
         subspace: int | None = None,
         keep_norm: bool = True,
         m: int = 8,
@@ -142,6 +146,7 @@ class LatentSearch:
         self.space = LatentSpace(start, subspace=subspace, keep_norm=keep_norm, seed=seed)
         self.decoder = Decoder(decode, batch_size=batch_size, device=device, dtype=dtype)
         self.settings: dict[str, Any] = {
+            "search": search,
             "m": m,
             "k": k,
             "smoothing": smoothing,
@@ -152,10 +157,21 @@ class LatentSearch:
             "seed": seed,
             **settings,
         }
-        self.optimizer = ZORankSGD(self.space.origin, subspace=self.space.directions, **self.settings)
+        self.optimizer, self.search_words = self._search()
         self.rival = BestOfN(self.space, n=m, seed=seed)
         another = self.space.draw(1, np.random.default_rng([seed, 4]))
         self.decoder.check(self.space.latents(np.vstack([self.space.origin, another])))
+
+    def _search(self) -> tuple[RankedSearch, str]:
+        own = dict(self.settings)
+        name, seed = own.pop("search"), own.pop("seed")
+        usual = inspect.signature(LatentSearch).parameters
+        for setting in () if name in ("zo_ranksgd", "auto") else LINE_SEARCH_SETTINGS:
+            if setting in own and (setting not in usual or own[setting] != usual[setting].default):
+                raise ConfigError(
+                    f"{setting} is of ZO-RankSGD's line search, which search={name!r} has not: leave it out"
+                )
+        return make_search(name, self.space.origin, own | {"subspace": self.space.directions}, seed=seed, noisy=True)
 
     @property
     def latent(self) -> Array:
