@@ -6,14 +6,24 @@ from typing import Any
 
 import numpy as np
 
+from rlopt.agents.zo_ranksgd.bayes import PreferentialBO
 from rlopt.agents.zo_ranksgd.evolution import EvolutionStrategy, OnePlusLambda, RankedCMAES
 from rlopt.agents.zo_ranksgd.optimizer import ZORankSGD
 
 RankedSearch = ZORankSGD | EvolutionStrategy
-_STRATEGIES: dict[str, type[EvolutionStrategy]] = {kind.method: kind for kind in (RankedCMAES, OnePlusLambda)}
-TITLES = {"zo_ranksgd": "ZO-RankSGD", "cmaes": "CMA-ES", "one_plus_lambda": "the (1 + lambda)-ES"}
+_STRATEGIES: dict[str, type[EvolutionStrategy]] = {
+    kind.method: kind for kind in (RankedCMAES, OnePlusLambda, PreferentialBO)
+}
+TITLES = {
+    "zo_ranksgd": "ZO-RankSGD",
+    "cmaes": "CMA-ES",
+    "one_plus_lambda": "the (1 + lambda)-ES",
+    "bayes": "preferential Bayesian optimisation",
+}
 MOST_OF_CMAES = 2000
-"""Dimensions up to which CMA-ES is chosen; with more the two have not been compared."""
+"""Dimensions up to which CMA-ES is chosen for exact rankings; with more the two have not been compared."""
+MOST_OF_CMAES_FOR_PEOPLE = 50
+"""The same for answers that err, of which there are few: see docs/results/searches.md."""
 
 
 def choose(dimension: int, noisy: bool) -> tuple[str, str]:
@@ -23,7 +33,8 @@ def choose(dimension: int, noisy: bool) -> tuple[str, str]:
     :param noisy: whether answers are a person's, who errs, and not exact
     """
     answers = "answers of people" if noisy else "exact rankings"
-    name = "cmaes" if dimension <= MOST_OF_CMAES else "zo_ranksgd"
+    most = MOST_OF_CMAES_FOR_PEOPLE if noisy else MOST_OF_CMAES
+    name = "cmaes" if dimension <= most else "zo_ranksgd"
     return name, f"{TITLES[name]}, for {dimension} dimensions and {answers}"
 
 
@@ -32,7 +43,7 @@ def make_search(
 ) -> tuple[RankedSearch, str]:
     """A search, and a few words on which it is.
 
-    :param name: zo_ranksgd, cmaes, one_plus_lambda, or auto for :func:`choose`
+    :param name: zo_ranksgd, cmaes, one_plus_lambda, bayes, or auto for :func:`choose`
     :param settings: of :class:`rlopt.agents.zo_ranksgd.config.SearchConfig`; evolution strategies take ``m``, ``k``,
         ``smoothing`` and ``subspace`` of them
     :param noisy: see :func:`choose`

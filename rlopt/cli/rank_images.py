@@ -9,7 +9,7 @@ from rlopt.errors import unknown_name
 from rlopt.feedback import require_packages
 from rlopt.settings.fields import Range
 
-SEARCHES = ("zo_ranksgd", "cmaes", "one_plus_lambda", "auto")
+SEARCHES = ("zo_ranksgd", "cmaes", "one_plus_lambda", "bayes", "auto")
 
 
 def main(argv: list[str]) -> int:
@@ -46,7 +46,7 @@ def main(argv: list[str]) -> int:
         seed=arguments.seed,
     )
     say(f"search: {search.search_words}")
-    with StopSignals() as stop:
+    with StopSignals("stopping; the same command goes on with the study") as stop:
         pictures = run_study(
             search,
             folder,
@@ -58,7 +58,6 @@ def main(argv: list[str]) -> int:
             stopping=lambda: stop.received is not None,
         )
     if pictures is None:
-        say(f"stopped after {search.rounds} rounds; the same command goes on")
         return stop.exit_code
     for path in pictures:
         print(path)

@@ -71,7 +71,8 @@ def train(agent: str, run: RunConfig, agent_config: Any, console: Console | None
     check_settings(agent_config)
     folder = RunFolder(Path(run.run_dir) if run.run_dir else default_folder(agent, run, f"seed{run.seed}"))
     folder.require_new()
-    run = dataclasses.replace(run, run_dir=str(folder.path))
+    reward = None if run.reward is None else str(Path(run.reward).resolve())  # a resume may be elsewhere
+    run = dataclasses.replace(run, run_dir=str(folder.path), reward=reward)
     model, env_settings = build(agent, run, agent_config)
     run = dataclasses.replace(run, backend=env_settings.backend)
     try:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from rlopt.agents.zo_ranksgd.latents.search import LatentSearch
 from rlopt.cli.main import run_verb
-from rlopt.errors import ConfigError, UnknownNameError
+from rlopt.errors import ConfigError, StudyError, UnknownNameError
 from rlopt.feedback.ranking import Ranking
 from rlopt.feedback.results import media_file
 from rlopt.feedback.rounds import RaterSession
@@ -69,10 +69,13 @@ def light(image: np.ndarray) -> float:
 
 def answer(folder: Path, over: threading.Event) -> None:
     """A person who likes bright images, until it is over."""
-    while not (folder / "study.db").exists():
-        time.sleep(0.02)
-    store = open_store(str(folder), None)
-    study = store.study(None)
+    while not over.is_set():
+        try:
+            store = open_store(str(folder), None)
+            study = store.study(None)
+            break
+        except StudyError:  # it is being made
+            time.sleep(0.05)
     session, rater = RaterSession(store, study), store.add_rater(study, "somebody")
     while not over.is_set():
         shown = session.lease(rater.id)

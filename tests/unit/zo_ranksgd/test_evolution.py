@@ -22,7 +22,13 @@ from rlopt.agents.zo_ranksgd.evolution import (
     by_rank,
     share_better,
 )
-from rlopt.agents.zo_ranksgd.methods import MOST_OF_CMAES, choose, make_search, search_of_state
+from rlopt.agents.zo_ranksgd.methods import (
+    MOST_OF_CMAES,
+    MOST_OF_CMAES_FOR_PEOPLE,
+    choose,
+    make_search,
+    search_of_state,
+)
 from rlopt.envs.settings import EnvSettings
 from rlopt.errors import AnswerError, CheckpointError, ConfigError, NonFiniteError
 
@@ -195,8 +201,8 @@ def test_settings_and_answers_are_checked(kind: type[EvolutionStrategy]) -> None
 
 def test_auto_says_what_it_chose() -> None:
     settings: dict[str, Any] = {"m": 6, "k": 3, "smoothing": 0.2, "subspace": None}
-    for noisy in (False, True):
-        assert choose(20, noisy)[0] == "cmaes" and choose(MOST_OF_CMAES + 1, noisy)[0] == "zo_ranksgd"
+    for noisy, most in ((False, MOST_OF_CMAES), (True, MOST_OF_CMAES_FOR_PEOPLE)):
+        assert choose(most, noisy)[0] == "cmaes" and choose(most + 1, noisy)[0] == "zo_ranksgd"
     made, words = make_search("auto", np.zeros(20), settings, seed=0)
     assert isinstance(made, RankedCMAES) and words == "CMA-ES, for 20 dimensions and exact rankings"
     assert (made.m, made.k, made.smoothing) == (6, 3, 0.2)

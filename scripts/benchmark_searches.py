@@ -1,0 +1,106 @@
+"""The searches of ``--search`` on functions, with exact rankings and with simulated people, at a person's budget.
+
+Every search shows 300 points in queries of m = 6 of which k = 3 are ranked, from first points x0 ~ N(0, I), with the
+defaults of ``rlopt train zo_ranksgd``. A search whose row is in the table is not run again.
+
+    python scripts/benchmark_searches.py run      # some minutes
+    python scripts/benchmark_searches.py table    # prints the table from the kept searches
+    python scripts/benchmark_searches.py write    # puts it into docs/results/searches.md
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from benchmark_rankings import quadratic, rosenbrock
+from reproduction import script_parser, show
+
+from rlopt.feedback.oracles import Oracle, PlackettLuceOracle, ReturnOracle, person
+
+POINTS, SEEDS = 300, 10
+DIMENSIONS = (5, 20, 50, 100)
+SEARCHES = {"zo_ranksgd": "ZO-RankSGD", "cmaes": "CMA-ES", "one_plus_lambda": "(1 + 5)-ES"}
+ORACLES: dict[str, Oracle] = {"exact": ReturnOracle(), "Plackett-Luce .2": PlackettLuceOracle(0.2), "person": person()}
+
+
+def ellipsoid(points: np.ndarray) -> np.ndarray:
+    """sum_i 100^(i / (d - 1)) x_i^2."""
+    d = points.shape[-1]
+    return np.asarray((points**2 * 10.0 ** (2 * np.arange(d) / (d - 1))).sum(-1))
+
+
+FUNCTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "quadratic": quadratic,
+    "ellipsoid": ellipsoid,
+    "rosenbrock": rosenbrock,
+}
+
+
+def searched(name: str, function: str, dimension: int, oracle: str, seed: int) -> float:
+    """f at the last point over f at the first."""
+    from rlopt.agents.zo_ranksgd.config import LINE_SEARCH_SETTINGS, ZORankSGDConfig
+    from rlopt.agents.zo_ranksgd.methods import make_search
+
+    settings: dict[str, Any] = {key: getattr(ZORankSGDConfig, key) for key in LINE_SEARCH_SETTINGS}
+    settings |= {"m": 6, "k": 3, "smoothing": ZORankSGDConfig.smoothing, "subspace": None}
+    rng = np.random.default_rng(seed)
+    first = rng.normal(size=dimension)
+    search, _ = make_search(name, first, settings, seed=seed)
+    f = FUNCTIONS[function]
+    while search.oracle_points < POINTS:
+        query = search.ask()
+        search.tell(ORACLES[oracle].rank(-f(query.candidates), query.k, rng))
+    return float(f(search.point) / f(first))
+
+
+def run_all(args: argparse.Namespace) -> None:
+    for dimension in DIMENSIONS:
+        for function in FUNCTIONS:
+            for oracle in ORACLES:
+                for name in SEARCHES:
+                    for seed in range(SEEDS):
+                        cell = {
+                            "search": name,
+                            "function": function,
+                            "dimension": dimension,
+                            "oracle": oracle,
+                            "seed": seed,
+                        }
+                        if not args.results.find(**cell):
+                            args.results.add(cell | {"ratio": searched(name, function, dimension, oracle, seed)})
+
+
+def table_text(args: argparse.Namespace) -> str:
+    lines = [
+        f"f at the last point over f at the first after {POINTS} points in queries of m = 6, k = 3: medians of {SEEDS} "
+        "seeds, the best of a row in bold. The person errs as `--oracle noisy` does.",
+        "",
+        f"| d | function | answers | {' | '.join(SEARCHES.values())} |",
+        "|---" * (3 + len(SEARCHES)) + "|",
+    ]
+    for dimension in DIMENSIONS:
+        for function in FUNCTIONS:
+            for oracle in ORACLES:
+                cell = {"function": function, "dimension": dimension, "oracle": oracle}
+                found = [[row["ratio"] for row in args.results.find(search=name, **cell)] for name in SEARCHES]
+                if not all(found):
+                    continue
+                medians = [float(np.median(values)) for values in found]
+                cells = [f"**{each:.2g}**" if each == min(medians) else f"{each:.2g}" for each in medians]
+                lines.append(f"| {dimension} | {function} | {oracle} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", "`python scripts/benchmark_searches.py run`"])
+
+
+def main() -> None:
+    key = ("search", "function", "dimension", "oracle", "seed")
+    args = script_parser(__doc__ or "", "searches", key, runs=False).parse_args()
+    if args.action == "run":
+        run_all(args)
+    show(args, "results searches", table_text(args))
+
+
+if __name__ == "__main__":
+    main()
