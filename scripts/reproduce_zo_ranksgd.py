@@ -40,9 +40,11 @@ class Task:
 
 
 SEARCHES = ("auto", "cmaes", "one_plus_five", "ranksgd", "ars")
+PERSON = ("auto_person", "person")
+"""Those that a simulated person answers."""
 TASKS = {
     "InvertedPendulum-v5": Task("InvertedPendulum-v5", 400, 3, ("ranksgd",)),
-    "InvertedPendulum-v5-person": Task("InvertedPendulum-v5", 600, 5, ("person",), until_solved=True),
+    "InvertedPendulum-v5-person": Task("InvertedPendulum-v5", 600, 10, PERSON, until_solved=True),
     "InvertedPendulum-v5-180": Task("InvertedPendulum-v5", 180, 10, SEARCHES),
     "Hopper-v5": Task("Hopper-v5", 240, 10, SEARCHES),
     "Walker2d-v5": Task("Walker2d-v5", 240, 10, SEARCHES),
@@ -79,6 +81,11 @@ METHODS = {
             "line_search_decay": 0.3,
             "best_query_in_line_search": True,
         },
+    ),
+    "auto_person": Method(
+        "auto (CMA-ES), m = 6, k = 3",
+        "a noisy person's rankings",
+        {"search": "auto", "m": 6, "k": 3, "oracle": "noisy", "smoothing": 0.3},
     ),
     "cmaes": Method("CMA-ES, 10 candidates", "rankings", {"population": 10, "smoothing": 0.3}),
     "auto": Method("auto", "rankings", {"search": "auto", "m": 10, "k": 10, "smoothing": 0.3}),
@@ -228,18 +235,26 @@ def _person(args: argparse.Namespace) -> list[str]:
     lines = [
         "**InvertedPendulum-v5, a noisy simulated person.** m = 6, k = 3, line searches of 6 clips; Plackett-Luce "
         "noise of temperature .2 in units of a round's standard deviation, near ties exchanged, sometimes fewer than k "
-        "ranked, 5% without an opinion (`--oracle noisy`). The table counts queries and clips until the current "
-        f"policy has a mean return of at least {SOLVED:.0f} over {task.judged} other episodes, judged after every "
-        f"query; at most {task.episodes} clips:",
+        "ranked, 5% without an opinion (`--oracle noisy`). The table counts clips until the current policy has a mean "
+        f"return of at least {SOLVED:.0f} over {task.judged} other episodes, judged after every query; at most "
+        f"{task.episodes} clips:",
         "",
-        "| seed | queries | clips | return then |",
-        "|---|---|---|---|",
+        f"| search | {' | '.join(f'seed {seed}' for seed in range(task.seeds))} | median | most |",
+        "|---" * (task.seeds + 3) + "|",
     ]
-    for seed, result in enumerate(results_of("InvertedPendulum-v5-person", "person", args)):
-        solved = result["solved"]
-        spent = f"{solved['queries']} | {solved['clips']}" if solved else f"not in {result['queries']} | -"
-        lines.append(f"| {seed} | {spent} | {result['return']:.0f} |")
+    for method in PERSON:
+        rows = {row["seed"]: row for row in results_of("InvertedPendulum-v5-person", method, args)}
+        cells = [_clips(rows.get(seed)) for seed in range(task.seeds)]
+        spent = [row["solved"]["clips"] if row["solved"] else np.inf for row in rows.values()]
+        ends = [f"{each(spent):.0f}" if spent else "-" for each in (np.median, np.max)]
+        lines.append(f"| {METHODS[method].title} | {' | '.join([*cells, *ends])} |")
     return lines
+
+
+def _clips(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return "not run"
+    return str(row["solved"]["clips"]) if row["solved"] else f"not in {row['episodes']}"
 
 
 def _searches(args: argparse.Namespace) -> list[str]:

@@ -6,7 +6,8 @@ Needs ``pip install 'rlopt[bayes]'``, which brings botorch; its imports wait unt
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,7 @@ class PreferentialBO(EvolutionStrategy):
         self._shown = np.zeros((kept, self.m, self.searched))
         self._wins = np.zeros((kept, self.m, self.m))
         self._told = 0
+        self._fitted: tuple[int, Any] | None = None
         self._here = np.zeros(self.searched)
 
     def _drawn(self) -> np.ndarray:
@@ -76,7 +78,8 @@ class PreferentialBO(EvolutionStrategy):
         self._shown[row], self._wins[row] = self._here + self._steps, sum(map(_wins_of, answers))
         self._told += 1
         shown = self._shown[: min(self._told, len(self._shown))].reshape(-1, self.searched)
-        utility = self._model().posterior(self._unit(shown)).mean.detach().numpy().reshape(-1)
+        with _quiet():
+            utility = self._model().posterior(self._unit(shown)).mean.detach().numpy().reshape(-1)
         before, self._here = self._here, shown[int(np.argmax(utility))].copy()
         return np.asarray(self.smoothing * (self._here - before))
 
@@ -89,7 +92,7 @@ class PreferentialBO(EvolutionStrategy):
         near = self._here + scales * self._rng.standard_normal((PROPOSALS // 2, self.searched))
         options = np.clip(np.concatenate([wide, near]), -REACH, REACH)
         seed, model = int(self._rng.integers(2**31)), self._model()
-        with torch.no_grad(), torch.random.fork_rng():
+        with torch.no_grad(), torch.random.fork_rng(), _quiet():
             torch.manual_seed(seed)
             samples = model.posterior(self._unit(options)).rsample(torch.Size([count]))[..., 0].numpy()
         chosen: list[int] = []
@@ -101,23 +104,22 @@ class PreferentialBO(EvolutionStrategy):
     def _model(self) -> Any:
         """The Gaussian process of all answers that are held, of largest marginal likelihood."""
         import torch
-        from botorch.exceptions.warnings import BotorchWarning
         from botorch.fit import fit_gpytorch_mll
         from botorch.models.pairwise_gp import PairwiseGP, PairwiseLaplaceMarginalLogLikelihood
-        from linear_operator.utils.warnings import NumericalWarning
 
+        if self._fitted is not None and self._fitted[0] == self._told:
+            return self._fitted[1]
         held = min(self._told, len(self._shown))
         rounds, better, worse = np.nonzero(self._wins[:held])
         times = self._wins[rounds, better, worse].astype(int)
         pairs = np.stack([rounds * self.m + better, rounds * self.m + worse], axis=1).repeat(times, axis=0)
         points = self._unit(self._shown[:held].reshape(-1, self.searched))
-        with warnings.catch_warnings(), torch.random.fork_rng():
-            warnings.simplefilter("ignore", BotorchWarning)
-            warnings.simplefilter("ignore", NumericalWarning)
+        with torch.random.fork_rng(), _quiet():
             torch.manual_seed(0)
             model = PairwiseGP(points, torch.from_numpy(pairs))
             fit_gpytorch_mll(PairwiseLaplaceMarginalLogLikelihood(model.likelihood, model))
-        return model.eval()
+        self._fitted = self._told, model.eval()
+        return self._fitted[1]
 
     @staticmethod
     def _unit(points: np.ndarray) -> Any:
@@ -136,8 +138,20 @@ class PreferentialBO(EvolutionStrategy):
 
     def _put(self, numbers: dict[str, float], arrays: dict[str, np.ndarray]) -> None:
         super()._put(numbers, arrays)
-        self._told = int(numbers["told"])
+        self._told, self._fitted = int(numbers["told"]), None
         self._shown, self._wins, self._here = arrays["shown"], arrays["wins"], arrays["here"]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what botorch says of jitter and of inputs that are not standardised."""
+    from botorch.exceptions.warnings import BotorchWarning
+    from linear_operator.utils.warnings import NumericalWarning
+
+    with warnings.catch_warnings():
+        for kind in (BotorchWarning, NumericalWarning):
+            warnings.simplefilter("ignore", kind)
+        yield
 
 
 def _wins_of(answer: Ranking) -> np.ndarray:

@@ -22,7 +22,7 @@ TITLES = {
 }
 MOST_OF_CMAES = 2000
 """Dimensions up to which CMA-ES is chosen for exact rankings; with more the two have not been compared."""
-MOST_OF_CMAES_FOR_PEOPLE = 50
+MOST_OF_CMAES_FOR_PEOPLE = 30
 """The same for answers that err, of which there are few: see docs/results/searches.md."""
 
 
