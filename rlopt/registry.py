@@ -59,13 +59,19 @@ def _offline(algorithm: str, summary: str) -> AgentSpec:
     )
 
 
+_DEMONSTRATIONS = {
+    "arguments": "rlopt.runs.demonstrations:demonstrations",
+    "completer": "rlopt.runs.demonstrations:complete",
+}
+"""Of agents that can learn from demonstrations."""
+
+
 def _imitation(algorithm: str, config: str, summary: str) -> AgentSpec:
     return AgentSpec(
         config=f"rlopt.agents.{config}",
         algorithm=f"rlopt.agents.{algorithm}",
         summary=f"{summary}, from demonstrations",
-        arguments="rlopt.agents.imitation.run:demonstrations",
-        completer="rlopt.agents.imitation.run:complete",
+        **_DEMONSTRATIONS,
     )
 
 
@@ -102,11 +108,13 @@ AGENTS: dict[str, AgentSpec] = {
         config="rlopt.agents.sac.config:SACConfig",
         algorithm="rlopt.agents.sac.algorithm:SAC",
         summary="soft actor-critic, off-policy",
+        **_DEMONSTRATIONS,
     ),
     "off_policy_mdpo": AgentSpec(
         config="rlopt.agents.mdpo.config:OffPolicyMDPOConfig",
         algorithm="rlopt.agents.mdpo.off_policy:OffPolicyMDPO",
         summary="mirror descent policy optimisation, off-policy (kl_coef=0 is SAC)",
+        **_DEMONSTRATIONS,
     ),
     "deep_loop": AgentSpec(
         config="rlopt.agents.deep_loop.config:DeepLOOPConfig",

@@ -18,15 +18,12 @@ from rlopt.agents.ailboost.checks import check_model
 from rlopt.agents.ailboost.config import AILBoostConfig, DACConfig, own_names
 from rlopt.agents.ailboost.rounds import Rounds
 from rlopt.agents.imitation.adversary import Adversary, AdversarySettings, with_own_adversary
-from rlopt.agents.imitation.base import FromDemonstrations, check_n_demonstrations
 from rlopt.agents.imitation.image_features import ImageFeatures
 from rlopt.agents.sac.algorithm import SAC
-from rlopt.agents.sac.losses import Info, PolicySample
-from rlopt.agents.sac.update import Drawn, Step
+from rlopt.algorithms.demonstrations import FromDemonstrations
 from rlopt.algorithms.resumable import with_settings_of
 from rlopt.errors import ConfigError, unknown_name
 from rlopt.optim.compiled_step import choose_mode
-from rlopt.optim.descent import Network
 from rlopt.storage.tree import Tree
 
 if TYPE_CHECKING:
@@ -71,8 +68,7 @@ class AILBoost(FromDemonstrations, SAC):
     discriminator_batch_size: int
     relabel: bool
     absorbing: bool
-    cloning_coef: float
-    cloning_steps: int | None
+    reads_no_rewards: ClassVar[bool] = True
 
     @with_settings_of(SAC, config=AILBoostConfig)
     def __init__(
@@ -84,11 +80,10 @@ class AILBoost(FromDemonstrations, SAC):
         n_demonstrations: int | None = None,
         **settings: Any,
     ) -> None:
-        check_n_demonstrations(n_demonstrations)
-        own = {name: settings.pop(name) for name in own_names()} | {"n_demonstrations": n_demonstrations}
+        own = {name: settings.pop(name) for name in own_names()}
         for name, value in own.items():
             setattr(self, name, value)
-        super().__init__(policy, env, **settings)
+        super().__init__(policy, env, n_demonstrations=n_demonstrations, **settings)
         self._begin(demonstrations, own)
 
     def _setup_model(self) -> None:
@@ -126,37 +121,11 @@ class AILBoost(FromDemonstrations, SAC):
         buffer: Any = self.replay_buffer
         # Not in _setup_model: load_replay_buffer brings another buffer.
         buffer.relabel = self.adversary.reward if self.relabel else None
+        if self.shown is not None:
+            self.shown.relabel = self.adversary.reward
         if not buffer.full:  # the learners of a model that was loaded without its replay have no rows any more
             self.rounds.keep_below(buffer.pos * buffer.n_envs)
         return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
-
-    # ---- cloning beside the critics' advice
-
-    def scalars(self) -> dict[str, float]:
-        """As SAC's, with the present weight of cloning."""
-        if not self.cloning_coef:
-            return super().scalars()
-        left = 1.0 if self.cloning_steps is None else max(1 - self.num_timesteps / self.cloning_steps, 0.0)
-        return {**super().scalars(), "cloning_coef": self.cloning_coef * left}
-
-    def draw(self, batch_size: int) -> Drawn:
-        """As SAC's, with as many states and actions of the expert where it is cloned."""
-        drawn = super().draw(batch_size)
-        if self.cloning_coef:
-            assert self.expert is not None
-            shown = self.expert.gather(self.expert.sample_rows(batch_size))
-            drawn |= {"shown_observations": shown.observations, "shown_actions": shown.actions}
-        return drawn
-
-    def actor_objective(self, actor: Network, policy: PolicySample, step: Step) -> tuple[Tensor, Info]:
-        """SAC's, and the mean squared distance from the expert's actions."""
-        loss, info = super().actor_objective(actor, policy, step)
-        if not self.cloning_coef:
-            return loss, info
-        mean, _, _ = actor(step.drawn["shown_observations"], method="get_action_dist_params")
-        distance = (torch.tanh(mean) - step.drawn["shown_actions"]).square().mean()
-        weight = step.scalars["cloning_coef"] * (1 + loss.detach().abs())
-        return loss + weight * distance, {**info, "cloning_loss": distance.detach()}
 
     def after_storing(self, position: int, was_full: bool, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
         """Gives the transitions their rewards, without ``relabel``, and goes on with the round."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from gymnasium import spaces
-from stable_baselines3.common.preprocessing import is_image_space
 
 from rlopt.errors import ConfigError, SpaceError
 
@@ -22,8 +21,6 @@ def check_model(model: Any) -> None:
             f"{name} takes flat observations or images, not {model.observation_space}: flatten them first "
             "(gymnasium.wrappers.FlattenObservation)"
         )
-    if model.cloning_coef and is_image_space(model.observation_space, check_channels=False):
-        raise ConfigError(f"{name} does not clone from images: leave cloning_coef out")
     if not hasattr(model.replay_buffer, "relabel"):
         raise ConfigError(
             f"{name} computes rewards when a batch is drawn: leave replay_buffer_class out, or give 'device' or "

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar, Literal
 
-from rlopt.agents.imitation.config import DemonstrationConfig
 from rlopt.agents.sac.config import FORMER_SETTINGS, SACConfig
 from rlopt.errors import ConfigError
+from rlopt.settings.demonstrations import DemonstrationConfig
 from rlopt.settings.fields import Range
 from rlopt.settings.optimizer import Widths
 
@@ -75,12 +75,9 @@ class AILBoostConfig(DemonstrationConfig, SACConfig):
     Otherwise a terminal is worth 0, which favours short episodes if rewards are negative. Without terminals this has no
     effect."""
 
-    cloning_coef: Annotated[float, Range(ge=0)] = 0.0
-    """Weight of behaviour cloning in the actor's loss, relative to 1 + the size of the loss: the mean squared distance
-    between the actor's mean action and the expert's, at the expert's states. For a policy that starts as a clone
-    (--init-from)."""
-    cloning_steps: Annotated[int, Range(ge=1)] | None = None
-    """Environment steps over which that weight falls linearly to 0; none keeps it constant."""
+    demo_fraction: Annotated[float, Range(ge=0, lt=1)] = 0.0
+    """Share of each batch of the policy that is drawn from the demonstrations, with the discriminator's rewards; 0 in
+    the paper."""
 
     @classmethod
     def check_together(cls, settings: Mapping[str, Any]) -> None:
@@ -90,12 +87,15 @@ class AILBoostConfig(DemonstrationConfig, SACConfig):
             raise ConfigError(f"reward_form gail needs divergence js, not {settings['divergence']}: use airl")
         if settings["absorbing"] and settings["gamma"] == 1:
             raise ConfigError("gamma is 1 and the absorbing state has no value then: give gamma < 1 or absorbing=False")
+        if settings["demo_fraction"] and not settings["relabel"]:
+            raise ConfigError(
+                "demonstrations in the batches get their rewards when they are drawn: give relabel=True, or "
+                "demo_fraction=0"
+            )
 
     def algorithm_kwargs(self) -> dict[str, Any]:
         """The constructor arguments of :class:`rlopt.AILBoost`."""
         arguments = super().algorithm_kwargs()
-        del arguments["demos"], arguments["subsample"]
-        arguments["n_demonstrations"] = arguments.pop("n_demos")
         arguments["discriminator_net_arch"] = list(self.discriminator_net_arch)
         return arguments
 
@@ -126,6 +126,6 @@ class DACConfig(AILBoostConfig):
 
 
 def own_names() -> list[str]:
-    """Settings of AILBoost that neither soft actor-critic nor the choice of demonstrations has."""
-    shared = {field.name for config in (SACConfig, DemonstrationConfig) for field in fields(config)}
+    """Settings of AILBoost that soft actor-critic does not have."""
+    shared = {field.name for field in fields(SACConfig)}
     return [field.name for field in fields(AILBoostConfig) if field.name not in shared]

@@ -31,7 +31,10 @@ from rlopt.replay.buffers import DeviceReplayBuffer
 
 ROWS_AT_ONCE = 8192
 """Transitions that go through the networks together when the whole replay buffer is read."""
-_NOT_TAKEN = ("gamma", "n_steps", "replay_buffer_class", "use_sde", "sde_sample_freq", "use_sde_at_warmup")
+_NOT_TAKEN = (
+    "gamma", "n_steps", "replay_buffer_class", "use_sde", "sde_sample_freq", "use_sde_at_warmup", "demonstrations",
+    "n_demonstrations", "demo_fraction", "cloning_coef", "cloning_steps",
+)  # fmt: skip
 
 
 class DeepLOOP(SAC):

@@ -25,6 +25,12 @@ class DeepLOOPConfig(SACConfig):
     sde_sample_freq: ClassVar[int] = -1  # type: ignore[misc]
     her: ClassVar[bool] = False  # type: ignore[misc]
     her_goals: ClassVar[int] = 4  # type: ignore[misc]
+    demos: ClassVar[str] = ""  # type: ignore[misc]
+    n_demos: ClassVar[None] = None  # type: ignore[misc]
+    subsample: ClassVar[int] = 1  # type: ignore[misc]
+    demo_fraction: ClassVar[float] = 0.0  # type: ignore[misc]
+    cloning_coef: ClassVar[float] = 0.0  # type: ignore[misc]
+    cloning_steps: ClassVar[None] = None  # type: ignore[misc]
 
     learning_starts: Annotated[int, Range(ge=0)] = 10_000
     """Environment steps of uniformly random actions before the first update. RVI-SAC: 1e4."""

@@ -29,7 +29,7 @@ from rlopt.state.networks import capture_networks
 if TYPE_CHECKING:
     from stable_baselines3.common.policies import BaseModel
 
-    from rlopt.agents.imitation.base import ExpertRows
+    from rlopt.algorithms.demonstrations import ExpertRows
 
 
 @dataclass(frozen=True)

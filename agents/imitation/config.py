@@ -12,24 +12,9 @@ from typing import Annotated, Any, ClassVar, Literal
 from rlopt.agents.mdpo.config import MDPOConfig
 from rlopt.agents.sac.config import FORMER_SETTINGS, EntropyCoefficient, OffPolicyConfig, SACConfig
 from rlopt.errors import ConfigError
+from rlopt.settings.demonstrations import DemonstrationConfig
 from rlopt.settings.fields import Range
 from rlopt.settings.optimizer import LearningRate
-
-
-@dataclass(frozen=True, kw_only=True)
-class DemonstrationConfig:
-    """Settings of every agent that learns from demonstrations."""
-
-    other_names: ClassVar[Mapping[str, str]] = {"dataset": "demos"}
-
-    demos: str = ""
-    """Demonstrations to learn from: a folder that rlopt wrote, an npz or parquet file, minari:ID, or the name of a
-    shipped set. Required; --dataset means the same."""
-    n_demos: Annotated[int, Range(ge=1)] | None = None
-    """Number of episodes to learn from, the first ones; default is all."""
-    subsample: Annotated[int, Range(ge=1)] = 1
-    """Keep every n-th transition of each episode, and every true end. GAIL and DAC: 20 on MuJoCo."""
-
 
 _OTHER_NAMES = {**DemonstrationConfig.other_names, "penalty_coef": "gradient_penalty"}
 """The second is that of version 0.1."""
@@ -43,12 +28,6 @@ def check_absorbing(settings: Mapping[str, Any]) -> None:
         )
 
 
-def _learner_kwargs(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The constructor arguments without those that say where demonstrations come from."""
-    del kwargs["demos"], kwargs["subsample"]
-    return kwargs | {"n_demonstrations": kwargs.pop("n_demos")}
-
-
 @dataclass(frozen=True, kw_only=True)
 class SQILConfig(DemonstrationConfig, SACConfig):
     """Soft Q imitation learning: reward 1 for demonstrations, 0 for everything else."""
@@ -57,6 +36,7 @@ class SQILConfig(DemonstrationConfig, SACConfig):
     n_steps: ClassVar[int] = 1  # type: ignore[misc]  # no setting of these learners, as those that follow
     her: ClassVar[bool] = False  # type: ignore[misc]
     her_goals: ClassVar[int] = 4  # type: ignore[misc]
+    demo_fraction: ClassVar[float] = 0.0  # type: ignore[misc]
 
     batch_size: Annotated[int, Range(ge=2)] = 256
     """Transitions per gradient step; half of them are the expert's."""
@@ -69,10 +49,6 @@ class SQILConfig(DemonstrationConfig, SACConfig):
         """Raises :class:`rlopt.errors.ConfigError` for an end without a finite value."""
         super().check_together(settings)
         check_absorbing(settings)
-
-    def algorithm_kwargs(self) -> dict[str, Any]:
-        """The constructor arguments of the learner's class, without the demonstrations; names in place of classes."""
-        return _learner_kwargs(super().algorithm_kwargs())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +98,7 @@ class ValueDICEConfig(DemonstrationConfig, OffPolicyConfig):
     """ValueDICE: imitation by the Donsker-Varadhan form of the KL divergence."""
 
     former_settings: ClassVar[Mapping[str, Any]] = {"random_shift": 0}
+    normalizes_itself: ClassVar[bool] = True
     other_names: ClassVar[Mapping[str, str]] = _OTHER_NAMES
 
     network: Literal["mlp", "layer_norm", "simba"] = "mlp"
@@ -154,7 +131,7 @@ class ValueDICEConfig(DemonstrationConfig, OffPolicyConfig):
 
     def algorithm_kwargs(self) -> dict[str, Any]:
         """The constructor arguments of the learner's class, without the demonstrations; names in place of classes."""
-        return _learner_kwargs(super().algorithm_kwargs())
+        return self.learner_kwargs(super().algorithm_kwargs())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,4 +186,4 @@ class GAILConfig(DemonstrationConfig, MDPOConfig):
 
     def algorithm_kwargs(self) -> dict[str, Any]:
         """The constructor arguments of :class:`rlopt.agents.imitation.gail.GAIL`, without the demonstrations."""
-        return _learner_kwargs(super().algorithm_kwargs())
+        return self.learner_kwargs(super().algorithm_kwargs())

@@ -20,11 +20,11 @@ from torch.nn import functional as F
 
 from rlopt.agents.imitation.adversarial_losses import RewardForm
 from rlopt.agents.imitation.adversary import Adversary, AdversarySettings, with_own_adversary
-from rlopt.agents.imitation.base import FromDemonstrations, check_n_demonstrations, uniform_rows
 from rlopt.agents.imitation.config import GAILConfig
 from rlopt.agents.imitation.discriminator import InputKind
 from rlopt.agents.imitation.rollout_record import RolloutRecord, flat_observations
 from rlopt.agents.mdpo.on_policy import MDPO
+from rlopt.algorithms.demonstrations import FromDemonstrations, check_n_demonstrations, uniform_rows
 from rlopt.algorithms.resumable import with_settings_of
 from rlopt.data.columns import scaled_actions
 from rlopt.envs.flat import flat_size

@@ -11,7 +11,6 @@ from stable_baselines3.common.utils import FloatSchedule, update_learning_rate
 from stable_baselines3.sac.policies import SACPolicy
 from torch import Tensor
 
-from rlopt.agents.imitation.base import check_n_demonstrations
 from rlopt.agents.imitation.config import IQLearnConfig
 from rlopt.agents.imitation.losses import ValueTerm, absorbing_reward, iq_loss
 from rlopt.agents.imitation.mixed_replay import NOT_TAKEN, FromMixedBatches
@@ -67,13 +66,11 @@ class IQLearn(FromMixedBatches):
         absorbing: bool = IQLearnConfig.absorbing,
         **settings: Any,
     ) -> None:
-        check_n_demonstrations(n_demonstrations)
         own = {name: value for name, value in locals().items() if name in IQLearnConfig.__annotations__}
-        own["n_demonstrations"] = n_demonstrations
         for name, value in own.items():
             setattr(self, name, value)
         settings["policy_kwargs"] = {"n_critics": IQLearnConfig.n_critics, **(settings.get("policy_kwargs") or {})}
-        super().__init__(policy, env, **settings)
+        super().__init__(policy, env, n_demonstrations=n_demonstrations, **settings)
         self._begin(demonstrations, own, without=NOT_TAKEN)
 
     def absorbing_reward(self, expert_ends: float, policy_ends: float) -> float:

@@ -10,13 +10,14 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
-from rlopt.agents.imitation.base import ExpertRows, FromDemonstrations
 from rlopt.agents.sac.algorithm import SAC
+from rlopt.algorithms.demonstrations import ExpertRows, FromDemonstrations
 from rlopt.errors import ConfigError
 from rlopt.replay.buffers import DeviceDictReplayBuffer, DeviceReplayBuffer
 from rlopt.replay.normalization import normalize_observations
+from rlopt.replay.rows import joined_columns
 
-NOT_TAKEN = ("replay_buffer_class", "n_steps")
+NOT_TAKEN = ("replay_buffer_class", "n_steps", "demo_fraction")
 """Settings of SAC that a learner from mixed batches does not take."""
 
 
@@ -62,10 +63,11 @@ class MixedReplayBuffer(DeviceReplayBuffer):
         n_own = len(rows) - len(rows) // 2
         own, shown = super().gather(rows[:n_own], env), expert.gather(rows[n_own:])
         ended = 1 - shown.discounts
+        following = normalize_observations(shown.next_observations, env)
         return own._replace(
-            observations=_joined(own.observations, normalize_observations(shown.observations, env)),
+            observations=joined_columns(own.observations, normalize_observations(shown.observations, env)),
             actions=torch.cat([own.actions, shown.actions]),
-            next_observations=_joined(own.next_observations, normalize_observations(shown.next_observations, env)),
+            next_observations=joined_columns(own.next_observations, following),
             dones=torch.cat([own.dones, ended]),
             rewards=torch.cat([own.dones * end_value, self._expert_reward + ended * end_value]),
         )
@@ -98,6 +100,7 @@ class FromMixedBatches(FromDemonstrations, SAC):
     state_attributes: ClassVar[tuple[str, ...]] = ("n_collected", "n_true_ends", "absorbing_value")
     expert_reward: float = 0.0
     absorbing: bool
+    reads_no_rewards: ClassVar[bool] = True
     n_collected = 0
     """Transitions collected in training."""
     n_true_ends = 0
@@ -140,9 +143,3 @@ class FromMixedBatches(FromDemonstrations, SAC):
         cut = [bool(info.get("TimeLimit.truncated", False)) for info in infos]
         self.n_collected += len(dones)
         self.n_true_ends += int(np.sum(np.asarray(dones, bool) & ~np.array(cut)))
-
-
-def _joined(first: Any, second: Any) -> Any:
-    if isinstance(first, dict):
-        return {key: torch.cat([part, second[key]]) for key, part in first.items()}
-    return torch.cat([first, second])

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.sac.policies import SACPolicy
 
-from rlopt.agents.imitation.base import check_n_demonstrations
 from rlopt.agents.imitation.config import SQILConfig
 from rlopt.agents.imitation.mixed_replay import NOT_TAKEN, FromMixedBatches
 from rlopt.agents.sac.algorithm import SAC
@@ -50,11 +49,9 @@ class SQIL(FromMixedBatches):
         absorbing: bool = SQILConfig.absorbing,
         **settings: Any,
     ) -> None:
-        check_n_demonstrations(n_demonstrations)
-        self.n_demonstrations, self.absorbing = n_demonstrations, absorbing
-        super().__init__(policy, env, **settings)
-        own = {"n_demonstrations": n_demonstrations, "absorbing": absorbing}
-        self._begin(demonstrations, own, without=NOT_TAKEN)
+        self.absorbing = absorbing
+        super().__init__(policy, env, n_demonstrations=n_demonstrations, **settings)
+        self._begin(demonstrations, {"absorbing": absorbing}, without=NOT_TAKEN)
 
     def absorbing_reward(self, expert_ends: float, policy_ends: float) -> float:
         """The mean of 1 at the expert's rows of the absorbing state and 0 at the policy's; 0 where there are none."""

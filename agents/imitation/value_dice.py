@@ -19,12 +19,12 @@ from stable_baselines3.sac.policies import LOG_STD_MAX, LOG_STD_MIN, SACPolicy
 from torch import Tensor, nn
 
 from rlopt.agents.imitation.adversarial_losses import convex_mix, gradient_penalty
-from rlopt.agents.imitation.base import FromDemonstrations, check_n_demonstrations
 from rlopt.agents.imitation.config import ValueDICEConfig
 from rlopt.agents.imitation.losses import orthogonal_penalty, value_dice_loss
 from rlopt.agents.sac.algorithm import SAC
 from rlopt.agents.sac.losses import Info, sample_squashed_gaussian
 from rlopt.agents.sac.update import Batch, Drawn
+from rlopt.algorithms.demonstrations import FromDemonstrations
 from rlopt.algorithms.resumable import with_settings_of
 from rlopt.errors import ConfigError, SpaceError, require
 from rlopt.optim.descent import Network, Networks, Part, Scalar
@@ -39,6 +39,9 @@ ABSORBING_ROWS = 10
 """Rows of the absorbing state that a true end stands for (released code)."""
 _NOT_TAKEN = (
     "action_noise",
+    "cloning_coef",
+    "cloning_steps",
+    "demo_fraction",
     "ent_coef",
     "n_steps",
     "policy_delay",
@@ -132,9 +135,7 @@ class ValueDICE(FromDemonstrations, SAC):
         policy_kwargs: dict[str, Any] | None = None,
         **settings: Any,
     ) -> None:
-        check_n_demonstrations(n_demonstrations)
         own = {name: value for name, value in locals().items() if name in ValueDICEConfig.__annotations__}
-        own["n_demonstrations"] = n_demonstrations
         fixed = {"features_extractor_class", "features_extractor_kwargs", "n_critics", "share_features_extractor"}
         refused = sorted(fixed & set(policy_kwargs or {}))
         require(not refused, f"ValueDICE's networks have no {', '.join(refused)}: leave it out of policy_kwargs")
@@ -145,7 +146,8 @@ class ValueDICE(FromDemonstrations, SAC):
             "features_extractor_kwargs": {"absorbing": absorbing},
             "n_critics": 1,
         }
-        super().__init__(policy, env, ent_coef=0.0, policy_kwargs={**(policy_kwargs or {}), **networks}, **settings)
+        settings |= {"n_demonstrations": n_demonstrations, "ent_coef": 0.0, "demo_fraction": 0.0}
+        super().__init__(policy, env, policy_kwargs={**(policy_kwargs or {}), **networks}, **settings)
         self._begin(demonstrations, own | {"policy_kwargs": copy.deepcopy(policy_kwargs)}, without=_NOT_TAKEN)
 
     def _setup_model(self) -> None:

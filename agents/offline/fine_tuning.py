@@ -13,7 +13,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv, RolloutReturn
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
-from rlopt.agents.offline.data import ReplayRows, seed_buffer
+from rlopt.agents.offline.data import ReplayRows
 from rlopt.agents.offline.policy import OfflinePolicy
 from rlopt.agents.offline.update import Source
 from rlopt.agents.sac.checks import fitting_replay_buffer
@@ -24,6 +24,7 @@ from rlopt.algorithms.spaces_only_env import SpacesOnlyVecEnv
 from rlopt.data.dataset import Dataset
 from rlopt.envs.calls import NamedWorkers
 from rlopt.errors import ConfigError
+from rlopt.replay.seeding import seed_buffer
 
 
 class OfflineVecEnv(SpacesOnlyVecEnv):

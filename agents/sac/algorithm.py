@@ -7,7 +7,8 @@ import dataclasses
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import stable_baselines3
@@ -18,7 +19,7 @@ from stable_baselines3.common.distributions import StateDependentNoiseDistributi
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.preprocessing import get_action_dim
+from stable_baselines3.common.preprocessing import get_action_dim, is_image_space
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.type_aliases import (
     GymEnv,
@@ -47,6 +48,7 @@ from rlopt.agents.sac.config import SACConfig
 from rlopt.agents.sac.losses import Info, PolicySample
 from rlopt.agents.sac.update import Batch, Drawn, Obstructed, Request, Step, Update, take_steps
 from rlopt.algorithms.arguments import checked
+from rlopt.algorithms.demonstrations import WithDemonstrations, check_n_demonstrations
 from rlopt.algorithms.device_rollout import DeviceEpisodes, collect_transitions, collects_on_device, device_env
 from rlopt.algorithms.finite import check_finite, check_parameters
 from rlopt.algorithms.initialization import CLONE_LOG_STD, ActorLayers, fill, linear_layers
@@ -55,7 +57,7 @@ from rlopt.algorithms.rollout import finish_step
 from rlopt.console.progress import say
 from rlopt.envs.calls import NamedWorkers
 from rlopt.envs.outcomes import check_batch
-from rlopt.errors import ConfigError, NonFiniteError, require
+from rlopt.errors import ConfigError, DataError, NonFiniteError, require
 from rlopt.nn.encoders import ImagePolicy, shift_batch
 from rlopt.nn.networks import NormalizedExtractor
 from rlopt.nn.policies import policy_with
@@ -64,8 +66,14 @@ from rlopt.optim.descent import Network, Networks, OwnNetworks, Part, Scalar, dr
 from rlopt.optim.lockstep import jointly, runs_in_lockstep
 from rlopt.optim.traced import CannotCompile
 from rlopt.replay.buffers import DeviceReplayBuffer
+from rlopt.replay.normalization import normalize_observations
+from rlopt.replay.rows import joined_columns
+from rlopt.replay.seeding import seed_buffer
 from rlopt.settings.fields import check_arguments
 from rlopt.settings.networks import PUBLISHED_POLICY_DELAY, NetworkName
+
+if TYPE_CHECKING:
+    from rlopt.data.demonstrations import Demonstrations
 
 READ_EVERY = 64
 """Gradient steps on an accelerator between two looks at their losses."""
@@ -75,7 +83,7 @@ _COUNTERS = ("num_timesteps", "start_time", "seed", "tensorboard_log", "verbose"
 """Plain attributes that change or differ while the gradient step stays the same."""
 
 
-class SAC(Resumable, stable_baselines3.SAC):
+class SAC(WithDemonstrations, Resumable, stable_baselines3.SAC):
     """Soft actor-critic (Haarnoja et al., arXiv 1812.05905).
 
     Everything that works with :class:`stable_baselines3.SAC` works here. Uncompiled, the results equal that class's bit
@@ -92,6 +100,9 @@ class SAC(Resumable, stable_baselines3.SAC):
     :param policy_kwargs: as in Stable-Baselines3; ``activation_fn`` and ``optimizer_class`` may be names, "tanh" and
         "adabelief". ``features_extractor_class="drqv2"`` with "CnnPolicy" gives the networks of
         :class:`rlopt.nn.encoders.ImagePolicy`
+    :param demonstrations: demonstrations of this environment, or their path or name, of which ``demo_fraction`` of each
+        batch is drawn; see :meth:`set_demonstrations`
+    :param n_demonstrations: number of episodes of those, the first ones; None for all
     :raises rlopt.errors.ConfigError: for a setting out of range
     :raises rlopt.errors.SpaceError: for actions or observations that cannot be used
     :raises rlopt.errors.NonFiniteError: from ``learn``, for a NaN or infinite observation, reward or loss. On the CPU
@@ -128,9 +139,12 @@ class SAC(Resumable, stable_baselines3.SAC):
         ),
         **dict.fromkeys(("qf_learning_rate", "vf_learning_rate"), "learning_rate is that of every network"),
     }
+    later_attributes: ClassVar[tuple[str, ...]] = ("data_fingerprint",)
     settled: ClassVar[tuple[str, ...]] = ("network",)
     for_discrete_actions: ClassVar[str] = DISCRETE
     """What takes discrete actions in the place of this learner, for people."""
+    reads_no_rewards: ClassVar[bool] = False
+    """Whether the rewards that environment and demonstrations give have no meaning to it."""
     acts_on_mean: bool = False
     """Whether actions after the warm-up are the policy's mean while training."""
     actor_due: bool = True
@@ -138,8 +152,13 @@ class SAC(Resumable, stable_baselines3.SAC):
     network: NetworkName
     policy_delay: int | None
     random_shift: int
+    demo_fraction: float
+    cloning_coef: float
+    cloning_steps: int | None
     compile: CompileChoice
     precision: Precision = "float32"
+    shown: DeviceReplayBuffer | None = None
+    """The demonstrations that batches are partly drawn from."""
     update: Update | None
     """The compiled step, once one was taken."""
     learn = OffPolicyAlgorithm.learn  # that of Stable-Baselines3's SAC only passes on
@@ -178,6 +197,11 @@ class SAC(Resumable, stable_baselines3.SAC):
         network: NetworkName = SACConfig.network,
         policy_delay: int | None = SACConfig.policy_delay,
         random_shift: int = SACConfig.random_shift,
+        demonstrations: Demonstrations | str | Path | None = None,
+        n_demonstrations: int | None = None,
+        demo_fraction: float = SACConfig.demo_fraction,
+        cloning_coef: float = SACConfig.cloning_coef,
+        cloning_steps: int | None = SACConfig.cloning_steps,
         compile: CompileChoice = SACConfig.compile,
         precision: Precision = SACConfig.precision,
         _init_setup_model: bool = True,
@@ -186,6 +210,7 @@ class SAC(Resumable, stable_baselines3.SAC):
         settings["policy_kwargs"] = copy.deepcopy(policy_kwargs)
         settings["replay_buffer_kwargs"] = copy.deepcopy(replay_buffer_kwargs)
         check_arguments(SACConfig, settings)
+        check_n_demonstrations(n_demonstrations)
         train_freq = tuple(train_freq) if isinstance(train_freq, list) else train_freq
         replay_buffer_class = resolve_replay_buffer(replay_buffer_class)
         if env is not None:
@@ -200,6 +225,8 @@ class SAC(Resumable, stable_baselines3.SAC):
             )
         self.network, self.policy_delay = network, policy_delay
         self.random_shift = random_shift
+        self.n_demonstrations, self.demo_fraction = n_demonstrations, demo_fraction
+        self.cloning_coef, self.cloning_steps = cloning_coef, cloning_steps
         self.compile, self.precision = compile, precision
         chosen = {} if network == "mlp" else {"network": network}
         given = {name: value for name, value in settings.items() if name not in _BEYOND_SB3} | {
@@ -211,6 +238,8 @@ class SAC(Resumable, stable_baselines3.SAC):
         }
         super().__init__(env=env, _init_setup_model=_init_setup_model, **given)  # type: ignore[arg-type]
         self.constructor_settings = settings
+        if demonstrations is not None:
+            self.set_demonstrations(demonstrations)
 
     def _setup_model(self) -> None:
         chosen = self.replay_buffer_class
@@ -248,6 +277,42 @@ class SAC(Resumable, stable_baselines3.SAC):
         self._by_sb3 = False
         self._seen: tuple[int, ...] = ()
         self._structure: list[tuple[Any, ...]] = []
+        images = is_image_space(self.observation_space, check_channels=False)
+        require(not (self.cloning_coef and images), "images are not cloned beside rewards: leave cloning_coef out")
+
+    def set_demonstrations(self, demonstrations: Demonstrations | str | Path) -> None:
+        """As :meth:`WithDemonstrations.set_demonstrations`.
+
+        :raises rlopt.errors.DataError: also for demonstrations without rewards, or with gaps between n-step returns
+        """
+        super().set_demonstrations(demonstrations)
+        self.shown = None
+        if self.demo_fraction and self.demonstrations is not None:
+            self._check_shown(self.demonstrations)
+            chosen = fitting_replay_buffer(self.observation_space, self.n_steps)
+            further: dict[str, Any] = {"n_steps": self.n_steps, "gamma": self.gamma} if self.n_steps > 1 else {}
+            spaces = self.observation_space, self.action_space
+            self.shown = chosen(len(self.demonstrations), *spaces, device=self.device, **further)
+            seed_buffer(self.shown, self.demonstrations)
+
+    def _check_shown(self, demonstrations: Demonstrations) -> None:
+        """Raises :class:`rlopt.errors.DataError` for demonstrations that batches cannot be drawn from."""
+        metadata = demonstrations.metadata
+        if not (self.reads_no_rewards or metadata.has_rewards):
+            raise DataError(
+                "the demonstrations have no rewards: give demo_fraction=0 to clone them alone, or learn their reward "
+                "with rlopt.DAC or rlopt.AILBoost"
+            )
+        if self.n_steps > 1 and metadata.subsample_rate > 1:
+            raise DataError("n_steps > 1 needs whole episodes: leave subsample out, or give n_steps=1")
+
+    def at_boundary(self) -> bool:
+        """As :meth:`WithDemonstrations.at_boundary`; what is to be cloned must be there."""
+        require(
+            not self.cloning_coef or self.expert is not None,
+            "cloning_coef needs demonstrations: give demonstrations=..., or call set_demonstrations",
+        )
+        return super().at_boundary()
 
     # ---- the gradient step
 
@@ -268,7 +333,11 @@ class SAC(Resumable, stable_baselines3.SAC):
 
     def scalars(self) -> dict[str, float]:
         """Numbers that may change from step to step without compiling the step anew."""
-        return {"tau": self.tau, "target_entropy": float(self.target_entropy)}
+        scalars = {"tau": self.tau, "target_entropy": float(self.target_entropy)}
+        if self.cloning_coef:
+            left = 1.0 if self.cloning_steps is None else max(1 - self.num_timesteps / self.cloning_steps, 0.0)
+            scalars["cloning_coef"] = self.cloning_coef * left
+        return scalars
 
     def draw(self, batch_size: int) -> Drawn:
         """Draws the random inputs of a gradient step, in Stable-Baselines3's order, as tensors by name.
@@ -276,22 +345,34 @@ class SAC(Resumable, stable_baselines3.SAC):
         These are the batch, or the rows of the replay buffer that are one, and the noise of the actions. A subclass may
         add more. Names such as ``observations/goal`` are parts of Dict observations.
         """
-        return self._draw_batch(batch_size) | self._draw_noise(batch_size)
+        return self._draw_batch(batch_size) | self._draw_noise(batch_size) | self._draw_cloned(batch_size)
 
     def _draw_batch(self, batch_size: int) -> Drawn:
         buffer: Any = self.replay_buffer
         normalize = self.get_vec_normalize_env()
         in_place = isinstance(buffer, DeviceReplayBuffer) and type(buffer).sample is DeviceReplayBuffer.sample
+        count = 0 if self.shown is None else round(batch_size * self.demo_fraction)
         if in_place and normalize is None and not self.random_shift:
-            return {"rows": buffer.sample_rows(batch_size)}
-        batch = buffer.sample(batch_size, env=normalize)
+            rows = {"rows": buffer.sample_rows(batch_size - count)}
+            return rows if self.shown is None else rows | {"shown_rows": self.shown.sample_rows(count)}
+        batch = _with_discounts(buffer.sample(batch_size - count, env=normalize), self.gamma)
+        if self.shown is not None:
+            batch = _joined(batch, _with_discounts(self.shown.sample(count, env=normalize), self.gamma))
         if self.random_shift:
             batch = shift_batch(batch, self.random_shift)
         drawn: Drawn = {}
-        for name, value in _with_discounts(batch, self.gamma)._asdict().items():
-            parts = {f"{name}/{key}": part for key, part in value.items()} if isinstance(value, dict) else {name: value}
-            drawn |= parts
+        for name, value in batch._asdict().items():
+            drawn |= _flat(name, value)
         return drawn
+
+    def _draw_cloned(self, batch_size: int) -> Drawn:
+        """As many states and actions of the demonstrations, where these are cloned."""
+        if not self.cloning_coef:
+            return {}
+        assert self.expert is not None
+        cloned = self.expert.gather(self.expert.sample_rows(batch_size))
+        observations = normalize_observations(cloned.observations, self.get_vec_normalize_env())
+        return {"cloned_actions": cloned.actions, **_flat("cloned_observations", observations)}
 
     def _draw_noise(self, batch_size: int) -> Drawn:
         """Standard normal: (B, A) for the actions at the states and at the next; with gSDE for one matrix for both."""
@@ -315,7 +396,10 @@ class SAC(Resumable, stable_baselines3.SAC):
         """The batch from the output of :meth:`draw`, by tensor operations only."""
         if "rows" in drawn:
             buffer: Any = self.replay_buffer
-            return _with_discounts(buffer.gather(drawn["rows"]), self.gamma)
+            batch = _with_discounts(buffer.gather(drawn["rows"]), self.gamma)
+            if self.shown is None:
+                return batch
+            return _joined(batch, _with_discounts(self.shown.gather(drawn["shown_rows"]), self.gamma))
         return Batch(*(_nested(drawn, name) for name in Batch._fields))
 
     def gradient_step(
@@ -422,6 +506,10 @@ class SAC(Resumable, stable_baselines3.SAC):
     def _actor_loss(self, actor: Network, step: Step) -> tuple[Tensor, tuple[Info, PolicySample]]:
         policy = self.policy_sample(actor, step.batch.observations, step.drawn["noise"], by_batch=True)
         loss, info = self.actor_objective(actor, policy, step)
+        if self.cloning_coef:
+            distance = self.cloning_objective(actor, step)
+            loss = loss + step.scalars["cloning_coef"] * (1 + loss.detach().abs()) * distance
+            info = {**info, "cloning_loss": distance.detach()}
         return loss, (info, PolicySample(*(tensor.detach() for tensor in policy)))
 
     def actor_objective(self, actor: Network, policy: PolicySample, step: Step) -> tuple[Tensor, Info]:
@@ -432,6 +520,11 @@ class SAC(Resumable, stable_baselines3.SAC):
         q_values = self.q_values(step.networks["critic"], step.batch.observations, policy.actions)
         smallest = torch.min(torch.cat(q_values, dim=1), dim=1, keepdim=True)[0]
         return losses.actor_loss(self.log_prob(policy), smallest, ent_coef=step.ent_coef)
+
+    def cloning_objective(self, actor: Network, step: Step) -> Tensor:
+        """The mean squared distance of the actor's mean actions from the demonstrated ones, a scalar."""
+        mean, _, _ = self.policy_outputs(actor, _nested(step.drawn, "cloned_observations"))
+        return (torch.tanh(mean) - step.drawn["cloned_actions"]).square().mean()
 
     def ent_coef_objective(self, ent_coef: Network, step: Step, policy: PolicySample) -> tuple[Tensor, Info]:
         """The loss of ln(lambda); ``policy`` is an action of the policy before the step."""
@@ -602,7 +695,8 @@ class SAC(Resumable, stable_baselines3.SAC):
 
     def is_sac(self) -> bool:
         """Whether a gradient step is that of Stable-Baselines3's SAC."""
-        return type(self) is SAC and self.random_shift == 0 and not self._convolves_once() and self._steps_as_sac()
+        plain = self.random_shift == 0 and self.shown is None and not self.cloning_coef
+        return type(self) is SAC and plain and not self._convolves_once() and self._steps_as_sac()
 
     def _steps_as_sac(self) -> bool:
         """Whether every gradient step is one of the actor too, and there are target networks."""
@@ -844,12 +938,16 @@ class SAC(Resumable, stable_baselines3.SAC):
             "_by_sb3",
             "_seen",
             "_structure",
+            "shown",
         ]
         return [*super()._excluded_save_params(), *steps]
 
 
-_NOT_SETTINGS = ("self", "env", "_init_setup_model", "__class__")
-_BEYOND_SB3 = ("network", "policy_delay", "random_shift", "compile", "precision")
+_NOT_SETTINGS = ("self", "env", "demonstrations", "_init_setup_model", "__class__")
+_BEYOND_SB3 = (
+    "network", "policy_delay", "random_shift", "compile", "precision", "n_demonstrations", "demo_fraction",
+    "cloning_coef", "cloning_steps",
+)  # fmt: skip
 _PLAIN = (bool, int, float, str, type(None))
 
 
@@ -869,6 +967,16 @@ def _with_discounts(sample: Any, gamma: float) -> Batch:
     """A replay buffer's sample with the discount of each transition in place of its end."""
     discounts = (1 - sample.dones) * (gamma if sample.discounts is None else sample.discounts)
     return Batch(sample.observations, sample.actions, sample.next_observations, sample.rewards, discounts)
+
+
+def _joined(first: Batch, second: Batch) -> Batch:
+    """Both batches as one, the first one's rows first."""
+    return Batch(*(joined_columns(*parts) for parts in zip(first, second, strict=True)))
+
+
+def _flat(name: str, value: Any) -> Drawn:
+    """A tensor by its name, or the parts of a dict by ``name/key``; see :func:`_nested`."""
+    return {f"{name}/{key}": part for key, part in value.items()} if isinstance(value, dict) else {name: value}
 
 
 def _nested(drawn: Mapping[str, Tensor], name: str) -> Any:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
 from rlopt.errors import require
+from rlopt.settings.demonstrations import OptionalDemonstrations
 from rlopt.settings.fields import OrPython, Range, Text
 from rlopt.settings.networks import PUBLISHED_WIDTHS, NetworkName
 from rlopt.settings.optimizer import Activation, CompiledStepConfig, LearningRate, Widths
@@ -101,7 +102,7 @@ class OffPolicyConfig(CompiledStepConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SACConfig(OffPolicyConfig):
+class SACConfig(OptionalDemonstrations, OffPolicyConfig):
     """Soft actor-critic.
 
     If no source is named, the default is Stable-Baselines3's.
@@ -137,6 +138,15 @@ class SACConfig(OffPolicyConfig):
     random_shift: Annotated[int, Range(ge=0)] = 0
     """Largest random shift of images in pixels, drawn anew for each batch (DrQ-v2: 4); 0 shifts none. Only for
     images."""
+    demo_fraction: Annotated[float, Range(ge=0, lt=1)] = 0.5
+    """Share of each batch that is drawn from the demonstrations, with their rewards. Without demonstrations it has no
+    effect. RLPD (arXiv 2302.02948, symmetric sampling): a half."""
+    cloning_coef: Annotated[float, Range(ge=0)] = 0.0
+    """Weight of behaviour cloning in the actor's loss, relative to 1 + the size of the loss: the mean squared distance
+    between the actor's mean action and the demonstrated one, at the states of the demonstrations. For a policy that
+    starts as a clone (--init-from)."""
+    cloning_steps: Annotated[int, Range(ge=1)] | None = None
+    """Environment steps over which that weight falls linearly to 0; none keeps it constant."""
 
     @classmethod
     def check_together(cls, settings: Mapping[str, Any]) -> None:
@@ -150,7 +160,7 @@ class SACConfig(OffPolicyConfig):
 
     def algorithm_kwargs(self) -> dict[str, Any]:
         """The constructor arguments of the agent's class; names in place of classes."""
-        arguments = super().algorithm_kwargs()
+        arguments = self.learner_kwargs(super().algorithm_kwargs())
         for name in ("her", "her_goals", "encoder"):
             arguments.pop(name, None)
         if self.encoder != "nature":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -142,8 +143,7 @@ class Update:
         self.taken = False
         """Whether it has taken a step."""
         self.store = Store(parts)
-        self._buffers: list[Any] = [model.replay_buffer for model in models]
-        self._versions = [getattr(buffer, "storage_version", 0) for buffer in self._buffers]
+        self._read = _rows_read(models)
         self._scalar_names = list(models[0].scalars())
         self.step = GradientStep(self.compute, mode, self.store.changed, self.models, models[0].precision)
         homes = self.store.layouts["actor"].homes  # of what it shares with the critics too
@@ -155,14 +155,8 @@ class Update:
 
     def belongs_to(self, models: Sequence[SAC], parts: Sequence[Mapping[str, Part]]) -> bool:
         """Whether it was made for these models, these networks, and the rows of their replay buffers where they are."""
-        return (
-            len(models) == len(self.models)
-            and all(
-                own is model and buffer is model.replay_buffer and version == getattr(buffer, "storage_version", 0)
-                for own, model, buffer, version in zip(self.models, models, self._buffers, self._versions, strict=True)
-            )
-            and self.store.holds(parts)
-        )
+        same = len(models) == len(self.models) and all(map(operator.is_, self.models, models))
+        return same and self._read == _rows_read(models) and self.store.holds(parts)
 
     def scalars(self) -> Tensor:
         """Learning rates and the models' scalars, float64 (K,) or (S, K), on the device."""
@@ -234,6 +228,12 @@ class Update:
             traced = self._policies[key] = trace(outputs, [shown])
         mean, log_std = traced.graph.forward(shown, *traced.held)
         return mean, log_std
+
+
+def _rows_read(models: Sequence[SAC]) -> list[tuple[Any, int]]:
+    """The buffers that batches are read from, and where in memory their rows are."""
+    buffers = [buffer for model in models for buffer in (model.replay_buffer, model.shown)]
+    return [(buffer, getattr(buffer, "storage_version", 0)) for buffer in buffers]
 
 
 @contextlib.contextmanager

@@ -144,3 +144,10 @@ def _check_her(buffer: HerReplayBuffer, state: Tree, filled: int) -> None:
         raise CheckpointError("the checkpoint's replay buffer has another copy_info_dict: use the same settings")
     if infos is not None and (len(infos) != filled or any(len(row) != buffer.n_envs for row in infos)):
         raise CheckpointError("the checkpoint's replay buffer has not one info per transition: it is malformed")
+
+
+def joined_columns(first: Any, second: Any) -> Any:
+    """The rows of two tensors behind one another, or of two dicts of tensors."""
+    if isinstance(first, dict):
+        return {key: torch.cat([part, second[key]]) for key, part in first.items()}
+    return torch.cat([first, second])

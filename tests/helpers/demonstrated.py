@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import gymnasium
 import numpy as np
 from offline_data import recorded
 from reach import SMALL, Reach, assert_same, vec_env
@@ -13,6 +14,7 @@ from rlopt.agents.imitation.value_dice import ValueDICE
 from rlopt.data.demonstrations import Demonstrations
 
 CLASSES: dict[str, Any] = {"sqil": SQIL, "iq_learn": IQLearn, "value_dice": ValueDICE, "gail": GAIL}
+TASK = "rlopt/RandomTarget-v0"
 SMALL_GAIL = {
     "n_steps": 16,
     "batch_size": None,
@@ -42,6 +44,12 @@ def demonstrations(steps: int = 60, env: type[Reach] = Reach, seed: int = 0) -> 
 
 def options(name: str) -> dict[str, Any]:
     return {"device": "cpu", **SMALL_GAIL} if name == "gail" else dict(SMALL)
+
+
+def target_demonstrations() -> Demonstrations:
+    """Of :data:`TASK`, whose environments repeat exactly."""
+    data = recorded(gymnasium.make(TASK), TASK, 40, lambda observation, _: observation[:1].astype(np.float32))
+    return Demonstrations.from_dataset(data)
 
 
 def make(name: str, env: Any = None, shown: Any = None, **changes: Any) -> Any:

@@ -14,7 +14,6 @@ from gymnasium import spaces
 
 import rlopt
 from rlopt.agents.ailboost.config import AILBoostConfig
-from rlopt.agents.imitation.run import complete
 from rlopt.data import (
     Dataset,
     Demonstrations,
@@ -27,6 +26,7 @@ from rlopt.data.loading import SETS, demonstration_names
 from rlopt.envs.observation_order import observation_keys
 from rlopt.envs.settings import EnvSettings
 from rlopt.errors import ConfigError, DataError, UnknownNameError
+from rlopt.runs.demonstrations import complete
 from rlopt.settings.run import RunConfig
 from rlopt.storage.spaces import encode_space
 

@@ -173,17 +173,17 @@ def test_cloning_is_a_part_of_the_actor_s_loss_that_falls_to_0() -> None:
     assert model.scalars()["cloning_coef"] == 0
 
 
-def test_a_step_with_cloning_is_the_step_by_hand() -> None:
-    model = rlopt.DAC("MlpPolicy", vec_env(), demonstrations(), seed=0, cloning_coef=2.0, **SMALL).learn(30)
+@pytest.mark.parametrize("cls", [rlopt.SAC, rlopt.OffPolicyMDPO, rlopt.DAC])
+def test_a_step_with_cloning_is_the_step_by_hand(cls: Any) -> None:
+    model = cls("MlpPolicy", vec_env(), demonstrations=demonstrations(), seed=0, cloning_coef=2.0, **SMALL).learn(30)
     drawn = model.draw(8)
     networks = OwnNetworks(model.networks(), model._check_loss)
     batch = model.read_batch(drawn)
     step = Step(networks, batch, batch, drawn, model.scalars(), torch.tensor(0.1))
     with torch.no_grad():
-        policy = model.policy_sample(networks["actor"], batch.observations, drawn["noise"])
-        loss, info = model.actor_objective(networks["actor"], policy, step)
-        plain, _ = rlopt.SAC.actor_objective(model, networks["actor"], policy, step)
-        acts = model.actor(drawn["shown_observations"], deterministic=True)
-        wanted = (acts - drawn["shown_actions"]).square().mean()
+        loss, (info, policy) = model._actor_loss(networks["actor"], step)
+        plain, _ = model.actor_objective(networks["actor"], policy, step)
+        acts = model.actor(drawn["cloned_observations"], deterministic=True)
+        wanted = (acts - drawn["cloned_actions"]).square().mean()
     assert torch.allclose(info["cloning_loss"], wanted)
     assert torch.allclose(loss, plain + 2.0 * (1 + plain.abs()) * wanted)

@@ -12,7 +12,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from demonstrated import CLASSES, demonstrations, make
+from demonstrated import CLASSES, TASK, demonstrations, make, target_demonstrations
 from gymnasium import spaces
 from offline_data import recorded
 from reach import Reach, ReachGoal, vec_env
@@ -25,7 +25,6 @@ from rlopt.agents.imitation.gail import GAIL
 from rlopt.agents.imitation.value_dice import ValueDICE
 from rlopt.checkpoint.files import read_checkpoint
 from rlopt.checkpoint.model_state import capture_state, learn_from, save_checkpoint
-from rlopt.data.demonstrations import Demonstrations
 from rlopt.errors import ConfigError, DataError, SpaceError, UnknownNameError
 from rlopt.registry import AGENTS, AgentSpec
 
@@ -35,15 +34,6 @@ CONFIGS = {
     "value_dice": config.ValueDICEConfig,
     "gail": config.GAILConfig,
 }
-TASK = "rlopt/RandomTarget-v0"
-
-
-def target_demonstrations() -> Demonstrations:
-    env = gymnasium.make(TASK)
-    data = recorded(env, TASK, 40, lambda observation, _: observation[:1].astype(np.float32))
-    return Demonstrations.from_dataset(data)
-
-
 EXACT: dict[str, tuple[str, dict[str, Any], Callable[[Any], Any]]] = {
     "sqil": ("sqil", {}, VecMonitor),
     "sqil, normalised": ("sqil", {}, lambda env: VecNormalize(VecMonitor(env))),

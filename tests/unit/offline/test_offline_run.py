@@ -19,7 +19,6 @@ from runs import leaves
 
 import rlopt
 from rlopt.agents.imitation.config import SQILConfig
-from rlopt.agents.imitation.run import demonstrations
 from rlopt.agents.offline.run import complete
 from rlopt.checkpoint.choose import environment_settings
 from rlopt.checkpoint.files import list_checkpoints, read_checkpoint
@@ -30,6 +29,7 @@ from rlopt.data.demonstrations import Demonstrations
 from rlopt.errors import ConfigError, DataError
 from rlopt.optim.compiled_step import compiler_found
 from rlopt.registry import agent_spec, resolve
+from rlopt.runs.demonstrations import demonstrations
 from rlopt.runs.multi_seed import train_seeds
 from rlopt.runs.train import resume, train
 from rlopt.settings.fields import from_mapping

@@ -1,4 +1,4 @@
-"""Shared parts of the imitation learners: demonstrations on the training device, and a model that learns from them."""
+"""Demonstrations on the training device, and a model that learns from them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from gymnasium import spaces
 from stable_baselines3.common.preprocessing import get_obs_shape
 from torch import Tensor
 
-from rlopt.agents.imitation.config import DemonstrationConfig
 from rlopt.data.checks import check_spaces
 from rlopt.data.columns import fingerprint, scaled_actions, with_images_of
 from rlopt.envs.settings import EnvSettings
 from rlopt.errors import ConfigError, DataError
+from rlopt.settings.demonstrations import OptionalDemonstrations
 from rlopt.settings.fields import check_setting, field_types
 
 if TYPE_CHECKING:
@@ -73,16 +73,17 @@ class ExpertRows:
         )
 
 
-class FromDemonstrations:
-    """A model that learns from demonstrations: mixin before :class:`rlopt.algorithms.resumable.Resumable`.
+class WithDemonstrations:
+    """A model that can learn from demonstrations: mixin before :class:`rlopt.algorithms.resumable.Resumable`.
 
-    The constructor calls :meth:`_begin` last. A checkpoint knows the demonstrations by a fingerprint only: a model
+    A checkpoint knows the demonstrations by a fingerprint only: a model
     that was loaded predicts without them, and asks for them before it trains on (:meth:`set_demonstrations`); a run
     that is resumed with others is refused.
     """
 
     state_attributes: ClassVar[tuple[str, ...]] = ("data_fingerprint",)
-    for_discrete_actions: ClassVar[str] = "rlopt.GAIL or rlopt.BC, which learn them from demonstrations too"
+    needs_demonstrations: bool = False
+    """Whether it cannot be trained without."""
 
     demonstrations: Demonstrations | None = None
     """Those that are learned from."""
@@ -98,20 +99,6 @@ class FromDemonstrations:
         # Python takes the first class's tuple alone; a model's state is that of all its bases.
         inherited = [vars(base).get("state_attributes", ()) for base in cls.__mro__]
         cls.state_attributes = tuple(dict.fromkeys(name for names in inherited for name in names))
-
-    def _begin(
-        self, demonstrations: Demonstrations | str | Path | None, own: Mapping[str, Any], without: tuple[str, ...] = ()
-    ) -> None:
-        """The end of a constructor.
-
-        :param own: settings beyond those of the base class, ``n_demonstrations`` among them
-        :param without: settings of the base class that this one does not take
-        """
-        model: Any = self
-        settings = {**model.constructor_settings, **own}
-        model.constructor_settings = {name: value for name, value in settings.items() if name not in without}
-        if demonstrations is not None:
-            self.set_demonstrations(demonstrations)
 
     def set_demonstrations(self, demonstrations: Demonstrations | str | Path) -> None:
         """Learns from ``demonstrations`` from now on: of them the first ``n_demonstrations`` episodes, if that is set.
@@ -137,12 +124,12 @@ class FromDemonstrations:
 
     def at_boundary(self) -> bool:
         """As :meth:`Resumable.at_boundary`, once it is sure which demonstrations are learned from."""
-        if self.expert is None:
+        if self.expert is None and (self.needs_demonstrations or self.data_fingerprint):
             raise ConfigError(
                 f"{type(self).__name__} learns from demonstrations and has none: give demonstrations=..., or call "
                 "set_demonstrations"
             )
-        if self.data_fingerprint != self.expert.fingerprint:
+        if self.expert is not None and self.data_fingerprint != self.expert.fingerprint:
             raise ConfigError(
                 "the run was trained on other demonstrations: give the ones it started with, as many and with the "
                 "same subsampling"
@@ -151,6 +138,27 @@ class FromDemonstrations:
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "demonstrations", "expert"]  # type: ignore[misc]
+
+
+class FromDemonstrations(WithDemonstrations):
+    """A model that learns from nothing else; its constructor calls :meth:`_begin` last."""
+
+    needs_demonstrations = True
+    for_discrete_actions: ClassVar[str] = "rlopt.GAIL or rlopt.BC, which learn them from demonstrations too"
+
+    def _begin(
+        self, demonstrations: Demonstrations | str | Path | None, own: Mapping[str, Any], without: tuple[str, ...] = ()
+    ) -> None:
+        """The end of a constructor.
+
+        :param own: settings beyond those of the base class, ``n_demonstrations`` among them
+        :param without: settings of the base class that this one does not take
+        """
+        model: Any = self
+        settings = {**model.constructor_settings, **own}
+        model.constructor_settings = {name: value for name, value in settings.items() if name not in without}
+        if demonstrations is not None:
+            self.set_demonstrations(demonstrations)
 
 
 def uniform_rows(count: int, batch_size: int, device: torch.device) -> Tensor:
@@ -200,7 +208,7 @@ def check_fits(
 
 def check_n_demonstrations(n_demonstrations: int | None) -> None:
     """Raises :class:`rlopt.errors.ConfigError` unless it is None or a whole number from 1."""
-    check_setting("n_demonstrations", n_demonstrations, field_types(DemonstrationConfig)["n_demos"])
+    check_setting("n_demonstrations", n_demonstrations, field_types(OptionalDemonstrations)["n_demos"])
 
 
 def _on_device(observations: Any, space: spaces.Space, device: torch.device) -> Any:

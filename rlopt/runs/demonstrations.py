@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlopt.errors import ConfigError
+from rlopt.errors import ConfigError, require
 from rlopt.registry import refuse_import
 from rlopt.settings.run import RunConfig
 
@@ -19,17 +19,22 @@ def complete(run: RunConfig, agent_config: Any) -> tuple[RunConfig, Any]:
 
     A path is made absolute, because the run may be continued from another working directory.
 
-    :raises rlopt.errors.ConfigError: no demonstrations, or of no environment that is known, or a normalisation beside
-        the learner's own
+    :raises rlopt.errors.ConfigError: no demonstrations where they are needed, or of no environment that is known, or a
+        normalisation beside the learner's own
     :raises rlopt.errors.DataError: they cannot be read
     """
     if not agent_config.demos:
-        raise ConfigError(
-            "no demonstrations given: add --demos, a folder, a file, minari:ID or a shipped set such as dmc/walker-walk"
+        needed = agent_config.needs_demos or getattr(agent_config, "cloning_coef", 0)
+        require(
+            not needed,
+            "no demonstrations given: add --demos, a folder, a file, minari:ID or a shipped set such as "
+            "dmc/walker-walk",
         )
-    from rlopt.agents.imitation.config import ValueDICEConfig
-
-    if isinstance(agent_config, ValueDICEConfig) and (run.normalize_observations or run.normalize_rewards):
+        for name in ("n_demos", "subsample", "demo_fraction"):
+            given = getattr(agent_config, name, None) != getattr(type(agent_config), name, None)
+            require(not given, f"{name} has no effect without demonstrations: add --demos, or leave it out")
+        return run, agent_config
+    if agent_config.normalizes_itself and (run.normalize_observations or run.normalize_rewards):
         raise ConfigError(
             "value_dice normalises observations by the demonstrations and reads no rewards: leave out "
             "--normalize-observations and --normalize-rewards"
@@ -60,10 +65,12 @@ def complete(run: RunConfig, agent_config: Any) -> tuple[RunConfig, Any]:
 
 
 def demonstrations(run: RunConfig, agent_config: Any) -> dict[str, Any]:
-    """Constructor arguments of an imitation learner beside its settings: the chosen demonstrations.
+    """Constructor arguments of a learner beside its settings: the chosen demonstrations, if there are to be any.
 
     :raises rlopt.errors.DataError: they cannot be read, or are fewer than asked for
     """
+    if not agent_config.demos:
+        return {}
     from rlopt.data import load_demonstrations
     from rlopt.envs.settings import EnvSettings
     from rlopt.runs.build import env_arguments
