@@ -128,6 +128,16 @@ AGENTS: dict[str, AgentSpec] = {
     "gail": _imitation(
         "imitation.gail:GAIL", "imitation.config:GAILConfig", "generative adversarial imitation, on-policy"
     ),
+    "airl": _imitation(
+        "imitation.airl:AIRL", "imitation.config:AIRLConfig", "adversarial inverse reinforcement learning, on-policy"
+    ),
+    "dagger": AgentSpec(
+        config="rlopt.agents.imitation.config:DAggerConfig",
+        algorithm="rlopt.agents.imitation.dagger:DAgger",
+        summary="cloning of an expert who is asked where the learner goes (DAgger)",
+        arguments="rlopt.agents.imitation.run:arguments",
+        completer="rlopt.agents.imitation.run:complete",
+    ),
     "sqil": _imitation("imitation.sqil:SQIL", "imitation.config:SQILConfig", "soft Q imitation learning"),
     "iq_learn": _imitation("imitation.iq_learn:IQLearn", "imitation.config:IQLearnConfig", "inverse soft-Q learning"),
     "value_dice": _imitation(

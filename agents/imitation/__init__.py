@@ -1,1 +1,1 @@
-"""Imitation learners beside AILBoost and DAC: SQIL, IQ-Learn, ValueDICE and GAIL."""
+"""Imitation learners beside AILBoost and DAC: SQIL, IQ-Learn, ValueDICE, DAgger, GAIL and AIRL."""

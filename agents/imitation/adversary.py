@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rlopt.agents.imitation import adversarial_losses as losses
 from rlopt.agents.imitation.discriminator import (
@@ -75,13 +75,7 @@ class Adversary:
     ) -> None:
         self.settings, self.features = settings, features
         observation_size = observation_size if features is None else features.size
-        self.discriminator = Discriminator(
-            input_size(observation_size, action_size, settings.discriminator_input),
-            settings.discriminator_net_arch,
-            output=settings.discriminator_output,
-            activation=settings.discriminator_activation,
-            bound=settings.output_bound,
-        ).to(device)
+        self.discriminator = self.network(observation_size, action_size).to(device)
         self.optimizer = torch.optim.Adam(self.discriminator.parameters(), lr=settings.discriminator_learning_rate)
         self.statistics = InputStatistics(observation_size, device)
         # Now, because it moves the parameters, whose place a captured step of the policy remembers.
@@ -90,6 +84,17 @@ class Adversary:
             self.optimizer,
             divergence=settings.divergence,
             gradient_penalty=settings.gradient_penalty,
+        )
+
+    def network(self, observation_size: int, action_size: int) -> nn.Module:
+        """The discriminator, untrained."""
+        settings = self.settings
+        return Discriminator(
+            input_size(observation_size, action_size, settings.discriminator_input),
+            settings.discriminator_net_arch,
+            output=settings.discriminator_output,
+            activation=settings.discriminator_activation,
+            bound=settings.output_bound,
         )
 
     def look_again(self, critic: BaseModel, expert: ExpertRows) -> ExpertRows:

@@ -1,4 +1,4 @@
-"""Settings of the imitation learners SQIL, IQ-Learn, ValueDICE and GAIL. Imports no torch.
+"""Settings of the imitation learners SQIL, IQ-Learn, ValueDICE, DAgger, GAIL and AIRL. Imports no torch.
 
 If no source is named, the default is Stable-Baselines3's for SAC.
 """
@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from rlopt.agents.mdpo.config import MDPOConfig
 from rlopt.agents.sac.config import FORMER_SETTINGS, EntropyCoefficient, OffPolicyConfig, SACConfig
 from rlopt.errors import ConfigError
-from rlopt.settings.demonstrations import DemonstrationConfig
+from rlopt.settings.demonstrations import DemonstrationConfig, OptionalDemonstrations
 from rlopt.settings.fields import Range
 from rlopt.settings.optimizer import LearningRate
 
@@ -135,6 +135,31 @@ class ValueDICEConfig(DemonstrationConfig, OffPolicyConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DAggerConfig(OptionalDemonstrations, OffPolicyConfig):
+    """DAgger: cloning of an expert who is asked in the states that the learner reaches."""
+
+    gamma: ClassVar[float] = 0.99  # type: ignore[misc]  # no setting of DAgger, as the one that follows
+    critic_net_arch: ClassVar[None] = None  # type: ignore[misc]
+
+    expert: str = ""
+    """Who is asked: a run folder of rlopt, or a zip of Stable-Baselines3. Required."""
+    network: Literal["mlp", "simba"] = "mlp"
+    """Kind of network: mlp; simba has residual blocks on normalised observations (arXiv 2410.09754)."""
+    learning_rate: LearningRate = 1e-3
+    """The optimiser's step size."""
+    beta_steps: Annotated[int, Range(ge=0)] = 10_000
+    """Environment steps over which the probability that the expert acts falls linearly from 1 to 0."""
+    demo_fraction: Annotated[float, Range(ge=0, lt=1)] = 0.5
+    """Share of each batch that is drawn from the demonstrations, if there are any."""
+
+    def algorithm_kwargs(self) -> dict[str, Any]:
+        """The constructor arguments of :class:`rlopt.DAgger`, without the expert; names in place of classes."""
+        arguments = self.learner_kwargs(super().algorithm_kwargs())
+        del arguments["expert"]
+        return arguments
+
+
+@dataclass(frozen=True, kw_only=True)
 class GAILConfig(DemonstrationConfig, MDPOConfig):
     """Generative adversarial imitation learning with on-policy MDPO.
 
@@ -187,3 +212,17 @@ class GAILConfig(DemonstrationConfig, MDPOConfig):
     def algorithm_kwargs(self) -> dict[str, Any]:
         """The constructor arguments of :class:`rlopt.agents.imitation.gail.GAIL`, without the demonstrations."""
         return self.learner_kwargs(super().algorithm_kwargs())
+
+
+@dataclass(frozen=True, kw_only=True)
+class AIRLConfig(GAILConfig):
+    """Adversarial inverse reinforcement learning with on-policy MDPO."""
+
+    reward_form: ClassVar[str] = "airl"  # type: ignore[misc]  # no setting of AIRL
+    discriminator_input: Literal["state_action", "state"] = "state_action"
+    """What g sees. The paper's state makes g the reward itself, up to a constant, where transitions are
+    deterministic."""
+    discriminator_net_arch: tuple[Annotated[int, Range(ge=1, le=65536)], ...] = (64, 64)
+    """Width of each hidden layer of g and of h."""
+    gradient_penalty: Annotated[float, Range(ge=0)] = 1.0
+    """Weight of the two-sided gradient penalty on g + gamma h' - h; none in the paper."""

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from rlopt.data.demonstrations import Demonstrations
 
 
-class _Rows(NamedTuple):
+class Rows(NamedTuple):
     """Transitions as the discriminator sees them, flat."""
 
     observations: Tensor
@@ -48,9 +48,9 @@ class _Rows(NamedTuple):
     dones: Tensor
     """(N, 1) float32, 1 at a true end."""
 
-    def gather(self, rows: Tensor) -> _Rows:
+    def gather(self, rows: Tensor) -> Rows:
         """Those at ``rows`` (B,)."""
-        return _Rows(*(column.index_select(0, rows) for column in self))
+        return Rows(*(column.index_select(0, rows) for column in self))
 
 
 _NOT_TAKEN = ("rollout_buffer_class", "rollout_buffer_kwargs")
@@ -134,7 +134,10 @@ class GAIL(FromDemonstrations, MDPO):
             absorbing=self.absorbing,
         )
         size = flat_size(self.observation_space)
-        self.adversary = Adversary(settings, size, spaces.flatdim(self.action_space), self.device)
+        self.adversary = self._make_adversary(settings, size, spaces.flatdim(self.action_space))
+
+    def _make_adversary(self, settings: AdversarySettings, observation_size: int, action_size: int) -> Adversary:
+        return Adversary(settings, observation_size, action_size, self.device)
 
     def set_demonstrations(self, demonstrations: Demonstrations | str | Path) -> None:
         """As :meth:`FromDemonstrations.set_demonstrations`; the discriminator takes the expert's statistics."""
@@ -152,7 +155,7 @@ class GAIL(FromDemonstrations, MDPO):
         record = RolloutRecord(env, lambda: self._last_obs)
         if not super().collect_rollouts(record, callback, rollout_buffer, n_rollout_steps):
             return False
-        seen = self._rows(*record.transitions())
+        seen = self._seen(rollout_buffer, self._rows(*record.transitions()))
         self._train_discriminator(seen)
         rewards = self.adversary.reward(seen)
         self.logger.record("rollout/imitation_reward_mean", rewards.mean().item())
@@ -164,7 +167,11 @@ class GAIL(FromDemonstrations, MDPO):
         rollout_buffer.compute_returns_and_advantage(last_values, self._last_episode_starts)
         return True
 
-    def _rows(self, observations: Any, actions: np.ndarray, next_observations: Any, ended: np.ndarray) -> _Rows:
+    def _seen(self, rollout_buffer: RolloutBuffer, rows: Rows) -> Any:
+        """The rollout's transitions as the discriminator takes them."""
+        return rows
+
+    def _rows(self, observations: Any, actions: np.ndarray, next_observations: Any, ended: np.ndarray) -> Rows:
         """Transitions as the discriminator sees them, from actions in the environment's units and ends (N,)."""
         if isinstance(self.action_space, spaces.Discrete):
             chosen = torch.from_numpy(actions.reshape(-1) - int(self.action_space.start)).to(self.device, torch.int64)
@@ -176,9 +183,9 @@ class GAIL(FromDemonstrations, MDPO):
             flat_observations(part, self.observation_space).to(self.device)
             for part in (observations, next_observations)
         )
-        return _Rows(here, encoded, following, torch.from_numpy(ended).to(self.device, torch.float32).unsqueeze(1))
+        return Rows(here, encoded, following, torch.from_numpy(ended).to(self.device, torch.float32).unsqueeze(1))
 
-    def _train_discriminator(self, seen: _Rows) -> None:
+    def _train_discriminator(self, seen: Rows) -> None:
         assert self.demonstrations is not None
         adversary, shown, size = self.adversary, self._shown, self.discriminator_batch_size
         adversary.see_learner(seen.observations)
@@ -187,7 +194,7 @@ class GAIL(FromDemonstrations, MDPO):
         # Subsampling keeps every true end, so that each counts for fewer transitions (DAC, arXiv 1809.02925).
         weight = 1 / self.demonstrations.metadata.subsample_rate
 
-        def draw() -> tuple[_Rows, Tensor, _Rows]:
+        def draw() -> tuple[Rows, Tensor, Rows]:
             expert = shown.gather(uniform_rows(len(shown.dones), size, self.device))
             return expert, weight * expert.dones, seen.gather(uniform_rows(len(seen.dones), size, self.device))
 

@@ -96,7 +96,7 @@ class OffPolicyConfig(CompiledStepConfig):
         policy = {name: arguments.pop(name) for name in ("net_arch", "activation_fn", "n_critics") if name in arguments}
         actor, critics = PUBLISHED_WIDTHS[self.network]
         actor = self.net_arch or actor
-        critics = arguments.pop("critic_net_arch") or self.net_arch or critics
+        critics = arguments.pop("critic_net_arch", None) or self.net_arch or critics
         policy["net_arch"] = list(actor) if actor == critics else {"pi": list(actor), "qf": list(critics)}
         return self.with_optimizer(arguments | {"policy_kwargs": policy})
 

@@ -7,13 +7,15 @@ import numpy as np
 from offline_data import recorded
 from reach import SMALL, Reach, assert_same, vec_env
 
+from rlopt.agents.imitation.airl import AIRL
 from rlopt.agents.imitation.gail import GAIL
 from rlopt.agents.imitation.iq_learn import IQLearn
 from rlopt.agents.imitation.sqil import SQIL
 from rlopt.agents.imitation.value_dice import ValueDICE
 from rlopt.data.demonstrations import Demonstrations
 
-CLASSES: dict[str, Any] = {"sqil": SQIL, "iq_learn": IQLearn, "value_dice": ValueDICE, "gail": GAIL}
+CLASSES: dict[str, Any] = {"sqil": SQIL, "iq_learn": IQLearn, "value_dice": ValueDICE, "gail": GAIL, "airl": AIRL}
+ON_POLICY = ("gail", "airl")
 TASK = "rlopt/RandomTarget-v0"
 SMALL_GAIL = {
     "n_steps": 16,
@@ -43,7 +45,7 @@ def demonstrations(steps: int = 60, env: type[Reach] = Reach, seed: int = 0) -> 
 
 
 def options(name: str) -> dict[str, Any]:
-    return {"device": "cpu", **SMALL_GAIL} if name == "gail" else dict(SMALL)
+    return {"device": "cpu", **SMALL_GAIL} if name in ON_POLICY else dict(SMALL)
 
 
 def target_demonstrations() -> Demonstrations:

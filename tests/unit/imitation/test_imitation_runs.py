@@ -12,7 +12,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from demonstrated import CLASSES, TASK, demonstrations, make, target_demonstrations
+from demonstrated import CLASSES, ON_POLICY, TASK, demonstrations, make, target_demonstrations
 from gymnasium import spaces
 from offline_data import recorded
 from reach import Reach, ReachGoal, vec_env
@@ -33,6 +33,7 @@ CONFIGS = {
     "iq_learn": config.IQLearnConfig,
     "value_dice": config.ValueDICEConfig,
     "gail": config.GAILConfig,
+    "airl": config.AIRLConfig,
 }
 EXACT: dict[str, tuple[str, dict[str, Any], Callable[[Any], Any]]] = {
     "sqil": ("sqil", {}, VecMonitor),
@@ -40,6 +41,7 @@ EXACT: dict[str, tuple[str, dict[str, Any], Callable[[Any], Any]]] = {
     "iq_learn": ("iq_learn", {"absorbing": True, "ent_coef": "auto"}, VecMonitor),
     "value_dice": ("value_dice", {}, VecMonitor),
     "gail": ("gail", {"n_epochs": 2, "n_value_epochs": 1}, VecMonitor),
+    "airl, normalised": ("airl", {"n_epochs": 2, "n_value_epochs": 1}, lambda env: VecNormalize(VecMonitor(env))),
     "gail, normalised": ("gail", {"n_epochs": 2, "n_value_epochs": 1}, lambda env: VecNormalize(VecMonitor(env))),
 }
 
@@ -47,7 +49,7 @@ EXACT: dict[str, tuple[str, dict[str, Any], Callable[[Any], Any]]] = {
 @pytest.mark.parametrize("case", EXACT)
 def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(case: str, tmp_path: Path) -> None:
     name, settings, wrap = EXACT[case]
-    if name != "gail":
+    if name not in ON_POLICY:
         settings = {**settings, "buffer_size": 60}
 
     def model(stop: int) -> Any:
@@ -55,7 +57,7 @@ def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(case: str, tmp_path:
         made.boundary_hook = lambda learner: learner.num_timesteps < stop
         return made
 
-    stop, total = (64, 160) if name == "gail" else (46, 90)
+    stop, total = (64, 160) if name in ON_POLICY else (46, 90)
     whole = model(total).learn(1000)
     path = save_checkpoint(model(stop).learn(1000), tmp_path)
     torch.rand(3), np.random.rand(3)
@@ -145,6 +147,8 @@ def test_names_and_data_that_do_not_fit_are_refused() -> None:
         make("iq_learn", value_term="value_expertt")
     with pytest.raises(UnknownNameError, match="airl"):
         make("gail", reward_form="arl")
+    with pytest.raises(ConfigError, match="no setting reward_form"):
+        make("airl", reward_form="gail")
     with pytest.raises(DataError, match=r"Demonstrations\.from_dataset"):
         make("sqil", shown=recorded(Reach(), "x", 20, lambda *_: np.zeros(2, np.float32)))
     with pytest.raises(DataError, match=r"observations  have shape \(2,\)"):
