@@ -88,7 +88,7 @@ class Contract:
         given = {"policy": "MlpPolicy", "seed": 0, "device": "cpu", **self.settings, **settings}
         if self.takes("dataset"):
             given.setdefault("dataset", random_data())
-        if self.takes("demonstrations"):
+        if self.takes("demonstrations") and getattr(resolve(self.spec.config), "needs_demos", True):
             given.setdefault("demonstrations", Demonstrations.from_dataset(random_data()))
         return resolve(self.spec.algorithm)(env=env, **given)
 

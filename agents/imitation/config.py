@@ -13,7 +13,7 @@ from rlopt.agents.mdpo.config import MDPOConfig
 from rlopt.agents.sac.config import FORMER_SETTINGS, EntropyCoefficient, OffPolicyConfig, SACConfig
 from rlopt.errors import ConfigError
 from rlopt.settings.demonstrations import DemonstrationConfig, OptionalDemonstrations
-from rlopt.settings.fields import Range
+from rlopt.settings.fields import OrPython, Range
 from rlopt.settings.optimizer import LearningRate
 
 _OTHER_NAMES = {**DemonstrationConfig.other_names, "penalty_coef": "gradient_penalty"}
@@ -141,7 +141,7 @@ class DAggerConfig(OptionalDemonstrations, OffPolicyConfig):
     gamma: ClassVar[float] = 0.99  # type: ignore[misc]  # no setting of DAgger, as the one that follows
     critic_net_arch: ClassVar[None] = None  # type: ignore[misc]
 
-    expert: str = ""
+    expert: Annotated[str, OrPython(lambda value: not isinstance(value, str | float))] = ""
     """Who is asked: a run folder of rlopt, or a zip of Stable-Baselines3. Required."""
     network: Literal["mlp", "simba"] = "mlp"
     """Kind of network: mlp; simba has residual blocks on normalised observations (arXiv 2410.09754)."""

@@ -142,7 +142,7 @@ class DAgger(SAC):
             raise SpaceError(f"the expert's actions are {advice.shape} or not finite: {own.shape} numbers are needed")
         space: Any = self.action_space
         advice = np.clip(advice, space.low, space.high)
-        beta = max(1 - self.num_timesteps / max(self.beta_steps, 1), 0.0)
+        beta = max(1 - self.num_timesteps / self.beta_steps, 0.0) if self.beta_steps else 0.0
         follows = (np.random.random_sample(n_envs) < beta).reshape(-1, *(1,) * (own.ndim - 1))
         self.logger.record("rollout/beta", beta)
         return np.where(follows, advice, own), self.policy.scale_action(advice)

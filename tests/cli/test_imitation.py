@@ -49,14 +49,14 @@ def test_ailboost_reports_last_mixture_and_best_apart(tmp_path, capsys):
     assert code == 2 and "did you mean 'mixture'" in text
 
 
-@pytest.mark.parametrize("agent", ["dac", "gail", "sqil", "iq_learn", "value_dice"])
+@pytest.mark.parametrize("agent", ["dac", "gail", "airl", "sqil", "iq_learn", "value_dice"])
 def test_every_imitation_learner_trains_and_goes_on(agent, tmp_path, capsys):
     folder = tmp_path / "run"
     demos = tmp_path / "demos"
     load_demonstrations("dmc/ball_in_cup-catch").trajectories(2).save(demos)
     words = ["--demos", str(demos), "--n-demos", "1", "--eval-every", "0", "--run-dir", str(folder)]
     own = {
-        "gail": ["--n-steps", "64", "--total-timesteps", "128"],
+        **{name: ["--n-steps", "64", "--total-timesteps", "128"] for name in ("gail", "airl")},
         "dac": [*TINY, *ROUNDS, "--learner-steps", "0"],
         "value_dice": [*TINY],
     }.get(agent, TINY)
@@ -93,3 +93,30 @@ def test_value_dice_refuses_a_second_normalisation(tmp_path, capsys):
     code, text = run(capsys, "train", "value_dice", *words, "--run-dir", str(tmp_path / "run"))
     assert code == 2 and "leave out --normalize-observations" in text, text
     assert not (tmp_path / "run").exists()
+
+
+def test_from_a_clone_to_the_true_reward_beside_demonstrations(tmp_path, capsys):
+    clone, folder = str(tmp_path / "clone"), str(tmp_path / "run")
+    demos = ["--demos", "dmc/cartpole-swingup", "--n-demos", "1", "--net-arch", "16", "16", "--eval-every", "0"]
+    code, text = run(capsys, "train", "bc", *demos, "--total-timesteps", "20", "--run-dir", clone)
+    assert code == 0, text
+    small = ["--learning-starts", "50", "--batch-size", "16", "--total-timesteps", "80"]
+    words = ["train", "sac", *demos, *small, "--init-from", clone, "--cloning-coef", "1", "--run-dir", folder]
+    code, text = run(capsys, *words)
+    assert code == 0, text
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (config["run"]["env"], config["run"]["action_repeat"]) == ("dm_control/cartpole-swingup", 2)
+    code, text = run(capsys, "resume", folder, "--total-timesteps", "120")
+    assert code == 0 and "continuing from" in text, text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--demo-fraction", "0.2"], "demo_fraction has no effect without demonstrations"),
+        (["--cloning-coef", "1"], "no demonstrations given: add --demos"),
+    ],
+)
+def test_settings_of_demonstrations_without_any_are_refused(words, message, tmp_path, capsys):
+    code, text = run(capsys, "train", "sac", "--env", "Pendulum-v1", *words, "--run-dir", str(tmp_path / "run"))
+    assert code == 2 and message in text, text

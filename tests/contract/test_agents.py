@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from rlopt.errors import ConfigError
@@ -22,7 +23,13 @@ OFF_POLICY = {"learning_starts": 20, "buffer_size": 500, "batch_size": 16}
 ROUNDS = {"learner_steps": 0, "policy_steps": 32, "discriminator_steps": 2, "discriminator_batch_size": 16}
 SMALL |= {"ailboost": {**OFF_POLICY, **ROUNDS}, "dac": {**OFF_POLICY, **ROUNDS}}
 SMALL |= dict.fromkeys(("sac", "sqil", "iq_learn", "value_dice"), OFF_POLICY)
-SMALL["gail"] = {**SMALL["mdpo"], "batch_size": None, "discriminator_steps": 2, "discriminator_batch_size": 16}
+SMALL["dagger"] = {**OFF_POLICY, "expert": lambda observations: np.zeros((len(observations), 1), np.float32)}
+SMALL["gail"] = SMALL["airl"] = {
+    **SMALL["mdpo"],
+    "batch_size": None,
+    "discriminator_steps": 2,
+    "discriminator_batch_size": 16,
+}
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)

@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from demonstrated import SMALL_GAIL, make
+from demonstrated import SMALL_GAIL, Near, make
 from offline_data import corridor
+from reach import vec_env
+from stable_baselines3.common.vec_env import VecMonitor
 from torch.func import grad
 
 import rlopt
@@ -18,24 +20,23 @@ from rlopt.data.demonstrations import Demonstrations
 
 def test_the_reward_of_a_rollout_is_the_formula() -> None:
     """g + gamma h' - h - ln pi from the parts, ln pi of the action that the policy drew, h 0 behind a true end."""
-    model = make("airl", n_steps=60, gamma=0.9, absorbing=False, n_epochs=1)
+    env = VecMonitor(vec_env(2, Near))
+    model = make("airl", env=env, n_steps=60, gamma=0.9, absorbing=False, n_epochs=1)
     kept: list[ScoredRows] = []
     train = model._train_discriminator
     model._train_discriminator = lambda seen: kept.append(seen) or train(seen)
-    old = model.policy.state_dict()
-    old = {name: tensor.clone() for name, tensor in old.items()}
-    model.learn(60)
+    old = {name: tensor.clone() for name, tensor in model.policy.state_dict().items()}
+    model.learn(120)
     (seen,), network = kept, model.adversary.discriminator
-    new = {name: tensor.clone() for name, tensor in model.policy.state_dict().items()}
     model.policy.load_state_dict(old)
     buffer = model.rollout_buffer
-    flat = [torch.as_tensor(column.reshape(60, -1)) for column in (buffer.observations, buffer.actions)]
+    flat = [torch.as_tensor(column.reshape(120, -1)) for column in (buffer.observations, buffer.actions)]
     with torch.no_grad():
         log_probs = model.policy.evaluate_actions(*flat)[1]
         here, following = (model.adversary.statistics(part) for part in (seen.observations, seen.next_observations))
         shaping = 0.9 * (1 - seen.dones) * network.h(following) - network.h(here)
         wanted = network.g(torch.cat([here, seen.actions], dim=1)) + shaping - log_probs[:, None]
-    assert 0 < seen.dones.sum() < 60
+    assert 0 < seen.dones.sum() < 120
     assert torch.allclose(model.adversary.reward(seen), wanted, atol=1e-5)
     base = model.adversary.base_reward(seen)
     assert torch.allclose(base, wanted - shaping + log_probs[:, None], atol=1e-5)
@@ -43,7 +44,6 @@ def test_the_reward_of_a_rollout_is_the_formula() -> None:
     with torch.no_grad():
         wanted = model.policy.evaluate_actions(torch.as_tensor(shown.observations), torch.as_tensor(shown.actions))[1]
     assert torch.allclose(model._shown.log_probs[:, 0], wanted, atol=1e-5)
-    model.policy.load_state_dict(new)
 
 
 def test_the_penalty_is_on_what_is_learned() -> None:
