@@ -25,6 +25,7 @@ class DeepLOOPConfig(SACConfig):
     sde_sample_freq: ClassVar[int] = -1  # type: ignore[misc]
     her: ClassVar[bool] = False  # type: ignore[misc]
     her_goals: ClassVar[int] = 4  # type: ignore[misc]
+    other_names: ClassVar[Mapping[str, str]] = {}
     demos: ClassVar[str] = ""  # type: ignore[misc]
     n_demos: ClassVar[None] = None  # type: ignore[misc]
     subsample: ClassVar[int] = 1  # type: ignore[misc]

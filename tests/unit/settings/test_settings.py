@@ -23,7 +23,7 @@ from rlopt.settings.fields import Range, coerce, field_types
 from rlopt.settings.optimizer import OWN
 
 OURS = list(AGENTS)
-DATA = {"demos", "n_demos", "subsample", "dataset", "augment", "guide", "n_augmented"}
+DATA = {"demos", "n_demos", "subsample", "expert", "dataset", "augment", "guide", "n_augmented"}
 """What a run is given in files, and a constructor as an object; n_demos is its n_demonstrations."""
 PLACED = {"critic_net_arch", *OWN, "her", "her_goals", "encoder", "policy", *STUDY_SETTINGS}
 """What a constructor has in other arguments: classes in policy_kwargs, replay_buffer_class, a study."""
