@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlopt.cli.flags import parse_settings
 from rlopt.cli.parsing import OneLineParser, import_named_envs
 from rlopt.cli.subverbs import run
 from rlopt.errors import ConfigError, DataError
+from rlopt.feedback import require_packages
 from rlopt.settings.fields import Range
 
 if TYPE_CHECKING:
@@ -53,8 +55,6 @@ def take(argv: list[str]) -> int:
     parser.add_number("--length", Range(ge=1), help="steps of a fragment that indices name (default: as the files are "
         "named, else 100)")  # fmt: skip
     arguments = parser.parse(argv)
-
-    from pathlib import Path
 
     from rlopt.preferences.config import PreferenceConfig
     from rlopt.preferences.folder import PreferenceFolder, load_preferences, save_preferences
@@ -110,15 +110,12 @@ def fit(argv: list[str]) -> int:
     arguments = parser.parse(argv)
     import_named_envs([arguments.env])
 
-    import rlopt
     from rlopt.preferences.fitting import held_out_agreement
     from rlopt.preferences.folder import load_preferences, save_preferences
 
     there = _with_answers(load_preferences(arguments.folder), arguments.folder)
     assert there.preferences is not None
-    env = rlopt.make_env(arguments.env)
-    spaces = env.observation_space, env.action_space
-    env.close()
+    spaces = _spaces(arguments.env)
     share = held_out_agreement(there, *spaces, seed=arguments.seed)
     learner = dataclasses.replace(there, model=None).learner(*spaces, seed=arguments.seed)
     learner.fit()
@@ -129,6 +126,81 @@ def fit(argv: list[str]) -> int:
     print(f"{arguments.folder}: {len(there.preferences)} answers, {said}; loss {learner.log['loss']:.3f}, "
           f"{100 * learner.log['agreement']:.0f} % of all pairs")  # fmt: skip
     return 0
+
+
+def ask(argv: list[str]) -> int:
+    """Asks people about filmed fragments; returns 0 when all is answered, 130 or 143 after a signal."""
+    arguments = _ask_parser().parse(argv)
+    import_named_envs([arguments.env])
+    require_packages()
+
+    import rlopt
+    from rlopt.agents.zo_ranksgd.policies import study_server
+    from rlopt.agents.zo_ranksgd.policies.human import LOOK_SECONDS
+    from rlopt.console.progress import say
+    from rlopt.console.signals import StopSignals
+    from rlopt.envs.settings import EnvSettings
+    from rlopt.feedback.store import open_store
+    from rlopt.feedback.study import HumanStudy
+    from rlopt.preferences.config import PreferenceConfig
+    from rlopt.preferences.folder import load_preferences, save_preferences
+    from rlopt.preferences.people import Film, FragmentQuestions, film_fragments
+
+    folder = Path(arguments.folder)
+    place = Path(arguments.study or f"{folder}.study")
+    config = load_preferences(folder).config if folder.exists() else PreferenceConfig(teacher="none")
+    if folder.exists() and not place.exists() and load_preferences(folder).preferences is not None:
+        raise DataError(f"{folder} holds answers of other people already: give another folder")
+    filmed = place / "filmed"
+    if (filmed / "fragments").exists():
+        film = Film.load(filmed)
+    else:
+        policy = None if arguments.policy is None else rlopt.load(arguments.policy, device="cpu")
+        length = config.fragment_length
+        say(f"filming {arguments.fragments} fragments of {length} steps")
+        settings = EnvSettings(id=arguments.env)
+        film = film_fragments(settings, policy, arguments.fragments, length, filmed, seed=arguments.seed)
+        film.save(filmed)
+    questions = FragmentQuestions(film, config, *_spaces(arguments.env), seed=arguments.seed)
+    store = open_store(str(place), None, create=True)
+    try:
+        study = HumanStudy(
+            store, folder.absolute().name, questions, questions.render, annotators=arguments.annotators,
+            instructions=arguments.instructions, deadline_seconds=LOOK_SECONDS,
+        )  # fmt: skip
+        with StopSignals("stopping; the same command goes on with the study") as stop:
+            port = None if arguments.no_serve else arguments.port
+            done = study_server.ask_people(
+                study, place, arguments.questions, port=port, stopping=lambda: stop.received is not None
+            )
+    finally:
+        store.close()
+    answers = questions.preferences()
+    # Nobody else is asked during a training.
+    save_preferences(folder, dataclasses.replace(config, teacher="none"), answers)
+    print(f"{folder}: {len(answers)} answers; fit the model with rlopt preferences fit {folder} --env {arguments.env}")
+    return 0 if done else stop.exit_code
+
+
+def _ask_parser() -> OneLineParser:
+    parser = OneLineParser(
+        prog="rlopt preferences ask",
+        description="Film fragments of a policy, and ask people in the browser which are better. The same command goes "
+        "on with a study.",
+    )
+    add, number = parser.add_argument, parser.add_number
+    add("folder", metavar="FOLDER", help="folder of preferences that gets the answers; a new one is made")
+    add("--env", metavar="ID", required=True, help="the environment")
+    add("--policy", metavar="RUN", help="run or checkpoint whose policy is filmed (default: random actions)")
+    number("--fragments", Range(ge=2), default=60, help="fragments that are filmed (default 60)")
+    number("--questions", Range(ge=1), default=30, help="questions in all (default 30)")
+    add("--study", metavar="FOLDER", help="folder of the study and its clips (default: FOLDER.study)")
+    add("--instructions", metavar="TEXT", default="Which clip is better?", help="text above the clips")
+    number("--annotators", Range(ge=1, le=100), default=1, help="answers to each question (default 1)")
+    number("--seed", Range(ge=0), default=0, help="of the episodes and the questions (default 0)")
+    add("--no-serve", action="store_true", help="start no server: rlopt rank serve is another process")
+    number("--port", Range(ge=0, le=65535), default=0, help="port of the server (default 0: a free one)")
+    return parser
 
 
 def info(argv: list[str]) -> int:
@@ -151,6 +223,15 @@ def info(argv: list[str]) -> int:
     return 0
 
 
+def _spaces(env_id: str) -> tuple[Any, Any]:
+    from rlopt.envs.make import make_env
+
+    env = make_env(env_id)
+    spaces = env.observation_space, env.action_space
+    env.close()
+    return spaces
+
+
 def _with_answers(there: PreferenceFolder, name: str) -> PreferenceFolder:
     if there.preferences is None:
         raise DataError(f"{name} has no answers yet: train with --reward {name}, or import some")
@@ -166,6 +247,7 @@ def _require_absent(folder: str) -> None:
 
 SUBVERBS = {
     "new": (new, "make a folder with settings, for rlopt train --reward"),
+    "ask": (ask, "film fragments of a policy and let people rank them"),
     "import": (take, "add a preference set of others"),
     "export": (give, "write the answers as pairs for others"),
     "fit": (fit, "fit the reward model to the answers that are there"),

@@ -59,7 +59,7 @@ class LearnedReward(VecEnvWrapper):
         for index in np.flatnonzero(dones).tolist():
             terminal = infos[index].get("terminal_observation")
             if terminal is not None:
-                last[index] = self._flat(_batch_of_one(terminal))[0]
+                last[index] = self._flat(batch_of_one(terminal))[0]
         cut = np.array([bool(info.get("TimeLimit.truncated", False)) for info in infos])
         ended = np.asarray(dones, bool) & ~cut
         self.trajectories.add(here, self._actions, last, np.asarray(rewards), np.asarray(dones, bool), ended)
@@ -167,7 +167,8 @@ def check_replay(buffer: Any) -> None:
         raise ConfigError(f"a {type(buffer).__name__} cannot be relabelled: leave replay_buffer_class to the agent")
 
 
-def _batch_of_one(observation: Any) -> Any:
+def batch_of_one(observation: Any) -> Any:
+    """An observation, or a dict of its parts, with an axis in front."""
     if isinstance(observation, dict):
         return {key: np.asarray(part)[None] for key, part in observation.items()}
     return np.asarray(observation)[None]

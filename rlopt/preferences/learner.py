@@ -101,7 +101,7 @@ class PreferenceLearner:
         if not np.isfinite(returns).all():
             raise ConfigError("the environment's rewards are not finite, so that no teacher can answer")
         options = np.arange(len(returns)).reshape(-1, config.compare)
-        chosen = options[self._informative(drawn, options)[:count]]
+        chosen = options[self.informative(drawn, options)[:count]]
         teacher = self.teacher or self._teacher(spread(returns))
         answers = [teacher.rank(returns[row], config.compare, self._rng) for row in chosen]
         used = chosen.reshape(-1)
@@ -114,7 +114,7 @@ class PreferenceLearner:
             return PlackettLuceOracle(self.config.temperature * unit, relative=False)
         return ReturnOracle()
 
-    def _informative(self, drawn: Fragments, options: np.ndarray) -> np.ndarray:
+    def informative(self, drawn: Fragments, options: np.ndarray) -> np.ndarray:
         """The rows of ``options`` (N, n), those first on which the models disagree most: the variance, over the models,
         of the probability that one fragment is better than another, in the mean over a question's pairs.
         """

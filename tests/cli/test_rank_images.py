@@ -2,8 +2,6 @@
 
 import json
 import sys
-import threading
-import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -16,11 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from rlopt.agents.zo_ranksgd.latents.search import LatentSearch
 from rlopt.cli.main import run_verb
-from rlopt.errors import ConfigError, StudyError, UnknownNameError
-from rlopt.feedback.ranking import Ranking
-from rlopt.feedback.results import media_file
-from rlopt.feedback.rounds import RaterSession
-from rlopt.feedback.store import open_store
+from rlopt.errors import ConfigError, UnknownNameError
+from tests.helpers.ranking_person import person_who_answers
 
 
 class DDIMScheduler:
@@ -67,44 +62,19 @@ def light(image: np.ndarray) -> float:
     return float(image.astype(np.float64).mean())
 
 
-def answer(folder: Path, over: threading.Event) -> None:
-    """A person who likes bright images, until it is over."""
-    while not over.is_set():
-        try:
-            store = open_store(str(folder), None)
-            study = store.study(None)
-            break
-        except StudyError:  # it is being made
-            time.sleep(0.05)
-    session, rater = RaterSession(store, study), store.add_rater(study, "somebody")
-    while not over.is_set():
-        shown = session.lease(rater.id)
-        if shown is None:
-            time.sleep(0.05)
-            continue
-        files = [media_file(store, study, clip.media_id) for clip in shown.clips]
-        values = [light(imageio.imread(store.media_root / file[0])) for file in files if file]
-        ranking = Ranking.from_values(values, shown.k, maximize=True)
-        ids = [clip.id for clip in shown.clips]
-        tiers = [[ids[index] for index in tier] for tier in ranking.tiers]
-        session.answer(rater.id, shown.id, shown.id, tiers, [ids[index] for index in ranking.unranked])
-    store.close()
+def bright(path: Path) -> float:
+    return light(imageio.imread(path))
 
 
 @pytest.mark.parametrize("search", ["zo_ranksgd", "cmaes"])
 def test_people_find_a_brighter_image(
     tmp_path: Path, pipeline: Path, search: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder, over = tmp_path / "study", threading.Event()
-    person = threading.Thread(target=answer, args=(folder, over), daemon=True)
-    person.start()
+    folder = tmp_path / "study"
     command = ["rank", "images", str(folder), "--pipeline", str(pipeline), "--search", search, "--rounds", "2"]
     command += ["--subspace", "4", "--m", "5", "--no-serve"]
-    try:
+    with person_who_answers(folder, bright):
         assert run_verb(command) == 0
-    finally:
-        over.set()
-        person.join()
     first, found = (imageio.imread(folder / f"{name}.png") for name in ("first", "found"))
     assert light(found) > light(first)
     capsys.readouterr()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +11,12 @@ from numpy.typing import NDArray
 
 from rlopt.agents.zo_ranksgd.latents.search import LatentSearch
 from rlopt.agents.zo_ranksgd.policies import study_server
-from rlopt.agents.zo_ranksgd.policies.human import FAREWELL_SECONDS, LOOK_SECONDS
+from rlopt.agents.zo_ranksgd.policies.human import LOOK_SECONDS
 from rlopt.agents.zo_ranksgd.query import Query
-from rlopt.console.progress import say
-from rlopt.errors import DecodeError, StudyError
+from rlopt.errors import DecodeError
 from rlopt.feedback.clips import Clip, write_image
 from rlopt.feedback.store import StudyStore, open_store
 from rlopt.feedback.study import HumanStudy
-from rlopt.run_folder import shell_quote
 
 LEAST_SIDE = 256
 """Pixels of the shorter side: smaller images are enlarged by whole factors, each pixel a square."""
@@ -77,25 +73,10 @@ def run_study(
     study = latent_study(
         search, store, name, instructions=instructions, annotators=annotators, deadline_seconds=LOOK_SECONDS
     )
-    server = None
-    if port is None:
-        say(f"waiting for people: rlopt rank serve {shell_quote(str(folder))}")
-    elif search.rounds < rounds:
-        say(f"study {name!r}: {search.rounds} of {rounds} rounds are answered; open this link to rank images:")
-        server = study_server.start([str(folder), "--name", name, "--port", str(port)])
     try:
-        while search.rounds < rounds:
-            if stopping():
-                return None
-            if study.step() is None and server is not None and server.poll() is not None:
-                raise StudyError("the server of the study has ended, so that nobody can rank: give another --port")
-        study.finish()
-        if server is not None:
-            with suppress(subprocess.TimeoutExpired):
-                server.wait(timeout=FAREWELL_SECONDS)
+        if not study_server.ask_people(study, folder, rounds, port=port, stopping=stopping):
+            return None
     finally:
-        if server is not None:
-            study_server.stop(server)
         store.close()
     latents = search.space.latents(np.stack([search.space.origin, search.optimizer.point]))
     found = [folder / "first.png", folder / "found.png"]

@@ -37,8 +37,6 @@ UNDO_SECONDS = 2.0
 """For how long a complete round can still be undone."""
 LOOK_SECONDS = 1.0
 """How often a waiting search looks for a request to stop."""
-FAREWELL_SECONDS = 7.0
-"""For how long a server goes on after the last round: longer than the pause of a page that waits for the next."""
 _ARRAYS = ("mean", "deviations")
 
 
@@ -241,7 +239,7 @@ class HumanPolicySearch(RankedPolicySearch):
         say(f"the study is over; its results are shown by: {self._serve_command()}")
         if self._server is not None:
             with suppress(subprocess.TimeoutExpired):
-                self._server.wait(timeout=FAREWELL_SECONDS)
+                self._server.wait(timeout=study_server.FAREWELL_SECONDS)
 
     def _begin_study(self) -> None:
         config = self._clip_config

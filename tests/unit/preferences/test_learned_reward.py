@@ -98,7 +98,7 @@ def test_the_questions_are_those_on_which_the_models_disagree_most() -> None:
     options = np.arange(60).reshape(-1, 2)
     scores = learner.model.member_returns(drawn)[:, options]
     disagreement = (1 / (1 + np.exp(scores[:, :, 1] - scores[:, :, 0]))).var(axis=0)
-    chosen = learner._informative(drawn, options)
+    chosen = learner.informative(drawn, options)
     np.testing.assert_allclose(disagreement[chosen], np.sort(disagreement)[::-1], rtol=1e-4)
 
 

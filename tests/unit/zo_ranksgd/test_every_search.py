@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from rlopt.agents.zo_ranksgd import Ranking
 from rlopt.agents.zo_ranksgd.methods import make_search, search_of_state
+from rlopt.errors import ConfigError
 from rlopt.storage.json import dump_json, parse_json
 
 SETTINGS: dict[str, Any] = {
@@ -99,6 +101,14 @@ def test_what_prefers_nothing_moves_nothing(name: str) -> None:
         assert len(search.ask().candidates) == 5
         outcome = search.tell(answer)
         assert not outcome.moved and outcome.edges == 0 and search.point is before
+
+
+def test_bayes_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "botorch", None)
+    with pytest.raises(ConfigError, match=r"pip install 'rlopt\[bayes\]'"):
+        made("bayes")
+    with pytest.raises(ConfigError, match="at most 20 dimensions, not 21"):
+        make_search("bayes", np.zeros(21), SETTINGS, seed=0)
 
 
 @pytest.mark.parametrize("name", QUICK)
