@@ -11,6 +11,7 @@ import dataclasses
 import time
 from typing import Any
 
+import draw_results
 import numpy as np
 from reproduction import PAGES, Results
 
@@ -107,12 +108,20 @@ def page(found: list[dict[str, Any]]) -> str:
     ]
     for task in TASKS:
         rates = [f"lr {rate:g}" for rate in RATES]
-        lines += ["", f"## {task.name}", "", f"| optimiser | {' | '.join(rates)} | CPU s |", "|---|---|---|---|"]
+        lines += [
+            "",
+            f"## {task.name}",
+            "",
+            f"<!-- results {task.agent} -->",
+            f"| optimiser | {' | '.join(rates)} | CPU s |",
+            "|---|---|---|---|",
+        ]
         for row in ROWS:
             own = [result for result in found if result["task"] == task.name and result["row"] == row]
             cells = [cell([result for result in own if result["rate"] == rate]) for rate in RATES]
             seconds = f"{np.mean([result['cpu_seconds'] for result in own]):.1f}" if own else ""
             lines.append(f"| {row} | {' | '.join(cells)} | {seconds} |")
+        lines.append(f"<!-- /results {task.agent} -->")
     return "\n".join(lines) + "\n"
 
 
@@ -139,6 +148,7 @@ def main() -> None:
     text = page(RESULTS.find())
     print(text)
     (PAGES / "optimizers.md").write_text(text)
+    draw_results.write(PAGES / "optimizers.md")
 
 
 if __name__ == "__main__":

@@ -24,18 +24,23 @@ ROOT = Path(__file__).resolve().parents[1]
 FENCE = re.compile(r"^(```.*?^```\s*?$)", flags=re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"(!?\[(?:[^\[\]]|\[[^\]]*\])*\])\(([^)\s]+)\)")
 FORMULA = re.compile(r"\$`([^`\n]+)`\$")
+DISPLAYED = re.compile(r"```math\n(.*?)```", flags=re.DOTALL)
+MENU = re.compile(r'aria-labelledby="__nav_(\d+)_label"')
+MENU_TITLE = re.compile(r'<label class="md-nav__title" for="__nav_(\d+)">\s*(?:<span[^>]*></span>)?\s*([^<]+)')
 NOTEBOOK_LIST = "notebooks.md"
 ALONE = ("index.md", "tutorial.md")
 """Pages without others beside them: their text takes the place of the list."""
 
 
 def typeset(text: str) -> str:
-    """``text`` with LaTeX as GitHub has it, between ``$`` and a backquote, as MathML, which needs no script."""
+    """``text`` with LaTeX as GitHub has it, within ``$`` and backquotes or fenced, as MathML, which needs no script."""
     from latex2mathml.converter import convert
 
     parts = FENCE.split(text)
     for index, part in enumerate(parts):
-        if not part.startswith("```"):
+        if match := DISPLAYED.match(part):
+            parts[index] = f'<div class="equation">{convert(match[1].strip(), display="block")}</div>'
+        elif not part.startswith("```"):
             parts[index] = FORMULA.sub(lambda match: convert(match[1]), part)
     return "".join(parts)
 
@@ -80,17 +85,29 @@ def site_link(target: str, source: str, sources_url: str) -> str:
 
 
 def notebook_page(path: Path) -> str:
-    """A notebook as Markdown: its text and its code; outputs are not kept."""
-    cells = json.loads(path.read_text())["cells"]
-    texts = ["".join(cell["source"]) for cell in cells]
-    shown = [
-        text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```"
-        for cell, text in zip(cells, texts, strict=True)
-        if text.strip()
-    ]
+    """A notebook as Markdown: its text, its code and what that showed."""
+    shown: list[str] = []
+    for cell in json.loads(path.read_text())["cells"]:
+        text = "".join(cell["source"])
+        if text.strip():
+            shown.append(text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```")
+        shown += [part for output in cell.get("outputs", []) if (part := output_shown(output))]
     title, rest = shown[0].partition("\n")[::2]
-    source = f"*The notebook without its outputs: [run it]({path.name}) to see its pictures.*"
+    source = f"*This page is [a notebook]({path.name}); run it to see all that it shows.*"
     return "\n\n".join([title, source, rest.strip(), *shown[1:]]) + "\n"
+
+
+def output_shown(output: dict[str, Any]) -> str:
+    """What a cell showed: a picture, or text; nothing where it is neither."""
+    data = output.get("data", {})
+    for kind in ("image/png", "image/gif", "image/jpeg"):
+        if kind in data:
+            picture = "".join(data[kind]).replace("\n", "")
+            return f'<img alt="What the cell above draws" src="data:{kind};base64,{picture}">'
+    if "text/html" in data:
+        return f'<div class="output">{"".join(data["text/html"])}</div>'
+    text = "".join(output.get("text", data.get("text/plain", "")))
+    return f"```text\n{text.rstrip()}\n```" if text.strip() else ""
 
 
 def notebook_list() -> str:
@@ -137,3 +154,22 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
 def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:
     # Messages are one long line each: they are to be read, not scrolled.
     return f'<div class="messages">{html}</div>' if page.file.src_uri == "faq.md" else html
+
+
+def on_post_page(html: str, page: Any, config: Any) -> str:
+    return named_regions(html)
+
+
+def on_post_template(html: str, template_name: str, config: Any) -> str:
+    return named_regions(html) if template_name == "404.html" else html
+
+
+def named_regions(html: str) -> str:
+    """Gives a name of its own to what the theme leaves without, for those who listen to a page."""
+    html = html.replace('component="search" role="dialog"', 'component="search" role="dialog" aria-label="Search"')
+    # The contents stand twice: beside the text, and in the menu of a narrow screen.
+    contents = 'aria-label="Table of contents"'
+    html = html.replace(contents, 'aria-label="Table of contents in the menu"', html.count(contents) - 1)
+    # The label that should name the menu of a section with a page of its own is empty.
+    titles = {number: title.strip() for number, title in MENU_TITLE.findall(html)}
+    return MENU.sub(lambda match: f'aria-label="{titles.get(match[1], match[1])}, pages"', html)

@@ -1,9 +1,10 @@
 """Draw the tables of docs/results as pictures: a panel for each row, a dot and its interval for each contestant.
 
 The numbers are read from the pages, so that a picture shows what its table says. It lies beside the page, below the
-table, as <page>.svg; tables without intervals have none.
+table, as <page>.svg; tables without a run have none. The scripts of PICTURES draw their own, from the runs. Whatever
+writes a page draws its pictures too, so this is needed only if a picture is to look otherwise:
 
-    python scripts/draw_results.py              # all pages of PAGES
+    python scripts/draw_results.py              # all pages of docs/results
     python scripts/draw_results.py offline
 """
 
@@ -12,6 +13,8 @@ from __future__ import annotations
 import argparse
 import math
 import re
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,16 +23,16 @@ from reproduction import PAGES as FOLDER
 
 from rlopt.analysis.plotting import line_style, save_figure, styled
 
-PAGES = ("deep_loop", "guda", "mdpo", "offline", "zo_ranksgd_policies")
-"""Those that have no picture of their script's own."""
+PICTURES = {"ailboost": "reproduce_ailboost", "loop": "reproduce_loop", "zo_ranksgd": "benchmark_rankings"}
+"""Pages whose own scripts draw them when they write them."""
 METHOD_COLUMNS = ("method", "optimiser")
-TASK_COLUMNS = ("task", "data", "maze")
+TASK_COLUMNS = ("task", "data", "maze, recorded transitions", "learner", "preference")
 """What names a panel."""
 COLUMNS = 3
-_CELL = re.compile(r"(-?[\d,.]+)(?: \[(-?[\d,.]+), (-?[\d,.]+)\])?(?: .*)?")
-_INTERVAL = re.compile(r"-?[\d,.]+ \[-?[\d,.]+, -?[\d,.]+\]")
-_SCORE = re.compile(rf"{_INTERVAL.pattern}|-?[\d,.]+ \(\d+ of \d+ seeds\)")
-_BLOCK = re.compile(r"<!-- results (\w+) -->\n(.*?)<!-- /results \1 -->\n", re.S)
+_CELL = re.compile(r"(-?[\d,.]+)(?: \[(-?[\d,.]+), (-?[\d,.]+)\]| \+- ([\d,.]+))?(?: .*)?")
+_SCORE = re.compile(r"-?[\d,.]+ (?:\[-?[\d,.]+, -?[\d,.]+\]|\(\d+ of \d+ seeds\))")
+_PUBLISHED = re.compile(r"-?[\d,.]+ \+- ")
+BLOCK = re.compile(r"<!-- results (\w+) -->\n(.*?)<!-- /results \1 -->\n", re.S)
 _PICTURE = re.compile(r"\n!\[The table above[^\n]*\n")
 
 
@@ -44,16 +47,20 @@ class Dot:
 
 
 def panels_of(block: str) -> dict[str, list[Dot]]:
-    """The contestants of each panel of the first table of a block that has intervals; empty without one.
+    """The contestants of each panel of the first table of a block that has runs; empty without one.
 
-    Contestants are the rows where a column names them, else the columns with numbers.
+    Contestants are the rows where a column names them, else the columns with scores, but for differences of columns.
     """
-    table = next((part for part in block.split("\n\n") if part[:1] == "|" and _INTERVAL.search(part)), "")
+    table = next((part for part in block.split("\n\n") if part[:1] == "|" and _SCORE.search(part)), "")
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line[:1] == "|"]
     if len(rows) < 3:
         return {}
     header, _, *body = rows
-    numbers = [place for place in range(len(header)) if any(_SCORE.match(row[place]) for row in body)]
+    numbers = [
+        place
+        for place in range(len(header))
+        if " - " not in header[place] and any(_SCORE.match(row[place]) or _PUBLISHED.match(row[place]) for row in body)
+    ]
     if not numbers:
         return {}
     method = next((place for place, name in enumerate(header) if name in METHOD_COLUMNS), None)
@@ -73,9 +80,10 @@ def _dot(name: str, cell: str) -> Dot | None:
     match = _CELL.fullmatch(cell)
     if match is None:
         return None
-    value, low, high = (None if part is None else float(part.replace(",", "")) for part in match.groups())
+    value, low, high, deviation = (None if part is None else float(part.replace(",", "")) for part in match.groups())
     assert value is not None
-    return Dot(name, value, value if low is None else low, value if high is None else high)
+    spread = deviation or 0.0
+    return Dot(name, value, value - spread if low is None else low, value + spread if high is None else high)
 
 
 def draw(panels: dict[str, list[Dot]], out: Path) -> None:
@@ -103,14 +111,13 @@ def draw(panels: dict[str, list[Dot]], out: Path) -> None:
         save_figure(figure, out)
 
 
-def write(page: str) -> list[Path]:
-    """Draws the tables of a page that have intervals and puts the pictures below them; returns the pictures."""
-    path = FOLDER / f"{page}.md"
-    text, drawn = _PICTURE.sub("", path.read_text()), []
-    for match in list(_BLOCK.finditer(text)):
+def write(path: Path) -> list[Path]:
+    """Draws the tables of a page and puts the pictures below them; returns the pictures."""
+    text, drawn = _PICTURE.sub("", path.read_text()), list[Path]()
+    for match in list(BLOCK.finditer(text)):
         panels = panels_of(match[2])
         if panels:
-            out = path.with_name(f"{page}.svg" if not drawn else f"{page}_{match[1]}.svg")
+            out = path.with_name(f"{path.stem}.svg" if not drawn else f"{path.stem}_{match[1]}.svg")
             draw(panels, out)
             drawn.append(out)
             note = f"\n![The table above as a picture, drawn by scripts/draw_results.py]({out.name})\n"
@@ -121,9 +128,12 @@ def write(page: str) -> list[Path]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pages", nargs="*", metavar="PAGE", help=f"default: {' '.join(PAGES)}")
-    for page in parser.parse_args().pages or PAGES:
-        print(page, *write(page))
+    parser.add_argument("pages", nargs="*", metavar="PAGE", help="default: all")
+    for page in parser.parse_args().pages or sorted(path.stem for path in FOLDER.glob("*.md")):
+        if page in PICTURES:
+            script = Path(__file__).with_name(f"{PICTURES[page]}.py")
+            subprocess.run([sys.executable, str(script), "write"], check=True, stdout=subprocess.DEVNULL)
+        print(page, *(write(FOLDER / f"{page}.md") if page not in PICTURES else [FOLDER / f"{page}.svg"]))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ FRAMES_PER_SECOND, SECONDS, WIDTH, COLOURS = 12, 4, 240, 32
 
 
 BADGES = {
-    "python": ("python", "3.11", "#3776ab"),
+    "python": ("python", "3.11 | 3.13", "#3776ab"),
     "licence": ("licence", "MIT", "#2e7d32"),
     "sb3": ("Stable-Baselines3", "2.9", "#0072b2"),
     "types": ("types", "mypy", "#455a64"),

@@ -258,6 +258,8 @@ def draw(args: argparse.Namespace, path: Path) -> None:
     import matplotlib.pyplot as plt
     import numpy as np
 
+    from rlopt.analysis.plotting import save_figure
+
     table = TABLES["methods"]
     figure, axes = plt.subplots(1, len(table.tasks), figsize=(5 * len(table.tasks), 3.5), squeeze=False)
     for axis, task in zip(axes[0], table.tasks, strict=True):
@@ -271,7 +273,7 @@ def draw(args: argparse.Namespace, path: Path) -> None:
         axis.set(title=task, xlabel="environment steps (BC: gradient steps)", ylabel="return")
     axes[0][0].legend()
     figure.tight_layout()
-    figure.savefig(path)
+    save_figure(figure, path)
 
 
 def main() -> None:

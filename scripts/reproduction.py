@@ -105,10 +105,14 @@ def wanted(args: argparse.Namespace, **cell: Any) -> bool:
 
 
 def show(args: argparse.Namespace, marker: str, text: str) -> None:
-    """Prints a script's text; ``write`` puts it into the page too."""
+    """Prints a script's text; ``write`` puts it into the page too, and draws it unless the script does."""
     print(text)
     if args.action == "write":
         args.page.write_text(replace_between(args.page.read_text(), marker, text))
+        import draw_results
+
+        if args.page.stem not in draw_results.PICTURES:
+            draw_results.write(args.page)
 
 
 def train(agent: str, run: Path, *flags: str) -> float:

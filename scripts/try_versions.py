@@ -4,19 +4,28 @@ Each goes into an environment of its own below FOLDER, which takes some gigabyte
 
     python scripts/try_versions.py FOLDER                      # newest, then oldest
     python scripts/try_versions.py FOLDER oldest --extras fast onnx --python python3.12
+    python scripts/try_versions.py FOLDER newest --tests tests/unit/envs tests/cli/test_command.py
+
+With --debian it does so in a Debian of its own, with that Debian's Python (3.13 in trixie), which needs root and
+debootstrap; pip's settings are taken along, and --bind names the folders of this machine that they name:
+
+    python scripts/try_versions.py FOLDER newest --debian trixie
 """
 
 from __future__ import annotations
 
 import argparse
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
-from reproduction import ROOT
-
+ROOT = Path(__file__).resolve().parents[1]
+# Only the standard library is imported: a fresh Debian has nothing else.
 KINDS = ("newest", "oldest")
 _LOWEST = re.compile(r"([A-Za-z0-9_.-]+)(?:\[[^\]]*\])?\s*>=\s*([0-9][0-9A-Za-z.]*)")
 COMMANDS = (
@@ -31,6 +40,8 @@ COMMANDS = (
     "doctor",
 )
 """What is used of it; each must end with 0."""
+DEBIAN = "ca-certificates,python3,python3-venv,python3-dev,g++,git,libgl1,libegl1"
+"""Packages of a Debian that rlopt is tried in."""
 
 
 def lowest_versions(extras: list[str]) -> list[str]:
@@ -46,8 +57,8 @@ def lowest_versions(extras: list[str]) -> list[str]:
     return [f"{match[1]}=={match[2]}{'' if match[2].count('.') > 1 else '.*'}" for match in found if match]
 
 
-def try_kind(kind: str, folder: Path, python: str, extras: list[str]) -> int:
-    """Installs and uses one kind; returns the exit code of what failed, 0 if nothing did."""
+def try_kind(kind: str, folder: Path, python: str, extras: list[str], tests: Sequence[str] = ()) -> int:
+    """Installs and uses one kind, and runs ``tests``; returns the exit code of what failed, 0 if nothing did."""
     place = folder / kind
     place.mkdir(parents=True, exist_ok=True)
     subprocess.run([python, "-m", "venv", "--clear", str(place / "venv")], check=True)
@@ -66,7 +77,32 @@ def try_kind(kind: str, folder: Path, python: str, extras: list[str]) -> int:
         if code := subprocess.run([str(inside), "-m", "rlopt", *command.split()], cwd=place).returncode:
             print(f"{kind}: rlopt {command} ended with {code}", file=sys.stderr)
             return code
-    return 0
+    if not tests:
+        return 0
+    if code := subprocess.run([*pip, "-e", f"{ROOT}[{','.join([*extras, 'test'])}]"]).returncode:
+        return code
+    return subprocess.run([str(inside), "-m", "pytest", "-q", "-n", "2", *tests], cwd=ROOT).returncode
+
+
+def try_in_debian(suite: str, folder: Path, binds: Sequence[str], arguments: Sequence[str]) -> int:
+    """Runs this script with ``arguments`` in a Debian below ``folder``, which is made if it is not there."""
+    system = folder / suite
+    if not (system / "usr/bin/python3").exists():
+        subprocess.run(["debootstrap", "--variant=minbase", f"--include={DEBIAN}", suite, str(system)], check=True)
+    for path in (Path("/etc/pip.conf"), Path("/etc/resolv.conf"), Path("/etc/ssl/certs/ca-certificates.crt"),
+                 Path.home() / ".config/pip/pip.conf"):  # fmt: skip
+        if path.exists():
+            (system / path.relative_to("/")).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, system / path.relative_to("/"))
+    shutil.rmtree(system / "srv/rlopt", ignore_errors=True)
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(system / "srv/rlopt")], check=True)
+    with ExitStack() as mounted:
+        for path in ("/proc", "/sys", "/dev", *binds):
+            (system / path.lstrip("/")).mkdir(parents=True, exist_ok=True)
+            subprocess.run(["mount", "--bind", path, str(system / path.lstrip("/"))], check=True)
+            mounted.callback(subprocess.run, ["umount", str(system / path.lstrip("/"))])
+        command = ["python3", "/srv/rlopt/scripts/try_versions.py", "/srv/tried", *arguments]
+        return subprocess.run(["chroot", str(system), *command]).returncode
 
 
 def main() -> int:
@@ -75,11 +111,18 @@ def main() -> int:
     parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"default: {' '.join(KINDS)}")
     parser.add_argument("--python", default=sys.executable, help="interpreter of the environments")
     parser.add_argument("--extras", nargs="*", default=["fast"], help="default: fast")
+    parser.add_argument("--tests", nargs="*", default=[], metavar="PATH", help="tests to run too")
+    parser.add_argument("--debian", metavar="SUITE", help="try it in this Debian, such as trixie")
+    parser.add_argument("--bind", nargs="*", default=[], metavar="DIR", help="folders that the Debian sees too")
     arguments = parser.parse_args()
     kinds = arguments.kinds or list(KINDS)
     if unknown := sorted(set(kinds) - set(KINDS)):
         parser.error(f"{unknown[0]}: known are {', '.join(KINDS)}")
-    codes = {kind: try_kind(kind, arguments.folder.resolve(), arguments.python, arguments.extras) for kind in kinds}
+    folder, extras, tests = arguments.folder.resolve(), arguments.extras, arguments.tests
+    if arguments.debian:
+        inner = [*kinds, "--extras", *extras, "--tests", *tests]
+        return try_in_debian(arguments.debian, folder, arguments.bind, inner)
+    codes = {kind: try_kind(kind, folder, arguments.python, extras, tests) for kind in kinds}
     for kind, code in codes.items():
         print(f"{kind}: {'works' if code == 0 else 'fails'}")
     return max(codes.values())

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import pytest
 
 from rlopt.optim import compiled_step
+
+# They compare with dm-control, which cannot be installed for Python 3.13.
+collect_ignore = (
+    []
+    if importlib.util.find_spec("dm_control")
+    else ["unit/envs/test_suite_tasks.py", "unit/envs/test_warp_backend.py"]
+)
 
 
 @pytest.fixture(autouse=True)

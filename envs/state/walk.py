@@ -341,6 +341,11 @@ def is_python(cls: type) -> bool:
     bases = [base for base in cls.__mro__ if base is not object and base not in CONTAINERS]
     return all(
         base.__flags__ & _HEAP_TYPE
-        and ("__slots__" in vars(base) or any("__dict__" in vars(parent) for parent in base.__mro__))
+        # What is no larger than an object holds nothing else: typing.Generic, which Python 3.12 writes in C.
+        and (
+            base.__basicsize__ == object.__basicsize__
+            or "__slots__" in vars(base)
+            or any("__dict__" in vars(parent) for parent in base.__mro__)
+        )
         for base in bases
     )

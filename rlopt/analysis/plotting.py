@@ -127,7 +127,8 @@ def styled(width: float | None) -> Any:
     from matplotlib import rc_context
 
     paper = {"font.size": 7, "axes.linewidth": 0.6, "axes.labelpad": 2, "xtick.major.size": 2, "ytick.major.size": 2}
-    settings: Any = {"pdf.fonttype": 42} | ({} if width is None else paper)
+    # A salt, without which the names within an SVG file are drawn by lot.
+    settings: Any = {"pdf.fonttype": 42, "svg.hashsalt": "rlopt"} | ({} if width is None else paper)
     return rc_context(settings)
 
 

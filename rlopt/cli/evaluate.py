@@ -37,6 +37,8 @@ def main(argv: list[str]) -> int:
     if engine is not None and arguments.env_timeout is not None:
         raise ConfigError("--env-timeout watches environments in this process: leave it or --engine out")
 
+    say(f"evaluating {arguments.run}")
+
     from rlopt.checkpoint.choose import choose_checkpoint, environment_settings, run_folder_of
 
     if arguments.fqe:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rlopt.cli.parsing import OneLineParser, add_agent, import_named_agent
+from rlopt.console.progress import say
 from rlopt.errors import ConfigError, unknown_name
 
 FORMATS = ("sb3", "onnx", "torchscript")
@@ -39,6 +40,8 @@ def main(argv: list[str]) -> int:
         raise ConfigError("say what to write and where: --to onnx|torchscript|sb3 --out PATH")
     if arguments.to not in FORMATS:
         raise unknown_name("format", arguments.to, FORMATS)
+
+    say(f"exporting {arguments.run}")
 
     from rlopt.checkpoint.choose import choose_checkpoint
     from rlopt.checkpoint.load import load

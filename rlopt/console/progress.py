@@ -94,10 +94,16 @@ class Progress:
         def draw() -> None:
             while not self._over.wait(DRAW_SECONDS):
                 if (bar := self._bar) is not None:
-                    bar.n = max(bar.n, count())
+                    self._move(bar, count())
                     bar.refresh()
 
         threading.Thread(target=draw, daemon=True).start()
+
+    @staticmethod
+    def _move(bar: Any, step: int) -> None:
+        """Moves the bar forward; the last rollout may end beyond the total, where tqdm would show no share at all."""
+        bar.n = max(bar.n, step)
+        bar.total = max(bar.total, bar.n)
 
     def update(self, step: int, mean_return: Callable[[], float | None]) -> None:
         """Called at every boundary; draws only as often as a person can read.
@@ -110,7 +116,7 @@ class Progress:
             if now - self._last_line > 0.5:
                 self._last_line, value = now, mean_return()
                 self._bar.set_postfix_str("" if value is None else f"return {value:.1f}", refresh=False)
-            self._bar.n = max(self._bar.n, step)
+            self._move(self._bar, step)
             self._bar.update(0)
         elif advanced and now - self._last_line >= PLAIN_SECONDS:
             self._last_line, self._last_shown = now, step
@@ -145,7 +151,7 @@ class Progress:
         """Closes the bar, or prints the last plain line, unless it was printed already."""
         self._over.set()
         if self._bar is not None:
-            self._bar.n = max(self._bar.n, self.step)
+            self._move(self._bar, self.step)
             self._bar.close()
             self._bar = None
         elif self._last_shown != self.step:

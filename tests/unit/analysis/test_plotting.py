@@ -136,6 +136,7 @@ def test_a_svg_holds_the_same_for_the_same_runs(tmp_path: Path) -> None:
     root = xml.etree.ElementTree.fromstring(out.read_text())
     assert root.tag.endswith("svg")
     assert "environment steps" in out.read_text()
+    assert plot_runs(runs, tmp_path / "again.svg").read_bytes() == out.read_bytes()
 
 
 def test_the_figure_names_axes_panels_and_lines(tmp_path: Path) -> None:

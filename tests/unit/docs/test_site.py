@@ -101,6 +101,20 @@ def test_equations_are_typeset_without_a_script(site: Path) -> None:
         assert "<math" in page and "$`" not in page, agent
 
 
+ASCII_FORMULA = re.compile(
+    r"(?<![\w.])[A-Za-z]{1,5}'?_(?:[a-z0-9]{1,3}|\{)(?!\w)|\w\^|\bsqrt\b|\bln[ (]|\blog [a-z]+ ?\("
+    r"|<-|<=|>=|\bE\[|\bexp\("
+)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_tables_have_no_formula_in_ascii(document: str) -> None:
+    for line in FENCE.sub("", (ROOT / document).read_text()).splitlines():
+        if line.startswith("|"):
+            words = re.sub(r"\$`[^`]*`\$|`[^`]*`|\]\([^)]*\)", "", line)
+            assert not ASCII_FORMULA.search(words), f"write LaTeX between $` and `$: {line}"
+
+
 def test_every_setting_of_every_agent_is_on_its_page(site: Path) -> None:
     for name, spec in AGENTS.items():
         folder = spec.config.split(".")[2]
