@@ -6,6 +6,7 @@ requests, from the first byte sent to the last received. At the end every accept
 
     python scripts/benchmark_feedback.py
     python scripts/benchmark_feedback.py --raters 20 --answers 2000 --url postgresql://USER@HOST/NAME
+    python scripts/benchmark_feedback.py --raters 50 --open 1000 --clips 10    # 10,000 clips wait at once
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ TOKEN = "benchmark-of-the-feedback-server"
 
 
 def render(query: Any, folder: Path) -> list[Any]:
-    """The same small image for every candidate."""
+    """The same small image for every candidate, in one file."""
     import numpy as np
 
     from rlopt.feedback.clips import write_image
 
     image = np.zeros((4, 4, 3), np.uint8)
-    return [write_image(folder / f"{slot}.png", image) for slot in range(len(query.candidates))]
+    return [write_image(folder / "same.png", image)] * len(query.candidates)
 
 
 class Rater(threading.Thread):
@@ -82,34 +83,52 @@ class Rater(threading.Thread):
         return response.json()
 
 
+def started(place: str, media: Path) -> tuple[subprocess.Popen[str], str]:
+    """The server of a study, and its address."""
+    command = [sys.executable, "-m", "rlopt.cli.main", "rank", "serve", place, "--media", str(media), "--token", TOKEN]
+    command += ["--raters", "1000", "--minimum-seconds", "0", "--requests-per-second", "100000"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    return server, server.stdout.readline().partition("/?")[0]
+
+
 def measure(place: str, media: Path, args: argparse.Namespace) -> None:
     import numpy as np
     import sqlalchemy as sa
 
     from rlopt.agents.zo_ranksgd.optimizer import ZORankSGD
+    from rlopt.agents.zo_ranksgd.parallel import ParallelSearch
     from rlopt.feedback import schema
     from rlopt.feedback.store import open_store
     from rlopt.feedback.study import HumanStudy, replay
 
-    def search() -> ZORankSGD:
-        return ZORankSGD(np.zeros(10), m=args.clips, k=args.clips, line_search_points=0)
+    def search() -> Any:
+        made = ZORankSGD(np.zeros(10), m=args.clips, k=args.clips, line_search_points=0)
+        return ParallelSearch(made, args.open, 0) if args.open else made
 
-    rounds = -(-args.answers // args.raters)
+    rounds = args.open or -(-args.answers // args.raters)
     store = open_store(place, media, create=True)
-    study = HumanStudy(store, "benchmark", search(), render, annotators=args.raters, media="image", undo_seconds=0.0,
-                       poll_seconds=0.02)  # fmt: skip
-    command = [sys.executable, "-m", "rlopt.cli.main", "rank", "serve", place, "--media", str(media), "--token", TOKEN]
-    server = subprocess.Popen([*command, "--requests-per-second", "100000"], stdout=subprocess.PIPE, text=True)
+    annotators = 1 if args.open else args.raters
+    study = HumanStudy(store, "benchmark", search(), render, annotators=annotators, media="image", undo_seconds=0.0,
+                       poll_seconds=0.02, deadline_seconds=0.0 if args.open else None)  # fmt: skip
+    if args.open:
+        study.step()  # all rounds are open before the first rater comes
+    server, base = started(place, media)
     try:
-        assert server.stdout is not None
-        base = server.stdout.readline().partition("/?")[0]
         raters = [Rater(base, number, args.pause) for number in range(args.raters)]
         began = time.perf_counter()
         for rater in raters:
             rater.start()
-        for _ in range(rounds):
-            study.step()
-        took = time.perf_counter() - began
+        if args.open:
+            while sum(len(rater.accepted) for rater in raters) < rounds and not any(rater.failure for rater in raters):
+                time.sleep(0.05)
+            took = time.perf_counter() - began
+            while study.step() is None:
+                pass
+        else:
+            for _ in range(rounds):
+                study.step()
+            took = time.perf_counter() - began
         study.finish()
         for rater in raters:
             rater.join(60)
@@ -121,7 +140,7 @@ def measure(place: str, media: Path, args: argparse.Namespace) -> None:
     with store.database.read() as connection:
         keys = connection.execute(sa.select(schema.answer.c.key)).scalars().all()
     accepted = {key for rater in raters for key in rater.accepted}
-    once = len(keys) == len(set(keys)) == len(accepted) == rounds * args.raters and set(keys) == accepted
+    once = len(keys) == len(set(keys)) == len(accepted) == rounds * annotators and set(keys) == accepted
     kind = "SQLite" if store.database.is_sqlite else "Postgres"
     print(f"{kind}: {args.raters} raters, {len(keys)} answers in {rounds} rounds, {len(keys) / took:.0f} answers/s, "
           f"pause {args.pause:g} s; all stored once: {'yes' if once else 'NO'}")  # fmt: skip
@@ -140,6 +159,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--raters", type=int, default=20, help="people who rank at once (default 20)")
     parser.add_argument("--answers", type=int, default=2000, help="answers in all (default 2000)")
+    parser.add_argument("--open", type=int, default=0, help="rounds of one answer each that are all open from the "
+        "start (default: one round at a time, which all raters answer)")  # fmt: skip
     parser.add_argument("--clips", type=int, default=6, help="clips of a round (default 6)")
     parser.add_argument("--pause", type=float, default=0.0, help="seconds that a person looks (default 0)")
     parser.add_argument("--url", help="a Postgres database that is empty (default: SQLite in a temporary folder)")

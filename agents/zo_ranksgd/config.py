@@ -11,7 +11,10 @@ from rlopt.errors import ConfigError
 from rlopt.settings.fields import AgentConfig, OrPython, Range
 from rlopt.settings.optimizer import Widths
 
-STUDY_SETTINGS = ("study", "database", "media", "instructions", "clip_fps", "clip_size", "serve", "port")
+STUDY_SETTINGS = (
+    "study", "database", "media", "instructions", "clip_fps", "clip_size", "serve", "port", "parallel_rounds",
+    "protocol",
+)  # fmt: skip
 """Settings that only ``--oracle human`` has."""
 EXECUTION_SETTINGS = ("engine", "workers", "address", "gpus_per_job")
 """Settings of where candidates run. They change no result and are not part of a search's identity."""
@@ -148,6 +151,11 @@ class ZORankSGDConfig(SearchConfig):
     """Largest number of frames of a clip per second of simulated time."""
     clip_size: Annotated[int, Range(ge=64, le=1024)] = 320
     """Longer side of the clips in pixels."""
+    parallel_rounds: Annotated[int, Range(ge=0, le=500)] | None = None
+    """Rounds open to people at a time, each with clips of its own, beside one that waits: as many as people rank at
+    once. With 0 a round is drawn when the one before is answered. None takes 1, or what the study began with."""
+    protocol: str | None = None
+    """YAML file with the protocol of the study (consent, training, checks, duels, end); none for no such rounds."""
     serve: bool = True
     """Whether the run starts the web server of the study itself and prints its URL."""
     port: Annotated[int, Range(ge=0, lt=65536)] = 0

@@ -224,12 +224,21 @@ class RankedCMAES(EvolutionStrategy):
 
     def __init__(self, initial: Sequence[float] | np.ndarray, **settings: Any) -> None:
         super().__init__(initial, **settings)
-        n, m = self.searched, self.m
+        n = self.searched
         self.diagonal = n > FULL_COVARIANCE
+        self.spread_over(1)
+        self._chi = math.sqrt(n) * (1 - 1 / (4 * n) + 1 / (21 * n**2))  # E |N(0, I)|
+        self._path_sigma, self._path_c = np.zeros(n), np.zeros(n)
+        self._covariance = np.ones(n) if self.diagonal else np.eye(n)
+        self._decompose()
+
+    def spread_over(self, groups: int) -> None:
+        """Sets the constants for updates by ``groups`` queries at once, which weigh as one with as many candidates."""
+        n, m = self.searched, self.m
         raw = math.log((m + 1) / 2) - np.log(np.arange(1, m + 1))  # (49)
         positive, negative = np.maximum(raw, 0.0), np.minimum(raw, 0.0)
         self._positive = positive / positive.sum()
-        mu_eff = 1 / float((self._positive**2).sum())
+        mu_eff = groups / float((self._positive**2).sum())
         self._c_sigma = (mu_eff + 2) / (n + mu_eff + 5)  # (55)
         self._damping = 1 + 2 * max(0.0, math.sqrt((mu_eff - 1) / (n + 1)) - 1) + self._c_sigma
         self._c_c = (4 + mu_eff / n) / (n + 4 + 2 * mu_eff / n)  # (56)
@@ -237,17 +246,13 @@ class RankedCMAES(EvolutionStrategy):
         self._c_1 = min(0.5, faster * 2 / ((n + 1.3) ** 2 + mu_eff))  # (57)
         rate = 2 * (0.25 + mu_eff + 1 / mu_eff - 2) / ((n + 2) ** 2 + mu_eff)
         self._c_mu = min(1 - self._c_1, faster * rate)  # (58)
-        mu_eff_negative = float(negative.sum()) ** 2 / float((negative**2).sum())
+        mu_eff_negative = groups * float(negative.sum()) ** 2 / float((negative**2).sum())
         alpha = min(
             1 + self._c_1 / self._c_mu,
             1 + 2 * mu_eff_negative / (mu_eff + 2),
             (1 - self._c_1 - self._c_mu) / (n * self._c_mu),
         )  # (50) to (53)
         self._negative = alpha * negative / -negative.sum()
-        self._chi = math.sqrt(n) * (1 - 1 / (4 * n) + 1 / (21 * n**2))  # E |N(0, I)|
-        self._path_sigma, self._path_c = np.zeros(n), np.zeros(n)
-        self._covariance = np.ones(n) if self.diagonal else np.eye(n)
-        self._decompose()
 
     def _decompose(self) -> None:
         """C = B D^2 B', of which B and D are kept."""
@@ -269,9 +274,19 @@ class RankedCMAES(EvolutionStrategy):
 
     def _update(self, query: Query, answers: list[Ranking], weights: np.ndarray) -> np.ndarray:
         assert self._steps is not None
-        steps, n = self._steps, self.searched
-        positive = np.mean([by_rank(answer, self._positive) for answer in answers], axis=0)
-        negative = np.mean([by_rank(answer, self._negative) for answer in answers], axis=0)
+        positive, negative = (np.mean(found, axis=0) for found in self.weights_of(answers))
+        return self.learn(self._steps, positive, negative)
+
+    def weights_of(self, answers: Sequence[Ranking]) -> tuple[np.ndarray, np.ndarray]:
+        """[r, m] each: the positive and the negative weights that ``r`` answers give the candidates of a query."""
+        return (
+            np.stack([by_rank(answer, self._positive) for answer in answers]),
+            np.stack([by_rank(answer, self._negative) for answer in answers]),
+        )
+
+    def learn(self, steps: np.ndarray, positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
+        """Takes weighted steps [c, s] in units of sigma, the positive weights summing to 1; the mean's step [s]."""
+        n = self.searched
         mu_eff = 1 / float((positive**2).sum())  # of the weights as ties have left them
         move = positive @ steps  # (41)
         rate = self._c_sigma

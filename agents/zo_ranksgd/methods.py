@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from rlopt.agents.zo_ranksgd import parallel
 from rlopt.agents.zo_ranksgd.bayes import PreferentialBO
 from rlopt.agents.zo_ranksgd.evolution import EvolutionStrategy, OnePlusLambda, RankedCMAES
 from rlopt.agents.zo_ranksgd.optimizer import ZORankSGD
+from rlopt.agents.zo_ranksgd.parallel import ParallelSearch
 
 RankedSearch = ZORankSGD | EvolutionStrategy
 _STRATEGIES: dict[str, type[EvolutionStrategy]] = {
@@ -59,11 +61,16 @@ def make_search(
     return _STRATEGIES[name](initial, seed=seed, **own), words
 
 
-def search_of_state(state: dict[str, Any], arrays: dict[str, np.ndarray]) -> RankedSearch:
+def search_of_state(state: dict[str, Any], arrays: dict[str, np.ndarray]) -> RankedSearch | ParallelSearch:
     """A new search with the settings that a state was saved with.
 
     :raises KeyError: it is malformed, as for ``TypeError`` and ``ValueError``
     """
+    if state.get("format") == parallel.FORMAT:
+        prefix = "search."
+        own = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+        inner: Any = search_of_state(state["search"], own)
+        return ParallelSearch(inner, state["rounds"], state["ahead"])
     settings = dict(state["settings"])
     dimension, subspace = settings.pop("dimension"), settings.pop("subspace")
     basis = None if subspace is None else np.asarray(arrays["basis"], np.float64)

@@ -147,6 +147,8 @@ def info(argv: list[str]) -> int:
     )
     add_study_options(parser)
     parser.add_argument("--forget-names", action="store_true", help="delete the names of all raters")
+    parser.add_argument("--expert", metavar="RATER", help="take this rater's orders as right: other raters are "
+        "checked by them (its id as listed)")  # fmt: skip
     parser.add_argument("--links", action="store_true", help="print the address with which each rater can continue "
         "in another browser; it is as secret as a password")  # fmt: skip
     arguments = parser.parse(argv)
@@ -154,6 +156,8 @@ def info(argv: list[str]) -> int:
 
     from rlopt.feedback.describe import describe
 
+    if arguments.expert is not None:
+        print(f"rater {store.set_expert(study, arguments.expert).public_id[:8]} is an expert now")
     if arguments.forget_names:
         print(f"{store.forget_names(study)} names deleted")
     print(describe(store, study))
@@ -211,8 +215,8 @@ def serve_study(argv: list[str]) -> int:
     add("--token", metavar="TEXT", help="token in the link: auto keeps the last one or draws one (the default on "
         "this machine), new draws one, none needs no token (this machine only), or your own of at least 20 "
         "characters")  # fmt: skip
-    add("--raters", metavar="N|NAMES", help="number of browsers that the link admits (default: the answers that a "
-        "round needs), or raters' names: ada,grace")  # fmt: skip
+    add("--raters", metavar="N|NAMES", help="number of browsers that the link admits (default: as many as can "
+        "rank at once), or raters' names: ada,grace")  # fmt: skip
     add(
         "--public-url",
         metavar="URL",
@@ -227,12 +231,15 @@ def serve_study(argv: list[str]) -> int:
         "silent browser keeps a round (default 120)")  # fmt: skip
     parser.add_number("--minimum-seconds", Range(ge=0, le=3600), float, default=1.0, help="shortest time in seconds "
         "from showing clips to accepting an order of them (default 1)")  # fmt: skip
+    add("--protocol", metavar="FILE", help="YAML file of the study's protocol: consent, training, checks, duels, end "
+        "(docs/feedback.md lists its settings)")  # fmt: skip
     add("--verbose", action="store_true", help="print a line for each request, without secrets")
     arguments = parser.parse(argv)
     raters = _raters(arguments.raters)
     require_packages()
 
     from rlopt.console.progress import say
+    from rlopt.feedback.protocol import read_protocol
     from rlopt.feedback.server.serving import ServeSettings, check, serve
 
     settings = ServeSettings(
@@ -245,6 +252,7 @@ def serve_study(argv: list[str]) -> int:
         requests_per_second=arguments.requests_per_second,
         lease_seconds=arguments.lease_seconds,
         minimum_seconds=arguments.minimum_seconds,
+        protocol=read_protocol(arguments.protocol),
         **raters,
     )
     check(settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from rlopt.errors import ConfigError
+from rlopt.storage.replacing import replacing
 
 
 @contextmanager
@@ -39,6 +41,30 @@ def write_mp4(path: Path, fps: float) -> Iterator[Any]:
             writer.close()
         with suppress(OSError):
             temporary.unlink()
+
+
+def write_vp9(source: Path, path: Path) -> None:
+    """Writes a video once more as VP9 in WebM, for browsers without H.264; it appears once it is whole.
+
+    :raises ConfigError: the file system or ffmpeg refuses
+    """
+    import imageio_ffmpeg
+
+    settings = "-c:v libvpx-vp9 -deadline realtime -cpu-used 8 -crf 36 -b:v 0 -pix_fmt yuv420p -an -f webm"
+    with _writing(path), replacing(path, ConfigError, "use another folder") as place:
+        command = [
+            imageio_ffmpeg.get_ffmpeg_exe(),
+            "-v",
+            "error",
+            "-y",
+            "-i",
+            str(source),
+            *settings.split(),
+            str(place),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(done.stderr or "ffmpeg failed")
 
 
 def _open_writer(path: Path, size: tuple[int, int], fps: float) -> Any:

@@ -26,6 +26,8 @@ class Agreement:
     """Share of the pairs of candidates that two raters order the same way, of those that both order; None if none."""
     kendall_tau: float | None
     """Mean of Kendall's tau-b, which counts ties, over rounds and pairs of raters; None if it is defined for none."""
+    interval: tuple[float, float] | None
+    """95 % interval of ``pairwise`` by resampling rounds; None with fewer than three of them. Chance is one half."""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -38,24 +40,56 @@ def agreement(rounds: Sequence[Sequence[Given]], raters: int) -> Agreement:
     :param rounds: for every round the answers of its raters, each a partition of the same slots
     :param raters: how many there are in all
     """
-    same = ordered = shared = 0
-    taus = []
+    shared, taus, counts = 0, [], []
     for answers in rounds:
+        same = ordered = 0
         shared += len(answers) > 1
-        for one, other in itertools.combinations([places(*given) for given in answers], 2):
-            first, second = _signs(one), _signs(other)
+        for first, second in itertools.combinations(map(pair_signs, answers), 2):
             both = first * second
             same += int((both > 0).sum())
             ordered += int((both != 0).sum())
             scale = math.sqrt(float((first != 0).sum()) * float((second != 0).sum()))
             if scale > 0:
                 taus.append(float(both.sum()) / scale)
+        if ordered:
+            counts.append((same, ordered))
+    same, ordered = np.sum(counts, axis=0).tolist() if counts else (0, 0)
     return Agreement(
         rounds=shared,
         raters=raters,
         pairwise=same / ordered if ordered else None,
         kendall_tau=float(np.mean(taus)) if taus else None,
+        interval=_resampled(np.array(counts, float)) if len(counts) > 2 else None,
     )
+
+
+def _resampled(counts: np.ndarray) -> tuple[float, float]:
+    """95 % interval of a ratio of sums [rounds, 2] by the bootstrap; the same for the same counts."""
+    drawn = np.random.default_rng(0).integers(len(counts), size=(2000, len(counts)))
+    sums = counts[drawn].sum(axis=1)
+    low, high = np.quantile(sums[:, 0] / sums[:, 1], [0.025, 0.975])
+    return float(low), float(high)
+
+
+def between_raters(rounds: Sequence[Mapping[int, Given]], raters: Sequence[int]) -> list[list[float | None]]:
+    """Share of the pairs that each two of ``raters`` put in the same order, of those that both order; None if none."""
+    index = {rater: i for i, rater in enumerate(raters)}
+    same, ordered = np.zeros((2, len(raters), len(raters)))
+    for answers in rounds:
+        signs = {rater: pair_signs(given) for rater, given in answers.items() if rater in index}
+        for one, other in itertools.permutations(signs, 2):
+            both = signs[one] * signs[other]
+            same[index[one], index[other]] += (both > 0).sum()
+            ordered[index[one], index[other]] += (both != 0).sum()
+    return [[float(s / n) if n else None for s, n in zip(*row, strict=True)] for row in zip(same, ordered, strict=True)]
+
+
+def wilson(won: float, rounds: int) -> tuple[float, float]:
+    """95 % interval of a share (Wilson 1927), also of few trials."""
+    z, share = 1.959964, won / rounds
+    centre = (share + z * z / (2 * rounds)) / (1 + z * z / rounds)
+    half = z / (1 + z * z / rounds) * math.sqrt(share * (1 - share) / rounds + z * z / (4 * rounds * rounds))
+    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 @dataclass(frozen=True)
@@ -78,7 +112,7 @@ def each_rater(rounds: Sequence[Mapping[int, Given]]) -> dict[int, RaterAgreemen
     same: Counter[int] = Counter()
     ordered: Counter[int] = Counter()
     for answers in rounds:
-        signs = {rater: _signs(places(*given)) for rater, given in answers.items()}
+        signs = {rater: pair_signs(given) for rater, given in answers.items()}
         answered.update(list(signs))
         for one, other in itertools.combinations(signs, 2):
             both = signs[one] * signs[other]
@@ -99,7 +133,8 @@ def places(tiers: Sequence[Sequence[int]], unranked: Sequence[int]) -> np.ndarra
     return found
 
 
-def _signs(placed: np.ndarray) -> np.ndarray:
-    """[m (m - 1) / 2]: 1 where the first of a pair is better, -1 where worse, 0 where they tie."""
+def pair_signs(given: Given) -> np.ndarray:
+    """[m (m - 1) / 2] of an answer: 1 where the first of a pair is better, -1 where worse, 0 where they tie."""
+    placed = places(*given)
     rows, columns = np.triu_indices(len(placed), 1)
     return np.sign(placed[columns] - placed[rows])

@@ -14,7 +14,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, OperationalError, SQLAlchemyError
 
 from rlopt.errors import StudyError, one_line, unknown_name
-from rlopt.feedback.schema import metadata
+from rlopt.feedback.schema import ADDED, metadata
 
 BUSY_SECONDS = 30.0
 """How long a writer waits for another process's write before it gives up."""
@@ -51,6 +51,19 @@ class Database:
                 metadata.create_all(self.engine)
             elif not sa.inspect(self.engine).has_table("study"):
                 raise StudyError(f"{self.shown} holds no study: name another, or start one with rlopt train")
+            self._add_columns()
+
+    def _add_columns(self) -> None:
+        """Gives a database of an earlier version the columns that it lacks."""
+        inspector = sa.inspect(self.engine)
+        for table, names in ADDED.items():
+            known = {column["name"] for column in inspector.get_columns(table)}
+            for name in names:
+                if name not in known:
+                    column = metadata.tables[table].c[name]
+                    kind = column.type.compile(self.engine.dialect)
+                    with self.write() as connection:
+                        connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {name} {kind}")
 
     @property
     def shown(self) -> str:

@@ -58,7 +58,8 @@ def export(store: StudyStore, study: Study, form: str, out: IO[str], *, names: b
 def links(table: sa.Table) -> dict[str, str]:
     """Column -> the table whose ids it holds."""
     found = {key.parent.name: key.column.table.name for key in table.foreign_keys}
-    return found | ({"start_clip": "clip", "now_clip": "clip"} if table.name == "study" else {})
+    more = {"study": {"start_clip": "clip", "now_clip": "clip"}, "round": {"source": "round", "for_rater": "rater"}}
+    return found | more.get(table.name, {})
 
 
 def _everything(connection: sa.Connection, study: Study, names: bool) -> Iterator[dict[str, Any]]:

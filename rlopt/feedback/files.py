@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from rlopt.errors import StudyError
 
-TYPES = {".mp4": "video/mp4", ".png": "image/png", ".jpg": "image/jpeg"}
+TYPES = {".mp4": "video/mp4", ".webm": "video/webm", ".png": "image/png", ".jpg": "image/jpeg"}
 """What is served: by the ending, the Content-Type."""
 
 

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from rlopt.errors import AnswerError, CheckpointError, StudyError, one_line
 from rlopt.feedback.export import HEADER, LEFT_OUT, links
 from rlopt.feedback.files import TYPES, file_digest, open_below
-from rlopt.feedback.schema import FORMAT, TABLES, answer, clip, optimizer_state, round_
+from rlopt.feedback.schema import ADDED, FORMAT, TABLES, answer, clip, optimizer_state, round_
 from rlopt.feedback.store import MEDIA, Study, StudyStore, digest, insert, is_opaque
 from rlopt.feedback.trainer import unpack
 from rlopt.storage.json import parse_json
@@ -26,7 +26,7 @@ from rlopt.storage.replacing import replacing
 
 MAX_LINE = 256 * 2**20
 _BY_NAME = {table.name: table for table in TABLES}
-_STATUSES = ("rendering", "open", "answered", "consumed", "void")
+_STATUSES = ("rendering", "open", "answered", "consumed", "void", "kept")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -96,6 +96,7 @@ def _read(connection: sa.Connection, lines: Iterable[str], name: str | None) -> 
 def _values(table: sa.Table, line: dict[str, Any], ids: dict[str, dict[int, int]]) -> dict[str, Any]:
     """A row's values, each of the type of its column; links lead to lines that came before."""
     expected = {column.name for column in table.c} - LEFT_OUT
+    line = dict.fromkeys(ADDED.get(table.name, ())) | line  # of an earlier version
     if set(line) != expected:
         raise ValueError(f"a {table.name} has exactly {', '.join(sorted(expected))}")
     linked = {name: other for name, other in links(table).items() if table.name != "study"}
@@ -184,11 +185,11 @@ def _check_whole(connection: sa.Connection, study_id: int) -> None:
     mine = optimizer_state.c.study_id == study_id
     newest = connection.execute(sa.select(sa.func.max(optimizer_state.c.iteration)).where(mine)).scalar_one()
     used = (round_.c.study_id == study_id) & (round_.c.status == "consumed")
-    rounds = connection.execute(sa.select(sa.func.count()).select_from(round_).where(used)).scalar_one()
-    if newest != rounds:
+    steps = sa.func.count(sa.distinct(sa.func.coalesce(round_.c.step, round_.c.iteration)))
+    updates = connection.execute(sa.select(steps).select_from(round_).where(used)).scalar_one()
+    if newest != updates:
         raise StudyError(
-            f"the file holds {rounds} rounds that the search used and no state after them: it is not whole, export it "
-            "again"
+            f"the file holds {updates} updates of the search and no state after them: it is not whole, export it again"
         )
 
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
-from rlopt.feedback import schema
-from rlopt.feedback.agreement import Agreement, Given, agreement, each_rater
+from rlopt.feedback import protocol_rounds, schema
+from rlopt.feedback.agreement import Agreement, Given, agreement, between_raters, each_rater, wilson
+from rlopt.feedback.protocol import StudyProtocol
 from rlopt.feedback.rounds import LEASE_SECONDS, ShownClip
 from rlopt.feedback.schema import answer, clip, round_
-from rlopt.feedback.statements import ANSWERED_IN_OPEN, ANY_FOR_RATER, OF_STUDY, OPEN_COUNT, STANDING
+from rlopt.feedback.statements import ANSWERED_IN_OPEN, ANY_FOR_RATER, FREE, OF_STUDY, OPEN_COUNT, STANDING
 from rlopt.feedback.store import Study, StudyStore, is_opaque
+from rlopt.feedback.trainer import answers_by_clips, study_reliabilities
 
+DUELS = 10
+"""Duels of a point of the learning curve."""
 SILENT_SECONDS = 60.0
 """After which people are told since when nothing was heard of the trainer."""
 _PROGRESS = (
@@ -31,25 +36,39 @@ _PROGRESS = (
     .select_from(answer.join(round_, round_.c.id == answer.c.round_id))
     .where(answer.c.rater_id == sa.bindparam("rater"), STANDING, OF_STUDY)
 )
-_LIVE = sa.select(round_.c.id).where(OF_STUDY, round_.c.status.in_(("open", "answered", "rendering"))).limit(1)
+_LIVE = sa.select(round_.c.id).where(OF_STUDY, FREE, round_.c.status.in_(("open", "answered", "rendering"))).limit(1)
 _TRAINER = sa.select(schema.study.c.trainer_seen, schema.study.c.finished).where(
     schema.study.c.id == sa.bindparam("study")
 )
 
 
-def progress(store: StudyStore, study: Study, rater_id: int, lease_seconds: float = LEASE_SECONDS) -> dict[str, Any]:
+def progress(
+    store: StudyStore,
+    study: Study,
+    rater_id: int,
+    lease_seconds: float = LEASE_SECONDS,
+    protocol: StudyProtocol | None = None,
+) -> dict[str, Any]:
     """What a rater sees of the study: ``rounds_answered``, ``clips_watched`` and ``minutes`` are the rater's own.
 
     ``state`` is ``open`` (there is something to rank), ``rendering`` (the trainer is at work), ``waiting`` (for other
-    people's answers) or ``finished``; ``message`` says so in a sentence.
+    people's answers) or ``finished``; ``message`` says so in a sentence. ``rounds_asked`` is how many the protocol asks
+    of a rater, ``completion`` its code and address for one who is done.
 
     :param lease_seconds: as the server's
     """
-    now = store.clock()
+    now, protocol = store.clock(), protocol or StudyProtocol()
     with store.database.read() as connection:
         row = connection.execute(_PROGRESS, {"study": study.id, "rater": rater_id}).one()
         state, message = _state(connection, study, rater_id, now, lease_seconds)
+        if protocol_rounds.is_done(connection, protocol, study, rater_id):
+            state, message = "finished", "You have done all that was asked: thank you."
+        elif protocol_rounds.is_over(connection, protocol, study, now):
+            state, message = "finished", "The study is finished: thank you."
+    completion = {"code": protocol.completion_code, "url": protocol.completion_url}
     return {
+        "rounds_asked": protocol.rounds_per_rater,
+        "completion": completion if state == "finished" and row.rounds and any(completion.values()) else None,
         "rounds_answered": row.rounds,
         "rounds_consumed": row.consumed,
         "clips_watched": row.clips or 0,
@@ -75,7 +94,7 @@ def study_rounds(store: StudyStore, study: Study) -> list[dict[str, Any]]:
         )
         .outerjoin(standing, standing.c.round_id == round_.c.id)
         .where(round_.c.study_id == study.id, round_.c.status == "consumed")
-        .order_by(round_.c.iteration)
+        .order_by(round_.c.step, round_.c.iteration)
     )  # fmt: skip
     with store.database.read() as connection:
         return [
@@ -98,32 +117,93 @@ def study_agreement(store: StudyStore, study: Study) -> Agreement:
     return agreement([list(answers.values()) for answers in rounds], len({rater for each in rounds for rater in each}))
 
 
-def study_raters(store: StudyStore, study: Study) -> list[dict[str, Any]]:
-    """Each rater who had an opinion: name, or the number in the order in which they came; rounds; agreement."""
-    found = each_rater(_opinions(store, study))
+def study_raters(store: StudyStore, study: Study) -> tuple[list[dict[str, Any]], list[list[float | None]]]:
+    """Each rater who had an opinion, and how far each two agree.
+
+    Of a rater: name, or the number in the order in which they came; rounds; agreement with others; how often the rater
+    saw the same clips twice, and the share of pairs in the same order then; trust.
+    """
+    opinions = _opinions(store, study)
+    found = each_rater(opinions)
     wanted = sa.select(schema.rater.c.id, schema.rater.c.name).where(schema.rater.c.study_id == study.id)
     with store.database.read() as connection:
         raters = connection.execute(wanted.order_by(schema.rater.c.id)).all()
-    return [
-        {"name": name or f"rater {number}", "rounds": found[rater].rounds, "pairwise": found[rater].pairwise}
-        for number, (rater, name) in enumerate(raters, start=1)
-        if rater in found
-    ]
+        known = study_reliabilities(connection, study)
+        twice = _twice(answers_by_clips(connection, study))
+    shown = [(number, rater, name) for number, (rater, name) in enumerate(raters, start=1) if rater in found]
+    rows = []
+    for number, rater, name in shown:
+        again = agreement(twice.get(rater, []), 1)
+        row = {"name": name or f"rater {number}", "rounds": found[rater].rounds, "pairwise": found[rater].pairwise}
+        row |= {"repeats": again.rounds, "same": again.pairwise}
+        rows.append({**row, "trust": known[rater].trust if known[rater].pairs else None})
+    return rows, between_raters(opinions, [rater for _, rater, _ in shown])
+
+
+def study_duels(store: StudyStore, study: Study) -> list[dict[str, Any]]:
+    """Blind duels of the present policy with the first, by update: how many, the share that it won, its interval.
+
+    Updates are joined until a group has :data:`DUELS` duels. A tie counts half; an answer without opinion does not.
+    """
+    wanted = (
+        sa.select(round_.c.step, answer.c.tiers)
+        .join(answer, answer.c.round_id == round_.c.id)
+        .where(round_.c.study_id == study.id, round_.c.kind == "duel", STANDING, answer.c.abstain.is_(False))
+        .order_by(round_.c.step, round_.c.id)
+    )
+    with store.database.read() as connection:
+        duels = connection.execute(wanted).all()
+    found: list[dict[str, Any]] = []
+    for begin in range(0, len(duels), DUELS):
+        group = duels[begin : begin + DUELS]
+        won = sum({(1,): 1.0, (0,): 0.0}.get(tuple(json.loads(tiers)[0]), 0.5) for _, tiers in group)
+        found.append({"step": group[-1].step or 0, "rounds": len(group), "won": won / len(group),
+                      "interval": wilson(won, len(group))})  # fmt: skip
+    return found
+
+
+def study_activity(store: StudyStore, study: Study) -> dict[str, Any]:
+    """What goes on: rounds open to raters, raters, those who hold a round now, answers, minutes of ranking."""
+    now = store.clock()
+    mine = round_.c.study_id == study.id
+    with store.database.read() as connection:
+        answers, seconds = connection.execute(
+            sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(answer.c.seconds), 0.0))
+            .select_from(answer.join(round_, round_.c.id == answer.c.round_id))
+            .where(mine, STANDING)
+        ).one()
+        raters = sa.select(sa.func.count()).select_from(schema.rater).where(schema.rater.c.study_id == study.id)
+        held = schema.assignment
+        active = (
+            sa.select(sa.func.count(sa.distinct(held.c.rater_id)))
+            .select_from(held.join(round_, round_.c.id == held.c.round_id))
+            .where(mine, held.c.state == "leased", held.c.lease_until > now)
+        )
+        return {
+            "open": int(connection.execute(OPEN_COUNT, {"study": study.id}).scalar_one()),
+            "raters": int(connection.execute(raters).scalar_one()),
+            "active": int(connection.execute(active).scalar_one()),
+            "answers": int(answers),
+            "minutes": round(float(seconds) / 60, 1),
+        }
+
+
+def _twice(seen: Sequence[Sequence[tuple[int, Given]]]) -> dict[int, list[list[Given]]]:
+    """For every rater the orders of the sets of clips that the rater saw more than once."""
+    found: dict[int, list[list[Given]]] = {}
+    for answers in seen:
+        for rater in {rater for rater, _ in answers}:
+            own = [given for one, given in answers if one == rater]
+            if len(own) > 1:
+                found.setdefault(rater, []).append(own)
+    return found
 
 
 def _opinions(store: StudyStore, study: Study) -> list[dict[int, Given]]:
-    """For every round the answers that stand, by rater."""
-    wanted = (
-        sa.select(answer.c.round_id, answer.c.rater_id, answer.c.tiers, answer.c.unranked)
-        .join(round_, round_.c.id == answer.c.round_id)
-        .where(round_.c.study_id == study.id, STANDING, answer.c.abstain.is_(False))
-        .order_by(answer.c.round_id, answer.c.rater_id)
-    )
-    by_round: dict[int, dict[int, Given]] = {}
+    """For every set of clips the first order of each rater."""
     with store.database.read() as connection:
-        for round_id, rater_id, tiers, unranked in connection.execute(wanted).all():
-            by_round.setdefault(round_id, {})[rater_id] = (json.loads(tiers), json.loads(unranked))
-    return list(by_round.values())
+        seen = answers_by_clips(connection, study)
+    return [dict(reversed(answers)) for answers in seen]
 
 
 def point_clip(store: StudyStore, study: Study, which: str) -> ShownClip | None:

@@ -19,7 +19,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from rlopt.errors import AnswerError, StudyError
-from rlopt.feedback import statements
+from rlopt.feedback import protocol_rounds, statements
+from rlopt.feedback.protocol import StudyProtocol
 from rlopt.feedback.schema import answer, assignment
 from rlopt.feedback.store import Study, StudyStore, insert, is_opaque, log
 from rlopt.storage.json import dump_json
@@ -66,13 +67,20 @@ class RaterSession:
     :param lease_seconds: how long a round is kept for a rater who shows no sign of life
     :param minimum_seconds: between the moment when a rater was first given a round and the earliest order of it that is
         taken; no longer than its longest clip
+    :param protocol: of the study; by default no rounds but those of the search, and no end
     """
 
     def __init__(
-        self, store: StudyStore, study: Study, lease_seconds: float = LEASE_SECONDS, minimum_seconds: float = 0.0
+        self,
+        store: StudyStore,
+        study: Study,
+        lease_seconds: float = LEASE_SECONDS,
+        minimum_seconds: float = 0.0,
+        protocol: StudyProtocol | None = None,
     ) -> None:
         self.store, self.study, self.lease_seconds = store, study, lease_seconds
         self.minimum_seconds = minimum_seconds
+        self.protocol = protocol or StudyProtocol()
 
     def lease(self, rater_id: int) -> ShownRound | None:
         """The round that the rater holds, or a free one, or None."""
@@ -82,7 +90,12 @@ class RaterSession:
             if connection.execute(statements.ANY_OPEN, {"study": self.study.id}).first() is None:
                 return None
         with self.store.database.write(durable=False) as connection:
-            row = self._found(connection, rater_id, now)
+            if not protocol_rounds.may_go_on(connection, self.protocol, self.study, rater_id, now):
+                return None
+            row = self._held(connection, rater_id, now)
+            if row is None:
+                made = protocol_rounds.due(connection, self.protocol, self.study, rater_id, now)
+                row = self._found(connection, rater_id, now) if made is None else self._locked(connection, made)
             if row is None:
                 return None
             display = self._take(connection, row, rater_id, now)
@@ -161,7 +174,7 @@ class RaterSession:
             connection.execute(statements.SET_HELD, held)
             kind = "abstained" if abstain else "answered"
             log(connection, self.study.id, kind, now, round_=row["id"], rater=rater_id, revision=revision)
-            self._settle(connection, row["id"], now)
+            self._settle(connection, row, now)
         return revision
 
     def undo(self, rater_id: int) -> ShownRound:
@@ -180,7 +193,7 @@ class RaterSession:
             connection.execute(statements.SET_HELD, {"round": row["id"], "rater": rater_id, "new_state": "leased"})
             display = self._take(connection, row, rater_id, now)
             log(connection, self.study.id, "undone", now, round_=row["id"], rater=rater_id)
-            self._settle(connection, row["id"], now)
+            self._settle(connection, row, now)
             return self._shown(connection, row, rater_id, display)
 
     def _locked(self, connection: sa.Connection, public_id: str) -> sa.RowMapping:
@@ -191,13 +204,18 @@ class RaterSession:
             raise LeaseError("there is no such round in this study")
         return row
 
-    def _found(self, connection: sa.Connection, rater_id: int, now: float) -> sa.RowMapping | None:
-        """An open round with a free place: the one that the rater has, or the oldest that the rater never had."""
+    def _held(self, connection: sa.Connection, rater_id: int, now: float) -> sa.RowMapping | None:
+        """The open round that the rater has, as long as nobody else has taken its place."""
         wanted: dict[str, float] = {"rater": rater_id, "study": self.study.id}
         for row in connection.execute(statements.OPEN_OF_RATER, wanted).mappings().all():
             if self._place(connection, row, rater_id, now):
                 return row
-        wanted |= {"now": now, "latest": self._latest(now), "annotators": self.study.annotators}
+        return None
+
+    def _found(self, connection: sa.Connection, rater_id: int, now: float) -> sa.RowMapping | None:
+        """The oldest open round with a free place that the rater never had."""
+        wanted: dict[str, float] = {"rater": rater_id, "study": self.study.id, "now": now}
+        wanted |= {"latest": self._latest(now), "annotators": self.study.annotators}
         for statement in statements.OPEN_TO_RATER:
             for _ in range(_TRIES):  # on Postgres another rater may take the place before the round is locked
                 found = connection.execute(statement, wanted).mappings().first()
@@ -269,12 +287,13 @@ class RaterSession:
         connection.execute(statements.WITHDRAW, {**own, "now": now})
         return 1 + int(connection.execute(statements.REVISIONS, own).scalar_one())
 
-    def _settle(self, connection: sa.Connection, round_id: int, now: float) -> None:
-        """Sets the round to open or answered, by the number of standing answers."""
-        count = connection.execute(statements.STANDING_COUNT, {"round": round_id}).scalar_one()
-        full = count >= self.study.annotators
-        values = {"new_status": "answered" if full else "open", "new_answered_at": now if full else None}
-        connection.execute(statements.SET_STATUS, {"round": round_id, **values})
+    def _settle(self, connection: sa.Connection, row: Mapping[Any, Any], now: float) -> None:
+        """Sets the round to open or answered, by the number of standing answers; one of the protocol is kept."""
+        count = connection.execute(statements.STANDING_COUNT, {"round": row["id"]}).scalar_one()
+        full = count >= (self.study.annotators if row["for_rater"] is None else 1)
+        done = "answered" if row["for_rater"] is None else "kept"
+        values = {"new_status": done if full else "open", "new_answered_at": now if full else None}
+        connection.execute(statements.SET_STATUS, {"round": row["id"], **values})
 
     def _shown(
         self, connection: sa.Connection, row: Mapping[Any, Any], rater_id: int, display: list[int]

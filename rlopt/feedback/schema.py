@@ -54,6 +54,7 @@ rater = sa.Table(
     _belongs("study"),
     _secret("public_id"),
     _secret("session_digest"),  # SHA-256 of the cookie's value, which is stored nowhere
+    sa.Column("expert", sa.Boolean),  # whose orders are right
     sa.Column("name", sa.String(80)),  # personal data: optional, deletable
     sa.Column("created_at", sa.Double, nullable=False),
 )
@@ -65,11 +66,18 @@ round_ = sa.Table(
     _belongs("study"),
     _secret("public_id"),
     sa.Column("iteration", sa.Integer, nullable=False),
-    sa.Column("kind", sa.String(16), nullable=False),  # gradient or line_search
+    sa.Column(
+        "kind", sa.String(16), nullable=False
+    ),  # gradient, line_search, population; of the protocol check, training, duel
     sa.Column("m", sa.Integer, nullable=False),
     sa.Column("k", sa.Integer, nullable=False),
     sa.Column("current", sa.Integer),  # slot of the current point
-    sa.Column("status", sa.String(12), nullable=False),  # rendering, open, answered, consumed, void
+    sa.Column(
+        "status", sa.String(12), nullable=False
+    ),  # rendering, open, answered, consumed, void; kept: one of the protocol
+    sa.Column("source", sa.Integer),  # of a check or training round: the round whose clips it shows again
+    sa.Column("for_rater", sa.Integer),  # of a round that the protocol made: the rater whom alone it is for
+    sa.Column("step", sa.Integer),  # the update that used it, from 0; several rounds may share one
     sa.Column("params", sa.LargeBinary, nullable=False),  # safetensors: candidates float64 [m, d]
     sa.Column("digest_before", sa.String(64), nullable=False),
     sa.Column("digest_after", sa.String(64)),
@@ -147,6 +155,7 @@ answer = sa.Table(
     sa.Column("abstain", sa.Boolean, nullable=False),
     sa.Column("seconds", sa.Double, nullable=False),
     sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("trust", sa.Double),  # with which the search used it, 0 to 1
     sa.Column("withdrawn_at", sa.Double),  # undone, or replaced by a later revision
     sa.UniqueConstraint("rater_id", "key"),
     sa.UniqueConstraint("round_id", "rater_id", "revision"),
@@ -184,6 +193,9 @@ optimizer_state = sa.Table(
     sa.Column("created_at", sa.Double, nullable=False),
     sa.UniqueConstraint("study_id", "iteration"),
 )
+
+ADDED = {"round": ("step", "source", "for_rater"), "rater": ("expert",), "answer": ("trust",)}
+"""Columns that a database of an earlier version lacks, by table; all may be empty."""
 
 TABLES = (study, rater, round_, clip, candidate, assignment, answer, event, optimizer_state)
 """Parents before children."""

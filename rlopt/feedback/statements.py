@@ -27,10 +27,13 @@ _UNCONSUMED = round_.c.status.in_(("open", "answered"))
 
 def _rounds() -> sa.Select[Any]:
     """Rounds without their parameters, which may be large."""
-    return sa.select(round_.c.id, round_.c.public_id, round_.c.kind, round_.c.m, round_.c.k, round_.c.status)
+    columns = (round_.c.public_id, round_.c.kind, round_.c.m, round_.c.k, round_.c.status, round_.c.for_rater)
+    return sa.select(round_.c.id, *columns)
 
 
-ANY_OPEN = sa.select(round_.c.id).where(OF_STUDY, round_.c.status == "open").limit(1)
+FREE = round_.c.for_rater.is_(None)
+"""A round of the search; those of the protocol are for one rater alone."""
+ANY_OPEN = sa.select(round_.c.id).where(OF_STUDY, round_.c.status == "open", FREE).limit(1)
 LOCKED = _rounds().where(round_.c.public_id == bindparam("public_id"), OF_STUDY).with_for_update()
 """A round that no other transaction can change until this one ends."""
 OPEN_OF_RATER = (
@@ -45,7 +48,7 @@ _OF_THIS = assignment.c.round_id == round_.c.id
 _PLACES = sa.select(sa.func.count()).select_from(assignment).where(_OF_THIS, _TAKEN).correlate(round_).scalar_subquery()
 _NEW_TO_RATER = (
     _rounds()
-    .where(OF_STUDY, round_.c.status == "open")
+    .where(OF_STUDY, round_.c.status == "open", FREE)
     .where(~sa.exists().where(_OF_THIS, assignment.c.rater_id == bindparam("rater")))
     .where(bindparam("annotators") > _PLACES)
     .order_by(round_.c.iteration)
@@ -70,7 +73,7 @@ _MINE = assignment.c.rater_id == bindparam("rater")
 _OTHERS = sa.select(sa.func.count()).select_from(assignment).where(_OF_THIS, ~_MINE, _TAKEN).correlate(round_)
 ANY_FOR_RATER = (
     sa.select(round_.c.id)
-    .where(OF_STUDY, round_.c.status == "open")
+    .where(OF_STUDY, round_.c.status == "open", FREE | (round_.c.for_rater == bindparam("rater")))
     .where(~sa.exists().where(_OF_THIS, _MINE, assignment.c.state == "answered"))
     .where(_OTHERS.scalar_subquery() < bindparam("annotators"))
     .limit(1)

@@ -184,8 +184,11 @@ class StudyStore:
             row = connection.execute(sa.select(schema.rater).where(wanted)).mappings().first()
         return None if row is None else Rater(row["id"], row["public_id"], row["name"])
 
-    def add_rater(self, study: Study, session: str, name: str | None = None) -> Rater:
-        """Adds who will hold the session; only a digest of its secret is stored."""
+    def add_rater(self, study: Study, session: str, name: str | None = None, agreed: bool = False) -> Rater:
+        """Adds who will hold the session; only a digest of its secret is stored.
+
+        :param agreed: whether the rater has agreed to the text of consent
+        """
         values = {
             "study_id": study.id,
             "public_id": opaque(),
@@ -196,6 +199,8 @@ class StudyStore:
         with self.database.write() as connection:
             identity = insert(connection, schema.rater, values)
             log(connection, study.id, "rater", self.clock(), rater=identity)
+            if agreed:
+                log(connection, study.id, "consent", self.clock(), rater=identity)
         return Rater(identity, str(values["public_id"]), name)
 
     def set_name(self, rater_id: int, name: str | None) -> None:
@@ -204,6 +209,21 @@ class StudyStore:
         kept = " ".join(printable.split())[:MAX_NAME] or None
         with self.database.write() as connection:
             connection.execute(sa.update(schema.rater).where(schema.rater.c.id == rater_id).values(name=kept))
+
+    def set_expert(self, study: Study, public_id: str) -> Rater:
+        """Makes a rater an expert, whose orders are right; others are checked by them.
+
+        :param public_id: of the rater, or its beginning
+        :raises StudyError: it is of none, or of several
+        """
+        found = [each for each in self.raters(study) if each.public_id.startswith(public_id) and public_id]
+        if len(found) != 1:
+            raise StudyError(f"{len(found)} raters of study {study.name!r} begin with {public_id!r}: rlopt rank info "
+                             "lists them")  # fmt: skip
+        with self.database.write() as connection:
+            connection.execute(sa.update(schema.rater).where(schema.rater.c.id == found[0].id).values(expert=True))
+            log(connection, study.id, "expert", self.clock(), rater=found[0].id)
+        return found[0]
 
     def set_instructions(self, study: Study, instructions: str) -> Study:
         """Replaces what the raters of a study are told; the audit trail keeps the former text."""

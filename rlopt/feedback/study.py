@@ -10,7 +10,7 @@ import hashlib
 import math
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,6 +32,7 @@ from rlopt.feedback.trainer import (
     keep_state,
     read_state,
     standing_answers,
+    stored_trust,
     unpack,
 )
 
@@ -74,11 +75,15 @@ class AskTell(Protocol):
         ...
 
     def ask(self) -> Any:
-        """The query to be ranked now, an :class:`Asked`; the same one until it is told."""
+        """The query to be ranked now, an :class:`Asked`; the same one until it is told. A list from one of many."""
         ...
 
-    def tell(self, answer: Sequence[Ranking]) -> Any:
+    def tell(self, answer: Any, *trust: Any) -> Any:
         """Takes the answers to the query, one of each rater, and moves the point.
+
+        One that asks many queries at a time (:class:`rlopt.agents.zo_ranksgd.parallel.ParallelSearch`) has ``rounds``,
+        returns a list of queries from :meth:`ask`, and takes the answers by the queries' ``iteration``, and how
+        far each is trusted.
 
         :raises rlopt.errors.AnswerError: if one does not fit the query; nothing changes then
         """
@@ -153,7 +158,11 @@ class HumanStudy:
             self.study = store.set_instructions(self.study, instructions)
             say(f"study {name!r}: the new instructions replace the former ones")
         self._session = TrainerSession(store, self.study)
-        self._complete: tuple[int, float, float] | None = None
+        together: int | None = getattr(optimizer, "rounds", None)
+        self._many, self._needed = together is not None, together or 1
+        self._rounds: dict[int, int] = {}
+        """The ids of the rounds of queries that wait, by the query's number."""
+        self._complete: dict[int, tuple[float, float]] = {}
         self._outage: float | None = None
         self._lost: tuple[int, Any] | None = None
         self._state: OptimizerState
@@ -162,13 +171,14 @@ class HumanStudy:
 
     @property
     def iteration(self) -> int:
-        """Rounds consumed."""
+        """Updates of the search; each consumed a round, or as many as the search takes together."""
         return self._state.iteration
 
     def step(self) -> Any | None:
-        """Asks people one query, waits for their answers and tells them to the optimiser, durably.
+        """Asks people the queries that wait, and tells the optimiser the answers to as many as it needs, durably.
 
-        :returns: the query that was answered; None if the deadline came first (the round stays open: call again)
+        :returns: the query that was answered, of a search of many a list; None if the deadline came first
+            (the round stays open: call again)
         :raises StudyError: another process trains this study now, or the database refuses
         """
         started = time.monotonic()
@@ -196,14 +206,17 @@ class HumanStudy:
             self._lost = None
             if self.iteration > iteration:
                 return query
-        query = self.optimizer.ask()
-        round_id = self._open(query)
-        heard = started
+        queries, heard = self._queries(), started
         while True:
-            answered_at = self._session.answered_at(round_id)
-            if self._has_rested(round_id, answered_at):
-                if self._consume(round_id, query):
-                    return query
+            ready = self._rested(queries)
+            if len(ready) >= self._needed:
+                taken = ready[: self._needed]
+                if self._consume(taken, queries):
+                    return [queries[number] for number in taken] if self._many else queries[taken[0]]
+                continue
+            unopened = next((number for number in queries if number not in self._rounds), None)
+            if unopened is not None:
+                self._rounds[unopened] = self._open(unopened, queries[unopened])
                 continue
             if self._is_late(started):
                 return None
@@ -212,17 +225,26 @@ class HumanStudy:
                 heard = time.monotonic()
             time.sleep(self.poll_seconds)
 
+    def _queries(self) -> dict[int, Asked]:
+        """The queries that wait for answers, by their numbers, which no two queries of a study share."""
+        if self._many:
+            return {query.iteration: query for query in self.optimizer.ask()}
+        return {self.iteration: self.optimizer.ask()}
+
     def _is_late(self, started: float) -> bool:
         return self.deadline_seconds is not None and time.monotonic() - started >= self.deadline_seconds
 
-    def _has_rested(self, round_id: int, answered_at: float | None) -> bool:
-        """Whether a round has been complete for so long that nobody can undo an answer any more."""
-        if answered_at is None:
-            self._complete = None
-            return False
-        if self._complete is None or self._complete[:2] != (round_id, answered_at):  # an answer after an undo
-            self._complete = (round_id, answered_at, time.monotonic())
-        return time.monotonic() - self._complete[2] >= self.undo_seconds
+    def _rested(self, queries: Collection[int]) -> list[int]:
+        """The queries complete for so long that nobody can undo an answer any more; oldest answer first."""
+        open_rounds = {self._rounds[number]: number for number in queries if number in self._rounds}
+        answered = self._session.answered(open_rounds) if open_rounds else {}
+        complete, now = {}, time.monotonic()
+        for round_id, at in answered.items():
+            known = self._complete.get(round_id)
+            complete[round_id] = known if known is not None and known[0] == at else (at, now)  # an answer after an undo
+        self._complete = complete
+        rested = [round_id for round_id, (_, since) in complete.items() if now - since >= self.undo_seconds]
+        return [open_rounds[round_id] for round_id in sorted(rested, key=lambda found: (answered[found], found))]
 
     def finish(self) -> None:
         """Tells those who rank that the study is over, with a clip of where the search ended."""
@@ -231,26 +253,24 @@ class HumanStudy:
             self._session.show_point("now", self._draw(_Point(point), "end", self.iteration)[0])
         self._session.finish()
 
-    def _open(self, query: Asked) -> int:
+    def _open(self, number: int, query: Asked) -> int:
         """The id of the open round of this query, with its clips; made unless a former process made it."""
         candidates = np.asarray(query.candidates, np.float64)
-        row = self._session.live_round(self.iteration)
+        row = self._session.live_round(number)
         if row is not None and row["status"] != "rendering":
-            same = row["digest_before"] == self._state.digest and row["kind"] == query.kind
+            same = (self._many or row["digest_before"] == self._state.digest) and row["kind"] == query.kind
             if not same or not np.array_equal(unpack(row["params"])["candidates"], candidates):
                 raise StudyError(
                     f"study {self.study.name!r} waits for answers to another query than this optimiser's: use the "
                     "versions of rlopt and numpy that the study started with"
                 )
             return int(row["id"])
-        round_id = self._session.begin(
-            self.iteration, query.kind, candidates, query.k, query.current, self._state.digest
-        )
-        clips = self._draw(query, f"round-{self.iteration:05d}", round_id)
-        if self.iteration == 0 and query.current is None:
+        round_id = self._session.begin(number, query.kind, candidates, query.k, query.current, self._state.digest)
+        clips = self._draw(query, f"round-{number:05d}", round_id)
+        if number == 0 and query.current is None:
             self._session.show_point("start", self._draw(_Point(self._start), "start", round_id)[0])
         self._session.open(round_id, candidates, clips)
-        if self.iteration == 0 and query.current is not None:
+        if number == 0 and query.current is not None:
             self._session.match_point("start", self._start)
         return round_id
 
@@ -266,23 +286,28 @@ class HumanStudy:
             raise StudyError(f"render drew {len(clips)} clips of {len(query.candidates)} candidates: draw one each")
         return clips
 
-    def _consume(self, round_id: int, query: Asked) -> bool:
-        """Whether the round's answers were taken; if anything fails, the optimiser is as before."""
+    def _consume(self, numbers: Sequence[int], queries: Mapping[int, Asked]) -> bool:
+        """Whether the answers to the queries were taken; if anything fails, the optimiser is as before."""
 
-        def tell(given: Sequence[Ranking]) -> Move:
+        def tell(given: list[list[Ranking]], trust: list[list[float]] | None) -> Move:
             before = np.array(self.optimizer.point, np.float64)
-            self.optimizer.tell(given)
+            if self._many:
+                weights = None if trust is None else dict(zip(numbers, trust, strict=True))
+                self.optimizer.tell(dict(zip(numbers, given, strict=True)), weights)
+            else:
+                self.optimizer.tell(given[0])
             point = np.array(self.optimizer.point, np.float64)
             after = snapshot(self.optimizer, self.iteration + 1)
             away = float(np.linalg.norm(point - self._start))
             return Move(after, point, float(np.linalg.norm(point - before)), away)
 
         iteration = self.iteration
+        answered = [queries[number] for number in numbers] if self._many else queries[numbers[0]]
         try:
-            move = self._session.consume(round_id, self._state.digest, tell)
+            move = self._session.consume([self._rounds[number] for number in numbers], self._state.digest, tell)
         except BaseException as error:
             # Where the connection broke, nobody told whether the database has the answers: its newest state says so.
-            self._lost = (iteration, query)
+            self._lost = (iteration, answered)
             self._load(self._session.state())
             self._lost = None
             if isinstance(error, DatabaseUnreachableError) and self.iteration > iteration:
@@ -291,6 +316,8 @@ class HumanStudy:
         if move is None:
             return False
         self._state = move.after
+        for number in numbers:
+            del self._rounds[number]
         return True
 
     def _load(self, state: OptimizerState) -> np.ndarray:
@@ -299,6 +326,7 @@ class HumanStudy:
         if self.optimizer.digest() != state.digest:
             raise StudyError(f"the optimiser's state in study {self.study.name!r} is damaged: its digest is another")
         self._state = state
+        self._rounds.clear()
         return np.asarray(self.optimizer.point, np.float64)
 
 
@@ -328,29 +356,42 @@ def replay(store: StudyStore, study: Study, optimizer: AskTell, part: Part | Non
     def take(state: OptimizerState) -> None:
         optimizer.load_state_dict(*((state.state, state.arrays) if part is None else part(state)))
 
+    many = hasattr(optimizer, "rounds")
     take(read_state(store, study, 0))
     consumed = (round_.c.study_id == study.id) & (round_.c.status == "consumed")
     with store.database.read() as connection:
-        ids = connection.execute(sa.select(round_.c.id).where(consumed).order_by(round_.c.iteration)).scalars().all()
-        for count, round_id in enumerate(ids):
-            row = connection.execute(sa.select(round_).where(round_.c.id == round_id)).mappings().one()
-            what = f"round {row['iteration']} of study {study.name!r}"
-            if row["iteration"] != count:
+        steps: dict[int, list[int]] = {}
+        step = sa.func.coalesce(round_.c.step, round_.c.iteration)  # none in a study of an earlier version
+        for round_id, at in connection.execute(
+            sa.select(round_.c.id, step).where(consumed).order_by(step, round_.c.iteration)
+        ):
+            steps.setdefault(at, []).append(round_id)
+        for count, (at, ids) in enumerate(steps.items()):
+            rows = [connection.execute(sa.select(round_).where(round_.c.id == each)).mappings().one() for each in ids]
+            what = f"round {rows[0]['iteration']} of study {study.name!r}"
+            if at != count:
                 raise StudyError(f"{what} follows on round {count - 1}: a consumed round is missing")
-            if part is None and optimizer.digest() != row["digest_before"]:
+            if part is None and not many and optimizer.digest() != rows[0]["digest_before"]:
                 raise StudyError(f"{what} began in another state than in the replay: is it damaged, or made "
                                  "with other versions?")  # fmt: skip
-            query = optimizer.ask()
-            if not np.array_equal(unpack(row["params"])["candidates"], query.candidates):
-                raise StudyError(f"{what} asked about other candidates than the replay does")
-            optimizer.tell(standing_answers(connection, round_id))
-            if part is None and optimizer.digest() != row["digest_after"]:
+            asked = {query.iteration: query for query in optimizer.ask()} if many else {count: optimizer.ask()}
+            for row in rows:
+                query = asked.get(row["iteration"])
+                if query is None or not np.array_equal(unpack(row["params"])["candidates"], query.candidates):
+                    raise StudyError(f"{what} asked about other candidates than the replay does")
+            given = {row["iteration"]: standing_answers(connection, row["id"]) for row in rows}
+            trust = {row["iteration"]: stored_trust(connection, row["id"]) for row in rows}
+            if many:
+                optimizer.tell(given, None if None in trust.values() else trust)
+            else:
+                optimizer.tell(given[count])
+            if part is None and optimizer.digest() != rows[0]["digest_after"]:
                 raise StudyError(f"{what} ended in another state than in the replay: an answer was changed")
     replayed = optimizer.digest()
     take(read_state(store, study))
     if optimizer.digest() != replayed:
         raise StudyError(f"the optimiser's stored state in study {study.name!r} is not that of its answers")
-    return len(ids)
+    return sum(map(len, steps.values()))
 
 
 def snapshot(optimizer: AskTell, iteration: int) -> OptimizerState:

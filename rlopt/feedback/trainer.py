@@ -7,7 +7,7 @@ and comes back gets an error instead of consuming an answer a second time.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,17 +18,19 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from rlopt.errors import StudyError
+from rlopt.feedback.agreement import Given
 from rlopt.feedback.clips import Clip
 from rlopt.feedback.files import file_digest, inside
 from rlopt.feedback.ranking import Ranking
-from rlopt.feedback.schema import answer, candidate, clip, optimizer_state, round_, study
+from rlopt.feedback.reliability import Reliability, reliabilities
+from rlopt.feedback.schema import answer, candidate, clip, optimizer_state, rater, round_, study
 from rlopt.feedback.store import Study, StudyStore, digest, insert, log, opaque
 from rlopt.storage.json import dump_json, parse_json
 
 
 @dataclass(frozen=True)
 class OptimizerState:
-    """An optimiser after some rounds, as ``state_dict`` gave it."""
+    """An optimiser after some updates, as ``state_dict`` gave it."""
 
     iteration: int
     digest: str
@@ -121,39 +123,71 @@ class TrainerSession:
                 raise StudyError("another process has discarded this round: only one may train a study")
             log(connection, self.study.id, "opened", now, round_=round_id)
 
-    def answered_at(self, round_id: int) -> float | None:
-        """When the round got the last of the answers that it needs; None while it waits."""
-        wanted = (round_.c.id == round_id) & (round_.c.status == "answered")
+    def answered(self, round_ids: Collection[int]) -> dict[int, float]:
+        """Those of the rounds that are complete: when each got the last of the answers that it needs."""
+        wanted = round_.c.id.in_(round_ids) & (round_.c.status == "answered")
         with self.store.database.read() as connection:
-            found = connection.execute(sa.select(round_.c.answered_at).where(wanted)).scalar()
-        return None if found is None else float(found)
+            found = connection.execute(sa.select(round_.c.id, round_.c.answered_at).where(wanted)).all()
+        return {row.id: float(row.answered_at) for row in found}
 
-    def consume(self, round_id: int, before: str, tell: Callable[[Sequence[Ranking]], Move]) -> Move | None:
+    def consume(
+        self,
+        round_ids: Sequence[int],
+        before: str,
+        tell: Callable[[list[list[Ranking]], list[list[float]] | None], Move],
+    ) -> Move | None:
         """Answered -> consumed with the optimiser's new state, all or nothing; None if a rater has just undone.
 
         :param before: digest of the optimiser that ``tell`` will change; it must equal the newest stored state's
-        :param tell: tells the optimiser
+        :param tell: tells the optimiser the answers to each round, and how far each is trusted once that is known
         """
         now = self.store.clock()
         with self.store.database.write() as connection:
             self._own(connection)
-            mine = (round_.c.id == round_id) & (round_.c.status == "answered") & (round_.c.digest_before == before)
-            taken = sa.update(round_).where(mine).values(status="consumed", consumed_at=now)
-            if connection.execute(taken).rowcount != 1:
+            mine = round_.c.id.in_(round_ids) & (round_.c.status == "answered")
+            locked = sa.select(round_.c.id).where(mine).order_by(round_.c.id).with_for_update()
+            if len(connection.execute(locked).all()) != len(round_ids):
                 return None
+            connection.execute(sa.update(round_).where(mine).values(status="consumed", consumed_at=now))
             newest = sa.select(optimizer_state.c.digest).where(optimizer_state.c.study_id == self.study.id)
             newest = newest.order_by(optimizer_state.c.iteration.desc()).limit(1)
             if connection.execute(newest).scalar() != before:
                 raise StudyError("the optimiser is in another state than the study: only one process may train it")
-            move = tell(standing_answers(connection, round_id))
-            self._keep(connection, move, round_id)
-            log(connection, self.study.id, "consumed", now, round_=round_id)
+            trust = self._trust(connection, round_ids)
+            move = tell([standing_answers(connection, round_id) for round_id in round_ids], trust)
+            self._keep(connection, move, round_ids)
+            for round_id in round_ids:
+                log(connection, self.study.id, "consumed", now, round_=round_id)
         return move
 
+    def _trust(self, connection: sa.Connection, round_ids: Sequence[int]) -> list[list[float]] | None:
+        """How far the answers to rounds are trusted, which is stored with them; None while nothing tells of it.
+
+        Relative to the rater who is trusted most: where clips are hard to tell apart for all, all go on to count.
+        """
+        known = study_reliabilities(connection, self.study)
+        most = max((each.trust for each in known.values()), default=0.0)
+        if not most or not any(each.pairs for each in known.values()):
+            return None
+        found: list[list[float]] = []
+        for round_id in round_ids:
+            wanted = (answer.c.round_id == round_id) & answer.c.withdrawn_at.is_(None)
+            rows = connection.execute(
+                sa.select(answer.c.id, answer.c.rater_id).where(wanted).order_by(answer.c.rater_id)
+            )
+            found.append([])
+            for answer_id, rater_id in rows.all():
+                trust = known[rater_id].trust / most if rater_id in known else 1.0  # without any opinion so far
+                connection.execute(sa.update(answer).where(answer.c.id == answer_id).values(trust=trust))
+                found[-1].append(trust)
+        return found
+
     def finish(self) -> None:
-        """Says that no further rounds will come."""
+        """Says that no further rounds will come; those that still wait become void."""
+        waiting = (round_.c.study_id == self.study.id) & round_.c.status.in_(("rendering", "open", "answered"))
         with self.store.database.write() as connection:
             self._own(connection)
+            connection.execute(sa.update(round_).where(waiting).values(status="void"))
             connection.execute(sa.update(study).where(study.c.id == self.study.id).values(finished=True))
             log(connection, self.study.id, "finished", self.store.clock())
 
@@ -174,18 +208,19 @@ class TrainerSession:
             self._own(connection)
             return self._match(connection, which, point)
 
-    def _keep(self, connection: sa.Connection, move: Move, round_id: int) -> None:
+    def _keep(self, connection: sa.Connection, move: Move, round_ids: Sequence[int]) -> None:
         after = move.after
         keep_state(connection, self.study.id, after, self.store.clock())
         # The first state is where a replay begins, the newest where training goes on; the digests of all are in rounds.
         old = (optimizer_state.c.study_id == self.study.id) & (optimizer_state.c.iteration > 0)
         connection.execute(sa.delete(optimizer_state).where(old & (optimizer_state.c.iteration < after.iteration - 1)))
         values = {
+            "step": after.iteration - 1,
             "digest_after": after.digest,
             "step_norm": move.step_norm,
             "distance_from_start": move.distance_from_start,
         }
-        connection.execute(sa.update(round_).where(round_.c.id == round_id).values(**values))
+        connection.execute(sa.update(round_).where(round_.c.id.in_(round_ids)).values(**values))
         self._match(connection, "now", move.point)
 
     def _match(self, connection: sa.Connection, which: str, point: np.ndarray) -> bool:
@@ -254,20 +289,50 @@ def standing_answers(connection: sa.Connection, round_id: int) -> list[Ranking]:
     return given
 
 
+def stored_trust(connection: sa.Connection, round_id: int) -> list[float] | None:
+    """With how much trust the answers of :func:`standing_answers` were used; None if nothing told of it then."""
+    wanted = (answer.c.round_id == round_id) & answer.c.withdrawn_at.is_(None)
+    found = connection.execute(sa.select(answer.c.trust).where(wanted).order_by(answer.c.rater_id)).scalars().all()
+    return None if None in found else [float(trust) for trust in found]
+
+
+def answers_by_clips(connection: sa.Connection, study_: Study) -> list[list[tuple[int, Given]]]:
+    """For every set of clips all orders of it, as (rater, order), oldest first; who saw it twice is there twice."""
+    clips = sa.func.coalesce(round_.c.source, round_.c.id)
+    rows = connection.execute(
+        sa.select(clips, answer.c.rater_id, answer.c.tiers, answer.c.unranked)
+        .join(round_, round_.c.id == answer.c.round_id)
+        .where(round_.c.study_id == study_.id, answer.c.withdrawn_at.is_(None), answer.c.abstain.is_(False))
+        .where(round_.c.kind != "duel")
+        .order_by(clips, answer.c.id)
+    ).all()
+    seen: dict[int, list[tuple[int, Given]]] = {}
+    for key, rater_id, tiers, unranked in rows:
+        seen.setdefault(key, []).append((rater_id, (json.loads(tiers), json.loads(unranked))))
+    return list(seen.values())
+
+
+def study_reliabilities(connection: sa.Connection, study_: Study) -> dict[int, Reliability]:
+    """The reliability of each rater, from the clips that were ranked more than once."""
+    experts = sa.select(rater.c.id).where(rater.c.study_id == study_.id, rater.c.expert.is_(True))
+    return reliabilities(answers_by_clips(connection, study_), connection.execute(experts).scalars().all())
+
+
 def clip_values(store: StudyStore, study_id: int, made: Clip) -> dict[str, Any]:
     """A clip as a row; its files must lie in the media folder.
 
     :raises StudyError: one is missing, a link, or elsewhere
     """
     path, poster = inside(store.media_root, Path(made.path)), inside(store.media_root, Path(made.poster))
+    digests = {name: file_digest(store.media_root, name, keep=True) for name in {path, poster}}
     return {
         "study_id": study_id,
         "media_id": opaque(),
         "poster_id": opaque(),
         "path": path,
         "poster": poster,
-        "sha256": file_digest(store.media_root, path, keep=True),
-        "poster_sha256": file_digest(store.media_root, poster, keep=True),
+        "sha256": digests[path],
+        "poster_sha256": digests[poster],
         "fps": float(made.fps),
         "frames": int(made.frames),
         "width": int(made.width),

@@ -15,19 +15,27 @@ from typing import Any
 
 import httpx2
 from ranking_client import csrf_of, exact_answer, press_begin
-from ranking_study import make_study
+from ranking_study import make_study, optimizer
 
+from rlopt.agents.zo_ranksgd.parallel import ParallelSearch
 from rlopt.feedback.server.serving import ServeSettings, serve
 from rlopt.feedback.store import StudyStore
+from rlopt.feedback.study import HumanStudy
 
 TOKEN = "a-token-that-stays-the-same-for-all-servers"
 _context = multiprocessing.get_context("forkserver" if sys.platform != "win32" else "spawn")
 _context.set_forkserver_preload(["ranking_processes", "rlopt.feedback.server.app", "uvicorn", "imageio.v3"])
 
 
-def train(url: str, media: str, rounds: int, annotators: int) -> None:
+def study_of(store: StudyStore, annotators: int, people: int) -> HumanStudy:
+    """The study, with rounds open for so many people at once; 0 for one round at a time."""
+    search = ParallelSearch.for_people(optimizer(), people) if people else None
+    return make_study(store, search=search, annotators=annotators)
+
+
+def train(url: str, media: str, rounds: int, annotators: int, people: int) -> None:
     """Steps the study until so many rounds are consumed in all."""
-    study = make_study(StudyStore(url, media=media), annotators=annotators)
+    study = study_of(StudyStore(url, media=media), annotators, people)
     while study.iteration < rounds:
         study.step()
     study.finish()
@@ -43,15 +51,15 @@ def serve_study(url: str, media: str, port: int) -> None:
 class Processes:
     """The trainer and the server of one study."""
 
-    def __init__(self, store: StudyStore, rounds: int, annotators: int = 1) -> None:
-        make_study(store, annotators=annotators)
+    def __init__(self, store: StudyStore, rounds: int, annotators: int = 1, people: int = 0) -> None:
+        study_of(store, annotators, people)
         place = (store.database.url.render_as_string(hide_password=False), str(store.media_root))
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = int(free.getsockname()[1])
         self.base = f"http://127.0.0.1:{self.port}"
         self._starts = {
-            "trainer": (train, (*place, rounds, annotators)),
+            "trainer": (train, (*place, rounds, annotators, people)),
             "server": (serve_study, (*place, self.port)),
         }
         self._running: dict[str, Any] = {}

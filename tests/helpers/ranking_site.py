@@ -17,7 +17,7 @@ from ranking_study import render as render_images
 from rlopt.agents.zo_ranksgd.optimizer import ZORankSGD
 from rlopt.feedback.clips import Clip, write_clip
 from rlopt.feedback.ranking import Ranking
-from rlopt.feedback.schema import answer, optimizer_state, round_
+from rlopt.feedback.schema import answer, event, optimizer_state, round_
 from rlopt.feedback.server.app import make_app
 from rlopt.feedback.store import open_store
 from rlopt.feedback.study import HumanStudy
@@ -46,13 +46,13 @@ class Site:
 
     :param rounds: after so many the trainer finishes the study
     :param settings: of :class:`HumanStudy`; ``media`` is image, which is quick, or video; besides ``lease_seconds``,
-        ``token`` and ``names`` of the server
+        ``token``, ``names`` and ``protocol`` of the server
     """
 
-    def __init__(self, folder: Path, search: ZORankSGD, rounds: int, **settings: Any) -> None:
+    def __init__(self, folder: Path, search: Any, rounds: int, **settings: Any) -> None:
         self._folder, self._search, self._rounds = folder, search, rounds
         self._lease_seconds, self._token = settings.pop("lease_seconds", 60.0), settings.pop("token", None)
-        self._names = settings.pop("names", ())
+        self._names, self._protocol = settings.pop("names", ()), settings.pop("protocol", None)
         self.store = open_store(folder, create=True)
         given = {"media": "image", "undo_seconds": 0.0, "poll_seconds": 0.01, "deadline_seconds": 0.1, **settings}
         render = render_videos if given["media"] == "video" else render_images
@@ -79,7 +79,8 @@ class Site:
     def start_server(self) -> None:
         """Serves on the address of before."""
         store = open_store(self._folder)
-        app = make_app(store, store.study(), token=self._token, names=self._names, lease_seconds=self._lease_seconds)
+        given = {"token": self._token, "names": self._names, "protocol": self._protocol}
+        app = make_app(store, store.study(), lease_seconds=self._lease_seconds, **given)
         config = uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=1)
         self._server = uvicorn.Server(config)
         bound = socket.socket()
@@ -115,6 +116,11 @@ class Site:
         """All revisions of all answers, in the order in which they came."""
         with self.store.database.read() as connection:
             return list(connection.execute(sa.select(answer).order_by(answer.c.id)).mappings())
+
+    def events(self) -> list[str]:
+        """The kinds of what happened, in that order."""
+        with self.store.database.read() as connection:
+            return list(connection.execute(sa.select(event.c.kind).order_by(event.c.id)).scalars())
 
     def digest(self) -> str:
         """Of the stored state of the optimiser."""

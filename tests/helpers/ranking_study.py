@@ -36,9 +36,7 @@ def render(query: Any, folder: Path) -> list[Clip]:
     return clips
 
 
-def make_study(
-    place: Path | StudyStore, name: str = "grey", search: ZORankSGD | None = None, **settings: Any
-) -> HumanStudy:
+def make_study(place: Path | StudyStore, name: str = "grey", search: Any = None, **settings: Any) -> HumanStudy:
     """A study in a folder or a store, ready to be stepped."""
     store = place if isinstance(place, StudyStore) else open_store(place, create=True)
     given = {"media": "image", "undo_seconds": 0.0, "poll_seconds": 0.005, **settings}

@@ -20,7 +20,7 @@ def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     """All but the one that needs a database server; then the commands that end by themselves."""
     monkeypatch.chdir(tmp_path)
     snippets = [text for text in re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL) if "postgresql" not in text]
-    assert len(snippets) == 2
+    assert len(snippets) == 3
     names: dict[str, object] = {}
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from ranking_processes import Person, Processes
 from ranking_study import optimizer, told_exactly
 
+from rlopt.agents.zo_ranksgd.parallel import ParallelSearch
 from rlopt.feedback import schema
 from rlopt.feedback.store import StudyStore, open_store
 from rlopt.feedback.study import replay
@@ -85,3 +86,32 @@ def test_twenty_raters_at_once_are_all_stored_once(store: StudyStore) -> None:
     search = optimizer()
     assert replay(store, store.study(), search) == rounds
     assert search.digest() == told_exactly(rounds, annotators).digest()
+
+
+@pytest.mark.slow
+def test_kills_lose_and_double_nothing_of_rounds_that_wait(store: StudyStore) -> None:
+    """Three people at once, each with clips of their own, on both databases."""
+    rounds, chance = 24, random.Random(7)
+    processes = Processes(store, rounds, people=3)
+    try:
+        people = [Person(store, processes.base, seed) for seed in range(3)]
+        for person in people:
+            person.start()
+        for _ in range(10):
+            time.sleep(chance.uniform(0.0, 0.5))
+            which = chance.choice(("trainer", "server"))
+            processes.kill(which)
+            processes.start(which)
+        waited_for(people, 120)
+    finally:
+        processes.stop()
+    answers = stored_answers(store)
+    by_key = {row.key: row for row in answers}
+    accepted = {key: value for person in people for key, value in person.accepted.items()}
+    assert len(by_key) == len(answers) and all(row.withdrawn_at is None for row in answers)
+    for key, value in accepted.items():
+        assert (by_key[key].public_id, by_key[key].revision) == value, "what was accepted is there"
+    statuses = [row.status for row in answers]
+    assert statuses.count("consumed") == rounds and set(statuses) <= {"consumed", "void"}
+    search = ParallelSearch.for_people(optimizer(), 3)
+    assert replay(store, store.study(), search) == rounds

@@ -53,7 +53,7 @@ def test_the_whole_contract_round_by_round(study: HumanStudy) -> None:
     assert set(results["rounds"][0]) == {
         "iteration", "kind", "step_norm", "distance_from_start", "stayed", "answers", "seconds",
     }  # fmt: skip
-    assert results["agreement"] == {"rounds": 0, "raters": 1, "pairwise": None, "kendall_tau": None}
+    assert results["agreement"] == {"rounds": 0, "raters": 1, "pairwise": None, "kendall_tau": None, "interval": None}
     assert client.get(results["start"]["url"]).status_code == client.get(results["now"]["poster"]).status_code == 200
     np.testing.assert_array_equal(study.optimizer.point, told_exactly(4).point)
 
@@ -119,11 +119,12 @@ def test_two_tabs_are_one_rater_and_two_browsers_are_two(tmp_path: Path) -> None
     assert study.step() is not None
     assert study.optimizer.digest() == told_exactly(1, annotators=2).digest()
     agreement = one.get("/api/results").json()["agreement"]
-    assert agreement == {"rounds": 1, "raters": 2, "pairwise": 1.0, "kendall_tau": 1.0}
-    assert one.get("/api/results").json()["raters"] == [
-        {"name": "rater 1", "rounds": 1, "pairwise": 1.0},
-        {"name": "rater 2", "rounds": 1, "pairwise": 1.0},
-    ]
+    assert agreement == {"rounds": 1, "raters": 2, "pairwise": 1.0, "kendall_tau": 1.0, "interval": None}
+    raters = one.get("/api/results").json()["raters"]
+    trust = {rater.pop("trust") for rater in raters}
+    assert len(trust) == 1 and 1 / 3 < trust.pop() < 1, "who agree are trusted alike, and more than before"
+    same = {"rounds": 1, "pairwise": 1.0, "repeats": 0, "same": None}
+    assert raters == [{"name": "rater 1", **same}, {"name": "rater 2", **same}]
 
 
 def fields_of(page: str) -> dict[str, str]:
@@ -236,6 +237,20 @@ def test_videos_are_sent_in_ranges(video: tuple[Any, str, bytes]) -> None:
     tag = whole.headers["etag"]
     assert client.get(url, headers={"Range": "bytes=0-3", "If-Range": tag}).status_code == 206
     assert client.get(url, headers={"Range": "bytes=0-3", "If-Range": '"old"'}).status_code == 200
+
+
+def test_a_browser_without_h264_gets_vp9(video: tuple[Any, str, bytes]) -> None:
+    client, url, _ = video
+    first = client.get(f"{url}.webm")
+    assert first.status_code == 200 and first.headers["content-type"] == "video/webm"
+    import io
+
+    import imageio.v3 as imageio
+
+    assert imageio.immeta(io.BytesIO(first.content), plugin="FFMPEG", extension=".webm")["codec"] == "vp9"
+    part = client.get(f"{url}.webm", headers={"Range": "bytes=0-3"})
+    assert part.status_code == 206 and part.content == b"\x1a\x45\xdf\xa3", "Matroska's first bytes"
+    assert client.get(f"{url}.webm.webm").status_code == 404 and client.get("/media/x.webm").status_code == 404
 
 
 def test_videos_play_in_every_browser(video: tuple[Any, str, bytes]) -> None:

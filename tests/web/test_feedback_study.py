@@ -12,6 +12,7 @@ import ranking_study
 import sqlalchemy as sa
 from ranking_study import answer_all, make_study, optimizer, render, told_exactly
 
+from rlopt.agents.zo_ranksgd.parallel import ParallelSearch
 from rlopt.errors import ConfigError, StudyError
 from rlopt.feedback import schema
 from rlopt.feedback.clips import Clip
@@ -235,3 +236,84 @@ def test_a_damaged_state_is_told(store: StudyStore) -> None:
     with pytest.raises(StudyError, match="no such state"):
         make_study(store)
     assert study.iteration == 0
+
+
+def parallel(rounds: int = 1, ahead: int = 3) -> ParallelSearch:
+    return ParallelSearch(optimizer(), rounds, ahead)
+
+
+def answer_one(study: HumanStudy, rater: int, key: str) -> str:
+    """The rater ranks the round that is given out; returns its id."""
+    session = RaterSession(study.store, study.study)
+    shown = session.lease(rater)
+    assert shown is not None
+    values = ranking_study.values_of(study.store, [clip.id for clip in shown.clips])
+    tiers, unranked = ranking_study.order_by_value(values, shown.k)
+    session.answer(rater, shown.id, key, tiers, unranked)
+    return shown.id
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_rounds_wait_ahead_and_several_raters_have_clips_of_their_own(store: StudyStore, restarted: bool) -> None:
+    study = make_study(store, search=parallel(), deadline_seconds=0.0)
+    raters = [store.add_rater(study.study, name).id for name in "abc"]
+    for number in range(9):
+        assert study.step() is None
+        session = RaterSession(store, study.study)
+        shown = {session.lease(rater).id for rater in raters}  # type: ignore[union-attr]
+        assert len(shown) == 3, "each has a round of its own"
+        answer_one(study, raters[number % 3], f"{number}")
+        assert session.lease(raters[number % 3]) is not None, "nobody waits for clips"
+        if restarted:
+            study = make_study(store, search=parallel(), deadline_seconds=0.0)
+        assert study.step() is not None
+    assert study.iteration == 9 and replay(store, study.study, parallel()) == 9
+    with store.database.read() as connection:
+        used = connection.execute(sa.select(schema.round_.c.step).where(schema.round_.c.status == "consumed"))
+        assert sorted(used.scalars()) == list(range(9))
+    study.finish()
+    with store.database.read() as connection:
+        left = connection.execute(sa.select(schema.round_.c.status).where(schema.round_.c.status != "consumed"))
+        assert set(left.scalars()) == {"void"}, "nobody is asked after the end"
+
+
+def test_an_update_takes_several_rounds_or_none(store: StudyStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = make_study(store, search=parallel(2, 1), deadline_seconds=0.0)
+    rater = store.add_rater(study.study, "s").id
+    assert study.step() is None
+    answer_one(study, rater, "a")
+    assert study.step() is None and study.iteration == 0, "one of two"
+    answer_one(study, rater, "b")
+    before = study.optimizer.digest()
+    with monkeypatch.context() as patch:
+        patch.setattr("rlopt.feedback.trainer.TrainerSession._keep", raising(OSError("the disk is full")))
+        with pytest.raises(OSError, match="disk is full"):
+            study.step()
+    assert study.optimizer.digest() == before
+    answered = study.step()
+    assert answered is not None and [query.iteration for query in answered] == [0, 1]
+    RaterSession(store, study.study).lease(rater)
+    answer_one(study, rater, "c")
+    RaterSession(store, study.study).undo(rater)
+    assert study.step() is None, "an answer that was taken back is not used"
+    assert [row["answers"] for row in study_rounds(store, study.study)] == [1, 1]
+    assert replay(store, study.study, parallel(2, 1)) == 2
+
+
+def test_a_database_of_an_earlier_version_goes_on(store: StudyStore) -> None:
+    study = make_study(store)
+    rater = store.add_rater(study.study, "s").id
+    ranked(study, 2, [rater])
+    with store.database.write() as connection:
+        for table, names in schema.ADDED.items():
+            for name in names:
+                connection.exec_driver_sql(f"ALTER TABLE {table} DROP COLUMN {name}")
+    url = store.database.url
+    store.close()
+    again = StudyStore(url, media=store.media_root, create=False)
+    study = make_study(again)
+    assert study.iteration == 2
+    ranked(study, 2, [rater])
+    assert study.optimizer.digest() == told_exactly(4).digest()
+    assert replay(again, study.study, optimizer()) == 4
+    again.close()

@@ -19,10 +19,12 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
+from rlopt.agents.zo_ranksgd.config import ZORankSGDConfig
 from rlopt.agents.zo_ranksgd.policies import human
 from rlopt.agents.zo_ranksgd.policies import saving as policy_saving
 from rlopt.agents.zo_ranksgd.policies.human import ClipArtist, StudiedSearch
 from rlopt.agents.zo_ranksgd.policies.search import RankedPolicySearch
+from rlopt.agents.zo_ranksgd.policies.study_replay import optimizer_of
 from rlopt.checkpoint.files import list_checkpoints, read_checkpoint
 from rlopt.cli.main import main
 from rlopt.envs.settings import EnvSettings
@@ -34,7 +36,7 @@ from rlopt.feedback.store import open_store
 from rlopt.feedback.study import replay
 
 FLAGS = ["--env", "CartPole-v1", "--m", "4", "--k", "3", "--line-search-points", "4", "--max-episode-steps", "25"]
-FLAGS += ["--seed", "3", "--smoothing", "0.5", "--clip-size", "64", "--no-serve"]
+FLAGS += ["--seed", "3", "--smoothing", "0.5", "--clip-size", "64", "--no-serve", "--parallel-rounds", "0"]
 SMALL: dict[str, Any] = {"m": 4, "k": 3, "line_search_points": 4, "smoothing": 0.5, "seed": 3}
 CART = EnvSettings("CartPole-v1", max_episode_steps=25, backend="gymnasium")
 
@@ -259,3 +261,39 @@ def test_the_state_of_a_study_is_checked() -> None:
     assert other.digest() != studied.digest()
     with pytest.raises(ValueError, match="do not fit"):
         other.load_state_dict(state, {**arrays, "observations.mean": np.zeros(7)})
+
+
+def test_rounds_ahead_are_answered_and_a_killed_search_goes_on_with_them(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    flags = ["train", "zo_ranksgd", "--oracle", "human", *FLAGS[:-1], "2", "--run-dir", str(run)]
+    with rater_at(run / "study") as answered:
+        process = subprocess.Popen([sys.executable, "-m", "rlopt", *flags, "--total-queries", "12"])
+        deadline = time.monotonic() + 120
+        while len(answered) < 4 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.kill()
+        process.wait()
+        assert main(["resume", str(run)]) == 0
+    store = open_store(run / "study")
+    study = store.study()
+    optimizer, part = optimizer_of(store, study)
+    assert replay(store, study, optimizer, part) == 12
+    assert final(run)["num_queries"] == 12 and len(set(answered)) == len(answered)
+    with store.database.read() as connection:
+        largest = connection.execute(sa.text("SELECT max(m) FROM round")).scalar_one()
+    assert final(run)["num_episodes"] <= 12 * largest
+    store.close()
+
+
+def test_a_study_keeps_how_many_rounds_it_has_at_a_time(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    flags = ["train", "zo_ranksgd", "--oracle", "human", *FLAGS[:-2]]
+    with rater_at(run / "study"):
+        assert main([*flags, "--parallel-rounds", "0", "--total-queries", "2", "--run-dir", str(run)]) == 0
+    place = ["--database", str(run / "study"), "--study", "run"]
+    from rlopt.settings.run import RunConfig
+
+    for wanted, found in ((None, 0), (0, 0)):
+        config = ZORankSGDConfig(oracle="human", database=place[1], study="run", parallel_rounds=wanted, m=4, k=3)
+        assert human.HumanPolicySearch.of_run(RunConfig(env="CartPole-v1"), config, CART)._parallel == found
+    assert main([*flags, "--parallel-rounds", "2", *place, "--run-dir", str(tmp_path / "other")]) == 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
@@ -13,20 +13,25 @@ from typing import Any, Self
 import numpy as np
 
 from rlopt.agents.zo_ranksgd import saving
-from rlopt.agents.zo_ranksgd.optimizer import Query
+from rlopt.agents.zo_ranksgd.evolution import RankedCMAES
+from rlopt.agents.zo_ranksgd.optimizer import Query, ZORankSGD
+from rlopt.agents.zo_ranksgd.parallel import ParallelSearch
 from rlopt.agents.zo_ranksgd.policies import saving as policy_saving
 from rlopt.agents.zo_ranksgd.policies import study_server
 from rlopt.agents.zo_ranksgd.policies.candidates import Evaluation, RoundStopped, round_seeds
-from rlopt.agents.zo_ranksgd.policies.observations import FloatArray
+from rlopt.agents.zo_ranksgd.policies.observations import FloatArray, Normalizer
 from rlopt.agents.zo_ranksgd.policies.rounds import Round
 from rlopt.agents.zo_ranksgd.policies.search import RankedPolicySearch
 from rlopt.agents.zo_ranksgd.policies.vector import inputs_of
 from rlopt.console.progress import say
 from rlopt.envs.rendering import drawn_image
 from rlopt.envs.settings import EnvSettings
-from rlopt.errors import ConfigError, StudyError
+from rlopt.errors import CheckpointError, ConfigError, StudyError
 from rlopt.evaluation.video import frame_rate, make_to_draw
+from rlopt.feedback import protocol_rounds
 from rlopt.feedback.clips import Clip, write_clip
+from rlopt.feedback.database import DatabaseUnreachableError
+from rlopt.feedback.protocol import StudyProtocol, read_protocol
 from rlopt.feedback.ranking import Ranking
 from rlopt.feedback.store import open_store
 from rlopt.feedback.study import HumanStudy
@@ -56,11 +61,15 @@ class StudiedSearch:
         """``[d]`` float64: the present parameters of the policy."""
         return self.search.point
 
-    def ask(self) -> Query:
+    def ask(self) -> Any:
         """The query to be ranked now; the same one until it is told."""
         query = self.search.optimizer.ask()
         self.evaluation(query)
         return query
+
+    def normalizer(self, query: Query | None) -> Normalizer:
+        """The statistics by which observations are normalised while the candidates of a query act."""
+        return self.search.normalizer
 
     def evaluation(self, query: Query) -> Evaluation:
         """What the candidates of the present query do; played once."""
@@ -69,7 +78,7 @@ class StudiedSearch:
             self._played = key, self.search.evaluate_candidates(query)
         return self._played[1]
 
-    def tell(self, answers: Ranking | Sequence[Ranking]) -> Round:
+    def tell(self, answers: Any) -> Any:
         """Takes the answers to the query."""
         query = self.search.optimizer.ask()
         given = [answers] if isinstance(answers, Ranking) else list(answers)
@@ -96,6 +105,94 @@ class StudiedSearch:
     def digest(self) -> str:
         """SHA-256 of the whole state, in hexadecimal digits."""
         return saving.digest(*self.state_dict())
+
+
+class ParallelStudiedSearch(StudiedSearch):
+    """As :class:`StudiedSearch`, of a search that asks several queries at a time.
+
+    The candidates of a query act with the statistics of observations of the moment at which it was drawn. They are part
+    of the state, so that a round which waited through an update, or a restart, is the one that people saw.
+    """
+
+    def __init__(self, search: RankedPolicySearch) -> None:
+        super().__init__(search)
+        self._plays: dict[int, Evaluation] = {}
+        self._statistics: dict[int, dict[str, Any]] = {}
+        self._remember()
+
+    @property
+    def _asking(self) -> ParallelSearch:
+        optimizer: Any = self.search.optimizer
+        assert isinstance(optimizer, ParallelSearch)
+        return optimizer
+
+    @property
+    def rounds(self) -> int:
+        """Queries that an update takes."""
+        return self._asking.rounds
+
+    def _remember(self) -> None:
+        """Keeps the present statistics for the queries drawn since the last update, and forgets those of told ones."""
+        now = self.search.normalizer.get_state()
+        waiting = [query.iteration for query in self.ask()]
+        self._statistics = {number: self._statistics.get(number, now) for number in waiting}
+        self._plays = {number: played for number, played in self._plays.items() if number in self._statistics}
+
+    def ask(self) -> list[Query]:
+        """The queries that wait, oldest first; their episodes are played when they are drawn."""
+        return self._asking.ask()
+
+    def normalizer(self, query: Query | None) -> Normalizer:
+        """The statistics of when the query was drawn."""
+        if query is None:
+            return self.search.normalizer
+        found = Normalizer(self.search.normalizer.size)
+        found.set_state(self._statistics[query.iteration])
+        return found
+
+    def evaluation(self, query: Query) -> Evaluation:
+        """What the candidates of a query that waits do; played once."""
+        number = query.iteration
+        if number not in self._plays:
+            self._plays[number] = self.search.evaluate_candidates(query, self.normalizer(query))
+        return self._plays[number]
+
+    def tell(
+        self, answers: Mapping[int, Sequence[Ranking]], trust: Mapping[int, Sequence[float]] | None = None
+    ) -> list[Round]:
+        """Takes the answers to as many queries as an update needs, by their numbers."""
+        search = self.search
+        queries = {query.iteration: query for query in self.ask()}
+        played = {number: self.evaluation(queries[number]) for number in sorted(answers)}
+        outcome = self._asking.tell(answers, trust)
+        told = [
+            Round(queries[number], tuple(answers[number]), evaluation, outcome, self._statistics[number])
+            for number, evaluation in played.items()
+        ]
+        search._count(told)
+        self._remember()
+        return told
+
+    def state_dict(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """(values for JSON, arrays); copies."""
+        state, arrays = super().state_dict()
+        for number, kept in self._statistics.items():
+            arrays |= {f"waiting.{number}.{name}": kept[name].copy() for name in _ARRAYS}
+        return {**state, "waiting": {str(number): kept["count"] for number, kept in self._statistics.items()}}, arrays
+
+    def load_state_dict(self, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        """Goes on where :meth:`state_dict` was called."""
+        if "waiting" not in state:
+            raise CheckpointError("this is the state of a search with one round at a time: use --parallel-rounds 0")
+        own = dict(state)
+        counts = own.pop("waiting")
+        self._plays.clear()
+        super().load_state_dict(own, arrays)
+        self._statistics = {
+            int(number): {"count": count, **{name: np.array(arrays[f"waiting.{number}.{name}"]) for name in _ARRAYS}}
+            for number, count in counts.items()
+        }
+        self._remember()
 
 
 class ClipArtist:
@@ -135,13 +232,16 @@ class ClipArtist:
         for index, candidate in enumerate(query.candidates):
             if ranked and search.stop_request.received is not None:
                 raise RoundStopped
-            images = self._images(candidate, seeds[index].tolist(), stride)
+            normalizer = self.studied.normalizer(query if ranked else None)
+            images = self._images(candidate, seeds[index].tolist(), stride, normalizer)
             known = float(returns[index]) if np.isfinite(returns[index]) else None
             path = folder / f"{index}.mp4"
             clips.append(write_clip(path, images, rate / stride, seeds=seeds[index].tolist(), hidden_return=known))
         return clips
 
-    def _images(self, candidate: FloatArray, seeds: list[int], stride: int) -> Iterator[np.ndarray]:
+    def _images(
+        self, candidate: FloatArray, seeds: list[int], stride: int, normalizer: Normalizer
+    ) -> Iterator[np.ndarray]:
         search, env = self.studied.search, self.open()
         acting = search.policy_vector.prepare(candidate[None])
         for seed in seeds:
@@ -149,8 +249,8 @@ class ClipArtist:
             yield self._image()
             while not ended:
                 inputs = inputs_of(search.policy_vector, env.observation_space, observations)
-                if search.normalizer.size is not None:
-                    inputs = search.normalizer.apply(inputs)
+                if normalizer.size is not None:
+                    inputs = normalizer.apply(inputs)
                 actions = search.policy_vector.act(acting, inputs)
                 if not np.isfinite(actions).all():
                     break
@@ -206,8 +306,46 @@ class HumanPolicySearch(RankedPolicySearch):
         search.place = config.database or str(folder / "study")
         search.study_name = config.study or folder.absolute().name
         search._clip_config = config
+        search._protocol = read_protocol(config.protocol)
+        search._parallel = search._people()
+        if search._parallel:
+            made: Any = search.optimizer
+            together: Any = ParallelSearch.for_people(made, search._parallel)
+            search.optimizer = together
         return search
 
+    def _people(self) -> int:
+        """For how many people at once rounds are open; 0 for one round at a time. A study goes on as it began."""
+        wanted = self._clip_config.parallel_rounds
+        begun = self._begun()
+        if begun is not None:
+            if wanted not in (None, begun):
+                raise StudyError(f"study {self.study_name!r} has parallel_rounds={begun}, not {wanted}: keep it, or "
+                                 "use another name")  # fmt: skip
+            return begun
+        if wanted is None:
+            return int(isinstance(self.optimizer, (ZORankSGD, RankedCMAES)))
+        return int(wanted)
+
+    def _begun(self) -> int | None:
+        """What the study began with; None where there is none yet."""
+        if "://" not in self.place and not (Path(self.place) / "study.db").is_file():
+            return None
+        try:
+            store = open_store(self.place, self._clip_config.media)
+        except DatabaseUnreachableError:
+            raise
+        except StudyError:  # it is told where the study is opened, or made
+            return None
+        try:
+            found = store.find(self.study_name)
+            return None if found is None else int(found.config.get("parallel_rounds", 0))
+        finally:
+            store.close()
+
+    _protocol = StudyProtocol()
+    _parallel = 0
+    _told: Sequence[Round] = ()
     _clip_config: Any = None
     _artist: ClipArtist | None = None
     _server: subprocess.Popen[bytes] | None = None
@@ -223,15 +361,41 @@ class HumanPolicySearch(RankedPolicySearch):
             self._end_study()
         return self
 
-    def _play_round(self) -> Round | None:
+    def _count(self, rounds: Sequence[Round]) -> None:
+        super()._count(rounds)
+        self._told = rounds
+
+    def _affordable(self) -> bool:
+        if self.study is not None and self._is_over():
+            return False
+        if not self._parallel:
+            return super()._affordable()
+        episodes, queries = self._limits
+        optimizer: Any = self.optimizer
+        if self.num_timesteps >= self._total_timesteps:
+            return False
+        if queries is not None and self.num_queries + optimizer.rounds > queries:
+            return False
+        largest = sorted((len(query.candidates) for query in optimizer.ask()), reverse=True)[: optimizer.rounds]
+        return episodes is None or self.num_episodes + sum(largest) * self.config.episodes_per_candidate <= episodes
+
+    def _is_over(self) -> bool:
+        """Whether the time of the study is up."""
+        store = self.study.store
+        if self._protocol.study_hours is None:
+            return False
+        with store.database.read() as connection:
+            return protocol_rounds.is_over(connection, self._protocol, self.study.study, store.clock())
+
+    def _play_rounds_of_update(self) -> Sequence[Round]:
         if self.study.step() is not None:
-            return self.last_round
+            return self._told
         if self._server is not None and self._server.poll() is not None:
             raise StudyError(
                 "the server of the study has ended, so that nobody can rank: rlopt resume starts another, or begin "
                 "with another --port, or with --no-serve"
             )
-        return None
+        return ()
 
     def _finish(self) -> None:
         """Tells people that the study is over, and leaves their browsers the time to hear of it."""
@@ -244,7 +408,7 @@ class HumanPolicySearch(RankedPolicySearch):
     def _begin_study(self) -> None:
         config = self._clip_config
         assert self.env is not None
-        studied = StudiedSearch(self)
+        studied = ParallelStudiedSearch(self) if self._parallel else StudiedSearch(self)
         settings: EnvSettings = self.env.settings  # type: ignore[attr-defined]
         self._artist = ClipArtist(studied, settings, config.clip_fps, config.clip_size)
         self._artist.open()  # what cannot be drawn is told before there is a study
@@ -257,7 +421,11 @@ class HumanPolicySearch(RankedPolicySearch):
             self._artist,
             annotators=config.annotators,
             instructions=config.instructions,
-            config={"env": settings.as_dict(), "settings": policy_saving.tree_of(self)["settings"]},
+            config={
+                "env": settings.as_dict(),
+                "settings": policy_saving.tree_of(self)["settings"],
+                "parallel_rounds": self._parallel,
+            },
             undo_seconds=UNDO_SECONDS,
             deadline_seconds=LOOK_SECONDS,
         )
@@ -268,7 +436,8 @@ class HumanPolicySearch(RankedPolicySearch):
             return
         answered = f"{self.study.iteration} {'round is' if self.study.iteration == 1 else 'rounds are'} answered"
         say(f"study {self.study_name!r}: {answered}; open this link to rank clips:")
-        self._server = study_server.start([*self._served(), "--port", str(config.port)])
+        protocol = [] if config.protocol is None else ["--protocol", config.protocol]
+        self._server = study_server.start([*self._served(), *protocol, "--port", str(config.port)])
 
     def _served(self) -> list[str]:
         media = self._clip_config.media

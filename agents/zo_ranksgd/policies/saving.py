@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from rlopt.agents.zo_ranksgd import parallel
 from rlopt.agents.zo_ranksgd.config import EXECUTION_SETTINGS
+from rlopt.agents.zo_ranksgd.parallel import ParallelSearch
 from rlopt.errors import CheckpointError, one_line
 from rlopt.feedback.oracles import OracleFiles
 from rlopt.storage.checked_folder import FolderKind, read_object, replace_checked
@@ -72,7 +74,11 @@ def put_progress(search: RankedPolicySearch, tree: Mapping[str, Any]) -> None:
     if not np.isfinite([episode["r"] for episode in episodes] + list(log_values.values())).all():
         raise ValueError("a return is not finite")
     search.normalizer.set_state(tree["normalizer"])
-    search.optimizer.load_state_dict(tree["optimizer"]["state"], tree["optimizer"]["arrays"])
+    state = tree["optimizer"]["state"]
+    if state.get("format") == parallel.FORMAT and not isinstance(search.optimizer, ParallelSearch):
+        together: Any = ParallelSearch(search.optimizer, state["rounds"], state["ahead"])
+        search.optimizer = together
+    search.optimizer.load_state_dict(state, tree["optimizer"]["arrays"])
     search.num_timesteps, search.num_episodes, search.num_queries = counters
     search.ep_info_buffer.clear()
     search.ep_info_buffer.extend(episodes)
@@ -83,8 +89,10 @@ def put_progress(search: RankedPolicySearch, tree: Mapping[str, Any]) -> None:
 def restore(search: RankedPolicySearch, tree: Any) -> None:
     """See :meth:`rlopt.agents.zo_ranksgd.policies.search.RankedPolicySearch.restore_training`."""
     own = _identity(search)
+    usual = _plain(dataclasses.asdict(type(search.config)()))  # what a former version did not know
+    saved = {**tree, "settings": {**{name: usual[name] for name in own["settings"]}, **tree["settings"]}}
     for name, value in own.items():
-        if tree[name] != value:
+        if saved[name] != value:
             raise CheckpointError(f"the checkpoint has another {name} than this search: resume its own run")
     put_progress(search, tree)
 
@@ -136,7 +144,8 @@ def _refuse_large(tree: Any, inputs: int) -> None:
     """Refuses network sizes that the stored parameters cannot fill, before memory is taken for them."""
     from rlopt.checkpoint.load import require_parameters, require_widths
 
-    stored = int(np.asarray(tree["optimizer"]["arrays"]["point"]).size)
+    arrays = tree["optimizer"]["arrays"]
+    stored = int(np.asarray(arrays["point"] if "point" in arrays else arrays["search.point"]).size)
     require_parameters(inputs, stored)
     if tree["policy"] != "LinearPolicy":
         require_widths([{"net_arch": tree["settings"]["net_arch"], **(tree["policy_kwargs"] or {})}], stored)

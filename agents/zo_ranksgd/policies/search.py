@@ -213,19 +213,21 @@ class RankedPolicySearch(OwnLogger):
             if hook is not None:
                 hook.on_rollout_start()
             try:
-                played = self._play_round()
+                rounds = self._play_rounds_of_update()
             except RoundStopped:
                 continue
-            if played is None:
+            if not rounds:
                 continue  # people have not answered yet: look for a request to stop
-            if log_interval is not None and self.num_queries % log_interval == 0:
+            if log_interval is not None and self.num_queries % log_interval < len(rounds):
                 self.dump_logs()
-            if hook is not None:
+            goes_on = True
+            for played in rounds if hook is not None else ():
                 hook.update_locals({"self": self, **played.for_callbacks()})
-                goes_on = hook.on_step()
+                goes_on = hook.on_step() and goes_on
+            if hook is not None:
                 hook.on_rollout_end()
-                if not goes_on:
-                    return
+            if not goes_on:
+                return
 
     def _affordable(self) -> bool:
         episodes, queries = self._limits
@@ -236,8 +238,8 @@ class RankedPolicySearch(OwnLogger):
         needed = len(self.optimizer.ask().candidates) * self.config.episodes_per_candidate
         return self.num_episodes + needed <= episodes
 
-    def _play_round(self) -> Round | None:
-        """None if the answers are not there yet."""
+    def _play_rounds_of_update(self) -> Sequence[Round]:
+        """The rounds that one update takes, one by default; none if the answers are not there yet."""
         assert self.oracle is not None
         query = self.optimizer.ask()
         evaluation = self.evaluate_candidates(query)
@@ -246,11 +248,12 @@ class RankedPolicySearch(OwnLogger):
             key = (0, query.iteration, annotator)
             rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
             answers.append(self.oracle.rank(evaluation.returns, query.k, rng))
-        return self.complete_round(query, evaluation, answers)
+        return [self.complete_round(query, evaluation, answers)]
 
-    def evaluate_candidates(self, query: Query) -> Evaluation:
+    def evaluate_candidates(self, query: Query, normalizer: Normalizer | None = None) -> Evaluation:
         """Runs the episodes of a query; the same ones however often it is called.
 
+        :param normalizer: of observations; the present one by default
         :raises rlopt.agents.zo_ranksgd.policies.candidates.RoundStopped: for a request to stop
         """
         assert self.env is not None
@@ -266,21 +269,26 @@ class RankedPolicySearch(OwnLogger):
             return self._spread.evaluate(self, query.candidates, seeds)
         evaluator = CandidateEvaluator(self.env, self.policy_vector)
         evaluator.stopping = lambda: self.stop_request.received is not None
-        return evaluator.evaluate(query.candidates, seeds, self.normalizer)
+        return evaluator.evaluate(query.candidates, seeds, self.normalizer if normalizer is None else normalizer)
 
     def complete_round(self, query: Query, evaluation: Evaluation, answers: Sequence[Ranking]) -> Round:
         """Tells the optimiser the answers, then adds the round's observations to their statistics."""
         statistics = self.normalizer.get_state()
-        outcome = self.optimizer.tell(answers)
-        self.normalizer.update(evaluation.moments)
-        self.num_timesteps += evaluation.steps
-        self.num_episodes += evaluation.lengths.size
-        self.num_queries += 1
-        self.last_round = Round(query, tuple(answers), evaluation, outcome, statistics)
-        self.ep_info_buffer.extend(self.last_round.episodes())
-        self.log_values = logged(self.last_round, self)
+        played = Round(query, tuple(answers), evaluation, self.optimizer.tell(answers), statistics)
+        self._count([played])
+        return played
+
+    def _count(self, rounds: Sequence[Round]) -> None:
+        """Adds rounds that the optimiser was told to the statistics and the counters."""
+        for played in rounds:
+            self.normalizer.update(played.evaluation.moments)
+            self.num_timesteps += played.evaluation.steps
+            self.num_episodes += played.evaluation.lengths.size
+            self.num_queries += 1
+            self.last_round = played
+            self.ep_info_buffer.extend(played.episodes())
+            self.log_values = logged(played, self)
         self._sync()
-        return self.last_round
 
     # ---- acting, and what callbacks use
 
@@ -313,7 +321,9 @@ class RankedPolicySearch(OwnLogger):
 
     def counted(self, total_timesteps: int) -> Counted:
         """The progress of a run: its rounds or episodes if they are limited, else its steps."""
-        return budget_of(self.config, total_timesteps, isinstance(self.optimizer, ZORankSGD))
+        return budget_of(
+            self.config, total_timesteps, isinstance(getattr(self.optimizer, "search", self.optimizer), ZORankSGD)
+        )
 
     @property
     def point(self) -> FloatArray:

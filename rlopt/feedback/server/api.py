@@ -16,7 +16,7 @@ from rlopt.feedback.results import media_file
 from rlopt.feedback.rounds import LeaseError
 from rlopt.feedback.server.auth import Access
 from rlopt.feedback.server.guard import logger, unavailable_response
-from rlopt.feedback.server.media import ClipResponse
+from rlopt.feedback.server.media import WEBM, ClipResponse, webm_of
 from rlopt.feedback.server.rater_view import RaterView
 from rlopt.feedback.store import MAX_NAME
 
@@ -102,11 +102,14 @@ def add_api(app: FastAPI, view: RaterView, access: Access) -> None:
 
     @router.get("/media/{media_id}")
     def media(media_id: str) -> Response:
-        found = media_file(view.store, view.study, media_id)
-        if found is None:
+        found = media_file(view.store, view.study, media_id.removesuffix(WEBM))
+        if found is None or (media_id.endswith(WEBM) and not found[0].endswith(".mp4")):
             return Response(status_code=404)
+        path, tag = found
         try:
-            return ClipResponse(view.store.media_root, *found)
+            if media_id.endswith(WEBM):
+                path, tag = webm_of(view.store.media_root, path), f"{tag}-webm"
+            return ClipResponse(view.store.media_root, path, tag)
         except StudyError as error:
             logger.warning("%s", error)
             return Response(status_code=404)

@@ -11,6 +11,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from rlopt import __version__
+from rlopt.feedback.protocol import StudyProtocol
 from rlopt.feedback.rounds import LEASE_SECONDS
 from rlopt.feedback.server.api import add_api, add_errors
 from rlopt.feedback.server.auth import Access
@@ -37,6 +38,7 @@ def make_app(
     minimum_seconds: float = 0.0,
     owner_token: str | None = None,
     since: float | None = None,
+    protocol: StudyProtocol | None = None,
 ) -> ASGIApp:
     """The application, for uvicorn or another ASGI server.
 
@@ -49,13 +51,14 @@ def make_app(
     :param minimum_seconds: see :class:`rlopt.feedback.rounds.RaterSession`
     :param owner_token: what the link of the one who runs the study carries, who alone sees results then; without one,
         every rater does
+    :param protocol: of the study; by default no rounds but those of the search, and no end
     :param since: when the link was made, see :class:`rlopt.feedback.server.auth.Access`
     """
     # The documentation pages load scripts from elsewhere; the schema alone does not.
     app = FastAPI(
         title="rlopt rank", version=__version__, docs_url=None, redoc_url=None, openapi_url="/api/openapi.json"
     )
-    view = RaterView(store, study, lease_seconds, minimum_seconds)
+    view = RaterView(store, study, lease_seconds, minimum_seconds, protocol)
     access = Access(store, study, token, admits, names, owner_token, since)
     add_api(app, view, access)
     add_pages(app, view, access, secure=(public_origin or "").startswith("https://"))

@@ -105,12 +105,15 @@ class Access:
         with self._lock:
             return tuple(self._names_left)
 
-    def admit(self, token: str | None, session: str | None, name: str | None = None) -> str | None:
+    def admit(
+        self, token: str | None, session: str | None, name: str | None = None, *, agreed: bool = False
+    ) -> str | None:
         """The session's secret for the cookie, or None where the browser is not let in.
 
         :param token: of the link
         :param session: of the cookie, if the browser has one
         :param name: which of :attr:`names` it is, where there are any
+        :param agreed: whether the rater has agreed to the text of consent, which the audit trail then says
         """
         if not self.knows(token):
             return None
@@ -126,7 +129,7 @@ class Access:
                     return None
                 self._left -= 1
         session = secrets.token_urlsafe(32)
-        self._remember(session, self._store.add_rater(self._study, session, name if self.names else None))
+        self._remember(session, self._store.add_rater(self._study, session, name if self.names else None, agreed))
         return session
 
     def rater(self, session: str | None) -> Rater | None:

@@ -24,10 +24,11 @@ class Entry:
 
     :param render: template, status and values to a response
     :param secure: whether browsers reach the server by https
+    :param consent: whether raters must agree to a text before they begin
     """
 
-    def __init__(self, access: Access, render: Callable[..., Response], secure: bool) -> None:
-        self._access, self._render, self._secure = access, render, secure
+    def __init__(self, access: Access, render: Callable[..., Response], secure: bool, consent: bool = False) -> None:
+        self._access, self._render, self._secure, self._consent = access, render, secure, consent
 
     def door(self, token: str | None, rater: str | None = None) -> Response:
         """``GET /`` without a session; changes nothing, unless the server is open to everybody.
@@ -37,8 +38,9 @@ class Entry:
         access = self._access
         if access.is_owners(token) or access.signed(rater):
             names: tuple[str, ...] = ()
-            return self._render("enter.html", 200, token=token or "", rater=rater or "", names=names, error="")
-        if access.is_open and not access.names:
+            values = {"token": token or "", "rater": rater or "", "names": names, "error": "", "consent": ""}
+            return self._render("enter.html", 200, **values)
+        if access.is_open and not access.names and not self._consent:
             return self._admitted(str(access.admit(None, None)))
         if token is None and not access.is_open:
             return self._render("denied.html", 401, used=False)
@@ -58,7 +60,9 @@ class Entry:
             return self._admitted(access.owner_session(), None, access.owner_cookie)
         if code and access.returning(code) is not None:
             return self._admitted(code, session)
-        admitted = access.admit(token, session, name)
+        if self._consent and access.knows(token) and fields.get("consent") != "yes":
+            return self._ask(token, "Agree to the text to begin, or close this page.", 400)
+        admitted = access.admit(token, session, name, agreed=self._consent)
         if admitted is not None:
             return self._admitted(admitted, session)
         if access.knows(token) and access.names_left():

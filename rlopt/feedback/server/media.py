@@ -3,12 +3,35 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path, PurePosixPath
 
 from starlette.responses import FileResponse
 from starlette.types import Receive, Scope, Send
 
+from rlopt.errors import ConfigError, StudyError
+from rlopt.evaluation.mp4 import write_vp9
 from rlopt.feedback.files import TYPES, open_below
+
+WEBM = ".webm"
+_drawing = threading.Lock()
+"""Held while a clip is written again, so that one is at a time, and each once."""
+
+
+def webm_of(root: Path, relative: str) -> str:
+    """The path of a clip as WebM, which is written beside it when it is first asked for.
+
+    :raises StudyError: the clip cannot be read, or its WebM not be written
+    """
+    wanted = str(PurePosixPath(relative).with_suffix(WEBM))
+    with _drawing:
+        if not (root / wanted).is_file():
+            open_below(root, relative).close()  # follows no link
+            try:
+                write_vp9(root / relative, root / wanted)
+            except ConfigError as error:
+                raise StudyError(str(error)) from None
+    return wanted
 
 
 class ClipResponse(FileResponse):

@@ -51,7 +51,8 @@ def add_pages(app: FastAPI, view: RaterView, access: Access, secure: bool) -> No
         }
         return show(request, "rank", "Rank", status, **values)
 
-    entry = Entry(access, functools.partial(render, media=view.study.media), secure)
+    consent = view.session.protocol.consent
+    entry = Entry(access, functools.partial(render, media=view.study.media, consent=consent), secure, bool(consent))
 
     @app.get("/")
     def index(request: Request, token: str | None = None, rater: str | None = None) -> Response:

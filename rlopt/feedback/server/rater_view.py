@@ -6,7 +6,16 @@ from typing import Any
 
 from starlette.requests import Request
 
-from rlopt.feedback.results import point_clip, progress, study_agreement, study_raters, study_rounds
+from rlopt.feedback.protocol import StudyProtocol
+from rlopt.feedback.results import (
+    point_clip,
+    progress,
+    study_activity,
+    study_agreement,
+    study_duels,
+    study_raters,
+    study_rounds,
+)  # fmt: skip
 from rlopt.feedback.rounds import LEASE_SECONDS, RaterSession, ShownClip, ShownRound
 from rlopt.feedback.store import Study, StudyStore
 
@@ -15,10 +24,15 @@ class RaterView:
     """One study, for the server."""
 
     def __init__(
-        self, store: StudyStore, study: Study, lease_seconds: float = LEASE_SECONDS, minimum_seconds: float = 0.0
+        self,
+        store: StudyStore,
+        study: Study,
+        lease_seconds: float = LEASE_SECONDS,
+        minimum_seconds: float = 0.0,
+        protocol: StudyProtocol | None = None,
     ) -> None:
         self.store, self.study = store, study
-        self.session = RaterSession(store, study, lease_seconds, minimum_seconds)
+        self.session = RaterSession(store, study, lease_seconds, minimum_seconds, protocol)
 
     @staticmethod
     def rater_of(request: Request) -> int:
@@ -37,7 +51,7 @@ class RaterView:
 
     def progress_json(self, rater: int) -> dict[str, Any]:
         """See :func:`rlopt.feedback.results.progress`."""
-        return progress(self.store, self.study, rater, self.session.lease_seconds)
+        return progress(self.store, self.study, rater, self.session.lease_seconds, self.session.protocol)
 
     def leased_json(self, shown: ShownRound | None, rater: int) -> dict[str, Any]:
         """``POST /api/lease``"""
@@ -47,21 +61,31 @@ class RaterView:
         """A round in the rater's own order."""
         return {
             "id": shown.id,
-            "kind": shown.kind,
+            "kind": self._kind(shown),
             "k": shown.k,
             "lease_seconds": int(self.session.lease_seconds),
             "clips": [_clip(clip) for clip in shown.clips],
             "answer": shown.former,
         }
 
+    def _kind(self, shown: ShownRound) -> str:
+        """A check must not be told from other rounds; that a round is for training people may know."""
+        protocol = self.session.protocol
+        blind = shown.kind != "training" and (protocol.repeat_every or protocol.duel_every)
+        return "round" if blind else shown.kind
+
     def results_json(self, rater: int) -> dict[str, Any]:
         """``GET /api/results``"""
         start, now = (point_clip(self.store, self.study, which) for which in ("start", "now"))
+        raters, matrix = study_raters(self.store, self.study)
         return {
             "progress": self.progress_json(rater),
+            "activity": study_activity(self.store, self.study),
+            "duels": study_duels(self.store, self.study),
+            "matrix": matrix,
             "rounds": study_rounds(self.store, self.study),
             "agreement": study_agreement(self.store, self.study).as_dict(),
-            "raters": study_raters(self.store, self.study),
+            "raters": raters,
             "start": None if start is None else _clip(start),
             "now": None if now is None else _clip(now),
         }

@@ -14,6 +14,7 @@ from urllib.parse import quote, urlsplit
 import uvicorn
 
 from rlopt.errors import ConfigError
+from rlopt.feedback.protocol import StudyProtocol
 from rlopt.feedback.rounds import LEASE_SECONDS
 from rlopt.feedback.server.app import is_loopback, make_app, own_names
 from rlopt.feedback.server.auth import MIN_TOKEN
@@ -38,7 +39,7 @@ class ServeSettings:
     """auto keeps that of the last time, or draws 256 bits; new draws them in any case; none lets everybody in; None
     means auto, but on this machine only."""
     raters: int | None = None
-    """Browsers that the link admits; as many as a round needs answers unless given."""
+    """Browsers that the link admits; as many as can rank at once unless given."""
     names: tuple[str, ...] = ()
     """Names of the raters whom the link admits, in place of their number; each browser says which one it is."""
     public_url: str | None = None
@@ -49,6 +50,7 @@ class ServeSettings:
     lease_seconds: float = LEASE_SECONDS
     minimum_seconds: float = MINIMUM_SECONDS
     """See :class:`rlopt.feedback.rounds.RaterSession`."""
+    protocol: StudyProtocol = field(default_factory=StudyProtocol)
     verbose: bool = field(default=False)
     """Prints a line a request, without what may be secret."""
 
@@ -99,7 +101,7 @@ def serve(store: StudyStore, study: Study, settings: ServeSettings, say: Callabl
         store,
         study,
         token=token,
-        admits=settings.raters or study.annotators,
+        admits=settings.raters or study.annotators * max(1, int(study.config.get("parallel_rounds", 1))),
         names=settings.names,
         hosts=hosts,
         public_origin=origin,
@@ -108,6 +110,7 @@ def serve(store: StudyStore, study: Study, settings: ServeSettings, say: Callabl
         minimum_seconds=settings.minimum_seconds,
         owner_token=None if links is None else links.owner_token,
         since=None if links is None else links.since,
+        protocol=settings.protocol,
     )
     if settings.verbose:
         logging.basicConfig(stream=sys.stderr, format="%(message)s")

@@ -57,7 +57,8 @@ def new_site(tmp_path: Path) -> Iterator[Callable[..., Site]]:
     sites = []
 
     def start(*, m: int = 4, k: int = 2, rounds: int = 100, **settings: Any) -> Site:
-        sites.append(Site(tmp_path / f"site{len(sites)}", optimizer(m, k), rounds, **settings))
+        search = settings.pop("search", None) or optimizer(m, k)
+        sites.append(Site(tmp_path / f"site{len(sites)}", search, rounds, **settings))
         return sites[-1]
 
     yield start

@@ -54,7 +54,7 @@ KEYS = [
     ("3 5 7 u", ["1st 3", "2nd 5"]),
     ("3 5 7 5", ["1st 3", "2nd 7"]),
     ("3 5 7 z z", ["1st 3"]),
-    ("3 ArrowRight k ArrowDown k", ["1st 3", "2nd 4", "3rd 8"]),
+    ("3 ArrowRight k ArrowDown k", ["1st 3", "2nd 4", "3rd 7"]),
     ("End k Home t", ["1st = 12", "1st = 1"]),
     ("3 5 K T", ["1st 5", "2nd 3"]),
 ]
@@ -231,3 +231,36 @@ def test_less_motion_means_nothing_plays_by_itself(video_site: Site, new_page: N
     videos_are(page, "video.ended || video.currentTime > 1.4")
     videos_are(page, "video.paused")
     expect(page.get_by_role("button", name="Play", exact=True)).to_be_visible()
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 844)])
+def test_all_clips_fit_on_the_screen_and_one_can_be_large(
+    video_site: Site, new_page: NewPage, width: int, height: int
+) -> None:
+    page = new_page(video_site.url, viewport={"width": width, "height": height})
+    count = len(clips(page))
+    bounds = "cards => cards.map(card => card.getBoundingClientRect().toJSON())"
+    cards = page.locator(".board .clip")
+    lowest = "document.querySelector('.actions').getBoundingClientRect().top" if width < 960 else "innerHeight"
+    expect(page.get_by_role("button", name="Enlarge")).to_have_attribute("aria-pressed", "false")
+    seen = cards.evaluate_all(bounds)
+    assert max(each["bottom"] for each in seen) <= page.evaluate(lowest), "nobody scrolls to see a clip"
+    press(page, "ArrowRight e")
+    expect(page.locator(".board .clip:visible")).to_have_count(1)
+    says(page, "Clip 2 alone")
+    assert page.locator(".board .clip:visible").bounding_box()["width"] > seen[1]["width"]  # type: ignore[index]
+    press(page, "ArrowRight")
+    expect(page.locator(".board .clip:visible .number")).to_have_text("3")
+    page.get_by_role("button", name="Enlarge").click()
+    expect(page.locator(".board .clip:visible")).to_have_count(count)
+
+
+def test_one_clip_plays_alone(video_site: Site, new_page: NewPage) -> None:
+    page = new_page(video_site.url)
+    clips(page)
+    press(page, "e")
+    videos = page.locator(".board video")
+    page.wait_for_function("() => !document.querySelector('.board video').paused")
+    assert videos.evaluate_all("videos => videos.map(video => video.paused)")[1:] == [True] * (videos.count() - 1)
+    press(page, "e")
+    page.wait_for_function("() => [...document.querySelectorAll('.board video')].some((v, i) => i && !v.paused)")

@@ -11,6 +11,8 @@ from ranking_page import clips, next_round, order, press, says
 from ranking_site import Site, simulated, wait_until
 from ranking_study import objective, optimizer
 
+from rlopt.agents.zo_ranksgd.parallel import ParallelSearch
+from rlopt.feedback.protocol import StudyProtocol
 from rlopt.feedback.ranking import Ranking
 
 pytestmark = pytest.mark.ui
@@ -280,3 +282,23 @@ def test_too_few_places_are_sent_only_when_meant(new_site: NewSite, new_page: Ne
     press(page, "Enter")
     next_round(page, shown)
     assert [len(tier) for tier in json.loads(site.answers()[0]["tiers"])] == [1]
+
+
+def test_consent_rounds_that_wait_and_a_code_at_the_end(new_site: NewSite, new_page: NewPage) -> None:
+    protocol = StudyProtocol(consent="You may stop at any time.", rounds_per_rater=2, completion_code="RL-7391")
+    site = new_site(token="t" * 24, protocol=protocol, search=ParallelSearch(optimizer(4, 2), 1, 1))
+    page = new_page(f"{site.url}/?token={'t' * 24}")
+    expect(page.get_by_text("You may stop at any time.")).to_be_visible()
+    page.get_by_role("button", name="Begin").click()
+    expect(page.get_by_role("checkbox")).to_be_focused()
+    page.get_by_role("checkbox").check()
+    page.get_by_role("button", name="Begin").click()
+    expect(page.locator(".facts")).to_contain_text("Round 1 of 2")
+    shown = clips(page)
+    press(page, "1 2 Enter")
+    next_round(page, shown)
+    expect(page.locator(".facts")).to_contain_text("Round 2 of 2")
+    press(page, "2 1 Enter")
+    expect(page.get_by_text("RL-7391")).to_be_visible()
+    kinds = site.events()
+    assert kinds.count("consent") == 1 and kinds.count("answered") == 2

@@ -30,6 +30,10 @@ export interface Progress {
   state: "rendering" | "open" | "waiting" | "finished";
   message: string;
   can_undo: boolean;
+  /** How many rounds are asked of a rater; null where there is no end. */
+  rounds_asked: number | null;
+  /** For one who is done: a code, an address, or both. */
+  completion: { code: string; url: string } | null;
 }
 
 export interface Study {
@@ -67,8 +71,12 @@ export interface ResultRound {
 export interface Results {
   progress: Progress;
   rounds: ResultRound[];
-  agreement: { rounds: number; raters: number; pairwise: number | null; kendall_tau: number | null };
-  raters: { name: string; rounds: number; pairwise: number | null }[];
+  agreement: { rounds: number; raters: number; pairwise: number | null; kendall_tau: number | null; interval: [number, number] | null };
+  raters: { name: string; rounds: number; pairwise: number | null; trust: number | null; repeats: number; same: number | null }[];
+  /** Share of pairs in the same order, by rater and rater. */
+  matrix: (number | null)[][];
+  duels: { step: number; rounds: number; won: number; interval: [number, number] }[];
+  activity: { open: number; raters: number; active: number; answers: number; minutes: number };
   start: Clip | null;
   now: Clip | null;
 }

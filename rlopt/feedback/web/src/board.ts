@@ -1,7 +1,12 @@
 import type { Clip } from "./api";
-import { h, setText } from "./dom";
+import { h, playable, setText } from "./dom";
 import { placeOf, tierOf, type Tiers } from "./tiers";
 import { ordinal } from "./words";
+
+/** Pixels between two clips, of the borders of one, and that one is wide at least. */
+const GAP = 8;
+const EDGE = 4;
+const LEAST = 120;
 
 /** The clips of a round in their blind order, as one list box: a single tab stop, arrow keys inside. */
 export class Board {
@@ -9,15 +14,17 @@ export class Board {
   readonly videos: HTMLVideoElement[] = [];
   private readonly cards: HTMLLIElement[];
   private current = 0;
+  private large: number | null = null;
+  private height = 0;
 
   constructor(
     private readonly clips: readonly Clip[],
     private readonly media: "video" | "image",
     private readonly noun: string,
     onpick: (id: string) => void,
+    private readonly onsize: (i: number | null) => void = () => {},
   ) {
-    const size = clips.length <= 4 ? "large" : clips.length <= 6 ? "medium" : "small";
-    this.element = h("ul", { class: `board ${size}`, role: "listbox", "aria-multiselectable": "true", "aria-label": `The ${noun}s` });
+    this.element = h("ul", { class: "board", role: "listbox", "aria-multiselectable": "true", "aria-label": `The ${noun}s` });
     this.cards = clips.map((clip, i) => {
       const card = this.card(clip, i);
       card.addEventListener("click", () => {
@@ -25,9 +32,43 @@ export class Board {
         onpick(clip.id);
       });
       card.addEventListener("focus", () => this.setCurrent(i));
+      card.addEventListener("dblclick", () => this.enlarge(i));
       return card;
     });
     this.element.append(...this.cards);
+  }
+
+  /** Shows one clip as large as all of them, or all again; the others are out of sight meanwhile. */
+  enlarge(i: number = this.current): void {
+    this.large = this.large === i ? null : i;
+    this.element.classList.toggle("one", this.large !== null);
+    this.cards.forEach((card, at) => card.classList.toggle("alone", at === this.large));
+    this.fit();
+    this.onsize(this.large);
+  }
+
+  /** Whether only one clip is shown, and which. */
+  get alone(): number | null {
+    return this.large;
+  }
+
+  /** Chooses the number of columns with which all clips fit into `height` pixels as large as can be. */
+  fit(height: number = this.height): void {
+    this.height = height;
+    const width = this.element.clientWidth;
+    const shown = this.large === null ? this.clips.length : 1;
+    const clip = this.clips[0];
+    if (!clip || width <= 0 || height <= 0) return;
+    let best = { columns: 1, size: 0 };
+    for (let columns = 1; columns <= shown; columns++) {
+      const rows = Math.ceil(shown / columns);
+      const across = (width - GAP * (columns - 1)) / columns;
+      const down = (((height - GAP * (rows - 1)) / rows - EDGE) * clip.width) / clip.height + EDGE;
+      const size = Math.floor(Math.min(across, down));
+      if (size > best.size) best = { columns, size };
+    }
+    this.element.style.setProperty("--columns", String(best.columns));
+    this.element.style.setProperty("--size", `${Math.max(LEAST, best.size)}px`);
   }
 
   private card(clip: Clip, i: number): HTMLLIElement {
@@ -35,7 +76,7 @@ export class Board {
     const picture =
       this.media === "image"
         ? h("img", { src: clip.url, alt: "", draggable: "false", ...size })
-        : h("video", { src: clip.url, poster: clip.poster, muted: true, playsinline: true, preload: "auto", tabindex: -1, ...size });
+        : h("video", { src: playable(clip.url), poster: clip.poster, muted: true, playsinline: true, preload: "auto", tabindex: -1, ...size });
     if (picture instanceof HTMLVideoElement) {
       picture.muted = true;
       picture.disablePictureInPicture = true;
@@ -89,6 +130,10 @@ export class Board {
 
   focus(i: number): void {
     this.setCurrent(i);
+    if (this.large !== null && this.large !== i) {
+      this.large = null;
+      this.enlarge(i);
+    }
     this.cards[i]?.focus({ preventScroll: false });
   }
 

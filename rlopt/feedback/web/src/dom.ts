@@ -15,6 +15,13 @@ export function h<K extends keyof HTMLElementTagNameMap>(
   return element;
 }
 
+const MP4 = document.createElement("video").canPlayType('video/mp4; codecs="avc1.42E01E"') !== "";
+
+/** The address of a video in a format that this browser plays. */
+export function playable(url: string): string {
+  return MP4 ? url : `${url}.webm`;
+}
+
 /** The same for SVG. */
 export function svg(tag: string, attributes: Attributes = {}, ...children: Child[]): SVGElement {
   const element = document.createElementNS("http://www.w3.org/2000/svg", tag);

@@ -9,11 +9,15 @@ const STATES: Record<Progress["state"], string> = {
   finished: "Thank you!",
 };
 
+/** Where the buttons lie over the lower end of the screen. */
+const NARROW = matchMedia("(max-width: 60rem)");
+
 export interface Commands {
   submit(): void;
   undo(): void;
   skip(): void;
   help(): void;
+  enlarge(): void;
   retry(): void;
 }
 
@@ -29,6 +33,7 @@ export class Frame {
   private about: "connection" | null = null;
   private readonly waitingTitle = h("h3");
   private readonly waitingText = h("p");
+  private readonly completion = h("p", { class: "completion", hidden: true });
   private readonly results = h("a", { href: "/results" }, "See the results");
   private readonly waiting = h(
     "div",
@@ -36,6 +41,7 @@ export class Frame {
     h("span", { class: "spinner", "aria-hidden": "true" }),
     this.waitingTitle,
     this.waitingText,
+    this.completion,
     this.results,
   );
   resultsShown = true;
@@ -43,20 +49,24 @@ export class Frame {
   private readonly undo: HTMLButtonElement;
   private readonly skip: HTMLButtonElement;
   private readonly retry: HTMLButtonElement;
+  private readonly enlarge: HTMLButtonElement;
+  private readonly actions: HTMLElement;
 
   constructor(app: HTMLElement, commands: Commands) {
     this.submit = button("Submit", commands.submit, { key: "⏎", className: "primary" });
     this.skip = button("Skip", commands.skip, { key: "s" });
     this.undo = button("Undo", commands.undo, { key: "z" });
     const help = button("Keys", commands.help, { key: "?" });
+    this.enlarge = button("Enlarge", commands.enlarge, { key: "e" });
+    this.enlarge.setAttribute("aria-pressed", "false");
     this.retry = button("Try now", commands.retry);
     this.troubleBox = h("div", { class: "trouble-box", hidden: true }, this.trouble, this.retry);
-    const actions = h("div", { class: "actions", role: "group", "aria-label": "Answer" }, this.submit, this.undo, this.skip, help);
+    this.actions = h("div", { class: "actions", role: "group", "aria-label": "Answer" }, this.submit, this.undo, this.skip, this.enlarge, help);
     app.replaceChildren(
       h("div", { class: "heading" }, this.title, this.facts),
       this.troubleBox,
       this.said,
-      h("div", { class: "stage" }, this.main, h("div", { class: "right" }, this.side, actions)),
+      h("div", { class: "stage" }, this.main, h("div", { class: "right" }, this.side, this.actions)),
     );
   }
 
@@ -90,17 +100,27 @@ export class Frame {
 
   progress(progress: Progress, noun: string): void {
     const minutes = progress.minutes < 10 ? Math.round(10 * progress.minutes) / 10 : Math.round(progress.minutes);
-    setText(
-      this.facts,
-      [count(progress.rounds_answered, "round"), `${count(progress.clips_watched, noun)} seen`, count(minutes, "minute")].join(" · "),
-    );
+    const round = progress.rounds_answered + (progress.state === "finished" ? 0 : 1);
+    const rounds = progress.rounds_asked === null ? count(progress.rounds_answered, "round") : `Round ${Math.min(round, progress.rounds_asked)} of ${progress.rounds_asked}`;
+    setText(this.facts, [rounds, `${count(progress.clips_watched, noun)} seen`, count(minutes, "minute")].join(" · "));
   }
 
   showRound(task: string, main: Node[], side: Node): void {
     setText(this.title, task);
-    this.submit.hidden = this.skip.hidden = this.undo.hidden = false;
+    this.submit.hidden = this.skip.hidden = this.undo.hidden = this.enlarge.hidden = false;
+    this.large(false);
     this.main.replaceChildren(...main);
     this.side.replaceChildren(side);
+  }
+
+  /** Pixels from the top of the clips to the end of the screen, less what must stay in sight below them. */
+  room(board: HTMLElement): number {
+    const below = NARROW.matches ? this.actions.offsetHeight + 12 : 12;
+    return innerHeight - (board.getBoundingClientRect().top + scrollY) - below;
+  }
+
+  large(on: boolean): void {
+    this.enlarge.setAttribute("aria-pressed", String(on));
   }
 
   /** Scrolls back to where a round begins, if that is out of sight. */
@@ -114,7 +134,13 @@ export class Frame {
     setText(this.waitingText, progress.message);
     this.waiting.classList.toggle("over", progress.state === "finished");
     this.results.hidden = progress.state !== "finished" || !this.resultsShown;
-    this.submit.hidden = this.skip.hidden = true;
+    const done = progress.completion;
+    this.completion.hidden = !done;
+    if (done) {
+      const code = done.code ? [h("span", {}, "Your completion code: "), h("strong", { class: "code" }, done.code)] : [];
+      this.completion.replaceChildren(...code, ...(done.url ? [h("a", { class: "onward", href: done.url, rel: "noreferrer" }, "Go on to the next page")] : []));
+    }
+    this.submit.hidden = this.skip.hidden = this.enlarge.hidden = true;
     this.undo.hidden = !progress.can_undo;
     if (this.waiting.isConnected) return;
     this.main.replaceChildren(this.waiting);

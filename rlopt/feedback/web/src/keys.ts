@@ -13,6 +13,7 @@ export interface Actions {
   frame(step: number): void;
   speed(step: number): void;
   restart(): void;
+  enlarge(): void;
   submit(): void;
   skip(): void;
   /** Any key but a digit: a number that is half typed is taken as it stands. */
@@ -68,6 +69,7 @@ function table(actions: Actions, help: () => void): Record<string, () => void> {
     "[": () => actions.speed(-1),
     "]": () => actions.speed(1),
     r: () => actions.restart(),
+    e: () => actions.enlarge(),
     Enter: () => actions.submit(),
     s: () => actions.skip(),
     "?": help,
@@ -85,6 +87,7 @@ const HELP: readonly (readonly [string, string])[] = [
   [",  .", "one frame back, one frame on"],
   ["[  ]", "slower, faster"],
   ["R", "from the start"],
+  ["E", "show one clip large, or all again"],
   ["Enter", "submit"],
   ["S", "skip: “I cannot tell”"],
   ["?", "this help"],

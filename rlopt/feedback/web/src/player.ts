@@ -25,6 +25,7 @@ export class Player {
   private tick = 0;
   private rest = 0;
   private isSeen = false;
+  private alone: number | null = null;
 
   constructor(
     private readonly videos: HTMLVideoElement[],
@@ -35,7 +36,7 @@ export class Player {
     this.fps = clips[this.lead]?.fps ?? 1;
     this.frames = clips[this.lead]?.frames ?? 0;
     for (const video of videos) retryLoading(video);
-    this.videos[this.lead]?.addEventListener("ended", () => this.wrap());
+    videos.forEach((video, i) => video.addEventListener("ended", () => i === this.clock && this.wrap()));
   }
 
   /** Whether the clips were played, or looked through, to their end. */
@@ -62,6 +63,25 @@ export class Player {
     this.rate = SPEEDS[Math.max(0, Math.min(SPEEDS.length - 1, at))]!;
   }
 
+  /** Plays one of the videos alone, or all again. */
+  only(i: number | null): void {
+    this.alone = i;
+    const playing = this.playing;
+    if (playing) this.pause();
+    this.seek(0);
+    if (playing) this.play();
+  }
+
+  /** The video that tells the time: the longest, or the one that is alone. */
+  private get clock(): number {
+    return this.alone ?? this.lead;
+  }
+
+  /** The videos that play. */
+  private plays(i: number): boolean {
+    return this.alone === null || this.alone === i;
+  }
+
   toggle(): void {
     if (this.playing) this.pause();
     else this.play();
@@ -69,11 +89,11 @@ export class Player {
 
   play(): void {
     clearTimeout(this.rest);
-    if (this.frame >= this.frames - 1) this.seek(0);
+    if (this.frame >= Math.round(this.lengths[this.clock]! * this.fps) - 1) this.seek(0);
     this.playing = true;
     this.videos.forEach((video, i) => {
       video.playbackRate = this.speed;
-      if (this.at < this.lengths[i]!) void video.play().catch((error: unknown) => this.refused(error));
+      if (this.plays(i) && this.at < this.lengths[i]!) void video.play().catch((error: unknown) => this.refused(error));
     });
     cancelAnimationFrame(this.tick);
     this.tick = requestAnimationFrame(() => this.follow());
@@ -94,7 +114,7 @@ export class Player {
     this.playing = false;
     cancelAnimationFrame(this.tick);
     for (const video of this.videos) video.pause();
-    this.at = this.videos[this.lead]?.currentTime ?? 0;
+    this.at = this.videos[this.clock]?.currentTime ?? 0;
     this.seek(this.frame);
   }
 
@@ -135,11 +155,11 @@ export class Player {
   }
 
   private follow(): void {
-    const clock = this.videos[this.lead];
+    const clock = this.videos[this.clock];
     if (!this.playing || !clock) return;
     this.at = clock.currentTime;
     this.videos.forEach((video, i) => {
-      if (i === this.lead || video.seeking || video.readyState < HTMLMediaElement.HAVE_METADATA) return;
+      if (i === this.clock || !this.plays(i) || video.seeking || video.readyState < HTMLMediaElement.HAVE_METADATA) return;
       const over = this.at >= this.lengths[i]!;
       if (!over && Math.abs(video.currentTime - this.at) > DRIFT * Math.max(1, this.speed)) video.currentTime = this.at;
       if (!over && video.paused) void video.play().catch(() => undefined);

@@ -61,6 +61,7 @@ export class RankPage {
       undo: () => void this.undo(),
       skip: () => this.skip(),
       help: () => this.help.open(),
+      enlarge: () => this.open?.board.enlarge(),
       retry: () => this.retry.now(),
     });
     this.frame.instructions(study);
@@ -109,7 +110,7 @@ export class RankPage {
     const hadFocus = this.frame.main.contains(document.activeElement) || document.activeElement === document.body;
     const first = this.shown++ === 0;
     this.close();
-    const board = new Board(round.clips, this.study.media, this.noun, (id) => this.pick(id, false));
+    const board = new Board(round.clips, this.study.media, this.noun, (id) => this.pick(id, false), (i) => this.enlarged(i));
     const list = new Order(round.clips, round.k, this.noun, (id, move) => this.move(id, move));
     const player = board.videos.length ? new Player(board.videos, round.clips) : null;
     this.open = { round, board, order: list, player };
@@ -118,16 +119,29 @@ export class RankPage {
     this.tiers = draft?.tiers ?? round.answer?.tiers ?? [];
     this.history = draft?.history ?? [];
     this.seconds = draft?.seconds ?? 0;
-    const words = task(round.k, round.clips.length, this.noun);
+    const words = `${round.kind === "training" ? "Training: " : ""}${task(round.k, round.clips.length, this.noun)}`;
     this.frame.showRound(words, player ? [transport(player), board.element] : [board.element], list.element);
     enableDragging(board.element, list.element, list.rows, (id, target) => this.drop(id, target));
     this.draw();
+    this.fit();
     this.keepHold(round.lease_seconds);
     if (!first && hadFocus) board.focus(0);
     if (!first) this.frame.reveal();
-    this.frame.say(draft?.tiers.length ? `Your order of before is back. ${words}.` : again ? `Your last answer is open again. ${words}.` : `${first ? "" : "The next round. "}${words}.`);
+    this.frame.say(draft?.tiers.length ? "Your order of before is back." : again ? "Your last answer is open again." : first ? "" : "The next round.");
     if (player && !prefersReducedMotion()) player.play();
     document.title = `${document.hidden ? "Ready" : "Rank"} · ${this.study.name}`;
+  }
+
+  private enlarged(i: number | null): void {
+    this.open?.player?.only(i);
+    this.frame.large(i !== null);
+    if (this.open) this.frame.say(i === null ? `All ${this.noun}s again.` : `${this.open.board.name(i)} alone. E shows all again.`);
+  }
+
+  /** Gives the clips the height that is left on the screen, so that nobody scrolls between them and the order. */
+  private fit(): void {
+    const board = this.open?.board;
+    if (board) board.fit(this.frame.room(board.element));
   }
 
   private close(): void {
@@ -348,6 +362,7 @@ export class RankPage {
         frame: (step) => player((p) => p.step(step)),
         speed: (step) => player((p) => p.faster(step)),
         restart: () => player((p) => p.seek(0)),
+        enlarge: () => this.open?.board.enlarge(),
         submit: () => this.submit(),
         skip: () => this.skip(),
         other: () => {
@@ -367,6 +382,7 @@ export class RankPage {
     for (const kind of ["pointermove", "pointerdown", "keydown", "wheel", "touchstart", "scroll"]) addEventListener(kind, active, { passive: true, capture: true });
     this.tabs?.addEventListener("message", () => !this.sending && void this.next());
     addEventListener("pagehide", () => this.save());
+    addEventListener("resize", () => this.fit());
     document.addEventListener("visibilitychange", () => {
       if (document.hidden) return;
       document.title = `Rank · ${this.study.name}`;

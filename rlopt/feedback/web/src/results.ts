@@ -1,7 +1,7 @@
 import { getResults, getStudy, Refusal, type Clip, type Results, type ResultRound } from "./api";
 import { Backoff } from "./backoff";
 import { lineChart, type Point } from "./chart";
-import { h, prefersReducedMotion, setText } from "./dom";
+import { h, playable, prefersReducedMotion, setText } from "./dom";
 import { Player } from "./player";
 import { transport } from "./transport";
 import { count, number } from "./words";
@@ -48,13 +48,14 @@ export class ResultsPage {
 
   /** Draws again only what has changed, so that nobody's place in the page is lost. */
   private show(results: Results): void {
-    const news = JSON.stringify([results.rounds, results.agreement, results.raters, results.progress]);
+    const news = JSON.stringify([results.rounds, results.agreement, results.raters, results.duels, results.activity, results.progress]);
     if (news !== this.seen) {
       this.seen = news;
       this.pause.reset();
       const open = this.rest.querySelector("details")?.open ?? false;
-      setText(this.facts, `${count(results.progress.rounds_consumed, "round")} used · ${count(results.progress.rounds_answered, "round")} answered`);
-      this.rest.replaceChildren(progressSection(results.rounds, open), agreementSection(results));
+      const { activity } = results;
+      setText(this.facts, [`${count(results.progress.rounds_consumed, "round")} used`, `${activity.open} open`, count(activity.answers, "answer"), `${count(activity.raters, "rater")}, ${activity.active} active`, `${count(activity.minutes, "minute")} of ranking`].join(" · "));
+      this.rest.replaceChildren(progressSection(results.rounds, open), duelSection(results), agreementSection(results));
     }
     const clips = JSON.stringify([results.start, results.now]);
     if (clips !== this.seenClips) {
@@ -84,7 +85,7 @@ export class ResultsPage {
   private picture(clip: Clip, name: string): HTMLElement {
     const size = { width: clip.width, height: clip.height };
     if (this.media === "image") return h("img", { src: clip.url, alt: name, ...size });
-    const video = h("video", { src: clip.url, poster: clip.poster, playsinline: true, preload: "auto", "aria-label": name, ...size });
+    const video = h("video", { src: playable(clip.url), poster: clip.poster, playsinline: true, preload: "auto", "aria-label": name, ...size });
     video.muted = true;
     return video;
   }
@@ -137,21 +138,47 @@ function table(rounds: readonly ResultRound[], open: boolean): HTMLElement {
   );
 }
 
-function agreementSection({ agreement, raters }: Results): HTMLElement {
-  const section = h("section", { "aria-labelledby": "agreement-title" }, h("h3", { id: "agreement-title" }, "Agreement between raters"));
-  if (agreement.pairwise === null) {
-    section.append(h("p", { class: "none" }, "Agreement is known once two raters have answered the same round."));
+const percent = (share: number | null): string => (share === null ? "–" : `${Math.round(100 * share)} %`);
+const between = (interval: [number, number] | null): string => (interval ? ` [${Math.round(100 * interval[0])}, ${Math.round(100 * interval[1])}]` : "");
+
+/** A table that scrolls within its section; the first column names the rows. */
+function tableOf(label: string, names: readonly string[], rows: readonly (readonly string[])[]): HTMLElement {
+  const head = h("tr", {}, ...names.map((name) => h("th", { scope: "col" }, name)));
+  const body = rows.map(([first, ...rest]) => h("tr", {}, h("th", { scope: "row" }, first ?? ""), ...rest.map((cell) => h("td", {}, cell))));
+  return h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": label }, h("table", {}, h("thead", {}, head), h("tbody", {}, ...body)));
+}
+
+function agreementSection({ agreement, raters, matrix }: Results): HTMLElement {
+  const section = h("section", { "aria-labelledby": "agreement-title" }, h("h3", { id: "agreement-title" }, "Raters"));
+  if (agreement.pairwise === null) section.append(h("p", { class: "none" }, "Agreement is known once two raters have answered the same round."));
+  else
+    section.append(
+      h("p", {}, `${count(agreement.raters, "rater")} answered ${count(agreement.rounds, "round")} together. Of all pairs that two of them put in an order, they put `, h("strong", {}, percent(agreement.pairwise)), `${between(agreement.interval)} in the same one; answers at random would agree in 50 %. The brackets are a 95 % interval over rounds.`),
+    );
+  if (agreement.kendall_tau !== null) section.append(h("p", {}, `Kendall’s τ: ${number(agreement.kendall_tau, 2)} (1: the same order, 0: no relation, −1: the opposite order).`));
+  if (!raters.length) return section;
+  const trust = (value: number | null): string => (value === null ? "not known" : value.toFixed(2));
+  const rows = raters.map((rater) => [rater.name, String(rater.rounds), percent(rater.pairwise), rater.repeats ? `${percent(rater.same)} of ${rater.repeats}` : "–", trust(rater.trust)]);
+  section.append(tableOf("Raters", ["Rater", "Rounds", "Pairs as others", "Pairs as before", "Trust"], rows));
+  if (matrix.length > 1 && agreement.pairwise !== null) {
+    const names = raters.map((rater) => rater.name);
+    section.append(h("h4", {}, "Pairs in the same order"), tableOf("Agreement of each two raters", ["", ...names], matrix.map((row, i) => [names[i]!, ...row.map(percent)])));
+  }
+  return section;
+}
+
+/** How often the present policy was preferred to the first, in blind duels. */
+function duelSection({ duels }: Results): HTMLElement {
+  const section = h("section", { "aria-labelledby": "duels-title" }, h("h3", { id: "duels-title" }, "Now against the start"));
+  if (!duels.length) {
+    section.append(h("p", { class: "none" }, "No duel yet. The protocol’s duel_every asks raters for blind comparisons of the first and the present policy."));
     return section;
   }
-  const percent = `${Math.round(100 * agreement.pairwise)} %`;
-  section.append(
-    h("p", {}, `${count(agreement.raters, "rater")} answered ${count(agreement.rounds, "round")} together. Of all pairs that two of them put in an order, they put `, h("strong", {}, percent), " in the same one."),
-  );
-  if (agreement.kendall_tau !== null) section.append(h("p", {}, `Kendall’s τ: ${number(agreement.kendall_tau, 2)} (1: the same order, 0: no relation, −1: the opposite order).`));
-  const rows = raters.map((rater) =>
-    h("tr", {}, h("th", { scope: "row" }, rater.name), h("td", {}, String(rater.rounds)), h("td", {}, rater.pairwise === null ? "–" : `${Math.round(100 * rater.pairwise)} %`)),
-  );
-  const names = ["Rater", "Rounds", "Pairs as others"].map((name) => h("th", { scope: "col" }, name));
-  section.append(h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Raters" }, h("table", {}, h("thead", {}, h("tr", {}, ...names)), h("tbody", {}, ...rows))));
+  const last = duels.at(-1)!;
+  const words = `In the last ${count(last.rounds, "duel")} the present policy won ${percent(last.won)}${between(last.interval)}; 50 % would be no difference.`;
+  section.append(h("p", {}, words));
+  const points: Point[] = duels.map((duel) => ({ x: duel.step + 1, y: 100 * duel.won, hollow: false, title: `Update ${duel.step + 1}: ${percent(duel.won)} of ${duel.rounds}` }));
+  if (points.length > 1) section.append(lineChart(points, `Line chart: share of duels won by update. ${words}`, "% of duels won", NARROW.matches ? 330 : 640));
+  section.append(tableOf("Duels", ["Update", "Duels", "Won"], duels.map((duel) => [String(duel.step + 1), String(duel.rounds), `${percent(duel.won)}${between(duel.interval)}`])));
   return section;
 }

@@ -1,0 +1,66 @@
+"""The protocol of a study: what raters agree to, which rounds they get besides those of the search, when it ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from rlopt.errors import ConfigError
+from rlopt.settings.fields import AgentConfig, Range, from_mapping
+from rlopt.settings.yaml_files import read_yaml
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyProtocol(AgentConfig):
+    """Settings of a study's protocol, written in a YAML file (``rlopt rank serve STUDY --protocol FILE``)."""
+
+    consent: str = ""
+    """Text that a rater must agree to before the first round; empty for none."""
+    training_rounds: Annotated[int, Range(ge=0, le=100)] = 0
+    """First rounds of each rater that the search does not use: earlier rounds, those of an expert if there is one."""
+    repeat_every: Annotated[int, Range(ge=0, le=1000)] = 0
+    """Every so many-th round of a rater is a check: one that an expert has ranked, or that the rater has ranked before,
+    in a new order; 0 for none. From them the search learns whom to trust."""
+    duel_every: Annotated[int, Range(ge=0, le=1000)] = 0
+    """Every so many-th round of a rater compares the first policy with the present one, without saying which is which;
+    0 for none."""
+    rounds_per_rater: Annotated[int, Range(ge=1, le=100_000)] | None = None
+    """Rounds after which a rater is done, training and checks included; none for no end."""
+    minutes_per_rater: Annotated[float, Range(gt=0, le=10_000)] | None = None
+    """Minutes of ranking after which a rater is done; none for no end."""
+    study_hours: Annotated[float, Range(gt=0, le=100_000)] | None = None
+    """Hours after the study was made after which it gives out no rounds, and the search ends; none for no end."""
+    completion_code: str = ""
+    """Code that a rater sees when done, for the platform that sent them."""
+    completion_url: str = ""
+    """Address to which a rater is sent when done: https://... or http://..."""
+
+    def __post_init__(self) -> None:
+        if self.completion_url:
+            parts = urlsplit(self.completion_url)
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise ConfigError(f"completion_url {self.completion_url!r} is no web address: begin it with https://")
+        if len(self.completion_code) > 200 or not self.completion_code.isprintable():
+            raise ConfigError("completion_code has at most 200 printable characters")
+        if len(self.consent) > 20_000:
+            raise ConfigError("consent has at most 20,000 characters")
+
+    @property
+    def ends(self) -> bool:
+        """Whether a rater is done at some time."""
+        return self.rounds_per_rater is not None or self.minutes_per_rater is not None
+
+
+def read_protocol(path: str | Path | None) -> StudyProtocol:
+    """The protocol of a YAML file; without one, no extra rounds and no end.
+
+    :raises ConfigError: it cannot be read, or a setting is unknown or out of range
+    """
+    if path is None:
+        return StudyProtocol()
+    content: Any = read_yaml(Path(path), f"protocol {path}")
+    if not isinstance(content, dict):
+        raise ConfigError(f"protocol {path} holds no settings: write lines such as repeat_every: 5")
+    return from_mapping(StudyProtocol, content, f"protocol {path}")
