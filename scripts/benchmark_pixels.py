@@ -70,7 +70,7 @@ def build(args: argparse.Namespace) -> tuple[Any, Any]:
         max_episode_steps=run["action_repeat"] * episode,
     )
     policy = RandomPolicy(rlopt.make_env(**settings.as_dict()).action_space)
-    n_demonstrations = max(config.learner_steps // episode, 1)  # as many transitions as ten whole episodes, scaled
+    n_demonstrations = max(round(10 * args.share), 1)
     shown = record_demonstrations(policy, settings, n_demonstrations, pixels=True).from_pixels(frames)
     seen = settings.as_dict() | {"from_pixels": True, "frame_stack": frames}
     arguments = config.algorithm_kwargs() | {"replay_buffer_kwargs": {"frames": frames}}

@@ -213,8 +213,8 @@ def table_text(name: str, args: argparse.Namespace) -> str:
         lines.append(f"| {spec.title} | " + " | ".join(texts) + " |")
     if name == "one_demo":
         lines += ["", *(reached_text(task, args) for task in table.tasks)]
-    if name == "benchmark":
-        lines += ["", *(text for task in table.tasks if (text := lowest_text(task, args)))]
+    if name == "benchmark" and (lowest := [text for task in table.tasks if (text := lowest_text(task, args))]):
+        lines += ["", *lowest]
     return "\n".join([*lines, "", f"`python scripts/reproduce_ailboost.py run --table {name}{flag_text(args)}`"])
 
 

@@ -101,7 +101,7 @@ def run_cell(task: Task, agent: str, ends: str, seed: int, results: Results, run
     run = runs / f"{agent}-{task.env}-{ends.replace(' ', '_')}-seed{seed}"
     steps = ("--total-timesteps", str(task.steps[agent]), "--seed", str(seed))
     kept = ("--eval-every", "0", "--checkpoint-every", "20000")
-    seconds = train(agent, run, "--demos", str(demos), *AGENTS[agent], *ENDS[ends], *steps, *kept)
+    train(agent, run, "--demos", str(demos), *AGENTS[agent], *ENDS[ends], *steps, *kept)
     evaluation = rlopt.evaluate(rlopt.load(run, device="cpu"), task.env, EPISODES, seed=seed + 100_000)
     row = {
         "task": task.env,
@@ -111,7 +111,6 @@ def run_cell(task: Task, agent: str, ends: str, seed: int, results: Results, run
         "expert_return": load_demonstrations(str(demos)).metadata.expert_return,
         "returns": evaluation.returns.tolist(),
         "mean_return": evaluation.mean,
-        "wall_seconds": seconds,
     }
     results.add_run(row, run)
 

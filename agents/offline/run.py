@@ -47,7 +47,7 @@ def complete(run: RunConfig, agent_config: Any) -> tuple[RunConfig, Any]:
     return run, agent_config
 
 
-_WRAPPED = ("frame_stack", "from_pixels", "image_size")
+_WRAPPED = ("frame_stack", "from_pixels", "image_size", "fast_render")
 """What a data set can say of its environment that a run has a setting for."""
 
 

@@ -72,6 +72,7 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[Any, EnvSettin
         frame_stack=run.frame_stack,
         from_pixels=run.from_pixels,
         image_size=run.image_size,
+        fast_render=run.fast_render,
         max_episode_steps=run.max_episode_steps,
         env_kwargs=env_arguments(run),
     )

@@ -111,6 +111,7 @@ def make_run_env(run: RunConfig) -> Any:
         frame_stack=run.frame_stack,
         from_pixels=run.from_pixels,
         image_size=run.image_size,
+        fast_render=run.fast_render,
         max_episode_steps=run.max_episode_steps,
         env_kwargs=env_arguments(run),
         device=run.device,

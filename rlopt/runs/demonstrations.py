@@ -81,6 +81,13 @@ def demonstrations(run: RunConfig, agent_config: Any) -> dict[str, Any]:
     )
     if run.from_pixels:
         chosen = chosen.from_pixels(run.frame_stack)
+        fast = bool(chosen.metadata.wrappers.get("fast_render", False))
+        flag = "--fast-render" if fast else "--no-fast-render"
+        drawn = "without shadows" if fast else "with shadows"
+        require(
+            fast == run.fast_render,
+            f"the demonstrations' images were drawn {drawn}, by which they would be told apart: give {flag}",
+        )
     if agent_config.n_demos is not None:
         chosen = chosen.trajectories(agent_config.n_demos)
     if agent_config.subsample > 1:

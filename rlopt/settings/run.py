@@ -73,6 +73,9 @@ class RunConfig:
     """Whether the agent sees images instead of the state."""
     image_size: Annotated[int, Range(ge=8, le=1024)] = 84
     """Height and width of the images."""
+    fast_render: bool = False
+    """Whether images are drawn without shadows and anti-aliasing, which is several times faster on a CPU; they are
+    other images than the benchmark's."""
     normalize_observations: bool = False
     """Whether observations are shifted and scaled by their running mean and variance (VecNormalize)."""
     normalize_rewards: bool = False

@@ -58,6 +58,8 @@ def options(name: str) -> dict[str, Any]:
 
 def target_demonstrations() -> Demonstrations:
     """Of :data:`TASK`, whose environments repeat exactly."""
+    import rlopt.envs.tasks.toy  # noqa: F401 - registers it
+
     data = recorded(gymnasium.make(TASK), TASK, 40, lambda observation, _: observation[:1].astype(np.float32))
     return Demonstrations.from_dataset(data)
 

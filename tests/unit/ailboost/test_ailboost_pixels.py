@@ -13,17 +13,21 @@ import numpy as np
 import pytest
 import torch
 from camera import camera, expert_of_camera
+from demonstrated import TASK, target_demonstrations
 from gymnasium import spaces
 
 import rlopt
 from rlopt.agents.ailboost.algorithm import DAC, AILBoost
+from rlopt.agents.ailboost.config import DACConfig
 from rlopt.checkpoint.files import read_checkpoint
 from rlopt.checkpoint.model_state import capture_state, learn_from, save_checkpoint
 from rlopt.data import DemonstrationMetadata
 from rlopt.envs import rendering
 from rlopt.envs.settings import EnvSettings
-from rlopt.errors import DataError
+from rlopt.errors import ConfigError, DataError
 from rlopt.nn.encoders import DrQV2Encoder
+from rlopt.runs.demonstrations import demonstrations as chosen_demonstrations
+from rlopt.settings.run import RunConfig
 
 SMALL: dict[str, Any] = {
     "learning_starts": 20,
@@ -235,6 +239,21 @@ assert model.observation_space.shape == (9, 48, 48) and model.rounds.n_rounds >=
 assert model.replay_buffer.frames == 3 and model.n_steps == 3 and model.random_shift == 4
 assert all(torch.isfinite(p).all() for p in model.policy.parameters())
 """
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_images_that_were_drawn_otherwise_are_refused(fast: bool, tmp_path: Path) -> None:
+    shown = target_demonstrations()
+    images = np.random.default_rng(0).integers(0, 256, (len(shown), 3, 8, 8), np.uint8)
+    wrappers = {"fast_render": True} if fast else {}
+    metadata = dataclasses.replace(shown.metadata, wrappers=wrappers)
+    dataclasses.replace(shown, extras={"pixels": images, "next_pixels": images}, metadata=metadata).save(tmp_path)
+    config = DACConfig(demos=str(tmp_path))
+    run = RunConfig(env=TASK, from_pixels=True, image_size=8, fast_render=fast)
+    assert chosen_demonstrations(run, config)["demonstrations"].observations.shape[1:] == (3, 8, 8)
+    flag = "--fast-render" if fast else "--no-fast-render"
+    with pytest.raises(ConfigError, match=f"give {flag}"):
+        chosen_demonstrations(dataclasses.replace(run, fast_render=not fast), config)
 
 
 @pytest.mark.slow
