@@ -66,12 +66,9 @@ def bright(path: Path) -> float:
     return light(imageio.imread(path))
 
 
-@pytest.mark.parametrize("search", ["zo_ranksgd", "cmaes"])
-def test_people_find_a_brighter_image(
-    tmp_path: Path, pipeline: Path, search: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_people_find_a_brighter_image(tmp_path: Path, pipeline: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "study"
-    command = ["rank", "images", str(folder), "--pipeline", str(pipeline), "--search", search, "--rounds", "2"]
+    command = ["rank", "images", str(folder), "--pipeline", str(pipeline), "--search", "cmaes", "--rounds", "1"]
     command += ["--subspace", "4", "--m", "5", "--no-serve"]
     with person_who_answers(folder, bright):
         assert run_verb(command) == 0
@@ -83,7 +80,7 @@ def test_people_find_a_brighter_image(
     from rlopt.agents.zo_ranksgd.latents.diffusers_adapter import DiffusersDecoder
 
     again = LatentSearch.load(folder / "search", DiffusersDecoder.from_folder(pipeline))
-    assert again.rounds == 2 and again.settings["search"] == search
+    assert again.rounds == 1 and again.settings["search"] == "cmaes"
 
 
 def test_mistakes_are_one_line(tmp_path: Path, pipeline: Path) -> None:
