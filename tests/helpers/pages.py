@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from rlopt.cli import data, flags, sweep, tune
+from rlopt.cli import data, flags, preferences, sweep, tune
 from rlopt.cli.main import VERBS, main, run_verb
 from rlopt.cli.parsing import OneLineParser
 from rlopt.registry import agent_spec, import_agent, resolve
@@ -155,7 +155,8 @@ def understand(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for words in alternatives(shlex.split(command, comments=True)[1:]):
         with monkeypatch.context() as patch:
             patch.setattr(OneLineParser, "parse", stop_after(OneLineParser.parse))
-            patch.setattr(data, "parse_settings", stop_after(flags.parse_settings))
+            for module in (data, preferences):
+                patch.setattr(module, "parse_settings", stop_after(flags.parse_settings))
             patch.setattr(flags, "complete_settings", lambda agent, run, settings: (run, settings))
             verb, *rest = words
             assert verb in VERBS, command

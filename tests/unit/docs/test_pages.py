@@ -48,6 +48,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
             "60000 --eval-every 20000": "4096 --eval-every 2048 --eval-episodes 1",
         },
     },
+    "docs/preferences.md": {"shorter": {"learn(10_000,": "learn(250,", "labels=100": "labels=100, query_every=100"}},
     "docs/data.md": {"remarks": ("with a random",)},
     "docs/gpu.md": {"unless": 'device="cuda"'},
 }
