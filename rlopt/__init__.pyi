@@ -9,6 +9,7 @@ from .agents.ailboost.algorithm import DAC as DAC
 from .agents.ailboost.algorithm import AILBoost as AILBoost
 from .agents.apo.algorithm import APO as APO
 from .agents.deep_loop.algorithm import DeepLOOP as DeepLOOP
+from .agents.differential_dqn.algorithm import DifferentialDQN as DifferentialDQN
 from .agents.imitation.airl import AIRL as AIRL
 from .agents.imitation.dagger import DAgger as DAgger
 from .agents.imitation.gail import GAIL as GAIL

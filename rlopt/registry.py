@@ -119,7 +119,12 @@ AGENTS: dict[str, AgentSpec] = {
     "deep_loop": AgentSpec(
         config="rlopt.agents.deep_loop.config:DeepLOOPConfig",
         algorithm="rlopt.agents.deep_loop.algorithm:DeepLOOP",
-        summary="average reward with optimism and lazy switching, experimental (bonus and lazy off: RVI-SAC)",
+        summary="average reward with an optimistic bonus, experimental (bonus off: RVI-SAC)",
+    ),
+    "differential_dqn": AgentSpec(
+        config="rlopt.agents.differential_dqn.config:DifferentialDQNConfig",
+        algorithm="rlopt.agents.differential_dqn.algorithm:DifferentialDQN",
+        summary="deep Q-learning for the average reward, for discrete actions",
     ),
     "ailboost": _imitation(
         "ailboost.algorithm:AILBoost", "ailboost.config:AILBoostConfig", "adversarial imitation by boosting"

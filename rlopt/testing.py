@@ -14,6 +14,7 @@ Elsewhere, ``check_agent("theirs", n_steps=32)`` makes all of them. They are ass
 
 from __future__ import annotations
 
+import functools
 import inspect
 import tempfile
 from collections.abc import Callable, Mapping
@@ -42,7 +43,7 @@ from rlopt.checkpoint.load import load
 from rlopt.checkpoint.model_state import learn_from, save_checkpoint
 from rlopt.data import Dataset, Demonstrations, Metadata
 from rlopt.envs.make import make_env
-from rlopt.errors import ConfigError
+from rlopt.errors import ConfigError, SpaceError
 from rlopt.export.read import load_policy
 from rlopt.export.write import export
 from rlopt.registry import AgentSpec, agent_name, agent_spec, import_agent, resolve
@@ -51,6 +52,8 @@ from rlopt.settings.schedules import DecayingRate
 
 ENV = "Pendulum-v1"
 """The task of the checks: three observed numbers, one action in [-2, 2], episodes of 200 steps."""
+DISCRETE_ENV = "rlopt/DiscretePendulum-v0"
+"""The same with five actions, for agents that refuse real ones."""
 OBSERVATION = np.array([0.3, -0.2, 1.0], np.float32)
 
 
@@ -82,15 +85,34 @@ class Contract:
         """Whether the constructor has all these arguments."""
         return set(names) <= set(inspect.signature(resolve(self.spec.algorithm)).parameters)
 
+    @functools.cached_property
+    def env(self) -> str:
+        """The task: Pendulum, or for an agent that refuses its actions the one with Discrete actions."""
+        try:
+            self._built(ENV, 1)
+        except (SpaceError, AssertionError):  # the second is Stable-Baselines3's
+            if DISCRETE_ENV not in gymnasium.registry:
+                gymnasium.register(DISCRETE_ENV, entry_point="rlopt.testing:discrete_pendulum", max_episode_steps=200)
+            return DISCRETE_ENV
+        return ENV
+
     def build(self, n_envs: int = 1, **settings: Any) -> Any:
         """A new model, the same every time; data or demonstrations are of random actions."""
-        env = VecMonitor(make_env(ENV, n_envs=n_envs, seed=1))
+        return self._built(self.env, n_envs, **settings)
+
+    def _built(self, task: str, n_envs: int, **settings: Any) -> Any:
+        env = VecMonitor(make_env(task, n_envs=n_envs, seed=1))
         given = {"policy": "MlpPolicy", "seed": 0, "device": "cpu", **self.settings, **settings}
         if self.takes("dataset"):
             given.setdefault("dataset", random_data())
         if self.takes("demonstrations") and getattr(resolve(self.spec.config), "needs_demos", True):
             given.setdefault("demonstrations", Demonstrations.from_dataset(random_data()))
         return resolve(self.spec.algorithm)(env=env, **given)
+
+
+def discrete_pendulum() -> gymnasium.Env[Any, Any]:
+    """Pendulum with five torques, without its time limit."""
+    return gymnasium.wrappers.DiscretizeAction(gymnasium.make(ENV).unwrapped, 5)
 
 
 def random_data(steps: int = 600) -> Dataset:
@@ -122,17 +144,17 @@ def learns_predicts_and_is_reproducible(contract: Contract, folder: Path) -> Non
     action, state = first.predict(np.zeros(3, np.float32), deterministic=True)
     assert state is None and first.action_space.contains(action)
     batch, _ = first.predict(np.zeros((5, 3), np.float32))
-    assert batch.shape == (5, 1)
+    assert batch.shape == (5, *first.action_space.shape)
 
 
 def works_with_sb3_evaluation_and_set_env(contract: Contract, folder: Path) -> None:
     """Stable-Baselines3's ``evaluate_policy`` plays it, and it learns on in another environment."""
     model = contract.build().learn(64)
-    mean, std = evaluate_policy(model, gymnasium.make(ENV), n_eval_episodes=2, warn=False)
+    mean, std = evaluate_policy(model, gymnasium.make(contract.env), n_eval_episodes=2, warn=False)
     assert isinstance(mean, float) and isinstance(std, float)
     assert -2000 < mean < 0 <= std  # bounds of Pendulum's returns
     before = model.num_timesteps
-    model.set_env(VecMonitor(make_env(ENV, seed=9)))
+    model.set_env(VecMonitor(make_env(contract.env, seed=9)))
     model.learn(32, reset_num_timesteps=False)
     assert model.num_timesteps >= before + 32
 
@@ -144,7 +166,7 @@ def constructor_takes_every_setting_of_its_config(contract: Contract, folder: Pa
     assert contract.takes(*settings), f"the constructor lacks {set(settings)}"
     assert set(field_types(type(config))) == {field.name for field in fields(config)}
     assert issubclass(algorithm, Resumable) and agent_name(algorithm) == contract.agent
-    model = algorithm("MlpPolicy", make_env(ENV), **settings)
+    model = algorithm("MlpPolicy", make_env(contract.env), **settings)
     for name, value in settings.items():
         assert model.constructor_settings[name] == value, f"constructor_settings[{name!r}] is not what was given"
 
@@ -177,7 +199,7 @@ def sb3_callbacks_do_their_work(contract: Contract, folder: Path) -> None:
     model = contract.build(n_envs=2)
     calls: list[int] = []
     evaluation = EvalCallback(
-        VecMonitor(make_env(ENV, seed=5)),
+        VecMonitor(make_env(contract.env, seed=5)),
         callback_on_new_best=StopTrainingOnRewardThreshold(-1e9),
         n_eval_episodes=1,
         eval_freq=50,

@@ -40,7 +40,7 @@ class Agent(NamedTuple):
 
 AGENTS = {
     "loop": Agent("LOOP*", "loop", {}),
-    "loop-eager": Agent("LOOP*, less lazy", "loop", {"beta_scale": 0.03, "switch_multiplier": 1.2}),
+    "loop-lazy": Agent("LOOP*, lazier", "loop", {"switch_multiplier": 2.0}),
     "loop-theory": Agent("LOOP", "loop", {"beta_scale": 1.0}),
     "imed_rl": Agent("IMED-RL", "imed_rl", {}),
     "psrl": Agent("PSRL", "psrl", {}),
@@ -53,7 +53,7 @@ AGENTS = {
     "pmevi_dt": Agent("PMEVI-DT", "pmevi_dt", {}),
 }
 """Those that are reported."""
-SCALES = (0.03, 0.1, 0.3, 1.0)
+SCALES = (0.01, 0.03, 0.1, 0.3)
 TRIED: dict[str, Agent] = {
     **{
         f"loop {scale:g} x{multiple:g}": Agent("", "loop", {"beta_scale": scale, "switch_multiplier": multiple})

@@ -20,7 +20,7 @@ from rlopt.agents.ailboost.rounds import Rounds
 from rlopt.agents.imitation.adversary import Adversary, AdversarySettings, with_own_adversary
 from rlopt.agents.imitation.image_features import ImageFeatures
 from rlopt.agents.sac.algorithm import SAC
-from rlopt.algorithms.demonstrations import FromDemonstrations
+from rlopt.algorithms.demonstrations import NOT_CENTRED, FromDemonstrations
 from rlopt.algorithms.resumable import with_settings_of
 from rlopt.errors import ConfigError, unknown_name
 from rlopt.optim.compiled_step import choose_mode
@@ -70,7 +70,7 @@ class AILBoost(FromDemonstrations, SAC):
     absorbing: bool
     reads_no_rewards: ClassVar[bool] = True
 
-    @with_settings_of(SAC, config=AILBoostConfig)
+    @with_settings_of(SAC, *NOT_CENTRED, config=AILBoostConfig)
     def __init__(
         self,
         policy: str | type[SACPolicy],

@@ -19,6 +19,8 @@ from rlopt.agents.ppo.algorithm import PPO
 from rlopt.algorithms.resumable import with_settings_of
 from rlopt.errors import ConfigError
 
+_NOT_TAKEN = ("gamma", "reward_centring", "centring_rate")
+
 
 class APO(PPO):
     """Average-reward policy optimisation (Ma, Tang, Xia, Yang and Zhao, arXiv 2106.03442).
@@ -43,7 +45,7 @@ class APO(PPO):
     mean_value: float = 0.0
     """The running average of the value function, in units of reward."""
 
-    @with_settings_of(PPO, "gamma", config=APOConfig)
+    @with_settings_of(PPO, *_NOT_TAKEN, config=APOConfig)
     def __init__(
         self,
         policy: str | type[ActorCriticPolicy],
@@ -58,40 +60,31 @@ class APO(PPO):
         own = {name: value for name, value in locals().items() if name in APOConfig.__annotations__}
         for name, value in own.items():
             setattr(self, name, value)
-        self._ends: list[np.ndarray] = []
         super().__init__(policy, env, gamma=APOConfig.gamma, **settings)
-        kept = {name: value for name, value in self.constructor_settings.items() if name != "gamma"}
+        kept = {name: value for name, value in self.constructor_settings.items() if name not in _NOT_TAKEN}
         self.constructor_settings = kept | own
 
     def collect_rollouts(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
     ) -> bool:
-        self._ends = []
         going_on = super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
         if going_on:
-            self._centre(rollout_buffer, np.array(self._ends))
+            self._count_from_gain(rollout_buffer)
         return going_on
 
     def _update_info_buffer(self, infos: list[dict[str, Any]], dones: np.ndarray | None = None) -> None:
         super()._update_info_buffer(infos, dones)
-        assert dones is not None
-        cut = np.array([bool(info.get("TimeLimit.truncated", False)) for info in infos])
-        ended = np.asarray(dones, bool) & ~cut
-        if ended.any() and self.on_termination == "refuse":
+        if self._ends[-1].any() and self.on_termination == "refuse":
             raise ConfigError(
                 f"an episode terminated at step {self.num_timesteps}, but an average reward needs a process that goes "
                 'on: set on_termination="reset" to make the reset a transition with a price (reset_cost)'
             )
-        self._ends.append(ended)
 
-    def _centre(self, buffer: RolloutBuffer, ended: np.ndarray) -> None:
-        """Puts differential advantages and the value function's targets into the buffer.
-
-        :param ended: [T, N], where an episode terminated
-        """
-        over = np.concatenate([buffer.episode_starts[1:], np.asarray(self._last_episode_starts, np.float32)[None]])
-        cut = over * ~ended
-        buffer.rewards -= self.reset_cost * ended.astype(np.float32)
+    def _count_from_gain(self, buffer: Any) -> None:
+        """Puts differential advantages and the value function's targets into the buffer."""
+        over, ended = self._ends_of(buffer)
+        cut = over * (1 - ended)
+        buffer.rewards = buffer.rewards - self.reset_cost * ended
         # The reward of a step at which a time limit cut holds the value behind it.
         average = float(buffer.rewards[cut == 0].mean()) if (cut == 0).any() else self.gain
         rate = max(self.gain_rate, 1 / self._n_rollouts)  # the first estimates are plain means
@@ -111,6 +104,3 @@ class APO(PPO):
         self.logger.record("rollout/average_reward", average)
         self.logger.record("train/gain", self.gain)
         self.logger.record("train/mean_value", self.mean_value)
-
-    def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_ends"]

@@ -16,7 +16,9 @@ class APOConfig(PPOConfig):
     Where no source is named, the default is Stable-Baselines3's for PPO.
     """
 
-    gamma: ClassVar[float] = 1.0  # type: ignore[misc]  # no setting of APO
+    gamma: ClassVar[float] = 1.0  # type: ignore[misc]  # no setting of APO, as those that follow
+    reward_centring: ClassVar[bool] = False  # type: ignore[misc]
+    centring_rate: ClassVar[float] = 0.1  # type: ignore[misc]
 
     gain_rate: Annotated[float, Range(gt=0, le=1)] = 0.1
     """How far the estimates of the average reward and the average value move at a rollout. Paper: 0.1."""

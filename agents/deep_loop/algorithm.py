@@ -16,12 +16,19 @@ from torch import Tensor, nn
 
 from rlopt.agents.deep_loop import losses
 from rlopt.agents.deep_loop.bonus import Evidence, FourierFeatures, switch_threshold
-from rlopt.agents.deep_loop.checks import check_not_normalised, check_observations, refuse_termination
+from rlopt.agents.deep_loop.checks import check_not_normalised, check_observations
 from rlopt.agents.deep_loop.config import DeepLOOPConfig
 from rlopt.agents.deep_loop.losses import GainEstimator
 from rlopt.agents.deep_loop.plan import Plan
 from rlopt.agents.deep_loop.resets import ResetCritic
 from rlopt.agents.sac.algorithm import SAC
+from rlopt.agents.sac.differential import (
+    OnTermination,
+    differential_target,
+    mark_resets,
+    moved_gain,
+    rvi_estimate,
+)
 from rlopt.agents.sac.losses import Info, critic_loss
 from rlopt.agents.sac.update import Step
 from rlopt.algorithms.resumable import with_settings_of
@@ -33,7 +40,7 @@ ROWS_AT_ONCE = 8192
 """Transitions that go through the networks together when the whole replay buffer is read."""
 _NOT_TAKEN = (
     "gamma", "n_steps", "replay_buffer_class", "use_sde", "sde_sample_freq", "use_sde_at_warmup", "demonstrations",
-    "n_demonstrations", "demo_fraction", "cloning_coef", "cloning_steps",
+    "n_demonstrations", "demo_fraction", "cloning_coef", "cloning_steps", "reward_centring", "centring_rate",
 )  # fmt: skip
 
 
@@ -41,8 +48,8 @@ class DeepLOOP(SAC):
     """Soft actor-critic for the average reward, with an optimistic bonus and a behaviour that switches lazily.
 
     DeepLOOP is inspired by LOOP (He, Zhong and Yang, arXiv 2404.12648), whose guarantees do not cover it. With
-    ``bonus=False`` and ``lazy=False`` it is RVI-SAC (Hisaki and Ono, arXiv 2408.01972). Nothing is discounted: the
-    critics learn differential values, Q = r + bonus - J + V(s'), together with the gain J.
+    ``bonus=False`` and ``lazy=False``, the default of the second, it is RVI-SAC (Hisaki and Ono, arXiv 2408.01972).
+    Nothing is discounted: the critics learn differential values, Q = r + bonus - J + V(s'), together with the gain J.
     :class:`rlopt.agents.deep_loop.config.DeepLOOPConfig` declares and explains the settings; it has no ``gamma``,
     ``n_steps``, ``replay_buffer_class`` and gSDE of :class:`rlopt.SAC`. The theory's constants of the confidence set
     are far too large in practice.
@@ -78,7 +85,7 @@ class DeepLOOP(SAC):
     switch_multiplier: float
     min_interval: int
     max_interval: int
-    on_termination: Literal["refuse", "reset"]
+    on_termination: OnTermination
     reset_cost: float | Literal["auto"]
     allowed_resets: float
     reset_cost_rate: float
@@ -135,7 +142,7 @@ class DeepLOOP(SAC):
         switch_multiplier: float = DeepLOOPConfig.switch_multiplier,
         min_interval: int = DeepLOOPConfig.min_interval,
         max_interval: int = DeepLOOPConfig.max_interval,
-        on_termination: Literal["refuse", "reset"] = DeepLOOPConfig.on_termination,
+        on_termination: OnTermination = DeepLOOPConfig.on_termination,
         reset_cost: float | str = DeepLOOPConfig.reset_cost,
         allowed_resets: float = DeepLOOPConfig.allowed_resets,
         reset_cost_rate: float = DeepLOOPConfig.reset_cost_rate,
@@ -231,7 +238,7 @@ class DeepLOOP(SAC):
     def after_critics(self, step: Step, info: Info) -> Info:
         """Updates the gain and, if the cost of resets is learned, their critic and their cost."""
         gain = step.networks["numbers"]["gain"]
-        moved = losses.moved_gain(gain, info.pop("gain_estimate"), self.gain_rate)
+        moved = moved_gain(gain, info.pop("gain_estimate"), self.gain_rate)
         step.networks.put("numbers", gain=moved)
         info["gain"] = moved.mean()
         return info if self.reset_critic is None else info | self._price_resets(step)
@@ -243,7 +250,7 @@ class DeepLOOP(SAC):
             policy = self.policy_sample(networks["actor"], step.batch.next_observations, step.drawn["next_noise"])
             (next_values,) = networks["reset_critic_target"](batch.next_observations, policy.actions)
         loss = networks.descend("reset_critic", self.reset_critic_objective, step, next_values)
-        rate = losses.moved_gain(rate, losses.rvi_estimate(next_values), self.gain_rate)
+        rate = moved_gain(rate, rvi_estimate(next_values), self.gain_rate)
         price = losses.dual_step(price, rate, self.allowed_resets, self.reset_cost_rate)
         networks.put("numbers", reset_rate=rate, reset_price=price)
         return {"reset_critic_loss": loss, "reset_rate": rate.mean(), "reset_cost": price.mean()}
@@ -251,7 +258,7 @@ class DeepLOOP(SAC):
     def reset_critic_objective(self, critic: Network, step: Step, next_values: Tensor) -> tuple[Tensor, Tensor]:
         """What the critic of the resets descends, from V (B, 1) at the next states, and the same detached."""
         rate = step.networks["numbers"]["reset_rate"]
-        targets = losses.differential_target(1 - step.given.discounts, rate, next_values)
+        targets = differential_target(1 - step.given.discounts, rate, next_values)
         loss, _ = critic_loss(critic(step.given.observations, step.given.actions), targets)
         return loss, loss.detach()
 
@@ -337,7 +344,7 @@ class DeepLOOP(SAC):
         policy = self.policy_sample(actor, batch.next_observations, noise)
         next_q = torch.cat(self.q_values(critic, batch.next_observations, policy.actions), dim=1)
         next_values = self.soft_value(next_q, policy, plan.ent_coef)
-        targets = losses.differential_target(batch.rewards - plan.reset_price * batch.dones, plan.gain, next_values)
+        targets = differential_target(batch.rewards - plan.reset_price * batch.dones, plan.gain, next_values)
         q_values = self.q_values(critic, batch.observations, batch.actions)
         return targets - losses.smallest(torch.cat(q_values, dim=1))
 
@@ -373,17 +380,7 @@ class DeepLOOP(SAC):
         dones: np.ndarray,
         infos: list[dict[str, Any]],
     ) -> None:
-        resets = np.array(dones, bool)
-        infos = list(infos)
-        for index, info in enumerate(infos):
-            cut = bool(info.get("TimeLimit.truncated", False))
-            if resets[index] and not cut and self.on_termination == "refuse":
-                refuse_termination(self.num_timesteps)
-            restarted = self.on_termination == "reset" and info.get("reset") is True and "reset_cost" in info
-            if (resets[index] and not cut) or restarted:
-                # The buffer then keeps the state after the reset, and its done says that a reset was on the way.
-                resets[index] = True
-                infos[index] = {key: value for key, value in info.items() if key != "terminal_observation"}
+        resets, infos = mark_resets(dones, infos, self.on_termination, self.num_timesteps)
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, resets, infos)
         self.n_collected += len(resets)
         self.logger.record_mean("rollout/average_reward", float(np.mean(reward)))

@@ -28,12 +28,3 @@ def check_not_normalised(env: Any) -> None:
             "DeepLOOP takes no VecNormalize: the gain is in units of the environment's reward, and changing "
             "statistics would change the current hypothesis; leave out normalize_rewards and normalize_observations"
         )
-
-
-def refuse_termination(step: int) -> None:
-    """Raises the :class:`rlopt.errors.ConfigError` of an episode that truly ended at ``step``."""
-    raise ConfigError(
-        f"an episode terminated at step {step}, but an average reward needs a process that continues: set "
-        'on_termination="reset" to make the reset a transition with a cost, or wrap the environment in '
-        "rlopt.envs.average_reward.ContinuingWrapper"
-    )

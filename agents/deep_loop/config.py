@@ -16,13 +16,15 @@ from rlopt.settings.fields import Range, Text
 
 @dataclass(frozen=True, kw_only=True)
 class DeepLOOPConfig(SACConfig):
-    """DeepLOOP, experimental; with bonus false and lazy false it is RVI-SAC."""
+    """DeepLOOP, experimental; with bonus false and lazy false, its default, it is RVI-SAC."""
 
     former_settings: ClassVar[Mapping[str, Any]] = FORMER_SETTINGS
     gamma: ClassVar[float] = 1.0  # type: ignore[misc]  # no setting of DeepLOOP, as those that follow
     n_steps: ClassVar[int] = 1  # type: ignore[misc]
     use_sde: ClassVar[bool] = False  # type: ignore[misc]
     sde_sample_freq: ClassVar[int] = -1  # type: ignore[misc]
+    reward_centring: ClassVar[bool] = False  # type: ignore[misc]
+    centring_rate: ClassVar[float] = 1e-3  # type: ignore[misc]
     her: ClassVar[bool] = False  # type: ignore[misc]
     her_goals: ClassVar[int] = 4  # type: ignore[misc]
     other_names: ClassVar[Mapping[str, str]] = {}
@@ -56,7 +58,7 @@ class DeepLOOPConfig(SACConfig):
     """Length scale of the features' kernel, in standard deviations of the inputs."""
     ridge: Annotated[float, Range(gt=0)] = 1.0
     """Regularisation of the features' Gram matrix."""
-    lazy: bool = True
+    lazy: bool = False
     """Whether a frozen policy acts until its discrepancy on the data has grown."""
     switch_multiplier: Annotated[float, Range(gt=1)] = 4.0
     """Discrepancy, in multiples of beta, at which the frozen policy is replaced. LOOP: 4."""

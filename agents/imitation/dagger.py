@@ -30,11 +30,13 @@ Expert = Callable[[Any], Any]
 _NOT_TAKEN = (
     "action_noise",
     "cloning_coef",
+    "centring_rate",
     "cloning_steps",
     "ent_coef",
     "gamma",
     "n_steps",
     "policy_delay",
+    "reward_centring",
     "sde_sample_freq",
     "target_entropy",
     "target_update_interval",

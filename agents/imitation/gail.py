@@ -24,7 +24,7 @@ from rlopt.agents.imitation.config import GAILConfig
 from rlopt.agents.imitation.discriminator import InputKind
 from rlopt.agents.imitation.rollout_record import RolloutRecord, flat_observations
 from rlopt.agents.mdpo.on_policy import MDPO
-from rlopt.algorithms.demonstrations import FromDemonstrations, check_n_demonstrations, uniform_rows
+from rlopt.algorithms.demonstrations import NOT_CENTRED, FromDemonstrations, check_n_demonstrations, uniform_rows
 from rlopt.algorithms.resumable import with_settings_of
 from rlopt.data.columns import scaled_actions
 from rlopt.envs.flat import flat_size
@@ -90,7 +90,7 @@ class GAIL(FromDemonstrations, MDPO):
         "gradient_penalty", "absorbing",
     )  # fmt: skip
 
-    @with_settings_of(MDPO, *_NOT_TAKEN, config=GAILConfig)
+    @with_settings_of(MDPO, *_NOT_TAKEN, *NOT_CENTRED, config=GAILConfig)
     def __init__(
         self,
         policy: str | type[ActorCriticPolicy],

@@ -17,6 +17,7 @@ from rlopt.agents.imitation.mixed_replay import NOT_TAKEN, FromMixedBatches
 from rlopt.agents.sac.algorithm import SAC
 from rlopt.agents.sac.losses import Info
 from rlopt.agents.sac.update import Step
+from rlopt.algorithms.demonstrations import NOT_CENTRED
 from rlopt.algorithms.resumable import with_settings_of
 from rlopt.optim.descent import Network
 
@@ -50,7 +51,7 @@ class IQLearn(FromMixedBatches):
     use_target: bool
     absorbing: bool
 
-    @with_settings_of(SAC, *NOT_TAKEN, config=IQLearnConfig)
+    @with_settings_of(SAC, *NOT_TAKEN, *NOT_CENTRED, config=IQLearnConfig)
     def __init__(
         self,
         policy: str | type[SACPolicy],

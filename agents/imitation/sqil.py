@@ -11,6 +11,7 @@ from stable_baselines3.sac.policies import SACPolicy
 from rlopt.agents.imitation.config import SQILConfig
 from rlopt.agents.imitation.mixed_replay import NOT_TAKEN, FromMixedBatches
 from rlopt.agents.sac.algorithm import SAC
+from rlopt.algorithms.demonstrations import NOT_CENTRED
 from rlopt.algorithms.resumable import with_settings_of
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class SQIL(FromMixedBatches):
     expert_reward = 1.0
     absorbing: bool
 
-    @with_settings_of(SAC, *NOT_TAKEN, config=SQILConfig)
+    @with_settings_of(SAC, *NOT_TAKEN, *NOT_CENTRED, config=SQILConfig)
     def __init__(
         self,
         policy: str | type[SACPolicy],

@@ -24,7 +24,7 @@ from rlopt.agents.imitation.losses import orthogonal_penalty, value_dice_loss
 from rlopt.agents.sac.algorithm import SAC
 from rlopt.agents.sac.losses import Info, sample_squashed_gaussian
 from rlopt.agents.sac.update import Batch, Drawn
-from rlopt.algorithms.demonstrations import FromDemonstrations
+from rlopt.algorithms.demonstrations import NOT_CENTRED, FromDemonstrations
 from rlopt.algorithms.resumable import with_settings_of
 from rlopt.errors import ConfigError, SpaceError, require
 from rlopt.optim.descent import Network, Networks, Part, Scalar
@@ -118,7 +118,7 @@ class ValueDICE(FromDemonstrations, SAC):
     exploration_noise: float
     absorbing: bool
 
-    @with_settings_of(SAC, *_NOT_TAKEN, config=ValueDICEConfig)
+    @with_settings_of(SAC, *_NOT_TAKEN, *NOT_CENTRED, config=ValueDICEConfig)
     def __init__(
         self,
         policy: str | type[SACPolicy],

@@ -16,7 +16,7 @@ from rlopt.agents.mdpo import losses
 from rlopt.agents.mdpo.config import MDPOConfig
 from rlopt.agents.mdpo.objectives import PolicyObjective, ValueObjective
 from rlopt.agents.mdpo.phases import former_value_parameters, phase_parameters, scaled_down
-from rlopt.agents.ppo.on_policy import OnPolicy
+from rlopt.agents.ppo.on_policy import BEYOND_SB3, OnPolicy
 from rlopt.agents.ppo.update import History, Phase
 from rlopt.algorithms.arguments import checked
 from rlopt.algorithms.resumable import named_policy_kwargs
@@ -120,6 +120,8 @@ class MDPO(OnPolicy):
         seed: int | None = None,
         device: torch.device | str = "auto",
         compile: CompileChoice = MDPOConfig.compile,
+        reward_centring: bool = MDPOConfig.reward_centring,
+        centring_rate: float = MDPOConfig.centring_rate,
         _init_setup_model: bool = True,
     ) -> None:
         env = self._checked_env(MDPOConfig, dict(locals()), env)
@@ -313,6 +315,6 @@ class MDPO(OnPolicy):
 
 _BEYOND_SB3 = (
     "batch_size", "n_epochs", "n_value_epochs", "value_batch_size", "value_learning_rate", "target_kl", "step_size",
-    "step_size_schedule", "tsallis_q", "normalize_advantage", "normalize_value", "clip_range_vf", "compile",
+    "step_size_schedule", "tsallis_q", "normalize_advantage", "normalize_value", "clip_range_vf", *BEYOND_SB3,
 )  # fmt: skip
 """Settings that Stable-Baselines3's OnPolicyAlgorithm does not have."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from rlopt.agents.ppo import losses
 from rlopt.agents.ppo.config import PPOConfig
 from rlopt.agents.ppo.objective import PPOObjective
-from rlopt.agents.ppo.on_policy import OnPolicy
+from rlopt.agents.ppo.on_policy import BEYOND_SB3, OnPolicy
 from rlopt.agents.ppo.update import GOING, History, Phase
 from rlopt.algorithms.arguments import checked
 from rlopt.algorithms.resumable import named_policy_kwargs
@@ -91,11 +91,13 @@ class PPO(OnPolicy, stable_baselines3.PPO):
         seed: int | None = None,
         device: torch.device | str = "auto",
         *,
+        reward_centring: bool = PPOConfig.reward_centring,
+        centring_rate: float = PPOConfig.centring_rate,
         compile: CompileChoice = PPOConfig.compile,
         _init_setup_model: bool = True,
     ) -> None:
         env = self._checked_env(PPOConfig, dict(locals()), env)
-        given = {name: value for name, value in self.constructor_settings.items() if name != "compile"}
+        given = {name: value for name, value in self.constructor_settings.items() if name not in BEYOND_SB3}
         given["policy_kwargs"] = named_policy_kwargs(policy_kwargs)
         super().__init__(env=env, _init_setup_model=_init_setup_model, **given)  # type: ignore[arg-type]
 

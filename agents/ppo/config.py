@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
 from rlopt.errors import ConfigError
+from rlopt.settings.centring import check_centring
 from rlopt.settings.fields import OR_SCHEDULE, Range
 from rlopt.settings.optimizer import Activation, LearningRate, OptimizerConfig, Widths
 
@@ -37,6 +38,11 @@ class OnPolicyConfig(OptimizerConfig):
     """Weight of an entropy bonus."""
     max_grad_norm: Annotated[float, Range(gt=0, infinite=True)] = 0.5
     """Largest norm of the gradient, which is scaled down to it; inf for no bound."""
+    reward_centring: bool = False
+    """Whether values are counted from the average reward (arXiv 2405.09999): they then lack the part that all states
+    have in common, average / (1 - gamma). The best policy stays the same, also where episodes end."""
+    centring_rate: Annotated[float, Range(gt=0, le=1)] = 0.1
+    """How far that average moves to the mean reward of a rollout; the first rollouts have equal weights."""
     use_sde: bool = False
     """Whether exploration is state-dependent (gSDE) instead of independent Gaussian noise."""
     sde_sample_freq: Annotated[int, Range(ge=-1)] = -1
@@ -52,6 +58,12 @@ class OnPolicyConfig(OptimizerConfig):
     compile: Literal["auto", "on", "off"] = "auto"
     """Whether to compile each gradient step into one call (a CUDA graph on a GPU); auto compiles runs that are long
     enough for it to pay. If something cannot be compiled, steps run eagerly, and one line says why."""
+
+    @classmethod
+    def check_together(cls, settings: Mapping[str, Any]) -> None:
+        """Raises :class:`rlopt.errors.ConfigError` for centred values that are not discounted."""
+        super().check_together(settings)
+        check_centring(settings)
 
     def algorithm_kwargs(self) -> dict[str, Any]:
         """The constructor arguments of the agent's class; names in place of classes."""
@@ -88,5 +100,6 @@ class PPOConfig(OnPolicyConfig):
     @classmethod
     def check_together(cls, settings: Mapping[str, Any]) -> None:
         """Raises :class:`rlopt.errors.ConfigError` for advantages that are standardised one at a time."""
+        super().check_together(settings)
         if settings["normalize_advantage"] and settings["batch_size"] == 1:
             raise ConfigError("batch_size = 1 leaves nothing to standardise: give normalize_advantage=False, or more")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
@@ -29,7 +30,7 @@ from rlopt.algorithms.device_rollout import collect_on_device, device_env
 from rlopt.algorithms.finite import FiniteVecEnv, check_finite, check_parameters
 from rlopt.algorithms.initialization import ActorLayers, Head, fill, linear_layers
 from rlopt.algorithms.resumable import Resumable, training_env
-from rlopt.algorithms.rollout import can_collect, collect, finish_step
+from rlopt.algorithms.rollout import advantage_estimates, can_collect, collect, finish_step
 from rlopt.console.progress import say
 from rlopt.envs.calls import NamedWorkers
 from rlopt.errors import ConfigError
@@ -39,6 +40,8 @@ from rlopt.settings.fields import check_arguments
 
 COMPILE_PAYS_AFTER = 60_000
 """Gradient steps, of small networks, after which the seconds that compilation takes are earned back."""
+BEYOND_SB3 = ("compile", "reward_centring", "centring_rate")
+"""Settings of every on-policy agent that Stable-Baselines3's PPO does not have."""
 NOT_SETTINGS = ("self", "env", "_init_setup_model", "__class__")
 """Constructor arguments that are no settings."""
 
@@ -55,7 +58,8 @@ class OnPolicy(Resumable, OnPolicyAlgorithm):
         "CnnPolicy": ActorCriticCnnPolicy,
         "MultiInputPolicy": MultiInputActorCriticPolicy,
     }
-    state_attributes: ClassVar[tuple[str, ...]] = ("_n_rollouts",)
+    state_attributes: ClassVar[tuple[str, ...]] = ("_n_rollouts", "average_reward")
+    later_attributes: ClassVar[tuple[str, ...]] = ("average_reward",)
     profiled_sections: ClassVar[dict[str, str]] = {"collect_rollouts": "act"}
     elsewhere: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("buffer_size", "learning_starts", "tau", "train_freq", "gradient_steps", "replay_buffer_class"),
@@ -63,6 +67,10 @@ class OnPolicy(Resumable, OnPolicyAlgorithm):
     )
     policy: ActorCriticPolicy
     compile: CompileChoice
+    reward_centring: bool
+    centring_rate: float
+    average_reward: float = 0.0
+    """The average that values are counted from with ``reward_centring``."""
 
     def phases(self) -> list[Phase]:
         """What the update on the rollout just collected minimises, one after the other."""
@@ -79,11 +87,13 @@ class OnPolicy(Resumable, OnPolicyAlgorithm):
         """
         self.constructor_settings = {name: value for name, value in settings.items() if name not in NOT_SETTINGS}
         check_arguments(config, self.constructor_settings)
-        self.compile = settings["compile"]
+        for name in BEYOND_SB3:
+            setattr(self, name, settings[name])
         self.prepared: dict[str, PhaseStep] = {}
         """The gradient steps of each phase as they were last compiled, captured or stacked."""
         self._told: str | None = None
         self._n_rollouts = 0
+        self._ends: list[np.ndarray] = []
         if env is None:
             return None
         made = training_env(env, settings["verbose"])
@@ -100,6 +110,7 @@ class OnPolicy(Resumable, OnPolicyAlgorithm):
         if not self.at_boundary():
             return False
         check_finite("observation", self._last_obs, self.num_timesteps)
+        self._ends = []
         with NamedWorkers(env):
             worlds = device_env(self, env)
             if worlds is not None and can_collect(self.policy, rollout_buffer):
@@ -113,7 +124,44 @@ class OnPolicy(Resumable, OnPolicyAlgorithm):
                 if not going_on:
                     finish_step(self, callback)
         self._n_rollouts += int(going_on)
+        if going_on and self.reward_centring:
+            self._centre(rollout_buffer)
         return going_on
+
+    def _update_info_buffer(self, infos: list[dict[str, Any]], dones: np.ndarray | None = None) -> None:
+        super()._update_info_buffer(infos, dones)
+        assert dones is not None
+        cut = [bool(info.get("TimeLimit.truncated", False)) for info in infos]
+        self._ends.append(np.asarray(dones, bool) & ~np.array(cut))
+
+    def _ends_of(self, buffer: Any) -> tuple[Any, Any]:
+        """Where, in the rollout just collected, an episode ended, and where it truly ended: [T, N] each, 0 or 1."""
+        starts, last = buffer.episode_starts, np.asarray(self._last_episode_starts, np.float32)
+        # Worlds on a device have no ends but time limits.
+        ended = np.array(self._ends, np.float32) if self._ends else np.zeros(starts.shape, np.float32)
+        if isinstance(starts, Tensor):
+            return torch.cat([starts[1:], starts.new_tensor(last)[None]]), starts.new_tensor(ended)
+        return np.concatenate([starts[1:], last[None]]), ended
+
+    def _centre(self, buffer: Any) -> None:
+        """Counts the rewards of the rollout from the average, and with them advantages and the targets of V.
+
+        A true end, of value 0, is worth -average / (1 - gamma) among such values.
+        """
+        over, ended = self._ends_of(buffer)
+        going_on = over * (1 - ended) == 0  # the reward of a step that a time limit cut holds the value behind it
+        if bool(going_on.any()):
+            rate = max(self.centring_rate, 1 / self._n_rollouts)
+            self.average_reward += rate * (float(buffer.rewards[going_on].mean()) - self.average_reward)
+        shift = -self.average_reward * (1 + ended * self.gamma / (1 - self.gamma))
+        nothing = 0 * buffer.values
+        # Estimates are linear in rewards.
+        buffer.rewards = buffer.rewards + shift
+        buffer.advantages = buffer.advantages + advantage_estimates(
+            shift, nothing, nothing[0], over, gamma=self.gamma, gae_lambda=self.gae_lambda
+        )
+        buffer.returns = buffer.advantages + buffer.values
+        self.logger.record("train/average_reward", self.average_reward)
 
     def _collects_quickly(self, buffer: RolloutBuffer) -> bool:
         """Whether the rollout is gathered by :func:`rlopt.algorithms.rollout.collect`."""
@@ -220,4 +268,4 @@ class OnPolicy(Resumable, OnPolicyAlgorithm):
         return super().learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "boundary_hook", "prepared", "_told"]
+        return [*super()._excluded_save_params(), "boundary_hook", "prepared", "_told", "_ends"]

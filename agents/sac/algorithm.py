@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -17,7 +16,6 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.distributions import StateDependentNoiseDistribution
 from stable_baselines3.common.noise import ActionNoise
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.preprocessing import get_action_dim, is_image_space
 from stable_baselines3.common.torch_layers import FlattenExtractor
@@ -27,13 +25,10 @@ from stable_baselines3.common.type_aliases import (
     RolloutReturn,
     Schedule,
     TrainFreq,
-    TrainFrequencyUnit,
 )
 from stable_baselines3.common.vec_env import VecEnv
-from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 from stable_baselines3.sac.policies import LOG_STD_MAX, LOG_STD_MIN, SACPolicy
 from torch import Tensor
-from torch.utils.hooks import RemovableHandle
 
 from rlopt.agents.sac import losses
 from rlopt.agents.sac.checks import (
@@ -46,28 +41,21 @@ from rlopt.agents.sac.checks import (
 )
 from rlopt.agents.sac.config import SACConfig
 from rlopt.agents.sac.losses import Info, PolicySample
-from rlopt.agents.sac.update import Batch, Drawn, Obstructed, Request, Step, Update, take_steps
+from rlopt.agents.sac.off_policy import READ_EVERY, OffPolicy, flat_parts, nested_parts
+from rlopt.agents.sac.update import Batch, Drawn, Step
 from rlopt.algorithms.arguments import checked
 from rlopt.algorithms.demonstrations import WithDemonstrations, check_n_demonstrations
 from rlopt.algorithms.device_rollout import DeviceEpisodes, collect_transitions, collects_on_device, device_env
-from rlopt.algorithms.finite import check_finite, check_parameters
 from rlopt.algorithms.initialization import CLONE_LOG_STD, ActorLayers, fill, linear_layers
-from rlopt.algorithms.resumable import Resumable, named_policy_kwargs, training_env
-from rlopt.algorithms.rollout import finish_step
+from rlopt.algorithms.resumable import named_policy_kwargs, training_env
 from rlopt.console.progress import say
-from rlopt.envs.calls import NamedWorkers
-from rlopt.envs.outcomes import check_batch
-from rlopt.errors import ConfigError, DataError, NonFiniteError, require
-from rlopt.nn.encoders import ImagePolicy, shift_batch
+from rlopt.errors import ConfigError, DataError, require
+from rlopt.nn.encoders import ImagePolicy
 from rlopt.nn.networks import NormalizedExtractor
 from rlopt.nn.policies import policy_with
-from rlopt.optim.compiled_step import CompileChoice, Mode, Precision, choose_mode
-from rlopt.optim.descent import Network, Networks, OwnNetworks, Part, Scalar, draws_or_counts, obstacle
-from rlopt.optim.lockstep import jointly, runs_in_lockstep
-from rlopt.optim.traced import CannotCompile
-from rlopt.replay.buffers import DeviceReplayBuffer
+from rlopt.optim.compiled_step import CompileChoice, Precision
+from rlopt.optim.descent import Network, Networks, Part, Scalar
 from rlopt.replay.normalization import normalize_observations
-from rlopt.replay.rows import joined_columns
 from rlopt.replay.seeding import seed_buffer
 from rlopt.settings.fields import check_arguments
 from rlopt.settings.networks import PUBLISHED_POLICY_DELAY, NetworkName
@@ -75,15 +63,11 @@ from rlopt.settings.networks import PUBLISHED_POLICY_DELAY, NetworkName
 if TYPE_CHECKING:
     from rlopt.data.demonstrations import Demonstrations
 
-READ_EVERY = 64
-"""Gradient steps on an accelerator between two looks at their losses."""
 MANY_WEIGHTS = 1_000_000
 """Of the critics, with which a gradient step takes tenths of a second on a core of a CPU."""
-_COUNTERS = ("num_timesteps", "start_time", "seed", "tensorboard_log", "verbose")
-"""Plain attributes that change or differ while the gradient step stays the same."""
 
 
-class SAC(WithDemonstrations, Resumable, stable_baselines3.SAC):
+class SAC(WithDemonstrations, OffPolicy, stable_baselines3.SAC):
     """Soft actor-critic (Haarnoja et al., arXiv 1812.05905).
 
     Everything that works with :class:`stable_baselines3.SAC` works here. Uncompiled, the results equal that class's bit
@@ -126,7 +110,8 @@ class SAC(WithDemonstrations, Resumable, stable_baselines3.SAC):
         "replay_buffer.sample_rows": "sample",
     }
     made_from: ClassVar[dict[str, tuple[str, ...]]] = {
-        "ent_coef": ("ent_coef_tensor", "log_ent_coef", "ent_coef_optimizer")
+        "ent_coef": ("ent_coef_tensor", "log_ent_coef", "ent_coef_optimizer"),
+        "reward_centring": ("average_reward",),
     }
     elsewhere: ClassVar[dict[str, str]] = {
         **dict.fromkeys(
@@ -147,21 +132,16 @@ class SAC(WithDemonstrations, Resumable, stable_baselines3.SAC):
     """Whether the rewards that environment and demonstrations give have no meaning to it."""
     acts_on_mean: bool = False
     """Whether actions after the warm-up are the policy's mean while training."""
-    actor_due: bool = True
-    """Whether the present gradient step is one of the actor too."""
     network: NetworkName
     policy_delay: int | None
     random_shift: int
     demo_fraction: float
     cloning_coef: float
     cloning_steps: int | None
-    compile: CompileChoice
-    precision: Precision = "float32"
-    shown: DeviceReplayBuffer | None = None
-    """The demonstrations that batches are partly drawn from."""
-    update: Update | None
-    """The compiled step, once one was taken."""
-    learn = OffPolicyAlgorithm.learn  # that of Stable-Baselines3's SAC only passes on
+    reward_centring: bool
+    centring_rate: float
+    average_reward: Tensor | None = None
+    """The learned average, (1,), that values are counted from; None without ``reward_centring``."""
 
     @checked
     def __init__(
@@ -202,6 +182,8 @@ class SAC(WithDemonstrations, Resumable, stable_baselines3.SAC):
         demo_fraction: float = SACConfig.demo_fraction,
         cloning_coef: float = SACConfig.cloning_coef,
         cloning_steps: int | None = SACConfig.cloning_steps,
+        reward_centring: bool = SACConfig.reward_centring,
+        centring_rate: float = SACConfig.centring_rate,
         compile: CompileChoice = SACConfig.compile,
         precision: Precision = SACConfig.precision,
         _init_setup_model: bool = True,
@@ -227,6 +209,7 @@ class SAC(WithDemonstrations, Resumable, stable_baselines3.SAC):
         self.random_shift = random_shift
         self.n_demonstrations, self.demo_fraction = n_demonstrations, demo_fraction
         self.cloning_coef, self.cloning_steps = cloning_coef, cloning_steps
+        self.reward_centring, self.centring_rate = reward_centring, centring_rate
         self.compile, self.precision = compile, precision
         chosen = {} if network == "mlp" else {"network": network}
         given = {name: value for name, value in settings.items() if name not in _BEYOND_SB3} | {
@@ -242,41 +225,12 @@ class SAC(WithDemonstrations, Resumable, stable_baselines3.SAC):
             self.set_demonstrations(demonstrations)
 
     def _setup_model(self) -> None:
-        chosen = self.replay_buffer_class
-        if chosen is None:
-            chosen = fitting_replay_buffer(self.observation_space, self.n_steps)
-            if self.n_steps > 1:
-                self.replay_buffer_kwargs.update({"n_steps": self.n_steps, "gamma": self.gamma})
-        # None for a model that was loaded without: set_env gives it one.
-        further: dict[str, Any] = {"env": self.env} if issubclass(chosen, HerReplayBuffer) else {}
-        if self.replay_buffer is None:
-            self.replay_buffer = chosen(
-                self.buffer_size,
-                self.observation_space,
-                self.action_space,
-                device=self.device,
-                n_envs=self.n_envs,
-                optimize_memory_usage=self.optimize_memory_usage,
-                **self.replay_buffer_kwargs,
-                **further,
-            )
-        if self.replay_buffer_kwargs.get("n_steps") == self.n_steps:
-            self.replay_buffer_class = None
         super()._setup_model()
-        # Environments of one class often share one space object, and with it the generator of the warm-up's actions.
-        self.action_space = copy.deepcopy(self.action_space)
-        self.replay_buffer_class = chosen  # not before: Stable-Baselines3 would say that n_steps is ignored
         if self.network == "crossq":
             self.critic_target = None  # type: ignore[assignment]
-        self.update = None
         self._episodes: DeviceEpisodes | None = None
-        self._unread: list[Info] = []
-        self._uncompiled: str | None = None
-        self._obstacle: str | None = None
-        self._told: str | None = None
-        self._by_sb3 = False
-        self._seen: tuple[int, ...] = ()
-        self._structure: list[tuple[Any, ...]] = []
+        if self.reward_centring:
+            self.average_reward = torch.zeros(1, device=self.device)
         images = is_image_space(self.observation_space, check_channels=False)
         require(not (self.cloning_coef and images), "images are not cloned beside rewards: leave cloning_coef out")
 
@@ -329,6 +283,7 @@ class SAC(WithDemonstrations, Resumable, stable_baselines3.SAC):
             **({"critic_target": Part(self.critic_target, ensemble=critics)} if has_target else {}),
             "actor": Part(self.actor, self.actor.optimizer),
             "ent_coef": ent_coef,
+            **({} if self.average_reward is None else {"average": Part(tensors={"reward": self.average_reward})}),
         }
 
     def scalars(self) -> dict[str, float]:
@@ -347,24 +302,6 @@ class SAC(WithDemonstrations, Resumable, stable_baselines3.SAC):
         """
         return self._draw_batch(batch_size) | self._draw_noise(batch_size) | self._draw_cloned(batch_size)
 
-    def _draw_batch(self, batch_size: int) -> Drawn:
-        buffer: Any = self.replay_buffer
-        normalize = self.get_vec_normalize_env()
-        in_place = isinstance(buffer, DeviceReplayBuffer) and type(buffer).sample is DeviceReplayBuffer.sample
-        count = 0 if self.shown is None else round(batch_size * self.demo_fraction)
-        if in_place and normalize is None and not self.random_shift:
-            rows = {"rows": buffer.sample_rows(batch_size - count)}
-            return rows if self.shown is None else rows | {"shown_rows": self.shown.sample_rows(count)}
-        batch = _with_discounts(buffer.sample(batch_size - count, env=normalize), self.gamma)
-        if self.shown is not None:
-            batch = _joined(batch, _with_discounts(self.shown.sample(count, env=normalize), self.gamma))
-        if self.random_shift:
-            batch = shift_batch(batch, self.random_shift)
-        drawn: Drawn = {}
-        for name, value in batch._asdict().items():
-            drawn |= _flat(name, value)
-        return drawn
-
     def _draw_cloned(self, batch_size: int) -> Drawn:
         """As many states and actions of the demonstrations, where these are cloned."""
         if not self.cloning_coef:
@@ -372,7 +309,7 @@ class SAC(WithDemonstrations, Resumable, stable_baselines3.SAC):
         assert self.expert is not None
         cloned = self.expert.gather(self.expert.sample_rows(batch_size))
         observations = normalize_observations(cloned.observations, self.get_vec_normalize_env())
-        return {"cloned_actions": cloned.actions, **_flat("cloned_observations", observations)}
+        return {"cloned_actions": cloned.actions, **flat_parts("cloned_observations", observations)}
 
     def _draw_noise(self, batch_size: int) -> Drawn:
         """Standard normal: (B, A) for the actions at the states and at the next; with gSDE for one matrix for both."""
@@ -391,16 +328,6 @@ class SAC(WithDemonstrations, Resumable, stable_baselines3.SAC):
             return {"noise": noise, "next_noise": noise}
         shape = (batch_size, get_action_dim(self.action_space))
         return {name: torch.randn(shape, device=self.device) for name in ("noise", "next_noise")}
-
-    def read_batch(self, drawn: Mapping[str, Tensor]) -> Batch:
-        """The batch from the output of :meth:`draw`, by tensor operations only."""
-        if "rows" in drawn:
-            buffer: Any = self.replay_buffer
-            batch = _with_discounts(buffer.gather(drawn["rows"]), self.gamma)
-            if self.shown is None:
-                return batch
-            return _joined(batch, _with_discounts(self.shown.gather(drawn["shown_rows"]), self.gamma))
-        return Batch(*(_nested(drawn, name) for name in Batch._fields))
 
     def gradient_step(
         self,
@@ -423,6 +350,8 @@ class SAC(WithDemonstrations, Resumable, stable_baselines3.SAC):
             step = dataclasses.replace(step, batch=batch._replace(**seen))
         else:
             critic_info = networks.descend("critic", self.critic_objective, step)
+        if self.reward_centring:
+            info |= self._move_average(networks, critic_info)
         info |= self.after_critics(step, critic_info)
         if self.actor_due:
             actor_info, policy = networks.descend("actor", self._actor_loss, step)
@@ -458,8 +387,18 @@ class SAC(WithDemonstrations, Resumable, stable_baselines3.SAC):
     def critic_objective(self, critic: Network, step: Step) -> tuple[Tensor, Info]:
         """The loss of the critics, a scalar, and statistics with ``critic_loss`` among them."""
         q_values, next_values = self.td_values(critic, step)
-        targets = losses.td_target(step.batch.rewards, step.batch.discounts, next_values)
-        return losses.critic_loss(q_values, targets)
+        rewards, discounts = step.batch.rewards, step.batch.discounts
+        if not self.reward_centring:
+            return losses.critic_loss(q_values, losses.td_target(rewards, discounts, next_values))
+        rewards = losses.centred(rewards, discounts, step.networks["average"]["reward"], gamma=self.gamma)
+        targets = losses.td_target(rewards, discounts, next_values)
+        loss, info = losses.critic_loss(q_values, targets)
+        return loss, info | {"td_error": (targets - torch.cat(q_values, dim=1).detach()).mean()}
+
+    def _move_average(self, networks: Networks, info: Info) -> Info:
+        average = networks["average"]["reward"] + self.centring_rate * info.pop("td_error")
+        networks.put("average", reward=average)
+        return {"average_reward": average.mean()}
 
     def td_values(self, critic: Network, step: Step) -> tuple[list[Tensor], Tensor]:
         """Q of the batch's pairs, n of (B, 1), with a gradient; and V at the next states, (B, 1), without."""
@@ -523,7 +462,7 @@ class SAC(WithDemonstrations, Resumable, stable_baselines3.SAC):
 
     def cloning_objective(self, actor: Network, step: Step) -> Tensor:
         """The mean squared distance of the actor's mean actions from the demonstrated ones, a scalar."""
-        mean, _, _ = self.policy_outputs(actor, _nested(step.drawn, "cloned_observations"))
+        mean, _, _ = self.policy_outputs(actor, nested_parts(step.drawn, "cloned_observations"))
         return (torch.tanh(mean) - step.drawn["cloned_actions"]).square().mean()
 
     def ent_coef_objective(self, ent_coef: Network, step: Step, policy: PolicySample) -> tuple[Tensor, Info]:
@@ -616,142 +555,17 @@ class SAC(WithDemonstrations, Resumable, stable_baselines3.SAC):
 
     # ---- taking steps
 
-    def train(self, gradient_steps: int, batch_size: int = 64) -> None:
-        """Takes ``gradient_steps`` gradient steps on batches of ``batch_size`` transitions from the replay buffer."""
-        if self.update is None and not self.policy.training:  # what is compiled has no layer that differs in training
-            self.policy.set_training_mode(True)
-        parts = self.networks()
-        self._update_learning_rate([part.optimizer for part in parts.values() if part.optimizer is not None])
-        mode = self._mode(parts)
-        if mode is None and self._by_sb3:
-            super().train(gradient_steps, batch_size)
-            check_parameters(self.policy, self.num_timesteps)
-            return
-        own = OwnNetworks(parts, self._check_loss)
-        statistics: list[Info] = []
+    def _is_actor_due(self) -> bool:
         delay = self.policy_delay or PUBLISHED_POLICY_DELAY.get(self.network, 1)
-        for gradient_step in range(gradient_steps):
-            self.actor_due = (self._n_updates + 1) % delay == 0
-            move_targets = gradient_step % self.target_update_interval == 0
-            drawn = self.draw(batch_size)
-            info: Info | None = None
-            if mode is not None:
-                try:
-                    info = jointly(take_steps)([Request(self, parts, mode, drawn, move_targets)])[0]
-                except Obstructed as error:
-                    self._obstacle = str(error)
-                except CannotCompile as error:
-                    self._uncompiled = str(error)
-                if info is None:
-                    mode = self._mode(parts)
-            if info is None:
-                info = self.gradient_step(own, self.read_batch(drawn), drawn, self.scalars(), move_targets)
-                if self.update is not None:
-                    self.update.acting.follow()
-            else:
-                self._check(info)
-            statistics.append(info)
-            self._n_updates += 1
-            self.after_step()
-        self._unread += statistics
-        # Reading a value waits for the device: an accelerator is asked once in a while, the CPU at once.
-        if len(self._unread) >= (1 if self.device.type == "cpu" else READ_EVERY):
-            self._record(self._unread)
-            self._unread = []
-
-    def after_step(self) -> None:
-        """Called after each gradient step, when ``_n_updates`` counts it."""
-
-    def _mode(self, parts: Mapping[str, Part]) -> Mode | None:
-        """How the step is taken as one call; None to take it by torch's optimisers, as a short run does."""
-        if self._seen != (seen := _hooks_and_groups(parts)):
-            self._look_at_modules(parts)
-            self._seen = seen
-        # What is compiled for one of several runs serves all.
-        planned = self._planned_gradient_steps() * runs_in_lockstep()
-        mode = choose_mode(self.compile, self.device, planned, precision=self.precision)
-        reason = self._uncompiled or self._obstacle
-        if self.precision == "bf16":
-            require(reason is None, f"{reason}, and precision bf16 needs compiled gradient steps: use float32")
-        if mode != "eager" and reason is None:
-            return mode
-        self.update = None
-        if mode != "eager" and reason != self._told:
-            self._told = reason
-            self.policy.set_training_mode(True)
-            say(f"{type(self).__name__}'s gradient steps are not compiled: {reason}")
-        return None
-
-    def _look_at_modules(self, parts: Mapping[str, Part]) -> None:
-        """Looks at what decides how steps are taken, when ``learn`` begins and where hooks or parameter groups are new.
-
-        Where modules draw random numbers or keep statistics, a step depends on the order of the networks' passes.
-        """
-        structure = [(name, repr(part.module), *map(id, part.named().values())) for name, part in parts.items()]
-        if structure != self._structure:  # what was compiled has the layers that there were
-            self.update, self._structure = None, structure
-        self._obstacle = obstacle(parts)
-        self._by_sb3 = self.is_sac() and draws_or_counts(parts)
+        return (self._n_updates + 1) % delay == 0
 
     def is_sac(self) -> bool:
-        """Whether a gradient step is that of Stable-Baselines3's SAC."""
         plain = self.random_shift == 0 and self.shown is None and not self.cloning_coef
         return type(self) is SAC and plain and not self._convolves_once() and self._steps_as_sac()
 
     def _steps_as_sac(self) -> bool:
         """Whether every gradient step is one of the actor too, and there are target networks."""
-        return self.network != "crossq" and self.policy_delay in (None, 1)
-
-    def plain_settings(self) -> tuple[tuple[str, Any], ...]:
-        """Plain attributes that the step may have been compiled with; if one changes, it is compiled anew."""
-        changing = {*_COUNTERS, *self.state_attributes, *self.scalars()}
-        return tuple(
-            (name, value)
-            for name, value in vars(self).items()
-            if isinstance(value, _PLAIN) and name[0] != "_" and name not in changing
-        )
-
-    def _planned_gradient_steps(self) -> int:
-        assert isinstance(self.train_freq, TrainFreq)
-        if self.gradient_steps < 0 or self.train_freq.unit is not TrainFrequencyUnit.STEP:
-            return self._total_timesteps
-        return self._total_timesteps // (self.train_freq.frequency * self.n_envs) * self.gradient_steps
-
-    def _check(self, info: Info) -> None:
-        """Raises :class:`rlopt.errors.NonFiniteError` for a statistic of the compiled step that is not finite."""
-        if self.device.type == "cpu" and not bool(torch.stack(list(info.values())).isfinite().all()):
-            for name, value in info.items():
-                self._check_loss(name.replace("_", " "), value)
-
-    def _check_loss(self, name: str, loss: Tensor) -> None:
-        # Reading a value costs nothing on the CPU; on an accelerator it would wait for the device, so there the losses
-        # are looked at in _record.
-        if loss.device.type == "cpu":
-            self._require_finite(name, loss.item())
-
-    def _require_finite(self, name: str, value: float) -> None:
-        if not math.isfinite(value):
-            raise NonFiniteError(
-                f"{name} is NaN or infinite at step {self.num_timesteps} (gradient step {self._n_updates}): lower the "
-                "learning rate or the reward scale and continue from the last good checkpoint"
-            )
-
-    def _record(self, statistics: list[Info]) -> None:
-        """Brings the statistics of gradient steps to the host in few transfers, checks them and logs their means."""
-        alike: dict[tuple[str, ...], list[Info]] = {}
-        for info in statistics:  # not every step is the actor's
-            alike.setdefault(tuple(info), []).append(info)
-        sums: dict[str, tuple[float, int]] = {}
-        for names, infos in alike.items():
-            table = torch.stack([torch.stack([info[name].reshape(()) for name in names]) for info in infos])
-            for name, total in zip(names, table.double().sum(dim=0).tolist(), strict=True):
-                before, count = sums.get(name, (0.0, 0))
-                sums[name] = before + total, count + len(infos)
-        for name, (total, count) in sums.items():
-            mean = total / count
-            self._require_finite(name.replace("_", " "), mean)
-            self.logger.record(f"train/{name}", mean)
-        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        return self.network != "crossq" and self.policy_delay in (None, 1) and not self.reward_centring
 
     # ---- acting and storing
 
@@ -780,39 +594,7 @@ class SAC(WithDemonstrations, Resumable, stable_baselines3.SAC):
             extractor = extractor.extractor
         return isinstance(self._last_obs, np.ndarray) and type(extractor) is FlattenExtractor
 
-    def _store_transition(
-        self,
-        replay_buffer: ReplayBuffer,
-        buffer_action: np.ndarray,
-        new_obs: np.ndarray | dict[str, np.ndarray],
-        reward: np.ndarray,
-        dones: np.ndarray,
-        infos: list[dict[str, Any]],
-    ) -> None:
-        check_batch(new_obs, reward, dones, self.observation_space, self.n_envs)
-        check_finite("reward", reward, self.num_timesteps)
-        check_finite("observation", new_obs, self.num_timesteps)
-        if self._vec_normalize_env is not None:
-            # Clipping can hide an infinity in the normalised values; these are the ones that are stored.
-            check_finite("reward", self._vec_normalize_env.get_original_reward(), self.num_timesteps)
-            check_finite("observation", self._vec_normalize_env.get_original_obs(), self.num_timesteps)
-        for done, info in zip(dones, infos, strict=True):
-            if done and info.get("terminal_observation") is not None:
-                check_finite("terminal observation", info["terminal_observation"], self.num_timesteps)
-        self._count_observations()
-        position, was_full = replay_buffer.pos, replay_buffer.full
-        super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
-        self.after_storing(position, was_full, dones, infos)
-
-    def after_storing(self, position: int, was_full: bool, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
-        """Called after a transition of each environment was stored.
-
-        :param position: of the replay buffer before, where they now are
-        :param was_full: whether they took the place of others
-        """
-
     def _count_observations(self) -> None:
-        """Counts the observations that were acted on, where the networks normalise them."""
         extractor = self.actor.features_extractor
         if isinstance(extractor, NormalizedExtractor):
             seen: Any = self._last_obs
@@ -853,14 +635,8 @@ class SAC(WithDemonstrations, Resumable, stable_baselines3.SAC):
         tb_log_name: str = "run",
         progress_bar: bool = False,
     ) -> tuple[int, BaseCallback]:
-        name = type(self).__name__ if tb_log_name == "run" else tb_log_name
         self._episodes = None
-        result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, name, progress_bar)
-        check_finite("observation", self._last_obs, self.num_timesteps)
-        self._seen = ()
-        if self.update is not None:  # what acts until the first gradient step has the layers that there are now
-            self._look_at_modules(self.networks())
-            self.update = None if self._obstacle is not None else self.update
+        result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
         weights = sum(parameter.numel() for parameter in self.critic.parameters())
         if self.device.type == "cpu" and self.network in ("simba", "crossq") and weights > MANY_WEIGHTS:
             _tell_once(
@@ -869,27 +645,19 @@ class SAC(WithDemonstrations, Resumable, stable_baselines3.SAC):
             )
         return result
 
-    def collect_rollouts(
+    def _collect(
         self,
         env: VecEnv,
         callback: BaseCallback,
         train_freq: TrainFreq,
         replay_buffer: ReplayBuffer,
-        action_noise: ActionNoise | None = None,
-        learning_starts: int = 0,
-        log_interval: int | None = None,
+        action_noise: ActionNoise | None,
+        learning_starts: int,
+        log_interval: int | None,
     ) -> RolloutReturn:
-        if not self.at_boundary():
-            return RolloutReturn(0, 0, continue_training=False)
-        with NamedWorkers(env):
-            if self._worlds(env, replay_buffer, action_noise):
-                return self._collect_on_device(callback, train_freq, replay_buffer, learning_starts, log_interval)
-            result = super().collect_rollouts(
-                env, callback, train_freq, replay_buffer, action_noise, learning_starts, log_interval
-            )
-            if not result.continue_training:
-                finish_step(self, callback)
-        return result
+        if self._worlds(env, replay_buffer, action_noise):
+            return self._collect_on_device(callback, train_freq, replay_buffer, learning_starts, log_interval)
+        return super()._collect(env, callback, train_freq, replay_buffer, action_noise, learning_starts, log_interval)
 
     def _worlds(self, env: VecEnv, replay_buffer: ReplayBuffer, action_noise: ActionNoise | None) -> bool:
         """Whether transitions stay on the device, as the worlds of the warp backend do."""
@@ -928,59 +696,21 @@ class SAC(WithDemonstrations, Resumable, stable_baselines3.SAC):
         return result
 
     def _excluded_save_params(self) -> list[str]:
-        steps = [
-            "_episodes",
-            "update",
-            "_unread",
-            "_uncompiled",
-            "_obstacle",
-            "_told",
-            "_by_sb3",
-            "_seen",
-            "_structure",
-            "shown",
-        ]
-        return [*super()._excluded_save_params(), *steps]
+        return [*super()._excluded_save_params(), "_episodes", "average_reward", "shown"]
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        state_dicts, tensors = super()._get_torch_save_params()
+        return state_dicts, tensors if self.average_reward is None else [*tensors, "average_reward"]
 
 
 _NOT_SETTINGS = ("self", "env", "demonstrations", "_init_setup_model", "__class__")
 _BEYOND_SB3 = (
-    "network", "policy_delay", "random_shift", "compile", "precision", "n_demonstrations", "demo_fraction",
-    "cloning_coef", "cloning_steps",
+    "network", "policy_delay", "random_shift", "reward_centring", "centring_rate", "compile", "precision",
+    "n_demonstrations", "demo_fraction", "cloning_coef", "cloning_steps",
 )  # fmt: skip
-_PLAIN = (bool, int, float, str, type(None))
 
 
 @functools.cache
 def _tell_once(line: str) -> None:
     """Once in the process, for all seeds of a group of runs."""
     say(line)
-
-
-def _hooks_and_groups(parts: Mapping[str, Part]) -> tuple[int, ...]:
-    """Changes where a hook was put on a module, parameter or optimiser, and where an optimiser has a new group."""
-    optimizers = [part.optimizer for part in parts.values() if part.optimizer is not None]
-    return RemovableHandle.next_id, *(len(optimizer.param_groups) for optimizer in optimizers)
-
-
-def _with_discounts(sample: Any, gamma: float) -> Batch:
-    """A replay buffer's sample with the discount of each transition in place of its end."""
-    discounts = (1 - sample.dones) * (gamma if sample.discounts is None else sample.discounts)
-    return Batch(sample.observations, sample.actions, sample.next_observations, sample.rewards, discounts)
-
-
-def _joined(first: Batch, second: Batch) -> Batch:
-    """Both batches as one, the first one's rows first."""
-    return Batch(*(joined_columns(*parts) for parts in zip(first, second, strict=True)))
-
-
-def _flat(name: str, value: Any) -> Drawn:
-    """A tensor by its name, or the parts of a dict by ``name/key``; see :func:`_nested`."""
-    return {f"{name}/{key}": part for key, part in value.items()} if isinstance(value, dict) else {name: value}
-
-
-def _nested(drawn: Mapping[str, Tensor], name: str) -> Any:
-    """The tensor ``name``, or a dict of those whose names begin with it."""
-    if name in drawn:
-        return drawn[name]
-    return {key.removeprefix(f"{name}/"): part for key, part in drawn.items() if key.startswith(f"{name}/")}

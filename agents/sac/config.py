@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
 from rlopt.errors import require
+from rlopt.settings.centring import check_centring
 from rlopt.settings.demonstrations import OptionalDemonstrations
 from rlopt.settings.fields import OrPython, Range, Text
 from rlopt.settings.networks import PUBLISHED_WIDTHS, NetworkName
@@ -130,6 +131,12 @@ class SACConfig(OptionalDemonstrations, OffPolicyConfig):
     achieved_goal and desired_goal observations."""
     her_goals: Annotated[int, Range(ge=1)] = 4
     """Relabelled goals for each real one; needs her."""
+    reward_centring: bool = False
+    """Whether values are counted from a learned average reward (arXiv 2405.09999): they then lack the part that all
+    states have in common, average / (1 - gamma), which is learned apart. The best policy stays the same, also where
+    episodes end."""
+    centring_rate: Annotated[float, Range(gt=0, le=1)] = 1e-3
+    """Step size of that average in a gradient step, along the mean temporal-difference error."""
     n_critics: Annotated[int, Range(ge=1)] = 2
     """Number of Q networks."""
     encoder: Literal["nature", "drqv2"] = "nature"
@@ -157,6 +164,7 @@ class SACConfig(OptionalDemonstrations, OffPolicyConfig):
                 settings["network"] != "crossq" or settings[name] == getattr(SACConfig, name),
                 f"{name} has no effect with network crossq, which has no target networks: leave {name} out",
             )
+        check_centring(settings)
 
     def algorithm_kwargs(self) -> dict[str, Any]:
         """The constructor arguments of the agent's class; names in place of classes."""

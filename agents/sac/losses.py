@@ -122,6 +122,20 @@ def td_target(rewards: Tensor, discounts: Tensor, next_values: Tensor) -> Tensor
     return rewards + discounts * next_values
 
 
+def centred(rewards: Tensor, discounts: Tensor, average: Tensor, *, gamma: float) -> Tensor:
+    """r - average (1 - discount) / (1 - gamma), (B, 1): the rewards of the values Q - average / (1 - gamma).
+
+    In a step that goes on it is r - average (Naik, Wan, Tomar and Sutton, arXiv 2405.09999). The end of an episode, of
+    value 0, is then worth -average / (1 - gamma), so that the order of policies stays.
+
+    :param discounts: (B, 1), gamma to the number of steps, or 0 where the episode terminated
+    :param average: one number
+    :param gamma: below 1
+    """
+    check_columns(rewards=rewards, discounts=discounts)
+    return rewards - average * ((1 - discounts) / (1 - gamma))
+
+
 def critic_loss(q_values: Sequence[Tensor], targets: Tensor) -> tuple[Tensor, Info]:
     """Sum over critics of 0.5 mean (Q_i - target)^2 (arXiv 1812.05905, eq. 5); each (B, 1), ``targets`` detached."""
     total = torch.zeros((), dtype=targets.dtype, device=targets.device)

@@ -22,6 +22,7 @@ from rlopt.optim.traced import CannotCompile, Traced, cannot_compile, trace
 
 if TYPE_CHECKING:
     from rlopt.agents.sac.algorithm import SAC
+    from rlopt.agents.sac.off_policy import OffPolicy
 
 Observations = Tensor | dict[str, Tensor]
 Drawn = dict[str, Tensor]
@@ -67,7 +68,7 @@ class Obstructed(CannotCompile):
 class Request(NamedTuple):
     """A model's request for a gradient step."""
 
-    model: SAC
+    model: OffPolicy
     parts: Mapping[str, Part]
     """Its networks."""
     mode: Mode
@@ -138,7 +139,7 @@ class Update:
     On an accelerator the policy that acts is one update old, so that the environment is stepped while the update runs.
     """
 
-    def __init__(self, models: Sequence[SAC], parts: Sequence[Mapping[str, Part]], mode: Mode) -> None:
+    def __init__(self, models: Sequence[OffPolicy], parts: Sequence[Mapping[str, Part]], mode: Mode) -> None:
         self.models = list(models)
         self.taken = False
         """Whether it has taken a step."""
@@ -146,14 +147,14 @@ class Update:
         self._read = _rows_read(models)
         self._scalar_names = list(models[0].scalars())
         self.step = GradientStep(self.compute, mode, self.store.changed, self.models, models[0].precision)
-        homes = self.store.layouts["actor"].homes  # of what it shares with the critics too
+        homes = self.store.layouts[models[0].acting_part].homes  # of what it shares with the critics too
         actor = {own: self.store.state["value"][part][name] for own, (part, name) in homes.items()}
         self._acting_names = list(actor)
         self.acting = ActingCopy(list(actor.values()))
         self._policies: dict[Any, Traced] = {}
         """The operations of the policy, which run faster one by one than its modules do."""
 
-    def belongs_to(self, models: Sequence[SAC], parts: Sequence[Mapping[str, Part]]) -> bool:
+    def belongs_to(self, models: Sequence[OffPolicy], parts: Sequence[Mapping[str, Part]]) -> bool:
         """Whether it was made for these models, these networks, and the rows of their replay buffers where they are."""
         same = len(models) == len(self.models) and all(map(operator.is_, self.models, models))
         return same and self._read == _rows_read(models) and self.store.holds(parts)
@@ -212,7 +213,7 @@ class Update:
             return functools.partial(self._traced_policy, model)
         index = next(i for i, own in enumerate(self.models) if own is model) if self.store.stacked else None
         values = [tensor if index is None else tensor[index] for tensor in self.acting.parameters()]
-        layout = self.store.layouts["actor"]
+        layout = self.store.layouts[model.acting_part]
         network = Network(layout.part, dict(zip(self._acting_names, values, strict=True)), layout.methods)
         return lambda shown: network(shown, method="get_action_dist_params")[:2]
 
@@ -230,14 +231,14 @@ class Update:
         return mean, log_std
 
 
-def _rows_read(models: Sequence[SAC]) -> list[tuple[Any, int]]:
+def _rows_read(models: Sequence[OffPolicy]) -> list[tuple[Any, int]]:
     """The buffers that batches are read from, and where in memory their rows are."""
     buffers = [buffer for model in models for buffer in (model.replay_buffer, model.shown)]
     return [(buffer, getattr(buffer, "storage_version", 0)) for buffer in buffers]
 
 
 @contextlib.contextmanager
-def _refusing_counters(models: Sequence[SAC]) -> Iterator[None]:
+def _refusing_counters(models: Sequence[OffPolicy]) -> Iterator[None]:
     """Within it the step of ``models`` is taken; refuses, at its end, one that is no function of tensors and settings.
 
     Such a step reads a number that may change without the step being prepared anew: compiled, it would keep the first

@@ -22,6 +22,9 @@ from rlopt.settings.fields import check_setting, field_types
 if TYPE_CHECKING:
     from rlopt.data.demonstrations import Demonstrations
 
+NOT_CENTRED = ("reward_centring", "centring_rate")
+"""Settings that agents whose rewards are learned do not take."""
+
 
 class ExpertBatch(NamedTuple):
     """B transitions of the expert, as a replay buffer would give them."""
@@ -155,7 +158,7 @@ class FromDemonstrations(WithDemonstrations):
         :param without: settings of the base class that this one does not take
         """
         model: Any = self
-        settings = {**model.constructor_settings, **own}
+        settings, without = {**model.constructor_settings, **own}, (*without, *NOT_CENTRED)
         model.constructor_settings = {name: value for name, value in settings.items() if name not in without}
         if demonstrations is not None:
             self.set_demonstrations(demonstrations)

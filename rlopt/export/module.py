@@ -10,6 +10,7 @@ from gymnasium import spaces
 from stable_baselines3.common import distributions
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.dqn.policies import DQNPolicy
 from stable_baselines3.sac.policies import Actor
 from torch import Tensor, nn
 
@@ -24,7 +25,7 @@ class ActingModule(nn.Module):
     MultiDiscrete ones, floats 0 and 1 for MultiBinary. Where the model normalises observations, the module does.
     Images are taken as the model sees them, channels first, or with ``raw_frames`` as cameras give them, (B, H, W, C).
 
-    :param model: a Stable-Baselines3 algorithm whose policy is an ActorCriticPolicy or SAC's, or says by
+    :param model: a Stable-Baselines3 algorithm whose policy is an ActorCriticPolicy, SAC's or DQN's, or says by
         ``predicts_in_torch = True`` that its ``_predict`` is a function of tensors, as the offline learners' do
     :param raw_frames: whether images come with their channels last
     :raises rlopt.errors.ExportError: its policy is of another kind
@@ -39,8 +40,8 @@ class ActingModule(nn.Module):
         if not _is_known(self.policy):
             raise ExportError(
                 f"the policy {type(self.policy).__name__} of {type(model).__name__} is not one whose action can be "
-                "written as a function of observations: export takes Stable-Baselines3's ActorCriticPolicy and "
-                "SACPolicy, and the offline learners' policies"
+                "written as a function of observations: export takes Stable-Baselines3's ActorCriticPolicy, SACPolicy "
+                "and DQNPolicy, and the offline learners' policies"
             )
         self.policy.set_training_mode(False)
         self.observation_space: spaces.Space[Any] = model.observation_space
@@ -150,6 +151,8 @@ def _is_known(policy: BasePolicy) -> bool:
         return not overrides
     if isinstance(getattr(policy, "actor", None), Actor):
         return True
+    if isinstance(policy, DQNPolicy):
+        return not _overrides(policy, DQNPolicy, "_predict")
     return bool(getattr(policy, "predicts_in_torch", False))
 
 

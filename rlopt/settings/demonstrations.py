@@ -39,3 +39,5 @@ class DemonstrationConfig(OptionalDemonstrations):
     """Settings of every agent that learns from demonstrations alone."""
 
     needs_demos: ClassVar[bool] = True
+    reward_centring: ClassVar[bool] = False  # no setting where rewards are learned, as the next
+    centring_rate: ClassVar[float] = 1e-3

@@ -16,8 +16,16 @@ SMALL: dict[str, dict[str, Any]] = {
     "ppo": {"n_steps": 32, "n_epochs": 2, "batch_size": 32},
     "apo": {"n_steps": 32, "n_epochs": 2, "batch_size": 32},
     "off_policy_mdpo": {"learning_starts": 20, "buffer_size": 500, "batch_size": 16, "kl_coef": 0.1},
-    "deep_loop": {"learning_starts": 20, "buffer_size": 500, "batch_size": 16, "n_features": 16, "min_interval": 20},
+    "deep_loop": {
+        "learning_starts": 20,
+        "buffer_size": 500,
+        "batch_size": 16,
+        "n_features": 16,
+        "lazy": True,
+        "min_interval": 20,
+    },
 }
+SMALL["differential_dqn"] = {"learning_starts": 20, "buffer_size": 500, "batch_size": 16}
 SMALL |= {name: {"batch_size": 16, "buffer_size": 500} for name in ("bc", "td3_bc", "awac", "iql", "cql", "rebrac")}
 OFF_POLICY = {"learning_starts": 20, "buffer_size": 500, "batch_size": 16}
 ROUNDS = {"learner_steps": 0, "policy_steps": 32, "discriminator_steps": 2, "discriminator_batch_size": 16}

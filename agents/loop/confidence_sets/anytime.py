@@ -14,6 +14,9 @@ from rlopt.average_reward.mdp import Array
 
 CHECK_GROWTH = 1.1
 """Visits of a pair grow by this factor between two checks of the plan in force."""
+REVIVAL = 0.5
+"""Share of IMED's logarithm with which what is seldom tried in a state becomes possible again. Any share above 0 lets
+no wrong belief last; a whole one costs as much as IMED does."""
 
 
 class AnytimeSet(Outcomes):
@@ -21,14 +24,15 @@ class AnytimeSet(Outcomes):
 
     With nu the outcomes r + V_f(s') of a pair in its n visits, f is in the set iff for every pair
 
-        n K_inf(nu, Q_f + J_f) <= beta(n, N) = ``scale`` log(S A (n + 1) / ``delta``) + log((N + 1) / (n + 1)),
+        n K_inf(nu, Q_f + J_f) <= beta(n, N) = ``scale`` log(S A (n + 1) / ``delta``) + 1/2 log((N + 1) / (n + 1)),
 
     N >= n the visits of the state: what is seldom tried in a state becomes possible again, at any scale, as IMED has it
-    (Honda and Takemura 2015). K_inf is the smallest divergence from nu to a distribution on [.., r_max + max V_f] with
-    at least that mean. At the scale 1 the truth is within for all pairs at all times with probability 1 - ``delta``:
-    for w in [0, 1] the product of 1 - w + w (top - outcome) / (top - mean) is a martingale, its mean over uniform w
-    too, and the largest product is at most n + 1 times that mean (Cover 1991, for two assets); Ville's inequality and a
-    union over pairs do the rest. Neither the span nor the noise of rewards has to be known: the outcomes show both.
+    (Honda and Takemura 2015) with the whole logarithm. K_inf is the smallest divergence from nu to a distribution on
+    [.., r_max + max V_f] with at least that mean. At the scale 1 the truth is within for all pairs at all times with
+    probability 1 - ``delta``: for w in [0, 1] the product of 1 - w + w (top - outcome) / (top - mean) is a martingale,
+    its mean over uniform w too, and the largest product is at most n + 1 times that mean (Cover 1991, for two assets);
+    Ville's inequality and a union over pairs do the rest. Neither the span nor the noise of rewards has to be known:
+    the outcomes show both.
 
     :param n_states: S
     :param n_actions: A
@@ -68,7 +72,7 @@ class AnytimeSet(Outcomes):
     def radius(self, visits: Any, state_visits: Any) -> Any:
         """beta(n, N), for numbers or arrays of visits."""
         confidence = np.log(self.n_states * self.n_actions * (visits + 1.0) / self.delta)
-        return self.scale * confidence + np.log((state_visits + 1.0) / (visits + 1.0))
+        return self.scale * confidence + REVIVAL * np.log((state_visits + 1.0) / (visits + 1.0))
 
     @property
     def radii(self) -> Array:

@@ -22,6 +22,7 @@ from rlopt.agents.deep_loop.algorithm import DeepLOOP
 from rlopt.agents.deep_loop.bonus import Evidence, FourierFeatures, switch_threshold
 from rlopt.agents.loop.confidence_sets.planner import Problem
 from rlopt.agents.loop.confidence_sets.tabular import TabularSet
+from rlopt.agents.sac.differential import moved_gain
 from rlopt.agents.sac.update import Batch, Step
 from rlopt.average_reward.mdp import FiniteMDP
 from rlopt.average_reward.solution import evaluate_policy
@@ -37,6 +38,7 @@ SMALL: dict[str, Any] = {
     "batch_size": 8,
     "learning_starts": 10,
     "buffer_size": 1000,
+    "lazy": True,
     "n_features": 16,
     "min_interval": 5,
     "max_interval": 40,
@@ -235,7 +237,7 @@ def learned_values(pairs: list[tuple[int, int]], estimator: str) -> tuple[float,
         with torch.no_grad():
             table -= 0.3 * gradient
             slow += 0.1 * (table - slow)
-        gain = losses.moved_gain(gain, info["gain_estimate"], 0.05)
+        gain = moved_gain(gain, info["gain_estimate"], 0.05)
     return float(gain), table.detach()
 
 

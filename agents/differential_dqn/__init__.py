@@ -1,0 +1,1 @@
+"""Differential DQN: deep Q-learning for the average reward, with Discrete actions."""
