@@ -73,56 +73,72 @@ Solved = tuple[Gains, ChainValues, Indices, int]
 
 
 def _solve(pairs: Pairs, criterion: Criterion, max_iterations: int) -> Solved:
-    """Gains, the values of the best policy, its pairs, and how many policies were evaluated.
+    """Gains, the values of the best policy, its pairs, and how many policies were evaluated."""
+    gains = optimal_gains(pairs, max_iterations)
+    kept = _keeps_gain(pairs, gains.gains)
+    kept[gains.chosen] = True
+    index, part = np.flatnonzero(kept), pairs.only(kept)
+    chosen: Indices = gains.chosen
+    known: ChainValues | None = gains.values
+    iterations = gains.iterations
+    for _ in range(max_iterations if pairs.exact else min(max_iterations, TIE_ITERATIONS)):
+        position = np.searchsorted(index, chosen)
+        values, position, ties, more = _best_bias(part, position, gains.scale, max_iterations, known)
+        iterations, chosen = iterations + more, index[position]
+        if criterion == "gain" or ties.sum() == pairs.n_states:
+            break
+        raised, more = _raised(part.only(ties), index[ties], chosen, values, criterion, max_iterations)
+        iterations += more
+        if np.array_equal(raised, chosen):
+            break
+        # States that lead to those whose bias was raised may now prefer other actions.
+        chosen, known = raised, None
+    final = values if np.array_equal(chosen, index[position]) else chain_values(pairs.chain(chosen))
+    return gains, final, chosen, iterations
 
-    Each level is a problem of average reward over the pairs that the levels before leave: the first has the rewards,
-    the next the bias with its sign turned, whose gain is what the bias can still be raised by, and so on up the
-    expansion of the discounted values (Puterman 1994, sections 10.2 and 10.3).
+
+def _raised(
+    part: Pairs, index: Indices, chosen: Indices, values: ChainValues, criterion: Criterion, max_iterations: int
+) -> tuple[Indices, int]:
+    """The best of the policies that tie in gain and in the equation of the bias, by pairs, and the iterations.
+
+    Each level is a problem of average reward over the pairs that the levels before leave: the first has the bias with
+    its sign turned for a reward, whose gain is what the bias can still be raised by, and so on up the expansion of the
+    discounted values (Puterman 1994, sections 10.2 and 10.3).
+
+    :param index: the number of each pair of ``part``
+    :param chosen: the policy so far, and ``values`` its values
     """
-    index, rewards = np.arange(pairs.n_pairs), pairs.rewards
-    part, first, evaluated, chosen, iterations = pairs, None, None, np.zeros(0, np.int64), 0
-    for level in range(pairs.n_states + 2):
-        if level > 0 and not pairs.exact:
-            max_iterations = min(max_iterations, TIE_ITERATIONS)
+    iterations = 0
+    if not part.exact:
+        max_iterations = min(max_iterations, TIE_ITERATIONS)
+    for _ in range(part.n_states + 1):
+        own = part.with_rewards(-values.bias[part.state])
         try:
-            gains = optimal_gains(part.with_rewards(rewards), max_iterations)
+            gains = optimal_gains(own, max_iterations)
+            iterations += gains.iterations
+            best = index[gains.chosen]
+            if _raises(gains, part.exact):
+                return best, iterations
+            if criterion == "bias":
+                break
+            kept = _keeps_gain(part, gains.gains)
+            kept[np.searchsorted(index, chosen)] = True
+            own, index = own.only(kept), index[kept]
+            known = gains.values if np.array_equal(chosen, best) else None
+            position = np.searchsorted(index, chosen)
+            values, position, ties, more = _best_bias(own, position, gains.scale, max_iterations, known)
         except (FloatingPointError, ModelError):
-            if level == 0 or pairs.exact:
+            if part.exact:
                 raise
             break  # what is left are ties that floats cannot tell apart
-        iterations += gains.iterations
-        if first is None:
-            first = gains
-        best = index[gains.chosen]
-        if level == 0 or _raises(gains, pairs.exact):
-            chosen = best
-        if level == 1 and criterion == "bias":
-            break
-        position = np.searchsorted(index, chosen)
-        kept = _keeps_gain(part, gains.gains)
-        kept[position] = True
-        part, index, rewards = part.only(kept), index[kept], rewards[kept]
-        known = gains.values if np.array_equal(chosen, best) else None
-        position = np.searchsorted(index, chosen)
-        try:
-            values, position, kept, more = _best_bias(
-                part.with_rewards(rewards), position, gains.scale, max_iterations, known
-            )
-        except (FloatingPointError, ModelError):
-            if level == 0 or pairs.exact:
-                raise
-            break
         iterations += more
-        chosen = index[position]
-        if level == 0:
-            evaluated = (chosen, values)
-        part, index = part.only(kept), index[kept]
-        if criterion == "gain" or part.n_pairs == part.n_states:
+        if not np.array_equal(index[position], chosen):
+            return index[position], iterations
+        part, index = own.only(ties), index[ties]
+        if part.n_pairs == part.n_states:
             break
-        rewards = -values.bias[part.state]
-    assert first is not None and evaluated is not None
-    final = evaluated[1] if np.array_equal(chosen, evaluated[0]) else chain_values(pairs.chain(chosen))
-    return first, final, chosen, iterations
+    return chosen, iterations
 
 
 def _raises(gains: Gains, exact: bool) -> bool:

@@ -45,6 +45,20 @@ def test_random_processes_of_all_kinds_against_rational_numbers() -> None:
     assert [record for record in records if record["outcome"] != "right"] == []
 
 
+def test_a_raised_bias_reaches_the_states_that_lead_there() -> None:
+    """Staying in state 1 ties at first with paying dearly to leave it; once it stays, state 2 should go there."""
+    P = np.zeros((3, 2, 3))
+    P[0, :, 0] = 1.0
+    P[1, 0, 0] = P[1, 1, 1] = 1.0
+    P[2, 0, 0] = P[2, 1, 1] = 1.0
+    rewards = np.array([[1.0, 1.0], [-1e10, 1.0], [-4.0, 0.0]])
+    # Staying earns 1 in both; from 2 it costs 5 to reach the one and 1 to reach the other.
+    solution = policy_iteration(FiniteMDP(P, rewards))
+    assert solution.gains.tolist() == [1.0, 1.0, 1.0] and solution.policy[1:].tolist() == [1, 1]
+    assert solution.bias.tolist() == [0.0, 0.0, -1.0]
+    assert check_planner().check(1778)["outcome"] == "right"
+
+
 @pytest.mark.parametrize("size", [14, 20, 50])
 def test_long_rivers(size: int) -> None:
     # Swimming right always: a birth-death chain, whose distribution detailed balance gives.
