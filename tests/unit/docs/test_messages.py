@@ -11,7 +11,7 @@ from functools import cache
 import pages
 import pytest
 
-from rlopt.cli import data, demos, hub, rank
+from rlopt.cli import data, demos, hub, preferences, rank
 from rlopt.cli.main import VERBS, main
 from rlopt.collect.generators import GENERATORS
 from rlopt.registry import AGENTS
@@ -22,7 +22,7 @@ OF_OTHERS = {
 }  # fmt: skip
 """Options of git, pip, Ray, RL Zoo and wandb."""
 FOLDERS = ("rlopt", "agents", "envs")
-SUBVERBS = {"data": data.SUBVERBS, "demos": demos.SUBVERBS, "hub": hub.SUBVERBS, "rank": rank.SUBVERBS}
+SUBVERBS = {verb.__name__.rpartition(".")[2]: verb.SUBVERBS for verb in (data, demos, hub, preferences, rank)}
 FOR_SHELLS = {"--words"}
 """What the script of ``rlopt completion`` asks for, and no help names."""
 
