@@ -235,7 +235,9 @@ def test_results_say_how_far_and_how_much_in_common(used_site: Site, new_page: N
     beside = page.locator("[aria-label=Raters] tbody tr")
     expect(beside).to_have_count(2)
     for index, rater in enumerate(given["raters"]):
-        expect(beside.nth(index)).to_have_text(f"{rater['name']}{rater['rounds']}{round(100 * rater['pairwise'])} %")
+        words = f"{rater['name']}{rater['rounds']}{round(100 * rater['pairwise'])} %–"
+        expect(beside.nth(index)).to_contain_text(words)
+        assert 0 <= rater["trust"] <= 1, "both have seen the same clips"
     videos = page.locator("figure video")
     expect(videos).to_have_count(2)
     expect(videos.first).to_have_js_property("readyState", 4)
