@@ -136,6 +136,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     place = page.file.src_uri
     if place in ALONE:
         page.meta["hide"] = ["navigation"]
+    if place.startswith(("api/", "changelog")):
+        page.meta["search"] = {"boost": 0.2}  # whoever searches for words wants a guide first
     if place == NOTEBOOK_LIST:
         return markdown
     source = {there: here for here, there in outside_pages().items()}.get(place, f"docs/{place}")

@@ -95,7 +95,7 @@ def test_a_damaged_newest_checkpoint_is_named_and_passed_over(run: Path, capsys:
     weights = run / "checkpoints" / checkpoint_name(200) / "networks.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     assert main(["evaluate", str(run), "--episodes", "2"]) == 0
-    assert checkpoint_name(200) in capsys.readouterr().out.splitlines()[0]
+    assert checkpoint_name(200) in capsys.readouterr().out.splitlines()[1]
     assert stored(run)["step"] == 100
     assert main(["evaluate", str(run), "--checkpoint", checkpoint_name(200)]) == 2
 
