@@ -71,7 +71,7 @@ class IQLearn(FromMixedBatches):
         for name, value in own.items():
             setattr(self, name, value)
         settings["policy_kwargs"] = {"n_critics": IQLearnConfig.n_critics, **(settings.get("policy_kwargs") or {})}
-        super().__init__(policy, env, n_demonstrations=n_demonstrations, **settings)
+        super().__init__(policy, env, n_demonstrations=n_demonstrations, demo_fraction=0.0, **settings)
         self._begin(demonstrations, own, without=NOT_TAKEN)
 
     def absorbing_reward(self, expert_ends: float, policy_ends: float) -> float:

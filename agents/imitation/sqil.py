@@ -51,7 +51,7 @@ class SQIL(FromMixedBatches):
         **settings: Any,
     ) -> None:
         self.absorbing = absorbing
-        super().__init__(policy, env, n_demonstrations=n_demonstrations, **settings)
+        super().__init__(policy, env, n_demonstrations=n_demonstrations, demo_fraction=0.0, **settings)
         self._begin(demonstrations, {"absorbing": absorbing}, without=NOT_TAKEN)
 
     def absorbing_reward(self, expert_ends: float, policy_ends: float) -> float:

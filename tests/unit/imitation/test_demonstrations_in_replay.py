@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import demonstrated
 import numpy as np
 import pytest
 import torch
@@ -68,6 +69,8 @@ def test_without_demonstrations_nothing_is_mixed_in() -> None:
     )
     assert_alike(plain, told, 0.0)
     assert plain.shown is None and make("sac", demo_fraction=0.0).shown is None
+    for name in ("sqil", "iq_learn", "value_dice"):
+        assert demonstrated.make(name).shown is None
 
 
 def test_demonstrations_are_normalised_as_the_replay_is() -> None:

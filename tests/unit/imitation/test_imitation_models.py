@@ -72,6 +72,7 @@ def test_behaviour_cloning_learns_from_demonstrations() -> None:
 @pytest.mark.parametrize("batch_size", [8, 9])
 def test_half_of_sqil_s_batch_is_the_expert_s(absorbing: bool, batch_size: int) -> None:
     model = make("sqil", absorbing=absorbing, gamma=0.9).learn(60)
+    assert len(model.draw(batch_size)["rows"]) == batch_size  # nothing comes from elsewhere
     worth = model.absorbing_value  # moves after a gradient step
     model.train(1, 16)
     assert (worth > 0) is absorbing
