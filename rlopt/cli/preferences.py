@@ -234,7 +234,10 @@ def _spaces(env_id: str) -> tuple[Any, Any]:
 
 def _with_answers(there: PreferenceFolder, name: str) -> PreferenceFolder:
     if there.preferences is None:
-        raise DataError(f"{name} has no answers yet: train with --reward {name}, or import some")
+        raise DataError(
+            f"{name} has no answers: give a run that was trained with --reward, import some, or ask people with rlopt "
+            "preferences ask"
+        )
     return there
 
 

@@ -48,5 +48,5 @@ def test_new_writes_settings_and_mistakes_are_one_line(tmp_path: Path) -> None:
         preferences("new")
     with pytest.raises(ConfigError, match="recent_steps = 60 has no two fragments"):
         preferences("new", str(tmp_path / "other"), "--recent-steps", "60")
-    with pytest.raises(DataError, match="no answers yet"):
+    with pytest.raises(DataError, match="has no answers"):
         preferences("export", str(folder), str(tmp_path / "out.npz"))
