@@ -24,11 +24,17 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
 
 from rlopt.errors import ConfigError, unknown_name
-from rlopt.registry import AGENTS, resolve
+from rlopt.registry import AGENTS, AgentSpec, resolve
 from rlopt.settings.presets import default_settings, preset_names
 
+
+def _learns_alone(spec: AgentSpec) -> bool:
+    config = resolve(spec.config)
+    return not (spec.builder or getattr(config, "needs_demos", False) or hasattr(config, "expert"))
+
+
 ALGOS: dict[str, type[BaseAlgorithm]] = {
-    name: resolve(spec.algorithm) for name, spec in AGENTS.items() if not (spec.builder or spec.arguments)
+    name: resolve(spec.algorithm) for name, spec in AGENTS.items() if _learns_alone(spec)
 }
 """The agents that learn from an environment alone, by the names of ``rlopt train``."""
 
