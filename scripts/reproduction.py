@@ -65,6 +65,9 @@ def run_settings(config: dict[str, Any], versions: dict[str, str]) -> dict[str, 
     settings = {part: dict(values) if isinstance(values, dict) else values for part, values in config.items()}
     for part, name in (("run", "seed"), ("run", "run_dir"), ("agent_config", "dataset")):
         settings[part].pop(name, None)
+    demos = Path(settings["agent_config"].get("demos") or "")
+    if demos.is_absolute():  # where they lie on one machine
+        settings["agent_config"]["demos"] = demos.name
     return {"config": settings, "versions": versions}
 
 
