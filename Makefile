@@ -18,9 +18,9 @@ venv: $(STAMP)
 $(CORE): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "rlopt needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
-	$(PIP) install -c constraints.txt -e . $(ENVPOOL_NEEDS)
-	$(PIP) install -c constraints.txt --no-deps $(ENVPOOL)
+	$(PIP) install --no-compile -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	$(PIP) install --no-compile -c constraints.txt -e . $(ENVPOOL_NEEDS)
+	$(PIP) install --no-compile -c constraints.txt --no-deps $(ENVPOOL)
 	touch $@
 
 $(STAMP): $(CORE)
