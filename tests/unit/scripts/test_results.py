@@ -10,7 +10,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 
 
-SCRIPTS = {name: name for name in ("guda", "offline", "ailboost", "loop", "deep_loop", "defaults", "average_reward")}
+SCRIPTS = {
+    name: name for name in ("guda", "offline", "ailboost", "endings", "loop", "deep_loop", "defaults", "average_reward")
+}
 SCRIPTS["zo_ranksgd_policies"] = "zo_ranksgd"
 """Page -> the script that writes it."""
 
