@@ -40,7 +40,12 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm,
         require(run.reward is None, f"{agent} takes no learned reward: leave --reward out")
         built: tuple[BaseAlgorithm, Any] = resolve(spec.builder)(agent, run, agent_config)
         return built
-    require(not (run.reward and spec.arguments), f"{agent} learns from demonstrations alone: leave --reward out")
+    algorithm = resolve(spec.algorithm)
+    if run.reward is not None:
+        other = any(getattr(algorithm, name, False) for name in ("needs_demonstrations", "reads_no_rewards"))
+        require(not other, f"{agent} learns from demonstrations and not from rewards: leave --reward out")
+        shown = getattr(agent_config, "demos", "")
+        require(not shown, "demonstrations bring the environment's rewards: leave --demos or --reward out")
     check_device(run.device)
     if run.num_threads:
         torch.set_num_threads(run.num_threads)
@@ -57,7 +62,6 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm,
             gamma = float(getattr(agent_config, "gamma", 0.99))
             env = Normalize(env, norm_obs=run.normalize_observations, norm_reward=run.normalize_rewards, gamma=gamma)
         check_images(env.observation_space)
-        algorithm = resolve(spec.algorithm)
         try:
             model: BaseAlgorithm = algorithm(
                 policy_name(env.observation_space),

@@ -1,5 +1,6 @@
 """Training on a learned reward: replay, logs, exact resume, and which agents take it."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.vec_env import VecMonitor
 
 import rlopt
+from rlopt.agents.imitation.config import GAILConfig
 from rlopt.agents.mdpo.config import MDPOConfig
 from rlopt.agents.offline.config import BCConfig
 from rlopt.agents.ppo.config import PPOConfig
@@ -136,6 +138,10 @@ def test_who_takes_no_learned_reward_says_so(tmp_path: Path) -> None:
     reward = folder(tmp_path / "preferences")
     with pytest.raises(ConfigError, match="--reward"):
         train("bc", settings(tmp_path / "bc", reward), BCConfig(dataset="none"))
+    with pytest.raises(ConfigError, match="not from rewards"):
+        train("gail", settings(tmp_path / "gail", reward), GAILConfig(demos="none"))
+    with pytest.raises(ConfigError, match="--demos or --reward"):
+        train("sac", settings(tmp_path / "both", reward), dataclasses.replace(SMALL_SAC, demos="none"))
     with pytest.raises(DataError, match="holds no preferences"):
         train("sac", settings(tmp_path / "sac", tmp_path), SMALL_SAC)
     model = rlopt.SAC("MlpPolicy", made(), replay_buffer_class=ReplayBuffer, learning_starts=20)
