@@ -30,7 +30,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "shorter": {
             "--total-timesteps 200000": "--total-timesteps 200 --run-dir cut",
             "--eval-every 0": "--eval-every 0 --total-timesteps 200 --run-dir uncut",
-            "--lazy false": "--lazy false --total-timesteps 200 --run-dir rvi",
+            "--bonus false": "--bonus false --total-timesteps 200 --run-dir rvi",
         },
     },
     "agents/imitation/README.md": {"shorter": {"learn(100_000)": "learn(1_400)", "n_episodes=10": "n_episodes=1"}},
