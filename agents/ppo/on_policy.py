@@ -131,8 +131,10 @@ class OnPolicy(Resumable, OnPolicyAlgorithm):
     def _update_info_buffer(self, infos: list[dict[str, Any]], dones: np.ndarray | None = None) -> None:
         super()._update_info_buffer(infos, dones)
         assert dones is not None
-        cut = [bool(info.get("TimeLimit.truncated", False)) for info in infos]
-        self._ends.append(np.asarray(dones, bool) & ~np.array(cut))
+        ended = np.array(dones, bool)
+        for index, info in enumerate(infos):  # which an environment may leave out
+            ended[index] &= not info.get("TimeLimit.truncated", False)
+        self._ends.append(ended)
 
     def _ends_of(self, buffer: Any) -> tuple[Any, Any]:
         """Where, in the rollout just collected, an episode ended, and where it truly ended: [T, N] each, 0 or 1."""

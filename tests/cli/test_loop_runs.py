@@ -170,7 +170,7 @@ def test_plots_keep_agents_and_environments_apart(tmp_path: Path, capsys: pytest
 def test_deep_loop_names_itself_where_actions_are_discrete(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "deep_loop", "--env", "rlopt/RiverSwim-v0", "--run-dir", str(tmp_path / "run")]) == 2
     error = capsys.readouterr().err
-    assert "DeepLOOP needs a continuous (Box) action space" in error and "rlopt.LOOP" in error
+    assert "DeepLOOP needs a continuous (Box) action space" in error and "rlopt.DifferentialDQN" in error
 
 
 # ---- arguments of the environment

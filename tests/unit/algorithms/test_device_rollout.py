@@ -12,14 +12,14 @@ from stable_baselines3.common.vec_env import VecMonitor
 from tensor_worlds import TensorWorlds
 
 import rlopt
-from rlopt.algorithms import device_rollout
 from rlopt.checkpoint.model_state import capture_state
+from rlopt.envs.backends import warp_vec
 from rlopt.errors import NonFiniteOutcomeError
 
 
 @pytest.fixture(autouse=True)
 def _worlds_are_of_the_backend(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device_rollout, "WarpVecEnv", TensorWorlds)
+    monkeypatch.setattr(warp_vec, "WarpVecEnv", TensorWorlds)
 
 
 def on_host(monkeypatch: pytest.MonkeyPatch) -> None:

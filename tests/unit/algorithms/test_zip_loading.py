@@ -33,8 +33,13 @@ SPACES = spaces.Box(-1, 1, (3,), np.float32), spaces.Box(-1, 1, (2,), np.float32
 NETWORKS = {"net_arch": [4]}
 
 
+def spaces_of(name: str) -> tuple[spaces.Box, spaces.Space[Any]]:
+    """Spaces that the agent takes."""
+    return SPACES[0], spaces.Discrete(3) if name == "differential_dqn" else SPACES[1]
+
+
 def built(name: str, **settings: Any) -> Any:
-    env = SpacesOnlyVecEnv(1, *SPACES)
+    env = SpacesOnlyVecEnv(1, *spaces_of(name))
     small = {"policy_kwargs": dict(NETWORKS), "device": "cpu"}
     names = inspect.signature(DEEP[name].__init__).parameters
     small |= {key: value for key, value in {"buffer_size": 64, "n_steps": 8}.items() if key in names}
@@ -106,7 +111,7 @@ def plain(model: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("name", DEEP)
 def test_a_setting_given_to_load_holds_as_in_the_constructor(name: str, folder: Path) -> None:
     """The model that is loaded with it has the attributes, rates and coefficients of one that was made with it."""
-    path, env = zipped(name, folder), SpacesOnlyVecEnv(1, *SPACES)
+    path, env = zipped(name, folder), SpacesOnlyVecEnv(1, *spaces_of(name))
     default = built(name)
     for setting, annotation in own_settings(name).items():
         others = list(candidates(default.constructor_settings.get(setting), annotation))
@@ -287,7 +292,7 @@ def test_what_was_set_by_attribute_is_kept(tmp_path: Path) -> None:
 def test_constructors_make_the_networks_that_the_settings_declare(name: str) -> None:
     """As many critics, as wide layers and the same activation as the command line's defaults."""
     declared = resolve(AGENTS[name].config)().algorithm_kwargs()["policy_kwargs"]
-    env = SpacesOnlyVecEnv(1, *SPACES)
+    env = SpacesOnlyVecEnv(1, *spaces_of(name))
     small = {"buffer_size": 10} if "buffer_size" in inspect.signature(DEEP[name].__init__).parameters else {}
     plain, stated = (
         DEEP[name]("MlpPolicy", env, device="cpu", **small, **options) for options in ({}, {"policy_kwargs": declared})

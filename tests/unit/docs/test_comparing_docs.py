@@ -23,7 +23,7 @@ def test_the_commands_and_snippets_of_the_page_run(tmp_path: Path, monkeypatch: 
         "",
         "python",
         "",
-        "",
+        "math",
         "python",
     ]
     printed = pages.run_page(

@@ -33,6 +33,6 @@ def test_the_results_are_what_the_script_writes(monkeypatch: pytest.MonkeyPatch)
     sys.modules.pop("benchmark_optimizers", None)
     import benchmark_optimizers
 
-    assert (ROOT / "docs/results/optimizers.md").read_text() == benchmark_optimizers.page(
-        benchmark_optimizers.RESULTS.find()
-    )
+    page = (ROOT / "docs/results/optimizers.md").read_text()
+    tables = re.sub(r"\n\n!\[The table above as a picture[^\n]*", "", page)
+    assert tables == benchmark_optimizers.page(benchmark_optimizers.RESULTS.find())

@@ -52,7 +52,7 @@ def test_agreement_by_hand() -> None:
     )
     tied = ([[0, 1, 2]], [])
     assert agreement([[full, tied]], 2).pairwise is None and agreement([[full, tied]], 2).kendall_tau is None
-    assert agreement([[full], [swapped]], 2) == agreement([], 2).__class__(0, 2, None, None)
+    assert agreement([[full], [swapped]], 2) == agreement([], 2).__class__(0, 2, None, None, None)
     # Top one against a full order: the pairs 01 and 02 are in both; tau-b = 2 / sqrt(3 * 2).
     top = agreement([[full, ([[0]], [1, 2])]], 2)
     assert top.pairwise == 1 and top.kendall_tau == pytest.approx(2 / math.sqrt(6))

@@ -202,7 +202,7 @@ def test_a_step_as_one_function_is_that_step_or_says_why_not(name: str, capsys: 
             assert torch.equal(value, found[key]), key
 
 
-def uncompiled_step(function: Any, mode: Any, state: Any, owners: Any) -> Any:
+def uncompiled_step(function: Any, mode: Any, state: Any, owners: Any, precision: str) -> Any:
     from rlopt.optim.compiled_step import GradientStep
 
     step = GradientStep(function, "eager", state)

@@ -42,7 +42,7 @@ def options(agent: str) -> list[str]:
         # nothing of the kind here
         ("--clip-range", []),
         ("--vf-coef", []),
-        ("--render", []),
+        ("--render", ["--fast-render"]),
         ("--buffer-size", []),
         ("--dataset", []),
         ("--size", []),
@@ -116,7 +116,7 @@ def test_names_of_data_sets_and_atari_are_told_what_they_are() -> None:
     ("given", "meant"),
     [
         ("MDPO", ["mdpo"]), ("mdop", ["mdpo"]), ("td3bc", ["td3_bc"]), ("value-dice", ["value_dice"]),
-        ("sqli", ["sqil"]), ("dqn", []), ("muesli", []), ("cem", []), ("reinforce", []),
+        ("sqli", ["sqil"]), ("dqn", ["differential_dqn"]), ("muesli", []), ("cem", []), ("reinforce", []),
     ],
 )  # fmt: skip
 def test_agents(given: str, meant: list[str]) -> None:
