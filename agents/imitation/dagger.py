@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -21,9 +21,6 @@ from rlopt.agents.sac.update import Batch, Drawn
 from rlopt.algorithms.resumable import with_settings_of
 from rlopt.errors import ConfigError, SpaceError, require
 from rlopt.optim.descent import Network, Networks, Part, Scalar
-
-if TYPE_CHECKING:
-    pass
 
 Expert = Callable[[Any], Any]
 """Actions (N, ...) in the environment's units from observations (N, ...), as the environment gives them."""

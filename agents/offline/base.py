@@ -235,7 +235,8 @@ class OfflineAlgorithm(Learner):
             mode = choose_mode(self.compile, self.device, planned, precision=self.precision)
         elif self.precision == "bf16":
             raise ConfigError("only steps of plain Adam are compiled, which precision bf16 needs: use float32")
-        if self._step is None or self._step.mode != mode or not self._step.reads(source):
+        wanted = mode, self.precision
+        if self._step is None or (self._step.mode, self._step.precision) != wanted or not self._step.reads(source):
             self._step = OfflineStep(self, source, mode)
         goes_on = self._step.take(steps, self.batch_size, after)
         for name, value in self._step.statistics().items():

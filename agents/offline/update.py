@@ -171,11 +171,12 @@ class OfflineStep:
 
     def __init__(self, model: OfflineAlgorithm, source: Source, mode: Mode) -> None:
         self.mode, self.source, self._version = mode, source, source.storage_version
+        self.precision = model.precision
         self._model = model
         self._sums = torch.zeros(2, MOST_STATISTICS, device=model.device)
         self._names: dict[int, list[str]] = {}
         self._counts = [0, 0]
-        self._step = GradientStep(self._call, mode, self._state, [model], model.precision)
+        self._step = GradientStep(self._call, mode, self._state, [model], self.precision)
         self.taken = False
         """Whether it has taken a block."""
         self._numbers: tuple[float, ...] = ()

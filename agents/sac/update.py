@@ -123,7 +123,8 @@ def _update_of(requests: Sequence[Request]) -> Update:
     """The update of the models that ask, made anew where there is none or their parts were exchanged."""
     models, mode = [request.model for request in requests], requests[0].mode
     parts, update = [request.parts for request in requests], models[0].update
-    if update is None or update.step.mode != mode or not update.belongs_to(models, parts):
+    wanted = mode, models[0].precision
+    if update is None or (update.step.mode, update.step.precision) != wanted or not update.belongs_to(models, parts):
         for own in parts:
             if (reason := obstacle(own)) is not None:
                 raise Obstructed(reason)

@@ -106,7 +106,7 @@ class GradientStep:
         owners: Sequence[Any] = (),
         precision: Precision = "float32",
     ) -> None:
-        self.mode, self._precision = mode, precision
+        self.mode, self.precision = mode, precision
         self._function = function
         self._state = state
         self._owners = owners
@@ -143,7 +143,7 @@ class GradientStep:
         self, function: Callable[..., Statistics], inputs: Sequence[Tensor], cpp_wrapper: bool
     ) -> Callable[..., Statistics]:
         traced = trace(function, inputs, self._owners)
-        if self._precision == "bf16":
+        if self.precision == "bf16":
             round_products(traced)
         key, held, names = (traced.key, cpp_wrapper), traced.held, traced.names
         if key not in _KERNELS:

@@ -400,3 +400,6 @@ def test_a_step_in_bf16_is_nearly_the_step() -> None:
     (exact, _), (rounded, weight) = steps["float32"], steps["bf16"]
     assert rounded == pytest.approx(exact, rel=0.02) and rounded != exact
     assert weight.dtype == torch.float32
+    model.precision = "float32"
+    model.learn(1, reset_num_timesteps=False)
+    assert model.update is not None and model.update.step.precision == "float32"
