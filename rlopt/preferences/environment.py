@@ -11,6 +11,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
+from rlopt.console.progress import say
 from rlopt.envs.flat import flat_rows
 from rlopt.errors import ConfigError
 from rlopt.preferences.learner import PreferenceLearner
@@ -146,6 +147,14 @@ class PreferenceCallback(BaseCallback):
 
     def _on_step(self) -> bool:
         return True
+
+    def _on_training_end(self) -> None:
+        assert self.rewards is not None
+        if not self.rewards.learner.model.fits:
+            say(
+                "nothing was asked, so every reward was 0: questions come between rollouts, every "
+                f"{self.rewards.learner.config.query_every} steps; train longer, or lower query_every or n_steps"
+            )
 
 
 def find_learned_reward(env: Any) -> LearnedReward | None:

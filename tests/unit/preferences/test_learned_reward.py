@@ -86,6 +86,15 @@ def test_what_the_wrapper_gives_is_what_the_replay_would_be_given() -> None:
     assert all(episode["r"] < -20 for episode in model.ep_info_buffer)  # Pendulum's own, not ones of deviation 1
 
 
+def test_a_run_that_ends_before_the_first_question_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    env = made(query_every=20)
+    model = rlopt.PPO("MlpPolicy", env, n_steps=16, batch_size=16, device="cpu")
+    model.learn(32, callback=PreferenceCallback())
+    assert "nothing was asked, so every reward was 0" in capsys.readouterr().out
+    model.learn(64, callback=PreferenceCallback(), reset_num_timesteps=False)
+    assert env.learner.model.fits and "nothing was asked" not in capsys.readouterr().out
+
+
 def test_the_questions_are_those_on_which_the_models_disagree_most() -> None:
     env = made(n_envs=1, ensemble=4)
     rng = np.random.default_rng(0)
