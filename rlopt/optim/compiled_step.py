@@ -46,8 +46,8 @@ def choose_mode(
     :raises rlopt.errors.ConfigError: for a ``precision`` that only compiled steps have, where they cannot be compiled
     """
     if precision == "bf16":
-        found = gpu_compiler_found() if device.type == "cuda" else device.type == "cpu" and compiler_found()
-        require(found, "precision bf16 needs a C++ compiler: install g++, or use precision float32")
+        missing = "Triton and a C++ compiler" if device.type == "cuda" else "a C++ compiler"
+        require(rounding_found(device), f"precision bf16 needs {missing}: install them, or use precision float32")
     elif choice == "off" or (choice == "auto" and gradient_steps < pays_after):
         return "eager"
     if device.type == "cuda":
@@ -76,6 +76,11 @@ def gpu_compiler_found() -> bool:
     from torch.utils._triton import has_triton
 
     return has_triton() and compiler_found()
+
+
+def rounding_found(device: torch.device) -> bool:
+    """Whether steps of ``precision="bf16"`` can be compiled for ``device`` here."""
+    return gpu_compiler_found() if device.type == "cuda" else device.type == "cpu" and compiler_found()
 
 
 MOST_KERNELS = 64
