@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rlopt.cli.machine_checks import OPTIONAL_PACKAGES, PACKAGES, Machine, find, this_machine
 from rlopt.cli.parsing import OneLineParser
+from rlopt.console.progress import say
 
 
 def report(machine: Machine) -> str:
@@ -33,6 +34,7 @@ def main(argv: list[str]) -> int:
         description="Check this machine: versions, device, rendering, EnvPool, compiler, disk, and combinations of "
         "packages that are known to fail, each with its cure. Exit code 1 if one is found.",
     ).parse(argv)
+    say("checking this machine")
     machine = this_machine()
     print(report(machine))
     found = find(machine)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rlopt.cli.parsing import OneLineParser, add_agent, import_named_agent, import_named_envs
+from rlopt.console.progress import say
 from rlopt.errors import ConfigError, ImportRefusedError, one_line
 from rlopt.run_folder import GROUP_FILE, SWEEP_FILE, TUNE_FILE, cluster_of, run_folders, shell_quote
 from rlopt.settings.fields import Range
@@ -51,6 +52,7 @@ def main(argv: list[str]) -> int:
     import_named_envs(arguments.env)
     total, timeout = arguments.total_timesteps, arguments.env_timeout
 
+    say(f"resuming {arguments.run}")
     _refuse_cluster(arguments.run, arguments.address)
     whole = next((name for name in (SWEEP_FILE, TUNE_FILE) if (arguments.run / name).is_file()), None)
     if whole is not None:
