@@ -39,7 +39,7 @@ SWEEP_FILE = "sweep.json"
 """What a sweep runs, in the folder that holds its runs' folders."""
 TUNE_FILE = "tune.json"
 """What a search of settings tries, in the folder that holds its trials' folders."""
-TRAINED = Path(rlopt.__file__).parent / "trained"
+TRAINED = Path(rlopt.__file__).parent / "hub" / "trained"
 """Packed runs that come with rlopt; scripts/make_trained_agents.py makes them."""
 _MAX_JSON_BYTES = 64 * 2**20
 

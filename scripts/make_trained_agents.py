@@ -1,4 +1,4 @@
-"""Make the trained agents that come with rlopt: train each, evaluate it, pack its policy into rlopt/trained/.
+"""Make the trained agents that come with rlopt: train each, evaluate it, pack its policy into rlopt/hub/trained/.
 
 A run that is there already is not trained again. All together take about ten minutes of one core.
 

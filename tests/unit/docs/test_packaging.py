@@ -120,8 +120,8 @@ def test_wheel_ships_real_files_presets_and_the_type_marker(tmp_path: Path) -> N
     assert presets and presets <= names
     sets = {path.relative_to(ROOT).as_posix() for path in (ROOT / "rlopt" / "data").rglob("*.npz")}
     assert sets and sets <= names
-    trained = {path.relative_to(ROOT).as_posix() for path in (ROOT / "rlopt" / "trained").rglob("*") if path.is_file()}
-    assert "rlopt/trained/pendulum/config.json" in trained and trained <= names
+    trained = {path.relative_to(ROOT).as_posix() for path in (ROOT / "rlopt/hub/trained").rglob("*") if path.is_file()}
+    assert "rlopt/hub/trained/pendulum/config.json" in trained and trained <= names
     assert not any(name.startswith(("agents/", "envs/", "configs/")) for name in names)
     assert not any("/web/" in name for name in names), "the page's sources are of no use to who installs"
 
