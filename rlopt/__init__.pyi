@@ -14,6 +14,8 @@ from .agents.imitation.airl import AIRL as AIRL
 from .agents.imitation.dagger import DAgger as DAgger
 from .agents.imitation.gail import GAIL as GAIL
 from .agents.imitation.iq_learn import IQLearn as IQLearn
+from .agents.imitation.soft_q import DiscreteIQLearn as DiscreteIQLearn
+from .agents.imitation.soft_q import DiscreteSQIL as DiscreteSQIL
 from .agents.imitation.sqil import SQIL as SQIL
 from .agents.imitation.value_dice import ValueDICE as ValueDICE
 from .agents.loop.linear_loop import LinearLOOP as LinearLOOP

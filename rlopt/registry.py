@@ -46,6 +46,8 @@ class AgentSpec:
     """What completes the settings of a run once its flags were read: ``(run, agent_config)`` to the same."""
     step_unit: str = "environment steps"
     """What the steps of its runs count; runs that count different things are not compared."""
+    discrete: str = ""
+    """The agent of the same method for Discrete actions, if that is another one."""
 
 
 def _offline(algorithm: str, summary: str) -> AgentSpec:
@@ -66,11 +68,12 @@ _DEMONSTRATIONS = {
 """Of agents that can learn from demonstrations."""
 
 
-def _imitation(algorithm: str, config: str, summary: str) -> AgentSpec:
+def _imitation(algorithm: str, config: str, summary: str, discrete: str = "") -> AgentSpec:
     return AgentSpec(
         config=f"rlopt.agents.{config}",
         algorithm=f"rlopt.agents.{algorithm}",
         summary=f"{summary}, from demonstrations",
+        discrete=discrete,
         **_DEMONSTRATIONS,
     )
 
@@ -143,8 +146,22 @@ AGENTS: dict[str, AgentSpec] = {
         arguments="rlopt.agents.imitation.run:arguments",
         completer="rlopt.agents.imitation.run:complete",
     ),
-    "sqil": _imitation("imitation.sqil:SQIL", "imitation.config:SQILConfig", "soft Q imitation learning"),
-    "iq_learn": _imitation("imitation.iq_learn:IQLearn", "imitation.config:IQLearnConfig", "inverse soft-Q learning"),
+    "sqil": _imitation(
+        "imitation.sqil:SQIL", "imitation.config:SQILConfig", "soft Q imitation learning", "discrete_sqil"
+    ),
+    "discrete_sqil": _imitation(
+        "imitation.soft_q:DiscreteSQIL",
+        "imitation.config:DiscreteSQILConfig",
+        "soft Q imitation learning, for discrete actions",
+    ),
+    "iq_learn": _imitation(
+        "imitation.iq_learn:IQLearn", "imitation.config:IQLearnConfig", "inverse soft-Q learning", "discrete_iq_learn"
+    ),
+    "discrete_iq_learn": _imitation(
+        "imitation.soft_q:DiscreteIQLearn",
+        "imitation.config:DiscreteIQLearnConfig",
+        "inverse soft-Q learning, for discrete actions",
+    ),
     "value_dice": _imitation(
         "imitation.value_dice:ValueDICE", "imitation.config:ValueDICEConfig", "distribution matching by value"
     ),

@@ -104,9 +104,9 @@ class Contract:
         env = VecMonitor(make_env(task, n_envs=n_envs, seed=1))
         given = {"policy": "MlpPolicy", "seed": 0, "device": "cpu", **self.settings, **settings}
         if self.takes("dataset"):
-            given.setdefault("dataset", random_data())
+            given.setdefault("dataset", random_data(task))
         if self.takes("demonstrations") and getattr(resolve(self.spec.config), "needs_demos", True):
-            given.setdefault("demonstrations", Demonstrations.from_dataset(random_data()))
+            given.setdefault("demonstrations", Demonstrations.from_dataset(random_data(task)))
         return resolve(self.spec.algorithm)(env=env, **given)
 
 
@@ -115,15 +115,16 @@ def discrete_pendulum() -> gymnasium.Env[Any, Any]:
     return gymnasium.wrappers.DiscretizeAction(gymnasium.make(ENV).unwrapped, 5)
 
 
-def random_data(steps: int = 600) -> Dataset:
-    """Whole episodes of uniformly random actions."""
-    env, generator = gymnasium.make(ENV), np.random.default_rng(0)
+def random_data(task: str, steps: int = 600) -> Dataset:
+    """Whole episodes of random actions."""
+    env = gymnasium.make(task)
+    env.action_space.seed(0)
     columns: dict[str, list[Any]] = {
         name: [] for name in ("observations", "actions", "rewards", "next_observations", "discounts", "episode_ends")
     }
     observation, _ = env.reset(seed=0)
     for _ in range(steps):
-        action = generator.uniform(env.action_space.low, env.action_space.high).astype(np.float32)  # type: ignore[attr-defined]
+        action = env.action_space.sample()
         following, reward, terminated, truncated, _ = env.step(action)
         row = (observation, action, reward, following, not terminated, terminated or truncated)
         for column, value in zip(columns.values(), row, strict=True):
@@ -131,8 +132,9 @@ def random_data(steps: int = 600) -> Dataset:
         observation = env.reset()[0] if terminated or truncated else following
     ends = np.array(columns.pop("episode_ends"), bool)
     ends[-1] = True
-    arrays: dict[str, Any] = {name: np.array(values, np.float32) for name, values in columns.items()}
-    return Dataset(**arrays, episode_ends=ends, metadata=Metadata(env=ENV, generator="random actions", seed=0))
+    arrays: dict[str, Any] = {name: np.array(values) for name, values in columns.items()}
+    arrays |= {name: arrays[name].astype(np.float32) for name in ("rewards", "discounts")}
+    return Dataset(**arrays, episode_ends=ends, metadata=Metadata(env=task, generator="random actions", seed=0))
 
 
 def learns_predicts_and_is_reproducible(contract: Contract, folder: Path) -> None:

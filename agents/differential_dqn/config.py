@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Annotated, Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
 
-from rlopt.agents.sac.config import OffPolicyConfig
+from rlopt.agents.sac.config import QLearningConfig
 from rlopt.settings.fields import Range
-from rlopt.settings.optimizer import LearningRate, Widths
 
 
 @dataclass(frozen=True, kw_only=True)
-class DifferentialDQNConfig(OffPolicyConfig):
+class DifferentialDQNConfig(QLearningConfig):
     """Deep Q-learning for the average reward.
 
     If no source is named, the default is Stable-Baselines3's for DQN, or a choice of this package that was not tuned.
     """
 
-    gamma: ClassVar[float] = 1.0  # type: ignore[misc]  # no setting of this agent, as those that follow
-    network: ClassVar[str] = "mlp"  # type: ignore[misc]
-    critic_net_arch: ClassVar[Widths | None] = None  # type: ignore[misc]
+    gamma: ClassVar[float] = 1.0  # type: ignore[misc]  # no setting of this agent
 
-    learning_rate: LearningRate = 3e-4
-    """The optimiser's step size."""
-    batch_size: Annotated[int, Range(ge=1)] = 64
-    """Transitions per gradient step."""
-    net_arch: Widths | None = None
-    """Width of each hidden layer. Default is 64 64, and none behind the encoder of images."""
-    tau: Annotated[float, Range(ge=0, le=1)] = 0.005
-    """Polyak coefficient: the share of the way that the target network moves at each update; 0 keeps it fixed."""
-    target_update_interval: Annotated[int, Range(ge=1)] = 1
-    """Gradient steps within an update between two updates of the target network."""
     exploration_initial_eps: Annotated[float, Range(ge=0, le=1)] = 1.0
     """Probability of a random action at the beginning."""
     exploration_final_eps: Annotated[float, Range(ge=0, le=1)] = 0.05
@@ -52,13 +39,3 @@ class DifferentialDQNConfig(OffPolicyConfig):
     (reset)."""
     reset_cost: Annotated[float, Range(ge=0)] = 0.0
     """Cost of a reset in units of reward."""
-
-    def algorithm_kwargs(self) -> dict[str, Any]:
-        """The constructor arguments of the agent's class; names in place of classes."""
-        arguments = {field.name: getattr(self, field.name) for field in fields(self)}
-        widths = arguments.pop("net_arch")
-        policy = {
-            "net_arch": None if widths is None else list(widths),
-            "activation_fn": arguments.pop("activation_fn"),
-        }
-        return self.with_optimizer(arguments | {"policy_kwargs": policy})

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 from rlopt.agents.mdpo.config import MDPOConfig
-from rlopt.agents.sac.config import FORMER_SETTINGS, EntropyCoefficient, OffPolicyConfig, SACConfig
+from rlopt.agents.sac.config import FORMER_SETTINGS, EntropyCoefficient, OffPolicyConfig, QLearningConfig, SACConfig
 from rlopt.errors import ConfigError
 from rlopt.settings.demonstrations import DemonstrationConfig, OptionalDemonstrations
 from rlopt.settings.fields import OrPython, Range
@@ -25,6 +25,15 @@ def check_absorbing(settings: Mapping[str, Any]) -> None:
     if settings["absorbing"] and settings["gamma"] == 1:
         raise ConfigError(
             "with gamma=1 an absorbing state has no finite value: give absorbing=False or a smaller gamma"
+        )
+
+
+def check_bounded_ends(settings: Mapping[str, Any]) -> None:
+    """Raises :class:`rlopt.errors.ConfigError` for an absorbing state of IQ-Learn whose value has no bound."""
+    if settings["absorbing"] and not settings["regularize_policy"]:
+        raise ConfigError(
+            "absorbing needs regularize_policy, because a penalty on the expert's rows alone does not bound the "
+            "value of the policy's ends: use the default of one of the two"
         )
 
 
@@ -86,11 +95,62 @@ class IQLearnConfig(SQILConfig):
             raise ConfigError(
                 "use_target has no effect with network crossq, which has no target networks: leave it out"
             )
-        if settings["absorbing"] and not settings["regularize_policy"]:
-            raise ConfigError(
-                "absorbing needs regularize_policy, because a penalty on the expert's rows alone does not bound the "
-                "value of the policy's ends: use the default of one of the two"
-            )
+        check_bounded_ends(settings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiscreteSQILConfig(DemonstrationConfig, QLearningConfig):
+    """Soft Q imitation learning for Discrete actions: reward 1 for demonstrations, 0 for everything else.
+
+    If no source is named, the default is a choice of this package.
+    """
+
+    batch_size: Annotated[int, Range(ge=2)] = 256
+    """Transitions per gradient step; half of them are the expert's."""
+    ent_coef: Annotated[float, Range(gt=0)] = 0.1
+    """Temperature: an action's probability is proportional to exp(Q / ent_coef)."""
+    absorbing: bool = True
+    """Whether a true end leads to an absorbing state with reward 1 for the expert and 0 for the policy, received for
+    ever; otherwise every end is worth 0."""
+
+    @classmethod
+    def check_together(cls, settings: Mapping[str, Any]) -> None:
+        """Raises :class:`rlopt.errors.ConfigError` for an end without a finite value."""
+        super().check_together(settings)
+        check_absorbing(settings)
+
+    def algorithm_kwargs(self) -> dict[str, Any]:
+        """The constructor arguments of the learner's class, without the demonstrations; names in place of classes."""
+        return self.learner_kwargs(super().algorithm_kwargs())
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiscreteIQLearnConfig(DiscreteSQILConfig):
+    """IQ-Learn for Discrete actions.
+
+    If no source is named, the default is a choice of this package.
+    """
+
+    ent_coef: Annotated[float, Range(gt=0)] = 0.01
+    """Temperature: an action's probability is proportional to exp(Q / ent_coef)."""
+    chi_alpha: Annotated[float, Range(gt=0)] = 0.5
+    """alpha of the chi-square regulariser E[r^2] / (4 alpha). Released code: 0.5."""
+    value_term: Literal["value", "v0", "value_expert"] = "value"
+    """States of the value term: those of both halves of the batch (value), the expert's as initial states (v0), or the
+    expert's (value_expert)."""
+    regularize_policy: bool = True
+    """Whether the regulariser covers both halves of the batch (released code, online) or only the expert's."""
+    use_target: bool = False
+    """Whether V(s') comes from the target network, without a gradient. Released code: no."""
+    absorbing: bool = False
+    """Whether a true end leads to an absorbing state, whose closed-form reward is received for ever; otherwise it is
+    worth 0 (released code)."""
+
+    @classmethod
+    def check_together(cls, settings: Mapping[str, Any]) -> None:
+        """Raises :class:`rlopt.errors.ConfigError` for an end whose value is not finite, or without a bound."""
+        super().check_together(settings)
+        check_bounded_ends(settings)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
@@ -16,7 +17,7 @@ from rlopt.agents.imitation.losses import ValueTerm, absorbing_reward, iq_loss
 from rlopt.agents.imitation.mixed_replay import NOT_TAKEN, FromMixedBatches
 from rlopt.agents.sac.algorithm import SAC
 from rlopt.agents.sac.losses import Info
-from rlopt.agents.sac.update import Step
+from rlopt.agents.sac.update import Batch, Step
 from rlopt.algorithms.demonstrations import NOT_CENTRED
 from rlopt.algorithms.resumable import with_settings_of
 from rlopt.optim.descent import Network
@@ -25,7 +26,42 @@ if TYPE_CHECKING:
     from rlopt.data.demonstrations import Demonstrations
 
 
-class IQLearn(FromMixedBatches):
+class ImplicitRewards(FromMixedBatches):
+    """Rewards that are what Q leaves of itself after its own discounted successor."""
+
+    chi_alpha: float
+    value_term: ValueTerm
+    regularize_policy: bool
+    use_target: bool
+
+    def absorbing_reward(self, expert_ends: float, policy_ends: float) -> float:
+        """That of :func:`rlopt.agents.imitation.losses.absorbing_reward`."""
+        return absorbing_reward(expert_ends, policy_ends, chi_alpha=self.chi_alpha, value_term=self.value_term)
+
+    def implicit_loss(
+        self, q_values: Sequence[Tensor], values: Tensor, next_values: Tensor, batch: Batch
+    ) -> tuple[Tensor, Info]:
+        """:func:`rlopt.agents.imitation.losses.iq_loss` of a mixed batch.
+
+        Its rewards are the values of absorbing states at true ends.
+        """
+        count = len(values)
+        is_expert = (torch.arange(count, device=values.device) >= count - count // 2).to(values.dtype).unsqueeze(1)
+        return iq_loss(
+            q_values,
+            values,
+            next_values,
+            batch.rewards,
+            batch.discounts,
+            is_expert,
+            gamma=self.gamma,
+            chi_alpha=self.chi_alpha,
+            value_term=self.value_term,
+            regularize_policy=self.regularize_policy,
+        )
+
+
+class IQLearn(ImplicitRewards, SAC):
     """Inverse soft-Q learning (Garg et al., arXiv 2106.12142), online, with the chi-square regulariser.
 
     Half of every batch comes from the demonstrations, half from the replay buffer; the environment's rewards are never
@@ -44,12 +80,8 @@ class IQLearn(FromMixedBatches):
     :raises rlopt.errors.DataError: for demonstrations that do not fit, or fewer than asked for
     """
 
+    for_discrete_actions: ClassVar[str] = "rlopt.DiscreteIQLearn"
     actor_learning_rate: float | Schedule | None
-    chi_alpha: float
-    value_term: ValueTerm
-    regularize_policy: bool
-    use_target: bool
-    absorbing: bool
 
     @with_settings_of(SAC, *NOT_TAKEN, *NOT_CENTRED, config=IQLearnConfig)
     def __init__(
@@ -74,10 +106,6 @@ class IQLearn(FromMixedBatches):
         super().__init__(policy, env, n_demonstrations=n_demonstrations, demo_fraction=0.0, **settings)
         self._begin(demonstrations, own, without=NOT_TAKEN)
 
-    def absorbing_reward(self, expert_ends: float, policy_ends: float) -> float:
-        """That of :func:`rlopt.agents.imitation.losses.absorbing_reward`."""
-        return absorbing_reward(expert_ends, policy_ends, chi_alpha=self.chi_alpha, value_term=self.value_term)
-
     def _update_learning_rate(self, optimizers: list[torch.optim.Optimizer] | torch.optim.Optimizer) -> None:
         super()._update_learning_rate(optimizers)
         if self.actor_learning_rate is not None:
@@ -85,7 +113,7 @@ class IQLearn(FromMixedBatches):
             update_learning_rate(self.actor.optimizer, rate)
 
     def critic_objective(self, critic: Network, step: Step) -> tuple[Tensor, Info]:
-        """IQ-Learn's loss on the mixed batch, whose rewards are the values of absorbing states at true ends."""
+        """IQ-Learn's loss on the mixed batch."""
         batch = step.batch
         with torch.no_grad():
             policy, next_policy = (
@@ -102,24 +130,4 @@ class IQLearn(FromMixedBatches):
             policy_q, next_q, q_values = self.joint_q_values(critic, [here, following, pairs])
         values = self.soft_value(torch.cat(policy_q, dim=1), policy, step.ent_coef)
         next_values = self.soft_value(torch.cat(next_q, dim=1), next_policy, step.ent_coef)
-        count = len(values)
-        is_expert = (torch.arange(count, device=values.device) >= count - count // 2).to(values.dtype).unsqueeze(1)
-        return iq_loss(
-            q_values,
-            values,
-            next_values,
-            batch.rewards,
-            batch.discounts,
-            is_expert,
-            gamma=self.gamma,
-            chi_alpha=self.chi_alpha,
-            value_term=self.value_term,
-            regularize_policy=self.regularize_policy,
-        )
-
-    def _values(self, critic: Network, step: Step, observations: Any, noise: str) -> Tensor:
-        """V (B, 1) by ``critic`` at an action that the present policy draws."""
-        with torch.no_grad():
-            policy = self.policy_sample(step.networks["actor"], observations, step.drawn[noise])
-        q_values = torch.cat(self.q_values(critic, observations, policy.actions), dim=1)
-        return self.soft_value(q_values, policy, step.ent_coef)
+        return self.implicit_loss(q_values, values, next_values, batch)

@@ -32,6 +32,18 @@ def check_value_term(value_term: str) -> None:
         raise unknown_name("value_term", str(value_term), get_args(ValueTerm))
 
 
+def boltzmann_value(q_values: Tensor, *, temperature: float) -> Tensor:
+    """V(s) = lambda ln sum_a exp(Q(s, a) / lambda), (B, 1).
+
+    That is E[Q(s, a) - lambda ln pi(a|s)] under pi(a|s) proportional to exp(Q(s, a) / lambda), the largest that any
+    policy has.
+
+    :param q_values: (B, A), one column an action
+    :param temperature: lambda > 0
+    """
+    return temperature * torch.logsumexp(q_values / temperature, dim=1, keepdim=True)
+
+
 def iq_loss(
     q_values: Sequence[Tensor],
     values: Tensor,

@@ -10,7 +10,7 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
-from rlopt.agents.sac.algorithm import SAC
+from rlopt.agents.sac.off_policy import OffPolicy
 from rlopt.algorithms.demonstrations import ExpertRows, FromDemonstrations
 from rlopt.errors import ConfigError
 from rlopt.replay.buffers import DeviceDictReplayBuffer, DeviceReplayBuffer
@@ -18,7 +18,7 @@ from rlopt.replay.normalization import normalize_observations
 from rlopt.replay.rows import joined_columns
 
 NOT_TAKEN = ("replay_buffer_class", "n_steps", "demo_fraction")
-"""Settings of SAC that a learner from mixed batches does not take."""
+"""Settings of off-policy agents that a learner from mixed batches does not take."""
 
 
 class MixedReplayBuffer(DeviceReplayBuffer):
@@ -60,13 +60,14 @@ class MixedReplayBuffer(DeviceReplayBuffer):
     def gather(self, rows: Tensor, env: VecNormalize | None = None) -> Any:
         """The mixed batch at ``rows`` of :meth:`sample_rows`; its rewards are never normalised."""
         expert, end_value = self._mixed()
-        n_own = len(rows) - len(rows) // 2
+        n_expert = len(rows) // 2
+        n_own = len(rows) - n_expert
         own, shown = super().gather(rows[:n_own], env), expert.gather(rows[n_own:])
         ended = 1 - shown.discounts
         following = normalize_observations(shown.next_observations, env)
         return own._replace(
             observations=joined_columns(own.observations, normalize_observations(shown.observations, env)),
-            actions=torch.cat([own.actions, shown.actions]),
+            actions=torch.cat([own.actions, shown.actions.reshape(n_expert, -1)]),
             next_observations=joined_columns(own.next_observations, following),
             dones=torch.cat([own.dones, ended]),
             rewards=torch.cat([own.dones * end_value, self._expert_reward + ended * end_value]),
@@ -88,8 +89,8 @@ class MixedDictReplayBuffer(MixedReplayBuffer, DeviceDictReplayBuffer):
     """The same for Dict observations."""
 
 
-class FromMixedBatches(FromDemonstrations, SAC):
-    """An off-policy learner with such a buffer.
+class FromMixedBatches(FromDemonstrations, OffPolicy):
+    """An off-policy learner with such a buffer, before the class of its networks.
 
     With ``absorbing`` a true end leads to a state that is never left, the same for the expert and the learner, whose
     reward is :meth:`absorbing_reward`. Its value is learned as a table learns it from target networks: each time these

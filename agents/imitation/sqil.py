@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.sac.policies import SACPolicy
@@ -18,7 +18,18 @@ if TYPE_CHECKING:
     from rlopt.data.demonstrations import Demonstrations
 
 
-class SQIL(FromMixedBatches):
+class ConstantRewards(FromMixedBatches):
+    """Reward 1 for what the expert did and 0 for everything else."""
+
+    expert_reward = 1.0
+
+    def absorbing_reward(self, expert_ends: float, policy_ends: float) -> float:
+        """The mean of 1 at the expert's rows of the absorbing state and 0 at the policy's; 0 where there are none."""
+        total = expert_ends + policy_ends
+        return expert_ends / total if total else 0.0
+
+
+class SQIL(ConstantRewards, SAC):
     """Soft Q imitation learning (Reddy, Dragan and Levine, arXiv 1905.11108, algorithm 1).
 
     Half of every batch comes from the demonstrations with reward 1, half from the replay buffer with reward 0; the
@@ -36,8 +47,7 @@ class SQIL(FromMixedBatches):
     :raises rlopt.errors.DataError: for demonstrations that do not fit, or fewer than asked for
     """
 
-    expert_reward = 1.0
-    absorbing: bool
+    for_discrete_actions: ClassVar[str] = "rlopt.DiscreteSQIL"
 
     @with_settings_of(SAC, *NOT_TAKEN, *NOT_CENTRED, config=SQILConfig)
     def __init__(
@@ -53,8 +63,3 @@ class SQIL(FromMixedBatches):
         self.absorbing = absorbing
         super().__init__(policy, env, n_demonstrations=n_demonstrations, demo_fraction=0.0, **settings)
         self._begin(demonstrations, {"absorbing": absorbing}, without=NOT_TAKEN)
-
-    def absorbing_reward(self, expert_ends: float, policy_ends: float) -> float:
-        """The mean of 1 at the expert's rows of the absorbing state and 0 at the policy's; 0 where there are none."""
-        total = expert_ends + policy_ends
-        return expert_ends / total if total else 0.0

@@ -6,7 +6,7 @@ import contextlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from rlopt.errors import require
 from rlopt.settings.centring import check_centring
@@ -99,6 +99,38 @@ class OffPolicyConfig(CompiledStepConfig):
         actor = self.net_arch or actor
         critics = arguments.pop("critic_net_arch", None) or self.net_arch or critics
         policy["net_arch"] = list(actor) if actor == critics else {"pi": list(actor), "qf": list(critics)}
+        return self.with_optimizer(arguments | {"policy_kwargs": policy})
+
+
+@dataclass(frozen=True, kw_only=True)
+class QLearningConfig(OffPolicyConfig):
+    """Settings of the agents that have one Q network and no actor.
+
+    If no source is named, the default is Stable-Baselines3's for DQN, or a choice of this package that was not tuned.
+    """
+
+    network: ClassVar[str] = "mlp"  # type: ignore[misc]  # no setting of these agents, as the one that follows
+    critic_net_arch: ClassVar[Widths | None] = None  # type: ignore[misc]
+
+    learning_rate: LearningRate = 3e-4
+    """The optimiser's step size."""
+    batch_size: Annotated[int, Range(ge=1)] = 64
+    """Transitions per gradient step."""
+    net_arch: Widths | None = None
+    """Width of each hidden layer. Default is 64 64, and none behind the encoder of images."""
+    tau: Annotated[float, Range(ge=0, le=1)] = 0.005
+    """Polyak coefficient: the share of the way that the target network moves at each update; 0 keeps it fixed."""
+    target_update_interval: Annotated[int, Range(ge=1)] = 1
+    """Gradient steps within an update between two updates of the target network."""
+
+    def algorithm_kwargs(self) -> dict[str, Any]:
+        """The constructor arguments of the agent's class; names in place of classes."""
+        arguments = {field.name: getattr(self, field.name) for field in fields(self)}
+        widths = arguments.pop("net_arch")
+        policy = {
+            "net_arch": None if widths is None else list(widths),
+            "activation_fn": arguments.pop("activation_fn"),
+        }
         return self.with_optimizer(arguments | {"policy_kwargs": policy})
 
 

@@ -29,6 +29,13 @@ def _summary(name: str) -> str:
     return summary if name in AGENTS else f"{summary} ({plugin_origin(AGENT_GROUP, name)})"
 
 
+def _discrete_actions(demos: str) -> bool:
+    from rlopt.data import load_demonstrations
+
+    actions = load_demonstrations(demos).actions
+    return actions.ndim == 1 and actions.dtype.kind in "iu"
+
+
 def main(argv: list[str]) -> int:
     """Trains an agent; returns 0 when done, 130 or 143 when a signal stopped it."""
     if argv and argv[0] in ("-h", "--help"):
@@ -40,6 +47,10 @@ def main(argv: list[str]) -> int:
         )
     agent = import_agent(argv[0])
     run_config, agent_config = parse_training(agent, resolve(agent_spec(agent).config), argv[1:])
+    if (other := agent_spec(agent).discrete) and _discrete_actions(agent_config.demos):
+        say(f"the demonstrations have Discrete actions: {other} is the {agent} for these")
+        agent = other
+        run_config, agent_config = parse_training(agent, resolve(agent_spec(agent).config), argv[1:])
     # torch takes seconds to import: who started this is told at once that the settings were read.
     say(f"{agent} on {run_config.env}: {run_config.total_timesteps:,} {agent_spec(agent).step_unit}")
 

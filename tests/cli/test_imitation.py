@@ -7,9 +7,10 @@ import json
 from pathlib import Path
 
 import pytest
+from offline_data import corridor
 
 from rlopt.cli.main import main
-from rlopt.data import load_demonstrations
+from rlopt.data import Demonstrations, load_demonstrations
 
 TINY = [
     "--n-demos", "1", "--total-timesteps", "260", "--learning-starts", "100", "--batch-size", "16",
@@ -47,6 +48,22 @@ def test_ailboost_reports_last_mixture_and_best_apart(tmp_path, capsys):
     assert json.loads((folder / "evaluation.json").read_text())["policy"] == "mixture"
     code, text = run(capsys, "evaluate", str(folder), "--episodes", "1", "--policy", "mixtrue")
     assert code == 2 and "did you mean 'mixture'" in text
+
+
+@pytest.mark.parametrize("agent", ["sqil", "iq_learn"])
+def test_demonstrations_with_discrete_actions_have_learners_of_their_own(agent, tmp_path, capsys):
+    folder, demos = tmp_path / "run", tmp_path / "demos"
+    Demonstrations.from_dataset(corridor(40, right=1.0)).save(demos)
+    words = ["--demos", str(demos), "--total-timesteps", "60", "--learning-starts", "20", "--eval-every", "0"]
+    code, text = run(capsys, "train", agent, *words, "--batch-size", "8", "--run-dir", str(folder))
+    assert code == 0 and f"the demonstrations have Discrete actions: discrete_{agent}" in text, text
+    assert json.loads((folder / "config.json").read_text())["agent"] == f"discrete_{agent}"
+    code, text = run(capsys, "resume", str(folder), "--total-timesteps", "80")
+    assert code == 0, text
+    code, text = run(capsys, "evaluate", str(folder), "--episodes", "1")
+    assert code == 0, text
+    code, text = run(capsys, "train", agent, *words, "--n-critics", "2")
+    assert code == 2 and "--n-critics" in text
 
 
 @pytest.mark.parametrize("agent", ["dac", "gail", "airl", "sqil", "iq_learn", "value_dice"])

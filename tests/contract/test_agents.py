@@ -30,7 +30,7 @@ SMALL |= {name: {"batch_size": 16, "buffer_size": 500} for name in ("bc", "td3_b
 OFF_POLICY = {"learning_starts": 20, "buffer_size": 500, "batch_size": 16}
 ROUNDS = {"learner_steps": 0, "policy_steps": 32, "discriminator_steps": 2, "discriminator_batch_size": 16}
 SMALL |= {"ailboost": {**OFF_POLICY, **ROUNDS}, "dac": {**OFF_POLICY, **ROUNDS}}
-SMALL |= dict.fromkeys(("sac", "sqil", "iq_learn", "value_dice"), OFF_POLICY)
+SMALL |= dict.fromkeys(("sac", "sqil", "discrete_sqil", "iq_learn", "discrete_iq_learn", "value_dice"), OFF_POLICY)
 SMALL["dagger"] = {**OFF_POLICY, "expert": lambda observations: np.zeros((len(observations), 1), np.float32)}
 SMALL["gail"] = SMALL["airl"] = {
     **SMALL["mdpo"],

@@ -35,7 +35,7 @@ NETWORKS = {"net_arch": [4]}
 
 def spaces_of(name: str) -> tuple[spaces.Box, spaces.Space[Any]]:
     """Spaces that the agent takes."""
-    return SPACES[0], spaces.Discrete(3) if name == "differential_dqn" else SPACES[1]
+    return SPACES[0], spaces.Discrete(3) if name.startswith(("differential_dqn", "discrete_")) else SPACES[1]
 
 
 def built(name: str, **settings: Any) -> Any:
@@ -43,7 +43,14 @@ def built(name: str, **settings: Any) -> Any:
     small = {"policy_kwargs": dict(NETWORKS), "device": "cpu"}
     names = inspect.signature(DEEP[name].__init__).parameters
     small |= {key: value for key, value in {"buffer_size": 64, "n_steps": 8}.items() if key in names}
-    if "replay_buffer_class" in names or DEEP[name].__name__ in ("DeepLOOP", "IQLearn", "SQIL", "ValueDICE"):
+    if "replay_buffer_class" in names or DEEP[name].__name__ in (
+        "DeepLOOP",
+        "DiscreteIQLearn",
+        "DiscreteSQIL",
+        "IQLearn",
+        "SQIL",
+        "ValueDICE",
+    ):
         small.pop("n_steps", None)
     return DEEP[name]("MlpPolicy", env, **{**small, **settings})
 

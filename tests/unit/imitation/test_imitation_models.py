@@ -285,6 +285,10 @@ def test_behaviour_cloning_learns_several_choices_at_a_time() -> None:
 
 def test_learners_of_continuous_actions_name_those_of_choices() -> None:
     env = rlopt.make_env("rlopt/Corridor-v0")
-    for name in ("sqil", "iq_learn", "value_dice"):
-        with pytest.raises(SpaceError, match=r"for discrete actions use rlopt\.GAIL or rlopt\.BC"):
+    others = {"sqil": "DiscreteSQIL", "iq_learn": "DiscreteIQLearn", "value_dice": "GAIL or rlopt.BC"}
+    for name, other in others.items():
+        with pytest.raises(SpaceError, match=rf"for discrete actions use rlopt\.{other}"):
             CLASSES[name]("MlpPolicy", env)
+    for other in (rlopt.DiscreteSQIL, rlopt.DiscreteIQLearn):
+        with pytest.raises(SpaceError, match=r"needs a Discrete action space, not .*for continuous actions use rlopt"):
+            other("MlpPolicy", vec_env())
