@@ -54,7 +54,7 @@ class Rater(threading.Thread):
         try:
             with httpx2.Client(base_url=self._base, timeout=60) as client:
                 client.post("/enter", data={"token": TOKEN}, headers={"Origin": self._base})
-                found = re.search(r'csrf-token" content="(\w+)"', client.get("/results").text)
+                found = re.search(r'csrf-token" content="(\w+)"', client.get("/").text)
                 assert found is not None
                 headers = {"X-CSRF-Token": found[1], "Origin": self._base}
                 while self._rank(client, headers):
@@ -123,6 +123,8 @@ def measure(place: str, media: Path, args: argparse.Namespace) -> None:
             while sum(len(rater.accepted) for rater in raters) < rounds and not any(rater.failure for rater in raters):
                 time.sleep(0.05)
             took = time.perf_counter() - began
+            for rater in raters:
+                assert rater.failure is None, rater.failure
             while study.step() is None:
                 pass
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections.abc import Collection
 from io import BufferedReader
 from pathlib import Path, PurePosixPath
 
@@ -68,15 +69,24 @@ def _descend(root: Path, parts: tuple[str, ...]) -> int:
     return descriptor
 
 
-def file_digest(root: Path, relative: str, *, keep: bool = False) -> str:
-    """SHA-256 of a file below the media folder.
-
-    :param keep: whether the file is made to survive a loss of power before this returns
-    """
+def file_digest(root: Path, relative: str) -> str:
+    """SHA-256 of a file below the media folder."""
     with open_below(root, relative) as file:
-        if keep and os.name == "posix":
-            os.fsync(file.fileno())
-            folder = os.open((root / relative).parent, os.O_RDONLY)
-            os.fsync(folder)
-            os.close(folder)
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def flush(root: Path, names: Collection[str]) -> None:
+    """Makes files below the media folder survive a loss of power: each of them, and each folder that leads to one, once.
+
+    :param names: paths relative to ``root``, POSIX
+    :raises StudyError: as :func:`open_below`
+    """
+    if os.name != "posix":
+        return
+    for name in names:
+        with open_below(root, name) as file:
+            os.fsync(file.fileno())
+    for folder in {folder for name in names for folder in PurePosixPath(name).parents}:
+        descriptor = os.open(root / folder, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from rlopt.errors import ConfigError
 from rlopt.settings.fields import AgentConfig, Range, from_mapping
 from rlopt.settings.yaml_files import read_yaml
+
+_CODE = "{code}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +21,8 @@ class StudyProtocol(AgentConfig):
     consent: str = ""
     """Text that a rater must agree to before the first round; empty for none."""
     training_rounds: Annotated[int, Range(ge=0, le=100)] = 0
-    """First rounds of each rater that the search does not use: earlier rounds, those of an expert if there is one."""
+    """First rounds of each rater that the search does not use: earlier rounds, those of an expert if there is one.
+    After one of an expert, the rater sees how far both agree, and the expert's order."""
     repeat_every: Annotated[int, Range(ge=0, le=1000)] = 0
     """Every so many-th round of a rater is a check: one that an expert has ranked, or that the rater has ranked before,
     in a new order; 0 for none. From them the search learns whom to trust."""
@@ -35,13 +38,14 @@ class StudyProtocol(AgentConfig):
     completion_code: str = ""
     """Code that a rater sees when done, for the platform that sent them."""
     completion_url: str = ""
-    """Address to which a rater is sent when done: https://... or http://..."""
+    """Address to which the browser of a rater goes who is done: https://... or http://...; {code} in its path or query
+    stands for the completion code."""
 
     def __post_init__(self) -> None:
         if self.completion_url:
-            parts = urlsplit(self.completion_url)
-            if parts.scheme not in ("http", "https") or not parts.hostname:
-                raise ConfigError(f"completion_url {self.completion_url!r} is no web address: begin it with https://")
+            _check_address(self.completion_url)
+            if _CODE in self.completion_url and not self.completion_code:
+                raise ConfigError(f"completion_url has {_CODE}: give completion_code too")
         if len(self.completion_code) > 200 or not self.completion_code.isprintable():
             raise ConfigError("completion_code has at most 200 printable characters")
         if len(self.consent) > 20_000:
@@ -51,6 +55,24 @@ class StudyProtocol(AgentConfig):
     def ends(self) -> bool:
         """Whether a rater is done at some time."""
         return self.rounds_per_rater is not None or self.minutes_per_rater is not None
+
+    @property
+    def completion(self) -> dict[str, str]:
+        """``code`` and ``url`` for a rater who is done, each empty where there is none."""
+        code = self.completion_code
+        return {"code": code, "url": self.completion_url.replace(_CODE, quote(code, safe=""))}
+
+
+def _check_address(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        web = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of a malformed host or port
+        web = False
+    if not web or not url.isprintable() or " " in url or len(url) > 2000:
+        raise ConfigError(f"completion_url {url[:200]!r} is no web address: begin it with https://, without spaces")
+    if set("{}") & set(parts.netloc + url.replace(_CODE, "")):
+        raise ConfigError(f"completion_url {url!r}: only {_CODE} stands for something, and after the host's name")
 
 
 def read_protocol(path: str | Path | None) -> StudyProtocol:

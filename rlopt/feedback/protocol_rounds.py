@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
 
-from rlopt.feedback import schema
+from rlopt.feedback import schema, statements
+from rlopt.feedback.agreement import pair_signs
 from rlopt.feedback.protocol import StudyProtocol
 from rlopt.feedback.schema import answer, candidate, rater, round_
 from rlopt.feedback.store import Study, digest, insert, log, opaque
@@ -43,6 +46,21 @@ _OF_OTHERS = (
     _OWN.where(answer.c.rater_id != _MINE, round_.c.id.not_in(_DONE))
     .where(round_.c.status.in_(("consumed", "answered")))
     .order_by(round_.c.id)
+    .limit(1)
+)
+
+_TRAINED = (
+    sa.select(round_.c.id, round_.c.source, answer.c.tiers, answer.c.unranked, answer.c.abstain)
+    .join(answer, answer.c.round_id == round_.c.id)
+    .where(statements.OF_STUDY, round_.c.public_id == sa.bindparam("public_id"), round_.c.kind == "training")
+    .where(answer.c.rater_id == _MINE, _STANDING)
+)
+_EXPERTS_ORDER = (
+    sa.select(answer.c.tiers, answer.c.unranked)
+    .join(rater, rater.c.id == answer.c.rater_id)
+    .where(answer.c.round_id == sa.bindparam("source"), rater.c.expert.is_(True))
+    .where(_STANDING, answer.c.abstain.is_(False))
+    .order_by(answer.c.id)
     .limit(1)
 )
 
@@ -96,6 +114,43 @@ def due(connection: sa.Connection, protocol: StudyProtocol, study: Study, rater_
         if source is not None:
             return _again(connection, study, rater_id, number, source, "check", now)
     return None
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a rater is told after a training round."""
+
+    pairs: int
+    """That the expert and the rater both order."""
+    same: int
+    """Of these, how many both put in the same order."""
+    tiers: list[list[str]]
+    """The expert's order, by the ids of the clips that the rater saw."""
+    unranked: list[str]
+    posters: dict[str, str]
+    """Media ids of the clips' posters."""
+
+
+def told(connection: sa.Connection, study: Study, rater_id: int, round_public_id: str) -> Told | None:
+    """How a rater's order in a training round agrees with the expert's; None of other rounds, and without an expert."""
+    mine = {"rater": rater_id, "study": study.id, "public_id": round_public_id}
+    own = connection.execute(_TRAINED, mine).first()
+    known = own and connection.execute(_EXPERTS_ORDER, {"source": own.source}).first()
+    if own is None or known is None:
+        return None
+    # The clips have the slots that they have in the expert's round.
+    shown = connection.execute(statements.SHOWN, {"round": own.id}).all()
+    name = {clip.slot: clip.public_id for clip in shown}
+    tiers, unranked = json.loads(known.tiers), json.loads(known.unranked)
+    given = json.loads(own.tiers), json.loads(own.unranked)
+    both = np.zeros(0) if own.abstain else pair_signs(given) * pair_signs((tiers, unranked))
+    return Told(
+        int((both != 0).sum()),
+        int((both > 0).sum()),
+        [[name[slot] for slot in tier] for tier in tiers],
+        [name[slot] for slot in unranked],
+        {clip.public_id: clip.poster_id for clip in shown},
+    )
 
 
 def _again(

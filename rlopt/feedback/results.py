@@ -65,7 +65,7 @@ def progress(
             state, message = "finished", "You have done all that was asked: thank you."
         elif protocol_rounds.is_over(connection, protocol, study, now):
             state, message = "finished", "The study is finished: thank you."
-    completion = {"code": protocol.completion_code, "url": protocol.completion_url}
+    completion = protocol.completion
     return {
         "rounds_asked": protocol.rounds_per_rater,
         "completion": completion if state == "finished" and row.rounds and any(completion.values()) else None,

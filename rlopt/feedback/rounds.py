@@ -84,12 +84,13 @@ class RaterSession:
 
     def lease(self, rater_id: int) -> ShownRound | None:
         """The round that the rater holds, or a free one, or None."""
-        now = self.store.clock()
         # Browsers that wait for the trainer ask often: they only read, and lock nothing.
         with self.store.database.read() as connection:
             if connection.execute(statements.ANY_OPEN, {"study": self.study.id}).first() is None:
                 return None
         with self.store.database.write(durable=False) as connection:
+            # Not before the transaction: who waited long for others' must not judge their leases by an old time.
+            now = self.store.clock()
             if not protocol_rounds.may_go_on(connection, self.protocol, self.study, rater_id, now):
                 return None
             row = self._held(connection, rater_id, now)
@@ -108,8 +109,8 @@ class RaterSession:
 
         :raises LeaseError: it was lost, or was never this rater's
         """
-        now = self.store.clock()
         with self.store.database.write(durable=False) as connection:
+            now = self.store.clock()
             row = self._locked(connection, round_id)
             self._require_place(connection, row, rater_id, now)
             self._take(connection, row, rater_id, now, renewed=True)
@@ -143,8 +144,8 @@ class RaterSession:
             raise AnswerError("the answer's key must have 1 to 80 printable characters")
         if not math.isfinite(seconds):
             raise AnswerError("the seconds that an answer took must be a finite number")
-        now = self.store.clock()
         with self.store.database.write() as connection:
+            now = self.store.clock()
             row = self._locked(connection, round_id)
             before = connection.execute(statements.SENT, {"rater": rater_id, "key": key}).first()
             if before is not None:
@@ -182,8 +183,8 @@ class RaterSession:
 
         :raises LeaseError: there is none
         """
-        now = self.store.clock()
         with self.store.database.write() as connection:
+            now = self.store.clock()
             newest = connection.execute(statements.UNDOABLE, {"rater": rater_id, "study": self.study.id}).scalar()
             # The trainer may consume the round before it is locked: its status counts only after that.
             row = None if newest is None else self._locked(connection, newest)

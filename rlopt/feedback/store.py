@@ -262,7 +262,7 @@ def open_store(place: str | Path, media: str | Path | None = None, *, create: bo
 
 def insert(connection: sa.Connection, table: sa.Table, values: Mapping[str, Any]) -> int:
     """Adds a row; returns its id."""
-    key = connection.execute(sa.insert(table).values(**values)).inserted_primary_key
+    key = connection.execute(sa.insert(table), dict(values)).inserted_primary_key
     assert key is not None
     return int(key[0])
 
@@ -273,7 +273,7 @@ def log(
 ) -> None:  # fmt: skip
     """Adds an event to the audit trail, in the transaction of the change that it tells of."""
     values = {"study_id": study_id, "round_id": round_, "rater_id": rater, "at": at, "kind": kind}
-    connection.execute(sa.insert(schema.event).values(**values, detail=dump_json(detail)))
+    connection.execute(sa.insert(schema.event), {**values, "detail": dump_json(detail)})
 
 
 def is_opaque(text: str) -> bool:

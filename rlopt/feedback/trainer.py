@@ -20,7 +20,7 @@ from safetensors.numpy import load, save
 from rlopt.errors import StudyError
 from rlopt.feedback.agreement import Given
 from rlopt.feedback.clips import Clip
-from rlopt.feedback.files import file_digest, inside
+from rlopt.feedback.files import file_digest, flush, inside
 from rlopt.feedback.ranking import Ranking
 from rlopt.feedback.reliability import Reliability, reliabilities
 from rlopt.feedback.schema import answer, candidate, clip, optimizer_state, rater, round_, study
@@ -86,7 +86,8 @@ class TrainerSession:
         :returns: the round's id
         """
         now = self.store.clock()
-        with self.store.database.write() as connection:
+        # A loss of power may lose a round without clips: it would be void anyway.
+        with self.store.database.write(durable=False) as connection:
             self._own(connection)
             stale = (round_.c.study_id == self.study.id) & (round_.c.status == "rendering")
             connection.execute(sa.update(round_).where(stale).values(status="void"))
@@ -109,15 +110,22 @@ class TrainerSession:
 
     def open(self, round_id: int, candidates: np.ndarray, clips: Sequence[Clip]) -> None:
         """Gives a round its clips and lets raters have it."""
-        rows = [clip_values(self.store, self.study.id, made) for made in clips]
+        rows = clip_rows(self.store, self.study.id, clips)
         now = self.store.clock()
         with self.store.database.write() as connection:
             self._own(connection)
-            for slot, values in enumerate(rows):
-                clip_id = insert(connection, clip, values)
-                params = digest(np.ascontiguousarray(candidates[slot]).tobytes())
-                values = {"round_id": round_id, "clip_id": clip_id, "public_id": opaque(), "slot": slot}
-                insert(connection, candidate, {**values, "params_sha256": params})
+            added = sa.insert(clip).returning(clip.c.id, sort_by_parameter_order=True)
+            shown = [
+                {
+                    "round_id": round_id,
+                    "clip_id": clip_id,
+                    "public_id": opaque(),
+                    "slot": slot,
+                    "params_sha256": digest(np.ascontiguousarray(candidates[slot]).tobytes()),
+                }
+                for slot, clip_id in enumerate(connection.execute(added, rows).scalars())
+            ]
+            connection.execute(sa.insert(candidate), shown)
             mine = (round_.c.id == round_id) & (round_.c.status == "rendering")
             if connection.execute(sa.update(round_).where(mine).values(status="open", opened_at=now)).rowcount != 1:
                 raise StudyError("another process has discarded this round: only one may train a study")
@@ -125,10 +133,10 @@ class TrainerSession:
 
     def answered(self, round_ids: Collection[int]) -> dict[int, float]:
         """Those of the rounds that are complete: when each got the last of the answers that it needs."""
-        wanted = round_.c.id.in_(round_ids) & (round_.c.status == "answered")
+        wanted = (round_.c.study_id == self.study.id) & (round_.c.status == "answered")
         with self.store.database.read() as connection:
             found = connection.execute(sa.select(round_.c.id, round_.c.answered_at).where(wanted)).all()
-        return {row.id: float(row.answered_at) for row in found}
+        return {row.id: float(row.answered_at) for row in found if row.id in round_ids}
 
     def consume(
         self,
@@ -196,7 +204,7 @@ class TrainerSession:
 
         :param which: "start" or "now"
         """
-        values = clip_values(self.store, self.study.id, made)
+        (values,) = clip_rows(self.store, self.study.id, [made])
         with self.store.database.write() as connection:
             self._own(connection)
             shown = {f"{which}_clip": insert(connection, clip, values)}
@@ -318,28 +326,34 @@ def study_reliabilities(connection: sa.Connection, study_: Study) -> dict[int, R
     return reliabilities(answers_by_clips(connection, study_), connection.execute(experts).scalars().all())
 
 
-def clip_values(store: StudyStore, study_id: int, made: Clip) -> dict[str, Any]:
-    """A clip as a row; its files must lie in the media folder.
+def clip_rows(store: StudyStore, study_id: int, clips: Sequence[Clip]) -> list[dict[str, Any]]:
+    """Clips as rows; their files must lie in the media folder, and survive a loss of power from now on.
 
     :raises StudyError: one is missing, a link, or elsewhere
     """
-    path, poster = inside(store.media_root, Path(made.path)), inside(store.media_root, Path(made.poster))
-    digests = {name: file_digest(store.media_root, name, keep=True) for name in {path, poster}}
-    return {
-        "study_id": study_id,
-        "media_id": opaque(),
-        "poster_id": opaque(),
-        "path": path,
-        "poster": poster,
-        "sha256": digests[path],
-        "poster_sha256": digests[poster],
-        "fps": float(made.fps),
-        "frames": int(made.frames),
-        "width": int(made.width),
-        "height": int(made.height),
-        "seeds": dump_json([int(seed) for seed in made.seeds]),
-        "hidden_return": None if made.hidden_return is None else float(made.hidden_return),
-    }
+    root = store.media_root
+    places = [(inside(root, Path(made.path)), inside(root, Path(made.poster))) for made in clips]
+    names = {name for place in places for name in place}
+    flush(root, names)
+    digests = {name: file_digest(root, name) for name in names}
+    return [
+        {
+            "study_id": study_id,
+            "media_id": opaque(),
+            "poster_id": opaque(),
+            "path": path,
+            "poster": poster,
+            "sha256": digests[path],
+            "poster_sha256": digests[poster],
+            "fps": float(made.fps),
+            "frames": int(made.frames),
+            "width": int(made.width),
+            "height": int(made.height),
+            "seeds": dump_json([int(seed) for seed in made.seeds]),
+            "hidden_return": None if made.hidden_return is None else float(made.hidden_return),
+        }
+        for made, (path, poster) in zip(clips, places, strict=True)
+    ]
 
 
 def pack(arrays: dict[str, np.ndarray]) -> bytes:

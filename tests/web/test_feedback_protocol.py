@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import ranking_study
 import sqlalchemy as sa
+from ranking_client import app_of, entered, exact_answer
 from ranking_study import make_study, optimizer
 
 from rlopt.agents.zo_ranksgd.parallel import ParallelSearch
@@ -101,6 +103,49 @@ def test_a_check_comes_from_an_expert_and_is_not_told_from_other_rounds(store: S
         store.set_expert(study.study, "")
 
 
+def trained(study: HumanStudy) -> tuple[Any, dict[str, str], list[str]]:
+    """A browser that comes once an expert has ranked, and the ids of its first clips by their values."""
+    expert = study.store.add_rater(study.study, "a")
+    study.store.set_expert(study.study, expert.public_id)
+    session = RaterSession(study.store, study.study)
+    used_up(study)
+    shown = session.lease(expert.id)
+    assert shown is not None
+    rank(session, expert.id, shown, "a", None)
+    used_up(study)
+    client, headers = entered(app_of(study, protocol=StudyProtocol(training_rounds=2)))
+    leased = client.post("/api/lease", json={}, headers=headers).json()["round"]
+    assert leased["kind"] == "training"
+    values = ranking_study.values_of(study.store, [clip["id"] for clip in leased["clips"]])
+    return client, headers | {"round": leased["id"]}, sorted(values, key=values.__getitem__)
+
+
+def test_a_training_round_tells_how_the_order_agrees_with_the_experts(store: StudyStore) -> None:
+    client, headers, best = trained(make_study(store, search=search(), deadline_seconds=0.0))
+    place, swapped = f"/api/rounds/{headers.pop('round')}/answer", [best[1], best[0], *best[2:]]
+    body = {"key": "1", "tiers": [[clip] for clip in swapped]}
+    for _ in range(2):  # sent twice, it is told twice
+        told = client.post(place, json=body, headers=headers).json()["training"]
+        assert told["order"] == {"tiers": [[clip] for clip in best], "unranked": []}
+        assert told["message"] == "Your order agrees with the expert's in 5 of 6 pairs of images. This is the expert's order."
+    assert set(told["posters"]) == set(best)
+    assert client.get(told["posters"][best[0]]).status_code == 200
+    assert client.post("/api/undo", json={}, headers=headers).status_code == 409, "who knows the order cannot give it"
+    shown = client.post("/api/lease", json={}, headers=headers).json()["round"]
+    assert shown["kind"] != "training", "the expert has ranked no other"
+    answered = exact_answer(store, shown, "2")
+    assert client.post(f"/api/rounds/{shown['id']}/answer", json=answered, headers=headers).json()["training"] is None
+
+
+def test_without_scripts_a_training_round_is_told_too(tmp_path: Path) -> None:
+    client, headers, best = trained(make_study(tmp_path, search=search(), deadline_seconds=0.0))
+    fields = {"csrf_token": headers["X-CSRF-Token"], "round": headers["round"], "key": "1", "do": "skip"}
+    sent = client.post("/form/answer", data=fields, headers={"Origin": headers["Origin"]}, follow_redirects=False)
+    page = client.get(sent.headers["location"]).text
+    assert "This is the expert&#39;s order." in page and "agrees" not in page and page.count('alt="Image"') == len(best)
+    assert "expert" not in client.get("/?trained=" + "0" * 32).text
+
+
 def test_a_study_is_over_after_its_hours(store_url: str, tmp_path: Path) -> None:
     now = [1000.0]
     store = StudyStore(store_url, media=tmp_path / "media", clock=lambda: now[0])
@@ -153,6 +198,12 @@ def test_agreement_of_each_two_and_the_interval_of_a_share() -> None:
         ("repeat_evry: 5", "repeat_evry"),
         ("repeat_every: -1", "repeat_every"),
         ("completion_url: javascript:alert(1)", "no web address"),
+        ("completion_url: 'http://['", "no web address"),
+        ("completion_url: 'https://example.org:port/'", "no web address"),
+        ("completion_url: 'https://example.org/a b'", "no web address"),
+        ("{completion_code: A, completion_url: 'https://{code}.org'}", "after the host's name"),
+        ("{completion_code: A, completion_url: 'https://example.org/{rater}'}", "after the host's name"),
+        ("completion_url: https://example.org/?cc={code}", "give completion_code too"),
         ("- 1", "holds no settings"),
     ],
 )
@@ -164,3 +215,9 @@ def test_protocols_that_are_none_are_refused(text: str, message: str, tmp_path: 
     path.write_text("consent: Yes please\nrounds_per_rater: 3\n")
     assert read_protocol(path) == StudyProtocol(consent="Yes please", rounds_per_rater=3)
     assert read_protocol(None) == StudyProtocol()
+
+
+def test_the_code_is_inserted_into_the_address_as_one_value() -> None:
+    there = StudyProtocol(completion_code="A&b=/é #", completion_url="https://example.org/done?cc={code}#{code}")
+    code = "A%26b%3D%2F%C3%A9%20%23"
+    assert there.completion == {"code": "A&b=/é #", "url": f"https://example.org/done?cc={code}#{code}"}

@@ -6,7 +6,8 @@ import itertools
 import json
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
@@ -235,6 +236,25 @@ def test_a_clock_that_is_set_back_holds_no_lease(store: StudyStore, clock: Clock
     shown = session.lease(other)
     assert shown is not None, "a lease that lasts an hour is none"
     session.answer(other, shown.id, "a", [ids(shown)])
+
+
+def test_who_waits_long_for_the_database_does_not_take_a_round_leased_meanwhile(
+    store: StudyStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, session, new_rater = opened(store)
+    slow, quick = new_rater(), new_rater()
+    write = store.database.write
+
+    @contextmanager
+    def late(**settings: bool) -> Iterator[sa.Connection]:
+        monkeypatch.undo()
+        clock.now += 5
+        assert session.lease(quick) is not None
+        with write(**settings) as connection:
+            yield connection
+
+    monkeypatch.setattr(store.database, "write", late)
+    assert session.lease(slow) is None
 
 
 def test_a_tab_that_is_left_open_does_not_hold_a_round_for_ever(store: StudyStore, clock: Clock) -> None:

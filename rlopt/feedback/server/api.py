@@ -78,17 +78,21 @@ def add_api(app: FastAPI, view: RaterView, access: Access) -> None:
 
     @router.post("/api/rounds/{round_id}/answer")
     def answer(request: Request, round_id: str, body: Answered) -> dict[str, Any]:
-        rater = view.rater_of(request)
         revision = view.session.answer(
-            rater, round_id, body.key, body.tiers, body.unranked, abstain=body.abstain, seconds=body.seconds
-        )
-        return {"accepted": True, "revision": revision, "progress": view.progress_json(rater)}
+            view.rater_of(request), round_id, body.key, body.tiers, body.unranked, abstain=body.abstain,
+            seconds=body.seconds,
+        )  # fmt: skip
+        return accepted(request, round_id, revision)
 
     @router.post("/api/rounds/{round_id}/skip")
     def skip(request: Request, round_id: str, body: Skipped) -> dict[str, Any]:
+        revision = view.session.answer(view.rater_of(request), round_id, body.key, abstain=True)
+        return accepted(request, round_id, revision)
+
+    def accepted(request: Request, round_id: str, revision: int) -> dict[str, Any]:
         rater = view.rater_of(request)
-        revision = view.session.answer(rater, round_id, body.key, abstain=True)
-        return {"accepted": True, "revision": revision, "progress": view.progress_json(rater)}
+        told = view.training_json(rater, round_id) if view.session.protocol.training_rounds else None
+        return {"accepted": True, "revision": revision, "training": told, "progress": view.progress_json(rater)}
 
     @router.post("/api/undo")
     def undo(request: Request, body: Nothing) -> dict[str, Any]:

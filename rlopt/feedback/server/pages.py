@@ -38,7 +38,7 @@ def add_pages(app: FastAPI, view: RaterView, access: Access, secure: bool) -> No
         token = csrf_token(request.scope["rlopt.session"])
         return render(f"{page}.html", status, csrf_token=token, **common, **values)
 
-    def rank(request: Request, error: str = "", status: int = 200) -> Response:
+    def rank(request: Request, error: str = "", status: int = 200, trained: str = "") -> Response:
         rater = view.rater_of(request)
         shown = view.session.lease(rater)
         values = {
@@ -48,6 +48,7 @@ def add_pages(app: FastAPI, view: RaterView, access: Access, secure: bool) -> No
             "places": _places(shown),
             "key": opaque(),
             "error": error,
+            "training": view.training_json(rater, trained) if trained else None,
         }
         return show(request, "rank", "Rank", status, **values)
 
@@ -55,7 +56,7 @@ def add_pages(app: FastAPI, view: RaterView, access: Access, secure: bool) -> No
     entry = Entry(access, functools.partial(render, media=view.study.media, consent=consent), secure, bool(consent))
 
     @app.get("/")
-    def index(request: Request, token: str | None = None, rater: str | None = None) -> Response:
+    def index(request: Request, token: str | None = None, rater: str | None = None, trained: str = "") -> Response:
         session = request.scope["rlopt.session"]
         only_owner = access.is_owner(session)
         newly_owner = access.is_owners(token) and not request.scope["rlopt.owner"]
@@ -63,7 +64,7 @@ def add_pages(app: FastAPI, view: RaterView, access: Access, secure: bool) -> No
             return entry.door(token, rater)
         if token is not None or rater is not None:
             return RedirectResponse("/results" if access.is_owners(token) else "/", 303)
-        return RedirectResponse("/results", 303) if only_owner else rank(request)
+        return RedirectResponse("/results", 303) if only_owner else rank(request, trained=trained)
 
     @app.get("/enter")
     def again(request: Request) -> Response:
@@ -91,7 +92,9 @@ def add_pages(app: FastAPI, view: RaterView, access: Access, secure: bool) -> No
         except (AnswerError, LeaseError) as error:
             text = str(error)
             return rank(request, text[:1].upper() + text[1:] + ".", 400 if isinstance(error, AnswerError) else 409)
-        return RedirectResponse("/", 303)
+        trained = fields.get("round", "")
+        told = view.training_json(view.rater_of(request), trained) if view.session.protocol.training_rounds else None
+        return RedirectResponse("/" if told is None else f"/?trained={trained}", 303)
 
 
 def _act(view: RaterView, rater: int, fields: dict[str, str]) -> None:

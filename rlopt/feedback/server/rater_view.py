@@ -6,6 +6,7 @@ from typing import Any
 
 from starlette.requests import Request
 
+from rlopt.feedback import protocol_rounds
 from rlopt.feedback.protocol import StudyProtocol
 from rlopt.feedback.results import (
     point_clip,
@@ -66,6 +67,20 @@ class RaterView:
             "lease_seconds": int(self.session.lease_seconds),
             "clips": [_clip(clip) for clip in shown.clips],
             "answer": shown.former,
+        }
+
+    def training_json(self, rater: int, round_id: str) -> dict[str, Any] | None:
+        """What a rater is told after a training round of an expert; None after any other round."""
+        with self.store.database.read() as connection:
+            told = protocol_rounds.told(connection, self.study, rater, round_id)
+        if told is None:
+            return None
+        noun = "images" if self.study.media == "image" else "clips"
+        compared = f"Your order agrees with the expert's in {told.same} of {told.pairs} pairs of {noun}."
+        return {
+            "message": f"{compared if told.pairs else ''} This is the expert's order.".strip(),
+            "order": {"tiers": told.tiers, "unranked": told.unranked},
+            "posters": {clip: f"/media/{poster}" for clip, poster in told.posters.items()},
         }
 
     def _kind(self, shown: ShownRound) -> str:

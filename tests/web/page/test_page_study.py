@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 from ranking_page import clips, next_round, order, press, says
 from ranking_site import Site, simulated, wait_until
-from ranking_study import objective, optimizer
+from ranking_study import answer_all, objective, optimizer
 
 from rlopt.agents.zo_ranksgd.parallel import ParallelSearch
 from rlopt.feedback.protocol import StudyProtocol
@@ -285,9 +285,12 @@ def test_too_few_places_are_sent_only_when_meant(new_site: NewSite, new_page: Ne
 
 
 def test_consent_rounds_that_wait_and_a_code_at_the_end(new_site: NewSite, new_page: NewPage) -> None:
-    protocol = StudyProtocol(consent="You may stop at any time.", rounds_per_rater=2, completion_code="RL-7391")
+    protocol = StudyProtocol(consent="You may stop at any time.", rounds_per_rater=2, completion_code="RL-7391",
+                             completion_url="https://example.org/done?cc={code}")  # fmt: skip
     site = new_site(token="t" * 24, protocol=protocol, search=ParallelSearch(optimizer(4, 2), 1, 1))
-    page = new_page(f"{site.url}/?token={'t' * 24}")
+    page = new_page("about:blank")
+    page.clock.install()
+    page.goto(f"{site.url}/?token={'t' * 24}")
     expect(page.get_by_text("You may stop at any time.")).to_be_visible()
     page.get_by_role("button", name="Begin").click()
     expect(page.get_by_role("checkbox")).to_be_focused()
@@ -300,5 +303,30 @@ def test_consent_rounds_that_wait_and_a_code_at_the_end(new_site: NewSite, new_p
     expect(page.locator(".facts")).to_contain_text("Round 2 of 2")
     press(page, "2 1 Enter")
     expect(page.get_by_text("RL-7391")).to_be_visible()
+    page.route("https://example.org/**", lambda route: route.fulfill(body="Thank you", content_type="text/plain"))
+    page.clock.fast_forward(10_000)
+    page.wait_for_url("https://example.org/done?cc=RL-7391")
     kinds = site.events()
     assert kinds.count("consent") == 1 and kinds.count("answered") == 2
+
+
+def test_a_training_round_shows_the_experts_order_until_the_rater_goes_on(new_site: NewSite, new_page: NewPage) -> None:
+    site = new_site(m=4, k=4, search=ParallelSearch(optimizer(4, 4), 1, 1), protocol=StudyProtocol(training_rounds=1))
+    expert = site.store.add_rater(site.study.study, "expert")
+    site.store.set_expert(site.study.study, expert.public_id)
+    wait_until(lambda: "opened" in site.events(), "there is a round")
+    answer_all(site.study, [expert.id], "a")
+    page = new_page(site.url)
+    shown = clips(page)
+    expect(page.locator("#task")).to_contain_text("Training: ")
+    best = best_first(site, page)
+    press(page, " ".join([*best[::-1], "Enter"]))
+    says(page, "in 0 of 6 pairs")
+    assert [row.split()[1] for row in order(page)] == best
+    expect(page.get_by_text(f"Your order was {', then '.join(best[::-1])}.")).to_be_visible()
+    press(page, "1 z s")
+    assert clips(page) == shown and [row.split()[1] for row in order(page)] == best, "it is over"
+    press(page, "Enter")
+    next_round(page, shown)
+    expect(page.locator("#task")).not_to_contain_text("Training")
+    assert len(site.answers()) == 2

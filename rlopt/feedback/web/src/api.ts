@@ -52,6 +52,17 @@ export interface Lease {
   progress: Progress;
 }
 
+/** What a rater is told after a training round. */
+export interface Training {
+  message: string;
+  order: Answer;
+}
+
+export interface Concluded {
+  progress: Progress;
+  training: Training | null;
+}
+
 export interface AnswerBody extends Answer {
   key: string;
   abstain: boolean;
@@ -150,5 +161,5 @@ export const undo = (): Promise<Lease> => call("POST", "/api/undo", {});
 export const renew = (round: string): Promise<{ lease_seconds: number }> => call("POST", `/api/rounds/${encodeURIComponent(round)}/renew`, {});
 
 /** Sends an answer or a skip; the key in the body makes a second sending harmless. */
-export const conclude = (round: string, action: "answer" | "skip", body: AnswerBody | { key: string }): Promise<{ progress: Progress }> =>
+export const conclude = (round: string, action: "answer" | "skip", body: AnswerBody | { key: string }): Promise<Concluded> =>
   call("POST", `/api/rounds/${encodeURIComponent(round)}/${action}`, body);

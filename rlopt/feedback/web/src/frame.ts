@@ -12,6 +12,9 @@ const STATES: Record<Progress["state"], string> = {
 /** Where the buttons lie over the lower end of the screen. */
 const NARROW = matchMedia("(max-width: 60rem)");
 
+/** Milliseconds after which the browser of a rater who is done goes on to the address of the protocol. */
+const LEAVE = 10_000;
+
 export interface Commands {
   submit(): void;
   undo(): void;
@@ -34,6 +37,9 @@ export class Frame {
   private readonly waitingTitle = h("h3");
   private readonly waitingText = h("p");
   private readonly completion = h("p", { class: "completion", hidden: true });
+  private readonly onward = h("span", { class: "by-itself" });
+  /** The timer after which the page goes on to another one; it is set once, also where the rater stays. */
+  private leaving: number | null = null;
   private readonly results = h("a", { href: "/results" }, "See the results");
   private readonly waiting = h(
     "div",
@@ -107,10 +113,23 @@ export class Frame {
 
   showRound(task: string, main: Node[], side: Node): void {
     setText(this.title, task);
+    this.name("Submit");
+    this.remain();
     this.submit.hidden = this.skip.hidden = this.undo.hidden = this.enlarge.hidden = false;
     this.large(false);
     this.main.replaceChildren(...main);
     this.side.replaceChildren(side);
+  }
+
+  /** After a training round: the expert's order stays until the rater goes on. */
+  showTraining(): void {
+    setText(this.title, "Training: the expert's order");
+    this.skip.hidden = this.undo.hidden = true;
+    this.name("Go on");
+  }
+
+  private name(submit: string): void {
+    (this.submit.firstChild as Text).data = submit;
   }
 
   /** Pixels from the top of the clips to the end of the screen, less what must stay in sight below them. */
@@ -138,13 +157,31 @@ export class Frame {
     this.completion.hidden = !done;
     if (done) {
       const code = done.code ? [h("span", {}, "Your completion code: "), h("strong", { class: "code" }, done.code)] : [];
-      this.completion.replaceChildren(...code, ...(done.url ? [h("a", { class: "onward", href: done.url, rel: "noreferrer" }, "Go on to the next page")] : []));
+      this.completion.replaceChildren(...code, ...(done.url ? [h("a", { class: "onward", href: done.url, rel: "noreferrer" }, "Go on to the next page")] : []), this.onward);
     }
+    if (!done?.url) this.remain();
+    else if (this.leaving === null) this.leave(done.url);
     this.submit.hidden = this.skip.hidden = this.enlarge.hidden = true;
     this.undo.hidden = !progress.can_undo;
     if (this.waiting.isConnected) return;
     this.main.replaceChildren(this.waiting);
     this.side.replaceChildren();
+  }
+
+  /** Goes on, in a while, to where a rater who is done is sent, unless the rater stays. */
+  private leave(url: string): void {
+    this.leaving = setTimeout(() => location.assign(url), LEAVE);
+    const stay = button("Stay here", () => {
+      clearTimeout(this.leaving!);
+      this.onward.replaceChildren();
+    });
+    this.onward.replaceChildren(h("span", {}, `It opens by itself in ${LEAVE / 1000} seconds.`), stay);
+  }
+
+  /** There is more to do here. */
+  private remain(): void {
+    if (this.leaving !== null) clearTimeout(this.leaving);
+    this.leaving = null;
   }
 
   busy(busy: boolean): void {

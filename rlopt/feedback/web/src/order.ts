@@ -17,6 +17,7 @@ export class Order {
   readonly element: HTMLElement;
   readonly rows = h("ol", { class: "rows" });
   private readonly rest = h("p", { class: "rest" });
+  private readonly title = h("h3", { id: "order-title" }, "Your order");
 
   constructor(
     private readonly clips: readonly Clip[],
@@ -24,7 +25,16 @@ export class Order {
     private readonly noun: string,
     private readonly onmove: (id: string, move: Move) => void,
   ) {
-    this.element = h("section", { class: "order", "aria-labelledby": "order-title" }, h("h3", { id: "order-title" }, "Your order"), this.rows, this.rest);
+    this.element = h("section", { class: "order", "aria-labelledby": "order-title" }, this.title, this.rows, this.rest);
+  }
+
+  /** Shows the expert's order in place of the rater's own, which is named below. */
+  showExpert(tiers: Tiers, own: Tiers): void {
+    setText(this.title, "The expert's order");
+    this.show(tiers);
+    const numbers = (tier: readonly string[]): string => list(tier.map((id) => 1 + this.clips.findIndex((clip) => clip.id === id)));
+    if (own.length) setText(this.rest, `Your order was ${own.map(numbers).join(", then ")}.`);
+    for (const control of this.rows.querySelectorAll("button")) control.disabled = true;
   }
 
   show(tiers: Tiers): void {

@@ -43,6 +43,8 @@ export class RankPage {
   private history: Tiers[] = [];
   private seconds = 0;
   private sending = false;
+  /** What ends the showing of what a training round told. */
+  private goOn: (() => void) | null = null;
   private asked: "submit" | "skip" | null = null;
   private turn = 0;
   private hold = 0;
@@ -147,7 +149,7 @@ export class RankPage {
   private close(): void {
     this.digits.forget();
     this.open?.player?.stop();
-    this.open = null;
+    this.open = this.goOn = null;
     this.asked = null;
     clearTimeout(this.loading);
     clearInterval(this.hold);
@@ -168,7 +170,7 @@ export class RankPage {
 
   private async renew(): Promise<void> {
     const round = this.open?.round;
-    if (!round || this.sending) return;
+    if (!round || this.sending || this.goOn) return;
     try {
       await api.renew(round.id);
       this.frame.connection(null);
@@ -193,7 +195,7 @@ export class RankPage {
   // ---- The order
 
   private change(tiers: Tiers, id: string): void {
-    if (!this.open || this.sending) return;
+    if (!this.open || this.sending || this.goOn) return;
     this.asked = null;
     clearTimeout(this.loading);
     this.frame.warn(null);
@@ -239,7 +241,7 @@ export class RankPage {
   }
 
   private async undo(): Promise<void> {
-    if (this.sending) return;
+    if (this.sending || this.goOn) return;
     this.asked = null;
     const last = this.history.pop();
     if (last && this.open) {
@@ -264,6 +266,7 @@ export class RankPage {
   // ---- Answers
 
   private submit(): void {
+    if (this.goOn) return this.goOn();
     if (!this.open || this.sending) return;
     const { round } = this.open;
     const placed = order.placedOf(this.tiers);
@@ -287,7 +290,7 @@ export class RankPage {
   }
 
   private skip(): void {
-    if (!this.open || this.sending) return;
+    if (!this.open || this.sending || this.goOn) return;
     if (this.tiers.length && this.asked !== "skip") {
       this.asked = "skip";
       return this.frame.say("Skipping throws your order away. Skip once more to do so.");
@@ -301,13 +304,15 @@ export class RankPage {
     this.frame.busy(true);
     writePending(pending);
     this.save();
+    let told: api.Training | null = null;
     try {
       const answer = await this.persist(() => api.conclude(pending.round, pending.action, pending.body));
       writeDraft(pending.round, null);
       this.frame.progress(answer.progress, this.noun);
       this.frame.say(pending.action === "skip" ? "Skipped." : "Saved.");
       this.tabs?.postMessage("changed");
-      this.close();
+      told = answer.training;
+      if (!told) this.close();
     } catch (error) {
       if (!(error instanceof api.Refusal)) throw error;
       if (error.status !== 400 && error.status !== 422) this.close();
@@ -315,7 +320,25 @@ export class RankPage {
     } finally {
       this.settle();
     }
-    if (!this.open) await this.next();
+    if (told) this.showTraining(pending, told);
+    else if (!this.open) await this.next();
+  }
+
+  /** Shows how a training round went until the rater goes on; after a reload, which has no clips of it, only in words. */
+  private showTraining(pending: Pending, { message, order }: api.Training): void {
+    if (this.open?.round.id !== pending.round) {
+      this.frame.warn(message);
+      return void this.next();
+    }
+    clearInterval(this.hold);
+    this.open.board.show(order.tiers);
+    this.open.order.showExpert(order.tiers, pending.action === "skip" ? [] : this.tiers);
+    this.frame.showTraining();
+    this.frame.say(message);
+    this.goOn = () => {
+      this.close();
+      void this.next();
+    };
   }
 
   private settle(): void {
