@@ -246,9 +246,13 @@ def _person(args: argparse.Namespace) -> list[str]:
         rows = {row["seed"]: row for row in results_of("InvertedPendulum-v5-person", method, args)}
         cells = [_clips(rows.get(seed)) for seed in range(task.seeds)]
         spent = [row["solved"]["clips"] if row["solved"] else np.inf for row in rows.values()]
-        ends = [f"{each(spent):.0f}" if spent else "-" for each in (np.median, np.max)]
+        ends = [_clips_or_more(each(spent), task.episodes) if spent else "-" for each in (np.median, np.max)]
         lines.append(f"| {METHODS[method].title} | {' | '.join([*cells, *ends])} |")
     return lines
+
+
+def _clips_or_more(clips: float, most: int) -> str:
+    return f"{clips:.0f}" if np.isfinite(clips) else f"over {most}"
 
 
 def _clips(row: dict[str, Any] | None) -> str:

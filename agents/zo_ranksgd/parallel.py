@@ -21,11 +21,10 @@ from rlopt.agents.zo_ranksgd.optimizer import ZORankSGD
 from rlopt.agents.zo_ranksgd.query import GRADIENT, LINE_SEARCH, NO_EDGES, POPULATION, Outcome, Query, read_only
 from rlopt.errors import AnswerError, CheckpointError, ConfigError, NonFiniteError, one_line
 from rlopt.feedback.ranking import Ranking
+from rlopt.feedback.reliability import LEAST_TRUST
 
 FORMAT, VERSION = "rlopt-parallel-search", 1
 MOST_WAITING = 1000
-LEAST_TRUST = 0.2
-"""Answers that are trusted less count as none: they would move a search that hears one person at a time."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rlopt.cli.flags import parse_settings
 from rlopt.cli.parsing import OneLineParser, import_named_envs
 from rlopt.cli.subverbs import run
-from rlopt.errors import ConfigError, DataError
+from rlopt.errors import ConfigError, DataError, StudyError
 from rlopt.feedback import require_packages
 from rlopt.settings.fields import Range
 
@@ -161,13 +161,17 @@ def ask(argv: list[str]) -> int:
         settings = EnvSettings(id=arguments.env)
         film = film_fragments(settings, policy, arguments.fragments, length, filmed, seed=arguments.seed)
         film.save(filmed)
-    questions = FragmentQuestions(film, config, *_spaces(arguments.env), seed=arguments.seed)
+    people, name = arguments.parallel_rounds, folder.absolute().name
+    questions = FragmentQuestions(film, config, *_spaces(arguments.env), people=people, seed=arguments.seed)
     store = open_store(str(place), None, create=True)
     try:
         study = HumanStudy(
-            store, folder.absolute().name, questions, questions.render, annotators=arguments.annotators,
-            instructions=arguments.instructions, deadline_seconds=LOOK_SECONDS,
+            store, name, questions, questions.render, annotators=arguments.annotators,
+            instructions=arguments.instructions, deadline_seconds=LOOK_SECONDS, config={"parallel_rounds": people},
         )  # fmt: skip
+        begun = study.study.config.get("parallel_rounds")
+        if begun != people:
+            raise StudyError(f"study {name!r} has parallel_rounds={begun}, not {people}: keep it, or use another folder")
         with StopSignals("stopping; the same command goes on with the study") as stop:
             port = None if arguments.no_serve else arguments.port
             done = study_server.ask_people(
@@ -197,6 +201,8 @@ def _ask_parser() -> OneLineParser:
     add("--study", metavar="FOLDER", help="folder of the study and its clips (default: FOLDER.study)")
     add("--instructions", metavar="TEXT", default="Which clip is better?", help="text above the clips")
     number("--annotators", Range(ge=1, le=100), default=1, help="answers to each question (default 1)")
+    number("--parallel-rounds", Range(ge=1, le=1000), default=1, metavar="N", help="people who answer at once, each a "
+        "question of their own (default 1)")  # fmt: skip
     number("--seed", Range(ge=0), default=0, help="of the episodes and the questions (default 0)")
     add("--no-serve", action="store_true", help="start no server: rlopt rank serve is another process")
     number("--port", Range(ge=0, le=65535), default=0, help="port of the server (default 0: a free one)")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 from rlopt.errors import ConfigError
 from rlopt.settings.fields import AgentConfig, Range, from_mapping
@@ -63,13 +63,19 @@ class StudyProtocol(AgentConfig):
         return {"code": code, "url": self.completion_url.replace(_CODE, quote(code, safe=""))}
 
 
-def _check_address(url: str) -> None:
+def web_address(url: str) -> SplitResult | None:
+    """The parts of an http or https address; None of anything else."""
     try:
         parts = urlsplit(url)
-        web = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:  # of a malformed host or port
-        web = False
-    if not web or not url.isprintable() or " " in url or len(url) > 2000:
+        return None
+    return parts if good and url.isprintable() and " " not in url else None
+
+
+def _check_address(url: str) -> None:
+    parts = web_address(url)
+    if parts is None or len(url) > 2000:
         raise ConfigError(f"completion_url {url[:200]!r} is no web address: begin it with https://, without spaces")
     if set("{}") & set(parts.netloc + url.replace(_CODE, "")):
         raise ConfigError(f"completion_url {url!r}: only {_CODE} stands for something, and after the host's name")

@@ -19,6 +19,8 @@ PRIOR = (3.0, 1.5)
 """Right and wrong pairs of every rater before there is evidence; their share is the accuracy taken then."""
 EXPERT = 0.98
 """Accuracy of an expert."""
+LEAST_TRUST = 0.2
+"""Answers that are trusted less count as none: they would move a search that hears one person at a time."""
 _ROUNDS = 60
 _LEAST = 1e-6
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ from gymnasium import spaces
 from rlopt.envs.flat import flat_rows
 from rlopt.envs.rendering import drawn_image
 from rlopt.envs.settings import EnvSettings
-from rlopt.errors import CheckpointError, ConfigError, DataError, one_line
+from rlopt.errors import AnswerError, CheckpointError, ConfigError, DataError, one_line
 from rlopt.evaluation.video import frame_rate, make_to_draw
 from rlopt.feedback.clips import Clip, write_clip
 from rlopt.feedback.ranking import Ranking, total_weights
+from rlopt.feedback.reliability import LEAST_TRUST
 from rlopt.preferences.config import PreferenceConfig
 from rlopt.preferences.environment import batch_of_one
 from rlopt.preferences.fragments import Fragments, Preferences
@@ -151,13 +152,18 @@ class FragmentQuery:
 class FragmentQuestions:
     """What a :class:`rlopt.feedback.study.HumanStudy` asks and tells: questions about filmed fragments.
 
-    The next question is the one, of ``candidates`` drawn, on which an ensemble disagrees most that is fitted to the
-    answers so far. It depends on the answers alone, so that they are the whole state.
+    A question waits for each of ``people`` who answer at once, and one more for the next who comes. A new question is
+    the one, of ``candidates`` drawn, on which an ensemble disagrees most that is fitted to the answers so far; an
+    answer counts however many came before it.
 
     :param film: the fragments
     :param config: the settings
+    :param people: who answer at once
     :param seed: of the questions that are drawn and of the ensembles
     """
+
+    rounds = 1
+    """Questions that :meth:`tell` takes."""
 
     def __init__(
         self,
@@ -166,14 +172,17 @@ class FragmentQuestions:
         observation_space: spaces.Space[Any],
         action_space: spaces.Space[Any],
         *,
+        people: int = 1,
         seed: int = 0,
     ) -> None:
         if len(film.fragments) < config.compare:
             raise ConfigError(f"{len(film.fragments)} fragments are too few for questions of {config.compare}")
-        self.film, self.config, self.seed = film, config, seed
+        self.film, self.config, self.people, self.seed = film, config, people, seed
         self._spaces = observation_space, action_space
         self._answers: list[tuple[list[int], list[Ranking]]] = []
-        self._query: FragmentQuery | None = None
+        self._waiting: dict[int, list[int]] = {}
+        """Fragments of the questions that wait, by the questions' numbers."""
+        self._drawn = 0
 
     @property
     def point(self) -> np.ndarray:
@@ -190,35 +199,62 @@ class FragmentQuestions:
         said = [(shown, answer) for shown, answers in self._answers for answer in answers]
         return Preferences.of(self.film.fragments, [shown for shown, _ in said], [answer for _, answer in said])
 
-    def ask(self) -> FragmentQuery:
-        """The present question; the same one until it is told."""
-        if self._query is None:
-            config, rng = self.config, np.random.default_rng([self.seed, self.iteration])
-            count = len(self.film.fragments)
-            drawn = np.stack([rng.permutation(count)[: config.compare] for _ in range(config.candidates)])
-            preferences = self.preferences()
-            if len(preferences) and config.ensemble > 1:
-                learner = PreferenceLearner(config, *self._spaces, preferences=preferences, seed=self.seed)
-                learner.fit()
-                drawn = drawn[learner.informative(self.film.fragments, drawn)]
-            chosen = drawn[0].astype(np.float64)[:, None]
-            self._query = FragmentQuery("fragments", self.iteration, chosen, config.compare)
-        return self._query
+    def ask(self) -> list[FragmentQuery]:
+        """The questions that wait, oldest first; the same ones until one is told."""
+        missing = self.rounds + self.people - len(self._waiting)
+        if missing > 0:
+            learner = self._learner()
+            for _ in range(missing):
+                self._waiting[self._drawn] = self._draw(learner)
+                self._drawn += 1
+        return [self._query(number) for number in self._waiting]
 
-    def tell(self, answers: Ranking | Sequence[Ranking]) -> None:
-        """Takes the answers of all raters.
+    def _learner(self) -> PreferenceLearner | None:
+        """Fitted to the answers so far; None while there are none, or no ensemble that could disagree."""
+        preferences = self.preferences()
+        if not len(preferences) or self.config.ensemble < 2:
+            return None
+        learner = PreferenceLearner(self.config, *self._spaces, preferences=preferences, seed=self.seed)
+        learner.fit()
+        return learner
 
+    def _draw(self, learner: PreferenceLearner | None) -> list[int]:
+        config, rng = self.config, np.random.default_rng([self.seed, self._drawn])
+        count = len(self.film.fragments)
+        drawn = np.stack([rng.permutation(count)[: config.compare] for _ in range(config.candidates)])
+        if learner is not None:
+            drawn = drawn[learner.informative(self.film.fragments, drawn)]
+        options = [[int(index) for index in row] for row in drawn]
+        waiting = [set(shown) for shown in self._waiting.values()]
+        return next((option for option in options if set(option) not in waiting), options[0])
+
+    def _query(self, number: int) -> FragmentQuery:
+        shown = np.array(self._waiting[number], np.float64)[:, None]
+        return FragmentQuery("fragments", number, shown, len(shown))
+
+    def tell(
+        self, answers: Mapping[int, Sequence[Ranking]], trust: Mapping[int, Sequence[float]] | None = None
+    ) -> None:
+        """Takes all raters' answers to one question that waits, by its number.
+
+        :param trust: of each answer, from 0 to 1; answers that are hardly trusted are left out
         :raises rlopt.errors.AnswerError: one does not fit; nothing changes then
         """
-        query = self.ask()
-        total_weights(answers, len(query.candidates))
-        given = [answers] if isinstance(answers, Ranking) else list(answers)
-        self._answers.append((query.candidates[:, 0].astype(int).tolist(), given))
-        self._query = None
+        if len(answers) != self.rounds or not set(answers) <= set(self._waiting):
+            raise AnswerError(f"{sorted(answers)} is no question that waits for answers")
+        ((number, given),) = answers.items()
+        shown = self._waiting[number]
+        total_weights(given, len(shown))
+        weights = [1.0] * len(given) if trust is None else trust[number]
+        kept = [answer for answer, weight in zip(given, weights, strict=True) if weight >= LEAST_TRUST]
+        self._answers.append((shown, kept))
+        del self._waiting[number]
 
     def state_dict(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """(values for JSON, arrays): every question with its answers."""
-        return {"answers": [[shown, [each.to_json() for each in given]] for shown, given in self._answers]}, {}
+        """(values for JSON, arrays): every question with its answers, and those that wait."""
+        answers = [[shown, [each.to_json() for each in given]] for shown, given in self._answers]
+        waiting = [[number, shown] for number, shown in self._waiting.items()]
+        return {"answers": answers, "waiting": waiting, "drawn": self._drawn}, {}
 
     def load_state_dict(self, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         """Takes what :meth:`state_dict` gave; raises :class:`rlopt.errors.CheckpointError` for anything else."""
@@ -228,13 +264,16 @@ class FragmentQuestions:
                 for shown, given in state["answers"]
             ]
             for shown, given in found:
-                total_weights(given, len(shown))
+                for answer in given:
+                    answer.check(len(shown))
+            waiting = {int(number): [int(index) for index in shown] for number, shown in state["waiting"]}
+            drawn = int(state["drawn"])
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"the answers of the study are malformed ({one_line(error)})") from error
-        self._answers, self._query = found, None
+        self._answers, self._waiting, self._drawn = found, waiting, drawn
 
     def digest(self) -> str:
-        """SHA-256 of the answers, in hexadecimal digits."""
+        """SHA-256 of the state, in hexadecimal digits."""
         return hashlib.sha256(repr(self.state_dict()[0]).encode()).hexdigest()
 
     def render(self, query: Any, folder: Path) -> list[Clip]:

@@ -49,8 +49,9 @@ def test_other_addresses_are_refused_without_a_token() -> None:
         check(ServeSettings(token="short"))
     with pytest.raises(ConfigError, match="--token auto"):
         check(ServeSettings(public_url="https://rank.example.org"))
-    with pytest.raises(ConfigError, match="scheme and host only"):
-        check(ServeSettings(public_url="https://rank.example.org/rank", token="auto"))
+    for address in ("https://rank.example.org/rank", "http://[", "https://rank.example.org:port"):
+        with pytest.raises(ConfigError, match="scheme and host only"):
+            check(ServeSettings(public_url=address, token="auto"))
     assert main(["rank", "serve", "nowhere", "--host", "0.0.0.0"]) == 2
 
 

@@ -14,7 +14,7 @@ from urllib.parse import quote, urlsplit
 import uvicorn
 
 from rlopt.errors import ConfigError
-from rlopt.feedback.protocol import StudyProtocol
+from rlopt.feedback.protocol import StudyProtocol, web_address
 from rlopt.feedback.rounds import LEASE_SECONDS
 from rlopt.feedback.server.app import is_loopback, make_app, own_names
 from rlopt.feedback.server.auth import MIN_TOKEN
@@ -129,8 +129,8 @@ def serve(store: StudyStore, study: Study, settings: ServeSettings, say: Callabl
 
 
 def _origin(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
+    parts = web_address(url)
+    if parts is None or parts.path.strip("/") or parts.query:
         raise ConfigError(f"--public-url {url!r}: use scheme and host only, such as https://rank.example.org")
     return f"{parts.scheme}://{parts.netloc}".lower()
 

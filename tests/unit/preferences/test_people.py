@@ -11,7 +11,7 @@ from gymnasium import spaces
 
 from rlopt.cli.main import run_verb
 from rlopt.envs.settings import EnvSettings
-from rlopt.errors import CheckpointError, ConfigError, DataError
+from rlopt.errors import AnswerError, CheckpointError, ConfigError, DataError, StudyError
 from rlopt.feedback.ranking import Ranking
 from rlopt.preferences import Fragments, PreferenceConfig, load_preferences
 from rlopt.preferences.people import Film, FragmentQuestions, film_fragments
@@ -36,18 +36,27 @@ def questions(seed: int = 0) -> FragmentQuestions:
 def test_questions_depend_on_the_answers_alone() -> None:
     first, second = questions(), questions()
     for number in range(4):
-        query = first.ask()
-        assert first.ask() is query and len(set(query.candidates[:, 0])) == 2
-        first.tell([Ranking(((number % 2,), (1 - number % 2,)))])
+        older, newer = first.ask()
+        assert (older.iteration, newer.iteration) == (number, number + 1) and len(set(older.candidates[:, 0])) == 2
+        assert {*older.candidates[:, 0]} != {*newer.candidates[:, 0]}
+        first.tell({number: [Ranking(((number % 2,), (1 - number % 2,)))]})
         again: Any = parse_json(dump_json(first.state_dict()[0]))
         second.load_state_dict(again, {})
         assert second.digest() == first.digest()
-        np.testing.assert_array_equal(second.ask().candidates, first.ask().candidates)
+        for one, other in zip(first.ask(), second.ask(), strict=True):
+            np.testing.assert_array_equal(one.candidates, other.candidates)
     assert len(first.preferences()) == 4
-    first.tell([Ranking((), abstain=True), Ranking(((0, 1),))])
+    first.tell({5: [Ranking((), abstain=True), Ranking(((0, 1),))]})  # the newer of two: late answers count
     assert len(first.preferences()) == 5
+    first.tell({4: [Ranking(((0,), (1,))), Ranking(((1,), (0,)))]}, {4: [0.1, 1.0]})
+    assert len(first.preferences()) == 6, "of someone who answers at random"
+    for wrong in ({99: [Ranking(((0, 1),))]}, {}, {6: [Ranking(((0, 1),))], 7: [Ranking(((0, 1),))]}):
+        first.ask()
+        with pytest.raises(AnswerError, match="no question that waits"):
+            first.tell(wrong)
+    malformed = {"tiers": [[0], [0]], "unranked": [], "abstain": False}
     with pytest.raises(CheckpointError, match="malformed"):
-        second.load_state_dict({"answers": [[[0, 1], [{"tiers": [[0], [0]], "unranked": [], "abstain": False}]]]}, {})
+        second.load_state_dict({"answers": [[[0, 1], [malformed]]], "waiting": [], "drawn": 1}, {})
 
 
 def test_filmed_fragments_are_those_that_were_played(tmp_path: Path) -> None:
@@ -80,6 +89,8 @@ def test_people_answer_and_a_model_is_fitted_to_what_they_say(
     assert len(load_preferences(folder).preferences or ()) == 1
     with person_who_answers(study, lambda path: float(path.stat().st_size)):
         assert run_verb([*command, "--questions", "2"]) == 0  # it goes on with the same film
+    with pytest.raises(StudyError, match="has parallel_rounds=1, not 2"):
+        run_verb([*command, "--questions", "3", "--parallel-rounds", "2"])
     there = load_preferences(folder)
     assert len(there.preferences or ()) == 2 and there.config.teacher == "none"
     assert run_verb(["preferences", "fit", str(folder), "--env", "Pendulum-v1"]) == 0
