@@ -171,7 +171,7 @@ def ask(argv: list[str]) -> int:
         )  # fmt: skip
         begun = study.study.config.get("parallel_rounds")
         if begun != people:
-            raise StudyError(f"study {name!r} has parallel_rounds={begun}, not {people}: keep it, or use another folder")
+            raise StudyError(f"study {name!r} has parallel_rounds={begun}, not {people}: keep it, or use another study")
         with StopSignals("stopping; the same command goes on with the study") as stop:
             port = None if arguments.no_serve else arguments.port
             done = study_server.ask_people(

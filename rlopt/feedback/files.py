@@ -76,7 +76,7 @@ def file_digest(root: Path, relative: str) -> str:
 
 
 def flush(root: Path, names: Collection[str]) -> None:
-    """Makes files below the media folder survive a loss of power: each of them, and each folder that leads to one, once.
+    """Makes files below the media folder survive a loss of power: each is flushed once, and so is each folder above it.
 
     :param names: paths relative to ``root``, POSIX
     :raises StudyError: as :func:`open_below`
