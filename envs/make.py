@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
+import inspect
 import re
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import gymnasium
 
@@ -16,12 +18,14 @@ from rlopt.envs.backends.pool_support import envpool_problem, import_envpool
 from rlopt.envs.calls import call
 from rlopt.envs.settings import EnvSettings
 from rlopt.envs.tables import DM_CONTROL_EPISODE_STEPS, POOL_TASKS
-from rlopt.errors import ConfigError, EnvFaultError, one_line
+from rlopt.errors import ConfigError, EnvFaultError, one_line, refuse_unknown_arguments
 
 if TYPE_CHECKING:
     from rlopt.envs.backends.envpool_vec import EnvPoolVecEnv
     from rlopt.envs.backends.gymnasium_vec import GymnasiumVecEnv
     from rlopt.envs.backends.warp_vec import WarpVecEnv
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 __all__ = ["EnvSettings", "make_env", "make_from_settings"]
 
@@ -32,6 +36,19 @@ NEEDS_GL = ("dm_control/quadruped-escape",)
 """Tasks whose reset makes a rendering context even where nothing is drawn."""
 
 
+def _named(function: F) -> F:
+    """Refuses arguments that ``function`` does not have, in one line."""
+    known = inspect.signature(function).parameters
+
+    @functools.wraps(function)
+    def checked(*args: Any, **settings: Any) -> Any:
+        refuse_unknown_arguments("rlopt.make_env", settings, known, {"env_id": "give the id first"})
+        return function(*args, **settings)
+
+    return checked  # type: ignore[return-value]
+
+
+@_named
 def make_env(
     id: str,
     n_envs: int = 1,

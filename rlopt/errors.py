@@ -6,7 +6,7 @@ import errno
 import os
 import re
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 
 class RloptError(Exception):
@@ -112,6 +112,20 @@ def unknown_name(kind: str, name: str, candidates: Iterable[str], hint: str = ""
     return UnknownNameError(f"unknown {kind} {name!r}: {nearest(name, candidates, hint)}")
 
 
+def refuse_unknown_arguments(
+    function: str, given: Iterable[str], known: Iterable[str], elsewhere: Mapping[str, str]
+) -> None:
+    """Raises :class:`UnknownNameError` for a keyword argument that a function does not have.
+
+    :param elsewhere: arguments of similar functions of other libraries -> what there is in their place, in words
+    """
+    known = list(known)
+    for name in given:
+        if name not in known:
+            advice = elsewhere.get(name) or nearest(name, known)
+            raise UnknownNameError(f"{function} has no argument {name!r}: {advice}")
+
+
 def nearest(name: str, candidates: Iterable[str], hint: str = "") -> str:
     """The advice after a misspelt ``name``: the nearest of ``candidates``, else ``hint``, else the first ones."""
     known = sorted(set(candidates))
@@ -144,9 +158,8 @@ def _near(name: str, known: Sequence[str]) -> list[str]:
         same = [other for other in known if _plain(other) == _OTHER_NAMES[wanted]]
         if same or not _OTHER_NAMES[wanted]:
             return same
-    slips = {other: slip for other in known if (slip := _slip(wanted, _plain(other))) is not None}
-    if slips:
-        return [min(slips, key=slips.__getitem__)]
+    if (meant := meant_by_slip(name, known)) is not None:
+        return [meant]
     words = _words(wanted)
     longer = [other for other in known if words < _words(_plain(other)) or _plain(other).startswith(wanted)]
     if longer:
@@ -154,6 +167,12 @@ def _near(name: str, known: Sequence[str]) -> list[str]:
     # "--env-id" is "--env"; but a longer name that is no option is something of its own.
     shorter = [other for other in known if _words(_plain(other)) < words] if name.startswith("--") else []
     return [max(shorter, key=len)] if shorter else []
+
+
+def meant_by_slip(name: str, known: Iterable[str]) -> str | None:
+    """The one of ``known`` that ``name`` is but for a slip of the pen; None if there is none."""
+    slips = {other: slip for other in known if (slip := _slip(_plain(name), _plain(other))) is not None}
+    return min(slips, key=slips.__getitem__) if slips else None
 
 
 def _slip(wanted: str, other: str) -> tuple[int, bool, bool, int] | None:

@@ -22,6 +22,7 @@ from rlopt.agents.offline.losses import Info
 from rlopt.agents.offline.policy import OfflinePolicy, ordered_parameters
 from rlopt.nn.stacked import Layer, StackedParameters, mlp, mlp_layers, plain_adam
 from rlopt.optim.compiled_step import GradientStep, Mode
+from rlopt.optim.descent import loss_and_further
 from rlopt.optim.lockstep import side_by_side, together
 from rlopt.optim.optimizers import descend, own_parameters
 
@@ -120,9 +121,13 @@ class Networks:
         :returns: the statistics of the objective, whose first is the loss, and ``keep`` with this loss
         """
         assert part is not None
+
+        def checked(parameters: Parameters) -> tuple[Tensor, Info]:
+            return loss_and_further(name, objective(parameters))
+
         if name in self._other:
-            return self._descend_by_itself(part, name, objective, learning_rate, keep)
-        gradients, info = grad(objective, has_aux=True)(part.tensors)
+            return self._descend_by_itself(part, name, checked, learning_rate, keep)
+        gradients, info = grad(checked, has_aux=True)(part.tensors)
         keep = keep & next(iter(info.values())).isfinite()
         self.adam(part, name, gradients, learning_rate, keep)
         return info, keep

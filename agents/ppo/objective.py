@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rlopt.agents.ppo.heads import action_head, policy_obstacle, uncompiled, value_function
 from rlopt.agents.ppo.losses import Info
 from rlopt.agents.ppo.update import GOING, Loss, Objective
-from rlopt.optim.descent import HOLD
+from rlopt.optim.descent import HOLD, loss_and_further
 
 
 class PPOObjective(Objective):
@@ -57,9 +57,10 @@ class PPOObjective(Objective):
         if self.settings["normalize_advantage"] and len(advantages) > 1:
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
         numbers = {name: value for name, value in scalars.items() if name != GOING}
-        loss, info = self.loss(
+        outcome = self.loss(
             log_prob, old_log_prob, advantages, entropy, values.flatten(), old_values, returns, **numbers
         )
+        loss, info = loss_and_further(self.name, outcome)
         target_kl = self.settings["target_kl"]
         if target_kl is not None:
             info = {**info, HOLD: (info["approx_kl"] > 1.5 * target_kl) | (torch.as_tensor(scalars[GOING]) == 0)}

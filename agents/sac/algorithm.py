@@ -54,7 +54,7 @@ from rlopt.nn.encoders import ImagePolicy
 from rlopt.nn.networks import NormalizedExtractor
 from rlopt.nn.policies import policy_with
 from rlopt.optim.compiled_step import CompileChoice, Precision
-from rlopt.optim.descent import Network, Networks, Part, Scalar
+from rlopt.optim.descent import Network, Networks, Part, Scalar, loss_and_further
 from rlopt.replay.normalization import normalize_observations
 from rlopt.replay.seeding import seed_buffer
 from rlopt.settings.fields import check_arguments
@@ -377,7 +377,8 @@ class SAC(WithDemonstrations, OffPolicy, stable_baselines3.SAC):
         with torch.no_grad():
             following = critic(step.batch.next_observations, method="convolve")
         batch = step.batch._replace(observations=observations, next_observations=following)
-        loss, info = self.critic_objective(critic, dataclasses.replace(step, batch=batch))
+        outcome = self.critic_objective(critic, dataclasses.replace(step, batch=batch))
+        loss, info = loss_and_further("critic", outcome)
         return loss, (info, {"observations": observations.detach(), "next_observations": following})
 
     def _convolves_once(self) -> bool:
@@ -444,7 +445,7 @@ class SAC(WithDemonstrations, OffPolicy, stable_baselines3.SAC):
 
     def _actor_loss(self, actor: Network, step: Step) -> tuple[Tensor, tuple[Info, PolicySample]]:
         policy = self.policy_sample(actor, step.batch.observations, step.drawn["noise"], by_batch=True)
-        loss, info = self.actor_objective(actor, policy, step)
+        loss, info = loss_and_further("actor", self.actor_objective(actor, policy, step))
         if self.cloning_coef:
             distance = self.cloning_objective(actor, step)
             loss = loss + step.scalars["cloning_coef"] * (1 + loss.detach().abs()) * distance

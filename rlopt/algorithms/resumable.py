@@ -19,7 +19,8 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
 from rlopt.algorithms.arguments import refuse_unknown
-from rlopt.algorithms.zip_loading import load_zip
+from rlopt.algorithms.overrides import check_overrides
+from rlopt.algorithms.zip_loading import agent_class, load_zip
 from rlopt.envs.backends.vector_env import as_vec_env
 from rlopt.envs.outcomes import CheckedEnv
 from rlopt.errors import ConfigError, require, unknown_name
@@ -75,6 +76,9 @@ class Resumable:
     made_with: ClassVar[tuple[str, ...]] = ()
     """Settings that parts of the model were made with: training refuses other values that were assigned since."""
 
+    saved_by: str
+    """The agent's class, in a zip of :meth:`save`."""
+
     constructor_settings: dict[str, Any]
     """The constructor's keyword arguments as given, without ``env``: a checkpoint rebuilds the model from them."""
 
@@ -86,6 +90,11 @@ class Resumable:
 
     wrapper_statistics: Any = ()
     """Statistics of Gymnasium's normalising wrappers in the environments of the training. Set by :func:`rlopt.load`."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if not cls.__module__.startswith("rlopt."):
+            check_overrides(cls)
 
     def at_boundary(self) -> bool:
         """Runs the boundary hook; returns whether training goes on. Call first thing in ``collect_rollouts``.
@@ -122,10 +131,12 @@ class Resumable:
         """As Stable-Baselines3's ``save``; a setting that is excluded has its default in what is loaded."""
         excluded, settings = set(exclude or ()) - set(include or ()), self.constructor_settings
         self.constructor_settings = {name: value for name, value in settings.items() if name not in excluded}
+        self.saved_by = agent_class(type(self)).__name__
         try:
             super().save(path, exclude, include)  # type: ignore[misc]
         finally:
             self.constructor_settings = settings
+            del self.saved_by
 
     @classmethod
     def load(

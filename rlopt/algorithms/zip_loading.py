@@ -71,6 +71,8 @@ def load_zip(
     )
     if data is None or "policy_class" not in data or "observation_space" not in data:
         raise CheckpointError(f"{one_line(path)} holds no model of Stable-Baselines3's save")
+    if (writer := data.pop("saved_by", "")) not in ("", agent_class(cls).__name__):
+        raise CheckpointError(f"{one_line(path)} was written by {writer}: load it with {writer}.load")
     policy = data["policy_class"]
     if not any(issubclass(policy, own) or issubclass(own, policy) for own in cls.policy_aliases.values()):
         raise CheckpointError(
@@ -98,6 +100,11 @@ def load_zip(
     if model.use_sde:
         model.policy.reset_noise()
     return model
+
+
+def agent_class(cls: type) -> type:
+    """The agent of rlopt that ``cls`` is or is made of."""
+    return next((base for base in cls.__mro__ if base.__module__.startswith("rlopt.agents.")), cls)
 
 
 def _settings(cls: Any, data: Mapping[str, Any], signature: inspect.Signature, where: str) -> dict[str, Any]:
@@ -187,7 +194,8 @@ def _take_networks(
     try:
         model.set_parameters(chosen, exact_match=not missing, device=model.device)
     except (RuntimeError, ValueError) as error:
-        raise CheckpointError(f"{path} does not fit these settings ({one_line(error)}): leave them out") from error
+        cure = "leave them out" if given else "load it with the class that wrote it"
+        raise CheckpointError(f"{path} does not fit these settings ({one_line(error)}): {cure}") from error
     if any("learning_rate" in name for name in given):
         for name, found in rates.items():
             for group, rate in zip(_groups(model, name), found, strict=True):

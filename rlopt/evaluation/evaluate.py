@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 import time
 from collections.abc import Callable
@@ -14,7 +15,14 @@ import numpy.typing as npt
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv
 
-from rlopt.errors import ConfigError, NonFiniteError, NonFiniteOutcomeError, StoppedError, unknown_name
+from rlopt.errors import (
+    ConfigError,
+    NonFiniteError,
+    NonFiniteOutcomeError,
+    StoppedError,
+    refuse_unknown_arguments,
+    unknown_name,
+)
 from rlopt.evaluation.envs import base_env, observed_as_trained, open_env
 from rlopt.state.isolate import StateDependentNoise, isolated, seed_everything
 from rlopt.statistics.aggregates import Interval, bootstrap_interval, iqm
@@ -25,6 +33,17 @@ LONGEST_EPISODE = 100_000
 
 STRETCH = 1000
 """Steps that a run evaluates as an episode where episodes have no end: a return is then 1000 times a reward rate."""
+
+
+_OF_SB3 = {
+    "n_eval_episodes": "its name is n_episodes",
+    "callback": "on_episode is called after each episode",
+    "return_episode_rewards": "the result has the returns and lengths of all episodes",
+    "reward_threshold": "compare the result's mean or iqm",
+    "render": "rlopt.evaluation.video.record_video draws episodes",
+    "warn": "leave it out: episodes are always whole",
+}
+"""Arguments of Stable-Baselines3's ``evaluate_policy`` -> what there is in their place."""
 
 
 class Predictor(Protocol):
@@ -163,6 +182,10 @@ def evaluate(
     :raises ConfigError: if an argument is out of range or does not fit the kind of ``env``, or if an episode goes on
         beyond :data:`LONGEST_EPISODE` steps in an environment without a higher ``max_episode_steps``
     """
+    from rlopt.envs.make import make_env
+
+    own = (set(inspect.signature(evaluate).parameters) | set(inspect.signature(make_env).parameters)) - {"env_settings"}
+    refuse_unknown_arguments("rlopt.evaluate", env_settings, own, _OF_SB3)
     check_arguments(n_episodes, confidence)
     with isolated(model):
         seed_everything(seed)

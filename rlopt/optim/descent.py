@@ -18,6 +18,7 @@ from torch.func import functional_call, grad_and_value, vjp, vmap
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.utils._pytree import register_pytree_node
 
+from rlopt.errors import ConfigError
 from rlopt.nn.networks import BatchRenormNetwork
 from rlopt.nn.stacked import adam_moved, adam_scales, plain_adam
 from rlopt.optim.clipped_step import ClippedStep
@@ -217,7 +218,7 @@ class OwnNetworks:
     def descend(self, name: str, objective: Objective, *args: Any) -> Any:
         part = self.parts[name]
         assert part.optimizer is not None
-        loss, further = objective(self._networks[name], *args)
+        loss, further = loss_and_further(name, objective(self._networks[name], *args))
         self._check(f"{name.replace('_', ' ')} loss", loss)
         held = _hold(further)
         if held is not None and held.item():
@@ -278,6 +279,34 @@ class OwnNetworks:
             self.parts[name].tensors[key].copy_(value)
 
 
+def loss_and_further(name: str, outcome: Any) -> tuple[Tensor, Any]:
+    """What a loss function has returned, where it is a loss and what comes with it.
+
+    :param name: what is trained, for people
+    :raises rlopt.errors.ConfigError: it is something else, as that of a function of the user's own may be
+    """
+    pair = isinstance(outcome, tuple) and len(outcome) == 2
+    if not pair or not isinstance(outcome[0], Tensor) or outcome[0].numel() != 1 or outcome[1] is None:
+        found = f"a tuple of {len(outcome)}" if isinstance(outcome, tuple) and not pair else type(outcome).__name__
+        found = f"({', '.join(map(_kind, outcome))})" if pair else found
+        raise ConfigError(
+            f"the function of the {name.replace('_', ' ')} loss must return (loss, dict of values to log), the loss "
+            f"a tensor of one number: it returned {found}"
+        )
+    loss, further = outcome
+    for key, value in further.items() if isinstance(further, dict) else ():
+        if not isinstance(value, Tensor):
+            raise ConfigError(
+                f"the function of the {name.replace('_', ' ')} loss returned {key!r} as {_kind(value)}: make the "
+                "values to log tensors of one number"
+            )
+    return loss, further
+
+
+def _kind(value: Any) -> str:
+    return type(value).__name__ + (f" of shape {tuple(value.shape)}" if isinstance(value, Tensor) else "")
+
+
 def _hold(further: Any) -> Tensor | None:
     return further.get(HOLD) if isinstance(further, dict) else None
 
@@ -308,15 +337,11 @@ class HeldNetworks:
 
     def descend(self, name: str, objective: Objective, *args: Any) -> Any:
         def counting(network: Network, *args: Any) -> tuple[Tensor, Any]:
-            loss, further = objective(network, *args)
+            loss, further = loss_and_further(name, objective(network, *args))
             return loss, (further, network.counted)
 
         layout = self._store.layouts[name]
-        counted: dict[str, Tensor] = {}
-        if layout.counts:
-            gradients, (loss, (further, counted)) = grad_and_value(counting, has_aux=True)(self[name], *args)
-        else:
-            gradients, (loss, further) = grad_and_value(objective, has_aux=True)(self[name], *args)
+        gradients, (loss, (further, counted)) = grad_and_value(counting, has_aux=True)(self[name], *args)
         self._watch({name: loss})
         held = _hold(further)
         if held is not None and self._keep is not None:

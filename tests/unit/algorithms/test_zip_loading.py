@@ -359,3 +359,12 @@ def test_a_zip_with_a_setting_that_is_gone_is_read_or_refused_as_a_checkpoint_is
     model.save(tmp_path / "with.zip")
     with pytest.raises(ConfigError, match=r"kl_coef = 0\.3 is of version 0\.1"):
         rlopt.DeepLOOP.load(tmp_path / "with.zip")
+
+
+@pytest.mark.parametrize(("writer", "reader"), [("mdpo", "ppo"), ("ppo", "mdpo"), ("sac", "off_policy_mdpo")])
+def test_a_zip_of_another_agent_says_whose_it_is(writer: str, reader: str, tmp_path: Path) -> None:
+    path = zipped(writer, tmp_path)
+    with pytest.raises(CheckpointError, match=f"was written by {DEEP[writer].__name__}: load it with"):
+        DEEP[reader].load(path, device="cpu")
+    mine = type("Mine", (DEEP[writer],), {})
+    assert not hasattr(mine.load(path, device="cpu"), "saved_by")

@@ -2,11 +2,14 @@
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import rlopt
 
 ROOT = Path(__file__).resolve().parents[3]
 STUBS = sorted(path for folder in ("rlopt", "agents", "envs") for path in (ROOT / folder).rglob("__init__.pyi"))
@@ -35,3 +38,9 @@ def test_every_name_of_a_stub_is_found_where_it_says(stub: Path) -> None:
 def test_the_packages_import_no_torch(stub: Path) -> None:
     code = f"import sys, {package_of(stub)}; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_a_wrong_name_is_told_the_nearest_or_where_it_is() -> None:
+    for name, advice in {"Mdpo": "did you mean 'MDPO'?", "TD3": "use stable_baselines3.TD3"}.items():
+        with pytest.raises(AttributeError, match=f"rlopt has no {name}: {re.escape(advice)}"):
+            getattr(rlopt, name)

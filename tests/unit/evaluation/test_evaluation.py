@@ -17,7 +17,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecMonitor, VecNormalize
 
-from rlopt.errors import ConfigError, NonFiniteError, SpaceError
+import rlopt
+from rlopt.errors import ConfigError, NonFiniteError, SpaceError, UnknownNameError
 from rlopt.evaluation.evaluate import RandomPolicy, evaluate
 from rlopt.statistics.aggregates import bootstrap_interval, iqm
 
@@ -404,3 +405,13 @@ def test_an_episode_without_an_end_is_stopped_unless_its_limit_is_higher(monkeyp
             assert evaluate(Still(), "rlopt-test/Endless-v0", 1, max_episode_steps=limit).lengths.tolist() == [limit]
     finally:
         del gym.registry["rlopt-test/Endless-v0"]
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"), [("n_eval_episodes", "its name is n_episodes"), ("max_episode_step", "'max_episode_steps'")]
+)
+def test_unknown_arguments_are_told_the_right_ones(name: str, advice: str) -> None:
+    with pytest.raises(UnknownNameError, match=f"rlopt.evaluate has no argument '{name}'.*{advice}"):
+        rlopt.evaluate(None, "CartPole-v1", **{name: 1})  # type: ignore[arg-type]
+    with pytest.raises(UnknownNameError, match=r"make_env has no argument 'num_envs': .*'n_envs'"):
+        rlopt.make_env("CartPole-v1", num_envs=2)  # type: ignore[call-arg]
