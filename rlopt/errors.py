@@ -108,7 +108,7 @@ def unknown_name(kind: str, name: str, candidates: Iterable[str], hint: str = ""
     :param candidates: the valid names
     :param hint: what to do when nothing is near, such as the command that lists the names
     """
-    name = name[:200]  # a file may give one of any length
+    name = str(name)[:200]  # a file may give anything, of any length
     return UnknownNameError(f"unknown {kind} {name!r}: {nearest(name, candidates, hint)}")
 
 

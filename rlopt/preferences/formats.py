@@ -36,11 +36,17 @@ def read_preferences(path: str | Path, *, dataset: Dataset | None = None, length
     :raises rlopt.errors.DataError: it is in no layout that is known, damaged, or needs a data set
     """
     path = Path(path)
+    indices: list[re.Match[str]] = []
     if path.is_dir():
         indices = [found for each in sorted(path.iterdir()) if (found := _INDICES.fullmatch(each.name))]
-        return _d4rl(path, indices, dataset, length) if indices else _huggingface(path)
-    if not path.is_file():
+    elif not path.is_file():
         raise DataError(f"{path} does not exist: give an .npz file, a .jsonl file, or a folder")
+    if indices:
+        return _d4rl(path, indices, dataset, length)
+    if dataset is not None or length is not None:
+        raise DataError(f"{path} holds no indices into a data set: leave the data set and the length out")
+    if path.is_dir():
+        return _huggingface(path)
     return _npz(path) if path.suffix == ".npz" else _rows(_json_lines(path), str(path))
 
 
@@ -168,14 +174,19 @@ def _huggingface(path: Path) -> Preferences:
 
 
 def _json_lines(path: Path) -> Iterator[Any]:
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if len(line) > _MAX_LINE:
-                raise DataError(f"{path}, line {number}: longer than {_MAX_LINE} characters")
-            try:
-                yield parse_json(line)
-            except ValueError as error:
-                raise DataError(f"{path}, line {number}: {one_line(error)}") from None
+    try:
+        with open(path, encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                if len(line) > _MAX_LINE:
+                    raise DataError(f"{path}, line {number}: longer than {_MAX_LINE} characters")
+                try:
+                    yield parse_json(line)
+                except ValueError as error:
+                    raise DataError(f"{path}, line {number}: {one_line(error)}") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is no UTF-8 text: give an .npz file, a .jsonl file, or a folder") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}): check its permissions") from None
 
 
 def _rows(rows: Any, name: str) -> Preferences:
@@ -193,7 +204,10 @@ def _rows(rows: Any, name: str) -> Preferences:
                         None if rewards is None else np.asarray(rewards, np.float32)[None],
                     )
                 )
-            answers.append(_TIE if row.get("tie") else _FIRST)
+            tie = row.get("tie", False)
+            if tie not in (None, True, False):
+                raise DataError(f"{name}, row {number}: tie is {one_line(repr(tie))[:80]}: use true or false")
+            answers.append(_TIE if tie else _FIRST)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise DataError(
                 f"{name}, row {number}: it has not chosen and rejected, each with observations and actions "
@@ -288,15 +302,15 @@ def _fragments(
     starts: np.ndarray | None = None,
 ) -> Fragments:
     count, steps = observations.shape[:2]
+    if rewards is not None and np.shape(rewards) != (count, steps):
+        raise DataError(f"rewards of shape {np.shape(rewards)} do not fit {count} fragments of {steps} steps")
     flat = np.ascontiguousarray(observations, np.float32).reshape(count, steps, -1)
     unknown = np.full(count, -1, np.int64)
     made = Fragments(
         flat,
         np.ascontiguousarray(actions),
         np.full(count, steps, np.int64) if lengths is None else np.asarray(lengths, np.int64),
-        np.full((count, steps), np.nan, np.float32)
-        if rewards is None
-        else np.asarray(rewards, np.float32).reshape(count, steps),
+        np.full((count, steps), np.nan, np.float32) if rewards is None else np.asarray(rewards, np.float32),
         np.full((count, flat.shape[2]), np.nan, np.float32) if last is None else np.asarray(last, np.float32),
         unknown,
         unknown if starts is None else starts,

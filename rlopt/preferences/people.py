@@ -77,12 +77,15 @@ def film_fragments(settings: EnvSettings, policy: Any, count: int, length: int, 
     :param length: steps of a fragment; one that ends truly is shorter, and one that a time limit cuts is left out
     :raises rlopt.errors.ConfigError: the environment cannot be drawn, or has no episode as long as a fragment
     """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"the folder {folder} cannot be made ({error.strerror}): use another") from None
     single = dataclasses.replace(settings, n_envs=1, seed=seed, backend="gymnasium", render_mode="rgb_array")
     try:  # MuJoCo draws small images much faster
         env = make_to_draw(dataclasses.replace(single, env_kwargs={"width": CLIP_SIZE, "height": CLIP_SIZE}))
     except ConfigError:
         env = make_to_draw(single)
-    folder.mkdir(parents=True, exist_ok=True)
     try:
         rate = frame_rate(env) / settings.action_repeat
         env.action_space.seed(seed)

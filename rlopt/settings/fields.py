@@ -336,7 +336,9 @@ def _number(value: Any, kind: type, text: bool) -> int | float:
 def _read_text(value: Any, extras: tuple[Any, ...]) -> str:
     kinds = [extra for extra in extras if isinstance(extra, Text)]
     if not isinstance(value, str) or not all(kind.accepts(value) for kind in kinds):
-        raise _mismatch(value, kinds[0].expected if kinds else "a text")
+        if not kinds:
+            raise _Refusal(value, "not a text: write it in quotes", "a text")
+        raise _mismatch(value, kinds[0].expected)
     return value
 
 

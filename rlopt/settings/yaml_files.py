@@ -27,7 +27,8 @@ def read_yaml(path: Path, name: str, python: bool = False) -> Any:
     :param name: what errors call the file
     :param python: whether Python's objects may be in it, which are errors else: those written as sequences are read as
         lists, others as None
-    :raises rlopt.errors.ConfigError: no plain file, no UTF-8, not valid, too large, nested too deeply, or an alias
+    :raises rlopt.errors.ConfigError: no plain file, no UTF-8, not valid, too large, nested too deeply, an alias, or a
+        key twice
     """
     try:
         with open_plain(path, follow=True) as file:
@@ -65,6 +66,15 @@ def parse_yaml(text: str, python: bool = False) -> Any:
             node = super().compose_node(parent, index)
             self.depth -= 1
             return node
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            seen: set[str] = set()
+            for key, _ in node.value:
+                if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                    line = key.start_mark.line + 1
+                    raise ValueError(f"line {line}: {one_line(repr(key.value))} is there twice: keep one of them")
+                seen.add(str(key.value))
+            return super().construct_mapping(node, deep)
 
     Loader.add_implicit_resolver("tag:yaml.org,2002:int", _INTEGER, list("-+0123456789"))
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))

@@ -205,6 +205,8 @@ def test_agreement_of_each_two_and_the_interval_of_a_share() -> None:
         ("{completion_code: A, completion_url: 'https://example.org/{rater}'}", "after the host's name"),
         ("completion_url: https://example.org/?cc={code}", "give completion_code too"),
         ("- 1", "holds no settings"),
+        ("5: 1", "unknown setting '5'"),
+        ("completion_code: 7391", "write it in quotes"),
     ],
 )
 def test_protocols_that_are_none_are_refused(text: str, message: str, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,24 @@ def test_a_death_while_consuming_changes_nothing(
     assert study.optimizer.digest() == told_exactly(2).digest(), "the optimiser is as before"
     assert study.step() is not None, "the answer is still there"
     assert study.optimizer.digest() == told_exactly(3).digest()
+
+
+def test_what_a_round_shows_is_flushed_once_with_the_folders_that_lead_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, flushed, fsync = make_study(tmp_path, deadline_seconds=0.0), [], os.fsync
+
+    def counted(descriptor: int) -> None:
+        flushed.append(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", counted)
+    assert study.step() is None
+    root = study.store.media_root
+    clips = list(root.rglob("*.png"))
+    assert len(clips) == 4
+    wanted = {root, *clips, *(folder for clip in clips for folder in clip.parents if root in folder.parents)}
+    assert sorted(flushed) == sorted(place.stat().st_ino for place in wanted)
 
 
 def test_the_process_that_came_last_trains(store: StudyStore) -> None:

@@ -74,6 +74,8 @@ def test_filmed_fragments_are_those_that_were_played(tmp_path: Path) -> None:
     film.clips[0].path.unlink()
     with pytest.raises(DataError, match="lacks clips"):
         Film.load(tmp_path)
+    with pytest.raises(ConfigError, match="cannot be made"):
+        film_fragments(settings, None, 1, 8, film.clips[1].path / "below", seed=1)
     with pytest.raises(ConfigError, match="shorter than fragment_length = 30"):
         film_fragments(settings, None, 1, 30, tmp_path / "other", seed=1)
 

@@ -104,6 +104,34 @@ def test_rows_of_hugging_face(tmp_path: Path) -> None:
         read_preferences(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("set.jsonl", b"\xff\xfe", "no UTF-8 text"),
+        ("set.jsonl", json.dumps(row(2, 0, tie="false")).encode(), "row 1: tie is 'false': use true or false"),
+        ("set.jsonl", b"", "holds no preference"),
+        ("set.npz", b"PK", "damaged"),
+    ],
+)
+def test_files_that_hold_no_preferences_are_refused(name: str, content: bytes, said: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=said):
+        read_preferences(path)
+
+
+def test_what_does_not_fit_a_set_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "set.npz"
+    sides = PAIRS | {"label": np.zeros(2)}
+    np.savez(path, **sides, reward_1=REWS[:1])
+    with pytest.raises(DataError, match="do not fit"):
+        read_preferences(path)
+    np.savez(path, **sides)
+    assert len(read_preferences(path)) == 2
+    with pytest.raises(DataError, match="leave the data set and the length out"):
+        read_preferences(path, length=3)
+
+
 def test_imitations_preference_dataset() -> None:
     def trajectory(index: int) -> Any:
         obs = np.concatenate([OBS[index], OBS[index, :1] + 9])

@@ -57,6 +57,7 @@ BOMB = "x: {k: [&a0 [1, 1], " + ", ".join(f"&a{n} [{', '.join([f'*a{n - 1}'] * 9
         ("gamma: 0.9 \0", "not valid YAML"),
         (b"# caf\xe9\ngamma: 0.9\n", "save it as UTF-8"),
         ("- 1", "setting: value"),
+        ("gamma: 0.9\nlearning_rate: 1\ngamma: 0.99", "line 3: 'gamma' is there twice"),
         ("a" * (2**20 + 1), "over 1048576 bytes"),
     ],
     ids=[
@@ -72,6 +73,7 @@ BOMB = "x: {k: [&a0 [1, 1], " + ", ".join(f"&a{n} [{', '.join([f'*a{n - 1}'] * 9
         "nul",
         "latin-1",
         "list",
+        "twice",
         "large",
     ],
 )
