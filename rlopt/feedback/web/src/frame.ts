@@ -155,7 +155,8 @@ export class Frame {
     this.results.hidden = progress.state !== "finished" || !this.resultsShown;
     const done = progress.completion;
     this.completion.hidden = !done;
-    if (done) {
+    // Made once: a poll must not take the focus from the button.
+    if (done && !this.completion.hasChildNodes()) {
       const code = done.code ? [h("span", {}, "Your completion code: "), h("strong", { class: "code" }, done.code)] : [];
       this.completion.replaceChildren(...code, ...(done.url ? [h("a", { class: "onward", href: done.url, rel: "noreferrer" }, "Go on to the next page")] : []), this.onward);
     }
