@@ -53,6 +53,8 @@ class Group:
     statistic: Callable[..., Any] = iqm
     sign: int = 1
     """-1 where less is better."""
+    summary: Callable[[], str] | None = None
+    """Says what many rows come to; they are then folded under it."""
 
 
 def side(
@@ -147,8 +149,17 @@ def zo_ranksgd() -> Iterator[Row]:
         yield Row(env, sides, digits=digits)
 
 
+def defaults_summary() -> str:
+    study = reproduce_defaults
+    by_arm = {arm.key: study.scores(study.DECLARED.reported(Results(PAGES / "defaults.jsonl").find()), arm.key)
+              for arm in study.ARMS}  # fmt: skip
+    lines = [study.against(by_arm["mdpo"], by_arm[arm.key], arm.title) for arm in study.ARMS[1:]]
+    return " ".join(line.removeprefix("- ") for found in lines for line in found)
+
+
 GROUPS = (
-    Group("MDPO at its defaults", "return", "20k steps", "defaults", "reproduce_defaults.py run", defaults),
+    Group("MDPO at its defaults", "return", "20k steps", "defaults", "reproduce_defaults.py run", defaults,
+          summary=defaults_summary),
     Group("MDPO, on-policy", "return", "1M steps", "mdpo", "reproduce_mdpo.py run --table on_policy",
           functools.partial(mdpo, "on_policy")),
     Group("MDPO, off-policy", "return", "60k steps", "mdpo", "reproduce_mdpo.py run --table off_policy",
@@ -164,6 +175,13 @@ GROUPS = (
 )  # fmt: skip
 
 
+HEAD = (
+    "| method | task | ours | ablation | best peer | seeds | budget of a run | time, ours and peer "
+    "| `python scripts/...` |",
+    "|---" * 9 + "|",
+)
+
+
 def table_text() -> str:
     """The table; refuses what :mod:`evidence` refuses."""
     lines = [
@@ -171,20 +189,22 @@ def table_text() -> str:
         "its own contribution. The best peer is the best of all that were run; the page of the method shows them "
         "all. Time is the wall time of a run, median over seeds, on two CPU cores that were also busy with other runs.",
         "",
-        "| method | task | ours | ablation | best peer | seeds | budget of a run | time, ours and peer "
-        "| `python scripts/...` |",
-        "|---" * 9 + "|",
+        *HEAD,
     ]
-    incomplete = []
+    incomplete, folded = [], []
     for group in GROUPS:
-        for row in group.rows():
-            lacking = not_run(row)
-            if lacking:
-                incomplete.append(f"{group.method} on {row.task} ({', '.join(lacking)})")
-            else:
-                lines.append(row_text(group, row))
+        rows = list(group.rows())
+        incomplete += [f"{group.method} on {row.task} ({', '.join(not_run(row))})" for row in rows if not_run(row)]
+        texts = [row_text(group, row) for row in rows if not not_run(row)]
+        if group.summary and texts:
+            title = f"{group.method} on {len(texts)} small tasks"
+            folded += ["", f"**{title}.** {group.summary()}", "", "<details markdown>", f"<summary>{title}</summary>", ""]
+            folded += [*HEAD, *texts, "", "</details>"]
+        else:
+            lines += texts
     if incomplete:
         lines += ["", "These rows are not shown because a contestant has not been run: " + "; ".join(incomplete) + "."]
+    lines += folded
     return "\n".join([*lines, "", "`python scripts/main_table.py write`"])
 
 
