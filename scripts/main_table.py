@@ -198,8 +198,8 @@ def table_text() -> str:
         texts = [row_text(group, row) for row in rows if not not_run(row)]
         if group.summary and texts:
             title = f"{group.method} on {len(texts)} small tasks"
-            folded += ["", f"**{title}.** {group.summary()}", "", "<details markdown>", f"<summary>{title}</summary>", ""]
-            folded += [*HEAD, *texts, "", "</details>"]
+            folded += ["", f"**{title}.** {group.summary()}", ""]
+            folded += ["<details markdown>", f"<summary>{title}</summary>", "", *HEAD, *texts, "", "</details>"]
         else:
             lines += texts
     if incomplete:
