@@ -37,7 +37,10 @@ class Task:
         return self.env if self.scale == 1 else f"{self.env} x {self.scale:g}"
 
 
-TUNING = ("CartPole-v1", "Pendulum-v1", "InvertedPendulum-v5", "Acrobot-v1")
+TUNING = (
+    "CartPole-v1", "Pendulum-v1", "InvertedPendulum-v5", "Acrobot-v1", "HalfCheetah-v5", "Hopper-v5",
+    "dm_control/walker-walk", "dm_control/cheetah-run",
+)  # fmt: skip
 TASKS = (
     Task("LunarLander-v3"),
     Task("InvertedDoublePendulum-v5"),
@@ -91,8 +94,10 @@ def build(arm: str, env: Any, seed: int) -> Any:
     if arm.startswith("sb3_ppo"):
         from stable_baselines3 import PPO
 
-        # What MDPO's defaults owe to shorter rollouts and a higher rate alone.
-        short = {"n_steps": 512, "learning_rate": 1e-3} if arm == "sb3_ppo_short" else {}
+        from rlopt.agents.mdpo.config import DEFAULT_RATE
+
+        # What MDPO's defaults owe to shorter rollouts and a higher, falling rate alone.
+        short = {"n_steps": 512, "learning_rate": DEFAULT_RATE} if arm == "sb3_ppo_short" else {}
         return PPO("MlpPolicy", env, seed=seed, device="cpu", **short)
     if arm == "sb3_trpo":
         from sb3_contrib import TRPO

@@ -236,6 +236,9 @@ class GAILConfig(DemonstrationConfig, MDPOConfig):
     """Whether the value phase divides by the scale of the returns."""
     learning_rate: LearningRate = 1e-3
     """Step size of the policy phase, chosen so that 20,000 steps are enough for CartPole-v1."""
+    learning_rate_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """Schedule of the networks' learning rates over the run: constant, falling linearly, or falling along half a
+    cosine."""
     batch_size: Annotated[int, Range(ge=1)] | None = 64
     """Rows per gradient step of the policy phase; none is the full batch. Stable-Baselines3's PPO: 64."""
     n_epochs: Annotated[int, Range(ge=1)] = 20

@@ -11,6 +11,7 @@ from rlopt.agents.sac.config import EntropyCoefficient, SACConfig
 from rlopt.errors import ConfigError
 from rlopt.settings.fields import Range
 from rlopt.settings.optimizer import LearningRate
+from rlopt.settings.schedules import DecayingRate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,12 @@ class MDPOConfig(OnPolicyConfig):
     n_steps: Annotated[int, Range(ge=1)] = 512
     """Steps per environment and rollout; the batch is n_steps * n_envs. Paper: 2048 in one environment."""
     learning_rate: LearningRate = 1e-3
-    """Step size of the policy phase. Paper and released code: 3e-4."""
+    """Step size of the policy phase at the start of the run. Paper and released code: 3e-4."""
+    learning_rate_schedule: Literal["constant", "linear", "cosine"] = "linear"
+    """Schedule of the networks' learning rates over the run: constant, falling linearly, or falling along half a
+    cosine. In Python a number given as learning_rate is constant, and the default falls as here."""
+    learning_rate_floor: Annotated[float, Range(ge=0, le=1)] = 0.1
+    """Final value of the schedules linear and cosine, as a share of the rate."""
     value_learning_rate: LearningRate | None = None
     """Step size of the value phase; default is learning_rate."""
     n_epochs: Annotated[int, Range(ge=1)] = 10
@@ -50,6 +56,12 @@ class MDPOConfig(OnPolicyConfig):
     clip_range_vf: Annotated[float, Range(gt=0)] | None = None
     """Largest change of the value function in one update, in units of the returns' scale with normalize_value; default
     is no bound."""
+
+
+DEFAULT_RATE = DecayingRate(
+    MDPOConfig.learning_rate, MDPOConfig.learning_rate_schedule, floor=MDPOConfig.learning_rate_floor
+)
+"""What MDPOConfig makes of its defaults."""
 
 
 @dataclass(frozen=True, kw_only=True)

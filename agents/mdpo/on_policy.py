@@ -13,7 +13,7 @@ from stable_baselines3.common.utils import FloatSchedule, update_learning_rate
 from torch import Tensor
 
 from rlopt.agents.mdpo import losses
-from rlopt.agents.mdpo.config import MDPOConfig
+from rlopt.agents.mdpo.config import DEFAULT_RATE, MDPOConfig
 from rlopt.agents.mdpo.objectives import PolicyObjective, ValueObjective
 from rlopt.agents.mdpo.phases import former_value_parameters, phase_parameters, scaled_down
 from rlopt.agents.ppo.on_policy import BEYOND_SB3, OnPolicy
@@ -91,7 +91,7 @@ class MDPO(OnPolicy):
         self,
         policy: str | type[ActorCriticPolicy],
         env: GymEnv | str | None,
-        learning_rate: float | Schedule = MDPOConfig.learning_rate,
+        learning_rate: float | Schedule = DEFAULT_RATE,
         n_steps: int = MDPOConfig.n_steps,
         batch_size: int | None = MDPOConfig.batch_size,
         n_epochs: int = MDPOConfig.n_epochs,

@@ -46,7 +46,8 @@ def test_a_schedule_survives_a_checkpoint_without_pickle() -> None:
 
 
 def test_settings_reach_every_learning_rate_but_the_discriminators() -> None:
-    config = MDPOConfig(learning_rate=3e-4, learning_rate_schedule="linear", value_learning_rate=1e-3)
+    falling = {"learning_rate_schedule": "linear", "learning_rate_floor": 0.0}
+    config = MDPOConfig(learning_rate=3e-4, value_learning_rate=1e-3, **falling)
     rates = [config.algorithm_kwargs()[name] for name in ("learning_rate", "value_learning_rate")]
     assert [rate(0.5) for rate in rates] == pytest.approx([1.5e-4, 5e-4])
     wavy = {"learning_rate_schedule": "cosine", "learning_rate_warmup": 0.1, "learning_rate_floor": 0.2}

@@ -207,7 +207,7 @@ def test_constructor_has_the_declared_defaults(agent: str) -> None:
     parameters = inspect.signature(algorithm).parameters
     for name, (_, of_policy) in shared_settings(agent).items():
         if not of_policy:
-            assert parameters[name].default == getattr(config, name), name
+            assert parameters[name].default == config().algorithm_kwargs()[name], name
 
 
 @pytest.mark.parametrize(
