@@ -267,6 +267,8 @@ def convert(argv: list[str]) -> int:
     if arguments.pointmaze is not None:
         data = to_pointmaze(data, arguments.pointmaze)
     written = write(data, arguments.out, form, arguments.overwrite)
+    for note in data.metadata.notes:
+        print(f"note: {note}")
     print(f"{len(data)} transitions, {len(data.episodes())} episodes: {written}")
     return 0
 
@@ -303,8 +305,7 @@ def filter_data(argv: list[str]) -> int:
     data = filter_episodes(whole, **conditions)
     written = write(data, arguments.out, form, arguments.overwrite)
     for note in data.metadata.notes:
-        if "NaN" in note:
-            print(note)
+        print(f"note: {note}")
     counts = [
         f"{len(part):,} of {len(all_of):,}" for part, all_of in ((data.episodes(), whole.episodes()), (data, whole))
     ]

@@ -54,6 +54,8 @@ def convert(argv: list[str]) -> int:
         _refuse_unknown("--reorder", data.metadata.env, arguments.env)
         data = data.reorder(EnvSettings(id=data.metadata.env))
     written = write(data, arguments.out, form, arguments.overwrite)
+    for note in data.metadata.notes:
+        print(f"note: {note}")
     print(f"{data.n_trajectories} trajectories, {len(data):,} transitions: {written}")
     return 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from importlib import metadata as installed
 from typing import Any
 
@@ -24,8 +25,26 @@ from rlopt.evaluation.evaluate import Predictor, evaluate
 _PACKAGES = ("rlopt", "stable-baselines3", "gymnasium", "mujoco", "dm-control", "numpy", "torch")
 
 
+class Controller:
+    """A function of one observation as a model: ``predict`` takes a batch.
+
+    :param act: from an observation, as the environment gives it, to an action of its space
+    """
+
+    def __init__(self, act: Callable[[Any], Any]) -> None:
+        self.act = act
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = True
+    ) -> tuple[Any, Any]:
+        """The actions (N, ...) for N observations, and no state."""
+        count = len(next(iter(observation.values())) if isinstance(observation, dict) else observation)
+        rows = [_row(observation, index) for index in range(count)]
+        return np.stack([np.asarray(self.act(row)) for row in rows]), None
+
+
 def record_demonstrations(
-    model: Predictor,
+    model: Predictor | Callable[[Any], Any],
     env: EnvSettings | str | gymnasium.Env[Any, Any] | VecEnv,
     n_trajectories: int,
     *,
@@ -40,7 +59,8 @@ def record_demonstrations(
     observations and rewards, and the actions within their bounds. The model and the global random states are left as
     they were. The same seed gives the same episodes, with and without images.
 
-    :param model: any Stable-Baselines3 model, what :func:`rlopt.load` returns, or anything with their ``predict``
+    :param model: any Stable-Baselines3 model, what :func:`rlopt.load` returns, anything with their ``predict``, or a
+        function from one observation to one action
     :param env: settings or id of the environment, of which one copy is made on the gymnasium backend; or an environment
         that exists, a VecEnv of one, which is left open
     :param deterministic: the mean (most likely) actions instead of sampled ones
@@ -53,6 +73,11 @@ def record_demonstrations(
     :raises rlopt.errors.SpaceError: the spaces of model and environment differ
     :raises rlopt.errors.NonFiniteError: the model's action, an observation or a reward is NaN or infinite
     """
+    name = getattr(model, "__name__", type(model).__name__)
+    if not hasattr(model, "predict"):
+        if not callable(model):
+            raise ConfigError(f"{name} has no predict and is no function: give a model or a function of an observation")
+        model = Controller(model)
     if n_trajectories < 1:
         raise ConfigError(f"{n_trajectories} trajectories: give at least 1")
     given = isinstance(env, gymnasium.Env | VecEnv)
@@ -79,7 +104,7 @@ def record_demonstrations(
             played.close()
     metadata = DemonstrationMetadata(
         **recorded(settings, recorder.observation_space, recorder.action_space),
-        generator=generator or type(model).__name__,
+        generator=generator or name,
         seed=seed,
         versions=_versions(),
         observation_keys=() if settings.id == UNKNOWN_ENV else observation_keys(settings),
@@ -181,11 +206,11 @@ class _Recorder(VecEnvWrapper):
         )
 
 
-def _row(observations: Any) -> Any:
-    """The observation of the only environment, copied."""
+def _row(observations: Any, index: int = 0) -> Any:
+    """The observation of one environment, by default the only one, copied."""
     if isinstance(observations, dict):
-        return {key: np.array(part[0]) for key, part in observations.items()}
-    return np.array(observations[0])
+        return {key: np.array(part[index]) for key, part in observations.items()}
+    return np.array(observations[index])
 
 
 def _copied(observation: Any) -> Any:

@@ -130,8 +130,16 @@ def check_spaces(data: Dataset, observation_space: Any, action_space: Any, env: 
     """
     cure = f"this data set is of {data.metadata.env!r}; choose the data set or the environment that fits"
     spaces = getattr(observation_space, "spaces", None)
-    if isinstance(spaces, Mapping) != isinstance(data.observations, dict):
-        raise DataError(f"observations of {env} are {'' if spaces else 'not '}dictionaries: {cure}")
+    if isinstance(spaces, Mapping) and not isinstance(data.observations, dict):
+        parts = ", ".join(f"{key} {tuple(part.shape)}" for key, part in spaces.items())
+        first = next(iter(spaces))
+        raise DataError(
+            f"observations of {env} are dictionaries of {parts}, and these are arrays of "
+            f"{tuple(data.observations.shape[1:])}: name an array for each part, observations/{first} and so on, or "
+            "record and train in the environment with gymnasium's FlattenObservation"
+        )
+    if isinstance(data.observations, dict) and not isinstance(spaces, Mapping):
+        raise DataError(f"observations of {env} are not dictionaries: {cure}")
     parts = data.observations if isinstance(data.observations, dict) else {"": data.observations}
     wanted = dict(spaces) if isinstance(spaces, Mapping) else {"": observation_space}
     if parts.keys() != wanted.keys():
@@ -143,6 +151,33 @@ def check_spaces(data: Dataset, observation_space: Any, action_space: Any, env: 
         "or cut them with rlopt demos convert IN OUT --clip-actions, in Python Demonstrations.clip_actions(low, high)"
     )
     _check_actions(data.actions, action_space, env, cure, f"{cure}, {clip}")
+
+
+def doubts(data: Dataset, observation_space: Any, action_space: Any, env: str) -> list[str]:
+    """Notes on data that fit an environment's spaces in shape, but hardly in what they hold."""
+    notes = []
+    spaces = getattr(observation_space, "spaces", None) or {"": observation_space}
+    parts = data.observations if isinstance(data.observations, dict) else {"": data.observations}
+    for key, part in parts.items():
+        low, high = getattr(spaces[key], "low", None), getattr(spaces[key], "high", None)
+        if low is None or part.dtype.kind != "f" or part.ndim != 2:
+            continue
+        beyond = np.maximum(part - high, low - part).max(axis=0) > 1e-3 * np.maximum(1.0, np.abs(high))
+        if beyond.any():
+            column = int(beyond.argmax())
+            notes.append(
+                f"observations{f' {key}' if key else ''} leave the bounds of {env} in {int(beyond.sum())} of "
+                f"{len(beyond)} columns (column {column}: {part[:, column].min():.4g} to {part[:, column].max():.4g}, "
+                f"bounds {low[column]:.4g} to {high[column]:.4g}): are the columns in its order and units?"
+            )
+    bound = np.abs(getattr(action_space, "high", np.zeros(0)))
+    largest = np.abs(data.actions).max(axis=0) if data.actions.dtype.kind == "f" else np.zeros(0)
+    if len(bound) and largest.shape == bound.shape and (bound >= 1.5).all() and 0.9 <= largest.max() <= 1 + 1e-6:
+        notes.append(
+            f"no action exceeds 1, and those of {env} reach {bound.max():.4g}: if they were scaled to [-1, 1], scale "
+            "them back"
+        )
+    return notes
 
 
 def _check_actions(actions: np.ndarray, space: Any, env: str, cure: str, out_of_bounds: str) -> None:

@@ -56,6 +56,10 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.rewards)
 
+    def __repr__(self) -> str:
+        episodes = int(self.episode_ends.sum())
+        return f"{type(self).__name__}({self.metadata.env}, {len(self):,} transitions in {episodes:,} episodes)"
+
     def columns(self) -> dict[str, Any]:
         """The per-transition fields by name; ``observations``, ``next_observations`` and ``extras`` may be nested."""
         names = (field.name for field in dataclasses.fields(self))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rlopt.envs.settings import EnvSettings
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Demonstrations(Dataset):
     """A :class:`rlopt.data.Dataset` of an expert's whole episodes; every learner that takes a data set takes it.
 
@@ -207,7 +207,8 @@ class Demonstrations(Dataset):
         """
         metadata = self.metadata
         if metadata.env != UNKNOWN_ENV:
-            if metadata.env != env_settings.id:
+            # MODULE:ID imports a module and then is ID.
+            if metadata.env.rpartition(":")[2] != env_settings.id.rpartition(":")[2]:
                 raise DataError(
                     f"the demonstrations are of {metadata.env}, not of {env_settings.id}: give "
                     f"--env {shlex.quote(metadata.env)}, or demonstrations of {env_settings.id}"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from rlopt.data.checks import check_actions, check_spaces, float32
+from rlopt.data.checks import check_actions, check_spaces, doubts, float32
 from rlopt.data.dataset import Dataset
 from rlopt.data.demonstrations import Demonstrations, as_recorded
 from rlopt.data.environment import encoded, made
@@ -145,6 +145,8 @@ def demonstrations_of(raw: ForeignEpisodes, options: ForeignOptions) -> Demonstr
     dataset = as_recorded(columns, metadata.noted(*notes), options.drop_nan)
     if observation_space is not None and raw.metadata is None:
         check_spaces(dataset, observation_space, action_space, metadata.env)
+        found = doubts(dataset, observation_space, action_space, metadata.env)
+        dataset = dataclasses.replace(dataset, metadata=dataset.metadata.noted(*found))
     return Demonstrations.from_dataset(dataset, expert_return=metadata.expert_return)
 
 

@@ -95,11 +95,14 @@ def _read(file: zipfile.ZipFile, path: Path, name: str, budget: Budget) -> np.nd
 
 
 def _rewriting(path: Path) -> str:
-    """A command that writes a file's arrays anew, without those of objects."""
+    """A command that writes a file's arrays anew, those of objects as episodes one behind another, with lengths."""
     new = path.with_name(f"{path.stem}-plain.npz")
     program = (
-        f"import numpy as np; d = np.load({str(path)!r}, allow_pickle=True); "
-        f"np.savez({str(new)!r}, **{{k: d[k] for k in d if d[k].dtype != object}})"
+        f"import numpy as np; d = dict(np.load({str(path)!r}, allow_pickle=True)); "
+        "o = [k for k in d if d[k].dtype == object]; e = [k for k in o if all(np.ndim(x) for x in d[k].flat)]; "
+        "n = np.min([[len(x) for x in d[k]] for k in e], axis=0) if e else []; "
+        f"np.savez({str(new)!r}, **{{k: np.concatenate(list(d[k])) if k in e else d[k] "
+        "for k in d if k in e or k not in o}, **({'lengths': n} if e else {}))"
     )
     return f"python -c {shlex.quote(program)}"
 

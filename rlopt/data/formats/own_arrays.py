@@ -40,6 +40,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "discounts": ("discounts", "discount"),
     "starts": ("episode_starts", "is_first"),
     "episode": ("episode_index", "episode_id", "eps_id", "episode", "traj_id", "trajectory_id"),
+    "lengths": ("lengths", "length", "episode_lengths", "ep_lengths", "traj_lengths", "trajectory_lengths"),
 }  # fmt: skip
 """What a column is -> the names that it is found under, the usual one first."""
 _NEEDED = "observations (or obs, states) and actions (or acts)"
@@ -258,7 +259,10 @@ def from_columns(
             raise DataError(f"{', '.join(wrong)} and actions hold different numbers of episodes")
         kinds = [kind for kind in columns if kind not in ("episode", "starts", "discounts")]
         return from_episodes([{kind: columns[kind][row] for kind in kinds} for row in range(count)], generator, options)
+    if "lengths" in columns:
+        return from_episodes(_of_lengths(columns), generator, options, notes)
     if _is_stacked(columns["observations"], columns["actions"]):
+        _refuse_padding(columns)
         columns = _unstacked(columns)
     notes = list(notes)
     if _lacks_marks_of_cuts(columns):
@@ -276,6 +280,55 @@ def _is_stacked(observations: Any, actions: np.ndarray) -> bool:
         return True
     whole = actions.dtype.kind in "iu" and actions.ndim == 2 and isinstance(observations, np.ndarray)
     return bool(whole and observations.ndim >= 3 and observations.shape[1] - actions.shape[1] in (0, 1))
+
+
+def _of_lengths(columns: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The episodes of columns that lie one behind another, or (E, T, ...) with padding; ``lengths`` count actions."""
+    lengths = np.asarray(columns["lengths"]).reshape(-1)
+    if lengths.dtype.kind not in "iu" or len(lengths) == 0 or lengths.min() < 1:
+        raise DataError("lengths are not whole numbers above 0: give the number of actions of each episode")
+    count, total = len(lengths), int(lengths.sum())
+    stacked = _is_stacked(columns["observations"], columns["actions"])
+    longest = columns["actions"].shape[1] if stacked else 0
+
+    def cut(kind: str, part: np.ndarray) -> list[Any]:
+        if stacked and len(part) == count:
+            more = int(part.ndim > 1 and part.shape[1] == longest + 1)
+            if part.ndim == 1:  # one an episode
+                return list(part)
+            if part.shape[1] in (longest, longest + 1) and lengths.max() <= longest:
+                return [row[: length + more] for row, length in zip(part, lengths, strict=True)]
+        elif not stacked and len(part) in (total, total + count):
+            return np.split(part, np.cumsum(lengths + (len(part) != total))[:-1])
+        raise DataError(f"{kind} have shape {part.shape}, which {count} episodes of {total} actions do not fit")
+
+    episodes: list[dict[str, Any]] = [{} for _ in lengths]
+    for kind, column in columns.items():
+        if kind in ("lengths", "episode", "starts", "discounts"):
+            continue
+        parts = {
+            key: cut(kind, part) for key, part in (column if isinstance(column, Mapping) else {"": column}).items()
+        }
+        for index, episode in enumerate(episodes):
+            own = {key: part[index] for key, part in parts.items()}
+            episode[kind] = own if isinstance(column, Mapping) else own[""]
+    return episodes
+
+
+def _refuse_padding(columns: Mapping[str, Any]) -> None:
+    """Raises :class:`rlopt.errors.DataError` where stacked episodes end in zeros, so that they seem to be padded."""
+    parts = columns["observations"]
+    parts = [*(parts.values() if isinstance(parts, Mapping) else [parts]), columns["actions"]]
+    length = columns["actions"].shape[1]
+    zero = np.all([(part[:, -length:].reshape(len(part), length, -1) == 0).all(axis=2) for part in parts], axis=0)
+    padded = zero[:, -2:].all(axis=1)
+    if padded.any() and columns["actions"].dtype.kind == "f":
+        index = int(padded.argmax())
+        rows = length - 1 - int((~zero[index]).nonzero()[0].max(initial=-1))
+        raise DataError(
+            f"trajectory {index} ends with {rows} rows of zeros, as if it were padded: add the array lengths, the "
+            f"number of actions of each of the {len(padded)} trajectories"
+        )
 
 
 def _unstacked(columns: Mapping[str, Any]) -> dict[str, Any]:

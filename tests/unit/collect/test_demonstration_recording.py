@@ -368,3 +368,17 @@ def test_images_are_learned_from_with_their_channels_first() -> None:
     np.testing.assert_array_equal(array(moved)[2, 1, 3, 4], array(data)[2, 3, 4, 1])
     np.testing.assert_array_equal(with_images_of(moved, space).observations, moved.observations)
     assert array(with_images_of(data, Camera.observation_space)).shape == (4, 40, 36, 3)
+
+
+def test_a_function_of_an_observation_is_an_expert() -> None:
+    seen = []
+
+    def push(observation: np.ndarray) -> int:
+        seen.append(observation.shape)
+        return int(observation[2] > 0)
+
+    data = record_demonstrations(push, "CartPole-v1", 2)
+    assert set(seen) == {(4,)} and data.metadata.generator == "push"
+    assert np.array_equal(data.actions, (data.observations[:, 2] > 0).astype(np.int64))
+    with pytest.raises(ConfigError, match="str has no predict and is no function"):
+        record_demonstrations("expert", "CartPole-v1", 2)  # type: ignore[arg-type]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +13,8 @@ import pytest
 from gymnasium import spaces
 
 from rlopt.data import Demonstrations, check_spaces, load_dataset, load_demonstrations
+from rlopt.data.checks import doubts
+from rlopt.envs.settings import EnvSettings
 from rlopt.errors import DataError
 
 LENGTHS = (4, 4, 4)
@@ -190,3 +194,92 @@ def test_actions_slightly_beyond_the_bounds_can_be_cut() -> None:
     assert data.clip_actions(-2, 2).metadata == data.metadata
     with pytest.raises(DataError, match="choices"):
         Demonstrations.from_trajectories([{"obs": np.zeros((3, 1)), "acts": np.arange(3)}]).clip_actions(0, 1)
+
+
+UNEQUAL = (2, 4, 3)
+
+
+def unequal(last: bool) -> list[dict[str, Any]]:
+    """The episodes cut to other lengths."""
+    more = int(last)
+    return [
+        {
+            "observations": part["observations"][: n + more],
+            "actions": part["actions"][:n],
+            "rewards": part["rewards"][:n],
+        }
+        for part, n in zip(episodes(), UNEQUAL, strict=True)
+    ]
+
+
+def padded(parts: list[np.ndarray]) -> np.ndarray:
+    longest = max(map(len, parts))
+    return np.stack([np.pad(part, [(0, longest - len(part)), *[(0, 0)] * (part.ndim - 1)]) for part in parts])
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("join", [padded, np.concatenate])
+def test_lengths_say_where_episodes_end(join: Any, last: bool, tmp_path: Path) -> None:
+    parts = unequal(last)
+    arrays = {name: join([part[name] for part in parts]) for name in parts[0]}
+    np.savez(tmp_path / "x.npz", lengths=UNEQUAL, **arrays)
+    data = load_demonstrations(tmp_path / "x.npz")
+    lengths = UNEQUAL if last else [n - 1 for n in UNEQUAL]  # without the successor of its last row
+    assert [rows.stop - rows.start for rows in data.episodes()] == list(lengths)
+    wanted = np.concatenate([part["actions"][:n] for part, n in zip(parts, lengths, strict=True)])
+    assert np.allclose(data.actions, wanted) and np.all(data.next_observations[:, 0] == data.observations[:, 0] + 1)
+
+
+def test_padding_without_lengths_and_lengths_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    parts = unequal(True)
+    arrays = {name: padded([part[name] for part in parts]) for name in parts[0]}
+    for lengths, said in ((None, "ends with 2 rows of zeros.*add the array lengths"), ((2, 9, 3), "do not fit")):
+        np.savez(tmp_path / "x.npz", **arrays, **({} if lengths is None else {"lengths": lengths}))
+        with pytest.raises(DataError, match=said):
+            load_demonstrations(tmp_path / "x.npz")
+
+
+def test_the_command_for_a_file_of_objects_keeps_its_episodes(tmp_path: Path) -> None:
+    parts = unequal(True)
+    arrays = {}
+    for name in parts[0]:
+        arrays[name] = np.empty(len(parts), object)
+        arrays[name][:] = [part[name] for part in parts]
+    np.savez(tmp_path / "x.npz", **arrays)
+    with pytest.raises(DataError) as error:
+        load_demonstrations(tmp_path / "x.npz")
+    command = str(error.value).partition("run ")[2].partition(", then give")[0]
+    subprocess.run(command.replace("python", sys.executable, 1), shell=True, check=True)
+    data = load_demonstrations(tmp_path / "x-plain.npz")
+    assert [rows.stop - rows.start for rows in data.episodes()] == list(UNEQUAL)
+
+
+def test_doubtful_observations_and_actions_are_noted() -> None:
+    box = spaces.Box(-np.ones(2, np.float32), np.array([1, 50], np.float32))
+    motor = spaces.Box(-4, 4, (1,))
+    rows = [[0.5, 20], [-0.5, 40], [0.1, 0]]
+    for order, actions, notes in (
+        ([0, 1], [[0.5], [2], [3]], 0),
+        ([1, 0], [[0.5], [2], [3]], 1),
+        ([1, 0], [[0.5], [1], [-1]], 2),
+    ):
+        given = {"observations": np.array(rows)[:, order], "actions": np.array(actions[:2])}
+        data = Demonstrations.from_trajectories([given | {"actions": np.array(actions[:2])}])
+        found = doubts(data, box, motor, "Arm-v0")
+        assert len(found) == notes, found
+
+
+def test_a_dict_environment_s_parts_are_named() -> None:
+    space = spaces.Dict(angle=spaces.Box(-1, 1, (2,)), goal=spaces.Box(-1, 1, (1,)))
+    data = Demonstrations.from_trajectories(episodes())
+    with pytest.raises(DataError, match=r"angle \(2,\), goal \(1,\).*observations/angle.*FlattenObservation"):
+        check_spaces(data, space, spaces.Box(-2, 2, (1,)), "Arm-v0")
+
+
+def test_a_module_before_an_id_makes_no_other_environment() -> None:
+    box, motor = spaces.Box(-np.inf, np.inf, (2,)), spaces.Box(-1.5, 1.5, (1,))
+    data = Demonstrations.from_trajectories(episodes(), env="Walk-v0")
+    data.check_fits(EnvSettings("mine:Walk-v0"), box, motor)
+    with pytest.raises(DataError, match="of Walk-v0, not of mine:Run-v0"):
+        data.check_fits(EnvSettings("mine:Run-v0"), box, motor)
+    assert repr(data) == "Demonstrations(Walk-v0, 12 transitions in 3 episodes)"
