@@ -131,10 +131,10 @@ def check_spaces(data: Dataset, observation_space: Any, action_space: Any, env: 
     cure = f"this data set is of {data.metadata.env!r}; choose the data set or the environment that fits"
     spaces = getattr(observation_space, "spaces", None)
     if isinstance(spaces, Mapping) and not isinstance(data.observations, dict):
-        parts = ", ".join(f"{key} {tuple(part.shape)}" for key, part in spaces.items())
+        named = ", ".join(f"{key} {tuple(part.shape)}" for key, part in spaces.items())
         first = next(iter(spaces))
         raise DataError(
-            f"observations of {env} are dictionaries of {parts}, and these are arrays of "
+            f"observations of {env} are dictionaries of {named}, and these are arrays of "
             f"{tuple(data.observations.shape[1:])}: name an array for each part, observations/{first} and so on, or "
             "record and train in the environment with gymnasium's FlattenObservation"
         )
@@ -160,7 +160,7 @@ def doubts(data: Dataset, observation_space: Any, action_space: Any, env: str) -
     parts = data.observations if isinstance(data.observations, dict) else {"": data.observations}
     for key, part in parts.items():
         low, high = getattr(spaces[key], "low", None), getattr(spaces[key], "high", None)
-        if low is None or part.dtype.kind != "f" or part.ndim != 2:
+        if low is None or high is None or part.dtype.kind != "f" or part.ndim != 2:
             continue
         beyond = np.maximum(part - high, low - part).max(axis=0) > 1e-3 * np.maximum(1.0, np.abs(high))
         if beyond.any():
