@@ -26,6 +26,7 @@ from rlopt.algorithms.resumable import named_policy_kwargs, training_env
 from rlopt.data.dataset import Dataset
 from rlopt.data.environment import spaces_of
 from rlopt.errors import ConfigError, NonFiniteError, require
+from rlopt.nn.encoders import channels_first
 from rlopt.optim.compiled_step import CompileChoice, Mode, Precision, choose_mode
 from rlopt.settings.fields import check_arguments
 
@@ -41,7 +42,8 @@ class OfflineAlgorithm(Learner):
     collects n environment steps into a replay buffer that begins with the data set, as any off-policy algorithm does.
     :meth:`set_dataset` goes back to training from data.
 
-    :param policy: "MlpPolicy", or "MultiInputPolicy" for Dict observations (the same class), or an OfflinePolicy class
+    :param policy: "MlpPolicy", or for Dict observations "MultiInputPolicy" and for images "CnnPolicy" (all the same
+        class), or an OfflinePolicy class
     :param env: a data set, or what tells the spaces: an environment, a VecEnv or an id. Nothing acts in it
     :param dataset: a :class:`rlopt.data.Dataset`, or a folder, file or name that ``rlopt.data.load_dataset`` reads
     :param own: the learner's own settings, which become attributes; these and the others are explained where they are
@@ -57,6 +59,7 @@ class OfflineAlgorithm(Learner):
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
         "MlpPolicy": OfflinePolicy,
         "MultiInputPolicy": OfflinePolicy,
+        "CnnPolicy": OfflinePolicy,
     }
     state_attributes: ClassVar[tuple[str, ...]] = ("data_fingerprint", "reward_range_scale")
     profiled_sections: ClassVar[dict[str, str]] = {"_train_block": "update", "_store_transition": "store"}
@@ -153,8 +156,15 @@ class OfflineAlgorithm(Learner):
             observation_space, action_space = given.observation_space, given.action_space
             if isinstance(env, str):
                 given.close()
-        name, several = type(self).__name__, self.several_choices
-        check_model_spaces(name, observation_space, action_space, self.discrete_actions, several)
+        observation_space = channels_first(observation_space)
+        check_model_spaces(
+            type(self).__name__,
+            observation_space,
+            action_space,
+            discrete=self.discrete_actions,
+            several=self.several_choices,
+            images=self.sees_images,
+        )
         return OfflineVecEnv(1, observation_space, action_space)
 
     def _setup_model(self) -> None:
@@ -234,7 +244,9 @@ class OfflineAlgorithm(Learner):
         if self.networks.compilable:
             mode = choose_mode(self.compile, self.device, planned, precision=self.precision)
         elif self.precision == "bf16":
-            raise ConfigError("only steps of plain Adam are compiled, which precision bf16 needs: use float32")
+            raise ConfigError(
+                "only steps of plain Adam without images are compiled, which precision bf16 needs: use float32"
+            )
         wanted = mode, self.precision
         if self._step is None or (self._step.mode, self._step.precision) != wanted or not self._step.reads(source):
             self._step = OfflineStep(self, source, mode)
@@ -260,7 +272,7 @@ class OfflineAlgorithm(Learner):
         """
         policy = self.policy
         found = linear_layers(policy.actor.network)
-        if found is None or policy.actor.function.kind == "squashed":
+        if found is None or policy.actor.encoder is not None or policy.actor.function.kind == "squashed":
             return None
         layers = [(layer.weight.detach().clone(), layer.bias.detach().clone()) for layer in found[0]]
         weight, bias = layers[0]

@@ -21,7 +21,7 @@ from rlopt.data.dataset import Dataset
 
 
 class BC(OfflineAlgorithm):
-    """Behaviour cloning: no rewards, no critics.
+    """Behaviour cloning: no rewards, no critics. It sees images too, alone or as parts of Dict observations.
 
     :class:`~rlopt.agents.offline.base.OfflineAlgorithm` explains the settings of every offline learner; here
         ``normalize_observations`` is on. ``learn`` always counts gradient steps on the data, because BC has nothing to
@@ -30,6 +30,7 @@ class BC(OfflineAlgorithm):
 
     discrete_actions: ClassVar[bool] = True
     several_choices: ClassVar[bool] = True
+    sees_images: ClassVar[bool] = True
     fine_tunes: ClassVar[bool] = False
     stochastic: bool
 

@@ -8,22 +8,39 @@ from stable_baselines3.common.preprocessing import is_image_space
 from rlopt.algorithms.checks import check_counted_from_zero, check_observation_space
 from rlopt.errors import SpaceError
 
+SMALLEST_SIDE = 36
+"""Height and width from which Stable-Baselines3's NatureCNN has an output."""
+
 
 def check_model_spaces(
-    name: str, observation_space: spaces.Space, action_space: spaces.Space, discrete: bool, several: bool = False
+    name: str,
+    observation_space: spaces.Space,
+    action_space: spaces.Space,
+    *,
+    discrete: bool,
+    several: bool = False,
+    images: bool = False,
 ) -> None:
     """Raises :class:`rlopt.errors.SpaceError` for spaces that the learner ``name`` cannot use.
 
+    :param observation_space: images have their channels first
     :param discrete: whether it can use Discrete actions
     :param several: whether it can use MultiDiscrete ones, of one axis and counted from 0
+    :param images: whether it can see images
     """
     check_observation_space(observation_space)
     parts = observation_space.spaces.values() if isinstance(observation_space, spaces.Dict) else [observation_space]
-    if any(is_image_space(part) for part in parts):
-        raise SpaceError(
-            "observations are images, which the offline learners do not encode: give them features instead, or learn "
-            "from demonstrations with rlopt.DAC or rlopt.AILBoost and CnnPolicy"
-        )
+    for shape in [part.shape or () for part in parts if is_image_space(part)]:
+        if not images:
+            raise SpaceError(
+                f"observations are images, which {name} does not encode: give them features instead, or learn from "
+                "demonstrations with rlopt.BC, rlopt.DAC or rlopt.AILBoost"
+            )
+        if min(shape[1:]) < SMALLEST_SIDE:
+            raise SpaceError(
+                f"images of {shape[1]} x {shape[2]} pixels are too small for the encoder: make them {SMALLEST_SIDE} x "
+                f"{SMALLEST_SIDE} or larger"
+            )
     if isinstance(action_space, spaces.Discrete):
         if not discrete:
             raise SpaceError(f"{name} needs continuous actions, not {action_space}: use BC, AWAC or IQL")

@@ -13,6 +13,7 @@ from rlopt.data.columns import fingerprint, scaled_actions
 from rlopt.data.dataset import Dataset
 from rlopt.errors import ConfigError
 from rlopt.replay.memory import free_memory
+from rlopt.replay.rows import chosen_rows
 
 if TYPE_CHECKING:
     from rlopt.agents.offline.policy import OfflinePolicy
@@ -21,14 +22,14 @@ if TYPE_CHECKING:
 class Batch(NamedTuple):
     """B transitions, observations normalised, actions scaled to [-1, 1]."""
 
-    observations: Tensor
-    """(B, O) float32."""
+    observations: Any
+    """(B, O) float32; where there are images, (B, C, H, W) in [0, 1] or a dict, as the actor's encoder takes them."""
     actions: Tensor
     """(B, A) float32, or (B,) int64."""
     rewards: Tensor
     """(B, 1)."""
-    next_observations: Tensor
-    """(B, O)."""
+    next_observations: Any
+    """Like ``observations``."""
     continues: Tensor
     """(B, 1): 0 where the episode truly ended, 1 elsewhere."""
     next_actions: Tensor
@@ -50,9 +51,10 @@ class ResidentData:
         check_spaces(dataset, policy.observation_space, policy.action_space, "the model's environment")
         self.policy = policy
         device = policy.device
-        size = policy.observation_mean.numel()
         # Observations twice, and nine numbers a transition at most beside its action.
-        needed = 4 * len(dataset) * (2 * size + dataset.actions[0].size + 9)
+        kept = _flat(dataset.take(slice(1)).observations, policy)
+        sizes = [part.nbytes for part in (kept.values() if isinstance(kept, dict) else [kept])]
+        needed = len(dataset) * (2 * sum(sizes) + 4 * (dataset.actions[0].size + 9))
         free = free_memory(device)
         if free is not None and needed > free:
             raise ConfigError(
@@ -78,10 +80,10 @@ class ResidentData:
         """The transitions at ``rows`` (B,): tensor operations only. ``newest`` is for replay and not used here."""
         following = (rows + 1).clamp(max=len(self.rewards) - 1)
         return Batch(
-            self.policy.normalized(self.observations.index_select(0, rows)),
+            self.policy.normalized(chosen_rows(self.observations, rows)),
             self.actions.index_select(0, rows),
             self.rewards.index_select(0, rows),
-            self.policy.normalized(self.next_observations.index_select(0, rows)),
+            self.policy.normalized(chosen_rows(self.next_observations, rows)),
             self.continues.index_select(0, rows),
             self.actions.index_select(0, following),
             self.next_known.index_select(0, rows),
@@ -135,7 +137,9 @@ class ReplayRows:
 
 def statistics(dataset: Dataset, policy: OfflinePolicy) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation + 1e-3 of the flat observations, each (O,) (TD3+BC, arXiv 2106.06860, section 5)."""
-    flat = _flat(dataset.observations, policy).double()
+    if not policy.observation_mean.numel():  # images alone
+        return policy.observation_mean, policy.observation_std
+    flat = policy.numbers(_on_device(dataset.observations, policy)).double()
     return flat.mean(dim=0).float(), (flat.std(dim=0, correction=0) + 1e-3).float()
 
 
@@ -146,8 +150,12 @@ def return_range_scale(dataset: Dataset) -> float:
     return 1000.0 / spread if spread > 0 else 1.0
 
 
-def _flat(observations: Any, policy: OfflinePolicy) -> Tensor:
-    """(N, O) on the policy's device."""
+def _flat(observations: Any, policy: OfflinePolicy) -> Any:
+    """(N, O) on the policy's device, or observations with images as they are."""
+    return policy.flat(_on_device(observations, policy))
+
+
+def _on_device(observations: Any, policy: OfflinePolicy) -> Any:
     if isinstance(observations, dict):
-        return policy.flat({key: torch.from_numpy(part).to(policy.device) for key, part in observations.items()})
-    return policy.flat(torch.from_numpy(observations).to(policy.device))
+        return {key: torch.from_numpy(part).to(policy.device) for key, part in observations.items()}
+    return torch.from_numpy(observations).to(policy.device)

@@ -20,6 +20,7 @@ from rlopt.agents.offline.fine_tuning import FineTuning
 from rlopt.agents.offline.losses import Info
 from rlopt.agents.offline.policy import Needs
 from rlopt.agents.offline.update import Networks, OfflineStep
+from rlopt.data.columns import with_images_of
 from rlopt.data.dataset import Dataset
 from rlopt.data.filtering import filter_episodes
 from rlopt.data.returns import discounted_returns
@@ -40,6 +41,8 @@ class Learner(FineTuning):
     """Whether its Q is below the true value on purpose."""
     several_choices: ClassVar[bool] = False
     """Whether it can learn MultiDiscrete actions too."""
+    sees_images: ClassVar[bool] = False
+    """Whether it can learn from images, alone or as parts of a Dict."""
     coefficients: ClassVar[tuple[str, ...]] = ("learning_rate", "reward_scale", "reward_shift")
     """Attributes that every gradient step reads anew, so that changing one takes effect at once."""
 
@@ -125,7 +128,8 @@ class Learner(FineTuning):
 
         :raises rlopt.errors.DataError: it does not fit the model's spaces, or cannot be split for validation
         """
-        whole = filter_episodes(loaded_dataset(dataset), best=self.best_fraction)
+        fitted = with_images_of(loaded_dataset(dataset), self.observation_space)
+        whole = filter_episodes(fitted, best=self.best_fraction)
         held_out: Dataset | None = None
         training = whole
         if self.validation_fraction > 0:

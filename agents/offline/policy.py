@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.preprocessing import get_flattened_obs_dim, preprocess_obs
+from stable_baselines3.common.preprocessing import get_flattened_obs_dim, is_image_space, preprocess_obs
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, NatureCNN
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
@@ -41,6 +42,8 @@ class OfflinePolicy(BasePolicy):
 
     Observations are flattened (the parts of a Dict one after the other, in alphabetical order; Discrete ones
     one-hot), shifted and scaled by ``observation_mean`` and ``observation_std``, which are part of the state dict.
+    Images, alone or as parts of a Dict, go through the encoder of the actor, Stable-Baselines3's NatureCNN or
+    CombinedExtractor, in which only the other parts are shifted and scaled.
 
     :param needs: which networks there are
     :param net_arch: width of each hidden layer, or a dict of such lists for "pi", "qf" and "vf"
@@ -56,7 +59,7 @@ class OfflinePolicy(BasePolicy):
     predicts_in_torch = True
     """So that it can be exported, see :class:`rlopt.export.module.ActingModule`."""
     observation_mean: Tensor
-    """(O,)."""
+    """(O,), of what is not images."""
     observation_std: Tensor
     """(O,), > 0."""
 
@@ -80,14 +83,18 @@ class OfflinePolicy(BasePolicy):
         self.needs, self.activation_fn, self.actor_layer_norm = needs, activation_fn, actor_layer_norm
         self.net_arch = _architectures(needs.net_arch if net_arch is None else net_arch, needs)
         self.critic_layer_norm = needs.critic_layer_norm if critic_layer_norm is None else critic_layer_norm
-        size = get_flattened_obs_dim(observation_space)
+        encoder, self._numbers = _encoder(observation_space)
+        widths = {key: get_flattened_obs_dim(part) for key, part in self._numbers.items()}
+        self._widths = dict(sorted(widths.items()))
+        size = sum(widths.values())
         self.register_buffer("observation_mean", torch.zeros(size))
         self.register_buffer("observation_std", torch.ones(size))
+        size = size if encoder is None else encoder.features_dim
         outputs = spaces.flatdim(action_space)
         heads = 2 * outputs if needs.actor == "squashed" else outputs
         actor_net = self._network(size, heads, "pi", actor_layer_norm)
         choices = action_space.nvec.tolist() if isinstance(action_space, spaces.MultiDiscrete) else ()
-        self.actor = Actor(needs.actor, actor_net, outputs, choices)
+        self.actor = Actor(needs.actor, actor_net, outputs, choices, encoder)
         self.actor_target = frozen_copy(self.actor) if needs.actor_target else None
         inputs, values = (size + outputs, 1) if continuous else (size, outputs)
         self.critics = nn.ModuleList(
@@ -124,15 +131,30 @@ class OfflinePolicy(BasePolicy):
             inputs = width
         return nn.Sequential(*layers, nn.Linear(inputs, outputs))
 
-    def flat(self, observations: PyTorchObs) -> Tensor:
-        """(B, O) float32, not yet normalised."""
-        prepared = preprocess_obs(observations, self.observation_space, normalize_images=False)
-        parts = [prepared[key] for key in sorted(prepared)] if isinstance(prepared, dict) else [prepared]
-        return torch.cat([part.float().flatten(1) for part in parts], dim=1)
+    def flat(self, observations: PyTorchObs) -> Any:
+        """(B, O) float32, not yet normalised; where there are images, the observations as they are."""
+        return observations if self.actor.encoder is not None else self.numbers(observations)
 
-    def normalized(self, flat_observations: Tensor) -> Tensor:
-        """Shifts and scales (B, O)."""
-        return (flat_observations - self.observation_mean) / self.observation_std
+    def numbers(self, observations: PyTorchObs) -> Tensor:
+        """(B, O) float32 of what is not images, the parts of a Dict in alphabetical order."""
+        given = observations if isinstance(observations, dict) else {"": observations}
+        parts = [preprocess_obs(given[key], self._numbers[key], normalize_images=False) for key in self._widths]
+        return torch.cat([part.float().flatten(1) for part in parts], dim=1)  # type: ignore[union-attr]
+
+    def normalized(self, observations: Any) -> Any:
+        """What the actor takes of :meth:`flat`: (B, O) shifted and scaled, images in [0, 1]."""
+        if self.actor.encoder is None:
+            return self._scaled(observations)
+        if not isinstance(observations, dict):
+            return preprocess_obs(observations, self.observation_space)
+        prepared: Any = preprocess_obs(observations, self.observation_space)
+        if self._widths:
+            scaled = self._scaled(self.numbers(observations)).split(list(self._widths.values()), dim=1)
+            prepared |= dict(zip(self._widths, scaled, strict=True))
+        return prepared
+
+    def _scaled(self, numbers: Tensor) -> Tensor:
+        return (numbers - self.observation_mean) / self.observation_std
 
     def forward(self, observations: PyTorchObs, deterministic: bool = False) -> Tensor:
         return self._predict(observations, deterministic)
@@ -153,6 +175,15 @@ class OfflinePolicy(BasePolicy):
             "optimizer_class": self.optimizer_class,
             "optimizer_kwargs": self.optimizer_kwargs,
         }
+
+
+def _encoder(space: spaces.Space) -> tuple[BaseFeaturesExtractor | None, dict[str, spaces.Space]]:
+    """What encodes the images of ``space``, None where there are none; and its other parts by name."""
+    parts = dict(space.spaces) if isinstance(space, spaces.Dict) else {"": space}
+    numbers = {key: part for key, part in parts.items() if not is_image_space(part)}
+    if len(numbers) == len(parts):
+        return None, numbers
+    return (CombinedExtractor(space) if isinstance(space, spaces.Dict) else NatureCNN(space)), numbers
 
 
 def ordered_parameters(module: nn.Module) -> list[nn.Parameter]:

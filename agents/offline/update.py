@@ -73,8 +73,8 @@ class Networks:
 
     @property
     def compilable(self) -> bool:
-        """Whether every optimiser is plain Adam."""
-        return not self._other
+        """Whether every optimiser is plain Adam, and there are no images."""
+        return not self._other and self.actor_function.encoder is None
 
     @property
     def parts(self) -> list[StackedParameters]:

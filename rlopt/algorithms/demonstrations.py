@@ -16,6 +16,7 @@ from rlopt.data.checks import check_spaces
 from rlopt.data.columns import fingerprint, scaled_actions, with_images_of
 from rlopt.envs.settings import EnvSettings
 from rlopt.errors import ConfigError, DataError
+from rlopt.replay.rows import chosen_rows
 from rlopt.settings.demonstrations import OptionalDemonstrations
 from rlopt.settings.fields import check_setting, field_types
 
@@ -69,9 +70,9 @@ class ExpertRows:
     def gather(self, rows: Tensor) -> ExpertBatch:
         """The transitions at ``rows`` (B,): tensor operations only, to be compiled or captured."""
         return ExpertBatch(
-            _rows(self.observations, rows),
+            chosen_rows(self.observations, rows),
             self.actions.index_select(0, rows),
-            _rows(self.next_observations, rows),
+            chosen_rows(self.next_observations, rows),
             self.discounts.index_select(0, rows),
         )
 
@@ -220,9 +221,3 @@ def _on_device(observations: Any, space: spaces.Space, device: torch.device) -> 
         return {key: _on_device(observations[key], part, device) for key, part in space.spaces.items()}
     shape: Any = get_obs_shape(space)
     return torch.from_numpy(observations.astype(space.dtype).reshape(-1, *shape)).to(device)
-
-
-def _rows(observations: Any, rows: Tensor) -> Any:
-    if isinstance(observations, dict):
-        return {key: part.index_select(0, rows) for key, part in observations.items()}
-    return observations.index_select(0, rows)

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.policies import ContinuousCritic
-from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.vec_env import VecTransposeImage
 from stable_baselines3.sac.policies import Actor, CnnPolicy
 from torch import Tensor, nn
 
@@ -144,6 +145,16 @@ class ImagePolicy(CnnPolicy):
 
 ENCODERS: dict[str, type[BaseFeaturesExtractor]] = {"drqv2": DrQV2Encoder}
 """Names of features extractors, for ``policy_kwargs``."""
+
+
+def channels_first(space: spaces.Space[Any]) -> spaces.Space[Any]:
+    """The space with its images as convolutions take them; ``obs_to_tensor`` turns observations likewise."""
+    if isinstance(space, spaces.Dict):
+        turned = {name: channels_first(part) for name, part in space.items()}
+        return space if all(turned[name] is part for name, part in space.items()) else spaces.Dict(turned)
+    if isinstance(space, spaces.Box) and is_image_space(space) and not is_image_space_channels_first(space):
+        return VecTransposeImage.transpose_space(space)
+    return space
 
 
 def _check_images(space: spaces.Space) -> None:

@@ -146,6 +146,13 @@ def _check_her(buffer: HerReplayBuffer, state: Tree, filled: int) -> None:
         raise CheckpointError("the checkpoint's replay buffer has not one info per transition: it is malformed")
 
 
+def chosen_rows(column: Any, rows: torch.Tensor) -> Any:
+    """The ``rows`` (B,) of a column, or of each part of a dict of columns."""
+    if isinstance(column, dict):
+        return {key: part.index_select(0, rows) for key, part in column.items()}
+    return column.index_select(0, rows)
+
+
 def joined_columns(first: Any, second: Any) -> Any:
     """The rows of two tensors behind one another, or of two dicts of tensors."""
     if isinstance(first, dict):

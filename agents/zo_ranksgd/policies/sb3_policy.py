@@ -15,15 +15,15 @@ from stable_baselines3.common.policies import (
     BasePolicy,
     MultiInputActorCriticPolicy,
 )
-from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first, preprocess_obs
+from stable_baselines3.common.preprocessing import preprocess_obs
 from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor
-from stable_baselines3.common.vec_env import VecTransposeImage
 from torch import nn
 
 from rlopt.agents.zo_ranksgd.policies.observations import FloatArray, holds_images
 from rlopt.agents.zo_ranksgd.policies.vector import Actions, Layer, LinearPolicy, NetworkPolicy, PolicyVector
 from rlopt.algorithms.resumable import named_policy_kwargs
 from rlopt.errors import ConfigError, SpaceError, unknown_name
+from rlopt.nn.encoders import channels_first
 from rlopt.state.isolate import isolated, seed_everything
 
 POLICIES: dict[str, type[BasePolicy]] = {
@@ -64,7 +64,7 @@ def make_policy(
         if policy not in POLICIES:
             raise unknown_name("policy", policy, ["LinearPolicy", *POLICIES])
         policy = POLICIES[policy]
-    observation_space = _channels_first(observation_space)
+    observation_space = channels_first(observation_space)
     if isinstance(policy, type):
         with isolated(None):
             seed_everything(seed)
@@ -79,16 +79,6 @@ def make_policy(
         raise SpaceError("the policy was made for other spaces than the environment has")
     policy.set_training_mode(False)
     return policy, _vector_of(policy)
-
-
-def _channels_first(space: spaces.Space[Any]) -> spaces.Space[Any]:
-    """The space with its images as convolutions take them; ``obs_to_tensor`` turns observations likewise."""
-    if isinstance(space, spaces.Dict):
-        turned = {name: _channels_first(part) for name, part in space.items()}
-        return space if all(turned[name] is part for name, part in space.items()) else spaces.Dict(turned)
-    if isinstance(space, spaces.Box) and is_image_space(space) and not is_image_space_channels_first(space):
-        return VecTransposeImage.transpose_space(space)
-    return space
 
 
 def actor_only(policy_kwargs: Mapping[str, Any] | None) -> dict[str, Any] | None:

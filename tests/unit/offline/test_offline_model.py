@@ -310,7 +310,7 @@ class Two(Reach):
 
 @pytest.mark.parametrize(
     ("learner", "env", "named"),
-    [("BC", Image, "images"), ("BC", Unbounded, "unbounded"), ("TD3BC", Two, "MultiDiscrete")],
+    [("TD3BC", Image, "images"), ("BC", Unbounded, "unbounded"), ("TD3BC", Two, "MultiDiscrete")],
 )
 def test_other_spaces_are_refused(learner: str, env: Any, named: str) -> None:
     with pytest.raises(SpaceError, match=named):
