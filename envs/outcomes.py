@@ -65,10 +65,18 @@ class Interface:
         :raises rlopt.errors.OutcomeError: for anything else
         """
         if not isinstance(outcome, (tuple, list)) or len(outcome) != 2:
-            raise OutcomeError(f"{self.name}: reset() does not return observation and info, but {_shown(outcome)}")
+            raise OutcomeError(
+                f"{self.name}: reset() does not return observation and info, but {_shown(outcome)}: "
+                "make it return (observation, info), with info a dictionary"
+            )
         observation, info = outcome
+        if not isinstance(info, Mapping):  # a wrapper may have taken the observation alone apart
+            raise OutcomeError(
+                f"{self.name} gave the info {_shown(info)} in reset(): make it a dictionary, reset() "
+                "returns (observation, info)"
+            )
         self.check_observation(observation, "reset")
-        return observation, self._info(info, "reset")
+        return observation, dict(info)
 
     def check_observation(self, observation: Any, what: str) -> None:
         """Raises :class:`rlopt.errors.OutcomeError` for an observation that is not one of the space.

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import importlib.util
 import logging
 import os
 import sys
 from typing import Any
 
+import gymnasium
 import numpy as np
 
 from rlopt.envs.calls import call, described
@@ -77,6 +79,19 @@ def drawn_image(env: Any, name: str) -> np.ndarray:
             "(height, width, 3)"
         )
     return np.ascontiguousarray(image, np.uint8)
+
+
+def require_pygame(env_id: str) -> None:
+    """Checks that an environment of Gymnasium that draws with pygame can be drawn; of others, nothing is known here.
+
+    :raises ConfigError: pygame is not installed
+    """
+    spec = gymnasium.registry.get(env_id)
+    if spec is not None and str(spec.entry_point).startswith(_PYGAME) and importlib.util.find_spec("pygame") is None:
+        raise ConfigError(f"videos of {env_id} need pygame: pip install pygame-ce")
+
+
+_PYGAME = ("gymnasium.envs.classic_control", "gymnasium.envs.box2d", "gymnasium.envs.toy_text")
 
 
 def lack_of_drawing(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -99,7 +100,9 @@ class PPO(OnPolicy, stable_baselines3.PPO):
         env = self._checked_env(PPOConfig, dict(locals()), env)
         given = {name: value for name, value in self.constructor_settings.items() if name not in BEYOND_SB3}
         given["policy_kwargs"] = named_policy_kwargs(policy_kwargs)
-        super().__init__(env=env, _init_setup_model=_init_setup_model, **given)  # type: ignore[arg-type]
+        with warnings.catch_warnings():  # OnPolicy says it of all its agents
+            warnings.filterwarnings("ignore", "You have specified a mini-batch size")
+            super().__init__(env=env, _init_setup_model=_init_setup_model, **given)  # type: ignore[arg-type]
 
     def _collects_quickly(self, buffer: RolloutBuffer) -> bool:
         # Not compiled, the rollout too is Stable-Baselines3's to the last bit.

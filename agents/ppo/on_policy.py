@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
@@ -103,6 +104,20 @@ class OnPolicy(Resumable, OnPolicyAlgorithm):
     def _setup_model(self) -> None:
         super()._setup_model()
         self.prepared = {}
+        if self.env is not None:
+            self._tell_of_minibatches()
+
+    def _tell_of_minibatches(self) -> None:
+        """Warns of minibatches that do not divide a rollout."""
+        steps = self.n_steps * self.n_envs
+        for name in ("batch_size", "value_batch_size"):
+            size = getattr(self, name, None) or steps
+            if steps % size:
+                rollout = f"a rollout of n_steps x environments = {self.n_steps} x {self.n_envs} = {steps} steps"
+                what = f"does not divide {rollout}: each pass ends with a minibatch of {steps % size}"
+                if size > steps:
+                    what = f"is more than {rollout}: each gradient step takes them all"
+                warnings.warn(f"{name} = {size} {what}", stacklevel=2)
 
     def collect_rollouts(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int

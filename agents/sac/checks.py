@@ -44,7 +44,7 @@ def fitting_replay_buffer(observation_space: spaces.Space, n_steps: int) -> type
     return DeviceNStepReplayBuffer if n_steps > 1 else DeviceReplayBuffer
 
 
-DISCRETE = "rlopt.MDPO, or rlopt.DifferentialDQN for an average reward"
+DISCRETE = "rlopt.MDPO or rlopt.PPO, or rlopt.DifferentialDQN for an average reward"
 """What learns discrete actions, for people."""
 
 

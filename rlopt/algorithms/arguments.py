@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from numbers import Real
 from typing import Any, TypeVar
 
-from rlopt.errors import ConfigError, UnknownNameError, unknown_name
+from gymnasium import spaces
+from stable_baselines3.common.preprocessing import is_image_space
+
+from rlopt.errors import ConfigError, SpaceError, UnknownNameError, unknown_name
 from rlopt.settings.device import check_device
 
 F = TypeVar("F", bound=Callable[..., None])
@@ -72,6 +77,28 @@ def _check_policy(cls: Any, policy: Any, policy_kwargs: Mapping[str, Any] | None
         for name in policy_kwargs or {}:
             if name not in (known := _policy_settings(kind)):
                 raise unknown_name("setting of policy_kwargs", name, known)
+
+
+def check_images(model: Any) -> None:
+    """Raises :class:`rlopt.errors.SpaceError` for "CnnPolicy" with observations that its layers cannot take."""
+    options, space = model.policy_kwargs, model.observation_space
+    if model.policy_class is not model.policy_aliases.get("CnnPolicy") or "features_extractor_class" in options:
+        return
+    if is_image_space(space, check_channels=False, normalized_image=not options.get("normalize_images", True)):
+        return
+    cure = "MultiInputPolicy" if isinstance(space, spaces.Dict) else "MlpPolicy"
+    if len(space.shape or ()) == 3:
+        cure += ", or make them uint8 from 0 to 255; for floats, give policy_kwargs={'normalize_images': False}"
+    raise SpaceError(f"CnnPolicy takes images, not {space}: take {cure}")
+
+
+def check_learning(total_timesteps: Any, progress_bar: bool) -> None:
+    """Raises :class:`rlopt.errors.ConfigError` for a number of steps that is none, or a bar that cannot be drawn."""
+    if isinstance(total_timesteps, bool) or not isinstance(total_timesteps, Real) or not total_timesteps >= 0:
+        raise ConfigError(f"total_timesteps = {total_timesteps!r} is not a number of steps")
+    for package in ("rich", "tqdm") if progress_bar else ():
+        if importlib.util.find_spec(package) is None:
+            raise ConfigError(f"progress_bar needs {package}: pip install {package}")
 
 
 def _policy_settings(policy: type) -> set[str]:

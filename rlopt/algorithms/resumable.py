@@ -18,7 +18,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
-from rlopt.algorithms.arguments import refuse_unknown
+from rlopt.algorithms.arguments import check_images, check_learning, refuse_unknown
 from rlopt.algorithms.overrides import check_overrides
 from rlopt.algorithms.zip_loading import agent_class, load_zip
 from rlopt.envs.backends.vector_env import as_vec_env
@@ -171,6 +171,10 @@ class Resumable:
         """The networks of a checkpoint (:mod:`rlopt.state.networks`) as this version has them."""
         return networks
 
+    def _setup_model(self) -> None:
+        check_images(self)
+        super()._setup_model()  # type: ignore[misc]
+
     def _setup_learn(
         self,
         total_timesteps: int,
@@ -179,6 +183,7 @@ class Resumable:
         *args: Any,
         **kwargs: Any,
     ) -> tuple[int, BaseCallback]:
+        check_learning(total_timesteps, bool(kwargs.get("progress_bar", args[1] if len(args) > 1 else False)))
         model: Any = self
         model._last_obs = on_host(model._last_obs)
         if reset_num_timesteps or model._last_obs is None:

@@ -80,7 +80,7 @@ def default_key(runs: Iterable[str | Path], x: str = "steps", report: Callable[[
     without = next((run for run in map(Path, runs) if (run / "config.json").is_file() and not _is_evaluated(run)), None)
     if without is None:
         return EVALUATION
-    report(f"training returns are used: {without} has no evaluations")
+    report(f"training returns are used for all: {without} has no evaluations")
     return TRAINING
 
 

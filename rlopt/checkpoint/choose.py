@@ -22,6 +22,13 @@ _LARGEST_ARGUMENT = 10_000
 """What a checkpoint may ask of its environment without a person's word: steps, numbers of an observation, sizes."""
 
 
+def require_run(run: Path) -> None:
+    """Raises :class:`rlopt.errors.RunError` where no folder can be the run; at once, before torch is imported."""
+    run = named_run(run)
+    if not run.is_dir() and run.name != "best":
+        raise RunError(f"{run} is not a run folder (there is no such folder): give the folder that rlopt train printed")
+
+
 def choose_checkpoint(
     run: Path, which: str = "latest", report: Callable[[str], None] = lambda line: None
 ) -> Checkpoint:

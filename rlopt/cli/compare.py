@@ -41,7 +41,7 @@ def main(argv: list[str]) -> int:
         if out.suffix.lower() == ".csv":
             print(f"tables: {', '.join(map(str, write_tables(comparison, out)))}")
         else:
-            print(f"picture: {plot_comparison(comparison, out, width)}")
+            print(f"picture: {plot_comparison(comparison, out, width)}{'' if arguments.out else ' (or --out FILE)'}")
     return 0
 
 

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlopt.checkpoint.choose import require_run
 from rlopt.cli.engine_options import add_optional_engine, optional_engine
 from rlopt.cli.parsing import OneLineParser, add_agent, import_named_agent, json_object
 from rlopt.console.progress import say
@@ -37,9 +38,11 @@ def main(argv: list[str]) -> int:
     if engine is not None and arguments.env_timeout is not None:
         raise ConfigError("--env-timeout watches environments in this process: leave it or --engine out")
 
+    require_run(arguments.run)
     say(f"evaluating {arguments.run}")
 
     from rlopt.checkpoint.choose import choose_checkpoint, environment_settings, run_folder_of
+    from rlopt.envs.rendering import require_pygame
 
     if arguments.fqe:
         return _fitted_q(arguments)
@@ -47,6 +50,8 @@ def main(argv: list[str]) -> int:
     checkpoint = choose_checkpoint(arguments.run, which, lambda line: print(f"warning: {line}"))
     settings = environment_settings(checkpoint.metadata, arguments.env, env_kwargs, arguments.max_episode_steps)
     folder = run_folder_of(checkpoint.path)
+    if arguments.video is not None:
+        require_pygame(settings.id)
     if arguments.average_reward:
         return _average_reward(checkpoint, settings, folder, arguments)
     play = _play_here if engine is None else partial(_play_on, engine)
@@ -78,6 +83,7 @@ def main(argv: list[str]) -> int:
         options += [word for name in arguments.agent for word in ("--agent", name)]
         options += ["--env-kwargs", arguments.env_kwargs] if arguments.env_kwargs else []
         options += [f"--max-episode-steps={arguments.max_episode_steps}"] if arguments.max_episode_steps else []
+        say("drawing the video in a process of its own")
         print(f"video: {render_in_process(checkpoint.path, out, *options)}")
     low, high = result.interval
     say(f"done: return {result.iqm:.1f} [{low:.1f}, {high:.1f}], {checkpoint.path.name} of {arguments.run}")
@@ -223,7 +229,7 @@ def _parser() -> OneLineParser:
     parser.add_number("--fqe-steps", Range(ge=1), default=10_000, help="gradient steps of it (default 10000)")
     parser.add_number("--gamma", Range(ge=0, lt=1), float, help="discount factor of it (default the run's, else 0.99)")
     parser.add_argument("--video", metavar="FILE", nargs="?", const=Path(), type=Path, help="also write a video "
-                        "(default RUN/video.mp4); needs a headless OpenGL library")  # fmt: skip
+                        "(default RUN/video.mp4); needs headless OpenGL, or pygame for classic control")  # fmt: skip
     parser.add_number("--video-episodes", Range(ge=1), default=1, help="episodes in the video (default 1)")
     add_agent(parser)
     add_optional_engine(parser)

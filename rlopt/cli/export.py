@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rlopt.checkpoint.choose import require_run
 from rlopt.cli.parsing import OneLineParser, add_agent, import_named_agent
 from rlopt.console.progress import say
 from rlopt.errors import ConfigError, unknown_name
@@ -36,10 +37,13 @@ def main(argv: list[str]) -> int:
     add_agent(parser)
     arguments = parser.parse(argv)
     import_named_agent(arguments)
-    if arguments.to is None or arguments.out is None:
-        raise ConfigError("say what to write and where: --to onnx|torchscript|sb3 --out PATH")
+    if arguments.to is None:
+        raise ConfigError("say what to write: --to onnx|torchscript|sb3")
     if arguments.to not in FORMATS:
         raise unknown_name("format", arguments.to, FORMATS)
+    if arguments.out is None:
+        raise ConfigError("say where to write it: --out PATH")
+    require_run(arguments.run)
 
     say(f"exporting {arguments.run}")
 

@@ -166,6 +166,9 @@ def _read_flag(name: str, words: list[str], annotations: Mapping[str, Any], prog
     flag = f"--{name}".replace("_", "-")
     if name not in annotations:
         known = [f"--{each}".replace("_", "-") for each in annotations]
+        negated = name.removeprefix("no_")
+        if name != negated and "off" in typing.get_args(annotations.get(negated)):
+            raise ConfigError(f"unknown option {flag!r}: write --{negated.replace('_', '-')} off")
         raise unknown_name("option", flag, known, f"{prog} --help lists them")
     annotation = annotations[name]
     if _is_sequence(annotation):

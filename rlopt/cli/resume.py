@@ -7,7 +7,7 @@ from pathlib import Path
 from rlopt.cli.parsing import OneLineParser, add_agent, import_named_agent, import_named_envs
 from rlopt.console.progress import say
 from rlopt.errors import ConfigError, ImportRefusedError, one_line
-from rlopt.run_folder import GROUP_FILE, SWEEP_FILE, TUNE_FILE, cluster_of, run_folders, shell_quote
+from rlopt.run_folder import GROUP_FILE, SWEEP_FILE, TUNE_FILE, RunFolder, cluster_of, run_folders, shell_quote
 from rlopt.settings.fields import Range
 
 
@@ -52,6 +52,8 @@ def main(argv: list[str]) -> int:
     import_named_envs(arguments.env)
     total, timeout = arguments.total_timesteps, arguments.env_timeout
 
+    if not any((arguments.run / name).is_file() for name in ("config.json", GROUP_FILE, SWEEP_FILE, TUNE_FILE)):
+        RunFolder(arguments.run).read_config()  # raises, before torch is imported
     say(f"resuming {arguments.run}")
     _refuse_cluster(arguments.run, arguments.address)
     whole = next((name for name in (SWEEP_FILE, TUNE_FILE) if (arguments.run / name).is_file()), None)

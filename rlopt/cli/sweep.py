@@ -46,6 +46,8 @@ def setting_values(tokens: Sequence[str], agents: Sequence[str], parser: OneLine
         name = token[2:].partition("=")[0].replace("-", "_")
         if token.startswith("--") and name.removeprefix("no_") not in annotations and name not in annotations:
             known = [*own, *(f"--{each}".replace("_", "-") for each in annotations)]
+            if name == "set":
+                raise ConfigError(f"{parser.prog} has no --set: give a setting as an option, such as --n-steps 256")
             raise unknown_name("option", f"--{name}".replace("_", "-"), known, f"{parser.prog} --help lists them")
     return read_flags(tokens, annotations, parser.prog)
 

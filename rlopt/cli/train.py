@@ -51,6 +51,10 @@ def main(argv: list[str]) -> int:
         say(f"the demonstrations have Discrete actions: {other} is the {agent} for these")
         agent = other
         run_config, agent_config = parse_training(agent, resolve(agent_spec(agent).config), argv[1:])
+    if run_config.env:
+        from rlopt.envs.names import check_id
+
+        check_id(run_config.env)
     # torch takes seconds to import: who started this is told at once that the settings were read.
     say(f"{agent} on {run_config.env}: {run_config.total_timesteps:,} {agent_spec(agent).step_unit}")
 

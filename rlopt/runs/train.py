@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from rlopt.checkpoint.files import Checkpoint, checkpoint_step, latest_checkpoint, list_checkpoints
 from rlopt.checkpoint.model_state import OwnState, learn_from
@@ -189,6 +190,8 @@ def _learn(
         hook = RunHook(folder, run, env_settings, logs, progress, stop, metadata, state, counted.attribute)
         if checkpoint is not None:
             hook.write_best()
+        if note := _end_of_rollouts(model, counted.total, done):
+            console.say(note)
         model.set_logger(logs.logger)
         model.boundary_hook = hook  # type: ignore[attr-defined]
         if hasattr(model, "stop_request"):  # what it plays between two boundaries is long, and can be given up
@@ -210,6 +213,18 @@ def _learn(
                 console.say(profile.finish(model))
     _say_end(console, folder, run, model.num_timesteps, hook)
     return RunResult(folder.path, model.num_timesteps, exit_code, state.best_return)
+
+
+def _end_of_rollouts(model: BaseAlgorithm, total: int, done: int) -> str:
+    """Where the run ends, if that is well beyond ``total`` because the last rollout is a whole one."""
+    rollout = model.n_steps * model.n_envs if isinstance(model, OnPolicyAlgorithm) else 1
+    end = done + -(-(total - done) // rollout) * rollout
+    if end <= 1.05 * total:
+        return ""
+    return (
+        f"the run ends at step {end:,}, with a whole rollout of {rollout:,} steps (n_steps x environments); "
+        "evaluations come between rollouts"
+    )
 
 
 def _prove_again(folder: RunFolder, model: BaseAlgorithm, at_step: int) -> Verdict:

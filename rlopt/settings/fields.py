@@ -66,9 +66,14 @@ class OrPython:
     """Of a setting: values that only Python has, beside those that a flag or a preset can say."""
 
     accepts: Callable[[Any], bool]
+    expected: str = ""
+    """What those are, for people."""
 
 
-OR_SCHEDULE = OrPython(callable)
+OR_SCHEDULE = OrPython(
+    callable,
+    "a function of the remaining progress, from 1 to 0, such as rlopt.settings.schedules.DecayingRate(3e-4, 'linear')",
+)
 """Of a learning rate: in Python it may be a function of the remaining progress, as in Stable-Baselines3."""
 
 
@@ -239,7 +244,13 @@ def _read(value: Any, annotation: Any, text: bool, extras: tuple[Any, ...] = ())
     """
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
-        return _read(value, args[0], text, (*extras, *args[1:]))
+        try:
+            return _read(value, args[0], text, (*extras, *args[1:]))
+        except _Refusal as refusal:
+            python = [extra.expected for extra in args[1:] if isinstance(extra, OrPython) and extra.expected]
+            if text or not python or not refusal.expected:
+                raise
+            raise _mismatch(value, " or ".join([refusal.expected, *python])) from None
     if not text:
         if any(isinstance(extra, OrPython) and extra.accepts(value) for extra in extras):
             return value

@@ -160,7 +160,7 @@ def test_help_is_light() -> None:
 
 def test_plot_writes_the_picture_into_a_single_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plot", str(run)]) == 0
-    note = f"note: training returns are used: {run} has no evaluations"
+    note = f"note: training returns are used for all: {run} has no evaluations"
     assert capsys.readouterr().out.splitlines() == [note, str(run / "learning_curve.png")]
     assert (run / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
     assert main(["plot", str(run), "--out", str(run / "curve.svg")]) == 0

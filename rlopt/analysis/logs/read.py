@@ -84,6 +84,6 @@ def read_curves(
         key = default_key([run for run in found if isinstance(run, Path)], x, report)
         without = next((run for run in found if isinstance(run, Log) and EVALUATION not in run.series), None)
         if key == EVALUATION and without is not None:
-            report(f"training returns are used: {without.path} has no evaluations")
+            report(f"training returns are used for all: {without.path} has no evaluations")
             key = TRAINING
     return key, [read_run_curve(run, key, x) if isinstance(run, Path) else run.curve(key, x, env) for run in found]

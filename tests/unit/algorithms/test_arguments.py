@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
+import warnings
 from typing import Any
 
 import pytest
 from reach import Reach
 
 import rlopt
-from rlopt.errors import ConfigError, UnknownNameError
+from rlopt.errors import ConfigError, SpaceError, UnknownNameError
+from rlopt.runs.train import _end_of_rollouts
 
 
 @pytest.mark.parametrize(
@@ -42,3 +45,36 @@ def test_a_policy_that_is_none() -> None:
         rlopt.SAC("MlpPolcy", Reach())
     with pytest.raises(ConfigError, match=r"the policy is a Reach: give .* first and then the environment, MDPO\("):
         rlopt.MDPO(Reach(), "MlpPolicy")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("cls", [rlopt.MDPO, rlopt.SAC])
+def test_what_people_try_is_answered_in_one_line(cls: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SpaceError, match=r"^CnnPolicy takes images, not Box.*: take MlpPolicy$"):
+        cls("CnnPolicy", Reach(), device="cpu")
+    with pytest.raises(ConfigError, match=r"learning_rate = linear is not a number or a function .*DecayingRate"):
+        cls("MlpPolicy", Reach(), learning_rate="linear")
+    model = cls("MlpPolicy", Reach(), device="cpu")
+    for steps in ("100", None, float("nan"), -1):
+        with pytest.raises(ConfigError, match="is not a number of steps"):
+            model.learn(steps)
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "rich" else find_spec(name))
+    with pytest.raises(ConfigError, match="progress_bar needs rich: pip install rich"):
+        model.learn(8, progress_bar=True)
+
+
+@pytest.mark.parametrize(("cls", "name"), [(rlopt.PPO, "batch_size"), (rlopt.MDPO, "value_batch_size")])
+def test_minibatches_that_do_not_divide_a_rollout_are_told(cls: Any, name: str) -> None:
+    sizes = {"n_steps": 128, "batch_size": 64, "device": "cpu"}
+    with pytest.warns(
+        UserWarning, match="^" + name + " = 100 does not divide .*128 x 1 = 128 steps: .* of 28$"
+    ) as told:
+        cls("MlpPolicy", Reach(), **{**sizes, name: 100})
+    assert len(told) == 1
+    with pytest.warns(UserWarning, match="^" + name + " = 200 is more than .*each gradient step takes them all$"):
+        cls("MlpPolicy", Reach(), **{**sizes, name: 200})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = cls("MlpPolicy", Reach(), **sizes)
+    assert "ends at step 256, with a whole rollout of 128" in _end_of_rollouts(model, 200, 0)
+    assert _end_of_rollouts(model, 256, 128) == ""

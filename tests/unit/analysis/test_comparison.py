@@ -70,7 +70,7 @@ def test_a_run_without_evaluations_makes_it_a_comparison_of_training_returns_whi
     (two[3] / "evaluations.csv").write_text("step,episode,return,length\n")
     comparison = compare_runs(two)
     assert comparison.key == "rollout/ep_rew_mean"
-    assert comparison.notes[0] == f"training returns are used: {two[3]} has no evaluations"
+    assert comparison.notes[0] == f"training returns are used for all: {two[3]} has no evaluations"
     assert "last return while training (rollout/ep_rew_mean) of each run" in format_table(comparison)
 
 

@@ -109,7 +109,7 @@ def test_cleanrl_s_episodes_become_a_moving_mean(tmp_path: Path) -> None:
     path = cleanrl(tmp_path, 5, returns)
     notes: list[str] = []
     key, (curve,) = read_curves(named_logs([tmp_path]), report=notes.append)
-    assert key == TRAINING and notes == [f"training returns are used: {path} has no evaluations"]
+    assert key == TRAINING and notes == [f"training returns are used for all: {path} has no evaluations"]
     assert (curve.agent, curve.env, curve.settings["seed"]) == ("dqn (CleanRL)", "CartPole-v1", 5)
     assert curve.settings["learning_rate"] == 2.5e-4
     assert curve.x.tolist() == [10.0 * (index + 1) for index in range(150)]

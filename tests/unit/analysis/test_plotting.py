@@ -246,6 +246,6 @@ def test_unless_said_otherwise_a_picture_ranks_as_a_comparison_does(
     (runs[0] / "evaluations.csv").unlink()
     plot_runs(runs, tmp_path / "curves.svg", report=notes.append)
     assert drawn == {"returns": {"mdpo": 2.0, "sac": 1.0}, "axis": "episode return (training)"}
-    assert notes == [f"training returns are used: {runs[0]} has no evaluations"]
+    assert notes == [f"training returns are used for all: {runs[0]} has no evaluations"]
     comparison = compare_runs(runs, reference="mdpo")
     assert [group.label for group in comparison.groups] == ["mdpo", "sac"] and notes[0] in comparison.notes

@@ -176,3 +176,13 @@ def test_what_cannot_be_interrupted_ends_the_process(what: str, code: int, said:
     command = [sys.executable, "-c", DEAF.replace("{}", what)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert ended.returncode == code and said in ended.stderr
+
+
+def test_an_observation_alone_from_reset_is_answered_with_what_reset_returns() -> None:
+    interface = Interface("Mine", spaces.Box(-1, 1, (2,)))
+    observation = np.zeros(2, np.float32)
+    with pytest.raises(OutcomeError, match=r"Mine: reset\(\) does not return .* make it return \(observation, info\)"):
+        interface.reset(observation)
+    with pytest.raises(OutcomeError, match=r"Mine gave the info .* in reset\(\): .* returns \(observation, info\)$"):
+        interface.reset(tuple(observation))  # as a wrapper takes it apart
+    assert interface.reset((observation, {}))[1] == {}

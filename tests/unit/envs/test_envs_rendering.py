@@ -220,3 +220,11 @@ def test_envpool_pixels_are_camera_0():
     pytest.importorskip("envpool", reason="EnvPool is not installed: pip install 'rlopt[fast]'")
     done = run(POOL_PIXELS)
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+
+
+def test_the_lack_of_pygame_is_found_before_anything_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    rendering.require_pygame("CartPole-v1")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    rendering.require_pygame("HalfCheetah-v5")
+    with pytest.raises(ConfigError, match="videos of CartPole-v1 need pygame: pip install pygame-ce"):
+        rendering.require_pygame("CartPole-v1")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gymnasium
 import pytest
 
+from rlopt.cli.main import main
 from rlopt.data.names import D4RL_NAMES
 from rlopt.envs import names
 from rlopt.envs.tables import DM_CONTROL_TASKS
@@ -146,3 +147,23 @@ def test_several_tasks_of_one_domain_are_all_named() -> None:
     assert nearest("dm_control/walker", known) == (
         "did you mean 'dm_control/walker-run', 'dm_control/walker-stand' or 'dm_control/walker-walk'?"
     )
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("train mdpo --env CartPol-v1", "did you mean 'CartPole-v1'?"),
+        ("train mdpo --env CartPole-v1 --no-compile", "unknown option '--no-compile': write --compile off"),
+        ("tune --agent mdpo --env CartPole-v1 --search step_size=0.1..1 --set n_steps=8", "such as --n-steps 256"),
+        ("export runs/nope --to onx", "did you mean 'onnx'?"),
+        ("export runs/nope --to onnx", "say where to write it: --out PATH"),
+        ("evaluate runs/nope", "runs/nope is not a run folder (there is no such folder)"),
+        ("resume runs/nope", "runs/nope is not a run folder (it does not exist)"),
+    ],
+)
+def test_a_slip_is_answered_before_anything_is_announced(
+    line: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(line.split()) == 2
+    printed = capsys.readouterr()
+    assert said in printed.err and printed.out == ""
