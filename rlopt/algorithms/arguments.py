@@ -94,7 +94,7 @@ def check_images(model: Any) -> None:
 
 def check_learning(total_timesteps: Any, progress_bar: bool) -> None:
     """Raises :class:`rlopt.errors.ConfigError` for a number of steps that is none, or a bar that cannot be drawn."""
-    if isinstance(total_timesteps, bool) or not isinstance(total_timesteps, Real) or not total_timesteps >= 0:
+    if isinstance(total_timesteps, bool) or not isinstance(total_timesteps, Real) or not float(total_timesteps) >= 0:
         raise ConfigError(f"total_timesteps = {total_timesteps!r} is not a number of steps")
     for package in ("rich", "tqdm") if progress_bar else ():
         if importlib.util.find_spec(package) is None:
