@@ -71,7 +71,8 @@ def load_zip(
     )
     if data is None or "policy_class" not in data or "observation_space" not in data:
         raise CheckpointError(f"{one_line(path)} holds no model of Stable-Baselines3's save")
-    if (writer := data.pop("saved_by", "")) not in ("", agent_class(cls).__name__):
+    writer = data.pop("saved_by", "")
+    if writer and writer not in (base.__name__ for base in cls.__mro__):  # one of a class above begins a model
         raise CheckpointError(f"{one_line(path)} was written by {writer}: load it with {writer}.load")
     policy = data["policy_class"]
     if not any(issubclass(policy, own) or issubclass(own, policy) for own in cls.policy_aliases.values()):

@@ -361,7 +361,7 @@ def test_a_zip_with_a_setting_that_is_gone_is_read_or_refused_as_a_checkpoint_is
         rlopt.DeepLOOP.load(tmp_path / "with.zip")
 
 
-@pytest.mark.parametrize(("writer", "reader"), [("mdpo", "ppo"), ("ppo", "mdpo"), ("sac", "off_policy_mdpo")])
+@pytest.mark.parametrize(("writer", "reader"), [("mdpo", "ppo"), ("ppo", "mdpo"), ("off_policy_mdpo", "sac")])
 def test_a_zip_of_another_agent_says_whose_it_is(writer: str, reader: str, tmp_path: Path) -> None:
     path = zipped(writer, tmp_path)
     with pytest.raises(CheckpointError, match=f"was written by {DEEP[writer].__name__}: load it with"):
