@@ -44,7 +44,7 @@ def test_patterns_and_groups_of_seeds_are_compared(folder: Path, capsys: pytest.
     assert " ".join(table[1].split()) == f"ppo 3.8 [{low:.1f}, {high:.1f}] 4 300 reference"
     assert " ".join(table[2].split()).startswith("sac 11.0 [10.0, 12.0] 1.00 [1.00, 1.00] 3 300 4")
     assert "mean return of the last evaluation of each run, not of its best" in printed[0]
-    assert "picture: comparison.png" in printed
+    assert "picture: comparison.png (or --out FILE)" in printed
     assert Path("comparison.png").read_bytes().startswith(b"\x89PNG")
 
 
