@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
@@ -172,6 +173,17 @@ class MDPO(OnPolicy):
         last, own = self.policy.value_net, {id(parameter) for parameter in self.value_parameters}
         plain = type(last) is torch.nn.Linear and not last._forward_pre_hooks
         return plain and all(id(parameter) in own and parameter.requires_grad for parameter in last.parameters())
+
+    def _setup_learn(self, total_timesteps: int, *arguments: Any, **options: Any) -> Any:
+        former = self._total_timesteps
+        found = super()._setup_learn(total_timesteps, *arguments, **options)
+        if self.num_timesteps and self._total_timesteps > former and self.learning_rate == DEFAULT_RATE:
+            warnings.warn(
+                f"the default learning rate falls over the whole of learn, which was {former:,} steps and becomes "
+                f"{self._total_timesteps:,}: to learn in parts, give learning_rate a number, which stays constant",
+                stacklevel=3,
+            )
+        return found
 
     def train(self) -> None:
         """One mirror-descent update on the rollout: the policy phase, then the value phase."""

@@ -3,6 +3,7 @@
 import functools
 import math
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -340,6 +341,22 @@ def test_step_size_and_learning_rate_are_annealed() -> None:
     assert [rate for _, rate in record.seen] == pytest.approx([7.5e-4, 5e-4, 2.5e-4, 0.0])
     constant = model(step_size=0.3, step_size_schedule="constant").learn(64)
     assert constant.logger.name_to_value["train/step_size"] == 0.3
+
+
+def test_the_default_rate_falls_to_a_tenth_and_parts_of_a_run_are_told() -> None:
+    small: dict[str, Any] = {"n_steps": 32, "n_epochs": 1, "n_value_epochs": 1, "seed": 0, "device": "cpu"}
+    mdpo = MDPO("MlpPolicy", Random(), **small).learn(64)
+    rates = [mdpo.lr_schedule(progress) for progress in (1.0, 0.5, 0.0)]
+    assert rates == pytest.approx([1e-3, 5.5e-4, 1e-4])
+    with pytest.warns(
+        UserWarning, match="was 64 steps and becomes 128: to learn in parts, give learning_rate a number"
+    ):
+        mdpo.learn(64, reset_num_timesteps=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        MDPO("MlpPolicy", Random(), batch_size=32, value_batch_size=32, learning_rate=1e-3, **small).learn(64).learn(
+            64, reset_num_timesteps=False
+        )
 
 
 def test_time_limits_are_bootstrapped() -> None:
