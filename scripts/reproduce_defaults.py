@@ -61,7 +61,7 @@ TASKS = (
 SEEDS = tuple(range(10))
 DECLARED = Declared(
     tuning_tasks=frozenset(TUNING),
-    tuning_seeds=frozenset({100, 101}),
+    tuning_seeds=frozenset({100, 101, 102}),
     test_tasks=frozenset(task.name for task in TASKS),
     test_seeds=frozenset(SEEDS),
 )
