@@ -174,8 +174,9 @@ TRAIN = "--env CartPole-v1 --n-steps 64 --eval-every 0 --total-timesteps"
 
 def test_a_class_is_trained_resumed_and_evaluated_by_its_name(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name = "my_module:Mine"
-    assert main(f"train {name} {TRAIN} 256 --step-size-schedule constant --run-dir whole".split()) == 0
-    assert main(f"train {name} {TRAIN} 128 --step-size-schedule constant --run-dir part".split()) == 0
+    constant = "--step-size-schedule constant --learning-rate-schedule constant"  # of runs of different lengths
+    assert main(f"train {name} {TRAIN} 256 {constant} --run-dir whole".split()) == 0
+    assert main(f"train {name} {TRAIN} 128 {constant} --run-dir part".split()) == 0
     assert registry.agent_spec(name).summary == "MDPO as I like it"
     assert json.loads((mine / "part/config.json").read_text())["agent"] == name
     assert RunFolder(Path("part")).command == f"rlopt resume part --agent {name}"
