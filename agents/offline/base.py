@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import gymnasium
 import numpy as np
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
@@ -44,7 +45,8 @@ class OfflineAlgorithm(Learner):
 
     :param policy: "MlpPolicy", or for Dict observations "MultiInputPolicy" and for images "CnnPolicy" (all the same
         class), or an OfflinePolicy class
-    :param env: a data set, or what tells the spaces: an environment, a VecEnv or an id. Nothing acts in it
+    :param env: a data set or the path of one, or what tells the spaces: an environment, a VecEnv or an id. Nothing acts
+        in it
     :param dataset: a :class:`rlopt.data.Dataset`, or a folder, file or name that ``rlopt.data.load_dataset`` reads
     :param own: the learner's own settings, which become attributes; these and the others are explained where they are
         declared, in :mod:`rlopt.agents.offline.config`
@@ -107,6 +109,8 @@ class OfflineAlgorithm(Learner):
             setattr(self, name, settings[name])
         for name in ("reward_scale", "reward_shift", "compile", "precision", *own):
             setattr(self, name, settings[name])
+        if isinstance(env, str) and env not in gymnasium.registry and Path(env).exists():
+            env = loaded_dataset(env)
         if isinstance(env, Dataset):
             require(dataset is None, "two data sets were given: give one, as env or as dataset")
             env, dataset = None, env

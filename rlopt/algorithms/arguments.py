@@ -79,10 +79,14 @@ def _check_policy(cls: Any, policy: Any, policy_kwargs: Mapping[str, Any] | None
                 raise unknown_name("setting of policy_kwargs", name, known)
 
 
-def check_images(model: Any) -> None:
-    """Raises :class:`rlopt.errors.SpaceError` for "CnnPolicy" with observations that its layers cannot take."""
-    options, space = model.policy_kwargs, model.observation_space
-    if model.policy_class is not model.policy_aliases.get("CnnPolicy") or "features_extractor_class" in options:
+def check_observations(model: Any) -> None:
+    """Raises :class:`rlopt.errors.SpaceError` for a named policy with observations that its layers cannot take."""
+    options, space, named = model.policy_kwargs, model.observation_space, model.policy_aliases
+    of_dicts = named.get("MultiInputPolicy")
+    if of_dicts is not named.get("MlpPolicy") and model.policy_class is of_dicts and not isinstance(space, spaces.Dict):
+        cure = "CnnPolicy" if len(space.shape or ()) == 3 else "MlpPolicy"
+        raise SpaceError(f"MultiInputPolicy takes dictionaries, not {space}: take {cure}")
+    if model.policy_class is not named.get("CnnPolicy") or "features_extractor_class" in options:
         return
     if is_image_space(space, check_channels=False, normalized_image=not options.get("normalize_images", True)):
         return

@@ -18,7 +18,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
-from rlopt.algorithms.arguments import check_images, check_learning, refuse_unknown
+from rlopt.algorithms.arguments import check_learning, check_observations, refuse_unknown
 from rlopt.algorithms.overrides import check_overrides
 from rlopt.algorithms.zip_loading import agent_class, load_zip
 from rlopt.envs.backends.vector_env import as_vec_env
@@ -172,7 +172,7 @@ class Resumable:
         return networks
 
     def _setup_model(self) -> None:
-        check_images(self)
+        check_observations(self)
         super()._setup_model()  # type: ignore[misc]
 
     def _setup_learn(

@@ -49,6 +49,8 @@ def test_a_policy_that_is_none() -> None:
 
 @pytest.mark.parametrize("cls", [rlopt.MDPO, rlopt.SAC])
 def test_what_people_try_is_answered_in_one_line(cls: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SpaceError, match=r"^MultiInputPolicy takes dictionaries, not Box.*: take MlpPolicy$"):
+        cls("MultiInputPolicy", Reach(), device="cpu")
     with pytest.raises(SpaceError, match=r"^CnnPolicy takes images, not Box.*: take MlpPolicy$"):
         cls("CnnPolicy", Reach(), device="cpu")
     with pytest.raises(ConfigError, match=r"learning_rate = linear is not a number or a function .*DecayingRate"):

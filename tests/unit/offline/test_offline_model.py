@@ -280,6 +280,11 @@ def test_a_broken_environment_stops_fine_tuning() -> None:
         model.learn(10)
 
 
+def test_the_path_of_a_data_set_takes_the_place_of_an_environment(tmp_path: Path) -> None:
+    place = pendulum(10).save(tmp_path / "log")
+    assert make("BC", str(place)).data_fingerprint == make("BC", pendulum(10)).data_fingerprint != ""
+
+
 def test_spaces_come_from_the_environment_or_the_arrays() -> None:
     observation_space, action_space = spaces_of(pendulum(10))
     assert (action_space.low, action_space.high) == (-2, 2) and observation_space.shape == (3,)  # type: ignore[attr-defined]
