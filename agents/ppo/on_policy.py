@@ -104,8 +104,6 @@ class OnPolicy(Resumable, OnPolicyAlgorithm):
     def _setup_model(self) -> None:
         super()._setup_model()
         self.prepared = {}
-        if self.env is not None:
-            self._tell_of_minibatches()
 
     def _tell_of_minibatches(self) -> None:
         """Warns of minibatches that do not divide a rollout."""
@@ -117,7 +115,7 @@ class OnPolicy(Resumable, OnPolicyAlgorithm):
                 what = f"does not divide {rollout}: each pass ends with a minibatch of {steps % size}"
                 if size > steps:
                     what = f"is more than {rollout}: each gradient step takes them all"
-                warnings.warn(f"{name} = {size} {what}", stacklevel=2)
+                warnings.warn(f"{name} = {size} {what}", stacklevel=3)
 
     def collect_rollouts(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
@@ -281,6 +279,7 @@ class OnPolicy(Resumable, OnPolicyAlgorithm):
         progress_bar: bool = False,
     ) -> Self:
         """As Stable-Baselines3's ``learn``; ``tb_log_name`` is by default the name of the class."""
+        self._tell_of_minibatches()
         name = tb_log_name or type(self).__name__
         return super().learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)
 

@@ -341,7 +341,16 @@ class HeldNetworks:
             return loss, (further, network.counted)
 
         layout = self._store.layouts[name]
-        gradients, (loss, (further, counted)) = grad_and_value(counting, has_aux=True)(self[name], *args)
+        counted: dict[str, Tensor] = {}
+        if layout.counts:
+            gradients, (loss, (further, counted)) = grad_and_value(counting, has_aux=True)(self[name], *args)
+        else:
+            try:
+                gradients, outcome = grad_and_value(objective, has_aux=True)(self[name], *args)
+            except (RuntimeError, TypeError):
+                loss_and_further(name, objective(self[name], *args))  # says what was returned in place of the pair
+                raise
+            loss, further = loss_and_further(name, outcome)
         self._watch({name: loss})
         held = _hold(further)
         if held is not None and self._keep is not None:

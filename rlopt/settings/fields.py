@@ -248,9 +248,9 @@ def _read(value: Any, annotation: Any, text: bool, extras: tuple[Any, ...] = ())
             return _read(value, args[0], text, (*extras, *args[1:]))
         except _Refusal as refusal:
             python = [extra.expected for extra in args[1:] if isinstance(extra, OrPython) and extra.expected]
-            if text or not python or not refusal.expected:
+            if not python or not refusal.expected:
                 raise
-            raise _mismatch(value, " or ".join([refusal.expected, *python])) from None
+            raise _mismatch(value, ", or in Python ".join([refusal.expected, *python])) from None
     if not text:
         if any(isinstance(extra, OrPython) and extra.accepts(value) for extra in extras):
             return value

@@ -53,7 +53,9 @@ def test_what_people_try_is_answered_in_one_line(cls: Any, monkeypatch: pytest.M
         cls("MultiInputPolicy", Reach(), device="cpu")
     with pytest.raises(SpaceError, match=r"^CnnPolicy takes images, not Box.*: take MlpPolicy$"):
         cls("CnnPolicy", Reach(), device="cpu")
-    with pytest.raises(ConfigError, match=r"learning_rate = linear is not a number or a function .*DecayingRate"):
+    with pytest.raises(
+        ConfigError, match=r"learning_rate = linear is not a number, or in Python a function .*DecayingRate"
+    ):
         cls("MlpPolicy", Reach(), learning_rate="linear")
     model = cls("MlpPolicy", Reach(), device="cpu")
     for steps in ("100", None, float("nan"), -1):
@@ -71,12 +73,12 @@ def test_minibatches_that_do_not_divide_a_rollout_are_told(cls: Any, name: str) 
     with pytest.warns(
         UserWarning, match="^" + name + " = 100 does not divide .*128 x 1 = 128 steps: .* of 28$"
     ) as told:
-        cls("MlpPolicy", Reach(), **{**sizes, name: 100})
+        cls("MlpPolicy", Reach(), **{**sizes, name: 100}).learn(128)
     assert len(told) == 1
     with pytest.warns(UserWarning, match="^" + name + " = 200 is more than .*each gradient step takes them all$"):
-        cls("MlpPolicy", Reach(), **{**sizes, name: 200})
+        cls("MlpPolicy", Reach(), **{**sizes, name: 200}).learn(128)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        model = cls("MlpPolicy", Reach(), **sizes)
+        model = cls("MlpPolicy", Reach(), **sizes).learn(128)
     assert "ends at step 256, with a whole rollout of 128" in _end_of_rollouts(model, 200, 0)
     assert _end_of_rollouts(model, 256, 128) == ""

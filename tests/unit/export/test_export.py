@@ -260,7 +260,7 @@ def test_files_that_are_none_of_ours_are_one_line(name: str, tmp_path: Path) -> 
 
 def test_the_command_line_says_what_is_missing(run: Path, tmp_path: Path, capsys: Any) -> None:
     for argv, message in (
-        ([str(run)], "--to onnx|torchscript|sb3 --out PATH"),
+        ([str(run)], "--to onnx|torchscript|sb3"),
         ([str(run), "--to", "onx", "--out", "x"], "did you mean 'onnx'"),
         ([str(tmp_path / "none"), "--to", "onnx", "--out", "x"], "is not a run folder"),
     ):

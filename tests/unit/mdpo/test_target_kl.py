@@ -113,7 +113,7 @@ def test_updates_come_to_the_target_from_either_side() -> None:
     """Of the last updates the median divergence is within a factor of two, whatever the first step size was."""
     for first in (100.0, 0.01):
         seen, target = Seen(), 0.01
-        model(step_size=first, target_kl=target, n_steps=128).learn(128 * 24, callback=seen)
+        model(step_size=first, target_kl=target, n_steps=128, learning_rate=1e-3).learn(128 * 24, callback=seen)
         sizes, divergences = zip(*seen.found, strict=True)
         assert sizes[0] == first
         for (size, divergence), following in zip(seen.found, sizes[1:], strict=False):

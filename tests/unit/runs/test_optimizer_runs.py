@@ -19,6 +19,7 @@ CHANGES: dict[str, Any] = {
     "optimizer_kwargs": ("weight_decay=0.01",),
     "learning_rate_schedule": "cosine",
     "learning_rate_warmup": 0.1,
+    "learning_rate_floor": 0.0,
     "compile": "on",
 }
 ON_POLICY = dataclasses.replace(AGENT, **CHANGES)
