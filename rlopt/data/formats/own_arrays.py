@@ -259,9 +259,13 @@ def from_columns(
             raise DataError(f"{', '.join(wrong)} and actions hold different numbers of episodes")
         kinds = [kind for kind in columns if kind not in ("episode", "starts", "discounts")]
         return from_episodes([{kind: columns[kind][row] for kind in kinds} for row in range(count)], generator, options)
+    stacked = _is_stacked(columns["observations"], columns["actions"])
+    lengths = columns.get("lengths")
+    if not stacked and lengths is not None and len(lengths) == len(columns["actions"]) != np.sum(lengths):
+        del columns["lengths"]  # a number a row is a log of something else
     if "lengths" in columns:
         return from_episodes(_of_lengths(columns), generator, options, notes)
-    if _is_stacked(columns["observations"], columns["actions"]):
+    if stacked:
         _refuse_padding(columns)
         columns = _unstacked(columns)
     notes = list(notes)
@@ -488,6 +492,8 @@ def from_episodes(
     """
     if not episodes:
         raise DataError("it holds no trajectory: record or fetch demonstrations")
+    # An episode that stands by itself needs no count of its actions.
+    episodes = [{kind: column for kind, column in episode.items() if kind != "lengths"} for episode in episodes]
     lengths = [_length(index, episode) for index, episode in enumerate(episodes)]
     columns: dict[str, Any] = {
         "episode": np.repeat(np.arange(len(episodes)), lengths),

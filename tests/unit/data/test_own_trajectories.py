@@ -230,6 +230,18 @@ def test_lengths_say_where_episodes_end(join: Any, last: bool, tmp_path: Path) -
     assert np.allclose(data.actions, wanted) and np.all(data.next_observations[:, 0] == data.observations[:, 0] + 1)
 
 
+def test_a_length_of_something_else_changes_nothing(tmp_path: Path) -> None:
+    parts = unequal(False)
+    arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    episode = np.repeat(np.arange(3), UNEQUAL)
+    np.savez(tmp_path / "with.npz", length=np.arange(9) / 7, episode=episode, **arrays)
+    np.savez(tmp_path / "without.npz", episode=episode, **arrays)
+    found, wanted = (load_demonstrations(tmp_path / f"{name}.npz") for name in ("with", "without"))
+    assert np.array_equal(found.actions, wanted.actions) and np.array_equal(found.episode_ends, wanted.episode_ends)
+    alone = Demonstrations.from_trajectories([part | {"length": len(part["actions"])} for part in unequal(True)])
+    assert [rows.stop - rows.start for rows in alone.episodes()] == list(UNEQUAL)
+
+
 def test_padding_without_lengths_and_lengths_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     parts = unequal(True)
     arrays = {name: padded([part[name] for part in parts]) for name in parts[0]}
