@@ -1,8 +1,8 @@
 """Speed of whole imitation training: AILBoost, and the same loop from Stable-Baselines3's SAC and plain torch.
 
-Both play the rounds of the preset dmc/one-demo: 500 transitions of the policy as it is, 100 steps of the discriminator
-(64-64, batches of 512 and 512, gradient penalty 10), 500 transitions of training with two gradient steps each (256-256,
-batch 256; ``--gradient-steps``) on rewards that are computed when a batch is drawn. Each contestant
+Both play the rounds of the preset dmc/one-demo: 500 transitions of the policy as it is (``--phase-steps``), 100 steps
+of the discriminator (64-64, batches of 512 and 512, gradient penalty 10), as many transitions of training with two
+gradient steps each (256-256, batch 256; ``--gradient-steps``) on rewards that are computed when a batch is drawn. Each contestant
 lives in a process of its own; they work in turn, and ratios are taken within a round.
 
     python scripts/benchmark_ailboost.py                     # this machine's CPU
@@ -22,8 +22,7 @@ from stable_baselines3 import SAC
 from stable_baselines3.common.buffers import ReplayBuffer
 from torch import nn
 
-STEPS, DISCRIMINATOR_STEPS, BATCH, PENALTY, NEW_WEIGHT = 500, 100, 512, 10.0, 0.05
-WARM_UP = 1000
+DISCRIMINATOR_STEPS, BATCH, PENALTY, NEW_WEIGHT = 100, 512, 10.0, 0.05
 CONTESTANTS = {
     "rlopt": "compiled",
     "rlopt_eager": "not compiled",
@@ -46,8 +45,9 @@ class RelabellingBuffer(ReplayBuffer):
 class EagerLoop(SAC):
     """AILBoost's rounds around SAC: as one would write them first."""
 
-    def begin(self, observations: np.ndarray, actions: np.ndarray) -> None:
+    def begin(self, observations: np.ndarray, actions: np.ndarray, phase_steps: int) -> None:
         """Takes the expert's rows."""
+        self.phase_steps = phase_steps
         self.expert = torch.as_tensor(np.concatenate([observations, actions], axis=1), device=self.device)
         layers: list[nn.Module] = [nn.Linear(self.expert.shape[1], 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU()]
         self.discriminator = nn.Sequential(*layers, nn.Linear(64, 1), nn.Tanh()).to(self.device)
@@ -62,7 +62,7 @@ class EagerLoop(SAC):
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         if not self.in_rollout:
             super().train(gradient_steps, batch_size)
-        if self.num_timesteps - self.phase_began < STEPS:
+        if self.num_timesteps - self.phase_began < self.phase_steps:
             return
         if self.in_rollout:
             self.add_learner()
@@ -72,10 +72,10 @@ class EagerLoop(SAC):
     def add_learner(self) -> None:
         self.learners.append({name: value.clone() for name, value in self.actor.state_dict().items()})
         assert self.replay_buffer is not None
-        self.rows.append(np.arange(self.replay_buffer.pos - STEPS, self.replay_buffer.pos))
+        self.rows.append(np.arange(self.replay_buffer.pos - self.phase_steps, self.replay_buffer.pos))
         first = not self.row_weights
         self.row_weights = [(1 - NEW_WEIGHT) * weights for weights in self.row_weights]
-        self.row_weights.append(np.full(STEPS, (1.0 if first else NEW_WEIGHT) / STEPS))
+        self.row_weights.append(np.full(self.phase_steps, (1.0 if first else NEW_WEIGHT) / self.phase_steps))
 
     def train_discriminator(self) -> None:
         rows, weights = np.concatenate(self.rows), np.concatenate(self.row_weights)
@@ -95,7 +95,7 @@ class EagerLoop(SAC):
             self.optimizer.step()
 
 
-def build(name: str, task: str, device: str, gradient_steps: int) -> Any:
+def build(name: str, task: str, device: str, gradient_steps: int, phase_steps: int) -> Any:
     """A contestant's model, 256-256 and batches of 256, which has begun to train."""
     import rlopt
     from rlopt.data import load_demonstrations
@@ -103,22 +103,22 @@ def build(name: str, task: str, device: str, gradient_steps: int) -> Any:
     demonstrations = load_demonstrations(f"dmc/{task}").trajectories(1)
     repeat = demonstrations.metadata.action_repeat
     env = rlopt.make_env(demonstrations.metadata.env, seed=0, backend="gymnasium", action_repeat=repeat)
-    settings: dict[str, Any] = {"seed": 0, "learning_starts": WARM_UP, "buffer_size": 200_000, "device": device}
+    settings: dict[str, Any] = {"seed": 0, "learning_starts": 2 * phase_steps, "buffer_size": 200_000, "device": device}
     settings["gradient_steps"] = gradient_steps
     if name == "sb3_loop":
         loop = EagerLoop("MlpPolicy", env, replay_buffer_class=RelabellingBuffer, **settings)
-        loop.begin(demonstrations.observations, demonstrations.actions)  # type: ignore[arg-type]
+        loop.begin(demonstrations.observations, demonstrations.actions, phase_steps)  # type: ignore[arg-type]
         return loop
     settings |= {"compile": "on" if name == "rlopt" else "off", "weighting": "constant", "absorbing": False}
-    settings |= {"learner_steps": STEPS, "policy_steps": STEPS}
+    settings |= {"learner_steps": phase_steps, "policy_steps": phase_steps}
     return rlopt.AILBoost("MlpPolicy", env, demonstrations, **settings)
 
 
-def work(name: str, task: str, device: str, threads: int, gradient_steps: int) -> None:
+def work(name: str, task: str, device: str, threads: int, gradient_steps: int, phase_steps: int) -> None:
     """Serves one contestant, after a round that compiles and makes what is made at the first call."""
     torch.set_num_threads(threads)
-    model = build(name, task, device, gradient_steps)
-    model.learn(WARM_UP + 2 * STEPS)
+    model = build(name, task, device, gradient_steps, phase_steps)
+    model.learn(4 * phase_steps)
 
     def training(count: int) -> int:
         model.learn(count, reset_num_timesteps=False)
@@ -135,17 +135,19 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--boosting-rounds", type=int, default=2, help="of 1000 environment steps, in each round")
+    parser.add_argument("--boosting-rounds", type=int, default=2, help="in each round")
+    phases = "transitions of each half of a boosting round; an episode, 125 for cartpole-swingup, or more"
+    parser.add_argument("--phase-steps", type=int, default=500, help=phases)
     parser.add_argument("--gradient-steps", type=int, default=2, help="for each transition of training")
     parser.add_argument("--contestant", choices=CONTESTANTS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.contestant:
-        work(args.contestant, args.task, args.device, args.threads, args.gradient_steps)
+        work(args.contestant, args.task, args.device, args.threads, args.gradient_steps, args.phase_steps)
         return
     flags = ["--task", args.task, "--device", args.device, "--threads", str(args.threads)]
-    flags += ["--gradient-steps", str(args.gradient_steps)]
+    flags += ["--gradient-steps", str(args.gradient_steps), "--phase-steps", str(args.phase_steps)]
     commands = {name: [sys.executable, __file__, *flags, "--contestant", name] for name in CONTESTANTS}
-    rates = compete(commands, {"training": 2 * STEPS * args.boosting_rounds}, args.rounds)
+    rates = compete(commands, {"training": 2 * args.phase_steps * args.boosting_rounds}, args.rounds)
     print(f"{args.task}, {args.device}, {args.threads} threads, {args.rounds} rounds; environment steps a second")
     print(table(rates, "rlopt"))
     print("\n".join(f"  {name}: {what}" for name, what in CONTESTANTS.items()))

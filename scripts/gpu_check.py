@@ -111,7 +111,11 @@ ROWS = (
         simulates=True,
     ),
     Row(
-        "AILBoost", "", script("benchmark_ailboost", "--boosting-rounds", "2", "--rounds", "2"), 120, ("--rounds", "1")
+        "AILBoost",
+        "",
+        script("benchmark_ailboost", "--boosting-rounds", "2", "--rounds", "2"),
+        120,
+        ("--rounds", "1", "--boosting-rounds", "1", "--phase-steps", "125", "--gradient-steps", "1"),
     ),
     Row(
         "pixels",
