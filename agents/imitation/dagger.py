@@ -26,6 +26,7 @@ Expert = Callable[[Any], Any]
 """Actions (N, ...) in the environment's units from observations (N, ...), as the environment gives them."""
 _NOT_TAKEN = (
     "action_noise",
+    "actor_starts",
     "cloning_coef",
     "centring_rate",
     "cloning_steps",

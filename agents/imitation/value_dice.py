@@ -39,6 +39,7 @@ ABSORBING_ROWS = 10
 """Rows of the absorbing state that a true end stands for (released code)."""
 _NOT_TAKEN = (
     "action_noise",
+    "actor_starts",
     "cloning_coef",
     "cloning_steps",
     "demo_fraction",

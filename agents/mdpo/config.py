@@ -107,10 +107,11 @@ class OffPolicyMDPOConfig(SACConfig):
     def check_together(cls, settings: Mapping[str, Any]) -> None:
         """Raises :class:`rlopt.errors.ConfigError` for settings that contradict each other."""
         super().check_together(settings)
-        if settings["value_network"] and (settings["network"] == "crossq" or settings["policy_delay"] not in (None, 1)):
+        delayed = settings["policy_delay"] not in (None, 1) or settings["actor_starts"]
+        if settings["value_network"] and (settings["network"] == "crossq" or delayed):
             raise ConfigError(
                 "value_network has a target network and learns with the actor in every step: leave it out with network "
-                "crossq or a policy_delay"
+                "crossq, a policy_delay or actor_starts"
             )
         if settings["analytic_kl"] and (settings["tsallis_q"] != 1.0 or settings["log_density_floor"] is not None):
             raise ConfigError(

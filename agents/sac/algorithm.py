@@ -134,6 +134,7 @@ class SAC(WithDemonstrations, OffPolicy, stable_baselines3.SAC):
     """Whether actions after the warm-up are the policy's mean while training."""
     network: NetworkName
     policy_delay: int | None
+    actor_starts: int = 0
     random_shift: int
     demo_fraction: float
     cloning_coef: float
@@ -176,6 +177,7 @@ class SAC(WithDemonstrations, OffPolicy, stable_baselines3.SAC):
         *,
         network: NetworkName = SACConfig.network,
         policy_delay: int | None = SACConfig.policy_delay,
+        actor_starts: int = SACConfig.actor_starts,
         random_shift: int = SACConfig.random_shift,
         demonstrations: Demonstrations | str | Path | None = None,
         n_demonstrations: int | None = None,
@@ -205,7 +207,7 @@ class SAC(WithDemonstrations, OffPolicy, stable_baselines3.SAC):
                 replay_buffer_class=replay_buffer_class,
                 optimize_memory_usage=optimize_memory_usage,
             )
-        self.network, self.policy_delay = network, policy_delay
+        self.network, self.policy_delay, self.actor_starts = network, policy_delay, actor_starts
         self.random_shift = random_shift
         self.n_demonstrations, self.demo_fraction = n_demonstrations, demo_fraction
         self.cloning_coef, self.cloning_steps = cloning_coef, cloning_steps
@@ -558,7 +560,7 @@ class SAC(WithDemonstrations, OffPolicy, stable_baselines3.SAC):
 
     def _is_actor_due(self) -> bool:
         delay = self.policy_delay or PUBLISHED_POLICY_DELAY.get(self.network, 1)
-        return (self._n_updates + 1) % delay == 0
+        return self.num_timesteps >= self.actor_starts and (self._n_updates + 1) % delay == 0
 
     def is_sac(self) -> bool:
         plain = self.random_shift == 0 and self.shown is None and not self.cloning_coef
@@ -566,7 +568,7 @@ class SAC(WithDemonstrations, OffPolicy, stable_baselines3.SAC):
 
     def _steps_as_sac(self) -> bool:
         """Whether every gradient step is one of the actor too, and there are target networks."""
-        return self.network != "crossq" and self.policy_delay in (None, 1) and not self.reward_centring
+        return self.network != "crossq" and self.policy_delay in (None, 1) and not (self.actor_starts or self.reward_centring)
 
     # ---- acting and storing
 
@@ -706,7 +708,7 @@ class SAC(WithDemonstrations, OffPolicy, stable_baselines3.SAC):
 
 _NOT_SETTINGS = ("self", "env", "demonstrations", "_init_setup_model", "__class__")
 _BEYOND_SB3 = (
-    "network", "policy_delay", "random_shift", "reward_centring", "centring_rate", "compile", "precision",
+    "network", "policy_delay", "actor_starts", "random_shift", "reward_centring", "centring_rate", "compile", "precision",
     "n_demonstrations", "demo_fraction", "cloning_coef", "cloning_steps",
 )  # fmt: skip
 

@@ -154,6 +154,10 @@ class SACConfig(OptionalDemonstrations, OffPolicyConfig):
     policy_delay: Annotated[int, Range(ge=1)] | None = None
     """Gradient steps of the critics for each one of the actor and of ent_coef; default is 1, and 3 with crossq
     (paper)."""
+    actor_starts: Annotated[int, Range(ge=0)] = 0
+    """Environment steps before the actor and ent_coef take their first gradient step; the critics learn from
+    learning_starts on. For a policy that starts as a clone (--init-from), so that it follows no critic that does not
+    know it yet."""
     use_sde: bool = False
     """Whether exploration is state-dependent (gSDE, arXiv 2005.05719)."""
     sde_sample_freq: Annotated[int, Range(ge=-1)] = -1

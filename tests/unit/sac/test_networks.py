@@ -433,3 +433,17 @@ def test_policy_delay_is_a_setting_of_every_network() -> None:
     function = as_function(model_with("mlp", policy_delay=2)).learn(45)
     assert_same(plain, function, 1e-3)
     assert float(plain.actor.optimizer.state[plain.actor.mu.weight]["step"]) == plain._n_updates // 2
+
+
+@pytest.mark.parametrize("as_given", [lambda model: model, as_function])
+def test_actor_and_entropy_wait_while_the_critics_learn(as_given: Callable[[Any], Any]) -> None:
+    model = as_given(model_with("mlp", learning_starts=10, actor_starts=30, train_freq=1, gradient_steps=1))
+    parts = {"actor": model.actor, "critic": model.critic}
+    before = {name: nn.utils.parameters_to_vector(part.parameters()).clone() for name, part in parts.items()}
+    model.learn(29)
+    after = {name: nn.utils.parameters_to_vector(part.parameters()) for name, part in parts.items()}
+    assert model._n_updates > 0 and not torch.equal(after["critic"], before["critic"])
+    assert torch.equal(after["actor"], before["actor"]) and model.log_ent_coef.item() == 0.0
+    model.learn(1, reset_num_timesteps=False)
+    assert not torch.equal(nn.utils.parameters_to_vector(model.actor.parameters()), before["actor"])
+    assert model.log_ent_coef.item() != 0.0
