@@ -38,8 +38,8 @@ def mdpo(env_id: str, preset: str, device: str, threads: int, compile: str) -> B
     return model
 
 
-def ppo(env_id: str, device: str) -> BaseAlgorithm:
-    return sb3.PPO("MlpPolicy", make_vec_env(env_id, n_envs=8), seed=0, device=device)
+def ppo(env_id: str, device: str, n_steps: int) -> BaseAlgorithm:
+    return sb3.PPO("MlpPolicy", make_vec_env(env_id, n_envs=8), n_steps=n_steps, seed=0, device=device)
 
 
 def envpool_alone(env_id: str, n_envs: int, steps: int) -> float:
@@ -75,6 +75,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=100_000, help="timed steps of MDPO a round")
     parser.add_argument("--peer-steps", type=int, default=32_768, help="timed steps of PPO a round")
+    parser.add_argument("--peer-n-steps", type=int, default=2048, help="rollout of PPO in each of its environments")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, help="also write the result as JSON")
@@ -86,7 +87,7 @@ def main() -> None:
     for number in range(args.rounds):
         rows["mdpo"].append(trained(lambda: mdpo(*ours, "on"), args.steps))
         rows["mdpo_eager"].append(trained(lambda: mdpo(*ours, "off"), args.steps))
-        rows["sb3_ppo"].append(trained(lambda: ppo(args.env, args.device), args.peer_steps))
+        rows["sb3_ppo"].append(trained(lambda: ppo(args.env, args.device, args.peer_n_steps), args.peer_steps))
         rows["envpool_alone"].append(envpool_alone(args.env, 64, 100_000))
         print(
             f"round {number + 1}:",

@@ -115,7 +115,7 @@ ROWS = (
         "",
         script("benchmark_ailboost", "--boosting-rounds", "2", "--rounds", "2"),
         120,
-        ("--rounds", "1", "--boosting-rounds", "1", "--phase-steps", "125", "--gradient-steps", "1"),
+        ("--rounds", "1", "--boosting-rounds", "1", "--phase-steps", "130", "--gradient-steps", "1"),
     ),
     Row(
         "pixels",
@@ -129,7 +129,7 @@ ROWS = (
         "",
         script("benchmark_on_policy", "--rounds", "3"),
         120,
-        ("--rounds", "1", "--steps", "2048", "--peer-steps", "64"),
+        ("--rounds", "1", "--steps", "2048", "--peer-steps", "64", "--peer-n-steps", "64"),
     ),
     Row(
         "eight seeds, on-policy",
