@@ -136,7 +136,7 @@ def table_text(args: argparse.Namespace, agents: dict[str, Agent], seeds: Sequen
         f"{args.steps:,} steps, {min(counts)} to {max(counts)} seeds; medians over seeds of the cost, in brackets the "
         "share of runs that failed (more than half of what uniform actions cost):",
         "",
-        f"| | uniform | {' | '.join(titles)} |",
+        f"| process | uniform | {' | '.join(titles)} |",
         "|---" * (len(titles) + 2) + "|",
     ]
     ratios: dict[str, list[float]] = {name: [] for name in agents}

@@ -22,7 +22,7 @@ from rlopt.average_reward.regret import (
 )
 from rlopt.average_reward.solution import AverageRewardSolution, evaluate_policy
 from rlopt.average_reward.sparse import SparseMDP
-from rlopt.average_reward.structure import Structure, structure
+from rlopt.average_reward.chain_structure import Structure, structure
 from rlopt.average_reward.value_iteration import relative_value_iteration
 
 __all__ = [

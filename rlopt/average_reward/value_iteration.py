@@ -10,7 +10,7 @@ from rlopt.average_reward.mdp import DecisionProcess
 from rlopt.average_reward.optimal_gains import smallest_reward
 from rlopt.average_reward.pairs import EPSILON
 from rlopt.average_reward.solution import AverageRewardSolution, require_proved, solution_of
-from rlopt.average_reward.structure import require_constant_gain
+from rlopt.average_reward.chain_structure import require_constant_gain
 from rlopt.errors import ModelError
 
 

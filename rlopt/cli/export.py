@@ -1,4 +1,4 @@
-"""``rlopt export RUN --to FORMAT --out PATH``"""
+"""``rlopt export RUN --to FORMAT [--out PATH]``"""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from pathlib import Path
 from rlopt.checkpoint.choose import require_run
 from rlopt.cli.parsing import OneLineParser, add_agent, import_named_agent
 from rlopt.console.progress import say
-from rlopt.errors import ConfigError, unknown_name
+from rlopt.errors import ConfigError, require, unknown_name
 
-FORMATS = ("sb3", "onnx", "torchscript")
+FORMATS = {"sb3": "policy.zip", "onnx": "policy.onnx", "torchscript": "policy.pt"}
+"""And the file of each without ``--out``."""
 
 
 def main(argv: list[str]) -> int:
@@ -24,7 +25,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--to", metavar="FORMAT", help="onnx (extra onnx), torchscript, or sb3: Stable-Baselines3's "
                         "zip, which is a pickle, for people who trust you")  # fmt: skip
     parser.add_argument(
-        "--out", metavar="PATH", type=Path, help="file to write, such as policy.onnx; an existing file is replaced"
+        "--out",
+        metavar="PATH",
+        type=Path,
+        help="file to write; an existing file is replaced (default: policy.onnx, policy.pt or policy.zip here, if there "
+        "is no such file yet)",
     )
     parser.add_argument(
         "--checkpoint",
@@ -41,9 +46,10 @@ def main(argv: list[str]) -> int:
         raise ConfigError("say what to write: --to onnx|torchscript|sb3")
     if arguments.to not in FORMATS:
         raise unknown_name("format", arguments.to, FORMATS)
-    if arguments.out is None:
-        raise ConfigError("say where to write it: --out PATH")
     require_run(arguments.run)
+    if arguments.out is None:
+        arguments.out = Path(FORMATS[arguments.to])
+        require(not arguments.out.exists(), f"{arguments.out} exists: give --out {arguments.out} to replace it")
 
     say(f"exporting {arguments.run}")
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rlopt.cli.parsing import OneLineParser
 from rlopt.cli.subverbs import run
+from rlopt.console.progress import say
 from rlopt.settings.fields import Range
 
 
@@ -77,6 +78,7 @@ def _list(argv: list[str]) -> int:
     if not arguments.packaged:
         from rlopt.hub.remote import listed
 
+        say("on the Hub (it is asked, and without a network its client tries for half a minute):")
         for found in listed(arguments.author, arguments.search, arguments.limit):
             print(f"{found.repo:<36}{found.downloads:>8,} downloads  {', '.join(found.tags[:6])}")
     return 0

@@ -183,6 +183,16 @@ def test_the_runs_normalisation_is_in_the_file(run: Path, to: str, tmp_path: Pat
     assert np.isfinite(mean)
 
 
+def test_without_a_name_the_file_is_here_and_none_is_replaced(
+    run: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", str(run), "--to", "torchscript"]) == 0
+    assert rlopt.load_policy(tmp_path / "policy.pt") is not None
+    assert main(["export", str(run), "--to", "torchscript"]) == 2
+    assert "policy.pt exists: give --out policy.pt to replace it" in capsys.readouterr().err
+
+
 def test_a_zip_comes_with_its_statistics(run: Path, tmp_path: Path, capsys: Any) -> None:
     out = tmp_path / "policy.zip"
     assert main(["export", str(run), "--to", "sb3", "--out", str(out)]) == 0

@@ -156,7 +156,7 @@ def test_several_tasks_of_one_domain_are_all_named() -> None:
         ("train mdpo --env CartPole-v1 --no-compile", "unknown option '--no-compile': write --compile off"),
         ("tune --agent mdpo --env CartPole-v1 --search step_size=0.1..1 --set n_steps=8", "such as --n-steps 256"),
         ("export runs/nope --to onx", "did you mean 'onnx'?"),
-        ("export runs/nope --to onnx", "say where to write it: --out PATH"),
+        ("export runs/nope --to onnx", "runs/nope is not a run folder"),
         ("evaluate runs/nope", "runs/nope is not a run folder (there is no such folder)"),
         ("resume runs/nope", "runs/nope is not a run folder (it does not exist)"),
     ],
