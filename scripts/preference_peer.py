@@ -45,7 +45,6 @@ def trained(settings: dict[str, Any]) -> dict[str, Any]:
         initial_epoch_multiplier=4,
         allow_variable_horizon=True,
         query_schedule="hyperbolic",
-        rng=rng,
     )
     main_loop.train(total_timesteps=settings["steps"], total_comparisons=settings["labels"])
     test = make_vec_env(settings["env"], rng=np.random.default_rng(seed + 100_000), n_envs=1)
