@@ -2,8 +2,8 @@
 
 Both play the rounds of the preset dmc/one-demo: 500 transitions of the policy as it is (``--phase-steps``), 100 steps
 of the discriminator (64-64, batches of 512 and 512, gradient penalty 10), as many transitions of training with two
-gradient steps each (256-256, batch 256; ``--gradient-steps``) on rewards that are computed when a batch is drawn. Each contestant
-lives in a process of its own; they work in turn, and ratios are taken within a round.
+gradient steps each (256-256, batch 256; ``--gradient-steps``) on rewards that are computed when a batch is drawn. Each
+contestant lives in a process of its own; they work in turn, and ratios are taken within a round.
 
     python scripts/benchmark_ailboost.py                     # this machine's CPU
     python scripts/benchmark_ailboost.py --device cuda

@@ -568,7 +568,11 @@ class SAC(WithDemonstrations, OffPolicy, stable_baselines3.SAC):
 
     def _steps_as_sac(self) -> bool:
         """Whether every gradient step is one of the actor too, and there are target networks."""
-        return self.network != "crossq" and self.policy_delay in (None, 1) and not (self.actor_starts or self.reward_centring)
+        return (
+            self.network != "crossq"
+            and self.policy_delay in (None, 1)
+            and not (self.actor_starts or self.reward_centring)
+        )
 
     # ---- acting and storing
 
@@ -708,8 +712,8 @@ class SAC(WithDemonstrations, OffPolicy, stable_baselines3.SAC):
 
 _NOT_SETTINGS = ("self", "env", "demonstrations", "_init_setup_model", "__class__")
 _BEYOND_SB3 = (
-    "network", "policy_delay", "actor_starts", "random_shift", "reward_centring", "centring_rate", "compile", "precision",
-    "n_demonstrations", "demo_fraction", "cloning_coef", "cloning_steps",
+    "network", "policy_delay", "actor_starts", "random_shift", "reward_centring", "centring_rate", "compile",
+    "precision", "n_demonstrations", "demo_fraction", "cloning_coef", "cloning_steps",
 )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """Average reward: finite processes, exact planners, and the gain of a policy exactly or from a long run."""
 
+from rlopt.average_reward.chain_structure import Structure, structure
 from rlopt.average_reward.chains import (
     limiting_matrix,
     recurrent_classes,
@@ -22,7 +23,6 @@ from rlopt.average_reward.regret import (
 )
 from rlopt.average_reward.solution import AverageRewardSolution, evaluate_policy
 from rlopt.average_reward.sparse import SparseMDP
-from rlopt.average_reward.chain_structure import Structure, structure
 from rlopt.average_reward.value_iteration import relative_value_iteration
 
 __all__ = [

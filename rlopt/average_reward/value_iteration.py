@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from rlopt.average_reward.chain_structure import require_constant_gain
 from rlopt.average_reward.chain_values import ChainValues, chain_values
 from rlopt.average_reward.end_components import chain_classes
 from rlopt.average_reward.mdp import DecisionProcess
 from rlopt.average_reward.optimal_gains import smallest_reward
 from rlopt.average_reward.pairs import EPSILON
 from rlopt.average_reward.solution import AverageRewardSolution, require_proved, solution_of
-from rlopt.average_reward.chain_structure import require_constant_gain
 from rlopt.errors import ModelError
 
 

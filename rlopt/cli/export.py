@@ -28,8 +28,8 @@ def main(argv: list[str]) -> int:
         "--out",
         metavar="PATH",
         type=Path,
-        help="file to write; an existing file is replaced (default: policy.onnx, policy.pt or policy.zip here, if there "
-        "is no such file yet)",
+        help="file to write; an existing file is replaced (default: policy.onnx, policy.pt or policy.zip here, if "
+        "there is no such file yet)",
     )
     parser.add_argument(
         "--checkpoint",
