@@ -100,11 +100,12 @@ def page(found: list[dict[str, Any]]) -> str:
     lines = [
         "# Optimisers and schedules",
         "",
-        f"`python scripts/benchmark_optimizers.py`: {len(SEEDS)} seeds, each optimiser with the same two learning "
-        "rates and else its own defaults, action repeat 1, not compiled, one CPU thread. A cell is the mean over seeds "
-        f"of the mean of {EPISODES} deterministic episodes of the last policy, in brackets the lowest and the highest "
-        "seed; CPU s is the CPU time of training, mean over the runs of a row. Small tasks, short runs, three seeds "
-        "and two rates show what works and what it costs, not which optimiser is best.",
+        "`python scripts/benchmark_optimizers.py` fills these tables. Each optimiser has the same two learning rates, "
+        f"otherwise its own defaults, and {len(SEEDS)} seeds; the action repeat is 1, nothing is compiled, and a run "
+        f"has one CPU thread. A cell is the mean over seeds of the mean of {EPISODES} deterministic episodes of the "
+        "last policy; the brackets give the lowest and the highest seed. CPU s is the CPU time of training, as the "
+        "mean over the runs of a row. Small tasks, short runs, three seeds and two rates show what works and what it "
+        "costs, not which optimiser is best.",
     ]
     for task in TASKS:
         rates = [f"lr {rate:g}" for rate in RATES]
