@@ -53,12 +53,12 @@ AGENTS = {
     "pmevi_dt": Agent("PMEVI-DT", "pmevi_dt", {}),
 }
 """Those that are reported."""
-SCALES = (0.01, 0.03, 0.1, 0.3)
+SCALES = (0.001, 0.003, 0.01, 0.03)
 TRIED: dict[str, Agent] = {
     **{
         f"loop {scale:g} x{multiple:g}": Agent("", "loop", {"beta_scale": scale, "switch_multiplier": multiple})
         for scale in SCALES
-        for multiple in (1.2, 2.0)
+        for multiple in (1.5, 2.0)
     },
     **{
         f"kl_ucrl {scale:g}": Agent("", "kl_ucrl", {"transition_scale": scale, "reward_scale": 0.3})

@@ -54,12 +54,12 @@ class LOOPConfig(PlannerConfig):
     """anytime needs neither span nor horizon, allows for noisy rewards, and drops a plan as soon as one pair refutes
     it. paper is algorithm 1, with squared errors over all data, a known span and a known number of steps."""
     beta_scale: Annotated[float, Range(gt=0)] | None = None
-    """Size of the confidence set relative to the theory's. None takes .03 with the procedure anytime, where 1 makes all
-    plans optimistic with probability 1 - delta, and .001 with paper, where 1 explores for far longer than practical
+    """Size of the confidence set relative to the theory's. None takes .003 with the procedure anytime, where 1 makes
+    all plans optimistic with probability 1 - delta, and .001 with paper, where 1 explores for far longer than practical
     horizons."""
     switch_multiplier: Annotated[float, Range(gt=1)] | None = None
     """The agent plans anew once the discrepancy of the current plan reaches this multiple of the radius: that of one
-    pair with the procedure anytime, that of the whole set with paper. None takes 1.2 with anytime and the paper's 4
+    pair with the procedure anytime, that of the whole set with paper. None takes 1.5 with anytime and the paper's 4
     with paper."""
 
 

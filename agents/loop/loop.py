@@ -11,7 +11,7 @@ from rlopt.agents.loop.config import LOOPConfig
 from rlopt.agents.loop.optimism import OptimisticAgent
 from rlopt.agents.loop.states import CountedStates
 
-DEFAULTS = {"anytime": (0.03, 1.2), "paper": (1e-3, 4.0)}
+DEFAULTS = {"anytime": (3e-3, 1.5), "paper": (1e-3, 4.0)}
 """``beta_scale`` and ``switch_multiplier`` of each procedure unless given."""
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from rlopt.agents.loop.confidence_sets.counts import require_actions, require_fitting
-from rlopt.agents.loop.confidence_sets.optimistic_iteration import Plan, optimistic_plan
+from rlopt.agents.loop.confidence_sets.optimistic_iteration import Mask, Plan, optimistic_plan
 from rlopt.agents.loop.confidence_sets.outcomes import Outcomes, divergence_to_mean
 from rlopt.agents.loop.confidence_sets.planner import Certificate
 from rlopt.average_reward.mdp import Array
@@ -33,6 +33,12 @@ class AnytimeSet(Outcomes):
     its mean over uniform w too, and the largest product is at most n + 1 times that mean (Cover 1991, for two assets);
     Ville's inequality and a union over pairs do the rest. Neither the span nor the noise of rewards has to be known:
     the outcomes show both.
+
+    A state that was never seen, or an action never tried, may pay the largest reward for ever. Some such states cannot
+    be reached, and no data refute them: plans would look for them for the rest of time. (TUCRL, of Fruit, Pirotta and
+    Lazaric 2018, gives them up after a number of visits.) So at scales below 1, where nothing is promised, they lose
+    their appeal once the largest reward was seen elsewhere: max V_f is then over the states seen, and an action never
+    tried pays the largest reward once and leads to the best state in which all actions were tried.
 
     :param n_states: S
     :param n_actions: A
@@ -66,6 +72,7 @@ class AnytimeSet(Outcomes):
         self._next_check = [1.0] * (n_states * n_actions)
         self._state_visits, self._state_limits = [0.0] * n_states, [1.0] * n_states
         """Visits of each state, and those at which there is a new plan in any case: twice those of the last."""
+        self._seen = np.zeros(n_states, bool)
         self.discrepancy = 0.0
         """The largest share of its radius that a pair was found at since the plan."""
 
@@ -98,12 +105,24 @@ class AnytimeSet(Outcomes):
     @property
     def top(self) -> float:
         """r_max + max V_f: no outcome is larger."""
-        return self.reward_range[1] + max(self._values)
+        return self._top(np.array(self._values))
+
+    def _top(self, values: Array) -> float:
+        return self.reward_range[1] + float(values[self._plausible()[0]].max())
+
+    def _plausible(self) -> tuple[Mask, Mask]:
+        """[S] the states that a pair may lead to although it never did, and those that one never tried may lead to."""
+        if self.scale >= 1 or not self.largest_seen:
+            everywhere = np.ones(self.n_states, bool)
+            return everywhere, everywhere
+        tried = (self.counts > 0).all(axis=1)
+        return self._seen, tried if tried.any() else self._seen
 
     def add(self, state: int, action: int, reward: float, next_state: int) -> None:
         """Takes a transition in."""
         super().add(state, action, reward, next_state)
         self._state_visits[state] += 1.0
+        self._seen[state] = self._seen[next_state] = True
 
     def divergence(self, targets: Array, values: Array) -> Array:
         """[S A] n K_inf of each pair for a hypothesis with the targets [S, A] and the values [S]."""
@@ -111,7 +130,7 @@ class AnytimeSet(Outcomes):
         seen = table.visits > 0
         found = np.zeros(len(seen))
         outcomes = table.rewards[seen] + values[table.following[seen]]
-        top = self.reward_range[1] + float(values.max())
+        top = self._top(values)
         apart = divergence_to_mean(table.shares[seen], outcomes, top, targets.reshape(-1)[seen])
         found[seen] = table.visits[seen] * apart
         return found.reshape(self.n_states, self.n_actions)
@@ -149,6 +168,7 @@ class AnytimeSet(Outcomes):
             np.array(self.policy, np.int64),
             self.tolerance,
             self.max_rounds,
+            *self._plausible(),
         )
         policy = found.policy.tolist()
         changed = policy != self.policy
@@ -204,4 +224,6 @@ class AnytimeSet(Outcomes):
         self._next_check, self.policy = state["next_check"].tolist(), state["policy"].tolist()
         self._state_limits = state["state_limits"].tolist()
         self._state_visits = self.counts.sum(axis=1).tolist()
+        self._seen[:] = self.counts.any(axis=1)
+        self._seen[self.target] = True
         self.gain, self.discrepancy = state["gain"], state["discrepancy"]

@@ -12,6 +12,8 @@ from rlopt.agents.loop.confidence_sets.counts import OptimisticValues
 from rlopt.agents.loop.confidence_sets.outcomes import Optimum, Table, largest_means
 from rlopt.average_reward.mdp import Array
 
+Indices = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 RESTART = 1e-9
 """Probability of a jump to the best state that makes every chain have one recurrent class."""
 PATIENCE = 10
@@ -23,7 +25,7 @@ DENSE_STATES = 150
 class Plan(NamedTuple):
     """A solution of J + V = max_a max_q E_q(r + V(s'))."""
 
-    policy: npt.NDArray[np.int64]
+    policy: Indices
     """[S]."""
     values: Array
     """[S] V, its smallest 0."""
@@ -41,23 +43,30 @@ def optimistic_plan(
     radii: Array,
     largest_rewards: Array,
     values: Array,
-    policy: npt.NDArray[np.int64],
+    policy: Indices,
     tolerance: float,
     max_rounds: int,
+    seen: Mask | None = None,
+    familiar: Mask | None = None,
 ) -> Plan:
     """The gain-optimal policy of the processes whose distributions are within the divergence ``radii`` of the data.
 
     The policy and the distributions are improved together, which is policy iteration in a process whose actions choose
-    both (Jaksch, Ortner and Auer 2010, section 3.1), and evaluated exactly or, for many states, by damped sweeps. A
-    pair without data pays its largest reward and leads to the best state.
+    both (Jaksch, Ortner and Auer 2010, section 3.1), and evaluated exactly or, for many states, by damped sweeps. What
+    a pair has not shown leads to the best state of ``seen``. A pair without data pays its largest reward and leads to
+    the best state of ``familiar``.
 
     :param radii: [S A]
     :param largest_rewards: [S A] no reward of the pair is larger
     :param values: [S] to start from
     :param policy: [S] to start from: an action is only changed for a better one
     :param tolerance: half the width of the bracket of the gain that is enough
+    :param seen: [S], some of them true; None takes all states
+    :param familiar: the same
     """
     states = len(values)
+    everywhere = np.ones(states, bool)
+    seen, familiar = (everywhere if mask is None else mask for mask in (seen, familiar))
     actions = len(radii) // states
     rows, scale = np.arange(states), max(float(np.abs(largest_rewards).max()), 1e-12)
     values = values - values.min()
@@ -65,7 +74,9 @@ def optimistic_plan(
     rounds = 0
     while True:
         rounds += 1
-        top = largest_rewards + float(values.max())
+        best = int(np.where(seen, values, -np.inf).argmax())
+        leads = np.where(table.visits > 0, best, np.where(familiar, values, -np.inf).argmax())
+        top = largest_rewards + values[leads]
         optimum = largest_means(table.shares, table.rewards + values[table.following], top, radii)
         backup = optimum.mean.reshape(states, actions)
         largest = backup.max(axis=1)
@@ -80,34 +91,36 @@ def optimistic_plan(
         else:
             stalled += 1
         pairs = rows * actions + policy
-        evaluated = _evaluated(table, optimum, pairs, values, largest_rewards) if states <= DENSE_STATES else None
+        evaluated = None
+        if states <= DENSE_STATES:
+            evaluated = _evaluated(table, optimum, pairs, leads, largest_rewards, best)
         if evaluated is None or stalled > PATIENCE:
             values = values + 0.5 * change
             for _ in range(20):
-                values = _sweep(table, optimum, values, largest_rewards)
+                values = _sweep(table, optimum, values, leads, largest_rewards)
             values = values - values.min()
         else:
             values = evaluated - evaluated.min()
     return Plan(policy, values, optimum.mean, low, high, rounds)
 
 
-def _sweep(table: Table, optimum: Optimum, values: Array, largest_rewards: Array) -> Array:
+def _sweep(table: Table, optimum: Optimum, values: Array, leads: Indices, largest_rewards: Array) -> Array:
     """A damped sweep with the distributions as they are."""
     outcomes = table.rewards + values[table.following]
-    means = np.einsum("nk,nk->n", optimum.shares, outcomes) + optimum.rest * (largest_rewards + values.max())
+    means = np.einsum("nk,nk->n", optimum.shares, outcomes) + optimum.rest * (largest_rewards + values[leads])
     damped: Array = 0.5 * (values + means.reshape(len(values), -1).max(axis=1))
     return damped - damped.min()
 
 
 def _evaluated(
-    table: Table, optimum: Optimum, pairs: npt.NDArray[np.int64], values: Array, largest_rewards: Array
+    table: Table, optimum: Optimum, pairs: Indices, leads: Indices, largest_rewards: Array, best: int
 ) -> Array | None:
     """[S] the bias of the policy that takes ``pairs`` under the distributions of ``optimum``; None if it has none."""
-    states, best = len(values), int(values.argmax())
+    states, rows = len(pairs), np.arange(len(pairs))
     shares, rest = optimum.shares[pairs], optimum.rest[pairs]
     chain = np.zeros((states, states))
-    np.add.at(chain, (np.arange(states)[:, None], table.following[pairs]), shares)
-    chain[:, best] += rest
+    np.add.at(chain, (rows[:, None], table.following[pairs]), shares)
+    np.add.at(chain, (rows, leads[pairs]), rest)
     rewards = np.einsum("nk,nk->n", shares, table.rewards[pairs]) + rest * largest_rewards[pairs]
     return _bias(chain, rewards, best)
 

@@ -45,6 +45,8 @@ class Outcomes:
         """Visits of each pair s * A + a."""
         self.of_pair: list[list[int]] = [[] for _ in self.visits]
         """The outcomes of each pair, by their place in the lists below."""
+        self.largest_seen = False
+        """Whether the largest reward was seen, up to the grid."""
         self._place: dict[int, int] = {}
         self._key: list[int] = []
         self.count: list[int] = []
@@ -66,6 +68,7 @@ class Outcomes:
     def _append(self, key: int) -> int:
         place = self._place[key] = len(self._key)
         pair, next_state = divmod(key // (GRID + 2), self.n_states)
+        self.largest_seen = self.largest_seen or key % (GRID + 2) >= GRID or not self._steps
         self._key.append(key)
         self.count.append(0)
         self.reward_sum.append(0.0)
@@ -119,7 +122,7 @@ class Outcomes:
         fresh.count, fresh.reward_sum = counts.tolist(), sums.tolist()
         for pair, places in enumerate(fresh.of_pair):
             fresh.visits[pair] = sum(fresh.count[place] for place in places)
-        for name in ("visits", "of_pair", "_place", "_key", "count", "reward_sum", "target"):
+        for name in ("visits", "of_pair", "largest_seen", "_place", "_key", "count", "reward_sum", "target"):
             setattr(self, name, getattr(fresh, name))
 
 
@@ -140,7 +143,7 @@ def largest_means(shares: Array, outcomes: Array, largest: Array, radii: Array) 
     q is shares / (nu - outcomes), normalised, for a nu > ``largest``; or, where even nu = ``largest`` is within the
     radius, that and the rest of the mass on ``largest`` (Filippi, Cappe and Garivier 2010, section IV; Cappe,
     Garivier, Maillard, Munos and Stoltz 2013, section 6). log(nu - largest) is found by Newton's method, held by
-    bisection, from above, so that the mean is never below the optimum.
+    bisection, to where the divergence is the radius up to a billionth.
 
     :param shares: [N, K]; a row of zeros has no data
     :param outcomes: [N, K] <= largest
@@ -171,24 +174,26 @@ def largest_means(shares: Array, outcomes: Array, largest: Array, radii: Array) 
 
 
 def _offsets(shares: Array, short: Array, radii: Array) -> Array:
-    """[N] x with log sum(shares / (e^x + short)) + sum(shares log(e^x + short)) = radii, or a little less."""
-    low, high = np.full(len(shares), -32.0), np.full(len(shares), 32.0)
-    x = np.zeros(len(shares))
+    """[N] x with log sum(shares / (e^x + short)) + sum(shares log(e^x + short)) = radii."""
+    means = np.einsum("nk,nk->n", shares, short)
+    variances = np.einsum("nk,nk->n", shares, (short - means[:, None]) ** 2)
+    # Small radii are about variance / (2 (nu - mean)^2).
+    x = np.log(np.maximum(np.sqrt(variances / (2.0 * radii)) - means, 1e-6))
+    low, high = np.full(len(shares), -40.0), np.full(len(shares), 40.0)
     for _ in range(NEWTON_STEPS):
         gaps = np.exp(x)[:, None] + short
         parts = shares / gaps
         first = parts.sum(axis=1)
         value = np.log(first) + np.einsum("nk,nk->n", shares, np.log(gaps)) - radii
         low, high = np.where(value > 0, x, low), np.where(value > 0, high, x)
-        if np.all((value <= 0) & (value >= -1e-9 * radii)):
+        if np.all((np.abs(value) <= 1e-9 * radii + 1e-15) | (high - low <= 1e-12)):
             break
         # In log-log scale the divergence is nearly a line of slope between -2 and 0.
         slope = np.exp(x) * (first - (parts / gaps).sum(axis=1) / first)
-        ratio = np.log(np.maximum(value + radii, 1e-300) / radii) + 1e-10
         with np.errstate(divide="ignore", invalid="ignore"):
-            step = x - ratio * (value + radii) / slope
+            step = x - np.log(np.maximum(value + radii, 1e-300) / radii) * (value + radii) / slope
         x = np.where((step > low) & (step < high), step, (low + high) / 2)
-    return high
+    return x
 
 
 def divergence_to_mean(shares: Array, outcomes: Array, largest: float, means: Array) -> Array:
@@ -217,12 +222,13 @@ def divergence_to_mean(shares: Array, outcomes: Array, largest: float, means: Ar
     w = np.where(at_end >= 0, 1.0, 0.5)
     for _ in range(NEWTON_STEPS):
         ratio = z / (1.0 + w[:, None] * z)
-        slope = np.einsum("nk,nk->n", p, ratio)
-        done = (np.abs(slope) <= 1e-9) | ((w >= 1.0) & (slope >= 0)) | (high - low <= 1e-15)
+        slope, bend = np.einsum("nk,nk->n", p, ratio), np.einsum("nk,nk->n", p, ratio * ratio)
+        # Another step of Newton's method would add half of slope^2 / bend.
+        done = (slope * slope <= 1e-14 * bend) | ((w >= 1.0) & (slope >= 0)) | (high - low <= 1e-15)
         if done.all():
             break
         low, high = np.where(slope > 0, w, low), np.where(slope > 0, high, w)
-        step = w + slope / np.einsum("nk,nk->n", p, ratio * ratio)
+        step = w + slope / bend
         w = np.where(done, w, np.where((step > low) & (step < high), step, (low + high) / 2))
     found[todo] = np.maximum(np.einsum("nk,nk->n", p, np.log1p(w[:, None] * z)), 0.0)
     return found

@@ -86,7 +86,7 @@ def test_divergence_to_mean_is_the_inverse_and_bernoullis() -> None:
     shares, outcomes = rng.dirichlet(np.ones(5), size=40), rng.uniform(-2, 1, size=(40, 5))
     shares[:, 4], outcomes[::2, 0] = 0.0, 1.0
     shares /= shares.sum(axis=1, keepdims=True)
-    radii = 10 ** rng.uniform(-4, 0.7, size=40)
+    radii = 10 ** rng.uniform(-6, 0.7, size=40)
     means = largest_means(shares, outcomes, np.ones(40), radii).mean
     np.testing.assert_allclose(divergence_to_mean(shares, outcomes, 1.0, means), radii, rtol=1e-5)
     assert divergence_to_mean(shares, outcomes, 1.0, np.full(40, -2.0)).max() == 0.0
@@ -141,6 +141,37 @@ def test_plan_is_the_best_member_of_the_set() -> None:
         # The targets are at the border of the set.
         apart = data.divergence(np.where(visits > 0, targets, 0.0), values)
         np.testing.assert_allclose((apart / data.radii)[visits > 0], 1.0, rtol=1e-4)
+
+
+def test_below_scale_1_what_was_never_seen_loses_its_appeal_once_the_largest_reward_was_seen() -> None:
+    data, rng = anytime(4, 2, scale=0.3), np.random.default_rng(3)
+    P = rng.dirichlet(np.ones(3), size=(3, 2))
+    steps = [(int(rng.integers(3)), int(rng.integers(2))) for _ in range(60)]
+    for s, a in steps:
+        if (s, a) != (0, 1):
+            data.add(s, a, 0.8 * float(rng.random()), int(rng.choice(3, p=P[s, a])))
+    data.plan()
+    assert data.gain == pytest.approx(1.0, abs=1e-6), "the state 3 may pay 1 for ever"
+    data.add(1, 0, 1.0, 2)
+    certificate, _ = data.plan()
+    values, targets, visits = data.state_values, data.targets, data.counts
+    assert certificate.converged and data.gain < 0.99
+    backup = np.full((4, 2), 1.0 + values[[1, 2]].max())  # of the states in which both actions were tried
+    for s, a in zip(*np.nonzero(visits), strict=True):
+        shares, outcomes = data.row(s * 2 + a, values.tolist())
+        top, radius = np.array([1.0 + values[:3].max()]), np.array([data.radii[s, a] / visits[s, a]])
+        backup[s, a] = largest_means(np.array([shares]), np.array([outcomes]), top, radius).mean.item()
+    np.testing.assert_allclose(targets[visits > 0], backup[visits > 0], atol=1e-6)
+    np.testing.assert_allclose(backup.max(axis=1), values + data.gain, atol=1e-6)
+
+
+def test_a_state_that_cannot_be_reached_is_not_looked_for() -> None:
+    arms = [[(0.9, 0, 1.0), (0.1, 0, 0.0)], [(0.3, 0, 1.0), (0.7, 0, 0.0)]]
+    model = rlopt.LOOP(FiniteEnv([arms, arms]), seed=0).learn(2000, log_interval=None)
+    assert model.data.counts[0, 1] < 100 and model.gain < 0.95
+    # With the whole set it may still exist, and pay 1 at every step.
+    model = rlopt.LOOP(FiniteEnv([arms, arms]), seed=0, beta_scale=1.0).learn(2000, log_interval=None)
+    assert model.gain == pytest.approx(1.0, abs=1e-5)
 
 
 def test_truth_is_in_the_set_with_noisy_rewards_and_the_right_arm_is_found() -> None:
@@ -289,5 +320,7 @@ def test_save_and_load_continue_exactly(tmp_path: Path) -> None:
     assert second.config == first.config
     second.learn(1900, reset_num_timesteps=False)
     assert (second.reward_sum, second.plans) == (whole.reward_sum, whole.plans)
+    assert isinstance(second.data, AnytimeSet) and isinstance(whole.data, AnytimeSet)
+    assert second.data.top == whole.data.top and second.data.largest_seen == whole.data.largest_seen
     for name, value in whole.data.get_state().items():
         np.testing.assert_equal(second.data.get_state()[name], value)
