@@ -115,7 +115,7 @@ class AnytimeSet(Outcomes):
         if self.scale >= 1 or not self.largest_seen:
             everywhere = np.ones(self.n_states, bool)
             return everywhere, everywhere
-        tried = (self.counts > 0).all(axis=1)
+        tried: Mask = np.all(self.counts > 0, axis=1)
         return self._seen, tried if tried.any() else self._seen
 
     def add(self, state: int, action: int, reward: float, next_state: int) -> None:
