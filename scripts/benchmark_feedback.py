@@ -1,8 +1,9 @@
 """The server of a ranking study under many raters at once: how long an answer takes to be stored, on this machine.
 
-Every rater is an HTTP client that takes a round, and answers it, over and over; the trainer opens rounds of a search
-that costs nothing. The server is a process of its own, as ``rlopt rank serve`` starts it. Latencies are those of the
-requests, from the first byte sent to the last received. At the end every accepted answer is looked up in the database.
+Every rater is an HTTP client that takes a round, and answers it, which brings the next one, as the page does; the
+trainer opens rounds of a search that costs nothing. The server is a process of its own, as ``rlopt rank serve`` starts
+it. Latencies are those of the requests, from the first byte sent to the last received. At the end every accepted answer
+is looked up in the database.
 
     python scripts/benchmark_feedback.py
     python scripts/benchmark_feedback.py --raters 20 --answers 2000 --url postgresql://USER@HOST/NAME
@@ -12,9 +13,10 @@ requests, from the first byte sent to the last received. At the end every accept
 from __future__ import annotations
 
 import argparse
+import http.client
+import json
 import os
-import resource
-import statistics
+import re
 import subprocess
 import sys
 import tempfile
@@ -37,50 +39,60 @@ def render(query: Any, folder: Path) -> list[Any]:
 
 
 class Rater(threading.Thread):
-    """Ranks as fast as the server answers."""
+    """Ranks as fast as the server answers, over one connection."""
 
-    def __init__(self, base: str, number: int, pause: float) -> None:
+    def __init__(self, base: str, number: int, pause: float, stays: bool) -> None:
         super().__init__(daemon=True)
-        self._base, self._number, self._pause = base, number, pause
+        self._number, self._pause, self._stays = number, pause, stays
+        self._connection = http.client.HTTPConnection(base.removeprefix("http://"), timeout=60)
+        self._headers = {"Origin": base}
         self.seconds: dict[str, list[float]] = {"lease": [], "answer": []}
         self.accepted: set[str] = set()
         self.failure: BaseException | None = None
 
     def run(self) -> None:
-        import re
-
-        import httpx2
-
         try:
-            with httpx2.Client(base_url=self._base, timeout=60) as client:
-                client.post("/enter", data={"token": TOKEN}, headers={"Origin": self._base})
-                found = re.search(r'csrf-token" content="(\w+)"', client.get("/").text)
-                assert found is not None
-                headers = {"X-CSRF-Token": found[1], "Origin": self._base}
-                while self._rank(client, headers):
-                    pass
+            self._enter()
+            shown = None
+            while True:
+                time.sleep(self._pause if shown is not None else 0.0)
+                given = self._post("lease", "/api/lease", {}) if shown is None else self._answer(shown)
+                shown = given["round"]
+                if shown is None:
+                    if not self._stays or given["progress"]["state"] == "finished":
+                        return
+                    time.sleep(0.02)
         except BaseException as error:
             self.failure = error
 
-    def _rank(self, client: Any, headers: dict[str, str]) -> bool:
-        leased = self._post(client, headers, "lease", "/api/lease", {})
-        if leased["round"] is None:
-            time.sleep(0.02)
-            return bool(leased["progress"]["state"] != "finished")
-        shown = leased["round"]
-        key = f"{self._number} {len(self.accepted)}"
-        body = {"key": key, "tiers": [[clip["id"]] for clip in shown["clips"]], "seconds": 1.0}
-        time.sleep(self._pause)
-        self._post(client, headers, "answer", f"/api/rounds/{shown['id']}/answer", body)
-        self.accepted.add(key)
-        return True
+    def _enter(self) -> None:
+        form = {**self._headers, "Content-Type": "application/x-www-form-urlencoded"}
+        _, headers = self._asked("POST", "/enter", f"token={TOKEN}", form)
+        self._headers["Cookie"] = headers["Set-Cookie"].partition(";")[0]
+        page, _ = self._asked("GET", "/", None, self._headers)
+        found = re.search(rb'csrf-token" content="(\w+)"', page)
+        assert found is not None
+        self._headers |= {"X-CSRF-Token": found[1].decode(), "Content-Type": "application/json"}
 
-    def _post(self, client: Any, headers: dict[str, str], what: str, path: str, body: dict[str, Any]) -> Any:
+    def _answer(self, shown: dict[str, Any]) -> Any:
+        key = f"{self._number} {len(self.accepted)}"
+        body = {"key": key, "tiers": [[clip["id"]] for clip in shown["clips"]], "seconds": 1.0, "next": True}
+        given = self._post("answer", f"/api/rounds/{shown['id']}/answer", body)
+        self.accepted.add(key)
+        return given
+
+    def _post(self, what: str, path: str, body: dict[str, Any]) -> Any:
         began = time.perf_counter()
-        response = client.post(path, json=body, headers=headers)
+        content, _ = self._asked("POST", path, json.dumps(body), self._headers)
         self.seconds[what].append(time.perf_counter() - began)
-        assert response.status_code == 200, response.text
-        return response.json()
+        return json.loads(content)
+
+    def _asked(self, method: str, path: str, body: str | None, headers: dict[str, str]) -> tuple[bytes, Any]:
+        self._connection.request(method, path, body, headers)
+        response = self._connection.getresponse()
+        content = response.read()
+        assert response.status in (200, 303), content
+        return content, response.headers
 
 
 def started(place: str, media: Path) -> tuple[subprocess.Popen[str], str]:
@@ -90,6 +102,12 @@ def started(place: str, media: Path) -> tuple[subprocess.Popen[str], str]:
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
     return server, server.stdout.readline().partition("/?")[0]
+
+
+def used(process: subprocess.Popen[str]) -> float:
+    """Seconds of CPU time of a process so far."""
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def measure(place: str, media: Path, args: argparse.Namespace) -> None:
@@ -115,14 +133,14 @@ def measure(place: str, media: Path, args: argparse.Namespace) -> None:
         study.step()  # all rounds are open before the first rater comes
     server, base = started(place, media)
     try:
-        raters = [Rater(base, number, args.pause) for number in range(args.raters)]
-        began = time.perf_counter()
+        raters = [Rater(base, number, args.pause, not args.open) for number in range(args.raters)]
+        began = time.perf_counter(), time.process_time(), used(server)
         for rater in raters:
             rater.start()
         if args.open:
             while sum(len(rater.accepted) for rater in raters) < rounds and not any(rater.failure for rater in raters):
                 time.sleep(0.05)
-            took = time.perf_counter() - began
+            ended = time.perf_counter(), time.process_time(), used(server)
             for rater in raters:
                 assert rater.failure is None, rater.failure
             while study.step() is None:
@@ -130,7 +148,7 @@ def measure(place: str, media: Path, args: argparse.Namespace) -> None:
         else:
             for _ in range(rounds):
                 study.step()
-            took = time.perf_counter() - began
+            ended = time.perf_counter(), time.process_time(), used(server)
         study.finish()
         for rater in raters:
             rater.join(60)
@@ -138,7 +156,7 @@ def measure(place: str, media: Path, args: argparse.Namespace) -> None:
     finally:
         server.terminate()
         server.wait()
-    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    took, own, spent = (after - before for after, before in zip(ended, began, strict=True))
     with store.database.read() as connection:
         keys = connection.execute(sa.select(schema.answer.c.key)).scalars().all()
     accepted = {key for rater in raters for key in rater.accepted}
@@ -148,13 +166,14 @@ def measure(place: str, media: Path, args: argparse.Namespace) -> None:
           f"pause {args.pause:g} s; all stored once: {'yes' if once else 'NO'}")  # fmt: skip
     print(f"  {replay(store, store.study(), search())} rounds replayed: the search is where its answers lead")
     requests = sum(len(seconds) for rater in raters for seconds in rater.seconds.values())
-    print(f"  server: {1e3 * (spent.ru_utime + spent.ru_stime) / requests:.1f} ms of CPU time a request, its start "
-          f"included; load average of the last minute {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")  # fmt: skip
+    print(f"  CPU time a request: {1e3 * spent / requests:.2f} ms of the server, {1e3 * own / requests:.2f} ms of the "
+          f"raters and the trainer; load average of the last minute {os.getloadavg()[0]:.1f} on {os.cpu_count()} "
+          "cores")  # fmt: skip
     for what in ("lease", "answer"):
-        seconds = sorted(second for rater in raters for second in rater.seconds[what])
-        cuts = statistics.quantiles(seconds, n=100)
-        print(f"  {what:<7} {len(seconds):6} requests  median {1e3 * cuts[49]:6.1f} ms  p95 {1e3 * cuts[94]:6.1f} ms  "
-              f"p99 {1e3 * cuts[98]:6.1f} ms  max {1e3 * seconds[-1]:6.1f} ms")  # fmt: skip
+        seconds = [second for rater in raters for second in rater.seconds[what]]
+        median, p95, p99, most = 1e3 * np.percentile(seconds, [50, 95, 99, 100])
+        print(f"  {what:<7} {len(seconds):6} requests  median {median:6.1f} ms  p95 {p95:6.1f} ms  p99 {p99:6.1f} ms  "
+              f"max {most:6.1f} ms")  # fmt: skip
 
 
 def main() -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError, SQLAlchemyError
 
 from rlopt.errors import StudyError, one_line, unknown_name
+from rlopt.feedback.group_commit import Writer
 from rlopt.feedback.schema import ADDED, metadata
 
 BUSY_SECONDS = 30.0
@@ -23,6 +24,8 @@ _NETWORK = ("afs", "beegfs", "ceph", "cifs", "fuse.glusterfs", "fuse.sshfs", "gp
 """File systems on which SQLite's locks and shared memory are not reliable."""
 _CLOCK_SECONDS = 60.0
 """Between two looks at a database server's clock."""
+_READ, _WRITE, _DURABLE = range(3)
+"""Kinds of transactions."""
 
 
 class DatabaseUnreachableError(StudyError):
@@ -43,8 +46,12 @@ class Database:
         if self.is_sqlite:
             _check_file(Path(str(self.url.database)), create)
         self.engine = _engine(self.url)
-        # SQLite's own queue is a loop of sleeps, which starves the unlucky thread; this one hands the lock on.
-        self._writing: Any = threading.Lock() if self.is_sqlite else nullcontext()
+        # SQLite's own queue is a loop of sleeps, which starves the unlucky thread; this one passes the turn on.
+        self._writer = Writer(self.engine) if self.is_sqlite else None
+        self._open = threading.local()
+        """Kind and connection of this thread's transaction."""
+        self._driver = self.engine.dialect.loaded_dbapi
+        self._refusals = (OperationalError, self._driver.OperationalError)
         self._server_clock: tuple[float, float] | None = None
         with self._as_study_errors():
             if create:
@@ -74,22 +81,42 @@ class Database:
     def write(self, *, durable: bool = True) -> Iterator[sa.Connection]:
         """One transaction that holds SQLite's write lock from its beginning (BEGIN IMMEDIATE).
 
+        Within another transaction of the same thread it is a part of that, which must be a write as durable as this.
+
         :param durable: True waits for the disk, so that the transaction survives a loss of power; False lets it survive
             the death of the process only. The database stays intact either way
         """
-        with self._writing, self._as_study_errors(), self.engine.connect() as connection:
-            connection.info["write"] = "FULL" if durable else "NORMAL"
-            try:
-                with connection.begin():
-                    yield connection
-            finally:
-                connection.info.pop("write", None)
+        with self._transaction(_DURABLE if durable else _WRITE) as connection:
+            yield connection
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
-        """One transaction that only reads, and sees one state of the database."""
-        with self._as_study_errors(), self.engine.connect() as connection, connection.begin():
+        """One transaction that only reads, and sees one state of the database; within another one, a part of that."""
+        with self._transaction(_READ) as connection:
             yield connection
+
+    @contextmanager
+    def _transaction(self, kind: int) -> Iterator[sa.Connection]:
+        outer = getattr(self._open, "transaction", None)
+        if outer is not None:
+            assert kind <= outer[0], "a transaction that writes cannot begin within one that writes less"
+            yield outer[1]
+            return
+        with self._as_study_errors(), self._begun(kind) as connection:
+            self._open.transaction = kind, connection
+            try:
+                yield connection
+            finally:
+                del self._open.transaction
+
+    @contextmanager
+    def _begun(self, kind: int) -> Iterator[sa.Connection]:
+        if kind != _READ and self._writer is not None:
+            with self._writer.transaction(durable=kind == _DURABLE) as connection:
+                yield connection
+        else:
+            with self.engine.begin() as connection:
+                yield connection
 
     def now(self) -> float:
         """Seconds since 1970, by one clock for all who use the database.
@@ -114,15 +141,15 @@ class Database:
         """Turns the database's errors into one line with the cure."""
         try:
             yield
-        except OperationalError as error:
-            reason = one_line(error.orig)
+        except self._refusals as error:
+            reason = one_line(getattr(error, "orig", None) or error)
             locked = "locked" in reason
             cure = "another process is writing for long: try again" if locked else "check that it is there"
             # Of SQLite the same error says that a file is gone or damaged, which waiting does not mend.
             raise (DatabaseUnreachableError if locked or not self.is_sqlite else StudyError)(
                 f"the database {self.shown} refuses ({reason}): {cure}, and its permissions"
             ) from error
-        except (DatabaseError, SQLAlchemyError) as error:
+        except (SQLAlchemyError, self._driver.Error) as error:
             reason = one_line(getattr(error, "orig", None) or error)
             raise StudyError(f"the database {self.shown} is damaged or not rlopt's: {reason}") from error
 
@@ -169,10 +196,11 @@ def _engine(url: URL) -> sa.Engine:
 
     @sa.event.listens_for(engine, "begin")
     def begin(connection: sa.Connection) -> None:
+        driver: Any = connection.connection.dbapi_connection
         synchronous = connection.info.get("write")
         if synchronous is not None:
-            connection.exec_driver_sql(f"PRAGMA synchronous = {synchronous}")
-        connection.exec_driver_sql("BEGIN" if synchronous is None else "BEGIN IMMEDIATE")
+            driver.execute(f"PRAGMA synchronous = {synchronous}")
+        driver.execute("BEGIN" if synchronous is None else "BEGIN IMMEDIATE")
 
     return engine
 

@@ -139,7 +139,7 @@ def told(connection: sa.Connection, study: Study, rater_id: int, round_public_id
     if own is None or known is None:
         return None
     # The clips have the slots that they have in the expert's round.
-    shown = connection.execute(statements.SHOWN, {"round": own.id}).all()
+    shown = statements.SHOWN.all(connection, {"round": own.id})
     name = {clip.slot: clip.public_id for clip in shown}
     tiers, unranked = json.loads(known.tiers), json.loads(known.unranked)
     given = json.loads(own.tiers), json.loads(own.unranked)

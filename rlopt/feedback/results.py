@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from rlopt.feedback import protocol_rounds, schema
 from rlopt.feedback.agreement import Agreement, Given, agreement, between_raters, each_rater, wilson
+from rlopt.feedback.prepared import Prepared
 from rlopt.feedback.protocol import StudyProtocol
 from rlopt.feedback.rounds import LEASE_SECONDS, ShownClip
 from rlopt.feedback.schema import answer, clip, round_
@@ -21,12 +22,12 @@ DUELS = 10
 """Duels of a point of the learning curve."""
 SILENT_SECONDS = 60.0
 """After which people are told since when nothing was heard of the trainer."""
-_PROGRESS = (
+_PROGRESS = Prepared(
     sa.select(
         sa.func.count().label("rounds"),
         sa.func.sum(round_.c.m).label("clips"),
         sa.func.sum(answer.c.seconds).label("seconds"),
-        sa.func.sum(sa.case((round_.c.status.in_(("open", "answered")), 1), else_=0)).label("open"),
+        sa.func.sum(sa.case(((round_.c.status == "open") | (round_.c.status == "answered"), 1), else_=0)).label("open"),
         sa.select(sa.func.count())
         .select_from(done := round_.alias())
         .where(done.c.study_id == sa.bindparam("study"), done.c.status == "consumed")
@@ -37,8 +38,8 @@ _PROGRESS = (
     .where(answer.c.rater_id == sa.bindparam("rater"), STANDING, OF_STUDY)
 )
 _LIVE = sa.select(round_.c.id).where(OF_STUDY, FREE, round_.c.status.in_(("open", "answered", "rendering"))).limit(1)
-_TRAINER = sa.select(schema.study.c.trainer_seen, schema.study.c.finished).where(
-    schema.study.c.id == sa.bindparam("study")
+_TRAINER = Prepared(
+    sa.select(schema.study.c.trainer_seen, schema.study.c.finished).where(schema.study.c.id == sa.bindparam("study"))
 )
 
 
@@ -59,7 +60,7 @@ def progress(
     """
     now, protocol = store.clock(), protocol or StudyProtocol()
     with store.database.read() as connection:
-        row = connection.execute(_PROGRESS, {"study": study.id, "rater": rater_id}).one()
+        row = _PROGRESS.first(connection, {"study": study.id, "rater": rater_id})
         state, message = _state(connection, study, rater_id, now, lease_seconds)
         if protocol_rounds.is_done(connection, protocol, study, rater_id):
             state, message = "finished", "You have done all that was asked: thank you."
@@ -180,7 +181,7 @@ def study_activity(store: StudyStore, study: Study) -> dict[str, Any]:
             .where(mine, held.c.state == "leased", held.c.lease_until > now)
         )
         return {
-            "open": int(connection.execute(OPEN_COUNT, {"study": study.id}).scalar_one()),
+            "open": int(OPEN_COUNT.scalar(connection, {"study": study.id})),
             "raters": int(connection.execute(raters).scalar_one()),
             "active": int(connection.execute(active).scalar_one()),
             "answers": int(answers),
@@ -233,11 +234,11 @@ def media_file(store: StudyStore, study: Study, media_id: str) -> tuple[str, str
 def _state(connection: sa.Connection, study: Study, rater_id: int, now: float, lease_seconds: float) -> tuple[str, str]:
     """The state of a study for a rater, and a sentence about it."""
     wanted = {"study": study.id, "rater": rater_id, "now": now, "latest": now + lease_seconds + 1.0}
-    if connection.execute(ANY_FOR_RATER, {**wanted, "annotators": study.annotators}).first() is not None:
+    if ANY_FOR_RATER.first(connection, {**wanted, "annotators": study.annotators}) is not None:
         return "open", "There are clips to rank."
-    needed = study.annotators * int(connection.execute(OPEN_COUNT, {"study": study.id}).scalar_one())
-    missing = needed - int(connection.execute(ANSWERED_IN_OPEN, {"study": study.id}).scalar_one()) if needed else 0
-    seen, finished = connection.execute(_TRAINER, {"study": study.id}).one()
+    needed = study.annotators * int(OPEN_COUNT.scalar(connection, {"study": study.id}))
+    missing = needed - int(ANSWERED_IN_OPEN.scalar(connection, {"study": study.id})) if needed else 0
+    seen, finished = _TRAINER.first(connection, {"study": study.id})
     if missing:
         return "waiting", f"Waiting for {missing} more answer{'s' if missing > 1 else ''} of other people."
     if finished and connection.execute(_LIVE, {"study": study.id}).first() is None:

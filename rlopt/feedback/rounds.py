@@ -21,8 +21,7 @@ import sqlalchemy as sa
 from rlopt.errors import AnswerError, StudyError
 from rlopt.feedback import protocol_rounds, statements
 from rlopt.feedback.protocol import StudyProtocol
-from rlopt.feedback.schema import answer, assignment
-from rlopt.feedback.store import Study, StudyStore, insert, is_opaque, log
+from rlopt.feedback.store import Study, StudyStore, is_opaque, log
 from rlopt.storage.json import dump_json
 
 LEASE_SECONDS = 120
@@ -82,12 +81,15 @@ class RaterSession:
         self.minimum_seconds = minimum_seconds
         self.protocol = protocol or StudyProtocol()
 
+    def any_open(self) -> bool:
+        """Whether a round of the search waits for answers."""
+        with self.store.database.read() as connection:
+            return statements.ANY_OPEN.first(connection, {"study": self.study.id}) is not None
+
     def lease(self, rater_id: int) -> ShownRound | None:
         """The round that the rater holds, or a free one, or None."""
-        # Browsers that wait for the trainer ask often: they only read, and lock nothing.
-        with self.store.database.read() as connection:
-            if connection.execute(statements.ANY_OPEN, {"study": self.study.id}).first() is None:
-                return None
+        if not self.any_open():  # browsers that wait for the trainer ask often: they only read, and lock nothing
+            return None
         with self.store.database.write(durable=False) as connection:
             # Not before the transaction: who waited long for others' must not judge their leases by an old time.
             now = self.store.clock()
@@ -147,20 +149,20 @@ class RaterSession:
         with self.store.database.write() as connection:
             now = self.store.clock()
             row = self._locked(connection, round_id)
-            before = connection.execute(statements.SENT, {"rater": rater_id, "key": key}).first()
+            before = statements.SENT.first(connection, {"rater": rater_id, "key": key})
             if before is not None:
-                if before.round_id != row["id"]:
+                if before.round_id != row.id:
                     raise AnswerError("the answer's key was used for another round: use a new one")
                 return int(before.revision)
             self._require_place(connection, row, rater_id, now, revising=True)
-            slots = connection.execute(statements.SLOTS, {"round": row["id"]}).all()
+            slots = statements.SLOTS.all(connection, {"round": row.id})
             ordered = _partition({found.public_id: found.slot for found in slots}, tiers, unranked, abstain)
             since = self._since(connection, row, rater_id, now)
             if not abstain:
                 self._require_watched(connection, row, since)
             revision = self._replace(connection, row, rater_id, now)
             values = {
-                "round_id": row["id"],
+                "round_id": row.id,
                 "rater_id": rater_id,
                 "revision": revision,
                 "key": key,
@@ -170,11 +172,11 @@ class RaterSession:
                 "seconds": min(max(seconds, 0.0), since, 86400.0),
                 "created_at": now,
             }
-            insert(connection, answer, values)
-            held = {"round": row["id"], "rater": rater_id, "new_state": "answered"}
-            connection.execute(statements.SET_HELD, held)
+            statements.ADD_ANSWER.run(connection, values)
+            held = {"round": row.id, "rater": rater_id, "new_state": "answered"}
+            statements.SET_HELD.run(connection, held)
             kind = "abstained" if abstain else "answered"
-            log(connection, self.study.id, kind, now, round_=row["id"], rater=rater_id, revision=revision)
+            log(connection, self.study.id, kind, now, round_=row.id, rater=rater_id, revision=revision)
             self._settle(connection, row, now)
         return revision
 
@@ -185,41 +187,41 @@ class RaterSession:
         """
         with self.store.database.write() as connection:
             now = self.store.clock()
-            newest = connection.execute(statements.UNDOABLE, {"rater": rater_id, "study": self.study.id}).scalar()
+            newest = statements.UNDOABLE.scalar(connection, {"rater": rater_id, "study": self.study.id})
             # The trainer may consume the round before it is locked: its status counts only after that.
             row = None if newest is None else self._locked(connection, newest)
-            if row is None or row["status"] not in ("open", "answered"):
+            if row is None or row.status not in ("open", "answered"):
                 raise LeaseError("there is no answer left to undo: the search has gone on with it")
             self._replace(connection, row, rater_id, now)
-            connection.execute(statements.SET_HELD, {"round": row["id"], "rater": rater_id, "new_state": "leased"})
+            statements.SET_HELD.run(connection, {"round": row.id, "rater": rater_id, "new_state": "leased"})
             display = self._take(connection, row, rater_id, now)
-            log(connection, self.study.id, "undone", now, round_=row["id"], rater=rater_id)
+            log(connection, self.study.id, "undone", now, round_=row.id, rater=rater_id)
             self._settle(connection, row, now)
             return self._shown(connection, row, rater_id, display)
 
-    def _locked(self, connection: sa.Connection, public_id: str) -> sa.RowMapping:
+    def _locked(self, connection: sa.Connection, public_id: str) -> Any:
         """The round, which no other transaction can change until this one ends."""
         wanted = {"public_id": public_id, "study": self.study.id}
-        row = connection.execute(statements.LOCKED, wanted).mappings().first() if is_opaque(public_id) else None
+        row = statements.LOCKED.first(connection, wanted) if is_opaque(public_id) else None
         if row is None:
             raise LeaseError("there is no such round in this study")
         return row
 
-    def _held(self, connection: sa.Connection, rater_id: int, now: float) -> sa.RowMapping | None:
+    def _held(self, connection: sa.Connection, rater_id: int, now: float) -> Any | None:
         """The open round that the rater has, as long as nobody else has taken its place."""
         wanted: dict[str, float] = {"rater": rater_id, "study": self.study.id}
-        for row in connection.execute(statements.OPEN_OF_RATER, wanted).mappings().all():
+        for row in statements.OPEN_OF_RATER.all(connection, wanted):
             if self._place(connection, row, rater_id, now):
                 return row
         return None
 
-    def _found(self, connection: sa.Connection, rater_id: int, now: float) -> sa.RowMapping | None:
+    def _found(self, connection: sa.Connection, rater_id: int, now: float) -> Any | None:
         """The oldest open round with a free place that the rater never had."""
         wanted: dict[str, float] = {"rater": rater_id, "study": self.study.id, "now": now}
         wanted |= {"latest": self._latest(now), "annotators": self.study.annotators}
         for statement in statements.OPEN_TO_RATER:
             for _ in range(_TRIES):  # on Postgres another rater may take the place before the round is locked
-                found = connection.execute(statement, wanted).mappings().first()
+                found = statement.first(connection, wanted)
                 if found is None:
                     break
                 if self._place(connection, found, rater_id, now):
@@ -230,15 +232,15 @@ class RaterSession:
         """The end of a lease that begins now; a second more for another process's clock."""
         return now + self.lease_seconds + 1.0
 
-    def _since(self, connection: sa.Connection, row: Mapping[Any, Any], rater_id: int, now: float) -> float:
+    def _since(self, connection: sa.Connection, row: Any, rater_id: int, now: float) -> float:
         """Seconds since the rater was first given the round."""
-        held = connection.execute(statements.HELD, {"round": row["id"], "rater": rater_id}).one()
+        held = statements.HELD.first(connection, {"round": row.id, "rater": rater_id})
         return float(now - held.created_at) if now >= held.created_at else math.inf  # the clock was set back
 
-    def _require_watched(self, connection: sa.Connection, row: Mapping[Any, Any], since: float) -> None:
+    def _require_watched(self, connection: sa.Connection, row: Any, since: float) -> None:
         if since >= self.minimum_seconds:
             return
-        shown = connection.execute(statements.SHOWN, {"round": row["id"]}).all()
+        shown = statements.SHOWN.all(connection, {"round": row.id})
         longest = max((clip.frames / clip.fps for clip in shown), default=0.0)
         if since < min(self.minimum_seconds, longest):
             raise AnswerError(
@@ -246,18 +248,18 @@ class RaterSession:
                 "at them, and send it again"
             )
 
-    def _place(self, connection: sa.Connection, row: Mapping[Any, Any], rater_id: int, now: float) -> bool:
+    def _place(self, connection: sa.Connection, row: Any, rater_id: int, now: float) -> bool:
         """Whether the round has a place that is not taken by another rater."""
-        wanted = {"round": row["id"], "rater": rater_id, "now": now, "latest": self._latest(now)}
-        return int(connection.execute(statements.TAKEN_BY_OTHERS, wanted).scalar_one()) < self.study.annotators
+        wanted = {"round": row.id, "rater": rater_id, "now": now, "latest": self._latest(now)}
+        return int(statements.TAKEN_BY_OTHERS.scalar(connection, wanted)) < self.study.annotators
 
     def _require_place(
-        self, connection: sa.Connection, row: Mapping[Any, Any], rater_id: int, now: float, revising: bool = False
+        self, connection: sa.Connection, row: Any, rater_id: int, now: float, revising: bool = False
     ) -> None:
-        state = connection.execute(statements.HELD, {"round": row["id"], "rater": rater_id}).scalar()
+        state = statements.HELD.scalar(connection, {"round": row.id, "rater": rater_id})
         if state is None:
             raise LeaseError("this round was not given to you: ask for one first")
-        if row["status"] not in ("open", "answered"):
+        if row.status not in ("open", "answered"):
             raise LeaseError("the search has already gone on without this answer: ask for the next round")
         if state == "answered":
             if not revising:
@@ -265,50 +267,46 @@ class RaterSession:
         elif not self._place(connection, row, rater_id, now):
             raise LeaseError("the round was given to somebody else after a long silence: ask for the next one")
 
-    def _take(
-        self, connection: sa.Connection, row: Mapping[Any, Any], rater_id: int, now: float, renewed: bool = False
-    ) -> list[int]:
+    def _take(self, connection: sa.Connection, row: Any, rater_id: int, now: float, renewed: bool = False) -> list[int]:
         """Leases the round to the rater; returns the slots in the order that was drawn for this rater, once."""
-        held, until = {"round": row["id"], "rater": rater_id}, now + self.lease_seconds
-        found = connection.execute(statements.HELD, held).first()
+        held, until = {"round": row.id, "rater": rater_id}, now + self.lease_seconds
+        found = statements.HELD.first(connection, held)
         if found is not None:
             if renewed and until > found.created_at + LONGEST_HOLD * self.lease_seconds:
                 until = min(until, max(now, found.created_at + LONGEST_HOLD * self.lease_seconds))
-            connection.execute(statements.KEEP, {**held, "until": until})
+            statements.KEEP.run(connection, {**held, "until": until})
             return [int(slot) for slot in json.loads(found.display)]
-        display = _random.sample(range(row["m"]), row["m"])
-        values = {"round_id": row["id"], "rater_id": rater_id, "display": dump_json(display), "state": "leased"}
-        insert(connection, assignment, {**values, "lease_until": until, "created_at": now})
-        log(connection, self.study.id, "leased", now, round_=row["id"], rater=rater_id)
+        display = _random.sample(range(row.m), row.m)
+        values = {"round_id": row.id, "rater_id": rater_id, "display": dump_json(display), "state": "leased"}
+        statements.ADD_ASSIGNMENT.run(connection, {**values, "lease_until": until, "created_at": now})
+        log(connection, self.study.id, "leased", now, round_=row.id, rater=rater_id)
         return display
 
-    def _replace(self, connection: sa.Connection, row: Mapping[Any, Any], rater_id: int, now: float) -> int:
+    def _replace(self, connection: sa.Connection, row: Any, rater_id: int, now: float) -> int:
         """Withdraws the rater's standing answer to the round; returns the number of the next revision."""
-        own = {"round": row["id"], "rater": rater_id}
-        connection.execute(statements.WITHDRAW, {**own, "now": now})
-        return 1 + int(connection.execute(statements.REVISIONS, own).scalar_one())
+        own = {"round": row.id, "rater": rater_id}
+        statements.WITHDRAW.run(connection, {**own, "now": now})
+        return 1 + int(statements.REVISIONS.scalar(connection, own))
 
-    def _settle(self, connection: sa.Connection, row: Mapping[Any, Any], now: float) -> None:
+    def _settle(self, connection: sa.Connection, row: Any, now: float) -> None:
         """Sets the round to open or answered, by the number of standing answers; one of the protocol is kept."""
-        count = connection.execute(statements.STANDING_COUNT, {"round": row["id"]}).scalar_one()
-        full = count >= (self.study.annotators if row["for_rater"] is None else 1)
-        done = "answered" if row["for_rater"] is None else "kept"
+        count = statements.STANDING_COUNT.scalar(connection, {"round": row.id})
+        full = count >= (self.study.annotators if row.for_rater is None else 1)
+        done = "answered" if row.for_rater is None else "kept"
         values = {"new_status": done if full else "open", "new_answered_at": now if full else None}
-        connection.execute(statements.SET_STATUS, {"round": row["id"], **values})
+        statements.SET_STATUS.run(connection, {"round": row.id, **values})
 
-    def _shown(
-        self, connection: sa.Connection, row: Mapping[Any, Any], rater_id: int, display: list[int]
-    ) -> ShownRound:
-        own = {"round": row["id"], "rater": rater_id}
-        found = connection.execute(statements.SHOWN, {"round": row["id"]}).all()
+    def _shown(self, connection: sa.Connection, row: Any, rater_id: int, display: list[int]) -> ShownRound:
+        own = {"round": row.id, "rater": rater_id}
+        found = statements.SHOWN.all(connection, {"round": row.id})
         by_slot = {slot: ShownClip(*values) for slot, *values in found}
-        last = connection.execute(statements.LAST, own).first()
+        last = statements.LAST.first(connection, own)
         former: dict[str, list[Any]] | None = None
         if last is not None and not last.abstain:
             tiers, unranked = json.loads(last.tiers), json.loads(last.unranked)
             named = [[by_slot[slot].id for slot in tier] for tier in tiers]
             former = {"tiers": named, "unranked": [by_slot[slot].id for slot in unranked]}
-        return ShownRound(row["public_id"], row["kind"], row["k"], tuple(by_slot[slot] for slot in display), former)
+        return ShownRound(row.public_id, row.kind, row.k, tuple(by_slot[slot] for slot in display), former)
 
 
 def _partition(

@@ -12,7 +12,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import bindparam
 
-from rlopt.feedback.schema import answer, assignment, candidate, clip, round_
+from rlopt.feedback.prepared import Prepared, insertion
+from rlopt.feedback.schema import answer, assignment, candidate, clip, event, round_
 
 STANDING = answer.c.withdrawn_at.is_(None)
 OF_STUDY = round_.c.study_id == bindparam("study")
@@ -22,7 +23,7 @@ _HELD = _OF_ROUND & (assignment.c.rater_id == bindparam("rater"))
 _HOLDS = assignment.c.lease_until.between(bindparam("now"), bindparam("latest"))
 _TAKEN = (assignment.c.state == "answered") | _HOLDS
 _OWN = (answer.c.round_id == bindparam("round")) & (answer.c.rater_id == bindparam("rater"))
-_UNCONSUMED = round_.c.status.in_(("open", "answered"))
+_UNCONSUMED = (round_.c.status == "open") | (round_.c.status == "answered")
 
 
 def _rounds() -> sa.Select[Any]:
@@ -33,10 +34,10 @@ def _rounds() -> sa.Select[Any]:
 
 FREE = round_.c.for_rater.is_(None)
 """A round of the search; those of the protocol are for one rater alone."""
-ANY_OPEN = sa.select(round_.c.id).where(OF_STUDY, round_.c.status == "open", FREE).limit(1)
-LOCKED = _rounds().where(round_.c.public_id == bindparam("public_id"), OF_STUDY).with_for_update()
+ANY_OPEN = Prepared(sa.select(round_.c.id).where(OF_STUDY, round_.c.status == "open", FREE).limit(1))
+LOCKED = Prepared(_rounds().where(round_.c.public_id == bindparam("public_id"), OF_STUDY).with_for_update())
 """A round that no other transaction can change until this one ends."""
-OPEN_OF_RATER = (
+OPEN_OF_RATER = Prepared(
     _rounds()
     .join(assignment, assignment.c.round_id == round_.c.id)
     .where(assignment.c.rater_id == bindparam("rater"), assignment.c.state == "leased")
@@ -54,9 +55,12 @@ _NEW_TO_RATER = (
     .order_by(round_.c.iteration)
     .limit(1)
 )
-OPEN_TO_RATER = (_NEW_TO_RATER.with_for_update(skip_locked=True), _NEW_TO_RATER.with_for_update())
+OPEN_TO_RATER = (
+    Prepared(_NEW_TO_RATER.with_for_update(skip_locked=True)),
+    Prepared(_NEW_TO_RATER.with_for_update()),
+)
 """A round that another rater is just leasing is passed over; only if none else is there, it is waited for."""
-UNDOABLE = (
+UNDOABLE = Prepared(
     sa.select(round_.c.public_id)
     .join(answer, answer.c.round_id == round_.c.id)
     .where(answer.c.rater_id == bindparam("rater"), STANDING, OF_STUDY, _UNCONSUMED)
@@ -64,14 +68,14 @@ UNDOABLE = (
     .limit(1)
 )
 
-TAKEN_BY_OTHERS = (
+TAKEN_BY_OTHERS = Prepared(
     sa.select(sa.func.count())
     .select_from(assignment)
     .where(_OF_ROUND, assignment.c.rater_id != bindparam("rater"), _TAKEN)
 )
 _MINE = assignment.c.rater_id == bindparam("rater")
 _OTHERS = sa.select(sa.func.count()).select_from(assignment).where(_OF_THIS, ~_MINE, _TAKEN).correlate(round_)
-ANY_FOR_RATER = (
+ANY_FOR_RATER = Prepared(
     sa.select(round_.c.id)
     .where(OF_STUDY, round_.c.status == "open", FREE | (round_.c.for_rater == bindparam("rater")))
     .where(~sa.exists().where(_OF_THIS, _MINE, assignment.c.state == "answered"))
@@ -80,34 +84,38 @@ ANY_FOR_RATER = (
 )
 """Whether there is something to rank for a rater: a round that is the rater's, or has a free place."""
 _OPEN = sa.select(round_.c.id).where(OF_STUDY, round_.c.status == "open")
-OPEN_COUNT = sa.select(sa.func.count()).select_from(_OPEN.subquery())
-ANSWERED_IN_OPEN = (
+OPEN_COUNT = Prepared(sa.select(sa.func.count()).select_from(_OPEN.subquery()))
+ANSWERED_IN_OPEN = Prepared(
     sa.select(sa.func.count()).select_from(answer).where(STANDING, answer.c.round_id.in_(_OPEN.scalar_subquery()))
 )
-HELD = sa.select(assignment.c.state, assignment.c.display, assignment.c.created_at).where(_HELD)
-KEEP = sa.update(assignment).where(_HELD).values(lease_until=bindparam("until"))
-SET_HELD = sa.update(assignment).where(_HELD).values(state=bindparam("new_state"))
+HELD = Prepared(sa.select(assignment.c.state, assignment.c.display, assignment.c.created_at).where(_HELD))
+KEEP = Prepared(sa.update(assignment).where(_HELD).values(lease_until=bindparam("until")))
+SET_HELD = Prepared(sa.update(assignment).where(_HELD).values(state=bindparam("new_state")))
 
-SENT = sa.select(answer.c.round_id, answer.c.revision).where(
-    answer.c.rater_id == bindparam("rater"), answer.c.key == bindparam("key")
+SENT = Prepared(
+    sa.select(answer.c.round_id, answer.c.revision).where(
+        answer.c.rater_id == bindparam("rater"), answer.c.key == bindparam("key")
+    )
 )
-WITHDRAW = sa.update(answer).where(_OWN, STANDING).values(withdrawn_at=bindparam("now"))
-REVISIONS = sa.select(sa.func.count()).select_from(answer).where(_OWN)
-LAST = (
+WITHDRAW = Prepared(sa.update(answer).where(_OWN, STANDING).values(withdrawn_at=bindparam("now")))
+REVISIONS = Prepared(sa.select(sa.func.count()).select_from(answer).where(_OWN))
+LAST = Prepared(
     sa.select(answer.c.tiers, answer.c.unranked, answer.c.abstain)
     .where(_OWN)
     .order_by(answer.c.revision.desc())
     .limit(1)
 )
-STANDING_COUNT = sa.select(sa.func.count()).select_from(answer).where(answer.c.round_id == bindparam("round"), STANDING)
-SET_STATUS = (
+STANDING_COUNT = Prepared(
+    sa.select(sa.func.count()).select_from(answer).where(answer.c.round_id == bindparam("round"), STANDING)
+)
+SET_STATUS = Prepared(
     sa.update(round_)
     .where(round_.c.id == bindparam("round"))
     .values(status=bindparam("new_status"), answered_at=bindparam("new_answered_at"))
 )
 
-SLOTS = sa.select(candidate.c.public_id, candidate.c.slot).where(candidate.c.round_id == bindparam("round"))
-SHOWN = (
+SLOTS = Prepared(sa.select(candidate.c.public_id, candidate.c.slot).where(candidate.c.round_id == bindparam("round")))
+SHOWN = Prepared(
     sa.select(
         candidate.c.slot, candidate.c.public_id,
         clip.c.media_id, clip.c.poster_id, clip.c.fps, clip.c.frames, clip.c.width, clip.c.height,
@@ -115,3 +123,9 @@ SHOWN = (
     .join(clip, clip.c.id == candidate.c.clip_id)
     .where(candidate.c.round_id == bindparam("round"))
 )  # fmt: skip
+
+ADD_ASSIGNMENT = insertion(assignment, "round_id", "rater_id", "display", "state", "lease_until", "created_at")
+ADD_ANSWER = insertion(
+    answer, "round_id", "rater_id", "revision", "key", "tiers", "unranked", "abstain", "seconds", "created_at"
+)
+ADD_EVENT = insertion(event, "study_id", "round_id", "rater_id", "at", "kind", "detail")

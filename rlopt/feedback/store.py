@@ -21,6 +21,7 @@ from sqlalchemy.engine import URL
 from rlopt.errors import StudyError, unknown_name
 from rlopt.feedback import schema
 from rlopt.feedback.database import Database, checked_url
+from rlopt.feedback.statements import ADD_EVENT
 from rlopt.storage.json import dump_json
 
 MEDIA = ("image", "video")
@@ -273,7 +274,7 @@ def log(
 ) -> None:  # fmt: skip
     """Adds an event to the audit trail, in the transaction of the change that it tells of."""
     values = {"study_id": study_id, "round_id": round_, "rater_id": rater, "at": at, "kind": kind}
-    connection.execute(sa.insert(schema.event), {**values, "detail": dump_json(detail)})
+    ADD_EVENT.run(connection, {**values, "detail": dump_json(detail)})
 
 
 def is_opaque(text: str) -> bool:

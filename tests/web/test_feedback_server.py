@@ -11,7 +11,10 @@ import pytest
 from ranking_client import BASE, TOKEN, app_of, entered, exact_answer, make_client, press_begin
 from ranking_study import answer_all, make_study, optimizer, told_exactly, values_of
 
+from rlopt.agents.zo_ranksgd.parallel import ParallelSearch
+from rlopt.errors import StudyError
 from rlopt.feedback.clips import Clip, write_clip
+from rlopt.feedback.rounds import RaterSession
 from rlopt.feedback.study import HumanStudy
 
 
@@ -56,6 +59,33 @@ def test_the_whole_contract_round_by_round(study: HumanStudy) -> None:
     assert results["agreement"] == {"rounds": 0, "raters": 1, "pairwise": None, "kendall_tau": None, "interval": None}
     assert client.get(results["start"]["url"]).status_code == client.get(results["now"]["poster"]).status_code == 200
     np.testing.assert_array_equal(study.optimizer.point, told_exactly(4).point)
+
+
+def test_an_answer_brings_the_next_round_and_is_stored_with_its_lease_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = ParallelSearch(optimizer(), 3, 0)
+    study = make_study(tmp_path, search=search, deadline_seconds=0.0)
+    assert study.step() is None
+    client, headers = entered(app_of(study))
+    shown = client.post("/api/lease", json={}, headers=headers).json()["round"]
+    place, body = f"/api/rounds/{shown['id']}/answer", {**exact_answer(study.store, shown, "a"), "next": True}
+    with monkeypatch.context() as patch:
+        patch.setattr(RaterSession, "lease", _away)
+        assert client.post(place, json=body, headers=headers).status_code == 503
+    assert client.get("/api/study").json()["progress"]["rounds_answered"] == 0, "nothing was acknowledged"
+    first = client.post(place, json=body, headers=headers).json()
+    assert first["round"]["id"] != shown["id"] and first["progress"]["rounds_answered"] == 1
+    assert client.post("/api/lease", json={}, headers=headers).json()["round"] == first["round"]
+    assert client.post(place, json=body, headers=headers).json() == first, "sent again, it changes nothing"
+    place = f"/api/rounds/{first['round']['id']}/skip"
+    second = client.post(place, json={"key": "b", "next": True}, headers=headers).json()
+    last = client.post(f"/api/rounds/{second['round']['id']}/skip", json={"key": "c"}, headers=headers).json()
+    assert last["accepted"] and last["round"] is None, "who does not ask gets none"
+
+
+def _away(*arguments: object) -> None:
+    raise StudyError("the database is away")
 
 
 def test_lost_consumed_and_malformed_answers_are_told(study: HumanStudy) -> None:

@@ -35,12 +35,13 @@ class Skipped(_Body):
     """The key of an answer without opinion."""
 
     key: _Id
+    next: bool = False
+    """Also gives out the next round, as a lease does, unless the rater is first told how a training round went."""
 
 
-class Answered(_Body):
+class Answered(Skipped):
     """An answer: every clip of the round once, in a tier (best first) or unranked."""
 
-    key: _Id
     tiers: list[list[_Id]] = []
     unranked: list[_Id] = []
     abstain: bool = False
@@ -57,52 +58,42 @@ def add_api(app: FastAPI, view: RaterView, access: Access) -> None:
     """Adds the routes under ``/api`` and ``/media``. The guard has let in only who has a session."""
     router = APIRouter()
 
+    # A response made here is sent as it is; of a dict FastAPI would check every value again, in another thread.
     @router.get("/api/study")
-    def study(request: Request) -> dict[str, Any]:
+    def study(request: Request) -> Response:
         rater = request.scope["rlopt.rater"]
         own = {"results": access.raters_see_results, "return_code": access.return_code(rater) if rater.id else None}
-        return {**view.study_json(rater.id), **own}
+        return JSONResponse({**view.study_json(rater.id), **own})
 
     @router.get("/api/results")
-    def results(request: Request) -> dict[str, Any]:
-        return view.results_json(view.rater_of(request))
+    def results(request: Request) -> Response:
+        return JSONResponse(view.results_json(view.rater_of(request)))
 
     @router.post("/api/lease")
-    def lease(request: Request, body: Nothing) -> dict[str, Any]:
-        rater = view.rater_of(request)
-        return view.leased_json(view.session.lease(rater), rater)
+    def lease(request: Request, body: Nothing) -> Response:
+        return JSONResponse(view.lease_json(view.rater_of(request)))
 
     @router.post("/api/rounds/{round_id}/renew")
-    def renew(request: Request, round_id: str, body: Nothing) -> dict[str, Any]:
-        return {"lease_seconds": int(view.session.renew(view.rater_of(request), round_id))}
+    def renew(request: Request, round_id: str, body: Nothing) -> Response:
+        return JSONResponse({"lease_seconds": int(view.session.renew(view.rater_of(request), round_id))})
 
     @router.post("/api/rounds/{round_id}/answer")
-    def answer(request: Request, round_id: str, body: Answered) -> dict[str, Any]:
-        revision = view.session.answer(
-            view.rater_of(request), round_id, body.key, body.tiers, body.unranked, abstain=body.abstain,
-            seconds=body.seconds,
-        )  # fmt: skip
-        return accepted(request, round_id, revision)
+    def answer(request: Request, round_id: str, body: Answered) -> Response:
+        order = {"tiers": body.tiers, "unranked": body.unranked, "abstain": body.abstain, "seconds": body.seconds}
+        return JSONResponse(view.answer_json(view.rater_of(request), round_id, body.key, body.next, **order))
 
     @router.post("/api/rounds/{round_id}/skip")
-    def skip(request: Request, round_id: str, body: Skipped) -> dict[str, Any]:
-        revision = view.session.answer(view.rater_of(request), round_id, body.key, abstain=True)
-        return accepted(request, round_id, revision)
-
-    def accepted(request: Request, round_id: str, revision: int) -> dict[str, Any]:
-        rater = view.rater_of(request)
-        told = view.training_json(rater, round_id) if view.session.protocol.training_rounds else None
-        return {"accepted": True, "revision": revision, "training": told, "progress": view.progress_json(rater)}
+    def skip(request: Request, round_id: str, body: Skipped) -> Response:
+        return JSONResponse(view.answer_json(view.rater_of(request), round_id, body.key, body.next, abstain=True))
 
     @router.post("/api/undo")
-    def undo(request: Request, body: Nothing) -> dict[str, Any]:
-        rater = view.rater_of(request)
-        return view.leased_json(view.session.undo(rater), rater)
+    def undo(request: Request, body: Nothing) -> Response:
+        return JSONResponse(view.undo_json(view.rater_of(request)))
 
     @router.post("/api/name")
-    def name(request: Request, body: Annotated[Named, Body()]) -> dict[str, Any]:
+    def name(request: Request, body: Annotated[Named, Body()]) -> Response:
         view.store.set_name(view.rater_of(request), body.name)
-        return {"accepted": True}
+        return JSONResponse({"accepted": True})
 
     @router.get("/media/{media_id}")
     def media(media_id: str) -> Response:

@@ -11,7 +11,7 @@ from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qsl, urlsplit
 
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -32,6 +32,7 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
+_HEADERS = {name.lower().encode(): value.encode() for name, value in HEADERS.items()}
 ENTER = "/enter"
 DOOR = ("/", ENTER)
 """What a browser without a session may ask for."""
@@ -87,11 +88,10 @@ class Guard:
                 message = {**message, "body": b""}
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
-                    headers[name] = value
-                if "cache-control" not in headers:
-                    headers["Cache-Control"] = "no-store"
+                headers = [(name, value) for name, value in message["headers"] if name not in _HEADERS]
+                if not any(name == b"cache-control" for name, _ in headers):
+                    headers.append((b"cache-control", b"no-store"))
+                message = {**message, "headers": [*headers, *_HEADERS.items()]}
             await send(message)
 
         refusal = await self._refusal(scope)
@@ -112,8 +112,8 @@ class Guard:
         headers, path = Headers(scope=scope), scope["path"]
         if _host_name(headers.get("host", "")) not in self._hosts:
             return PlainTextResponse("this server is not known by that name", 421)
-        session = _cookie(headers, self._access.cookie)
-        owner = _cookie(headers, self._access.owner_cookie)
+        cookies = _cookies(headers)
+        session, owner = cookies.get(self._access.cookie), cookies.get(self._access.owner_cookie)
         scope["rlopt.owner"] = self._access.is_owner(owner)
         rater = self._access.known(session)
         if scope["rlopt.owner"] and (path in RESULTS or session is None):
@@ -282,9 +282,8 @@ def _host_name(host: str) -> str:
         return ""
 
 
-def _cookie(headers: Headers, name: str) -> str | None:
+def _cookies(headers: Headers) -> dict[str, str]:
     try:
-        found = SimpleCookie(headers.get("cookie", "")).get(name)
+        return {name: found.value for name, found in SimpleCookie(headers.get("cookie", "")).items()}
     except CookieError:
-        return None
-    return None if found is None else found.value
+        return {}

@@ -54,8 +54,28 @@ class RaterView:
         """See :func:`rlopt.feedback.results.progress`."""
         return progress(self.store, self.study, rater, self.session.lease_seconds, self.session.protocol)
 
-    def leased_json(self, shown: ShownRound | None, rater: int) -> dict[str, Any]:
+    def lease_json(self, rater: int) -> dict[str, Any]:
         """``POST /api/lease``"""
+        with self.store.database.read():
+            if not self.session.any_open():
+                return self._leased(None, rater)
+        with self.store.database.write(durable=False):
+            return self._leased(self.session.lease(rater), rater)
+
+    def answer_json(self, rater: int, round_id: str, key: str, next_: bool, **order: Any) -> dict[str, Any]:
+        """``POST /api/rounds/ID/answer``, in one transaction: the answer, and the lease of the next round."""
+        with self.store.database.write():
+            revision = self.session.answer(rater, round_id, key, **order)
+            told = self.training_json(rater, round_id) if self.session.protocol.training_rounds else None
+            following = self.session.lease(rater) if next_ and told is None else None
+            return {"accepted": True, "revision": revision, "training": told, **self._leased(following, rater)}
+
+    def undo_json(self, rater: int) -> dict[str, Any]:
+        """``POST /api/undo``"""
+        with self.store.database.write():
+            return self._leased(self.session.undo(rater), rater)
+
+    def _leased(self, shown: ShownRound | None, rater: int) -> dict[str, Any]:
         return {"round": None if shown is None else self.round_json(shown), "progress": self.progress_json(rater)}
 
     def round_json(self, shown: ShownRound) -> dict[str, Any]:

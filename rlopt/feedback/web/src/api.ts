@@ -58,8 +58,8 @@ export interface Training {
   order: Answer;
 }
 
-export interface Concluded {
-  progress: Progress;
+/** An answer has arrived; with it comes the next round, if there is one to rank already. */
+export interface Concluded extends Lease {
   training: Training | null;
 }
 
@@ -162,4 +162,4 @@ export const renew = (round: string): Promise<{ lease_seconds: number }> => call
 
 /** Sends an answer or a skip; the key in the body makes a second sending harmless. */
 export const conclude = (round: string, action: "answer" | "skip", body: AnswerBody | { key: string }): Promise<Concluded> =>
-  call("POST", `/api/rounds/${encodeURIComponent(round)}/${action}`, body);
+  call("POST", `/api/rounds/${encodeURIComponent(round)}/${action}`, { ...body, next: true });

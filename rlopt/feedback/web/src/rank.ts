@@ -305,13 +305,16 @@ export class RankPage {
     writePending(pending);
     this.save();
     let told: api.Training | null = null;
+    let following: api.Round | null = null;
+    const done = pending.action === "skip" ? "Skipped." : "Saved.";
     try {
       const answer = await this.persist(() => api.conclude(pending.round, pending.action, pending.body));
       writeDraft(pending.round, null);
       this.frame.progress(answer.progress, this.noun);
-      this.frame.say(pending.action === "skip" ? "Skipped." : "Saved.");
+      this.frame.say(done);
       this.tabs?.postMessage("changed");
       told = answer.training;
+      following = answer.round;
       if (!told) this.close();
     } catch (error) {
       if (!(error instanceof api.Refusal)) throw error;
@@ -320,8 +323,12 @@ export class RankPage {
     } finally {
       this.settle();
     }
-    if (told) this.showTraining(pending, told);
-    else if (!this.open) await this.next();
+    if (told) return this.showTraining(pending, told);
+    if (this.open) return;
+    if (!following) return this.next();
+    this.turn++;
+    this.show(following);
+    this.frame.say(`${done} Here is the next round.`);
   }
 
   /** Shows how a training round went until the rater goes on; after a reload, which has no clips of it, only in words. */
