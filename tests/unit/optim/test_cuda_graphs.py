@@ -28,10 +28,10 @@ DEVICE: dict[str, Any] = {"device": "cuda", "seed": 3}
 
 
 def off_policy(compile: str, **options: Any) -> Any:
-    """Random actions, then 25 gradient steps: no action depends on how they are taken."""
+    """Random actions, then 12 gradient steps: no action depends on how they are taken."""
     model = make(compile=compile, **{**DEVICE, "learning_starts": 40, **options}).learn(40)
     torch.manual_seed(1)
-    model.train(gradient_steps=25, batch_size=16)
+    model.train(gradient_steps=12, batch_size=16)
     return model
 
 
@@ -99,7 +99,7 @@ def test_the_policy_that_acts_follows() -> None:
 
 def test_seeds_that_train_together() -> None:
     def job(seed: int) -> Callable[[], Any]:
-        return lambda: make(compile="on", device="cuda", seed=seed).learn(80)
+        return lambda: make(compile="on", device="cuda", seed=seed).learn(40)
 
     together = Lockstep([job(seed) for seed in (1, 2, 3)]).run()
     assert together[0].update is together[2].update and together[0].update.step.mode == "cuda_graph"
@@ -137,7 +137,7 @@ def test_deep_loop(settings: dict[str, Any]) -> None:
         small: Any = {"learning_starts": 40, "batch_size": 16, "buffer_size": 1000, "compile": compile}
         model = rlopt.DeepLOOP("MlpPolicy", gymnasium.make("Pendulum-v1"), **DEVICE, **small, **settings).learn(40)
         torch.manual_seed(1)
-        model.train(gradient_steps=20, batch_size=16)
+        model.train(gradient_steps=12, batch_size=16)
         return model
 
     captured, eager = trained("on"), trained("off")
@@ -150,7 +150,7 @@ def test_imitation(name: str) -> None:
     def trained(compile: str) -> Any:
         model = imitator(name, compile=compile, **DEVICE, learning_starts=40).learn(40)
         torch.manual_seed(1)
-        model.train(gradient_steps=20, batch_size=16)
+        model.train(gradient_steps=12, batch_size=16)
         return model
 
     captured, eager = trained("on"), trained("off")
@@ -217,7 +217,7 @@ def test_on_policy_with_buttons_or_noise_that_depends_on_the_state(options: dict
 def test_offline(name: str) -> None:
     def trained(compile: str) -> Any:
         settings: Any = {"batch_size": 32, "policy_kwargs": {"net_arch": [16, 12]}, "compile": compile}
-        return getattr(rlopt, name)("MlpPolicy", pendulum(), **DEVICE, **settings).learn(30, log_interval=None)
+        return getattr(rlopt, name)("MlpPolicy", pendulum(), **DEVICE, **settings).learn(14, log_interval=None)
 
     captured, eager = trained("on"), trained("off")
     assert (captured._step.mode, eager._step.mode) == ("cuda_graph", "eager")
