@@ -23,11 +23,12 @@ KEPT = ("qpos", "qvel", "act", "qacc_warmstart", "sensordata")
 def import_warp() -> tuple[Any, Any]:
     """The modules ``warp`` and ``mujoco_warp``.
 
-    :raises rlopt.errors.ConfigError: they are not installed
+    :raises rlopt.errors.ConfigError: they are not installed, or dm_control is not, whose models they simulate
     """
     try:
         warp = importlib.import_module("warp")
         warp.config.log_level = warp.LOG_WARNING
+        importlib.import_module("dm_control.suite")
         return warp, importlib.import_module("mujoco_warp")
     except ModuleNotFoundError as error:
         raise ConfigError(f"backend 'warp' needs {error.name}: pip install 'rlopt[warp]'") from None

@@ -26,6 +26,7 @@ EXTRAS = {
     "tune": ("optuna",),
     "ui": ("sqlalchemy", "fastapi", "uvicorn", "jinja2"),
     "wandb": ("wandb",),
+    "warp": ("warp", "mujoco_warp"),
 }
 """Extra -> the modules of its packages."""
 COMMANDS = {
@@ -40,6 +41,7 @@ COMMANDS = {
     "train mdpo --env CartPole-v1 --total-timesteps 10 --optimizer adabelief": "optim",
     "train mdpo --env Hopper-v5 --total-timesteps 10 --backend envpool": "fast",
     "train mdpo --env dm_control/cartpole-swingup --total-timesteps 10": "dmc",
+    "train mdpo --env dm_control/cartpole-swingup --total-timesteps 10 --backend warp --device cpu": "warp",
     "train mdpo --env PointMaze_UMaze-v3 --total-timesteps 10": "d4rl",
     "train mdpo --env rlopt/PointMaze_UMaze-v0 --total-timesteps 10": "d4rl",
     "train mdpo --env parking-v0 --total-timesteps 10": "parking",

@@ -161,14 +161,17 @@ def test_what_warp_cannot_do(options, words):
         rlopt.make_env(**{"id": "dm_control/walker-walk", **options}, backend="warp")
 
 
-def test_warp_missing(monkeypatch):
-    def broken(name):
-        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+@pytest.mark.parametrize("missing", ["warp", "mujoco_warp", "dm_control.suite"])
+def test_warp_missing(monkeypatch, missing):
+    def imported(name):
+        if name == missing:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        return SimpleNamespace(config=SimpleNamespace(), LOG_WARNING=1)
 
-    monkeypatch.setattr(warp_physics, "importlib", SimpleNamespace(import_module=broken))
+    monkeypatch.setattr(warp_physics, "importlib", SimpleNamespace(import_module=imported))
     warp_physics.import_warp.cache_clear()
     try:
-        with pytest.raises(ConfigError, match=r"needs warp: pip install 'rlopt\[warp\]'"):
+        with pytest.raises(ConfigError, match=rf"needs {missing}: pip install 'rlopt\[warp\]'"):
             rlopt.make_env("dm_control/walker-walk", 4, backend="warp", device="cpu")
     finally:
         warp_physics.import_warp.cache_clear()
