@@ -63,7 +63,7 @@ class AILBoostConfig(DemonstrationConfig, SACConfig):
     normalize_inputs: bool = True
     """Whether the discriminator's inputs are normalised by the expert's mean and deviation (with a tenth of the
     learner's deviation added in quadrature), so that units do not matter and the gradient penalty bounds every
-    component alike. Released code: no."""
+    component equally. Released code: no."""
     gradient_penalty: Annotated[float, Range(ge=0)] = 1.0
     """Weight of the two-sided gradient penalty. Released code: 10, with which D hardly tells the expert's actions from
     similar ones."""

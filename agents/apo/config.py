@@ -13,7 +13,7 @@ from rlopt.settings.fields import Range
 class APOConfig(PPOConfig):
     """Average-reward policy optimisation: PPO without a discount.
 
-    Where no source is named, the default is Stable-Baselines3's for PPO.
+    If no source is named, the default is Stable-Baselines3's for PPO.
     """
 
     gamma: ClassVar[float] = 1.0  # type: ignore[misc]  # no setting of APO, as those that follow
@@ -21,11 +21,12 @@ class APOConfig(PPOConfig):
     centring_rate: ClassVar[float] = 0.1  # type: ignore[misc]
 
     gain_rate: Annotated[float, Range(gt=0, le=1)] = 0.1
-    """How far the estimates of the average reward and the average value move at a rollout. Paper: 0.1."""
+    """Step size of the estimates of the average reward and the average value, once per rollout. Paper: 0.1."""
     value_constraint: Annotated[float, Range(ge=0, lt=1)] = 0.1
-    """How strongly the targets of the value function are pulled towards an average of zero, which the average reward
-    alone leaves free. Paper: 0.1."""
+    """Strength of the pull of the value function's targets towards an average of zero, which the average reward alone
+    leaves undetermined. Paper: 0.1."""
     on_termination: Literal["refuse", "reset"] = "refuse"
-    """Whether an episode that truly ends is an error, or leads into the next one at a price."""
+    """A true end of an episode is an error (refuse), or a transition to the next episode that costs reset_cost
+    (reset)."""
     reset_cost: Annotated[float, Range(ge=0)] = 0.0
-    """That price, in units of reward."""
+    """Cost of a reset in units of reward."""

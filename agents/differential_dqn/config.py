@@ -23,9 +23,9 @@ class DifferentialDQNConfig(QLearningConfig):
     exploration_final_eps: Annotated[float, Range(ge=0, le=1)] = 0.05
     """Probability of a random action at the end."""
     exploration_fraction: Annotated[float, Range(gt=0, le=1)] = 0.1
-    """Share of the run in which that probability falls from the first to the last."""
+    """Share of the run in which that probability falls from its initial to its final value."""
     max_grad_norm: Annotated[float, Range(gt=0)] = 10.0
-    """Euclidean norm to which longer gradients are scaled down."""
+    """Norm to which longer gradients are scaled down."""
     double_q: bool = True
     """Whether the online network chooses the next action that the target network values (arXiv 1509.06461)."""
     gain_estimator: Literal["rvi", "td"] = "rvi"

@@ -16,18 +16,19 @@ class GuDAConfig:
     """Guided data augmentation."""
 
     domain: str = "auto"
-    """The task whose symmetries are used: pointmaze, antmaze, parking, ball, fetch, or one that an installed
-    distribution brings; auto goes by the environment of the data set."""
+    """Task whose symmetries are used: pointmaze, antmaze, parking, ball, fetch, or one of an installed package; auto
+    takes the task of the data set's environment."""
     guide: str = "default"
-    """How the parameters are restricted: shortest-path in mazes, park-at-goal, ball-toward-goal or ball-in-goal,
-    reached-goal in Fetch; random draws them uniformly, default is the domain's own guide."""
+    """Guide that chooses the parameters: shortest-path in mazes, park-at-goal in parking, ball-toward-goal or
+    ball-in-goal in soccer, reached-goal in Fetch; random draws them uniformly, and default is the domain's own
+    guide."""
     n: Annotated[int, Range(ge=1, le=10**9)] = 1_000_000
     """Augmented transitions. Paper: 1 million."""
     seed: Annotated[int, Range(ge=0, lt=2**63)] = 0
-    """Of everything that is drawn."""
+    """Seed of all random draws."""
     segment_length: Annotated[int, Range(ge=0)] | None = None
     """Transitions that are moved together; 0 takes whole episodes; default is the domain's own: 8 in mazes and soccer,
-    whole drives in parking, 1 in Fetch. Paper: 1 in point mazes, where nothing then tells the next action."""
+    whole drives in parking, 1 in Fetch. Paper: 1 in point mazes, which leaves the next action unknown."""
     simulated: Annotated[float, Range(ge=0, le=1)] | None = None
     """Share of the transitions that the simulator makes: recorded actions from rest, in the open and against walls,
     which moved transitions never touch. Point mazes only; default is 0.2 there. Paper: 0."""
@@ -37,12 +38,13 @@ class GuDAConfig:
     reflect: bool = False
     """Whether segments are mirrored with probability 1/2, where the domain allows it; soccer always does."""
     goal_cell: tuple[int, ...] | None = None
-    """Row and column of the goal in a maze; default is that of the environment, or of each transition where goals
+    """Row and column of the goal in a maze; default is the environment's goal, or each transition's own if goals
     differ."""
     env: str = ""
-    """Environment of the data set, where its own id imports a module, module:Id; default is as the data set says."""
+    """Environment of the data set, to be given as module:Id if its id imports a module; default is the one that the
+    data set names."""
     include_source: bool = False
-    """Whether the recorded transitions come first in the result, with a column that tells them apart."""
+    """Whether the recorded transitions come first in the result, marked by a column."""
     method: Literal["guda", "learned-dynamics"] = "guda"
-    """learned-dynamics makes the transitions with a model fitted to the data instead: the comparison, point mazes
-    only."""
+    """Source of the transitions: symmetries (guda), or the baseline, a model fitted to the data (learned-dynamics,
+    point mazes only)."""

@@ -202,7 +202,7 @@ class DAggerConfig(OptionalDemonstrations, OffPolicyConfig):
     critic_net_arch: ClassVar[None] = None  # type: ignore[misc]
 
     expert: Annotated[str, OrPython(lambda value: not isinstance(value, str | float))] = ""
-    """Who is asked: a run folder of rlopt, or a zip of Stable-Baselines3. Required."""
+    """The expert: a run folder of rlopt, or a zip of Stable-Baselines3. Required."""
     network: Literal["mlp", "simba"] = "mlp"
     """Kind of network: mlp; simba has residual blocks on normalised observations (arXiv 2410.09754)."""
     learning_rate: LearningRate = 1e-3
@@ -283,8 +283,7 @@ class AIRLConfig(GAILConfig):
 
     reward_form: ClassVar[str] = "airl"  # type: ignore[misc]  # no setting of AIRL
     discriminator_input: Literal["state_action", "state"] = "state_action"
-    """What g sees. The paper's state makes g the reward itself, up to a constant, where transitions are
-    deterministic."""
+    """Input of g. With state (paper), g is the reward itself up to a constant if transitions are deterministic."""
     discriminator_net_arch: tuple[Annotated[int, Range(ge=1, le=65536)], ...] = (64, 64)
     """Width of each hidden layer of g and of h."""
     gradient_penalty: Annotated[float, Range(ge=0)] = 1.0

@@ -13,7 +13,7 @@ class ContinuingConfig(AgentConfig):
     """Settings of every agent that learns in a task that never ends."""
 
     reward_range: tuple[float, float] | None = None
-    """Smallest and largest reward of a step; none asks the environment, which must know them."""
+    """Smallest and largest reward of a step; none takes them from the environment, which must know them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class PlannerConfig(OptimistConfig):
     planner: Literal["bonus", "ellipsoid"] = "bonus"
     """Method that finds an optimistic member of the set of squared errors. ellipsoid finds a local optimum of the
     paper's optimisation, the gain over the exact set. bonus is value iteration with a bonus for few visits, which is
-    quick and inside the set but not its optimum."""
+    fast and finds a member of the set but not the best one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +58,9 @@ class LOOPConfig(PlannerConfig):
     all plans optimistic with probability 1 - delta, and .001 with paper, where 1 explores for far longer than practical
     horizons."""
     switch_multiplier: Annotated[float, Range(gt=1)] | None = None
-    """The agent plans anew once the discrepancy of the current plan reaches this multiple of the radius: that of one
-    pair with the procedure anytime, that of the whole set with paper. None takes 1.5 with anytime and the paper's 4
-    with paper."""
+    """The agent replans once the discrepancy of the current plan reaches this multiple of the radius, which is that of
+    one pair with the procedure anytime and that of the whole set with paper. None takes 1.5 with anytime and the
+    paper's 4 with paper."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ class LinearLOOPConfig(PlannerConfig):
     """Size of the confidence set relative to the theory's. The value 1 explores for far longer than practical horizons;
     .0001 to .001 work for 1e5 steps, smaller values with more features."""
     switch_multiplier: Annotated[float, Range(gt=1)] = 4.0
-    """The agent plans anew once the discrepancy of the current plan reaches this multiple of beta. Paper: 4."""
+    """The agent replans once the discrepancy of the current plan reaches this multiple of beta. Paper: 4."""
     ridge: Annotated[float, Range(gt=0)] | None = None
     """Regularisation of the regression; with none, the prior width of a feature vector of norm 1 is the span."""
 
@@ -88,4 +88,4 @@ class MLELOOPConfig(OptimistConfig):
     of pairs of state and action, or of kernels of a mixture. The value 1 explores for far longer than practical
     horizons."""
     switch_multiplier: Annotated[float, Range(gt=1)] = 3.0
-    """The agent plans anew once the summed total variation reaches this multiple of sqrt(beta t). Paper: 3."""
+    """The agent replans once the summed total variation reaches this multiple of sqrt(beta t). Paper: 3."""

@@ -26,7 +26,7 @@ class MDPOConfig(OnPolicyConfig):
     """Step size of the policy phase at the start of the run. Paper and released code: 3e-4."""
     learning_rate_schedule: Literal["constant", "linear", "cosine"] = "linear"
     """Schedule of the networks' learning rates over the run: constant, falling linearly, or falling along half a
-    cosine. In Python a number given as learning_rate is constant, and the default falls as here."""
+    cosine. In Python, a number given as learning_rate stays constant, and only the default follows this schedule."""
     learning_rate_floor: Annotated[float, Range(ge=0, le=1)] = 0.1
     """Final value of the schedules linear and cosine, as a share of the rate."""
     value_learning_rate: LearningRate | None = None

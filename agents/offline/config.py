@@ -1,6 +1,6 @@
 """Settings of the offline learners. Imports no torch.
 
-CORL is the implementation whose published scores people compare with (its configs are named as sources as figures).
+CORL is the implementation whose published scores people compare with; values that name it are those of its configs.
 ``--total-timesteps`` counts gradient steps; ``--normalize-observations`` and ``--normalize-rewards`` are settings of
 the run.
 """
@@ -105,7 +105,7 @@ class CriticConfig(OfflineConfig):
     gamma: Annotated[float, Range(ge=0, le=1)] = 0.99
     """Discount factor."""
     tau: Annotated[float, Range(gt=0, le=1)] = 0.005
-    """Polyak coefficient: the share of the way that the target networks move at each update. CORL: 5e-3."""
+    """Polyak coefficient of the target networks' updates. CORL: 5e-3."""
     critic_layer_norm: bool = False
     """Whether the critics have layer normalisation, which keeps Q from growing outside the data (ReBRAC, arXiv
     2305.09836, section 3; RLPD, arXiv 2302.02948, section 4.2)."""
@@ -133,7 +133,7 @@ class TD3BCConfig(CriticConfig):
     alpha: Annotated[float, Range(ge=0)] = 2.5
     """Weight of Q, scaled to mean size 1, against cloning. Paper, table 3: 2.5."""
     policy_delay: Annotated[int, Range(ge=1)] = 2
-    """Gradient steps between two of the actor and the target networks. Paper: 2."""
+    """Gradient steps of the critics for each one of the actor and the target networks. Paper: 2."""
     target_policy_noise: Annotated[float, Range(ge=0)] = 0.2
     """Deviation of the noise on target actions, in units of half the action range. Paper: 0.2."""
     target_noise_clip: Annotated[float, Range(ge=0)] = 0.5
@@ -159,7 +159,7 @@ class ReBRACConfig(CriticConfig):
     normalize_q: bool = True
     """Whether Q is scaled to mean size 1 in the actor's loss. Released code: yes."""
     policy_delay: Annotated[int, Range(ge=1)] = 2
-    """Gradient steps between two of the actor and the target networks. Paper: 2."""
+    """Gradient steps of the critics for each one of the actor and the target networks. Paper: 2."""
     target_policy_noise: Annotated[float, Range(ge=0)] = 0.2
     """Deviation of the noise on target actions, in units of half the action range. Paper: 0.2."""
     target_noise_clip: Annotated[float, Range(ge=0)] = 0.5
@@ -216,8 +216,8 @@ class CQLConfig(CriticConfig):
     cql_temperature: Annotated[float, Range(gt=0)] = 1.0
     """Temperature of the conservative term's soft maximum. CORL: 1."""
     n_actions: Annotated[int, Range(ge=1, le=1000)] = 10
-    """Number of actions sampled each: uniformly, from the policy at s, and from the policy at s'. Paper and CORL:
-    10."""
+    """Number of actions sampled from each of three distributions: uniform, the policy at s, and the policy at s'. Paper
+    and CORL: 10."""
     lagrange_gap: float | None = None
     """tau, the target of the conservative gap: a learned multiplier of cql_alpha keeps the gap near it; none fixes the
     weight. Paper: 5 or 10; CORL: 5 on mazes."""

@@ -37,12 +37,12 @@ class OnPolicyConfig(OptimizerConfig):
     ent_coef: Annotated[float, Range(ge=0)] = 0.0
     """Weight of an entropy bonus."""
     max_grad_norm: Annotated[float, Range(gt=0, infinite=True)] = 0.5
-    """Largest norm of the gradient, which is scaled down to it; inf for no bound."""
+    """Norm to which longer gradients are scaled down; inf for no bound."""
     reward_centring: bool = False
-    """Whether values are counted from the average reward (arXiv 2405.09999): they then lack the part that all states
-    have in common, average / (1 - gamma). The best policy stays the same, also where episodes end."""
+    """Whether the average reward is subtracted (arXiv 2405.09999), so that values lack the part that all states have in
+    common, average / (1 - gamma). The best policy stays the same, even if episodes end."""
     centring_rate: Annotated[float, Range(gt=0, le=1)] = 0.1
-    """How far that average moves to the mean reward of a rollout; the first rollouts have equal weights."""
+    """Step size of that average towards the mean reward of a rollout; the first rollouts have equal weights."""
     use_sde: bool = False
     """Whether exploration is state-dependent (gSDE) instead of independent Gaussian noise."""
     sde_sample_freq: Annotated[int, Range(ge=-1)] = -1
@@ -57,7 +57,7 @@ class OnPolicyConfig(OptimizerConfig):
     """Natural logarithm of the initial standard deviation of the actions."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Whether to compile each gradient step into one call (a CUDA graph on a GPU); auto compiles runs that are long
-    enough for it to pay. If something cannot be compiled, steps run eagerly, and one line says why."""
+    enough to gain from it. If something cannot be compiled, steps run eagerly, and one line says why."""
 
     @classmethod
     def check_together(cls, settings: Mapping[str, Any]) -> None:
@@ -88,7 +88,7 @@ class PPOConfig(OnPolicyConfig):
     batch_size: Annotated[int, Range(ge=1)] = 64
     """Rows per gradient step."""
     clip_range: ClipRange = 0.2
-    """Clipping range: the largest distance of the ratio of new and old probability from 1 with a gradient."""
+    """Clipping range of the ratio of new to old probability, on either side of 1."""
     clip_range_vf: ClipRange | None = None
     """Largest change of the value function in one update, in units of reward; default is no bound."""
     vf_coef: Annotated[float, Range(ge=0)] = 0.5

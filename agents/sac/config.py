@@ -117,9 +117,9 @@ class QLearningConfig(OffPolicyConfig):
     batch_size: Annotated[int, Range(ge=1)] = 64
     """Transitions per gradient step."""
     net_arch: Widths | None = None
-    """Width of each hidden layer. Default is 64 64, and none behind the encoder of images."""
+    """Width of each hidden layer. Default is 64 64, and no hidden layer after an image encoder."""
     tau: Annotated[float, Range(ge=0, le=1)] = 0.005
-    """Polyak coefficient: the share of the way that the target network moves at each update; 0 keeps it fixed."""
+    """Polyak coefficient of the target network's updates; 0 keeps it fixed."""
     target_update_interval: Annotated[int, Range(ge=1)] = 1
     """Gradient steps within an update between two updates of the target network."""
 
@@ -142,11 +142,11 @@ class SACConfig(OptionalDemonstrations, OffPolicyConfig):
     """
 
     tau: Annotated[float, Range(ge=0, le=1)] = 0.005
-    """Polyak coefficient: the share of the way that the target networks move at each update; 0 keeps them fixed."""
+    """Polyak coefficient of the target networks' updates; 0 keeps them fixed."""
     n_steps: Annotated[int, Range(ge=1)] = 1
     """Rewards summed before bootstrapping (n-step return)."""
     ent_coef: EntropyCoefficient = "auto"
-    """lambda, the weight of the entropy: a number, auto to learn it, or auto_0.1 to learn it from 0.1 on."""
+    """lambda, the weight of the entropy: a number, auto to learn it, or auto_0.1 to learn it starting from 0.1."""
     target_entropy: float | Annotated[str, Text("auto".__eq__, "auto")] = "auto"
     """Target entropy in nats of a learned ent_coef; auto is minus the number of action dimensions."""
     target_update_interval: Annotated[int, Range(ge=1)] = 1
@@ -156,8 +156,8 @@ class SACConfig(OptionalDemonstrations, OffPolicyConfig):
     (paper)."""
     actor_starts: Annotated[int, Range(ge=0)] = 0
     """Environment steps before the actor and ent_coef take their first gradient step; the critics learn from
-    learning_starts on. For a policy that starts as a clone (--init-from), so that it follows no critic that does not
-    know it yet."""
+    learning_starts on. Use it if the policy starts as a clone (--init-from), so that it does not follow critics that do
+    not know it yet."""
     use_sde: bool = False
     """Whether exploration is state-dependent (gSDE, arXiv 2005.05719)."""
     sde_sample_freq: Annotated[int, Range(ge=-1)] = -1
@@ -168,9 +168,9 @@ class SACConfig(OptionalDemonstrations, OffPolicyConfig):
     her_goals: Annotated[int, Range(ge=1)] = 4
     """Relabelled goals for each real one; needs her."""
     reward_centring: bool = False
-    """Whether values are counted from a learned average reward (arXiv 2405.09999): they then lack the part that all
-    states have in common, average / (1 - gamma), which is learned apart. The best policy stays the same, also where
-    episodes end."""
+    """Whether a learned average reward is subtracted (arXiv 2405.09999), so that values lack the part that all states
+    have in common, average / (1 - gamma), which is learned separately. The best policy stays the same, even if episodes
+    end."""
     centring_rate: Annotated[float, Range(gt=0, le=1)] = 1e-3
     """Step size of that average in a gradient step, along the mean temporal-difference error."""
     n_critics: Annotated[int, Range(ge=1)] = 2
@@ -179,14 +179,13 @@ class SACConfig(OptionalDemonstrations, OffPolicyConfig):
     """Encoder of images: nature is Stable-Baselines3's network, separate for actor and critics; drqv2 is that of
     DrQ-v2, whose convolutions are shared and trained by the critics' loss only. Only for images."""
     random_shift: Annotated[int, Range(ge=0)] = 0
-    """Largest random shift of images in pixels, drawn anew for each batch (DrQ-v2: 4); 0 shifts none. Only for
-    images."""
+    """Largest random shift of images in pixels, drawn for each batch (DrQ-v2: 4); 0 for no shift. Only for images."""
     demo_fraction: Annotated[float, Range(ge=0, lt=1)] = 0.5
     """Share of each batch that is drawn from the demonstrations, with their rewards. Without demonstrations it has no
     effect. RLPD (arXiv 2302.02948, symmetric sampling): a half."""
     cloning_coef: Annotated[float, Range(ge=0)] = 0.0
     """Weight of behaviour cloning in the actor's loss, relative to 1 + the size of the loss: the mean squared distance
-    between the actor's mean action and the demonstrated one, at the states of the demonstrations. For a policy that
+    between the actor's mean action and the demonstrated one, at the states of the demonstrations. Use it if the policy
     starts as a clone (--init-from)."""
     cloning_steps: Annotated[int, Range(ge=1)] | None = None
     """Environment steps over which that weight falls linearly to 0; none keeps it constant."""

@@ -124,7 +124,7 @@ class ZORankSGDConfig(SearchConfig):
     gpus_per_job: Annotated[float, Range(ge=0, le=64)] = 0.0
     """GPUs for each part on an engine: a share such as .25 for four parts on each GPU, or a whole number."""
     annotators: Annotated[int, Range(ge=1, le=100)] = 1
-    """Answers to each round; their comparisons are added up."""
+    """Number of answers to each round; their comparisons are added up."""
     temperature: Annotated[float, Range(ge=0)] = 0.2
     """Scale of the noisy oracle's Gumbel noise (Plackett-Luce), in standard deviations of a round's returns."""
     closeness: Annotated[float, Range(ge=0)] = 0.2
@@ -152,8 +152,9 @@ class ZORankSGDConfig(SearchConfig):
     clip_size: Annotated[int, Range(ge=64, le=1024)] = 320
     """Longer side of the clips in pixels."""
     parallel_rounds: Annotated[int, Range(ge=0, le=500)] | None = None
-    """Rounds open to people at a time, each with clips of its own, beside one that waits: as many as people rank at
-    once. With 0 a round is drawn when the one before is answered. None takes 1, or what the study began with."""
+    """Number of people who rank at once: each has an open round with different clips, and one more round is drawn
+    ahead. With 0, a round is drawn only when the previous one has been answered. None takes 1, or the value that the
+    study began with."""
     protocol: str | None = None
     """YAML file with the protocol of the study (consent, training, checks, duels, end); none for no such rounds."""
     serve: bool = True

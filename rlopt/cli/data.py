@@ -32,7 +32,7 @@ PLACES = {"rlopt": _FOLDER, "d4rl": _HDF5, "minari": _MINARI, "imitation": _NPZ,
 OUT_HELP = f"{_FOLDER}, {_HDF5}, {_NPZ}, or {_MINARI}"
 FORMAT_HELP = (
     "rlopt (a folder), d4rl (.hdf5), minari, imitation or valuedice (.npz), or hf (a folder of HuggingFace's "
-    "datasets); default as OUT looks, imitation for .npz"
+    "datasets); default: by the form of OUT, imitation for .npz"
 )
 _OPTIONS = ("name", "env", "conversion", "waypoints", "rewards", "after_goal", "reward_shift", "max_episode_steps",
             "action_repeat", "ends")  # fmt: skip
@@ -61,10 +61,10 @@ def add_reading_options(parser: argparse.ArgumentParser) -> None:
         "an episode), drop (as D4RL) or join")  # fmt: skip
     add("--rewards", metavar="HOW", help="auto (default: maze2d's off-by-one rewards are moved), recorded or next")
     add("--after-goal", metavar="HOW", help="antmaze's rows after the goal: keep (default) or drop")
-    add = parser.add_argument_group("for files of others, which do not say what they are of").add_argument
-    add("--env", metavar="ID", help="environment, made here once for its bounds and time limit")
+    add = parser.add_argument_group("for files of other programs, which do not name their environment").add_argument
+    add("--env", metavar="ID", help="environment of the file; made once, for its bounds and time limit")
     add("--action-repeat", action=Number, bounds=Range(ge=1, le=100), help="its action repeat (default 1)")
-    add("--columns", metavar="KIND=KEY,...", help="which columns are which, where their names do not tell: "
+    add("--columns", metavar="KIND=KEY,...", help="columns that are not found by their names: "
         "observations=x+v,actions=u_*,rewards=score,terminals=dead")  # fmt: skip
     add("--observation-keys", metavar="A,B,...", help="parts of the flat observations, in their order")
     add("--ends", metavar="WHAT", help="auto (default: true terminals are the ends of episodes shorter than the time "
@@ -157,12 +157,12 @@ def _positional(argv: list[str]) -> tuple[list[str], list[str]]:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckConfig:
-    """Replay augmented transitions of a data set in the simulator, and tell which share of the states of an evaluation
-    the data say nothing of, before and after augmentation. Exit code 1 if transitions are not what the simulator does.
+    """Replay augmented transitions of a data set in the simulator, and report the share of an evaluation's states that
+    lie outside the data, before and after augmentation. Exit code 1 if transitions differ from the simulator's.
     """
 
     domain: str = "auto"
-    """The task whose symmetries are used, as in rlopt data augment; auto goes by the environment of the data set."""
+    """Task whose symmetries are used, as in rlopt data augment; auto takes the task of the data set's environment."""
     guide: str = "random"
     """random, or a guide of rlopt data augment."""
     rotate: Literal["default", "none", "quarter", "any"] = "default"
@@ -276,7 +276,7 @@ def convert(argv: list[str]) -> int:
 def filter_data(argv: list[str]) -> int:
     """Writes chosen episodes of a data set; returns 0."""
     parser = OneLineParser(
-        prog="rlopt data filter", description="Write the episodes of a data set that meet all conditions given."
+        prog="rlopt data filter", description="Write the episodes of a data set that meet all given conditions."
     )
     parser.add_argument("dataset", metavar="IN", help=DATASET_HELP)
     parser.add_argument("out", metavar="OUT", help=OUT_HELP)
@@ -286,8 +286,8 @@ def filter_data(argv: list[str]) -> int:
         number(f"--{name}-return", Range(), float, help=f"{side} undiscounted return of an episode")
         number(f"--{name}-length", Range(ge=1), help=f"{side} number of transitions of an episode")
     number("--best", Range(gt=0, le=1), float, help="share of the episodes, those with the highest returns")
-    number("--episodes", Range(ge=1), help="at most so many: the first, or drawn by --seed")
-    number("--seed", Range(ge=0, lt=2**63), help="of drawing")
+    number("--episodes", Range(ge=1), help="largest number of episodes: the first ones, or drawn with --seed")
+    number("--seed", Range(ge=0, lt=2**63), help="seed of the draw")
     parser.add_argument("--overwrite", action="store_true", help="replace a data set at OUT")
     add_reading_options(parser)
     arguments = parser.parse(argv)

@@ -222,12 +222,14 @@ def _parser() -> OneLineParser:
     parser.add_number(
         "--steps", Range(ge=20), default=100_000, help="steps of each environment in that run (default 100000)"
     )
-    parser.add_number("--burn-in", Range(ge=0), default=1_000, help="steps to leave out before those (default 1000)")
-    parser.add_argument("--fqe", metavar="DATA", help="estimate what the policy of every checkpoint (or of the one "
-                        "given) is worth from a data set alone, by fitted Q evaluation, without the environment; "
-                        "writes RUN/fitted_q.json")  # fmt: skip
-    parser.add_number("--fqe-steps", Range(ge=1), default=10_000, help="gradient steps of it (default 10000)")
-    parser.add_number("--gamma", Range(ge=0, lt=1), float, help="discount factor of it (default the run's, else 0.99)")
+    parser.add_number("--burn-in", Range(ge=0), default=1_000, help="first steps to leave out (default 1000)")
+    parser.add_argument("--fqe", metavar="DATA", help="estimate the value of every checkpoint's policy (or of the "
+                        "given one's) by fitted Q evaluation, from a data set and without the environment; writes "
+                        "RUN/fitted_q.json")  # fmt: skip
+    parser.add_number("--fqe-steps", Range(ge=1), default=10_000, help="gradient steps of --fqe (default 10000)")
+    parser.add_number(
+        "--gamma", Range(ge=0, lt=1), float, help="discount factor of --fqe (default the run's, else 0.99)"
+    )
     parser.add_argument("--video", metavar="FILE", nargs="?", const=Path(), type=Path, help="also write a video "
                         "(default RUN/video.mp4); needs headless OpenGL, or pygame for classic control")  # fmt: skip
     parser.add_number("--video-episodes", Range(ge=1), default=1, help="episodes in the video (default 1)")

@@ -39,8 +39,8 @@ def _push(argv: list[str]) -> int:
 def _pull(argv: list[str]) -> int:
     parser = OneLineParser(
         prog="rlopt hub pull",
-        description="Fetch an agent and verify its checkpoint. What is no file of a packed run is not fetched, and "
-        "nothing that a file says is executed.",
+        description="Fetch an agent and verify its checkpoint. Only the files of a packed run are fetched, and nothing "
+        "that a file says is executed.",
     )
     parser.add_argument("repo", metavar="USER/NAME", help="repository")
     parser.add_argument("--out", metavar="DIR", type=Path, help="folder, new or empty (default NAME)")

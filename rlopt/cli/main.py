@@ -15,10 +15,10 @@ from rlopt.registry import agent_names
 VERBS: dict[str, str] = {
     "train": "train an agent and write a run folder",
     "resume": "continue a run from its newest checkpoint, exactly",
-    "sweep": "train agents x tasks x settings x seeds, on this machine or a Ray cluster",
-    "tune": "search settings with Optuna, on this machine or a Ray cluster",
+    "sweep": "train all combinations of agents, tasks, settings and seeds, here or on a Ray cluster",
+    "tune": "search for settings with Optuna, here or on a Ray cluster",
     "evaluate": "evaluate a run or a checkpoint",
-    "plan": "solve the exact process of an environment that never ends",
+    "plan": "solve the exact process of a continuing task",
     "export": "write a run's policy as ONNX, TorchScript or Stable-Baselines3's zip",
     "hub": "push, pull and list trained agents on the Hugging Face Hub",
     "plot": "draw the learning curves of runs",

@@ -63,7 +63,7 @@ def add_foreign_logs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--env", metavar="ID", help="the environment of logs that do not name theirs")
     parser.add_argument(
         "--width", metavar="WIDTH", help="width of the picture, with type for a paper: neurips, iclr, jmlr, icml, "
-            "icml-column, ieee, ieee-column, or inches (default: as wide as its panels need)"
+            "icml-column, ieee, ieee-column, or inches (default: by the number of panels)"
     )  # fmt: skip
 
 

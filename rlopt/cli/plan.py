@@ -42,9 +42,9 @@ def main(argv: list[str]) -> int:
 def _parser() -> OneLineParser:
     parser = OneLineParser(
         prog="rlopt plan",
-        description="Solve the exact process of an environment: the largest long-run mean reward a "
-        "step (gain) with proved bounds, the bias and its span, an optimal policy and its stationary distribution. "
-        "Episodes of a Gymnasium environment with a table P, such as FrozenLake-v1, begin again where they end.",
+        description="Solve the exact process of an environment: the largest long-run mean reward per "
+        "step (gain) with proven bounds, the bias and its span, an optimal policy and its stationary distribution. "
+        "If a Gymnasium environment with a table P, such as FrozenLake-v1, has episodes, they restart at their ends.",
     )
     parser.add_argument(
         "--env",

@@ -51,9 +51,9 @@ def take(argv: list[str]) -> int:
     parser.add_argument("folder", metavar="FOLDER", help="folder of preferences; a new one is made")
     parser.add_argument("file", metavar="FILE", help="an .npz of pairs, .jsonl rows, a folder of Hugging Face's "
         "datasets, or one of indices into a D4RL data set")  # fmt: skip
-    parser.add_argument("--dataset", metavar="DATASET", help="the data set that indices name")
-    parser.add_number("--length", Range(ge=1), help="steps of a fragment that indices name (default: as the files are "
-        "named, else 100)")  # fmt: skip
+    parser.add_argument("--dataset", metavar="DATASET", help="data set to which indices refer")
+    parser.add_number("--length", Range(ge=1), help="steps of a fragment given by indices (default: from the names of "
+        "the files, else 100)")  # fmt: skip
     arguments = parser.parse(argv)
 
     from rlopt.preferences.config import PreferenceConfig
@@ -103,10 +103,10 @@ def give(argv: list[str]) -> int:
 def fit(argv: list[str]) -> int:
     """Fits a folder's reward model to its answers; returns 0."""
     parser = OneLineParser(prog="rlopt preferences fit", description="Fit the reward model to the answers, and say how "
-        "well one that was fitted to four fifths orders the others.")  # fmt: skip
+        "well a model that is fitted to four fifths of them orders the rest.")  # fmt: skip
     parser.add_argument("folder", metavar="FOLDER", help="folder of preferences; the model is written into it")
-    parser.add_argument("--env", metavar="ID", required=True, help="the environment that the fragments are of")
-    parser.add_number("--seed", Range(ge=0), default=0, help="of the first weights and the batches (default 0)")
+    parser.add_argument("--env", metavar="ID", required=True, help="environment of the fragments")
+    parser.add_number("--seed", Range(ge=0), default=0, help="seed of the initial weights and the batches (default 0)")
     arguments = parser.parse(argv)
     import_named_envs([arguments.env])
 
@@ -189,22 +189,22 @@ def ask(argv: list[str]) -> int:
 def _ask_parser() -> OneLineParser:
     parser = OneLineParser(
         prog="rlopt preferences ask",
-        description="Film fragments of a policy, and ask people in the browser which are better. The same command goes "
-        "on with a study.",
+        description="Film fragments of a policy, and ask people in the browser which are better. The same command "
+        "continues a study.",
     )
     add, number = parser.add_argument, parser.add_number
     add("folder", metavar="FOLDER", help="folder of preferences that gets the answers; a new one is made")
     add("--env", metavar="ID", required=True, help="the environment")
     add("--policy", metavar="RUN", help="run or checkpoint whose policy is filmed (default: random actions)")
-    number("--fragments", Range(ge=2), default=60, help="fragments that are filmed (default 60)")
-    number("--questions", Range(ge=1), default=30, help="questions in all (default 30)")
+    number("--fragments", Range(ge=2), default=60, help="number of fragments to film (default 60)")
+    number("--questions", Range(ge=1), default=30, help="total number of questions (default 30)")
     add("--study", metavar="FOLDER", help="folder of the study and its clips (default: FOLDER.study)")
     add("--instructions", metavar="TEXT", default="Which clip is better?", help="text above the clips")
     number("--annotators", Range(ge=1, le=100), default=1, help="answers to each question (default 1)")
     number("--parallel-rounds", Range(ge=1, le=1000), default=1, metavar="N", help="people who answer at once, each a "
-        "question of their own (default 1)")  # fmt: skip
-    number("--seed", Range(ge=0), default=0, help="of the episodes and the questions (default 0)")
-    add("--no-serve", action="store_true", help="start no server: rlopt rank serve is another process")
+        "different question (default 1)")  # fmt: skip
+    number("--seed", Range(ge=0), default=0, help="seed of the episodes and the questions (default 0)")
+    add("--no-serve", action="store_true", help="start no server; run rlopt rank serve in another process")
     number("--port", Range(ge=0, le=65535), default=0, help="port of the server (default 0: a free one)")
     return parser
 

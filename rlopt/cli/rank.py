@@ -54,8 +54,8 @@ def export_answers(argv: list[str]) -> int:
     """Writes a study's answers; returns 0."""
     parser = OneLineParser(
         prog="rlopt rank export",
-        description="Write a study as text: jsonl holds everything and can be imported again, pairs has a line for "
-        "every two clips that an answer compares (for preference learning), csv a row for every clip of every answer.",
+        description="Write a study as text: jsonl holds everything and can be imported again, pairs has one line for "
+        "every pair of clips that an answer compares (for preference learning), csv has one row per clip and answer.",
     )
     add_study_options(parser)
     add = parser.add_argument
@@ -143,12 +143,12 @@ def _undone_on_failure(folders: list[Path]) -> Iterator[None]:
 def info(argv: list[str]) -> int:
     """Describes a study; returns 0."""
     parser = OneLineParser(
-        prog="rlopt rank info", description="Describe a study: its rounds, its raters, how far they agree."
+        prog="rlopt rank info", description="Describe a study: its rounds, its raters and their agreement."
     )
     add_study_options(parser)
     parser.add_argument("--forget-names", action="store_true", help="delete the names of all raters")
-    parser.add_argument("--expert", metavar="RATER", help="take this rater's orders as right: other raters are "
-        "checked by them (its id as listed)")  # fmt: skip
+    parser.add_argument("--expert", metavar="RATER", help="treat this rater's orders as correct and check the other "
+        "raters against them (id as listed)")  # fmt: skip
     parser.add_argument("--links", action="store_true", help="print the address with which each rater can continue "
         "in another browser; it is as secret as a password")  # fmt: skip
     arguments = parser.parse(argv)
@@ -183,7 +183,7 @@ def replay_answers(argv: list[str]) -> int:
     parser = OneLineParser(
         prog="rlopt rank replay",
         description="Run a study's search again from its first state on the answers that were used, and compare every "
-        "query and every state with what is stored, bit for bit (of a policy search, every query and the last state). "
+        "query and every state with what is stored, bit for bit (for a policy search, every query and the last state). "
         "A difference is an error that names the round.",
     )
     add_study_options(parser)

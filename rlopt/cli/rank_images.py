@@ -75,21 +75,25 @@ def _parser() -> OneLineParser:
     add("--pipeline", metavar="FOLDER", required=True, help="folder of a pipeline that diffusers saved, with "
         "safetensors weights; nothing is downloaded")  # fmt: skip
     add("--prompt", metavar="TEXT", help="prompt, for pipelines that take one")
-    add("--arguments", metavar="JSON", help="more for each call of the pipeline, such as '{\"guidance_scale\": 5.0}'")
+    add(
+        "--arguments",
+        metavar="JSON",
+        help="arguments of each call of the pipeline, such as '{\"guidance_scale\": 5.0}'",
+    )
     number("--denoising-steps", Range(ge=1), default=20, help="denoising steps of an image (default 20)")
     add("--device", metavar="DEVICE", default="cpu", help="torch device of the pipeline (default cpu)")
     number("--batch-size", Range(ge=1), help="images decoded at once (default: all of a round)")
     add("--search", metavar="NAME", default="zo_ranksgd", help=f"{', '.join(SEARCHES)} (default zo_ranksgd)")
     number("--rounds", Range(ge=1), default=15, help="rounds of images (default 15)")
     number("--m", Range(ge=2), default=8, help="images of a round (default 8)")
-    number("--k", Range(ge=1), default=3, help="best images that are ranked (default 3)")
+    number("--k", Range(ge=1), default=3, help="number of best images to rank (default 3)")
     number("--smoothing", Range(gt=0), float, default=0.3, help="size of a variation relative to the latent's norm "
         "(default .3)")  # fmt: skip
-    number("--subspace", Range(ge=0), default=32, help="random directions that are searched; 0 for all (default 32)")
-    number("--seed", Range(ge=0), default=0, help="of the first latent and the search (default 0)")
+    number("--subspace", Range(ge=0), default=32, help="number of random directions to search; 0 for all (default 32)")
+    number("--seed", Range(ge=0), default=0, help="seed of the first latent and the search (default 0)")
     number("--annotators", Range(ge=1, le=100), default=1, help="answers to each round (default 1)")
     add("--name", metavar="NAME", help="name of the study (default: that of its folder)")
     add("--instructions", metavar="TEXT", help="text above the images")
-    add("--no-serve", action="store_true", help="start no server: rlopt rank serve STUDY is another process")
+    add("--no-serve", action="store_true", help="start no server; run rlopt rank serve STUDY in another process")
     number("--port", Range(ge=0, le=65535), default=0, help="port of the server (default 0: a free one)")
     return parser

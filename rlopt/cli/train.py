@@ -14,7 +14,7 @@ def usage() -> str:
     agents = "\n".join(f"  {name:<{width}}{_summary(name)}" for name in agent_names())
     return (
         "usage: rlopt train AGENT --env ID [--preset NAME] [--seed N] [--total-timesteps N] [--OPTION VALUE ...]\n\n"
-        f"agents, or module:Class for one of your own:\n{agents}\n\n"
+        f"agents, or module:Class for your own:\n{agents}\n\n"
         "rlopt train AGENT --help lists every option. Values come from the agent's defaults, then the preset, then\n"
         "the flags. Ctrl-C writes a checkpoint and prints the command that continues; a second one aborts at once.\n\n"
         "example: rlopt train mdpo --env dm_control/cheetah-run --total-timesteps 1000000 --n-envs 8"

@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
 def _parser() -> OneLineParser:
     parser = OneLineParser(
         prog="rlopt tune",
-        description="Search settings with Optuna's tree-structured Parzen estimator: a trial trains a run for each "
+        description="Search for settings with Optuna's tree-structured Parzen estimator. A trial trains a run for each "
         "seed, and its value is the mean return of their last evaluations. Trials that fall behind others at an "
         "evaluation are pruned. Any option of rlopt train is a setting that all trials share. The same command "
         "continues a search that was stopped or killed.",
@@ -59,7 +59,7 @@ def _parser() -> OneLineParser:
         "--seeds", metavar="SEEDS", default="0", help="seeds of every trial: 0..2, or 0,3,5 (default 0)"
     )
     parser.add_argument("--search", metavar="NAME=SPAN", nargs="+", action="extend", help="a setting and its range: "
-        "low..high, log:low..high, or choice,choice; whole numbers if both ends are")  # fmt: skip
+        "low..high, log:low..high, or choice,choice; integers if both ends are")  # fmt: skip
     parser.add_number("--trials", Range(ge=1, le=100_000), help="number of trials (default 50); give more to "
         "continue the search")  # fmt: skip
     parser.add_argument("--pruner", metavar="NAME", help="median (default), hyperband or none")

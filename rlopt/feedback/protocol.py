@@ -21,25 +21,24 @@ class StudyProtocol(AgentConfig):
     consent: str = ""
     """Text that a rater must agree to before the first round; empty for none."""
     training_rounds: Annotated[int, Range(ge=0, le=100)] = 0
-    """First rounds of each rater that the search does not use: earlier rounds, those of an expert if there is one.
-    After one of an expert, the rater sees how far both agree, and the expert's order."""
+    """Number of first rounds of each rater that the search does not use. They repeat earlier rounds, those of an expert
+    if there is one. After a round of an expert, the rater sees how far both agree, and the expert's order."""
     repeat_every: Annotated[int, Range(ge=0, le=1000)] = 0
-    """Every so many-th round of a rater is a check: one that an expert has ranked, or that the rater has ranked before,
-    in a new order; 0 for none. From them the search learns whom to trust."""
+    """Interval between the check rounds of a rater; 0 for none. A check repeats a round of an expert, or of the rater,
+    in a new order. From checks the search learns whom to trust."""
     duel_every: Annotated[int, Range(ge=0, le=1000)] = 0
-    """Every so many-th round of a rater compares the first policy with the present one, without saying which is which;
-    0 for none."""
+    """Interval between the duels of a rater, rounds with the first and the current policy, unlabelled; 0 for none."""
     rounds_per_rater: Annotated[int, Range(ge=1, le=100_000)] | None = None
     """Rounds after which a rater is done, training and checks included; none for no end."""
     minutes_per_rater: Annotated[float, Range(gt=0, le=10_000)] | None = None
     """Minutes of ranking after which a rater is done; none for no end."""
     study_hours: Annotated[float, Range(gt=0, le=100_000)] | None = None
-    """Hours after the study was made after which it gives out no rounds, and the search ends; none for no end."""
+    """Hours after its creation at which the study gives out no more rounds and the search ends; none for no end."""
     completion_code: str = ""
-    """Code that a rater sees when done, for the platform that sent them."""
+    """Code shown to a rater who is done, for the platform that sent the rater."""
     completion_url: str = ""
-    """Address to which the browser of a rater goes who is done: https://... or http://...; {code} in its path or query
-    stands for the completion code."""
+    """Address that a rater's browser opens when the rater is done: https://... or http://...; {code} in its path or
+    query stands for the completion code."""
 
     def __post_init__(self) -> None:
         if self.completion_url:

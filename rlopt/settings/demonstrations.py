@@ -1,4 +1,4 @@
-"""Settings of agents that learn from demonstrations, wholly or beside rewards."""
+"""Settings of agents that learn from demonstrations, alone or besides rewards."""
 
 from __future__ import annotations
 

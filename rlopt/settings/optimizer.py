@@ -27,10 +27,10 @@ class OptimizerConfig(AgentConfig):
     """The optimiser of the agent's networks. A learned ent_coef and a discriminator keep Adam."""
 
     optimizer: str = "adam"
-    """Name of the networks' optimiser: any of torch.optim, and with the extra optim those of pytorch_optimizer, such as
+    """Name of the networks' optimiser: any of torch.optim, and with rlopt[optim] any of pytorch_optimizer, such as
     adabelief, adamp, diffgrad, adahessian, sgdsai, exadam. Only steps of plain Adam are compiled."""
     optimizer_kwargs: tuple[str, ...] = ()
-    """Further arguments of the optimiser, such as weight_decay=0.01 betas=0.9,0.99. None leaves Stable-Baselines3's."""
+    """Further arguments of the optimiser, such as weight_decay=0.01 betas=0.9,0.99; default is Stable-Baselines3's."""
     learning_rate_schedule: Literal["constant", "linear", "cosine"] = "constant"
     """Schedule of the networks' learning rates over the run: constant, falling linearly, or falling along half a
     cosine."""
@@ -65,14 +65,14 @@ class OptimizerConfig(AgentConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class CompiledStepConfig(OptimizerConfig):
-    """How the gradient steps of agents that learn from stored transitions are taken."""
+    """Settings of the gradient steps of agents that learn from stored transitions."""
 
     compile: Literal["auto", "on", "off"] = "auto"
     """Whether to compile each gradient step into one call (a CUDA graph on a GPU); auto compiles runs that are long
-    enough for it to pay."""
+    enough to gain from it."""
     precision: Literal["float32", "bf16"] = "float32"
     """Precision of the factors of large matrix products: bf16 rounds them to bfloat16, which is faster on processors
-    that have it (on a CPU avx512_bf16 or AMX) and needs compiled gradient steps. All else is float32."""
+    that support it (CPUs with avx512_bf16 or AMX) and needs compiled gradient steps. Everything else stays float32."""
 
     @classmethod
     def check_together(cls, settings: Mapping[str, Any]) -> None:

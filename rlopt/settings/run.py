@@ -20,8 +20,8 @@ class RunConfig:
     """Arguments of the environment's constructor as a JSON object, such as '{"n_states": 12}' for rlopt/RiverSwim-v0,
     or as a mapping in a preset. EnvPool takes none."""
     preset: str | None = None
-    """Settings that are known to work, such as dmc/cheetah-run, or the path of a YAML file or of a run's
-    config.json; flags override it."""
+    """Name of settings that are known to work, such as dmc/cheetah-run, or the path of a YAML file or of a run's
+    config.json; flags override them."""
     seed: Annotated[int, Range(ge=0, lt=2**31)] = 0
     """Seed of the networks, the actions and the environments."""
     seeds: str | None = None
@@ -29,11 +29,11 @@ class RunConfig:
     folder in run_dir, and the same result as alone."""
     init_from: str | None = None
     """Run folder or checkpoint whose policy the run starts with: all of it if the networks are the same, else the
-    actor, such as a clone by bc. The optimisers start anew."""
+    actor, such as a clone by bc. The optimisers start from their initial state."""
     reward: str | None = None
-    """Folder of preferences (rlopt preferences new), or a run that was trained on one: the agent is rewarded by the
-    model that is learned from them, and a teacher, if the folder names one, is asked more during the run. Evaluations
-    and returns in the logs are the environment's."""
+    """Folder of preferences (rlopt preferences new), or a run that was trained on one. A model learned from the
+    preferences rewards the agent; if the folder names a teacher, the run asks it more questions. Evaluations and
+    returns in the logs are the environment's."""
     total_timesteps: Annotated[int, Range(ge=1)] = 1_000_000
     """Environment steps to train for, summed over the environments. For an agent that learns from a data set, this and
     all the intervals below count gradient steps."""
@@ -74,8 +74,8 @@ class RunConfig:
     image_size: Annotated[int, Range(ge=8, le=1024)] = 84
     """Height and width of the images."""
     fast_render: bool = False
-    """Whether images are drawn without shadows and anti-aliasing, which is several times faster on a CPU; they are
-    other images than the benchmark's."""
+    """Whether images are drawn without shadows and anti-aliasing, which is several times faster on a CPU; these images
+    differ from the benchmark's."""
     normalize_observations: bool = False
     """Whether observations are shifted and scaled by their running mean and variance (VecNormalize)."""
     normalize_rewards: bool = False

@@ -1,7 +1,7 @@
 """Settings of the peers of LOOP. Imports no torch.
 
-Every constant that theory gives is exposed. Where theory's own is useless at practical horizons the default is another
-one, and the docstring says which.
+Every constant of the theory is a setting. If the paper's value is useless at practical horizons, the default differs,
+and the docstring gives both.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ class UCRL2Config(ContinuingConfig):
     """UCRL2 (Jaksch, Ortner and Auer 2010)."""
 
     transition_scale: Annotated[float, Range(ge=0)] = 0.5
-    """The L1 radius of a transition distribution is sqrt(this S log(2 A t / delta) / n). Paper: 14, which explores for
-    far longer than practical horizons last."""
+    """The L1 radius of a transition distribution is sqrt(transition_scale S log(2 A t / delta) / n). Paper: 14, which
+    explores for far longer than practical horizons."""
     reward_scale: Annotated[float, Range(ge=0)] = 0.0
-    """The width of a mean reward is its range times sqrt(this log(2 S A t / delta) / (2 n)). Paper: 7; 0 takes
-    rewards as known once seen, as LOOP does, right where they have no noise of their own."""
+    """The width of a mean reward is its range times sqrt(reward_scale log(2 S A t / delta) / (2 n)). Paper: 7. With 0,
+    a reward counts as known once seen, as in LOOP, which is correct for rewards without noise."""
     delta: Annotated[float, Range(gt=0, lt=1)] = 0.05
-    """Probability that the confidence sets may miss the truth, at the paper's scales."""
+    """Largest probability that the confidence sets miss the true process, at the paper's scales."""
     max_sweeps: Annotated[int, Range(ge=1)] = 10_000
-    """Sweeps of extended value iteration after which a plan is taken as it is."""
+    """Largest number of sweeps of extended value iteration; the plan is then used as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +36,12 @@ class TSDEConfig(ContinuingConfig):
     prior: Annotated[float, Range(gt=0)] | None = None
     """Parameter of the Dirichlet prior of each next state; none makes it 1 / S."""
     rewards: Literal["known", "noisy"] = "known"
-    """known takes the mean reward seen, as LOOP does, right where rewards have no noise of their own; noisy draws it
-    from Beta(1 + n m, 1 + n (1 - m)), m the mean over n visits in units of the range of rewards."""
+    """known takes the observed mean reward, as LOOP does, which is correct for rewards without noise; noisy draws it
+    from Beta(1 + n m, 1 + n (1 - m)), where m is the mean over n visits in units of the range of rewards."""
     tolerance: Annotated[float, Range(gt=0)] = 1e-6
     """Accuracy of the gain of the sampled process, in units of the range of rewards."""
     max_sweeps: Annotated[int, Range(ge=1)] = 2000
-    """Rounds of policy iteration after which the policy of the sampled process is taken as it is."""
+    """Largest number of rounds of policy iteration on the sampled process; the policy is then used as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class PSRLConfig(TSDEConfig):
     """Posterior sampling with the episodes of UCRL2 (Osband, Russo and Van Roy 2013)."""
 
     rewards: Literal["noisy"] = "noisy"
-    """Mean rewards are drawn from their Beta posterior, also where a pair was never visited."""
+    """Mean rewards are drawn from their Beta posterior, even for pairs that were never visited."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,15 +62,16 @@ class KLUCRLConfig(ContinuingConfig):
     """KL-UCRL (Filippi, Cappe and Garivier 2010)."""
 
     transition_scale: Annotated[float, Range(gt=0)] = 1.0
-    """The divergence of a transition distribution is at most this C_P / n, C_P as in the paper. Paper: 1."""
+    """The divergence of a transition distribution is at most transition_scale C_P / n, with the paper's C_P. Paper:
+    1."""
     reward_scale: Annotated[float, Range(ge=0)] = 1.0
-    """The width of a mean reward is its range times this C_R / sqrt(n), C_R as in the paper. Paper: 1."""
+    """The width of a mean reward is its range times reward_scale C_R / sqrt(n), with the paper's C_R. Paper: 1."""
     horizon: Annotated[int, Range(ge=1)] | None = None
-    """T, the steps that the confidence level is meant for; none takes those of the first call of learn."""
+    """T, the number of steps for which the confidence level holds; none takes that of the first call of learn."""
     delta: Annotated[float, Range(gt=0, lt=1)] = 0.05
-    """Probability that the confidence sets may miss the truth."""
+    """Largest probability that the confidence sets miss the true process."""
     max_sweeps: Annotated[int, Range(ge=1)] = 2000
-    """Rounds of the optimistic plan after which it is taken as it is."""
+    """Largest number of rounds of optimistic policy iteration; the plan is then used as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,9 +79,9 @@ class UCRL3Config(ContinuingConfig):
     """UCRL3 (Bourel, Maillard and Talebi 2020)."""
 
     delta: Annotated[float, Range(gt=0, lt=1)] = 0.05
-    """Probability that the confidence sets may miss the truth."""
+    """Largest probability that the confidence sets miss the true process."""
     max_sweeps: Annotated[int, Range(ge=1)] = 200
-    """Rounds of optimistic policy iteration after which a plan is taken as it is."""
+    """Largest number of rounds of optimistic policy iteration; the plan is then used as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,12 +89,12 @@ class PMEVIDTConfig(ContinuingConfig):
     """PMEVI-DT (Boone and Zhang 2024)."""
 
     horizon: Annotated[int, Range(ge=1)] | None = None
-    """T, the steps that the confidence level is meant for; none takes those of the first call of learn. The span is
-    taken to be at most T^(1/5) times the range of rewards, as in the paper."""
+    """T, the number of steps for which the confidence level holds; none takes that of the first call of learn. The span
+    is taken to be at most T^(1/5) times the range of rewards, as in the paper."""
     delta: Annotated[float, Range(gt=0, lt=1)] = 0.05
-    """Probability that the confidence sets may miss the truth."""
+    """Largest probability that the confidence sets miss the true process."""
     max_sweeps: Annotated[int, Range(ge=1)] = 2000
-    """Sweeps of projected mitigated extended value iteration after which a plan is taken as it is."""
+    """Largest number of sweeps of projected mitigated extended value iteration; the plan is then used as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +110,7 @@ class DifferentialQConfig(ContinuingConfig):
     decay: Annotated[float, Range(ge=0, le=1)] = 0.0
     """The step size is alpha / n^decay at the n-th visit of a pair; convergence needs more than a half."""
     initial_value: float = 0.0
-    """Of all action values, in units of reward; a large one explores."""
+    """Initial value of all pairs, in units of reward; a large one leads to exploration."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,14 +129,14 @@ class OptimisticQConfig(ContinuingConfig):
     """H: learns with the discount 1 - 1/H; none takes the paper's min(sqrt(span T / (S A)), (T / (S A))^(1/3)), at
     least 2."""
     bonus_scale: Annotated[float, Range(ge=0)] = 0.02
-    """The bonus of the n-th visit is this * span * sqrt(H / n log(2 T / delta)). Paper: 4, which leaves the
-    values at their first one for longer than practical horizons last."""
+    """The bonus of the n-th visit is bonus_scale span sqrt(H / n log(2 T / delta)). Paper: 4, which leaves the values
+    at their initial value for longer than practical horizons."""
     span: Annotated[float, Range(gt=0)] | None = None
-    """Bound of max - min of the optimal bias; none takes the exact one of an environment that knows it."""
+    """Bound on max - min of the optimal bias; none takes the exact span from an environment that knows it."""
     horizon: Annotated[int, Range(ge=1)] | None = None
-    """T, the steps that the confidence level is meant for; none takes those of the first call of learn."""
+    """T, the number of steps for which the confidence level holds; none takes that of the first call of learn."""
     delta: Annotated[float, Range(gt=0, lt=1)] = 0.05
-    """Probability that the values may not be optimistic, at the paper's scale."""
+    """Largest probability that the values are not optimistic, at the paper's scale."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,10 +155,11 @@ class OLSVIFHConfig(ContinuingConfig):
     episode_length: Annotated[int, Range(ge=1)] = 50
     """H, steps of a finite-horizon episode. Paper: of the order sqrt(span) T^(1/4) / d^(3/4)."""
     bonus_scale: Annotated[float, Range(ge=0)] = 1e-3
-    """beta is this * d H sqrt(log(2 d T / delta)). The paper's is of order 1, of no use at practical horizons."""
+    """beta is bonus_scale d H sqrt(log(2 d T / delta)). The paper's scale is of order 1, which is useless at practical
+    horizons."""
     ridge: Annotated[float, Range(gt=0)] = 1.0
-    """Added to the Gram matrix. Paper: 1."""
+    """Regularisation of the Gram matrix. Paper: 1."""
     horizon: Annotated[int, Range(ge=1)] | None = None
-    """T, the steps that the confidence level is meant for; none takes those of the first call of learn."""
+    """T, the number of steps for which the confidence level holds; none takes that of the first call of learn."""
     delta: Annotated[float, Range(gt=0, lt=1)] = 0.05
-    """Probability that the values may not be optimistic, at the paper's scale."""
+    """Largest probability that the values are not optimistic, at the paper's scale."""
