@@ -19,7 +19,7 @@ from typing import Any
 from rlopt.errors import EnvFaultError, RloptError, one_line
 
 GRACE_SECONDS = 5.0
-"""How long an environment that was interrupted may go on before the process is ended."""
+"""How long an environment that was interrupted may continue before the process is ended."""
 LOCKED_SECONDS = 60.0
 """How long, besides twice the limit, compiled code may keep all of Python waiting before the process is ended."""
 
@@ -99,7 +99,7 @@ _watch: _Watch | None = None
 def time_limit(seconds: float | None, last_words: Callable[[], str] = lambda: "") -> Iterator[None]:
     """While it lasts, an environment whose step or reset takes longer ends with EnvFaultError; None sets no limit.
 
-    In the main thread Python code, sleep and input are interrupted. What goes on for :data:`GRACE_SECONDS` all the
+    In the main thread Python code, sleep and input are interrupted. What continues for :data:`GRACE_SECONDS` all the
     same, and what runs in another thread, ends the process with exit code 2; compiled code that lets no Python run
     does, with exit code 1, after :data:`LOCKED_SECONDS` and twice the limit. Within another limit, that one holds.
 

@@ -25,7 +25,7 @@ class DMControlEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     its end with another discount. The task's time limit is lifted: the caller truncates (after 1000 steps as a rule).
 
     :param task: ``<domain>-<task>``, such as ``cheetah-run``
-    :param seed: of the random numbers that build the model (lqr alone draws some)
+    :param seed: seed of the random numbers that build the model (lqr alone draws some)
     """
 
     metadata: dict[str, Any] = _METADATA

@@ -23,7 +23,7 @@ _KINDS = {"f": "fiub", "i": "iub", "u": "iub", "b": "iub"}
 class Interface:
     """What one environment may return.
 
-    :param name: of the environment, for people
+    :param name: name of the environment, for people
     :param space: its observation space; parts that are no arrays are not looked at
     """
 
@@ -176,7 +176,7 @@ def name_of(env: gymnasium.Env[Any, Any]) -> str:
 def check_batch(observations: Any, rewards: Any, dones: Any, space: spaces.Space[Any], n_envs: int) -> None:
     """Raises :class:`rlopt.errors.OutcomeError` unless a ``VecEnv`` returned ``n_envs`` of everything.
 
-    :param space: of the observations of one environment
+    :param space: space of the observations of one environment
     """
     if not isinstance(space, spaces.Dict):
         _check_array("observation", observations, (n_envs, *(space.shape or ())))

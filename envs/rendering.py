@@ -57,7 +57,7 @@ def has_osmesa() -> bool:
 def drawn_image(env: Any, name: str) -> np.ndarray:
     """What the first environment of a ``VecEnv`` draws: uint8 [height, width, 3].
 
-    :param name: of the environment, for people
+    :param name: name of the environment, for people
     :raises rlopt.errors.ConfigError: it has no render mode ``rgb_array``, or a package or an OpenGL library is missing
     :raises rlopt.errors.EnvFaultError: its ``render`` raises another error, or returns something else
     """

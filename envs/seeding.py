@@ -11,7 +11,7 @@ def derive_seeds(seed: int, n_envs: int, generation: int = 0) -> list[int]:
     Every seed is drawn from its own child of ``SeedSequence(seed)``, so that the batches of seed 1 and seed 2 share
     nothing, where ``seed + i`` would share all streams but one. The first seeds do not depend on ``n_envs``.
 
-    :param generation: how often the batch has been made anew; each generation has its own streams
+    :param generation: how often the batch has been recreated; each generation has its own streams
     """
     seeds: list[int] = []
     taken: set[int] = set()

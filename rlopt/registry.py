@@ -257,7 +257,7 @@ def former_agent(agent: str, settings: dict[str, Any]) -> tuple[str, dict[str, A
 
 
 def import_agent(name: str) -> str:
-    """Makes an agent usable that a person or a program names; returns ``name``.
+    """Makes the named agent usable; returns ``name``.
 
     A ``module:Class`` is imported and registered under that string, after which run folders that name it can be read in
     this process. Never call it with a string from a file. Any other name is looked up with :func:`agent_spec`.

@@ -233,7 +233,7 @@ def sb3_callbacks_stop_training(contract: Contract, folder: Path) -> None:
 
 
 def stopped_and_continued_it_is_as_never_stopped(contract: Contract, folder: Path) -> None:
-    """From a checkpoint it goes on bit for bit, also with another optimiser and a learning rate that decays."""
+    """From a checkpoint it continues bit for bit, also with another optimiser and a learning rate that decays."""
     settings: dict[str, Any] = {}
     if contract.takes("policy_kwargs"):
         settings["policy_kwargs"] = {"optimizer_class": contract.optimizer, "net_arch": [8]}

@@ -2,12 +2,12 @@
 
 Two comparisons of DeepLOOP with and without its bonus and its lazy switching, of which it has neither as RVI-SAC:
 Swimmer, where a discount of .99 is too short, beside SAC with gamma .99 and .999, and a sparse dm_control task. As in
-RVI-SAC's publication the state is reset every 1,000 steps and every learner's value goes on behind that;
+RVI-SAC's publication the state is reset every 1,000 steps and every learner's value continues behind that;
 ``--never-reset`` trains in one endless run instead. Each cell is one run of one seed; a cell whose row is in the table
-is not run again, and an interrupted run goes on from its last checkpoint, so the script can be stopped and called again
-at any time. All policies are evaluated alike: the last one, deterministic, in 20 runs of 1,000 steps from the start
-state, and in one run of 20,000 steps, of which the first 1,000 do not count. Numbers are the mean reward of a step
-times 1000.
+is not run again, and an interrupted run continues from its last checkpoint, so the script can be stopped and called
+again at any time. All policies are evaluated alike: the last one, deterministic, in 20 runs of 1,000 steps from the
+start state, and in one run of 20,000 steps, of which the first 1,000 do not count. Numbers are the mean reward of a
+step times 1000.
 
     python scripts/reproduce_deep_loop.py run                     # 30 runs
     python scripts/reproduce_deep_loop.py run --table swimmer --method rvi_sac --seed 0

@@ -41,7 +41,7 @@ class AILBoost(FromDemonstrations, SAC):
     used. :class:`rlopt.agents.ailboost.config.AILBoostConfig` declares and explains the settings, including those of
     :class:`rlopt.SAC`.
 
-    With images, the discriminator sees the features of the critics' encoder as it was at the discriminator's last
+    With images, the discriminator's input is the features of the critics' encoder, frozen at the discriminator's last
     training (:class:`rlopt.agents.imitation.image_features.ImageFeatures`), without random shifts.
 
     :param demonstrations: demonstrations of this environment, or their path or name; see :meth:`set_demonstrations`
@@ -128,7 +128,7 @@ class AILBoost(FromDemonstrations, SAC):
         return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
 
     def after_storing(self, position: int, was_full: bool, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
-        """Gives the transitions their rewards, without ``relabel``, and goes on with the round."""
+        """Gives the transitions their rewards, without ``relabel``, and continues with the round."""
         if not self.relabel:
             self._write_reward(self.replay_buffer, position)
         self.rounds.stored(position, was_full, dones, self.num_timesteps - self.n_envs < self.learning_starts)
@@ -197,8 +197,8 @@ class AILBoost(FromDemonstrations, SAC):
 
         :param state: for the mixture, what the last call returned: who acts. None draws a learner by weight, from
             numpy's global generator
-        :param episode_start: (n_envs,), for the mixture: where an episode begins, and a learner is drawn anew; None if
-            nowhere, so that who acts goes on
+        :param episode_start: (n_envs,), for the mixture: where an episode begins, and a learner is drawn again; None if
+            nowhere, so that who acts continues
         :raises rlopt.errors.ConfigError: for another policy, or for the mixture while there is no learner
         """
         if policy == "last":
@@ -282,9 +282,10 @@ def _has_true_ends(buffer: Any) -> bool:
 class DAC(AILBoost):
     """Discriminator-actor-critic (Kostrikov et al., arXiv 1809.02925): :class:`AILBoost` without boosting.
 
-    The discriminator's policy batch is drawn uniformly from the whole replay, or with ``weighting="recent"`` from the
-    last ``recent_size`` transitions, its loss is cross-entropy and its output is not bounded. Rewards are computed when
-    a batch is drawn. With the settings of AILBoost it is AILBoost with ``weighting="uniform"`` and ``learner_steps=0``.
+    The discriminator's policy batch is drawn uniformly from the whole replay buffer, or with ``weighting="recent"``
+    from the last ``recent_size`` transitions. The discriminator's loss is cross-entropy, and its output is not bounded.
+    Rewards are computed when a batch is drawn. With AILBoost's settings, DAC is AILBoost with ``weighting="uniform"``
+    and ``learner_steps=0``.
     """
 
     @with_settings_of(AILBoost, config=DACConfig)

@@ -107,7 +107,7 @@ class Mixture:
 def draw_learners(
     learner_ids: list[int], weights: np.ndarray, running: np.ndarray | None, starts: np.ndarray
 ) -> np.ndarray:
-    """Who acts in each of N environments, (N,) int64: drawn anew by ``weights`` where ``starts``, as before elsewhere.
+    """Who acts in each of N environments, (N,) int64: drawn again by ``weights`` where ``starts``, as before elsewhere.
 
     Draws from numpy's global generator. A learner who was dropped in the middle of an episode is replaced.
 

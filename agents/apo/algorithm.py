@@ -25,10 +25,10 @@ _NOT_TAKEN = ("gamma", "reward_centring", "centring_rate")
 class APO(PPO):
     """Average-reward policy optimisation (Ma, Tang, Xia, Yang and Zhao, arXiv 2106.03442).
 
-    PPO's update on advantages of differential values: nothing is discounted, rewards are counted from a running
-    average J, and the value function is held at an average of zero. For processes that go on; a time limit only cuts
-    the data. Settings are declared and explained in :class:`rlopt.agents.apo.config.APOConfig`; the rest is
-    :class:`rlopt.PPO`'s.
+    APO is PPO on advantages of differential values: nothing is discounted, a running average J is subtracted from
+    rewards, and the value function is held at an average of zero. It is for continuing processes; a time limit only
+    cuts the data. :class:`rlopt.agents.apo.config.APOConfig` declares and explains the settings; the rest is as in
+    :class:`rlopt.PPO`.
 
     :raises ConfigError: for a value outside its range, and from ``learn`` for an episode that terminates with
         ``on_termination="refuse"``

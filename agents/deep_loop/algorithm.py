@@ -45,11 +45,11 @@ _NOT_TAKEN = (
 
 
 class DeepLOOP(SAC):
-    """Soft actor-critic for the average reward, with an optimistic bonus and a behaviour that switches lazily.
+    """Soft actor-critic for the average reward, with an optimistic bonus and optional lazy policy switches.
 
     DeepLOOP is inspired by LOOP (He, Zhong and Yang, arXiv 2404.12648), whose guarantees do not cover it. With
-    ``bonus=False`` and ``lazy=False``, the default of the second, it is RVI-SAC (Hisaki and Ono, arXiv 2408.01972).
-    Nothing is discounted: the critics learn differential values, Q = r + bonus - J + V(s'), together with the gain J.
+    ``bonus=False`` and the default ``lazy=False``, it is RVI-SAC (Hisaki and Ono, arXiv 2408.01972). Nothing is
+    discounted: the critics learn differential values, Q = r + bonus - J + V(s'), together with the gain J.
     :class:`rlopt.agents.deep_loop.config.DeepLOOPConfig` declares and explains the settings; it has no ``gamma``,
     ``n_steps``, ``replay_buffer_class`` and gSDE of :class:`rlopt.SAC`. The theory's constants of the confidence set
     are far too large in practice.
@@ -60,7 +60,7 @@ class DeepLOOP(SAC):
     ``ContinuingWrapper`` has the same cost.
 
     A *phase* begins with a switch: the learner's networks are frozen as the current hypothesis, the normalisation of
-    the features is fitted, and the evidence is computed anew from the replay buffer. Later transitions are added to it.
+    the features is fitted, and the evidence is recomputed from the replay buffer. Later transitions are added to it.
     Without ``lazy`` there is one phase, for the bonus, and nothing is frozen.
 
     :raises rlopt.errors.ConfigError: for a setting out of range, for VecNormalize, and from ``learn`` for an episode

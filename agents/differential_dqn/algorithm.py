@@ -28,13 +28,14 @@ _OWN = ("double_q", "gain_estimator", "gain_rate", "on_termination", "reset_cost
 
 
 class DifferentialDQN(QLearning):
-    """Deep Q-learning for the average reward: Q(s, a) = r - J + max Q(s', .), with the gain J learned beside.
+    """Deep Q-learning for the average reward: Q(s, a) = r - J + max Q(s', .), with a learned gain J.
 
-    Tabular differential Q-learning (Wan, Naik and Sutton, arXiv 2006.16318) or relative value iteration, with the
-    networks, replay and epsilon-greedy behaviour of DQN (Mnih et al., 2015). For processes that go on; learning
-    bootstraps beyond time limits. Settings are declared and explained in
-    :class:`rlopt.agents.differential_dqn.config.DifferentialDQNConfig`; what works with
-    :class:`stable_baselines3.DQN` works here, but for ``gamma``, ``n_steps`` and copies of the whole network.
+    It combines tabular differential Q-learning (Wan, Naik and Sutton, arXiv 2006.16318) or relative value iteration
+    with the networks, the replay buffer and the epsilon-greedy exploration of DQN (Mnih et al., 2015). It is for
+    continuing processes; learning bootstraps beyond time limits.
+    :class:`rlopt.agents.differential_dqn.config.DifferentialDQNConfig` declares and explains the settings. Everything
+    that works with :class:`stable_baselines3.DQN` works here, except ``gamma``, ``n_steps`` and copies of the whole
+    network.
 
     :param policy: "MlpPolicy", "CnnPolicy", "MultiInputPolicy" or a :class:`DQNPolicy` class
     :param env: an environment, a VecEnv or an id, with a Discrete action space

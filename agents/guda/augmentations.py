@@ -116,7 +116,7 @@ class Augmentation:
     """A stochastic map from recorded segments to new ones that the same dynamics could have produced.
 
     Each segment is mirrored and rotated about its anchor, the anchor is put on its new position, the goal is replaced;
-    rewards and discounts are computed anew by the environment's own functions.
+    rewards and discounts are recomputed by the environment's own functions.
 
     :param domain: the task
     :param operations: what is varied; each kind at most once

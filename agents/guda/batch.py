@@ -11,8 +11,8 @@ import numpy as np
 class Batch:
     """R transitions that make up S segments, each a run of consecutive transitions of one episode.
 
-    Single transitions are segments of one row (S = R). What is said of a segment (a parameter, whether it is valid)
-    has S entries; what is said of a transition has R.
+    Single transitions are segments of one row (S = R). Values of a segment (a parameter, its validity) have S entries;
+    values of a transition have R.
     """
 
     observations: np.ndarray

@@ -90,14 +90,15 @@ def check_dynamics(
     resimulate: bool = True,
     progress: bool = False,
 ) -> DynamicsReport:
-    """Replays augmented transitions in the simulator and measures how far they are off.
+    """Replays augmented transitions in the simulator and measures their errors.
 
     The simulator is put into the state of each augmented observation, given the augmented action, and its successor and
-    reward are compared with the augmented ones. With ``resimulate`` the recorded successor is first replaced by the
-    simulator's own, in float64: what is measured then is the augmentation, not the rounding of the recorded numbers
-    (which contacts amplify). ``source_errors`` tell how well the recorded transitions themselves replay.
+    reward are compared with the augmented ones. With ``resimulate``, the simulator's own successor, in float64, first
+    replaces the recorded one. The errors then measure the augmentation and not the rounding of the recorded numbers,
+    which contacts amplify. ``source_errors`` tell how well the recorded transitions themselves replay.
 
-    :param augmentation: of ours, or any object with ``augment(batch, generator) -> batch, valid`` for single rows
+    :param augmentation: an :class:`Augmentation`, or any object with ``augment(batch, generator) -> batch, valid`` for
+        single rows
     :param env: None makes the domain's environment; else an environment, or a :class:`Simulator`
     :param set_state: ``set_state(env, observation)``: puts ``env`` into the state of a flat observation; needed for an
         augmentation without a domain, unless ``env`` is a simulator

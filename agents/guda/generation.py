@@ -30,7 +30,7 @@ def augment(
     segment_length: int | None = 1,
     simulated: float = 0.0,
 ) -> Dataset:
-    """Makes ``n`` augmented transitions of a data set (GuDA, arXiv 2310.18247, Algorithm 1).
+    """Makes ``n`` augmented transitions from a data set (GuDA, arXiv 2310.18247, Algorithm 1).
 
     Segments are drawn uniformly with replacement, augmented, and kept if all their transitions are valid. The same
     arguments give the same data. A segment is an episode of the result, so learners bootstrap at its end. Extra
@@ -105,7 +105,7 @@ def _returns_of_rows(dataset: Dataset) -> np.ndarray:
 
 
 def with_source(dataset: Dataset, augmented: Dataset) -> Dataset:
-    """The recorded transitions followed by the augmented ones, with a column ``augmented`` that tells them apart.
+    """The recorded transitions followed by the augmented ones, with a column ``augmented`` that marks the latter.
 
     Recorded rows have themselves as ``source_row`` and their episode's return as ``source_return``; their other
     provenance columns are 0. Extra columns of the recorded data that augmented rows do not have are left out.

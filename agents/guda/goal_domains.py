@@ -95,8 +95,8 @@ class BallToGoal(Domain):
     """``rlopt/BallToGoal-v0``: soccer in the plane.
 
     Flat observation [10]: robot x, y, cosine and sine of its heading, ball x, y, vx, vy, goal x, y. Action: forward, to
-    the left, turn left, in the robot's frame. Nothing but the field's border tells one place or direction from another,
-    so translations, rotations and mirrors are exact. The goal stays where it is.
+    the left, turn left, in the robot's frame. Apart from the field's border, all places and directions are alike, so
+    translations, rotations and mirrors are exact. The goal stays where it is.
 
     :param dense: reward minus the distance of ball and goal, instead of 1 in the goal
     """

@@ -35,10 +35,10 @@ def displacement(augmentation: Augmentation, batch: Batch) -> tuple[np.ndarray, 
 class ShortestPath:
     """Segments are placed so that they follow a shortest path to their goal's cell (the paper's rule for mazes).
 
-    With a rotation by quarter turns: a uniform free place, and the turn that brings the segment's own direction nearest
-    to a heading on a shortest path, which leaves it up to 45 degrees off. Without a rotation: a place where the
-    direction that the segment has lies on a shortest path. In the goal's cell every heading will do. Free cells from
-    which no path leads to the goal are left out.
+    With a rotation by quarter turns, the guide draws a uniform free place and the turn that brings the segment's own
+    direction nearest to a heading on a shortest path, which leaves it up to 45 degrees off. Without a rotation, it
+    draws a place where the segment's own direction lies on a shortest path. In the goal's cell every heading is
+    allowed. Free cells without a path to the goal are left out.
 
     :param maze: the map
     :param goal_cell: row and column of the one goal, to whose centre goals are relabelled if they are relabelled at

@@ -62,7 +62,7 @@ class DynamicsModel:
     :param actions: [n, a] float32
     :param next_observations: [n, d] float32
     :param columns: columns of the observation that the model predicts; the others do not change
-    :param seed: of initial weights and batches
+    :param seed: seed of initial weights and batches
     :raises NonFiniteError: the fit diverged
     """
 
@@ -142,11 +142,11 @@ class LearnedDynamics(Augmentation):
     """An augmentation by a model fitted to a data set: recombined parts, noisy actions, predicted successors.
 
     For each new transition the first factor of the state and action comes from the row itself and every other one from
-    another usable row, ``partner``; noise is added to the action; the model predicts the successor. What touches a
-    wall, or what the members disagree about, is not valid. The model's error in the simulator is measured by
-    :func:`rlopt.agents.guda.dynamics_check.check_dynamics`.
+    another usable row, ``partner``; noise is added to the action; the model predicts the successor. Transitions that
+    touch a wall, or on which the members disagree, are not valid.
+    :func:`rlopt.agents.guda.dynamics_check.check_dynamics` measures the model's error in the simulator.
 
-    :param dataset: what the model is fitted to and recombines
+    :param dataset: data to which the model is fitted, and whose parts it recombines
     :param domain: one with ``factors``
     :raises AugmentationError: a domain without factors, or hardly any usable transition
     :raises NonFiniteError: the fit diverged

@@ -97,8 +97,9 @@ class ShapedAdversary(Adversary):
 class AIRL(GAIL):
     """Adversarial inverse reinforcement learning (Fu, Luo and Levine, arXiv 1710.11248), with MDPO as the learner.
 
-    As :class:`rlopt.GAIL`, but the discriminator's logit is g(s, a) + gamma h(s') - h(s) - ln pi(a|s), and the reward
-    is that logit. g is a reward that can be used elsewhere (:meth:`ShapedAdversary.base_reward` of ``adversary``).
+    It is :class:`rlopt.GAIL`, except that the discriminator's logit is g(s, a) + gamma h(s') - h(s) - ln pi(a|s), and
+    the reward is that logit. g is a reward that can be used elsewhere (:meth:`ShapedAdversary.base_reward` of
+    ``adversary``).
     :class:`rlopt.agents.imitation.config.AIRLConfig` declares and explains the settings.
 
     :param demonstrations: demonstrations of this environment, or their path or name; see :meth:`set_demonstrations`

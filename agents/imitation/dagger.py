@@ -48,14 +48,14 @@ _NOT_TAKEN = (
 class DAgger(SAC):
     """DAgger (Ross, Gordon and Bagnell, arXiv 1011.0686), online.
 
-    At each step the expert says what it would do, and the replay buffer keeps that as the action. The expert acts
-    itself with probability beta, which falls linearly from 1 to 0 over ``beta_steps`` steps of the environment;
-    otherwise the learner does. The actor descends the mean squared distance from the expert's actions; there are no
-    rewards. With ``demonstrations`` a share of each batch is drawn from those.
+    At each step the expert chooses an action, which the replay buffer stores. The expert acts with probability beta,
+    which falls linearly from 1 to 0 over ``beta_steps`` steps of the environment; otherwise the learner acts. The actor
+    minimises the mean squared distance from the expert's actions; there are no rewards. With ``demonstrations``, a
+    share of each batch is drawn from those.
     :class:`rlopt.agents.imitation.config.DAggerConfig` declares and explains the settings.
 
-    :param expert: who is asked, or None to give one later: a model with ``predict``, a function of observations
-        (N, ...) that returns actions (N, ...), a run folder of rlopt, or a zip of Stable-Baselines3; see
+    :param expert: the expert, or None to give one later: a model with ``predict``, a function of observations (N, ...)
+        that returns actions (N, ...), a run folder of rlopt, or a zip of Stable-Baselines3; see
         :meth:`set_expert`
     :raises rlopt.errors.ConfigError: for a setting out of range, or from ``learn`` without an expert
     :raises rlopt.errors.SpaceError: for an expert of other spaces, or actions that it cannot have

@@ -19,9 +19,9 @@ AT_ONCE = 256
 class ImageFeatures(nn.Module):
     """Features (N, F) float32 of images (N, C, H, W), through a copy of the critics' encoder.
 
-    The copy is renewed by :meth:`follow` alone, before the discriminator is trained. Seen through the encoder that the
-    critics go on training, a reward would change at every gradient step without the discriminator having changed, and
-    the discriminator would meet features that it was not trained on. No gradient goes to the encoder from here: a
+    Only :meth:`follow` renews the copy, before the discriminator is trained. With the encoder that the critics continue
+    to train, a reward would change at every gradient step although the discriminator has not changed, and the
+    discriminator would get features that it was not trained on. No gradient goes to the encoder from here: a
     discriminator that shapes what it sees tells the expert's few images from all others by details that do not matter.
 
     :param critic: with the encoder

@@ -1,8 +1,8 @@
 """The mathematics of IQ-Learn and ValueDICE: pure functions of tensors.
 
 Letters: B batch, A action dimensions, I inputs of a network. Per-row quantities are columns (B, 1); other shapes raise
-``ValueError``. In both methods the rewards are implicit: what a function of states and actions leaves of itself after
-its own discounted successor is taken away,
+``ValueError``. In both methods the rewards are implicit: they are a function of states and actions minus its own
+discounted value at the successor,
 
     IQ-Learn:   r(s, a) = Q(s, a) - gamma V(s'),      V(s) = Q(s, a~) - lambda log pi(a~|s),  a~ ~ pi              (1)
     ValueDICE:  x(s, a) = nu(s, a) - gamma nu(s', a'),                                        a' ~ pi              (2)

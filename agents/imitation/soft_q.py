@@ -89,8 +89,8 @@ class SoftQImitation(FromMixedBatches, QLearning, _Boltzmann):
 class DiscreteSQIL(ConstantRewards, SoftQImitation):
     """Soft Q imitation learning (Reddy, Dragan and Levine, arXiv 1905.11108, algorithm 1) for Discrete actions.
 
-    As :class:`rlopt.SQIL`, with a Q network in place of actor and critics. Q(s, a) moves to r + gamma V(s'), where V is
-    that of the target network, by the squared error.
+    It is :class:`rlopt.SQIL` with a Q network in place of actor and critics. The squared error moves Q(s, a) to r +
+    gamma V(s'), where V comes from the target network.
     :class:`rlopt.agents.imitation.config.DiscreteSQILConfig` declares and explains the settings.
 
     :param policy: "MlpPolicy", "CnnPolicy", "MultiInputPolicy" or a :class:`DQNPolicy` class
@@ -133,7 +133,7 @@ class DiscreteIQLearn(ImplicitRewards, SoftQImitation):
     """Inverse soft-Q learning (Garg et al., arXiv 2106.12142), online, with the chi-square regulariser, for Discrete
     actions.
 
-    As :class:`rlopt.IQLearn`, with a Q network in place of actor and critics, so that V(s) is exact.
+    It is :class:`rlopt.IQLearn` with a Q network in place of actor and critics, so that V(s) is exact.
     :class:`rlopt.agents.imitation.config.DiscreteIQLearnConfig` declares and explains the settings.
 
     :param policy: "MlpPolicy", "CnnPolicy", "MultiInputPolicy" or a :class:`DQNPolicy` class

@@ -99,9 +99,9 @@ class ValueDICE(FromDemonstrations, SAC):
 
     nu is a critic whose Bellman residual is the log-ratio of occupancies. It minimises
     :func:`rlopt.agents.imitation.losses.value_dice_loss` and the actor maximises it, both from the same batches of
-    demonstrations and replay. The environment's rewards are never used. Observations are normalised by the expert's
-    mean and deviation, so VecNormalize is refused. :class:`rlopt.agents.imitation.config.ValueDICEConfig` declares and
-    explains the settings; those of :class:`rlopt.SAC` for target networks and entropy do not exist here.
+        demonstrations and replay. The environment's rewards are never used. Observations are normalised by the expert's
+        mean and deviation, so VecNormalize is refused. :class:`rlopt.agents.imitation.config.ValueDICEConfig` declares
+        and explains the settings; it has no settings for target networks and entropy.
 
     :param demonstrations: demonstrations of this environment, or their path or name; see :meth:`set_demonstrations`
     :param n_demonstrations: number of episodes to learn from, the first ones; None for all

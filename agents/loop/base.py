@@ -36,7 +36,7 @@ class ContinuingAgent(AgentParts, OwnLogger):
 
     :param env: an environment that never ends with Discrete actions, or its id; most want Discrete observations
     :param reward_range: (smallest, largest) reward of a step; None takes it from an environment that knows it
-    :param seed: of the environment's first reset and of what the agent draws
+    :param seed: seed of the environment's first reset and of what the agent draws
     :param tensorboard_log: folder of TensorBoard events
     :param settings: the fields of ``config_class``, which explains them
     :raises rlopt.errors.SpaceError: observations or actions that the agent cannot use
@@ -206,7 +206,7 @@ class ContinuingAgent(AgentParts, OwnLogger):
     def set_env(self, env: gymnasium.Env[Any, Any] | VecEnv | str, force_reset: bool = True) -> None:
         """Acts in ``env`` from now on.
 
-        :param force_reset: False goes on from the last observation: for an environment in that very state
+        :param force_reset: False continues from the last observation: for an environment in that very state
         :raises SpaceError: its spaces are not those that the agent can use
         """
         if isinstance(env, str):
@@ -305,7 +305,7 @@ class ContinuingAgent(AgentParts, OwnLogger):
     def load(cls, path: str | Path, env: Any = None, force_reset: bool = True, **given: Any) -> Self:
         """Reads what :meth:`save` wrote; executes nothing that the files say.
 
-        :param env: to go on in; see :meth:`set_env` for ``force_reset``
+        :param env: to continue in; see :meth:`set_env` for ``force_reset``
         :param given: ``feature_map`` for a linear agent whose map is a function, which files do not hold
         :raises CheckpointError: the folder is missing, damaged, or of another agent
         """

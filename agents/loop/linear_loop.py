@@ -20,7 +20,7 @@ class LinearLOOP(FeatureStates, OptimisticAgent):
     LOOP's. A step costs O(d^2). A plan costs some hundred sweeps over the states visited so far, so its cost grows with
     the steps if observations do not recur.
 
-    Observations may be any. Further arguments and errors are those of
+    Observations may be of any kind. Further arguments and errors are those of
     :class:`rlopt.agents.loop.base.ContinuingAgent`, the settings those of
     :class:`rlopt.agents.loop.config.LinearLOOPConfig`. LOOP itself draws no random numbers.
 

@@ -18,7 +18,7 @@ DEFAULTS = {"anytime": (3e-3, 1.5), "paper": (1e-3, 4.0)}
 class LOOP(CountedStates, OptimisticAgent):
     """Value-based LOOP (He, Zhong and Yang, ICLR 2024, algorithm 1) for finitely many states and actions.
 
-    The agent acts greedily on an optimistic plan of a confidence set and plans anew only when the data refute the
+    The agent acts greedily on an optimistic plan of a confidence set and replans only when the data refute the
     current plan by ``switch_multiplier`` times the radius of the set. The procedure ``anytime`` needs neither span nor
     horizon (:class:`rlopt.agents.loop.confidence_sets.anytime.AnytimeSet`); ``paper`` is the paper's, with a known
     span. A step costs constant time.

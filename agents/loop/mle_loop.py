@@ -24,8 +24,8 @@ from rlopt.errors import ConfigError, ModelError
 class MLELOOP(CountedStates, OptimisticAgent):
     """MLE-LOOP (He, Zhong and Yang, ICLR 2024, algorithm 2) for finitely many states and actions.
 
-    The agent acts optimally for the process with the largest gain that it finds in the likelihood set. It plans anew
-    once the total variation between that process and the maximum-likelihood process, summed over the data, reaches 3
+    The agent acts optimally for the process with the largest gain that it finds in the likelihood set. It replans once
+    the total variation between that process and the maximum-likelihood process, summed over the data, reaches 3
     sqrt(beta t). With ``kernels``, the process is a linear mixture of them; otherwise it may be any process.
 
     Further arguments and errors are those of :class:`rlopt.agents.loop.base.ContinuingAgent`, the settings those of

@@ -69,7 +69,7 @@ def load(agent_class: type[Agent], path: Path, env: Any, force_reset: bool, give
 def from_tree(
     agent_class: type[Agent], tree: dict[str, Any], env: Any = None, given: dict[str, Any] | None = None
 ) -> Agent:
-    """The agent of :func:`tree_of`; goes on in ``env``, if given, from a reset.
+    """The agent of :func:`tree_of`; continues in ``env``, if given, from a reset.
 
     :raises ValueError: a malformed tree; other errors of a damaged one may be of any kind
     """

@@ -39,7 +39,7 @@ class Stepper:
         return self._vec_env
 
     def reset(self, seed: int | None) -> Any:
-        """The first observation; without a seed the environment's random stream goes on."""
+        """The first observation; without a seed the environment's random stream continues."""
         if isinstance(self.env, VecEnv):
             if seed is not None:
                 self.env.seed(seed)

@@ -39,7 +39,7 @@ class MDPO(OnPolicy):
     penalty instead of the clip.
 
     To change a loss, override ``policy_loss`` or ``value_loss``; the change holds in every mode. Values that a loss
-    reads besides its arguments may change between updates. The step is then compiled anew, or runs eagerly if they
+    reads besides its arguments may change between updates. The step is then recompiled, or runs eagerly if they
     change often.
 
     :param policy: "MlpPolicy", "CnnPolicy", "MultiInputPolicy" or a policy class

@@ -24,9 +24,8 @@ class AWAC(OfflineAlgorithm):
     """Advantage-weighted actor-critic: the actor is fitted to the data's actions, weighted by their advantages.
 
     :class:`~rlopt.agents.offline.base.OfflineAlgorithm` explains the settings of every offline learner; here
-        ``normalize_observations`` is on. ``learn`` counts gradient steps until ``set_env`` gives the model an
-        environment for fine-tuning. With Discrete actions, the values of states are exact means over actions instead of
-        one sample.
+    ``normalize_observations`` is on. ``learn`` counts gradient steps until ``set_env`` gives the model an environment
+    for fine-tuning. With Discrete actions, the values of states are exact means over actions instead of one sample.
     """
 
     coefficients: ClassVar[tuple[str, ...]] = (

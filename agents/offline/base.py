@@ -227,7 +227,7 @@ class OfflineAlgorithm(Learner):
         return self
 
     def _train_block(self, steps: int, callback: BaseCallback) -> bool:
-        """Gradient steps up to the next boundary; returns whether the callbacks let training go on."""
+        """Gradient steps up to the next boundary; returns whether the callbacks let training continue."""
         assert self._data is not None
         # What callbacks look for in the local variables of a rollout: no environment was stepped.
         stepped = {"dones": np.zeros(0, bool), "infos": [], "rewards": np.zeros(0, np.float32)}

@@ -21,11 +21,11 @@ from rlopt.data.dataset import Dataset
 
 
 class BC(OfflineAlgorithm):
-    """Behaviour cloning: no rewards, no critics. It sees images too, alone or as parts of Dict observations.
+    """Behaviour cloning, without rewards and critics. It also takes images, alone or as parts of Dict observations.
 
     :class:`~rlopt.agents.offline.base.OfflineAlgorithm` explains the settings of every offline learner; here
-        ``normalize_observations`` is on. ``learn`` always counts gradient steps on the data, because BC has nothing to
-        fine-tune in an environment.
+    ``normalize_observations`` is on. ``learn`` always counts gradient steps on the data, because BC has nothing to
+    fine-tune in an environment.
     """
 
     discrete_actions: ClassVar[bool] = True

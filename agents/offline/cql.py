@@ -26,9 +26,9 @@ class CQL(OfflineAlgorithm):
     """Conservative Q-learning, CQL(H): critics that are low on actions outside the data, and SAC's actor.
 
     :class:`~rlopt.agents.offline.base.OfflineAlgorithm` explains the settings of every offline learner; here the
-        learning rate is 3e-5 and ``normalize_observations`` is on. ``learn`` counts gradient steps until ``set_env``
-        gives the model an environment for fine-tuning. Without a
-    ``net_arch`` in ``policy_kwargs`` all networks have three layers of 256.
+    learning rate is 3e-5 and ``normalize_observations`` is on. ``learn`` counts gradient steps until ``set_env`` gives
+    the model an environment for fine-tuning. Without a ``net_arch`` in ``policy_kwargs`` all networks have three layers
+    of 256.
     """
 
     pessimistic: ClassVar[bool] = True

@@ -52,7 +52,7 @@ class FineTuning(Resumable, OffPolicyAlgorithm):
     """The part of an offline learner that acts in an environment, once it has been handed one."""
 
     fine_tunes: ClassVar[bool] = True
-    """Whether it can go on learning in an environment."""
+    """Whether it can continue learning in an environment."""
 
     policy: OfflinePolicy
     dataset: Dataset | None
@@ -67,7 +67,7 @@ class FineTuning(Resumable, OffPolicyAlgorithm):
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """Acts and learns in ``env`` from now on, in any number of environments; the data set is its first experience.
 
-        BC takes note of the environment and goes on with the data.
+        BC takes note of the environment and continues with the data.
 
         :raises rlopt.errors.ConfigError: a VecNormalize, or another number of environments than collected before
         """

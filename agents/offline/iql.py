@@ -25,8 +25,8 @@ class IQL(OfflineAlgorithm):
     """Implicit Q-learning: no action outside the data is ever evaluated.
 
     :class:`~rlopt.agents.offline.base.OfflineAlgorithm` explains the settings of every offline learner; here
-        ``normalize_observations`` is on. ``learn`` counts gradient steps until ``set_env`` gives the model an
-        environment for fine-tuning. Discrete actions work too.
+    ``normalize_observations`` is on. ``learn`` counts gradient steps until ``set_env`` gives the model an environment
+    for fine-tuning. Discrete actions work too.
     """
 
     coefficients: ClassVar[tuple[str, ...]] = (

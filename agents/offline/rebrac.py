@@ -25,9 +25,9 @@ class ReBRAC(DeterministicActorCritic):
     """TD3 with normalised critics and penalties for leaving the data, in the actor's loss and in the critics' target.
 
     :class:`~rlopt.agents.offline.base.OfflineAlgorithm` explains the settings of every offline learner; here batches
-        have 1024 transitions and the learning rate is 1e-3. ``learn`` counts gradient steps until ``set_env`` gives the
-        model an environment for fine-tuning. ``policy_kwargs`` set layer normalisation and depth; by default the
-        critics are normalised and all networks have three layers of 256.
+    have 1024 transitions and the learning rate is 1e-3. ``learn`` counts gradient steps until ``set_env`` gives the
+    model an environment for fine-tuning. ``policy_kwargs`` set layer normalisation and depth; by default the critics
+    are normalised and all networks have three layers of 256.
     """
 
     pessimistic: ClassVar[bool] = True

@@ -110,7 +110,7 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm,
 def training_data(agent_config: Any, seed: int, env: EnvSettings | None = None) -> Dataset:
     """The data set that a run learns from: the recorded transitions, then the augmented ones if there are to be any.
 
-    The same settings and seed give the same data, so a run that is resumed goes on with them.
+    The same settings and seed give the same data, so a run that is resumed continues with them.
 
     :param env: the environment of a file that does not say it
     :raises rlopt.errors.ConfigError: a guide that does not exist

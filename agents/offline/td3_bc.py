@@ -92,8 +92,8 @@ class TD3BC(DeterministicActorCritic):
     """TD3 with behaviour cloning: the actor maximises Q and stays near the data's actions.
 
     :class:`~rlopt.agents.offline.base.OfflineAlgorithm` explains the settings of every offline learner; here
-        ``normalize_observations`` is on. ``learn`` counts gradient steps until ``set_env`` gives the model an
-        environment for fine-tuning.
+    ``normalize_observations`` is on. ``learn`` counts gradient steps until ``set_env`` gives the model an environment
+    for fine-tuning.
     """
 
     coefficients: ClassVar[tuple[str, ...]] = (*DeterministicActorCritic.coefficients, "alpha")

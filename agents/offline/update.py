@@ -116,7 +116,7 @@ class Networks:
     ) -> tuple[Info, Tensor]:
         """One step of the optimiser down ``objective``, unless its loss or one before it was not finite.
 
-        :param name: of the optimiser
+        :param name: name of the optimiser
         :param keep: scalar bool: whether all losses of this gradient step were finite so far
         :returns: the statistics of the objective, whose first is the loss, and ``keep`` with this loss
         """
@@ -235,7 +235,7 @@ class OfflineStep:
         return True
 
     def _as_tensor(self) -> Tensor:
-        """The newest row's position and the coefficients, as a float64 tensor on the device, made anew on change."""
+        """The newest row's position and the coefficients, as a float64 tensor on the device, recreated on change."""
         model = self._model
         numbers = (float(self.source.newest()), *(float(model.coefficient(name)) for name in model.coefficients))
         if numbers != self._numbers:
@@ -258,7 +258,7 @@ class OfflineStep:
 
 
 def take_blocks(requests: Sequence[tuple[OfflineStep, Callable[[], bool]]]) -> list[bool]:
-    """Takes a block of gradient steps of each of several models that are alike; whether their callbacks go on."""
+    """Takes a block of gradient steps of each of several models that are alike; whether their callbacks continue."""
     steps, blocks = zip(*requests, strict=True)
     if len(steps) == 1:
         return [blocks[0]()]

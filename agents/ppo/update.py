@@ -38,7 +38,7 @@ History = dict[str, list[Tensor]]
 GOING = "going"
 """The number, among those of a phase that may stop early, that is 0 for a model that has stopped."""
 MAX_CHANGES = 3
-"""So often a loss that reads something else than before is compiled anew; then its steps are taken eagerly."""
+"""So often a loss that reads something else than before is recompiled; then its steps are taken eagerly."""
 
 
 class Objective(nn.Module):
@@ -257,7 +257,7 @@ class PhaseStep:
         return [take_eagerly(phase, timestep) for phase, timestep in zip(phases, timesteps, strict=True)]
 
     def _inputs(self, phases: Sequence[Phase], going: Sequence[bool]) -> Iterator[list[Tensor]]:
-        """The inputs of each gradient step, see :meth:`_call`; ``going`` says before each which models go on."""
+        """The inputs of each gradient step, see :meth:`_call`; ``going`` says before each which models continue."""
         self._store.attach()
         members = [tree_flatten(list(phase.columns))[0] for phase in phases]
         columns = [self._joined(column) for column in zip(*members, strict=True)]

@@ -86,17 +86,17 @@ class SAC(WithDemonstrations, OffPolicy, stable_baselines3.SAC):
         :class:`rlopt.nn.encoders.ImagePolicy`
     :param demonstrations: demonstrations of this environment, or their path or name, of which ``demo_fraction`` of each
         batch is drawn; see :meth:`set_demonstrations`
-    :param n_demonstrations: number of episodes of those, the first ones; None for all
+    :param n_demonstrations: number of episodes to use, the first ones; None for all
     :raises rlopt.errors.ConfigError: for a setting out of range
     :raises rlopt.errors.SpaceError: for actions or observations that cannot be used
     :raises rlopt.errors.NonFiniteError: from ``learn``, for a NaN or infinite observation, reward or loss. On the CPU
-        nothing has been updated with it then; on an accelerator losses are checked every 64 gradient steps
+        it has not been used in an update; on an accelerator losses are checked every 64 gradient steps
 
     The gradient step is :meth:`gradient_step`. A subclass changes it by overriding one of the methods that it calls,
     such as :meth:`critic_objective` and :meth:`actor_objective`, and the change holds in every mode: with torch's
     optimisers, compiled, captured in a CUDA graph, or for several seeds at once. Such a method is compiled with the
-    current values of the model's plain attributes (numbers, strings, booleans); if one changes, the step is compiled
-    anew. Values that change often belong into :meth:`scalars`, random numbers into :meth:`draw`.
+    current values of the model's plain attributes (numbers, strings, booleans); if one changes, the step is recompiled.
+    Values that change often belong in :meth:`scalars`, random numbers into :meth:`draw`.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {

@@ -125,8 +125,8 @@ def td_target(rewards: Tensor, discounts: Tensor, next_values: Tensor) -> Tensor
 def centred(rewards: Tensor, discounts: Tensor, average: Tensor, *, gamma: float) -> Tensor:
     """r - average (1 - discount) / (1 - gamma), (B, 1): the rewards of the values Q - average / (1 - gamma).
 
-    In a step that goes on it is r - average (Naik, Wan, Tomar and Sutton, arXiv 2405.09999). The end of an episode, of
-    value 0, is then worth -average / (1 - gamma), so that the order of policies stays.
+    In a step that ends no episode it is r - average (Naik, Wan, Tomar and Sutton, arXiv 2405.09999). The end of an
+    episode, of value 0, then has the value -average / (1 - gamma), so that the order of policies stays the same.
 
     :param discounts: (B, 1), gamma to the number of steps, or 0 where the episode terminated
     :param average: one number

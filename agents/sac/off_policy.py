@@ -55,7 +55,7 @@ class OffPolicy(Resumable, OffPolicyAlgorithm):
     A subclass says in :meth:`networks` what a gradient step reads and changes, and in :meth:`gradient_step` what it
     does. That step then runs in every mode: with torch's optimisers, compiled, captured in a CUDA graph, or for several
     seeds at once. It is compiled with the current values of the model's plain attributes (numbers, strings, booleans);
-    if one changes, it is compiled anew. Values that change often belong into :meth:`scalars`, random numbers into
+    if one changes, it is recompiled. Values that change often belong in :meth:`scalars`, random numbers into
     :meth:`draw`.
     """
 
@@ -255,7 +255,7 @@ class OffPolicy(Resumable, OffPolicyAlgorithm):
         return False
 
     def plain_settings(self) -> tuple[tuple[str, Any], ...]:
-        """Plain attributes that the step may have been compiled with; if one changes, it is compiled anew."""
+        """Plain attributes that the step may have been compiled with; if one changes, it is recompiled."""
         changing = {*_COUNTERS, *self.state_attributes, *self.scalars()}
         return tuple(
             (name, value)

@@ -120,7 +120,7 @@ def _side_by_side(requests: Sequence[Request]) -> Sequence[Info | None]:
 
 
 def _update_of(requests: Sequence[Request]) -> Update:
-    """The update of the models that ask, made anew where there is none or their parts were exchanged."""
+    """The update of the models that ask, recreated where there is none or their parts were exchanged."""
     models, mode = [request.model for request in requests], requests[0].mode
     parts, update = [request.parts for request in requests], models[0].update
     wanted = mode, models[0].precision

@@ -30,10 +30,10 @@ PROPOSALS = 500
 class PreferentialBO(EvolutionStrategy):
     """Thompson sampling on a Gaussian process of preferences (Chu and Ghahramani 2005; botorch's ``PairwiseGP``).
 
-    A query shows the point that is thought the best, last, and m - 1 others: in the first query they are drawn around
-    the start, later each maximises a sample of the utility, over points of the whole box and near the best. Every two
-    candidates that an answer orders are a comparison; those of several annotators all count, also where they contradict
-    each other. The present point is the one shown so far with the largest mean utility.
+    A query shows m - 1 new points and, last, the best point so far. In the first query the new points are drawn around
+    the start; later each maximises a sample of the utility, over points of the whole box and near the best. Every pair
+    of candidates that an answer orders is a comparison; those of several annotators all count, even if they contradict
+    each other. The current point is the one shown so far with the largest mean utility.
 
     :raises rlopt.errors.ConfigError: from the constructor, for more than :data:`MOST_DIMENSIONS` searched dimensions
         and where botorch is not installed

@@ -1,7 +1,7 @@
 """Evolution strategies that need rankings only, in the ask and tell form of ZO-RankSGD. Numpy only.
 
-Both keep their whole state as numbers and arrays, so that a study goes on bit for bit; the package ``cma`` keeps its as
-a pickle, which rlopt does not write.
+Both keep their whole state as numbers and arrays, so that a study continues bit for bit; the package ``cma`` keeps its
+state as a pickle, which rlopt does not write.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class EvolutionStrategy(Search):
     :param k: how many best of them are ranked, 1 to m
     :param smoothing: the first standard deviation, in the unit of the point
     :param subspace: as :class:`rlopt.ZORankSGD`'s
-    :param seed: of the random numbers; None for new ones each time
+    :param seed: seed of the random numbers; None for new ones each time
     :raises rlopt.errors.ConfigError: a setting is out of its range
     :raises rlopt.errors.NonFiniteError: the first point or the basis is not finite
     """
@@ -213,9 +213,9 @@ class EvolutionStrategy(Search):
 class RankedCMAES(EvolutionStrategy):
     """CMA-ES (Hansen, *The CMA Evolution Strategy: A Tutorial*, arXiv 1604.00772, with negative weights).
 
-    The mean of the normal distribution is the present point. A candidate has the weight of its rank; those that tie, or
-    are unranked, share the mean weight of the places that they take, and the weights of several annotators are
-    averaged. Above :data:`FULL_COVARIANCE` dimensions only the diagonal of the covariance is learned.
+    The mean of the normal distribution is the current point. A candidate has the weight of its rank; tied or unranked
+    candidates share the mean weight of their places, and the weights of several annotators are averaged. Above
+    :data:`FULL_COVARIANCE` dimensions only the diagonal of the covariance is learned.
     """
 
     method = "cmaes"
@@ -321,11 +321,11 @@ class RankedCMAES(EvolutionStrategy):
 
 
 class OnePlusLambda(EvolutionStrategy):
-    """The elitist (1 + lambda)-ES: m - 1 points around the present one, which is the last candidate, as it is.
+    """The elitist (1 + lambda)-ES: m - 1 points around the current one, which is the last candidate itself.
 
-    The present point is ranked again in every query, beside its offspring, so that a lucky answer does not last. The
-    step follows the share p of offspring that were said to be better than it (Igel, Hansen, Roth 2007, section 2, with
-    their constants): sigma <- sigma exp((p' - p*) / (D (1 - p*))), with p' a running mean of p.
+    The current point is ranked again in every query, with its offspring, so that a lucky answer does not last. The step
+    follows the share p of offspring that were ranked better (Igel, Hansen, Roth 2007, section 2, with their constants):
+    sigma <- sigma exp((p' - p*) / (D (1 - p*))), with p' a running mean of p.
     """
 
     method = "one_plus_lambda"

@@ -29,10 +29,10 @@ MOST_OF_CMAES_FOR_PEOPLE = 30
 
 
 def choose(dimension: int, noisy: bool) -> tuple[str, str]:
-    """The search for so many dimensions, and why.
+    """The search rule for this number of dimensions, and the reason.
 
-    :param dimension: that is searched
-    :param noisy: whether answers are a person's, who errs, and not exact
+    :param dimension: number of searched dimensions
+    :param noisy: whether answers may err, as a person's do
     """
     answers = "answers of people" if noisy else "exact rankings"
     most = MOST_OF_CMAES_FOR_PEOPLE if noisy else MOST_OF_CMAES
@@ -46,8 +46,8 @@ def make_search(
     """A search, and a few words on which it is.
 
     :param name: zo_ranksgd, cmaes, one_plus_lambda, bayes, or auto for :func:`choose`
-    :param settings: of :class:`rlopt.agents.zo_ranksgd.config.SearchConfig`; evolution strategies take ``m``, ``k``,
-        ``smoothing`` and ``subspace`` of them
+    :param settings: settings of :class:`rlopt.agents.zo_ranksgd.config.SearchConfig`; evolution strategies take ``m``,
+        ``k``, ``smoothing`` and ``subspace`` of them
     :param noisy: see :func:`choose`
     """
     words = TITLES.get(name, name)

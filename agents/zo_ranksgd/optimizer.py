@@ -26,11 +26,12 @@ class ZORankSGD(Search):
     The settings are explained in :class:`rlopt.agents.zo_ranksgd.config.SearchConfig`.
 
     A *round* is a gradient query, answered by the ranking of ``m`` points x + mu xi_i, and a line search along the
-    estimated direction. If the current point wins the line search, the next round's direction is averaged with those
-    before it, until one succeeds. An answer that ranks no candidate above another changes nothing, and says so.
+    estimated direction. If the current point wins the line search, the next round's direction is averaged with the
+    previous ones, until a round succeeds. An answer that ranks no candidate above another changes nothing, and the
+    outcome says so.
 
     :param initial: [d], the first point, finite
-    :param seed: of perturbations and basis; None for a new one each time
+    :param seed: seed of perturbations and basis; None for a new one each time
     :param subspace: a number s of dimensions, spanned by an orthonormal basis drawn from the seed, or a basis [d, s] of
         full rank: only x + B a is searched; all dimensions by default
     :raises rlopt.errors.ConfigError: a setting is out of its range

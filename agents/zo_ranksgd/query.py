@@ -52,7 +52,7 @@ class Search:
     """A search with a current point, before anything is asked.
 
     :param initial: [d], the first point
-    :param seed: of its random numbers, at least 0; None for new ones each time
+    :param seed: seed of its random numbers, at least 0; None for new ones each time
     :raises rlopt.errors.ConfigError: either is something else
     """
 

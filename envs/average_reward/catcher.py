@@ -16,9 +16,10 @@ class Catcher(gymnasium.Env[Any, Any]):
     """``rlopt/Catcher-v0``: a paddle with inertia at the bottom of the unit square, and one fruit that falls.
 
     Observation: paddle x and velocity, fruit x and height, float32 [4]; places in [0, 1], velocity in [-1, 1] in units
-    of 0.06 a step. Action: left, none, right. A fruit falls ``fall`` a step. Where it reaches the bottom, the reward is
-    1 if the paddle's centre is within ``half_width`` of it and -1 otherwise, else 0; the next fruit then starts at the
-    top at a uniform place. Missing has no other consequence: never terminates or truncates.
+    of 0.06 a step. Action: left, none, right. A fruit falls by ``fall`` per step. When it reaches the bottom, the
+    reward is 1 if the paddle's centre is within ``half_width`` of it and -1 otherwise, and the next fruit starts at the
+    top at a uniform place. In all other steps the reward is 0. A miss has no other consequence: the environment never
+    terminates or truncates.
     """
 
     metadata: dict[str, Any] = METADATA

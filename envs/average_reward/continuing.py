@@ -11,12 +11,12 @@ from rlopt.errors import ConfigError
 
 
 class ContinuingWrapper(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Goes on after an end: the step returns the observation after the reset, and neither terminated nor truncated.
+    """Continues after an end: the step returns the observation after the reset, neither terminated nor truncated.
 
-    The transition into the reset state is thus an ordinary one for any buffer or learner behind the wrapper, as average
-    reward needs it. A termination costs ``reset_cost``; a truncation, which is nothing the agent did, costs nothing:
-    better make the environment without a time limit. Every step's info has ``reset`` (bool), ``reset_cost`` (what was
-    taken off the reward, 0 where nothing ended), and after an end ``terminal_observation`` besides the reset's info.
+    So the transition into the reset state is an ordinary one for every buffer and learner, as average reward needs. A
+    termination costs ``reset_cost``. A truncation is not the agent's doing and costs nothing; preferably make the
+    environment without a time limit. Every step's info has ``reset`` (bool), ``reset_cost`` (what was taken off the
+    reward, 0 where nothing ended), and after an end ``terminal_observation`` besides the reset's info.
 
     :param reset_cost: >= 0, in units of reward
     :raises ConfigError: for a reset cost below 0 or not finite
@@ -46,7 +46,7 @@ class ContinuingWrapper(gymnasium.Wrapper[Any, Any, Any, Any]):
 def make_continuing(env: str = "dm_control/cartpole-swingup", reset_cost: float = 0.0, **kwargs: Any) -> gymnasium.Env:
     """Makes ``rlopt/Continuing-v0``: the environment ``env`` without its time limit, in a :class:`ContinuingWrapper`.
 
-    A ``dm_control/<domain>-<task>`` never ends by itself, so it then simply goes on.
+    A ``dm_control/<domain>-<task>`` never ends by itself, so it then simply continues.
 
     :param kwargs: for the environment
     :raises UnknownNameError: for an id that does not exist, with the nearest one

@@ -26,8 +26,8 @@ class FiniteEnv(gymnasium.Env[Any, Any]):
 
     Observation: the state, Discrete(S). Action: Discrete(A). ``mdp`` is the exact process.
 
-    :param outcomes: ``outcomes[state][action]``, what can happen, nothing where the action is impossible; None takes it
-        from ``mdp``, each step giving the expected reward
+    :param outcomes: ``outcomes[state][action]``, the possible outcomes, none if the action is impossible; None takes
+        them from ``mdp``, with the expected reward in each step
     :param mdp: None works it out of ``outcomes``
     :param start: the first state, or probabilities [S] of it
     :raises ModelError: if the outcomes are no process

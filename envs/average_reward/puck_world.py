@@ -19,8 +19,8 @@ class PuckWorld(gymnasium.Env[Any, Any]):
 
     Observation: x, y, vx, vy of the puck and x, y of the target, float32 [6], places in [0, 1], speeds in [-1, 1] in
     units of 0.05 a step. Action: none, left, right, down, up. Reward: minus the distance to the target over sqrt 2, in
-    [-1, 0]. The target moves to a uniform place with probability 1 / ``target_steps`` in a step, so that the
-    observation tells all that matters. The square's sides stop the puck. Never terminates or truncates.
+    [-1, 0]. The target moves to a uniform place with probability 1 / ``target_steps`` in a step, so the observation is
+    Markov. The square's sides stop the puck. The environment never terminates or truncates.
     """
 
     metadata: dict[str, Any] = METADATA

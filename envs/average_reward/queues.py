@@ -20,8 +20,8 @@ class AccessControl(FiniteEnv):
     [0, 1]. Every busy server becomes free with probability ``free_probability`` in a step.
 
     :param order: ``accept_first``: the customer takes a server, then servers become free, that one too (Sutton and
-        Barto 2018, example 10.2); ``free_first``: servers become free, then the customer takes one, which it can also
-        where the state showed none. Gain and span differ.
+        Barto 2018, example 10.2); ``free_first``: servers become free, then the customer takes one, even if the state
+        showed none as free. Gain and span differ.
     """
 
     def __init__(self, n_servers: int = 10, free_probability: float = 0.06, order: str = "accept_first") -> None:
@@ -59,8 +59,8 @@ class ServerAllocation(FiniteEnv):
 
     State: (capacity + 1) * n_0 + n_1, the customers in each queue. In a step the served queue loses a customer with its
     ``service`` probability, then each queue gains one with its ``arrival`` probability, if it has room. Reward: 1 minus
-    the holding cost of the customers present before the step over its largest value, in [0, 1]. Far from the capacity
-    the best is to serve the nonempty queue with the larger cost * service (Buyukkoc, Varaiya and Walrand 1985).
+    the holding cost of the customers present before the step over its largest value, in [0, 1]. Far from the capacity,
+    it is optimal to serve the nonempty queue with the larger cost * service (Buyukkoc, Varaiya and Walrand 1985).
     """
 
     def __init__(

@@ -82,9 +82,9 @@ MIXTURE_WEIGHTS = (0.35, 0.25, 0.05, 0.25, 0.1)
 class MixtureRiverSwim(FiniteEnv):
     """``rlopt/MixtureRiverSwim-v0``: the osband river as a linear mixture of five known kernels.
 
-    They agree on swimming left. Swimming right, they 0: go forward; 1: stay; 2: go back; 3: go forward at the left
-    bank, back at the right one, stay between; 4: go back at the right bank, stay elsewhere. With the weights .35, .25,
-    .05, .25, .1 that is exactly the kernel ``osband``. ``mdp`` is a
+    They agree on swimming left. For swimming right, kernel 0 goes forward; 1 stays; 2 goes back; 3 goes forward at the
+    left bank, back at the right bank, and stays between; 4 goes back at the right bank and stays elsewhere. The weights
+    .35, .25, .05, .25, .1 give exactly the kernel ``osband``. ``mdp`` is a
     :class:`rlopt.average_reward.LinearMixtureMDP`.
 
     :param n_states: at least 3
@@ -120,7 +120,7 @@ class AggregatedRiverSwim(FiniteEnv):
     :param n_places: at least 3
     :param members: states of a place, at least 1
     :param mixing: in [0, 1)
-    :param seed: of the mixing features, not of the transitions
+    :param seed: seed of the mixing features, not of the transitions
     """
 
     def __init__(self, n_places: int = 6, members: int = 5, mixing: float = 0.1, seed: int = 0) -> None:
@@ -143,7 +143,8 @@ class RandomLinear(FiniteEnv):
     """``rlopt/RandomLinear-v0``: a random linear process; features, measures and rewards drawn by ``seed``.
 
     Features are Dirichlet draws on the simplex, measures Dirichlet draws over states, reward weights uniform in [0, 1].
-    Easy to explore: no evidence of exploration by itself. ``mdp`` is a :class:`rlopt.average_reward.LinearMDP`.
+    The process is easy to explore, so success on it is no evidence of good exploration. ``mdp`` is a
+    :class:`rlopt.average_reward.LinearMDP`.
     """
 
     def __init__(self, n_states: int = 20, n_actions: int = 4, dimension: int = 8, seed: int = 0) -> None:

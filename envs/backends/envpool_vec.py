@@ -23,7 +23,7 @@ from rlopt.envs.tables import POOL_TASKS
 from rlopt.errors import ConfigError, StateUnavailableError
 
 MAX_RESETS = 2000
-"""Resets of one environment after which the pool is made anew, so that a replay on resume takes seconds."""
+"""Resets of one environment after which the pool is recreated, so that a replay on resume takes seconds."""
 MAX_RESETS_DM_CONTROL = 20
 """The same for dm_control tasks: their resets are slow (up to 10 ms of CPU time each), and as all episodes have one
 length and end together, a new pool cuts none of them."""
@@ -34,7 +34,7 @@ class EnvPoolVecEnv(VecEnv):
     """A pool of C++ environments as a Stable-Baselines3 ``VecEnv``.
 
     Differs from the gymnasium backend in one thing: the task's own info entries are given in the step that ends an
-    episode only. After ``max_resets`` resets of one environment the pool is made anew with derived seeds, and the
+    episode only. After ``max_resets`` resets of one environment the pool is recreated with derived seeds, and the
     running episodes end as truncated.
 
     :param settings: with backend ``envpool``; the id must be one of the parity-tested tasks
@@ -65,7 +65,7 @@ class EnvPoolVecEnv(VecEnv):
         self._actions = np.zeros((count, *shape), np.float32)
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
-        """Seeds every environment at the next ``reset``; the pool is then made anew, as EnvPool asks for."""
+        """Seeds every environment at the next ``reset``; the pool is then recreated, as EnvPool asks for."""
         self._pending_seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else int(seed)
         return list(derive_seeds(self._pending_seed, self.num_envs))
 

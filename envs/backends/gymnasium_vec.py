@@ -244,7 +244,7 @@ class GymnasiumVecEnv(DummyVecEnv):
         return [statistics.statistics_of(snapshots.layers(env)) for env in self.envs]
 
     def set_statistics(self, counted: Sequence[Any], counting: bool) -> bool:
-        """Gives Gymnasium's normalising wrappers what others have counted, and says whether they go on counting.
+        """Gives Gymnasium's normalising wrappers what others have counted, and says whether they continue counting.
 
         :param counted: :meth:`statistics` of another batch of such environments, which may have another size
         :returns: False, with nothing changed, if the wrappers are others

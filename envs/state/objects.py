@@ -2,7 +2,7 @@
 
 :func:`capture` walks from its roots along attributes, items and closures. Every object that can change becomes a
 *node*, once, so that what two paths share stays shared and cycles end. :func:`restore` walks through the fresh objects
-along the same paths and changes them in place; what a fresh object does not have is made anew, of the classes that the
+along the same paths and changes them in place; what a fresh object does not have is recreated, of the classes that the
 modules of the fresh objects define. Nothing that a state says is imported or called.
 
 What no Python code can read (a simulator in C, an open file, a generator that has begun) is *opaque*: a fresh
@@ -425,7 +425,7 @@ class _Restorer:
             saved = node["sequence"] and self._target(node["sequence"])
             return type(fresh).__name__ == node["class"] and seeds_of(sequence) == (saved or None)
         if kind in ("seeds", "iterator", "count"):
-            return False  # made anew: what they hold cannot be set
+            return False  # recreated: what they hold cannot be set
         if kind in GENERATORS:
             return type(fresh) is GENERATORS[kind]
         return name_of(fresh if kind == "function" else type(fresh)) == node["class"]

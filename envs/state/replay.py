@@ -13,8 +13,8 @@ class ActionLog:
     """The actions that each environment of a batch was given since its last reset, in preallocated arrays.
 
     :param n_envs: environments in the batch
-    :param shape: of one action
-    :param dtype: of the actions as the environment gets them
+    :param shape: shape of one action
+    :param dtype: dtype of the actions as the environment gets them
     :param capacity: steps to make room for at first; the log doubles when an episode is longer
     """
 

@@ -87,7 +87,7 @@ class Task:
     """Base of the tasks.
 
     :param model: compiled by dm_control, with the constants that the task gives it
-    :param device: of the worlds
+    :param device: device of the worlds
     """
 
     goal_size: ClassVar[int] = 0

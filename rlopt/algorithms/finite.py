@@ -68,7 +68,7 @@ def check_step(
 ) -> None:
     """:func:`check_finite` for what a ``VecEnv`` returned from step number ``step``, terminal observations included.
 
-    :param space: of the observations
+    :param space: space of the observations
     :param n_envs: environments; those that have not ended need no ``infos``
     :raises rlopt.errors.OutcomeError: for what has not the shape that ``space`` and the number of environments say
     """

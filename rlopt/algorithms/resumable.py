@@ -97,7 +97,7 @@ class Resumable:
             check_overrides(cls)
 
     def at_boundary(self) -> bool:
-        """Runs the boundary hook; returns whether training goes on. Call first thing in ``collect_rollouts``.
+        """Runs the boundary hook; returns whether training continues. Call first thing in ``collect_rollouts``.
 
         :raises rlopt.errors.ConfigError: for a model whose statistics of observations have lost their VecNormalize, or
             one with another value of a setting that holds from the constructor on
@@ -154,7 +154,8 @@ class Resumable:
         A zip of the Stable-Baselines3 class below this one begins a model of this class: with its networks, its
         optimisers where they fit, and the settings that both have.
 
-        :param settings: of the constructor, in place of those in the file. Each holds as if it had been given there
+        :param settings: settings of the constructor, in place of those in the file. Each holds as if it had been given
+            there
         :raises rlopt.errors.ConfigError: a setting that the constructor refuses, in its words
         :raises rlopt.errors.CheckpointError: the file holds no model, or networks that do not fit
         """

@@ -156,7 +156,7 @@ def compare_runs(
     :param normalise: see :func:`rlopt.analysis.score_scales.read_scales`; needed for several tasks
     :param mix: keys of :data:`rlopt.analysis.compatibility.MIXES`: differences that would be refused
     :param env: the environment of other libraries' logs that do not name theirs
-    :param confidence: of all intervals, between 0 and 1
+    :param confidence: confidence level of all intervals, between 0 and 1
     :raises RunError: if a folder is no run or has no score
     :raises ConfigError: if runs cannot be compared, or an argument is out of range
     """

@@ -62,8 +62,8 @@ def plot_runs(
     :param x: ``steps`` or ``seconds``
     :param by: what tells lines apart: ``agent`` or a field of the settings
     :param env: the environment of other libraries' logs that do not name theirs
-    :param width: of the picture, as :func:`inches` takes it; None makes it as wide as its panels need
-    :param confidence: of the bands, between 0 and 1
+    :param width: width of the picture, as :func:`inches` takes it; None makes it as wide as its panels need
+    :param confidence: confidence level of the bands, between 0 and 1
     :param report: told in one line what a reader of the picture should know
     :return: ``out``
     :raises RunError: if a folder is no run or has no curve
@@ -136,7 +136,7 @@ def draw(groups: Iterable[GroupCurve], *, x_label: str, y_label: str, band: str,
     """A matplotlib figure with a panel for each environment; colours belong to labels, in all panels alike.
 
     :param band: what line and band show, for the legend's title
-    :param width: of the figure in inches, whose type is then that of a paper
+    :param width: width of the figure in inches, whose type is then that of a paper
     """
     with styled(width):
         return _draw(list(groups), x_label, y_label, band, width)

@@ -12,11 +12,11 @@ from rlopt.errors import ConfigError
 
 
 class RewardRateCallback(BaseCallback):
-    """Keeps and logs the reward a step, for any Stable-Baselines3 model and for the agents of never-ending tasks.
+    """Keeps and logs the reward per step, for any Stable-Baselines3 model and for the agents of continuing tasks.
 
     Every ``every`` steps it records ``rollout/reward_rate``, the mean since the last record, and
-    ``rollout/average_reward``, the mean since training began; of an agent with plans also its discrepancy, threshold
-    and planned gain. Rewards are those that the model sees: without ``VecNormalize`` those of the task.
+    ``rollout/average_reward``, the mean since training began; for an agent with plans it also records discrepancy,
+    threshold and planned gain. Rewards are those that the model sees: without ``VecNormalize``, the task's.
 
     :param every: environment steps, summed over copies, between two records
     """

@@ -38,7 +38,7 @@ def estimate_gain(rewards: npt.ArrayLike, confidence: float = 0.95) -> GainEstim
     leaves correlation behind; 20 batches are kept in any case (Alexopoulos and Fishman 1996 give the theory).
 
     :param rewards: [n] of one run, or [chains, n] of independent runs, burn-in removed
-    :param confidence: of the interval, in (0, 1)
+    :param confidence: confidence level of the interval, in (0, 1)
     :raises ConfigError: for fewer than 20 rewards, another shape, or ``confidence`` out of range
     :raises NonFiniteError: for a NaN or an infinity
     """

@@ -51,7 +51,7 @@ class LinearMDP(FiniteMDP):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class LinearMixtureMDP(FiniteMDP):
-    """P = sum_k weights(k) kernels(k), with known kernels and weights to be learnt (Wu, Zhou and Gu 2022)."""
+    """P = sum_k weights(k) kernels(k), with known kernels and unknown weights (Wu, Zhou and Gu 2022)."""
 
     kernels: Array
     """[d, S, A, S], each a transition kernel."""

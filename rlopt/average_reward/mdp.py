@@ -110,8 +110,8 @@ class DecisionProcess:
 class FiniteMDP(DecisionProcess):
     """A Markov decision process with finitely many states and actions, as dense arrays.
 
-    The arrays are copied, checked and made read-only. Optimal gain and bias are worked out when first asked for. An
-    action that a state does not have gets the reward -inf; its row of ``P`` is then ignored, and 0 afterwards.
+    The arrays are copied, checked and made read-only. Optimal gain and bias are computed on first use. The reward -inf
+    marks an action that a state does not have; its row of ``P`` is then ignored and set to 0.
 
     :raises ModelError: for arrays of the wrong shape, a NaN or +infinity, rows of ``P`` that are no distributions,
         a state without actions, or rewards outside ``reward_range``
@@ -224,13 +224,13 @@ class FiniteMDP(DecisionProcess):
 
     @classmethod
     def from_gymnasium(cls, P: Any, start: npt.ArrayLike | None = None) -> FiniteMDP:
-        """A process from the dictionary ``P`` of Gymnasium's toy-text environments, made to go on after each end.
+        """A process from the dictionary ``P`` of Gymnasium's toy-text environments, made to continue after each end.
 
         :param P: ``P[state][action]``, a list of (probability, next state, reward, terminated); or an environment
             whose ``unwrapped`` has it, which also tells where it starts
         :param start: [S] probabilities of the state after an end; None takes ``initial_state_distrib`` of the
             environment
-        :raises ModelError: if an end has no start to go on from, or the lists are no process
+        :raises ModelError: if an end has no start to continue from, or the lists are no process
         """
         table, known = transitions_of(P)
         return cls.from_table(continued(table, known if start is None else start))

@@ -1,4 +1,4 @@
-"""Policy iteration for average reward: proved gains of every state, and the best bias among policies of best gain."""
+"""Policy iteration for average reward: proven gains of every state, and the best bias among gain-optimal policies."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def regret_curve(mdp: FiniteMDP, steps: npt.ArrayLike, reward_sums: npt.ArrayLik
 
     :param steps: [n] increasing whole numbers of at least 1
     :param reward_sums: [seeds, n], or [n] of one run: rewards of the first ``steps`` steps
-    :param seed: of the bootstrap
+    :param seed: seed of the bootstrap
     :raises ConfigError: shapes that do not fit, or steps that do not increase
     :raises NonFiniteError: a NaN or an infinity
     """
@@ -72,15 +72,15 @@ def _mean(values: Any, axis: Any = -1) -> Any:
 
 
 def regret_variance(mdp: FiniteMDP, policy: Policy | None = None, outcomes: Outcomes | None = None) -> float:
-    """Variance a step of the reward sum of a policy in the long run, by its bias h (Puterman 1994, section 8.2).
+    """Long-run variance per step of a policy's reward sum, from its bias h (Puterman 1994, section 8.2).
 
     sum (r - g) = h(s_0) - h(s_T) + sum [r_t + h(s_{t+1}) - E (r_t + h(s_{t+1}))], a martingale up to its ends, whose
     increments have the variance of r + h(s') under the stationary distribution.
 
     :param policy: actions [S] or probabilities [S, A]; None takes the optimal one
     :param outcomes: ``outcomes[state][action]``, what can happen, as (probability, next state, reward); None takes
-        those of the environment that ``mdp`` is of. For arrays of one's own there are none, and every reward is taken
-        as its mean: the variance is too small where rewards have noise of their own
+        those of the environment of ``mdp``. Your own arrays have none, and every reward then counts as its mean, so the
+        variance is too small if rewards are noisy
     """
     solution = mdp.solution if policy is None else evaluate_policy(mdp, policy)
     chosen = np.asarray(solution.policy)
@@ -117,7 +117,7 @@ def _outcome_variance(probabilities: Array, shares: Array, bias: Array, outcomes
 def noise_band(
     mdp: FiniteMDP, steps: npt.ArrayLike, policy: Policy | None = None, outcomes: Outcomes | None = None
 ) -> Array:
-    """[n], what the regret of a policy that is optimal from the start stays within in 95 % of runs: 1.96 deviations.
+    """[n], a band that holds the regret of an optimal policy in 95 % of runs: 1.96 standard deviations.
 
     Arguments as :func:`regret_variance`'s.
     """
@@ -129,7 +129,7 @@ def log_log_slope(steps: npt.ArrayLike, regret: npt.ArrayLike, from_share: float
     """Least-squares slope of log regret over log steps: 1 is linear, 1/2 the order of the bounds, 0 a flat curve.
 
     :param steps: [n] > 0
-    :param regret: [n]; points that are not above 0 have no logarithm and are left out
+    :param regret: [n]; points at or below 0 have no logarithm and are left out
     :param from_share: steps before this share of the last one are left out, in [0, 1)
     :returns: NaN where fewer than three points are left
     :raises ConfigError: shapes or ``from_share`` that do not fit
@@ -151,7 +151,7 @@ def switch_times(agent: Any) -> npt.NDArray[np.int64]:
 
 
 def optimism_gaps(agent: Any, mdp: FiniteMDP) -> Array:
-    """[plans], planned gain less the exact one: what is not below 0 was optimistic."""
+    """[plans], planned gain minus exact gain; a plan with a gap of at least 0 was optimistic."""
     return np.array([plan.gain - mdp.gain for plan in agent.plans], np.float64)
 
 

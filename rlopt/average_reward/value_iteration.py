@@ -19,9 +19,10 @@ def relative_value_iteration(
 ) -> AverageRewardSolution:
     """White's relative value iteration on the aperiodic transform (Puterman 1994, sections 8.5.4 and 8.5.5).
 
-    A sweep moves a part ``damping`` of the way to the full backup, which keeps gain and bias and makes every chain
-    aperiodic. It stops once the ends of T v - v, which the gain is between, differ by ``tolerance`` of their size. A
-    sweep costs one product with a sparse matrix, and nothing is solved; but a chain that mixes slowly takes many.
+    A sweep moves the share ``damping`` of the way to the full backup, which keeps gain and bias and makes every chain
+    aperiodic. The gain lies between the smallest and the largest entry of T v - v; iteration stops once these differ by
+    ``tolerance`` relative to their size. A sweep costs one product with a sparse matrix and solves no equations, but a
+    chain that mixes slowly needs many sweeps.
 
     :param tolerance: relative, > 0
     :param damping: in (0, 1); 1 would not converge on a cycle

@@ -89,7 +89,7 @@ def environment_settings(
 ) -> EnvSettings:
     """The settings of the environment that a checkpoint was trained in.
 
-    :param metadata: of the checkpoint
+    :param metadata: metadata of the checkpoint
     :param env_id: another environment, made with the same settings but without its constructor's arguments
     :param env_kwargs: other arguments of the environment's constructor; None takes the ones of the training, if it is
         the same environment

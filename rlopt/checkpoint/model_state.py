@@ -58,7 +58,7 @@ def capture_state(model: Any, copy: bool = True) -> dict[str, Tree]:
     variables of Stable-Baselines3.
 
     :param copy: False gives views of the tensors and buffers: they take no memory, and must be written before training
-        goes on
+        continues
     :raises rlopt.errors.ConfigError: a constructor setting cannot be described safely; it is named, with the cure
     :raises rlopt.errors.CheckpointError: a replay buffer, noise or attribute cannot be captured; it is named
     """

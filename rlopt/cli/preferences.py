@@ -77,7 +77,7 @@ def take(argv: list[str]) -> int:
     if there.preferences is None:
         there = dataclasses.replace(there, config=dataclasses.replace(there.config, fragment_length=length))
     whole = read if there.preferences is None else there.preferences.more(read)
-    # The model has not seen them: it is fitted anew.
+    # The model has not seen them: it is fitted again.
     print(f"{save_preferences(arguments.folder, there.config, whole)}: {len(read)} answers more, {len(whole)} in all")
     return 0
 
@@ -172,7 +172,7 @@ def ask(argv: list[str]) -> int:
         begun = study.study.config.get("parallel_rounds")
         if begun != people:
             raise StudyError(f"study {name!r} has parallel_rounds={begun}, not {people}: keep it, or use another study")
-        with StopSignals("stopping; the same command goes on with the study") as stop:
+        with StopSignals("stopping; the same command continues with the study") as stop:
             port = None if arguments.no_serve else arguments.port
             done = study_server.ask_people(
                 study, place, arguments.questions, port=port, stopping=lambda: stop.received is not None

@@ -46,7 +46,7 @@ def main(argv: list[str]) -> int:
         seed=arguments.seed,
     )
     say(f"search: {search.search_words}")
-    with StopSignals("stopping; the same command goes on with the study") as stop:
+    with StopSignals("stopping; the same command continues with the study") as stop:
         pictures = run_study(
             search,
             folder,

@@ -55,21 +55,21 @@ def record_demonstrations(
 ) -> Demonstrations:
     """``n_trajectories`` whole episodes of ``model``, one after the other.
 
-    What the model was trained with is done here too (its observation normalisation, gSDE), what is recorded are the raw
-    observations and rewards, and the actions within their bounds. The model and the global random states are left as
-    they were. The same seed gives the same episodes, with and without images.
+    The model acts as in training, with its observation normalisation and gSDE. The record holds raw observations and
+    rewards, and actions within their bounds. The model and the global random states are left as they were. The same
+    seed gives the same episodes, with and without images.
 
     :param model: any Stable-Baselines3 model, what :func:`rlopt.load` returns, anything with their ``predict``, or a
         function from one observation to one action
-    :param env: settings or id of the environment, of which one copy is made on the gymnasium backend; or an environment
-        that exists, a VecEnv of one, which is left open
+    :param env: settings or id of the environment, of which one copy is made on the gymnasium backend; or an existing
+        environment (a VecEnv of one), which is left open
     :param deterministic: the mean (most likely) actions instead of sampled ones
-    :param seed: of the environment and of sampling
+    :param seed: seed of the environment and of sampling
     :param pixels: also record what the environment with ``from_pixels`` would show: columns ``pixels`` and
         ``next_pixels`` uint8 (N, 3, image_size, image_size) among the extras; slower, about 42 kB a step at 84 pixels
     :param generator: who acted, for people
-    :raises rlopt.errors.ConfigError: nothing can be drawn (with the packages to install), pixels of a model that sees
-        pixels or a dictionary, or a number below 1
+    :raises rlopt.errors.ConfigError: rendering is impossible (names the packages to install), pixels are requested for
+        a model that sees pixels or a dictionary, or a number is below 1
     :raises rlopt.errors.SpaceError: the spaces of model and environment differ
     :raises rlopt.errors.NonFiniteError: the model's action, an observation or a reward is NaN or infinite
     """
@@ -82,7 +82,7 @@ def record_demonstrations(
         raise ConfigError(f"{n_trajectories} trajectories: give at least 1")
     given = isinstance(env, gymnasium.Env | VecEnv)
     if given and pixels:
-        raise ConfigError("pixels need an environment id or EnvSettings, which are made anew with a camera")
+        raise ConfigError("pixels need an environment id or EnvSettings, which are recreated with a camera")
     settings = _settings(env)
     if pixels and settings.from_pixels:
         raise ConfigError("this model observes pixels, which are recorded as its observations: leave --pixels out")

@@ -32,7 +32,7 @@ class ParkingPlanner:
     A plan costs the task's distance to the goal along the way, and more outside the lot or above 8 m/s.
 
     :param noise: standard deviation of the Gaussian noise on the action, which is then clipped to [-1, 1]
-    :param seed: of plans and noise
+    :param seed: seed of plans and noise
     """
 
     def __init__(self, noise: float, seed: int) -> None:

@@ -131,7 +131,7 @@ class Walkers:
         return arrived
 
     def redirect(self, rows: np.ndarray, state: np.ndarray) -> None:
-        """Gives walkers that did not arrive in time a new target; they go on from the cell they are in."""
+        """Gives walkers that did not arrive in time a new target; they continue from the cell they are in."""
         cells = self.maze.xy_to_cell(state[rows, :2])
         self.cell[rows] = self.maze.free_index[cells[:, 0], cells[:, 1]]
         self._new_targets(rows)
@@ -188,7 +188,7 @@ def generate_point_maze(
 
     :param n: transitions, at least 1
     :param maze: UMaze, Medium or Large
-    :param seed: of everything, >= 0
+    :param seed: seed of everything, >= 0
     :param noise: standard deviation of the Gaussian noise added to the action, which is then clipped to [-1, 1]
     :param n_envs: simulators; None takes one for every 4000 transitions, up to 64
     :param backend: ``envpool``, ``gymnasium`` or ``auto`` (EnvPool if installed and there are at least 4 simulators)

@@ -76,7 +76,7 @@ def from_replay(state: Mapping[str, Any], action_space: spaces.Space, metadata: 
     """All transitions of a checkpoint's replay buffer, oldest first, one environment after the other.
 
     :param state: the tree ``replay`` of a checkpoint
-    :param action_space: of the environment; the buffer holds actions scaled to [-1, 1]
+    :param action_space: action space of the environment; the buffer holds actions scaled to [-1, 1]
     :raises rlopt.errors.DataError: a buffer without next observations, of Dict observations or of frames
     """
     rows = state["rows"]

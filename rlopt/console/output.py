@@ -59,7 +59,7 @@ class SharedProgress(Progress):
         self.update(sum(self._steps.values()), self._mean)
 
     def drop(self, name: str) -> bool:
-        """Removes a run that will not go on; returns whether it had been added."""
+        """Removes a run that will not continue; returns whether it had been added."""
         if name not in self._totals:
             return False
         self.extend(self._steps[name] - self._totals.pop(name), 0)

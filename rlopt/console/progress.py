@@ -32,7 +32,7 @@ def duration(seconds: float) -> str:
 
 
 def say(text: str) -> None:
-    """Prints a line; where that fails (``rlopt train ... | head``, a full disk), training goes on in silence."""
+    """Prints a line; where that fails (``rlopt train ... | head``, a full disk), training continues in silence."""
     try:
         print(marked(text), flush=True)
     except OSError:  # of whatever kind, it is the output that fails here

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class Demonstrations(Dataset):
-    """A :class:`rlopt.data.Dataset` of an expert's whole episodes; every learner that takes a data set takes it.
+    """A :class:`rlopt.data.Dataset` of an expert's whole episodes; every learner that takes a data set accepts it.
 
     A column ``pixels`` (N, 3, H, W) uint8 among the ``extras``, with ``next_pixels``, holds the images of the same
     steps; :meth:`from_pixels` makes observations of them.
@@ -119,7 +119,8 @@ class Demonstrations(Dataset):
 
         Within an episode a row's ``next_observations`` are then no longer the next row's ``observations``.
 
-        :param seed: of a random offset for each episode, as in GAIL's and DAC's protocol; None begins at the first row
+        :param seed: seed of a random offset for each episode, as in GAIL's and DAC's protocol; None begins at the first
+            row
         :raises rlopt.errors.DataError: a rate below 1
         """
         if rate < 1:

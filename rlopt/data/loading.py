@@ -36,12 +36,12 @@ def load_dataset(
         looked up in ``RLOPT_DATA_DIR`` or ``~/.d4rl/datasets``; a Minari id (``minari:D4RL/pointmaze/umaze-v2``) or
         folder; demonstrations that come with rlopt (``dmc/walker-walk``); or an HDF5, npz, parquet, CSV, JSON lines or
         safetensors file, or a folder, of one of the layouts of docs/data.md
-    :param download: fetch what is not on this machine; size and SHA-256 are told on stderr
-    :param default_env: the environment, where the file is one that does not say it
-    :param options: for D4RL files: ``name`` and the fields of :class:`rlopt.data.D4RLOptions`; for files of others,
-        which do not say what they are of: ``env``, ``action_repeat``, ``ends``, ``columns``, ``max_episode_steps`` and
-        the other fields of :class:`rlopt.data.formats.foreign_demonstrations.ForeignOptions`; ``clip_actions`` and
-        ``drop_nan`` (leave out episodes with NaN) for both and for Minari
+    :param download: download missing data; prints size and SHA-256 to stderr
+    :param default_env: the environment, if the file does not name one
+    :param options: for D4RL files: ``name`` and the fields of :class:`rlopt.data.D4RLOptions`; for files of other
+        programs, which do not name their environment: ``env``, ``action_repeat``, ``ends``, ``columns``,
+        ``max_episode_steps`` and the other fields of :class:`rlopt.data.formats.foreign_demonstrations.ForeignOptions`;
+        ``clip_actions`` and ``drop_nan`` (leave out episodes with NaN) for both and for Minari
     :raises rlopt.errors.DataError: missing, damaged, unsafe or inconsistent data, in one line with the cure
     :raises rlopt.errors.UnknownNameError: a misspelt name, with the nearest one
     """
@@ -162,7 +162,8 @@ def demonstration_names() -> list[str]:
 def load_demonstrations(
     name_or_path: str | Path, download: bool = False, default_env: EnvSettings | str | None = None, **options: Any
 ) -> Demonstrations:
-    """Loads demonstrations from wherever they are: whatever :func:`load_dataset` reads, taken as an expert's.
+    """Loads demonstrations from wherever they are: everything that :func:`load_dataset` reads, taken as an expert's
+    data.
 
     :param options: as for :func:`load_dataset`; of files of other libraries ``env``, ``action_repeat``,
         ``observation_keys`` (names of the parts of flat observations, in their order) and ``ends``: ``auto`` (true

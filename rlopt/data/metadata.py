@@ -83,7 +83,7 @@ UNKNOWN_ENV = "unknown"
 
 @dataclass(frozen=True)
 class DemonstrationMetadata(Metadata):
-    """Where demonstrations come from, and what an imitation learner must know of them."""
+    """Where demonstrations come from, and what an imitation learner must know about them."""
 
     observation_keys: tuple[str, ...] = ()
     """Names of the parts that a flat observation is made of, in their order; empty where it is not known."""

@@ -55,7 +55,7 @@ that scores above 100 are common."""
 
 
 def normalized_score(returns: Any, name: str, generation: str) -> np.ndarray:
-    """100 for the reference expert, 0 for the random policy, of episode returns in D4RL's environments.
+    """Normalised scores of episode returns in D4RL's environments: 100 is the reference expert, 0 the random policy.
 
     :param returns: undiscounted episode returns, any shape
     :param name: a D4RL name

@@ -16,7 +16,7 @@ def share_outside(data: np.ndarray, states: np.ndarray, spread: np.ndarray, seed
     :param data: [N, d] observations
     :param states: [M, d]
     :param spread: [d] standard deviations in which distances are measured; 0 leaves a column in its own unit
-    :param seed: of the rows that are drawn where there are more than 50,000
+    :param seed: seed of the rows that are drawn where there are more than 50,000
     """
     if len(data) > LARGEST:
         data = data[np.random.default_rng(seed).choice(len(data), LARGEST, replace=False)]

@@ -19,7 +19,8 @@ POLL_SECONDS = 0.25
 
 
 class Observer:
-    """Is told what happens while jobs run; this one ignores it. Every method is called in the thread of ``map``."""
+    """Receives the events of a call of ``map``; this base class ignores them. All methods run in the thread of
+    ``map``."""
 
     def known(self, result: JobResult) -> None:
         """The job ended in an earlier call, and is not run again."""
@@ -93,10 +94,10 @@ class Engine(ABC):
     ) -> MapResult:
         """Runs ``jobs``, each until it has ended exactly once.
 
-        A job whose process dies, or whose function raises, is tried again after a pause, and its function goes on from
-        what it left on disk. Ctrl-C, SIGTERM and SIGHUP ask every running job to stop where it can go on later; a
-        second one ends them at once. When this is called again with the same jobs and folder, jobs that have ended are
-        not run again.
+        A job whose process dies, or whose function raises, is tried again after a pause, and its function continues
+        from what it left on disk. Ctrl-C, SIGTERM and SIGHUP ask every running job to stop where it can continue later;
+        a second one ends them at once. When this is called again with the same jobs and folder, jobs that have ended
+        are not run again.
 
         :param jobs: is read as places become free, so that a generator can decide by earlier results; it may give None
             for "none now, ask again when a job has ended"
@@ -104,7 +105,7 @@ class Engine(ABC):
         :param retries: further attempts of a job that failed, at least 0
         :param observer: is told what happens
         :param retry_failed: whether jobs that failed in an earlier call are run again
-        :param patient: True lets jobs go on to where they can stop; False ends them at the first signal, which suits
+        :param patient: True lets jobs continue to where they can stop; False ends them at the first signal, which suits
             jobs that keep nothing
         :raises rlopt.errors.ConfigError: if two jobs have the same name
         :raises rlopt.errors.RunError: if a result on disk is damaged

@@ -21,10 +21,10 @@ def make_engine(
     """Returns an engine, to be used as a context.
 
     :param name: local or ray
-    :param workers: most jobs at once; default is what the cores, or the cluster's CPUs and GPUs, allow
-    :param threads: threads that one job computes with, at least 1; a job takes as many CPUs of a Ray cluster
+    :param workers: largest number of parallel jobs; default is what the cores, or the cluster's CPUs and GPUs, allow
+    :param threads: number of threads of a job, at least 1; a job takes as many CPUs of a Ray cluster
     :param gpus_per_job: share of a GPU for each job, or a whole number of GPUs
-    :param address: of a Ray cluster: host:port, ray://host:port or auto; without one RAY_ADDRESS, or Ray here
+    :param address: address of a Ray cluster: host:port, ray://host:port or auto; without one RAY_ADDRESS, or Ray here
     :raises rlopt.errors.ConfigError: for an unknown name, arguments out of range, a missing extra, or an address that
         does not answer
     """

@@ -21,16 +21,16 @@ REPORT_SECONDS = 0.5
 
 
 class JobStopped(Exception):
-    """Raised by a job's function that was asked to stop and has written what it needs to go on."""
+    """Raised by a job's function that was asked to stop and has written what it needs to continue."""
 
 
 class JobContext:
     """The first argument of a job's function.
 
-    :param name: of the job
+    :param name: name of the job
     :param attempt: 0, or how many attempts have failed in this call of the engine
     :param log: file for what it prints, None if there is none
-    :param stop: set when the job is to stop at the next point from which it can go on
+    :param stop: set when the job is to stop at the next point from which it can continue
     :param send: takes a report
     """
 
@@ -42,7 +42,7 @@ class JobContext:
 
     @property
     def stopping(self) -> bool:
-        """Whether the job is to stop; the function then raises :class:`JobStopped` as soon as it can go on later."""
+        """Whether the job is to stop; the function then raises :class:`JobStopped` as soon as it can continue later."""
         return self.stop.received is not None
 
     def progress(self, step: int, total: int, value: Callable[[], float | None] = lambda: None) -> None:

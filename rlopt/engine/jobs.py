@@ -13,7 +13,7 @@ from rlopt.errors import ConfigError, RunError
 from rlopt.run_folder import read_json, write_json
 
 DONE, FAILED, PRUNED, STOPPED = "done", "failed", "pruned", "stopped"
-"""How a job can end; one that was stopped is open, and goes on when it is given again."""
+"""How a job can end; one that was stopped is open, and continues when it is given again."""
 
 _NAME = re.compile(r"(?!\.)[A-Za-z0-9._=+,-]{1,150}(/(?!\.)[A-Za-z0-9._=+,-]{1,150})*", re.ASCII)
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)
@@ -23,7 +23,7 @@ _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)
 class Job:
     """One piece of work: a function by name, and its arguments.
 
-    The function must be safe to call again: after a crash it is called anew, and goes on from what it left on disk.
+    The function must be safe to repeat: after a crash it is called again and continues from what it left on disk.
     """
 
     name: str

@@ -85,7 +85,7 @@ def normalised_as_trained(model: Any, env: Any) -> Iterator[None]:
     if not base.set_statistics(statistics, counting=False):
         warnings.warn(
             "this environment's NormalizeObservation or NormalizeReward has no statistics from the training: they "
-            "start anew, so the policy may see observations that differ from those of its training",
+            "start again, so the policy may see observations that differ from those of its training",
             stacklevel=2,
         )
     try:

@@ -59,8 +59,8 @@ class Predictor(Protocol):
 class RandomPolicy:
     """Acts uniformly at random, as a baseline for trained agents.
 
-    :param action_space: of one environment; a box must be bounded
-    :param seed: of the actions
+    :param action_space: action space of one environment; a box must be bounded
+    :param seed: seed of the actions
     """
 
     def __init__(self, action_space: spaces.Space, seed: int = 0) -> None:
@@ -169,17 +169,17 @@ def evaluate(
     :param env: an id, an ``EnvSettings``, a VecEnv (which is seeded, reset and left open), or a gymnasium environment
     :param n_episodes: at least 1
     :param deterministic: the mean or mode of the policy; False samples from it
-    :param seed: of the environments and of sampling; the same seed and ``n_envs`` give the same episodes
+    :param seed: seed of the environments and of sampling; the same seed and ``n_envs`` give the same episodes
     :param n_envs: parallel environments; default at most 16. Not for a VecEnv, which has its own number
     :param backend: as in :func:`rlopt.make_env`, with an id or settings
-    :param confidence: of the interval, between 0 and 1
+    :param confidence: confidence level of the interval, between 0 and 1
     :param on_episode: called with (episodes finished, ``n_episodes``) after each counted episode
     :param stop: called at every step; the evaluation stops once it returns True
     :param env_settings: further arguments of :func:`rlopt.make_env`, with an id or settings
     :raises StoppedError: because of ``stop``
     :raises SpaceError: if the spaces of model and environment differ
     :raises NonFiniteError: if an observation, an action or a reward is NaN or infinite
-    :raises ConfigError: if an argument is out of range or does not fit the kind of ``env``, or if an episode goes on
+    :raises ConfigError: if an argument is out of range or does not fit the kind of ``env``, or if an episode continues
         beyond :data:`LONGEST_EPISODE` steps in an environment without a higher ``max_episode_steps``
     """
     from rlopt.envs.make import make_env

@@ -24,7 +24,7 @@ def evaluate_average_reward(
     deterministic: bool = True,
     confidence: float = 0.95,
 ) -> GainEstimate:
-    """The mean reward a step of ``model`` in an environment that never ends.
+    """The mean reward per step of ``model`` in a continuing environment.
 
     The model and the random states of Python, numpy and torch are left as they were.
 
@@ -33,7 +33,7 @@ def evaluate_average_reward(
         which is seeded, reset and left open
     :param n_steps: steps of each copy that count
     :param burn_in: steps of each copy before those, >= 0
-    :param seed: of the environments and of sampling from the policy
+    :param seed: seed of the environments and of sampling from the policy
     :raises ConfigError: an episode ends (wrap the environment in ``ContinuingWrapper``), or an argument is out of range
     """
     if n_steps < MIN_BATCHES or burn_in < 0:

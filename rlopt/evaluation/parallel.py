@@ -45,8 +45,8 @@ def evaluate_on_engine(
 ) -> EvaluationResult:
     """As :func:`rlopt.evaluate`, with the episodes played by the jobs of an engine, ``n_envs`` of them in each.
 
-    The episodes depend on ``seed`` and ``n_envs``, not on the number of workers, nor on who dies meanwhile: every job
-    has random numbers of its own and counts once. They are not those of :func:`rlopt.evaluate` with the same seed.
+    The episodes depend on ``seed`` and ``n_envs``, not on the number of workers or on workers that die: every job has
+    its own random numbers and counts once. They differ from those of :func:`rlopt.evaluate` with the same seed.
 
     :param run: a run folder (its newest checkpoint is taken) or a checkpoint; the machines of a cluster must all see it
     :param n_episodes: at least 1

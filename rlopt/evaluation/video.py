@@ -46,7 +46,7 @@ def record_video(
     MuJoCo is drawn without shadows and anti-aliasing, which takes a CPU a sixth of the time.
 
     :param model: as for :func:`rlopt.evaluate`
-    :param settings: of the environment; one copy of it is made on the gymnasium backend
+    :param settings: settings of the environment; one copy of it is made on the gymnasium backend
     :param path: the file, ``.mp4``, written whole or not at all
     :param episodes: at least 1
     :raises ConfigError: if there is no OpenGL library (with the packages to install), no ffmpeg, or nothing to draw

@@ -17,7 +17,7 @@ Given = tuple[Sequence[Sequence[int]], Sequence[int]]
 
 @dataclass(frozen=True)
 class Agreement:
-    """Over the rounds that at least two raters answered."""
+    """Agreement of raters over the rounds that at least two of them answered."""
 
     rounds: int
     raters: int

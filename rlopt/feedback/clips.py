@@ -42,13 +42,14 @@ def write_clip(
 ) -> Clip:  # fmt: skip
     """Writes images as a video with a poster beside it: the image that differs most from the first one.
 
-    A video shorter than :data:`LEAST_SECONDS` rests on its last image for so long: nobody can judge a flash.
+    A video shorter than :data:`LEAST_SECONDS` is extended to that length with its last image, because nobody can judge
+    a flash.
 
     :param path: ``.mp4`` in the folder that a renderer is given; appears once it is whole
     :param images: uint8 [H, W, 3], at least one, all of one size; an odd side is lengthened by its last line, as H.264
         with yuv420p needs even sides
     :param fps: images per second, above 0
-    :raises ConfigError: the images are none of these, or a file cannot be written
+    :raises ConfigError: the images have another form, or a file cannot be written
     """
     path = Path(path)
     if path.suffix.lower() != ".mp4":

@@ -36,9 +36,9 @@ def import_study(
     """Adds a study, in one transaction.
 
     :param lines: of the JSON lines
-    :param name: of the new study; its own unless given
+    :param name: name of the new study; its own unless given
     :param clips: the media folder that the study was exported from; its clips are copied and compared with their
-        digests. Without, only what was answered is imported
+        digests. without it, only the answers are imported
     :raises StudyError: a line is malformed, a study of that name is there, or a clip is missing or altered
     """
     with store.database.write() as connection:

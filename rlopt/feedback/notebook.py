@@ -22,9 +22,9 @@ _GROUP = re.compile(r"\d{1,4}(\s*=\s*\d{1,4})*")
 
 
 def parse_answer(text: str, display: Sequence[int]) -> Ranking:
-    """The ranking that a typed answer such as ``3 1=4 2`` stands for.
+    """The ranking of a typed answer such as ``3 1=4 2``.
 
-    Spaces, commas and ``>`` part the places; ``=`` joins clips that tie.
+    Spaces, commas and ``>`` separate the places; ``=`` joins clips that tie.
 
     :param text: by the numbers on the screen, from 1
     :param display: the candidate that is shown with number 1, 2, ...
@@ -60,10 +60,10 @@ class NotebookOracle:
     Nothing is stored: :class:`rlopt.feedback.study.HumanStudy` is for what must survive a crash.
 
     :param render: draws the candidates of a query into a folder, a clip each, as for a study
-    :param folder: of the clips; a temporary one unless given
+    :param folder: folder of the clips; a temporary one unless given
     :param ask: prints a question and returns what was typed
     :param show: shows a numbered clip; inline unless given
-    :param seed: of the orders in which candidates are shown; a new one each time unless given
+    :param seed: seed of the orders in which candidates are shown; a new one each time unless given
     """
 
     def __init__(

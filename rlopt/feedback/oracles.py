@@ -118,7 +118,7 @@ class NearTieOracle:
 
 @dataclass(frozen=True)
 class LazyOracle:
-    """Ranks fewer than it was asked to, sometimes: then 1 to k - 1 of the best, each number as likely."""
+    """Sometimes ranks fewer than k candidates: 1 to k - 1 of the best, each number with equal probability."""
 
     inner: Oracle = dataclasses.field(default_factory=ReturnOracle)
     """Ranks."""
@@ -137,7 +137,7 @@ class LazyOracle:
 
 @dataclass(frozen=True)
 class AbstainingOracle:
-    """Has no opinion, sometimes."""
+    """Sometimes has no opinion."""
 
     inner: Oracle = dataclasses.field(default_factory=ReturnOracle)
     """Ranks otherwise."""

@@ -13,7 +13,7 @@ class Prepared:
     """One statement, for the two kinds of database. It converts no types: booleans of SQLite come as 0 and 1.
 
     :param statement: its parameters are ``bindparam(NAME)``; it has no lists of values (``in_``)
-    :param columns: of an insertion, whose parameters these are; the others stay empty
+    :param columns: columns of an insertion, whose parameters these are; the others stay empty
     """
 
     def __init__(self, statement: sa.Executable, columns: Sequence[str] | None = None) -> None:

@@ -1,6 +1,6 @@
 """The trainer's side of a study: an optimiser that people answer, one durable round after the other.
 
-All that the search depends on is in the database: a process that is killed at any moment and started again goes on
+All that the search depends on is in the database: a process that is killed at any moment and started again continues
 where the last round was consumed, with the same query.
 """
 
@@ -67,7 +67,7 @@ class Asked(Protocol):
 
 
 class AskTell(Protocol):
-    """An optimiser that rankings suffice for; see :class:`rlopt.agents.zo_ranksgd.optimizer.ZORankSGD`."""
+    """An optimiser that needs only rankings; see :class:`rlopt.agents.zo_ranksgd.optimizer.ZORankSGD`."""
 
     @property
     def point(self) -> np.ndarray:
@@ -112,15 +112,15 @@ Render = Callable[[Any, Path], list[Clip]]
 class HumanStudy:
     """Creates the study of that name, or continues it: the optimiser then takes the state of the last consumed round.
 
-    Only one process trains a study: the one that came last; an earlier one raises at its next step.
+    Only the process that started last trains a study; an earlier one raises an error at its next step.
 
     :param store: where the study is
-    :param name: of the study, 1 to 200 characters
+    :param name: name of the study, 1 to 200 characters
     :param optimizer: as it was when the study was created (a new one made with the same settings will do)
     :param render: draws a query's candidates; see :data:`Render`
-    :param annotators: answers that every round needs, each of another person
-    :param instructions: plain text, shown above the clips; other ones than before replace those, empty ones do not
-    :param config: anything JSON that the study should remember
+    :param annotators: number of answers that every round needs, each from a different person
+    :param instructions: plain text, shown above the clips; new instructions replace the earlier ones, empty ones do not
+    :param config: JSON values that the study stores
     :param media: what ``render`` draws: video or image
     :param undo_seconds: for how long a complete round can still be undone before it is consumed, counted from when the
         trainer found it complete, by the trainer's own clock
@@ -343,13 +343,13 @@ Part = Callable[[OptimizerState], tuple[dict[str, Any], dict[str, np.ndarray]]]
 
 
 def replay(store: StudyStore, study: Study, optimizer: AskTell, part: Part | None = None) -> int:
-    """Runs the whole search again, from its first state, on the answers that were consumed; returns how many rounds.
+    """Runs the whole search again, from its first state, on the consumed answers; returns the number of rounds.
 
     Every query and every state must come out bit for bit as they are stored.
 
     :param optimizer: made with the settings of the study; its state is replaced
-    :param part: where the study's state holds more than the optimiser's (statistics of an environment, say), what
-        takes the optimiser's out of it; then every query and the last state are compared
+    :param part: if the study's state holds more than the optimiser's (such as statistics of an environment), a function
+        that extracts the optimiser's; then every query and the last state are compared
     :raises StudyError: the first round that differs, by its iteration
     """
 

@@ -171,7 +171,7 @@ class TrainerSession:
     def _trust(self, connection: sa.Connection, round_ids: Sequence[int]) -> list[list[float]] | None:
         """How far the answers to rounds are trusted, which is stored with them; None while nothing tells of it.
 
-        Relative to the rater who is trusted most: where clips are hard to tell apart for all, all go on to count.
+        Relative to the rater who is trusted most: where clips are hard to tell apart for all, all continue to count.
         """
         known = study_reliabilities(connection, self.study)
         most = max((each.trust for each in known.values()), default=0.0)
@@ -219,7 +219,7 @@ class TrainerSession:
     def _keep(self, connection: sa.Connection, move: Move, round_ids: Sequence[int]) -> None:
         after = move.after
         keep_state(connection, self.study.id, after, self.store.clock())
-        # The first state is where a replay begins, the newest where training goes on; the digests of all are in rounds.
+        # A replay begins at the first state, and training continues at the newest; rounds hold the digests of all.
         old = (optimizer_state.c.study_id == self.study.id) & (optimizer_state.c.iteration > 0)
         connection.execute(sa.delete(optimizer_state).where(old & (optimizer_state.c.iteration < after.iteration - 1)))
         values = {

@@ -26,7 +26,7 @@ def pack_run(run: Path, out: Path, checkpoint: str | None = None, repo: str | No
     """Writes the policy of a run to ``out``, a run folder for ``rlopt evaluate``, ``export``, ``plot`` and ``compare``.
 
     Replay buffer, moments of optimisers, random states and the simulator's state stay behind, so that it cannot be
-    resumed; ``rlopt train --init-from`` goes on from its policy. Paths of this machine are left out of the settings.
+    resumed; ``rlopt train --init-from`` continues from its policy. Paths of this machine are left out of the settings.
 
     :param run: run folder or checkpoint
     :param out: folder, new or empty

@@ -1,8 +1,9 @@
 """Weights & Biases as a further writer of a run (extra ``wandb``): what progress.csv gets, at the same steps.
 
-A run is told to W&B once, also when it is killed and goes on from an earlier step: the steps that it repeats then were
-sent before, and W&B takes no row back. What it was told last is kept in ``wandb.json`` in the run folder. Nothing here
-ends a training run: without network, login or a sound answer the rows are kept in the run folder, for ``wandb sync``.
+Every row is sent to W&B once, even if the run is killed and continues from an earlier step: the steps that it then
+repeats were sent before, and W&B takes no row back. ``wandb.json`` in the run folder records what was sent last.
+Nothing here ends a training run: without network, login or a sound answer the rows are kept in the run folder, for
+``wandb sync``.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ class WandbLog(KVWriter):
 def open_wandb(folder: RunFolder, run: RunConfig, say: Callable[[str], None]) -> WandbLog | None:
     """The writer of a run whose settings ask for one, with the rows that W&B lacks of those in progress.csv.
 
-    :param folder: of the run, with its config.json, versions.json and, cut to the checkpoint, progress.csv
+    :param folder: folder of the run, with its config.json, versions.json and, cut to the checkpoint, progress.csv
     :param say: is told where the rows go
     :returns: None if W&B was not asked for, is disabled, or cannot be used at all
     :raises rlopt.errors.ConfigError: if the package is not installed, or for settings that W&B has not

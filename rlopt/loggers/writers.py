@@ -234,7 +234,7 @@ class RunLogs:
     def close(self, exit_code: int = 0) -> None:
         """Closes all of them.
 
-        :param exit_code: of the run, for writers that tell how it ended
+        :param exit_code: exit code of the run, for writers that tell how it ended
         """
         for writer in self.logger.output_formats:
             if hasattr(writer, "exit_code"):

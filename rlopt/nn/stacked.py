@@ -77,7 +77,7 @@ class StackedParameters:
     """Parameters of one or more equal networks, with Adam's moments, each kind in one tensor.
 
     The networks' own parameters and their optimisers' state become views into these tensors. So whatever reads or
-    writes them in place (``state_dict``, ``load_state_dict``, checkpoints) goes on working, and sees every update.
+    writes them in place (``state_dict``, ``load_state_dict``, checkpoints) continues working, and sees every update.
 
     :param columns: ``columns[k]`` holds the k-th parameter of every network
     :param shape: how the networks are laid out: () for a single one, (N,) for an ensemble of N, (S, N) for S ensembles

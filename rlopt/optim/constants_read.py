@@ -20,7 +20,7 @@ class Reads:
     instead, also where a CUDA graph is replayed.
 
     :param function: of tensors
-    :param arguments: of the shapes that it will get
+    :param arguments: arguments of the shapes that it will get
     :param settings: its keyword arguments
     """
 

@@ -319,7 +319,7 @@ class HeldNetworks:
     """The networks of one model as tensors; what they become is in ``state`` afterwards.
 
     :param store: where the tensors belong
-    :param state: of one model
+    :param state: state of one model
     :param rates: learning rate of each part that is trained
     """
 
@@ -441,7 +441,7 @@ class Store:
     """The tensors of the parts of one or several models, each kind of a name in one tensor, with Adam's moments.
 
     The networks' own parameters and their optimisers' state become views into these tensors. So whatever reads or
-    writes them in place (``state_dict``, ``load_state_dict``, checkpoints) goes on working, and sees every update.
+    writes them in place (``state_dict``, ``load_state_dict``, checkpoints) continues working, and sees every update.
 
     :param models: the parts of each model; they must be alike, and :func:`obstacle` must find nothing
     """

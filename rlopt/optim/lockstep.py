@@ -55,7 +55,7 @@ class _Member:
         self.back.release()
 
     def wait(self) -> Any:
-        """Called by the run: lets the others go on until the coordinator comes back to it."""
+        """Called by the run: lets the others continue until the coordinator comes back to it."""
         self.begun = True
         if self.on_wait is not None:
             self.on_wait()

@@ -65,8 +65,8 @@ def is_second_order(optimizer: torch.optim.Optimizer | type[torch.optim.Optimize
 def check_optimizer(cls: type[torch.optim.Optimizer], options: Mapping[str, Any]) -> None:
     """Raises :class:`rlopt.errors.ConfigError` unless ``cls`` with ``options`` can train here and be resumed exactly.
 
-    It is tried on a small problem: steps without a closure on a matrix and a vector, and after its state was saved and
-    restored, the same steps bit for bit.
+    The check runs a small problem: the optimiser takes steps without a closure on a matrix and a vector, and after its
+    state has been saved and restored, it must take the same steps bit for bit.
     """
     name = cls.__name__
     settings = ", ".join(f"{key}={value!r}" for key, value in options.items() if key != "lr") or "its defaults"

@@ -25,10 +25,10 @@ RELABELLED_ROWS = 8192
 
 
 class LearnedReward(VecEnvWrapper):
-    """Gives the model's rewards in place of the environment's, and records what happened.
+    """Gives the model's rewards in place of the environment's, and records the steps.
 
     ``infos`` keep the returns of a monitor below, which are the environment's. Put a VecNormalize around it, not below.
-    The environment's own rewards are what a simulated teacher answers by; nothing else reads them.
+    Only a simulated teacher reads the environment's own rewards.
 
     :param venv: the environments
     :param learner: of their spaces

@@ -35,9 +35,9 @@ class PreferenceFolder:
     def learner(
         self, observation_space: spaces.Space[Any], action_space: spaces.Space[Any], **arguments: Any
     ) -> PreferenceLearner:
-        """A learner that goes on from it, in environments of these spaces.
+        """A learner that continues from it, in environments of these spaces.
 
-        :param arguments: of :class:`PreferenceLearner`
+        :param arguments: arguments of :class:`PreferenceLearner`
         """
         made = PreferenceLearner(
             self.config, observation_space, action_space, preferences=self.preferences, **arguments
@@ -50,7 +50,7 @@ class PreferenceFolder:
 def save_preferences(
     path: str | Path, config: PreferenceConfig, preferences: Preferences | None = None, model: Any = None
 ) -> Path:
-    """Writes a folder, whole or not at all; one of preferences that is there already is replaced, and nothing else is.
+    """Writes a folder, whole or not at all; it replaces an existing folder of preferences, but nothing else.
 
     :raises rlopt.errors.DataError: something else is there, or the file system refuses
     """

@@ -29,7 +29,7 @@ _MAX_LINE = 64 * 2**20
 
 
 def read_preferences(path: str | Path, *, dataset: Dataset | None = None, length: int | None = None) -> Preferences:
-    """Reads a preference set; its format is known by what is there.
+    """Reads a preference data set and recognises its format.
 
     :param dataset: the D4RL data set whose steps the indices of a folder name
     :param length: steps of a fragment there; None where the files' names say it (``_q100``), else 100
@@ -51,7 +51,7 @@ def read_preferences(path: str | Path, *, dataset: Dataset | None = None, length
 
 
 def write_preferences(preferences: Preferences, path: str | Path) -> Path:
-    """Writes the comparisons of pairs that the answers say: .npz, .jsonl, or a folder of Hugging Face's ``datasets``.
+    """Writes the comparisons of pairs that the answers imply: .npz, .jsonl, or a folder of Hugging Face's ``datasets``.
 
     :raises rlopt.errors.DataError: something is there already, or there is nothing to write
     """

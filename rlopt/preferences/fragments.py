@@ -16,7 +16,7 @@ from rlopt.preferences.places import ABSENT, places_of, ranking_of
 
 @dataclass(frozen=True)
 class Fragments:
-    """F fragments of at most L steps. What lies behind the end of a shorter one is 0 and means nothing."""
+    """F fragments of at most L steps. Entries beyond the end of a shorter one are 0 and have no meaning."""
 
     observations: np.ndarray
     """(F, L, O) float32, flat, before each step."""

@@ -19,12 +19,12 @@ from rlopt.state.generator import restore as restore_generator
 
 
 class PreferenceLearner:
-    """The answers so far, the reward model, and a teacher who gives more.
+    """The answers so far, the reward model, and a teacher who gives further answers.
 
     :param config: the settings
-    :param observation_space: as :class:`RewardEnsemble` takes them, and so is ``action_space``
-    :param preferences: answers that there are already
-    :param seed: of first weights, questions, the teacher's errors and the fits
+    :param observation_space: as for :class:`RewardEnsemble`, and so is ``action_space``
+    :param preferences: existing answers
+    :param seed: seed of first weights, questions, the teacher's errors and the fits
     :param teacher: anything with the method of :class:`rlopt.feedback.oracles.Oracle`, in place of that of the settings
     :raises rlopt.errors.SpaceError: for other spaces
     :raises rlopt.errors.DataError: for answers about other observations or actions

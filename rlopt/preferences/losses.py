@@ -12,9 +12,9 @@ def plackett_luce_loss(scores: Tensor, places: Tensor) -> Tensor:
     """Mean over questions of the negative log-likelihood of their answers, (...,).
 
     The best fragment is chosen with probability proportional to exp(score), then the best of the rest, and so on over
-    the places that were told. Those of one place tie: each is chosen among them and all that is worse (Breslow 1974).
-    Of two fragments, one better, this is Bradley and Terry's -log sigmoid(score - score'); of two that tie, twice the
-    cross-entropy with one half.
+    the given places. Fragments of one place tie: each is chosen among them and all worse ones (Breslow 1974). For two
+    fragments, one better, this is the Bradley-Terry loss -log sigmoid(score - score'); for two that tie, it is twice
+    the cross-entropy with one half.
 
     :param scores: (..., Q, n) of the fragments of Q questions
     :param places: (Q, n) or (..., Q, n) int64: 0 for the best, the same for those that tie; or :data:`.places.WORST`,

@@ -72,7 +72,7 @@ class Film:
 def film_fragments(settings: EnvSettings, policy: Any, count: int, length: int, folder: Path, *, seed: int) -> Film:
     """Plays and films fragments one behind the other.
 
-    :param settings: of the environment; one is made, which draws
+    :param settings: settings of the environment; one is made, which draws
     :param policy: acts by ``predict``, not deterministically; None acts at random
     :param length: steps of a fragment; one that ends truly is shorter, and one that a time limit cuts is left out
     :raises rlopt.errors.ConfigError: the environment cannot be drawn, or has no episode as long as a fragment
@@ -162,7 +162,7 @@ class FragmentQuestions:
     :param film: the fragments
     :param config: the settings
     :param people: who answer at once
-    :param seed: of the questions that are drawn and of the ensembles
+    :param seed: seed of the questions that are drawn and of the ensembles
     """
 
     rounds = 1

@@ -25,11 +25,11 @@ _ROWS = 4096
 
 
 class RewardEnsemble:
-    """r(s, a): perceptrons of a flat observation and an action, of which the mean is the reward.
+    """r(s, a): perceptrons of a flat observation and an action, whose mean is the reward.
 
-    Preferences say nothing of a reward's unit, so it is scaled to a standard deviation of 1 over the fragments. They
-    say nothing of its zero either, unless episodes end truly, after which rewards are 0: then the zero is kept, else
-    the mean over the fragments is 0.
+    Preferences do not determine a reward's unit, so it is scaled to a standard deviation of 1 over the fragments. They
+    do not determine its zero either, unless episodes truly end, because later rewards are 0. In that case the zero is
+    kept; otherwise the mean over the fragments becomes 0.
 
     :param observation_space: Box (no images), Discrete, MultiDiscrete, MultiBinary, or a Dict of those
     :param action_space: Box with finite bounds, or Discrete

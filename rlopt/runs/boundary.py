@@ -95,11 +95,11 @@ class HookState:
 class RunHook:
     """Is called with the model at every boundary; evaluates, logs, writes a checkpoint and stops, in this order.
 
-    :param folder: of the run
+    :param folder: folder of the run
     :param run: its settings, resolved
     :param env_settings: of the training environment; evaluations make environments of their own from it
     :param metadata: written into every checkpoint
-    :param state: of the checkpoint that the run continues, or a new one
+    :param state: state of the checkpoint that the run continues, or a new one
     :param counter: the model's attribute that ``progress`` shows
     """
 
@@ -160,7 +160,7 @@ class RunHook:
         return f"step {checkpoint_step(found[-1]):,} is kept{fresh}"
 
     def _rescue(self, model: BaseAlgorithm) -> bool:
-        """Whether the running episodes go on from what is kept."""
+        """Whether the running episodes continue from what is kept."""
         if self._evaluating is not None:
             step, trees = model.num_timesteps, capture_state(model, copy=False)
             self._write(step, trees, {**self._evaluating, "last_checkpoint": step})

@@ -82,7 +82,7 @@ def resume_seeds(
 
     On the CPU the result equals, bit for bit, the result of runs that were never stopped, as with
     :func:`rlopt.runs.train.resume`. Runs that failed are left out. Where no step has a checkpoint of every run, each
-    goes on from its own newest.
+    continues from its own newest.
 
     :param data: as for :func:`rlopt.runs.train.resume`, and so is ``env_timeout``
     :raises rlopt.errors.RloptError: as :func:`rlopt.runs.train.resume`, if a run cannot begin; later errors are in the
@@ -98,7 +98,7 @@ def resume_seeds(
         print(f"{name} failed and is left out: {reason}; when that is fixed, continue it with {again}", flush=True)
     runs = {name: own for name, own in _runs(run).items() if name not in failed}
     if not runs:
-        raise RunError(f"every run in {path} has failed: continue them one by one, or start anew")
+        raise RunError(f"every run in {path} has failed: continue them one by one, or start again")
     folders = {name: RunFolder(path / name) for name in runs}
     step = common_step(list(folders.values()))
     if step is None:

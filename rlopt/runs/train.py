@@ -59,11 +59,11 @@ def train(agent: str, run: RunConfig, agent_config: Any, console: Console | None
     :param agent: a name of ``rlopt train --help``, or ``module:Class``, which is imported
     :param run: settings of the run
     :param agent_config: settings of the agent, an instance of its config class
-    :param console: takes its lines and its progress; the default is for a run that has the process to itself
+    :param console: receives the run's lines and progress; the default suits a run that is alone in its process
     :raises rlopt.errors.RunError: if the run folder exists and is not empty
     :raises rlopt.errors.RloptError: for settings, environments or spaces that cannot be used, or a full disk
-    :raises rlopt.errors.EnvFaultError: if an environment raises, does not answer in time or returns what it should
-        not; a checkpoint of the last whole update is written before
+    :raises rlopt.errors.EnvFaultError: if an environment raises, does not answer in time or returns an invalid value; a
+        checkpoint of the last complete update is written first
     :raises rlopt.errors.NonFiniteError: at the first NaN or infinite loss; checkpoints are kept
     """
     console = console or Console()
@@ -103,9 +103,9 @@ def resume(
 
     :param path: the run folder
     :param total_timesteps: train up to this step instead; schedules then follow the new length from here on
-    :param data: where the data set or the demonstrations lie now, if they were moved; others are refused
+    :param data: new path of the data set or the demonstrations, if they were moved; other data are refused
     :param no_later_than: pass over checkpoints of later steps
-    :param env_timeout: another limit than the run was started with, in seconds
+    :param env_timeout: a new limit in seconds, in place of the one the run was started with
     :param console: as for :func:`train`
     :raises rlopt.errors.RunError: if ``path`` is no run folder, or another process trains in it
     :raises rlopt.errors.ConfigError: if more steps are done than asked for, or the run learns from no data
@@ -332,7 +332,7 @@ def _close(model: BaseAlgorithm) -> None:
 
 
 def _what_is_kept(hook: RunHook, model: BaseAlgorithm, console: Console) -> str:
-    """Writes what an environment that failed has left whole; says it, and how the run goes on."""
+    """Writes what an environment that failed has left whole; says it, and how the run continues."""
     kept = hook.rescue(model)
     return f"{kept}: when that is fixed, continue with {hook.folder.command}" if console.alone else kept
 

@@ -78,11 +78,11 @@ OR_SCHEDULE = OrPython(
 
 
 class AgentConfig:
-    """Base of an agent's settings, a frozen, keyword-only dataclass: each is declared once, as one of its fields.
+    """Base of an agent's settings, a frozen, keyword-only dataclass. Each setting is declared once, as a field.
 
-    The annotation holds type and range (:class:`Range`, ``Literal``, :class:`Text`, :class:`OrPython`), the text under
-    the field its meaning, unit and source. Flags, presets, the constructor's defaults (``tau: float = SACConfig.tau``),
-    its checks (:func:`check_arguments`) and the documentation are made of that.
+    The annotation holds type and range (:class:`Range`, ``Literal``, :class:`Text`, :class:`OrPython`); the text under
+    the field gives meaning, unit and source. Flags, presets, the constructor's defaults (``tau: float =
+    SACConfig.tau``), its checks (:func:`check_arguments`) and the documentation come from these declarations.
     """
 
     run_defaults: ClassVar[dict[str, Any]] = {}

@@ -12,16 +12,16 @@ SHAPES = ("constant", "linear", "cosine")
 
 @dataclass(frozen=True)
 class DecayingRate:
-    """A rate that rises along a line for a while and then falls to a share of itself.
+    """A rate that first rises linearly (warm-up) and then falls to a share of its highest value.
 
     With t in [0, 1] the share of the decay that is done: linear is 1 - (1 - floor) t, cosine is
     floor + (1 - floor) (1 + cos pi t) / 2 (Loshchilov and Hutter, arXiv 1608.03983, eq. 5), constant is 1, each times
     ``value``.
 
-    :param value: the rate at its highest, >= 0
+    :param value: the highest rate, >= 0
     :param shape: "constant", "linear" or "cosine"
     :param warmup: share of the run in which the rate rises from 0, in [0, 1)
-    :param floor: share of ``value`` that is left at the end, in [0, 1]
+    :param floor: final rate as a share of ``value``, in [0, 1]
     :raises rlopt.errors.ConfigError: one of them is something else
     """
 

@@ -1,7 +1,7 @@
 """Saves and restores vectorised environments: Stable-Baselines3's wrappers, and the environments below them.
 
 A wrapper of a known class is captured here. What is below the wrappers knows its own state (``get_state`` and
-``set_state``, as the backends in :mod:`rlopt.envs` do), or the run goes on with fresh episodes.
+``set_state``, as the backends in :mod:`rlopt.envs` do), or the run continues with fresh episodes.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def wrapper_statistics(env: VecEnv) -> list[Tree]:
 
 
 def give_wrapper_statistics(env: VecEnv, statistics: Tree) -> None:
-    """Lets Gymnasium's normalising wrappers below ``env`` go on from ``statistics``, if they are alike."""
+    """Lets Gymnasium's normalising wrappers below ``env`` continue from ``statistics``, if they are alike."""
     base: Any = split_chain(env)[1]
     if statistics and hasattr(base, "set_statistics"):
         base.set_statistics(statistics, counting=True)

@@ -130,7 +130,7 @@ class _Trial:
         own = _parameters(optimizer)
         self.groups: list[dict[str, Any]] = [dict(group) for group in optimizer.param_groups]
         self.state: list[dict[str, Any] | None] = [None] * len(own)
-        # Not built anew: what its constructor was given is not all among its defaults.
+        # Not rebuilt: what its constructor was given is not all among its defaults.
         trial = object.__new__(type(optimizer))
         trial.__dict__.update(optimizer.__dict__)
         trial.state = defaultdict(dict)

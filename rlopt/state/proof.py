@@ -41,7 +41,7 @@ GRACE = 1.0
 
 EXACT, UNPROVED, INEXACT, FRESH = "exact", "unproved", "not exact", "fresh episodes"
 _REBUILT = ("SwigPyObject", "MjModel", "MjData", "ALEInterface")
-"""Simulators whose whole state is made anew when an episode begins, so that a replay leads back to it."""
+"""Simulators whose whole state is recreated when an episode begins, so that a replay leads back to it."""
 _GENERATORS = ("python", "numpy", "torch")
 _DIGEST = 8
 _PARTS = ("observation", "reward", "end", "global random state")

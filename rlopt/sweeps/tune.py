@@ -38,7 +38,7 @@ _STUDY = "rlopt"
 
 
 def run_tune(spec: TuneSpec, path: Path, options: EngineOptions | None = None) -> int:
-    """Searches until ``spec.trials`` trials have ended; called again, also after a kill, it goes on.
+    """Searches until ``spec.trials`` trials have ended; called again, also after a kill, it continues.
 
     :returns: 0 when that is so, 2 if no trial was done, 130 or 143 when a signal stopped it
     :raises rlopt.errors.ConfigError: if Optuna is not installed, or for mistakes in the settings

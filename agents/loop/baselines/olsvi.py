@@ -121,7 +121,7 @@ class OLSVIFH(Episodic, FeatureStates):
     :param env: an environment that never ends with Discrete actions, or its id; any observations
     :param feature_map: None takes the features of an environment that knows them (``mdp.features``)
     :param reward_range: (smallest, largest) reward of a step; None takes it from an environment that knows it
-    :param seed: of the environment's first reset; the algorithm itself draws no random numbers
+    :param seed: seed of the environment's first reset; the algorithm itself draws no random numbers
     :param settings: see :class:`rlopt.agents.loop.baselines.config.OLSVIFHConfig`
     """
 

@@ -195,7 +195,7 @@ class PMEVIDT(Episodic, CountedStates):
 
     :param env: an environment that never ends with Discrete observations and actions, or its id
     :param reward_range: (smallest, largest) reward of a step; None takes it from an environment that knows it
-    :param seed: of the environment's first reset; PMEVI-DT itself draws no random numbers
+    :param seed: seed of the environment's first reset; PMEVI-DT itself draws no random numbers
     :param settings: see :class:`rlopt.agents.loop.baselines.config.PMEVIDTConfig`
     """
 

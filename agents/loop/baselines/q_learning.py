@@ -111,7 +111,7 @@ class DifferentialQ(CountedStates):
 
     :param env: an environment that never ends with Discrete observations and actions, or its id
     :param reward_range: (smallest, largest) reward of a step; None takes it from an environment that knows it
-    :param seed: of the environment's first reset and of the exploring actions
+    :param seed: seed of the environment's first reset and of the exploring actions
     :param settings: see :class:`rlopt.agents.loop.baselines.config.DifferentialQConfig`
     """
 

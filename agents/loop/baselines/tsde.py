@@ -92,7 +92,7 @@ class TSDE(Episodic, CountedStates):
 
     :param env: an environment that never ends with Discrete observations and actions, or its id
     :param reward_range: (smallest, largest) reward of a step; None takes it from an environment that knows it
-    :param seed: of the environment's first reset and of the posterior draws
+    :param seed: seed of the environment's first reset and of the posterior draws
     :param settings: see :class:`rlopt.agents.loop.baselines.config.TSDEConfig`
     """
 

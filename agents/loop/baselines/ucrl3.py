@@ -185,7 +185,7 @@ class UCRL3(Episodic, CountedStates):
 
     :param env: an environment that never ends with Discrete observations and actions, or its id
     :param reward_range: (smallest, largest) reward of a step; None takes it from an environment that knows it
-    :param seed: of the environment's first reset; UCRL3 itself draws no random numbers
+    :param seed: seed of the environment's first reset; UCRL3 itself draws no random numbers
     :param settings: see :class:`rlopt.agents.loop.baselines.config.UCRL3Config`
     """
 

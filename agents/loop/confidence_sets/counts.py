@@ -15,7 +15,7 @@ class Counts:
 
     :param n_states: S
     :param n_actions: A
-    :param dtype: of the transitions
+    :param dtype: dtype of the transitions
     """
 
     def __init__(self, n_states: int, n_actions: int, dtype: Any = np.float64) -> None:

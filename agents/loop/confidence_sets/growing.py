@@ -11,7 +11,7 @@ class GrowingArray:
     """Rows of one shape and dtype.
 
     :param row_shape: of one row
-    :param dtype: of all
+    :param dtype: dtype of all
     """
 
     def __init__(self, row_shape: tuple[int, ...], dtype: Any) -> None:

@@ -16,7 +16,7 @@ class Peer(Search):
     """A search by ask and tell that minimises, without save or resume: these are for comparisons.
 
     :param initial: [d], the first point
-    :param seed: of its random numbers; None for new ones each time
+    :param seed: seed of its random numbers; None for new ones each time
     """
 
     takes_values: bool

@@ -70,7 +70,7 @@ class BestOfN:
         self._query = None
 
     def state_dict(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """All that :meth:`load_state_dict` needs to go on exactly: plain JSON, and arrays."""
+        """All that :meth:`load_state_dict` needs to continue exactly: plain JSON, and arrays."""
         state = {"iteration": self.iteration, "drawn": self.drawn, "random": capture(self._rng)}
         state["known"] = self._best is not None
         state["query"] = None if self._query is None else self._query.current is not None

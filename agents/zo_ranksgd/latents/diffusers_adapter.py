@@ -27,7 +27,7 @@ class DiffusersDecoder:
 
     :param pipeline: an object of diffusers, on its device
     :param n_steps: denoising steps
-    :param seed: of the generator that is given to each call
+    :param seed: seed of the generator that is given to each call
     :param arguments: more for each call of the pipeline, such as ``{"prompt": "a lighthouse", "guidance_scale": 5.0}``
     :raises rlopt.errors.DecodeError: its scheduler adds noise, or it takes no latents
     """
@@ -65,7 +65,7 @@ class DiffusersDecoder:
     def from_folder(cls, folder: str | Path, *, device: str = "cpu", dtype: str = "float32", **settings: Any) -> Any:
         """The decoder of a pipeline saved in a local folder: safetensors weights only, no code, no network.
 
-        :param settings: of the constructor
+        :param settings: settings of the constructor
         :raises rlopt.errors.ConfigError: there is no such folder (the name of a model on a hub is none)
         :raises rlopt.errors.DecodeError: diffusers is not installed, or cannot read the folder
         """

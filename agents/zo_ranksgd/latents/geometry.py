@@ -81,7 +81,7 @@ class Decoder:
     :param decode: see :data:`Decode`
     :param batch_size: latents given to ``decode`` at once; None for all
     :param device: ``decode`` gets torch tensors on this device, such as ``"cuda"``; None for numpy arrays
-    :param dtype: of the latents, "float32" or "float64" ("float16" with a device)
+    :param dtype: dtype of the latents, "float32" or "float64" ("float16" with a device)
     """
 
     def __init__(

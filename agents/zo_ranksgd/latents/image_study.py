@@ -33,14 +33,14 @@ def latent_study(
     instructions: str = INSTRUCTIONS,
     **settings: Any,
 ) -> HumanStudy:
-    """A study of ``search`` that people answer: each ``step()`` is a round; ``search.latent`` is what came of it.
+    """A study of ``search`` that people answer: each ``step()`` is a round; ``search.latent`` is the result.
 
     :param store: where people's answers are kept; ``rlopt rank serve`` shows what is open
-    :param name: of the study; the same search continues one of that name
+    :param name: name of the study; the same search continues one of that name
     :param best_of_n: people answer ``search.rival`` instead, best-of-N, in a study of another name; for a fair
         comparison until ``search.rival.drawn`` is ``search.images_shown``
     :param value_range: the values of the decoder's floats that are black and white
-    :param settings: of :class:`rlopt.feedback.study.HumanStudy`, such as ``annotators``
+    :param settings: settings of :class:`rlopt.feedback.study.HumanStudy`, such as ``annotators``
     """
 
     def render(query: Query, folder: Path) -> list[Clip]:
@@ -61,10 +61,10 @@ def run_study(
     port: int | None = 0,
     stopping: Callable[[], bool] = lambda: False,
 ) -> list[Path] | None:
-    """Asks people ``rounds`` rounds in all in a study in ``folder``, or goes on with it, and writes what was found.
+    """Asks people ``rounds`` rounds in all in a study in ``folder``, or continues with it, and writes what was found.
 
-    :param port: of the server that is started; None for none
-    :param stopping: looked at between answers; the study goes on at the next call
+    :param port: port of the server that is started; None for none
+    :param stopping: looked at between answers; the study continues at the next call
     :returns: the files of the first and the found image, and the folder of the search; None if it was stopped
     :raises rlopt.errors.StudyError: the folder holds another study, or the server has ended
     """

@@ -105,7 +105,7 @@ class _Slots(Protocol):
 
 
 class _OwnSlots:
-    """Steps an environment of :func:`rlopt.make_env`: only those whose episode goes on."""
+    """Steps an environment of :func:`rlopt.make_env`: only those whose episode continues."""
 
     def __init__(self, env: Any) -> None:
         self._env = env
@@ -143,7 +143,7 @@ class _ForeignSlots:
 class CandidateEvaluator:
     """Plays the episodes of candidates in a VecEnv, as many side by side as it has environments.
 
-    :param env: seeded and reset in every round; one of :func:`rlopt.make_env` steps only episodes that go on
+    :param env: seeded and reset in every round; one of :func:`rlopt.make_env` steps only episodes that continue
     :param policy: whose parameters the candidates are
     """
 
@@ -228,7 +228,7 @@ class CandidateEvaluator:
 
 
 class _Live:
-    """Those of the episodes played side by side that go on, without gaps, so that a step need not index them."""
+    """Those of the episodes played side by side that continue, without gaps, so that a step need not index them."""
 
     def __init__(self, batch: Episodes, policy: PolicyVector, parameters: FloatArray) -> None:
         self._batch, self._policy = batch, policy

@@ -49,7 +49,7 @@ class StudiedSearch:
     """What a :class:`rlopt.feedback.study.HumanStudy` asks and tells: a policy search with all that its rounds change.
 
     Beside the optimiser's, its state holds the statistics of observations and the counters, so that a study alone is
-    enough to go on from. The episodes of a round are played when it is asked, not when it is told.
+    enough to continue from. The episodes of a round are played when it is asked, not when it is told.
     """
 
     def __init__(self, search: RankedPolicySearch) -> None:
@@ -201,7 +201,7 @@ class ClipArtist:
     It plays in an environment of its own, made when first needed.
 
     :param studied: whose candidates are drawn
-    :param settings: of the environments in which candidates are played
+    :param settings: settings of the environments in which candidates are played
     :param fps: images per second of simulated time, at most
     :param size: longer side of the images in pixels
     """
@@ -291,7 +291,7 @@ class ClipArtist:
 class HumanPolicySearch(RankedPolicySearch):
     """A policy search that people answer; made by :meth:`of_run`.
 
-    The study is opened, or continued, when learning begins: it then goes on from the last round that was consumed
+    The study is opened, or continued, when learning begins: it then continues from the last round that was consumed
     there, which may be later than a checkpoint.
     """
 
@@ -315,7 +315,7 @@ class HumanPolicySearch(RankedPolicySearch):
         return search
 
     def _people(self) -> int:
-        """For how many people at once rounds are open; 0 for one round at a time. A study goes on as it began."""
+        """For how many people at once rounds are open; 0 for one round at a time. A study continues as it began."""
         wanted = self._clip_config.parallel_rounds
         begun = self._begun()
         if begun is not None:

@@ -53,7 +53,7 @@ def make_policy(
     :param policy: ``LinearPolicy``, one of :data:`POLICIES`, a class of Stable-Baselines3 policies, or a policy
     :param bias: of a linear policy
     :param policy_kwargs: of a Stable-Baselines3 policy
-    :param seed: of the initial parameters; global random states are left alone
+    :param seed: seed of the initial parameters; global random states are left alone
     """
     if policy == "LinearPolicy":
         if policy_kwargs:

@@ -54,7 +54,7 @@ _OPTIMIZER = (
 class RankedPolicySearch(OwnLogger):
     """Searches the parameters of a policy by rankings, with ZO-RankSGD unless ``search`` names another rule.
 
-    Each round ranks candidates, by their returns or by what people say.
+    Each round ranks candidates by their returns or by the answers of people.
 
     A round runs ``episodes_per_candidate`` episodes of every candidate, all in parallel, with the same environment
     seeds for all (``common_random_numbers``) and with frozen statistics of observations. A line search is a round, too.
@@ -69,10 +69,10 @@ class RankedPolicySearch(OwnLogger):
     :param normalize_observations: whether features are shifted and scaled by their running mean and deviation; not for
         policies that see images
     :param policy_kwargs: of a network, as in Stable-Baselines3; ``net_arch`` is that of the settings unless given here
-    :param seed: of networks, candidates, environments and noisy oracles; None draws one
+    :param seed: seed of networks, candidates, environments and noisy oracles; None draws one
     :param engine: local, ray or an open :class:`rlopt.engine.Engine`, whose processes run the episodes of a round with
         the same result; None runs them in this process. It needs an id or ``EnvSettings``, and a policy by name
-    :param settings: of :class:`rlopt.agents.zo_ranksgd.config.ZORankSGDConfig`
+    :param settings: settings of :class:`rlopt.agents.zo_ranksgd.config.ZORankSGDConfig`
     :raises rlopt.errors.ConfigError: a setting is unknown or out of range
     :raises rlopt.errors.SpaceError: the spaces of the environment cannot be used
     """
@@ -387,7 +387,7 @@ class RankedPolicySearch(OwnLogger):
     def load(cls, path: str | Path, env: Any = None, device: str = "auto", **given: Any) -> Self:
         """Reads what :meth:`save` wrote; executes nothing that the files say.
 
-        :param env: to go on in
+        :param env: to continue in
         :param given: ``policy`` or ``oracle``, where the search had one that files do not hold; ``engine``
         :raises CheckpointError: the folder is missing, damaged, or of another kind
         """

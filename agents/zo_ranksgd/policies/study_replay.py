@@ -1,4 +1,4 @@
-"""Replay of a ranking study of policies: its search is built anew from the study."""
+"""Replay of a ranking study of policies: its search is rebuilt from the study."""
 
 from __future__ import annotations
 

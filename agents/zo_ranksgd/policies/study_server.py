@@ -14,7 +14,7 @@ from rlopt.feedback.study import HumanStudy
 from rlopt.run_folder import shell_quote
 
 FAREWELL_SECONDS = 7.0
-"""For how long a server goes on after the last round: longer than the pause of a page that waits for the next."""
+"""For how long a server continues after the last round: longer than the pause of a page that waits for the next."""
 
 
 def ask_people(
@@ -23,8 +23,8 @@ def ask_people(
     """Asks until ``rounds`` rounds of a study in ``folder`` are answered; whether they are.
 
     :param study: which gives up waiting after a while, see ``deadline_seconds``
-    :param port: of the server that is started; None for none
-    :param stopping: looked at between answers; the study goes on at the next call
+    :param port: port of the server that is started; None for none
+    :param stopping: looked at between answers; the study continues at the next call
     :raises rlopt.errors.StudyError: the server has ended
     """
     name, server = study.study.name, None

@@ -30,7 +30,7 @@ __all__ = ["D4RLOptions", "is_own", "read_d4rl", "write_d4rl"]
 
 
 def read_d4rl(path: str | Path, name: str | None = None, **options: Any) -> Dataset:
-    """Reads an HDF5 file of D4RL's, by D4RL's rules, or one that :func:`write_d4rl` wrote, which comes back as it was.
+    """Reads a D4RL HDF5 file by D4RL's rules, or restores exactly what :func:`write_d4rl` wrote.
 
     ``metadata.notes`` says what was corrected and left out, and ``extras["source_row"]`` which row of the file each
     transition is. Other files of the layout are read by :func:`rlopt.data.load_dataset`, with ``env``.
@@ -61,7 +61,7 @@ def read_d4rl(path: str | Path, name: str | None = None, **options: Any) -> Data
 
 
 def write_d4rl(data: Dataset, path: str | Path) -> Path:
-    """Writes a data set in the D4RL layout, with ``next_observations`` and SHA-256 sums, beside and renamed.
+    """Writes a data set in the D4RL layout, with ``next_observations`` and SHA-256 sums, atomically.
 
     Other readers of D4RL files find the arrays that they expect; of a goal dictionary they find ``observation`` as
     ``observations`` and ``desired_goal`` as ``infos/goal``.

@@ -31,7 +31,7 @@ MAZE2D_STEP, MAZE2D_TOLERANCE = 0.01, 1e-4
 
 @dataclass(frozen=True, kw_only=True)
 class D4RLOptions:
-    """How to read a D4RL file; the defaults keep what is true and correct what is known to be wrong."""
+    """How to read a D4RL file; the defaults correct the known faults and change nothing else."""
 
     conversion: str = "qlearning"
     """``qlearning``: D4RL's transition-wise conversion: rows that timed out and the last row are left out.

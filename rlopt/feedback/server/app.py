@@ -44,7 +44,7 @@ def make_app(
 
     :param token: what the link must carry; None lets everybody in, which is for one's own machine only
     :param admits: browsers that the link admits
-    :param names: of those whom it admits, in place of their number
+    :param names: names of those whom it admits, in place of their number
     :param hosts: names that the server answers to
     :param public_origin: where a proxy serves it, ``https://rank.example.org``
     :param lease_seconds: how long a round is kept for a browser that is silent

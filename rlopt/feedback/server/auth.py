@@ -22,7 +22,7 @@ class Access:
 
     :param token: what the link must carry; None admits everybody who reaches the server
     :param admits: how many browsers the link admits; one that is in already does not count again
-    :param names: of those who are admitted, each once, in place of a number
+    :param names: names of those who are admitted, each once, in place of a number
     :param owner_token: what the link of the one who runs the study carries, who alone sees the results then
     :param since: when the link was made (seconds since 1970): raters who came later have spent it already
     """
@@ -83,7 +83,7 @@ class Access:
         return self._owner_token is None
 
     def return_code(self, rater: Rater) -> str | None:
-        """What lets a rater go on in another browser, as a link's ``rater``; None where the server has no token."""
+        """What lets a rater continue in another browser, as a link's ``rater``; None where the server has no token."""
         if self._token is None:
             return None
         return f"{rater.public_id}.{_signed(self._token, f'rater {rater.public_id}')}"

@@ -108,7 +108,7 @@ class Guard:
         logger.info("%s %s %d", method, _printable(scope["path"]), status)
 
     async def _refusal(self, scope: Scope) -> Response | None:
-        """Who asks, and whether to refuse: None to go on."""
+        """Who asks, and whether to refuse: None to continue."""
         headers, path = Headers(scope=scope), scope["path"]
         if _host_name(headers.get("host", "")) not in self._hosts:
             return PlainTextResponse("this server is not known by that name", 421)

@@ -136,7 +136,7 @@ def _origin(url: str) -> str:
 
 
 def _bind_again(host: str, port: int, last: int) -> socket.socket:
-    """At the port that is asked for; else at that of the last time, so that links go on to work, or at a free one."""
+    """At the requested port; else at the last one, so that links continue to work, or at a free one."""
     if port or not last:
         return _bind(host, port)
     try:
