@@ -38,7 +38,7 @@ class AgentSpec:
     builder: str = ""
     """What makes the model of a run in place of :func:`rlopt.runs.build.build`; empty for that."""
     arguments: str = ""
-    """What gives constructor arguments beside the agent's settings: ``(run, agent_config)`` to a dict."""
+    """Gives constructor arguments in addition to the agent's settings: ``(run, agent_config)`` to a dict."""
     loader: str = ""
     """What makes a model of a checkpoint's trees in place of :func:`rlopt.load`'s own: ``(algorithm, trees, env)``;
     empty for a Stable-Baselines3 algorithm."""

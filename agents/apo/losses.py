@@ -1,4 +1,4 @@
-"""The mathematics of APO beside PPO's loss: pure functions of arrays. Shapes: T steps, N environments."""
+"""The mathematics of APO besides PPO's loss: pure functions of arrays. Shapes: T steps, N environments."""
 
 from __future__ import annotations
 

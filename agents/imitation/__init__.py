@@ -1,1 +1,1 @@
-"""Imitation learners beside AILBoost and DAC: SQIL, IQ-Learn, ValueDICE, DAgger, GAIL and AIRL."""
+"""Imitation learners other than AILBoost and DAC: SQIL, IQ-Learn, ValueDICE, DAgger, GAIL and AIRL."""

@@ -2,7 +2,7 @@
 
 Letters: B batch, I inputs of the discriminator. d_e is the expert's occupancy, d the one that is to become like it: of
 one policy, or of a mixture of weak learners. D is the discriminator's output; per-row quantities are columns (B, 1),
-other shapes raise ``ValueError``, because a (B,) beside a (B, 1) broadcasts to (B, B) without a word.
+other shapes raise ``ValueError``, because a (B,) and a (B, 1) broadcast to (B, B) without an error.
 
 AILBoost (Chang et al., arXiv 2404.08513) minimises the reverse KL divergence, whose variational form is, with D = -g,
 

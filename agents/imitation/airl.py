@@ -45,7 +45,7 @@ class ScoredRows(NamedTuple):
 class ShapedDiscriminator(nn.Module):
     """D (B, 1) = g(s, a) + gamma h(s') - h(s) - ln pi(a|s) from rows (s, a, s', continues, ln pi) of numbers.
 
-    h is 0 behind a true end. ``g_size`` are the columns that g sees, the first ones.
+    h is 0 after a true end. ``g_size`` are the columns that g sees, the first ones.
     """
 
     def __init__(self, observation_size: int, action_size: int, g_size: int, gamma: float, **settings: Any) -> None:

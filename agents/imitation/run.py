@@ -1,4 +1,4 @@
-"""Runs of DAgger: the expert that is asked. Imports no torch."""
+"""Runs of DAgger: finds the expert. Imports no torch."""
 
 from __future__ import annotations
 
@@ -26,5 +26,5 @@ def complete(run: RunConfig, agent_config: Any) -> tuple[RunConfig, Any]:
 
 
 def arguments(run: RunConfig, agent_config: Any) -> dict[str, Any]:
-    """Constructor arguments beside the settings: the expert, and the demonstrations if there are any."""
+    """Constructor arguments in addition to the settings: the expert, and the demonstrations if there are any."""
     return {"expert": agent_config.expert, **demonstrations.demonstrations(run, agent_config)}

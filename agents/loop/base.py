@@ -186,7 +186,7 @@ class ContinuingAgent(AgentParts, OwnLogger):
         episode_start: Any = None,
         deterministic: bool = True,
     ) -> tuple[np.ndarray, Any]:
-        """The greedy actions of the present policy, without exploration.
+        """The greedy actions of the current policy, without exploration.
 
         :param observation: one, or a batch of them along the first axis
         :raises rlopt.errors.ConfigError: before :meth:`learn`

@@ -35,7 +35,7 @@ class Learner(Protocol):
         ...
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Goes on as the learner whose :meth:`get_state` it was."""
+        """Continues as the learner whose :meth:`get_state` it was."""
         ...
 
 

@@ -66,7 +66,7 @@ class MLELOOP(CountedStates, OptimisticAgent):
                 )
             return
         if rewards is None:
-            raise ConfigError("rewards are not given: a mixture needs the known mean rewards [S, A] beside its kernels")
+            raise ConfigError("rewards are not given: a mixture needs the known mean rewards [S, A] and its kernels")
         shape = np.shape(kernels)
         wanted = (self.n_states, self.n_actions, self.n_states)
         if len(shape) != 4 or shape[1:] != wanted:

@@ -255,7 +255,7 @@ class OffPolicyMDPO(SAC):
     def old_policy(self, step: Step) -> OldPolicy:
         """Mean and standard deviation of pi_k at the batch's states."""
         observations = step.given.observations  # it has convolutions of its own
-        # As the present policy is seen where it is trained: at the same parameters their divergence is 0.
+        # As the current policy is seen where it is trained: at the same parameters their divergence is 0.
         mean, log_std, further = self.policy_outputs(step.networks["old_actor"], observations, by_batch=True)
         if not self.use_sde:
             return mean, log_std.exp()

@@ -1,7 +1,7 @@
 """The mathematics that the offline learners share, and that of BC, TD3+BC and ReBRAC: pure functions of tensors.
 
 Letters: B batch, A action dimensions, n critics. Per-state quantities are columns (B, 1); other shapes raise
-``ValueError``, because a (B,) beside a (B, 1) broadcasts to (B, B) without a word. Actions are scaled to [-1, 1].
+``ValueError``, because a (B,) and a (B, 1) broadcast to (B, B) without an error. Actions are scaled to [-1, 1].
 ``discounts`` are gamma, and 0 where the episode truly ended.
 """
 

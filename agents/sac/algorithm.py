@@ -234,7 +234,7 @@ class SAC(WithDemonstrations, OffPolicy, stable_baselines3.SAC):
         if self.reward_centring:
             self.average_reward = torch.zeros(1, device=self.device)
         images = is_image_space(self.observation_space, check_channels=False)
-        require(not (self.cloning_coef and images), "images are not cloned beside rewards: leave cloning_coef out")
+        require(not (self.cloning_coef and images), "cloning does not work with images: leave cloning_coef out")
 
     def set_demonstrations(self, demonstrations: Demonstrations | str | Path) -> None:
         """As :meth:`WithDemonstrations.set_demonstrations`.

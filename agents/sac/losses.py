@@ -1,7 +1,7 @@
 """The mathematics of soft actor-critic (Haarnoja et al., arXiv 1812.05905): pure functions of tensors.
 
 Letters: B batch, A action dimensions. Actions are a = tanh(u) with u ~ N(mean, std). Every per-state quantity is a
-column (B, 1); other shapes raise ``ValueError``, because a (B,) beside a (B, 1) broadcasts to (B, B) without a word.
+column (B, 1); other shapes raise ``ValueError``, because a (B,) and a (B, 1) broadcast to (B, B) without an error.
 """
 
 from __future__ import annotations

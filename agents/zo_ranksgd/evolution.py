@@ -30,7 +30,7 @@ FORMAT, VERSION = "rlopt-ranked-evolution", 1
 
 
 class EvolutionStrategy(Search):
-    """A search whose queries are generations: points drawn around the present one, of which the best are ranked.
+    """A search whose queries are generations: points drawn around the current one, of which the best are ranked.
 
     :param initial: [d], the first point, finite
     :param m: candidates of a query
@@ -107,7 +107,7 @@ class EvolutionStrategy(Search):
         raise NotImplementedError
 
     def _current(self) -> int | None:
-        """Index of the present point among the candidates."""
+        """Index of the current point among the candidates."""
         return None
 
     def _update(self, query: Query, answers: list[Ranking], weights: np.ndarray) -> np.ndarray:
@@ -161,7 +161,7 @@ class EvolutionStrategy(Search):
         return state, {name: array.copy() for name, array in arrays.items()}
 
     def load_state_dict(self, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-        """Goes on bit for bit where :meth:`state_dict` was called.
+        """Continues bit for bit where :meth:`state_dict` was called.
 
         :raises rlopt.errors.CheckpointError: it is malformed, or of a search with other settings; nothing changes then
         """

@@ -132,7 +132,7 @@ def collect(
 def finish_step(model: BaseAlgorithm, callback: BaseCallback) -> None:
     """Completes the step at which ``callback`` has stopped training, which Stable-Baselines3's loops leave half done.
 
-    A later ``learn`` that continues would take the observation before that step for the present one, and the transition
+    A later ``learn`` that continues would take the observation before that step for the current one, and the transition
     would be missing from the replay buffer.
 
     :param callback: whose ``locals`` are those of the loop

@@ -48,7 +48,7 @@ class JobContext:
     def progress(self, step: int, total: int, value: Callable[[], float | None] = lambda: None) -> None:
         """Says how far the job is; cheap enough to be called at every step.
 
-        :param value: computes what to show beside it, such as the mean return
+        :param value: computes a value to show with it, such as the mean return
         """
         now = time.monotonic()
         if now - self._last >= REPORT_SECONDS:

@@ -36,8 +36,8 @@ def export(model: Any, path: str | Path, to: Format, raw_frames: bool = False) -
 
     TorchScript and ONNX files take raw observations (B, ...), one input a part of a Dict space, named after it, and
     give actions as the environment takes them: normalised and scaled as in the run. The zip is Stable-Baselines3's own,
-    which unpickles when it is read: for people who trust you. Where the run normalised observations, a VecNormalize's
-    pickle lies beside it.
+    which unpickles when it is read: for people who trust you. If the run normalised observations, a VecNormalize's
+    pickle is written next to it.
 
     :param model: a deep agent, as :func:`rlopt.load` gives it
     :param path: replaced if it exists

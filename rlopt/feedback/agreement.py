@@ -94,7 +94,7 @@ def wilson(won: float, rounds: int) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class RaterAgreement:
-    """One rater beside the others."""
+    """One rater compared with the others."""
 
     rounds: int
     """Answered."""

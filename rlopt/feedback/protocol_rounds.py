@@ -168,7 +168,7 @@ def _again(
 
 
 def _duel(connection: sa.Connection, study: Study, rater_id: int, number: int, now: float) -> str | None:
-    """The first policy (slot 0) and the present one (slot 1), once they are two and have clips."""
+    """The first policy (slot 0) and the current one (slot 1), once they are two and have clips."""
     columns = (schema.study.c.start_clip, schema.study.c.now_clip)
     start, present = connection.execute(sa.select(*columns).where(schema.study.c.id == study.id)).one()
     if start is None or present is None or start == present:

@@ -142,7 +142,7 @@ def study_raters(store: StudyStore, study: Study) -> tuple[list[dict[str, Any]],
 
 
 def study_duels(store: StudyStore, study: Study) -> list[dict[str, Any]]:
-    """Blind duels of the present policy with the first, by update: how many, the share that it won, its interval.
+    """Blind duels of the current policy with the first, by update: how many, the share that it won, its interval.
 
     Updates are joined until a group has :data:`DUELS` duels. A tie counts half; an answer without opinion does not.
     """

@@ -62,7 +62,7 @@ class Asked(Protocol):
 
     @property
     def current(self) -> int | None:
-        """Row of the candidate that is the present point; None where it is not among them."""
+        """Row of the candidate that is the current point; None where it is not among them."""
         ...
 
 
@@ -71,7 +71,7 @@ class AskTell(Protocol):
 
     @property
     def point(self) -> np.ndarray:
-        """``[d]`` float64: the present point."""
+        """``[d]`` float64: the current point."""
         ...
 
     def ask(self) -> Any:
@@ -94,7 +94,7 @@ class AskTell(Protocol):
         ...
 
     def load_state_dict(self, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-        """Goes on bit for bit where :meth:`state_dict` was called.
+        """Continues bit for bit where :meth:`state_dict` was called.
 
         :raises rlopt.errors.CheckpointError: if it is malformed, or of a search with other settings
         """

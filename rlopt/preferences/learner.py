@@ -150,7 +150,7 @@ class PreferenceLearner:
         }
 
     def restore(self, tree: Any) -> None:
-        """Goes on where :meth:`tree` was called.
+        """Continues where :meth:`tree` was called.
 
         :raises rlopt.errors.CheckpointError: it is malformed, or of other settings
         """

@@ -189,7 +189,7 @@ class FragmentQuestions:
 
     @property
     def point(self) -> np.ndarray:
-        """[1] float64: of a search the present point; here the first fragment."""
+        """[1] float64: of a search the current point; here the first fragment."""
         return np.zeros(1)
 
     @property

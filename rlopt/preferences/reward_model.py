@@ -100,7 +100,7 @@ class RewardEnsemble:
         weight_decay: float,
         rng: np.random.Generator,
     ) -> dict[str, float]:
-        """Goes on from the weights that there are, with a new Adam; every model draws answers of its own.
+        """Continues from the weights that there are, with a new Adam; every model draws answers of its own.
 
         :returns: ``loss``, that of the last steps, and ``agreement``, the share of the ordered pairs that the mean of
             the models orders as they were answered

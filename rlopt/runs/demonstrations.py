@@ -65,7 +65,7 @@ def complete(run: RunConfig, agent_config: Any) -> tuple[RunConfig, Any]:
 
 
 def demonstrations(run: RunConfig, agent_config: Any) -> dict[str, Any]:
-    """Constructor arguments of a learner beside its settings: the chosen demonstrations, if there are to be any.
+    """A learner's constructor arguments in addition to its settings: the chosen demonstrations, if there are to be any.
 
     :raises rlopt.errors.DataError: they cannot be read, or are fewer than asked for
     """

@@ -63,7 +63,7 @@ class Text:
 
 @dataclass(frozen=True)
 class OrPython:
-    """Of a setting: values that only Python has, beside those that a flag or a preset can say."""
+    """Of a setting: values that can be given only in Python, not by a flag or a preset."""
 
     accepts: Callable[[Any], bool]
     expected: str = ""

@@ -21,8 +21,8 @@ ROUNDS = 100
 class IMEDRLLearner(Outcomes):
     """Outcomes, the empirical process with its best bias, and the indices.
 
-    The empirical process has one visit of each pair beside those seen, which pays the middle of the range of rewards
-    and leads to every state alike, as in the authors' program: it has one recurrent class.
+    The empirical process has one visit to each pair besides the observed ones, which pays the middle of the range of
+    rewards and leads to every state alike, as in the authors' program: it has one recurrent class.
     """
 
     def __init__(self, n_states: int, n_actions: int, reward_range: tuple[float, float]) -> None:

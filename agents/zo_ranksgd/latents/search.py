@@ -70,7 +70,7 @@ class LatentQuery:
 
 @dataclass(frozen=True)
 class LatentResult:
-    """What a search found, beside the best of as many latents drawn at random."""
+    """The result of a search, and the best of as many random latents."""
 
     rounds: int
     images: int

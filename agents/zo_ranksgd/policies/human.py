@@ -1,4 +1,4 @@
-"""A policy search ranked by people: clips of the episodes themselves, in a study that outlives the process."""
+"""Policy search ranked by people: clips of the ranked episodes, in a study that outlives the process."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class StudiedSearch:
 
     @property
     def point(self) -> FloatArray:
-        """``[d]`` float64: the present parameters of the policy."""
+        """``[d]`` float64: the current parameters of the policy."""
         return self.search.point
 
     def ask(self) -> Any:
@@ -72,7 +72,7 @@ class StudiedSearch:
         return self.search.normalizer
 
     def evaluation(self, query: Query) -> Evaluation:
-        """What the candidates of the present query do; played once."""
+        """What the candidates of the current query do; played once."""
         key = hashlib.sha256(query.candidates.tobytes()).hexdigest()
         if self._played is None or self._played[0] != key:
             self._played = key, self.search.evaluate_candidates(query)
@@ -93,7 +93,7 @@ class StudiedSearch:
         return {**tree, "optimizer": optimizer["state"], "observations": normalizer["count"]}, arrays
 
     def load_state_dict(self, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-        """Goes on where :meth:`state_dict` was called."""
+        """Continues where :meth:`state_dict` was called."""
         tree = dict(state)
         prefix = "optimizer."
         own = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
@@ -181,7 +181,7 @@ class ParallelStudiedSearch(StudiedSearch):
         return {**state, "waiting": {str(number): kept["count"] for number, kept in self._statistics.items()}}, arrays
 
     def load_state_dict(self, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-        """Goes on where :meth:`state_dict` was called."""
+        """Continues where :meth:`state_dict` was called."""
         if "waiting" not in state:
             raise CheckpointError("this is the state of a search with one round at a time: use --parallel-rounds 0")
         own = dict(state)

@@ -42,7 +42,7 @@ class Round:
 
 
 def logged(played: Round, search: Any) -> dict[str, float]:
-    """What is logged of a round, finite numbers only.
+    """Values to log for a round, finite numbers only.
 
     :param search: that played it, after it
     """

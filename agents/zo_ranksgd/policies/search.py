@@ -253,7 +253,7 @@ class RankedPolicySearch(OwnLogger):
     def evaluate_candidates(self, query: Query, normalizer: Normalizer | None = None) -> Evaluation:
         """Runs the episodes of a query; the same ones however often it is called.
 
-        :param normalizer: of observations; the present one by default
+        :param normalizer: of observations; the current one by default
         :raises rlopt.agents.zo_ranksgd.policies.candidates.RoundStopped: for a request to stop
         """
         assert self.env is not None

@@ -33,7 +33,7 @@ def optimizer_of(store: StudyStore, study: Study) -> tuple[Any, Part | None]:
 
 
 def _search_of_policies(state: OptimizerState) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The optimiser's part of a policy search, which keeps statistics of observations and counters beside it."""
+    """The optimiser's part of a policy search, which also keeps statistics of observations and counters."""
     prefix = "optimizer."
     own = {name.removeprefix(prefix): array for name, array in state.arrays.items() if name.startswith(prefix)}
     return state.state["optimizer"], own

@@ -1,4 +1,4 @@
-"""Finds the logs that a command line names and reads them, beside the run folders of rlopt. No torch."""
+"""Finds and reads the logs that a command line names, including rlopt's run folders. No torch."""
 
 from __future__ import annotations
 
