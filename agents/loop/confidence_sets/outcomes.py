@@ -143,7 +143,7 @@ def largest_means(shares: Array, outcomes: Array, largest: Array, radii: Array) 
     q is shares / (nu - outcomes), normalised, for a nu > ``largest``; or, where even nu = ``largest`` is within the
     radius, that and the rest of the mass on ``largest`` (Filippi, Cappe and Garivier 2010, section IV; Cappe,
     Garivier, Maillard, Munos and Stoltz 2013, section 6). log(nu - largest) is found by Newton's method, held by
-    bisection, to where the divergence is the radius up to a billionth.
+    bisection, to where the divergence is the radius up to rounding.
 
     :param shares: [N, K]; a row of zeros has no data
     :param outcomes: [N, K] <= largest
@@ -186,13 +186,14 @@ def _offsets(shares: Array, short: Array, radii: Array) -> Array:
         first = parts.sum(axis=1)
         value = np.log(first) + np.einsum("nk,nk->n", shares, np.log(gaps)) - radii
         low, high = np.where(value > 0, x, low), np.where(value > 0, high, x)
-        if np.all((np.abs(value) <= 1e-9 * radii + 1e-15) | (high - low <= 1e-12)):
+        done = (np.abs(value) <= 1e-8 * radii + 1e-14) | (high - low <= 1e-12)
+        if done.all():
             break
         # In log-log scale the divergence is nearly a line of slope between -2 and 0.
         slope = np.exp(x) * (first - (parts / gaps).sum(axis=1) / first)
         with np.errstate(divide="ignore", invalid="ignore"):
             step = x - np.log(np.maximum(value + radii, 1e-300) / radii) * (value + radii) / slope
-        x = np.where((step > low) & (step < high), step, (low + high) / 2)
+        x = np.where(done, x, np.where((step > low) & (step < high), step, (low + high) / 2))
     return x
 
 
