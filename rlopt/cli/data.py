@@ -482,7 +482,7 @@ SUBVERBS = {
     "augment": (augment, "enlarge a small data set by guided augmentation"),
     "check": (check, "replay augmented transitions in the simulator"),
     "convert": (convert, "write a data set in another format, or a maze2d file in PointMaze's frame"),
-    "filter": (filter_data, "write chosen episodes: without NaN, by return, by length, the best"),
+    "filter": (filter_data, "write selected episodes: without NaN, by return, by length, the best"),
     "generate": (generate_data, "make a data set: point mazes, snapshots of trained agents"),
     "info": (info, "describe a data set: counts, returns, lengths, and a picture of its states"),
 }

@@ -198,7 +198,7 @@ def _from_zip(
 
 SUBVERBS = {
     "convert": (convert, "write demonstrations in another format"),
-    "info": (info, "describe demonstrations: environment, returns, observation order, what made them"),
+    "info": (info, "describe demonstrations: environment, returns, observation order, origin"),
     "record": (record, "record whole episodes of a trained agent"),
 }
 """Name -> function, one line of help."""

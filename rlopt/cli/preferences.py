@@ -47,7 +47,7 @@ def new(argv: list[str]) -> int:
 
 def take(argv: list[str]) -> int:
     """Adds a preference set of others to a folder; returns 0."""
-    parser = OneLineParser(prog="rlopt preferences import", description="Add a preference set to a folder.")
+    parser = OneLineParser(prog="rlopt preferences import", description="Add a preference data set to a folder.")
     parser.add_argument("folder", metavar="FOLDER", help="folder of preferences; a new one is made")
     parser.add_argument("file", metavar="FILE", help="an .npz of pairs, .jsonl rows, a folder of Hugging Face's "
         "datasets, or one of indices into a D4RL data set")  # fmt: skip
@@ -84,7 +84,9 @@ def take(argv: list[str]) -> int:
 
 def give(argv: list[str]) -> int:
     """Writes a folder's preferences for others; returns 0."""
-    parser = OneLineParser(prog="rlopt preferences export", description="Write the preferences as pairs for others.")
+    parser = OneLineParser(
+        prog="rlopt preferences export", description="Write the preferences as pairs for other programs."
+    )
     parser.add_argument("folder", metavar="FOLDER", help=_FOLDER)
     parser.add_argument(
         "out", metavar="OUT", help="an .npz file, a .jsonl file, or a folder for Hugging Face's datasets"
@@ -257,8 +259,8 @@ def _require_absent(folder: str) -> None:
 SUBVERBS = {
     "new": (new, "make a folder with settings, for rlopt train --reward"),
     "ask": (ask, "film fragments of a policy and let people rank them"),
-    "import": (take, "add a preference set of others"),
-    "export": (give, "write the answers as pairs for others"),
-    "fit": (fit, "fit the reward model to the answers that are there"),
+    "import": (take, "add another preference data set"),
+    "export": (give, "write the answers as pairs for other programs"),
+    "fit": (fit, "fit the reward model to the answers"),
     "info": (info, "describe a folder, or a run that was trained with --reward"),
 }

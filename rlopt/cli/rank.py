@@ -293,6 +293,6 @@ SUBVERBS = {
     "import": (import_answers, "make a study of exported JSON lines"),
     "info": (info, "describe a study: rounds, raters, agreement"),
     "replay": (replay_answers, "run a study's search again on its answers and compare"),
-    "serve": (serve_study, "serve a study to those who rank; prints its URLs"),
+    "serve": (serve_study, "serve a study to its raters; prints its URLs"),
 }
 """Name -> function, one line of help."""
