@@ -136,7 +136,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--boosting-rounds", type=int, default=2, help="in each round")
-    phases = "transitions of each half of a boosting round; an episode, 125 for cartpole-swingup, or more"
+    phases = "transitions of each half of a boosting round, whole episodes of 500 at best"
     parser.add_argument("--phase-steps", type=int, default=500, help=phases)
     parser.add_argument("--gradient-steps", type=int, default=2, help="for each transition of training")
     parser.add_argument("--contestant", choices=CONTESTANTS, help=argparse.SUPPRESS)
