@@ -31,7 +31,7 @@ _LOWEST = re.compile(r"([A-Za-z0-9_.-]+)(?:\[[^\]]*\])?\s*>=\s*([0-9][0-9A-Za-z.
 COMMANDS = (
     "--version",
     "train mdpo --env Pendulum-v1 --total-timesteps 1024 --eval-every 512 --eval-episodes 2 --run-dir on",
-    "train sac --env Pendulum-v1 --total-timesteps 300 --learning-starts 100 --compile off --run-dir off",
+    "train sac --env Pendulum-v1 --total-timesteps 600 --learning-starts 100 --compile off --run-dir off",
     "resume on --total-timesteps 2048",
     "evaluate off --episodes 2",
     "evaluate rlopt/pendulum --episodes 4",
