@@ -147,7 +147,7 @@ def _unknown(env_id: str) -> Exception:
 def _elsewhere(env_id: str) -> str:
     """What a well-known name is that no environment here has, however near one is; "" for any other name."""
     if env_id.startswith("minari:") or _D4RL.fullmatch(env_id):
-        return "it names a data set, which agents that learn from data take as --dataset, such as td3_bc"
+        return "it names a data set (--dataset, --demos) and no environment: give --env, such as --env Hopper-v5"
     if env_id.startswith("ALE/") or "NoFrameskip" in env_id:
         return "Atari comes with ale-py: pip install ale-py, and write ale_py:ALE/Pong-v5"
     return ""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlopt.console.progress import say_once
 from rlopt.errors import ConfigError, RloptError
 from rlopt.registry import refuse_import
 from rlopt.settings.run import RunConfig
@@ -41,10 +40,27 @@ def complete(run: RunConfig, agent_config: Any) -> tuple[RunConfig, Any]:
             raise ConfigError(f"{agent_config.dataset} does not say of which environment it is: give --env")
         refuse_import(metadata.env, agent_config.dataset)
         _check_action_repeat(run.action_repeat if run.action_repeat != 1 else metadata.action_repeat, metadata)
-        run = dataclasses.replace(run, env=metadata.env, action_repeat=metadata.action_repeat)
+        env = _environment_of(metadata, agent_config.dataset, run)
+        run = dataclasses.replace(run, env=env, action_repeat=metadata.action_repeat)
         wrapped = {name: value for name, value in metadata.wrappers.items() if name in _WRAPPED}
         run = dataclasses.replace(run, **{n: v for n, v in wrapped.items() if getattr(run, n) == getattr(RunConfig, n)})
     return run, agent_config
+
+
+def _environment_of(metadata: Metadata, dataset: str, run: RunConfig) -> str:
+    """The id that the data set names; of D4RL's, which are not installed with current versions, Gymnasium's."""
+    from rlopt.data.names import D4RL_NAMES, gymnasium_id
+
+    if metadata.env not in D4RL_NAMES:
+        return metadata.env
+    found = gymnasium_id(metadata.env)
+    if found is None and run.eval_every > 0:
+        mapped = "; rlopt data convert IN OUT --pointmaze task maps it into one" if "maze2d" in metadata.env else ""
+        raise ConfigError(
+            f"{dataset} is D4RL's {metadata.env}, whose environment is not here: give --env ID of one with the same "
+            f"spaces, or --eval-every 0 to train without evaluations{mapped}"
+        )
+    return found or metadata.env
 
 
 _WRAPPED = ("frame_stack", "from_pixels", "image_size", "fast_render")
@@ -64,6 +80,7 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm,
     from gymnasium.spaces import Dict
 
     from rlopt.agents.offline.fine_tuning import OfflineVecEnv
+    from rlopt.data.description import tell_notes
     from rlopt.data.environment import safe_kwargs, spaces_of
     from rlopt.envs.settings import EnvSettings
     from rlopt.registry import agent_spec, resolve
@@ -79,6 +96,7 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm,
     dataset = training_data(
         agent_config, run.seed, EnvSettings(run.env, action_repeat=run.action_repeat, env_kwargs=env_arguments(run))
     )
+    tell_notes(dataset)
     metadata = dataset.metadata
     _check_action_repeat(run.action_repeat, metadata)
     if run.env == metadata.env and run.env_kwargs is None and metadata.env_kwargs:
@@ -93,7 +111,7 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm,
     if run.eval_every == 0 and run.env == metadata.env and metadata.observation_space is not None:
         spaces = spaces_of(dataset)  # which may be a part of what the environment shows
     if settings.id != metadata.env:
-        _tell_once(f"note: the data set is of {metadata.env}; the run is evaluated in {settings.id}")
+        say_once(f"note: the data set is of {metadata.env}; the run is evaluated in {settings.id}")
     model = resolve(agent_spec(agent).algorithm)(
         "MultiInputPolicy" if isinstance(spaces[0], Dict) else "MlpPolicy",
         OfflineVecEnv(1, *spaces),
@@ -148,12 +166,6 @@ def _check_action_repeat(given: int, metadata: Metadata) -> None:
             f"the data set was recorded with action repeat {recorded}, but the run has {given}: give --action-repeat "
             f"{recorded}, or data recorded with {given}"
         )
-
-
-@functools.cache
-def _tell_once(line: str) -> None:
-    """Once for all seeds of a group of runs."""
-    print(line, file=sys.stderr)
 
 
 def _evaluation_env(run: RunConfig) -> tuple[EnvSettings, tuple[Any, Any]]:

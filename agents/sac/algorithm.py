@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -48,7 +47,7 @@ from rlopt.algorithms.demonstrations import WithDemonstrations, check_n_demonstr
 from rlopt.algorithms.device_rollout import DeviceEpisodes, collect_transitions, collects_on_device, device_env
 from rlopt.algorithms.initialization import CLONE_LOG_STD, ActorLayers, fill, linear_layers
 from rlopt.algorithms.resumable import named_policy_kwargs, training_env
-from rlopt.console.progress import say
+from rlopt.console.progress import say_once
 from rlopt.errors import ConfigError, DataError, require
 from rlopt.nn.encoders import ImagePolicy
 from rlopt.nn.networks import NormalizedExtractor
@@ -124,12 +123,15 @@ class SAC(WithDemonstrations, OffPolicy, stable_baselines3.SAC):
         ),
         **dict.fromkeys(("qf_learning_rate", "vf_learning_rate"), "learning_rate is that of every network"),
     }
-    later_attributes: ClassVar[tuple[str, ...]] = ("data_fingerprint",)
+    state_attributes: ClassVar[tuple[str, ...]] = ("begun_from_policy",)
+    later_attributes: ClassVar[tuple[str, ...]] = ("data_fingerprint", "begun_from_policy")
     settled: ClassVar[tuple[str, ...]] = ("network",)
     for_discrete_actions: ClassVar[str] = DISCRETE
     """What takes discrete actions in the place of this learner, for people."""
     reads_no_rewards: ClassVar[bool] = False
     """Whether the rewards that environment and demonstrations give have no meaning to it."""
+    begun_from_policy: bool = False
+    """Whether it acts by its policy in the warm-up too, since :func:`rlopt.algorithms.initialization.begin_from`."""
     acts_on_mean: bool = False
     """Whether actions after the warm-up are the policy's mean while training."""
     network: NetworkName
@@ -579,6 +581,7 @@ class SAC(WithDemonstrations, OffPolicy, stable_baselines3.SAC):
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
+        learning_starts = 0 if self.begun_from_policy else learning_starts
         warming_up = self.num_timesteps < learning_starts and not (self.use_sde and self.use_sde_at_warmup)
         quick = self.update is not None and not self.use_sde and self._sees_flat_arrays()
         if warming_up or not (quick or self.acts_on_mean):
@@ -646,7 +649,7 @@ class SAC(WithDemonstrations, OffPolicy, stable_baselines3.SAC):
         result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
         weights = sum(parameter.numel() for parameter in self.critic.parameters())
         if self.device.type == "cpu" and self.network in ("simba", "crossq") and weights > MANY_WEIGHTS:
-            _tell_once(
+            say_once(
                 f"network {self.network} has {weights / 1e6:.1f} million weights in the critics, which is much for a "
                 "CPU: with --critic-net-arch 128 128 a gradient step takes a fraction of the time"
             )
@@ -690,7 +693,7 @@ class SAC(WithDemonstrations, OffPolicy, stable_baselines3.SAC):
 
         def sample(observations: Tensor) -> Tensor:
             self._count_observations()
-            if self.num_timesteps < learning_starts:
+            if self.num_timesteps < learning_starts and not self.begun_from_policy:
                 return 2 * torch.rand(self.n_envs, get_action_dim(self.action_space), device=self.device) - 1
             actions: Tensor = self.actor(observations, deterministic=self.acts_on_mean)
             return actions
@@ -715,9 +718,3 @@ _BEYOND_SB3 = (
     "network", "policy_delay", "actor_starts", "random_shift", "reward_centring", "centring_rate", "compile",
     "precision", "n_demonstrations", "demo_fraction", "cloning_coef", "cloning_steps",
 )  # fmt: skip
-
-
-@functools.cache
-def _tell_once(line: str) -> None:
-    """Once in the process, for all seeds of a group of runs."""
-    say(line)

@@ -38,11 +38,13 @@ def linear_layers(*modules: nn.Module) -> tuple[list[nn.Linear], type[nn.Module]
     return linear, next(iter(others), None)
 
 
-def begin_from(model: Any, source: Any) -> None:
+def begin_from(model: Any, source: Any) -> str:
     """Lets ``model`` begin with the policy of ``source``: all its networks where they are the same, else the actor.
 
-    Optimisers begin anew.
+    Optimisers begin anew. An off-policy learner of rewards acts by that policy from its first step on, in place of the
+    random steps of its warm-up (WSRL, arXiv 2412.07762).
 
+    :returns: what was taken, for people
     :raises rlopt.errors.ConfigError: other spaces, or networks of other sizes, in one line with the settings to give
     """
     if not isinstance(getattr(source, "policy", None), nn.Module):
@@ -59,7 +61,7 @@ def begin_from(model: Any, source: Any) -> None:
         )
     if _computes_as(model.policy, source.policy):
         model.set_parameters({"policy": source.policy.state_dict()}, exact_match=False)
-        return
+        return f"all networks{_warm_up(model)}"
     give, take = getattr(source, "actor_layers", None), getattr(model, "take_actor", None)
     layers = None if give is None else give()
     if layers is None or take is None:
@@ -68,6 +70,17 @@ def begin_from(model: Any, source: Any) -> None:
             f"and not both are perceptrons of flat observations"
         )
     take(layers)
+    return f"the actor; everything else begins anew{_warm_up(model)}"
+
+
+def _warm_up(model: Any) -> str:
+    """Lets a learner act by the policy that it was given; says what its first steps are."""
+    steps = getattr(model, "learning_starts", 0)
+    if not steps or not hasattr(model, "begun_from_policy"):
+        return ""
+    model.begun_from_policy = not model.reads_no_rewards
+    whose = "its own" if model.begun_from_policy else "random all the same"
+    return f"; the actions of the first {steps:,} steps, before it learns, are {whose}"
 
 
 _ACTS_BY = ("squash_output", "use_expln", "normalize_images")

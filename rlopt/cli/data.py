@@ -66,7 +66,9 @@ def add_reading_options(parser: argparse.ArgumentParser) -> None:
     add("--action-repeat", action=Number, bounds=Range(ge=1, le=100), help="its action repeat (default 1)")
     add("--columns", metavar="KIND=KEY,...", help="columns that are not found by their names: "
         "observations=x+v,actions=u_*,rewards=score,terminals=dead")  # fmt: skip
-    add("--observation-keys", metavar="A,B,...", help="parts of the flat observations, in their order")
+    add("--observation-keys", metavar="A,B,...", help="parts of the flat observations, in their order; those of a file "
+        "that has them apart are joined so")  # fmt: skip
+    add("--scale-actions", action="store_true", help="the actions are in [-1, 1]: scale them to the bounds of --env")
     add("--ends", metavar="WHAT", help="auto (default: true terminals are the ends of episodes shorter than the time "
         "limit of --env), truncated or terminated")  # fmt: skip
 
@@ -77,7 +79,8 @@ def reading_options(arguments: argparse.Namespace) -> dict[str, Any]:
     :raises rlopt.errors.ConfigError: for a value that is no number or out of range
     """
     options: dict[str, Any] = {name: getattr(arguments, name) for name in _OPTIONS}
-    options |= {name: getattr(arguments, name) or None for name in ("clip_actions", "download", "drop_nan")}
+    options |= {name: getattr(arguments, name) or None for name in ("clip_actions", "download", "drop_nan",
+                "scale_actions")}  # fmt: skip
     if arguments.observation_keys is not None:
         options["observation_keys"] = tuple(
             part.strip() for part in arguments.observation_keys.split(",") if part.strip()
@@ -105,20 +108,6 @@ def new_folder(text: str, overwrite: bool) -> Path:
     if is_folder(path) and not overwrite:
         raise ConfigError(f"{path} exists: choose another folder, or give --overwrite")
     return path
-
-
-def place_of(dataset: str) -> Path:
-    """The file or folder in which a data set lies, for what is to be put next to it."""
-    from rlopt.data.formats.minari_names import minari_folder
-    from rlopt.data.loading import MINARI_PREFIX
-    from rlopt.data.names import D4RL_NAMES, local_file
-
-    if dataset.startswith(MINARI_PREFIX):
-        return minari_folder(dataset.removeprefix(MINARI_PREFIX).rpartition("://")[2])
-    path = Path(dataset).expanduser()
-    if not path.exists() and dataset in D4RL_NAMES:
-        return local_file(D4RL_NAMES[dataset])
-    return path.absolute()
 
 
 def augment(argv: list[str]) -> int:
@@ -301,15 +290,11 @@ def filter_data(argv: list[str]) -> int:
     conditions = {name: getattr(arguments, name) for name in names}
     if not arguments.drop_nan and all(value is None for value in conditions.values()):
         raise ConfigError("no condition given: add --drop-nan, --min-return, --best or another, see --help")
-    whole = load_dataset(arguments.dataset, **options)
-    data = filter_episodes(whole, **conditions)
+    data = filter_episodes(load_dataset(arguments.dataset, **options), **conditions)
     written = write(data, arguments.out, form, arguments.overwrite)
     for note in data.metadata.notes:
         print(f"note: {note}")
-    counts = [
-        f"{len(part):,} of {len(all_of):,}" for part, all_of in ((data.episodes(), whole.episodes()), (data, whole))
-    ]
-    print(f"{counts[0]} episodes, {counts[1]} transitions: {written}")
+    print(f"{len(data.episodes()):,} episodes, {len(data):,} transitions: {written}")
     return 0
 
 
@@ -452,29 +437,31 @@ def info(argv: list[str]) -> int:
     """Describes a data set and draws the states that it covers; returns 0."""
     parser = OneLineParser(
         prog="rlopt data info",
-        description="Describe a data set (counts, returns, lengths, terminals, bounds, corrections made in reading) "
-        "and draw the states that it covers.",
+        description="Describe a data set: counts, returns, lengths, terminals, bounds, corrections made in reading.",
     )
     parser.add_argument("dataset", metavar="DATASET", help=DATASET_HELP)
-    parser.add_argument("--out", metavar="FILE", type=Path, help="picture, .png or .svg (default next to the data set: "
-                        "<DATASET>-coverage.png)")  # fmt: skip
+    parser.add_argument(
+        "--picture", metavar="FILE", type=Path, help="also draw the states that it covers, .png or .svg"
+    )
     add_reading_options(parser)
     arguments = parser.parse(argv)
     options = reading_options(arguments)
 
-    from rlopt.analysis.dataset_coverage import draw_coverage
-    from rlopt.analysis.plotting import check_suffix, save_figure
     from rlopt.data import load_dataset
     from rlopt.data.description import describe
 
-    if arguments.out is not None:
-        check_suffix(arguments.out)
+    if arguments.picture is not None:
+        from rlopt.analysis.plotting import check_suffix
+
+        check_suffix(arguments.picture)
     data = load_dataset(arguments.dataset, **options)
     print(describe(data))
-    place = place_of(arguments.dataset)
-    out = arguments.out or place.with_name(f"{place.name}-coverage.png")
-    save_figure(draw_coverage(data), out)
-    print(f"picture          {out}")
+    if arguments.picture is not None:
+        from rlopt.analysis.dataset_coverage import draw_coverage
+        from rlopt.analysis.plotting import save_figure
+
+        save_figure(draw_coverage(data), arguments.picture)
+        print(f"picture          {arguments.picture}")
     return 0
 
 
@@ -484,6 +471,6 @@ SUBVERBS = {
     "convert": (convert, "write a data set in another format, or a maze2d file in PointMaze's frame"),
     "filter": (filter_data, "write selected episodes: without NaN, by return, by length, the best"),
     "generate": (generate_data, "make a data set: point mazes, snapshots of trained agents"),
-    "info": (info, "describe a data set: counts, returns, lengths, and a picture of its states"),
+    "info": (info, "describe a data set: counts, returns, lengths, ends; --picture draws its states"),
 }
 """Name -> function, one line of help."""

@@ -137,10 +137,11 @@ def _average_reward(checkpoint: Checkpoint, settings: EnvSettings, folder: Path,
 
 def _fitted_q(arguments: Any) -> int:
     """Estimates checkpoints from a data set, prints a table, the best last, and writes RUN/fitted_q.json."""
-    from rlopt.checkpoint.choose import choose_checkpoint, run_folder_of
+    from rlopt.checkpoint.choose import choose_checkpoint, environment_settings, run_folder_of
     from rlopt.checkpoint.files import list_checkpoints
     from rlopt.checkpoint.load import load
     from rlopt.data import load_dataset
+    from rlopt.data.description import tell_notes
     from rlopt.evaluation.evaluate import named_policy
     from rlopt.evaluation.fitted_q import fitted_q_evaluation
 
@@ -150,8 +151,10 @@ def _fitted_q(arguments: Any) -> int:
     folder = run_folder_of(chosen.path)
     whole_run = arguments.checkpoint is None and (folder / "checkpoints").is_dir()
     paths = list_checkpoints(folder / "checkpoints") if whole_run else [chosen.path]
-    data = load_dataset(arguments.fqe)
-    rows = []
+    env_kwargs = json_object("--env-kwargs", arguments.env_kwargs)
+    data = load_dataset(arguments.fqe, default_env=environment_settings(chosen.metadata, arguments.env, env_kwargs))
+    tell_notes(data)
+    rows: list[dict[str, Any]] = []
     print(f"{'checkpoint':<24}{'estimate':>12}{'+-':>10}{'mean Q':>12}{'data':>12}")
     for path in paths:
         model: Any = named_policy(load(path, device=arguments.device), arguments.policy)
@@ -162,6 +165,18 @@ def _fitted_q(arguments: Any) -> int:
         numbers = f"{found.value:>12.4g}{found.spread:>10.2g}{found.q_value:>12.4g}{found.data_return:>12.4g}"
         print(f"{path.name:<24}{numbers}", flush=True)
         rows.append({"checkpoint": path.name, "data": arguments.fqe, **found.as_dict()})
+    print(
+        "estimate: discounted return of the policy from the states that the data's episodes begin in; +-: standard "
+        "deviation of it over the fitted networks, no interval; mean Q: of the recorded actions, all rows; data: what "
+        "the recorded episodes returned from those first states"
+    )
+    if moving := [row for row in rows if not row["converged"]]:
+        most = max(moving, key=lambda row: row["drift"])
+        print(
+            f"warning: the fit has not converged for {len(moving)} of {len(rows)} checkpoints: in its last fifth the "
+            f"estimate of {most['checkpoint']} moved by {most['drift']:.3g}; raise --fqe-steps above "
+            f"{arguments.fqe_steps:,}"
+        )
     best = max(rows, key=lambda row: row["value"])
     print(f"highest estimate: {best['checkpoint']} (discounted returns, gamma {best['gamma']:g}; their order counts)")
     print(f"evaluation: {_write(folder / 'fitted_q.json', {'checkpoints': rows, 'highest': best['checkpoint']})}")

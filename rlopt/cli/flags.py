@@ -17,7 +17,8 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Union
 
-from rlopt.errors import ConfigError, unknown_name
+from rlopt.cli.parsing import refuse_option
+from rlopt.errors import ConfigError
 from rlopt.registry import refuse_import
 from rlopt.settings.fields import JsonObject, Range, field_types, from_mapping, read_setting
 from rlopt.settings.presets import complete_settings, default_settings, split_settings
@@ -169,7 +170,7 @@ def _read_flag(name: str, words: list[str], annotations: Mapping[str, Any], prog
         negated = name.removeprefix("no_")
         if name != negated and "off" in typing.get_args(annotations.get(negated)):
             raise ConfigError(f"unknown option {flag!r}: write --{negated.replace('_', '-')} off")
-        raise unknown_name("option", flag, known, f"{prog} --help lists them")
+        refuse_option(flag, known, prog)
     annotation = annotations[name]
     if _is_sequence(annotation):
         return read_setting(name, words, annotation)

@@ -10,6 +10,22 @@ from rlopt.errors import ConfigError, unknown_name
 from rlopt.settings.fields import JsonObject, Range, coerce
 from rlopt.storage.json import parse_json
 
+_READING = (
+    "--columns", "--ends", "--clip-actions", "--scale-actions", "--drop-nan", "--observation-keys", "--conversion",
+    "--waypoints", "--after-goal", "--reward-shift",
+)  # fmt: skip
+
+
+def refuse_option(option: str, known: Sequence[str], prog: str) -> NoReturn:
+    """Raises :class:`rlopt.errors.ConfigError` for an option that a command does not have, naming the cure."""
+    takes = next((name for name in ("--dataset", "--demos", "--fqe") if name in known), None)
+    if option in _READING and takes is not None:
+        raise ConfigError(
+            f"unknown option {option!r}: how a file is read is said once, with rlopt data convert IN OUT {option} ...; "
+            f"then give {takes} OUT"
+        )
+    raise unknown_name("option", option, known, f"{prog} --help lists them")
+
 
 class OneLineParser(argparse.ArgumentParser):
     """Raises :class:`rlopt.errors.ConfigError` where argparse prints its usage and exits; underscores are accepted."""
@@ -29,7 +45,7 @@ class OneLineParser(argparse.ArgumentParser):
             if token.startswith("--") and len(token) > 2:
                 name = name.replace("_", "-")
                 if name not in known:
-                    raise unknown_name("option", name, known, f"{self.prog} --help lists them")
+                    refuse_option(name, known, self.prog)
             tokens.append(name + equals + value)
         return self.parse_args(tokens)
 

@@ -51,7 +51,9 @@ def main(argv: list[str]) -> int:
         say(f"the demonstrations have Discrete actions: {other} is the {agent} for these")
         agent = other
         run_config, agent_config = parse_training(agent, resolve(agent_spec(agent).config), argv[1:])
-    if run_config.env:
+    from rlopt.data.names import D4RL_NAMES
+
+    if run_config.env and not (run_config.env in D4RL_NAMES and run_config.eval_every == 0):
         from rlopt.envs.names import check_id
 
         check_id(run_config.env)

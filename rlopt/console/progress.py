@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from rlopt.console.style import marked
 
@@ -39,6 +42,12 @@ def say(text: str) -> None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - it lasts as long as the process
 
 
+@functools.cache
+def say_once(text: str) -> None:
+    """Prints a line once in the process, for all seeds of a group of runs."""
+    say(text)
+
+
 @dataclass(frozen=True)
 class Counted:
     """What the end of a run is counted in."""
@@ -58,12 +67,17 @@ class Progress:
     :param drawn: whether a bar is drawn where there is a terminal
     """
 
+    open: ClassVar[weakref.WeakSet[Progress]] = weakref.WeakSet()
+    """Those that a person looks at now."""
+
     def __init__(self, total: int, start: int = 0, unit: str = "env steps", drawn: bool = True) -> None:
         self.total, self.start, self.step, self.unit = total, start, start, unit
         self.began = time.monotonic()
         self._last_line, self._last_shown = self.began, -1
         self._bar: Any = None
+        self._waited, self._explained = 0.0, set[str]()
         self._over = threading.Event()
+        Progress.open.add(self)
         if drawn and sys.stderr.isatty() and sys.stdout.isatty():
             from tqdm import tqdm
 
@@ -127,7 +141,7 @@ class Progress:
 
     def line(self, mean_return: float | None) -> str:
         """The plain line: steps done, steps per second, mean return, time left."""
-        elapsed = max(time.monotonic() - self.began, 1e-9)
+        elapsed = max(time.monotonic() - self.began - self._waited, 1e-9)
         rate = (self.step - self.start) / elapsed
         left = (self.total - self.step) / rate if rate > 0 else math.inf
         shown = "no episode has ended, " if self.unit == "env steps" else ""
@@ -147,12 +161,36 @@ class Progress:
         else:
             say(text)
 
+    @contextmanager
+    def waiting(self, reason: str) -> Iterator[None]:
+        """Tells once why nothing moves; the time that passes within counts in no rate."""
+        if reason not in self._explained:
+            self._explained.add(reason)
+            self.say(reason)
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._waited += time.monotonic() - began
+            if self._bar is not None:
+                self._bar.start_t += time.monotonic() - began
+
     def finish(self, mean_return: float | None) -> None:
         """Closes the bar, or prints the last plain line, unless it was printed already."""
         self._over.set()
+        Progress.open.discard(self)
         if self._bar is not None:
             self._move(self._bar, self.step)
             self._bar.close()
             self._bar = None
         elif self._last_shown != self.step:
             say(self.line(mean_return))
+
+
+@contextmanager
+def waiting(reason: str) -> Iterator[None]:
+    """:meth:`Progress.waiting` of what a person looks at, if there is something."""
+    with ExitStack() as stack:
+        for progress in list(Progress.open):
+            stack.enter_context(progress.waiting(reason))
+        yield

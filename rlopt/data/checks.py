@@ -129,6 +129,8 @@ def check_spaces(data: Dataset, observation_space: Any, action_space: Any, env: 
     :raises rlopt.errors.DataError: another shape, other keys, or actions out of bounds
     """
     cure = f"this data set is of {data.metadata.env!r}; choose the data set or the environment that fits"
+    if data.metadata.env == env:  # somebody said so, of a file that does not
+        cure = "it may be of another environment, or --columns KIND=KEY says which columns are which"
     spaces = getattr(observation_space, "spaces", None)
     if isinstance(spaces, Mapping) and not isinstance(data.observations, dict):
         named = ", ".join(f"{key} {tuple(part.shape)}" for key, part in spaces.items())
@@ -139,7 +141,12 @@ def check_spaces(data: Dataset, observation_space: Any, action_space: Any, env: 
             "record and train in the environment with gymnasium's FlattenObservation"
         )
     if isinstance(data.observations, dict) and not isinstance(spaces, Mapping):
-        raise DataError(f"observations of {env} are not dictionaries: {cure}")
+        named = ", ".join(f"{key} {tuple(part.shape[1:])}" for key, part in data.observations.items())
+        raise DataError(
+            f"observations of {env} are arrays of {tuple(observation_space.shape)}, and these are dictionaries of "
+            f"{named}: join the parts in its order with rlopt data convert IN OUT --observation-keys "
+            f"{','.join(data.observations)}"
+        )
     parts = data.observations if isinstance(data.observations, dict) else {"": data.observations}
     wanted = dict(spaces) if isinstance(spaces, Mapping) else {"": observation_space}
     if parts.keys() != wanted.keys():
@@ -151,6 +158,30 @@ def check_spaces(data: Dataset, observation_space: Any, action_space: Any, env: 
         "or cut them with rlopt demos convert IN OUT --clip-actions, in Python Demonstrations.clip_actions(low, high)"
     )
     _check_actions(data.actions, action_space, env, cure, f"{cure}, {clip}")
+
+
+def contradictions(data: Dataset) -> list[str]:
+    """A note where successors within an episode are not the next row's observations, but for rounding."""
+    inside = ~data.episode_ends[:-1]
+    differ = np.zeros(len(inside), bool)
+    for key in data.observations if isinstance(data.observations, dict) else [None]:
+        sides: Any = (data.observations, data.next_observations)
+        here, after = sides if key is None else (side[key] for side in sides)
+        for start in range(0, len(inside), _BLOCK):
+            rows = slice(start, min(start + _BLOCK, len(inside)))
+            theirs, ours = after[rows], here[1:][rows]
+            other = (theirs != ours).reshape(len(ours), -1).any(axis=1)
+            if other.any():
+                near = np.isclose(theirs[other], ours[other], rtol=1e-4, atol=1e-5)
+                other[other] = ~near.reshape(len(near), -1).all(axis=1)
+            differ[rows] |= other
+    count, total = int((differ & inside).sum()), int(inside.sum())
+    if not count:
+        return []
+    return [
+        f"next_observations of {count:,} of {total:,} rows within episodes ({max(count / total, 0.01):.0%}) are not "
+        "the next row's observations: taken as recorded; are both columns in the same order?"
+    ]
 
 
 def doubts(data: Dataset, observation_space: Any, action_space: Any, env: str) -> list[str]:
@@ -175,7 +206,7 @@ def doubts(data: Dataset, observation_space: Any, action_space: Any, env: str) -
     if len(bound) and largest.shape == bound.shape and (bound >= 1.5).all() and 0.9 <= largest.max() <= 1 + 1e-6:
         notes.append(
             f"no action exceeds 1, and those of {env} reach {bound.max():.4g}: if they were scaled to [-1, 1], scale "
-            "them back"
+            f"them back with rlopt data convert IN OUT --env {env} --scale-actions, in Python scale_actions=True"
         )
     return notes
 

@@ -294,7 +294,8 @@ def as_recorded(columns: dict[str, Any], metadata: Metadata, drop_nan: bool = Fa
                 raise DataError(f"all {len(damaged)} episodes hold NaN or infinity: make the data anew")
             columns = map_columns(columns, lambda column: column[kept])
             metadata = metadata.noted(
-                f"{len(damaged)} episodes with NaN or infinity left out, {int((~kept).sum())} rows"
+                f"{len(damaged):,} of {int(ends.sum()):,} episodes hold NaN or infinity and are left out, "
+                f"{int((~kept).sum()):,} of {len(kept):,} rows"
             )
     if isinstance(metadata, DemonstrationMetadata):
         return Demonstrations(**columns, metadata=metadata)

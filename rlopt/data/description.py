@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from rlopt.console.progress import say_once
 from rlopt.data.dataset import Dataset, layout
 from rlopt.data.demonstrations import Demonstrations
 from rlopt.data.metadata import Metadata
@@ -53,6 +54,12 @@ def describe(data: Dataset) -> str:
     return "\n".join([*text, *(f"note: {note}" for note in metadata.notes)])
 
 
+def tell_notes(data: Dataset) -> None:
+    """Prints the notes of a data set that something is learned from, once in the process."""
+    for note in data.metadata.notes:
+        say_once(f"note: {note}")
+
+
 def _recorded_environment(metadata: Metadata) -> dict[str, str]:
     """What is recorded of the environment beside its id."""
     space: Any = metadata.recorded_spaces()[1]
@@ -69,13 +76,15 @@ def _recorded_environment(metadata: Metadata) -> dict[str, str]:
 
 def _expert(data: Demonstrations) -> dict[str, str]:
     metadata = data.metadata
-    actions = {True: "mean (most likely) actions", False: "sampled actions", None: "not known whether mean or sampled"}
     mean = "unknown, no rewards" if metadata.expert_return is None else _number(metadata.expert_return)
-    lines = {"expert": f"mean return {mean}; {actions[metadata.deterministic]}"}
+    lines = {}
+    if metadata.deterministic is not None:  # somebody recorded an expert
+        actions = "mean (most likely) actions" if metadata.deterministic else "sampled actions"
+        lines["expert"] = f"mean return {mean}; {actions}"
     if metadata.observation_keys:
         lines["order"] = ", ".join(metadata.observation_keys)
     if metadata.subsample_rate > 1:
-        lines["subsampled"] = f"one transition in {metadata.subsample_rate}"
+        lines["subsampled"] = f"one transition in {metadata.subsample_rate}; mean return of the whole episodes {mean}"
     return lines
 
 

@@ -145,5 +145,5 @@ def _fitting_action_space(dataset: Dataset, reason: str) -> spaces.Space:
         return spaces.Box(-1.0, 1.0, actions.shape[1:], np.float32)
     raise DataError(
         f"actions of the data set exceed [-1, 1], and nothing tells the bounds of its environment "
-        f"{dataset.metadata.env!r} ({reason}): give the environment, --env or env="
+        f"{dataset.metadata.env!r} ({reason}): give the environment, in Python load_dataset(..., env=ID), else --env ID"
     )

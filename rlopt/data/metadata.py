@@ -89,7 +89,7 @@ class DemonstrationMetadata(Metadata):
     """Names of the parts that a flat observation is made of, in their order; empty where it is not known."""
     deterministic: bool | None = None
     """Whether the expert took its mean (most likely) actions or sampled them; None where it is not known."""
-    expert_return: float | None = None
+    expert_return: float | None = field(default=None, repr=False)
     """Mean undiscounted return of the expert's episodes, of all that were recorded; None without rewards."""
     has_rewards: bool = True
     """Whether the rewards are the environment's; otherwise they are 0."""

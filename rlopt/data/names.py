@@ -110,6 +110,22 @@ def d4rl_name(name: str) -> D4RLName:
     return D4RL_NAMES[name]
 
 
+_IN_GYMNASIUM = {"hopper": "Hopper", "halfcheetah": "HalfCheetah", "walker2d": "Walker2d"}
+"""D4RL's agents whose observations and actions are those of Gymnasium's newest version."""
+
+
+def gymnasium_id(name: str) -> str | None:
+    """Gymnasium's newest environment with the spaces of a D4RL data set; None where it has none.
+
+    Its rewards differ from those of the version that D4RL recorded in.
+    """
+    from gymnasium import registry
+
+    agent = _IN_GYMNASIUM.get(name.partition("-")[0], "none") if name in D4RL_NAMES else "none"
+    versions = [int(each.rpartition("-v")[2]) for each in registry if each.rpartition("-v")[0] == agent]
+    return f"{agent}-v{max(versions)}" if versions else None
+
+
 def name_of_file(file: str | Path) -> D4RLName | None:
     """The data set that a file of this name is, if D4RL published one of that name."""
     found = [entry for entry in D4RL_NAMES.values() if Path(file).name in (entry.file, f"{entry.name}.hdf5")]

@@ -17,6 +17,7 @@ from gymnasium import spaces
 from stable_baselines3.common.preprocessing import get_flattened_obs_dim, preprocess_obs
 from torch import Tensor, nn
 
+from rlopt.console.progress import Progress, say
 from rlopt.data.checks import check_spaces
 from rlopt.data.columns import scaled_actions
 from rlopt.data.dataset import Dataset, Observations
@@ -26,6 +27,8 @@ from rlopt.evaluation.evaluate import Predictor
 from rlopt.nn.stacked import mlp, mlp_layers
 
 _BATCH = 4096
+_STILL = 0.05
+"""In standard deviations of the data's returns: an estimate that moves less in the last fifth of the steps stands."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,11 @@ class FittedValue:
     q_value: float
     """Mean of Q(s, a) over the data."""
     data_return: float
-    """Mean discounted return of the data over the same rows, as far as it is known behind cuts."""
+    """Mean discounted return of the data from the same first states; of episodes that were cut, as far as recorded."""
+    drift: float
+    """How far ``value`` still moved in the last fifth of the steps."""
+    converged: bool
+    """Whether that is below a twentieth of the standard deviation of the data's returns."""
     loss: float
     """Mean squared error of the last tenth of the steps, in units of the data's returns squared."""
     gamma: float
@@ -63,6 +70,7 @@ def fitted_q_evaluation(
     n_networks: int = 2,
     seed: int = 0,
     device: str = "cpu",
+    progress: bool = True,
 ) -> FittedValue:
     """Fits Q of ``policy``, which takes its most likely actions, on ``data``.
 
@@ -72,6 +80,7 @@ def fitted_q_evaluation(
     :param tau: part of the way that the target networks move a step
     :param net_arch: hidden layers, with layer normalisation
     :param n_networks: networks fitted from different initial weights, whose mean is the estimate
+    :param progress: show on the console how far it is
     :raises rlopt.errors.ConfigError: gamma out of range
     :raises rlopt.errors.DataError: data of other spaces
     :raises rlopt.errors.SpaceError: images, or actions that are neither a vector nor a choice
@@ -81,6 +90,8 @@ def fitted_q_evaluation(
         raise ConfigError(f"gamma is {gamma}: fitted Q evaluation needs one in [0, 1), as its value has no bound else")
     observation_space, action_space = policy.observation_space, policy.action_space  # type: ignore[attr-defined]
     check_spaces(data, observation_space, action_space, "the policy's environment")
+    if progress:
+        say(f"fitting Q of the policy to {len(data):,} transitions, {steps:,} gradient steps")
     columns = _Columns(policy, data, observation_space, action_space, gamma, device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -95,10 +106,13 @@ def fitted_q_evaluation(
         """(n, B, 1)."""
         return mlp(layers, parameters, inputs.expand(n_networks, *inputs.shape))
 
+    shown = Progress(steps, unit="gradient steps") if progress else None
     optimizer = torch.optim.Adam(networks, lr=learning_rate)
     generator = torch.Generator().manual_seed(seed)
-    losses = []
+    losses, before = [], np.zeros(n_networks)
     for step in range(steps):
+        if step == steps - max(steps // 5, 1):
+            before = columns.means(columns.first, lambda inputs: values(networks, inputs))
         rows = torch.randint(len(data), (batch_size,), generator=generator).to(device)
         with torch.no_grad():
             goal = columns.rewards[rows] + gamma * columns.discounts[rows] * values(targets, columns.after[rows])
@@ -110,7 +124,13 @@ def fitted_q_evaluation(
             torch._foreach_lerp_(targets, networks, tau)
         if step >= steps - max(steps // 10, 1):
             losses.append(loss.detach() / n_networks)
-    begins, everywhere = columns.means(lambda inputs: values(networks, inputs))
+        if shown is not None:
+            shown.update(step + 1, lambda: None)
+    if shown is not None:
+        shown.finish(None)
+    begins, everywhere = (
+        columns.means(rows, lambda inputs: values(networks, inputs)) for rows in (columns.first, columns.here)
+    )
     if not np.isfinite(begins).all():
         raise NonFiniteError("fitted Q evaluation diverged: lower the learning rate or gamma")
     return FittedValue(
@@ -118,6 +138,8 @@ def fitted_q_evaluation(
         spread=float(begins.std()),
         q_value=float(everywhere.mean()),
         data_return=columns.data_return,
+        drift=float(abs(begins.mean() - before.mean())),
+        converged=bool(abs(begins.mean() - before.mean()) <= _STILL * columns.scale),
         loss=float(torch.stack(losses).mean()),
         gamma=gamma,
         steps=steps,
@@ -134,8 +156,10 @@ class _Columns:
         self.device = device
         returns, whole = discounted_returns(data, gamma)
         known = returns[whole] if whole.any() else returns
-        self.data_return = float(known.mean())
-        self.shift, self.scale = self.data_return, max(float(known.std()), 1e-6 * max(1.0, abs(self.data_return)))
+        begun = returns[self.begins]
+        self.data_return = float((begun[whole[self.begins]] if whole[self.begins].any() else begun).mean())
+        self.shift = float(known.mean())
+        self.scale = max(float(known.std()), 1e-6 * max(1.0, abs(self.shift)))
         here, after = (_flat(column, observation_space) for column in (data.observations, data.next_observations))
         mean, std = here.mean(dim=0), here.std(dim=0, correction=0) + 1e-3
         first = _rows(data.observations, self.begins)
@@ -153,14 +177,12 @@ class _Columns:
         self.discounts = discounts
 
     @torch.no_grad()
-    def means(self, values: Callable[[Tensor], Tensor]) -> tuple[np.ndarray, np.ndarray]:
-        """Mean value of each network over the first states, and over all rows at the data's actions."""
-        found = []
-        for inputs in (self.first, self.here):
-            sums = sum(values(part).double().sum(dim=(1, 2)) for part in inputs.split(_BATCH))
-            assert isinstance(sums, Tensor)
-            found.append(self.shift + self.scale * sums.cpu().numpy() / len(inputs))
-        return found[0], found[1]
+    def means(self, inputs: Tensor, values: Callable[[Tensor], Tensor]) -> np.ndarray:
+        """Mean value of each network over rows of :attr:`first` or :attr:`here`."""
+        sums = sum(values(part).double().sum(dim=(1, 2)) for part in inputs.split(_BATCH))
+        assert isinstance(sums, Tensor)
+        means: np.ndarray = self.shift + self.scale * sums.cpu().numpy() / len(inputs)
+        return means
 
 
 def _network(inputs: int, net_arch: tuple[int, ...]) -> nn.Sequential:

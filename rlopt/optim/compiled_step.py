@@ -18,6 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from rlopt.console.progress import waiting
 from rlopt.errors import require
 from rlopt.optim.traced import kernels, round_products, trace
 
@@ -154,7 +155,8 @@ class GradientStep:
         if key not in _KERNELS:
             while len(_KERNELS) >= MOST_KERNELS:
                 _KERNELS.pop(next(iter(_KERNELS)))
-            _KERNELS[key] = kernels(traced, cpp_wrapper)
+            with waiting("compiling the gradient step (once; what is compiled is kept for later runs)"):
+                _KERNELS[key] = kernels(traced, cpp_wrapper)
         made = _KERNELS[key]
 
         def call(*inputs: Tensor) -> Statistics:

@@ -12,6 +12,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
 from rlopt.algorithms.initialization import begin_from
 from rlopt.checkpoint.load import load
+from rlopt.console.progress import say_once
 from rlopt.envs.make import make_env
 from rlopt.envs.vec_normalize import Normalize
 from rlopt.errors import ConfigError, RloptError, SpaceError, one_line, require
@@ -82,7 +83,8 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm,
                 f"{agent} does not fit into memory ({one_line(error)}): lower n_steps or buffer_size, or net_arch"
             ) from error
         if run.init_from is not None:
-            begin_from(model, load(run.init_from, device=run.device))
+            taken = begin_from(model, load(run.init_from, device=run.device))
+            say_once(f"it begins with the policy of {run.init_from}: {taken}")
     except BaseException:
         base.close()
         raise

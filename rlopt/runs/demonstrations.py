@@ -72,6 +72,7 @@ def demonstrations(run: RunConfig, agent_config: Any) -> dict[str, Any]:
     if not agent_config.demos:
         return {}
     from rlopt.data import load_demonstrations
+    from rlopt.data.description import tell_notes
     from rlopt.envs.settings import EnvSettings
     from rlopt.runs.build import env_arguments
 
@@ -79,6 +80,7 @@ def demonstrations(run: RunConfig, agent_config: Any) -> dict[str, Any]:
         agent_config.demos,
         default_env=EnvSettings(run.env, action_repeat=run.action_repeat, env_kwargs=env_arguments(run)),
     )
+    tell_notes(chosen)
     if run.from_pixels:
         chosen = chosen.from_pixels(run.frame_stack)
         fast = bool(chosen.metadata.wrappers.get("fast_render", False))

@@ -28,9 +28,10 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return said
 
 
-def test_info_tells_the_numbers_and_draws_a_picture(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_info_tells_the_numbers_and_draws_if_asked(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     write_file(tmp_path / "hopper_medium-v2.hdf5", gym_arrays(40, timeouts=(9, 39), terminals=(19,)))
     assert main(["data", "info", "hopper_medium-v2.hdf5"]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["hopper_medium-v2.hdf5"]
     said = capsys.readouterr().out
     # rows 0-8, 10-19, 20-38: row i pays i
     assert "38 in 3 episodes" in said and "1 true terminals, 2 truncations or cuts" in said
@@ -38,7 +39,8 @@ def test_info_tells_the_numbers_and_draws_a_picture(capsys: pytest.CaptureFixtur
     assert "hopper-medium-v2 (d4rl generation" in said and "note: 2 of 40 rows left out" in said
     reference = 100 * (np.mean([36, 145, 551]) + 20.272305) / (3234.3 + 20.272305)
     assert f"{reference:.1f} on average" in said
-    with Image.open(tmp_path / "hopper_medium-v2.hdf5-coverage.png") as picture:
+    assert main(["data", "info", "hopper_medium-v2.hdf5", "--picture", "states.png"]) == 0
+    with Image.open(tmp_path / "states.png") as picture:
         assert len(np.unique(np.asarray(picture.convert("L")))) > 50
 
 
@@ -49,7 +51,7 @@ def test_a_name_is_looked_up_converted_and_described(capsys: pytest.CaptureFixtu
     write_file(tmp_path / "files" / "maze2d-umaze-sparse-v1.hdf5", maze2d_rollout(300, reached=(100,)))
     assert main(["data", "convert", "maze2d-umaze-v1", "maze", "--pointmaze", "task", "--waypoints", "drop"]) == 0
     assert "298 transitions, 2 episodes" in capsys.readouterr().out
-    assert main(["data", "info", "maze", "--out", "pictures/maze.svg"]) == 0
+    assert main(["data", "info", "maze", "--picture", "pictures/maze.svg"]) == 0
     said = capsys.readouterr().out
     assert "PointMaze_UMaze-v3 (rlopt generation" in said and "desired_goal" in said and "mapped from" in said
     assert (tmp_path / "pictures" / "maze.svg").read_text().startswith("<?xml")
@@ -88,7 +90,7 @@ def test_every_format_leads_to_every_other_and_back(capsys: pytest.CaptureFixtur
         ("info minari:D4RL/door/human-v2 --conversion sequence", "--conversion cannot be given here"),
         ("info x.hdf5 --max-episode-steps 0", "--max-episode-steps: 0 is outside [1, 1e+09]"),
         ("info x.hdf5 --reward-shift much", "--reward-shift: much is not a number"),
-        ("info x.hdf5 --out picture.bmp", "picture.bmp: pictures are written as .png"),
+        ("info x.hdf5 --picture picture.bmp", "picture.bmp: pictures are written as .png"),
         ("generate pointmaze-umaze --n 5 --out x.hdf5", "'x.hdf5' is no folder to write"),
         ("generate pointmaze-umaze --n 5 --out minari:a/b-v0", "'minari:a/b-v0' is no folder to write"),
         ("augment a b.h5", "'b.h5' is no folder to write"),

@@ -89,7 +89,7 @@ def convert(raw: RawFile, entry: D4RLName, options: D4RLOptions) -> Transitions:
     family = entry.family
     terminal, timeout = _marks(raw, entry, options)
     broken = _broken(raw, family, terminal, timeout)
-    following, known = _successors(raw, terminal, broken)
+    following, known, masked = _successors(raw, terminal, broken)
     dropped = np.zeros(len(raw), bool)
     if family == "antmaze":
         dropped = _after_goal(raw, terminal, timeout | broken, options)
@@ -105,6 +105,11 @@ def convert(raw: RawFile, entry: D4RLName, options: D4RLOptions) -> Transitions:
         keep = known & ~dropped & (np.arange(len(raw)) <= (finished[-1] if len(finished) else -1))
         left_out = "an unfinished last episode and rows without a successor, conversion by episodes"
     raw.notes.append(f"{int((~keep).sum())} of {len(raw)} rows left out: {left_out}")
+    if count := int((masked & keep).sum()):
+        raw.notes.append(
+            f"the observations after {count} terminals are not in the file (its next row is the next episode's first): "
+            "the last one is repeated there, masked by the discount"
+        )
     rows = np.flatnonzero(keep)
     if len(rows) == 0:
         raise DataError("no transition with a known successor is left: the file has no finished or timed-out episode")
@@ -177,22 +182,17 @@ def _one_maze2d_step(raw: RawFile) -> np.ndarray:
     return one_step
 
 
-def _successors(raw: RawFile, terminal: np.ndarray, broken: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(next observations, whether they are known), each for all N rows."""
+def _successors(raw: RawFile, terminal: np.ndarray, broken: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(next observations, whether they are known, whether they are masked repetitions), each for all N rows."""
     if raw.next_observations is not None:
         differ = (raw.next_observations[:-1] != raw.observations[1:]).any(axis=1) & ~broken[:-1]
         if differ.any():
             raw.notes.append(f"next_observations of {int(differ.sum())} rows are not the next row: taken as recorded")
-        return raw.next_observations, np.ones(len(raw), bool)
+        return raw.next_observations, np.ones(len(raw), bool), np.zeros(len(raw), bool)
     following = np.concatenate((raw.observations[1:], raw.observations[-1:]))
     masked = terminal & broken
-    if masked.any():
-        following[masked] = raw.observations[masked]
-        raw.notes.append(
-            f"the observations after {int(masked.sum())} terminals are not in the file (its next row is the next "
-            "episode's first): the last one is repeated there, masked by the discount"
-        )
-    return following, ~broken | masked
+    following[masked] = raw.observations[masked]
+    return following, ~broken | masked, masked
 
 
 def _after_goal(raw: RawFile, terminal: np.ndarray, boundary: np.ndarray, options: D4RLOptions) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from rlopt.data.checks import check_actions, check_spaces, doubts, float32
+from rlopt.data.checks import check_actions, check_spaces, contradictions, doubts, float32
 from rlopt.data.dataset import Dataset
 from rlopt.data.demonstrations import Demonstrations, as_recorded
 from rlopt.data.environment import encoded, made
@@ -36,7 +36,7 @@ class ForeignOptions:
     action_repeat: int | None = None
     """Simulator steps of one transition; None is 1."""
     observation_keys: tuple[str, ...] | None = None
-    """Order of the parts of a flat observation; None leaves it unknown."""
+    """Order of the parts of a flat observation; None leaves it unknown. Parts of a dictionary are joined so."""
     ends: str = "auto"
     """What the end of an episode is, as these formats do not tell true terminals from time limits: ``truncated``,
     ``terminated``, or ``auto``: terminated where ``env`` is known and the episode is shorter than its time limit, as
@@ -49,6 +49,8 @@ class ForeignOptions:
     """Added to every reward."""
     clip_actions: bool = False
     """Clip actions to the bounds of the environment instead of refusing the file."""
+    scale_actions: bool = False
+    """The actions are in [-1, 1] and stand for the whole range of the environment's: scale them to its bounds."""
     drop_nan: bool = False
     """Leave out episodes that hold NaN or infinity instead of refusing the file."""
     assumed: EnvSettings | None = None
@@ -100,6 +102,10 @@ def demonstrations_of(raw: ForeignEpisodes, options: ForeignOptions) -> Demonstr
     """
     metadata, notes = _metadata(raw, options), list(raw.notes)
     observation_space, action_space = metadata.recorded_spaces()
+    parts = isinstance(raw.observations, Mapping) and not isinstance(observation_space, spaces.Dict)
+    if parts and raw.metadata is None:
+        raw = _flattened(raw, options, observation_space is not None)
+        notes = list(raw.notes)
     if raw.metadata is None and options.settings is not None and action_space is None:
         notes.append(f"{metadata.env} cannot be made here: its bounds and time limit are not known")
     if isinstance(observation_space, spaces.Dict) and isinstance(raw.observations, np.ndarray):
@@ -126,6 +132,9 @@ def demonstrations_of(raw: ForeignEpisodes, options: ForeignOptions) -> Demonstr
         rewards = rewards + np.float32(options.reward_shift)
         notes.append(f"{options.reward_shift:+g} added to every reward")
     actions = _actions(raw.actions, action_space if raw.metadata is None else None)
+    if options.scale_actions:
+        actions = _scaled_to(action_space, actions)
+        notes.append(f"actions scaled from [-1, 1] to the bounds of {metadata.env}")
     if action_space is not None and raw.metadata is None:
         whose = f"the bounds are those of {metadata.env}"
         actions, note = check_actions(actions, action_space, metadata.env, whose, options.clip_actions)
@@ -143,11 +152,50 @@ def demonstrations_of(raw: ForeignEpisodes, options: ForeignOptions) -> Demonstr
     }
     metadata = dataclasses.replace(metadata, has_rewards=has_rewards)
     dataset = as_recorded(columns, metadata.noted(*notes), options.drop_nan)
+    if raw.metadata is None:
+        dataset = dataclasses.replace(dataset, metadata=dataset.metadata.noted(*contradictions(dataset)))
     if observation_space is not None and raw.metadata is None:
         check_spaces(dataset, observation_space, action_space, metadata.env)
         found = doubts(dataset, observation_space, action_space, metadata.env)
         dataset = dataclasses.replace(dataset, metadata=dataset.metadata.noted(*found))
     return Demonstrations.from_dataset(dataset, expert_return=metadata.expert_return)
+
+
+def _flattened(raw: ForeignEpisodes, options: ForeignOptions, flat_env: bool) -> ForeignEpisodes:
+    """Flat observations of the parts that were asked for, or of the only part, where the environment has flat ones."""
+    keys = options.observation_keys or ()
+    if flat_env and len(raw.observations) == 1:
+        keys = keys or tuple(raw.observations)
+    if not keys:
+        return raw
+    for key in keys:
+        if key not in raw.observations:
+            raise unknown_name("part of the observations", key, raw.observations)
+
+    def joined(column: Mapping[str, np.ndarray]) -> np.ndarray:
+        if len(keys) == 1:
+            return column[keys[0]]
+        return np.concatenate([column[key].reshape(len(column[key]), -1) for key in keys], axis=1)
+
+    left = [key for key in raw.observations if key not in keys]
+    note = f"the observations are the part{'s' if len(keys) > 1 else ''} {', '.join(keys)}"
+    return dataclasses.replace(
+        raw,
+        observations=joined(raw.observations),
+        next_observations=joined(raw.next_observations),
+        notes=[*raw.notes, note + (f"; left out are {', '.join(left)}" if left else "")],
+    )
+
+
+def _scaled_to(space: Any, actions: np.ndarray) -> np.ndarray:
+    if not isinstance(space, spaces.Box) or not space.is_bounded() or actions.shape[1:] != space.shape:
+        raise DataError("actions cannot be scaled: it takes --env with bounded actions of the same shape")
+    if np.abs(actions).max() > 1 + 1e-6:
+        raise DataError(
+            f"actions reach {np.abs(actions).max():.4g}: they are not in [-1, 1]; leave --scale-actions out"
+        )
+    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+    return np.clip(low + (actions + 1) / 2 * (high - low), low, high).astype(np.float32)
 
 
 def _observations(column: Any) -> Any:
@@ -221,8 +269,14 @@ def true_ends(ends: np.ndarray, options: ForeignOptions) -> tuple[np.ndarray, li
         return none, ["the ends are truncations: no dm_control task terminates"]
     lengths = np.diff(np.flatnonzero(ends), prepend=-1)
     terminals = none.copy()
-    terminals[ends] = lengths * settings.action_repeat < limit
-    return terminals, [f"episodes shorter than {limit} environment steps are taken as ended by a true terminal"]
+    shorter = lengths * settings.action_repeat < limit
+    terminals[ends] = shorter
+    if not shorter.any():
+        return terminals, [f"all ends are taken as truncations: no episode is shorter than {limit} environment steps"]
+    return terminals, [
+        f"{int(shorter.sum()):,} of {len(lengths):,} ends are taken as true terminals: these episodes are shorter than "
+        f"{limit} environment steps; --ends says otherwise"
+    ]
 
 
 def _vector(name: str, array: np.ndarray) -> np.ndarray:

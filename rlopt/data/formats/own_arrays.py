@@ -34,10 +34,10 @@ NAMES: dict[str, tuple[str, ...]] = {
         "next.observation.state", "s_next", "next_s", "s2",
     ),
     "rewards": ("rewards", "reward", "rews", "rew", "next.reward", "r"),
-    "dones": ("dones", "done", "next.done", "is_last", "d"),
+    "dones": ("dones", "done", "next.done", "is_last", "dones_float", "d"),
     "terminals": ("terminals", "terminal", "terminated", "terminateds", "terminations", "term", "is_terminal"),
     "timeouts": ("timeouts", "timeout", "truncated", "truncateds", "truncations", "trunc"),
-    "discounts": ("discounts", "discount"),
+    "discounts": ("discounts", "discount", "masks"),
     "starts": ("episode_starts", "is_first"),
     "episode": ("episode_index", "episode_id", "eps_id", "episode", "traj_id", "trajectory_id"),
     "lengths": ("lengths", "length", "episode_lengths", "ep_lengths", "traj_lengths", "trajectory_lengths"),
@@ -119,10 +119,9 @@ def read_episode_files(files: Sequence[Path], options: ForeignOptions) -> Demons
 def from_source(source: Source, name: str, options: ForeignOptions) -> Demonstrations:
     """Demonstrations of the columns of a file; ``name`` is its name, for people."""
     generator = f"{name}, of the columns "
-    if not options.columns:
-        episodes = _episode_columns(source.names)
-        if episodes:
-            return _grouped(source, episodes, f"{name}, a group an episode", options)
+    episodes = _episode_columns(source.names)
+    if episodes and not _names_all(options.columns, source.names, list(next(iter(episodes.values())))):
+        return _grouped(source, episodes, f"{name}, a group an episode", options)
     found = _found(source.names, options.columns)
     if {"observations", "actions"} - found.keys():
         raise DataError(_not_found(source.names))
@@ -132,10 +131,29 @@ def from_source(source: Source, name: str, options: ForeignOptions) -> Demonstra
         and "rewards" not in found
         and {"qpos", "qvel"} <= set(source.names)
     ):
-        columns["timeouts"] = columns.pop("terminals")
+        columns["timeouts"] = columns["terminals"]
+        columns["terminals"] = np.zeros(len(columns["timeouts"]), bool)
         source.notes.append("terminals mark where a trajectory was cut, as in OGBench's files")
+    source.notes += _unused(source.names, found)
     shown = dict.fromkeys(names[0] for kind in found.values() for names in kind.values())
     return from_columns(columns, generator + ", ".join(shown), options, source.notes)
+
+
+def _names_all(given: Mapping[str, str], names: Sequence[str], of_episode: Sequence[str]) -> bool:
+    """Whether the given columns are the file's own, and not those within each of its episodes."""
+    keys = [key for text in given.values() for key in text.split("+")]
+    own, within = ([bool(fnmatch.filter(known, key)) for key in keys] for known in (names, of_episode))
+    return bool(keys) and all(own) and not all(within)
+
+
+def _unused(names: Sequence[str], found: Found) -> list[str]:
+    """A note on the columns of a file that nothing was read from."""
+    used = {name for kind in found.values() for several in kind.values() for name in several}
+    left = list(dict.fromkeys(name.split("/")[0] for name in names if name not in used))
+    if not left:
+        return []
+    more = f" and {len(left) - _SHOWN} more" if len(left) > _SHOWN else ""
+    return [f"columns not used: {', '.join(map(one_line, left[:_SHOWN]))}{more}; --columns KIND=KEY says what one is"]
 
 
 def _not_found(names: Sequence[str]) -> str:
@@ -225,15 +243,21 @@ def _episode_columns(names: Sequence[str]) -> dict[int, dict[str, str]]:
 def _grouped(
     source: Source, episodes: Mapping[int, Mapping[str, str]], generator: str, options: ForeignOptions
 ) -> Demonstrations:
-    parts = []
+    parts: list[dict[str, Any]] = []
+    notes = list(source.notes)
     for number, columns in episodes.items():
         names = list(columns)
-        if any(name.split("/")[0] in ("obs", "observations") for name in names):
+        if not options.columns and any(name.split("/")[0] in ("obs", "observations") for name in names):
             # Beside observations, "states" are the simulator's.
             names = [name for name in names if name.split("/")[0] not in ("states", "state")]
-        found = _found(names, {})
+        try:
+            found = _found(names, options.columns)
+        except DataError as error:
+            raise DataError(f"episode {number}: {error}") from None
         if {"observations", "actions"} - found.keys():
             raise DataError(f"episode {number}: {_not_found(names)}")
+        if not parts:
+            notes += _unused(names, found)
         if "next_observations" in found:
             shared = found["observations"].keys() & found["next_observations"].keys()
             for kind in ("observations", "next_observations"):
@@ -241,7 +265,7 @@ def _grouped(
         within = Source(names, lambda name, columns=columns: source.read(columns[name]))  # type: ignore[misc]
         part = {kind: _column(within, several) for kind, several in found.items()}
         parts.append({kind: column for kind, column in part.items() if kind not in ("starts", "episode", "discounts")})
-    return from_episodes(parts, generator, options, source.notes)
+    return from_episodes(parts, generator, options, notes)
 
 
 def from_columns(
@@ -386,8 +410,8 @@ def _mark_cuts(columns: dict[str, Any], options: ForeignOptions) -> str:
         return f"no timeouts in the file: an episode is cut after {limit} steps"
     if "next_observations" not in columns:
         raise DataError(
-            "it marks only true ends, not where episodes were cut: give --max-episode-steps, the time limit that "
-            "it was recorded with (a larger number than its rows if there was none)"
+            "it marks only true ends, not where episodes were cut: give --env ID, whose time limit is then taken, or "
+            "--max-episode-steps N, the limit that it was recorded with (more than its rows if there was none)"
         )
     broken = np.zeros(length, bool)
     here, after = columns["observations"], columns["next_observations"]
@@ -450,6 +474,8 @@ def _flat(columns: Mapping[str, Any], generator: str, options: ForeignOptions, n
         number = columns["episode"].reshape(length, -1)
         ends[:-1] |= (number[1:] != number[:-1]).any(axis=1)
     ends[-1] = True
+    if terminals is None and _MARKS & columns.keys() == {"timeouts"} and options.ends == "auto":
+        terminals = np.zeros(length, bool)  # cuts are marked, and nothing else is
     if terminals is None:
         terminals, said = true_ends(ends, options)
         notes += said

@@ -321,6 +321,91 @@ def test_numbered_letters_are_columns_of_one_thing(tmp_path: Path) -> None:
     assert np.flatnonzero(data.episode_ends).tolist() == [2, 4, 8]
 
 
+def notes_of(path: Path, **options: Any) -> str:
+    return "; ".join(load_dataset(path, **options).metadata.notes)
+
+
+def test_marked_cuts_are_never_taken_for_true_ends(tmp_path: Path) -> None:
+    """A limit above every length makes true ends of dones alone, but not of OGBench's marks and of timeouts."""
+    assert (load_dataset(npz(obs=OBS, acts=ACT, dones=LAST)(tmp_path), max_episode_steps=200).discounts == 0).sum() == 3
+    data = load_dataset(ogbench(tmp_path), max_episode_steps=200)
+    assert len(data) == 12 and data.discounts.all() and data.episode_ends.sum() == 3
+    assert "columns not used: qpos, qvel" in " ".join(data.metadata.notes)
+    cut = load_dataset(npz(obs=OBS, next_obs=NEXT, acts=ACT, timeouts=LAST)(tmp_path), max_episode_steps=200)
+    assert len(cut) == 12 and cut.discounts.all() and cut.episode_ends.sum() == 3
+
+
+def test_the_note_on_guessed_ends_counts_them(tmp_path: Path) -> None:
+    path = npz(obs=OBS, next_obs=NEXT, acts=ACT, dones=LAST)(tmp_path)
+    assert "2 of 3 ends are taken as true terminals" in notes_of(path, max_episode_steps=5)
+    assert "no episode is shorter than 3 environment steps" in notes_of(path, max_episode_steps=3)
+
+
+def test_jaxrl_s_masks_and_ends_are_read(tmp_path: Path) -> None:
+    path = npz(observations=OBS, next_observations=NEXT, actions=ACT, rewards=REW, masks=1.0 - TERMINAL,
+               dones_float=LAST.astype(np.float32))(tmp_path)  # fmt: skip
+    data = load_dataset(path)
+    np.testing.assert_array_equal(data.discounts, 1.0 - TERMINAL)
+    np.testing.assert_array_equal(data.episode_ends, LAST)
+    assert not data.metadata.notes
+
+
+def test_successors_that_are_not_the_next_row_are_noted(tmp_path: Path) -> None:
+    columns = {"observations": OBS, "actions": ACT, "rewards": REW, "terminals": TERMINAL, "timeouts": TIMEOUT}
+    assert "next_observations" not in notes_of(npz(**columns, next_observations=NEXT.astype(np.float32))(tmp_path))
+    wrong = NEXT.copy()
+    wrong[[0, 6, 8]] += 1  # row 6 ends an episode
+    assert "next_observations of 2 of 9 rows within episodes (22%)" in notes_of(
+        npz(**columns, next_observations=wrong)(tmp_path)
+    )
+
+
+def swing(folder: Path, *parts: str) -> Path:
+    """robomimic's layout of two steps in Pendulum, its observation in ``parts`` of one number or whole."""
+    seen = np.array([[1, 0, 2], [0, 1, 3], [0, -1, 4]], float)
+    columns = {part: seen if len(parts) == 1 else seen[:, index : index + 1] for index, part in enumerate(parts)}
+    sides = {f"data__demo_0__obs__{part}": column[:-1] for part, column in columns.items()}
+    sides |= {f"data__demo_0__next_obs__{part}": column[1:] for part, column in columns.items()}
+    ends = {"data__demo_0__rewards": np.zeros(2), "data__demo_0__dones": np.array([0, 1])}
+    return hdf5(**sides, **ends, data__demo_0__actions=np.array([[0.5], [-1]]))(folder)
+
+
+def test_parts_are_joined_for_an_environment_of_flat_observations(tmp_path: Path) -> None:
+    one = load_dataset(swing(tmp_path, "flat"), env="Pendulum-v1")
+    assert np.asarray(one.observations).tolist() == [[1, 0, 2], [0, 1, 3]]
+    three = swing(tmp_path, "x", "y", "w")
+    with pytest.raises(DataError, match=r"dictionaries of w \(1,\), x \(1,\), y \(1,\).* --observation-keys w,x,y"):
+        load_dataset(three, env="Pendulum-v1")
+    joined = load_dataset(three, env="Pendulum-v1", observation_keys=("x", "y", "w"))
+    np.testing.assert_array_equal(joined.observations, one.observations)
+    np.testing.assert_array_equal(joined.next_observations, one.next_observations)
+    with pytest.raises(DataError, match="unknown part of the observations 'z'"):
+        load_dataset(three, env="Pendulum-v1", observation_keys=("x", "z"))
+
+
+def test_columns_may_be_named_within_each_episode(tmp_path: Path) -> None:
+    path = swing(tmp_path, "flat")
+    data = load_dataset(path, columns={"observations": "obs/flat", "next_observations": "next_obs/flat"})
+    assert np.asarray(data.next_observations).tolist() == [[0, 1, 3], [0, -1, 4]]
+    with pytest.raises(DataError, match=r"episode 0: unknown column 'obs/flt': did you mean 'obs/flat'\?"):
+        load_dataset(path, columns={"observations": "obs/flt"})
+    whole = load_dataset(path, columns={"observations": "data/demo_0/obs/flat", "actions": "data/demo_0/actions"})
+    assert len(whole) == 1
+
+
+def test_scaled_actions_are_scaled_back(tmp_path: Path) -> None:
+    """Pendulum's torques reach 2: (a + 1) / 2 of the way from -2 to 2."""
+    columns = {"observations": np.tile(OBS, 2)[:, :3], "rewards": REW, "terminals": TERMINAL, "timeouts": TIMEOUT}
+    path = npz(**columns, actions=np.clip(2.2 * ACT[:, :1], -1, 1))(tmp_path)
+    assert "rlopt data convert IN OUT --env Pendulum-v1 --scale-actions" in notes_of(path, env="Pendulum-v1")
+    scaled, plain = (load_dataset(path, env="Pendulum-v1", scale_actions=on) for on in (True, False))
+    np.testing.assert_allclose(scaled.actions, 2 * plain.actions, rtol=1e-6)
+    with pytest.raises(DataError, match=r"not in \[-1, 1\]; leave --scale-actions out"):
+        load_dataset(npz(**columns, actions=3 * ACT[:, :1])(tmp_path), env="Pendulum-v1", scale_actions=True)
+    with pytest.raises(DataError, match="it takes --env"):
+        load_dataset(path, scale_actions=True)
+
+
 def test_an_environment_that_is_not_here_is_a_note(tmp_path: Path) -> None:
     data = load_dataset(npz(**D4RL, timeouts=TIMEOUT)(tmp_path), env="Elsewhere-v0")
     assert data.metadata.env == "Elsewhere-v0" and "cannot be made here" in " ".join(data.metadata.notes)
@@ -328,7 +413,7 @@ def test_an_environment_that_is_not_here_is_a_note(tmp_path: Path) -> None:
 
 def test_true_ends_alone_need_the_time_limit(tmp_path: Path) -> None:
     path = hdf5(**D4RL)(tmp_path)
-    with pytest.raises(DataError, match="--max-episode-steps"):
+    with pytest.raises(DataError, match=r"--env ID.* --max-episode-steps"):
         load_dataset(path)
     data = load_dataset(path, max_episode_steps=4)
     # Rows 3 and 10 are the fourth of their episodes, row 11 the last of the file.
@@ -362,7 +447,9 @@ def test_episodes_with_nan_are_left_out_when_asked(tmp_path: Path, capsys: pytes
     out = str(tmp_path / "out")
     assert main(["data", "convert", str(path), out]) == 2 and "rlopt data filter" in capsys.readouterr().err
     assert main(["data", "filter", str(path), out, "--drop-nan"]) == 0
-    assert "1 episodes with NaN or infinity left out" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "1 of 3 episodes hold NaN or infinity and are left out, 3 of 10 rows" in said
+    assert "2 episodes, 7 transitions: " in said
     data = load_dataset(out)
     np.testing.assert_allclose(data.observations[:, 0], OBS[[0, 1, 2, 7, 8, 9, 10], 0])
     assert np.flatnonzero(data.episode_ends).tolist() == [2, 6]

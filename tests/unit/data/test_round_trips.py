@@ -148,7 +148,7 @@ def test_the_sets_that_come_with_rlopt_convert(capsys: pytest.CaptureFixture[str
     data = load_demonstrations("dmc/cartpole-swingup")
     for out in ("x.hdf5", "x", "minari:mine/x-v0"):
         assert main(["data", "convert", "dmc/cartpole-swingup", out]) == 0
-        assert main(["data", "info", out, "--out", "picture.png"]) == 0, capsys.readouterr().err
+        assert main(["data", "info", out, "--picture", "picture.png"]) == 0, capsys.readouterr().err
         again = load_dataset(out)
         np.testing.assert_equal(again.columns(), data.columns())
         assert again.metadata == data.metadata

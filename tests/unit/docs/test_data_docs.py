@@ -26,7 +26,13 @@ def test_every_subverb_and_option_is_on_the_page() -> None:
         subprocess.run(
             [sys.executable, "-m", "rlopt.cli.main", *verbs, "--help"], capture_output=True, text=True, check=True
         ).stdout
-        for verbs in (("data", "convert"), ("data", "filter"), ("demos", "record"), ("demos", "convert"))
+        for verbs in (
+            ("data", "info"),
+            ("data", "convert"),
+            ("data", "filter"),
+            ("demos", "record"),
+            ("demos", "convert"),
+        )
     )
     for option in set(re.findall(r"`?(--[a-z][a-z-]+)", PAGE)):
         assert option in help_text, option

@@ -56,6 +56,18 @@ def test_a_learner_begins_as_the_clone_acts(name: str, stochastic: bool) -> None
     model.learn(30)
 
 
+def test_a_learner_of_rewards_acts_by_the_policy_that_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What learns from no rewards mixes the data that it sees, random ones first."""
+    settings = {**SMALL, "learning_starts": 40}
+    model = rlopt.SAC("MlpPolicy", vec_env(), **settings)
+    source = clone()
+    assert begin_from(model, source).endswith("the actions of the first 40 steps, before it learns, are its own")
+    monkeypatch.setattr(model.action_space, "sample", pytest.fail)
+    model.learn(3)
+    monkeypatch.setattr(rlopt.SAC, "reads_no_rewards", True)
+    assert begin_from(model, source).endswith("are random all the same") and not model.begun_from_policy
+
+
 def test_choices_begin_as_the_clone_s() -> None:
     shown = Demonstrations.from_dataset(corridor(60))
     source = rlopt.BC("MlpPolicy", None, dataset=shown, policy_kwargs={"net_arch": [8]}, seed=0).learn(30)
@@ -77,7 +89,7 @@ def test_choices_begin_as_the_clone_s() -> None:
 def test_all_networks_come_from_an_agent_with_the_same() -> None:
     source = rlopt.SAC("MlpPolicy", vec_env(), seed=1, **SMALL).learn(40)
     model = rlopt.DAC("MlpPolicy", vec_env(), demonstrations(), seed=2, **SMALL)
-    begin_from(model, source)
+    assert begin_from(model, source).startswith("all networks")
     for name, tensor in source.policy.state_dict().items():
         assert torch.equal(model.policy.state_dict()[name], tensor), name
 

@@ -10,10 +10,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import h5py
 import numpy as np
 import pytest
 import torch
+from d4rl_files import gym_arrays, maze2d_rollout, write_file
 from offline_data import corridor, pendulum
 from runs import leaves
 
@@ -26,6 +28,7 @@ from rlopt.cli.flags import parse_training
 from rlopt.cli.main import main
 from rlopt.data import Dataset, load_dataset, write_d4rl
 from rlopt.data.demonstrations import Demonstrations
+from rlopt.data.names import D4RL_NAMES, gymnasium_id
 from rlopt.errors import ConfigError, DataError
 from rlopt.optim.compiled_step import compiler_found
 from rlopt.registry import agent_spec, resolve
@@ -247,7 +250,7 @@ def test_another_environment_that_fits_is_told(data: Path, tmp_path: Path, capsy
     whole = Dataset.load(data)
     halved = Dataset(**{**whole.columns(), "actions": whole.actions / 2}, metadata=whole.metadata)
     train("bc", run, agent_settings("bc", halved.save(tmp_path / "halved")))
-    said = capsys.readouterr().err.splitlines()
+    said = capsys.readouterr().out.splitlines()
     assert said.count("note: the data set is of Pendulum-v1; the run is evaluated in NoSuchEnv-v1") == 1
 
 
@@ -327,6 +330,43 @@ def test_the_arguments_of_the_environment_come_from_the_data(tmp_path: Path) -> 
     assert (run.env, run.frame_stack) == ("Pendulum-v1", 2)
 
 
+def test_training_tells_what_the_data_info_tells(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = Dataset.load(data)
+    noted = dataclasses.replace(whole, metadata=whole.metadata.noted("every second row was lost"))
+    place = noted.save(tmp_path / "noted")
+    train("bc", run_settings(tmp_path / "run", total_timesteps=100, eval_every=0), agent_settings("bc", place))
+    assert capsys.readouterr().out.splitlines().count("note: every second row was lost") == 1
+
+
+def test_a_d4rl_name_stands_for_gymnasium_s_newest_environment(tmp_path: Path) -> None:
+    path = write_file(tmp_path / "hopper_medium-v2.hdf5", gym_arrays(20, timeouts=(9, 19)))
+    run, _ = complete(RunConfig(), agent_settings("bc", path))
+    assert run.env == "Hopper-v5"
+    for name, entry in D4RL_NAMES.items():
+        if (found := gymnasium_id(name)) is not None:
+            env = gymnasium.make(found)
+            assert env.observation_space.shape == (entry.observation_size,), name
+            assert env.action_space.shape == (entry.action_size,), name
+    assert gymnasium_id("halfcheetah-random-v0") == "HalfCheetah-v5" and gymnasium_id("ant-medium-v2") is None
+
+
+def test_a_d4rl_name_without_an_environment_says_what_to_give(tmp_path: Path) -> None:
+    path = write_file(tmp_path / "maze2d-umaze-v1.hdf5", maze2d_rollout(60, reached=(30,)))
+    with pytest.raises(ConfigError, match=r"give --env ID .* --eval-every 0 .* --pointmaze task maps it"):
+        complete(RunConfig(), agent_settings("bc", path))
+    flags = ["--dataset", str(path), "--eval-every", "0", "--total-timesteps", "100", "--net-arch", "8"]
+    assert main(["train", "bc", *flags, "--run-dir", str(tmp_path / "run")]) == 0
+
+
+@pytest.mark.parametrize("line", ["train bc --dataset x.csv", "train sqil --demos x.csv", "evaluate run --fqe x.csv"])
+def test_how_a_file_is_read_is_said_to_data_convert(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*line.split(), "--columns", "observations=x"]) == 2
+    said = capsys.readouterr().err
+    assert "rlopt data convert IN OUT --columns ...; then give --" in said and said.endswith(" OUT\n")
+
+
 def test_checkpoints_are_ranked_by_fitted_q_evaluation(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -335,6 +375,7 @@ def test_checkpoints_are_ranked_by_fitted_q_evaluation(
     capsys.readouterr()
     assert main(["evaluate", str(run), "--fqe", str(data), "--fqe-steps", "20", "--gamma", "0.9"]) == 0
     said = capsys.readouterr().out
+    assert "fitting Q of the policy to" in said and "data: what the recorded episodes returned from" in said
     written = json.loads((run / "fitted_q.json").read_text())
     names = [path.name for path in list_checkpoints(run / "checkpoints")]
     assert [row["checkpoint"] for row in written["checkpoints"]] == names and len(names) == 2

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from rlopt.console.progress import Progress, duration
+from rlopt.console.progress import Progress, duration, waiting
 from rlopt.console.signals import StopSignals
 from rlopt.loggers.writers import CsvLog, ProgressCsv
 from rlopt.runs.boundary import crossed
@@ -130,6 +130,27 @@ def test_plain_line_counts_only_this_process_in_the_rate(
     progress.step = 5_000
     # 1,000 steps in 10 s; the other 5,000 take 50 s.
     assert progress.line(1.25) == "step 5,000 of 10,000 (50 %), 100 env steps/s, mean return 1.2, 50s left"
+
+
+def test_time_that_is_waited_counts_in_no_rate(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = iter([100.0, 102.0, 162.0, 170.0, 171.0, 172.0])
+    monkeypatch.setattr("rlopt.console.progress.time.monotonic", lambda: next(clock))
+    progress = Progress(total=1_000)
+    with waiting("compiling"):
+        pass
+    with waiting("compiling"):
+        pass
+    progress.step = 110
+    # 110 steps in 72 - 60 - 1 s.
+    assert progress.line(None) == "step 110 of 1,000 (11 %), 10 env steps/s, no episode has ended, 1m29s left"
+    assert capsys.readouterr().out == "compiling\n"
+    monkeypatch.undo()
+    progress.finish(None)
+    with waiting("for nobody"):
+        pass
+    assert "nobody" not in capsys.readouterr().out
 
 
 def test_on_a_terminal_there_is_one_bar_and_no_plain_line(

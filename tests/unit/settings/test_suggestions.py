@@ -107,7 +107,7 @@ def test_what_is_suggested_can_be_made() -> None:
 
 
 def test_names_of_data_sets_and_atari_are_told_what_they_are() -> None:
-    with pytest.raises(UnknownNameError, match=r"it names a data set, .* take as --dataset"):
+    with pytest.raises(UnknownNameError, match=r"it names a data set .* give --env, such as"):
         names.check_id("hopper-medium-v2")
     with pytest.raises(UnknownNameError, match="pip install ale-py, and write ale_py:ALE/Pong-v5"):
         names.check_id("ALE/Pong-v5")
