@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, Union
 
 from rlopt.cli.parsing import refuse_option
 from rlopt.errors import ConfigError
-from rlopt.registry import refuse_import
+from rlopt.registry import agent_names, agent_spec, refuse_import
 from rlopt.settings.fields import JsonObject, Range, field_types, from_mapping, read_setting
 from rlopt.settings.presets import complete_settings, default_settings, split_settings
 from rlopt.settings.run import RunConfig
@@ -32,7 +32,8 @@ def parse_training(agent: str, agent_config: type, argv: Sequence[str]) -> tuple
     :raises rlopt.errors.ConfigError: for the first mistake, in one line
     """
     if _asks_help(argv):
-        _print_help(f"rlopt train {agent}", default_settings(agent, agent_config, _preset_in(argv)), agent)
+        hidden = _REFUSED if agent in agent_names() and agent_spec(agent).builder else ()
+        _print_help(f"rlopt train {agent}", default_settings(agent, agent_config, _preset_in(argv)), agent, hidden)
     own = field_types(agent_config)
     own |= {name: own[meant] for name, meant in getattr(agent_config, "other_names", {}).items()}
     values = read_flags(argv, field_types(RunConfig) | own, f"rlopt train {agent}")
@@ -67,13 +68,19 @@ def _preset_in(argv: Sequence[str]) -> str | None:
     return found[-1] if found else None
 
 
-def _print_help(prog: str, configs: Sequence[Any], summary: str = "") -> typing.NoReturn:
+_REFUSED = ("init_from", "reward")
+"""Settings of a run that agents with a builder of their own refuse (:func:`rlopt.runs.build.build`)."""
+
+
+def _print_help(prog: str, configs: Sequence[Any], summary: str = "", hidden: Sequence[str] = ()) -> typing.NoReturn:
     described = " ".join((configs[-1].__doc__ or summary).split("\n\n")[0].split())
     parser = argparse.ArgumentParser(prog, usage=f"{prog} [options]", description=described, add_help=False)
     parser.add_argument("-h", "--help", action="store_true", help="Prints this text.")
     for config in configs:
         texts = field_help(type(config))
         for name, annotation in field_types(type(config)).items():
+            if name in hidden:
+                continue
             flag = f"--{name}".replace("_", "-")
             notes = [f"default: {shown_default(getattr(config, name))}", *ranges_of(annotation)]
             text = f"{texts.get(name, '')} ({'; '.join(notes)})".replace("%", "%%")

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlopt.analysis.curves import EVALUATION, Floats, RunCurve, sorted_points
+from rlopt.analysis.curves import Floats, RunCurve, sorted_points
 from rlopt.errors import ConfigError, RunError, unknown_name
 
 EPISODES = 100
@@ -50,10 +50,10 @@ class Log:
         """
         task = self.env or env
         if task is None:
-            raise ConfigError(f"{self.path} does not say its environment: add --env ID")
+            budget = "" if "total_timesteps" in self.settings else " (to compare, --mix-budgets too: it has no budget)"
+            raise ConfigError(f"{self.path} does not say its environment: add --env ID{budget}")
         if key not in self.series:
-            hint = "rlopt evaluates its runs while they train; this log has no evaluations" if key == EVALUATION else ""
-            raise unknown_name("key", key, self.series, hint=f"{hint or 'the log'} has {', '.join(self.series)}")
+            raise unknown_name(f"key of {self.path}", key, self.series, hint=f"it has {', '.join(self.series)}")
         steps, values, seconds = self.series[key]
         if x == "seconds":
             if seconds is None:

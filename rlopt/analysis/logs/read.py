@@ -11,7 +11,8 @@ from rlopt.analysis.logs.d3rlpy import PARAMS, read_d3rlpy
 from rlopt.analysis.logs.log import Log
 from rlopt.analysis.logs.sb3 import EVALUATIONS, MONITOR, PROGRESS, read_sb3
 from rlopt.analysis.logs.tensorboard import MARK, read_tensorboard
-from rlopt.analysis.logs.wandb import read_wandb
+from rlopt.analysis.logs.wandb import CORL_SCORE, read_wandb
+from rlopt.errors import RunError
 from rlopt.run_folder import RunFolder, named_runs
 
 DEPTH = 4
@@ -86,4 +87,16 @@ def read_curves(
         if key == EVALUATION and without is not None:
             report(f"training returns are used for all: {without.path} has no evaluations")
             key = TRAINING
+        unknown = next((run for run in found if isinstance(run, Log) and key not in run.series), None)
+        if unknown is not None:
+            raise RunError(_no_returns(unknown, key, next((r for r in found if isinstance(r, Path)), None)))
     return key, [read_run_curve(run, key, x) if isinstance(run, Path) else run.curve(key, x, env) for run in found]
+
+
+def _no_returns(log: Log, key: str, ours: Path | None) -> str:
+    """That a log has nothing to compare unless a key is named."""
+    has = ", ".join(log.series)
+    if key == TRAINING and EVALUATION in log.series:
+        return f"{log.path} has no training returns, and {ours} no evaluations: compare runs that have the same of them"
+    scores = f"; {CORL_SCORE} is no return, and compares with its like alone" if CORL_SCORE in log.series else ""
+    return f"{log.path} has neither evaluations nor training returns: it has {has}; name one with --key{scores}"

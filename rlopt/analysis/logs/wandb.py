@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,10 @@ STEPS = ("global_step", "step", "time/total_timesteps", "Step", "_step")
 """Columns that may hold the step, environment steps before W&B's own count of calls."""
 SECONDS = ("_runtime", "Relative Time (Process)", "Relative Time (Wall)")
 _EVALUATIONS = (EVALUATION, "eval/mean_reward", "eval/return", "evaluation/return")
+CORL_SCORE = "d4rl_normalized_score"
+"""What CORL's offline learners log, 0 for a random policy and 100 for an expert: no return."""
+_HASH = re.compile(r"-[0-9a-f]{8}$")
+"""How CORL tells runs of the same settings apart."""
 _OURS = re.compile(r"(?P<agent>[a-z][a-z0-9_]*)-(?P<env>.+)-seed(?P<seed>\d+)-\d{8}T\d{6}Z(?:-\d+)?")
 """How rlopt train names its runs."""
 
@@ -38,7 +43,12 @@ def read_wandb(path: Path) -> list[Log]:
     for column in panels:
         run, _, metric = column.rpartition(" - ")
         runs.setdefault(run, {})[metric] = Series(table[at], table[column], clock)
-    return [_log(path / run.replace("/", "_"), run, series) for run, series in runs.items()]
+    names = {run: _HASH.sub("", run) for run in runs}
+    shared = Counter(names.values())
+    return [
+        _log(path / run.replace("/", "_"), names[run] if shared[names[run]] > 1 else run, series)
+        for run, series in runs.items()
+    ]
 
 
 def _log(path: Path, run: str, series: dict[str, Series]) -> Log:
@@ -50,7 +60,8 @@ def _log(path: Path, run: str, series: dict[str, Series]) -> Log:
     ours = _OURS.fullmatch(run)
     named = name_of_cleanrl(run) or ({} if ours is None else {**ours.groupdict(), "seed": int(ours["seed"])})
     known = {"seed": named["seed"]} if named else {}
-    return Log(path, named.get("agent", split_name(Path(run))[0]), "W&B", series, named.get("env"), known)
+    unit = "gradient steps" if CORL_SCORE in series else "environment steps"
+    return Log(path, named.get("agent", split_name(Path(run))[0]), "W&B", series, named.get("env"), known, unit)
 
 
 def _moving(series: Series) -> Series:

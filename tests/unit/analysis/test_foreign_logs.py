@@ -130,6 +130,8 @@ def test_d3rlpy_s_files_have_no_header_and_count_gradient_steps(tmp_path: Path) 
         256,
     )
     assert (curve.x.tolist(), curve.y.tolist()) == ([1000, 2000], [10.5, 20.5])
+    with pytest.raises(ConfigError, match=r"add --env ID \(to compare, --mix-budgets"):
+        read_curves([run])
     runs = scored_runs(tmp_path, "mdpo", [1.0], env="hopper-medium-v2")
     with pytest.raises(ConfigError, match=r"counts environment steps and .* gradient steps"):
         compare_runs([*runs, run], env="hopper-medium-v2")
@@ -146,6 +148,20 @@ def test_a_panel_that_wandb_exported_holds_several_runs(tmp_path: Path) -> None:
     assert key == EVALUATION
     found = [(curve.agent, curve.env, curve.settings["seed"], curve.x.tolist(), curve.y.tolist()) for curve in curves]
     assert found == [("mdpo (W&B)", "Hopper-v5", 3, [100, 200], [1, 3]), ("ppo (W&B)", "Hopper-v5", 1, [200], [5])]
+
+
+def test_corl_s_runs_are_seeds_and_scores_are_no_returns(tmp_path: Path) -> None:
+    ids = ("TD3-BC-hopper-1a2b3c4d", "TD3-BC-hopper-99ff00aa", "IQL-hopper-00000001")
+    names = [f"{run} - d4rl_normalized_score" for run in ids]
+    (panel := tmp_path / "panel.csv").write_text(",".join(["Step", *names]) + "\n1000,1,2,3\n2000,4,5,6\n")
+    _, curves = read_curves([panel], "d4rl_normalized_score", env="hopper-medium-v2")
+    agents = [(curve.agent, curve.unit) for curve in curves]
+    assert agents[:2] == [("TD3-BC-hopper (W&B)", "gradient steps")] * 2 and "IQL-hopper" in agents[2][0]
+    assert len({curve.settings["seed"] for curve in curves}) == 3
+    (run,) = scored_runs(tmp_path, "td3_bc", [1.0], env="hopper-medium-v2")
+    with pytest.raises(RunError, match=r"panel.csv/TD3.* it has d4rl_normalized_score; name one with --key") as said:
+        compare_runs([run, panel], env="hopper-medium-v2")
+    assert str(run) not in str(said.value)
 
 
 def test_the_history_of_one_wandb_run_counts_environment_steps(tmp_path: Path) -> None:
@@ -190,7 +206,7 @@ def test_pictures_are_as_wide_as_a_column(tmp_path: Path) -> None:
 
 
 def test_a_mistake_is_one_line(sb3: Path, tmp_path: Path) -> None:
-    with pytest.raises(UnknownNameError, match=r"rollout/ep_rew_mean"):
+    with pytest.raises(UnknownNameError, match=r"key of .*logger_1 .*rollout/ep_rew_mean"):
         read_curves([sb3 / "logger_1"], "rollout/ep_rew_men", env="CartPole-v1")
     with pytest.raises(RunError, match="does not say the time of evaluation"):
         read_curves([sb3 / "PPO_3"], EVALUATION, "seconds")
