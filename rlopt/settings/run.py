@@ -29,8 +29,8 @@ class RunConfig:
     folder in run_dir, and the same result as alone."""
     init_from: str | None = None
     """Run folder or checkpoint whose policy the run starts with: all of it if the networks are the same, else the
-    actor, such as a clone by bc. The optimisers start from their initial state. sac and its like then act by it from the
-    first step on, in place of the random steps of learning_starts."""
+    actor, such as a clone by bc. The optimisers start from their initial state. sac and its like act by this
+    policy from the first step on, in place of the random steps of learning_starts."""
     reward: str | None = None
     """Folder of preferences (rlopt preferences new), or a run that was trained on one. A model learned from the
     preferences rewards the agent; if the folder names a teacher, the run asks it more questions. Evaluations and
