@@ -171,11 +171,11 @@ def _fitted_q(arguments: Any) -> int:
         "the recorded episodes returned from those first states"
     )
     if moving := [row for row in rows if not row["converged"]]:
-        most = max(moving, key=lambda row: row["drift"])
+        most = max(moving, key=lambda row: row["remaining"])
         print(
-            f"warning: the fit has not converged for {len(moving)} of {len(rows)} checkpoints: in its last fifth the "
-            f"estimate of {most['checkpoint']} moved by {most['drift']:.3g}; raise --fqe-steps above "
-            f"{arguments.fqe_steps:,}"
+            f"warning: the fit has not converged for {len(moving)} of {len(rows)} checkpoints: the estimate of "
+            f"{most['checkpoint']} would still move by about {most['remaining']:.3g}; raise --fqe-steps above "
+            f"{arguments.fqe_steps:,}, or lower --gamma"
         )
     best = max(rows, key=lambda row: row["value"])
     print(f"highest estimate: {best['checkpoint']} (discounted returns, gamma {best['gamma']:g}; their order counts)")

@@ -27,8 +27,8 @@ from rlopt.evaluation.evaluate import Predictor
 from rlopt.nn.stacked import mlp, mlp_layers
 
 _BATCH = 4096
-_STILL = 0.05
-"""In standard deviations of the data's returns: an estimate that moves less in the last fifth of the steps stands."""
+_NEAR = 0.1
+"""In standard deviations of the data's returns: an estimate that is nearer to where it goes has converged."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,11 @@ class FittedValue:
     """Mean of Q(s, a) over the data."""
     data_return: float
     """Mean discounted return of the data from the same first states; of episodes that were cut, as far as recorded."""
-    drift: float
-    """How far ``value`` still moved in the last fifth of the steps."""
+    remaining: float
+    """How far ``value`` would still move with more steps, extrapolated from the last fifth: an error that is the same
+    everywhere decays by tau (1 - gamma) a step, as the target networks follow."""
     converged: bool
-    """Whether that is below a twentieth of the standard deviation of the data's returns."""
+    """Whether that is below a tenth of the standard deviation of the data's returns."""
     loss: float
     """Mean squared error of the last tenth of the steps, in units of the data's returns squared."""
     gamma: float
@@ -133,13 +134,15 @@ def fitted_q_evaluation(
     )
     if not np.isfinite(begins).all():
         raise NonFiniteError("fitted Q evaluation diverged: lower the learning rate or gamma")
+    left = np.exp(-tau * (1 - gamma) * max(steps // 5, 1))
+    remaining = float(abs(begins.mean() - before.mean()) * left / (1 - left)) if left < 1 else np.inf
     return FittedValue(
         value=float(begins.mean()),
         spread=float(begins.std()),
         q_value=float(everywhere.mean()),
         data_return=columns.data_return,
-        drift=float(abs(begins.mean() - before.mean())),
-        converged=bool(abs(begins.mean() - before.mean()) <= _STILL * columns.scale),
+        remaining=remaining,
+        converged=bool(remaining <= _NEAR * columns.scale),
         loss=float(torch.stack(losses).mean()),
         gamma=gamma,
         steps=steps,

@@ -148,14 +148,14 @@ class GradientStep:
     def _compiled(
         self, function: Callable[..., Statistics], inputs: Sequence[Tensor], cpp_wrapper: bool
     ) -> Callable[..., Statistics]:
-        traced = trace(function, inputs, self._owners)
-        if self.precision == "bf16":
-            round_products(traced)
-        key, held, names = (traced.key, cpp_wrapper), traced.held, traced.names
-        if key not in _KERNELS:
-            while len(_KERNELS) >= MOST_KERNELS:
-                _KERNELS.pop(next(iter(_KERNELS)))
-            with waiting("compiling the gradient step (once; what is compiled is kept for later runs)"):
+        with waiting("compiling the gradient step (once; what is compiled is kept for later runs)"):
+            traced = trace(function, inputs, self._owners)
+            if self.precision == "bf16":
+                round_products(traced)
+            key, held, names = (traced.key, cpp_wrapper), traced.held, traced.names
+            if key not in _KERNELS:
+                while len(_KERNELS) >= MOST_KERNELS:
+                    _KERNELS.pop(next(iter(_KERNELS)))
                 _KERNELS[key] = kernels(traced, cpp_wrapper)
         made = _KERNELS[key]
 

@@ -72,6 +72,32 @@ def test_it_finds_the_value_that_the_linear_equations_have() -> None:
     assert abs(true[0] - true[1]) > 0.5 and (found[0] < found[1]) == (true[0] < true[1])
 
 
+def test_a_fit_that_was_too_short_says_how_far_it_is() -> None:
+    """The mean over states moves towards the solution of the equations by tau (1 - gamma) a step."""
+    data, going_on, rewards = transitions()
+    every, choice = np.arange(STATES), np.zeros(STATES, int)
+    value = np.linalg.solve(np.eye(STATES) - GAMMA * going_on[every, choice], rewards[every, choice])
+    policy: Any = Tabular(choice)
+    settings: dict[str, Any] = {"gamma": GAMMA, "learning_rate": 1e-2, "tau": 0.05, "net_arch": (16,)}
+    short = fitted_q_evaluation(policy, data, steps=100, **settings)
+    error = value[np.asarray(data.observations)].mean() - short.value
+    assert not short.converged and 0.5 * error < short.remaining < 2 * error
+
+
+def test_the_data_s_return_is_that_of_the_first_states() -> None:
+    """Rewards 1 and then 3, with a true end: 1 + 0.5 * 3 from the first state, 3 from the second."""
+    data = transitions(n=200)[0].take(slice(0, 2))
+    ended = dataclasses.replace(
+        data,
+        rewards=np.array([1, 3], np.float32),
+        discounts=np.array([1, 0], np.float32),
+        episode_ends=np.array([False, True]),
+    )
+    policy: Any = Tabular(np.zeros(STATES, int))
+    found = fitted_q_evaluation(policy, ended, gamma=0.5, steps=1, net_arch=(4,), batch_size=2)
+    assert found.data_return == pytest.approx(2.5)
+
+
 def test_the_same_seed_gives_the_same_estimate_and_the_policy_is_not_touched() -> None:
     data, _, _ = transitions(n=200)
     policy: Any = Tabular(np.zeros(STATES, int))
