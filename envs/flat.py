@@ -20,7 +20,7 @@ def flatten(parts: Mapping[str, np.ndarray], keys: Sequence[str]) -> np.ndarray:
 class FlatObservation(gymnasium.ObservationWrapper[np.ndarray, Any, Any]):
     """Observes the entries ``keys`` of a dictionary of vectors, one behind the other.
 
-    :raises SpaceError: an observation that is no dictionary, or an entry that is missing or no vector
+    :raises SpaceError: an observation that is not a dictionary, or an entry that is missing or no vector
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any], keys: Sequence[str]) -> None:

@@ -24,7 +24,7 @@ class Interface:
     """What one environment may return.
 
     :param name: name of the environment, for people
-    :param space: its observation space; parts that are no arrays are not looked at
+    :param space: its observation space; parts that are not arrays are not looked at
     """
 
     def __init__(self, name: str, space: spaces.Space[Any]) -> None:

@@ -164,7 +164,7 @@ def _near(name: str, known: Sequence[str]) -> list[str]:
     longer = [other for other in known if words < _words(_plain(other)) or _plain(other).startswith(wanted)]
     if longer:
         return longer if len(longer) <= _MOST and len(wanted) > 2 else []
-    # "--env-id" is "--env"; but a longer name that is no option is something of its own.
+    # "--env-id" is "--env"; but a longer name that is not an option is something of its own.
     shorter = [other for other in known if _words(_plain(other)) < words] if name.startswith("--") else []
     return [max(shorter, key=len)] if shorter else []
 

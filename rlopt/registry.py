@@ -262,7 +262,7 @@ def import_agent(name: str) -> str:
     A ``module:Class`` is imported and registered under that string, after which run folders that name it can be read in
     this process. Never call it with a string from a file. Any other name is looked up with :func:`agent_spec`.
 
-    :raises rlopt.errors.ConfigError: it cannot be imported, or is no agent
+    :raises rlopt.errors.ConfigError: it cannot be imported, or is not an agent
     """
     if name in AGENTS or ":" not in name:
         agent_spec(name)
@@ -277,7 +277,7 @@ def import_agent(name: str) -> str:
     except PluginError as error:
         raise ConfigError(f"agent {name!r}: {error}") from None
     if not isinstance(found, type):
-        raise ConfigError(f"agent {name!r} is no class: name the class of the algorithm")
+        raise ConfigError(f"agent {name!r} is not a class: name the class of the algorithm")
     AGENTS[name] = spec_of(found)
     return name
 
@@ -301,7 +301,7 @@ def refuse_import(env_id: object, where: str) -> None:
 def register(algorithm: type) -> str:
     """Registers an agent's class under ``module:Class``, so that this process reads run folders of it; returns that.
 
-    :raises rlopt.errors.ConfigError: it is no agent, see :func:`spec_of`
+    :raises rlopt.errors.ConfigError: it is not an agent, see :func:`spec_of`
     """
     name = _path_of(algorithm)
     AGENTS[name] = spec_of(algorithm)
@@ -327,7 +327,7 @@ def spec_of(algorithm: type) -> AgentSpec:
     if config is None and above is None:
         raise ConfigError(f"{path} does not say what its settings are: give it config_class, a dataclass of them")
     if config is not None and not (hasattr(config, "__dataclass_fields__") and hasattr(config, "algorithm_kwargs")):
-        raise ConfigError(f"config_class of {path} is no dataclass with algorithm_kwargs(): see docs/recipes.md")
+        raise ConfigError(f"config_class of {path} is not a dataclass with algorithm_kwargs(): see docs/recipes.md")
     summary = " ".join((algorithm.__doc__ or algorithm.__name__).strip().split("\n\n")[0].split()).rstrip(".")
     base = above or AgentSpec("", "", "")
     return dataclasses.replace(

@@ -174,7 +174,7 @@ class RunFolder:
     def read_config(self) -> tuple[str, RunConfig, Any]:
         """The agent's name, the run's settings and the agent's settings, as :meth:`write_config` wrote them.
 
-        :raises rlopt.errors.RunError: for a folder that is no run folder, or settings that are damaged
+        :raises rlopt.errors.RunError: for a folder that is not a run folder, or settings that are damaged
         :raises rlopt.errors.ConfigError: for settings or an agent that this version does not know, or a class that
             was not named here, see :func:`rlopt.registry.import_agent`
         """

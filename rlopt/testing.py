@@ -70,10 +70,10 @@ class Contract:
 
     @property
     def spec(self) -> AgentSpec:
-        """The agent's entry; raises :class:`rlopt.errors.ConfigError` for one that is no Stable-Baselines3 algorithm"""
+        """The agent's entry; raises :class:`rlopt.errors.ConfigError` if it is not a Stable-Baselines3 algorithm"""
         spec = agent_spec(import_agent(self.agent))
         if spec.loader:
-            raise ConfigError(f"{self.agent} is no Stable-Baselines3 algorithm: this contract is for those")
+            raise ConfigError(f"{self.agent} is not a Stable-Baselines3 algorithm: this contract is for those")
         return spec
 
     @property

@@ -233,7 +233,7 @@ def differences(first: Any, second: Any, path: tuple[str, ...] = ()) -> Iterator
         if len(first) != len(second):
             yield f"{where}: {len(first)} and {len(second)} entries"
         for index, (a, b) in enumerate(zip(first, second, strict=False)):
-            # Entries of the pending log are [name, value, ...]; times among them are no state.
+            # Entries of the pending log are [name, value, ...]; times among them are not state.
             if path[-1:] == ("log",) and isinstance(a, list | tuple) and a and a[0] in TIME_COLUMNS:
                 continue
             yield from differences(a, b, (*path, str(index)))

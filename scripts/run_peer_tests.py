@@ -44,7 +44,7 @@ REPLACEMENTS = {
 }
 """Those of classes that do the same kind of work: DQN, QRDQN, masked and recurrent policies have no counterpart."""
 
-_OWN_ERROR = "refused as well, with an error of rlopt's own that is no AssertionError"
+_OWN_ERROR = "refused as well, with an error of rlopt's own that is not an AssertionError"
 _ABSENT = "the test is of something that only the peer's algorithm has"
 _BUDGET = "the test's few steps are enough for the peer's algorithm and its defaults, not for MDPO's"
 _DEVICE = "a device that is not there is refused; the peer takes the CPU in its place"
@@ -147,7 +147,7 @@ def peer_of(checkout: Path) -> str:
     for package in REPLACEMENTS:
         if (checkout / package).is_dir() and (checkout / "tests").is_dir():
             return package
-    raise SystemExit(f"{checkout} is no checkout of {' or '.join(REPLACEMENTS)}: give the folder that holds tests/")
+    raise SystemExit(f"{checkout} is not a checkout of {' or '.join(REPLACEMENTS)}: give the folder that holds tests/")
 
 
 def run(checkout: Path, package: str, replacement: str, keyword: str) -> list[Outcome]:

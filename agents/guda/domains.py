@@ -64,7 +64,7 @@ class Domain:
     invalid_because: str = "it left the valid states"
     """What makes an augmented transition invalid, for the error when all are."""
     unusable_because: str = "its state is not valid"
-    """The same for recorded transitions that are no source of valid ones."""
+    """The same for recorded transitions that are not a source of valid ones."""
     width: int
     """Numbers of a flat observation."""
 

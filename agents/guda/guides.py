@@ -43,7 +43,7 @@ class ShortestPath:
     :param maze: the map
     :param goal_cell: row and column of the one goal, to whose centre goals are relabelled if they are relabelled at
         all; None for goals that are relabelled to any place: each segment then follows the path to its own
-    :raises ConfigError: a goal that is no free cell
+    :raises ConfigError: a goal that is not a free cell
     """
 
     def __init__(self, maze: Maze, goal_cell: Sequence[int] | None) -> None:

@@ -151,7 +151,7 @@ def task_of(name: str) -> Task:
         raise unknown_name("domain", name, ["auto", *task_names()])
     task = load_plugin(GROUP, name)
     if not isinstance(task, Task):
-        raise PluginError(f"augmentation {name!r} of {plugin_origin(GROUP, name)} is no Task: fix or uninstall it")
+        raise PluginError(f"augmentation {name!r} of {plugin_origin(GROUP, name)} is not a Task: fix or uninstall it")
     return task
 
 

@@ -105,7 +105,7 @@ class DAgger(SAC):
                 raise SpaceError(f"the expert has the {name} {theirs}, not {getattr(self, name)}: give another one")
         predict = getattr(expert, "predict", None)
         if predict is None and not callable(expert):
-            raise ConfigError("the expert has no predict and is no function of observations: give one that has")
+            raise ConfigError("the expert has no predict and is not a function of observations: give one that has")
         self.asked = expert if predict is None else lambda observations: predict(observations, deterministic=True)[0]
         networks = getattr(expert, "policy", None)
         self._asked_fingerprint = fingerprint(networks) if isinstance(networks, torch.nn.Module) else "a function"

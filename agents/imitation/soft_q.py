@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from rlopt.data.demonstrations import Demonstrations
 
 _NOT_OF_DQN: dict[str, Any] = {"exploration_initial_eps": 0.0, "exploration_final_eps": 0.0, "max_grad_norm": None}
-"""Arguments of Stable-Baselines3's DQN that are no settings here."""
+"""Arguments of Stable-Baselines3's DQN that are not settings here."""
 
 _IQ_LEARN = (
     "n_demonstrations",

@@ -107,7 +107,7 @@ class ValueDICE(FromDemonstrations, SAC):
     :param n_demonstrations: number of episodes to learn from, the first ones; None for all
     :raises rlopt.errors.ConfigError: for a setting out of range, or from ``learn`` without demonstrations
     :raises rlopt.errors.DataError: for demonstrations that do not fit, or fewer than asked for
-    :raises rlopt.errors.SpaceError: for observations that are no flat or flattened numbers
+    :raises rlopt.errors.SpaceError: for observations that are not flat or flattened numbers
     """
 
     acts_on_mean = True

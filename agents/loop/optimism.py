@@ -111,7 +111,7 @@ class OptimisticAgent(ContinuingAgent):
         certificate["gain_bracket"] = (saving.number(low), None if high is None else saving.number(high))
         for name, kind in (("in_set", bool), ("converged", bool), ("sweeps", int), ("clipped_states", int)):
             if type(certificate[name]) is not kind:
-                raise ValueError(f"{name} of a plan is no {kind.__name__}")
+                raise ValueError(f"{name} of a plan is not a {kind.__name__}")
         for name in ("discrepancy", "beta", "residual"):
             saving.number(certificate[name])
         return PlanRecord(int(plan["step"]), saving.number(plan["gain"]), Certificate(**certificate))

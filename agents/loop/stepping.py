@@ -52,7 +52,7 @@ class Stepper:
         """Observation and reward.
 
         :raises ConfigError: if an episode ends
-        :raises rlopt.errors.OutcomeError: for what is no step of such an environment
+        :raises rlopt.errors.OutcomeError: for what is not a step of such an environment
         """
         if isinstance(self.env, VecEnv):
             observations, rewards, dones, infos = self.env.step(np.array([action]))

@@ -260,7 +260,7 @@ def factors(distribution: Distribution) -> Factors:
 
 
 def policy_obstacle(policy: ActorCriticPolicy) -> str | None:
-    """Why ``policy`` is no function of tensors, in words; None if it is one."""
+    """Why ``policy`` is not a function of tensors, in words; None if it is one."""
     if type(action_head(policy)) is DistributionHead:
         return "the policy has an action distribution of its own"
     if value_function(policy, train_shared=False) == policy.predict_values:

@@ -44,7 +44,7 @@ COMPILE_PAYS_AFTER = 60_000
 BEYOND_SB3 = ("compile", "reward_centring", "centring_rate")
 """Settings of every on-policy agent that Stable-Baselines3's PPO does not have."""
 NOT_SETTINGS = ("self", "env", "_init_setup_model", "__class__")
-"""Constructor arguments that are no settings."""
+"""Constructor arguments that are not settings."""
 
 
 class OnPolicy(Resumable, OnPolicyAlgorithm):

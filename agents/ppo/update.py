@@ -63,7 +63,7 @@ class Objective(nn.Module):
         raise NotImplementedError
 
     def obstacle(self) -> str | None:
-        """Why it is no function of tensors; None if it is one."""
+        """Why it is not a function of tensors; None if it is one."""
         raise NotImplementedError
 
 

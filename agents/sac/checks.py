@@ -76,7 +76,7 @@ def check_spaces(
 
 
 def check_random_shift(random_shift: int, observation_space: spaces.Space) -> None:
-    """Raises :class:`rlopt.errors.ConfigError` for shifts of observations that are no images."""
+    """Raises :class:`rlopt.errors.ConfigError` for shifts of observations that are not images."""
     require(
         random_shift == 0 or is_image_space(observation_space, check_channels=False),
         f"random_shift is for images, not {observation_space}: leave it out",

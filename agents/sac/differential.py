@@ -55,7 +55,7 @@ def mark_resets(
     """Ends and infos of a step as a replay buffer is to have them: where the process was reset, the observation after
     it follows.
 
-    A time limit is no reset: learning bootstraps beyond it.
+    A time limit is not a reset: learning bootstraps beyond it.
 
     :param dones: (n_envs,)
     :param infos: of each environment; an info ``reset`` of ``ContinuingWrapper`` says that one was reset

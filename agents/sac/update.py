@@ -240,7 +240,7 @@ def _rows_read(models: Sequence[OffPolicy]) -> list[tuple[Any, int]]:
 
 @contextlib.contextmanager
 def _refusing_counters(models: Sequence[OffPolicy]) -> Iterator[None]:
-    """Within it the step of ``models`` is taken; refuses, at its end, one that is no function of tensors and settings.
+    """Within it the step of ``models`` is taken; at its end, refuses what is not a function of tensors and settings.
 
     Such a step reads a number that may change without the step being prepared anew: compiled, it would keep the first
     value.

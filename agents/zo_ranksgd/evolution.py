@@ -176,7 +176,7 @@ class EvolutionStrategy(Search):
         saving.check_settings(name, self.settings(), state["settings"])
         counters = [state["iteration"], state["oracle_points"]]
         if not all(type(value) is int and value >= 0 for value in counters) or type(state["asked"]) is not bool:
-            raise CheckpointError(f"the state of {name} is malformed: a counter is no whole number")
+            raise CheckpointError(f"the state of {name} is malformed: a counter is not a whole number")
         numbers, own = state["numbers"], self._numbers()
         if not isinstance(numbers, dict) or set(numbers) != set(own):
             raise CheckpointError(f"the state of {name} is malformed: numbers")

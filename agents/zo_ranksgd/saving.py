@@ -73,7 +73,7 @@ def restore(search: ZORankSGD, state: dict[str, Any], arrays: dict[str, np.ndarr
     check_settings("ZORankSGD", settings_of(search), state["settings"])
     counters = [state[name] for name in _COUNTERS]
     if not all(type(value) is int and value >= 0 for value in counters) or type(state["asked"]) is not bool:
-        raise CheckpointError("the state of ZORankSGD is malformed: a counter is no whole number")
+        raise CheckpointError("the state of ZORankSGD is malformed: a counter is not a whole number")
     phase = state["phase"]
     if phase not in (GRADIENT, LINE_SEARCH) or (phase == LINE_SEARCH and not search.line_search.points):
         raise CheckpointError(f"the state of ZORankSGD is malformed: phase {one_line(repr(phase))}")
@@ -131,7 +131,7 @@ def checked_arrays(name: str, arrays: Any, shapes: dict[str, tuple[int, ...]]) -
     for key, shape in shapes.items():
         array = arrays[key]
         if not isinstance(array, np.ndarray) or array.dtype != np.float64 or array.shape != shape:
-            raise CheckpointError(f"the state of {name} is malformed: {key} is no float64 array of shape {shape}")
+            raise CheckpointError(f"the state of {name} is malformed: {key} is not a float64 array of shape {shape}")
         if not np.isfinite(array).all():
             raise CheckpointError(f"the state of {name} is malformed: {key} is not finite")
     return {key: np.array(arrays[key]) for key in shapes}

@@ -30,7 +30,7 @@ class FiniteEnv(gymnasium.Env[Any, Any]):
         them from ``mdp``, with the expected reward in each step
     :param mdp: None works it out of ``outcomes``
     :param start: the first state, or probabilities [S] of it
-    :raises ModelError: if the outcomes are no process
+    :raises ModelError: if the outcomes are not a process
     """
 
     metadata: dict[str, Any] = METADATA

@@ -27,7 +27,7 @@ _SNAPSHOT_MODULES = (
     "rlopt.envs.tasks.point_maze",
 )
 _LEFTOVERS = ("xpos", "xipos", "cfrc_ext")
-"""Results of the last step, which are no part of MuJoCo's state. Some rewards of Gymnasium read them before the next
+"""Results of the last step, which are not part of MuJoCo's state. Some rewards of Gymnasium read them before the next
 step computes them anew."""
 
 

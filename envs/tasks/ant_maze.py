@@ -50,7 +50,7 @@ def make_fixed_goal_ant_maze(
     :param start_cell: row and column in which episodes begin
     :param goal_cell: row and column of the goal
     :param maze_map: a map of one's own
-    :raises ConfigError: a map that is none, or a start or goal that is no free cell of it
+    :raises ConfigError: a map that is none, or a start or goal that is not a free cell of it
     """
     maze = Maze(gymnasium.spec(base).kwargs["maze_map"] if maze_map is None else maze_map, scale=4.0)
     env = FixedGoalAntMaze(maze, start_cell, goal_cell, render_mode)

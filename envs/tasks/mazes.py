@@ -68,7 +68,7 @@ class Maze:
         return self.walls.shape[0], self.walls.shape[1]
 
     def is_free(self, cell: Sequence[int]) -> bool:
-        """Whether (row, column) lies in the map and is no wall."""
+        """Whether (row, column) lies in the map and is not a wall."""
         row, column = (int(part) for part in cell)
         rows, columns = self.shape
         return 0 <= row < rows and 0 <= column < columns and not bool(self.walls[row, column])
@@ -76,7 +76,7 @@ class Maze:
     def require_free(self, cell: Sequence[int], what: str) -> tuple[int, int]:
         """The cell as a pair of int; raises :class:`rlopt.errors.ConfigError` if it is a wall or outside the map."""
         if len(cell) != 2 or not self.is_free(cell):
-            raise ConfigError(f"{what} {tuple(cell)} is no free cell (row, column) of this {self.shape} maze")
+            raise ConfigError(f"{what} {tuple(cell)} is not a free cell (row, column) of this {self.shape} maze")
         return int(cell[0]), int(cell[1])
 
     def cell_to_xy(self, cells: Any) -> np.ndarray:
@@ -99,7 +99,7 @@ class Maze:
         """Length of the shortest path to the goal cell.
 
         :returns: [rows, columns] int: steps between neighbouring cells; -1 in walls and where no path leads
-        :raises ConfigError: the goal is no free cell
+        :raises ConfigError: the goal is not a free cell
         """
         start = self.require_free(goal, "the goal")
         distances = np.full(self.shape, -1)
@@ -119,7 +119,7 @@ class Maze:
 
         :returns: [rows, columns, 4] bool: whether a step with heading k * 90 degrees comes nearer; all four in the
             goal's cell; none in walls and where no path leads
-        :raises ConfigError: the goal is no free cell
+        :raises ConfigError: the goal is not a free cell
         """
         distances = self.distances(goal)
         padded = np.pad(distances, 1, constant_values=-1)

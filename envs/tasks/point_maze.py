@@ -55,7 +55,7 @@ def make_fixed_goal_maze(
     :param goal_in_observation: append the goal
     :param maze_map: a map of one's own
     :param reward_type: ``sparse`` or ``dense``
-    :raises ConfigError: a map that is none, or a goal that is no free cell of it
+    :raises ConfigError: a map that is none, or a goal that is not a free cell of it
     """
     maze = Maze(gymnasium.spec(base).kwargs["maze_map"] if maze_map is None else maze_map)
     env = FixedGoalPointMaze(maze, goal_cell, reward_type, continuing_task, render_mode)

@@ -157,7 +157,7 @@ def compare_runs(
     :param mix: keys of :data:`rlopt.analysis.compatibility.MIXES`: differences that would be refused
     :param env: the environment of other libraries' logs that do not name theirs
     :param confidence: confidence level of all intervals, between 0 and 1
-    :raises RunError: if a folder is no run or has no score
+    :raises RunError: if a folder is not a run or has no score
     :raises ConfigError: if runs cannot be compared, or an argument is out of range
     """
     check_confidence(confidence)

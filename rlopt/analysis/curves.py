@@ -49,7 +49,7 @@ class RunCurve:
     y: Floats
     """``[points]``, finite."""
     unit: str | None = None
-    """What its steps count, where it is no run of ours; the agent of ours says."""
+    """What its steps count, where it is not a run of ours; the agent of ours says."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def read_run_curve(run: Path, key: str = TRAINING, x: str = "steps") -> RunCurve
     :param run: folder with config.json and progress.csv (or evaluations.csv)
     :param key: a column of progress.csv, or ``evaluation`` for the mean return of each evaluation
     :param x: ``steps`` (environment steps) or ``seconds`` (since the start of training)
-    :raises RunError: if the folder is no run, or the file is missing, empty or holds no finite value of ``key``
+    :raises RunError: if the folder is not a run, or the file is missing, empty or holds no finite value of ``key``
     :raises UnknownNameError: if ``key`` or ``x`` does not exist, with the nearest name
     """
     if x not in X_COLUMNS:
@@ -167,7 +167,7 @@ def group_curves(
     :param statistic: over runs at each point of the grid, see :mod:`rlopt.statistics.aggregates`
     :param report: told in one line when a group's grid ends early because one of its runs did
     :raises ConfigError: if a run is given twice or the runs of a group do not overlap
-    :raises UnknownNameError: if ``by`` is no setting of a run
+    :raises UnknownNameError: if ``by`` is not a setting of a run
     """
     groups: dict[tuple[str, str], list[RunCurve]] = defaultdict(list)
     seen: set[Path] = set()
@@ -185,7 +185,7 @@ def run_label(curve: RunCurve, by: str) -> str:
     """The name of a run's group: "mdpo", "kl_coef = 0.1" or, of several fields, "mdpo, kl_coef = 0.1".
 
     :param by: as in :func:`group_curves`
-    :raises UnknownNameError: if a part of it is no setting of the run
+    :raises UnknownNameError: if a part of it is not a setting of the run
     """
     parts = []
     for part in by.split(","):

@@ -66,7 +66,7 @@ def plot_runs(
     :param confidence: confidence level of the bands, between 0 and 1
     :param report: told in one line what a reader of the picture should know
     :return: ``out``
-    :raises RunError: if a folder is no run or has no curve
+    :raises RunError: if a folder is not a run or has no curve
     :raises ConfigError: if an argument is out of range, with the nearest valid name
     """
     out, wide = Path(out), inches(width)

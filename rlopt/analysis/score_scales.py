@@ -64,7 +64,7 @@ def read_scales(spec: str, tasks: Sequence[str], scores: Mapping[str, Iterable[f
 def _from_file(path: Path, tasks: Sequence[str]) -> dict[str, Scale]:
     data = read_json(path, 'write {"TASK": {"random": 0.0, "expert": 1.0}, ...}')
     if not isinstance(data, dict):
-        raise ConfigError(f'{path} is no mapping of tasks: write {{"TASK": {{"random": 0.0, "expert": 1.0}}, ...}}')
+        raise ConfigError(f'{path} is not a mapping of tasks: write {{"TASK": {{"random": 0.0, "expert": 1.0}}, ...}}')
     scales = {}
     for task in tasks:
         if task not in data:

@@ -68,13 +68,13 @@ class LinearMixtureMDP(FiniteMDP):
     ) -> LinearMixtureMDP:
         """Mixes the kernels.
 
-        :raises ModelError: shapes that do not fit, a kernel that is none, or weights that are no distribution
+        :raises ModelError: shapes that do not fit, a kernel that is none, or weights that are not a distribution
         """
         bases, shares = np.array(kernels, np.float64), np.array(weights, np.float64)
         if bases.ndim != 4 or shares.shape != (len(bases),):
             raise ModelError(f"kernels {bases.shape} and weights {shares.shape} do not fit: give [d, S, A, S] and [d]")
         if shares.min() < 0 or abs(shares.sum() - 1) > 1e-9:
-            raise ModelError(f"the weights {shares} are no distribution: make them at least 0 with the sum 1")
+            raise ModelError(f"the weights {shares} are not a distribution: make them at least 0 with the sum 1")
         for base in bases:
             FiniteMDP(base, rewards, reward_range)  # type: ignore[arg-type]
         for array in (bases, shares):

@@ -113,7 +113,7 @@ class FiniteMDP(DecisionProcess):
     The arrays are copied, checked and made read-only. Optimal gain and bias are computed on first use. The reward -inf
     marks an action that a state does not have; its row of ``P`` is then ignored and set to 0.
 
-    :raises ModelError: for arrays of the wrong shape, a NaN or +infinity, rows of ``P`` that are no distributions,
+    :raises ModelError: for arrays of the wrong shape, a NaN or +infinity, rows of ``P`` that are not distributions,
         a state without actions, or rewards outside ``reward_range``
     """
 
@@ -212,7 +212,7 @@ class FiniteMDP(DecisionProcess):
         """A process from its possible transitions; pairs without one are impossible.
 
         :param table: [n, 5], rows (state, action, next state, probability, reward); states and actions from 0
-        :raises ModelError: a malformed table, or one that is no process
+        :raises ModelError: a malformed table, or one that is not a process
         """
         state, action, target, probability, reward = table_columns(table)
         n_states, n_actions = int(max(state.max(), target.max())) + 1, int(action.max()) + 1
@@ -230,7 +230,7 @@ class FiniteMDP(DecisionProcess):
             whose ``unwrapped`` has it, which also tells where it starts
         :param start: [S] probabilities of the state after an end; None takes ``initial_state_distrib`` of the
             environment
-        :raises ModelError: if an end has no start to continue from, or the lists are no process
+        :raises ModelError: if an end has no start to continue from, or the lists are not a process
         """
         table, known = transitions_of(P)
         return cls.from_table(continued(table, known if start is None else start))
@@ -324,7 +324,7 @@ def table_columns(
         )
     whole = rows[:, :3]
     if np.any(whole != np.floor(whole)) or whole.min() < 0:
-        raise ModelError("the table has a state or action that is no whole number of at least 0: correct it")
+        raise ModelError("the table has a state or action that is not a whole number of at least 0: correct it")
     indices = whole.astype(np.int64)
     return indices[:, 0], indices[:, 1], indices[:, 2], rows[:, 3].copy(), rows[:, 4].copy()
 
@@ -357,7 +357,7 @@ def policy_probabilities(policy: Policy, n_states: int, n_actions: int) -> Array
 
 
 def as_array(name: str, values: npt.ArrayLike, forbidding: bool = False) -> Array:
-    """A copy as float64; raises ModelError for what is no array, or holds a NaN or an infinity.
+    """A copy as float64; raises ModelError for what is not an array, or holds a NaN or an infinity.
 
     :param forbidding: -inf is allowed
     """
@@ -365,7 +365,7 @@ def as_array(name: str, values: npt.ArrayLike, forbidding: bool = False) -> Arra
         array = np.array(values, np.float64)
     except (TypeError, ValueError):
         raise ModelError(
-            f"{name} is no array of numbers: give nested lists of equal lengths or a numpy array"
+            f"{name} is not an array of numbers: give nested lists of equal lengths or a numpy array"
         ) from None
     wrong = ~np.isfinite(array) & ~(forbidding & (array == -np.inf))
     if np.any(wrong):

@@ -33,7 +33,7 @@ class SparseMDP(DecisionProcess):
     :class:`rlopt.average_reward.FiniteMDP` can be planned with takes this too, except ``linear_program``. Optimal
     policies are found by sparse factors: a queue of a million states takes less than a minute.
 
-    :raises ModelError: for shapes that do not fit, rows that are no distributions, a pair that is listed twice, or a
+    :raises ModelError: for shapes that do not fit, rows that are not distributions, a pair that is listed twice, or a
         state without actions
     """
 
@@ -126,7 +126,7 @@ class SparseMDP(DecisionProcess):
         """A process from its possible transitions; pairs without one are impossible.
 
         :param table: [n, 5], rows (state, action, next state, probability, reward); states and actions from 0
-        :raises ModelError: a malformed table, or one that is no process
+        :raises ModelError: a malformed table, or one that is not a process
         """
         from scipy.sparse import coo_array
 

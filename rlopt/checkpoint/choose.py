@@ -39,7 +39,7 @@ def choose_checkpoint(
     :param which: ``latest`` (damaged ones are passed over), ``best`` (by the evaluations while training), the name of
         a checkpoint of the run, or the path of one
     :param report: told in one line about each damaged checkpoint that is passed over
-    :raises RunError: if ``run`` is no run folder, or has no best checkpoint yet
+    :raises RunError: if ``run`` is not a run folder, or has no best checkpoint yet
     :raises CheckpointError: if the checkpoint is damaged
     :raises UnknownNameError: if there is no such checkpoint, with the nearest name
     """

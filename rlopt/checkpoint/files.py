@@ -103,7 +103,7 @@ def read_checkpoint(path: Path, only: Collection[str] | None = None) -> Checkpoi
     """
     path = Path(path)
     if not path.is_dir():
-        raise CheckpointError(f"{path} is no checkpoint folder: give a folder named step-<number>")
+        raise CheckpointError(f"{path} is not a checkpoint folder: give a folder named step-<number>")
     named = _FOLDER.fullmatch(path.name.removeprefix(".replaced-"))
 
     def check(content: Mapping[str, Any]) -> None:

@@ -30,7 +30,7 @@ from rlopt.storage.tree import Tree
 
 @runtime_checkable
 class OwnState(Protocol):
-    """What a model offers that is no Stable-Baselines3 algorithm: it captures and restores its own training state."""
+    """Interface of a model that is not a Stable-Baselines3 algorithm: it captures and restores its own state."""
 
     num_timesteps: int
     boundary_hook: Callable[[Any], bool] | None

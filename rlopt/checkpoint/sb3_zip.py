@@ -56,7 +56,7 @@ def read_policy(
 
     :param vec_normalize: file of ``VecNormalize.save`` with the statistics of its training, which are not in the zip;
         "none" for a model that was trained without, or with one that normalised rewards alone
-    :raises rlopt.errors.CheckpointError: no such file, damaged, of other spaces, a policy that is no plain MLP, or a
+    :raises rlopt.errors.CheckpointError: no such file, damaged, of other spaces, a policy that is not a plain MLP, or a
         model that was trained in a VecNormalize whose statistics are not given
     """
     try:
@@ -175,5 +175,5 @@ def _arguments(path: Path, data: Any) -> dict[str, Any]:
     for name in ("optimizer_class", "optimizer_kwargs"):  # of no importance for acting
         stored.pop(name, None)
     if stored:
-        raise CheckpointError(f"{path} has the policy argument {one_line(min(stored))}, which is no plain MLP: {_CURE}")
+        raise CheckpointError(f"{path} has the policy argument {one_line(min(stored))}, not a plain MLP's: {_CURE}")
     return arguments

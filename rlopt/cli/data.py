@@ -76,7 +76,7 @@ def add_reading_options(parser: argparse.ArgumentParser) -> None:
 def reading_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The options that were given, as :func:`rlopt.data.load_dataset` takes them.
 
-    :raises rlopt.errors.ConfigError: for a value that is no number or out of range
+    :raises rlopt.errors.ConfigError: for a value that is not a number or out of range
     """
     options: dict[str, Any] = {name: getattr(arguments, name) for name in _OPTIONS}
     options |= {name: getattr(arguments, name) or None for name in ("clip_actions", "download", "drop_nan",
@@ -100,7 +100,7 @@ def new_folder(text: str, overwrite: bool) -> Path:
     :raises rlopt.errors.DataError: other files lie there
     """
     if not text or text.startswith("minari:") or text.endswith((".hdf5", ".h5")):
-        raise ConfigError(f"{text!r} is no folder to write: name one, and convert it with rlopt data convert")
+        raise ConfigError(f"{text!r} is not a folder to write: name one, and convert it with rlopt data convert")
     from rlopt.data.folder import KIND, is_folder
     from rlopt.storage.checked_folder import check_place
 
@@ -335,10 +335,10 @@ def write(data: Dataset, out: str, form: str, overwrite: bool) -> Path:
 
         if taken:
             with open_hdf5(path):
-                pass  # what is no HDF5 file is not overwritten
+                pass  # what is not an HDF5 file is not overwritten
         return write_d4rl(data, path)
     if taken and form != "hf" and not zipfile.is_zipfile(path):
-        raise DataError(f"{path} is no .npz file and not overwritten: choose another OUT")
+        raise DataError(f"{path} is not a .npz file and not overwritten: choose another OUT")
     if form == "hf":
         from rlopt.data.formats.huggingface import write_huggingface as write_file
     elif form == "imitation":

@@ -114,7 +114,7 @@ def import_answers(argv: list[str]) -> int:
         try:
             study = import_study(store, file, name=arguments.name, clips=arguments.clips)
         except UnicodeDecodeError:
-            raise StudyError(f"{arguments.file} is no text: name a file of rlopt rank export") from None
+            raise StudyError(f"{arguments.file} is not text: name a file of rlopt rank export") from None
         finally:
             store.close()
     print(f"study {study.name!r}: {arguments.study}")
@@ -271,7 +271,7 @@ def _raters(text: str | None) -> dict[str, Any]:
     cure = "write a number, or different names with commas between them: --raters ada,grace"
     for name in names:
         if not name or not name.isprintable() or len(name) > LONGEST_NAME:
-            raise ConfigError(f"--raters: {name[:LONGEST_NAME]!r} is no name of 1 to {LONGEST_NAME} characters; {cure}")
+            raise ConfigError(f"--raters: {name[:LONGEST_NAME]!r} is not 1 to {LONGEST_NAME} characters; {cure}")
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise ConfigError(f"--raters names {twice!r} twice; {cure}")

@@ -63,7 +63,7 @@ def trot(observations: np.ndarray, directions: np.ndarray, phases: np.ndarray) -
 
 
 def landmarks(maze: Maze) -> np.ndarray:
-    """The free cells that are no straight piece of a corridor: dead ends, corners and junctions, [k, 2]."""
+    """The free cells that are not a straight piece of a corridor: dead ends, corners and junctions, [k, 2]."""
     padded = np.pad(~maze.walls, 1)
     row, column = maze.free_cells.T + 1
     left, right = padded[row, column - 1], padded[row, column + 1]

@@ -76,7 +76,9 @@ def record_demonstrations(
     name = getattr(model, "__name__", type(model).__name__)
     if not hasattr(model, "predict"):
         if not callable(model):
-            raise ConfigError(f"{name} has no predict and is no function: give a model or a function of an observation")
+            raise ConfigError(
+                f"{name} has no predict and is not a function: give a model, or a function of observations"
+            )
         model = Controller(model)
     if n_trajectories < 1:
         raise ConfigError(f"{n_trajectories} trajectories: give at least 1")

@@ -248,7 +248,7 @@ def check_actions(actions: np.ndarray, space: Any, env: str, whose: str, clip: b
 
 
 def check_discrete_actions(actions: np.ndarray, lowest: int, highest: int, env: str) -> None:
-    """Raises :class:`rlopt.errors.DataError` for actions that are no integers from ``lowest`` to ``highest``."""
+    """Raises :class:`rlopt.errors.DataError` for actions that are not integers from ``lowest`` to ``highest``."""
     if actions.dtype != np.int64 or actions.ndim != 1 or actions.min() < lowest or actions.max() > highest:
         raise DataError(f"actions are not integers from {lowest} to {highest}, as {env} takes: choose data that fit it")
 

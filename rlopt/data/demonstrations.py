@@ -280,7 +280,7 @@ def as_recorded(columns: dict[str, Any], metadata: Metadata, drop_nan: bool = Fa
     """A data set of columns, or demonstrations where the metadata are theirs.
 
     :param drop_nan: leave out the episodes that hold NaN or infinity, with a note, instead of refusing them
-    :raises rlopt.errors.DataError: columns that are no data set, or none of whose episodes is left
+    :raises rlopt.errors.DataError: columns that are not a data set, or none of whose episodes is left
     """
     if drop_nan:
         bad = np.zeros(len(columns["rewards"]), bool)

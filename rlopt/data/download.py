@@ -51,14 +51,14 @@ def find_or_download(entry: D4RLName, download: bool, report: Callable[[str], No
             f"there, or set {DATA_DIR_VARIABLE} to its folder"
         )
     if not re.match(r"https?://", url):
-        raise DataError(f"{url} is no web address: set {HOST_VARIABLE} to one that begins with http:// or https://")
+        raise DataError(f"{url} is not a web address: set {HOST_VARIABLE} to one that begins with http:// or https://")
     return fetch(url, path, report)
 
 
 def fetch(url: str, path: Path, report: Callable[[str], None]) -> Path:
     """Downloads ``url`` to ``path``, written beside and renamed when whole; notes its SHA-256 beside it.
 
-    :raises rlopt.errors.DataError: for an answer that is no file, no connection, or a disk that cannot be written
+    :raises rlopt.errors.DataError: for an answer that is not a file, no connection, or a disk that cannot be written
     """
     temporary = path.with_name(f".downloading-{path.name}")
     report(f"downloading {url}")

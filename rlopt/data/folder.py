@@ -39,9 +39,9 @@ def read_folder(path: Path, names: Collection[str]) -> tuple[dict[str, Any], Met
         # A write killed between its two renames leaves the older data set under its hidden name.
         path = replaced_name(path)
     if not path.is_dir():
-        raise DataError(f"{path} does not exist or is no folder: give the folder that Dataset.save wrote")
+        raise DataError(f"{path} does not exist or is not a folder: give the folder that Dataset.save wrote")
     if not any((path / name).exists() for name in (MANIFEST, f"{_TREE}.json", f"{_TREE}.safetensors")):
-        raise DataError(f"{path} is no data set: give a folder that Dataset.save or rlopt data wrote")
+        raise DataError(f"{path} is not a data set: give a folder that Dataset.save or rlopt data wrote")
     content, trees = read_checked(path, KIND, check=_check_manifest)
     try:
         return _checked(trees[_TREE], content["metadata"], names)
@@ -58,5 +58,5 @@ def _checked(columns: Any, metadata: Mapping[str, Any], names: Collection[str]) 
     if not isinstance(columns, dict) or columns.keys() != set(names):
         raise DataError("it has other columns than this version of rlopt writes")
     if not isinstance(columns["extras"], dict) or not isinstance(metadata.get("versions"), dict):
-        raise DataError("its extras or versions are no table")
+        raise DataError("its extras or versions are not a table")
     return columns, metadata_from(metadata)

@@ -94,7 +94,7 @@ def _flags(options: Iterable[str]) -> str:
 
 def _foreign(options: dict[str, Any], default_env: EnvSettings | str | None, path: Path) -> ForeignOptions:
     names = [field.name for field in dataclasses.fields(ForeignOptions)]
-    _only(options, names, f"{path} is no D4RL file; give --name NAME if it is one of D4RL's")
+    _only(options, names, f"{path} is not a D4RL file; give --name NAME if it is one of D4RL's")
     assumed = EnvSettings(default_env) if isinstance(default_env, str) and default_env else default_env or None
     return ForeignOptions(**{"assumed": assumed, **options})
 

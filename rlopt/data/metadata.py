@@ -179,7 +179,7 @@ def check_metadata(metadata: Metadata) -> None:
         raise DataError(f"metadata.max_episode_steps is {steps!r}: give a whole number from 1, or None")
     for name in ("termination", "reward"):
         if not isinstance(getattr(metadata, name), str):
-            raise DataError(f"metadata.{name} is no text: say it in a sentence")
+            raise DataError(f"metadata.{name} is not text: say it in a sentence")
     for name in ("env_kwargs", "wrappers"):
         object.__setattr__(metadata, name, _plain_json(name, getattr(metadata, name)))
     try:
@@ -197,4 +197,4 @@ def _plain_json(name: str, value: Mapping[str, Any]) -> dict[str, Any]:
         copied: dict[str, Any] = parse_json(text)
         return copied
     except (TypeError, ValueError, RecursionError) as error:
-        raise DataError(f"metadata.{name} is no JSON ({one_line(error)}): give numbers, texts and lists") from None
+        raise DataError(f"metadata.{name} is not JSON ({one_line(error)}): give numbers, texts and lists") from None

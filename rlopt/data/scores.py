@@ -62,7 +62,7 @@ def normalized_score(returns: Any, name: str, generation: str) -> np.ndarray:
     :param generation: of the environment in which the returns were earned: ``d4rl``, ``minari`` or ``rlopt``
         (:attr:`rlopt.data.Metadata.generation`). Only ``d4rl`` has reference returns here
     :return: float64 of the same shape
-    :raises rlopt.errors.DataError: another generation, or a name that is no D4RL name, such as ``Hopper-v5``
+    :raises rlopt.errors.DataError: another generation, or a name that is not a D4RL name, such as ``Hopper-v5``
     """
     if generation not in GENERATIONS:
         raise DataError(str(unknown_name("generation", generation, GENERATIONS)))
@@ -74,7 +74,7 @@ def normalized_score(returns: Any, name: str, generation: str) -> np.ndarray:
     if name not in D4RL_REFERENCE_RETURNS:
         hint = "D4RL's reference returns hold for D4RL's own tasks only; use score() with your own references"
         if not name.startswith(tuple(entry.split("-")[0] + "-" for entry in D4RL_NAMES)):
-            raise DataError(f"{name!r} is no D4RL data set: {hint}")
+            raise DataError(f"{name!r} is not a D4RL data set: {hint}")
         raise DataError(str(unknown_name("D4RL data set", name, D4RL_REFERENCE_RETURNS, hint)))
     return score(returns, D4RL_REFERENCE_RETURNS[name])
 

@@ -36,7 +36,7 @@ class Job:
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
-            raise ConfigError(f"{self.name[:80]!r} is no name of a job: use letters, digits and ._=+,- between slashes")
+            raise ConfigError(f"{self.name[:80]!r} is not a job's name: use letters, digits and ._=+,- between slashes")
         if not _FUNCTION.fullmatch(self.function):
             raise ConfigError(f"{self.function[:80]!r} names no function: write module:name")
         try:

@@ -264,7 +264,7 @@ def _require_answer(address: str) -> None:
     """Ray itself waits for a minute and prints a page."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon or not host or not port.isdigit():
-        raise ConfigError(f"--address {address[:80]!r} is no address: write host:port, such as 10.0.0.1:6379, or auto")
+        raise ConfigError(f"--address {address[:80]!r} is not an address: write host:port (10.0.0.1:6379), or auto")
     with socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS):
         pass
 

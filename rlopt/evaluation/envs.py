@@ -34,7 +34,7 @@ def open_env(
     """The VecEnv to evaluate ``model`` in, and whether it is ours to close. Arguments as of :func:`rlopt.evaluate`.
 
     :raises rlopt.errors.ConfigError: for the training environment, settings beside an environment that exists, or what
-        is no environment
+        is not an environment
     """
     if isinstance(env, VecEnv) and base_env(env) is base_env(getattr(model, "env", None)):
         env = getattr(base_env(env), "settings", None)

@@ -74,7 +74,7 @@ def load_policy(path: str | Path, kind: str | None = None) -> ExportedPolicy:
     """
     path = Path(path)
     if not path.is_file():
-        raise ExportError(f"{path} is no file: give one that rlopt export wrote")
+        raise ExportError(f"{path} is not a file: give one that rlopt export wrote")
     if kind is None:
         kind = "torchscript" if path.suffix == ".pt" or zipfile.is_zipfile(path) else "onnx"
     read = _read_onnx if kind == "onnx" else _read_torchscript
@@ -88,7 +88,7 @@ def load_policy(path: str | Path, kind: str | None = None) -> ExportedPolicy:
         raise
     except Exception as error:
         raise ExportError(
-            f"{path} is no policy that rlopt export wrote ({type(error).__name__}: {one_line(error)}): write it anew"
+            f"{path} is not a policy that rlopt export wrote ({type(error).__name__}: {one_line(error)}): write it anew"
         ) from error
     return ExportedPolicy(run, observation_space, action_space)
 

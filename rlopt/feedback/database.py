@@ -160,7 +160,7 @@ def checked_url(url: str | URL) -> URL:
         parsed = make_url(url)
     except ArgumentError:
         raise StudyError(
-            f"{one_line(url)!r} is no database URL: use sqlite:///FILE or postgresql://USER@HOST/NAME"
+            f"{one_line(url)!r} is not a database URL: use sqlite:///FILE or postgresql://USER@HOST/NAME"
         ) from None
     backend = parsed.get_backend_name()
     if backend not in BACKENDS:

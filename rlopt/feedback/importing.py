@@ -123,7 +123,7 @@ def _value(column: sa.Column[Any], name: str, value: Any) -> Any:
         try:
             data = base64.b64decode(value if isinstance(value, str) else "-", validate=True)
         except (binascii.Error, ValueError):
-            raise ValueError(f"{name} is no base64") from None
+            raise ValueError(f"{name} is not base64") from None
         unpack(data)
         return data
     wanted: tuple[type, ...] = (str,)
@@ -134,15 +134,15 @@ def _value(column: sa.Column[Any], name: str, value: Any) -> Any:
     elif isinstance(kind, sa.Integer):
         wanted = (int,)
     if type(value) not in wanted:
-        raise ValueError(f"{name} is {one_line(json.dumps(value))[:40]}, no {wanted[-1].__name__}")
+        raise ValueError(f"{name} is {one_line(json.dumps(value))[:40]}, not {wanted[-1].__name__}")
     if wanted == (int,) and not -(2**31) <= value < 2**31:
         raise ValueError(f"{name} is out of range")
     if isinstance(kind, sa.String) and kind.length is not None and len(value) > kind.length:
         raise ValueError(f"{name} is too long")
     if name in ("public_id", "media_id", "poster_id") and not is_opaque(value):
-        raise ValueError(f"{name} is no random id")
+        raise ValueError(f"{name} is not a random id")
     if (name.endswith("sha256") or name.startswith("digest")) and not _DIGEST.fullmatch(value):
-        raise ValueError(f"{name} is no digest")
+        raise ValueError(f"{name} is not a digest")
     return value
 
 

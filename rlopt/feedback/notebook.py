@@ -41,7 +41,7 @@ def parse_answer(text: str, display: Sequence[int]) -> Ranking:
     named: set[int] = set()
     for group in groups:
         if not _GROUP.fullmatch(group):
-            raise AnswerError(f"{group[:20]!r} is no place: type numbers, best first, as in 3 1=4 2, or skip")
+            raise AnswerError(f"{group[:20]!r} is not a place: type numbers, best first, as in 3 1=4 2, or skip")
         numbers = [int(number) for number in group.split("=")]
         for number in numbers:
             if not 1 <= number <= m:

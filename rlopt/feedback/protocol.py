@@ -75,7 +75,7 @@ def web_address(url: str) -> SplitResult | None:
 def _check_address(url: str) -> None:
     parts = web_address(url)
     if parts is None or len(url) > 2000:
-        raise ConfigError(f"completion_url {url[:200]!r} is no web address: begin it with https://, without spaces")
+        raise ConfigError(f"completion_url {url[:200]!r} is not a web address: begin it with https://, without spaces")
     if set("{}") & set(parts.netloc + url.replace(_CODE, "")):
         raise ConfigError(f"completion_url {url!r}: only {_CODE} stands for something, and after the host's name")
 

@@ -111,7 +111,7 @@ class StudyStore:
         :raises StudyError: a value out of range, or the name is taken
         """
         if not name.strip() or len(name) > 200 or not name.isprintable():
-            raise StudyError(f"{name[:80]!r} is no name for a study: use 1 to 200 printable characters")
+            raise StudyError(f"{name[:80]!r} is not a name for a study: use 1 to 200 printable characters")
         if media not in MEDIA:
             raise unknown_name("medium", media, MEDIA)
         if not 1 <= annotators <= MAX_ANNOTATORS:

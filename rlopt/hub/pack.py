@@ -33,7 +33,7 @@ def pack_run(run: Path, out: Path, checkpoint: str | None = None, repo: str | No
     :param checkpoint: as ``--checkpoint`` of ``rlopt evaluate``; None takes the one that the run's evaluation.json is
         of, else the newest
     :param repo: what the card calls the place where others find it; None for a folder
-    :raises RunError: ``run`` is no run folder, or ``out`` holds files
+    :raises RunError: ``run`` is not a run folder, or ``out`` holds files
     :raises CheckpointError: the checkpoint is damaged
     """
     if out.is_dir() and any(out.iterdir()):
@@ -70,7 +70,7 @@ def _evaluation(run: Path) -> dict[str, Any]:
 
 def _acting(trees: Mapping[str, Tree]) -> dict[str, Tree]:
     """The trees that :func:`rlopt.load` reads, without the moments of optimisers and the state of environments."""
-    if "networks" not in trees or "env" not in trees:  # an agent that is no Stable-Baselines3 algorithm
+    if "networks" not in trees or "env" not in trees:  # an agent that is not a Stable-Baselines3 algorithm
         return {name: tree for name, tree in trees.items() if name != "run"}
     kept = {name: trees[name] for name in _ACTING if name in trees}
     optimizers = {

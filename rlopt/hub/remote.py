@@ -106,7 +106,7 @@ def _one_line(what: str) -> Iterator[None]:
     except RunError:
         raise
     except HFValidationError as error:
-        raise ConfigError(f"{what!r} is no name of a repository: give USER/NAME ({one_line(error)})") from None
+        raise ConfigError(f"{what!r} is not a name of a repository: give USER/NAME ({one_line(error)})") from None
     except RepositoryNotFoundError:
         raise RunError(
             f"the Hub has no {what}, or it is private: check the name, or log in with hf auth login"

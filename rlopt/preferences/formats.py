@@ -69,7 +69,7 @@ def write_preferences(preferences: Preferences, path: str | Path) -> Path:
         return path
     if path.suffix:
         raise DataError(
-            f"{path} is no format of preferences: end it in .npz or .jsonl, or give a folder for Hugging Face"
+            f"{path} is not a format of preferences: end it in .npz or .jsonl, or give a folder for Hugging Face"
         )
     _import_datasets().Dataset.from_list(rows).save_to_disk(str(path))
     return path
@@ -184,7 +184,7 @@ def _json_lines(path: Path) -> Iterator[Any]:
                 except ValueError as error:
                     raise DataError(f"{path}, line {number}: {one_line(error)}") from None
     except UnicodeDecodeError:
-        raise DataError(f"{path} is no UTF-8 text: give an .npz file, a .jsonl file, or a folder") from None
+        raise DataError(f"{path} is not UTF-8 text: give an .npz file, a .jsonl file, or a folder") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}): check its permissions") from None
 

@@ -244,7 +244,7 @@ class FragmentQuestions:
         :raises rlopt.errors.AnswerError: one does not fit; nothing changes then
         """
         if len(answers) != self.rounds or not set(answers) <= set(self._waiting):
-            raise AnswerError(f"{sorted(answers)} is no question that waits for answers")
+            raise AnswerError(f"{sorted(answers)} is not a question that waits for answers")
         ((number, given),) = answers.items()
         shown = self._waiting[number]
         total_weights(given, len(shown))

@@ -9,7 +9,7 @@ from rlopt.feedback.ranking import Ranking
 WORST = 2**30
 """Place of a fragment that an answer leaves unranked: worse than every place, and never chosen."""
 ABSENT = -1
-"""Place of what is no fragment, where a question has fewer than others."""
+"""Place of what is not a fragment, where a question has fewer than others."""
 
 
 def places_of(answer: Ranking, m: int) -> np.ndarray:

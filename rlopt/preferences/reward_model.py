@@ -221,7 +221,7 @@ def check_spaces(observation_space: spaces.Space[Any], action_space: spaces.Spac
     parts = observation_space.spaces.values() if isinstance(observation_space, spaces.Dict) else [observation_space]
     for part in parts:
         if not isinstance(part, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
-            raise SpaceError(f"observations of {part} are no vectors, which a reward model needs: encode them")
+            raise SpaceError(f"observations of {part} are not vectors, which a reward model needs: encode them")
         if is_image_space(part):
             raise SpaceError("observations are images, which a reward model does not encode: give it features instead")
     bounded = isinstance(action_space, spaces.Box) and action_space.is_bounded()

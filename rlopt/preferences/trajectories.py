@@ -58,7 +58,7 @@ class Trajectories:
         self._begun += len(fresh)
 
     def cut(self) -> None:
-        """The environments were reset: what was running is no longer."""
+        """The environments were reset: what was running is over."""
         if self._seen:
             self._columns["done"][(self._seen - 1) % len(self._columns["done"])] = True
             self._times = np.zeros_like(self._times)

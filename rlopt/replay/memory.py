@@ -55,7 +55,7 @@ def row_fields(
         observations = _observation(observation_space)
     fields: Fields = {"observations": observations}
     if frames != 1:
-        frame_shape(observation_space, frames)  # raises for observations that are no stacks of frames
+        frame_shape(observation_space, frames)  # raises for observations that are not stacks of frames
         fields = {"frame_index": ((frames + 1,), np.dtype(np.int32))}
     elif not optimize_memory_usage:
         fields["next_observations"] = observations

@@ -107,7 +107,7 @@ def resume(
     :param no_later_than: pass over checkpoints of later steps
     :param env_timeout: a new limit in seconds, in place of the one the run was started with
     :param console: as for :func:`train`
-    :raises rlopt.errors.RunError: if ``path`` is no run folder, or another process trains in it
+    :raises rlopt.errors.RunError: if ``path`` is not a run folder, or another process trains in it
     :raises rlopt.errors.ConfigError: if more steps are done than asked for, or the run learns from no data
     :raises rlopt.errors.CheckpointError: if there are checkpoints but all are damaged, or they are another model's
     """

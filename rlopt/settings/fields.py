@@ -140,7 +140,7 @@ def check_setting(name: str, value: Any, annotation: Any) -> Any:
 def check_arguments(config_class: type, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Checks a constructor's arguments against the declarations of ``config_class``, as flags are checked.
 
-    :param arguments: by name, such as ``locals()`` in a constructor's first line; what is no field is left alone;
+    :param arguments: by name, such as ``locals()`` in a constructor's first line; what is not a field is left alone;
         settings of the networks are also looked for in ``policy_kwargs``
     :returns: the arguments that are fields, with Python's own numbers and tuples
     :raises rlopt.errors.ConfigError: for the first argument of the wrong type or out of range, or for arguments that
@@ -165,7 +165,7 @@ def check_arguments(config_class: type, arguments: Mapping[str, Any]) -> dict[st
 def from_arguments(config_class: type[T], arguments: Mapping[str, Any]) -> T:
     """Builds ``config_class`` from a constructor's ``**settings``, checked by :func:`check_arguments`.
 
-    :raises rlopt.errors.ConfigError: also for an argument that is no setting, with the nearest one
+    :raises rlopt.errors.ConfigError: also for an argument that is not a setting, with the nearest one
     """
     for name in arguments:
         if name not in field_types(config_class):
@@ -303,7 +303,7 @@ def _read_choice(value: Any, choices: tuple[Any, ...]) -> Any:
             return choice
     advice = nearest(_shown(value), [str(choice) for choice in choices])
     expected = " or ".join(str(choice) for choice in choices)
-    raise _Refusal(value, f"no choice: {advice}", expected, UnknownNameError)
+    raise _Refusal(value, f"not a choice: {advice}", expected, UnknownNameError)
 
 
 def _read_bool(value: Any, text: bool) -> bool:
@@ -411,7 +411,7 @@ def read_settings(config_class: type, values: Mapping[str, Any], where: str) -> 
     place = f"{where}: " if where else ""
     settings: dict[str, Any] = {}
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{place}{one_line(repr(values))} is no mapping of settings")
+        raise ConfigError(f"{place}{one_line(repr(values))} is not a mapping of settings")
     for name, value in values.items():
         if name not in annotations:
             raise ConfigError(f"{place}{unknown_name('setting', name, annotations)}")

@@ -92,7 +92,7 @@ def read_arguments(words: tuple[str, ...]) -> dict[str, Any]:
         if "=" in word:
             name, _, word = word.partition("=")
             if not name.isidentifier() or name in values:
-                raise ConfigError(f"optimizer_kwargs: {name!r} is given twice or is no name: give NAME=VALUE ...")
+                raise ConfigError(f"optimizer_kwargs: {name!r} is given twice or is not a name: give NAME=VALUE ...")
             values[name] = []
         if not name:
             raise ConfigError(f"optimizer_kwargs: {word!r} has no name: give NAME=VALUE ..., such as weight_decay=0.01")

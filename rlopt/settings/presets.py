@@ -55,7 +55,7 @@ def _of_run(agent: str, content: Any, name: str) -> dict[str, Any]:
     content = content if isinstance(content, dict) else {}
     run, own = content.get("run"), content.get("agent_config")
     if not isinstance(run, dict) or not isinstance(own, dict):
-        raise ConfigError(f"preset {name}: it is no config.json of a run")
+        raise ConfigError(f"preset {name}: it is not a config.json of a run")
     trained, settings = former_agent(str(content.get("agent")), own)
     if trained != agent:
         raise ConfigError(f"preset {name}: it is of {trained}: write rlopt train {trained} --preset {name}")

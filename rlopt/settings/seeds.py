@@ -20,7 +20,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
         span = _SEED.fullmatch(part)
         low, high = (int(span[1]), int(span[2] or span[1])) if span else (1, 0)
         if high < low:
-            raise ConfigError(f"--seeds: {part[:40]!r} is no seed: write 0..7 for the seeds 0 to 7, or 0,3,5")
+            raise ConfigError(f"--seeds: {part[:40]!r} is not a seed: write 0..7 for the seeds 0 to 7, or 0,3,5")
         if high >= 2**31 or high - low >= MOST_SEEDS:
             raise ConfigError(f"--seeds: {part!r}: give at most {MOST_SEEDS} seeds below 2^31")
         seeds += range(low, high + 1)

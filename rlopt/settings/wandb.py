@@ -33,7 +33,7 @@ def check_wandb(run: RunConfig) -> None:
     if found or not project.strip() or len(project) > LONGEST_PROJECT:
         why = f"it has {found[0]}" if found else "it is empty" if not project.strip() else "it is too long"
         raise ConfigError(
-            f"--wandb {project[:60]!r} is no name of a W&B project ({why}): give 1 to {LONGEST_PROJECT} characters "
+            f"--wandb {project[:60]!r} is not a name of a W&B project ({why}): give 1 to {LONGEST_PROJECT} characters "
             f"without any of {FORBIDDEN}"
         )
     if run.wandb_mode != "disabled" and importlib.util.find_spec("wandb") is None:

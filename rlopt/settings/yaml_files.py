@@ -36,7 +36,7 @@ def read_yaml(path: Path, name: str, python: bool = False) -> Any:
                 raise ValueError(f"it is over {_MAX_BYTES} bytes")
             return parse_yaml(file.read().decode("utf-8"), python)
     except UnicodeDecodeError:
-        raise ConfigError(f"{name}: it is no UTF-8 text: save it as UTF-8") from None
+        raise ConfigError(f"{name}: it is not UTF-8 text: save it as UTF-8") from None
     except (OSError, ValueError) as error:
         if (lack := resource_error(error, f"{name} cannot be read")) is not None:
             raise lack from None

@@ -24,7 +24,7 @@ def capture(rng: np.random.Generator) -> dict[str, Any]:
 
 
 def restore(rng: np.random.Generator, state: dict[str, Any]) -> None:
-    """Puts ``rng`` where :func:`capture` found it; raises ValueError for what is no state."""
+    """Puts ``rng`` where :func:`capture` found it; raises ValueError for what is not a state."""
     if not all(type(state[name]) is int and state[name] >= 0 for name in ("state", "increment", "has_word", "word")):
         raise ValueError("the random state is malformed")
     if max(state["state"], state["increment"]) >= 2**128 or state["has_word"] > 1 or state["word"] >= 2**32:

@@ -319,7 +319,7 @@ def _sampler(
 
 
 def check_confidence(confidence: float) -> None:
-    """Raises :class:`rlopt.errors.ConfigError` for what is no confidence."""
+    """Raises :class:`rlopt.errors.ConfigError` for what is not a confidence."""
     if not 0 < confidence < 1:
         raise ConfigError(f"confidence must be in (0, 1), not {confidence:g}")
 

@@ -55,18 +55,18 @@ def open_plain(path: Path, follow: bool = False) -> Any:
     descriptor = os.open(path, flags if follow else flags | getattr(os, "O_NOFOLLOW", 0))
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise ValueError(f"{path.name} is no plain file")
+        raise ValueError(f"{path.name} is not a plain file")
     return os.fdopen(descriptor, "rb")
 
 
 def file_inside(folder: Path, name: Any) -> Path:
     """The file ``name`` of ``folder``, where a file gives the name.
 
-    :raises ValueError: it is no plain name, or leads out of the folder
+    :raises ValueError: it is not a plain name, or leads out of the folder
     """
     if not isinstance(name, str) or not name or name in (".", "..") or "\0" in name or Path(name).name != name:
-        raise ValueError(f"{str(name)[:80]!r} is no name of a file in the folder")
+        raise ValueError(f"{str(name)[:80]!r} is not a name of a file in the folder")
     path = folder / name
     if path.is_symlink() or not stat.S_ISREG(path.lstat().st_mode):
-        raise ValueError(f"{name} is no plain file")
+        raise ValueError(f"{name} is not a plain file")
     return path

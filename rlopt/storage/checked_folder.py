@@ -73,7 +73,7 @@ def write_checked(
     """
     for name in trees:
         if not _TREE_NAME.fullmatch(name) or name == "manifest":
-            raise kind.error(f"{name!r} is no name for a tree: use lower-case letters, digits and underscores")
+            raise kind.error(f"{name!r} is not a name for a tree: use lower-case letters, digits and underscores")
     writing = final.with_name(f".writing-{final.name}")
     with io_errors(kind, f"cannot write the {kind.name} {final}"):
         _make_folder(final.parent)
@@ -116,7 +116,7 @@ def check_place(path: Path, kind: FolderKind) -> Path:
         if path.parent.is_dir():
             remove_leftovers(path)
         if os.path.lexists(path) and (not path.is_dir() or path.is_symlink()):
-            raise kind.error(f"{path} exists and is no folder: choose another path")
+            raise kind.error(f"{path} exists and is not a folder: choose another path")
         if path.is_dir() and any(path.iterdir()):
             if not (path / MANIFEST).exists():
                 what = f"{path} holds other files than a {kind.name}"
@@ -135,7 +135,7 @@ def read_object(path: Path, kind: FolderKind, name: str, build: Callable[[Tree],
     :raises RloptError: of the kind's type, if there is no such folder, or ``build`` fails
     """
     if not path.is_dir():
-        raise kind.error(f"{path} does not exist or is no folder: give the folder that save wrote")
+        raise kind.error(f"{path} does not exist or is not a folder: give the folder that save wrote")
     _, trees = read_checked(path, kind)
     try:
         return build(trees["agent"])

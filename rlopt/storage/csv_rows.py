@@ -20,8 +20,8 @@ def csv_rows(path: Path, most_bytes: int | None = MAX_BYTES, most_lines: int | N
     """The rows of a CSV file one by one, its header first, without blank lines and the zeros that a crash leaves.
 
     :param most_bytes: of the file, and ``most_lines`` of it; None for a file that is known to be ours
-    :raises ValueError: it is no plain file, is larger, or has a longer line than :data:`MAX_LINE`
-    :raises csv.Error: it is no CSV file
+    :raises ValueError: it is not a plain file, is larger, or has a longer line than :data:`MAX_LINE`
+    :raises csv.Error: it is not a CSV file
     :raises OSError: it cannot be read
     """
     with open_plain(path, follow=True) as file:

@@ -18,7 +18,7 @@ def dump_json(value: Any) -> str:
 
 
 def check_size(text: str | bytes) -> None:
-    """Raises ``ValueError`` for a JSON text that would take many times its size in memory; big data are no JSON."""
+    """Raises ``ValueError`` for a JSON text that would take many times its size in memory; big data are not JSON."""
     lists, objects, commas = (text.count(mark if isinstance(text, str) else mark.encode()) for mark in "[{,")  # type: ignore[arg-type]
     if lists + objects > MAX_CONTAINERS or commas > MAX_VALUES:
         raise ValueError(f"it has more than {MAX_CONTAINERS} lists and objects, or {MAX_VALUES} values")

@@ -63,7 +63,7 @@ def decode_space(encoded: Any, budget: Budget | None = None) -> spaces.Space[Any
     if kind == "Dict":
         parts = [(key, decode_space(part, budget)) for key, part in encoded["spaces"]]
         if not all(isinstance(key, str) for key, _ in parts):
-            raise ValueError("a Dict space has keys that are no strings")
+            raise ValueError("a Dict space has keys that are not strings")
         return spaces.Dict(OrderedDict(parts))
     if kind == "Tuple":
         return spaces.Tuple([decode_space(part, budget) for part in encoded["spaces"]])
@@ -118,5 +118,5 @@ def _shape(encoded: Any) -> tuple[int, ...]:
 
 def _integer(value: Any) -> int:
     if type(value) is not int:
-        raise ValueError(f"{str(value)[:40]!r} is no integer")
+        raise ValueError(f"{str(value)[:40]!r} is not an integer")
     return value

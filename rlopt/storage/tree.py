@@ -74,7 +74,7 @@ class TreeWriter:
     def _mapping(self, tree: Mapping[Any, Tree], path: tuple[str, ...]) -> Any:
         for key in tree:
             if type(key) is not str:
-                raise CheckpointError(f"{'/'.join(path)}: the key {key!r} is no string: use strings as keys")
+                raise CheckpointError(f"{'/'.join(path)}: the key {key!r} is not a string: use strings as keys")
         encoded = {key: self.encode(value, (*path, key)) for key, value in tree.items()}
         if any(key.startswith("$") for key in encoded):  # it would be read as a tag
             return {"$dict": [[key, value] for key, value in encoded.items()]}

@@ -94,7 +94,7 @@ def spec_from(values: Mapping[str, Any], where: str) -> SweepSpec:
     :raises rlopt.errors.ConfigError: for an unknown key, with the nearest one, or a value of another kind
     """
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{where}: the sweep is no mapping: it holds agent:, env:, seeds:, settings:, set:")
+        raise ConfigError(f"{where}: the sweep is not a mapping: it holds agent:, env:, seeds:, settings:, set:")
     known = [each.name for each in dataclasses.fields(SweepSpec)]
     for key in values:
         if key not in known:
@@ -116,7 +116,7 @@ def spec_from(values: Mapping[str, Any], where: str) -> SweepSpec:
 def read_spec(path: Path) -> dict[str, Any]:
     """The keys of a sweep's YAML file, untyped.
 
-    :raises rlopt.errors.ConfigError: if it does not exist or is no YAML mapping
+    :raises rlopt.errors.ConfigError: if it does not exist or is not a YAML mapping
     """
     content = read_yaml(path, f"sweep file {path}")
     if not isinstance(content, dict) or not content:

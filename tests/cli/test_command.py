@@ -70,7 +70,7 @@ def test_modules_are_the_same_command() -> None:
         ("train mdop", "unknown agent 'mdop': did you mean 'mdpo'?"),
         ("train", "which agent?"),
         ("train mdpo --env Hopper-v5 --gae-lamda 0.9", "unknown option '--gae-lamda': did you mean '--gae-lambda'?"),
-        ("train mdpo --env Hopper-v5 --backend envpol", "backend = envpol is no choice: did you mean 'envpool'?"),
+        ("train mdpo --env Hopper-v5 --backend envpol", "backend = envpol is not a choice: did you mean 'envpool'?"),
         ("train mdpo --env Hopper-v5 --gae-lambda 1.5", "gae_lambda = 1.5 is outside [0, 1]"),
         ("train mdpo --env Hopper-v5 --gae-lambda big", "gae_lambda = big is not a number"),
         ("train mdpo --preset mujoco/hoper", "unknown preset 'mujoco/hoper'"),

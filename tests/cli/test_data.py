@@ -86,14 +86,14 @@ def test_every_format_leads_to_every_other_and_back(capsys: pytest.CaptureFixtur
         ("info nothing/here", "nothing/here does not exist"),
         ("info hoper-medium-v2", "did you mean 'hopper-medium-v"),
         ("info x.hdf5", "does not exist"),
-        ("info minari:umaze", "is no Minari id"),
+        ("info minari:umaze", "is not a Minari id"),
         ("info minari:D4RL/door/human-v2 --conversion sequence", "--conversion cannot be given here"),
         ("info x.hdf5 --max-episode-steps 0", "--max-episode-steps: 0 is outside [1, 1e+09]"),
         ("info x.hdf5 --reward-shift much", "--reward-shift: much is not a number"),
         ("info x.hdf5 --picture picture.bmp", "picture.bmp: pictures are written as .png"),
-        ("generate pointmaze-umaze --n 5 --out x.hdf5", "'x.hdf5' is no folder to write"),
-        ("generate pointmaze-umaze --n 5 --out minari:a/b-v0", "'minari:a/b-v0' is no folder to write"),
-        ("augment a b.h5", "'b.h5' is no folder to write"),
+        ("generate pointmaze-umaze --n 5 --out x.hdf5", "'x.hdf5' is not a folder to write"),
+        ("generate pointmaze-umaze --n 5 --out minari:a/b-v0", "'minari:a/b-v0' is not a folder to write"),
+        ("augment a b.h5", "'b.h5' is not a folder to write"),
         ("convert a b --format d4r", "unknown format 'd4r': did you mean 'd4rl'?"),
         ("convert a b --pointmase task", "did you mean '--pointmaze'?"),
     ],
@@ -126,4 +126,4 @@ def test_the_place_is_looked_at_before_the_work(
     for flags in ([], ["--overwrite"]):
         said = refused(capsys, "generate", "pointmaze-umaze", "--n", "5", "--out", "mine", *flags)
         assert "mine holds other files than a data set: choose another path" in said
-    assert "mine is no data set" in refused(capsys, "info", "mine")
+    assert "mine is not a data set" in refused(capsys, "info", "mine")

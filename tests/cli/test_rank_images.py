@@ -84,7 +84,7 @@ def test_people_find_a_brighter_image(tmp_path: Path, pipeline: Path, capsys: py
 
 
 def test_mistakes_are_one_line(tmp_path: Path, pipeline: Path) -> None:
-    with pytest.raises(ConfigError, match="no folder of a saved pipeline"):
+    with pytest.raises(ConfigError, match="not a folder of a saved pipeline"):
         run_verb(["rank", "images", str(tmp_path / "s"), "--pipeline", str(tmp_path)])
     with pytest.raises(UnknownNameError, match="did you mean 'cmaes'"):
         run_verb(["rank", "images", str(tmp_path / "s"), "--pipeline", str(pipeline), "--search", "cmae"])

@@ -131,7 +131,7 @@ def test_resuming_with_other_settings_is_refused(tmp_path: Path, capsys: pytest.
         (["--smothing", ".1"], "did you mean '--smoothing'"),
         (["--workers", "2"], "--workers needs an engine: add --engine local or ray"),
         (["--engine", "local", "--address", "10.0.0.1:6379"], "--address needs a Ray cluster: add --engine ray"),
-        (["--engine", "rey"], "engine = rey is no choice: did you mean 'ray'?"),
+        (["--engine", "rey"], "engine = rey is not a choice: did you mean 'ray'?"),
         (["--line-search-points", "1"], "line_search_points = 1 leaves no step"),
         (["--subspace", "100"], "subspace=100 is outside"),
     ],

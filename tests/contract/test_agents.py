@@ -54,5 +54,5 @@ def test_an_agent_that_breaks_the_contract_is_named(monkeypatch: pytest.MonkeyPa
     with pytest.raises(AssertionError, match="left the policy as it was") as caught:
         check_agent("mdpo", **SMALL["mdpo"])
     assert caught.value.__notes__ == ["mdpo failed: learns_predicts_and_is_reproducible"]
-    with pytest.raises(ConfigError, match="no Stable-Baselines3 algorithm"):
+    with pytest.raises(ConfigError, match="not a Stable-Baselines3 algorithm"):
         check_agent("loop")

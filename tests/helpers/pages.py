@@ -87,7 +87,7 @@ def run_page(
 
     :param shorter: parts of the page and what takes their place, for lengths; each must be there
     :param unless: Python blocks that contain this are compiled only
-    :param remarks: beginnings of comments after a ``print`` that are no promises
+    :param remarks: beginnings of comments after a ``print`` that are not promises
     """
     for part in shorter or {}:
         assert part in (ROOT / page).read_text(), f"{page} has no {part!r} any more"

@@ -172,7 +172,7 @@ def _(monkeypatch: pytest.MonkeyPatch) -> str:
         return command("resume runs/pole --total-timesteps 512")
 
 
-@provocation("A folder is no run")
+@provocation("A folder is not a run")
 def _(monkeypatch: pytest.MonkeyPatch) -> str:
     return command("resume runs/pole")
 

@@ -29,7 +29,7 @@ def test_names_are_optional_and_leave_no_trace(store: StudyStore) -> None:
 
 def test_what_is_no_study_is_refused(tmp_path: Path) -> None:
     for url, said in (
-        ("no url", "no database URL"),
+        ("no url", "not a database URL"),
         ("postgres3://x/y", "did you mean 'postgresql'"),
         ("sqlite://", "in memory"),
         (f"sqlite:///{tmp_path}/none.db", "there is no study"),

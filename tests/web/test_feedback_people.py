@@ -56,7 +56,7 @@ def test_only_the_owner_sees_the_results(study: HumanStudy) -> None:
     assert owner.get("/api/results").json()["raters"] == [] and owner.get("/api/study").status_code == 200
     for path in ("/api/lease", "/api/undo", "/form/answer"):
         assert owner.post(path, json={}, headers=headers).status_code == 403, "the owner does not rank"
-    assert len(study.store.raters(study.study)) == 1, "and is no rater"
+    assert len(study.store.raters(study.study)) == 1, "and is not a rater"
     assert owner.get("/", params={"token": TOKEN}).status_code == 200 and press_begin(owner).status_code == 303
     assert owner.get("/").status_code == owner.get("/results").status_code == 200, "unless it is the same person"
     assert 'href="/results"' in owner.get("/").text and len(study.store.raters(study.study)) == 2

@@ -151,7 +151,7 @@ class MixtureLikelihood:
         require_actions(state["policy"], self.n_actions)
         for name in ("estimate", "weights"):
             if state[name].min() < 0 or abs(state[name].sum() - 1) > 1e-9:
-                raise ValueError(f"{name} are no distribution")
+                raise ValueError(f"{name} are not a distribution")
         if state["transitions"].min() < 0:
             raise ValueError("counts are negative")
         self.transitions = state["transitions"].copy()

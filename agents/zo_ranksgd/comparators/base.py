@@ -76,7 +76,7 @@ def mean_ranks(answer: Ranking, m: int) -> np.ndarray:
 
 
 def positive(**settings: float) -> None:
-    """Raises :class:`rlopt.errors.ConfigError` for a setting that is no positive finite number."""
+    """Raises :class:`rlopt.errors.ConfigError` for a setting that is not a positive finite number."""
     for name, value in settings.items():
         if not (np.isfinite(value) and value > 0):
             raise ConfigError(f"{name}={value} must be a positive number")

@@ -71,7 +71,7 @@ class DiffusersDecoder:
         """
         path = Path(folder)
         if not (path / "model_index.json").is_file():
-            raise ConfigError(f"{folder} is no folder of a saved pipeline, with a model_index.json: give a local one")
+            raise ConfigError(f"{folder} is not a folder of a saved pipeline with a model_index.json: give a local one")
         try:
             from diffusers import DiffusionPipeline
         except ImportError as error:
@@ -137,4 +137,4 @@ def check_scheduler(scheduler: Any) -> None:
     if any(part in name for part in NOISY_SCHEDULERS) or algorithm.startswith("sde") or setting:
         how = f"{name} with {algorithm or setting}" if algorithm.startswith("sde") or setting else name
         cure = "pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)"
-        raise DecodeError(f"{how} adds noise at every step, so that an image is no function of its latent: {cure}")
+        raise DecodeError(f"{how} adds noise at every step, so that an image is not a function of its latent: {cure}")

@@ -150,5 +150,5 @@ def _as_array(images: Any) -> NDArray[Any]:
             raise DecodeError(f"decode gave images of several shapes: {sorted({image.shape for image in images})}")
     array = np.asarray(images)
     if array.dtype.kind not in "fiub":
-        raise DecodeError(f"decode gave a {type(images).__name__} that is no image: give arrays, tensors or PIL images")
+        raise DecodeError(f"decode gave a {type(images).__name__} which is not an image: give arrays, tensors or PIL")
     return array

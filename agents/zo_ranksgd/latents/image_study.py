@@ -91,7 +91,7 @@ def as_pixels(images: NDArray[Any], value_range: tuple[float, float] = (0.0, 1.0
     :param images: ``[n, height, width]``, or with channels (1, 3, or 4 with opacity, which is left out) last or first;
         bytes, or floats
     :param value_range: the values of floats that are black and white; beyond, they are clipped
-    :raises rlopt.errors.DecodeError: they are no images
+    :raises rlopt.errors.DecodeError: they are not images
     """
     pixels = np.asarray(images)
     if pixels.ndim == 3:

@@ -24,7 +24,7 @@ def open_env(
     """A VecEnv for the rounds of a search; see :class:`rlopt.agents.zo_ranksgd.policies.search.RankedPolicySearch`.
 
     :param spread: whether others play them, so that one environment is enough here; it has the backend that all have
-    :raises rlopt.errors.ConfigError: for a VecNormalize, or something that is no environment
+    :raises rlopt.errors.ConfigError: for a VecNormalize, or something that is not an environment
     """
     if isinstance(env, str):
         env = EnvSettings(env)

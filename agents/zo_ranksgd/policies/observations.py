@@ -29,7 +29,7 @@ def feature_count(space: spaces.Space[Any]) -> int:
         return int(space.nvec.sum())
     if isinstance(space, (spaces.Box, spaces.MultiBinary)):
         return int(np.prod(space.shape or ()))
-    raise SpaceError(f"observations of {space} are no vectors: encode them in the environment")
+    raise SpaceError(f"observations of {space} are not vectors: encode them in the environment")
 
 
 def features(space: spaces.Space[Any], observations: Any) -> FloatArray:

@@ -68,7 +68,7 @@ def put_progress(search: RankedPolicySearch, tree: Mapping[str, Any]) -> None:
     """Puts a search of the same settings where :func:`progress_of` found it; any error for what is malformed."""
     counters = [tree[name] for name in _COUNTERS]
     if not all(type(value) is int and value >= 0 for value in counters):
-        raise ValueError("a counter is no whole number")
+        raise ValueError("a counter is not a whole number")
     episodes = [{"r": float(value), "l": int(length)} for value, length in tree["episodes"]]
     log_values = {str(name): float(value) for name, value in tree["log_values"].items()}
     if not np.isfinite([episode["r"] for episode in episodes] + list(log_values.values())).all():

@@ -90,7 +90,7 @@ def _evaluations(file: Path) -> Series:
         if steps.ndim != 1 or results.ndim != 2 or len(steps) != len(results):
             raise DataError(f"timesteps {steps.shape} and results {results.shape} do not fit")
     except (DataError, ValueError) as error:
-        raise RunError(f"{file} is no evaluations.npz of Stable-Baselines3: {one_line(error)}") from None
+        raise RunError(f"{file} is not an evaluations.npz of Stable-Baselines3: {one_line(error)}") from None
     return Series(steps, results.mean(axis=1))
 
 
@@ -98,7 +98,7 @@ def _progress(file: Path) -> dict[str, Series]:
     table, columns = read_columns(file, None)
     if "step" in columns or _STEPS not in columns:
         raise RunError(
-            f"{file} is no log of Stable-Baselines3, and the config.json of a run folder is not beside it: give whole "
+            f"{file} is not a log of Stable-Baselines3, and no config.json of a run folder is next to it: give whole "
             "folders"
         )
     series = {name: Series(table[_STEPS], table[name], table.get(_SECONDS)) for name in columns if name != _STEPS}

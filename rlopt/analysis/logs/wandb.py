@@ -28,7 +28,7 @@ _OURS = re.compile(r"(?P<agent>[a-z][a-z0-9_]*)-(?P<env>.+)-seed(?P<seed>\d+)-\d
 def read_wandb(path: Path) -> list[Log]:
     """Reads an exported file: a log for each run of a panel, one for a history.
 
-    :raises RunError: it cannot be read, or is no export
+    :raises RunError: it cannot be read, or is not an export
     """
     table, columns = read_columns(path, None)
     at = next((name for name in STEPS if name in columns), None)

@@ -290,7 +290,7 @@ def _vector(name: str, array: np.ndarray) -> np.ndarray:
 def _actions(actions: np.ndarray, space: Any) -> np.ndarray:
     if actions.dtype.kind == "f" and isinstance(space, spaces.Discrete | spaces.MultiDiscrete):  # as in a CSV file
         if not (actions == np.round(actions)).all():
-            raise DataError("actions are no whole numbers, and the environment takes choices")
+            raise DataError("actions are not whole numbers, and the environment takes choices")
         actions = actions.astype(np.int64)
     if actions.dtype.kind in "iu" and not isinstance(space, spaces.Box):
         several = actions.ndim == 2 and actions.shape[1] > 1  # MultiDiscrete

@@ -37,12 +37,12 @@ def open_hdf5(path: Path) -> Iterator[Any]:
     """
     h5py = import_h5py()
     if not path.is_file():
-        what = "is no file" if path.exists() else "does not exist"
+        what = "is not a file" if path.exists() else "does not exist"
         raise DataError(f"{path} {what}: give the path of an HDF5 file")
     try:
         if not h5py.is_hdf5(path):
             refuse_pickle(path)
-            raise DataError(f"{path} is no HDF5 file, or its beginning is damaged: fetch it again")
+            raise DataError(f"{path} is not an HDF5 file, or its beginning is damaged: fetch it again")
     except OSError as error:
         raise resource_error(error, f"{path} cannot be read") or DataError(f"{path}: {one_line(error)}") from None
     try:

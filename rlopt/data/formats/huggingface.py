@@ -80,7 +80,7 @@ def _check_files(path: Path) -> None:
         raise ValueError("it asks for another library to be imported")
     features = info.get("features")
     if not isinstance(features, dict) or not all(_is_plain(feature) for feature in features.values()):
-        raise ValueError("it has columns that are no numbers or texts")
+        raise ValueError("it has columns that are not numbers or texts")
     for entry in state["_data_files"]:
         with pyarrow.memory_map(str(file_inside(path, entry["filename"]))) as file:
             messages = pyarrow.ipc.MessageReader.open_stream(file)
@@ -89,7 +89,7 @@ def _check_files(path: Path) -> None:
                 raise ValueError("its values are compressed or not where they belong, which the library never writes")
         stored = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
         if not all(_is_plain(feature) for feature in (stored.get("info", {}).get("features") or {}).values()):
-            raise ValueError("it has columns that are no numbers or texts")
+            raise ValueError("it has columns that are not numbers or texts")
         if not all(_takes_bytes(field.type) for field in schema):
             raise ValueError("it has columns that say one thing many times")
 
@@ -110,7 +110,7 @@ def _is_plain(feature: Any) -> bool:
 
 
 def _unpacks(message: Any) -> bool:
-    """Whether a message of Arrow's stream is no plain batch of rows, or says that its values are compressed.
+    """Whether a message of Arrow's stream is not a plain batch of rows, or says that its values are compressed.
 
     Values of some bytes may unpack to gigabytes, and Arrow would unpack them before anything can be asked of it. The
     message is a FlatBuffer: a table with the batch in its third field, which names a compression in its fourth.
@@ -216,7 +216,7 @@ def write_huggingface(data: Dataset, path: Path) -> Path:
     """
     datasets = _import_datasets()
     if os.path.lexists(path) and not (path / "state.json").is_file():
-        raise DataError(f"{path} exists and is no HuggingFace data set: choose another folder, or delete it first")
+        raise DataError(f"{path} exists and is not a HuggingFace data set: choose another folder, or delete it first")
     arrays = trajectory_arrays(data)
     stops = np.flatnonzero(data.episode_ends) + 1
     whole = np.split(arrays["obs"], stops[:-1] + np.arange(1, len(stops)))

@@ -60,7 +60,7 @@ def read_minari(dataset_id: str, download: bool = False, clip_actions: bool = Fa
     """
     match = ID.fullmatch(dataset_id)
     if not match:
-        raise DataError(f"{dataset_id!r} is no Minari id: write namespace/name-v0, as in D4RL/pointmaze/umaze-v2")
+        raise DataError(f"{dataset_id!r} is not a Minari id: write namespace/name-v0, as in D4RL/pointmaze/umaze-v2")
     folder = minari_folder(match[1])
     if not (folder / "data").is_dir():
         if not download:
@@ -113,7 +113,7 @@ def read_minari_folder(folder: Path, clip_actions: bool = False, drop_nan: bool 
 def _metadata(folder: Path) -> dict[str, Any]:
     path = folder / "metadata.json"
     if not path.is_file():
-        raise DataError(f"{path} is no file: give the folder of a Minari data set")
+        raise DataError(f"{path} is not a file: give the folder of a Minari data set")
     try:
         with open_plain(path, follow=True) as file:
             if os.fstat(file.fileno()).st_size > _MAX_METADATA:

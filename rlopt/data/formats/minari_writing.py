@@ -28,7 +28,7 @@ def write(data: Dataset, dataset_id: str, report: Callable[[str], None]) -> Path
     """
     match = ID.fullmatch(dataset_id)
     if not match or match[1] != dataset_id:
-        raise DataError(f"{dataset_id!r} is no Minari id: write namespace/name-v0, as in mine/pointmaze-v0")
+        raise DataError(f"{dataset_id!r} is not a Minari id: write namespace/name-v0, as in mine/pointmaze-v0")
     try:
         import minari
         from minari.data_collector import EpisodeBuffer

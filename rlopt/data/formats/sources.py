@@ -100,7 +100,7 @@ def _hdf5(path: Path) -> Iterator[Source]:
 
 def _npz(path: Path) -> Source:
     if not zipfile.is_zipfile(path):
-        raise DataError(f"{path} is no .npz file, or it was cut: fetch or make it again")
+        raise DataError(f"{path} is not a .npz file, or it was cut: fetch or make it again")
     names = sorted(names_in(path))
     if any(name.endswith("data.pkl") for name in names):
         raise DataError(
@@ -123,7 +123,7 @@ def parquet(paths: Sequence[Path]) -> Source:
 
     def damaged(path: Path, error: Exception) -> RloptError:
         lack = resource_error(error, f"{path} cannot be read")
-        return lack or DataError(f"{path} is no parquet file that can be read ({type(error).__name__}): make it again")
+        return lack or DataError(f"{path} is not a readable parquet file ({type(error).__name__}): make it again")
 
     budgets: dict[Path, Budget] = {}
 
@@ -202,7 +202,7 @@ def _csv(path: Path) -> Source:
     except DataError:
         raise
     except UnicodeDecodeError:
-        raise DataError(f"{path} is no text: give a CSV file") from None
+        raise DataError(f"{path} is not text: give a CSV file") from None
     except ValueError as error:
         raise DataError(f"{path} holds more than numbers ({one_line(error)}): leave these columns out") from None
     except OSError as error:
@@ -234,7 +234,7 @@ def _json_lines(path: Path) -> Source:
                     continue
                 row = parse_json(line)
                 if not isinstance(row, dict) or (count and row.keys() != columns.keys()):
-                    raise ValueError(f"line {count + 1} is no object with the names of the first")
+                    raise ValueError(f"line {count + 1} is not an object with the names of the first")
                 for name, value in row.items():
                     columns.setdefault(name, []).append(value)
                 count += 1
@@ -242,7 +242,7 @@ def _json_lines(path: Path) -> Source:
         raise resource_error(error, f"{path} cannot be read") or DataError(f"{path}: {one_line(error)}") from None
     except (ValueError, json.JSONDecodeError) as error:
         raise DataError(
-            f"{path} is no file of JSON lines, a transition each ({one_line(error)}): make it anew"
+            f"{path} is not a file of JSON lines, a transition each ({one_line(error)}): make it anew"
         ) from None
 
     def read(name: str) -> Any:

@@ -291,7 +291,7 @@ def test_the_table_says_whether_the_seeds_are_enough(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[]", "no mapping"),
+        ("[]", "not a mapping"),
         ("{", "cannot be read"),
         ('{"Hoper-v5": {"low": 0, "high": 1}}', "did you mean 'Hoper-v5'"),
         ('{"Hopper-v5": {"low": 0}}', "high or expert"),

@@ -149,7 +149,7 @@ def test_malformed_processes_are_refused_with_the_cure() -> None:
         FiniteMDP(P, r[:3])
     with pytest.raises(ModelError, match="smaller first"):
         FiniteMDP(P, r, (1, 0))
-    with pytest.raises(ModelError, match="no array of numbers"):
+    with pytest.raises(ModelError, match="not an array of numbers"):
         FiniteMDP([[[1.0]], [[1.0, 2.0]]], r)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="read-only"):
         good.P[0, 0, 0] = 0.5

@@ -223,7 +223,7 @@ def test_tables_with_actions_by_state() -> None:
         mdp = make.from_table(table)
         assert mdp.gain == pytest.approx(0.5) and mdp.solution.policy.tolist() == [0, 1]
         assert mdp.reward_range == (0.0, 1.0) and mdp.solution.values[0, 1] == -np.inf
-        with pytest.raises(ModelError, match="no whole number"):
+        with pytest.raises(ModelError, match="not a whole number"):
             make.from_table([(0, 0.5, 0, 1.0, 0.0)])
         with pytest.raises(ModelError, match="state 1 has no possible action"):
             make.from_table([(0, 0, 1, 1.0, 0.0)])

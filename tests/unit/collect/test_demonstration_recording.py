@@ -380,5 +380,5 @@ def test_a_function_of_an_observation_is_an_expert() -> None:
     data = record_demonstrations(push, "CartPole-v1", 2)
     assert set(seen) == {(4,)} and data.metadata.generator == "push"
     assert np.array_equal(data.actions, (data.observations[:, 2] > 0).astype(np.int64))
-    with pytest.raises(ConfigError, match="str has no predict and is no function"):
+    with pytest.raises(ConfigError, match="str has no predict and is not a function"):
         record_demonstrations("expert", "CartPole-v1", 2)  # type: ignore[arg-type]

@@ -114,7 +114,7 @@ def test_a_map_of_ones_own_and_an_episodic_task() -> None:
         if done[0]:
             break
     assert done[0] and reward[0] == 1 and not infos[0]["TimeLimit.truncated"]
-    with pytest.raises(ConfigError, match=r"the goal \(0, 0\) is no free cell"):
+    with pytest.raises(ConfigError, match=r"the goal \(0, 0\) is not a free cell"):
         rlopt.make_env("rlopt/PointMaze_UMaze-v0", env_kwargs={"goal_cell": [0, 0]})
 
 

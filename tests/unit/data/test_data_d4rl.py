@@ -275,7 +275,7 @@ def test_missing_truncated_and_foreign_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not exist"):
         read_d4rl(tmp_path / "nothing.hdf5", HOPPER)
     (tmp_path / "text.hdf5").write_text("no such luck")
-    with pytest.raises(DataError, match="no HDF5 file"):
+    with pytest.raises(DataError, match="not an HDF5 file"):
         read_d4rl(tmp_path / "text.hdf5", HOPPER)
     path = write_file(tmp_path / "x.hdf5", gym_arrays(timeouts=(39,)))
     path.write_bytes(path.read_bytes()[:-500])

@@ -199,7 +199,7 @@ def test_saving_replaces_a_data_set_but_nothing_else(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="choose another path"):
         make().save(mine)
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(DataError, match="is no folder"):
+    with pytest.raises(DataError, match="is not a folder"):
         make().save(tmp_path / "file")
     assert (mine / "notes.txt").read_text() == (tmp_path / "file").read_text() == "mine"
     (tmp_path / "empty").mkdir()
@@ -244,7 +244,7 @@ def test_damage_and_other_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not exist"):
         Dataset.load(tmp_path / "nothing")
     (tmp_path / "other").mkdir()
-    with pytest.raises(DataError, match="is no data set"):
+    with pytest.raises(DataError, match="is not a data set"):
         Dataset.load(tmp_path / "other")
     newer = make().save(tmp_path / "newer")
     content = json.loads((newer / "manifest.json").read_text())

@@ -194,7 +194,7 @@ def test_what_is_not_there_is_one_line_with_the_path(datasets_here: Path) -> Non
     with pytest.raises(DataError, match=rf"no folder {datasets_here}/D4RL/pointmaze/umaze-v2/data.*--download"):
         load_dataset("minari:D4RL/pointmaze/umaze-v2")
     for wrong in ("../../etc/x-v0", "umaze", "/abs-v0", ""):
-        with pytest.raises(DataError, match="is no Minari id"):
+        with pytest.raises(DataError, match="is not a Minari id"):
             read_minari(wrong)
 
 

@@ -69,8 +69,8 @@ def test_normalised_scores_are_those_of_the_papers_table() -> None:
         ("hopper-medium-v2", "rlopt", "do not hold for rlopt environments"),
         ("hopper-medium-v2", "minari", "do not hold for minari environments"),
         ("hopper-medium-v2", "d4lr", "did you mean 'd4rl'"),
-        ("Hopper-v5", "d4rl", "is no D4RL data set"),
-        ("PointMaze_UMaze-v3", "d4rl", "is no D4RL data set"),
+        ("Hopper-v5", "d4rl", "is not a D4RL data set"),
+        ("PointMaze_UMaze-v3", "d4rl", "is not a D4RL data set"),
         ("hopper-medium-v3", "d4rl", "did you mean 'hopper-medium-v"),
     ],
 )
@@ -167,7 +167,7 @@ def test_failing_downloads_are_one_line_and_leave_nothing(
         (address, "the server answers 404"),
         (f"{address}/short", "300 of 1000|IncompleteRead"),
         ("http://127.0.0.1:1", "cannot be fetched"),
-        ("file:///etc", "is no web address"),
+        ("file:///etc", "is not a web address"),
     ):
         monkeypatch.setenv("RLOPT_D4RL_URL", url)
         with pytest.raises(DataError, match=said) as caught:

@@ -75,8 +75,8 @@ CHANGES: dict[str, tuple[Callable[[Any], None], str]] = {
     "another format": (changed(format="hdf"), "is none of rlopt's"),
     "a later version": (changed(version=7), "it has format version 7, this rlopt reads 1"),
     "another seed, not signed": (changed(sign=False, extras=["forged"]), "is not what was written"),
-    "extras that are no list": (changed(extras={}), "is malformed"),
-    "extras that are no names": (changed(extras=[1]), "is malformed"),
+    "extras that are not a list": (changed(extras={}), "is malformed"),
+    "extras that are not names": (changed(extras=[1]), "is malformed"),
     "an extra that is not there": (changed(extras=["speed"]), "infos/speed is missing"),
     "strange metadata": (
         changed(metadata={"reference_returns": None, "surprise": 1}),

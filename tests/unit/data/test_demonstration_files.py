@@ -296,7 +296,7 @@ def test_damaged_files_are_refused() -> None:
             outcomes["refused"] += 1
     assert outcomes["refused"] > 150  # a flipped date or permission bit in the archive's directory does no harm
     Path("x.npz").write_bytes(b"")
-    refused("x.npz", "no .npz file, or it was cut")
+    refused("x.npz", "not a .npz file, or it was cut")
     refused("nowhere/x.npz", "does not exist")
 
 

@@ -281,7 +281,7 @@ LFS = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'4d7a' * 16}\nsi
         ("x.csv", "1,2,3\n4,5,6\n", "its first line names no columns"),
         ("x.csv", "obs_0,action,name\n1,2,tom\n", "holds more than numbers"),
         ("x.jsonl", '{"obs": "BASE64", "actions": 1}\n', "holds texts"),
-        ("x.jsonl", "{", "no file of JSON lines"),
+        ("x.jsonl", "{", "not a file of JSON lines"),
         ("x.safetensors", b"12345678{}", "damaged or was cut"),
     ],
 )

@@ -145,7 +145,7 @@ def test_parquet_tables(tmp_path: Path) -> None:
     check_cut(load_demonstrations(tmp_path / "own.parquet"), (2, 5, 8))
     assert len(load_dataset(tmp_path / "own.parquet")) == 9
     (tmp_path / "cut.parquet").write_bytes((tmp_path / "own.parquet").read_bytes()[:200])
-    with pytest.raises(DataError, match="no parquet file that can be read"):
+    with pytest.raises(DataError, match="not a readable parquet file"):
         load_demonstrations(tmp_path / "cut.parquet")
 
 

@@ -131,7 +131,7 @@ def test_malformed_spaces_are_one_line(name: str, value: Any) -> None:
 
 def test_what_is_no_json_is_refused() -> None:
     for wrong in ({"f": len}, {"x": float("nan")}):
-        with pytest.raises(DataError, match=r"env_kwargs is no JSON"):
+        with pytest.raises(DataError, match=r"env_kwargs is not JSON"):
             Metadata("x", env_kwargs=wrong)
     with pytest.raises(DataError, match="max_episode_steps"):
         Metadata("x", max_episode_steps=0)

@@ -50,7 +50,7 @@ def options_of(verb: str, subverb: str) -> frozenset[str]:
 
 
 def texts() -> list[tuple[str, str]]:
-    """Every string of the package that is no docstring, with where it stands; what an f-string fills in is X."""
+    """Every string of the package that is not a docstring, with where it stands; what an f-string fills in is X."""
     found = []
     for folder in FOLDERS:
         for path in sorted((pages.ROOT / folder).rglob("*.py")):

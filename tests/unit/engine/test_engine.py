@@ -251,7 +251,7 @@ def test_two_jobs_of_one_name_are_refused(engine: Engine) -> None:
 
 @pytest.mark.parametrize("name", ["", "../up", "a//b", "/etc/passwd", "a/../b", "a b", ".hidden", "é"])
 def test_names_that_would_leave_the_folder_are_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match="no name of a job"):
+    with pytest.raises(ConfigError, match="not a job's name"):
         Job(name, "engine_jobs:square")
 
 

@@ -147,7 +147,7 @@ def test_linear_processes_multiply_out() -> None:
         LinearMDP.of(np.full((1, 1, 1), 2.0), np.full((1, 1), 0.5), np.zeros(1))
     with pytest.raises(ModelError, match="do not fit"):
         LinearMDP.of(np.ones((1, 1, 1)), np.ones((2, 1)), np.zeros(1))
-    with pytest.raises(ModelError, match="no distribution"):
+    with pytest.raises(ModelError, match="not a distribution"):
         LinearMixtureMDP.of(mixture.kernels, [0.5, 0.5, 0.5, 0, 0], mixture.r)
     with pytest.raises(ModelError, match="sum up to"):
         LinearMixtureMDP.of(0.9 * mixture.kernels, mixture.weights, mixture.r)

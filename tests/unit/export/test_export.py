@@ -260,10 +260,10 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("name", ["policy.onnx", "policy.pt"])
 def test_files_that_are_none_of_ours_are_one_line(name: str, tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="is no file"):
+    with pytest.raises(ExportError, match="is not a file"):
         rlopt.load_policy(tmp_path / name)
     (tmp_path / name).write_bytes(b"not a policy")
-    with pytest.raises(ExportError, match="no policy that rlopt export wrote") as found:
+    with pytest.raises(ExportError, match="not a policy that rlopt export wrote") as found:
         rlopt.load_policy(tmp_path / name)
     assert "\n" not in str(found.value)
 

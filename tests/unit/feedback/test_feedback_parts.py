@@ -126,7 +126,8 @@ def test_typed_answers() -> None:
     assert parse_answer("skip", display).abstain and parse_answer(" ? ", display).abstain
     for wrong, said in (
         ("", "at least the best"), ("5", "no clip 5"), ("0", "no clip 0"), ("1 1", "twice"), ("1=1", "twice"),
-        ("best", "no place"), ("1=", "no place"), ("1-2", "no place"), ("²", "no place"), ("1 " * 5000 + "x", "twice"),
+        ("best", "not a place"), ("1=", "not a place"), ("1-2", "not a place"), ("²", "not a place"),
+        ("1 " * 5000 + "x", "twice"),
     ):  # fmt: skip
         with pytest.raises(AnswerError, match=said):
             parse_answer(wrong, display)
@@ -151,7 +152,7 @@ def test_the_notebook_oracle_is_asked_like_a_person(tmp_path: Path, capsys: pyte
         search.tell(Ranking.from_order([tier[0] for tier in answer.tiers][: query.k], len(query.candidates)))
     assert search.digest() == told_exactly(6).digest()
     assert len(set(orders)) > 2 and orders[0] == orders[1], "asked again about the same order"
-    assert "no place" in capsys.readouterr().out
+    assert "not a place" in capsys.readouterr().out
 
 
 def test_clips_are_shown_inline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -220,7 +220,7 @@ def test_bad_arguments_are_refused() -> None:
         augment(data, domain.augmentation(), None, 10, segment_length=5000)
     with pytest.raises(ConfigError, match="guide Translate"):
         augment(data, Augmentation(domain, Rotate()), guide_for(data), 10)
-    with pytest.raises(ConfigError, match="no free cell"):
+    with pytest.raises(ConfigError, match="not a free cell"):
         ShortestPath(domain.maze, (0, 0))
     discrete = Dataset(**{**data.columns(), "actions": np.zeros(len(data), np.int64)}, metadata=data.metadata)
     with pytest.raises(AugmentationError, match="continuous actions"):

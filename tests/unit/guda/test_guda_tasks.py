@@ -83,8 +83,8 @@ def test_ant_mazes_move_segments_by_translation() -> None:
         ({"domain": "antmaze"}, AugmentationError, "domain antmaze does not fit data of rlopt/PointMaze_UMaze-v0"),
         ({"domain": "parking"}, AugmentationError, "needs observations of 12"),
         ({"rotate": "any"}, ConfigError, "multiples of 90 degrees"),
-        ({"goal_cell": (0, 0)}, ConfigError, "no free cell"),
-        ({"goal_cell": (1,)}, ConfigError, "no free cell"),
+        ({"goal_cell": (0, 0)}, ConfigError, "not a free cell"),
+        ({"goal_cell": (1,)}, ConfigError, "not a free cell"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(settings: dict, error: type, message: str) -> None:

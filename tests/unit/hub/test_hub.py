@@ -116,7 +116,7 @@ def test_a_damaged_checkpoint_is_refused(run: Path, hub: Hub, tmp_path: Path) ->
     ("repo", "words"),
     [
         ("me/nothing", "the Hub has no me/nothing"),
-        ("a b", "is no name of a repository"),
+        ("a b", "is not a name of a repository"),
         ("me/other", "holds no agent of rlopt"),
     ],
 )

@@ -86,7 +86,7 @@ def test_an_expert_is_a_model_a_folder_a_zip_or_a_function(tmp_path: Path) -> No
 def test_who_cannot_be_asked_is_refused() -> None:
     with pytest.raises(ConfigError, match="has none: give expert"):
         make(None).learn(10)
-    with pytest.raises(ConfigError, match="no predict and is no function"):
+    with pytest.raises(ConfigError, match="no predict and is not a function"):
         make(3)
     with pytest.raises(SpaceError, match="the expert has the observation_space"):
         make(rlopt.SAC("MlpPolicy", "Pendulum-v1", device="cpu"))

@@ -274,5 +274,5 @@ def test_refusals(tmp_path: Path) -> None:
     model = rlopt.MLELOOP(env("MixtureRiverSwim"), seed=0).learn(50)
     model.data.weights = model.data.weights * 2  # type: ignore[union-attr]
     model.save(tmp_path / "agent")
-    with pytest.raises(CheckpointError, match="no distribution"):
+    with pytest.raises(CheckpointError, match="not a distribution"):
         rlopt.MLELOOP.load(tmp_path / "agent")

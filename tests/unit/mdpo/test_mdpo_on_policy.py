@@ -163,7 +163,7 @@ def test_a_setting_out_of_range_is_named_with_its_value(name: str, value: Any) -
 
 
 def test_an_unknown_choice_names_the_nearest() -> None:
-    with pytest.raises(ConfigError, match="compile = of is no choice: did you mean 'off'"):
+    with pytest.raises(ConfigError, match="compile = of is not a choice: did you mean 'off'"):
         model(compile="of")
 
 

@@ -52,7 +52,7 @@ def test_questions_depend_on_the_answers_alone() -> None:
     assert len(first.preferences()) == 6, "of someone who answers at random"
     for wrong in ({99: [Ranking(((0, 1),))]}, {}, {6: [Ranking(((0, 1),))], 7: [Ranking(((0, 1),))]}):
         first.ask()
-        with pytest.raises(AnswerError, match="no question that waits"):
+        with pytest.raises(AnswerError, match="not a question that waits"):
             first.tell(wrong)
     malformed = {"tiers": [[0], [0]], "unranked": [], "abstain": False}
     with pytest.raises(CheckpointError, match="malformed"):

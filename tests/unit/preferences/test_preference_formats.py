@@ -107,7 +107,7 @@ def test_rows_of_hugging_face(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("set.jsonl", b"\xff\xfe", "no UTF-8 text"),
+        ("set.jsonl", b"\xff\xfe", "not UTF-8 text"),
         ("set.jsonl", json.dumps(row(2, 0, tie="false")).encode(), "row 1: tie is 'false': use true or false"),
         ("set.jsonl", b"", "holds no preference"),
         ("set.npz", b"PK", "damaged"),

@@ -138,7 +138,7 @@ def test_augmentation_domains(install: Install) -> None:
     code = "from rlopt.agents.guda.tasks import TASKS\nTASK = TASKS['ball']\nOTHER = 3"
     install("plane", group="augmentations", code=code, theirs="plane_code:TASK", no="plane_code:OTHER")
     assert task_of("theirs") is task_of("ball")
-    with pytest.raises(PluginError, match=r"'no' of plane 1\.2 is no Task"):
+    with pytest.raises(PluginError, match=r"'no' of plane 1\.2 is not a Task"):
         task_of("no")
     with pytest.raises(UnknownNameError, match="did you mean 'parking'"):
         task_of("parkin")
@@ -215,7 +215,7 @@ def test_a_file_that_names_a_class_does_not_have_it_imported(mine: Path, capsys:
     [
         ("no_such_module:Mine", "'no_such_module' cannot be imported: install it, correct its name, or run where"),
         ("my_module:Gone", "has no attribute 'Gone'"),
-        ("my_module:number", "is no class"),
+        ("my_module:number", "is not a class"),
         ("my_module:Bare", "put rlopt.algorithms.resumable.Resumable before its base"),
         ("my module:Bare", "write a name of rlopt train --help, or module:Class"),
         ("my_module:Mine()", "write a name of rlopt train --help, or module:Class"),

@@ -88,7 +88,7 @@ def test_its_table_shows_every_arm_and_test_seeds_alone(evidence: Any, study: An
     results = study.Results(tmp_path / "defaults.jsonl", *study.KEY)
     task = study.TASKS[0].name
     for arm, score in zip(study.ARMS, (4.0, 3.0, 1.0, 1.5, 2.0), strict=True):
-        for seed in (0, 1, 100):  # the last is no test seed
+        for seed in (0, 1, 100):  # the last is not a test seed
             results.add({"arm": arm.key, "task": task, "seed": seed, "mean_return": score if seed < 100 else 99.0})
     text = study.table_text(results)
     assert f"| {task} | 4.0 [4.0, 4.0] (2 of 10 seeds) | 3.0" in text and "99" not in text

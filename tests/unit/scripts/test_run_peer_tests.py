@@ -55,4 +55,4 @@ def test_a_failure_that_is_not_listed_fails_the_run(tmp_path: Path) -> None:
 
 def test_what_is_no_checkout_is_refused(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, str(SCRIPT), str(tmp_path)], capture_output=True, text=True)
-    assert done.returncode == 1 and "is no checkout of stable_baselines3 or sb3_contrib" in done.stderr
+    assert done.returncode == 1 and "is not a checkout of stable_baselines3 or sb3_contrib" in done.stderr

@@ -184,7 +184,7 @@ def test_values_of_python_that_fit(value: Any, annotation: Any, expected: Any) -
         (1, bool, "x = 1 is not true or false"),
         (3, tuple[int, ...], "x = 3 is not a list"),
         (lambda progress: progress, float, None),
-        (np.zeros(2), Literal["a", "b"], "x = array([0., 0.]) is no choice: known: a, b"),
+        (np.zeros(2), Literal["a", "b"], "x = array([0., 0.]) is not a choice: known: a, b"),
         ("auto_x", PairConfig.__annotations__["start"], None),
     ],
 )
@@ -240,7 +240,7 @@ def test_a_run_s_settings_are_a_preset(tmp_path: Any) -> None:
     with pytest.raises(ConfigError, match="it is of mdpo: write rlopt train mdpo"):
         parse_training("sac", resolve(agent_spec("sac").config), ["--preset", str(path)])
     path.write_text("[]")
-    with pytest.raises(ConfigError, match="is no config"):
+    with pytest.raises(ConfigError, match="is not a config"):
         parse_training("mdpo", config, ["--preset", str(path)])
 
 
@@ -291,7 +291,7 @@ def test_help_shows_each_setting_with_its_meaning_default_and_range(capsys: pyte
         (["--seed"], "--seed: a value is missing"),
         (["--seed", "1", "2"], "--seed: one value expected"),
         (["--seed", "x"], "seed = x is not a whole number"),
-        (["--backend", "envpol"], "backend = envpol is no choice: did you mean 'envpool'?"),
+        (["--backend", "envpol"], "backend = envpol is not a choice: did you mean 'envpool'?"),
         (["Hopper-v5"], "unexpected argument 'Hopper-v5'"),
         (["--layers", "8", "big"], "layers = big is not a whole number"),
         (["--env", "x", "--seed", "-1"], "seed = -1 is outside"),

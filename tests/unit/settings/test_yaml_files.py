@@ -93,5 +93,5 @@ def test_what_is_no_plain_file_is_not_opened(tmp_path: Path) -> None:
     (tmp_path / "folder.yaml").mkdir()
     os.mkfifo(tmp_path / "pipe.yaml")  # reading it would block for ever
     for name in ("folder.yaml", "pipe.yaml"):
-        with pytest.raises(ConfigError, match="no plain file"):
+        with pytest.raises(ConfigError, match="not a plain file"):
             load_preset("mdpo", str(tmp_path / name))

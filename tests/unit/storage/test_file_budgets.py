@@ -352,7 +352,7 @@ def test_huggingface_files_elsewhere_are_not_opened(rows: Path, tmp_path: Path) 
 )
 def test_huggingface_columns_that_open_or_import(rows: Path, tmp_path: Path, name: str, change: Any) -> None:
     path = edited(rows, tmp_path, name, change)
-    refused(lambda: load_demonstrations(path), 0, "no numbers or texts|another library")
+    refused(lambda: load_demonstrations(path), 0, "not numbers or texts|another library")
 
 
 def test_huggingface_columns_without_bytes_of_their_own(rows: Path, tmp_path: Path) -> None:
@@ -398,8 +398,8 @@ def sized(path: Path, size: int) -> None:
         (lambda path: path.write_text("step,return\n" + "," * 2**21), "line 2 is over"),
         (lambda path: path.write_text("step,return\n" + "1,2\n" * (2**19 + 1)), "over 524288 lines"),
         (lambda path: path.write_text('step,return\n"' + "1,2\n" * 100_000), "field larger"),
-        (os.mkfifo, "is no plain file"),
-        (lambda path: path.symlink_to("/dev/zero"), "is no plain file"),
+        (os.mkfifo, "is not a plain file"),
+        (lambda path: path.symlink_to("/dev/zero"), "is not a plain file"),
     ],
     ids=["bytes", "zeros", "columns", "lines", "quote", "pipe", "device"],
 )
@@ -420,5 +420,5 @@ def test_a_long_table_is_read_in_little_memory(tmp_path: Path) -> None:
 
 def test_a_log_that_is_continued_is_a_plain_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "progress.csv")
-    with pytest.raises(RloptError, match="no plain file"):
+    with pytest.raises(RloptError, match="not a plain file"):
         CsvLog(tmp_path / "progress.csv", ["step"], {"rows": 1, "columns": ["step"]})

@@ -105,7 +105,7 @@ def test_long_settings_make_short_names(tmp_path: Path) -> None:
         ({"set": {"n_steps": [8, 16]}}, "n_steps is given once and for all, and with several values"),
         ({"env": [ENV, ENV]}, "env: rlopt/RandomTarget-v0 is named twice"),
         ({"env": 3}, "env must be a name or a list of names"),
-        ({"seeds": "3..1"}, "'3..1' is no seed"),
+        ({"seeds": "3..1"}, "'3..1' is not a seed"),
         ({"env": None}, "no environment given"),
         ({"preset": "no/such"}, "unknown preset"),
         ({"set": {"seed": [1]}}, "use --seeds"),
@@ -151,7 +151,7 @@ def test_ray_that_is_missing_or_does_not_answer_is_one_line(
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
         assert f"no Ray cluster answers at {address}" in error_of(capsys, *some, "--address", address)
-    assert "'head' is no address" in error_of(capsys, *some, "--address", "head")
+    assert "'head' is not an address" in error_of(capsys, *some, "--address", "head")
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr(sys, "platform", "darwin")
         assert "the engine ray is for Linux: use --engine local" in error_of(capsys, *some)

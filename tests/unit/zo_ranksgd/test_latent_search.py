@@ -177,7 +177,7 @@ def test_a_decoder_with_noise_is_refused_with_the_cure() -> None:
 
     with pytest.raises(DecodeError, match="fix the generator"):
         LatentSearch(noise_of_each_place, (D,))
-    # Rounding on a GPU is no noise.
+    # Rounding on a GPU is not noise.
     LatentSearch(lambda z: z + 1e-6 * noise.normal(size=z.shape), (D,))
 
 
@@ -185,7 +185,7 @@ def test_bad_decoders_and_settings_are_refused() -> None:
     bad = [
         (lambda z: z[:1], DecodeError, "image for each"),
         (lambda z: np.full_like(z, np.nan), NonFiniteError, "NaN"),
-        (lambda z: ["text"] * len(z), DecodeError, "no image"),
+        (lambda z: ["text"] * len(z), DecodeError, "not an image"),
         (lambda z: z[:, :0], DecodeError, "empty"),
         (lambda z: [np.zeros(1), np.zeros(2)], DecodeError, "several shapes"),
         (None, ConfigError, "function"),

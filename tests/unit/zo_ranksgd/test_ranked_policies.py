@@ -150,7 +150,7 @@ def test_running_statistics_are_those_of_all_observations() -> None:
         ("LinerPolicy", BOX, TORQUES, {}, UnknownNameError, "did you mean 'LinearPolicy'"),
         ("LinearPolicy", BOX, TORQUES, {"policy_kwargs": {"net_arch": [4]}}, ConfigError, "for networks"),
         ("LinearPolicy", BOX, spaces.Tuple([TORQUES]), {}, SpaceError, "cannot be searched"),
-        ("LinearPolicy", spaces.Text(3), TORQUES, {}, SpaceError, "no vectors"),
+        ("LinearPolicy", spaces.Text(3), TORQUES, {}, SpaceError, "not vectors"),
         ("MlpPolicy", BOX, TORQUES, {"policy_kwargs": {"use_sde": True}}, ConfigError, "gSDE"),
         ("CnnPolicy", BOX, TORQUES, {}, SpaceError, "cannot be made"),
     ],

@@ -176,7 +176,7 @@ def test_what_an_engine_cannot_take_is_told_in_one_line(make: Any, error: Any, m
     [
         (["ray", "--address", "127.0.0.1:1"], "no Ray cluster answers at 127.0.0.1:1"),
         (["ray", "--address", "nowhere.invalid:6379"], "no Ray cluster answers at nowhere.invalid:6379"),
-        (["ray", "--address", "nonsense"], "error: --address 'nonsense' is no address"),
+        (["ray", "--address", "nonsense"], "error: --address 'nonsense' is not an address"),
         (["local", "--gpus-per-job", "1.5"], "gpus_per_job must be a share in [0, 1] or a whole number"),
     ],
 )
