@@ -154,10 +154,11 @@ class RaterSession:
                 if before.round_id != row.id:
                     raise AnswerError("the answer's key was used for another round: use a new one")
                 return int(before.revision)
-            self._require_place(connection, row, rater_id, now, revising=True)
+            held = self._require_place(connection, row, rater_id, now, revising=True)
             slots = statements.SLOTS.all(connection, {"round": row.id})
             ordered = _partition({found.public_id: found.slot for found in slots}, tiers, unranked, abstain)
-            since = self._since(connection, row, rater_id, now)
+            # Seconds since the rater was first given the round, if no clock was set back.
+            since = float(now - held.created_at) if now >= held.created_at else math.inf
             if not abstain:
                 self._require_watched(connection, row, since)
             revision = self._replace(connection, row, rater_id, now)
@@ -232,11 +233,6 @@ class RaterSession:
         """The end of a lease that begins now; a second more for another process's clock."""
         return now + self.lease_seconds + 1.0
 
-    def _since(self, connection: sa.Connection, row: Any, rater_id: int, now: float) -> float:
-        """Seconds since the rater was first given the round."""
-        held = statements.HELD.first(connection, {"round": row.id, "rater": rater_id})
-        return float(now - held.created_at) if now >= held.created_at else math.inf  # the clock was set back
-
     def _require_watched(self, connection: sa.Connection, row: Any, since: float) -> None:
         if since >= self.minimum_seconds:
             return
@@ -255,17 +251,19 @@ class RaterSession:
 
     def _require_place(
         self, connection: sa.Connection, row: Any, rater_id: int, now: float, revising: bool = False
-    ) -> None:
-        state = statements.HELD.scalar(connection, {"round": row.id, "rater": rater_id})
-        if state is None:
+    ) -> Any:
+        """What the rater holds of the round; refuses who may not answer it, or not renew it."""
+        held = statements.HELD.first(connection, {"round": row.id, "rater": rater_id})
+        if held is None:
             raise LeaseError("this round was not given to you: ask for one first")
         if row.status not in ("open", "answered"):
             raise LeaseError("the search has already gone on without this answer: ask for the next round")
-        if state == "answered":
+        if held.state == "answered":
             if not revising:
                 raise LeaseError("this round is answered: undo first")
         elif not self._place(connection, row, rater_id, now):
             raise LeaseError("the round was given to somebody else after a long silence: ask for the next one")
+        return held
 
     def _take(self, connection: sa.Connection, row: Any, rater_id: int, now: float, renewed: bool = False) -> list[int]:
         """Leases the round to the rater; returns the slots in the order that was drawn for this rater, once."""
@@ -285,8 +283,10 @@ class RaterSession:
     def _replace(self, connection: sa.Connection, row: Any, rater_id: int, now: float) -> int:
         """Withdraws the rater's standing answer to the round; returns the number of the next revision."""
         own = {"round": row.id, "rater": rater_id}
-        statements.WITHDRAW.run(connection, {**own, "now": now})
-        return 1 + int(statements.REVISIONS.scalar(connection, own))
+        former = int(statements.REVISIONS.scalar(connection, own))
+        if former:
+            statements.WITHDRAW.run(connection, {**own, "now": now})
+        return 1 + former
 
     def _settle(self, connection: sa.Connection, row: Any, now: float) -> None:
         """Sets the round to open or answered, by the number of standing answers; one of the protocol is kept."""
