@@ -15,6 +15,7 @@ from gymnasium import spaces
 from rlopt.data.checks import check_spaces, not_finite
 from rlopt.data.dataset import Dataset, map_columns
 from rlopt.data.metadata import UNKNOWN_ENV, DemonstrationMetadata, Metadata
+from rlopt.data.names import D4RL_NAMES, gymnasium_id
 from rlopt.errors import DataError
 from rlopt.storage.spaces import encode_space
 
@@ -209,11 +210,12 @@ class Demonstrations(Dataset):
         metadata = self.metadata
         if metadata.env != UNKNOWN_ENV:
             # MODULE:ID imports a module and then is ID.
-            if metadata.env.rpartition(":")[2] != env_settings.id.rpartition(":")[2]:
-                raise DataError(
-                    f"the demonstrations are of {metadata.env}, not of {env_settings.id}: give "
-                    f"--env {shlex.quote(metadata.env)}, or demonstrations of {env_settings.id}"
-                )
+            known = {metadata.env.rpartition(":")[2], gymnasium_id(metadata.env)}
+            if env_settings.id.rpartition(":")[2] not in known:
+                cure = f"give --env {shlex.quote(metadata.env)}, or demonstrations of {env_settings.id}"
+                if metadata.env in D4RL_NAMES:
+                    cure = f"if they fit it, write them anew with rlopt data convert IN OUT --env {env_settings.id}"
+                raise DataError(f"the demonstrations are of {metadata.env}, not of {env_settings.id}: {cure}")
             if metadata.action_repeat != env_settings.action_repeat:
                 raise DataError(
                     f"the demonstrations repeat an action {metadata.action_repeat} times, the environment "

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlopt.console.progress import say_once
 from rlopt.errors import ConfigError, require
 from rlopt.registry import refuse_import
 from rlopt.settings.run import RunConfig
@@ -46,6 +47,7 @@ def complete(run: RunConfig, agent_config: Any) -> tuple[RunConfig, Any]:
         from rlopt.data import load_demonstrations
         from rlopt.data.environment import safe_kwargs
         from rlopt.data.metadata import UNKNOWN_ENV
+        from rlopt.data.names import gymnasium_id
         from rlopt.storage.json import dump_json
 
         metadata = load_demonstrations(agent_config.demos).metadata
@@ -58,7 +60,7 @@ def complete(run: RunConfig, agent_config: Any) -> tuple[RunConfig, Any]:
                 f"the demonstrations were recorded with action repeat {recorded}, but the run has {run.action_repeat}: "
                 f"give --action-repeat {recorded}, or others"
             )
-        run = dataclasses.replace(run, env=metadata.env, action_repeat=recorded)
+        run = dataclasses.replace(run, env=gymnasium_id(metadata.env) or metadata.env, action_repeat=recorded)
         if run.env_kwargs is None and metadata.env_kwargs:
             run = dataclasses.replace(run, env_kwargs=dump_json(safe_kwargs(metadata.env_kwargs, agent_config.demos)))
     return run, agent_config
@@ -73,6 +75,7 @@ def demonstrations(run: RunConfig, agent_config: Any) -> dict[str, Any]:
         return {}
     from rlopt.data import load_demonstrations
     from rlopt.data.description import tell_notes
+    from rlopt.data.names import gymnasium_id
     from rlopt.envs.settings import EnvSettings
     from rlopt.runs.build import env_arguments
 
@@ -81,6 +84,8 @@ def demonstrations(run: RunConfig, agent_config: Any) -> dict[str, Any]:
         default_env=EnvSettings(run.env, action_repeat=run.action_repeat, env_kwargs=env_arguments(run)),
     )
     tell_notes(chosen)
+    if gymnasium_id(chosen.metadata.env) is not None:
+        say_once(f"note: the demonstrations are of {chosen.metadata.env}; the run is in {run.env}")
     if run.from_pixels:
         chosen = chosen.from_pixels(run.frame_stack)
         fast = bool(chosen.metadata.wrappers.get("fast_render", False))

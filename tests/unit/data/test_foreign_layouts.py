@@ -24,6 +24,7 @@ from safetensors.numpy import save_file
 
 from rlopt.cli.main import main
 from rlopt.data import load_dataset
+from rlopt.data.description import describe
 from rlopt.errors import DataError
 
 LENGTHS = (4, 3, 5)
@@ -339,6 +340,11 @@ def test_the_note_on_guessed_ends_counts_them(tmp_path: Path) -> None:
     path = npz(obs=OBS, next_obs=NEXT, acts=ACT, dones=LAST)(tmp_path)
     assert "2 of 3 ends are taken as true terminals" in notes_of(path, max_episode_steps=5)
     assert "no episode is shorter than 3 environment steps" in notes_of(path, max_episode_steps=3)
+
+
+def test_a_plain_log_is_nobody_s_expert(tmp_path: Path) -> None:
+    data = load_dataset(npz(**D4RL, timeouts=TIMEOUT)(tmp_path))
+    assert "expert" not in describe(data) + repr(data.metadata) and "returns          mean" in describe(data)
 
 
 def test_jaxrl_s_masks_and_ends_are_read(tmp_path: Path) -> None:

@@ -344,6 +344,13 @@ def test_a_d4rl_name_stands_for_gymnasium_s_newest_environment(tmp_path: Path) -
     path = write_file(tmp_path / "hopper_medium-v2.hdf5", gym_arrays(20, timeouts=(9, 19)))
     run, _ = complete(RunConfig(), agent_settings("bc", path))
     assert run.env == "Hopper-v5"
+    shown, _ = parse_training("sqil", SQILConfig, ["--demos", str(path)])
+    assert shown.env == "Hopper-v5"
+    hopper, other = (rlopt.make_env(name) for name in ("Hopper-v5", "Walker2d-v5"))
+    demos = Demonstrations.from_dataset(load_dataset(path))
+    demos.check_fits(hopper.settings, hopper.observation_space, hopper.action_space)
+    with pytest.raises(DataError, match="rlopt data convert IN OUT --env Walker2d-v5"):
+        demos.check_fits(other.settings, other.observation_space, other.action_space)
     for name, entry in D4RL_NAMES.items():
         if (found := gymnasium_id(name)) is not None:
             env = gymnasium.make(found)
@@ -365,6 +372,13 @@ def test_how_a_file_is_read_is_said_to_data_convert(line: str, capsys: pytest.Ca
     assert main([*line.split(), "--columns", "observations=x"]) == 2
     said = capsys.readouterr().err
     assert "rlopt data convert IN OUT --columns ...; then give --" in said and said.endswith(" OUT\n")
+
+
+def test_help_leaves_out_what_the_agent_refuses(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "bc", "--help"])
+    said = capsys.readouterr().out
+    assert "--dataset" in said and "--init-from" not in said and "--reward " not in said
 
 
 def test_checkpoints_are_ranked_by_fitted_q_evaluation(
