@@ -51,6 +51,7 @@ AGENTS = {
     "ucrl2": Agent("UCRL2", "ucrl2", {"transition_scale": 14.0, "reward_scale": 7.0}),
     "ucrl2-tuned": Agent("UCRL2*", "ucrl2", {"transition_scale": 0.005, "reward_scale": 0.1}),
     "pmevi_dt": Agent("PMEVI-DT", "pmevi_dt", {}),
+    "rvi_q": Agent("RVI Q (no optimism)", "rvi_q", {}),
 }
 """Those that are reported."""
 SCALES = (0.001, 0.003, 0.01, 0.03)
