@@ -214,7 +214,7 @@ class Demonstrations(Dataset):
             if env_settings.id.rpartition(":")[2] not in known:
                 cure = f"give --env {shlex.quote(metadata.env)}, or demonstrations of {env_settings.id}"
                 if metadata.env in D4RL_NAMES:
-                    cure = f"if they fit it, write them anew with rlopt data convert IN OUT --env {env_settings.id}"
+                    cure = f"if they fit it, convert their file: rlopt data convert IN.hdf5 OUT --env {env_settings.id}"
                 raise DataError(f"the demonstrations are of {metadata.env}, not of {env_settings.id}: {cure}")
             if metadata.action_repeat != env_settings.action_repeat:
                 raise DataError(

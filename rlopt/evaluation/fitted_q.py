@@ -159,8 +159,7 @@ class _Columns:
         self.device = device
         returns, whole = discounted_returns(data, gamma)
         known = returns[whole] if whole.any() else returns
-        begun = returns[self.begins]
-        self.data_return = float((begun[whole[self.begins]] if whole[self.begins].any() else begun).mean())
+        self.data_return = float(returns[self.begins].mean())
         self.shift = float(known.mean())
         self.scale = max(float(known.std()), 1e-6 * max(1.0, abs(self.shift)))
         here, after = (_flat(column, observation_space) for column in (data.observations, data.next_observations))

@@ -165,7 +165,7 @@ def checked_url(url: str | URL) -> URL:
     backend = parsed.get_backend_name()
     if backend not in BACKENDS:
         raise unknown_name("kind of database", backend, BACKENDS)
-    if backend == "postgresql" and parsed.drivername == "postgresql":
+    if backend == "postgresql":  # statements are written for this driver
         parsed = parsed.set(drivername="postgresql+psycopg")
     if backend == "sqlite" and parsed.database in (None, "", ":memory:"):
         raise StudyError("a study in memory cannot be shared with a server: use sqlite:///FILE")

@@ -57,8 +57,12 @@ class Writer:
     @contextmanager
     def transaction(self, durable: bool) -> Iterator[sa.Connection]:
         """A part of a transaction that is committed, for the disk if ``durable``, when this returns."""
-        self._turns.take()
+        interrupted = self._turns.take()
         try:
+            if interrupted is not None:
+                if not self._turns.wanted:  # who came before counts on this one to commit
+                    self._commit()
+                raise interrupted
             group = self._joined(durable)
             try:
                 with _savepoint(group):
@@ -124,16 +128,22 @@ class _Turns:
         """Whether somebody waits, who is certain to get it."""
         return bool(self._waiting)
 
-    def take(self) -> None:
-        """Waits for the turn."""
+    def take(self) -> BaseException | None:
+        """Waits for the turn; returns what interrupted the wait (Ctrl-C), with the turn taken all the same."""
         with self._mutex:
             if not self._held:
                 self._held = True
-                return
+                return None
             mine = threading.Lock()
             mine.acquire()
             self._waiting.append(mine)
-        mine.acquire()
+        interrupted: BaseException | None = None
+        while True:
+            try:
+                mine.acquire()
+                return interrupted
+            except BaseException as error:
+                interrupted = error
 
     def give(self) -> None:
         """Passes the turn on."""

@@ -19,8 +19,8 @@ SECONDS = ("_runtime", "Relative Time (Process)", "Relative Time (Wall)")
 _EVALUATIONS = (EVALUATION, "eval/mean_reward", "eval/return", "evaluation/return")
 CORL_SCORE = "d4rl_normalized_score"
 """What CORL's offline learners log, 0 for a random policy and 100 for an expert: no return."""
-_HASH = re.compile(r"-[0-9a-f]{8}$")
-"""How CORL tells runs of the same settings apart."""
+_HASH = re.compile(r"-(?=[0-9]*[a-f])[0-9a-f]{8}$")
+"""How CORL tells runs of the same settings apart; eight digits alone may be a date."""
 _OURS = re.compile(r"(?P<agent>[a-z][a-z0-9_]*)-(?P<env>.+)-seed(?P<seed>\d+)-\d{8}T\d{6}Z(?:-\d+)?")
 """How rlopt train names its runs."""
 
@@ -43,8 +43,8 @@ def read_wandb(path: Path) -> list[Log]:
     for column in panels:
         run, _, metric = column.rpartition(" - ")
         runs.setdefault(run, {})[metric] = Series(table[at], table[column], clock)
-    names = {run: _HASH.sub("", run) for run in runs}
-    shared = Counter(names.values())
+    names = {run: _HASH.sub("", run) if CORL_SCORE in series else run for run, series in runs.items()}
+    shared = Counter(names[run] for run in runs if names[run] != run)
     return [
         _log(path / run.replace("/", "_"), names[run] if shared[names[run]] > 1 else run, series)
         for run, series in runs.items()

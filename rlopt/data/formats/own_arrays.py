@@ -104,7 +104,8 @@ def read_episode_files(files: Sequence[Path], options: ForeignOptions) -> Demons
             if {"observations", "actions"} - found.keys():
                 raise DataError(f"{file}: {_not_found(source.names)}")
             part = {kind: _column(source, names) for kind, names in found.items()}
-        if "discounts" in part and _rows(part["observations"]) == len(part["actions"]):
+        discounts = found.get("discounts") if "next_observations" not in part else None
+        if discounts not in (None, {"": ["masks"]}) and _rows(part["observations"]) == len(part["actions"]):
             ended = np.asarray(part.pop("discounts")).reshape(-1)[-1] == 0
             part = {kind: column if kind == "observations" else column[1:] for kind, column in part.items()}
             part["terminals"] = ended
@@ -130,9 +131,11 @@ def from_source(source: Source, name: str, options: ForeignOptions) -> Demonstra
         found.get("terminals") == {"": ["terminals"]}
         and "rewards" not in found
         and {"qpos", "qvel"} <= set(source.names)
+        and "terminals" not in options.columns
     ):
-        columns["timeouts"] = columns["terminals"]
-        columns["terminals"] = np.zeros(len(columns["timeouts"]), bool)
+        columns["timeouts"] = columns.pop("terminals")
+        if options.ends == "auto":
+            columns["terminals"] = np.zeros(len(columns["timeouts"]), bool)
         source.notes.append("terminals mark where a trajectory was cut, as in OGBench's files")
     source.notes += _unused(source.names, found)
     shown = dict.fromkeys(names[0] for kind in found.values() for names in kind.values())
@@ -184,6 +187,8 @@ def _found(names: Sequence[str], given: Mapping[str, str]) -> Found:
         if kind in found or ("observations" in given and kind == "next_observations" and kind not in names):
             continue
         whole = [name for name in known if name in names and (name != "s2" or "s" in names)]
+        if len(whole) > 1:  # JaxRL's names stand beside those of others
+            whole = [name for name in whole if name not in ("dones_float", "masks")]
         if len(whole) > 1:
             raise DataError(
                 f"it has {' and '.join(whole)}, which are one thing: leave one of them out, or say which with "
@@ -247,7 +252,9 @@ def _grouped(
     notes = list(source.notes)
     for number, columns in episodes.items():
         names = list(columns)
-        if not options.columns and any(name.split("/")[0] in ("obs", "observations") for name in names):
+        if "observations" not in options.columns and any(
+            name.split("/")[0] in ("obs", "observations") for name in names
+        ):
             # Beside observations, "states" are the simulator's.
             names = [name for name in names if name.split("/")[0] not in ("states", "state")]
         try:
@@ -260,6 +267,11 @@ def _grouped(
             notes += _unused(names, found)
         if "next_observations" in found:
             shared = found["observations"].keys() & found["next_observations"].keys()
+            if not shared:
+                raise DataError(
+                    f"episode {number}: observations and next observations have no part in common: name both with "
+                    "--columns observations=KEY next_observations=KEY"
+                )
             for kind in ("observations", "next_observations"):
                 found[kind] = {key: columns_of for key, columns_of in found[kind].items() if key in shared}
         within = Source(names, lambda name, columns=columns: source.read(columns[name]))  # type: ignore[misc]
@@ -284,6 +296,9 @@ def from_columns(
         kinds = [kind for kind in columns if kind not in ("episode", "starts", "discounts")]
         return from_episodes([{kind: columns[kind][row] for kind in kinds} for row in range(count)], generator, options)
     stacked = _is_stacked(columns["observations"], columns["actions"])
+    discounts = columns.get("discounts")
+    if not stacked and discounts is not None and np.size(discounts) != len(columns["actions"]):
+        del columns["discounts"]  # several numbers a row are a mask of actions
     lengths = columns.get("lengths")
     if not stacked and lengths is not None and len(lengths) == len(columns["actions"]) != np.sum(lengths):
         del columns["lengths"]  # a number a row is a log of something else

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 from starlette.requests import Request
@@ -63,12 +64,20 @@ class RaterView:
             return self._leased(self.session.lease(rater), rater)
 
     def answer_json(self, rater: int, round_id: str, key: str, next_: bool, **order: Any) -> dict[str, Any]:
-        """``POST /api/rounds/ID/answer``, in one transaction: the answer, and the lease of the next round."""
-        with self.store.database.write():
-            revision = self.session.answer(rater, round_id, key, **order)
-            told = self.training_json(rater, round_id) if self.session.protocol.training_rounds else None
-            following = self.session.lease(rater) if next_ and told is None else None
-            return {"accepted": True, "revision": revision, "training": told, **self._leased(following, rater)}
+        """``POST /api/rounds/ID/answer``: the answer, and the lease of the next round.
+
+        They are one transaction on SQLite alone: on Postgres two raters who hold the rounds that they answered would
+        wait for each other's.
+        """
+        database = self.store.database
+        with database.write() if database.is_sqlite else nullcontext():
+            with database.write():
+                revision = self.session.answer(rater, round_id, key, **order)
+                told = self.training_json(rater, round_id) if self.session.protocol.training_rounds else None
+            with database.write(durable=database.is_sqlite):
+                following = self.session.lease(rater) if next_ and told is None else None
+                leased = self._leased(following, rater)
+        return {"accepted": True, "revision": revision, "training": told, **leased}
 
     def undo_json(self, rater: int) -> dict[str, Any]:
         """``POST /api/undo``"""

@@ -150,6 +150,12 @@ def test_a_panel_that_wandb_exported_holds_several_runs(tmp_path: Path) -> None:
     assert found == [("mdpo (W&B)", "Hopper-v5", 3, [100, 200], [1, 3]), ("ppo (W&B)", "Hopper-v5", 1, [200], [5])]
 
 
+def test_only_corl_s_hashes_make_seeds(tmp_path: Path) -> None:
+    names = ["b-1a2b3c4d - score", "b-99ff00aa - score"]
+    (panel := tmp_path / "panel.csv").write_text(",".join(["Step", *names]) + "\n1000,1,2\n2000,4,5\n")
+    assert len({curve.agent for curve in read_curves([panel], "score", env="Hopper-v5")[1]}) == 2
+
+
 def test_corl_s_runs_are_seeds_and_scores_are_no_returns(tmp_path: Path) -> None:
     ids = ("TD3-BC-hopper-1a2b3c4d", "TD3-BC-hopper-99ff00aa", "IQL-hopper-00000001")
     names = [f"{run} - d4rl_normalized_score" for run in ids]

@@ -528,3 +528,24 @@ def test_filters_that_leave_nothing_or_choose_nothing(tmp_path: Path, capsys: py
     again = filter_episodes(data, episodes=2, seed=1)
     np.testing.assert_array_equal(drawn.rewards, again.rewards)
     assert dataclasses.replace(drawn.metadata, notes=()) != drawn.metadata
+
+
+def test_an_unrelated_column_that_is_named_leaves_the_simulator_s_states_out(tmp_path: Path) -> None:
+    data = load_dataset(robomimic(tmp_path), columns={"rewards": "rewards"})
+    observations: Any = data.observations
+    np.testing.assert_array_equal(observations["object"], np.concatenate([OBS[rows] for rows in ROWS]))
+
+
+def test_masks_of_actions_are_no_ends(tmp_path: Path) -> None:
+    masks = np.zeros((12, 3))
+    path = npz(observations=OBS, next_observations=NEXT, actions=ACT, rewards=REW, dones=LAST, masks=masks)(tmp_path)
+    assert (load_dataset(path, ends="truncated").discounts == 1).all()
+
+
+def test_other_names_come_before_jaxrl_s(tmp_path: Path) -> None:
+    path = npz(observations=OBS, next_observations=NEXT, actions=ACT, rewards=REW, dones=LAST, dones_float=0 * REW)
+    np.testing.assert_array_equal(load_dataset(path(tmp_path)).episode_ends, LAST)
+
+
+def test_what_is_said_of_ends_holds_for_ogbench_s_files_too(tmp_path: Path) -> None:
+    assert (load_dataset(ogbench(tmp_path), ends="terminated").discounts == 0).sum() == 3

@@ -152,3 +152,48 @@ def test_many_threads_lose_nothing(database: Database) -> None:
     with ThreadPoolExecutor(12) as threads:
         list(threads.map(run, range(12)))
     assert sorted(words(database)) == sorted(f"{number} {k}" for number in range(12) for k in range(25))
+
+
+def test_a_wait_that_is_interrupted_passes_its_turn_on(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while the main thread waits: the group that counts on it is committed, and others go on."""
+    assert database._writer is not None
+    turns = database._writer._turns
+    entered, release = threading.Event(), threading.Event()
+
+    def first() -> None:
+        with database.write() as connection:
+            add(connection, "first")
+            entered.set()
+            release.wait(10)
+
+    def second() -> None:
+        with database.write() as connection:
+            add(connection, "second")
+
+    class Interrupted:
+        """A lock whose first wait ends in a KeyboardInterrupt."""
+
+        def __init__(self) -> None:
+            self.lock, self.waits = real(), 0
+
+        def acquire(self) -> bool:
+            self.waits += 1
+            if self.waits == 2:
+                release.set()
+                raise KeyboardInterrupt
+            return self.lock.acquire()
+
+        def release(self) -> None:
+            self.lock.release()
+
+    real = threading.Lock
+    with ThreadPoolExecutor() as pool:
+        begun = pool.submit(first)
+        assert entered.wait(10)
+        monkeypatch.setattr(group_commit.threading, "Lock", Interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            second()
+        monkeypatch.undo()
+        begun.result(10)
+        pool.submit(second).result(10)
+    assert words(database) == ["first", "second"] and not turns.wanted
