@@ -349,7 +349,7 @@ def test_a_d4rl_name_stands_for_gymnasium_s_newest_environment(tmp_path: Path) -
     hopper, other = (rlopt.make_env(name) for name in ("Hopper-v5", "Walker2d-v5"))
     demos = Demonstrations.from_dataset(load_dataset(path))
     demos.check_fits(hopper.settings, hopper.observation_space, hopper.action_space)
-    with pytest.raises(DataError, match="rlopt data convert IN.hdf5 OUT --env Walker2d-v5"):
+    with pytest.raises(DataError, match=r"rlopt data convert IN\.hdf5 OUT --env Walker2d-v5"):
         demos.check_fits(other.settings, other.observation_space, other.action_space)
     for name, entry in D4RL_NAMES.items():
         if (found := gymnasium_id(name)) is not None:
