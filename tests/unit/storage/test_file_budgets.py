@@ -335,7 +335,7 @@ def test_huggingface_files_elsewhere_are_not_opened(rows: Path, tmp_path: Path) 
         path = edited(rows, tmp_path, "state.json", lambda state, n=name: state["_data_files"][0].update(filename=n))  # type: ignore[misc]
         (path / "link.arrow").symlink_to(tmp_path / "data.arrow")
         os.mkfifo(path / "pipe.arrow")
-        refused(lambda path=path: load_demonstrations(path), 0, "no name of a file in the folder|no plain file")  # type: ignore[misc]
+        refused(lambda path=path: load_demonstrations(path), 0, "is not a name of a file|is not a plain file")  # type: ignore[misc]
         shutil.rmtree(path)
 
 
