@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rlopt.agents.ailboost.boosting import Mixture, WeakLearners, arrays_of, draw_learners, tensors_of
 from rlopt.agents.ailboost.checks import check_model
-from rlopt.agents.ailboost.config import AILBoostConfig, DACConfig, own_names
+from rlopt.agents.ailboost.config import AILBoostConfig, DACConfig
 from rlopt.agents.ailboost.rounds import Rounds
 from rlopt.agents.imitation.adversary import Adversary, AdversarySettings, with_own_adversary
 from rlopt.agents.imitation.image_features import ImageFeatures
@@ -76,15 +76,9 @@ class AILBoost(FromDemonstrations, SAC):
         policy: str | type[SACPolicy],
         env: GymEnv | str | None,
         demonstrations: Demonstrations | str | Path | None = None,
-        *,
-        n_demonstrations: int | None = None,
         **settings: Any,
     ) -> None:
-        own = {name: settings.pop(name) for name in own_names()}
-        for name, value in own.items():
-            setattr(self, name, value)
-        super().__init__(policy, env, n_demonstrations=n_demonstrations, **settings)
-        self._begin(demonstrations, own)
+        super().__init__(policy, env, demonstrations=demonstrations, **settings)
 
     def _setup_model(self) -> None:
         super()._setup_model()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 from rlopt.agents.sac.config import FORMER_SETTINGS, SACConfig
@@ -123,9 +123,3 @@ class DACConfig(AILBoostConfig):
     """Bound on the discriminator's output; none in the paper."""
     divergence: Literal["reverse_kl", "js", "wasserstein"] = "js"
     """What the discriminator estimates; cross-entropy in the paper."""
-
-
-def own_names() -> list[str]:
-    """Settings of AILBoost that soft actor-critic does not have."""
-    shared = {field.name for field in fields(SACConfig)}
-    return [field.name for field in fields(AILBoostConfig) if field.name not in shared]

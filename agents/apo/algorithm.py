@@ -50,19 +50,9 @@ class APO(PPO):
         self,
         policy: str | type[ActorCriticPolicy],
         env: GymEnv | str | None,
-        *,
-        gain_rate: float = APOConfig.gain_rate,
-        value_constraint: float = APOConfig.value_constraint,
-        on_termination: Literal["refuse", "reset"] = APOConfig.on_termination,
-        reset_cost: float = APOConfig.reset_cost,
         **settings: Any,
     ) -> None:
-        own = {name: value for name, value in locals().items() if name in APOConfig.__annotations__}
-        for name, value in own.items():
-            setattr(self, name, value)
         super().__init__(policy, env, gamma=APOConfig.gamma, **settings)
-        kept = {name: value for name, value in self.constructor_settings.items() if name not in _NOT_TAKEN}
-        self.constructor_settings = kept | own
 
     def collect_rollouts(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int

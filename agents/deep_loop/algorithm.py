@@ -128,32 +128,9 @@ class DeepLOOP(SAC):
         self,
         policy: str | type[SACPolicy],
         env: GymEnv | str | None,
-        *,
-        gain_estimator: GainEstimator = DeepLOOPConfig.gain_estimator,
-        gain_rate: float = DeepLOOPConfig.gain_rate,
-        centring_coef: float = DeepLOOPConfig.centring_coef,
-        bonus: bool = DeepLOOPConfig.bonus,
-        beta: float = DeepLOOPConfig.beta,
-        max_bonus: float = DeepLOOPConfig.max_bonus,
-        n_features: int = DeepLOOPConfig.n_features,
-        length_scale: float = DeepLOOPConfig.length_scale,
-        ridge: float = DeepLOOPConfig.ridge,
-        lazy: bool = DeepLOOPConfig.lazy,
-        switch_multiplier: float = DeepLOOPConfig.switch_multiplier,
-        min_interval: int = DeepLOOPConfig.min_interval,
-        max_interval: int = DeepLOOPConfig.max_interval,
-        on_termination: OnTermination = DeepLOOPConfig.on_termination,
-        reset_cost: float | str = DeepLOOPConfig.reset_cost,
-        allowed_resets: float = DeepLOOPConfig.allowed_resets,
-        reset_cost_rate: float = DeepLOOPConfig.reset_cost_rate,
         **settings: Any,
     ) -> None:
-        own = {name: value for name, value in locals().items() if name in DeepLOOPConfig.__annotations__}
-        for name, value in own.items():
-            setattr(self, name, value)
         super().__init__(policy, env, gamma=DeepLOOPConfig.gamma, **settings)
-        kept = {name: value for name, value in self.constructor_settings.items() if name not in _NOT_TAKEN}
-        self.constructor_settings = kept | own
 
     def _setup_model(self) -> None:
         check_not_normalised(self.env)

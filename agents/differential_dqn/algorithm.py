@@ -24,8 +24,6 @@ from rlopt.algorithms.resumable import with_settings_of
 from rlopt.errors import ConfigError
 from rlopt.optim.descent import Network, Networks, Part, Scalar
 
-_OWN = ("double_q", "gain_estimator", "gain_rate", "on_termination", "reset_cost")
-
 
 class DifferentialDQN(QLearning):
     """Deep Q-learning for the average reward: Q(s, a) = r - J + max Q(s', .), with a learned gain J.
@@ -65,20 +63,10 @@ class DifferentialDQN(QLearning):
         self,
         policy: str | type[DQNPolicy],
         env: GymEnv | str | None,
-        *,
-        double_q: bool = DifferentialDQNConfig.double_q,
-        gain_estimator: Literal["rvi", "td"] = DifferentialDQNConfig.gain_estimator,
-        gain_rate: float = DifferentialDQNConfig.gain_rate,
-        on_termination: OnTermination = DifferentialDQNConfig.on_termination,
-        reset_cost: float = DifferentialDQNConfig.reset_cost,
         **settings: Any,
     ) -> None:
-        own = {name: value for name, value in locals().items() if name in _OWN}
-        for name, value in own.items():
-            setattr(self, name, value)
         super().__init__(policy, env, gamma=DifferentialDQNConfig.gamma, **settings)
         del self.constructor_settings["gamma"]
-        self.constructor_settings |= own
 
     def _setup_model(self) -> None:
         check_rewards(self.env)

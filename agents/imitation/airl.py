@@ -119,7 +119,6 @@ class AIRL(GAIL):
         **settings: Any,
     ) -> None:
         super().__init__(policy, env, demonstrations, reward_form="airl", **settings)
-        self.constructor_settings.pop("reward_form", None)
 
     def _make_adversary(self, settings: AdversarySettings, observation_size: int, action_size: int) -> Adversary:
         return ShapedAdversary(settings, observation_size, action_size, self.device, self.gamma)

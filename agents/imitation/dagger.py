@@ -78,14 +78,9 @@ class DAgger(SAC):
         policy: str | type[SACPolicy],
         env: GymEnv | str | None,
         expert: Any = None,
-        *,
-        beta_steps: int = DAggerConfig.beta_steps,
         **settings: Any,
     ) -> None:
-        self.beta_steps = beta_steps
         super().__init__(policy, env, ent_coef=0.0, **settings)
-        kept = {name: value for name, value in self.constructor_settings.items() if name not in _NOT_TAKEN}
-        self.constructor_settings = kept | {"beta_steps": beta_steps}
         if expert is not None:
             self.set_expert(expert)
 

@@ -96,26 +96,12 @@ class GAIL(FromDemonstrations, MDPO):
         policy: str | type[ActorCriticPolicy],
         env: GymEnv | str | None,
         demonstrations: Demonstrations | str | Path | None = None,
-        *,
-        n_demonstrations: int | None = None,
-        reward_form: RewardForm = GAILConfig.reward_form,
-        discriminator_input: InputKind = GAILConfig.discriminator_input,
-        discriminator_net_arch: tuple[int, ...] | list[int] = GAILConfig.discriminator_net_arch,
-        discriminator_activation: str = GAILConfig.discriminator_activation,
-        discriminator_learning_rate: float = GAILConfig.discriminator_learning_rate,
-        discriminator_batch_size: int = GAILConfig.discriminator_batch_size,
-        discriminator_steps: int = GAILConfig.discriminator_steps,
-        gradient_penalty: float = GAILConfig.gradient_penalty,
-        absorbing: bool = GAILConfig.absorbing,
         **settings: Any,
     ) -> None:
-        check_n_demonstrations(n_demonstrations)
-        own = {name: value for name, value in locals().items() if name in GAILConfig.__annotations__}
-        own |= {"n_demonstrations": n_demonstrations, "discriminator_net_arch": tuple(discriminator_net_arch)}
-        for name, value in own.items():
-            setattr(self, name, value)
+        check_n_demonstrations(self.n_demonstrations)
         super().__init__(policy, env, **settings)
-        self._begin(demonstrations, own, without=_NOT_TAKEN)
+        if demonstrations is not None:
+            self.set_demonstrations(demonstrations)
 
     def _setup_model(self) -> None:
         _check_spaces(self.observation_space, self.action_space)
@@ -124,7 +110,7 @@ class GAIL(FromDemonstrations, MDPO):
             divergence="js",
             reward_form=self.reward_form,
             discriminator_input=self.discriminator_input,
-            discriminator_net_arch=self.discriminator_net_arch,
+            discriminator_net_arch=tuple(self.discriminator_net_arch),
             discriminator_activation=self.discriminator_activation,
             discriminator_output="none",
             output_bound=1.0,

@@ -89,22 +89,10 @@ class IQLearn(ImplicitRewards, SAC):
         policy: str | type[SACPolicy],
         env: GymEnv | str | None,
         demonstrations: Demonstrations | str | Path | None = None,
-        *,
-        n_demonstrations: int | None = None,
-        actor_learning_rate: float | Schedule | None = IQLearnConfig.actor_learning_rate,
-        chi_alpha: float = IQLearnConfig.chi_alpha,
-        value_term: ValueTerm = IQLearnConfig.value_term,
-        regularize_policy: bool = IQLearnConfig.regularize_policy,
-        use_target: bool = IQLearnConfig.use_target,
-        absorbing: bool = IQLearnConfig.absorbing,
         **settings: Any,
     ) -> None:
-        own = {name: value for name, value in locals().items() if name in IQLearnConfig.__annotations__}
-        for name, value in own.items():
-            setattr(self, name, value)
         settings["policy_kwargs"] = {"n_critics": IQLearnConfig.n_critics, **(settings.get("policy_kwargs") or {})}
-        super().__init__(policy, env, n_demonstrations=n_demonstrations, demo_fraction=0.0, **settings)
-        self._begin(demonstrations, own, without=NOT_TAKEN)
+        super().__init__(policy, env, demonstrations=demonstrations, demo_fraction=0.0, **settings)
 
     def _update_learning_rate(self, optimizers: list[torch.optim.Optimizer] | torch.optim.Optimizer) -> None:
         super()._update_learning_rate(optimizers)

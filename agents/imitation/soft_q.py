@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rlopt.agents.imitation.config import DiscreteIQLearnConfig, DiscreteSQILConfig
 from rlopt.agents.imitation.iq_learn import ImplicitRewards
-from rlopt.agents.imitation.losses import ValueTerm, boltzmann_value
+from rlopt.agents.imitation.losses import boltzmann_value
 from rlopt.agents.imitation.mixed_replay import NOT_TAKEN, FromMixedBatches
 from rlopt.agents.imitation.sqil import ConstantRewards
 from rlopt.agents.sac import losses
@@ -30,16 +30,6 @@ if TYPE_CHECKING:
 
 _NOT_OF_DQN: dict[str, Any] = {"exploration_initial_eps": 0.0, "exploration_final_eps": 0.0, "max_grad_norm": None}
 """Arguments of Stable-Baselines3's DQN that are not settings here."""
-
-_IQ_LEARN = (
-    "n_demonstrations",
-    "ent_coef",
-    "chi_alpha",
-    "value_term",
-    "regularize_policy",
-    "use_target",
-    "absorbing",
-)
 
 
 class _Boltzmann(stable_baselines3.DQN):
@@ -71,15 +61,13 @@ class SoftQImitation(FromMixedBatches, QLearning, _Boltzmann):
         self,
         policy: str | type[DQNPolicy],
         env: GymEnv | str | None,
-        demonstrations: Demonstrations | str | Path | None,
-        own: dict[str, Any],
+        demonstrations: Demonstrations | str | Path | None = None,
         **settings: Any,
     ) -> None:
-        check_n_demonstrations(own["n_demonstrations"])
-        for name, value in own.items():
-            setattr(self, name, value)
+        check_n_demonstrations(self.n_demonstrations)
         super().__init__(policy, env, **settings, **_NOT_OF_DQN)
-        self._begin(demonstrations, own, without=(*NOT_TAKEN, *_NOT_OF_DQN))
+        if demonstrations is not None:
+            self.set_demonstrations(demonstrations)
 
     def soft_values(self, q_net: Network, observations: Any) -> Tensor:
         """V(s), (B, 1), as :func:`rlopt.agents.imitation.losses.boltzmann_value` gives it."""
@@ -104,20 +92,15 @@ class DiscreteSQIL(ConstantRewards, SoftQImitation):
 
     for_real_actions: ClassVar[str] = "rlopt.SQIL"
 
-    @with_settings_of(QLearning, *NOT_TAKEN, config=DiscreteSQILConfig)
+    @with_settings_of(QLearning, *NOT_TAKEN, *_NOT_OF_DQN, config=DiscreteSQILConfig)
     def __init__(
         self,
         policy: str | type[DQNPolicy],
         env: GymEnv | str | None,
         demonstrations: Demonstrations | str | Path | None = None,
-        *,
-        n_demonstrations: int | None = None,
-        ent_coef: float = DiscreteSQILConfig.ent_coef,
-        absorbing: bool = DiscreteSQILConfig.absorbing,
         **settings: Any,
     ) -> None:
-        own = {"n_demonstrations": n_demonstrations, "ent_coef": ent_coef, "absorbing": absorbing}
-        super().__init__(policy, env, demonstrations, own, **settings)
+        super().__init__(policy, env, demonstrations, **settings)
 
     def q_objective(self, q_net: Network, networks: Networks, batch: Batch) -> tuple[Tensor, Info]:
         """Half the mean squared error of Q, a scalar."""
@@ -147,24 +130,15 @@ class DiscreteIQLearn(ImplicitRewards, SoftQImitation):
 
     for_real_actions: ClassVar[str] = "rlopt.IQLearn"
 
-    @with_settings_of(QLearning, *NOT_TAKEN, config=DiscreteIQLearnConfig)
+    @with_settings_of(QLearning, *NOT_TAKEN, *_NOT_OF_DQN, config=DiscreteIQLearnConfig)
     def __init__(
         self,
         policy: str | type[DQNPolicy],
         env: GymEnv | str | None,
         demonstrations: Demonstrations | str | Path | None = None,
-        *,
-        n_demonstrations: int | None = None,
-        ent_coef: float = DiscreteIQLearnConfig.ent_coef,
-        chi_alpha: float = DiscreteIQLearnConfig.chi_alpha,
-        value_term: ValueTerm = DiscreteIQLearnConfig.value_term,
-        regularize_policy: bool = DiscreteIQLearnConfig.regularize_policy,
-        use_target: bool = DiscreteIQLearnConfig.use_target,
-        absorbing: bool = DiscreteIQLearnConfig.absorbing,
         **settings: Any,
     ) -> None:
-        own = {name: value for name, value in locals().items() if name in _IQ_LEARN}
-        super().__init__(policy, env, demonstrations, own, **settings)
+        super().__init__(policy, env, demonstrations, **settings)
 
     def q_objective(self, q_net: Network, networks: Networks, batch: Batch) -> tuple[Tensor, Info]:
         """IQ-Learn's loss on the mixed batch, a scalar."""

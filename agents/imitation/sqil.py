@@ -55,11 +55,6 @@ class SQIL(ConstantRewards, SAC):
         policy: str | type[SACPolicy],
         env: GymEnv | str | None,
         demonstrations: Demonstrations | str | Path | None = None,
-        *,
-        n_demonstrations: int | None = None,
-        absorbing: bool = SQILConfig.absorbing,
         **settings: Any,
     ) -> None:
-        self.absorbing = absorbing
-        super().__init__(policy, env, n_demonstrations=n_demonstrations, demo_fraction=0.0, **settings)
-        self._begin(demonstrations, {"absorbing": absorbing}, without=NOT_TAKEN)
+        super().__init__(policy, env, demonstrations=demonstrations, demo_fraction=0.0, **settings)

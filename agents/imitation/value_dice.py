@@ -126,30 +126,20 @@ class ValueDICE(FromDemonstrations, SAC):
         env: GymEnv | str | None,
         demonstrations: Demonstrations | str | Path | None = None,
         *,
-        n_demonstrations: int | None = None,
-        actor_learning_rate: float | Schedule = ValueDICEConfig.actor_learning_rate,
-        replay_weight: float = ValueDICEConfig.replay_weight,
-        gradient_penalty: float = ValueDICEConfig.gradient_penalty,
-        orthogonal_coef: float = ValueDICEConfig.orthogonal_coef,
-        exploration_noise: float = ValueDICEConfig.exploration_noise,
-        absorbing: bool = ValueDICEConfig.absorbing,
         policy_kwargs: dict[str, Any] | None = None,
         **settings: Any,
     ) -> None:
-        own = {name: value for name, value in locals().items() if name in ValueDICEConfig.__annotations__}
         fixed = {"features_extractor_class", "features_extractor_kwargs", "n_critics", "share_features_extractor"}
         refused = sorted(fixed & set(policy_kwargs or {}))
         require(not refused, f"ValueDICE's networks have no {', '.join(refused)}: leave it out of policy_kwargs")
-        for name, value in own.items():
-            setattr(self, name, value)
         networks = {
             "features_extractor_class": ExpertNormalizer,
-            "features_extractor_kwargs": {"absorbing": absorbing},
+            "features_extractor_kwargs": {"absorbing": self.absorbing},
             "n_critics": 1,
         }
-        settings |= {"n_demonstrations": n_demonstrations, "ent_coef": 0.0, "demo_fraction": 0.0}
+        settings |= {"demonstrations": demonstrations, "ent_coef": 0.0, "demo_fraction": 0.0}
         super().__init__(policy, env, policy_kwargs={**(policy_kwargs or {}), **networks}, **settings)
-        self._begin(demonstrations, own | {"policy_kwargs": copy.deepcopy(policy_kwargs)}, without=_NOT_TAKEN)
+        self.constructor_settings["policy_kwargs"] = copy.deepcopy(policy_kwargs)
 
     def _setup_model(self) -> None:
         space = self.observation_space

@@ -23,7 +23,6 @@ from rlopt.algorithms.initialization import ActorLayers
 from rlopt.algorithms.resumable import with_settings_of
 from rlopt.nn.policies import apart
 from rlopt.optim.descent import Network, Part
-from rlopt.settings.fields import check_arguments
 
 OldPolicy = tuple[Tensor, Tensor]
 """Mean and standard deviation of pi_k before tanh, each (B, A)."""
@@ -63,33 +62,14 @@ class OffPolicyMDPO(SAC):
     value_net: ValueNetwork | None
     value_net_target: ValueNetwork | None
 
-    @with_settings_of(SAC)
+    @with_settings_of(SAC, config=OffPolicyMDPOConfig)
     def __init__(
         self,
         policy: str | type[SACPolicy],
         env: GymEnv | str | None,
-        *,
-        kl_coef: float | str = OffPolicyMDPOConfig.kl_coef,
-        target_kl: float = OffPolicyMDPOConfig.target_kl,
-        kl_unit: Literal["reward", "ent_coef"] = OffPolicyMDPOConfig.kl_unit,
-        tsallis_q: float = OffPolicyMDPOConfig.tsallis_q,
-        old_policy_period: int = OffPolicyMDPOConfig.old_policy_period,
-        analytic_kl: bool = OffPolicyMDPOConfig.analytic_kl,
-        value_network: bool = OffPolicyMDPOConfig.value_network,
-        actor_q: Literal["min", "first"] = OffPolicyMDPOConfig.actor_q,
-        deterministic_behaviour: bool = OffPolicyMDPOConfig.deterministic_behaviour,
-        critic_log_prob_bound: float | None = OffPolicyMDPOConfig.critic_log_prob_bound,
-        log_density_floor: float | None = OffPolicyMDPOConfig.log_density_floor,
-        mean_penalty: float = OffPolicyMDPOConfig.mean_penalty,
-        log_std_penalty: float = OffPolicyMDPOConfig.log_std_penalty,
         **settings: Any,
     ) -> None:
-        own = {name: value for name, value in locals().items() if name in _OWN}
-        check_arguments(OffPolicyMDPOConfig, own | settings)
-        for name, value in own.items():
-            setattr(self, name, value)
         super().__init__(policy, env, **settings)
-        self.constructor_settings |= own
 
     @property
     def acts_on_mean(self) -> bool:  # type: ignore[override]
@@ -317,6 +297,3 @@ class OffPolicyMDPO(SAC):
         if self.value_net is not None:
             state_dicts = [*state_dicts, "value_net", "value_net_target", "value_net.optimizer"]
         return state_dicts, tensors
-
-
-_OWN = tuple(OffPolicyMDPOConfig.__annotations__)

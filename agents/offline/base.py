@@ -48,8 +48,8 @@ class OfflineAlgorithm(Learner):
     :param env: a data set or the path of one, or what tells the spaces: an environment, a VecEnv or an id. Nothing acts
         in it
     :param dataset: a :class:`rlopt.data.Dataset`, or a folder, file or name that ``rlopt.data.load_dataset`` reads
-    :param own: the learner's own settings, which become attributes; these and the others are explained where they are
-        declared, in :mod:`rlopt.agents.offline.config`
+    :param own: ``gamma`` and ``tau``, of the learners that have them; all settings are explained where they are declared,
+        in :mod:`rlopt.agents.offline.config`
     :param policy_kwargs: of :class:`rlopt.agents.offline.policy.OfflinePolicy`; ``activation_fn`` and
         ``optimizer_class`` may be names. Steps of other optimisers than plain Adam are not compiled
     :raises rlopt.errors.ConfigError: for a setting out of range, or from ``learn`` without a data set

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -145,24 +144,10 @@ class WithDemonstrations:
 
 
 class FromDemonstrations(WithDemonstrations):
-    """A model that learns from nothing else; its constructor calls :meth:`_begin` last."""
+    """A model that learns from nothing else."""
 
     needs_demonstrations = True
     for_discrete_actions: ClassVar[str] = "rlopt.GAIL or rlopt.BC, which learn them from demonstrations too"
-
-    def _begin(
-        self, demonstrations: Demonstrations | str | Path | None, own: Mapping[str, Any], without: tuple[str, ...] = ()
-    ) -> None:
-        """The end of a constructor.
-
-        :param own: settings beyond those of the base class, ``n_demonstrations`` among them
-        :param without: settings of the base class that this one does not take
-        """
-        model: Any = self
-        settings, without = {**model.constructor_settings, **own}, (*without, *NOT_CENTRED)
-        model.constructor_settings = {name: value for name, value in settings.items() if name not in without}
-        if demonstrations is not None:
-            self.set_demonstrations(demonstrations)
 
 
 def uniform_rows(count: int, batch_size: int, device: torch.device) -> Tensor:

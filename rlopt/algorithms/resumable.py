@@ -270,6 +270,9 @@ def named_policy_kwargs(policy_kwargs: Mapping[str, Any] | None) -> dict[str, An
 def with_settings_of(base: type, *without: str, config: type | None = None, **defaults: Any) -> Callable[[F], F]:
     """For a constructor that hands ``**settings`` on to ``base``: its signature lists them, with these ``defaults``.
 
+    Settings that neither it nor ``base`` names become attributes before it runs, and are added to
+    ``constructor_settings`` after it, where those of ``without`` are left out.
+
     :param without: settings of ``base`` that are not taken
     :param config: the declaration of the agent's settings: those that are constructor arguments are listed with its
         defaults, and the arguments are checked against it
@@ -277,6 +280,8 @@ def with_settings_of(base: type, *without: str, config: type | None = None, **de
 
     def decorate(constructor: F) -> F:
         signature = full_signature(constructor, base, *without, config=config, **defaults)
+        constructors = (constructor, *(parent.__init__ for parent in base.__mro__))  # type: ignore[misc]
+        named = {name for taker in constructors for name in inspect.signature(taker).parameters}
 
         @functools.wraps(constructor)
         def complete(self: Any, *args: Any, **settings: Any) -> None:
@@ -287,7 +292,12 @@ def with_settings_of(base: type, *without: str, config: type | None = None, **de
             given.apply_defaults()
             if config is not None:
                 check_arguments(config, given.arguments)
-            constructor(**given.arguments)
+            own = {name: value for name, value in given.arguments.items() if name not in named}
+            for name, value in own.items():
+                setattr(self, name, value)
+            constructor(**{name: value for name, value in given.arguments.items() if name in named})
+            kept = {name: value for name, value in self.constructor_settings.items() if name not in without}
+            self.constructor_settings = kept | own
 
         complete.__signature__ = signature  # type: ignore[attr-defined]
         return complete  # type: ignore[return-value]
