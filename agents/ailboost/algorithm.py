@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
@@ -14,7 +15,6 @@ from stable_baselines3.sac.policies import SACPolicy
 from torch import Tensor
 
 from rlopt.agents.ailboost.boosting import Mixture, WeakLearners, arrays_of, draw_learners, tensors_of
-from rlopt.agents.ailboost.checks import check_model
 from rlopt.agents.ailboost.config import AILBoostConfig, DACConfig
 from rlopt.agents.ailboost.rounds import Rounds
 from rlopt.agents.imitation.adversary import Adversary, AdversarySettings, with_own_adversary
@@ -22,7 +22,7 @@ from rlopt.agents.imitation.image_features import ImageFeatures
 from rlopt.agents.sac.algorithm import SAC
 from rlopt.algorithms.demonstrations import NOT_CENTRED, FromDemonstrations
 from rlopt.algorithms.resumable import with_settings_of
-from rlopt.errors import ConfigError, unknown_name
+from rlopt.errors import ConfigError, SpaceError, unknown_name
 from rlopt.optim.compiled_step import choose_mode
 from rlopt.storage.tree import Tree
 
@@ -291,3 +291,27 @@ class DAC(AILBoost):
         **settings: Any,
     ) -> None:
         super().__init__(policy, env, demonstrations, **settings)
+
+
+def check_model(model: Any) -> None:
+    """Raises unless the observations and the replay buffer of ``model`` can be learned from with a discriminator.
+
+    :raises rlopt.errors.SpaceError: Dict observations
+    :raises rlopt.errors.ConfigError: a replay buffer off the device, normalised observations or rewards, hindsight
+    """
+    name = type(model).__name__
+    if not isinstance(model.observation_space, spaces.Box):
+        raise SpaceError(
+            f"{name} takes flat observations or images, not {model.observation_space}: flatten them first "
+            "(gymnasium.wrappers.FlattenObservation)"
+        )
+    if not hasattr(model.replay_buffer, "relabel"):
+        raise ConfigError(
+            f"{name} computes rewards when a batch is drawn: leave replay_buffer_class out, or give 'device' or "
+            "'device_n_step'"
+        )
+    if model.get_vec_normalize_env() is not None:
+        raise ConfigError(
+            f"{name} compares observations with those of the demonstrations: switch normalize_observations and "
+            "normalize_rewards off"
+        )

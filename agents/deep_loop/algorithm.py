@@ -7,20 +7,21 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import ContinuousCritic
+from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.type_aliases import GymEnv, ReplayBufferSamples
+from stable_baselines3.common.vec_env import VecNormalize, unwrap_vec_normalize
 from stable_baselines3.sac.policies import SACPolicy
 from torch import Tensor, nn
 
 from rlopt.agents.deep_loop import losses
 from rlopt.agents.deep_loop.bonus import Evidence, FourierFeatures, switch_threshold
-from rlopt.agents.deep_loop.checks import check_not_normalised, check_observations
 from rlopt.agents.deep_loop.config import DeepLOOPConfig
 from rlopt.agents.deep_loop.losses import GainEstimator
-from rlopt.agents.deep_loop.plan import Plan
-from rlopt.agents.deep_loop.resets import ResetCritic
+from rlopt.agents.deep_loop.plan import Plan, ResetCritic
 from rlopt.agents.sac.algorithm import SAC
 from rlopt.agents.sac.differential import (
     OnTermination,
@@ -32,6 +33,7 @@ from rlopt.agents.sac.differential import (
 from rlopt.agents.sac.losses import Info, critic_loss
 from rlopt.agents.sac.update import Step
 from rlopt.algorithms.resumable import with_settings_of
+from rlopt.errors import ConfigError, SpaceError
 from rlopt.nn.policies import apart
 from rlopt.optim.descent import Network, Part
 from rlopt.replay.buffers import DeviceReplayBuffer
@@ -375,3 +377,22 @@ class DeepLOOP(SAC):
         if self.reset_critic is not None:
             state_dicts = [*state_dicts, "reset_critic", "reset_critic.optimizer"]
         return state_dicts, [*tensors, "gain", "reset_price"]
+
+
+def check_observations(observation_space: spaces.Space, bonus: bool, lazy: bool) -> None:
+    """Raises :class:`rlopt.errors.SpaceError` for observations that have no features."""
+    if (bonus or lazy) and (not isinstance(observation_space, spaces.Box) or is_image_space(observation_space)):
+        raise SpaceError(
+            f"bonus and lazy need flat Box observations, not {observation_space}: set both to False, or flatten them "
+            "with gymnasium.wrappers.FlattenObservation"
+        )
+
+
+def check_not_normalised(env: Any) -> None:
+    """Raises :class:`rlopt.errors.ConfigError` for rewards or observations whose scale moves."""
+    wrapper: VecNormalize | None = None if env is None else unwrap_vec_normalize(env)
+    if wrapper is not None and (wrapper.norm_reward or wrapper.norm_obs):
+        raise ConfigError(
+            "DeepLOOP takes no VecNormalize: the gain is in units of the environment's reward, and changing "
+            "statistics would change the current hypothesis; leave out normalize_rewards and normalize_observations"
+        )

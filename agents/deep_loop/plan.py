@@ -37,3 +37,22 @@ class Plan(nn.Module):
         """Actions (B, A) in [-1, 1]."""
         actions: Tensor = self.actor(observations)
         return actions
+
+
+class ResetCritic(nn.Module):
+    """A differential critic whose reward is 1 at a reset: its gain, by RVI, is the policy's resets per step.
+
+    :param critic: one Q network
+    :param critic_target: its target network, of the same shapes
+    :param make_optimizer: from parameters
+    """
+
+    gain: Tensor
+
+    def __init__(self, critic: ContinuousCritic, critic_target: ContinuousCritic, make_optimizer: Any) -> None:
+        super().__init__()
+        self.critic, self.critic_target = critic, critic_target
+        self.critic_target.load_state_dict(critic.state_dict())
+        self.critic_target.requires_grad_(False)
+        self.register_buffer("gain", torch.zeros(()))
+        self.optimizer: torch.optim.Optimizer = make_optimizer(self.critic.parameters())

@@ -9,7 +9,7 @@ import torch
 from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor
 
-from rlopt.agents.offline import losses, weighted_losses
+from rlopt.agents.offline import losses
 from rlopt.agents.offline.base import OfflineAlgorithm
 from rlopt.agents.offline.config import AWACConfig
 from rlopt.agents.offline.data import Batch
@@ -99,11 +99,11 @@ class AWAC(OfflineAlgorithm):
         self, actor: Parameters, advantages: Tensor, batch: Batch, c: Mapping[str, Tensor]
     ) -> tuple[Tensor, Info]:
         """The loss that the actor's parameters descend, with ``advantages`` (B, 1) of the data's actions."""
-        weights = weighted_losses.advantage_weights(
+        weights = losses.advantage_weights(
             advantages, inverse_temperature=1 / c["awac_lambda"], largest=c["largest_weight"]
         )
         errors = -self.networks.actor_function.log_prob(actor, batch.observations, batch.actions)
-        return weighted_losses.weighted_cloning_loss(weights, errors)
+        return losses.weighted_cloning_loss(weights, errors)
 
     def validate(self, batch: Batch, c: Mapping[str, Tensor]) -> Info:
         nets = self.networks

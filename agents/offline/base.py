@@ -11,22 +11,24 @@ from typing import Any, ClassVar, Self
 import gymnasium
 import numpy as np
 import torch
+from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 
-from rlopt.agents.offline.checks import check_model_spaces
 from rlopt.agents.offline.config import ModelConfig, OfflineConfig
 from rlopt.agents.offline.fine_tuning import OfflineVecEnv
 from rlopt.agents.offline.learner import Learner, loaded_dataset
 from rlopt.agents.offline.policy import OfflinePolicy
 from rlopt.agents.offline.update import OfflineStep, Source
 from rlopt.algorithms.arguments import checked
+from rlopt.algorithms.checks import check_counted_from_zero, check_observation_space
 from rlopt.algorithms.initialization import ActorLayers, linear_layers
 from rlopt.algorithms.resumable import named_policy_kwargs, training_env
 from rlopt.data.dataset import Dataset
 from rlopt.data.environment import spaces_of
-from rlopt.errors import ConfigError, NonFiniteError, require
+from rlopt.errors import ConfigError, NonFiniteError, SpaceError, require
 from rlopt.nn.encoders import channels_first
 from rlopt.optim.compiled_step import CompileChoice, Mode, Precision, choose_mode
 from rlopt.settings.fields import check_arguments
@@ -48,8 +50,8 @@ class OfflineAlgorithm(Learner):
     :param env: a data set or the path of one, or what tells the spaces: an environment, a VecEnv or an id. Nothing acts
         in it
     :param dataset: a :class:`rlopt.data.Dataset`, or a folder, file or name that ``rlopt.data.load_dataset`` reads
-    :param own: ``gamma`` and ``tau``, of the learners that have them; all settings are explained where they are declared,
-        in :mod:`rlopt.agents.offline.config`
+    :param own: ``gamma`` and ``tau``, of the learners that have them; all settings are explained where they are
+        declared, in :mod:`rlopt.agents.offline.config`
     :param policy_kwargs: of :class:`rlopt.agents.offline.policy.OfflinePolicy`; ``activation_fn`` and
         ``optimizer_class`` may be names. Steps of other optimisers than plain Adam are not compiled
     :raises rlopt.errors.ConfigError: for a setting out of range, or from ``learn`` without a data set
@@ -310,3 +312,55 @@ class OfflineAlgorithm(Learner):
 
 
 __all__ = ["BLOCK", "OfflineAlgorithm", "OfflineVecEnv"]
+
+
+SMALLEST_SIDE = 36
+"""Height and width from which Stable-Baselines3's NatureCNN has an output."""
+
+
+def check_model_spaces(
+    name: str,
+    observation_space: spaces.Space,
+    action_space: spaces.Space,
+    *,
+    discrete: bool,
+    several: bool = False,
+    images: bool = False,
+) -> None:
+    """Raises :class:`rlopt.errors.SpaceError` for spaces that the learner ``name`` cannot use.
+
+    :param observation_space: images have their channels first
+    :param discrete: whether it can use Discrete actions
+    :param several: whether it can use MultiDiscrete ones, of one axis and counted from 0
+    :param images: whether it can see images
+    """
+    check_observation_space(observation_space)
+    parts = observation_space.spaces.values() if isinstance(observation_space, spaces.Dict) else [observation_space]
+    for shape in [part.shape or () for part in parts if is_image_space(part)]:
+        if not images:
+            raise SpaceError(
+                f"observations are images, which {name} does not encode: give them features instead, or learn from "
+                "demonstrations with rlopt.BC, rlopt.DAC or rlopt.AILBoost"
+            )
+        if min(shape[1:]) < SMALLEST_SIDE:
+            raise SpaceError(
+                f"images of {shape[1]} x {shape[2]} pixels are too small for the encoder: make them {SMALLEST_SIDE} x "
+                f"{SMALLEST_SIDE} or larger"
+            )
+    if isinstance(action_space, spaces.Discrete):
+        if not discrete:
+            raise SpaceError(f"{name} needs continuous actions, not {action_space}: use BC, AWAC or IQL")
+        check_counted_from_zero(action_space, "the action space")
+        return
+    if several and isinstance(action_space, spaces.MultiDiscrete):
+        if action_space.nvec.ndim != 1 or action_space.start.any():
+            raise SpaceError(f"the action space {action_space} is not of one axis and counted from 0: make it so")
+        return
+    if not isinstance(action_space, spaces.Box):
+        kinds = "Box or Discrete" if discrete else "Box"
+        raise SpaceError(f"{name} needs a {kinds} action space, not {type(action_space).__name__}")
+    if len(action_space.shape) != 1:
+        raise SpaceError(f"the action space has shape {action_space.shape}: flatten it to one axis")
+    from rlopt.agents.sac.checks import check_spaces
+
+    check_spaces(observation_space, action_space, name)

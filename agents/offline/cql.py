@@ -10,7 +10,7 @@ import torch
 from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor
 
-from rlopt.agents.offline import conservative_losses, losses
+from rlopt.agents.offline import losses
 from rlopt.agents.offline.base import OfflineAlgorithm
 from rlopt.agents.offline.config import CQLConfig
 from rlopt.agents.offline.data import Batch
@@ -80,8 +80,8 @@ class CQL(OfflineAlgorithm):
             data_q = nets.q_values(critics, batch.observations, batch.actions)
             loss, info = losses.critic_loss(data_q, targets)
             every = self.many_q_values(critics, batch.observations, actions)
-            maxima = conservative_losses.soft_maximum(every, log_densities, temperature=c["cql_temperature"])
-            gaps, gap_info = conservative_losses.conservative_gap(maxima, data_q)
+            maxima = losses.soft_maximum(every, log_densities, temperature=c["cql_temperature"])
+            gaps, gap_info = losses.conservative_gap(maxima, data_q)
             gap = gaps.sum() if self.lagrange_gap is None else (gaps - self.lagrange_gap).sum()
             total = loss + (weight * gap).reshape(())
             return total, {
@@ -152,7 +152,7 @@ class CQL(OfflineAlgorithm):
         excess = info["log_prob"] - self.action_dim
         gradients = [-excess.expand_as(nets.scalars.tensors[0])]
         if self.lagrange_gap is not None:
-            loss, lagrange_info = conservative_losses.lagrange_loss(
+            loss, lagrange_info = losses.lagrange_loss(
                 nets.scalars.tensors[1], info["conservative_gap"], target_gap=self.lagrange_gap
             )
             gradients.append(loss.expand_as(nets.scalars.tensors[1]))

@@ -24,7 +24,7 @@ from rlopt.algorithms.spaces_only_env import SpacesOnlyVecEnv
 from rlopt.data.dataset import Dataset
 from rlopt.envs.calls import NamedWorkers
 from rlopt.errors import ConfigError
-from rlopt.replay.seeding import seed_buffer
+from rlopt.replay.rows import seed_buffer
 
 
 class OfflineVecEnv(SpacesOnlyVecEnv):

@@ -10,7 +10,7 @@ import torch
 from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor
 
-from rlopt.agents.offline import losses, weighted_losses
+from rlopt.agents.offline import losses
 from rlopt.agents.offline.base import OfflineAlgorithm
 from rlopt.agents.offline.config import IQLConfig
 from rlopt.agents.offline.data import Batch
@@ -67,7 +67,7 @@ class IQL(OfflineAlgorithm):
 
         def value_objective(value: Parameters) -> tuple[Tensor, Info]:
             differences = slow - nets.state_values(value, batch.observations)
-            return weighted_losses.expectile_loss(differences, expectile=c["expectile"])
+            return losses.expectile_loss(differences, expectile=c["expectile"])
 
         info, keep = nets.descend(nets.value, "value", value_objective, c["critic_learning_rate"], keep)
         targets = self.targets(batch, c)
@@ -97,14 +97,12 @@ class IQL(OfflineAlgorithm):
     ) -> tuple[Tensor, Info]:
         """The loss that the actor's parameters descend, with advantages (B, 1) of the data's actions."""
         function = self.networks.actor_function
-        weights = weighted_losses.advantage_weights(
-            advantages, inverse_temperature=c["beta"], largest=c["largest_weight"]
-        )
+        weights = losses.advantage_weights(advantages, inverse_temperature=c["beta"], largest=c["largest_weight"])
         if function.kind == "deterministic":
             errors = losses.squared_distance(function.mean_action(actor, batch.observations), batch.actions)
         else:
             errors = -function.log_prob(actor, batch.observations, batch.actions)
-        return weighted_losses.weighted_cloning_loss(weights, errors)
+        return losses.weighted_cloning_loss(weights, errors)
 
     def validate(self, batch: Batch, c: Mapping[str, Tensor]) -> Info:
         nets = self.networks
@@ -113,7 +111,7 @@ class IQL(OfflineAlgorithm):
         advantages = slow - nets.state_values(nets.value.tensors, batch.observations)
         q_values = nets.q_values(nets.critics.tensors, batch.observations, batch.actions)
         return (
-            weighted_losses.expectile_loss(advantages, expectile=c["expectile"])[1]
+            losses.expectile_loss(advantages, expectile=c["expectile"])[1]
             | losses.critic_loss(q_values, self.targets(batch, c))[1]
             | self.actor_objective(nets.actor.tensors, advantages, batch, c)[1]
         )

@@ -1,11 +1,13 @@
-"""The mathematics that the offline learners share, and that of BC, TD3+BC and ReBRAC: pure functions of tensors.
+"""The mathematics of the offline learners: pure functions of tensors.
 
-Letters: B batch, A action dimensions, n critics. Per-state quantities are columns (B, 1); other shapes raise
-``ValueError``, because a (B,) and a (B, 1) broadcast to (B, B) without an error. Actions are scaled to [-1, 1].
-``discounts`` are gamma, and 0 where the episode truly ended.
+Letters: B batch, A action dimensions, n critics, M actions sampled at each state. Per-state quantities are columns
+(B, 1); other shapes raise ``ValueError``, because a (B,) and a (B, 1) broadcast to (B, B) without an error. Actions are
+scaled to [-1, 1]. ``discounts`` are gamma, and 0 where the episode truly ended.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -134,3 +136,81 @@ __all__ = [
     "td3_bc_loss",
     "td_target",
 ]
+
+
+def advantage_weights(advantages: Tensor, *, inverse_temperature: Tensor | float, largest: Tensor | float) -> Tensor:
+    """min(exp(beta A), w_max), (B, 1), without gradient.
+
+    :param advantages: (B, 1)
+    :param inverse_temperature: beta >= 0: IQL's beta (arXiv 2110.06169, eq. 7), AWAC's 1 / lambda (arXiv 2006.09359,
+        section 4)
+    :param largest: w_max > 0, in both released implementations 100
+    """
+    check_columns(advantages=advantages)
+    return (inverse_temperature * advantages.detach()).exp().clamp(max=largest)
+
+
+def weighted_cloning_loss(weights: Tensor, errors: Tensor) -> tuple[Tensor, Info]:
+    """mean of w(s, a) e(s, a) (IQL, eq. 7; AWAC, section 4).
+
+    :param weights: (B, 1) from :func:`advantage_weights`
+    :param errors: (B, 1): -ln pi(a|s), or |pi(s) - a|^2 for a deterministic actor
+    """
+    check_columns(weights=weights, errors=errors)
+    loss = (weights * errors).mean()
+    return loss, {"actor_loss": loss.detach(), "weight": weights.detach().mean(), "bc_loss": errors.detach().mean()}
+
+
+def expectile_loss(differences: Tensor, *, expectile: Tensor | float) -> tuple[Tensor, Info]:
+    """mean of |tau - 1(u < 0)| u^2 with u = Q(s, a) - V(s), (B, 1) (IQL, eq. 5).
+
+    :param expectile: tau in (0, 1): 0.5 is the mean, towards 1 the maximum over the data's actions
+    """
+    check_columns(differences=differences)
+    weights = torch.where(differences < 0, 1 - expectile, expectile)
+    loss = (weights * differences.square()).mean()
+    return loss, {"value_loss": loss.detach(), "advantage": differences.detach().mean()}
+
+
+def soft_maximum(q_values: Tensor, log_densities: Tensor, *, temperature: Tensor | float = 1.0) -> Tensor:
+    """T ln mean_m exp(Q(s, a_m) / T) / q(a_m), (n, B, 1): T ln of the integral of exp(Q / T) over actions, estimated.
+
+    CQL(H), eq. 4 and appendix F; the released code sums over m, which adds the constant T ln M.
+
+    :param q_values: (n, B, M), of actions a_m drawn from densities q
+    :param log_densities: (B, M), ln q(a_m), in nats
+    :param temperature: T > 0
+    """
+    _, batch, samples = q_values.shape
+    if tuple(log_densities.shape) != (batch, samples):
+        raise ValueError(f"expected log_densities of shape {(batch, samples)}, got {tuple(log_densities.shape)}")
+    exponents = q_values / temperature - log_densities
+    return temperature * exponents.logsumexp(dim=2, keepdim=True) - temperature * math.log(samples)
+
+
+def conservative_gap(soft_maxima: Tensor, data_q_values: Tensor) -> tuple[Tensor, Info]:
+    """mean of (soft maximum of Q(s, .) - Q(s, a)) for each critic, (n,) (CQL, eq. 4).
+
+    :param soft_maxima: (n, B, 1) from :func:`soft_maximum`
+    :param data_q_values: (B, n) at the data's actions
+    """
+    n, batch, last = soft_maxima.shape
+    if last != 1 or tuple(data_q_values.shape) != (batch, n):
+        raise ValueError(
+            f"expected (n, B, 1) and (B, n), got {tuple(soft_maxima.shape)} and {tuple(data_q_values.shape)}"
+        )
+    gaps = (soft_maxima.squeeze(2).T - data_q_values).mean(dim=0)
+    return gaps, {"conservative_gap": gaps.detach().mean()}
+
+
+def lagrange_loss(log_multiplier: Tensor, gaps: Tensor, *, target_gap: Tensor | float) -> tuple[Tensor, Info]:
+    """-alpha' mean over critics of (gap - tau) (CQL, appendix F), to be minimised over ln alpha' (1,).
+
+    The derivative with respect to ln alpha' is the loss itself.
+
+    :param gaps: (n,) from :func:`conservative_gap`, or their mean; no gradient goes there
+    :param target_gap: tau: the multiplier grows while the gaps are larger
+    """
+    multiplier = log_multiplier.exp()
+    loss = -(multiplier * (gaps.detach() - target_gap).mean()).reshape(())
+    return loss, {"lagrange_loss": loss.detach(), "lagrange_multiplier": multiplier.detach().reshape(())}

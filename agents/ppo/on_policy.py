@@ -24,9 +24,9 @@ from stable_baselines3.common.utils import explained_variance
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from rlopt.agents.ppo.checks import check_spaces
 from rlopt.agents.ppo.heads import action_head
 from rlopt.agents.ppo.update import History, Phase, PhaseStep, Request, obstacle, take_eagerly, update_models
+from rlopt.algorithms.checks import check_counted_from_zero, check_observation_space, check_real_actions
 from rlopt.algorithms.device_rollout import collect_on_device, device_env
 from rlopt.algorithms.finite import FiniteVecEnv, check_finite, check_parameters
 from rlopt.algorithms.initialization import ActorLayers, Head, fill, linear_layers
@@ -34,7 +34,7 @@ from rlopt.algorithms.resumable import Resumable, training_env
 from rlopt.algorithms.rollout import advantage_estimates, can_collect, collect, finish_step
 from rlopt.console.progress import say
 from rlopt.envs.calls import NamedWorkers
-from rlopt.errors import ConfigError
+from rlopt.errors import ConfigError, SpaceError
 from rlopt.optim.compiled_step import CompileChoice, Mode, choose_mode
 from rlopt.optim.lockstep import runs_in_lockstep, together
 from rlopt.settings.fields import check_arguments
@@ -285,3 +285,23 @@ class OnPolicy(Resumable, OnPolicyAlgorithm):
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "boundary_hook", "prepared", "_told", "_ends"]
+
+
+ACTION_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+
+
+def check_spaces(observation_space: spaces.Space, action_space: spaces.Space, agent: str) -> None:
+    """Raises :class:`rlopt.errors.SpaceError` unless ``agent``, an on-policy one, can use both spaces."""
+    check_observation_space(observation_space)
+    if not isinstance(action_space, ACTION_SPACES):
+        raise SpaceError(
+            f"{agent} cannot use the action space {action_space}: it takes Box, Discrete, MultiDiscrete or "
+            "MultiBinary; flatten other spaces with gymnasium.wrappers"
+        )
+    if isinstance(action_space, spaces.Box):
+        check_real_actions(action_space)
+        if 0 in action_space.shape:
+            raise SpaceError(f"the action space {action_space} has no dimensions: give the agent something to do")
+    if isinstance(action_space, spaces.MultiBinary) and len(action_space.shape) != 1:
+        raise SpaceError(f"the action space is {action_space}, which has more than one axis: give it in one row")
+    check_counted_from_zero(action_space, "the action space")

@@ -55,7 +55,7 @@ from rlopt.nn.policies import policy_with
 from rlopt.optim.compiled_step import CompileChoice, Precision
 from rlopt.optim.descent import Network, Networks, Part, Scalar, loss_and_further
 from rlopt.replay.normalization import normalize_observations
-from rlopt.replay.seeding import seed_buffer
+from rlopt.replay.rows import seed_buffer
 from rlopt.settings.fields import check_arguments
 from rlopt.settings.networks import PUBLISHED_POLICY_DELAY, NetworkName
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,6 @@ from rlopt.agents.zo_ranksgd.config import SearchConfig
 from rlopt.agents.zo_ranksgd.line_search import LineSearch, winner
 from rlopt.agents.zo_ranksgd.losses import rank_gradient
 from rlopt.agents.zo_ranksgd.query import GRADIENT, LINE_SEARCH, NO_EDGES, Outcome, Query, Search, read_only
-from rlopt.agents.zo_ranksgd.schedules import schedule_factor
 from rlopt.agents.zo_ranksgd.subspace import make_basis
 from rlopt.errors import AnswerError, NonFiniteError
 from rlopt.feedback.ranking import Ranking, total_weights
@@ -179,3 +179,19 @@ class ZORankSGD(Search):
     def _in_full(self, coefficients: np.ndarray) -> np.ndarray:
         """[.., s] in the subspace to [.., d]."""
         return coefficients if self._basis is None else coefficients @ self._basis.T
+
+
+LAST_LINEAR_FACTOR = 0.01
+"""The share of the first value that is left at the end: a smoothing of 0 would leave nothing to rank."""
+
+
+def schedule_factor(kind: str, index: int, rounds: int | None) -> float:
+    """What a first value is multiplied with in the round ``index`` = 0, 1, ..
+
+    ``linear`` falls from 1 to .01 in the round ``rounds`` and stays there; ``inverse_sqrt`` is 1 / sqrt(index + 1), the
+    paper's rate where the number of rounds is not known beforehand.
+    """
+    if kind == "linear":
+        assert rounds is not None
+        return 1.0 - (1.0 - LAST_LINEAR_FACTOR) * min(index / rounds, 1.0)
+    return 1.0 / math.sqrt(index + 1) if kind == "inverse_sqrt" else 1.0

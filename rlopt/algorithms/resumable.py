@@ -27,7 +27,7 @@ from rlopt.errors import ConfigError, require, unknown_name
 from rlopt.nn.encoders import ENCODERS
 from rlopt.optim.lockstep import wait_for_other_runs
 from rlopt.optim.optimizers import check_optimizer, optimizer_by_name
-from rlopt.replay.episodes import cut_episodes
+from rlopt.replay.rows import cut_episodes
 from rlopt.settings.fields import check_arguments
 from rlopt.state.envs import on_host
 from rlopt.storage.tree import Tree

@@ -20,7 +20,7 @@ from rlopt.checkpoint.counters import capture_training, check_training, restore_
 from rlopt.checkpoint.describe import describe_model, describe_spaces
 from rlopt.checkpoint.files import write_checkpoint
 from rlopt.errors import CheckpointError, RloptError, one_line
-from rlopt.replay.episodes import cut_episodes
+from rlopt.replay.rows import cut_episodes
 from rlopt.state.envs import capture_env, capture_wrappers, check_wrappers, copy_arrays, restore_env, restore_wrappers
 from rlopt.state.networks import capture_networks, check_networks, restore_networks
 from rlopt.state.rng import capture_random, restore_random

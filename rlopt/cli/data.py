@@ -215,10 +215,10 @@ def check(argv: list[str]) -> int:
 
 def _support(setup: Any, config: CheckConfig) -> str:
     """The share of evaluation states outside the support of the data, recorded and augmented, as a line."""
+    from rlopt.data.checks import share_outside
     from rlopt.data.environment import settings_of
-    from rlopt.data.support import share_outside
     from rlopt.errors import RloptError
-    from rlopt.evaluation.states import start_states, visited_states
+    from rlopt.evaluation.envs import start_states, visited_states
 
     flat = setup.augmentation.domain.flat
     try:
@@ -362,7 +362,7 @@ def is_taken(path: Path, overwrite: bool) -> bool:
 def _to_minari(data: Dataset, dataset_id: str, overwrite: bool) -> Path:
     """Writes a Minari data set; what is there stays unless ``overwrite`` is set and the new one is whole."""
     from rlopt.data import write_minari
-    from rlopt.data.formats.minari_names import minari_folder
+    from rlopt.data.formats.minari_spaces import minari_folder
 
     folder = minari_folder(dataset_id)
     aside = folder.with_name(f".replaced-{folder.name}")

@@ -112,8 +112,7 @@ def fit(argv: list[str]) -> int:
     arguments = parser.parse(argv)
     import_named_envs([arguments.env])
 
-    from rlopt.preferences.fitting import held_out_agreement
-    from rlopt.preferences.folder import load_preferences, save_preferences
+    from rlopt.preferences.folder import held_out_agreement, load_preferences, save_preferences
 
     there = _with_answers(load_preferences(arguments.folder), arguments.folder)
     assert there.preferences is not None

@@ -154,7 +154,7 @@ def info(argv: list[str]) -> int:
     arguments = parser.parse(argv)
     store, study = open_study(arguments)
 
-    from rlopt.feedback.describe import describe
+    from rlopt.feedback.results import describe
 
     if arguments.expert is not None:
         print(f"rater {store.set_expert(study, arguments.expert).public_id[:8]} is an expert now")

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from gymnasium import spaces
 
 from rlopt.checkpoint.files import latest_checkpoint
@@ -15,6 +17,7 @@ from rlopt.errors import CheckpointError, DataError, one_line
 from rlopt.preferences.config import PreferenceConfig
 from rlopt.preferences.fragments import Preferences
 from rlopt.preferences.learner import PreferenceLearner
+from rlopt.preferences.losses import agreement
 from rlopt.settings.fields import from_mapping
 from rlopt.storage.checked_folder import MANIFEST, FolderKind, read_checked, replace_checked
 
@@ -104,3 +107,25 @@ def _of_run(path: Path) -> PreferenceFolder:
                         "--reward")  # fmt: skip
     learner = found["learner"]
     return _read(path, {**learner, "config": found["config"]})
+
+
+def held_out_agreement(
+    there: PreferenceFolder, observation_space: spaces.Space[Any], action_space: spaces.Space[Any], *, seed: int
+) -> float | None:
+    """Share of the ordered pairs in a fifth of the answers that a model fitted to the others puts in the same order;
+    None for fewer than ten answers, or no ordered pair.
+    """
+    answers = there.preferences
+    if answers is None or len(answers) < 10:
+        return None
+    held = np.random.default_rng(seed).permutation(len(answers)) < len(answers) // 5
+    shown, rest = (
+        Preferences(answers.fragments, answers.questions[rows], answers.places[rows]) for rows in (~held, held)
+    )
+    learner = dataclasses.replace(there, preferences=shown, model=None).learner(
+        observation_space, action_space, seed=seed
+    )
+    learner.fit()
+    scores = torch.from_numpy(learner.model.member_returns(answers.fragments)).mean(dim=0)
+    share = agreement(scores[torch.from_numpy(rest.questions).clamp(min=0)], torch.from_numpy(rest.places)).item()
+    return share if np.isfinite(share) else None

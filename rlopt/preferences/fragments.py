@@ -11,7 +11,29 @@ import numpy as np
 
 from rlopt.errors import DataError
 from rlopt.feedback.ranking import Ranking
-from rlopt.preferences.places import ABSENT, places_of, ranking_of
+
+WORST = 2**30
+"""Place of a fragment that an answer leaves unranked: worse than every place, and never chosen."""
+ABSENT = -1
+"""Place of what is not a fragment, where a question has fewer than others."""
+
+
+def places_of(answer: Ranking, m: int) -> np.ndarray:
+    """(m,) int64: the tier of each candidate from 0, the best; :data:`WORST` for the unranked.
+
+    :raises rlopt.errors.AnswerError: the answer does not fit, or abstains
+    """
+    answer.check(m)
+    places = np.full(m, WORST, np.int64)
+    for place, tier in enumerate(answer.tiers):
+        places[list(tier)] = place
+    return places
+
+
+def ranking_of(places: np.ndarray) -> Ranking:
+    """The inverse of :func:`places_of`."""
+    tiers = [tuple(np.flatnonzero(places == place).tolist()) for place in np.unique(places[places != WORST])]
+    return Ranking(tuple(tiers), tuple(np.flatnonzero(places == WORST).tolist()))
 
 
 @dataclass(frozen=True)

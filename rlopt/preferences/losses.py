@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rlopt.preferences.places import ABSENT, WORST
+from rlopt.preferences.fragments import ABSENT, WORST
 
 
 def plackett_luce_loss(scores: Tensor, places: Tensor) -> Tensor:

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
+from rlopt.data.columns import scaled_actions
+from rlopt.data.dataset import Dataset
 from rlopt.errors import CheckpointError
 from rlopt.state.envs import copy_arrays
 from rlopt.storage.tree import Tree
@@ -158,3 +160,54 @@ def joined_columns(first: Any, second: Any) -> Any:
     if isinstance(first, dict):
         return {key: torch.cat([part, second[key]]) for key, part in first.items()}
     return torch.cat([first, second])
+
+
+def cut_episodes(buffer: ReplayBuffer | None) -> None:
+    """Marks the running episodes as cut off, because the next transition to be stored begins new ones."""
+    if buffer is None or (buffer.pos == 0 and not buffer.full):
+        return
+    dones, timeouts = stored_part(buffer, "dones"), stored_part(buffer, "timeouts")
+    if isinstance(buffer, HerReplayBuffer):
+        unfinished = buffer._current_ep_start != buffer.pos
+        for index in np.flatnonzero(unfinished):
+            dones[buffer.pos - 1, index] = 1
+            buffer._compute_episode_length(int(index))
+            if buffer.handle_timeout_termination:
+                timeouts[buffer.pos - 1, index] = 1
+    elif isinstance(buffer, NStepReplayBuffer):
+        # n-step returns stop at a timeout and bootstrap there; a plain timeout has done = 1 too. Where the episode is
+        # not done this gives 1, elsewhere what was there.
+        row = buffer.pos - 1
+        timeouts[row] = 1 - dones[row] * (1 - timeouts[row])
+    elif buffer.optimize_memory_usage:
+        # Its next observation is about to be overwritten; Stable-Baselines3 does the same (_setup_learn).
+        dones[buffer.pos - 1] = 1
+
+
+def seed_buffer(buffer: Any, dataset: Dataset) -> None:
+    """Writes ``dataset`` to the first rows of an empty replay buffer, each environment a stretch of it.
+
+    A stretch that ends inside an episode is marked as cut there; the rest that does not divide by the number of
+    environments is left out.
+    """
+    length = len(dataset) // buffer.n_envs
+    actions = scaled_actions(dataset.actions, buffer.action_space)
+    ends = dataset.episode_ends.copy()
+    ends[length - 1 :: length] = True
+    columns: dict[str, Any] = {
+        "observations": dataset.observations,
+        "next_observations": dataset.next_observations,
+        "actions": actions.reshape(len(dataset), -1),
+        "rewards": dataset.rewards,
+        "dones": ends.astype(np.float32),
+        "timeouts": (ends & (dataset.discounts > 0)).astype(np.float32),
+    }
+    for name, column in columns.items():
+        storage = stored_part(buffer, name)
+        pairs = [(storage[key], column[key]) for key in storage] if isinstance(storage, dict) else [(storage, column)]
+        for rows, values in pairs:
+            part = torch.from_numpy(np.ascontiguousarray(values[: length * buffer.n_envs]))
+            stretches = part.reshape(buffer.n_envs, length, *part.shape[1:]).transpose(0, 1)
+            rows[:length] = stretches.reshape(rows[:length].shape).to(rows.dtype)
+    buffer.pos = length % buffer.buffer_size
+    buffer.full = length == buffer.buffer_size

@@ -20,7 +20,6 @@ from rlopt.agents.zo_ranksgd.checks import checked_seed
 from rlopt.agents.zo_ranksgd.config import ZORankSGDConfig
 from rlopt.agents.zo_ranksgd.methods import make_search
 from rlopt.agents.zo_ranksgd.optimizer import ZORankSGD
-from rlopt.agents.zo_ranksgd.oracles import oracle_of
 from rlopt.agents.zo_ranksgd.policies import saving as policy_saving
 from rlopt.agents.zo_ranksgd.policies.candidates import CandidateEvaluator, Evaluation, RoundStopped, round_seeds
 from rlopt.agents.zo_ranksgd.policies.environments import open_env
@@ -38,7 +37,7 @@ from rlopt.engine import Engine
 from rlopt.envs.backends.vector_env import as_vec_env
 from rlopt.envs.settings import EnvSettings
 from rlopt.errors import CheckpointError, ConfigError, SpaceError
-from rlopt.feedback.oracles import Oracle
+from rlopt.feedback.oracles import Oracle, ReturnOracle, person
 from rlopt.feedback.ranking import Ranking
 from rlopt.settings.device import check_device
 from rlopt.settings.fields import from_arguments
@@ -396,3 +395,18 @@ class RankedPolicySearch(OwnLogger):
 
 _INIT: Any = RankedPolicySearch.__init__
 _INIT.__signature__ = full_signature(_INIT, None, config=ZORankSGDConfig)
+
+
+def oracle_of(config: ZORankSGDConfig) -> Oracle | None:
+    """The oracle that the settings name; None for people."""
+    if config.oracle == "human":
+        return None
+    if config.oracle == "return":
+        return ReturnOracle()
+    return person(
+        config.temperature,
+        config.closeness,
+        config.flip_probability,
+        config.lazy_probability,
+        config.abstain_probability,
+    )

@@ -22,8 +22,15 @@ from rlopt.data.demonstrations import as_recorded
 from rlopt.data.environment import encoded
 from rlopt.data.formats.hdf5 import has, import_h5py, open_hdf5, read_array, read_group
 from rlopt.data.formats.limits import budget_of
-from rlopt.data.formats.minari_names import ID, RLOPT_KEY, minari_folder
-from rlopt.data.formats.minari_spaces import check_shapes, checked_actions, observation_column, read_space
+from rlopt.data.formats.minari_spaces import (
+    ID,
+    RLOPT_KEY,
+    check_shapes,
+    checked_actions,
+    minari_folder,
+    observation_column,
+    read_space,
+)
 from rlopt.data.metadata import Metadata, metadata_from
 from rlopt.errors import DataError, one_line, resource_error
 from rlopt.storage.budget import Budget, open_plain

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,19 @@ from gymnasium import spaces
 
 from rlopt.data.checks import check_actions, float32
 from rlopt.errors import DataError, one_line
+
+ID = re.compile(r"(?:(?:hf|gcp)://[\w.-]+/)?((?:[\w-]+/)*[\w-]+-v\d+)")
+
+
+RLOPT_KEY = "rlopt_metadata"
+"""Entry of Minari's metadata in which :func:`rlopt.data.formats.minari_writing.write_minari` keeps ours."""
+
+
+def minari_folder(local_id: str) -> Path:
+    """Where Minari keeps a data set on this machine."""
+    root = os.environ.get("MINARI_DATASETS_PATH")
+    return (Path(root) if root else Path.home() / ".minari" / "datasets") / local_id
+
 
 _DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64")
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rlopt.data.dataset import Dataset, Observations
-from rlopt.data.formats.minari_names import ID, RLOPT_KEY, minari_folder
+from rlopt.data.formats.minari_spaces import ID, RLOPT_KEY, minari_folder
 from rlopt.errors import DataError, one_line
 from rlopt.storage.json import dump_json
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rlopt.data.support import RADIUS, share_outside
+from rlopt.data.checks import RADIUS, share_outside
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])

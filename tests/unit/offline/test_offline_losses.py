@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlopt.agents.offline import conservative_losses, losses, weighted_losses
+from rlopt.agents.offline import losses
 from rlopt.agents.offline.actors import Actor
 
 DOUBLE = torch.float64
@@ -75,13 +75,13 @@ def test_rebrac_penalises_both_sides() -> None:
 
 
 def test_advantages_become_weights() -> None:
-    weights = weighted_losses.advantage_weights(column(-1.0, 0.0, 1.0, 50.0), inverse_temperature=2.0, largest=100.0)
+    weights = losses.advantage_weights(column(-1.0, 0.0, 1.0, 50.0), inverse_temperature=2.0, largest=100.0)
     torch.testing.assert_close(weights, column(math.exp(-2), 1.0, math.exp(2), 100.0))
-    even = weighted_losses.advantage_weights(column(-5.0, 5.0), inverse_temperature=0.0, largest=100.0)
+    even = losses.advantage_weights(column(-5.0, 5.0), inverse_temperature=0.0, largest=100.0)
     assert even.flatten().tolist() == [1.0, 1.0]
     advantages = column(0.3, -0.2).requires_grad_()
-    assert not weighted_losses.advantage_weights(advantages, inverse_temperature=1.0, largest=9.0).requires_grad
-    loss, _ = weighted_losses.weighted_cloning_loss(column(2.0, 0.0), column(3.0, 100.0))
+    assert not losses.advantage_weights(advantages, inverse_temperature=1.0, largest=9.0).requires_grad
+    loss, _ = losses.weighted_cloning_loss(column(2.0, 0.0), column(3.0, 100.0))
     assert loss == pytest.approx(3.0)
 
 
@@ -89,14 +89,14 @@ def test_advantages_become_weights() -> None:
 def test_the_expectile_minimises_its_loss(expectile: float) -> None:
     values = torch.randn(400, 1, dtype=DOUBLE, generator=torch.Generator().manual_seed(0))
     grid = torch.linspace(-2, 2, 4001, dtype=DOUBLE)
-    every = torch.stack([weighted_losses.expectile_loss(values - v, expectile=expectile)[0] for v in grid])
+    every = torch.stack([losses.expectile_loss(values - v, expectile=expectile)[0] for v in grid])
     best = grid[every.argmin()]
     # The expectile e solves tau E[(x - e)+] = (1 - tau) E[(e - x)+].
     above, below = (values - best).clamp(min=0).mean(), (best - values).clamp(min=0).mean()
     assert expectile * above == pytest.approx(float((1 - expectile) * below), abs=2e-3)
     if expectile == 0.5:
         assert best == pytest.approx(float(values.mean()), abs=1e-3)
-    loss, _ = weighted_losses.expectile_loss(column(2.0, -1.0), expectile=0.9)
+    loss, _ = losses.expectile_loss(column(2.0, -1.0), expectile=0.9)
     assert loss == pytest.approx((0.9 * 4 + 0.1 * 1) / 2)
 
 
@@ -106,23 +106,23 @@ def test_the_soft_maximum_estimates_an_integral() -> None:
     actions = torch.rand(1, 200_000, dtype=DOUBLE, generator=torch.Generator().manual_seed(1)) * 2 - 1
     uniform = torch.full_like(actions, math.log(0.5))
     q_values = (slope * actions).unsqueeze(0)
-    estimate = conservative_losses.soft_maximum(q_values, uniform, temperature=temperature)
+    estimate = losses.soft_maximum(q_values, uniform, temperature=temperature)
     exact = temperature * math.log(2 * temperature * math.sinh(slope / temperature) / slope)
     assert float(estimate) == pytest.approx(exact, abs=5e-3)
     # Drawn from another density, with density e^a / (e - 1/e), the estimate is of the same integral.
     uniform01 = torch.rand(1, 200_000, dtype=DOUBLE, generator=torch.Generator().manual_seed(2))
     tilted = (uniform01 * (math.e - 1 / math.e) + 1 / math.e).log()
     densities = tilted - math.log(math.e - 1 / math.e)
-    other = conservative_losses.soft_maximum((slope * tilted).unsqueeze(0), densities, temperature=temperature)
+    other = losses.soft_maximum((slope * tilted).unsqueeze(0), densities, temperature=temperature)
     assert float(other) == pytest.approx(exact, abs=5e-3)
 
 
 def test_the_conservative_gap_and_its_multiplier() -> None:
     maxima = torch.tensor([[[3.0], [1.0]], [[0.0], [2.0]]], dtype=DOUBLE)  # (n, B, 1)
-    gaps, info = conservative_losses.conservative_gap(maxima, rows([1.0, 1.0], [1.0, 0.0]))
+    gaps, info = losses.conservative_gap(maxima, rows([1.0, 1.0], [1.0, 0.0]))
     assert gaps.tolist() == [1.0, 0.5] and info["conservative_gap"] == pytest.approx(0.75)
     log_multiplier = torch.tensor([math.log(2.0)], dtype=DOUBLE, requires_grad=True)
-    loss, info = conservative_losses.lagrange_loss(log_multiplier, gaps, target_gap=0.25)
+    loss, info = losses.lagrange_loss(log_multiplier, gaps, target_gap=0.25)
     assert loss.item() == pytest.approx(-2 * 0.5) and info["lagrange_multiplier"] == pytest.approx(2.0)
     loss.backward()
     assert log_multiplier.grad is not None and log_multiplier.grad.item() == pytest.approx(loss.item())
@@ -147,12 +147,12 @@ def gradient_cases() -> dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...
             lambda q, a: losses.rebrac_next_values(q, a, data, ones, bc_coef=0.3).sum(),
             (normal(5, 2), normal(5, 2)),
         ),
-        "expectile": (lambda u: weighted_losses.expectile_loss(u, expectile=0.8)[0], (normal(5, 1),)),
-        "weighted": (lambda e: weighted_losses.weighted_cloning_loss(ones * 2, e)[0], (normal(5, 1),)),
+        "expectile": (lambda u: losses.expectile_loss(u, expectile=0.8)[0], (normal(5, 1),)),
+        "weighted": (lambda e: losses.weighted_cloning_loss(ones * 2, e)[0], (normal(5, 1),)),
         "conservative": (
-            lambda q, d: conservative_losses.conservative_gap(
-                conservative_losses.soft_maximum(q, data.expand(5, 2), temperature=0.7), d
-            )[0].sum(),
+            lambda q, d: losses.conservative_gap(losses.soft_maximum(q, data.expand(5, 2), temperature=0.7), d)[
+                0
+            ].sum(),
             (normal(3, 5, 2), normal(5, 3)),
         ),
     }
@@ -174,11 +174,11 @@ def misshapen() -> dict[str, Callable[[], Any]]:
         "flat noise": lambda: losses.smoothed_actions(square, flat, std=1.0, clip=1.0),
         "two columns": lambda: losses.likelihood_loss(wide),
         "flat known": lambda: losses.rebrac_next_values(wide, wide, wide, flat, bc_coef=1.0),
-        "flat weights": lambda: weighted_losses.weighted_cloning_loss(flat, square),
-        "wide advantages": lambda: weighted_losses.advantage_weights(wide, inverse_temperature=1.0, largest=1.0),
-        "flat differences": lambda: weighted_losses.expectile_loss(flat, expectile=0.5),
-        "densities": lambda: conservative_losses.soft_maximum(torch.zeros(2, 4, 3), torch.zeros(3, 4)),
-        "maxima": lambda: conservative_losses.conservative_gap(torch.zeros(2, 4, 3), torch.zeros(4, 2)),
+        "flat weights": lambda: losses.weighted_cloning_loss(flat, square),
+        "wide advantages": lambda: losses.advantage_weights(wide, inverse_temperature=1.0, largest=1.0),
+        "flat differences": lambda: losses.expectile_loss(flat, expectile=0.5),
+        "densities": lambda: losses.soft_maximum(torch.zeros(2, 4, 3), torch.zeros(3, 4)),
+        "maxima": lambda: losses.conservative_gap(torch.zeros(2, 4, 3), torch.zeros(4, 2)),
     }
 
 

@@ -18,9 +18,9 @@ from rlopt.checkpoint.buffers import capture_buffer, check_buffer, restore_buffe
 from rlopt.checkpoint.files import read_checkpoint, write_checkpoint
 from rlopt.errors import CheckpointError
 from rlopt.replay.buffers import DeviceDictReplayBuffer, DeviceReplayBuffer
-from rlopt.replay.episodes import cut_episodes
 from rlopt.replay.her import DeviceHerReplayBuffer
 from rlopt.replay.n_step import DeviceNStepReplayBuffer
+from rlopt.replay.rows import cut_episodes
 
 VECTOR = spaces.Box(-np.inf, np.inf, (3,), np.float32)
 GOALS = spaces.Dict(dict.fromkeys(("observation", "achieved_goal", "desired_goal"), VECTOR))
