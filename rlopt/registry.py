@@ -50,15 +50,17 @@ class AgentSpec:
     """The agent of the same method for Discrete actions, if that is another one."""
 
 
+def _agent(algorithm: str, summary: str, **parts: str) -> AgentSpec:
+    """One of rlopt's own: ``algorithm`` is below ``rlopt.agents``, its settings are CLASSConfig in ``config`` there."""
+    room, name = algorithm.rpartition(".")[0], algorithm.partition(":")[2]
+    parts = {"config": f"rlopt.agents.{room}.config:{name}Config", **parts}
+    return AgentSpec(algorithm=f"rlopt.agents.{algorithm}", summary=summary, **parts)
+
+
 def _offline(algorithm: str, summary: str) -> AgentSpec:
-    return AgentSpec(
-        config=f"rlopt.agents.offline.config:{algorithm.partition(':')[2]}Config",
-        algorithm=f"rlopt.agents.offline.{algorithm}",
-        summary=summary,
-        builder="rlopt.agents.offline.run:build",
-        completer="rlopt.agents.offline.run:complete",
-        step_unit="gradient steps",
-    )
+    run = "rlopt.agents.offline.run"
+    parts = {"builder": f"{run}:build", "completer": f"{run}:complete", "step_unit": "gradient steps"}
+    return _agent(f"offline.{algorithm}", summary, **parts)
 
 
 _DEMONSTRATIONS = {
@@ -68,125 +70,75 @@ _DEMONSTRATIONS = {
 """Of agents that can learn from demonstrations."""
 
 
-def _imitation(algorithm: str, config: str, summary: str, discrete: str = "") -> AgentSpec:
-    return AgentSpec(
-        config=f"rlopt.agents.{config}",
-        algorithm=f"rlopt.agents.{algorithm}",
-        summary=f"{summary}, from demonstrations",
-        discrete=discrete,
-        **_DEMONSTRATIONS,
-    )
+def _imitation(algorithm: str, summary: str, discrete: str = "") -> AgentSpec:
+    return _agent(algorithm, f"{summary}, from demonstrations", discrete=discrete, **_DEMONSTRATIONS)
 
 
-def _continuing(algorithm: str, summary: str, room: str = "rlopt.agents.loop") -> AgentSpec:
-    return AgentSpec(
-        config=f"{room}.config:{algorithm.partition(':')[2]}Config",
-        algorithm=f"{room}.{algorithm}",
-        summary=f"{summary} (average reward, finitely many actions)",
-        builder="rlopt.agents.loop.run:build",
-        loader="rlopt.agents.loop.run:load",
-        completer="rlopt.agents.loop.run:complete",
-    )
+def _made_by(run: str) -> dict[str, str]:
+    """Of agents that are no Stable-Baselines3 algorithms."""
+    return {"builder": f"{run}:build", "loader": f"{run}:load", "completer": f"{run}:complete"}
 
 
-_PEERS = "rlopt.agents.loop.baselines"
+def _continuing(algorithm: str, summary: str) -> AgentSpec:
+    summary += " (average reward, finitely many actions)"
+    return _agent(f"loop.{algorithm}", summary, **_made_by("rlopt.agents.loop.run"))
+
 
 AGENTS: dict[str, AgentSpec] = {
-    "mdpo": AgentSpec(
-        config="rlopt.agents.mdpo.config:MDPOConfig",
-        algorithm="rlopt.agents.mdpo.on_policy:MDPO",
-        summary="mirror descent policy optimisation, on-policy",
-    ),
-    "ppo": AgentSpec(
-        config="rlopt.agents.ppo.config:PPOConfig",
-        algorithm="rlopt.agents.ppo.algorithm:PPO",
-        summary="proximal policy optimisation, on-policy",
-    ),
-    "apo": AgentSpec(
-        config="rlopt.agents.apo.config:APOConfig",
-        algorithm="rlopt.agents.apo.algorithm:APO",
-        summary="PPO for the average reward, on-policy",
-    ),
-    "sac": AgentSpec(
-        config="rlopt.agents.sac.config:SACConfig",
-        algorithm="rlopt.agents.sac.algorithm:SAC",
-        summary="soft actor-critic, off-policy",
+    "mdpo": _agent("mdpo.on_policy:MDPO", "mirror descent policy optimisation, on-policy"),
+    "ppo": _agent("ppo.algorithm:PPO", "proximal policy optimisation, on-policy"),
+    "apo": _agent("apo.algorithm:APO", "PPO for the average reward, on-policy"),
+    "sac": _agent("sac.algorithm:SAC", "soft actor-critic, off-policy", **_DEMONSTRATIONS),
+    "off_policy_mdpo": _agent(
+        "mdpo.off_policy:OffPolicyMDPO",
+        "mirror descent policy optimisation, off-policy (kl_coef=0 is SAC)",
         **_DEMONSTRATIONS,
     ),
-    "off_policy_mdpo": AgentSpec(
-        config="rlopt.agents.mdpo.config:OffPolicyMDPOConfig",
-        algorithm="rlopt.agents.mdpo.off_policy:OffPolicyMDPO",
-        summary="mirror descent policy optimisation, off-policy (kl_coef=0 is SAC)",
-        **_DEMONSTRATIONS,
+    "deep_loop": _agent(
+        "deep_loop.algorithm:DeepLOOP",
+        "average reward with an optimistic bonus, experimental (bonus off: RVI-SAC)",
     ),
-    "deep_loop": AgentSpec(
-        config="rlopt.agents.deep_loop.config:DeepLOOPConfig",
-        algorithm="rlopt.agents.deep_loop.algorithm:DeepLOOP",
-        summary="average reward with an optimistic bonus, experimental (bonus off: RVI-SAC)",
+    "differential_dqn": _agent(
+        "differential_dqn.algorithm:DifferentialDQN",
+        "deep Q-learning for the average reward, for discrete actions",
     ),
-    "differential_dqn": AgentSpec(
-        config="rlopt.agents.differential_dqn.config:DifferentialDQNConfig",
-        algorithm="rlopt.agents.differential_dqn.algorithm:DifferentialDQN",
-        summary="deep Q-learning for the average reward, for discrete actions",
-    ),
-    "ailboost": _imitation(
-        "ailboost.algorithm:AILBoost", "ailboost.config:AILBoostConfig", "adversarial imitation by boosting"
-    ),
-    "dac": _imitation("ailboost.algorithm:DAC", "ailboost.config:DACConfig", "discriminator-actor-critic"),
-    "gail": _imitation(
-        "imitation.gail:GAIL", "imitation.config:GAILConfig", "generative adversarial imitation, on-policy"
-    ),
-    "airl": _imitation(
-        "imitation.airl:AIRL", "imitation.config:AIRLConfig", "adversarial inverse reinforcement learning, on-policy"
-    ),
-    "dagger": AgentSpec(
-        config="rlopt.agents.imitation.config:DAggerConfig",
-        algorithm="rlopt.agents.imitation.dagger:DAgger",
-        summary="cloning of an expert who is asked where the learner goes (DAgger)",
+    "ailboost": _imitation("ailboost.algorithm:AILBoost", "adversarial imitation by boosting"),
+    "dac": _imitation("ailboost.algorithm:DAC", "discriminator-actor-critic"),
+    "gail": _imitation("imitation.gail:GAIL", "generative adversarial imitation, on-policy"),
+    "airl": _imitation("imitation.airl:AIRL", "adversarial inverse reinforcement learning, on-policy"),
+    "dagger": _agent(
+        "imitation.dagger:DAgger",
+        "cloning of an expert who is asked where the learner goes (DAgger)",
         arguments="rlopt.agents.imitation.run:arguments",
         completer="rlopt.agents.imitation.run:complete",
     ),
-    "sqil": _imitation(
-        "imitation.sqil:SQIL", "imitation.config:SQILConfig", "soft Q imitation learning", "discrete_sqil"
-    ),
-    "discrete_sqil": _imitation(
-        "imitation.soft_q:DiscreteSQIL",
-        "imitation.config:DiscreteSQILConfig",
-        "soft Q imitation learning, for discrete actions",
-    ),
-    "iq_learn": _imitation(
-        "imitation.iq_learn:IQLearn", "imitation.config:IQLearnConfig", "inverse soft-Q learning", "discrete_iq_learn"
-    ),
+    "sqil": _imitation("imitation.sqil:SQIL", "soft Q imitation learning", "discrete_sqil"),
+    "discrete_sqil": _imitation("imitation.soft_q:DiscreteSQIL", "soft Q imitation learning, for discrete actions"),
+    "iq_learn": _imitation("imitation.iq_learn:IQLearn", "inverse soft-Q learning", "discrete_iq_learn"),
     "discrete_iq_learn": _imitation(
-        "imitation.soft_q:DiscreteIQLearn",
-        "imitation.config:DiscreteIQLearnConfig",
-        "inverse soft-Q learning, for discrete actions",
+        "imitation.soft_q:DiscreteIQLearn", "inverse soft-Q learning, for discrete actions"
     ),
-    "value_dice": _imitation(
-        "imitation.value_dice:ValueDICE", "imitation.config:ValueDICEConfig", "distribution matching by value"
-    ),
+    "value_dice": _imitation("imitation.value_dice:ValueDICE", "distribution matching by value"),
     "loop": _continuing("loop:LOOP", "LOOP, optimism with few policy switches"),
     "linear_loop": _continuing("linear_loop:LinearLOOP", "LOOP with values linear in features"),
     "mle_loop": _continuing("mle_loop:MLELOOP", "model-based LOOP"),
-    "ucrl2": _continuing("ucrl2:UCRL2", "UCRL2, optimism over transition probabilities", _PEERS),
-    "ucrl3": _continuing("ucrl3:UCRL3", "UCRL3, intervals for each transition probability", _PEERS),
-    "kl_ucrl": _continuing("kl_ucrl:KLUCRL", "KL-UCRL, optimism over Kullback-Leibler balls", _PEERS),
-    "pmevi_dt": _continuing("pmevi_dt:PMEVIDT", "PMEVI-DT, optimism with the span read off the data", _PEERS),
-    "imed_rl": _continuing("imed_rl:IMEDRL", "IMED-RL, the action that the data refute least", _PEERS),
-    "psrl": _continuing("psrl:PSRL", "posterior sampling with the episodes of UCRL2", _PEERS),
-    "tsde": _continuing("tsde:TSDE", "posterior sampling with dynamic episodes", _PEERS),
-    "fopo": _continuing("fopo:FOPO", "linear LOOP's set, replanned by the determinant", _PEERS),
-    "olsvi_fh": _continuing("olsvi:OLSVIFH", "optimistic least squares over a fixed horizon", _PEERS),
-    "differential_q": _continuing("q_learning:DifferentialQ", "differential Q-learning", _PEERS),
-    "rvi_q": _continuing("q_learning:RVIQ", "RVI Q-learning", _PEERS),
-    "optimistic_q": _continuing("optimistic_q:OptimisticQ", "optimistic Q-learning", _PEERS),
-    "zo_ranksgd": AgentSpec(
+    "ucrl2": _continuing("baselines.ucrl2:UCRL2", "UCRL2, optimism over transition probabilities"),
+    "ucrl3": _continuing("baselines.ucrl3:UCRL3", "UCRL3, intervals for each transition probability"),
+    "kl_ucrl": _continuing("baselines.kl_ucrl:KLUCRL", "KL-UCRL, optimism over Kullback-Leibler balls"),
+    "pmevi_dt": _continuing("baselines.pmevi_dt:PMEVIDT", "PMEVI-DT, optimism with the span read off the data"),
+    "imed_rl": _continuing("baselines.imed_rl:IMEDRL", "IMED-RL, the action that the data refute least"),
+    "psrl": _continuing("baselines.psrl:PSRL", "posterior sampling with the episodes of UCRL2"),
+    "tsde": _continuing("baselines.tsde:TSDE", "posterior sampling with dynamic episodes"),
+    "fopo": _continuing("baselines.fopo:FOPO", "linear LOOP's set, replanned by the determinant"),
+    "olsvi_fh": _continuing("baselines.olsvi:OLSVIFH", "optimistic least squares over a fixed horizon"),
+    "differential_q": _continuing("baselines.q_learning:DifferentialQ", "differential Q-learning"),
+    "rvi_q": _continuing("baselines.q_learning:RVIQ", "RVI Q-learning"),
+    "optimistic_q": _continuing("baselines.optimistic_q:OptimisticQ", "optimistic Q-learning"),
+    "zo_ranksgd": _agent(
+        "zo_ranksgd.policies.search:RankedPolicySearch",
+        "policy search from rankings, of returns or of people who watch clips",
         config="rlopt.agents.zo_ranksgd.config:ZORankSGDConfig",
-        algorithm="rlopt.agents.zo_ranksgd.policies.search:RankedPolicySearch",
-        summary="policy search from rankings, of returns or of people who watch clips",
-        builder="rlopt.agents.zo_ranksgd.run:build",
-        loader="rlopt.agents.zo_ranksgd.run:load",
-        completer="rlopt.agents.zo_ranksgd.run:complete",
+        **_made_by("rlopt.agents.zo_ranksgd.run"),
     ),
     "bc": _offline("bc:BC", "behaviour cloning of a data set"),
     "td3_bc": _offline("td3_bc:TD3BC", "TD3 with behaviour cloning, from a data set"),

@@ -41,11 +41,6 @@ class RewardRateCallback(BaseCallback):
         """[n] rewards of all those steps."""
         return np.array(self._sums, np.float64)
 
-    @property
-    def reward_rates(self) -> npt.NDArray[np.float64]:
-        """[n] mean reward a step between a record and the one before."""
-        return np.diff(self.reward_sums, prepend=0.0) / np.diff(self.steps, prepend=0)
-
     def trace(self, name: str) -> npt.NDArray[np.float64]:
         """[n] ``discrepancy``, ``threshold`` or ``gain`` of the agent at the records; NaN where it has none.
 

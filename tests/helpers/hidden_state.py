@@ -18,9 +18,17 @@ import numpy as np
 import torch
 from gymnasium import spaces, wrappers
 
+CLASSES = {}
+"""Environments that can be restored exactly, by name."""
+UNREADABLE = {}
+"""Environments with a part that Python cannot read."""
+
 
 class Base(gymnasium.Env):
     """A drifting point whose reward is ``bonus()``; its episodes have 9 to 14 steps, or as many as the limit says."""
+
+    def __init_subclass__(cls, unreadable=False):
+        (UNREADABLE if unreadable else CLASSES)[cls.__name__] = cls
 
     def __init__(self):
         self.observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float64)
@@ -50,47 +58,26 @@ class Base(gymnasium.Env):
         return np.array([self.x, 0.01 * self.t]), float(self.bonus()) - abs(self.x), self.t >= self.length, False, {}
 
 
-CLASSES = {}
-"""Environments that can be restored exactly, by name."""
-UNREADABLE = {}
-"""Environments with a part that Python cannot read."""
-
-
-def hidden(cls):
-    CLASSES[cls.__name__] = cls
-    return cls
-
-
-def unreadable(cls):
-    UNREADABLE[cls.__name__] = cls
-    return cls
-
-
-@hidden
 class OwnNumpy(Base):
     def bonus(self):
         return self.np_random.normal()
 
 
-@hidden
 class GlobalPython(Base):
     def bonus(self):
         return random.random()
 
 
-@hidden
 class GlobalNumpy(Base):
     def bonus(self):
         return np.random.rand()
 
 
-@hidden
 class GlobalTorch(Base):
     def bonus(self):
         return torch.rand(())
 
 
-@hidden
 class PythonRandom(Base):
     def prepare(self):
         self.rng = random.Random(4)
@@ -108,7 +95,6 @@ class Engine:
         self.rng = rng
 
 
-@hidden
 class NestedGenerator(Base):
     def prepare(self):
         self.engine = Engine(np.random.default_rng(1))
@@ -122,7 +108,6 @@ class NestedGenerator(Base):
         return -5.0 * (self.t >= self.fault)
 
 
-@hidden
 class LegacyGeneratorInDict(Base):
     def prepare(self):
         self.parts = {"noise": {"rng": np.random.RandomState(3)}}
@@ -131,7 +116,6 @@ class LegacyGeneratorInDict(Base):
         return self.parts["noise"]["rng"].randn()
 
 
-@hidden
 class GeneratorsInList(Base):
     def prepare(self):
         bits = (np.random.MT19937, np.random.Philox, np.random.SFC64, np.random.PCG64DXSM)
@@ -141,7 +125,6 @@ class GeneratorsInList(Base):
         return sum(rng.random(dtype=np.float32) for rng in self.rngs)
 
 
-@hidden
 class SpawnedGenerators(Base):
     def prepare(self):
         self.root = np.random.default_rng(5)
@@ -153,7 +136,6 @@ class SpawnedGenerators(Base):
         return self.rng.random()
 
 
-@hidden
 class SharedGenerator(Base):
     def prepare(self):
         rng = np.random.default_rng(6)
@@ -163,7 +145,6 @@ class SharedGenerator(Base):
         return self.left.rng.random() - 2.0 * self.right.rng.random()
 
 
-@hidden
 class TorchGenerator(Base):
     def prepare(self):
         self.g = torch.Generator().manual_seed(3)
@@ -175,7 +156,6 @@ class TorchGenerator(Base):
         return -1.0 * (self.t >= self.fault)
 
 
-@hidden
 class SeedsOfEpisodes(Base):
     def prepare(self):
         self.seeds = np.random.SeedSequence(9)
@@ -187,7 +167,6 @@ class SeedsOfEpisodes(Base):
         return self.rng.random()
 
 
-@hidden
 class Curriculum(Base):
     def prepare(self):
         self.episodes = 0
@@ -199,7 +178,6 @@ class Curriculum(Base):
         return -(self.episodes // 3)
 
 
-@hidden
 class Annealed(Base):
     def prepare(self):
         self.total = 0
@@ -209,7 +187,6 @@ class Annealed(Base):
         return 1.0 if self.total < 50 else 0.0
 
 
-@hidden
 class TableCursor(Base):
     def prepare(self):
         self.table, self.cursor = np.sin(np.arange(500) * 0.37), 0
@@ -219,7 +196,6 @@ class TableCursor(Base):
         return self.table[self.cursor]
 
 
-@hidden
 class LargeTable(Base):
     def prepare(self):
         self.table, self.cursor = np.sin(np.arange(140_000) * 0.37), 0
@@ -229,7 +205,6 @@ class LargeTable(Base):
         return self.table[self.cursor]
 
 
-@hidden
 class History(Base):
     def prepare(self):
         self.past = deque(maxlen=7)
@@ -239,7 +214,6 @@ class History(Base):
         return sum(self.past) + len(self.past)
 
 
-@hidden
 class Inventory(Base):
     def prepare(self):
         self.items = {"gold": [], 3: {"a": 1}, (1, 2): "tuple"}
@@ -250,7 +224,6 @@ class Inventory(Base):
         return len(self.items["gold"]) + len(self.items[3])
 
 
-@hidden
 class Visited(Base):
     def prepare(self):
         self.seen = set()
@@ -267,7 +240,6 @@ class Particle:
         self.position, self.age = position, 0
 
 
-@hidden
 class GrowingParticles(Base):
     def prepare(self):
         self.particles = [Particle(0.0)]
@@ -280,7 +252,6 @@ class GrowingParticles(Base):
         return sum(p.position * p.age for p in self.particles)
 
 
-@hidden
 class Ring(Base):
     def prepare(self):
         first, second = Particle(1.0), Particle(2.0)
@@ -293,7 +264,6 @@ class Ring(Base):
         return self.at.position * self.at.age
 
 
-@hidden
 class LongChain(Base):
     def prepare(self):
         self.chain = None
@@ -320,7 +290,6 @@ class Slotted:
         return self.__hidden * self.count
 
 
-@hidden
 class Slots(Base):
     def prepare(self):
         self.part = Slotted()
@@ -340,7 +309,6 @@ class Frozen:
     value: float = 0.0
 
 
-@hidden
 class DataClasses(Base):
     def prepare(self):
         self.weather, self.frozen = Weather(), Frozen()
@@ -355,7 +323,6 @@ class DataClasses(Base):
 Pair = namedtuple("Pair", "left right")
 
 
-@hidden
 class NamedTuples(Base):
     def prepare(self):
         self.pair = Pair(0, [])
@@ -371,7 +338,6 @@ class Phase(enum.Enum):
     STORM = 2
 
 
-@hidden
 class EnumPhase(Base):
     def prepare(self):
         self.phase = Phase.CALM
@@ -383,7 +349,6 @@ class EnumPhase(Base):
         return 1.0 if self.phase is Phase.STORM else 0.0
 
 
-@hidden
 class MethodPhase(Base):
     def prepare(self):
         self.act = self.calm
@@ -401,7 +366,6 @@ class MethodPhase(Base):
         return self.act()
 
 
-@hidden
 class Closure(Base):
     def prepare(self):
         count = 0
@@ -422,7 +386,6 @@ def appended(items, item):
     return len(items)
 
 
-@hidden
 class Partial(Base):
     def prepare(self):
         self.append = functools.partial(appended, [])
@@ -431,7 +394,6 @@ class Partial(Base):
         return self.append(self.t)
 
 
-@hidden
 class Counting(Base):
     def prepare(self):
         self.numbers = itertools.count(3, 2)
@@ -440,7 +402,6 @@ class Counting(Base):
         return next(self.numbers)
 
 
-@hidden
 class BegunIterator(Base):
     def prepare(self):
         self.numbers = iter([float(i * i % 11) for i in range(300)])
@@ -449,7 +410,6 @@ class BegunIterator(Base):
         return next(self.numbers)
 
 
-@hidden
 class ClassCounter(Base):
     made = 0
 
@@ -465,7 +425,6 @@ class ClassCounter(Base):
 MODULE_COUNT = 0
 
 
-@hidden
 class ModuleCounter(Base):
     def bonus(self):
         global MODULE_COUNT
@@ -480,7 +439,6 @@ class ModuleCounter(Base):
 MODULE_RNG = np.random.default_rng(2)
 
 
-@hidden
 class ModuleGenerator(Base):
     def bonus(self):
         return MODULE_RNG.random()
@@ -498,7 +456,6 @@ def counted():
 counted.calls = 0
 
 
-@hidden
 class FunctionAttribute(Base):
     def bonus(self):
         return counted()
@@ -513,7 +470,6 @@ def remembered(item, memory=[]):  # noqa: B006
     return len(memory)
 
 
-@hidden
 class MutableDefault(Base):
     def bonus(self):
         return remembered(self.t)
@@ -526,7 +482,6 @@ class MutableDefault(Base):
 LEVEL = Particle(1.0)
 
 
-@hidden
 class SharedLevel(Base):
     """Every environment raises the level of all."""
 
@@ -544,7 +499,6 @@ class SharedLevel(Base):
         LEVEL.age = 0
 
 
-@hidden
 class FromConstants(Base):
     """In the beginning of an episode attributes are a constant's, later they are its own."""
 
@@ -559,7 +513,6 @@ class FromConstants(Base):
         return self.position.sum() + sum(self.speeds)
 
 
-@hidden
 class LateAlias(Base):
     """Takes what belongs to the module in a step, and changes it for all."""
 
@@ -577,7 +530,6 @@ class LateAlias(Base):
         LEVEL.age = 0
 
 
-@hidden
 class Views(Base):
     def prepare(self):
         self.whole = np.zeros(6)
@@ -588,7 +540,6 @@ class Views(Base):
         return self.whole.sum()
 
 
-@hidden
 class CopiedView(Base):
     """In the beginning a view, later an array of its own."""
 
@@ -602,7 +553,6 @@ class CopiedView(Base):
         return (self.now - self.before).sum() + self.before.sum()
 
 
-@hidden
 class ObjectArray(Base):
     def prepare(self):
         self.grid = np.empty((2, 2), object)
@@ -614,7 +564,6 @@ class ObjectArray(Base):
         return sum(value or 0 for value in self.grid.flat)
 
 
-@hidden
 class OddValues(Base):
     def prepare(self):
         self.text, self.raw, self.z, self.huge = "", b"", 1j, 3**50
@@ -634,7 +583,6 @@ class OddValues(Base):
         return held + len(self.past) + len(self.frozen) + self.buffer[0]
 
 
-@hidden
 class TorchModule(Base):
     def prepare(self):
         with torch.random.fork_rng():
@@ -648,7 +596,6 @@ class TorchModule(Base):
         return self.memory.sum()
 
 
-@hidden
 class Dictionaries(Base):
     def prepare(self):
         self.seen, self.rows, self.order = Counter(), defaultdict(list), OrderedDict()
@@ -661,7 +608,6 @@ class Dictionaries(Base):
         return self.seen.total() + sum(map(len, self.rows.values())) + next(iter(self.order.values()))
 
 
-@hidden
 class Private(Base):
     def prepare(self):
         self.__count = 0
@@ -675,7 +621,6 @@ class Private(Base):
         return self.__count
 
 
-@hidden
 class Late(Base):
     """An attribute that appears in a step, and one that goes."""
 
@@ -695,13 +640,11 @@ class Late(Base):
 hash_of = hash
 
 
-@hidden
 class Hashed(Base):
     def bonus(self):
         return hash_of("a text") % 7
 
 
-@hidden
 class OwnState(Base):
     def prepare(self):
         self.total = 0
@@ -717,14 +660,12 @@ class OwnState(Base):
         self.x, self.t, self.length, self.total = (state[name] for name in ("x", "t", "length", "total"))
 
 
-@unreadable
-class Clock(Base):
+class Clock(Base, unreadable=True):
     def bonus(self):
         return time.perf_counter()
 
 
-@unreadable
-class BegunGenerator(Base):
+class BegunGenerator(Base, unreadable=True):
     def prepare(self):
         self.numbers = (float(i) for i in range(10_000))
 
@@ -732,8 +673,7 @@ class BegunGenerator(Base):
         return next(self.numbers)
 
 
-@unreadable
-class InC(Base):
+class InC(Base, unreadable=True):
     def prepare(self):
         self.state = hashlib.sha256()
 
@@ -742,8 +682,7 @@ class InC(Base):
         return self.state.digest()[0]
 
 
-@unreadable
-class OpenFile(Base):
+class OpenFile(Base, unreadable=True):
     def prepare(self):
         self.file = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.file.write("".join(f"{i}\n" for i in range(10_000)))
@@ -753,8 +692,7 @@ class OpenFile(Base):
         return float(self.file.readline())
 
 
-@unreadable
-class CounterFile(Base):
+class CounterFile(Base, unreadable=True):
     path = Path(tempfile.gettempdir()) / f"rlopt-counter-{random.SystemRandom().random()}"
 
     def bonus(self):
@@ -763,8 +701,7 @@ class CounterFile(Base):
         return self.path.stat().st_size
 
 
-@unreadable
-class RareInC(Base):
+class RareInC(Base, unreadable=True):
     """What is hidden in C shows after 600 steps only."""
 
     def prepare(self):
@@ -774,8 +711,7 @@ class RareInC(Base):
         return next(self.rounds)
 
 
-@unreadable
-class ForgetfulOwnState(OwnState):
+class ForgetfulOwnState(OwnState, unreadable=True):
     def bonus(self):
         self.total += 1
         return 1.0 if self.total < 500 else 0.0

@@ -22,11 +22,6 @@ MONITOR, EVALUATIONS, PROGRESS = "monitor.csv", "evaluations.npz", "progress.csv
 _STEPS, _SECONDS = "time/total_timesteps", "time/time_elapsed"
 
 
-def monitor_files(folder: Path) -> list[Path]:
-    """The monitor files of a folder, one for each environment of its run."""
-    return sorted(path for path in folder.iterdir() if path.name.endswith(MONITOR))
-
-
 def read_sb3(path: Path) -> Log:
     """Reads a folder with any of monitor files, ``evaluations.npz``, ``progress.csv`` and events, or one such file.
 
