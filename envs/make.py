@@ -186,7 +186,7 @@ def _make_gymnasium(
     settings: EnvSettings, make: Callable[[int], gymnasium.Env[Any, Any]] | None = None, drawn: bool = False
 ) -> GymnasiumVecEnv:
     from rlopt.envs.backends.gymnasium_vec import GymnasiumVecEnv
-    from rlopt.envs.seeding import derive_seeds
+    from rlopt.envs.settings import derive_seeds
 
     drawn = drawn or settings.from_pixels or settings.render_mode is not None
     # An environment that is not known to draw with MuJoCo (CartPole, a user's own) may draw without GL.

@@ -17,8 +17,7 @@ from torch import Tensor
 from rlopt.agents.ailboost.boosting import Mixture, WeakLearners, arrays_of, draw_learners, tensors_of
 from rlopt.agents.ailboost.config import AILBoostConfig, DACConfig
 from rlopt.agents.ailboost.rounds import Rounds
-from rlopt.agents.imitation.adversary import Adversary, AdversarySettings, with_own_adversary
-from rlopt.agents.imitation.image_features import ImageFeatures
+from rlopt.agents.imitation.adversary import Adversary, AdversarySettings, ImageFeatures, with_own_adversary
 from rlopt.agents.sac.algorithm import SAC
 from rlopt.algorithms.demonstrations import NOT_CENTRED, FromDemonstrations
 from rlopt.algorithms.resumable import with_settings_of
@@ -42,7 +41,7 @@ class AILBoost(FromDemonstrations, SAC):
     :class:`rlopt.SAC`.
 
     With images, the discriminator's input is the features of the critics' encoder, frozen at the discriminator's last
-    training (:class:`rlopt.agents.imitation.image_features.ImageFeatures`), without random shifts.
+    training (:class:`rlopt.agents.imitation.adversary.ImageFeatures`), without random shifts.
 
     :param demonstrations: demonstrations of this environment, or their path or name; see :meth:`set_demonstrations`
     :param n_demonstrations: number of episodes to learn from, the first ones; None for all

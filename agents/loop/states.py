@@ -12,7 +12,7 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv
 
 from rlopt.agents.loop.base import ContinuingAgent
-from rlopt.algorithms.checks import check_counted_from_zero
+from rlopt.algorithms.arguments import check_counted_from_zero
 from rlopt.average_reward.linear_models import check_feature_norms
 from rlopt.average_reward.mdp import Array
 from rlopt.errors import ConfigError, ModelError, SpaceError

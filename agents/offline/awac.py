@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
-from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor
 
 from rlopt.agents.offline import losses
 from rlopt.agents.offline.base import OfflineAlgorithm
-from rlopt.agents.offline.config import AWACConfig
+from rlopt.agents.offline.config import AWACConfig, OfflineConfig
 from rlopt.agents.offline.data import Batch
 from rlopt.agents.offline.losses import Info
-from rlopt.agents.offline.policy import Needs, OfflinePolicy
+from rlopt.agents.offline.policy import Needs
 from rlopt.agents.offline.update import Parameters
-from rlopt.algorithms.resumable import with_settings_of
-from rlopt.data.dataset import Dataset
 
 
 class AWAC(OfflineAlgorithm):
@@ -28,6 +25,7 @@ class AWAC(OfflineAlgorithm):
     for fine-tuning. With Discrete actions, the values of states are exact means over actions instead of one sample.
     """
 
+    config_class: ClassVar[type[OfflineConfig]] = AWACConfig
     coefficients: ClassVar[tuple[str, ...]] = (
         *OfflineAlgorithm.coefficients,
         "critic_learning_rate",
@@ -37,10 +35,6 @@ class AWAC(OfflineAlgorithm):
         "largest_weight",
     )
     discrete_actions: ClassVar[bool] = True
-
-    @with_settings_of(OfflineAlgorithm, config=AWACConfig, normalize_observations=True)
-    def __init__(self, policy: str | type[OfflinePolicy], env: Dataset | GymEnv | str | None, **settings: Any) -> None:
-        super().__init__(policy, env, **settings)
 
     def needs(self) -> Needs:
         return Needs(self.actor_kind("gaussian"), n_critics=2)

@@ -22,10 +22,9 @@ from rlopt.agents.offline.fine_tuning import OfflineVecEnv
 from rlopt.agents.offline.learner import Learner, loaded_dataset
 from rlopt.agents.offline.policy import OfflinePolicy
 from rlopt.agents.offline.update import OfflineStep, Source
-from rlopt.algorithms.arguments import checked
-from rlopt.algorithms.checks import check_counted_from_zero, check_observation_space
+from rlopt.algorithms.arguments import check_counted_from_zero, check_observation_space, checked
 from rlopt.algorithms.initialization import ActorLayers, linear_layers
-from rlopt.algorithms.resumable import named_policy_kwargs, training_env
+from rlopt.algorithms.resumable import named_policy_kwargs, training_env, with_settings_of
 from rlopt.data.dataset import Dataset
 from rlopt.data.environment import spaces_of
 from rlopt.errors import ConfigError, NonFiniteError, SpaceError, require
@@ -69,8 +68,20 @@ class OfflineAlgorithm(Learner):
     profiled_sections: ClassVar[dict[str, str]] = {"_train_block": "update", "_store_transition": "store"}
     step_unit: ClassVar[str] = "gradient steps"
 
+    config_class: ClassVar[type[OfflineConfig]]
+    """The declaration of a learner's settings, which its constructor takes beside those of this class."""
     compile: CompileChoice
     precision: Precision = "float32"
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "config_class" in vars(cls):
+
+            def constructor(self: Any, policy: Any, env: Any, **settings: Any) -> None:
+                OfflineAlgorithm.__init__(self, policy, env, **settings)
+
+            own = with_settings_of(OfflineAlgorithm, config=cls.config_class, **cls.config_class.run_defaults)
+            cls.__init__ = own(constructor)  # type: ignore[method-assign]
 
     @checked
     def __init__(

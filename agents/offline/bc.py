@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
-from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor
 
 from rlopt.agents.offline import losses
 from rlopt.agents.offline.base import OfflineAlgorithm
-from rlopt.agents.offline.config import BCConfig
+from rlopt.agents.offline.config import BCConfig, OfflineConfig
 from rlopt.agents.offline.data import Batch
 from rlopt.agents.offline.losses import Info
-from rlopt.agents.offline.policy import Needs, OfflinePolicy
+from rlopt.agents.offline.policy import Needs
 from rlopt.agents.offline.update import Parameters
-from rlopt.algorithms.resumable import with_settings_of
-from rlopt.data.dataset import Dataset
 
 
 class BC(OfflineAlgorithm):
@@ -28,15 +25,12 @@ class BC(OfflineAlgorithm):
     fine-tune in an environment.
     """
 
+    config_class: ClassVar[type[OfflineConfig]] = BCConfig
     discrete_actions: ClassVar[bool] = True
     several_choices: ClassVar[bool] = True
     sees_images: ClassVar[bool] = True
     fine_tunes: ClassVar[bool] = False
     stochastic: bool
-
-    @with_settings_of(OfflineAlgorithm, config=BCConfig, normalize_observations=True)
-    def __init__(self, policy: str | type[OfflinePolicy], env: Dataset | GymEnv | str | None, **settings: Any) -> None:
-        super().__init__(policy, env, **settings)
 
     def needs(self) -> Needs:
         return Needs(self.actor_kind("gaussian" if self.stochastic else "deterministic"))

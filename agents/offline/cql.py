@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
-from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor
 
 from rlopt.agents.offline import losses
 from rlopt.agents.offline.base import OfflineAlgorithm
-from rlopt.agents.offline.config import CQLConfig
+from rlopt.agents.offline.config import CQLConfig, OfflineConfig
 from rlopt.agents.offline.data import Batch
 from rlopt.agents.offline.losses import Info
-from rlopt.agents.offline.policy import Needs, OfflinePolicy
+from rlopt.agents.offline.policy import Needs
 from rlopt.agents.offline.update import Parameters
 from rlopt.agents.sac import losses as soft
-from rlopt.algorithms.resumable import with_settings_of
-from rlopt.data.dataset import Dataset
 
 
 class CQL(OfflineAlgorithm):
@@ -31,6 +28,7 @@ class CQL(OfflineAlgorithm):
     of 256.
     """
 
+    config_class: ClassVar[type[OfflineConfig]] = CQLConfig
     pessimistic: ClassVar[bool] = True
     coefficients: ClassVar[tuple[str, ...]] = (
         *OfflineAlgorithm.coefficients,
@@ -43,10 +41,6 @@ class CQL(OfflineAlgorithm):
     n_actions: int
     lagrange_gap: float | None
     entropy_in_target: bool
-
-    @with_settings_of(OfflineAlgorithm, config=CQLConfig, normalize_observations=True)
-    def __init__(self, policy: str | type[OfflinePolicy], env: Dataset | GymEnv | str | None, **settings: Any) -> None:
-        super().__init__(policy, env, **settings)
 
     @property
     def action_dim(self) -> int:

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
-from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor
 
 from rlopt.agents.offline import losses
 from rlopt.agents.offline.base import OfflineAlgorithm
-from rlopt.agents.offline.config import IQLConfig
+from rlopt.agents.offline.config import IQLConfig, OfflineConfig
 from rlopt.agents.offline.data import Batch
 from rlopt.agents.offline.losses import Info
-from rlopt.agents.offline.policy import Needs, OfflinePolicy
+from rlopt.agents.offline.policy import Needs
 from rlopt.agents.offline.update import Parameters
-from rlopt.algorithms.resumable import with_settings_of
-from rlopt.data.dataset import Dataset
 
 
 class IQL(OfflineAlgorithm):
@@ -29,6 +26,7 @@ class IQL(OfflineAlgorithm):
     for fine-tuning. Discrete actions work too.
     """
 
+    config_class: ClassVar[type[OfflineConfig]] = IQLConfig
     coefficients: ClassVar[tuple[str, ...]] = (
         *OfflineAlgorithm.coefficients,
         "critic_learning_rate",
@@ -41,10 +39,6 @@ class IQL(OfflineAlgorithm):
     discrete_actions: ClassVar[bool] = True
     deterministic_actor: bool
     cosine_decay: bool
-
-    @with_settings_of(OfflineAlgorithm, config=IQLConfig, normalize_observations=True)
-    def __init__(self, policy: str | type[OfflinePolicy], env: Dataset | GymEnv | str | None, **settings: Any) -> None:
-        super().__init__(policy, env, **settings)
 
     def needs(self) -> Needs:
         kind = self.actor_kind("deterministic" if self.deterministic_actor else "gaussian")

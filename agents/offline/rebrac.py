@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor
 
 from rlopt.agents.offline import losses
-from rlopt.agents.offline.base import OfflineAlgorithm
-from rlopt.agents.offline.config import ReBRACConfig
+from rlopt.agents.offline.config import OfflineConfig, ReBRACConfig
 from rlopt.agents.offline.data import Batch
 from rlopt.agents.offline.losses import Info
-from rlopt.agents.offline.policy import Needs, OfflinePolicy
+from rlopt.agents.offline.policy import Needs
 from rlopt.agents.offline.td3_bc import DeterministicActorCritic
 from rlopt.agents.offline.update import Parameters
-from rlopt.algorithms.resumable import with_settings_of
-from rlopt.data.dataset import Dataset
 
 
 class ReBRAC(DeterministicActorCritic):
@@ -30,6 +26,7 @@ class ReBRAC(DeterministicActorCritic):
     are normalised and all networks have three layers of 256.
     """
 
+    config_class: ClassVar[type[OfflineConfig]] = ReBRACConfig
     pessimistic: ClassVar[bool] = True
     coefficients: ClassVar[tuple[str, ...]] = (
         *DeterministicActorCritic.coefficients,
@@ -37,10 +34,6 @@ class ReBRAC(DeterministicActorCritic):
         "critic_bc_coef",
     )
     normalize_q: bool
-
-    @with_settings_of(OfflineAlgorithm, config=ReBRACConfig)
-    def __init__(self, policy: str | type[OfflinePolicy], env: Dataset | GymEnv | str | None, **settings: Any) -> None:
-        super().__init__(policy, env, **settings)
 
     def needs(self) -> Needs:
         return dataclasses.replace(super().needs(), net_arch=(256, 256, 256), critic_layer_norm=True)

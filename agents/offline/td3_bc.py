@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
-from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor
 
 from rlopt.agents.offline import losses
 from rlopt.agents.offline.base import OfflineAlgorithm
-from rlopt.agents.offline.config import TD3BCConfig
+from rlopt.agents.offline.config import OfflineConfig, TD3BCConfig
 from rlopt.agents.offline.data import Batch
 from rlopt.agents.offline.losses import Info
-from rlopt.agents.offline.policy import Needs, OfflinePolicy
+from rlopt.agents.offline.policy import Needs
 from rlopt.agents.offline.update import Parameters
-from rlopt.algorithms.resumable import with_settings_of
-from rlopt.data.dataset import Dataset
 
 
 class DeterministicActorCritic(OfflineAlgorithm):
@@ -96,12 +94,9 @@ class TD3BC(DeterministicActorCritic):
     for fine-tuning.
     """
 
+    config_class: ClassVar[type[OfflineConfig]] = TD3BCConfig
     coefficients: ClassVar[tuple[str, ...]] = (*DeterministicActorCritic.coefficients, "alpha")
     alpha: float
-
-    @with_settings_of(OfflineAlgorithm, config=TD3BCConfig, normalize_observations=True)
-    def __init__(self, policy: str | type[OfflinePolicy], env: Dataset | GymEnv | str | None, **settings: Any) -> None:
-        super().__init__(policy, env, **settings)
 
     def actor_objective(self, actor: Parameters, batch: Batch, c: Mapping[str, Tensor]) -> tuple[Tensor, Info]:
         nets = self.networks

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from rlopt.agents.ppo.heads import action_head
 from rlopt.agents.ppo.update import History, Phase, PhaseStep, Request, obstacle, take_eagerly, update_models
-from rlopt.algorithms.checks import check_counted_from_zero, check_observation_space, check_real_actions
+from rlopt.algorithms.arguments import check_counted_from_zero, check_observation_space, check_real_actions
 from rlopt.algorithms.device_rollout import collect_on_device, device_env
 from rlopt.algorithms.finite import FiniteVecEnv, check_finite, check_parameters
 from rlopt.algorithms.initialization import ActorLayers, Head, fill, linear_layers

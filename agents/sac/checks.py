@@ -10,7 +10,7 @@ from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
-from rlopt.algorithms.checks import check_observation_space, check_real_actions
+from rlopt.algorithms.arguments import check_observation_space, check_real_actions
 from rlopt.errors import ConfigError, SpaceError, require, unknown_name
 from rlopt.replay.buffers import DeviceDictReplayBuffer, DeviceReplayBuffer
 from rlopt.replay.her import DeviceHerReplayBuffer

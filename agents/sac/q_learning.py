@@ -19,8 +19,7 @@ from rlopt.agents.sac.config import QLearningConfig
 from rlopt.agents.sac.losses import Info
 from rlopt.agents.sac.off_policy import OffPolicy
 from rlopt.agents.sac.update import Batch
-from rlopt.algorithms.arguments import checked
-from rlopt.algorithms.checks import check_counted_from_zero, check_observation_space
+from rlopt.algorithms.arguments import check_counted_from_zero, check_observation_space, checked
 from rlopt.algorithms.resumable import named_policy_kwargs, training_env
 from rlopt.errors import SpaceError
 from rlopt.optim.compiled_step import CompileChoice, Precision

@@ -15,8 +15,7 @@ import numpy as np
 from rlopt.agents.zo_ranksgd import saving
 from rlopt.agents.zo_ranksgd.checks import check_size
 from rlopt.agents.zo_ranksgd.line_search import winner
-from rlopt.agents.zo_ranksgd.query import NO_EDGES, POPULATION, Outcome, Query, Search, read_only
-from rlopt.agents.zo_ranksgd.subspace import make_basis
+from rlopt.agents.zo_ranksgd.query import NO_EDGES, POPULATION, Outcome, Query, Search, make_basis, read_only
 from rlopt.errors import AnswerError, CheckpointError, NonFiniteError, one_line
 from rlopt.feedback.ranking import Ranking, total_weights
 from rlopt.settings.fields import Range, check_setting

@@ -13,8 +13,7 @@ from rlopt.agents.zo_ranksgd.checks import check_size
 from rlopt.agents.zo_ranksgd.config import SearchConfig
 from rlopt.agents.zo_ranksgd.line_search import LineSearch, winner
 from rlopt.agents.zo_ranksgd.losses import rank_gradient
-from rlopt.agents.zo_ranksgd.query import GRADIENT, LINE_SEARCH, NO_EDGES, Outcome, Query, Search, read_only
-from rlopt.agents.zo_ranksgd.subspace import make_basis
+from rlopt.agents.zo_ranksgd.query import GRADIENT, LINE_SEARCH, NO_EDGES, Outcome, Query, Search, make_basis, read_only
 from rlopt.errors import AnswerError, NonFiniteError
 from rlopt.feedback.ranking import Ranking, total_weights
 from rlopt.settings.fields import check_arguments

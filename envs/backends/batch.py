@@ -48,11 +48,6 @@ def float32_space(space: spaces.Space[Any]) -> spaces.Space[Any]:
     return space
 
 
-def float32_actions(space: spaces.Space[Any]) -> spaces.Space[Any]:
-    """A Box of another float type as a float32 Box with the same bounds; other spaces as they are."""
-    return float32_space(space)
-
-
 def stacked_space(space: spaces.Space[Any], frames: int) -> spaces.Space[Any]:
     """The space of ``frames`` observations concatenated along their first axis.
 

@@ -12,12 +12,11 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
-from rlopt.envs.backends.batch import Observation, ObservationBuffer, check_settings, float32_actions, guard_actions
+from rlopt.envs.backends.batch import Observation, ObservationBuffer, check_settings, float32_space, guard_actions
 from rlopt.envs.backends.pool_support import available_cores, import_envpool, maze_reward, parking_reward
 from rlopt.envs.calls import call
 from rlopt.envs.rendering import require_pool_pixels
-from rlopt.envs.seeding import derive_seeds
-from rlopt.envs.settings import EnvSettings
+from rlopt.envs.settings import EnvSettings, derive_seeds
 from rlopt.envs.state.replay import ActionLog
 from rlopt.envs.tables import POOL_TASKS
 from rlopt.errors import ConfigError, StateUnavailableError
@@ -56,7 +55,7 @@ class EnvPoolVecEnv(VecEnv):
         single, self._slices = _single_space(spec.gymnasium_observation_space, self.task.keys)
         count = settings.n_envs
         self._buffer = ObservationBuffer(single, count, settings.frame_stack)
-        action_space = float32_actions(spec.gymnasium_action_space)
+        action_space = float32_space(spec.gymnasium_action_space)
         super().__init__(count, self._buffer.space, action_space)
         shape = action_space.shape or ()
         self._log = ActionLog(count, shape, np.float32, min(1024, -(-self._limit // settings.action_repeat)))

@@ -12,11 +12,10 @@ import numpy as np
 from stable_baselines3.common.vec_env import DummyVecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
-from rlopt.envs.backends.batch import Observation, ObservationBuffer, check_settings, float32_actions, guard_actions
+from rlopt.envs.backends.batch import Observation, ObservationBuffer, check_settings, float32_space, guard_actions
 from rlopt.envs.calls import call, described
 from rlopt.envs.outcomes import Interface
-from rlopt.envs.seeding import derive_seeds
-from rlopt.envs.settings import EnvSettings
+from rlopt.envs.settings import EnvSettings, derive_seeds
 from rlopt.envs.state import exact_state, objects, shared, snapshots, statistics
 from rlopt.envs.state.replay import ActionLog
 from rlopt.errors import StateUnavailableError
@@ -49,8 +48,7 @@ class GymnasiumVecEnv(DummyVecEnv):
         super().__init__([lambda env=env: env for env in envs])  # type: ignore[misc]
         self._buffer = buffer
         self.observation_space = buffer.space
-        self.action_space = float32_actions(self.action_space)
-        self._env_action_dtype = getattr(envs[0].action_space, "dtype", None)
+        self.action_space = float32_space(self.action_space)
         self._methods = [exact_state.method_of(env) for env in self.envs]
         self._reference = snapshots.fresh_model(self.envs[0]) if "snapshot" in self._methods else None
         self._log: ActionLog | None = None

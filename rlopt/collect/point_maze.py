@@ -15,8 +15,7 @@ from rlopt.data.dataset import Dataset
 from rlopt.data.environment import made
 from rlopt.data.metadata import Metadata
 from rlopt.envs.backends.pool_support import available_cores, envpool_problem, import_envpool, maze_reward
-from rlopt.envs.seeding import derive_seeds
-from rlopt.envs.settings import EnvSettings
+from rlopt.envs.settings import EnvSettings, derive_seeds
 from rlopt.envs.tasks.mazes import Maze
 from rlopt.envs.tasks.own_tasks import FIXED_GOAL_MAZES
 from rlopt.errors import ConfigError, NonFiniteError, unknown_name

@@ -64,8 +64,7 @@ def evaluate_on_engine(
     :raises rlopt.console.signals.Stopped: Ctrl-C (it is a KeyboardInterrupt), SIGTERM or SIGHUP
     """
     from rlopt.checkpoint.choose import choose_checkpoint, environment_settings
-    from rlopt.envs.seeding import derive_seeds
-    from rlopt.envs.settings import EnvSettings
+    from rlopt.envs.settings import EnvSettings, derive_seeds
     from rlopt.evaluation.evaluate import check_arguments
 
     check_arguments(n_episodes, confidence)

@@ -11,11 +11,10 @@ import sqlalchemy as sa
 from rlopt.console.progress import duration
 from rlopt.feedback import protocol_rounds, schema
 from rlopt.feedback.agreement import Agreement, Given, agreement, between_raters, each_rater, wilson
-from rlopt.feedback.prepared import Prepared
 from rlopt.feedback.protocol import StudyProtocol
 from rlopt.feedback.rounds import LEASE_SECONDS, ShownClip
 from rlopt.feedback.schema import answer, clip, round_
-from rlopt.feedback.statements import ANSWERED_IN_OPEN, ANY_FOR_RATER, FREE, OF_STUDY, OPEN_COUNT, STANDING
+from rlopt.feedback.statements import ANSWERED_IN_OPEN, ANY_FOR_RATER, FREE, OF_STUDY, OPEN_COUNT, STANDING, Prepared
 from rlopt.feedback.store import Study, StudyStore, is_opaque
 from rlopt.feedback.trainer import answers_by_clips, study_reliabilities
 

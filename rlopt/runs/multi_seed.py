@@ -32,8 +32,7 @@ from rlopt.errors import (
 from rlopt.optim.lockstep import Lockstep
 from rlopt.run_folder import GROUP_FILE, RunFolder, default_folder, read_json, write_json
 from rlopt.runs.train import RunResult, resume, train
-from rlopt.settings.run import RunConfig
-from rlopt.settings.seeds import parse_seeds
+from rlopt.settings.run import RunConfig, parse_seeds
 from rlopt.settings.wandb import in_wandb_group
 
 

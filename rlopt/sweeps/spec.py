@@ -16,8 +16,7 @@ from rlopt.engine.jobs import Job
 from rlopt.errors import ConfigError, unknown_name
 from rlopt.registry import agent_spec, import_agent, refuse_import
 from rlopt.settings.presets import resolved_settings
-from rlopt.settings.run import RunConfig
-from rlopt.settings.seeds import parse_seeds
+from rlopt.settings.run import RunConfig, parse_seeds
 from rlopt.settings.wandb import in_wandb_group
 from rlopt.settings.yaml_files import read_yaml
 from rlopt.sweeps.job import TRAINING

@@ -23,7 +23,7 @@ from rlopt.engine.jobs import DONE, FAILED, PRUNED, STOPPED, Job, JobResult
 from rlopt.errors import ConfigError, RunError, one_line
 from rlopt.run_folder import shell_quote
 from rlopt.settings.presets import load_preset
-from rlopt.settings.seeds import parse_seeds
+from rlopt.settings.run import parse_seeds
 from rlopt.sweeps.spec import training_job
 from rlopt.sweeps.sweep import EngineOptions
 from rlopt.sweeps.tune_spec import TuneFolder, TuneSpec, parse_axes

@@ -24,7 +24,7 @@ from ranking_study import answer_all, make_study, told_exactly
 from rlopt.errors import StudyError
 from rlopt.feedback.database import DatabaseUnreachableError
 from rlopt.feedback.export import export
-from rlopt.feedback.server import connections
+from rlopt.feedback.server import serving
 from rlopt.feedback.server.guard import UNAVAILABLE, Limits
 from rlopt.feedback.server.links import find_links, links_file, served_at
 from rlopt.feedback.server.serving import _bind, _bind_again
@@ -178,10 +178,10 @@ def test_behind_a_proxy_each_address_counts_alone(study: HumanStudy) -> None:
 @pytest.fixture
 def served(study: HumanStudy, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """The port of a real server, which waits a third of a second for a request and keeps six quiet connections."""
-    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)
-    monkeypatch.setattr(connections, "MOST_QUIET", 6)
+    monkeypatch.setattr(serving, "HEAD_SECONDS", 0.3)
+    monkeypatch.setattr(serving, "MOST_QUIET", 6)
     config = uvicorn.Config(
-        app_of(study), log_level="error", lifespan="off", http=connections.PatientProtocol, limit_concurrency=20,
+        app_of(study), log_level="error", lifespan="off", http=serving.PatientProtocol, limit_concurrency=20,
         timeout_keep_alive=30,
     )  # fmt: skip
     server = uvicorn.Server(config)
@@ -215,7 +215,7 @@ def test_requests_that_never_end_deny_the_server_to_nobody(served: int) -> None:
         idle[-1].sendall(f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{served}\r\n\r\n".encode())
         assert idle[-1].recv(100).startswith(b"HTTP/1.1 401")
     assert _asked(served) == 200
-    assert len(connections.PatientProtocol.quiet) <= 6
+    assert len(serving.PatientProtocol.quiet) <= 6
     with httpx2.Client(base_url=f"http://127.0.0.1:{served}") as kept:
         for _ in range(3):
             assert kept.get("/", params={"token": TOKEN}).status_code == 200

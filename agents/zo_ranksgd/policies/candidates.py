@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from rlopt.agents.zo_ranksgd.policies.observations import FloatArray, Moments, Normalizer, take
 from rlopt.agents.zo_ranksgd.policies.vector import PolicyVector, inputs_of
-from rlopt.envs.seeding import derive_seeds
+from rlopt.envs.settings import derive_seeds
 from rlopt.errors import ConfigError, NonFiniteError
 from rlopt.evaluation.evaluate import LONGEST_EPISODE
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from gymnasium import spaces
 
 from rlopt.agents.zo_ranksgd.policies.observations import FloatArray, feature_count, features
-from rlopt.algorithms.checks import check_real_actions
+from rlopt.algorithms.arguments import check_real_actions
 from rlopt.errors import SpaceError
 
 

@@ -13,8 +13,7 @@ import pytest
 import rlopt
 from rlopt.envs import make
 from rlopt.envs.backends import pool_support, warp_physics
-from rlopt.envs.seeding import derive_seeds
-from rlopt.envs.settings import EnvSettings
+from rlopt.envs.settings import EnvSettings, derive_seeds
 from rlopt.errors import ConfigError, EnvFaultError, SpaceError, UnknownNameError
 
 pytest.importorskip("envpool", reason="EnvPool is not installed: pip install 'rlopt[fast]'")

@@ -24,8 +24,7 @@ from rlopt.checkpoint.model_state import capture_state
 from rlopt.cli.main import main
 from rlopt.console.signals import StopRequest
 from rlopt.engine import Engine, Job, JobContext, make_engine
-from rlopt.envs.seeding import derive_seeds
-from rlopt.envs.settings import EnvSettings
+from rlopt.envs.settings import EnvSettings, derive_seeds
 from rlopt.errors import ConfigError, RunError, SpaceError, UnknownNameError
 from rlopt.evaluation.evaluate import EvaluationResult
 from rlopt.evaluation.parallel import PLAY, evaluate_on_engine, joined, play
