@@ -17,7 +17,7 @@ from torch import Tensor
 from rlopt.agents.ailboost.boosting import Mixture, WeakLearners, arrays_of, draw_learners, tensors_of
 from rlopt.agents.ailboost.config import AILBoostConfig, DACConfig
 from rlopt.agents.ailboost.rounds import Rounds
-from rlopt.agents.imitation.adversary import Adversary, AdversarySettings, ImageFeatures, with_own_adversary
+from rlopt.agents.imitation.adversary import SAVED, Adversary, AdversarySettings, ImageFeatures, with_own_adversary
 from rlopt.agents.sac.algorithm import SAC
 from rlopt.algorithms.demonstrations import NOT_CENTRED, FromDemonstrations
 from rlopt.algorithms.resumable import with_settings_of
@@ -52,6 +52,8 @@ class AILBoost(FromDemonstrations, SAC):
     """
 
     state_attributes: ClassVar[tuple[str, ...]] = ("boosting_state",)
+    saved_modules: ClassVar[tuple[str, ...]] = (*SAVED, "adversary.features")
+    unsaved: ClassVar[tuple[str, ...]] = ("learners", "rounds")
     settled: ClassVar[tuple[str, ...]] = (*SAC.settled, "weighting")
     made_with: ClassVar[tuple[str, ...]] = (
         "divergence", "reward_form", "discriminator_input", "discriminator_net_arch", "discriminator_output",
@@ -257,14 +259,6 @@ class AILBoost(FromDemonstrations, SAC):
     def fitted_networks(self, networks: Tree) -> Tree:
         """As :meth:`rlopt.algorithms.resumable.Resumable.fitted_networks`."""
         return with_own_adversary(self, super().fitted_networks(networks))
-
-    def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "adversary", "learners", "rounds"]
-
-    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        state_dicts, tensors = super()._get_torch_save_params()
-        seen = [] if self.adversary.features is None else ["adversary.features"]
-        return [*state_dicts, "adversary.discriminator", "adversary.optimizer", "adversary.statistics", *seen], tensors
 
 
 def _has_true_ends(buffer: Any) -> bool:

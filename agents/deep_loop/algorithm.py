@@ -124,6 +124,14 @@ class DeepLOOP(SAC):
     made_from: ClassVar[dict[str, tuple[str, ...]]] = {**SAC.made_from, "reset_cost": ("reset_price",)}
     made_with: ClassVar[tuple[str, ...]] = ("n_features", "length_scale", "ridge")
     settled: ClassVar[tuple[str, ...]] = (*SAC.settled, *made_with)
+    saved_modules: ClassVar[tuple[str, ...]] = (
+        "plan",
+        "features",
+        "evidence",
+        "reset_critic",
+        "reset_critic.optimizer",
+    )
+    saved_tensors: ClassVar[tuple[str, ...]] = ("gain", "reset_price")
 
     @with_settings_of(SAC, *_NOT_TAKEN, config=DeepLOOPConfig)
     def __init__(
@@ -365,18 +373,6 @@ class DeepLOOP(SAC):
         self.logger.record_mean("rollout/average_reward", float(np.mean(reward)))
 
     # ---- saving
-
-    def _excluded_save_params(self) -> list[str]:
-        ours = ["plan", "features", "evidence", "reset_critic", "gain", "reset_price"]
-        return [*super()._excluded_save_params(), *ours]
-
-    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        state_dicts, tensors = super()._get_torch_save_params()
-        for name in ("plan", "features", "evidence"):
-            state_dicts = [*state_dicts, *([name] if getattr(self, name) is not None else [])]
-        if self.reset_critic is not None:
-            state_dicts = [*state_dicts, "reset_critic", "reset_critic.optimizer"]
-        return state_dicts, [*tensors, "gain", "reset_price"]
 
 
 def check_observations(observation_space: spaces.Space, bonus: bool, lazy: bool) -> None:

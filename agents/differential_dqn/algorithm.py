@@ -45,6 +45,7 @@ class DifferentialDQN(QLearning):
 
     for_real_actions: ClassVar[str] = "rlopt.DeepLOOP or rlopt.APO"
     state_attributes: ClassVar[tuple[str, ...]] = ("exploration_rate",)
+    saved_tensors: ClassVar[tuple[str, ...]] = ("gain",)
     elsewhere: ClassVar[Mapping[str, str]] = {
         "gamma": "nothing is discounted: stable_baselines3.DQN learns discounted values",
         "n_steps": "targets are of one step",
@@ -141,13 +142,6 @@ class DifferentialDQN(QLearning):
         resets, infos = mark_resets(dones, infos, self.on_termination, self.num_timesteps)
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, resets, infos)
         self.logger.record_mean("rollout/average_reward", float(np.mean(reward)))
-
-    def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "gain"]
-
-    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        state_dicts, tensors = super()._get_torch_save_params()
-        return state_dicts, [*tensors, "gain"]
 
 
 def check_rewards(env: Any) -> None:

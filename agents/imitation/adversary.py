@@ -76,6 +76,10 @@ class ImageFeatures(nn.Module):
         return torch.cat([self.encoder(part) for part in parts])
 
 
+SAVED = ("adversary.discriminator", "adversary.optimizer", "adversary.statistics")
+"""Of a model's ``adversary``, what its files keep."""
+
+
 @dataclass(frozen=True)
 class AdversarySettings:
     """The settings of :class:`rlopt.AILBoost` and GAIL that shape the discriminator; see there."""

@@ -65,6 +65,7 @@ class DAgger(SAC):
     reads_no_rewards: ClassVar[bool] = True
     for_discrete_actions: ClassVar[str] = "rlopt.GAIL or rlopt.BC, which learn them from demonstrations"
     state_attributes: ClassVar[tuple[str, ...]] = (*SAC.state_attributes, "expert_fingerprint")
+    unsaved: ClassVar[tuple[str, ...]] = ("asked", "_asked_fingerprint")
     beta_steps: int
     asked: Expert | None = None
     """The expert."""
@@ -172,9 +173,6 @@ class DAgger(SAC):
         mean, _, _ = self.policy_outputs(actor, batch.observations)
         distance = (torch.tanh(mean) - batch.actions).square().mean()
         return distance, {"cloning_loss": distance.detach()}
-
-    def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "asked", "_asked_fingerprint"]
 
 
 def fingerprint(networks: torch.nn.Module) -> str:

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rlopt.agents.imitation.adversarial_losses import RewardForm
-from rlopt.agents.imitation.adversary import Adversary, AdversarySettings, with_own_adversary
+from rlopt.agents.imitation.adversary import SAVED, Adversary, AdversarySettings, with_own_adversary
 from rlopt.agents.imitation.config import GAILConfig
 from rlopt.agents.imitation.discriminator import InputKind
 from rlopt.agents.imitation.rollout_record import RolloutRecord, flat_observations
@@ -85,6 +85,8 @@ class GAIL(FromDemonstrations, MDPO):
     absorbing: bool
     profiled_sections: ClassVar[dict[str, str]] = {**MDPO.profiled_sections, "_train_discriminator": "discriminator"}
 
+    saved_modules: ClassVar[tuple[str, ...]] = SAVED
+    unsaved: ClassVar[tuple[str, ...]] = ("_shown",)
     made_with: ClassVar[tuple[str, ...]] = (
         "discriminator_input", "discriminator_net_arch", "discriminator_activation", "discriminator_learning_rate",
         "gradient_penalty", "absorbing",
@@ -193,14 +195,6 @@ class GAIL(FromDemonstrations, MDPO):
     def fitted_networks(self, networks: Tree) -> Tree:
         """As :meth:`rlopt.algorithms.resumable.Resumable.fitted_networks`."""
         return with_own_adversary(self, super().fitted_networks(networks))
-
-    def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "adversary", "_shown"]
-
-    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        state_dicts, tensors = super()._get_torch_save_params()
-        ours = ["adversary.discriminator", "adversary.optimizer", "adversary.statistics"]
-        return [*state_dicts, *ours], tensors
 
 
 def _check_spaces(observation_space: spaces.Space, action_space: spaces.Space) -> None:

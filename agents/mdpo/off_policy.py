@@ -97,6 +97,8 @@ class OffPolicyMDPO(SAC):
     log_kl_coef: Tensor | None
     """ln(kl_coef), (1,), where it follows ``target_kl``."""
     made_from: ClassVar[dict[str, tuple[str, ...]]] = {**SAC.made_from, "kl_coef": ("log_kl_coef",)}
+    saved_modules: ClassVar[tuple[str, ...]] = ("old_actor", "value_net", "value_net_target", "value_net.optimizer")
+    saved_tensors: ClassVar[tuple[str, ...]] = ("log_kl_coef",)
     value_net: ValueNetwork | None
     value_net_target: ValueNetwork | None
 
@@ -322,16 +324,3 @@ class OffPolicyMDPO(SAC):
             self._renew_old_policy()
 
     # ---- saving
-
-    def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "old_actor", "log_kl_coef", "value_net", "value_net_target"]
-
-    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        state_dicts, tensors = super()._get_torch_save_params()
-        if self.old_actor is not None:
-            state_dicts = [*state_dicts, "old_actor"]
-        if self.log_kl_coef is not None:
-            tensors = [*tensors, "log_kl_coef"]
-        if self.value_net is not None:
-            state_dicts = [*state_dicts, "value_net", "value_net_target", "value_net.optimizer"]
-        return state_dicts, tensors

@@ -53,6 +53,8 @@ class MDPO(OnPolicy):
     """
 
     state_attributes: ClassVar[tuple[str, ...]] = (*OnPolicy.state_attributes, "adapted_step_size")
+    saved_modules: ClassVar[tuple[str, ...]] = ("value_optimizer",)
+    unsaved: ClassVar[tuple[str, ...]] = ("policy_parameters", "value_parameters")
     made_from: ClassVar[Mapping[str, tuple[str, ...]]] = {"step_size": ("adapted_step_size",)}
     later_attributes: ClassVar[tuple[str, ...]] = ("adapted_step_size",)
     of_its_own: ClassVar[tuple[str, ...]] = ("target_kl",)
@@ -317,12 +319,6 @@ class MDPO(OnPolicy):
         if [len(group["params"]) for group in saved["param_groups"]] != [len(former)] or len(former) == len(own):
             return None
         return [place for place, parameter in enumerate(former) if id(parameter) in own]
-
-    def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "value_optimizer", "policy_parameters", "value_parameters"]
-
-    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        return ["policy", "policy.optimizer", "value_optimizer"], []
 
 
 _BEYOND_SB3 = (

@@ -65,6 +65,9 @@ class OfflineAlgorithm(Learner):
         "CnnPolicy": OfflinePolicy,
     }
     state_attributes: ClassVar[tuple[str, ...]] = ("data_fingerprint", "reward_range_scale")
+    unsaved: ClassVar[tuple[str, ...]] = (
+        "dataset", "_data", "_held_out", "_rows", "_networks", "_step", "online", "data_return", "_last_q", "_warned",
+    )  # fmt: skip
     profiled_sections: ClassVar[dict[str, str]] = {"_train_block": "update", "_store_transition": "store"}
     step_unit: ClassVar[str] = "gradient steps"
 
@@ -302,21 +305,6 @@ class OfflineAlgorithm(Learner):
         )
 
     # Saving.
-
-    def _excluded_save_params(self) -> list[str]:
-        ours = [
-            "dataset",
-            "_data",
-            "_held_out",
-            "_rows",
-            "_networks",
-            "_step",
-            "online",
-            "data_return",
-            "_last_q",
-            "_warned",
-        ]
-        return [*super()._excluded_save_params(), *ours]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", *(f"policy.{name}" for name in self.policy.optimizer_names())], []

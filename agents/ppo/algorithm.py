@@ -57,6 +57,7 @@ class PPO(OnPolicy, stable_baselines3.PPO):
         "kl_coef": "clip_range bounds an update; kl_coef is OffPolicyMDPO's",
         "max_kl": "clip_range bounds an update, and target_kl ends it early",
     }
+    unsaved: ClassVar[tuple[str, ...]] = ("_drawn",)
     loss = staticmethod(losses.ppo_loss)
     """The loss; a subclass may put another function of the same arguments here."""
     clip_range: Schedule
@@ -169,6 +170,3 @@ class PPO(OnPolicy, stable_baselines3.PPO):
             if name in phases[0].scalars:
                 self.logger.record(f"train/{name}", phases[0].scalars[name])
         self._log_state()
-
-    def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_drawn"]

@@ -60,6 +60,7 @@ class OnPolicy(Resumable, OnPolicyAlgorithm):
         "MultiInputPolicy": MultiInputActorCriticPolicy,
     }
     state_attributes: ClassVar[tuple[str, ...]] = ("_n_rollouts", "average_reward")
+    unsaved: ClassVar[tuple[str, ...]] = ("prepared", "_told", "_ends")
     later_attributes: ClassVar[tuple[str, ...]] = ("average_reward",)
     profiled_sections: ClassVar[dict[str, str]] = {"collect_rollouts": "act"}
     elsewhere: ClassVar[Mapping[str, str]] = dict.fromkeys(
@@ -282,9 +283,6 @@ class OnPolicy(Resumable, OnPolicyAlgorithm):
         self._tell_of_minibatches()
         name = tb_log_name or type(self).__name__
         return super().learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)
-
-    def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "boundary_hook", "prepared", "_told", "_ends"]
 
 
 ACTION_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)

@@ -124,6 +124,8 @@ class SAC(WithDemonstrations, OffPolicy, stable_baselines3.SAC):
         **dict.fromkeys(("qf_learning_rate", "vf_learning_rate"), "learning_rate is that of every network"),
     }
     state_attributes: ClassVar[tuple[str, ...]] = ("begun_from_policy",)
+    saved_tensors: ClassVar[tuple[str, ...]] = ("average_reward",)
+    unsaved: ClassVar[tuple[str, ...]] = ("_episodes", "shown")
     later_attributes: ClassVar[tuple[str, ...]] = ("data_fingerprint", "begun_from_policy")
     settled: ClassVar[tuple[str, ...]] = ("network",)
     for_discrete_actions: ClassVar[str] = DISCRETE
@@ -704,13 +706,6 @@ class SAC(WithDemonstrations, OffPolicy, stable_baselines3.SAC):
         if self.device.type == "cpu" or self.num_timesteps // self.n_envs % READ_EVERY < steps:
             self._episodes.check()
         return result
-
-    def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_episodes", "average_reward", "shown"]
-
-    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        state_dicts, tensors = super()._get_torch_save_params()
-        return state_dicts, tensors if self.average_reward is None else [*tensors, "average_reward"]
 
 
 _NOT_SETTINGS = ("self", "env", "demonstrations", "_init_setup_model", "__class__")

@@ -59,6 +59,9 @@ class OffPolicy(Resumable, OffPolicyAlgorithm):
     :meth:`draw`.
     """
 
+    unsaved: ClassVar[tuple[str, ...]] = (
+        "update", "_unread", "_uncompiled", "_obstacle", "_told", "_by_sb3", "_seen", "_structure",
+    )  # fmt: skip
     acting_part: ClassVar[str] = "actor"
     """The one of :meth:`networks` that acts."""
     actor_due: bool = True
@@ -389,10 +392,6 @@ class OffPolicy(Resumable, OffPolicyAlgorithm):
         if not result.continue_training:
             finish_step(self, callback)
         return result
-
-    def _excluded_save_params(self) -> list[str]:
-        steps = ["update", "_unread", "_uncompiled", "_obstacle", "_told", "_by_sb3", "_seen", "_structure"]
-        return [*super()._excluded_save_params(), *steps]
 
 
 def _hooks_and_groups(parts: Mapping[str, Part]) -> tuple[int, ...]:

@@ -85,6 +85,7 @@ class WithDemonstrations:
     """
 
     state_attributes: ClassVar[tuple[str, ...]] = ("data_fingerprint",)
+    unsaved: ClassVar[tuple[str, ...]] = ("demonstrations", "expert")
     needs_demonstrations: bool = False
     """Whether it cannot be trained without."""
 
@@ -138,9 +139,6 @@ class WithDemonstrations:
                 "same subsampling"
             )
         return super().at_boundary()  # type: ignore[misc]
-
-    def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "demonstrations", "expert"]  # type: ignore[misc]
 
 
 class FromDemonstrations(WithDemonstrations):

@@ -76,6 +76,15 @@ class Resumable:
     made_with: ClassVar[tuple[str, ...]] = ()
     """Settings that parts of the model were made with: training refuses other values that were assigned since."""
 
+    saved_modules: ClassVar[tuple[str, ...]] = ()
+    """Modules and optimisers beyond Stable-Baselines3's that :meth:`save` keeps where they are not None: paths."""
+
+    saved_tensors: ClassVar[tuple[str, ...]] = ()
+    """Tensors likewise."""
+
+    unsaved: ClassVar[tuple[str, ...]] = ()
+    """Attributes that :meth:`save` leaves out. Of these three a class names its own, beside those of its bases."""
+
     saved_by: str
     """The agent's class, in a zip of :meth:`save`."""
 
@@ -219,7 +228,22 @@ class Resumable:
 
     def _excluded_save_params(self) -> list[str]:
         hooks = ["boundary_hook", "observation_statistics", "wrapper_statistics"]
-        return [*super()._excluded_save_params(), *hooks]  # type: ignore[misc]
+        parts = [name.partition(".")[0] for kind in ("saved_modules", "saved_tensors") for name in self._of_all(kind)]
+        return [*super()._excluded_save_params(), *hooks, *self._of_all("unsaved"), *parts]  # type: ignore[misc]
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        modules, tensors = super()._get_torch_save_params()  # type: ignore[misc]
+        return [*modules, *self._there("saved_modules")], [*tensors, *self._there("saved_tensors")]
+
+    def _of_all(self, kind: str) -> list[str]:
+        """What this class and all above it name in the attribute ``kind``."""
+        return [name for cls in type(self).__mro__ for name in vars(cls).get(kind, ())]
+
+    def _there(self, kind: str) -> list[str]:
+        def value(path: str) -> Any:
+            return functools.reduce(lambda part, name: getattr(part, name, None), path.split("."), self)
+
+        return [path for path in self._of_all(kind) if value(path) is not None]
 
 
 def training_env(env: GymEnv | str, verbose: int) -> GymEnv:
