@@ -153,18 +153,6 @@ def test_plot_takes_patterns_and_several_fields_too(folder: Path, capsys: pytest
     assert "runs/none-* matches no run folder" in capsys.readouterr().err
 
 
-def test_help_is_light_and_names_every_mix() -> None:
-    code = (
-        "import sys; from rlopt.cli.compare import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
-        "heavy = {'torch', 'matplotlib', 'gymnasium'} & set(sys.modules); print('heavy:', heavy or None)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "usage: rlopt compare" in done.stdout
-    assert "heavy: None" in done.stdout, done.stderr
-    for name in ("tasks", "versions", "repeats", "budgets", "settings"):
-        assert f"--mix-{name}" in done.stdout
-
-
 def test_comparing_imports_no_torch(folder: Path) -> None:
     code = (
         "import sys; from rlopt.cli.main import main; assert main(['compare', 'runs/group']) == 0;"

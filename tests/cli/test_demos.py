@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -29,21 +27,6 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     (said,) = captured.err.splitlines()
     assert said.startswith("rlopt: error: ") and captured.out == ""
     return said
-
-
-def test_help_is_instant_and_names_the_subverbs(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["demos"]) == 0
-    said = capsys.readouterr().out
-    assert all(name in said for name in ("record", "info", "convert"))
-    assert "did you mean 'convert'" in refused(capsys, "conver")
-    for verb in ("record", "info", "convert"):
-        code = (
-            "import sys; from rlopt.cli.main import main\n"
-            f"try: main(['demos', '{verb}', '--help'])\n"
-            "except SystemExit: pass\n"
-            "assert not {'torch', 'gymnasium', 'numpy'} & set(sys.modules), sorted(sys.modules)"
-        )
-        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
 def test_every_format_leads_to_every_other_and_back(capsys: pytest.CaptureFixture[str]) -> None:

@@ -147,17 +147,6 @@ def test_a_full_disk_under_the_result_is_one_line_after_the_table(
     assert "evaluation.json cannot be written (No space left on device): free space there, or copy the run" in error
 
 
-def test_help_is_light() -> None:
-    for verb in ("evaluate", "plot"):
-        code = (
-            f"import sys; from rlopt.cli.{verb} import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
-            "heavy = {'torch', 'numpy', 'matplotlib', 'gymnasium'} & set(sys.modules); print('heavy:', heavy or None)"
-        )
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        assert f"usage: rlopt {verb}" in done.stdout
-        assert "heavy: None" in done.stdout
-
-
 def test_plot_writes_the_picture_into_a_single_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plot", str(run)]) == 0
     note = f"note: training returns are used for all: {run} has no evaluations"

@@ -41,21 +41,6 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return said
 
 
-def test_help_is_instant_and_names_the_subverbs(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["rank"]) == 0
-    said = capsys.readouterr().out
-    assert all(verb in said for verb in VERBS)
-    assert "did you mean 'serve'" in refused(capsys, "serv")
-    for verb in VERBS:
-        code = (
-            "import sys; from rlopt.cli.main import main\n"
-            f"try: main(['rank', '{verb}', '--help'])\n"
-            "except SystemExit: pass\n"
-            "assert not {'torch', 'fastapi', 'sqlalchemy', 'uvicorn', 'numpy'} & set(sys.modules), sorted(sys.modules)"
-        )
-        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-
-
 @pytest.mark.parametrize("package", ["sqlalchemy", "fastapi", "uvicorn", "jinja2"])
 def test_the_extra_is_named_where_it_is_missing(
     package: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -141,18 +141,6 @@ def test_flags_that_make_no_sense(flags: list[str], message: str, capsys: pytest
     assert message in capsys.readouterr().err
 
 
-def test_help_needs_no_torch(tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
-    code = (
-        "import sys\nfrom rlopt.cli.main import main\ntry: main(['train', 'zo_ranksgd', '--help'])\n"
-        "except SystemExit: pass\nassert 'torch' not in sys.modules"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True)
-    assert done.returncode == 0 and b"--episodes-per-candidate" in done.stdout
-
-
 def test_arguments_of_the_environment_reach_it(tmp_path: Path) -> None:
     # Its rewards are then 0, and -1 where the pole falls.
     train(

@@ -1,10 +1,7 @@
 """From settings to data: ``rlopt data augment`` and ``check``, and the tables behind them."""
 
 import dataclasses
-import json
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -161,14 +158,3 @@ def test_mistakes_on_the_command_line_are_one_line(tmp_path, capsys, arguments: 
     assert main(["data", *argv]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1 and message in lines[0]
-
-
-@pytest.mark.parametrize("subverb", ["augment", "check", "generate"])
-def test_help_imports_no_torch(subverb: str) -> None:
-    code = (
-        "import sys, json\nfrom rlopt.cli.main import main\n"
-        f"try:\n    main(['data', '{subverb}', '--help'])\nexcept SystemExit:\n    pass\n"
-        "print(json.dumps(sorted(m for m in ('torch', 'mujoco', 'gymnasium') if m in sys.modules)))"
-    )
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert json.loads(shown.splitlines()[-1]) == [] and "usage" in shown.lower()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -101,19 +99,6 @@ def test_a_loaded_model_predicts_without_demonstrations_and_asks_for_them_to_tra
         loaded.set_demonstrations(demonstrations())
         assert loaded.data_fingerprint == model.data_fingerprint
         loaded.learn(32)
-
-
-@pytest.mark.parametrize("name", CLASSES)
-def test_settings_are_arguments_of_the_class_with_its_defaults(name: str) -> None:
-    arguments = CONFIGS[name]().algorithm_kwargs()
-    parameters = inspect.signature(CLASSES[name]).parameters
-    assert list(parameters)[:3] == ["policy", "env", "demonstrations"]
-    assert set(arguments) <= set(parameters)
-    for key in set(arguments) - {"policy_kwargs"}:
-        assert arguments[key] == parameters[key].default, key
-    assert {field.name for field in dataclasses.fields(CONFIGS[name])} >= {"demos", "n_demos", "subsample"}
-    assert not {"demos", "subsample"} & set(arguments)
-    assert CONFIGS[name](n_demos=4).algorithm_kwargs()["n_demonstrations"] == 4
 
 
 @pytest.mark.parametrize(

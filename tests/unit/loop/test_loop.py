@@ -17,7 +17,6 @@ import rlopt.envs.tasks.own_tasks
 from rlopt.agents.loop import saving
 from rlopt.agents.loop.confidence_sets.planner import Problem, best_member, fixed_point
 from rlopt.agents.loop.confidence_sets.tabular import TabularSet
-from rlopt.agents.loop.config import LOOPConfig
 from rlopt.agents.loop.losses import ellipsoid_residual, pair_errors, tabular_discrepancy
 from rlopt.average_reward import FiniteMDP, evaluate_policy, policy_iteration
 from rlopt.envs.average_reward import ContinuingWrapper, FiniteEnv
@@ -369,14 +368,6 @@ def test_callbacks_stop_save_and_log(tmp_path: Path) -> None:
     model.learn(400, callback=[saver, StopTrainingOnMaxEpisodes(1)], log_interval=100)
     loaded = rlopt.LOOP.load(tmp_path / "saves" / "loop_400_steps.zip")
     assert loaded.num_timesteps == 400 and list((tmp_path / "tb").rglob("events*"))
-
-
-def test_config_and_constructor_agree() -> None:
-    import inspect
-
-    accepted = inspect.signature(rlopt.LOOP).parameters
-    for name, value in LOOPConfig().algorithm_kwargs().items():
-        assert accepted[name].default == value, name
 
 
 def test_predict_takes_one_observation_or_a_batch() -> None:

@@ -12,7 +12,6 @@ import rlopt.envs.tasks.own_tasks
 from rlopt.agents.loop.confidence_sets.linear import LinearSet
 from rlopt.agents.loop.confidence_sets.planner import Problem
 from rlopt.agents.loop.confidence_sets.tabular import TabularSet
-from rlopt.agents.loop.config import LinearLOOPConfig
 from rlopt.agents.loop.losses import projected_discrepancy
 from rlopt.errors import CheckpointError, ConfigError, ModelError, SpaceError
 
@@ -248,11 +247,3 @@ def test_bad_features_are_refused_with_the_cure() -> None:
         late.learn(2000)
     with pytest.raises(SpaceError, match="make it Discrete"):
         rlopt.LinearLOOP("Pendulum-v1", lambda o: o)
-
-
-def test_config_and_constructor_agree() -> None:
-    import inspect
-
-    accepted = inspect.signature(rlopt.LinearLOOP).parameters
-    for name, value in LinearLOOPConfig().algorithm_kwargs().items():
-        assert accepted[name].default == value, name
