@@ -62,6 +62,12 @@ def make(cls: type[SAC] = OffPolicyMDPO, n_envs: int = 1, seed: int = 5, **kwarg
     return cls("MlpPolicy", vec_env(n_envs), seed=seed, **{**SMALL, **proximity, **kwargs})
 
 
+def as_function(model: Any) -> Any:
+    """Makes ``model`` take its gradient steps as a function of tensors, not compiled."""
+    model._mode = lambda parts: "eager"
+    return model
+
+
 def assert_same(first: Any, second: Any, tolerance: float) -> None:
     """Asserts that two models have the same parameters up to ``tolerance``."""
     wanted = second.policy.state_dict()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from reach import needs_compiler
+from reach import as_function, needs_compiler
 from runs import leaves
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
@@ -115,12 +115,6 @@ def step_of(model: DeepLOOP, batch: Any, noise: torch.Tensor, next_noise: torch.
 
 def take(model: DeepLOOP, step: Step, move_targets: bool = False) -> dict[str, torch.Tensor]:
     return model.gradient_step(step.networks, step.batch, step.drawn, step.scalars, move_targets)
-
-
-def as_function(model: DeepLOOP) -> DeepLOOP:
-    """Takes the steps of ``model`` as a function of tensors, not compiled."""
-    model._mode = lambda parts: "eager"  # type: ignore[method-assign]
-    return model
 
 
 def equal(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from demonstrated import TASK, assert_alike, demonstrations, target_demonstrations
 from offline_data import recorded
-from reach import SMALL, ReachGoal, needs_compiler, vec_env
+from reach import SMALL, ReachGoal, as_function, needs_compiler, vec_env
 from runs import leaves
 from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 
@@ -113,11 +113,6 @@ def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(name: str, tmp_path:
     assert leaves(dict(capture_state(whole))) == leaves(dict(capture_state(again)))
     with pytest.raises(ConfigError, match="other demonstrations"):
         learn_from(model(90, n_demonstrations=1), read_checkpoint(path).trees, 1000)
-
-
-def as_function(model: Any) -> Any:
-    model._mode = lambda parts: "eager"
-    return model
 
 
 @pytest.mark.parametrize("name", ["sac", "dac"])

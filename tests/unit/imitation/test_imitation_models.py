@@ -10,7 +10,7 @@ import torch
 from demonstrated import CLASSES, assert_alike, demonstrations, make
 from gymnasium import spaces
 from offline_data import recorded
-from reach import SMALL, Reach, ReachGoal, needs_compiler, vec_env
+from reach import SMALL, Reach, ReachGoal, as_function, needs_compiler, vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
 import rlopt
@@ -126,12 +126,6 @@ LEARNERS: list[tuple[str, dict[str, Any]]] = [
     ("value_dice", {}),
     ("value_dice", {"absorbing": False, "gradient_penalty": 0.0, "replay_weight": 0.0}),
 ]
-
-
-def as_function(model: Any) -> Any:
-    """Takes the steps of ``model`` as a function of tensors, not compiled."""
-    model._mode = lambda parts: "eager"
-    return model
 
 
 @pytest.mark.parametrize(("name", "settings"), LEARNERS)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from reach import assert_same, make, needs_compiler
+from reach import as_function, assert_same, make, needs_compiler
 
 import rlopt
 from rlopt.agents.mdpo import off_policy_losses as losses
@@ -26,11 +26,6 @@ def trained(model: Any, gradient_steps: int) -> Any:
     torch.manual_seed(1)
     np.random.seed(1)
     model.train(gradient_steps, batch_size=16)
-    return model
-
-
-def as_function(model: Any) -> Any:
-    model._mode = lambda parts: "eager"
     return model
 
 

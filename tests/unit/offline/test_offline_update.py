@@ -9,13 +9,12 @@ import pytest
 import torch
 from offline_data import corridor, pendulum
 from offline_reference import REFERENCES
+from reach import needs_compiler
 
 import rlopt
 from rlopt.agents.offline.base import OfflineAlgorithm
 from rlopt.errors import NonFiniteError
-from rlopt.optim.compiled_step import compiler_found
 
-needs_compiler = pytest.mark.skipif(not compiler_found(), reason="no C++ compiler: torch.compile cannot be tried")
 NETS = {"net_arch": [16, 12]}
 STEPS = 12
 CASES: list[tuple[str, dict[str, Any]]] = [

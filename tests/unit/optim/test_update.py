@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from reach import needs_compiler
 from torch import Tensor
 from torch.func import grad
 
 from rlopt.optim.compiled_step import COMPILE_PAYS_AFTER, ActingCopy, GradientStep, choose_mode, compiler_found
 
-needs_compiler = pytest.mark.skipif(not compiler_found(), reason="no C++ compiler: torch.compile cannot be tried")
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: CUDA graphs cannot be tried")
 pytestmark = pytest.mark.kernels
 

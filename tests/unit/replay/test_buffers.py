@@ -10,17 +10,15 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from reach import needs_compiler
 from replay import ACTIONS, assert_equal_batches, draw, fill, normalizer
 from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
 
 from rlopt.errors import ConfigError, SpaceError
-from rlopt.optim.compiled_step import compiler_found
 from rlopt.replay import memory as replay_memory
 from rlopt.replay.buffers import DeviceDictReplayBuffer, DeviceReplayBuffer
 from rlopt.replay.memory import replay_bytes
 from rlopt.replay.n_step import DeviceNStepReplayBuffer, numpy_sum
-
-needs_compiler = pytest.mark.skipif(not compiler_found(), reason="no C++ compiler: torch.compile cannot be tried")
 
 VECTOR = spaces.Box(-np.inf, np.inf, (3,), np.float32)
 SPACES: dict[str, spaces.Space] = {

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import stable_baselines3
 import torch
-from reach import SMALL, ReachGoal, assert_same, make, needs_compiler, vec_env
+from reach import SMALL, ReachGoal, as_function, assert_same, make, needs_compiler, vec_env
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -31,12 +31,6 @@ NETWORKS = ("layer_norm", "simba", "crossq")
 
 def model_with(network: str, cls: Any = rlopt.SAC, **options: Any) -> Any:
     return make(cls, network=network, compile="off", **options)
-
-
-def as_function(model: Any) -> Any:
-    """Makes ``model`` take the step as a function of tensors without compiling it."""
-    model._mode = lambda parts: "eager"
-    return model
 
 
 def trained(model: Any, gradient_steps: int) -> dict[str, float]:

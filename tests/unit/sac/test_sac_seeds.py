@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from reach import assert_same, make, needs_compiler
+from reach import as_function, assert_same, make, needs_compiler
 
 from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
 from rlopt.agents.sac.update import Update
@@ -19,9 +19,7 @@ def trained(seed: int, steps: int, stacked: bool = False, **options: Any) -> Cal
 
     def job() -> OffPolicyMDPO:
         model = make(seed=seed, **{"learning_starts": 20, "old_policy_period": 7, "batch_size": 16, **options})
-        if stacked:
-            model._mode = lambda parts: "eager"
-        return model.learn(steps)
+        return (as_function(model) if stacked else model).learn(steps)
 
     return job
 

@@ -15,7 +15,7 @@ import pytest
 import stable_baselines3
 import torch
 from gymnasium import spaces
-from reach import SMALL, Reach, ReachGoal, assert_same, make, needs_compiler, vec_env
+from reach import SMALL, Reach, ReachGoal, as_function, assert_same, make, needs_compiler, vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 import rlopt
@@ -44,12 +44,6 @@ def collected(**options: Any) -> OffPolicyMDPO:
     return model
 
 
-def fused(model: OffPolicyMDPO) -> OffPolicyMDPO:
-    """Makes ``model`` take the step as a function of tensors without compiling it."""
-    model._mode = lambda parts: "eager"  # type: ignore[method-assign]
-    return model
-
-
 def train(model: OffPolicyMDPO, gradient_steps: int) -> dict[str, float]:
     torch.manual_seed(1)
     np.random.seed(1)
@@ -72,7 +66,7 @@ def train(model: OffPolicyMDPO, gradient_steps: int) -> dict[str, float]:
     ],
 )
 def test_the_fused_step_is_the_step(options: dict[str, Any]) -> None:
-    plain, one_call = collected(**options), fused(collected(**options))
+    plain, one_call = collected(**options), as_function(collected(**options))
     for steps in (1, 99):
         logged = train(plain, steps)
         assert train(one_call, steps) == pytest.approx(logged, rel=1e-4, abs=1e-5)
@@ -88,7 +82,7 @@ def test_the_fused_step_sees_normalised_samples() -> None:
         model.learn(200)
         return model
 
-    plain, one_call = model(), fused(model())
+    plain, one_call = model(), as_function(model())
     train(plain, 20)
     train(one_call, 20)
     assert_same(plain, one_call, 1e-5)
@@ -210,7 +204,7 @@ def compiled_by(model: Any) -> Any:
 
 @pytest.mark.parametrize("way", ["eager", "function", pytest.param("compiled", marks=needs_compiler)])
 def test_a_loss_that_is_changed_once_holds_in_every_mode(way: str) -> None:
-    prepare = {"eager": lambda model: model, "function": fused, "compiled": compiled_by}[way]
+    prepare = {"eager": lambda model: model, "function": as_function, "compiled": compiled_by}[way]
     model = prepare(collected_by(OtherCritics))
     expected = expected_critic_loss(model, 3.0)
     assert first_losses(model)[0] == pytest.approx(expected, rel=1e-5)
@@ -226,7 +220,7 @@ def test_a_loss_that_is_changed_once_holds_for_stacked_seeds() -> None:
 
     def job(seed: int) -> Callable[[], float]:
         def run() -> float:
-            model = fused(collected_by(OtherCritics, seed))
+            model = as_function(collected_by(OtherCritics, seed))
             expected[seed] = expected_critic_loss(model, 3.0)
             loss = first_losses(model)[0]
             assert model.update is not None and len(model.update.models) == 2
@@ -252,7 +246,7 @@ def test_few_calls_lead_from_learn_to_the_loss(way: str, monkeypatch: pytest.Mon
     model = make(compile="off", learning_starts=20)
     model.learn(20)
     monkeypatch.setattr(losses, "critic_loss", loss)
-    (fused(model) if way == "function" else model).learn(4, reset_num_timesteps=False)
+    (as_function(model) if way == "function" else model).learn(4, reset_num_timesteps=False)
     assert (model.update is not None) is (way == "function")
     for files in seen:
         # One more is the loss itself.
@@ -263,7 +257,7 @@ def test_few_calls_lead_from_learn_to_the_loss(way: str, monkeypatch: pytest.Mon
 
 def test_another_entropy_counts_in_both_ways() -> None:
     models = [collected_by(OffPolicyMDPO, ent_coef=0.5), collected_by(NoEntropy, ent_coef=0.5)]
-    models.append(fused(collected_by(NoEntropy, ent_coef=0.5)))
+    models.append(as_function(collected_by(NoEntropy, ent_coef=0.5)))
     losses_seen = [first_losses(model)[1] for model in models]
     assert losses_seen[1] == pytest.approx(losses_seen[2])
     assert losses_seen[0] != pytest.approx(losses_seen[1])
@@ -329,7 +323,7 @@ def test_every_network_and_observation_takes_the_same_way(build: Callable[..., O
         model.train(5, 16)
         return model
 
-    plain, function = trained(lambda model: model), trained(fused)
+    plain, function = trained(lambda model: model), trained(as_function)
     assert plain._n_updates == function._n_updates == 17 and function.update is not None
     assert_same(plain, function, 1e-3)
     for name, value in plain.logger.name_to_value.items():
@@ -338,7 +332,7 @@ def test_every_network_and_observation_takes_the_same_way(build: Callable[..., O
 
 
 def test_frozen_parameters_stay_frozen_in_every_mode() -> None:
-    models = [collected(), fused(collected())]
+    models = [collected(), as_function(collected())]
     for model in models:
         model.actor.latent_pi[0].requires_grad_(False)
         before = model.actor.latent_pi[0].weight.clone()
