@@ -40,9 +40,8 @@ from fuzzing import Report, differences, inventory, table
 from rlopt.data import Dataset, Demonstrations, Metadata, load_dataset, load_demonstrations, write_d4rl, write_minari
 from rlopt.data.checks import check_columns
 from rlopt.data.download import checksum_file
-from rlopt.data.formats.imitation_files import write_imitation
+from rlopt.data.formats.imitation_files import write_imitation, write_valuedice
 from rlopt.data.formats.minari import read_minari_folder
-from rlopt.data.formats.valuedice_files import write_valuedice
 from rlopt.errors import DataError, RloptError
 
 MEMORY_LIMIT_MB = 1500

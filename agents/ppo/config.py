@@ -7,9 +7,8 @@ from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
 from rlopt.errors import ConfigError
-from rlopt.settings.centring import check_centring
 from rlopt.settings.fields import OR_SCHEDULE, Range
-from rlopt.settings.optimizer import Activation, LearningRate, OptimizerConfig, Widths
+from rlopt.settings.optimizer import Activation, LearningRate, OptimizerConfig, Widths, check_centring
 
 ClipRange = Annotated[float, Range(gt=0), OR_SCHEDULE]
 """The largest change in one update; in Python also a function of the remaining progress."""

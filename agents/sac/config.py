@@ -9,11 +9,10 @@ from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar, Literal
 
 from rlopt.errors import require
-from rlopt.settings.centring import check_centring
 from rlopt.settings.demonstrations import OptionalDemonstrations
 from rlopt.settings.fields import OrPython, Range, Text
 from rlopt.settings.networks import PUBLISHED_WIDTHS, NetworkName
-from rlopt.settings.optimizer import Activation, CompiledStepConfig, LearningRate, Widths
+from rlopt.settings.optimizer import Activation, CompiledStepConfig, LearningRate, Widths, check_centring
 
 FORMER_SETTINGS: dict[str, Any] = {
     "kl_coef": 0.0,

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from rlopt.cli.flags import parse_settings
-from rlopt.cli.parsing import Number, OneLineParser
-from rlopt.cli.subverbs import run
+from rlopt.cli.parsing import Number, OneLineParser, run
 from rlopt.collect.generators import GENERATORS, Generator, generate, generator
 from rlopt.errors import ConfigError, DataError, unknown_name
 from rlopt.settings.fields import Range, coerce, from_mapping
@@ -344,7 +343,7 @@ def write(data: Dataset, out: str, form: str, overwrite: bool) -> Path:
     elif form == "imitation":
         from rlopt.data.formats.imitation_files import write_imitation as write_file
     else:
-        from rlopt.data.formats.valuedice_files import write_valuedice as write_file
+        from rlopt.data.formats.imitation_files import write_valuedice as write_file
     written = write_file(data, path)
     if data.extras:
         print(f"note: the {form} format has no place for {', '.join(data.extras)}", file=sys.stderr)

@@ -17,8 +17,7 @@ from rlopt.cli.data import (
     reading_options,
     write,
 )
-from rlopt.cli.parsing import OneLineParser, add_agent, import_named_agent, json_object
-from rlopt.cli.subverbs import run
+from rlopt.cli.parsing import OneLineParser, add_agent, import_named_agent, json_object, run
 from rlopt.errors import ConfigError, DataError
 from rlopt.settings.fields import JsonObject, Range
 

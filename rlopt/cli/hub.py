@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlopt.cli.parsing import OneLineParser
-from rlopt.cli.subverbs import run
+from rlopt.cli.parsing import OneLineParser, run
 from rlopt.console.progress import say
 from rlopt.settings.fields import Range
 

@@ -8,7 +8,7 @@ import select
 import sys
 
 from rlopt import __version__
-from rlopt.console.style import painted
+from rlopt.console.progress import painted
 from rlopt.errors import RloptError, environment_traceback, out_of_memory, unknown_name
 from rlopt.registry import agent_names
 

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlopt.cli.flags import parse_settings
-from rlopt.cli.parsing import OneLineParser, import_named_envs
-from rlopt.cli.subverbs import run
+from rlopt.cli.parsing import OneLineParser, import_named_envs, run
 from rlopt.errors import ConfigError, DataError, StudyError
 from rlopt.feedback import require_packages
 from rlopt.settings.fields import Range

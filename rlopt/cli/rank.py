@@ -11,8 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlopt.cli.parsing import OneLineParser, number
-from rlopt.cli.subverbs import run
+from rlopt.cli.parsing import OneLineParser, number, run
 from rlopt.errors import ConfigError, StudyError
 from rlopt.feedback import require_packages
 from rlopt.settings.fields import Range

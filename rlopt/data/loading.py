@@ -133,8 +133,9 @@ def _own(dataset: Dataset, path: Path, options: dict[str, Any]) -> Dataset:
 
 def _from_file(path: Path, options: dict[str, Any], default_env: EnvSettings | str | None) -> Dataset:
     from rlopt.data.download import verify
-    from rlopt.data.formats import imitation_files, own_arrays, valuedice_files
+    from rlopt.data.formats import own_arrays
     from rlopt.data.formats.d4rl import is_own, read_d4rl
+    from rlopt.data.formats.imitation_files import KEYS, VALUEDICE_KEYS, read_imitation, read_valuedice
     from rlopt.data.formats.npz import names_in
 
     verify(path)
@@ -147,10 +148,9 @@ def _from_file(path: Path, options: dict[str, Any], default_env: EnvSettings | s
             return read_d4rl(path, **options)
     if path.suffix == ".npz" and zipfile.is_zipfile(path):
         names = names_in(path)
-        for form, read in ((imitation_files, "read_imitation"), (valuedice_files, "read_valuedice")):
-            if names >= set(form.KEYS) and "columns" not in options:
-                demonstrations: Dataset = getattr(form, read)(path, _foreign(options, default_env, path))
-                return demonstrations
+        for keys, read in ((KEYS, read_imitation), (VALUEDICE_KEYS, read_valuedice)):
+            if names >= set(keys) and "columns" not in options:
+                return read(path, _foreign(options, default_env, path))
     return own_arrays.read_columns(path, _foreign(options, default_env, path))
 
 

@@ -110,3 +110,12 @@ def _read(word: str) -> bool | int | float | str | None:
         except ValueError:
             continue
     return word
+
+
+def check_centring(settings: Mapping[str, Any]) -> None:
+    """Raises :class:`rlopt.errors.ConfigError` for centred values that are not discounted."""
+    require(
+        not settings.get("reward_centring") or settings["gamma"] < 1,
+        "reward_centring needs gamma < 1: without a discount take an agent of the average reward, such as apo, "
+        "deep_loop or differential_dqn",
+    )

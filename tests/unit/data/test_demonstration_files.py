@@ -24,8 +24,7 @@ from gymnasium import spaces
 from rlopt.data import Demonstrations, load_demonstrations, write_minari
 from rlopt.data.formats.foreign_demonstrations import metadata_text
 from rlopt.data.formats.huggingface import write_huggingface
-from rlopt.data.formats.imitation_files import write_imitation
-from rlopt.data.formats.valuedice_files import write_valuedice
+from rlopt.data.formats.imitation_files import write_imitation, write_valuedice
 from rlopt.errors import DataError, RloptError
 from rlopt.storage.spaces import encode_space
 

@@ -232,7 +232,7 @@ def test_the_bar_moves_between_two_boundaries(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_colour_is_for_terminals_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    from rlopt.console.style import marked, painted
+    from rlopt.console.progress import marked, painted
 
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.delenv("FORCE_COLOR", raising=False)

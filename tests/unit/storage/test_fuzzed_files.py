@@ -24,9 +24,8 @@ from rlopt.checkpoint.files import read_checkpoint, write_checkpoint
 from rlopt.checkpoint.sb3_zip import read_policy
 from rlopt.data import Dataset, Demonstrations, Metadata, load_dataset, load_demonstrations, write_d4rl
 from rlopt.data.formats.huggingface import write_huggingface
-from rlopt.data.formats.imitation_files import write_imitation
+from rlopt.data.formats.imitation_files import write_imitation, write_valuedice
 from rlopt.data.formats.minari import read_minari_folder
-from rlopt.data.formats.valuedice_files import write_valuedice
 from rlopt.errors import ResourceError, RloptError
 from rlopt.run_folder import RunFolder, write_json
 from rlopt.runs.multi_seed import GroupFolder
