@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rlopt.average_reward.elimination import TransientSystem
+from rlopt.average_reward.end_components import closed_components
 from rlopt.errors import ModelError
 
 if TYPE_CHECKING:
@@ -15,15 +16,8 @@ if TYPE_CHECKING:
 
 def recurrent_classes(chain: Array) -> list[np.ndarray]:
     """The closed communicating classes of a chain [S, S], each a sorted array of states; by their first states."""
-    from scipy.sparse.csgraph import connected_components  # slow to import
-
-    edges = chain > 0
-    count, labels = connected_components(edges, directed=True, connection="strong")
-    leaves = np.zeros(count, bool)
-    sources, targets = np.nonzero(edges)
-    leaves[labels[sources][labels[sources] != labels[targets]]] = True
-    classes = [np.flatnonzero(labels == label) for label in range(count) if not leaves[label]]
-    return sorted(classes, key=lambda states: int(states[0]))
+    labels = closed_components(len(chain), *np.nonzero(chain > 0))
+    return [np.flatnonzero(labels == number) for number in range(labels.max() + 1)]
 
 
 def stationary_distribution(chain: Array) -> Array:

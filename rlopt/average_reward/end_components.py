@@ -22,9 +22,14 @@ def strong_components(n_states: int, source: Indices, target: Indices) -> Indice
 
 def chain_classes(chain: Pairs) -> Indices:
     """[S] the number of each state's recurrent class, by their first states; -1 where it is transient."""
-    labels = strong_components(chain.n_states, chain.source, chain.column)
-    closed = np.ones(chain.n_states, bool)  # by label
-    closed[labels[chain.source[labels[chain.source] != labels[chain.column]]]] = False
+    return closed_components(chain.n_states, chain.source, chain.column)
+
+
+def closed_components(n_states: int, source: Indices, target: Indices) -> Indices:
+    """[S] likewise, of the chain whose possible transitions are these edges."""
+    labels = strong_components(n_states, source, target)
+    closed = np.ones(n_states, bool)  # by label
+    closed[labels[source[labels[source] != labels[target]]]] = False
     return _numbered(np.where(closed[labels], labels, -1))
 
 

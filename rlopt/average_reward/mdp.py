@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +44,28 @@ class DecisionProcess:
     def pairs(self) -> Pairs:
         """The possible pairs of state and action, as planners take them."""
         raise NotImplementedError
+
+    @classmethod
+    def from_table(cls, table: npt.ArrayLike, reward_range: tuple[float, float] | None = None) -> Self:
+        """A process from its possible transitions; pairs without one are impossible.
+
+        :param table: [n, 5], rows (state, action, next state, probability, reward); states and actions from 0
+        :raises ModelError: a malformed table, or one that is not a process
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def from_gymnasium(cls, P: Any, start: npt.ArrayLike | None = None) -> Self:
+        """A process from the dictionary ``P`` of Gymnasium's toy-text environments, made to continue after each end.
+
+        :param P: ``P[state][action]``, a list of (probability, next state, reward, terminated); or an environment
+            whose ``unwrapped`` has it, which also tells where it starts
+        :param start: [S] probabilities of the state after an end; None takes ``initial_state_distrib`` of the
+            environment
+        :raises ModelError: if an end has no start to continue from, or the lists are not a process
+        """
+        table, known = transitions_of(P)
+        return cls.from_table(continued(table, known if start is None else start))
 
     @cached_property
     def solution(self) -> AverageRewardSolution:
@@ -209,11 +231,6 @@ class FiniteMDP(DecisionProcess):
 
     @classmethod
     def from_table(cls, table: npt.ArrayLike, reward_range: tuple[float, float] | None = None) -> FiniteMDP:
-        """A process from its possible transitions; pairs without one are impossible.
-
-        :param table: [n, 5], rows (state, action, next state, probability, reward); states and actions from 0
-        :raises ModelError: a malformed table, or one that is not a process
-        """
         state, action, target, probability, reward = table_columns(table)
         n_states, n_actions = int(max(state.max(), target.max())) + 1, int(action.max()) + 1
         P, r = np.zeros((n_states, n_actions, n_states)), np.full((n_states, n_actions), -np.inf)
@@ -222,27 +239,12 @@ class FiniteMDP(DecisionProcess):
         np.add.at(r, (state, action), probability * reward)
         return FiniteMDP(P, r, reward_range or (float(reward.min()), float(reward.max())))
 
-    @classmethod
-    def from_gymnasium(cls, P: Any, start: npt.ArrayLike | None = None) -> FiniteMDP:
-        """A process from the dictionary ``P`` of Gymnasium's toy-text environments, made to continue after each end.
-
-        :param P: ``P[state][action]``, a list of (probability, next state, reward, terminated); or an environment
-            whose ``unwrapped`` has it, which also tells where it starts
-        :param start: [S] probabilities of the state after an end; None takes ``initial_state_distrib`` of the
-            environment
-        :raises ModelError: if an end has no start to continue from, or the lists are not a process
-        """
-        table, known = transitions_of(P)
-        return cls.from_table(continued(table, known if start is None else start))
-
     @property
     def n_states(self) -> int:
-        """How many states there are, S."""
         return int(self.P.shape[0])
 
     @property
     def n_actions(self) -> int:
-        """How many actions there are, A; a state may have fewer."""
         return int(self.P.shape[1])
 
     @property
@@ -252,7 +254,6 @@ class FiniteMDP(DecisionProcess):
 
     @cached_property
     def pairs(self) -> Pairs:
-        """The possible pairs of state and action, as planners take them."""
         state, action = np.nonzero(self.possible)
         rows = self.P[state, action]
         row, column = np.nonzero(rows)

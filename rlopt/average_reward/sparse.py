@@ -16,10 +16,8 @@ from rlopt.average_reward.mdp import (
     DecisionProcess,
     as_array,
     check_actions,
-    continued,
     reward_range_of,
     table_columns,
-    transitions_of,
 )
 from rlopt.average_reward.pairs import Pairs
 from rlopt.errors import ModelError
@@ -123,11 +121,6 @@ class SparseMDP(DecisionProcess):
 
     @classmethod
     def from_table(cls, table: npt.ArrayLike, reward_range: tuple[float, float] | None = None) -> SparseMDP:
-        """A process from its possible transitions; pairs without one are impossible.
-
-        :param table: [n, 5], rows (state, action, next state, probability, reward); states and actions from 0
-        :raises ModelError: a malformed table, or one that is not a process
-        """
         from scipy.sparse import coo_array
 
         state, action, target, probability, reward = table_columns(table)
@@ -138,25 +131,16 @@ class SparseMDP(DecisionProcess):
         known = reward_range or (float(reward.min()), float(reward.max()))
         return cls(matrix, listed // actions, listed % actions, expected, known)
 
-    @classmethod
-    def from_gymnasium(cls, P: Any, start: npt.ArrayLike | None = None) -> SparseMDP:
-        """As :meth:`rlopt.average_reward.FiniteMDP.from_gymnasium`."""
-        table, known = transitions_of(P)
-        return cls.from_table(continued(table, known if start is None else start))
-
     @property
     def n_states(self) -> int:
-        """How many states there are, S."""
         return int(self.transitions.shape[1])
 
     @cached_property
     def n_actions(self) -> int:
-        """How many actions there are, A; a state may have fewer."""
         return int(self.action.max()) + 1
 
     @cached_property
     def pairs(self) -> Pairs:
-        """The possible pairs of state and action, as planners take them."""
         matrix = self.transitions
         row = np.repeat(np.arange(len(self.state)), np.diff(matrix.indptr))
         column = matrix.indices.astype(np.int64)
