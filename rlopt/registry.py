@@ -95,12 +95,10 @@ AGENTS: dict[str, AgentSpec] = {
         **_DEMONSTRATIONS,
     ),
     "deep_loop": _agent(
-        "deep_loop.algorithm:DeepLOOP",
-        "average reward with an optimistic bonus, experimental (bonus off: RVI-SAC)",
+        "deep_loop.algorithm:DeepLOOP", "average reward with an optimistic bonus, experimental (bonus off: RVI-SAC)"
     ),
     "differential_dqn": _agent(
-        "differential_dqn.algorithm:DifferentialDQN",
-        "deep Q-learning for the average reward, for discrete actions",
+        "differential_dqn.algorithm:DifferentialDQN", "deep Q-learning for the average reward, for discrete actions"
     ),
     "ailboost": _imitation("ailboost.algorithm:AILBoost", "adversarial imitation by boosting"),
     "dac": _imitation("ailboost.algorithm:DAC", "discriminator-actor-critic"),

@@ -267,7 +267,7 @@ def number(value: float) -> str:
 def table_text(args: argparse.Namespace) -> str:
     lines = [
         f"f at the current point once the budget is spent: median over {args.seeds} seeds [least, largest]. Settings "
-        f"in bold were chosen from a grid on {args.tuning_seeds} other seeds. Points of line searches count.",
+        f"in bold were chosen from a grid on {args.tuning_seeds} other seeds. Points of line searches count."
     ]
     for task_name, task in TASKS.items():
         rows = []

@@ -46,11 +46,7 @@ def split(wheels: Path, folder: Path, limit: int) -> None:
             (portion / name).write_bytes(part)
             used += len(part)
             places.append(f"{portion.name}/{name}")
-        manifest[wheel.name] = {
-            "bytes": len(data),
-            "sha256": hashlib.sha256(data).hexdigest(),
-            "parts": places,
-        }
+        manifest[wheel.name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "parts": places}
     text = json.dumps(manifest, indent=1) + "\n"
     if len(text) > ROOM:
         sys.exit(f"the manifest takes {len(text)} bytes: give a larger --portion")

@@ -32,10 +32,7 @@ LOOKS: tuple[tuple[int, Literal["light", "dark"]], ...] = (
     (390, "dark"),
 )
 """Widths of the window in pixels, and colour schemes."""
-SEARCHES = {
-    "custom env": "Add a custom environment",
-    "learning rate": "Optimisers and learning rates",
-}
+SEARCHES = {"custom env": "Add a custom environment", "learning rate": "Optimisers and learning rates"}
 """Words -> the section that must be found for them."""
 AXE = (files("axe_playwright_python") / "axe.min.js").read_text()
 VIOLATIONS = "axe.run().then(result => result.violations)"

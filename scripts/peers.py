@@ -69,12 +69,7 @@ ZOO_PPO: dict[str, dict[str, Any]] = {
 }
 
 
-MUJOCO_TRPO: dict[str, Any] = {
-    "batch_size": 128,
-    "n_steps": 1024,
-    "cg_max_steps": 25,
-    "n_critic_updates": 20,
-}
+MUJOCO_TRPO: dict[str, Any] = {"batch_size": 128, "n_steps": 1024, "cg_max_steps": 25, "n_critic_updates": 20}
 ZOO_TRPO: dict[str, dict[str, Any]] = {
     "HalfCheetah-v5": {**MUJOCO_TRPO, "target_kl": 0.04},
     "Hopper-v5": MUJOCO_TRPO,
@@ -145,11 +140,7 @@ def main() -> None:
         "training_return": float(np.mean([info["r"] for info in model.ep_info_buffer or []])),
         "wall_seconds": wall,
     }
-    versions = {
-        "stable-baselines3": sb3.__version__,
-        "gymnasium": gymnasium.__version__,
-        "torch": torch.__version__,
-    }
+    versions = {"stable-baselines3": sb3.__version__, "gymnasium": gymnasium.__version__, "torch": torch.__version__}
     results.add(result, {"config": {"agent": args.agent}, "versions": versions})
     print(args.agent, args.env, args.seed, f"{result['mean_return']:.0f}", f"{wall:.0f} s")
 

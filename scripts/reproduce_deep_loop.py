@@ -96,13 +96,7 @@ def run_cell(cell: Cell, args: argparse.Namespace) -> None:
     run, method = args.runs / name, METHODS[cell.method]
     limit = ENDLESS if args.never_reset else RESET_EVERY
     flags = ["--env", cell.env, "--seed", str(cell.seed), "--max-episode-steps", str(limit), "--eval-every", "0"]
-    flags += [
-        "--total-timesteps",
-        str(key["steps"]),
-        "--checkpoint-every",
-        "50000",
-        *method.flags,
-    ]
+    flags += ["--total-timesteps", str(key["steps"]), "--checkpoint-every", "50000", *method.flags]
     seconds = train(method.agent, run, *flags)
     args.results.add_run(key | evaluated(cell, args, run) | {"wall_seconds": seconds}, run)
 

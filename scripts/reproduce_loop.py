@@ -207,7 +207,7 @@ def table_text(args: argparse.Namespace) -> str:
         f"After {args.steps:,} steps, means over {args.seeds} seeds [95 % bootstrap interval]: the cost of the "
         "actions (the regret without the noise of the process), the slope of log cost over log steps in the last "
         "nine tenths, the regret, policy switches, and the share of seeds whose plans were all optimistic. The "
-        f"constant was chosen among three by its cost on {args.tuning_seeds} other seeds.",
+        f"constant was chosen among three by its cost on {args.tuning_seeds} other seeds."
     ]
     for task in TASKS:
         here = {name: found(task, name, args) for name in ALGORITHMS if fits(task, name)}

@@ -88,10 +88,7 @@ TABLES = {
         steps=60_000,
         seeds=TEST_SEEDS,
         tuning_seeds=(0, 1),
-        presets={
-            "dm_control/cartpole-swingup": "dmc/cartpole-swingup",
-            "dm_control/walker-walk": "dmc/walker-walk",
-        },
+        presets={"dm_control/cartpole-swingup": "dmc/cartpole-swingup", "dm_control/walker-walk": "dmc/walker-walk"},
         columns=(
             Column("sb3_sac", "SB3 SAC", "peer"),
             Column(

@@ -27,10 +27,7 @@ from reproduction import cell_text, script_parser, show, train, wanted
 
 EPISODES = 20
 SEEDS = (0, 1, 2)
-SOURCES = {
-    "HalfCheetah-v5": ("halfcheetah", "mujoco/half_cheetah"),
-    "Hopper-v5": ("hopper", "mujoco/hopper"),
-}
+SOURCES = {"HalfCheetah-v5": ("halfcheetah", "mujoco/half_cheetah"), "Hopper-v5": ("hopper", "mujoco/hopper")}
 """Environment -> name of its generators, preset of the source run."""
 LEVELS = ("medium", "medium-replay")
 COMMON = ("--eval-every", "0", "--checkpoint-every", "50000")

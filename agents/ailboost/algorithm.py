@@ -60,10 +60,7 @@ class AILBoost(FromDemonstrations, SAC):
         "output_bound", "discriminator_learning_rate", "gradient_penalty", "normalize_inputs", "absorbing", "weighting",
         "mixture_weight", "truncated_mass", "max_learners", "recent_size", "learner_steps", "policy_steps",
     )  # fmt: skip
-    profiled_sections: ClassVar[dict[str, str]] = {
-        **SAC.profiled_sections,
-        "_train_discriminator": "discriminator",
-    }
+    profiled_sections: ClassVar[dict[str, str]] = {**SAC.profiled_sections, "_train_discriminator": "discriminator"}
 
     discriminator_steps: int
     discriminator_batch_size: int

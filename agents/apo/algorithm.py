@@ -46,12 +46,7 @@ class APO(PPO):
     """The running average of the value function, in units of reward."""
 
     @with_settings_of(PPO, *_NOT_TAKEN, config=APOConfig)
-    def __init__(
-        self,
-        policy: str | type[ActorCriticPolicy],
-        env: GymEnv | str | None,
-        **settings: Any,
-    ) -> None:
+    def __init__(self, policy: str | type[ActorCriticPolicy], env: GymEnv | str | None, **settings: Any) -> None:
         super().__init__(policy, env, gamma=APOConfig.gamma, **settings)
 
     def collect_rollouts(

@@ -8,13 +8,7 @@ from rlopt.algorithms.rollout import advantage_estimates
 
 
 def differential_advantages(
-    rewards: np.ndarray,
-    values: np.ndarray,
-    last_values: np.ndarray,
-    cut: np.ndarray,
-    gain: float,
-    *,
-    gae_lambda: float,
+    rewards: np.ndarray, values: np.ndarray, last_values: np.ndarray, cut: np.ndarray, gain: float, *, gae_lambda: float
 ) -> np.ndarray:
     """Generalised advantage estimates [T, N] of the residuals r - J + V(s') - V(s) (arXiv 2106.03442, equation 9).
 

@@ -23,13 +23,7 @@ from rlopt.agents.deep_loop.config import DeepLOOPConfig
 from rlopt.agents.deep_loop.losses import GainEstimator
 from rlopt.agents.deep_loop.plan import Plan, ResetCritic
 from rlopt.agents.sac.algorithm import SAC
-from rlopt.agents.sac.differential import (
-    OnTermination,
-    differential_target,
-    mark_resets,
-    moved_gain,
-    rvi_estimate,
-)
+from rlopt.agents.sac.differential import OnTermination, differential_target, mark_resets, moved_gain, rvi_estimate
 from rlopt.agents.sac.losses import Info, critic_loss
 from rlopt.agents.sac.update import Step
 from rlopt.algorithms.resumable import with_settings_of
@@ -134,12 +128,7 @@ class DeepLOOP(SAC):
     saved_tensors: ClassVar[tuple[str, ...]] = ("gain", "reset_price")
 
     @with_settings_of(SAC, *_NOT_TAKEN, config=DeepLOOPConfig)
-    def __init__(
-        self,
-        policy: str | type[SACPolicy],
-        env: GymEnv | str | None,
-        **settings: Any,
-    ) -> None:
+    def __init__(self, policy: str | type[SACPolicy], env: GymEnv | str | None, **settings: Any) -> None:
         super().__init__(policy, env, gamma=DeepLOOPConfig.gamma, **settings)
 
     def _setup_model(self) -> None:

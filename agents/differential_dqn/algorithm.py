@@ -60,12 +60,7 @@ class DifferentialDQN(QLearning):
     reset_cost: float
 
     @with_settings_of(QLearning, config=DifferentialDQNConfig)
-    def __init__(
-        self,
-        policy: str | type[DQNPolicy],
-        env: GymEnv | str | None,
-        **settings: Any,
-    ) -> None:
+    def __init__(self, policy: str | type[DQNPolicy], env: GymEnv | str | None, **settings: Any) -> None:
         super().__init__(policy, env, gamma=DifferentialDQNConfig.gamma, **settings)
         del self.constructor_settings["gamma"]
 

@@ -15,13 +15,7 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import Tensor, nn
 
 from rlopt.agents.imitation import adversarial_losses as losses
-from rlopt.agents.imitation.discriminator import (
-    Discriminator,
-    InputKind,
-    OutputKind,
-    discriminator_inputs,
-    input_size,
-)
+from rlopt.agents.imitation.discriminator import Discriminator, InputKind, OutputKind, discriminator_inputs, input_size
 from rlopt.agents.imitation.discriminator_update import DiscriminatorUpdate
 from rlopt.agents.imitation.input_statistics import InputStatistics
 from rlopt.console.progress import say
@@ -216,12 +210,7 @@ class Adversary:
         return losses.reward(outputs, divergence=self.settings.divergence, form=self.settings.reward_form)
 
     def train(
-        self,
-        steps: int,
-        mode: Mode,
-        draw: Callable[[], tuple[Any, Tensor, Any]],
-        n_expert: int,
-        num_timesteps: int,
+        self, steps: int, mode: Mode, draw: Callable[[], tuple[Any, Tensor, Any]], n_expert: int, num_timesteps: int
     ) -> losses.Info:
         """Takes gradient steps; means of their statistics.
 

@@ -75,11 +75,7 @@ class DAgger(SAC):
 
     @with_settings_of(SAC, *_NOT_TAKEN, config=DAggerConfig)
     def __init__(
-        self,
-        policy: str | type[SACPolicy],
-        env: GymEnv | str | None,
-        expert: Any = None,
-        **settings: Any,
+        self, policy: str | type[SACPolicy], env: GymEnv | str | None, expert: Any = None, **settings: Any
     ) -> None:
         super().__init__(policy, env, ent_coef=0.0, **settings)
         if expert is not None:

@@ -200,10 +200,7 @@ class ValueDICE(FromDemonstrations, SAC):
 
     def networks(self) -> dict[str, Part]:
         """nu and the actor."""
-        return {
-            "nu": Part(self.critic, self.critic.optimizer),
-            "actor": Part(self.actor, self.actor.optimizer),
-        }
+        return {"nu": Part(self.critic, self.critic.optimizer), "actor": Part(self.actor, self.actor.optimizer)}
 
     def scalars(self) -> dict[str, float]:
         return {}

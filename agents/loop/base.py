@@ -180,11 +180,7 @@ class ContinuingAgent(AgentParts, OwnLogger):
     # ---- acting, and what callbacks use
 
     def predict(
-        self,
-        observation: Any,
-        state: Any = None,
-        episode_start: Any = None,
-        deterministic: bool = True,
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = True
     ) -> tuple[np.ndarray, Any]:
         """The greedy actions of the current policy, without exploration.
 

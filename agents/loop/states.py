@@ -79,10 +79,7 @@ class FeatureStates(ContinuingAgent):
     _rows: dict[int, int]
 
     def __init__(
-        self,
-        env: gymnasium.Env[Any, Any] | VecEnv | str | None,
-        feature_map: FeatureMap | None = None,
-        **settings: Any,
+        self, env: gymnasium.Env[Any, Any] | VecEnv | str | None, feature_map: FeatureMap | None = None, **settings: Any
     ) -> None:
         self._rows, self.feature_map = {}, feature_map
         super().__init__(env, **settings)

@@ -103,12 +103,7 @@ class OffPolicyMDPO(SAC):
     value_net_target: ValueNetwork | None
 
     @with_settings_of(SAC, config=OffPolicyMDPOConfig)
-    def __init__(
-        self,
-        policy: str | type[SACPolicy],
-        env: GymEnv | str | None,
-        **settings: Any,
-    ) -> None:
+    def __init__(self, policy: str | type[SACPolicy], env: GymEnv | str | None, **settings: Any) -> None:
         super().__init__(policy, env, **settings)
 
     @property
@@ -286,10 +281,7 @@ class OffPolicyMDPO(SAC):
     def log_prob(self, policy: PolicySample) -> Tensor:
         """The entropy term's log pi, (B, 1), of the Tsallis entropy and with the floor that were chosen."""
         return losses.regularised_log_prob(
-            policy.log_density,
-            policy.log_jacobian,
-            tsallis_q=self.tsallis_q,
-            log_density_floor=self.log_density_floor,
+            policy.log_density, policy.log_jacobian, tsallis_q=self.tsallis_q, log_density_floor=self.log_density_floor
         )
 
     def soft_value(self, q_values: Tensor, policy: PolicySample, ent_coef: Tensor) -> Tensor:

@@ -217,14 +217,7 @@ class OfflineAlgorithm(Learner):
                 f"{type(self).__name__} learns from data and has none: give dataset=..., or call set_dataset"
             )
         if self.online:
-            return super().learn(
-                total_timesteps,
-                callback,
-                log_interval or 4,
-                name,
-                reset_num_timesteps,
-                progress_bar,
-            )
+            return super().learn(total_timesteps, callback, log_interval or 4, name, reset_num_timesteps, progress_bar)
         if not isinstance(self.env, OfflineVecEnv):
             self.env, self.n_envs = OfflineVecEnv(1, self.observation_space, self.action_space), 1
             self._last_obs = None

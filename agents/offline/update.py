@@ -107,12 +107,7 @@ class Networks:
         return mlp(self._value_layers, parameters, observations)
 
     def descend(
-        self,
-        part: StackedParameters | None,
-        name: str,
-        objective: Objective,
-        learning_rate: Tensor,
-        keep: Tensor,
+        self, part: StackedParameters | None, name: str, objective: Objective, learning_rate: Tensor, keep: Tensor
     ) -> tuple[Info, Tensor]:
         """One step of the optimiser down ``objective``, unless its loss or one before it was not finite.
 

@@ -18,13 +18,7 @@ from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.preprocessing import get_action_dim, is_image_space
 from stable_baselines3.common.torch_layers import FlattenExtractor
-from stable_baselines3.common.type_aliases import (
-    GymEnv,
-    MaybeCallback,
-    RolloutReturn,
-    Schedule,
-    TrainFreq,
-)
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutReturn, Schedule, TrainFreq
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.sac.policies import LOG_STD_MAX, LOG_STD_MIN, SACPolicy
 from torch import Tensor
@@ -117,10 +111,7 @@ class SAC(WithDemonstrations, OffPolicy, stable_baselines3.SAC):
             ("clip_range", "clip_range_vf", "gae_lambda", "n_epochs", "vf_coef", "target_kl", "normalize_advantage"),
             "it learns from replay and not from rollouts: that is an on-policy agent's, such as rlopt.MDPO",
         ),
-        **dict.fromkeys(
-            ("target_policy_noise", "target_noise_clip"),
-            "that is TD3's: its actor is stochastic",
-        ),
+        **dict.fromkeys(("target_policy_noise", "target_noise_clip"), "that is TD3's: its actor is stochastic"),
         **dict.fromkeys(("qf_learning_rate", "vf_learning_rate"), "learning_rate is that of every network"),
     }
     state_attributes: ClassVar[tuple[str, ...]] = ("begun_from_policy",)

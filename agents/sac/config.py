@@ -126,10 +126,7 @@ class QLearningConfig(OffPolicyConfig):
         """The constructor arguments of the agent's class; names in place of classes."""
         arguments = {field.name: getattr(self, field.name) for field in fields(self)}
         widths = arguments.pop("net_arch")
-        policy = {
-            "net_arch": None if widths is None else list(widths),
-            "activation_fn": arguments.pop("activation_fn"),
-        }
+        policy = {"net_arch": None if widths is None else list(widths), "activation_fn": arguments.pop("activation_fn")}
         return self.with_optimizer(arguments | {"policy_kwargs": policy})
 
 

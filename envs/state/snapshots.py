@@ -98,10 +98,7 @@ def take(env: gymnasium.Env[Any, Any], reference: Any) -> dict[str, Any]:
         "random": [_random_state(owner) for owner in _owners(base)],
     }
     if hasattr(base, "dm_env"):
-        state["dm_control"] = {
-            "step_count": base.dm_env._step_count,
-            "reset_next_step": base.dm_env._reset_next_step,
-        }
+        state["dm_control"] = {"step_count": base.dm_env._step_count, "reset_next_step": base.dm_env._reset_next_step}
     return state
 
 

@@ -419,6 +419,6 @@ TASKS: Mapping[str, MakeTask] = {
 """``<domain>-<task>`` -> the task for a compiled model."""
 
 LEFT_OUT: Mapping[str, str] = {
-    "quadruped-escape": "its terrain is drawn anew for each episode, and all worlds share one",
+    "quadruped-escape": "its terrain is drawn anew for each episode, and all worlds share one"
 }
 """Tasks of these domains that are not among them, with the reason."""

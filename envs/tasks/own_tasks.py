@@ -81,11 +81,7 @@ def _register() -> None:
                 env_id,
                 entry_point="rlopt.envs.tasks.ant_maze:make_fixed_goal_ant_maze",
                 max_episode_steps=ant_maze.episode_steps,
-                kwargs={
-                    "base": ant_maze.base,
-                    "start_cell": ant_maze.start_cell,
-                    "goal_cell": ant_maze.goal_cell,
-                },
+                kwargs={"base": ant_maze.base, "start_cell": ant_maze.start_cell, "goal_cell": ant_maze.goal_cell},
             )
     if "rlopt/BallToGoal-v0" not in gymnasium.registry:
         entry_point = "rlopt.envs.tasks.ball_to_goal:BallToGoal"

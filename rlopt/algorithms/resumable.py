@@ -274,10 +274,7 @@ def named_policy_kwargs(policy_kwargs: Mapping[str, Any] | None) -> dict[str, An
     that cannot be used (:func:`rlopt.optim.optimizers.check_optimizer`).
     """
     resolved = dict(policy_kwargs or {})
-    tables: dict[str, Mapping[str, type]] = {
-        "activation_fn": ACTIVATIONS,
-        "features_extractor_class": ENCODERS,
-    }
+    tables: dict[str, Mapping[str, type]] = {"activation_fn": ACTIVATIONS, "features_extractor_class": ENCODERS}
     for key, table in tables.items():
         name = resolved.get(key)
         if isinstance(name, str):

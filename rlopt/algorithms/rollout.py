@@ -58,12 +58,7 @@ def can_collect(policy: ActorCriticPolicy, buffer: RolloutBuffer) -> bool:
 
 
 def collect(
-    model: OnPolicyAlgorithm,
-    actor: Actor,
-    env: VecEnv,
-    callback: BaseCallback,
-    buffer: RolloutBuffer,
-    n_steps: int,
+    model: OnPolicyAlgorithm, actor: Actor, env: VecEnv, callback: BaseCallback, buffer: RolloutBuffer, n_steps: int
 ) -> bool:
     """Fills ``buffer`` with ``n_steps`` of every environment; False if the callback stopped before.
 

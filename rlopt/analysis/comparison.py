@@ -12,13 +12,7 @@ from typing import Any
 import numpy as np
 
 from rlopt.analysis.compatibility import MIXES, action_repeat, check_comparable, simulator_notes, step_unit, task_of
-from rlopt.analysis.curves import (
-    GRID_POINTS,
-    GroupCurve,
-    RunCurve,
-    aggregate_runs,
-    run_label,
-)
+from rlopt.analysis.curves import GRID_POINTS, GroupCurve, RunCurve, aggregate_runs, run_label
 from rlopt.analysis.logs.read import read_curves
 from rlopt.analysis.score_scales import Scale, read_scales
 from rlopt.errors import ConfigError, unknown_name

@@ -119,12 +119,7 @@ def read_run_curve(run: Path, key: str = TRAINING, x: str = "steps") -> RunCurve
         raise RunError(f"{run} holds no finite value of {key} yet: train it for longer, or plot another --key")
     agent, settings = former_agent(str(config["agent"]), config.get("agent_config") or {})
     return RunCurve(
-        path=run,
-        agent=agent,
-        env=_environment(config["run"]),
-        settings={**settings, **config["run"]},
-        x=xs,
-        y=ys,
+        path=run, agent=agent, env=_environment(config["run"]), settings={**settings, **config["run"]}, x=xs, y=ys
     )
 
 

@@ -1,11 +1,7 @@
 """Average reward: finite processes, exact planners, and the gain of a policy exactly or from a long run."""
 
 from rlopt.average_reward.chain_structure import Structure, structure
-from rlopt.average_reward.chains import (
-    limiting_matrix,
-    recurrent_classes,
-    stationary_distribution,
-)
+from rlopt.average_reward.chains import limiting_matrix, recurrent_classes, stationary_distribution
 from rlopt.average_reward.estimation import GainEstimate, estimate_gain
 from rlopt.average_reward.linear_models import LinearMDP, LinearMixtureMDP
 from rlopt.average_reward.linear_program import linear_program

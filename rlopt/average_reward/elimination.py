@@ -22,13 +22,7 @@ class TransientSystem:
     :param leak: [n] rates that lead out
     """
 
-    def __init__(
-        self,
-        row: npt.NDArray[np.int64],
-        column: npt.NDArray[np.int64],
-        rate: Numbers,
-        leak: Numbers,
-    ) -> None:
+    def __init__(self, row: npt.NDArray[np.int64], column: npt.NDArray[np.int64], rate: Numbers, leak: Numbers) -> None:
         self.size, self.exact = len(leak), rate.dtype == object or leak.dtype == object
         self._sparse = self.size > DENSE_STATES and not self.exact
         if self._sparse:

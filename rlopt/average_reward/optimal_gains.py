@@ -177,12 +177,7 @@ class _Ends:
 
 
 def _where_to_end(
-    pairs: Pairs,
-    labels: Indices,
-    components: list[_Component],
-    inner: Indices,
-    max_iterations: int,
-    iterations: int,
+    pairs: Pairs, labels: Indices, components: list[_Component], inner: Indices, max_iterations: int, iterations: int
 ) -> Gains:
     count = len(components)
     node = labels.copy()

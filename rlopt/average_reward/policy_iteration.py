@@ -24,10 +24,7 @@ Criterion = Literal["gain", "bias", "blackwell"]
 
 
 def policy_iteration(
-    mdp: DecisionProcess,
-    max_iterations: int = 10_000,
-    criterion: Criterion = "bias",
-    exact: bool | None = None,
+    mdp: DecisionProcess, max_iterations: int = 10_000, criterion: Criterion = "bias", exact: bool | None = None
 ) -> AverageRewardSolution:
     """The optimal gain of every state, by Howard's policy iteration on each maximal end component and between them.
 

@@ -130,10 +130,7 @@ def list_checkpoints(parent: Path) -> list[Path]:
 
 
 def latest_checkpoint(
-    parent: Path,
-    report: Callable[[str], None],
-    only: Collection[str] | None = None,
-    no_later_than: int | None = None,
+    parent: Path, report: Callable[[str], None], only: Collection[str] | None = None, no_later_than: int | None = None
 ) -> Checkpoint:
     """The newest checkpoint in ``parent`` that is whole; one that cannot be read for another reason is not passed over.
 

@@ -8,15 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlopt.cli.data import (
-    DATASET_HELP,
-    FORMAT_HELP,
-    OUT_HELP,
-    add_reading_options,
-    format_of,
-    reading_options,
-    write,
-)
+from rlopt.cli.data import DATASET_HELP, FORMAT_HELP, OUT_HELP, add_reading_options, format_of, reading_options, write
 from rlopt.cli.parsing import OneLineParser, add_agent, import_named_agent, json_object, run
 from rlopt.errors import ConfigError, DataError
 from rlopt.settings.fields import JsonObject, Range

@@ -203,11 +203,7 @@ def _parser() -> OneLineParser:
     parser.add_argument("run", metavar="RUN", type=Path, help="run folder, as rlopt train printed it, a checkpoint, or "
                         "an agent that comes with rlopt, such as rlopt/half-cheetah (rlopt hub list)")  # fmt: skip
     parser.add_number("--episodes", Range(ge=1), default=100, help="number of episodes (default 100)")
-    parser.add_argument(
-        "--checkpoint",
-        metavar="WHICH",
-        help="checkpoint: latest (default), best, or its name or path",
-    )
+    parser.add_argument("--checkpoint", metavar="WHICH", help="checkpoint: latest (default), best, or its name or path")
     parser.add_argument("--env", metavar="ID", help="another environment with the same spaces")
     parser.add_argument(
         "--env-kwargs", metavar="JSON", help=f"other arguments of the environment, such as '{JsonObject.example}'"

@@ -26,9 +26,7 @@ def main(argv: list[str]) -> int:
         help="train up to this many environment steps instead of the number the run was started with",
     )
     parser.add_argument(
-        "--data",
-        metavar="PATH",
-        help="new path of the run's data set or demonstrations, if they were moved",
+        "--data", metavar="PATH", help="new path of the run's data set or demonstrations, if they were moved"
     )
     parser.add_argument(
         "--env",

@@ -9,14 +9,7 @@ from typing import Any
 
 from rlopt.data.metadata import Metadata, metadata_from
 from rlopt.errors import DataError
-from rlopt.storage.checked_folder import (
-    MANIFEST,
-    FolderKind,
-    check_place,
-    read_checked,
-    replaced_name,
-    write_checked,
-)
+from rlopt.storage.checked_folder import MANIFEST, FolderKind, check_place, read_checked, replaced_name, write_checked
 
 KIND = FolderKind("data set", "rlopt-dataset", error=DataError)
 _TREE = "data"

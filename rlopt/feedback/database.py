@@ -187,11 +187,7 @@ def _engine(url: URL) -> sa.Engine:
 
     @sa.event.listens_for(engine, "connect")
     def settings(connection: Any, record: Any) -> None:
-        for pragma in (
-            "journal_mode = WAL",
-            "foreign_keys = ON",
-            f"busy_timeout = {int(BUSY_SECONDS * 1000)}",
-        ):
+        for pragma in ("journal_mode = WAL", "foreign_keys = ON", f"busy_timeout = {int(BUSY_SECONDS * 1000)}"):
             connection.execute(f"PRAGMA {pragma}")
 
     @sa.event.listens_for(engine, "begin")

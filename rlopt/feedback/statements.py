@@ -108,10 +108,7 @@ _NEW_TO_RATER = (
     .order_by(round_.c.iteration)
     .limit(1)
 )
-OPEN_TO_RATER = (
-    Prepared(_NEW_TO_RATER.with_for_update(skip_locked=True)),
-    Prepared(_NEW_TO_RATER.with_for_update()),
-)
+OPEN_TO_RATER = (Prepared(_NEW_TO_RATER.with_for_update(skip_locked=True)), Prepared(_NEW_TO_RATER.with_for_update()))
 """A round that another rater is just leasing is passed over; only if none else is there, it is waited for."""
 UNDOABLE = Prepared(
     sa.select(round_.c.public_id)

@@ -96,12 +96,7 @@ class Profile:
         total = time.perf_counter() - self._began
         seconds = {**self._seconds, "other": max(total - sum(self._seconds.values()), 0.0)}
         rows: list[dict[str, Any]] = [
-            {
-                "section": section,
-                "seconds": spent,
-                "share": spent / total,
-                "calls": self._calls.get(section, 0),
-            }
+            {"section": section, "seconds": spent, "share": spent / total, "calls": self._calls.get(section, 0)}
             for section, spent in sorted(seconds.items(), key=lambda item: -item[1])
         ]
         steps = model.num_timesteps - self._began_at_step

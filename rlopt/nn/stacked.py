@@ -86,10 +86,7 @@ class StackedParameters:
     """
 
     def __init__(
-        self,
-        columns: Sequence[Sequence[Tensor]],
-        shape: tuple[int, ...],
-        optimizers: Sequence[torch.optim.Optimizer],
+        self, columns: Sequence[Sequence[Tensor]], shape: tuple[int, ...], optimizers: Sequence[torch.optim.Optimizer]
     ) -> None:
         self._columns = [list(column) for column in columns]
         self.tensors = [self._empty(column, shape) for column in self._columns]

@@ -166,9 +166,7 @@ class Network:
 
 # torch.func differentiates a loss with respect to a network, which is to it a list of what is trained.
 register_pytree_node(
-    Network,
-    lambda network: (network.trained(), network),
-    lambda tensors, network: network.with_trained(list(tensors)),
+    Network, lambda network: (network.trained(), network), lambda tensors, network: network.with_trained(list(tensors))
 )
 
 

@@ -65,11 +65,7 @@ def build(agent: str, run: RunConfig, agent_config: Any) -> tuple[BaseAlgorithm,
         check_images(env.observation_space)
         try:
             model: BaseAlgorithm = algorithm(
-                policy_name(env.observation_space),
-                env,
-                seed=run.seed,
-                device=run.device,
-                **arguments,
+                policy_name(env.observation_space), env, seed=run.seed, device=run.device, **arguments
             )
         except RloptError:
             raise

@@ -21,14 +21,7 @@ from rlopt.console.output import SharedConsole, SharedProgress
 from rlopt.console.progress import say
 from rlopt.console.signals import StopRequest, StopSignals
 from rlopt.envs.calls import time_limit
-from rlopt.errors import (
-    ConfigError,
-    DamagedCheckpointError,
-    RloptError,
-    RunError,
-    environment_traceback,
-    one_line,
-)
+from rlopt.errors import ConfigError, DamagedCheckpointError, RloptError, RunError, environment_traceback, one_line
 from rlopt.optim.lockstep import Lockstep
 from rlopt.run_folder import GROUP_FILE, RunFolder, default_folder, read_json, write_json
 from rlopt.runs.train import RunResult, resume, train

@@ -95,11 +95,7 @@ def stacked(scores: Mapping[str, npt.ArrayLike]) -> Floats:
 
 
 def bootstrap_interval(
-    scores: Scores,
-    statistic: Statistic = iqm,
-    confidence: float = 0.95,
-    n_resamples: int = 5000,
-    seed: int = 0,
+    scores: Scores, statistic: Statistic = iqm, confidence: float = 0.95, n_resamples: int = 5000, seed: int = 0
 ) -> Interval:
     """Percentile bootstrap interval of a statistic; scores of several tasks are resampled within each task.
 
@@ -136,11 +132,7 @@ def bootstrap_replicates(
 
 
 def bootstrap_band(
-    curves: Scores,
-    statistic: Statistic = iqm,
-    confidence: float = 0.95,
-    n_resamples: int = 2000,
-    seed: int = 0,
+    curves: Scores, statistic: Statistic = iqm, confidence: float = 0.95, n_resamples: int = 2000, seed: int = 0
 ) -> tuple[Floats, Floats]:
     """Pointwise bootstrap intervals of a statistic over seeds and tasks, for learning curves on a common grid.
 

@@ -31,10 +31,7 @@ def mean_return(model: OffPolicyMDPO, episodes: int = 10) -> float:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
-    [
-        {"kl_coef": 0.1},
-        {"kl_coef": 0.1, "ent_coef": 0.2, "value_network": True, "tsallis_q": 1.5},
-    ],
+    [{"kl_coef": 0.1}, {"kl_coef": 0.1, "ent_coef": 0.2, "value_network": True, "tsallis_q": 1.5}],
     ids=["default", "value-network-tsallis"],
 )
 def test_learns_pendulum(options: dict[str, Any]) -> None:

@@ -123,10 +123,7 @@ def fixed_point(backup: Callable[[Array], Array], start: Array, problem: Problem
 
 
 def ascend(
-    solve: Callable[[Array], FixedPoint],
-    improve: Callable[[FixedPoint], Array],
-    starts: list[Array],
-    tolerance: float,
+    solve: Callable[[Array], FixedPoint], improve: Callable[[FixedPoint], Array], starts: list[Array], tolerance: float
 ) -> list[tuple[FixedPoint, Array]]:
     """Ellipsoid ascent: alternates the best policy for a residual and the best residual for that policy.
 

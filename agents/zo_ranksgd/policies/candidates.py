@@ -174,11 +174,7 @@ class CandidateEvaluator:
         return played.evaluation(seeds, normalizer)
 
     def play(
-        self,
-        candidates: FloatArray,
-        owners: npt.NDArray[np.intp],
-        seeds: npt.NDArray[np.int64],
-        normalizer: Normalizer,
+        self, candidates: FloatArray, owners: npt.NDArray[np.intp], seeds: npt.NDArray[np.int64], normalizer: Normalizer
     ) -> Episodes:
         """Plays n episodes, as many side by side as there are environments.
 

@@ -16,10 +16,7 @@ from rlopt.errors import ConfigError
 
 
 def open_env(
-    env: gymnasium.Env[Any, Any] | VecEnv | EnvSettings | str,
-    config: ZORankSGDConfig,
-    seed: int,
-    spread: bool = False,
+    env: gymnasium.Env[Any, Any] | VecEnv | EnvSettings | str, config: ZORankSGDConfig, seed: int, spread: bool = False
 ) -> VecEnv:
     """A VecEnv for the rounds of a search; see :class:`rlopt.agents.zo_ranksgd.policies.search.RankedPolicySearch`.
 

@@ -63,10 +63,7 @@ class Spread:
             return
         config = self.config
         made = self._given or make_engine(
-            config.engine or "local",
-            workers=config.workers,
-            gpus_per_job=config.gpus_per_job,
-            address=config.address,
+            config.engine or "local", workers=config.workers, gpus_per_job=config.gpus_per_job, address=config.address
         )
         ahead, made.ahead = made.ahead, False  # the next round depends on this one
         self._open = made

@@ -14,13 +14,7 @@ from gymnasium import spaces
 
 import rlopt
 from rlopt.agents.ailboost.config import AILBoostConfig
-from rlopt.data import (
-    Dataset,
-    Demonstrations,
-    Metadata,
-    load_dataset,
-    load_demonstrations,
-)
+from rlopt.data import Dataset, Demonstrations, Metadata, load_dataset, load_demonstrations
 from rlopt.data.formats.imitation_files import write_imitation
 from rlopt.data.loading import SETS, demonstration_names
 from rlopt.envs.observation_order import observation_keys

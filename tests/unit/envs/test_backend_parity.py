@@ -238,10 +238,7 @@ GYM_STATES = {
     "Humanoid-v5": lambda o: (np.r_[0.0, 0.0, o[:22]], o[22:45]),
     "HumanoidStandup-v5": lambda o: (np.r_[0.0, 0.0, o[:22]], o[22:45]),
     "InvertedPendulum-v5": lambda o: (o[:2], o[2:4]),
-    "InvertedDoublePendulum-v5": lambda o: (
-        np.r_[o[0], np.arctan2(o[1], o[3]), np.arctan2(o[2], o[4])],
-        o[5:8],
-    ),
+    "InvertedDoublePendulum-v5": lambda o: (np.r_[o[0], np.arctan2(o[1], o[3]), np.arctan2(o[2], o[4])], o[5:8]),
     "Reacher-v5": lambda o: (np.r_[np.arctan2(o[2:4], o[:2]), o[4:6]], np.r_[o[6:8], 0.0, 0.0]),
 }
 ONE_STEP = {"Humanoid-v5": 1e-2, "HumanoidStandup-v5": 1e-2}

@@ -50,14 +50,8 @@ class Fragile(gymnasium.Env):
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (
-            {"how": "value"},
-            r"Fragile-v0 failed in __init__\(\): ValueError: size must be even$",
-        ),
-        (
-            {"how": "type"},
-            r"failed in __init__\(\): TypeError: object of type 'int' has no len\(\)$",
-        ),
+        ({"how": "value"}, r"Fragile-v0 failed in __init__\(\): ValueError: size must be even$"),
+        ({"how": "type"}, r"failed in __init__\(\): TypeError: object of type 'int' has no len\(\)$"),
         ({"how": "file"}, r"failed in __init__\(\): FileNotFoundError: .*'arm\.xml'"),
         ({"how": "package"}, "needs a package that is not installed: No module named 'nosuchpackage'"),
         ({"hwo": "value"}, r"does not take env_kwargs \{'hwo': 'value'\}: .*unexpected keyword argument 'hwo'$"),

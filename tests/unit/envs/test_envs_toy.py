@@ -64,8 +64,7 @@ class FakeEnvPool:
         box = spaces.Box(-np.inf, np.inf, (), np.float64)
         observation = spaces.Dict({"extra": spaces.Box(-np.inf, np.inf, (2,), np.float64), "cell": box})
         return SimpleNamespace(
-            gymnasium_observation_space=observation,
-            gymnasium_action_space=spaces.Box(0.0, 1.0, (1,), np.float64),
+            gymnasium_observation_space=observation, gymnasium_action_space=spaces.Box(0.0, 1.0, (1,), np.float64)
         )
 
     def make(self, pool_id, env_type, num_envs, num_threads, seed, max_episode_steps):

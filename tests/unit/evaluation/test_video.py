@@ -193,12 +193,7 @@ def without_package() -> NoReturn:
     ("render", "error", "said", "packages"),
     [
         (without_package, ConfigError, r"drawing failed .* `pip install pygame`", False),
-        (
-            lambda: gym.Env.render(Painted()),
-            ConfigError,
-            r"cannot be drawn: give it a render\(\) for",
-            False,
-        ),
+        (lambda: gym.Env.render(Painted()), ConfigError, r"cannot be drawn: give it a render\(\) for", False),
         (without_context, ConfigError, r"drawing failed \(RuntimeError: no context\)", True),
         (
             lambda: Path("/no/texture.png").read_bytes(),

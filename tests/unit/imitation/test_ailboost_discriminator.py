@@ -40,11 +40,7 @@ def pair(output: Any = "tanh", lr: float = 1e-2, device: str = "cpu") -> tuple[D
 
 
 def plain_step(
-    discriminator: Discriminator,
-    optimizer: torch.optim.Optimizer,
-    rows: Batch,
-    divergence: str,
-    penalty_coef: float,
+    discriminator: Discriminator, optimizer: torch.optim.Optimizer, rows: Batch, divergence: str, penalty_coef: float
 ) -> tuple[float, float]:
     """The definition, in torch's plain terms; returns the loss and the penalty before the step."""
     expert, expert_weights, policy, policy_weights, mix = rows

@@ -12,12 +12,7 @@ from scipy.optimize import linprog
 from stable_baselines3.common.callbacks import BaseCallback
 
 import rlopt.envs.tasks.own_tasks  # noqa: F401 registers them
-from rlopt.agents.loop.baselines.config import (
-    DifferentialQConfig,
-    RVIQConfig,
-    TSDEConfig,
-    UCRL2Config,
-)
+from rlopt.agents.loop.baselines.config import DifferentialQConfig, RVIQConfig, TSDEConfig, UCRL2Config
 from rlopt.agents.loop.baselines.fopo import FOPO
 from rlopt.agents.loop.baselines.imed_rl import IMEDRL
 from rlopt.agents.loop.baselines.kl_ucrl import KLUCRL

@@ -83,12 +83,7 @@ def weights(algorithm: MDPO) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("batch_size", [None, 16])
 @pytest.mark.parametrize(
     "action_space",
-    [
-        spaces.Box(-2, 3, (2,), np.float32),
-        spaces.Discrete(4),
-        spaces.MultiDiscrete([2, 3]),
-        spaces.MultiBinary(3),
-    ],
+    [spaces.Box(-2, 3, (2,), np.float32), spaces.Discrete(4), spaces.MultiDiscrete([2, 3]), spaces.MultiBinary(3)],
 )
 def test_every_action_space_trains(action_space: spaces.Space, batch_size: int | None, tsallis_q: float) -> None:
     algorithm = model(Random(action_space=action_space), batch_size=batch_size, tsallis_q=tsallis_q, n_epochs=2)

@@ -362,8 +362,7 @@ SHARING: dict[str, Callable[[], MDPO]] = {
 
 
 @pytest.mark.parametrize(
-    ("network", "way"),
-    [*((network, "eager") for network in SHARING), ("image", "stepped"), ("parts", "stepped")],
+    ("network", "way"), [*((network, "eager") for network in SHARING), ("image", "stepped"), ("parts", "stepped")]
 )
 def test_the_value_phase_never_moves_the_policy(network: str, way: str) -> None:
     """Not by a bit, neither what it computes nor the running statistics that it computes with."""

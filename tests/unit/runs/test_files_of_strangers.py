@@ -79,10 +79,7 @@ def write_seeds(folder: Path) -> None:
     shutil.move(folder / "config.json", folder / GROUP_FILE)
 
 
-@pytest.mark.parametrize(
-    "write",
-    [run_of_payload, write_seeds, write_sweep, write_search, write_search_of_envs],
-)
+@pytest.mark.parametrize("write", [run_of_payload, write_seeds, write_sweep, write_search, write_search_of_envs])
 def test_resuming_a_folder_imports_nothing(write: Any, here: Path, capsys: Any) -> None:
     write(here / "folder")
     assert f"--env {ENV} if you trust it" in error_of(["resume", "folder"], capsys)

@@ -34,12 +34,7 @@ def test_a_new_key_becomes_a_column_that_is_empty_before(tmp_path: Path) -> None
     log.append({"step": 2, "c": 1, "a": "x,y"})
     log.append({"step": 3, "b": None})
     log.close()
-    assert rows(log.path) == [
-        ["step", "b", "a", "c"],
-        ["1", "0.5", "", ""],
-        ["2", "", "x,y", "1"],
-        ["3", "", "", ""],
-    ]
+    assert rows(log.path) == [["step", "b", "a", "c"], ["1", "0.5", "", ""], ["2", "", "x,y", "1"], ["3", "", "", ""]]
 
 
 @pytest.mark.parametrize("torn", ["", "4,0.2", "4,0.25,9\n5,1"])

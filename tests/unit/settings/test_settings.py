@@ -232,11 +232,7 @@ def test_constructor_has_the_declared_defaults(agent: str) -> None:
             {"min_interval": 20, "max_interval": 10},
             "min_interval 20 is above max_interval 10: exchange them",
         ),
-        (
-            "ailboost",
-            {"reward_form": "gail"},
-            "reward_form gail needs divergence js, not reverse_kl: use airl",
-        ),
+        ("ailboost", {"reward_form": "gail"}, "reward_form gail needs divergence js, not reverse_kl: use airl"),
         (
             "dac",
             {"gamma": 1},
