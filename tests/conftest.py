@@ -1,7 +1,8 @@
-"""What holds for all tests: the operations of a compiled step are noted, but its kernels are seldom built."""
+"""What holds for all tests: their order, and that the kernels of a compiled step are seldom built."""
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 from collections.abc import Generator
 
@@ -12,6 +13,19 @@ from rlopt.optim import compiled_step
 # dm-control cannot be installed for Python 3.13.
 DM_CONTROL = importlib.util.find_spec("dm_control") is not None
 collect_ignore = [] if DM_CONTROL else ["unit/envs/test_suite_tasks.py", "unit/envs/test_warp_backend.py"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first: at the end, no process is left alone with one of them."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_collection_finish() -> None:
+    """Spares the garbage collector the million objects of what has been imported, which stay until the end."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -196,7 +196,8 @@ def _lift_constants(graph: fx.Graph, module: fx.GraphModule) -> list[Tensor]:
     last = [node for node in graph.nodes if node.op == "placeholder"][-1]
     held: list[Tensor] = []
     inputs: dict[int, fx.Node] = {}
-    for node in [node for node in graph.nodes if node.op == "get_attr"]:
+    constants = [node for node in graph.nodes if node.op == "get_attr"]
+    for node in constants:
         tensor: Any = getattr(module, str(node.target))
         if id(tensor) not in inputs:
             with graph.inserting_after(last):
@@ -205,8 +206,8 @@ def _lift_constants(graph: fx.Graph, module: fx.GraphModule) -> list[Tensor]:
             held.append(tensor)
         node.replace_all_uses_with(inputs[id(tensor)])
         graph.erase_node(node)
-        if not any(other.op == "get_attr" and other.target == node.target for other in graph.nodes):
-            delattr(module, str(node.target))
+    for name in {str(node.target) for node in constants}:
+        delattr(module, name)
     return held
 
 

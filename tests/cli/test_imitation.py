@@ -72,10 +72,12 @@ def test_every_imitation_learner_trains_and_goes_on(agent, tmp_path, capsys):
     demos = tmp_path / "demos"
     load_demonstrations("dmc/ball_in_cup-catch").trajectories(2).save(demos)
     words = ["--demos", str(demos), "--n-demos", "1", "--eval-every", "0", "--run-dir", str(folder)]
+    on_policy = ["--n-steps", "64", "--total-timesteps", "128", "--net-arch", "16", "16", "--discriminator-steps", "2"]
     own = {
-        **{name: ["--n-steps", "64", "--total-timesteps", "128"] for name in ("gail", "airl")},
+        "gail": on_policy,
+        "airl": on_policy,
         "dac": [*TINY, *ROUNDS, "--learner-steps", "0"],
-        "value_dice": [*TINY],
+        "value_dice": [*TINY, "--gradient-steps", "1"],
     }.get(agent, TINY)
     code, text = run(capsys, "train", agent, *words, *own)
     assert code == 0, text

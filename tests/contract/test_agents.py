@@ -11,23 +11,17 @@ from rlopt.errors import ConfigError
 from rlopt.registry import AGENTS
 from rlopt.testing import CHECKS, Contract, check_agent
 
+OFF_POLICY = {"learning_starts": 20, "buffer_size": 500, "batch_size": 16, "train_freq": 4}
 SMALL: dict[str, dict[str, Any]] = {
     "mdpo": {"n_steps": 32, "n_epochs": 2, "value_batch_size": 32},
     "ppo": {"n_steps": 32, "n_epochs": 2, "batch_size": 32},
     "apo": {"n_steps": 32, "n_epochs": 2, "batch_size": 32},
-    "off_policy_mdpo": {"learning_starts": 20, "buffer_size": 500, "batch_size": 16, "kl_coef": 0.1},
-    "deep_loop": {
-        "learning_starts": 20,
-        "buffer_size": 500,
-        "batch_size": 16,
-        "n_features": 16,
-        "lazy": True,
-        "min_interval": 20,
-    },
+    "off_policy_mdpo": {**OFF_POLICY, "kl_coef": 0.1},
+    "deep_loop": {**OFF_POLICY, "n_features": 16, "lazy": True, "min_interval": 20},
+    "differential_dqn": OFF_POLICY,
 }
-SMALL["differential_dqn"] = {"learning_starts": 20, "buffer_size": 500, "batch_size": 16}
-SMALL |= {name: {"batch_size": 16, "buffer_size": 500} for name in ("bc", "td3_bc", "awac", "iql", "cql", "rebrac")}
-OFF_POLICY = {"learning_starts": 20, "buffer_size": 500, "batch_size": 16}
+SMALL |= {name: {"batch_size": 16, "buffer_size": 500} for name in ("bc", "td3_bc", "awac", "iql", "rebrac")}
+SMALL["cql"] = {"batch_size": 16, "buffer_size": 500, "n_actions": 2}
 ROUNDS = {"learner_steps": 0, "policy_steps": 32, "discriminator_steps": 2, "discriminator_batch_size": 16}
 SMALL |= {"ailboost": {**OFF_POLICY, **ROUNDS}, "dac": {**OFF_POLICY, **ROUNDS}}
 SMALL |= dict.fromkeys(("sac", "sqil", "discrete_sqil", "iq_learn", "discrete_iq_learn", "value_dice"), OFF_POLICY)

@@ -11,8 +11,8 @@ ENV = "rlopt/RandomTarget-v0"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("algorithm", [rlopt.AILBoost, rlopt.DAC])
-def test_the_policy_comes_near_the_expert_without_rewards(algorithm: type) -> None:
+@pytest.mark.parametrize(("algorithm", "steps"), [(rlopt.AILBoost, 4000), (rlopt.DAC, 2000)])
+def test_the_policy_comes_near_the_expert_without_rewards(algorithm: type, steps: int) -> None:
     env = rlopt.make_env(ENV, n_envs=1, seed=0, backend="gymnasium")
     model = algorithm(
         "MlpPolicy",
@@ -31,7 +31,7 @@ def test_the_policy_comes_near_the_expert_without_rewards(algorithm: type) -> No
         compile="off",
     )
     untrained = rlopt.evaluate(model, ENV, 20, seed=1).mean
-    model.learn(4000)
+    model.learn(steps)
     trained = rlopt.evaluate(model, ENV, 20, seed=1).mean
     mixture = rlopt.evaluate(model.mixture, ENV, 20, seed=1).mean
     assert untrained < -4 and trained > -2.5 and mixture > untrained + 0.5

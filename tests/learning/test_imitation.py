@@ -9,12 +9,12 @@ from demonstrated import CLASSES, Hold, demonstrations, straight
 from reach import vec_env
 
 BUDGETS: dict[str, tuple[int, int, dict[str, Any]]] = {
-    "sqil": (1, 3000, {"learning_rate": 1e-3, "batch_size": 64}),
-    "iq_learn": (1, 1500, {"actor_learning_rate": 3e-4, "batch_size": 64, "learning_starts": 100}),
-    "value_dice": (1, 1500, {"actor_learning_rate": 3e-4, "batch_size": 64, "learning_starts": 100}),
+    "sqil": (1, 2400, {"learning_rate": 1e-3, "batch_size": 64}),
+    "iq_learn": (1, 1000, {"actor_learning_rate": 3e-4, "batch_size": 64, "learning_starts": 100}),
+    "value_dice": (1, 750, {"actor_learning_rate": 3e-4, "batch_size": 64, "learning_starts": 100}),
     "gail": (
         4,
-        30_000,
+        15_000,
         {
             "n_steps": 128,
             "learning_rate": 1e-3,

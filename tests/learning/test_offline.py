@@ -56,7 +56,7 @@ def test_cloning_finds_the_mean_action(stochastic: bool) -> None:
 @pytest.mark.parametrize("name", sorted(OPTIONS))
 def test_learners_beat_the_policy_that_made_the_data(name: str) -> None:
     model = getattr(rlopt, name)("MlpPolicy", mediocre(), policy_kwargs=NETS, **SETTINGS, **OPTIONS[name])
-    model.learn(2500)
+    model.learn(1500)
     # Cloning without the noise gives -2.5, the noisy policy less.
     assert score(model, TARGET) > -1.6
 

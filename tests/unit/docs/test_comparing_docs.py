@@ -27,7 +27,9 @@ def test_the_commands_and_snippets_of_the_page_run(tmp_path: Path, monkeypatch: 
         "python",
     ]
     printed = pages.run_page(
-        "docs/comparing.md", wanted=lambda command: "logs/" not in command and "PPO_1" not in command
+        "docs/comparing.md",
+        wanted=lambda command: "logs/" not in command and "PPO_1" not in command,
+        shorter={"--total-timesteps 4096": "--total-timesteps 2048"},
     )
     files = {"steps.png", "steps.csv", "steps-scores.csv", "steps-curves.csv", "steps-profiles.csv", "both.svg"}
     assert files <= {entry.name for entry in tmp_path.iterdir()}

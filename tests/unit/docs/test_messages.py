@@ -49,6 +49,7 @@ def options_of(verb: str, subverb: str) -> frozenset[str]:
     return options(verb) | extra
 
 
+@cache
 def texts() -> list[tuple[str, str]]:
     """Every string of the package that is not a docstring, with where it stands; what an f-string fills in is X."""
     found = []
@@ -56,10 +57,10 @@ def texts() -> list[tuple[str, str]]:
         for path in sorted((pages.ROOT / folder).rglob("*.py")):
             if folder == "rlopt" and path.relative_to(pages.ROOT / "rlopt").parts[0] in ("agents", "envs", "configs"):
                 continue
-            tree = ast.parse(path.read_text())
-            bare = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-            parts = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
-            for node in ast.walk(tree):
+            nodes = list(ast.walk(ast.parse(path.read_text())))
+            bare = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+            parts = {id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
+            for node in nodes:
                 if id(node) in bare | parts:
                     continue
                 where = f"{path.relative_to(pages.ROOT)}:{getattr(node, 'lineno', 0)}"

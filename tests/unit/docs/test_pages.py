@@ -24,7 +24,12 @@ ELSEWHERE = {
 }
 """Page -> the test that executes it and looks at what comes out."""
 SETTINGS: dict[str, dict[str, Any]] = {
-    "agents/ailboost/README.md": {"shorter": {"learn(20_000)": "learn(3_100)"}},
+    "agents/ailboost/README.md": {
+        "shorter": {
+            "learn(20_000)": "learn(1_500)",
+            "learning_starts=1_000": "learning_starts=1_000, learner_steps=200, policy_steps=200",
+        }
+    },
     "agents/deep_loop/README.md": {
         "wanted": lambda command: True,
         "shorter": {

@@ -148,7 +148,7 @@ def test_a_sweep_and_an_evaluation_on_the_cluster(
     runs = run_folders(Path("sweep"))
     assert [run.name for run in runs] == ["seed0", "seed1"]
     returns = []
-    for where in (["ray", "--address", cluster.address], ["local", "--workers", "2"]):
+    for where in (["ray", "--address", cluster.address], ["local", "--workers", "1"]):
         assert main(["evaluate", str(runs[0]), "--episodes", "9", "--stochastic", "--engine", *where]) == 0
         returns.append(json.loads((runs[0] / "evaluation.json").read_text())["returns"])
     assert returns[0] == returns[1] and len(set(returns[0])) > 1

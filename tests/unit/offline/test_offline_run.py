@@ -50,7 +50,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_settings(folder: Path, **changes: Any) -> RunConfig:
     base: dict[str, Any] = {
         "env": "Pendulum-v1",
-        "total_timesteps": 450,
+        "total_timesteps": 320,
         "checkpoint_every": 100,
         "keep_checkpoints": 5,
         "eval_every": 200,
@@ -76,7 +76,7 @@ def agent_settings(agent: str, data: Path, **changes: Any) -> Any:
     ],
 )
 def test_seeds_together_are_the_seeds_alone(agent: str, choice: str, data: Path, tmp_path: Path) -> None:
-    options: dict[str, Any] = {"total_timesteps": 250, "eval_every": 0, "checkpoint_every": 0, "log_every": 50}
+    options: dict[str, Any] = {"total_timesteps": 150, "eval_every": 0, "checkpoint_every": 0, "log_every": 50}
     settings = agent_settings(agent, data, compile=choice)
     together = train_seeds(agent, run_settings(tmp_path / "all", seeds="1,2", num_threads=2, **options), settings)
     assert together.exit_code == 0
@@ -114,7 +114,7 @@ def stopped_and_continued(agent: str, data: Path, tmp_path: Path, **changes: Any
             shutil.rmtree(checkpoint)
     torch.manual_seed(99)  # a new process has other random states
     np.random.seed(99)
-    assert resume(stopped).step == 450
+    assert resume(stopped).step == 320
     assert_same_files(whole, stopped)
 
 
@@ -132,7 +132,9 @@ def test_a_compiled_run_is_continued_bit_for_bit(data: Path, tmp_path: Path) -> 
 
 def test_evaluations_leave_the_learner_as_it_was(data: Path, tmp_path: Path) -> None:
     for name, every in (("often", 100), ("never", 0)):
-        train("awac", run_settings(tmp_path / name, eval_every=every), agent_settings("awac", data))
+        train(
+            "awac", run_settings(tmp_path / name, total_timesteps=200, eval_every=every), agent_settings("awac", data)
+        )
     often, never = networks(tmp_path / "often"), networks(tmp_path / "never")
     assert often.keys() == never.keys()
     for key, tensor in often["modules/policy"].items():
@@ -142,7 +144,7 @@ def test_evaluations_leave_the_learner_as_it_was(data: Path, tmp_path: Path) -> 
 def test_a_run_folder_gives_the_model_back(data: Path, tmp_path: Path) -> None:
     result = train("bc", run_settings(tmp_path / "run"), agent_settings("bc", data))
     model = rlopt.load(tmp_path / "run", device="cpu")
-    assert type(model).__name__ == "BC" and model.num_timesteps == result.step == 450
+    assert type(model).__name__ == "BC" and model.num_timesteps == result.step == 320
     observations = Dataset.load(data).split(0.3, seed=0)[0].observations
     assert isinstance(observations, np.ndarray)
     np.testing.assert_allclose(model.policy.observation_mean, observations.mean(axis=0), rtol=1e-4, atol=1e-5)
@@ -150,7 +152,7 @@ def test_a_run_folder_gives_the_model_back(data: Path, tmp_path: Path) -> None:
         model.learn(10)
     model.set_dataset(data)
     model.learn(10, reset_num_timesteps=False)
-    assert model.num_timesteps == 460
+    assert model.num_timesteps == 330
 
 
 def test_the_run_goes_on_only_with_its_own_data(data: Path, tmp_path: Path) -> None:

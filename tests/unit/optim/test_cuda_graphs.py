@@ -28,10 +28,10 @@ DEVICE: dict[str, Any] = {"device": "cuda", "seed": 3}
 
 
 def off_policy(compile: str, **options: Any) -> Any:
-    """Random actions, then 12 gradient steps: no action depends on how they are taken."""
+    """Random actions, then 8 gradient steps: no action depends on how they are taken."""
     model = make(compile=compile, **{**DEVICE, "learning_starts": 40, **options}).learn(40)
     torch.manual_seed(1)
-    model.train(gradient_steps=12, batch_size=16)
+    model.train(gradient_steps=8, batch_size=16)
     return model
 
 
@@ -89,7 +89,7 @@ def test_a_learning_rate_that_changes_reaches_the_graph() -> None:
 
 
 def test_the_policy_that_acts_follows() -> None:
-    model = make(compile="on", **DEVICE).learn(60)
+    model = make(compile="on", **DEVICE).learn(30)
     with torch.no_grad():
         newest = [tensor.cpu() for tensor in model.actor.parameters()]
     model.train(gradient_steps=1, batch_size=16)
@@ -99,7 +99,7 @@ def test_the_policy_that_acts_follows() -> None:
 
 def test_seeds_that_train_together() -> None:
     def job(seed: int) -> Callable[[], Any]:
-        return lambda: make(compile="on", device="cuda", seed=seed).learn(40)
+        return lambda: make(compile="on", device="cuda", seed=seed).learn(30)
 
     together = Lockstep([job(seed) for seed in (1, 2, 3)]).run()
     assert together[0].update is together[2].update and together[0].update.step.mode == "cuda_graph"
@@ -182,7 +182,7 @@ class TwiceTheLoss(rlopt.MDPO):
 def test_on_policy(options: dict[str, Any], cls: type[rlopt.MDPO]) -> None:
     def trained(compile: str) -> Any:
         settings: Any = {"n_steps": 32, "n_epochs": 3, "value_batch_size": 16, "compile": compile, **options}
-        return cls("MlpPolicy", vec_env(2), **DEVICE, **settings).learn(192)
+        return cls("MlpPolicy", vec_env(2), **DEVICE, **settings).learn(128)
 
     captured, eager = trained("on"), trained("off")
     assert {step.mode for step in captured.prepared.values()} == {"cuda_graph"} and not eager.prepared
@@ -193,7 +193,7 @@ def test_on_policy(options: dict[str, Any], cls: type[rlopt.MDPO]) -> None:
 def test_ppo(options: dict[str, Any]) -> None:
     def trained(compile: str) -> Any:
         settings: Any = {"n_steps": 32, "n_epochs": 3, "batch_size": 16, "compile": compile, **options}
-        return rlopt.PPO("MlpPolicy", vec_env(2), **DEVICE, **settings).learn(192)
+        return rlopt.PPO("MlpPolicy", vec_env(2), **DEVICE, **settings).learn(128)
 
     captured, eager = trained("on"), trained("off")
     assert [step.mode for step in captured.prepared.values()] == ["cuda_graph"] and not eager.prepared

@@ -203,8 +203,8 @@ def test_every_bit_of_an_array_arrives(kind: str) -> None:
         assert found.dtype == array.dtype.newbyteorder("=") and found.flags.writeable
 
 
-def train(folder: Path, run: str, *flags: str) -> list[str]:
-    kwargs = f'{{"folder": "{folder / "traces"}", "seconds": 0.05}}'
+def train(folder: Path, run: str, *flags: str, seconds: float = 0.0) -> list[str]:
+    kwargs = f'{{"folder": "{folder / "traces"}", "seconds": {seconds}}}'
     common = ["--m", "4", "--k", "4", "--line-search-points", "4", "--seed", "3", "--eval-every", "0"]
     task = ["--env", fragile_env.ID, "--env-kwargs", kwargs, "--total-queries", "4"]
     return ["train", "zo_ranksgd", "--run-dir", str(folder / run), *common, *task, *flags]
@@ -226,7 +226,7 @@ def test_a_run_stopped_within_a_round_goes_on(engine: list[str], told: str, tmp_
     """A signal while candidates play: the round is given up, and the run stops with a checkpoint of the one before."""
     helpers = str(Path(fragile_env.__file__).parent)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([helpers, os.environ.get("PYTHONPATH", "")])}
-    command = [sys.executable, "-m", "rlopt.cli.main", *train(tmp_path, "parts", *engine)]
+    command = [sys.executable, "-m", "rlopt.cli.main", *train(tmp_path, "parts", *engine, seconds=0.05)]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + 180
     while len(fragile_env.begun(tmp_path / "traces")) < 6:  # the second round
