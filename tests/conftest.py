@@ -16,9 +16,9 @@ collect_ignore = [] if DM_CONTROL else ["unit/envs/test_suite_tasks.py", "unit/e
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests come first: at the end, no process is left alone with one of them."""
+    """Puts the quick files of the last folder at the end, where a process that has a slow one would be left alone."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    items.sort(key=lambda item: "web" in item.path.parts and item.path not in slow)
 
 
 def pytest_collection_finish() -> None:

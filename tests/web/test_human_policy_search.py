@@ -137,6 +137,7 @@ def test_clips_show_the_episodes_that_are_ranked(tmp_path: Path, monkeypatch: py
         assert clip.poster.exists()
 
 
+@pytest.mark.slow
 def test_people_who_rank_by_the_return_lead_where_the_oracle_does(tmp_path: Path) -> None:
     run = tmp_path / "run"
     with rater_at(run / "study") as answered:
@@ -155,6 +156,7 @@ def test_people_who_rank_by_the_return_lead_where_the_oracle_does(tmp_path: Path
     assert len(list_checkpoints(run / "checkpoints")) == 3  # of those written after every round, the newest are kept
 
 
+@pytest.mark.slow
 def test_a_killed_search_goes_on_from_its_study(tmp_path: Path) -> None:
     run = tmp_path / "run"
     command = [sys.executable, "-m", "rlopt.cli.main"]
@@ -195,6 +197,7 @@ def _signed_in(link: str) -> bool:
     raise AssertionError("the server does not answer")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed", [False, True])
 def test_the_server_is_started_beside_the_search_and_ends_with_it(killed: bool, tmp_path: Path) -> None:
     run = tmp_path / "run"
@@ -218,6 +221,7 @@ def test_the_server_is_started_beside_the_search_and_ends_with_it(killed: bool, 
         trainer.terminate()
 
 
+@pytest.mark.slow
 def test_browsers_hear_that_the_study_is_over_before_their_server_ends(tmp_path: Path) -> None:
     run = tmp_path / "run"
     flags = [flag for flag in FLAGS if flag != "--no-serve"]
@@ -263,6 +267,7 @@ def test_the_state_of_a_study_is_checked() -> None:
         other.load_state_dict(state, {**arrays, "observations.mean": np.zeros(7)})
 
 
+@pytest.mark.slow
 def test_rounds_ahead_are_answered_and_a_killed_search_goes_on_with_them(tmp_path: Path) -> None:
     run = tmp_path / "run"
     flags = ["train", "zo_ranksgd", "--oracle", "human", *FLAGS[:-1], "2", "--run-dir", str(run)]
