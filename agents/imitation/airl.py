@@ -100,14 +100,8 @@ class AIRL(GAIL):
     It is :class:`rlopt.GAIL`, except that the discriminator's logit is g(s, a) + gamma h(s') - h(s) - ln pi(a|s), and
     the reward is that logit. g is a reward that can be used elsewhere (:meth:`ShapedAdversary.base_reward` of
     ``adversary``).
-    :class:`rlopt.agents.imitation.config.AIRLConfig` declares and explains the settings.
-
-    :param demonstrations: demonstrations of this environment, or their path or name; see :meth:`set_demonstrations`
-    :param n_demonstrations: number of episodes to learn from, the first ones; None for all
-    :raises rlopt.errors.ConfigError: for a setting out of range, or from ``learn`` without demonstrations
-    :raises rlopt.errors.DataError: for demonstrations that do not fit, or fewer than asked for
-    :raises rlopt.errors.NonFiniteError: from ``learn``, also if the discriminator diverges; the last good one is
-        kept
+    :class:`rlopt.agents.imitation.config.AIRLConfig` declares and explains the settings; the other arguments and the
+    errors are those of :class:`rlopt.GAIL`.
     """
 
     @with_settings_of(GAIL, "reward_form", config=AIRLConfig)

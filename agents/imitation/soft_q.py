@@ -117,15 +117,8 @@ class DiscreteIQLearn(ImplicitRewards, SoftQImitation):
     actions.
 
     It is :class:`rlopt.IQLearn` with a Q network in place of actor and critics, so that V(s) is exact.
-    :class:`rlopt.agents.imitation.config.DiscreteIQLearnConfig` declares and explains the settings.
-
-    :param policy: "MlpPolicy", "CnnPolicy", "MultiInputPolicy" or a :class:`DQNPolicy` class
-    :param env: an environment, a VecEnv or an id, with a Discrete action space
-    :param demonstrations: demonstrations of this environment, or their path or name; see :meth:`set_demonstrations`
-    :param n_demonstrations: number of episodes to learn from, the first ones; None for all
-    :raises rlopt.errors.ConfigError: for a setting out of range, or from ``learn`` without demonstrations
-    :raises rlopt.errors.DataError: for demonstrations that do not fit, or fewer than asked for
-    :raises rlopt.errors.SpaceError: for spaces that cannot be used
+    :class:`rlopt.agents.imitation.config.DiscreteIQLearnConfig` declares and explains the settings; the other arguments
+    and the errors are those of :class:`rlopt.DiscreteSQIL`.
     """
 
     for_real_actions: ClassVar[str] = "rlopt.IQLearn"

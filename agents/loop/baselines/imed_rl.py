@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 import numpy as np
 
 from rlopt.agents.loop.baselines.config import IMEDRLConfig
-from rlopt.agents.loop.confidence_sets.counts import require_actions, require_fitting
 from rlopt.agents.loop.confidence_sets.outcomes import Outcomes, divergence_to_mean
 from rlopt.agents.loop.contract import Switch
 from rlopt.agents.loop.states import CountedStates
@@ -105,9 +104,6 @@ class IMEDRLLearner(Outcomes):
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Takes what :meth:`get_state` gave; raises ValueError if it does not fit."""
-        outcomes = Outcomes.get_state(self)
-        require_fitting({k: v for k, v in self.get_state().items() if k not in outcomes}, state)
-        require_actions(state["policy"], self.n_actions)
         super().set_state(state)
         if not np.array_equal(np.array(self.visits), state["counts"].reshape(-1)):
             raise ValueError("the visits do not add up")
@@ -122,10 +118,7 @@ class IMEDRL(CountedStates):
 
     A switch is a change of the best policy of the empirical process; the actions follow indices of their own.
 
-    :param env: an environment that never ends with Discrete observations and actions, or its id
-    :param reward_range: (smallest, largest) reward of a step; None takes it from an environment that knows it
-    :param seed: seed of the environment's first reset; IMED-RL itself draws no random numbers
-    :param settings: there are none
+    The arguments are those of :class:`rlopt.agents.loop.base.ContinuingAgent`; there are no settings.
     """
 
     config_class: ClassVar[type[Any]] = IMEDRLConfig

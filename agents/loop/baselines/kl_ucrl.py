@@ -9,7 +9,6 @@ import numpy as np
 
 from rlopt.agents.loop.baselines.base import Episodic
 from rlopt.agents.loop.baselines.config import KLUCRLConfig
-from rlopt.agents.loop.confidence_sets.counts import require_actions, require_fitting
 from rlopt.agents.loop.confidence_sets.optimistic_iteration import Plan, optimistic_plan
 from rlopt.agents.loop.confidence_sets.outcomes import Outcomes
 from rlopt.agents.loop.states import CountedStates
@@ -85,9 +84,6 @@ class KLUCRLLearner(Outcomes):
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Takes what :meth:`get_state` gave; raises ValueError if it does not fit."""
-        outcomes = Outcomes.get_state(self)
-        require_fitting({k: v for k, v in self.get_state().items() if k not in outcomes}, state)
-        require_actions(state["policy"], self.n_actions)
         super().set_state(state)
         self.policy, self._values = state["policy"].tolist(), state["values"].copy()
         self._limits, self.gain = state["limits"].tolist(), state["gain"]
@@ -96,10 +92,8 @@ class KLUCRLLearner(Outcomes):
 class KLUCRL(Episodic, CountedStates):
     """KL-UCRL (Filippi, Cappe and Garivier, Optimism in reinforcement learning and Kullback-Leibler divergence, 2010).
 
-    :param env: an environment that never ends with Discrete observations and actions, or its id
-    :param reward_range: (smallest, largest) reward of a step; None takes it from an environment that knows it
-    :param seed: seed of the environment's first reset; KL-UCRL itself draws no random numbers
-    :param settings: see :class:`rlopt.agents.loop.baselines.config.KLUCRLConfig`
+    The arguments are those of :class:`rlopt.agents.loop.base.ContinuingAgent`, with the settings of
+    :class:`rlopt.agents.loop.baselines.config.KLUCRLConfig`.
     """
 
     config_class: ClassVar[type[Any]] = KLUCRLConfig

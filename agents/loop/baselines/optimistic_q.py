@@ -80,10 +80,8 @@ class OptimisticQ(CountedStates):
     """Optimistic Q-learning (Wei, Jafarnia-Jahromi, Luo, Sharma and Jain, Model-free reinforcement learning in
     infinite-horizon average-reward Markov decision processes, 2020, algorithm 1).
 
-    :param env: an environment that never ends with Discrete observations and actions, or its id
-    :param reward_range: (smallest, largest) reward of a step; None takes it from an environment that knows it
-    :param seed: seed of the environment's first reset; the algorithm itself draws no random numbers
-    :param settings: see :class:`rlopt.agents.loop.baselines.config.OptimisticQConfig`
+    The arguments are those of :class:`rlopt.agents.loop.base.ContinuingAgent`, with the settings of
+    :class:`rlopt.agents.loop.baselines.config.OptimisticQConfig`.
     """
 
     config_class: ClassVar[type[Any]] = OptimisticQConfig

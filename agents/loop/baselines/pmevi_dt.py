@@ -193,10 +193,8 @@ class PMEVIDTLearner(DoublingLearner):
 class PMEVIDT(Episodic, CountedStates):
     """PMEVI-DT (Boone and Zhang, Achieving tractable minimax optimal regret in average reward MDPs, 2024).
 
-    :param env: an environment that never ends with Discrete observations and actions, or its id
-    :param reward_range: (smallest, largest) reward of a step; None takes it from an environment that knows it
-    :param seed: seed of the environment's first reset; PMEVI-DT itself draws no random numbers
-    :param settings: see :class:`rlopt.agents.loop.baselines.config.PMEVIDTConfig`
+    The arguments are those of :class:`rlopt.agents.loop.base.ContinuingAgent`, with the settings of
+    :class:`rlopt.agents.loop.baselines.config.PMEVIDTConfig`.
     """
 
     config_class: ClassVar[type[Any]] = PMEVIDTConfig

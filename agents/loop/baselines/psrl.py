@@ -38,10 +38,8 @@ class PSRL(TSDE):
     """Posterior sampling (Osband, Russo and Van Roy, (More) efficient reinforcement learning via posterior sampling,
     2013) in a task that never ends, with the episodes of UCRL2 (as Agrawal and Jia 2017).
 
-    :param env: an environment that never ends with Discrete observations and actions, or its id
-    :param reward_range: (smallest, largest) reward of a step; None takes it from an environment that knows it
-    :param seed: seed of the environment's first reset and of the posterior draws
-    :param settings: see :class:`rlopt.agents.loop.baselines.config.PSRLConfig`
+    The arguments are those of :class:`rlopt.agents.loop.base.ContinuingAgent`, with the settings of
+    :class:`rlopt.agents.loop.baselines.config.PSRLConfig`.
     """
 
     config_class: ClassVar[type[PSRLConfig]] = PSRLConfig

@@ -109,10 +109,8 @@ class DifferentialQ(CountedStates):
     """Differential Q-learning (Wan, Naik and Sutton, Learning and planning in average-reward Markov decision processes,
     2021), off-policy control, epsilon-greedy.
 
-    :param env: an environment that never ends with Discrete observations and actions, or its id
-    :param reward_range: (smallest, largest) reward of a step; None takes it from an environment that knows it
-    :param seed: seed of the environment's first reset and of the exploring actions
-    :param settings: see :class:`rlopt.agents.loop.baselines.config.DifferentialQConfig`
+    The arguments are those of :class:`rlopt.agents.loop.base.ContinuingAgent`, with the settings of
+    :class:`rlopt.agents.loop.baselines.config.DifferentialQConfig`.
     """
 
     config_class: ClassVar[type[Any]] = DifferentialQConfig

@@ -90,10 +90,8 @@ class TSDE(Episodic, CountedStates):
     """Posterior sampling (Ouyang, Gagrani, Nayyar and Jain, Learning unknown Markov decision processes: a Thompson
     sampling approach, 2017, algorithm TSDE).
 
-    :param env: an environment that never ends with Discrete observations and actions, or its id
-    :param reward_range: (smallest, largest) reward of a step; None takes it from an environment that knows it
-    :param seed: seed of the environment's first reset and of the posterior draws
-    :param settings: see :class:`rlopt.agents.loop.baselines.config.TSDEConfig`
+    The arguments are those of :class:`rlopt.agents.loop.base.ContinuingAgent`, with the settings of
+    :class:`rlopt.agents.loop.baselines.config.TSDEConfig`.
     """
 
     config_class: ClassVar[type[Any]] = TSDEConfig

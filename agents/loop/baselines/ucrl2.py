@@ -69,10 +69,8 @@ class UCRL2Learner(DoublingLearner):
 class UCRL2(Episodic, CountedStates):
     """UCRL2 (Jaksch, Ortner and Auer, Near-optimal regret bounds for reinforcement learning, 2010).
 
-    :param env: an environment that never ends with Discrete observations and actions, or its id
-    :param reward_range: (smallest, largest) reward of a step; None takes it from an environment that knows it
-    :param seed: seed of the environment's first reset; UCRL2 itself draws no random numbers
-    :param settings: see :class:`rlopt.agents.loop.baselines.config.UCRL2Config`
+    The arguments are those of :class:`rlopt.agents.loop.base.ContinuingAgent`, with the settings of
+    :class:`rlopt.agents.loop.baselines.config.UCRL2Config`.
     """
 
     config_class: ClassVar[type[Any]] = UCRL2Config

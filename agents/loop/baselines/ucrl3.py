@@ -183,10 +183,8 @@ class UCRL3Learner(DoublingLearner):
 class UCRL3(Episodic, CountedStates):
     """UCRL3 (Bourel, Maillard and Talebi, Tightening exploration in upper confidence reinforcement learning, 2020).
 
-    :param env: an environment that never ends with Discrete observations and actions, or its id
-    :param reward_range: (smallest, largest) reward of a step; None takes it from an environment that knows it
-    :param seed: seed of the environment's first reset; UCRL3 itself draws no random numbers
-    :param settings: see :class:`rlopt.agents.loop.baselines.config.UCRL3Config`
+    The arguments are those of :class:`rlopt.agents.loop.base.ContinuingAgent`, with the settings of
+    :class:`rlopt.agents.loop.baselines.config.UCRL3Config`.
     """
 
     config_class: ClassVar[type[Any]] = UCRL3Config

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from rlopt.agents.loop.confidence_sets.counts import require_actions, require_fitting
 from rlopt.agents.loop.confidence_sets.optimistic_iteration import Mask, Plan, optimistic_plan
 from rlopt.agents.loop.confidence_sets.outcomes import Outcomes, divergence_to_mean
 from rlopt.agents.loop.confidence_sets.planner import Certificate
@@ -215,9 +214,6 @@ class AnytimeSet(Outcomes):
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Takes what :meth:`get_state` gave; raises ValueError if it does not fit."""
-        outcomes = Outcomes.get_state(self)
-        require_fitting({k: v for k, v in self.get_state().items() if k not in outcomes}, state)
-        require_actions(state["policy"], self.n_actions)
         super().set_state(state)
         self._targets = state["targets"].reshape(-1).tolist()
         self._values = state["state_values"].tolist()

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from rlopt.agents.loop.confidence_sets.counts import require_fitting
+from rlopt.agents.loop.confidence_sets.counts import require_actions, require_fitting
 from rlopt.average_reward.mdp import Array
 
 GRID = 256
@@ -107,9 +107,10 @@ class Outcomes:
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Takes what :meth:`get_state` gave; raises ValueError if it does not fit."""
+        """Takes what :meth:`get_state` gave, also that of a class below; raises ValueError if it does not fit."""
         names = ("outcome_keys", "outcome_counts", "outcome_rewards")
-        require_fitting(Outcomes.get_state(self), state, names)
+        require_fitting(self.get_state(), state, names)
+        require_actions(state.get("policy", np.zeros(0, np.int64)), self.n_actions)
         keys, counts, sums = (state[name] for name in names)
         limit = len(self.visits) * self.n_states * (GRID + 2)
         if not len(keys) == len(counts) == len(sums) == len(set(keys.tolist())):
