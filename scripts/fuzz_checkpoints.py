@@ -12,12 +12,10 @@ Anything else is a failure: another exception, another state, a file touched out
 
 from __future__ import annotations
 
-import argparse
 import random
 import resource
 import shutil
 import sys
-import tempfile
 import traceback
 import warnings
 from collections.abc import Callable
@@ -27,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from checkpoint_damage import DAMAGE
-from fuzzing import Report, differences, inventory, table
+from fuzzing import Report, differences, inventory, main
 from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 
 import rlopt
@@ -129,25 +127,7 @@ def fuzz(cases: int, seed: int, folder: Path, progress: Callable[[int], None] = 
     return report
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", type=int, default=2000)
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
+if __name__ == "__main__":
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-
-    def progress(done: int) -> None:
-        if done % 100 == 0:
-            print(f"{done} of {arguments.cases}", file=sys.stderr, flush=True)
-
-    with tempfile.TemporaryDirectory() as folder:
-        report = fuzz(arguments.cases, arguments.seed, Path(folder) / "fuzz", progress)
-    print(table(report, DAMAGE))
-    print(*report.failures, sep="\n")
-    print(f"{sum(report.outcomes.values())} damaged checkpoints, {len(report.failures)} failures")
-    return 1 if report.failures else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(__doc__, fuzz, "checkpoints", 2000))

@@ -15,7 +15,6 @@ right.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import hashlib
 import multiprocessing
@@ -24,7 +23,6 @@ import random
 import resource
 import shutil
 import sys
-import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -35,7 +33,7 @@ from typing import Any
 import h5py
 import numpy as np
 from dataset_damage import BYTES, FOLDER, HDF5, MINARI, NPZ, STRUCTURE, Damage, touched
-from fuzzing import Report, differences, inventory, table
+from fuzzing import Report, differences, inventory, main
 
 from rlopt.data import Dataset, Demonstrations, Metadata, load_dataset, load_demonstrations, write_d4rl, write_minari
 from rlopt.data.checks import check_columns
@@ -250,23 +248,5 @@ def fuzz(number: int, seed: int, folder: Path, progress: Callable[[int], None] =
     return report
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-
-    def progress(done: int) -> None:
-        if done % 100 == 0:
-            print(f"{done} of {arguments.cases}", file=sys.stderr, flush=True)
-
-    with tempfile.TemporaryDirectory() as folder:
-        report = fuzz(arguments.cases, arguments.seed, Path(folder) / "fuzz", progress)
-    print(table(report, sorted({kind for kind, _ in report.outcomes})))
-    print(*report.failures, sep="\n")
-    print(f"{sum(report.outcomes.values())} damaged data sets, {len(report.failures)} failures")
-    return 1 if report.failures else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(__doc__, fuzz, "data sets", 1000))

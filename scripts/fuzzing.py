@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
+import sys
+import tempfile
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,12 +57,31 @@ def inventory(folder: Path) -> dict[str, tuple[int, int, int]]:
     }
 
 
-def table(report: Report, kinds: Collection[str]) -> str:
+def table(report: Report) -> str:
     """The counts, a row a kind of damage."""
-    outcomes = sorted({outcome for _, outcome in report.outcomes})
+    kinds, outcomes = (sorted({pair[part] for pair in report.outcomes}) for part in (0, 1))
     width = max(map(len, kinds)) + 2
     lines = [f"{'damage':{width}}" + "".join(f"{outcome:>30}" for outcome in outcomes)]
     for kind in kinds:
         lines.append(f"{kind:{width}}" + "".join(f"{report.outcomes[kind, outcome] or '':>30}" for outcome in outcomes))
     totals = [sum(count for (_, out), count in report.outcomes.items() if out == outcome) for outcome in outcomes]
     return "\n".join([*lines, f"{'all':{width}}" + "".join(f"{total:>30}" for total in totals)])
+
+
+def main(description: str, fuzz: Callable[..., Report], what: str, cases: int) -> int:
+    """A fuzz script's command line: ``fuzz(cases, seed, folder, progress)``, a table, and the failures."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", type=int, default=cases)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+
+    def progress(done: int) -> None:
+        if done % 100 == 0:
+            print(f"{done} of {arguments.cases}", file=sys.stderr, flush=True)
+
+    with tempfile.TemporaryDirectory() as folder:
+        report = fuzz(arguments.cases, arguments.seed, Path(folder) / "fuzz", progress)
+    print(table(report))
+    print(*report.failures, sep="\n")
+    print(f"{sum(report.outcomes.values())} damaged {what}, {len(report.failures)} failures")
+    return 1 if report.failures else 0

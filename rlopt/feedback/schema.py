@@ -15,8 +15,8 @@ FORMAT = 1
 metadata = sa.MetaData()
 
 
-def _id() -> sa.Column[int]:
-    return sa.Column("id", sa.Integer, primary_key=True)
+def _table(name: str, *parts: Any) -> sa.Table:
+    return sa.Table(name, metadata, sa.Column("id", sa.Integer, primary_key=True), *parts)
 
 
 def _belongs(table: str, **settings: Any) -> sa.Column[int]:
@@ -28,10 +28,8 @@ def _secret(name: str) -> sa.Column[str]:
     return sa.Column(name, sa.String(64), nullable=False, unique=True)
 
 
-study = sa.Table(
+study = _table(
     "study",
-    metadata,
-    _id(),
     sa.Column("name", sa.String(200), nullable=False, unique=True),
     sa.Column("format", sa.Integer, nullable=False),
     sa.Column("media", sa.String(8), nullable=False),  # video or image
@@ -47,10 +45,8 @@ study = sa.Table(
     sa.Column("created_at", sa.Double, nullable=False),
 )
 
-rater = sa.Table(
+rater = _table(
     "rater",
-    metadata,
-    _id(),
     _belongs("study"),
     _secret("public_id"),
     _secret("session_digest"),  # SHA-256 of the cookie's value, which is stored nowhere
@@ -59,22 +55,18 @@ rater = sa.Table(
     sa.Column("created_at", sa.Double, nullable=False),
 )
 
-round_ = sa.Table(
+round_ = _table(
     "round",
-    metadata,
-    _id(),
     _belongs("study"),
     _secret("public_id"),
     sa.Column("iteration", sa.Integer, nullable=False),
-    sa.Column(
-        "kind", sa.String(16), nullable=False
-    ),  # gradient, line_search, population; of the protocol check, training, duel
+    # gradient, line_search, population; of the protocol check, training, duel
+    sa.Column("kind", sa.String(16), nullable=False),
     sa.Column("m", sa.Integer, nullable=False),
     sa.Column("k", sa.Integer, nullable=False),
     sa.Column("current", sa.Integer),  # slot of the current point
-    sa.Column(
-        "status", sa.String(12), nullable=False
-    ),  # rendering, open, answered, consumed, void; kept: one of the protocol
+    # rendering, open, answered, consumed, void; kept: one of the protocol
+    sa.Column("status", sa.String(12), nullable=False),
     sa.Column("source", sa.Integer),  # of a check or training round: the round whose clips it shows again
     sa.Column("for_rater", sa.Integer),  # of a round that the protocol made: the rater whom alone it is for
     sa.Column("step", sa.Integer),  # the update that used it, from 0; several rounds may share one
@@ -98,10 +90,8 @@ round_ = sa.Table(
     ),
 )
 
-clip = sa.Table(
+clip = _table(
     "clip",
-    metadata,
-    _id(),
     _belongs("study"),
     _secret("media_id"),
     _secret("poster_id"),
@@ -117,10 +107,8 @@ clip = sa.Table(
     sa.Column("hidden_return", sa.Double),  # read by exports alone, never by the server
 )
 
-candidate = sa.Table(
+candidate = _table(
     "candidate",
-    metadata,
-    _id(),
     _belongs("round"),
     _belongs("clip"),
     _secret("public_id"),
@@ -129,10 +117,8 @@ candidate = sa.Table(
     sa.UniqueConstraint("round_id", "slot"),
 )
 
-assignment = sa.Table(
+assignment = _table(
     "assignment",
-    metadata,
-    _id(),
     _belongs("round"),
     _belongs("rater"),
     sa.Column("display", sa.Text, nullable=False),  # JSON: slots in the order in which this rater sees them
@@ -142,10 +128,8 @@ assignment = sa.Table(
     sa.UniqueConstraint("round_id", "rater_id"),
 )
 
-answer = sa.Table(
+answer = _table(
     "answer",
-    metadata,
-    _id(),
     _belongs("round"),
     _belongs("rater"),
     sa.Column("revision", sa.Integer, nullable=False),
@@ -169,10 +153,8 @@ answer = sa.Table(
     ),
 )
 
-event = sa.Table(
+event = _table(
     "event",
-    metadata,
-    _id(),
     _belongs("study", index=True),
     sa.Column("round_id", sa.ForeignKey("round.id", ondelete="CASCADE")),
     sa.Column("rater_id", sa.ForeignKey("rater.id", ondelete="CASCADE")),
@@ -181,10 +163,8 @@ event = sa.Table(
     sa.Column("detail", sa.Text, nullable=False),  # JSON
 )
 
-optimizer_state = sa.Table(
+optimizer_state = _table(
     "optimizer_state",
-    metadata,
-    _id(),
     _belongs("study"),
     sa.Column("iteration", sa.Integer, nullable=False),  # rounds consumed when it was so
     sa.Column("digest", sa.String(64), nullable=False),
