@@ -21,8 +21,8 @@ from rlopt.agents.zo_ranksgd.evolution import RankedCMAES
 from rlopt.agents.zo_ranksgd.losses import rank_gradient
 from rlopt.agents.zo_ranksgd.optimizer import ZORankSGD
 from rlopt.agents.zo_ranksgd.parallel import ParallelSearch
+from rlopt.feedback.agreement import reliabilities
 from rlopt.feedback.ranking import Ranking, total_weights
-from rlopt.feedback.reliability import reliabilities
 
 D, M, K = 22, 6, 3
 

@@ -51,7 +51,7 @@ from rlopt.optim.descent import Network, Networks, Part, Scalar, loss_and_furthe
 from rlopt.replay.normalization import normalize_observations
 from rlopt.replay.rows import seed_buffer
 from rlopt.settings.fields import check_arguments
-from rlopt.settings.networks import PUBLISHED_POLICY_DELAY, NetworkName
+from rlopt.settings.optimizer import PUBLISHED_POLICY_DELAY, NetworkName
 
 if TYPE_CHECKING:
     from rlopt.data.demonstrations import Demonstrations

@@ -11,8 +11,15 @@ from typing import Annotated, Any, ClassVar, Literal
 from rlopt.errors import require
 from rlopt.settings.demonstrations import OptionalDemonstrations
 from rlopt.settings.fields import OrPython, Range, Text
-from rlopt.settings.networks import PUBLISHED_WIDTHS, NetworkName
-from rlopt.settings.optimizer import Activation, CompiledStepConfig, LearningRate, Widths, check_centring
+from rlopt.settings.optimizer import (
+    PUBLISHED_WIDTHS,
+    Activation,
+    CompiledStepConfig,
+    LearningRate,
+    NetworkName,
+    Widths,
+    check_centring,
+)
 
 FORMER_SETTINGS: dict[str, Any] = {
     "kl_coef": 0.0,

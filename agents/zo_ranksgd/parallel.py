@@ -20,8 +20,8 @@ from rlopt.agents.zo_ranksgd.losses import rank_gradient
 from rlopt.agents.zo_ranksgd.optimizer import ZORankSGD
 from rlopt.agents.zo_ranksgd.query import GRADIENT, LINE_SEARCH, NO_EDGES, POPULATION, Outcome, Query, read_only
 from rlopt.errors import AnswerError, CheckpointError, ConfigError, NonFiniteError, one_line
+from rlopt.feedback.agreement import LEAST_TRUST
 from rlopt.feedback.ranking import Ranking
-from rlopt.feedback.reliability import LEAST_TRUST
 
 FORMAT, VERSION = "rlopt-parallel-search", 1
 MOST_WAITING = 1000

@@ -13,8 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlopt.checkpoint.choose import require_run
-from rlopt.cli.engine_options import add_optional_engine, optional_engine
-from rlopt.cli.parsing import OneLineParser, add_agent, import_named_agent, json_object
+from rlopt.cli.parsing import (
+    OneLineParser,
+    add_agent,
+    add_optional_engine,
+    import_named_agent,
+    json_object,
+    optional_engine,
+)
 from rlopt.console.progress import say
 from rlopt.errors import ConfigError
 from rlopt.run_folder import TRAINED

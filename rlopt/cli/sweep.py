@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rlopt.cli.engine_options import add_engine_options, engine_options
-from rlopt.cli.parsing import OneLineParser, import_named_envs
+from rlopt.cli.parsing import OneLineParser, add_engine_options, engine_options, import_named_envs
 from rlopt.errors import ConfigError, unknown_name
 from rlopt.registry import agent_spec, import_agent, resolve
 from rlopt.settings.fields import field_types

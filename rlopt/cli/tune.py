@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlopt.cli.engine_options import add_engine_options, engine_options
-from rlopt.cli.parsing import OneLineParser, import_named_envs
+from rlopt.cli.parsing import OneLineParser, add_engine_options, engine_options, import_named_envs
 from rlopt.cli.sweep import divide, setting_values
 from rlopt.errors import ConfigError
 from rlopt.registry import agent_names, import_agent

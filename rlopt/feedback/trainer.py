@@ -18,11 +18,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from rlopt.errors import StudyError
-from rlopt.feedback.agreement import Given
+from rlopt.feedback.agreement import Given, Reliability, reliabilities
 from rlopt.feedback.clips import Clip
 from rlopt.feedback.files import file_digest, flush, inside
 from rlopt.feedback.ranking import Ranking
-from rlopt.feedback.reliability import Reliability, reliabilities
 from rlopt.feedback.schema import answer, candidate, clip, optimizer_state, rater, round_, study
 from rlopt.feedback.store import Study, StudyStore, digest, insert, log, opaque
 from rlopt.storage.json import dump_json, parse_json

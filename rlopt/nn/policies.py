@@ -15,7 +15,7 @@ from torch import nn
 from rlopt.errors import ConfigError
 from rlopt.nn.encoders import ImagePolicy
 from rlopt.nn.networks import BatchRenormNetwork, NormalizedExtractor, RunningNormalizer, layer_norm_mlp, simba
-from rlopt.settings.networks import PUBLISHED_WIDTHS, NetworkName
+from rlopt.settings.optimizer import PUBLISHED_WIDTHS, NetworkName
 
 CROSSQ_BETAS = (0.5, 0.999)
 """Adam's, of CrossQ (arXiv 1902.05605, appendix)."""

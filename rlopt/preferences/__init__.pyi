@@ -6,5 +6,5 @@ from .folder import save_preferences as save_preferences
 from .fragments import Fragments as Fragments
 from .fragments import Preferences as Preferences
 from .learner import PreferenceLearner as PreferenceLearner
-from .losses import plackett_luce_loss as plackett_luce_loss
 from .reward_model import RewardEnsemble as RewardEnsemble
+from .reward_model import plackett_luce_loss as plackett_luce_loss

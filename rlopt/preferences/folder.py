@@ -17,7 +17,7 @@ from rlopt.errors import CheckpointError, DataError, one_line
 from rlopt.preferences.config import PreferenceConfig
 from rlopt.preferences.fragments import Preferences
 from rlopt.preferences.learner import PreferenceLearner
-from rlopt.preferences.losses import agreement
+from rlopt.preferences.reward_model import agreement
 from rlopt.settings.fields import from_mapping
 from rlopt.storage.checked_folder import MANIFEST, FolderKind, read_checked, replace_checked
 

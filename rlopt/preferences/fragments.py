@@ -122,7 +122,7 @@ class Preferences:
     questions: np.ndarray
     """(Q, n) int64: the fragments of each question, :data:`rlopt.preferences.places.ABSENT` where it has fewer."""
     places: np.ndarray
-    """(Q, n) int64: what was answered, see :func:`rlopt.preferences.losses.plackett_luce_loss`."""
+    """(Q, n) int64: what was answered, see :func:`rlopt.preferences.reward_model.plackett_luce_loss`."""
 
     def __len__(self) -> int:
         """Answers."""

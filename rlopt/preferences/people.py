@@ -18,9 +18,9 @@ from rlopt.envs.rendering import drawn_image
 from rlopt.envs.settings import EnvSettings
 from rlopt.errors import AnswerError, CheckpointError, ConfigError, DataError, one_line
 from rlopt.evaluation.video import frame_rate, make_to_draw
+from rlopt.feedback.agreement import LEAST_TRUST
 from rlopt.feedback.clips import Clip, write_clip
 from rlopt.feedback.ranking import Ranking, total_weights
-from rlopt.feedback.reliability import LEAST_TRUST
 from rlopt.preferences.config import PreferenceConfig
 from rlopt.preferences.environment import batch_of_one
 from rlopt.preferences.fragments import Fragments, Preferences

@@ -10,6 +10,18 @@ from rlopt.errors import ConfigError, require
 from rlopt.settings.fields import OR_SCHEDULE, AgentConfig, Range
 from rlopt.settings.schedules import DecayingRate
 
+NetworkName = Literal["mlp", "layer_norm", "simba", "crossq"]
+PUBLISHED_WIDTHS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    "mlp": ((256, 256), (256, 256)),
+    "layer_norm": ((256, 256), (256, 256)),
+    "simba": ((128,), (512, 512)),
+    "crossq": ((256, 256), (2048, 2048)),
+}
+"""Widths of the layers of actor and critics where none are given; of SimBa's residual blocks."""
+PUBLISHED_POLICY_DELAY: dict[str, int] = {"crossq": 3}
+"""Gradient steps of the critics for one of the actor, where it is not 1."""
+
+
 OWN = ("optimizer", "optimizer_kwargs", "learning_rate_schedule", "learning_rate_warmup", "learning_rate_floor")
 RATES = ("learning_rate", "value_learning_rate", "critic_learning_rate", "actor_learning_rate")
 """Constructor arguments that the schedule applies to, where an agent has them."""

@@ -16,9 +16,8 @@ from ranking_study import make_study, optimizer
 from rlopt.agents.zo_ranksgd.parallel import ParallelSearch
 from rlopt.errors import ConfigError, StudyError
 from rlopt.feedback import rounds, schema
-from rlopt.feedback.agreement import between_raters, wilson
+from rlopt.feedback.agreement import PRIOR, between_raters, reliabilities, wilson
 from rlopt.feedback.protocol import StudyProtocol, read_protocol
-from rlopt.feedback.reliability import PRIOR, reliabilities
 from rlopt.feedback.results import progress, study_activity, study_duels, study_raters
 from rlopt.feedback.rounds import RaterSession, ShownRound
 from rlopt.feedback.store import StudyStore

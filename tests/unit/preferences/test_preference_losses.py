@@ -8,7 +8,7 @@ import torch
 
 from rlopt.feedback.ranking import Ranking
 from rlopt.preferences.fragments import ABSENT, WORST, places_of, ranking_of
-from rlopt.preferences.losses import agreement, plackett_luce_loss
+from rlopt.preferences.reward_model import agreement, plackett_luce_loss
 
 SCORES = torch.tensor([0.3, -1.2, 2.0, 0.7], dtype=torch.float64)
 
