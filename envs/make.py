@@ -8,7 +8,9 @@ import functools
 import inspect
 import re
 import sys
+import warnings
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import gymnasium
@@ -133,7 +135,11 @@ def resolve_backend(settings: EnvSettings) -> str:
         import_envpool()
         return "envpool"
     wanted = obstacle is None and settings.n_envs >= AUTO_POOL_ENVS and not settings.from_pixels
-    return "envpool" if wanted and envpool_problem() is None else "gymnasium"
+    if not wanted or (problem := envpool_problem()):
+        if wanted and find_spec("envpool"):
+            warnings.warn(f"Gymnasium simulates {settings.id}, which is slower: {problem}", stacklevel=4)
+        return "gymnasium"
+    return "envpool"
 
 
 def _pool_obstacle(settings: EnvSettings) -> str | None:

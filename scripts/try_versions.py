@@ -40,7 +40,7 @@ COMMANDS = (
     "doctor",
 )
 """What is used of it; each must end with 0."""
-DEBIAN = "ca-certificates,python3,python3-venv,python3-dev,g++,git,libgl1,libegl1"
+DEBIAN = "ca-certificates,python3,python3-venv,python3-dev,g++,git,libegl1,libopengl0,libgl1-mesa-dri"
 """Packages of a Debian that rlopt is tried in."""
 
 

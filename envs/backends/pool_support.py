@@ -4,28 +4,34 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 from functools import cache
 from typing import Any
 
 import numpy as np
 
-from rlopt.envs.rendering import preload_egl
+from rlopt.envs.rendering import APT_EGL, preload_egl
 from rlopt.errors import ConfigError
 
-_CURE = "pip install 'rlopt[fast]', or use backend='gymnasium'"
+_NO_LIBRARY = re.compile(r"(lib\S+): cannot open shared object file")
 
 
 @cache
 def envpool_problem() -> str | None:
-    """Why EnvPool cannot be used here, in words; None when it can."""
+    """Why EnvPool cannot be used here and what helps, in words; None when it can."""
     preload_egl()
     try:
         importlib.import_module("envpool")
     except ModuleNotFoundError as error:
-        return f"the package {error.name} is not installed"
+        return f"the package {error.name} is not installed: pip install 'rlopt[fast]'"
     except (ImportError, OSError) as error:
+        if library := _NO_LIBRARY.search(str(error)):
+            return f"envpool needs the system's {library[1]}: apt-get install {APT_EGL}"
         # EnvPool reads files of all its asset packages when imported, also for tasks that need none of them.
-        return f"envpool cannot be imported, a part of it such as its asset packages is missing or broken ({error})"
+        return (
+            f"envpool cannot be imported, a part of it such as its asset packages is missing or broken ({error}): "
+            "pip install 'rlopt[fast]'"
+        )
     return None
 
 
@@ -33,7 +39,7 @@ def import_envpool() -> Any:
     """The envpool module; raises :class:`rlopt.errors.ConfigError` with the cure where it cannot be used."""
     problem = envpool_problem()
     if problem is not None:
-        raise ConfigError(f"backend 'envpool': {problem}: {_CURE}")
+        raise ConfigError(f"backend 'envpool': {problem}, or use backend='gymnasium'")
     return importlib.import_module("envpool")
 
 

@@ -165,8 +165,14 @@ CHECKS: tuple[Check, ...] = (
     ),
     _version("envpool", "1.2.5", name="envpool old"),
     Check(
+        "envpool library",
+        lambda m: "shared object file" in (m.envpool_error or ""),
+        "EnvPool needs a library of the system that is missing; rlopt uses Gymnasium, which is slower",
+        "apt-get install libegl1 libopengl0 libgl1-mesa-dri",
+    ),
+    Check(
         "envpool import",
-        lambda m: m.envpool_error is not None,
+        lambda m: m.envpool_error is not None and "shared object file" not in m.envpool_error,
         "EnvPool is installed but cannot be imported",
         "pip install --force-reinstall envpool, or train with --backend gymnasium",
     ),

@@ -6,6 +6,7 @@ import faulthandler
 import importlib
 import select
 import sys
+import warnings
 
 from rlopt import __version__
 from rlopt.console.progress import painted
@@ -66,6 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command line; a mistake of the user becomes one line on stderr and exit code 2."""
     if not faulthandler.is_enabled():
         faulthandler.enable(2)  # a simulator that crashes says where
+    warnings.formatwarning = _one_line
     try:
         return run_verb(sys.argv[1:] if argv is None else argv)
     except RloptError as error:
@@ -89,6 +91,13 @@ def main(argv: list[str] | None = None) -> int:
         # There is nobody to tell (rlopt ... | head).
         sys.stderr.close()
         return 0
+
+
+def _one_line(message: Warning | str, category: type[Warning], file: str, line: int, code: str | None = None) -> str:
+    """A warning as the command line shows it: the place in the code is of no use to who typed a command."""
+    if category is UserWarning:
+        return f"{painted('warning:', 'yellow', sys.stderr)} {' '.join(str(message).split())}\n"
+    return f"{file}:{line}: {category.__name__}: {message}\n"
 
 
 def _reader_has_left() -> bool:

@@ -8,9 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
+
+from rlopt.cli.main import main
 
 HEAVY = ("torch", "stable_baselines3", "gymnasium", "mujoco", "matplotlib", "numpy", "fastapi", "sqlalchemy")
 SUBVERBS = {
@@ -58,6 +61,13 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     assert done.returncode == 0 and "rlopt" in done.stdout
     light = {"numpy"} if arguments[:1] == ["compare"] else set()  # whose flags are those of its analysis
     assert "rlopt" in imported and not imported & set(HEAVY) - light
+
+
+def test_a_warning_is_one_line_that_names_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # restored afterwards
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert main(["--version"]) == 0
+    assert warnings.formatwarning(UserWarning("slow:\n why"), UserWarning, "file.py", 3) == "warning: slow: why\n"
 
 
 def test_modules_are_the_same_command() -> None:

@@ -57,6 +57,7 @@ BAD: list[tuple[str, Machine]] = [
     ("envpool assets", machine({"envpool-assets-mujoco-large": None})),
     ("envpool old", machine({"envpool": "1.1.0"})),
     ("envpool import", machine(envpool_error="FileNotFoundError")),
+    ("envpool library", machine(envpool_error="ImportError: libOpenGL.so.0: cannot open shared object file")),
     ("MUJOCO_GL egl", machine(environment={"MUJOCO_GL": "egl"})),
     ("MUJOCO_GL osmesa", machine(environment={"MUJOCO_GL": "osmesa"}, gl_libraries=frozenset({"egl"}))),
     ("MUJOCO_GL glfw", machine(environment={"MUJOCO_GL": "glfw"})),
@@ -132,7 +133,7 @@ def test_facts_are_reported() -> None:
 @pytest.mark.slow
 def test_this_machine_is_seen_as_it_is() -> None:
     seen = this_machine()
-    assert seen.versions["numpy"] == np.__version__ and seen.versions["torch"] == torch.__version__
+    assert seen.versions["numpy"] == np.__version__ and (seen.versions["torch"] or "").split("+")[0] == torch.__version__.split("+")[0]
     assert (seen.python, seen.cores) == (platform.python_version(), os.cpu_count())
     assert seen.torch_error is None and seen.torch_cuda == torch.version.cuda
     assert seen.cuda_works == torch.cuda.is_available() == seen.device.startswith("cuda")

@@ -123,19 +123,24 @@ def test_what_envpool_cannot_do(options):
 
 
 @pytest.mark.parametrize(
-    "failure",
-    [ModuleNotFoundError("No module named 'envpool'", name="envpool"), FileNotFoundError("envpool_assets/metadata")],
+    ("failure", "cure"),
+    [
+        (ModuleNotFoundError("No module named 'envpool'", name="envpool"), r"pip install 'rlopt\[fast\]'"),
+        (FileNotFoundError("envpool_assets/metadata"), r"pip install 'rlopt\[fast\]'"),
+        (ImportError("libOpenGL.so.0: cannot open shared object file"), "system's libOpenGL.so.0: apt-get install .*gl0"),
+    ],
 )
-def test_envpool_missing_or_without_its_assets(monkeypatch, failure):
+def test_envpool_missing_or_without_its_assets_or_libraries(monkeypatch, failure, cure):
     def broken(name):
         raise failure
 
     monkeypatch.setattr(pool_support, "importlib", SimpleNamespace(import_module=broken))
     pool_support.envpool_problem.cache_clear()
     try:
-        with pytest.raises(ConfigError, match=r"pip install 'rlopt\[fast\]'"):
+        with pytest.raises(ConfigError, match=cure):
             rlopt.make_env("HalfCheetah-v5", 4, backend="envpool")
-        assert make.resolve_backend(EnvSettings(id="HalfCheetah-v5", n_envs=8)) == "gymnasium"
+        with pytest.warns(match=f"Gymnasium simulates HalfCheetah-v5, which is slower: .*{cure}"):
+            assert make.resolve_backend(EnvSettings(id="HalfCheetah-v5", n_envs=8)) == "gymnasium"
     finally:
         pool_support.envpool_problem.cache_clear()
 
