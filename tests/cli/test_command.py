@@ -70,6 +70,17 @@ def test_a_warning_is_one_line_that_names_no_file(monkeypatch: pytest.MonkeyPatc
     assert warnings.formatwarning(UserWarning("slow:\n why"), UserWarning, "file.py", 3) == "warning: slow: why\n"
 
 
+def test_a_person_at_a_terminal_is_told_at_once_that_files_are_read(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert main(["data", "info", "nowhere.npz"]) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "rlopt data: reading ..." and second.startswith("rlopt: error: nowhere.npz does not exist")
+    assert main(["plot", "nowhere"]) == 2 and capsys.readouterr().err.startswith("rlopt plot: reading ...\n")
+
+
 def test_modules_are_the_same_command() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "rlopt.agents.mdpo", "--help"], capture_output=True, text=True, env=environment()

@@ -94,7 +94,7 @@ def test_ranking_is_accessible(shared_site: Site, new_page: NewPage) -> None:
 def test_results_are_accessible(used_site: Site, new_page: NewPage) -> None:
     page = new_page(used_site.url, viewport=TALLER_THAN_WIDE)
     see_results(page, used_site)
-    page.get_by_text("The same as a table").click()
+    page.get_by_text("The same data as a table").click()
     assert_accessible(page)
     page.set_viewport_size({"width": 1280, "height": 800})
     assert overflow(page) <= 0
@@ -124,7 +124,7 @@ def test_the_link_lets_in_one_browser_and_the_refusal_is_accessible(new_site: Ne
     assert page.url == f"{site.url}/", "the token does not stay in the address"
     other = new_page(f"{site.url}/?token={token}")
     other.get_by_role("button", name="Begin").click()
-    expect(other.get_by_text("has let in as many browsers as it may")).to_be_visible()
+    expect(other.get_by_text("has let in as many browsers as it allows")).to_be_visible()
 
 
 def test_raters_choose_their_names_by_keyboard_and_without_scripts(new_site: NewSite, new_page: NewPage) -> None:
@@ -223,7 +223,7 @@ def test_results_say_how_far_and_how_much_in_common(used_site: Site, new_page: N
     expect(page.locator(".chart .dot")).to_have_count(2)
     heights = page.locator(".chart .dot").evaluate_all("dots => dots.map(dot => Number(dot.getAttribute('cy')))")
     assert (heights[0] > heights[1]) == (way[0] < way[1]), "farther is higher"
-    page.get_by_text("The same as a table").click()
+    page.get_by_text("The same data as a table").click()
     rows = page.locator("[aria-label=Rounds] tbody tr")
     expect(rows).to_have_count(2)
     expect(rows.first).to_contain_text("direction")

@@ -28,7 +28,7 @@ def test_two_digits_name_a_clip_and_one_digit_waits_for_the_other(page: Page) ->
     press(page, "1 2")
     assert order(page) == ["1st 12"]
     press(page, "1")
-    says(page, "a second digit for 10, 11 and 12")
+    says(page, "a second digit for 10, 11 or 12")
     assert order(page) == ["1st 12"]
     press(page, "Enter")
     assert order(page) == ["1st 12", "2nd 1"], "Enter takes the half number and sends nothing"
@@ -167,7 +167,7 @@ def test_every_change_is_said(page: Page) -> None:
     press(page, "7")
     says(page, "All places are filled")
     press(page, "u")
-    says(page, "Image 7 has no place")
+    says(page, "Image 7 is not placed")
     assert page.get_by_role("status").get_attribute("aria-live") in (None, "polite")
 
 
@@ -247,7 +247,7 @@ def test_all_clips_fit_on_the_screen_and_one_can_be_large(
     assert max(each["bottom"] for each in seen) <= page.evaluate(lowest), "nobody scrolls to see a clip"
     press(page, "ArrowRight e")
     expect(page.locator(".board .clip:visible")).to_have_count(1)
-    says(page, "Clip 2 alone")
+    says(page, "Only clip 2")
     assert page.locator(".board .clip:visible").bounding_box()["width"] > seen[1]["width"]  # type: ignore[index]
     press(page, "ArrowRight")
     expect(page.locator(".board .clip:visible .number")).to_have_text("3")

@@ -211,7 +211,7 @@ def test_a_lost_session_costs_nothing_once_it_is_back(new_site: NewSite, new_pag
     cookies = page.context.cookies()
     page.context.clear_cookies()
     press(page, "3 2 Enter")
-    expect(page.get_by_role("alert")).to_contain_text("not signed in")
+    expect(page.get_by_role("alert")).to_contain_text("no longer signed in")
     assert order(page) == ["1st 3", "2nd 2"] and not site.answers()
     page.context.add_cookies(cookies)
     page.get_by_role("button", name="Try now").click()

@@ -5,7 +5,7 @@ import { count } from "./words";
 const STATES: Record<Progress["state"], string> = {
   rendering: "The trainer is working",
   open: "A round is open",
-  waiting: "Nothing to rank just now",
+  waiting: "Nothing to rank right now",
   finished: "Thank you!",
 };
 
@@ -125,7 +125,7 @@ export class Frame {
   showTraining(): void {
     setText(this.title, "Training: the expert's order");
     this.skip.hidden = this.undo.hidden = true;
-    this.name("Go on");
+    this.name("Continue");
   }
 
   private name(submit: string): void {
@@ -158,7 +158,7 @@ export class Frame {
     // Made once: a poll must not take the focus from the button.
     if (done && !this.completion.hasChildNodes()) {
       const code = done.code ? [h("span", {}, "Your completion code: "), h("strong", { class: "code" }, done.code)] : [];
-      this.completion.replaceChildren(...code, ...(done.url ? [h("a", { class: "onward", href: done.url, rel: "noreferrer" }, "Go on to the next page")] : []), this.onward);
+      this.completion.replaceChildren(...code, ...(done.url ? [h("a", { class: "onward", href: done.url, rel: "noreferrer" }, "Continue to the next page")] : []), this.onward);
     }
     if (!done?.url) this.remain();
     else if (this.leaving === null) this.leave(done.url);

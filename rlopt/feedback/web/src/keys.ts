@@ -77,16 +77,16 @@ function table(actions: Actions, help: () => void): Record<string, () => void> {
 }
 
 const HELP: readonly (readonly [string, string])[] = [
-  ["1 2 3 …", "give this clip the next place; again: take it out"],
+  ["1 2 3 …", "give this clip the next place, or take it out again"],
   ["← → ↑ ↓", "go from clip to clip"],
   ["K  J", "move the clip one place better, worse"],
   ["T", "tie with the place before, or end the tie"],
   ["U", "take the clip out of the order"],
   ["Z", "undo; with nothing to undo, reopen the answer before"],
   ["Space", "play or pause all clips"],
-  [",  .", "one frame back, one frame on"],
+  [",  .", "one frame back, one frame forward"],
   ["[  ]", "slower, faster"],
-  ["R", "from the start"],
+  ["R", "play all from the start"],
   ["E", "show one clip large, or all again"],
   ["Enter", "submit"],
   ["S", "skip: “I cannot tell”"],
@@ -117,11 +117,11 @@ export class Help {
     });
   }
 
-  /** Tells how to go on elsewhere. */
+  /** Tells how to continue elsewhere. */
   returning(address: string): void {
     const link = h("input", { type: "text", readonly: true, value: address, id: "return-link" });
     link.addEventListener("focus", () => link.select());
-    const words = " To go on in another browser, open this address there. It is yours alone.";
+    const words = " To continue in another browser, open this address there. It is yours alone.";
     this.dialog.querySelector("form")!.before(h("p", { class: "return" }, h("label", { for: "return-link" }, words), link));
   }
 

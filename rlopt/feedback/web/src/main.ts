@@ -12,7 +12,7 @@ async function study(app: HTMLElement): Promise<Awaited<ReturnType<typeof getStu
     try {
       return await getStudy();
     } catch (error) {
-      const words = error instanceof Refusal ? error.message : "The server does not answer; the page tries again by itself.";
+      const words = error instanceof Refusal ? error.message : "The server does not answer; the page keeps trying.";
       app.replaceChildren(h("p", { class: "trouble-box", role: "alert" }, words));
       await pause.wait();
     }

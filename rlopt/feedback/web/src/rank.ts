@@ -15,13 +15,13 @@ import { transport } from "./transport";
 import { describe, halfNumber, list, sentence, task } from "./words";
 
 const SIGNED_OUT =
-  "This browser is not signed in any more. Open the link to the study again, or ask whoever runs it for a new one; your order is kept in this tab.";
-const SLOW = "The server takes long to answer. Your order is kept; the page goes on waiting.";
+  "This browser is no longer signed in. Open the link to the study again, or ask the person who runs it for a new one. Your order is kept in this tab.";
+const SLOW = "The server is slow to answer. Your order is kept, and the page keeps waiting.";
 /** Milliseconds after which a person is told that the server takes long. */
 const LONG = 2500;
 /** Milliseconds between two looks whether the clips have come. */
 const LOOK = 150;
-const OFFLINE = "The server does not answer. Your order is kept in this tab; the page tries again by itself.";
+const OFFLINE = "The server does not answer. Your order is kept in this tab, and the page keeps trying.";
 
 /** One round on the screen. */
 interface Open {
@@ -129,7 +129,7 @@ export class RankPage {
     this.keepHold(round.lease_seconds);
     if (!first && hadFocus) board.focus(0);
     if (!first) this.frame.reveal();
-    this.frame.say(draft?.tiers.length ? "Your order of before is back." : again ? "Your last answer is open again." : first ? "" : "The next round.");
+    this.frame.say(draft?.tiers.length ? "Your earlier order is back." : again ? "Your last answer is open again." : first ? "" : "The next round.");
     if (player && !prefersReducedMotion()) player.play();
     document.title = `${document.hidden ? "Ready" : "Rank"} · ${this.study.name}`;
   }
@@ -137,7 +137,7 @@ export class RankPage {
   private enlarged(i: number | null): void {
     this.open?.player?.only(i);
     this.frame.large(i !== null);
-    if (this.open) this.frame.say(i === null ? `All ${this.noun}s again.` : `${this.open.board.name(i)} alone. E shows all again.`);
+    if (this.open) this.frame.say(i === null ? `All ${this.noun}s are shown again.` : `Only ${this.noun} ${i + 1} is shown. Press E to show all again.`);
   }
 
   /** Gives the clips the height that is left on the screen, so that nobody scrolls between them and the order. */
@@ -189,7 +189,7 @@ export class RankPage {
     this.frame.warn(`${sentence(why)} The page asks for it again.`);
     await this.next();
     if (this.open?.round.id === round.id) this.frame.warn(null);
-    else this.frame.warn(`${sentence(why)} The round went on without this page; here is the next one.`);
+    else this.frame.warn(`${sentence(why)} The round continued without this page. Here is the next one.`);
   }
 
   // ---- The order
@@ -253,7 +253,7 @@ export class RankPage {
     try {
       const answer = await this.persist(api.undo);
       this.frame.progress(answer.progress, this.noun);
-      if (!answer.round) return this.frame.say("There is no answer to take back.");
+      if (!answer.round) return this.frame.say("There is no answer to undo.");
       this.turn++;
       this.show(answer.round, true);
       this.tabs?.postMessage("changed");
@@ -273,7 +273,7 @@ export class RankPage {
     clearTimeout(this.loading);
     const { coming, broken } = this.open.board.missing;
     const named = (numbers: number[]): string => `${this.noun}${numbers.length === 1 ? "" : "s"} ${list(numbers)}`;
-    if (broken.length) return this.frame.say(sentence(`${named(broken)} did not load and cannot be judged: load the page again, or skip the round`));
+    if (broken.length) return this.frame.say(sentence(`${named(broken)} did not load and cannot be judged: reload the page, or skip the round`));
     if (coming.length) {
       this.loading = setTimeout(() => this.submit(), LOOK);
       return this.frame.say(`Waiting for ${named(coming)} to load.`);
@@ -282,7 +282,7 @@ export class RankPage {
     const wanted = Math.min(round.k, round.clips.length);
     if (placed.length < wanted && this.asked !== "submit") {
       this.asked = "submit";
-      return this.frame.say(`Only ${placed.length} of ${wanted} placed. Submit once more to send it so, or go on placing.`);
+      return this.frame.say(`Only ${placed.length} of ${wanted} ${this.noun}s are placed. Submit again to send this order, or place more.`);
     }
     const unranked = round.clips.map((clip) => clip.id).filter((id) => !placed.includes(id));
     const tiers = this.tiers.map((tier) => [...tier]);
@@ -293,7 +293,7 @@ export class RankPage {
     if (!this.open || this.sending || this.goOn) return;
     if (this.tiers.length && this.asked !== "skip") {
       this.asked = "skip";
-      return this.frame.say("Skipping throws your order away. Skip once more to do so.");
+      return this.frame.say("Skipping throws your order away. Skip again to confirm.");
     }
     void this.send({ round: this.open.round.id, action: "skip", body: { key: newKey() } });
   }

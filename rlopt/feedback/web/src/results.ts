@@ -41,7 +41,7 @@ export class ResultsPage {
         this.show(await getResults());
         setText(this.status, "");
       } catch (error) {
-        setText(this.status, error instanceof Refusal ? error.message : "The server does not answer; the page tries again by itself.");
+        setText(this.status, error instanceof Refusal ? error.message : "The server does not answer; the page keeps trying.");
       }
     }
   }
@@ -92,7 +92,7 @@ export class ResultsPage {
 }
 
 function progressSection(rounds: readonly ResultRound[], open: boolean): HTMLElement {
-  const section = h("section", { "aria-labelledby": "progress-title" }, h("h3", { id: "progress-title" }, "How far the parameters moved"));
+  const section = h("section", { "aria-labelledby": "progress-title" }, h("h3", { id: "progress-title" }, "Distance of the parameters from their start"));
   const known = rounds.filter((round) => round.distance_from_start !== null);
   if (!known.length) {
     section.append(h("p", { class: "none" }, "No round has been used yet."));
@@ -106,9 +106,9 @@ function progressSection(rounds: readonly ResultRound[], open: boolean): HTMLEle
   }));
   const last = points.at(-1)!;
   const stayed = rounds.filter((round) => round.stayed).length;
-  const words = `After ${count(last.x, "round")} the parameters lie ${number(last.y)} from where they started.`;
+  const words = `After ${count(last.x, "round")} the parameters are ${number(last.y)} away from their start.`;
   section.append(
-    h("p", {}, `${words} ${stayed ? `${count(stayed, "round")} left them where they were (hollow dots).` : ""}`),
+    h("p", {}, `${words} ${stayed ? `${count(stayed, "round")} did not move them (hollow dots).` : ""}`),
     lineChart(points, `Line chart: distance of the parameters from the start by round. ${words}`, "distance from the start", NARROW.matches ? 330 : 640),
     table(rounds, open),
   );
@@ -133,7 +133,7 @@ function table(rounds: readonly ResultRound[], open: boolean): HTMLElement {
   return h(
     "details",
     { open },
-    h("summary", {}, "The same as a table"),
+    h("summary", {}, "The same data as a table"),
     h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Rounds" }, h("table", {}, h("thead", {}, h("tr", {}, ...names)), h("tbody", {}, ...rows))),
   );
 }
@@ -153,29 +153,29 @@ function agreementSection({ agreement, raters, matrix }: Results): HTMLElement {
   if (agreement.pairwise === null) section.append(h("p", { class: "none" }, "Agreement is known once two raters have answered the same round."));
   else
     section.append(
-      h("p", {}, `${count(agreement.raters, "rater")} answered ${count(agreement.rounds, "round")} together. Of all pairs that two of them put in an order, they put `, h("strong", {}, percent(agreement.pairwise)), `${between(agreement.interval)} in the same one; answers at random would agree in 50 %. The brackets are a 95 % interval over rounds.`),
+      h("p", {}, `${count(agreement.raters, "rater")} answered ${count(agreement.rounds, "round")} together. Of all pairs that two of them ordered, they ordered `, h("strong", {}, percent(agreement.pairwise)), `${between(agreement.interval)} alike; random answers would agree on 50 %. The brackets are a 95 % interval over rounds.`),
     );
   if (agreement.kendall_tau !== null) section.append(h("p", {}, `Kendall’s τ: ${number(agreement.kendall_tau, 2)} (1: the same order, 0: no relation, −1: the opposite order).`));
   if (!raters.length) return section;
-  const trust = (value: number | null): string => (value === null ? "not known" : value.toFixed(2));
+  const trust = (value: number | null): string => (value === null ? "unknown" : value.toFixed(2));
   const rows = raters.map((rater) => [rater.name, String(rater.rounds), percent(rater.pairwise), rater.repeats ? `${percent(rater.same)} of ${rater.repeats}` : "–", trust(rater.trust)]);
-  section.append(tableOf("Raters", ["Rater", "Rounds", "Pairs as others", "Pairs as before", "Trust"], rows));
+  section.append(tableOf("Raters", ["Rater", "Rounds", "Agreement", "Agreement with oneself", "Trust"], rows));
   if (matrix.length > 1 && agreement.pairwise !== null) {
     const names = raters.map((rater) => rater.name);
-    section.append(h("h4", {}, "Pairs in the same order"), tableOf("Agreement of each two raters", ["", ...names], matrix.map((row, i) => [names[i]!, ...row.map(percent)])));
+    section.append(h("h4", {}, "Pairs in the same order"), tableOf("Agreement of each pair of raters", ["", ...names], matrix.map((row, i) => [names[i]!, ...row.map(percent)])));
   }
   return section;
 }
 
-/** How often the present policy was preferred to the first, in blind duels. */
+/** How often the current policy was preferred to the initial one, in blind duels. */
 function duelSection({ duels }: Results): HTMLElement {
   const section = h("section", { "aria-labelledby": "duels-title" }, h("h3", { id: "duels-title" }, "Now against the start"));
   if (!duels.length) {
-    section.append(h("p", { class: "none" }, "No duel yet. The protocol’s duel_every asks raters for blind comparisons of the first and the present policy."));
+    section.append(h("p", { class: "none" }, "No duel yet. The protocol’s duel_every asks raters for blind comparisons of the initial and the current policy."));
     return section;
   }
   const last = duels.at(-1)!;
-  const words = `In the last ${count(last.rounds, "duel")} the present policy won ${percent(last.won)}${between(last.interval)}; 50 % would be no difference.`;
+  const words = `In the last ${count(last.rounds, "duel")} the current policy won ${percent(last.won)}${between(last.interval)}; 50 % means no difference.`;
   section.append(h("p", {}, words));
   const points: Point[] = duels.map((duel) => ({ x: duel.step + 1, y: 100 * duel.won, hollow: false, title: `Update ${duel.step + 1}: ${percent(duel.won)} of ${duel.rounds}` }));
   if (points.length > 1) section.append(lineChart(points, `Line chart: share of duels won by update. ${words}`, "% of duels won", NARROW.matches ? 330 : 640));

@@ -8,7 +8,7 @@ export function transport(player: Player): HTMLElement {
   const back = button("|◂", () => player.step(-1), { key: ",", className: "step" });
   const forth = button("▸|", () => player.step(1), { key: ".", className: "step" });
   back.setAttribute("aria-label", "One frame back");
-  forth.setAttribute("aria-label", "One frame on");
+  forth.setAttribute("aria-label", "One frame forward");
   const position = h("input", { type: "range", min: 0, max: Math.max(1, player.frames - 1), step: 1, value: 0, "aria-label": "Position" });
   const clock = h("span", { class: "clock" });
   const speed = h("select", { "aria-label": "Speed", "aria-keyshortcuts": "[ ]" });

@@ -13,9 +13,9 @@ export function count(n: number, one: string, many = `${one}s`): string {
 }
 
 /** "1, 2 and 5". */
-export function list(parts: readonly (string | number)[]): string {
+export function list(parts: readonly (string | number)[], last = "and"): string {
   if (parts.length < 2) return parts.join("");
-  return `${parts.slice(0, -1).join(", ")} and ${parts.at(-1)}`;
+  return `${parts.slice(0, -1).join(", ")} ${last} ${parts.at(-1)}`;
 }
 
 /** What a round asks for. */
@@ -43,17 +43,17 @@ export function sentence(text: string): string {
 export function describe(tiers: Tiers, round: Round, id: string, noun: string): string {
   const name = (clip: string): string => `${noun} ${round.clips.findIndex((other) => other.id === clip) + 1}`;
   const tier = tierOf(tiers, id);
-  if (tier < 0) return sentence(`${name(id)} has no place`);
+  if (tier < 0) return sentence(`${name(id)} is not placed`);
   const ties = tiers[tier]!.filter((other) => other !== id).map(name);
   const place = `${name(id)} is ${ordinal(placeOf(tiers, tier))}${ties.length ? `, tied with ${list(ties)}` : ""}`;
   const placed = placedOf(tiers).length;
   if (placed < round.k) return `${sentence(place)} ${placed} of ${round.k} placed.`;
   if (placed === round.k) return `${sentence(place)} All places are filled: Enter submits.`;
-  return `${sentence(place)} ${placed} placed, ${round.k} were asked for; that is fine.`;
+  return `${sentence(place)} ${placed} are placed; ${round.k} were asked for, and more is fine.`;
 }
 
 /** What a first digit may still become. */
 export function halfNumber(typed: string, m: number): string {
   const longer = Array.from({ length: 10 }, (_, digit) => Number(`${typed}${digit}`)).filter((n) => n <= m);
-  return `${typed}… a second digit for ${list(longer)}; Enter for ${typed}.`;
+  return `${typed}… Type a second digit for ${list(longer, "or")}, or Enter for ${typed}.`;
 }
