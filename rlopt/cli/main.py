@@ -97,11 +97,13 @@ def main(argv: list[str] | None = None) -> int:
         return 0
 
 
-def _one_line(message: Warning | str, category: type[Warning], file: str, line: int, code: str | None = None) -> str:
+def _one_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
     """A warning as the command line shows it: the place in the code is of no use to who typed a command."""
     if category is UserWarning:
         return f"{painted('warning:', 'yellow', sys.stderr)} {' '.join(str(message).split())}\n"
-    return f"{file}:{line}: {category.__name__}: {message}\n"
+    return f"{filename}:{lineno}: {category.__name__}: {message}\n"
 
 
 def _reader_has_left() -> bool:
