@@ -7,11 +7,14 @@ speed drifts slows all alike. A peer is stopped at ``--give-up`` times our time.
 SAC and CrossQ at their defaults, PPO as tuned in rl-baselines3-zoo where it has the task, none with action repeat,
 which our presets for dm_control have. Steps are those of the simulator.
 
-    python scripts/benchmark_time_to_solve.py HalfCheetah-v5 --seeds 0 1 2
-    python scripts/benchmark_time_to_solve.py dm_control/walker-walk --sbx-python ../sbx/bin/python
-    python scripts/benchmark_time_to_solve.py HalfCheetah-v5 --only rlopt --preset my.yaml    # while tuning
+    python scripts/benchmark_time_to_solve.py run --sbx-python ../sbx/bin/python
+    python scripts/benchmark_time_to_solve.py run --task HalfCheetah-v5 --seed 10     # one race
+    python scripts/benchmark_time_to_solve.py table                                   # prints the table of kept races
+    python scripts/benchmark_time_to_solve.py write                                   # puts it into docs/results
+    python scripts/benchmark_time_to_solve.py try --task HalfCheetah-v5 --seed 100 --only rlopt --preset my.yaml
 
-SBX's interpreter needs rlopt's requirements too (and ``PYTHONPATH`` this folder's parent) for dm_control.
+A race whose rows are in the table is not run again; ``try`` keeps no rows, for tuning. SBX's interpreter needs rlopt's
+requirements too (and ``PYTHONPATH`` this folder's parent) for dm_control.
 """
 
 from __future__ import annotations
@@ -21,13 +24,17 @@ import json
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from contestants import Contestant, answer
+from evidence import Declared
+from reproduction import Results, script_parser, show, wanted
 
 EPISODES, IN_A_ROW = 10, 3
+KEY = ("task", "contestant", "seed")
+SEEDS = (10, 11, 12)
 
 
 @dataclass(frozen=True)
@@ -44,12 +51,9 @@ TASKS = {
     "dm_control/walker-walk": Task("sac", "dmc/walker-walk", 900),
     "dm_control/cheetah-run": Task("sac", "dmc/cheetah-run", 600),
 }
-PEERS = {
-    "sb3_ppo": "Stable-Baselines3's PPO",
-    "sb3_sac": "Stable-Baselines3's SAC",
-    "sbx_sac": "SBX's SAC",
-    "sbx_crossq": "SBX's CrossQ",
-}
+PEERS = {"sb3_ppo": "SB3 PPO", "sb3_sac": "SB3 SAC", "sbx_sac": "SBX SAC", "sbx_crossq": "SBX CrossQ"}
+DECLARED = Declared(frozenset(TASKS), frozenset({0, 1}), frozenset(TASKS), frozenset(SEEDS), tasks_too=False)
+"""Each preset is for one task; its file says on which seeds it was chosen."""
 
 
 @dataclass
@@ -99,7 +103,7 @@ def work(args: argparse.Namespace) -> None:
     import torch
 
     torch.set_num_threads(args.threads)
-    env_id, seed = args.env, args.seeds[0]
+    env_id, seed = args.task, args.seed
     began = time.perf_counter()
     model = build(args.worker, env_id, args.preset, seed)
     spent = time.perf_counter() - began
@@ -139,10 +143,10 @@ def score(model: Any, name: str, env_id: str, seed: int) -> float:
     return sum(returns) / len(returns)
 
 
-def race(args: argparse.Namespace, seed: int, pythons: dict[str, str]) -> dict[str, Progress]:
+def race(args: argparse.Namespace, env_id: str, seed: int, pythons: dict[str, str]) -> dict[str, Progress]:
     """Trains all contestants with one seed until each has solved the task or is given up."""
-    threshold = args.threshold or TASKS[args.env].threshold
-    flags = [args.env, "--threads", str(args.threads), "--seeds", str(seed)]
+    threshold = TASKS[env_id].threshold
+    flags = ["work", "--task", env_id, "--threads", str(args.threads), "--seed", str(seed)]
     flags += ["--preset", args.preset] if args.preset else []
     runners = {name: Contestant([pythons[name], __file__, *flags, "--worker", name]) for name in pythons}
     found = {name: Progress() for name in pythons}
@@ -157,53 +161,115 @@ def race(args: argparse.Namespace, seed: int, pythons: dict[str, str]) -> dict[s
             turn = json.loads(runner.ask(str(args.turn)))
             mine.seconds, mine.steps = turn["seconds"], turn["steps"]
             mine.curve.append((turn["seconds"], turn["steps"], turn["score"]))
-            print(f"seed {seed} {name:10} {mine.seconds:7.1f} s {mine.steps:9,} steps {turn['score']:8.1f}", flush=True)
+            print(
+                f"{env_id} seed {seed} {name:10} {mine.seconds:7.1f} s {mine.steps:9,} steps {turn['score']:8.1f}",
+                flush=True,
+            )
     return found
 
 
+def keep(results: Results, env_id: str, seed: int, found: dict[str, Progress], threads: int) -> None:
+    """Adds the rows of a race to the table."""
+    import stable_baselines3
+    import torch
+
+    versions = {"torch": torch.__version__, "stable_baselines3": stable_baselines3.__version__}
+    for name, progress in found.items():
+        seconds, steps = progress.solved(TASKS[env_id].threshold) or (None, None)
+        row = {"task": env_id, "contestant": name, "seed": seed, "seconds": seconds, "steps": steps}
+        row |= {"stopped": progress.seconds, "curve": progress.curve}
+        results.add(row, {"threshold": TASKS[env_id].threshold, "threads": threads, "versions": versions})
+
+
+def cell(rows: Sequence[dict[str, Any]], column: str) -> str:
+    """The median of a column over races with its range; one that was not solved counts as longer than all."""
+    if not rows:
+        return "not run"
+    values = sorted(row[column] if row[column] is not None else float("inf") for row in rows)
+    middle = statistics.median_high(values)
+    unsolved = sum(value == float("inf") for value in values)
+    missing = "" if len(rows) == len(SEEDS) else f" ({len(rows)} of {len(SEEDS)} seeds)"
+    if middle == float("inf"):
+        return f"not within {statistics.median(row['stopped'] for row in rows):,.0f} s{missing}"
+    shown = [value for value in values if value != float("inf")]
+    text = f"{middle:,.0f} [{shown[0]:,.0f}, {shown[-1]:,.0f}]"
+    return text + (f" ({unsolved} of {len(rows)} not solved)" if unsolved else missing)
+
+
+def factor(ours: Sequence[dict[str, Any]], peers: dict[str, list[dict[str, Any]]]) -> str:
+    """The quickest peer's median time over ours; a time without a solution is that of the stop, a lower bound."""
+    if not ours or any(row["seconds"] is None for row in ours):
+        return ""
+    own = statistics.median(row["seconds"] for row in ours)
+    times = {
+        name: (statistics.median(row["seconds"] or row["stopped"] for row in rows), any(not r["seconds"] for r in rows))
+        for name, rows in peers.items()
+        if rows
+    }
+    if not times:
+        return ""
+    name = min(times, key=lambda each: times[each][0])
+    seconds, bound = times[name]
+    return f"{'at least ' if bound else ''}{seconds / own:.1f} x ({PEERS[name]})"
+
+
+def table_text(results: Results) -> str:
+    rows = DECLARED.reported(results.find())
+    lines = [
+        "Seconds of training until the mean return of ten deterministic episodes reaches the threshold and stays there "
+        "for three evaluations; median over seeds [range]. Contestants train in turn on one core. A peer is stopped at "
+        "a multiple of our time. The last column is the time of the quickest peer over ours.",
+        "",
+        f"| task | return | rlopt | {' | '.join(PEERS.values())} | quickest peer |",
+        "|---" * (4 + len(PEERS)) + "|",
+    ]
+    steps = []
+    for env_id, task in TASKS.items():
+        by_name = {
+            name: [row for row in rows if row["task"] == env_id and row["contestant"] == name]
+            for name in ("rlopt", *PEERS)
+        }
+        peers = {name: by_name[name] for name in PEERS}
+        cells = " | ".join(cell(by_name[name], "seconds") for name in by_name)
+        lines.append(f"| {env_id} | {task.threshold:g} | {cells} | {factor(by_name['rlopt'], peers)} |")
+        if by_name["rlopt"]:
+            each = ", ".join(
+                f"{PEERS.get(name, 'rlopt')} {cell(found, 'steps')}"
+                for name, found in by_name.items()
+                if any(row["steps"] for row in found)
+            )
+            steps.append(f"- Steps of the simulator on {env_id} (preset `{task.agent} {task.preset}`): {each}.")
+    return "\n".join([*lines, "", *steps, "", "`python scripts/benchmark_time_to_solve.py run`"])
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("env", choices=list(TASKS))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser = script_parser(__doc__ or "", "time_to_solve", KEY, "try", "work", runs=False)
+    parser.add_argument("--task", choices=list(TASKS), help="run only this task")
+    parser.add_argument("--seed", type=int, help="run only this seed")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--turn", type=int, default=4, help="seconds of training a turn")
     parser.add_argument("--limit", type=float, default=1800, help="seconds after which anyone is stopped")
     parser.add_argument("--give-up", type=float, default=10, help="times our time after which a peer is stopped")
-    parser.add_argument("--threshold", type=float, help="return that counts as solved, instead of the task's")
-    parser.add_argument("--preset", help="our preset, instead of the task's")
+    parser.add_argument("--preset", help="try: our preset, instead of the task's")
     parser.add_argument("--sbx-python", help="interpreter of an environment with sbx-rl; left out without")
     parser.add_argument("--only", nargs="+", choices=["rlopt", *PEERS], default=["rlopt", *PEERS])
-    parser.add_argument("--out", type=Path, help="also append each seed's curves to this file of JSON lines")
     parser.add_argument("--worker", choices=["rlopt", *PEERS], help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.worker:
+    if args.action == "work":
         work(args)
         return
     pythons = {name: args.sbx_python if name.startswith("sbx") else sys.executable for name in args.only}
     pythons = {name: python for name, python in pythons.items() if python}
-    threshold = args.threshold or TASKS[args.env].threshold
-    times: dict[str, list[tuple[float, int] | None]] = {name: [] for name in pythons}
-    last: dict[str, list[float]] = {name: [] for name in pythons}
-    for seed in args.seeds:
-        for name, progress in race(args, seed, pythons).items():
-            times[name].append(progress.solved(threshold))
-            last[name].append(progress.seconds)
-            if args.out:
-                row = {"env": args.env, "contestant": name, "seed": seed, "threshold": threshold}
-                with args.out.open("a") as file:
-                    file.write(json.dumps({**row, "curve": progress.curve}) + "\n")
-    print(f"\n{args.env}: {threshold:g}, seconds (steps) by seed; a peer's factor is its median over ours")
-    for name in pythons:
-        shown = [
-            f"{solved[0]:.1f} ({solved[1]:,})" if solved else f"not within {seconds:.0f}"
-            for solved, seconds in zip(times[name], last[name], strict=True)
-        ]
-        # Not solved counts as the time at which it was stopped: the factor is then a lower bound.
-        median = statistics.median(s[0] if s else end for s, end in zip(times[name], last[name], strict=True))
-        if name == "rlopt":
-            own = median
-        factor = f"{median / own:.1f}x" if "rlopt" in pythons else ""
-        print(f"{name:12}{median:9.1f} {'>=' if None in times[name] else '  '}{factor:>7}   {', '.join(shown)}")
+    if args.action == "try":
+        race(args, args.task or next(iter(TASKS)), args.seed or 0, pythons)
+        return
+    if args.action == "run":
+        for seed in SEEDS:
+            for env_id in TASKS:
+                missing = not args.results.find(task=env_id, contestant="rlopt", seed=seed)
+                if missing and wanted(args, task=env_id, seed=seed):
+                    keep(args.results, env_id, seed, race(args, env_id, seed, pythons), args.threads)
+    show(args, "results time_to_solve", table_text(args.results))
 
 
 if __name__ == "__main__":
