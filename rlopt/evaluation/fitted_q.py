@@ -1,8 +1,10 @@
 """Fitted Q evaluation: what a policy is worth, from recorded data alone (Le et al., arXiv 1903.08738).
 
 Q^pi is fitted to r + gamma Q'(s', pi(s')) on the data; its mean over the states that episodes began in estimates the
-policy's discounted return. It ranks checkpoints of offline learners without an environment (Paine et al., arXiv
-2007.09055): its order is worth more than its numbers.
+policy's discounted return. Gradient steps alone would need about 1 / (tau (1 - gamma)) steps to find the level of Q, so
+now and then the level is solved for: a constant is added to Q that makes the mean of r + gamma Q(s', pi(s')) - Q(s, a)
+over the data 0, as it is at the solution. The estimate ranks checkpoints of offline learners without an environment
+(Paine et al., arXiv 2007.09055): its order is worth more than its numbers.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ from rlopt.evaluation.evaluate import Predictor
 from rlopt.nn.stacked import mlp, mlp_layers
 
 _BATCH = 4096
+_LEVELS = 8
+"""How often the level of Q is solved for in the first four fifths of the steps."""
 _NEAR = 0.1
 """In standard deviations of the data's returns: an estimate that is nearer to where it goes has converged."""
 
@@ -44,8 +48,8 @@ class FittedValue:
     data_return: float
     """Mean discounted return of the data from the same first states; of episodes that were cut, as far as recorded."""
     remaining: float
-    """How far ``value`` would still move with more steps, extrapolated from the last fifth: an error that is the same
-    everywhere decays by tau (1 - gamma) a step, as the target networks follow."""
+    """How far ``value`` would still move with more steps, extrapolated from the last fifth as the slowest error, which
+    decays by tau (1 - gamma) a step, as the target networks follow."""
     converged: bool
     """Whether that is below a tenth of the standard deviation of the data's returns."""
     loss: float
@@ -111,8 +115,15 @@ def fitted_q_evaluation(
     optimizer = torch.optim.Adam(networks, lr=learning_rate)
     generator = torch.Generator().manual_seed(seed)
     losses, before = [], np.zeros(n_networks)
+    last_fifth = steps - max(steps // 5, 1)
+    levels = {last_fifth * (index + 1) // _LEVELS for index in range(_LEVELS)}
     for step in range(steps):
-        if step == steps - max(steps // 5, 1):
+        if step in levels:
+            # Of the targets, which are smoother: what is added is an error over 1 - gamma.
+            missing = columns.missing_level(lambda inputs: values(targets, inputs), gamma)
+            for parameters in (networks, targets):
+                parameters[-1].data += missing.to(parameters[-1])
+        if step == last_fifth:
             before = columns.means(columns.first, lambda inputs: values(networks, inputs))
         rows = torch.randint(len(data), (batch_size,), generator=generator).to(device)
         with torch.no_grad():
@@ -177,6 +188,15 @@ class _Columns:
         # Q = shift + scale f, so that f's target is (r + gamma d (shift + scale f') - shift) / scale.
         self.rewards = (rewards + (gamma * discounts - 1) * self.shift) / self.scale
         self.discounts = discounts
+
+    @torch.no_grad()
+    def missing_level(self, values: Callable[[Tensor], Tensor], gamma: float) -> Tensor:
+        """What has to be added to each of n networks, (n, 1), so that its mean Bellman error over the data is 0."""
+        error, columns = self.rewards.double().mean(), (self.here, self.after, self.discounts)
+        for here, after, discounts in zip(*(column.split(_BATCH) for column in columns), strict=True):
+            errors = gamma * discounts * values(after) - values(here)
+            error = error + errors.double().sum(dim=1) / len(self.here)
+        return error / (1 - gamma * self.discounts.double().mean())
 
     @torch.no_grad()
     def means(self, inputs: Tensor, values: Callable[[Tensor], Tensor]) -> np.ndarray:
