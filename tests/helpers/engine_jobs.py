@@ -1,4 +1,4 @@
-"""Functions that the engine's tests run as jobs. Each leaves a trace of every attempt on disk."""
+"""Functions that the engine's tests run as jobs, each with a trace of every attempt on disk; their observer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rlopt.engine import JobContext, JobStopped
+from rlopt.engine import Job, JobContext, JobResult, JobStopped, Observer
 from rlopt.errors import ConfigError
 
 
@@ -112,9 +112,33 @@ def meet(context: JobContext, folder: str, others: int, variable: str) -> str | 
     return os.environ.get(variable)
 
 
+def job(name: str, function: str, **arguments: Any) -> Job:
+    return Job(name, f"engine_jobs:{function}", arguments)
+
+
+class Recorder(Observer):
+    def __init__(self) -> None:
+        self.ends: list[JobResult] = []
+        self.known_names: list[str] = []
+        self.reasons: list[str] = []
+        self.seen: list[tuple[str, int, int]] = []
+
+    def known(self, result: JobResult) -> None:
+        self.known_names.append(result.name)
+
+    def progress(self, name: str, step: int, total: int, value: float | None) -> None:
+        self.seen.append((name, step, total))
+
+    def retried(self, job: Job, attempt: int, reason: str) -> None:
+        self.reasons.append(reason)
+
+    def ended(self, result: JobResult) -> None:
+        self.ends.append(result)
+
+
 def main(folder: str, jobs: int, to: int, address: str | None = None) -> int:
     """A command of its own, to be killed: maps ``count``, as its tests do."""
-    from rlopt.engine import Job, make_engine
+    from rlopt.engine import make_engine
 
     work = [
         Job(f"job{i}", "engine_jobs:count", {"folder": f"{folder}/work", "to": to, "seconds": 0.1}) for i in range(jobs)

@@ -14,9 +14,9 @@ from typing import Any
 
 import engine_jobs
 import pytest
-from engine_jobs import traced
+from engine_jobs import Recorder, job, traced
 
-from rlopt.engine import Engine, Job, JobResult, Observer, make_engine
+from rlopt.engine import Engine, Job, make_engine
 from rlopt.engine.local import LocalEngine, device_slots, usable_cores
 from rlopt.errors import ConfigError, RunError, UnknownNameError
 
@@ -28,30 +28,6 @@ def engine() -> Iterator[LocalEngine]:
     with LocalEngine(workers=2) as local:
         local.retry_seconds = 0.01
         yield local
-
-
-def job(name: str, function: str, **arguments: Any) -> Job:
-    return Job(name, f"engine_jobs:{function}", arguments)
-
-
-class Recorder(Observer):
-    def __init__(self) -> None:
-        self.ends: list[JobResult] = []
-        self.known_names: list[str] = []
-        self.reasons: list[str] = []
-        self.seen: list[tuple[str, int, int]] = []
-
-    def known(self, result: JobResult) -> None:
-        self.known_names.append(result.name)
-
-    def progress(self, name: str, step: int, total: int, value: float | None) -> None:
-        self.seen.append((name, step, total))
-
-    def retried(self, job: Job, attempt: int, reason: str) -> None:
-        self.reasons.append(reason)
-
-    def ended(self, result: JobResult) -> None:
-        self.ends.append(result)
 
 
 def test_results_come_in_the_order_of_the_jobs(engine: Engine) -> None:

@@ -14,10 +14,10 @@ from typing import Any
 
 import engine_jobs
 import pytest
-from engine_jobs import traced
+from engine_jobs import Recorder, job, traced
 
 from rlopt.cli.main import main
-from rlopt.engine import Job, JobResult, Observer, make_engine
+from rlopt.engine import make_engine
 from rlopt.engine.base import Engine
 from rlopt.errors import ConfigError
 from rlopt.run_folder import run_folders
@@ -43,22 +43,6 @@ def engine(cluster: Any) -> Iterator[Engine]:
     with make_engine("ray", address=cluster.address) as ray:
         ray.retry_seconds = 0.1
         yield ray
-
-
-def job(name: str, function: str, **arguments: Any) -> Job:
-    return Job(name, f"engine_jobs:{function}", arguments)
-
-
-class Recorder(Observer):
-    def __init__(self) -> None:
-        self.ends: list[JobResult] = []
-        self.reasons: list[str] = []
-
-    def retried(self, job: Job, attempt: int, reason: str) -> None:
-        self.reasons.append(reason)
-
-    def ended(self, result: JobResult) -> None:
-        self.ends.append(result)
 
 
 def test_jobs_that_work_fail_die_and_are_pruned(engine: Engine, tmp_path: Path) -> None:

@@ -473,16 +473,10 @@ def test_load_takes_settings_as_the_constructor_does(tmp_path: Path) -> None:
         MDPO.load(tmp_path / "model.zip", tsallis_q=3.0)
 
 
-def test_same_seed_same_run_and_sb3_zip_round_trip(tmp_path: Path) -> None:
-    first, second = model(batch_size=16).learn(64), model(batch_size=16).learn(64)
-    for name, value in weights(first).items():
-        assert torch.equal(value, second.policy.state_dict()[name])
+def test_a_zip_keeps_the_moments_of_the_value_phase(tmp_path: Path) -> None:
+    first = model(batch_size=16).learn(64)
     first.save(tmp_path / "model.zip")
     loaded = MDPO.load(tmp_path / "model.zip", env=Random())
-    observation = np.ones(3, np.float32)
-    np.testing.assert_array_equal(
-        loaded.predict(observation, deterministic=True)[0], first.predict(observation, deterministic=True)[0]
-    )
     moments = [state["exp_avg"] for state in loaded.value_optimizer.state_dict()["state"].values()]
     expected = [state["exp_avg"] for state in first.value_optimizer.state_dict()["state"].values()]
     assert moments and all(torch.equal(a, b) for a, b in zip(moments, expected, strict=True))

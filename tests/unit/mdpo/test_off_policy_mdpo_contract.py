@@ -19,8 +19,8 @@ from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 from rlopt.agents.mdpo.config import OffPolicyMDPOConfig
 from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
 from rlopt.errors import ConfigError, NonFiniteError, SpaceError, UnknownNameError
-from rlopt.settings.fields import field_types, from_mapping
-from rlopt.settings.run import RunConfig
+from rlopt.settings.fields import from_mapping
+from rlopt.settings.presets import split_settings
 
 SMALL: dict[str, Any] = {"policy_kwargs": {"net_arch": [8]}, "batch_size": 8, "learning_starts": 10, "device": "cpu"}
 PRESETS = Path(__file__).parents[3] / "configs" / "off_policy_mdpo"
@@ -302,16 +302,7 @@ def test_constructor_takes_what_sac_takes_with_sacs_defaults() -> None:
     assert {name: ours[name].default for name in sac} == {name: sac[name].default for name in sac}
 
 
-def test_config_has_the_constructors_defaults_and_is_accepted_by_it() -> None:
-    arguments = OffPolicyMDPOConfig().algorithm_kwargs()
-    parameters = inspect.signature(OffPolicyMDPO.__init__).parameters
-    for name, value in arguments.items():
-        if name != "policy_kwargs":
-            assert parameters[name].default == value, name
-    assert arguments["policy_kwargs"] == {"net_arch": [256, 256], "activation_fn": "relu", "n_critics": 2}
-    json.dumps(arguments)
-    model = OffPolicyMDPO("MlpPolicy", Scripted(), device="cpu", **{**arguments, "buffer_size": 100})
-    assert model.kl_coef == OffPolicyMDPOConfig.kl_coef and model.critic.n_critics == 2
+def test_hindsight_is_a_replay_buffer_with_its_goals() -> None:
     hindsight = OffPolicyMDPOConfig(her=True, her_goals=2).algorithm_kwargs()
     assert hindsight["replay_buffer_class"] == "device_her" and hindsight["replay_buffer_kwargs"]["n_sampled_goal"] == 2
 
@@ -320,10 +311,7 @@ def test_config_has_the_constructors_defaults_and_is_accepted_by_it() -> None:
 def test_presets_are_valid_and_cite_their_source(path: Path) -> None:
     text = path.read_text()
     assert text.startswith("#") and "arXiv" in text
-    values = yaml.safe_load(text)
-    run = {name: value for name, value in values.items() if name in field_types(RunConfig)}
-    agent = {name: value for name, value in values.items() if name not in run}
-    assert from_mapping(RunConfig, run, path.stem).env
+    agent = split_settings(yaml.safe_load(text), OffPolicyMDPOConfig, path.stem)[1]
     config = from_mapping(OffPolicyMDPOConfig, agent, path.stem)
     make(**{**config.algorithm_kwargs(), "policy_kwargs": {"net_arch": [4]}, "buffer_size": 10})
 
