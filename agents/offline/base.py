@@ -78,12 +78,13 @@ class OfflineAlgorithm(Learner):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if "config_class" in vars(cls):
+        if "config_class" in vars(cls) and "__init__" not in vars(cls):
 
             def constructor(self: Any, policy: Any, env: Any, **settings: Any) -> None:
                 OfflineAlgorithm.__init__(self, policy, env, **settings)
 
-            own = with_settings_of(OfflineAlgorithm, config=cls.config_class, **cls.config_class.run_defaults)
+            config: Any = cls.config_class
+            own = with_settings_of(OfflineAlgorithm, config=config, **getattr(config, "run_defaults", {}))
             cls.__init__ = own(constructor)  # type: ignore[method-assign]
 
     @checked

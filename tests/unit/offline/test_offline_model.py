@@ -19,6 +19,7 @@ from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 
 import rlopt
 from rlopt.agents.offline.base import OfflineAlgorithm
+from rlopt.agents.offline.config import TD3BCConfig
 from rlopt.agents.offline.data import ReplayRows, return_range_scale
 from rlopt.checkpoint.files import read_checkpoint
 from rlopt.checkpoint.model_state import learn_from, save_checkpoint
@@ -320,6 +321,26 @@ class Two(Reach):
 def test_other_spaces_are_refused(learner: str, env: Any, named: str) -> None:
     with pytest.raises(SpaceError, match=named):
         make(learner, env())
+
+
+def test_settings_of_ones_own_have_a_constructor_unless_it_is_written() -> None:
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Config(TD3BCConfig):
+        patience: int = 3
+
+    class Mine(rlopt.TD3BC):
+        config_class = Config
+
+    class Written(rlopt.TD3BC):
+        config_class = Config
+
+        def __init__(self, *args: Any, **settings: Any) -> None:
+            super().__init__(*args, **settings)
+            self.patience = 7
+
+    first, second = Mine("MlpPolicy", vec_env(), patience=5), Written("MlpPolicy", vec_env())
+    assert (first.patience, first.constructor_settings["patience"], second.patience) == (5, 5, 7)
+    assert first.normalize_observations and second.normalize_observations
 
 
 def test_mistakes_are_one_line() -> None:
