@@ -26,7 +26,7 @@ ELSEWHERE = {
 SETTINGS: dict[str, dict[str, Any]] = {
     "agents/ailboost/README.md": {
         "shorter": {
-            "learn(20_000)": "learn(1_500)",
+            "learn(20_000)": "learn(1_900)",
             "learning_starts=1_000": "learning_starts=1_000, learner_steps=200, policy_steps=200",
         }
     },

@@ -99,7 +99,7 @@ def test_the_policy_that_acts_follows() -> None:
 
 def test_seeds_that_train_together() -> None:
     def job(seed: int) -> Callable[[], Any]:
-        return lambda: make(compile="on", device="cuda", seed=seed).learn(30)
+        return lambda: make(compile="on", device="cuda", seed=seed).learn(40)
 
     together = Lockstep([job(seed) for seed in (1, 2, 3)]).run()
     assert together[0].update is together[2].update and together[0].update.step.mode == "cuda_graph"

@@ -274,7 +274,7 @@ MODELS: dict[str, Callable[[str], Any]] = {
     "deep loop": lambda network: model_with(network, DeepLOOP, on_termination="reset", n_features=8),
     "iq-learn": lambda network: demonstrated.make("iq_learn", network=network, compile="off"),
     "sqil": lambda network: demonstrated.make("sqil", network=network, compile="off"),
-    "value dice": lambda network: demonstrated.make("value_dice", network=network, gradient_steps=1, compile="off"),
+    "value dice": lambda network: demonstrated.make("value_dice", network=network, compile="off"),
     "dac": lambda network: DAC(
         "MlpPolicy",
         vec_env(),
