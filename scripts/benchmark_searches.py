@@ -11,13 +11,17 @@ defaults of ``rlopt train zo_ranksgd``. A search whose row is in the table is no
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from benchmark_rankings import quadratic, rosenbrock
+from matplotlib.figure import Figure
 from reproduction import script_parser, show
 
+from rlopt.analysis.plotting import line_style, save_figure
 from rlopt.feedback.oracles import Oracle, PlackettLuceOracle, ReturnOracle, person
 
 POINTS, SEEDS = 300, 10
@@ -73,6 +77,12 @@ def run_all(args: argparse.Namespace) -> None:
                             args.results.add(cell | {"ratio": searched(name, function, dimension, oracle, seed)})
 
 
+def median(args: argparse.Namespace, name: str, function: str, dimension: int, oracle: str) -> float | None:
+    """Of the seeds of a cell; None where none has run."""
+    rows = args.results.find(search=name, function=function, dimension=dimension, oracle=oracle)
+    return float(np.median([row["ratio"] for row in rows])) if rows else None
+
+
 def table_text(args: argparse.Namespace) -> str:
     lines = [
         f"f at the last point over f at the first after {POINTS} points in queries of m = 6, k = 3: medians of {SEEDS} "
@@ -84,14 +94,32 @@ def table_text(args: argparse.Namespace) -> str:
     for dimension in DIMENSIONS:
         for function in FUNCTIONS:
             for oracle in ORACLES:
-                cell = {"function": function, "dimension": dimension, "oracle": oracle}
-                found = [[row["ratio"] for row in args.results.find(search=name, **cell)] for name in SEARCHES]
-                if not all(found):
+                found = [median(args, name, function, dimension, oracle) for name in SEARCHES]
+                if None in found:
                     continue
-                medians = [float(np.median(values)) for values in found]
+                medians = [each for each in found if each is not None]
                 cells = [f"**{each:.2g}**" if each == min(medians) else f"{each:.2g}" for each in medians]
                 lines.append(f"| {dimension} | {function} | {oracle} | {' | '.join(cells)} |")
     return "\n".join([*lines, "", "`python scripts/benchmark_searches.py run`"])
+
+
+def draw(args: argparse.Namespace, out: Path) -> None:
+    """Medians over dimensions: a row of panels for each kind of answer, a column for each function."""
+    figure = Figure(figsize=(9, 7), layout="constrained")
+    panels = figure.subplots(len(ORACLES), len(FUNCTIONS), sharex=True, sharey=True)
+    for panel, (oracle, function) in zip(panels.flat, itertools.product(ORACLES, FUNCTIONS), strict=True):
+        for index, (name, title) in enumerate(SEARCHES.items()):
+            color, dash = line_style(index)
+            medians = [median(args, name, function, dimension, oracle) or np.nan for dimension in DIMENSIONS]
+            panel.plot(DIMENSIONS, medians, color=color, linestyle=dash, marker="o", markersize=4, label=title)
+        panel.set(xscale="log", yscale="log", xticks=DIMENSIONS, xticklabels=DIMENSIONS)
+        panel.minorticks_off()
+        panel.grid(True, color="#e3e3e3", linewidth=0.8)
+        panel.set_title(f"{function}, {oracle}", loc="left", fontsize=10)
+    figure.supxlabel("dimension")
+    figure.supylabel("f at the last point over f at the first")
+    figure.legend(*panels.flat[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
+    save_figure(figure, out)
 
 
 def main() -> None:
@@ -100,6 +128,8 @@ def main() -> None:
     if args.action == "run":
         run_all(args)
     show(args, "results searches", table_text(args))
+    if args.action == "write":
+        draw(args, args.page.with_suffix(".svg"))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,12 @@ from reproduction import PAGES as FOLDER
 
 from rlopt.analysis.plotting import line_style, save_figure, styled
 
-PICTURES = {"ailboost": "reproduce_ailboost", "loop": "reproduce_loop", "zo_ranksgd": "benchmark_rankings"}
+PICTURES = {
+    "ailboost": "reproduce_ailboost",
+    "loop": "reproduce_loop",
+    "searches": "benchmark_searches",
+    "zo_ranksgd": "benchmark_rankings",
+}
 """Pages whose own scripts draw them when they write them."""
 METHOD_COLUMNS = ("method", "optimiser")
 TASK_COLUMNS = ("task", "data", "maze, recorded transitions", "learner", "preference")
