@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError, S
 
 from rlopt.errors import StudyError, one_line, unknown_name
 from rlopt.feedback.group_commit import Writer
-from rlopt.feedback.schema import ADDED, metadata
+from rlopt.feedback.schema import ADDED, assignment, metadata
 
 BUSY_SECONDS = 30.0
 """How long a writer waits for another process's write before it gives up."""
@@ -58,10 +58,10 @@ class Database:
                 metadata.create_all(self.engine)
             elif not sa.inspect(self.engine).has_table("study"):
                 raise StudyError(f"{self.shown} holds no study: name another, or start one with rlopt train")
-            self._add_columns()
+            self._add_missing()
 
-    def _add_columns(self) -> None:
-        """Gives a database of an earlier version the columns that it lacks."""
+    def _add_missing(self) -> None:
+        """Gives a database of an earlier version the columns and the index that it lacks."""
         inspector = sa.inspect(self.engine)
         for table, names in ADDED.items():
             known = {column["name"] for column in inspector.get_columns(table)}
@@ -71,14 +71,17 @@ class Database:
                     kind = column.type.compile(self.engine.dialect)
                     with self.write() as connection:
                         connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {name} {kind}")
+        for index in assignment.indexes:
+            if not inspector.has_index("assignment", str(index.name)):
+                with self.write() as connection:
+                    index.create(connection, checkfirst=True)
 
     @property
     def shown(self) -> str:
         """The URL for people, without a password."""
         return str(self.url.database) if self.is_sqlite else self.url.render_as_string(hide_password=True)
 
-    @contextmanager
-    def write(self, *, durable: bool = True) -> Iterator[sa.Connection]:
+    def write(self, *, durable: bool = True) -> AbstractContextManager[sa.Connection]:
         """One transaction that holds SQLite's write lock from its beginning (BEGIN IMMEDIATE).
 
         Within another transaction of the same thread it is a part of that, which must be a write as durable as this.
@@ -86,22 +89,21 @@ class Database:
         :param durable: True waits for the disk, so that the transaction survives a loss of power; False lets it survive
             the death of the process only. The database stays intact either way
         """
-        with self._transaction(_DURABLE if durable else _WRITE) as connection:
-            yield connection
+        return self._transaction(_DURABLE if durable else _WRITE)
 
-    @contextmanager
-    def read(self) -> Iterator[sa.Connection]:
+    def read(self) -> AbstractContextManager[sa.Connection]:
         """One transaction that only reads, and sees one state of the database; within another one, a part of that."""
-        with self._transaction(_READ) as connection:
-            yield connection
+        return self._transaction(_READ)
+
+    def _transaction(self, kind: int) -> AbstractContextManager[sa.Connection]:
+        outer = getattr(self._open, "transaction", None)
+        if outer is None:
+            return self._outermost(kind)
+        assert kind <= outer[0], "a transaction that writes cannot begin within one that writes less"
+        return nullcontext(outer[1])
 
     @contextmanager
-    def _transaction(self, kind: int) -> Iterator[sa.Connection]:
-        outer = getattr(self._open, "transaction", None)
-        if outer is not None:
-            assert kind <= outer[0], "a transaction that writes cannot begin within one that writes less"
-            yield outer[1]
-            return
+    def _outermost(self, kind: int) -> Iterator[sa.Connection]:
         with self._as_study_errors(), self._begun(kind) as connection:
             self._open.transaction = kind, connection
             try:

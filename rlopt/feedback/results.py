@@ -37,6 +37,7 @@ _PROGRESS = Prepared(
     .select_from(answer.join(round_, round_.c.id == answer.c.round_id))
     .where(answer.c.rater_id == sa.bindparam("rater"), STANDING, OF_STUDY)
 )
+_OPEN = "open", "There are clips to rank."
 _LIVE = sa.select(round_.c.id).where(OF_STUDY, FREE, round_.c.status.in_(("open", "answered", "rendering"))).limit(1)
 _TRAINER = Prepared(
     sa.select(schema.study.c.trainer_seen, schema.study.c.finished).where(schema.study.c.id == sa.bindparam("study"))
@@ -49,6 +50,7 @@ def progress(
     rater_id: int,
     lease_seconds: float = LEASE_SECONDS,
     protocol: StudyProtocol | None = None,
+    holds: bool = False,
 ) -> dict[str, Any]:
     """What a rater sees of the study: ``rounds_answered``, ``clips_watched`` and ``minutes`` are the rater's own.
 
@@ -57,11 +59,12 @@ def progress(
     of a rater, ``completion`` its code and address for one who is done.
 
     :param lease_seconds: as the server's
+    :param holds: whether the rater was just given a round, so that nothing needs to be looked for
     """
     now, protocol = store.clock(), protocol or StudyProtocol()
     with store.database.read() as connection:
         row = _PROGRESS.first(connection, {"study": study.id, "rater": rater_id})
-        state, message = _state(connection, study, rater_id, now, lease_seconds)
+        state, message = _OPEN if holds else _state(connection, study, rater_id, now, lease_seconds)
         if protocol_rounds.is_done(connection, protocol, study, rater_id):
             state, message = "finished", "You have done all that was asked: thank you."
         elif protocol_rounds.is_over(connection, protocol, study, now):
@@ -235,7 +238,7 @@ def _state(connection: sa.Connection, study: Study, rater_id: int, now: float, l
     """The state of a study for a rater, and a sentence about it."""
     wanted = {"study": study.id, "rater": rater_id, "now": now, "latest": now + lease_seconds + 1.0}
     if ANY_FOR_RATER.first(connection, {**wanted, "annotators": study.annotators}) is not None:
-        return "open", "There are clips to rank."
+        return _OPEN
     needed = study.annotators * int(OPEN_COUNT.scalar(connection, {"study": study.id}))
     missing = needed - int(ANSWERED_IN_OPEN.scalar(connection, {"study": study.id})) if needed else 0
     seen, finished = _TRAINER.first(connection, {"study": study.id})

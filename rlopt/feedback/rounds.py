@@ -28,7 +28,7 @@ LEASE_SECONDS = 120
 LONGEST_HOLD = 10
 """For how many leases a round can be kept without an answer, while others may be waiting for it."""
 _TRIES = 20
-_random = random.SystemRandom()
+_random = random.Random()
 
 
 class LeaseError(StudyError):

@@ -126,6 +126,7 @@ assignment = _table(
     sa.Column("lease_until", sa.Double, nullable=False),
     sa.Column("created_at", sa.Double, nullable=False),
     sa.UniqueConstraint("round_id", "rater_id"),
+    sa.Index("assignments_of_rater", "rater_id", "state"),
 )
 
 answer = _table(

@@ -10,11 +10,12 @@ MAX_DEPTH = 64
 MAX_CONTAINERS = 2**20
 """Lists and objects of one text: empty ones take a byte or two there, and sixty in memory."""
 MAX_VALUES = 2**22
+_ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 
 
 def dump_json(value: Any) -> str:
     """Strict JSON, one line, keys in the order given."""
-    return json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return _ENCODER.encode(value)
 
 
 def check_size(text: str | bytes) -> None:

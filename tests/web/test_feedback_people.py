@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import csv
 import io
 import json
@@ -222,6 +223,16 @@ def test_requests_that_never_end_deny_the_server_to_nobody(served: int) -> None:
             time.sleep(0.2)
     for one in idle:
         one.close()
+
+
+def test_a_head_that_never_ends_is_cut_off(served: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "HEAD_SECONDS", 60.0)
+    with socket.create_connection(("127.0.0.1", served), timeout=5) as one:
+        with contextlib.suppress(ConnectionError):  # it may be cut off while it is sent
+            one.sendall(b"GET / HTTP/1.1\r\nX-a: " + b"a" * (serving.HEAD_BYTES + 100))
+        while not _is_closed(one):  # h11 answers 400 first
+            pass
+    assert _asked(served) == 200
 
 
 def _is_closed(one: socket.socket) -> bool:

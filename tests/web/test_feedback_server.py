@@ -37,6 +37,7 @@ def test_the_whole_contract_round_by_round(study: HumanStudy) -> None:
         assert set(shown["clips"][0]) == {"id", "url", "poster", "fps", "frames", "width", "height"}
         assert (shown["kind"], shown["k"]) == (("gradient", 4), ("line_search", 1))[number % 2]
         assert client.post("/api/lease", json={}, headers=headers).json() == leased
+        assert client.get("/api/study").json()["progress"] == leased["progress"]
         place = f"/api/rounds/{shown['id']}"
         assert client.post(f"{place}/renew", json={}, headers=headers).json() == {"lease_seconds": 120}
         body = exact_answer(study.store, shown, f"key {number}")

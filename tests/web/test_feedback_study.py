@@ -326,9 +326,11 @@ def test_a_database_of_an_earlier_version_goes_on(store: StudyStore) -> None:
         for table, names in schema.ADDED.items():
             for name in names:
                 connection.exec_driver_sql(f"ALTER TABLE {table} DROP COLUMN {name}")
+        connection.exec_driver_sql("DROP INDEX assignments_of_rater")
     url = store.database.url
     store.close()
     again = StudyStore(url, media=store.media_root, create=False)
+    assert sa.inspect(again.database.engine).has_index("assignment", "assignments_of_rater")
     study = make_study(again)
     assert study.iteration == 2
     ranked(study, 2, [rater])

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable, Coroutine
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
-from fastapi import APIRouter, Body, FastAPI, Request
-from fastapi.exceptions import RequestValidationError
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, Response
 from starlette.types import Receive, Scope, Send
@@ -104,9 +106,24 @@ class Named(_Body):
     name: Annotated[str, Field(max_length=MAX_NAME)]
 
 
+class _BodyRoute(APIRoute):
+    """A route whose ``body`` is read from the request's bytes at once, about twice as fast as FastAPI does."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """What answers a request; the schema stays FastAPI's."""
+        endpoint = self.endpoint
+        model: type[_Body] = get_type_hints(endpoint)["body"]
+
+        async def handler(request: Request) -> Response:
+            body = model.model_validate_json(await request.body())
+            return await run_in_threadpool(endpoint, request, body=body, **request.path_params)
+
+        return handler
+
+
 def add_api(app: FastAPI, view: RaterView, access: Access) -> None:
     """Adds the routes under ``/api`` and ``/media``. The guard has let in only who has a session."""
-    router = APIRouter()
+    router, posts = APIRouter(), APIRouter(route_class=_BodyRoute)
 
     # A response made here is sent as it is; of a dict FastAPI would check every value again, in another thread.
     @router.get("/api/study")
@@ -119,29 +136,29 @@ def add_api(app: FastAPI, view: RaterView, access: Access) -> None:
     def results(request: Request) -> Response:
         return JSONResponse(view.results_json(view.rater_of(request)))
 
-    @router.post("/api/lease")
+    @posts.post("/api/lease")
     def lease(request: Request, body: Nothing) -> Response:
         return JSONResponse(view.lease_json(view.rater_of(request)))
 
-    @router.post("/api/rounds/{round_id}/renew")
+    @posts.post("/api/rounds/{round_id}/renew")
     def renew(request: Request, round_id: str, body: Nothing) -> Response:
         return JSONResponse({"lease_seconds": int(view.session.renew(view.rater_of(request), round_id))})
 
-    @router.post("/api/rounds/{round_id}/answer")
+    @posts.post("/api/rounds/{round_id}/answer")
     def answer(request: Request, round_id: str, body: Answered) -> Response:
         order = {"tiers": body.tiers, "unranked": body.unranked, "abstain": body.abstain, "seconds": body.seconds}
         return JSONResponse(view.answer_json(view.rater_of(request), round_id, body.key, body.next, **order))
 
-    @router.post("/api/rounds/{round_id}/skip")
+    @posts.post("/api/rounds/{round_id}/skip")
     def skip(request: Request, round_id: str, body: Skipped) -> Response:
         return JSONResponse(view.answer_json(view.rater_of(request), round_id, body.key, body.next, abstain=True))
 
-    @router.post("/api/undo")
+    @posts.post("/api/undo")
     def undo(request: Request, body: Nothing) -> Response:
         return JSONResponse(view.undo_json(view.rater_of(request)))
 
-    @router.post("/api/name")
-    def name(request: Request, body: Annotated[Named, Body()]) -> Response:
+    @posts.post("/api/name")
+    def name(request: Request, body: Named) -> Response:
         view.store.set_name(view.rater_of(request), body.name)
         return JSONResponse({"accepted": True})
 
@@ -159,6 +176,7 @@ def add_api(app: FastAPI, view: RaterView, access: Access) -> None:
             logger.warning("%s", error)
             return Response(status_code=404)
 
+    app.include_router(posts)
     app.include_router(router)
 
 
@@ -176,9 +194,9 @@ def add_errors(app: FastAPI) -> None:
         return unavailable_response(request.url.path)
 
     def malformed(request: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
+        assert isinstance(error, ValidationError)
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"][1:])
+        where = ".".join(str(part) for part in first["loc"])
         return JSONResponse({"error": one_line(f"{where}: {first['msg']}" if where else first["msg"])}, 400)
 
     def plain(request: Request, error: Exception) -> Response:
@@ -188,5 +206,5 @@ def add_errors(app: FastAPI) -> None:
     app.add_exception_handler(AnswerError, in_one_line(400))
     app.add_exception_handler(LeaseError, in_one_line(409))
     app.add_exception_handler(StudyError, unavailable)
-    app.add_exception_handler(RequestValidationError, malformed)
+    app.add_exception_handler(ValidationError, malformed)
     app.add_exception_handler(HTTPException, plain)

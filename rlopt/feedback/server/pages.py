@@ -110,9 +110,12 @@ def add_pages(app: FastAPI, view: RaterView, access: Access, secure: bool) -> No
 
     :param secure: whether browsers reach the server by https
     """
+    loader = PackageLoader("rlopt.feedback")
     templates = Environment(
-        loader=PackageLoader("rlopt.feedback"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, auto_reload=False
     )
+    for name in loader.list_templates():  # now, not in every thread of the first requests
+        templates.get_template(name)
 
     def render(template: str, status: int = 200, **values: Any) -> Response:
         return HTMLResponse(templates.get_template(template).render(**values, name=view.study.name), status)

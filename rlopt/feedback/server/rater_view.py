@@ -51,9 +51,9 @@ class RaterView:
             "progress": self.progress_json(rater),
         }
 
-    def progress_json(self, rater: int) -> dict[str, Any]:
+    def progress_json(self, rater: int, holds: bool = False) -> dict[str, Any]:
         """See :func:`rlopt.feedback.results.progress`."""
-        return progress(self.store, self.study, rater, self.session.lease_seconds, self.session.protocol)
+        return progress(self.store, self.study, rater, self.session.lease_seconds, self.session.protocol, holds)
 
     def lease_json(self, rater: int) -> dict[str, Any]:
         """``POST /api/lease``"""
@@ -85,7 +85,8 @@ class RaterView:
             return self._leased(self.session.undo(rater), rater)
 
     def _leased(self, shown: ShownRound | None, rater: int) -> dict[str, Any]:
-        return {"round": None if shown is None else self.round_json(shown), "progress": self.progress_json(rater)}
+        given = None if shown is None else self.round_json(shown)
+        return {"round": given, "progress": self.progress_json(rater, holds=shown is not None)}
 
     def round_json(self, shown: ShownRound) -> dict[str, Any]:
         """A round in the rater's own order."""

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from urllib.parse import quote, urlsplit
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from rlopt.errors import ConfigError
 from rlopt.feedback.protocol import StudyProtocol, web_address
@@ -28,11 +28,13 @@ from rlopt.feedback.store import Study, StudyStore
 
 HEAD_SECONDS = 10.0
 """Within which the head of a request must have come."""
+HEAD_BYTES = 64 * 1024
+"""Of an unfinished head; httptools sets no limit."""
 MOST_QUIET = 400
 """Connections that may be open without a request at work; of more, those that have been quiet for longest close."""
 
 
-class PatientProtocol(H11Protocol):
+class PatientProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
     """HTTP/1.1 as uvicorn speaks it, with a limit on the time and the number of connections that ask for nothing.
 
     uvicorn counts every connection against its limit, also one whose request never ends.
@@ -41,6 +43,8 @@ class PatientProtocol(H11Protocol):
     quiet: ClassVar[OrderedDict[PatientProtocol, None]] = OrderedDict()
     """The connections of this process without a request at work, those first that have been so for longest."""
     _timer: asyncio.TimerHandle | None = None
+    _waited_for = 0
+    """Bytes that came before the head was whole."""
 
     def connection_made(self, transport: Any) -> None:
         """A browser connects."""
@@ -52,8 +56,12 @@ class PatientProtocol(H11Protocol):
         if not self._is_at_work() and self._timer is None:
             self._wait()
         super().data_received(data)
+        self._waited_for += len(data)
         if self._is_at_work():
             self._forget()
+        elif self._waited_for > HEAD_BYTES:
+            self._forget()
+            self._give_up()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is over."""
@@ -84,6 +92,7 @@ class PatientProtocol(H11Protocol):
 
     def _forget(self) -> None:
         self.quiet.pop(self, None)
+        self._waited_for = 0
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
