@@ -16,13 +16,13 @@ import shutil
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, TimeoutError, sync_playwright
 from reproduction import ROOT
 
 LOOKS: tuple[tuple[int, Literal["light", "dark"]], ...] = (
@@ -85,11 +85,10 @@ def search(page: Page, address: str, words: str) -> list[str]:
     """Titles of what the site's search finds, best first."""
     page.goto(f"{address}/index.html")
     page.get_by_role("textbox", name="Search").fill(words)
-    page.wait_for_function("document.querySelector('.md-search-result__meta').textContent.match(/\\d|No/)")
-    return [
-        " ".join(text.split())
-        for text in page.locator(".md-search-result__item h1, .md-search-result__item h2").all_inner_texts()
-    ]
+    hits = page.locator(".md-search-result__item h1, .md-search-result__item h2")
+    with suppress(TimeoutError):  # until the index is read, the page says that nothing matches
+        hits.first.wait_for(state="attached")
+    return [" ".join(text.split()) for text in hits.all_inner_texts()]
 
 
 def main() -> int:
