@@ -113,8 +113,9 @@ def work(args: argparse.Namespace) -> None:
         nonlocal spent, steps, rate
         wanted, start, before = float(seconds), time.perf_counter(), model.num_timesteps
         while (elapsed := time.perf_counter() - start) < wanted:
-            # Few calls of learn: each begins with a reset of what it monitors.
-            ahead = max(int(rate * (wanted - elapsed)), getattr(model, "n_steps", 100) * model.n_envs)
+            # Few calls of learn, as each begins with a reset of what it monitors; but the first steps are quick ones.
+            ahead = min(int(rate * (wanted - elapsed)), 2 * (model.num_timesteps - before))
+            ahead = max(ahead, getattr(model, "n_steps", 100) * model.n_envs)
             model.learn(ahead, reset_num_timesteps=False)
             rate = (model.num_timesteps - before) / (time.perf_counter() - start)
         spent += time.perf_counter() - start
