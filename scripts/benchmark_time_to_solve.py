@@ -13,8 +13,9 @@ which our presets for dm_control have. Steps are those of the simulator.
     python scripts/benchmark_time_to_solve.py write                                   # puts it into docs/results
     python scripts/benchmark_time_to_solve.py try --task HalfCheetah-v5 --seed 100 --only rlopt --preset my.yaml
 
-A race whose rows are in the table is not run again; ``try`` keeps no rows, for tuning. SBX's interpreter needs rlopt's
-requirements too (and ``PYTHONPATH`` this folder's parent) for dm_control.
+A race that is in the table is not run again, with or without SBX: to run one anew, delete its rows. ``try`` keeps no
+rows, for tuning. SBX's interpreter needs rlopt's requirements too (and ``PYTHONPATH`` this folder's parent) for
+dm_control.
 """
 
 from __future__ import annotations
@@ -169,17 +170,19 @@ def race(args: argparse.Namespace, env_id: str, seed: int, pythons: dict[str, st
     return found
 
 
-def keep(results: Results, env_id: str, seed: int, found: dict[str, Progress], threads: int) -> None:
+def keep(args: argparse.Namespace, env_id: str, seed: int, found: dict[str, Progress]) -> None:
     """Adds the rows of a race to the table."""
     import stable_baselines3
     import torch
 
-    versions = {"torch": torch.__version__, "stable_baselines3": stable_baselines3.__version__}
+    settings = {name: getattr(args, name) for name in ("threads", "turn", "limit", "give_up")}
+    settings |= {"threshold": TASKS[env_id].threshold, "preset": TASKS[env_id].preset}
+    settings["versions"] = {"torch": torch.__version__, "stable_baselines3": stable_baselines3.__version__}
     for name, progress in found.items():
         seconds, steps = progress.solved(TASKS[env_id].threshold) or (None, None)
         row = {"task": env_id, "contestant": name, "seed": seed, "seconds": seconds, "steps": steps}
         row |= {"stopped": progress.seconds, "curve": progress.curve}
-        results.add(row, {"threshold": TASKS[env_id].threshold, "threads": threads, "versions": versions})
+        args.results.add(row, settings)
 
 
 def cell(rows: Sequence[dict[str, Any]], column: str) -> str:
@@ -201,17 +204,18 @@ def factor(ours: Sequence[dict[str, Any]], peers: dict[str, list[dict[str, Any]]
     """The quickest peer's median time over ours; a time without a solution is that of the stop, a lower bound."""
     if not ours or any(row["seconds"] is None for row in ours):
         return ""
-    own = statistics.median(row["seconds"] for row in ours)
+    own = statistics.median_high(row["seconds"] for row in ours)
     times = {
-        name: (statistics.median(row["seconds"] or row["stopped"] for row in rows), any(not r["seconds"] for r in rows))
+        name: statistics.median_high(row["seconds"] or row["stopped"] for row in rows)
         for name, rows in peers.items()
         if rows
     }
     if not times:
         return ""
-    name = min(times, key=lambda each: times[each][0])
-    seconds, bound = times[name]
-    return f"{'at least ' if bound else ''}{seconds / own:.1f} x ({PEERS[name]})"
+    name = min(times, key=lambda each: times[each])
+    if all(row["seconds"] for row in peers[name]):
+        return f"{times[name] / own:.1f} x ({PEERS[name]})"
+    return f"at least {times[name] / own:.1f} x"
 
 
 def table_text(results: Results) -> str:
@@ -264,12 +268,13 @@ def main() -> None:
     if args.action == "try":
         race(args, args.task or next(iter(TASKS)), args.seed or 0, pythons)
         return
+    if args.preset or len(args.only) <= len(PEERS):
+        parser.error("--preset and --only are for try: a race that is kept has all contestants and the task's preset")
     if args.action == "run":
         for seed in SEEDS:
             for env_id in TASKS:
-                missing = not args.results.find(task=env_id, contestant="rlopt", seed=seed)
-                if missing and wanted(args, task=env_id, seed=seed):
-                    keep(args.results, env_id, seed, race(args, env_id, seed, pythons), args.threads)
+                if not args.results.find(task=env_id, seed=seed) and wanted(args, task=env_id, seed=seed):
+                    keep(args, env_id, seed, race(args, env_id, seed, pythons))
     show(args, "results time_to_solve", table_text(args.results))
 
 

@@ -31,6 +31,8 @@ from rlopt.nn.stacked import mlp, mlp_layers
 _BATCH = 4096
 _LEVELS = 8
 """How often the level of Q is solved for in the first four fifths of the steps."""
+_LEVEL_ROWS = 65_536
+"""Rows that all but the last solution take; the last takes all, as its error is divided by 1 - gamma."""
 _NEAR = 0.1
 """In standard deviations of the data's returns: an estimate that is nearer to where it goes has converged."""
 
@@ -119,8 +121,11 @@ def fitted_q_evaluation(
     levels = {last_fifth * (index + 1) // _LEVELS for index in range(_LEVELS)}
     for step in range(steps):
         if step in levels:
-            # Of the targets, which are smoother: what is added is an error over 1 - gamma.
-            missing = columns.missing_level(lambda inputs: values(targets, inputs), gamma)
+            some = None
+            if step < last_fifth and len(data) > _LEVEL_ROWS:
+                some = torch.randperm(len(data), generator=generator)[:_LEVEL_ROWS].to(device)
+            # Of the targets, which are smoother.
+            missing = columns.missing_level(lambda inputs: values(targets, inputs), gamma, some)
             for parameters in (networks, targets):
                 parameters[-1].data += missing.to(parameters[-1])
         if step == last_fifth:
@@ -190,13 +195,19 @@ class _Columns:
         self.discounts = discounts
 
     @torch.no_grad()
-    def missing_level(self, values: Callable[[Tensor], Tensor], gamma: float) -> Tensor:
-        """What has to be added to each of n networks, (n, 1), so that its mean Bellman error over the data is 0."""
-        error, columns = self.rewards.double().mean(), (self.here, self.after, self.discounts)
-        for here, after, discounts in zip(*(column.split(_BATCH) for column in columns), strict=True):
-            errors = gamma * discounts * values(after) - values(here)
-            error = error + errors.double().sum(dim=1) / len(self.here)
-        return error / (1 - gamma * self.discounts.double().mean())
+    def missing_level(self, values: Callable[[Tensor], Tensor], gamma: float, rows: Tensor | None = None) -> Tensor:
+        """What has to be added to each of n networks, (n, 1), so that its mean Bellman error over the rows is 0.
+
+        :param rows: indices; default is all
+        """
+        columns = (self.here, self.after, self.rewards, self.discounts)
+        if rows is not None:
+            columns = tuple(column[rows] for column in columns)  # type: ignore[assignment]
+        error = torch.zeros((), device=self.device, dtype=torch.float64)
+        for here, after, rewards, discounts in zip(*(column.split(_BATCH) for column in columns), strict=True):
+            errors = rewards + gamma * discounts * values(after) - values(here)
+            error = error + errors.double().sum(dim=1) / len(columns[0])
+        return error / (1 - gamma * columns[3].double().mean())
 
     @torch.no_grad()
     def means(self, inputs: Tensor, values: Callable[[Tensor], Tensor]) -> np.ndarray:

@@ -51,5 +51,6 @@ def test_a_race_that_was_not_won_counts_as_longer_than_all(seconds, text, race) 
 def test_the_quickest_peer_is_a_lower_bound_where_it_was_stopped(race) -> None:
     ours, slow, stopped = rows(10.0, 10.0, 20.0), rows(60.0, 80.0, 70.0), rows(None, None, None)
     assert race.factor(ours, {"sb3_ppo": slow, "sb3_sac": stopped}) == "7.0 x (SB3 PPO)"
-    assert race.factor(ours, {"sb3_sac": stopped, "sbx_sac": []}) == "at least 10.0 x (SB3 SAC)"
+    assert race.factor(ours, {"sb3_sac": stopped, "sbx_sac": []}) == "at least 10.0 x"
+    assert race.factor(rows(10.0, 30.0), {"sb3_ppo": rows(60.0, 60.0)}) == "2.0 x (SB3 PPO)"
     assert race.factor(rows(10.0, None, 20.0), {"sb3_ppo": slow}) == ""
