@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import Any
 
 import griffe
 
 ROLE = re.compile(r":(?:class|func|meth|mod|attr|data|exc|obj):`~?([\w.]+)(?:\(\))?`")
+_log = logging.getLogger("mkdocs.docs_roles")  # whose warnings make a strict build fail
 
 
 def linked(text: str, owner: Any) -> str:
-    """``text`` with each role a reference that the site resolves if it can, and plain code otherwise."""
+    """``text`` with each role a reference that the site resolves if it can, and plain code otherwise.
+
+    A name of rlopt's that does not exist is warned of.
+    """
 
     def link(match: re.Match[str]) -> str:
         name = match[1]
+        first, dot, rest = name.partition(".")
         try:
-            path = name if name.startswith("rlopt") else owner.resolve(name)
+            path = name if first == "rlopt" else owner.resolve(first) + dot + rest
         except griffe.NameResolutionError:
             path = f"{owner.path}.{name}"
+        else:
+            if path.startswith("rlopt.") and not _exists(owner.package, path.removeprefix("rlopt.")):
+                _log.warning("the docstring of %s names %s, which does not exist", owner.path, path)
         return f'<autoref identifier="{path}" optional><code>{name}</code></autoref>'
 
     return ROLE.sub(link, text)
+
+
+def _exists(package: Any, path: str) -> bool:
+    try:
+        return package[path] is not None
+    except KeyError:
+        return False
 
 
 class Roles(griffe.Extension):

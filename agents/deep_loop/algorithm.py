@@ -361,8 +361,6 @@ class DeepLOOP(SAC):
         self.n_collected += len(resets)
         self.logger.record_mean("rollout/average_reward", float(np.mean(reward)))
 
-    # ---- saving
-
 
 def check_observations(observation_space: spaces.Space, bonus: bool, lazy: bool) -> None:
     """Raises :class:`rlopt.errors.SpaceError` for observations that have no features."""

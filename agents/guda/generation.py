@@ -42,7 +42,7 @@ def augment(
     :param n: transitions, at least 1
     :param segment_length: transitions of a segment, from 1; None takes whole episodes
     :param simulated: share of the transitions, in [0, 1], that the simulator makes from rest
-        (:class:`rlopt.agents.guda.from_rest.FromRest`); they come last
+        (:class:`FromRest`); they come last
     :raises AugmentationError: the data set is of another kind, has no usable segment, or hardly any draw is valid
     :raises ConfigError: a value out of range
     """

@@ -74,7 +74,8 @@ class ContinuingAgent(AgentParts, OwnLogger):
         self.n_transitions = 0
         """Steps of all calls of learn, which the learner has seen."""
         self.plans: list[Any] = []
-        """Every switch of the policy (:class:`Switch` or a record with the same fields), the first plan included."""
+        """Every switch of the policy (:class:`~rlopt.agents.loop.contract.Switch` or a record with the same fields),
+        the first plan included."""
         self.begun = False
         """Whether there is a learner."""
         self.horizon: int | None = getattr(self.config, "horizon", None)

@@ -314,5 +314,3 @@ class OffPolicyMDPO(SAC):
         """Renews the old policy every ``old_policy_period`` gradient steps."""
         if self._n_updates % self.old_policy_period == 0:
             self._renew_old_policy()
-
-    # ---- saving

@@ -24,7 +24,7 @@ def neighbouring_edge_pairs(m: int, k: int) -> int:
 def rank_gradient(weights: np.ndarray, edges: int, perturbations: np.ndarray) -> np.ndarray:
     """(1) The estimated direction of ascent, [d]. It has the size of a perturbation, whatever the slope of f.
 
-    :param weights: [m], of :func:`tier_weights`, summed over annotators
+    :param weights: [m], of :func:`rlopt.feedback.ranking.tier_weights`, summed over annotators
     :param edges: their number, at least 1
     :param perturbations: [m, d], xi_i, standard normal
     """

@@ -240,12 +240,10 @@ class Resumable:
         return [name for cls in type(self).__mro__ for name in vars(cls).get(kind, ())]
 
     def _there(self, kind: str) -> list[str]:
-        model: Any = self
+        def below(part: Any, name: str) -> Any:
+            return None if part is None else getattr(part, name)
 
-        def value(path: str) -> Any:
-            return functools.reduce(lambda part, name: getattr(part, name, None), path.split("."), model)
-
-        return [path for path in self._of_all(kind) if value(path) is not None]
+        return [path for path in self._of_all(kind) if functools.reduce(below, path.split("."), self) is not None]
 
 
 def training_env(env: GymEnv | str, verbose: int) -> GymEnv:

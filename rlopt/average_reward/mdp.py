@@ -26,7 +26,7 @@ ROW_SUM_TOLERANCE = 1e-8
 
 
 class DecisionProcess:
-    """What a dense (:class:`FiniteMDP`) and a sparse process (:class:`SparseMDP`) have in common."""
+    """What dense (:class:`FiniteMDP`) and sparse (:class:`~rlopt.average_reward.sparse.SparseMDP`) processes share."""
 
     reward_range: tuple[float, float] | None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rlopt.analysis.compatibility import MIXES
-from rlopt.cli.parsing import OneLineParser, add_foreign_logs
+from rlopt.cli.parsing import OneLineParser, add_foreign_logs, say_reading
 from rlopt.errors import ConfigError
 from rlopt.settings.fields import Range
 
@@ -19,6 +19,7 @@ def main(argv: list[str]) -> int:
     for out in outs:
         if out.suffix.lower() not in SUFFIXES:
             raise ConfigError(f"--out {out}: give a picture, .png, .svg or .pdf, or a table, .csv")
+    say_reading("compare")
 
     from rlopt.analysis.comparison import compare_runs
     from rlopt.analysis.logs.read import named_logs

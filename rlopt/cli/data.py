@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from rlopt.cli.flags import parse_settings
-from rlopt.cli.parsing import Number, OneLineParser, run
+from rlopt.cli.parsing import Number, OneLineParser, run, say_reading
 from rlopt.collect.generators import GENERATORS, Generator, generate, generator
 from rlopt.errors import ConfigError, DataError, unknown_name
 from rlopt.settings.fields import Range, coerce, from_mapping
@@ -123,6 +123,7 @@ def augment(argv: list[str]) -> int:
         raise ConfigError(f"{prog} takes a data set and the folder to write, got {len(places)} of the 2: see --help")
     config: GuDAConfig = parse_settings(prog, GuDAConfig, flags)
     place = new_folder(places[1], overwrite)
+    say_reading("data augment")
 
     from rlopt.agents.guda.tasks import make_augmented
     from rlopt.data import load_dataset
@@ -184,6 +185,7 @@ def check(argv: list[str]) -> int:
     if len(places) != 1:
         raise ConfigError(f"{prog} takes one data set, got {len(places)}: see --help")
     config: CheckConfig = parse_settings(prog, CheckConfig, flags)
+    say_reading("data check")
 
     from rlopt.agents.guda.config import GuDAConfig
     from rlopt.agents.guda.dynamics_check import check_dynamics
@@ -248,6 +250,7 @@ def convert(argv: list[str]) -> int:
     arguments = parser.parse(argv)
     options = reading_options(arguments)
     form = format_of(arguments.out, arguments.format)
+    say_reading("data convert")
 
     from rlopt.data import load_dataset, to_pointmaze
 
@@ -281,14 +284,15 @@ def filter_data(argv: list[str]) -> int:
     arguments = parser.parse(argv)
     options = reading_options(arguments)
     form = format_of(arguments.out, arguments.format)
-
-    from rlopt.data import load_dataset
-    from rlopt.data.filtering import filter_episodes
-
     names = ("min_return", "max_return", "min_length", "max_length", "best", "episodes", "seed")
     conditions = {name: getattr(arguments, name) for name in names}
     if not arguments.drop_nan and all(value is None for value in conditions.values()):
         raise ConfigError("no condition given: add --drop-nan, --min-return, --best or another, see --help")
+    say_reading("data filter")
+
+    from rlopt.data import load_dataset
+    from rlopt.data.filtering import filter_episodes
+
     data = filter_episodes(load_dataset(arguments.dataset, **options), **conditions)
     written = write(data, arguments.out, form, arguments.overwrite)
     for note in data.metadata.notes:
@@ -445,6 +449,7 @@ def info(argv: list[str]) -> int:
     add_reading_options(parser)
     arguments = parser.parse(argv)
     options = reading_options(arguments)
+    say_reading("data info")
 
     from rlopt.data import load_dataset
     from rlopt.data.description import describe

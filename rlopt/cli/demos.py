@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlopt.cli.data import DATASET_HELP, FORMAT_HELP, OUT_HELP, add_reading_options, format_of, reading_options, write
-from rlopt.cli.parsing import OneLineParser, add_agent, import_named_agent, json_object, run
+from rlopt.cli.parsing import OneLineParser, add_agent, import_named_agent, json_object, run, say_reading
 from rlopt.errors import ConfigError, DataError
 from rlopt.settings.fields import JsonObject, Range
 
@@ -35,6 +35,7 @@ def convert(argv: list[str]) -> int:
     arguments = parser.parse(argv)
     options = reading_options(arguments)
     form = format_of(arguments.out, arguments.to)
+    say_reading("demos convert")
 
     from rlopt.data import load_demonstrations
 
@@ -66,6 +67,7 @@ def info(argv: list[str]) -> int:
     add_reading_options(parser)
     arguments = parser.parse(argv)
     options = reading_options(arguments)
+    say_reading("demos info")
 
     from rlopt.data import load_demonstrations
     from rlopt.data.description import describe

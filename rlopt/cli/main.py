@@ -31,8 +31,6 @@ VERBS: dict[str, str] = {
     "completion": "print a script that completes commands in bash, zsh or fish",
     "doctor": "check this machine and its packages",
 }
-_READERS = ("compare", "data", "demos", "plot", "preferences")
-"""Verbs that have nothing to say before they have read; a person at a terminal is told so at once."""
 
 
 def usage() -> str:
@@ -61,8 +59,6 @@ def run_verb(argv: list[str]) -> int:
     if verb not in VERBS:
         agent = f"to train an agent, write rlopt train {verb}" if verb in agent_names() else ""
         raise unknown_name("verb", verb, () if agent else VERBS, agent or "rlopt --help lists them")
-    if verb in _READERS and sys.stderr.isatty() and not {"-h", "--help"} & {*rest}:
-        print(f"rlopt {verb}: reading ...", file=sys.stderr)
     code: int = importlib.import_module(f"rlopt.cli.{verb}").main(rest)
     return code
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, NoReturn
 
@@ -137,6 +138,12 @@ def run(
     if argv[0] not in subverbs:
         raise unknown_name(f"subverb of rlopt {verb}", argv[0], subverbs)
     return subverbs[argv[0]][0](argv[1:])
+
+
+def say_reading(command: str) -> None:
+    """Tells a person at a terminal what takes a while, before the libraries that read files are loaded."""
+    if sys.stderr.isatty():
+        print(f"rlopt {command}: reading ...", file=sys.stderr)
 
 
 def add_engine_options(parser: OneLineParser) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlopt.cli.parsing import OneLineParser, add_foreign_logs
+from rlopt.cli.parsing import OneLineParser, add_foreign_logs, say_reading
 
 
 def main(argv: list[str]) -> int:
@@ -23,6 +23,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--by", metavar="FIELD", default="agent", help="field that defines the lines: agent "
         "(default), a setting, or several separated by commas")  # fmt: skip
     arguments = parser.parse(argv)
+    say_reading("plot")
     out = arguments.out
     if out is None:
         alone = Path(arguments.runs[0])

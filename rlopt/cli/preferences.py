@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlopt.cli.flags import parse_settings
-from rlopt.cli.parsing import OneLineParser, import_named_envs, run
+from rlopt.cli.parsing import OneLineParser, import_named_envs, run, say_reading
 from rlopt.errors import ConfigError, DataError, StudyError
 from rlopt.feedback import require_packages
 from rlopt.settings.fields import Range
@@ -54,6 +54,7 @@ def take(argv: list[str]) -> int:
     parser.add_number("--length", Range(ge=1), help="steps of a fragment given by indices (default: from the names of "
         "the files, else 100)")  # fmt: skip
     arguments = parser.parse(argv)
+    say_reading("preferences import")
 
     from rlopt.preferences.config import PreferenceConfig
     from rlopt.preferences.folder import PreferenceFolder, load_preferences, save_preferences
@@ -91,6 +92,7 @@ def give(argv: list[str]) -> int:
         "out", metavar="OUT", help="an .npz file, a .jsonl file, or a folder for Hugging Face's datasets"
     )
     arguments = parser.parse(argv)
+    say_reading("preferences export")
 
     from rlopt.preferences.folder import load_preferences
     from rlopt.preferences.formats import write_preferences
@@ -109,6 +111,7 @@ def fit(argv: list[str]) -> int:
     parser.add_argument("--env", metavar="ID", required=True, help="environment of the fragments")
     parser.add_number("--seed", Range(ge=0), default=0, help="seed of the initial weights and the batches (default 0)")
     arguments = parser.parse(argv)
+    say_reading("preferences fit")
     import_named_envs([arguments.env])
 
     from rlopt.preferences.folder import held_out_agreement, load_preferences, save_preferences
@@ -214,6 +217,7 @@ def info(argv: list[str]) -> int:
     parser = OneLineParser(prog="rlopt preferences info", description="Describe preferences and their reward model.")
     parser.add_argument("folder", metavar="FOLDER", help=_FOLDER)
     arguments = parser.parse(argv)
+    say_reading("preferences info")
 
     from rlopt.preferences.folder import load_preferences
 

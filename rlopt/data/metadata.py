@@ -41,8 +41,9 @@ class Metadata:
     env_kwargs: Mapping[str, Any] = field(default_factory=dict)
     """Arguments with which the environment was made, such as ``maze_map``; JSON."""
     wrappers: Mapping[str, Any] = field(default_factory=dict)
-    """What the environment was wrapped in: settings of :class:`rlopt.envs.EnvSettings` that were not the default
-    (``frame_stack``), or names of wrappers of others with their arguments; JSON. Nothing is ever imported by them."""
+    """What the environment was wrapped in: settings of :class:`rlopt.envs.settings.EnvSettings` that were not the
+    default (``frame_stack``), or names of wrappers of others with their arguments; JSON. Nothing is ever imported by
+    them."""
     max_episode_steps: int | None = None
     """Environment steps, before action repeat, after which episodes were cut; None where it is not known."""
     termination: str = ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,27 +53,35 @@ class Database:
         self._driver = self.engine.dialect.loaded_dbapi
         self._refusals = (OperationalError, self._driver.OperationalError)
         self._server_clock: tuple[float, float] | None = None
-        with self._as_study_errors():
-            if create:
-                metadata.create_all(self.engine)
-            elif not sa.inspect(self.engine).has_table("study"):
-                raise StudyError(f"{self.shown} holds no study: name another, or start one with rlopt train")
-            self._add_missing()
+        try:
+            with self._as_study_errors():
+                if create:
+                    metadata.create_all(self.engine)
+                elif not sa.inspect(self.engine).has_table("study"):
+                    raise StudyError(f"{self.shown} holds no study: name another, or start one with rlopt train")
+                self._add_missing()
+        except BaseException:
+            self.close()
+            raise
 
     def _add_missing(self) -> None:
-        """Gives a database of an earlier version the columns and the index that it lacks."""
-        inspector = sa.inspect(self.engine)
+        """Gives a database of an earlier version the columns that it lacks and, if it can be written, the index."""
+
+        def lacks(bound: sa.Engine | sa.Connection, table: str, name: str) -> bool:
+            return all(column["name"] != name for column in sa.inspect(bound).get_columns(table))
+
         for table, names in ADDED.items():
-            known = {column["name"] for column in inspector.get_columns(table)}
             for name in names:
-                if name not in known:
-                    column = metadata.tables[table].c[name]
-                    kind = column.type.compile(self.engine.dialect)
+                if lacks(self.engine, table, name):
+                    kind = metadata.tables[table].c[name].type.compile(self.engine.dialect)
+                    unless = "" if self.is_sqlite else "IF NOT EXISTS "
                     with self.write() as connection:
-                        connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {name} {kind}")
+                        if lacks(connection, table, name):  # another process may have been first
+                            connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {unless}{name} {kind}")
         for index in assignment.indexes:
-            if not inspector.has_index("assignment", str(index.name)):
-                with self.write() as connection:
+            if not sa.inspect(self.engine).has_index("assignment", str(index.name)):
+                # A study works without it, only slower. Who opens it next tries again.
+                with suppress(StudyError), self.write() as connection:
                     index.create(connection, checkfirst=True)
 
     @property

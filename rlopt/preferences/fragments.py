@@ -120,7 +120,7 @@ class Preferences:
 
     fragments: Fragments
     questions: np.ndarray
-    """(Q, n) int64: the fragments of each question, :data:`rlopt.preferences.places.ABSENT` where it has fewer."""
+    """(Q, n) int64: the fragments of each question, :data:`ABSENT` where it has fewer."""
     places: np.ndarray
     """(Q, n) int64: what was answered, see :func:`rlopt.preferences.reward_model.plackett_luce_loss`."""
 

@@ -28,8 +28,8 @@ def plackett_luce_loss(scores: Tensor, places: Tensor) -> Tensor:
     the cross-entropy with one half.
 
     :param scores: (..., Q, n) of the fragments of Q questions
-    :param places: (Q, n) or (..., Q, n) int64: 0 for the best, the same for those that tie; or :data:`.places.WORST`,
-        :data:`.places.ABSENT`
+    :param places: (Q, n) or (..., Q, n) int64: 0 for the best, the same for those that tie; or :data:`WORST`,
+        :data:`ABSENT`
     """
     present = places != ABSENT
     beside = present.unsqueeze(-2) & (places.unsqueeze(-2) >= places.unsqueeze(-1))

@@ -86,7 +86,7 @@ class AgentConfig:
     """
 
     run_defaults: ClassVar[dict[str, Any]] = {}
-    """Defaults of :class:`RunConfig` that are others for this agent."""
+    """Defaults of :class:`rlopt.settings.run.RunConfig` that are others for this agent."""
     former_settings: ClassVar[Mapping[str, Any]] = {}
     """Settings that the agent had in version 0.1 and no longer has, each with the value that changed nothing."""
 

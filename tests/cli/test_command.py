@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 import signal
@@ -13,14 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from rlopt.analysis.compatibility import MIXES
+from rlopt.cli import data, demos, hub, preferences, rank
 from rlopt.cli.main import main
 
-HEAVY = ("torch", "stable_baselines3", "gymnasium", "mujoco", "matplotlib", "numpy", "fastapi", "sqlalchemy")
-SUBVERBS = {
-    "data": ("augment", "check", "convert", "filter", "generate", "info"),
-    "demos": ("convert", "info", "record"),
-    "rank": ("export", "images", "import", "info", "replay", "serve"),
-}
+HEAVY = ("torch", "stable_baselines3", "gymnasium", "mujoco", "matplotlib", "numpy", "fastapi", "sqlalchemy", "uvicorn")
+SUBVERBS = {verb.__name__.rpartition(".")[2]: tuple(verb.SUBVERBS) for verb in (data, demos, hub, preferences, rank)}
 SMALL_RUN = (
     "train mdpo --env rlopt/RandomTarget-v0 --n-envs 2 --n-steps 16 --net-arch 8 --value_batch_size=16 --device cpu "
     "--total-timesteps 6400 --checkpoint-every 320 --eval-every 1600 --eval-episodes 2 --log-every 640"
@@ -61,6 +60,9 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     assert done.returncode == 0 and "rlopt" in done.stdout
     light = {"numpy"} if arguments[:1] == ["compare"] else set()  # whose flags are those of its analysis
     assert "rlopt" in imported and not imported & set(HEAVY) - light
+    listed = SUBVERBS.get(arguments[0], ()) if len(arguments) == 1 else ()
+    flags = [f"--mix-{name} " for name in MIXES] if arguments == ["compare", "--help"] else []
+    assert all(f"\n  {name} " in done.stdout for name in (*listed, *flags))
 
 
 def test_a_warning_is_one_line_that_names_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,8 +79,22 @@ def test_a_person_at_a_terminal_is_told_at_once_that_files_are_read(
     monkeypatch.setenv("NO_COLOR", "1")
     assert main(["data", "info", "nowhere.npz"]) == 2
     first, second = capsys.readouterr().err.splitlines()
-    assert first == "rlopt data: reading ..." and second.startswith("rlopt: error: nowhere.npz does not exist")
+    assert first == "rlopt data info: reading ..." and second.startswith("rlopt: error: nowhere.npz does not exist")
     assert main(["plot", "nowhere"]) == 2 and capsys.readouterr().err.startswith("rlopt plot: reading ...\n")
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["data", "data help", "data info --help", "data info", "data filter a b", "data generate", "demos recrod",
+     "demos record", "preferences new", "preferences fit there", "compare", "compare x --out x.txt", "plot --hepl"],
+)  # fmt: skip
+def test_nothing_is_said_of_reading_where_nothing_is_read(
+    line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with contextlib.suppress(SystemExit):
+        main(line.split())
+    assert "reading" not in capsys.readouterr().err
 
 
 def test_modules_are_the_same_command() -> None:

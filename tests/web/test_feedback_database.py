@@ -66,6 +66,42 @@ def test_answers_wait_for_the_disk_and_leases_do_not(tmp_path: Path) -> None:
                 raise AssertionError("two processes write at once")
 
 
+def test_a_study_without_its_index_opens_where_it_cannot_be_made(tmp_path: Path) -> None:
+    holder = open_store(tmp_path, create=True).database
+    with holder.write() as connection:
+        connection.exec_driver_sql("DROP INDEX assignments_of_rater")
+    with holder.write():
+        assert not _has_index(_other(tmp_path))
+    assert _has_index(_other(tmp_path)), "who opens it next makes it"
+
+
+def test_a_reader_without_rights_opens_a_study_of_postgres(postgres_url: str, tmp_path: Path) -> None:
+    import psycopg
+
+    url = postgres_url.replace("/postgres?", "/read_only?")
+    with psycopg.connect(postgres_url, autocommit=True) as server:
+        server.execute("CREATE DATABASE read_only")
+        server.execute("CREATE ROLE reader LOGIN")
+        server.execute("GRANT pg_read_all_data TO reader")
+    made = Database(url, create=True)
+    with made.write() as connection:
+        connection.exec_driver_sql("DROP INDEX assignments_of_rater")
+    reader = Database(url.replace("//rlopt@", "//reader@"))
+    with reader.read() as connection:
+        assert connection.execute(sa.select(schema.study)).all() == []
+    assert not _has_index(reader)
+    with made.write() as connection:
+        connection.exec_driver_sql("ALTER TABLE rater DROP COLUMN expert")
+    with pytest.raises(StudyError, match="must be owner of table rater"):
+        Database(url.replace("//rlopt@", "//reader@"))
+    made.close()
+    reader.close()
+
+
+def _has_index(opened: Database) -> bool:
+    return sa.inspect(opened.engine).has_index("assignment", "assignments_of_rater")
+
+
 def _other(folder: Path) -> Database:
     """Another process's view of the database, which does not wait for the lock."""
     with pytest.MonkeyPatch.context() as patch:

@@ -19,7 +19,7 @@ ID = re.compile(r"(?:(?:hf|gcp)://[\w.-]+/)?((?:[\w-]+/)*[\w-]+-v\d+)")
 
 
 RLOPT_KEY = "rlopt_metadata"
-"""Entry of Minari's metadata in which :func:`rlopt.data.formats.minari_writing.write_minari` keeps ours."""
+"""Entry of Minari's metadata in which :func:`rlopt.data.formats.minari.write_minari` keeps ours."""
 
 
 def minari_folder(local_id: str) -> Path:

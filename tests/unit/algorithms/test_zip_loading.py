@@ -324,6 +324,18 @@ def test_a_subclass_that_hands_its_arguments_on_is_loaded_as_in_stable_baselines
     assert loaded.value_optimizer.param_groups[0]["lr"] == loaded.policy.optimizer.param_groups[0]["lr"] == 1e-5
 
 
+@pytest.mark.parametrize("names", [("value_optimiser",), ("policy.value_optimiser",)])
+def test_a_part_to_save_that_does_not_exist_is_no_part_that_is_none(names: tuple[str, ...], tmp_path: Path) -> None:
+    def saved(names: tuple[str, ...]) -> None:
+        kind: Any = type("Mine", (rlopt.MDPO,), {"saved_modules": names, "further": None, "__module__": __name__})
+        model = kind("MlpPolicy", Reach(), n_steps=8, device="cpu", policy_kwargs={"net_arch": [4]})
+        model.save(tmp_path / "model.zip")
+
+    with pytest.raises(AttributeError, match="no attribute 'value_optimiser'"):
+        saved(names)
+    saved(("further", "further.optimizer"))
+
+
 @pytest.mark.parametrize("name", DEEP)
 def test_a_setting_that_is_excluded_is_the_default_again(name: str, tmp_path: Path) -> None:
     model = built(name, verbose=1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -125,6 +127,15 @@ def test_a_loaded_model_predicts_without_demonstrations_and_asks_for_them_to_tra
 def test_settings_out_of_range_are_named(name: str, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make(name, **settings)
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_demonstrations_come_third_and_the_flags_of_the_command_are_no_arguments(name: str) -> None:
+    parameters = list(inspect.signature(CLASSES[name]).parameters)
+    assert parameters[:3] == ["policy", "env", "demonstrations"]
+    assert {field.name for field in dataclasses.fields(CONFIGS[name])} >= {"demos", "n_demos", "subsample"}
+    assert not {"demos", "n_demos", "subsample"} & {*CONFIGS[name]().algorithm_kwargs(), *parameters}
+    assert CONFIGS[name](n_demos=4).algorithm_kwargs()["n_demonstrations"] == 4
 
 
 def test_names_and_data_that_do_not_fit_are_refused() -> None:
