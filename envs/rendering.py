@@ -17,12 +17,9 @@ import gymnasium
 import numpy as np
 
 from rlopt.envs.calls import call, described
+from rlopt.envs.system_packages import APT_EGL, APT_OSMESA
 from rlopt.errors import ConfigError, EnvFaultError, OutcomeError
 
-APT_EGL = "libegl1 libopengl0 libgl1-mesa-dri"
-"""Debian and Ubuntu packages that ``MUJOCO_GL=egl`` needs (the last one only without a GPU driver)."""
-APT_OSMESA = "libosmesa6"
-"""Debian and Ubuntu package that ``MUJOCO_GL=osmesa`` needs."""
 _MUJOCO_LOGGER = logging.getLogger("rlopt.mujoco")
 _DISABLED = ("off", "disable", "disabled", "false", "0")
 _ENABLED = ("on", "enable", "enabled", "true", "1")

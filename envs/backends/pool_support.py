@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from rlopt.envs.rendering import APT_EGL, preload_egl
+from rlopt.envs.rendering import preload_egl
+from rlopt.envs.system_packages import APT_EGL
 from rlopt.errors import ConfigError
 
 _NO_LIBRARY = re.compile(r"(lib\S+): cannot open shared object file")
@@ -26,7 +27,9 @@ def envpool_problem() -> str | None:
         return f"the package {error.name} is not installed: pip install 'rlopt[fast]'"
     except (ImportError, OSError) as error:
         if library := _NO_LIBRARY.search(str(error)):
-            return f"envpool needs the system's {library[1]}: apt-get install {APT_EGL}"
+            drawing = re.match(r"lib(EGL|OpenGL|GL\w*)\.", library[1])
+            cure = f"apt-get install {APT_EGL}" if drawing else "install the package of the system that has it"
+            return f"envpool needs the system's {library[1]}: {cure}"
         # EnvPool reads files of all its asset packages when imported, also for tasks that need none of them.
         return (
             f"envpool cannot be imported, a part of it such as its asset packages is missing or broken ({error}): "

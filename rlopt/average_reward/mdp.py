@@ -231,6 +231,7 @@ class FiniteMDP(DecisionProcess):
 
     @classmethod
     def from_table(cls, table: npt.ArrayLike, reward_range: tuple[float, float] | None = None) -> FiniteMDP:
+        """As :meth:`DecisionProcess.from_table`."""
         state, action, target, probability, reward = table_columns(table)
         n_states, n_actions = int(max(state.max(), target.max())) + 1, int(action.max()) + 1
         P, r = np.zeros((n_states, n_actions, n_states)), np.full((n_states, n_actions), -np.inf)
@@ -241,10 +242,12 @@ class FiniteMDP(DecisionProcess):
 
     @property
     def n_states(self) -> int:
+        """How many states there are, S."""
         return int(self.P.shape[0])
 
     @property
     def n_actions(self) -> int:
+        """How many actions there are, A; a state may have fewer."""
         return int(self.P.shape[1])
 
     @property
@@ -254,6 +257,7 @@ class FiniteMDP(DecisionProcess):
 
     @cached_property
     def pairs(self) -> Pairs:
+        """As :attr:`DecisionProcess.pairs`."""
         state, action = np.nonzero(self.possible)
         rows = self.P[state, action]
         row, column = np.nonzero(rows)

@@ -121,6 +121,7 @@ class SparseMDP(DecisionProcess):
 
     @classmethod
     def from_table(cls, table: npt.ArrayLike, reward_range: tuple[float, float] | None = None) -> SparseMDP:
+        """As :meth:`DecisionProcess.from_table`."""
         from scipy.sparse import coo_array
 
         state, action, target, probability, reward = table_columns(table)
@@ -133,14 +134,17 @@ class SparseMDP(DecisionProcess):
 
     @property
     def n_states(self) -> int:
+        """How many states there are, S."""
         return int(self.transitions.shape[1])
 
     @cached_property
     def n_actions(self) -> int:
+        """How many actions there are, A; a state may have fewer."""
         return int(self.action.max()) + 1
 
     @cached_property
     def pairs(self) -> Pairs:
+        """As :attr:`DecisionProcess.pairs`."""
         matrix = self.transitions
         row = np.repeat(np.arange(len(self.state)), np.diff(matrix.indptr))
         column = matrix.indices.astype(np.int64)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rlopt.envs.system_packages import APT_EGL, APT_OSMESA
 from rlopt.run_folder import installed_version
 
 PACKAGES = (
@@ -168,7 +169,7 @@ CHECKS: tuple[Check, ...] = (
         "envpool library",
         lambda m: "shared object file" in (m.envpool_error or ""),
         "EnvPool needs a library of the system that is missing; rlopt uses Gymnasium, which is slower",
-        "apt-get install libegl1 libopengl0 libgl1-mesa-dri",
+        f"apt-get install {APT_EGL} for those of OpenGL, for another the package of the system that has it",
     ),
     Check(
         "envpool import",
@@ -180,13 +181,13 @@ CHECKS: tuple[Check, ...] = (
         "MUJOCO_GL egl",
         lambda m: m.environment.get("MUJOCO_GL") == "egl" and "egl" not in m.gl_libraries,
         "MUJOCO_GL=egl is set but the EGL libraries are missing; importing mujoco's renderer fails",
-        "apt-get install libegl1 libopengl0 libgl1-mesa-dri, or unset MUJOCO_GL",
+        f"apt-get install {APT_EGL}, or unset MUJOCO_GL",
     ),
     Check(
         "MUJOCO_GL osmesa",
         lambda m: m.environment.get("MUJOCO_GL") == "osmesa" and "osmesa" not in m.gl_libraries,
         "MUJOCO_GL=osmesa is set but libOSMesa is missing; importing mujoco's renderer fails",
-        "apt-get install libosmesa6, or unset MUJOCO_GL",
+        f"apt-get install {APT_OSMESA}, or unset MUJOCO_GL",
     ),
     Check(
         "MUJOCO_GL glfw",
@@ -214,7 +215,7 @@ CHECKS: tuple[Check, ...] = (
         "no GL",
         lambda m: m.system.startswith("Linux") and m.gl is None,
         "no headless OpenGL library; no videos and no pixel tasks",
-        "apt-get install libegl1 libopengl0 libgl1-mesa-dri (or libosmesa6)",
+        f"apt-get install {APT_EGL} (or {APT_OSMESA})",
         is_note=True,
     ),
     Check(

@@ -128,6 +128,7 @@ def test_what_envpool_cannot_do(options):
         (ModuleNotFoundError("No module named 'envpool'", name="envpool"), r"pip install 'rlopt\[fast\]'"),
         (FileNotFoundError("envpool_assets/metadata"), r"pip install 'rlopt\[fast\]'"),
         (ImportError("libOpenGL.so.0: cannot open shared object file"), "libOpenGL.so.0: apt-get install .*libopengl0"),
+        (ImportError("libgomp.so.1: cannot open shared object file"), "libgomp.so.1: install the package of"),
     ],
 )
 def test_envpool_missing_or_without_its_assets_or_libraries(monkeypatch, failure, cure):
