@@ -29,13 +29,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from contestants import Contestant, answer
+from contestants import Contestant
 from evidence import Declared
 from reproduction import Results, script_parser, show, wanted
 
 EPISODES, IN_A_ROW = 10, 3
 KEY = ("task", "contestant", "seed")
 SEEDS = (10, 11, 12)
+PEER_STEPS = 1_000_000
+"""Of a peer's run, which its schedules know."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ class Progress:
 
     seconds: float = 0.0
     steps: int = 0
+    over: bool = False
+    """Whether its run has come to its end."""
     curve: list[tuple[float, int, float]] = field(default_factory=list)
     """Seconds, environment steps and mean evaluation return after each turn."""
 
@@ -74,20 +78,22 @@ class Progress:
         return None
 
 
-def build(name: str, env_id: str, preset: str | None, seed: int) -> Any:
-    """A contestant's model."""
+def build(name: str, env_id: str, preset: str | None, seed: int) -> tuple[Any, int]:
+    """A contestant's model, and the steps of its run."""
     if name == "rlopt":
-        from benchmark_on_policy import from_preset
+        from rlopt.runs.build import build as build_run
+        from rlopt.settings.presets import resolved_settings
 
         task = TASKS[env_id]
-        # Trained in turns, it could not see that the whole run is long enough to compile.
-        return from_preset(task.agent, preset or task.preset, env=env_id, seed=seed, compile="on")
+        changed = {"env": env_id, "seed": seed, "compile": "on"}
+        run, config = resolved_settings(task.agent, changed, preset or task.preset, "benchmark")
+        return build_run(task.agent, run, config)[0], run.total_timesteps
     if name.startswith("sbx"):
         import sbx
         from peers import make_peer_env
 
         make = {"sbx_sac": sbx.SAC, "sbx_crossq": sbx.CrossQ}[name]
-        return make("MlpPolicy", make_peer_env(env_id, seed), seed=seed)
+        return make("MlpPolicy", make_peer_env(env_id, seed), seed=seed), PEER_STEPS
     from peers import ZOO_PPO
     from peers import build as build_peer
 
@@ -95,35 +101,54 @@ def build(name: str, env_id: str, preset: str | None, seed: int) -> Any:
         import stable_baselines3
         from peers import make_peer_env
 
-        return stable_baselines3.PPO("MlpPolicy", make_peer_env(env_id, seed), seed=seed, device="cpu")
-    return build_peer(name, env_id, seed)
+        return stable_baselines3.PPO("MlpPolicy", make_peer_env(env_id, seed), seed=seed, device="cpu"), PEER_STEPS
+    return build_peer(name, env_id, seed), PEER_STEPS
 
 
 def work(args: argparse.Namespace) -> None:
     """Serves one contestant: a line is the seconds to train for, the answer its turn as JSON."""
     import torch
+    from stable_baselines3.common.callbacks import BaseCallback
 
     torch.set_num_threads(args.threads)
     env_id, seed = args.task, args.seed
     began = time.perf_counter()
-    model = build(args.worker, env_id, args.preset, seed)
+    model, total = build(args.worker, env_id, args.preset, seed)
     spent = time.perf_counter() - began
-    steps, rate = 0, 0.0
 
-    def turn(seconds: str) -> str:
-        nonlocal spent, steps, rate
-        wanted, start, before = float(seconds), time.perf_counter(), model.num_timesteps
-        while (elapsed := time.perf_counter() - start) < wanted:
-            # Few calls of learn, as each begins with a reset of what it monitors; but the first steps are quick ones.
-            ahead = min(int(rate * (wanted - elapsed)), 2 * (model.num_timesteps - before))
-            ahead = max(ahead, getattr(model, "n_steps", 100) * model.n_envs)
-            model.learn(ahead, reset_num_timesteps=False)
-            rate = (model.num_timesteps - before) / (time.perf_counter() - start)
-        spent += time.perf_counter() - start
-        steps = model.num_timesteps * action_repeat(model)
-        return json.dumps({"seconds": spent, "steps": steps, "score": score(model, args.worker, env_id, seed)})
+    class Turns(BaseCallback):
+        """Pauses one run, whose schedules go on as they would without pauses, at the end of each turn."""
 
-    answer(turn)
+        def __init__(self) -> None:
+            super().__init__()
+            self.spent, self.turn, self.start = spent, 0.0, 0.0
+
+        def _on_training_start(self) -> None:
+            self.going_on()
+
+        def _on_step(self) -> bool:
+            if time.perf_counter() - self.start < self.turn:
+                return True
+            self.say(over=False)
+            return self.going_on()
+
+        def say(self, over: bool) -> None:
+            self.spent += time.perf_counter() - self.start
+            steps = model.num_timesteps * action_repeat(model)
+            turn = {"seconds": self.spent, "steps": steps, "score": score(model, args.worker, env_id, seed)}
+            print(json.dumps({**turn, "over": over}), flush=True)
+
+        def going_on(self) -> bool:
+            """Waits for the next turn; whether there is one."""
+            line = sys.stdin.readline()
+            self.turn, self.start = float(line or 0), time.perf_counter()
+            return bool(line)
+
+    turns = Turns()
+    print("ready", flush=True)
+    model.learn(total, callback=turns)
+    if turns.turn:
+        turns.say(over=True)
 
 
 def action_repeat(model: Any) -> int:
@@ -157,12 +182,13 @@ def race(args: argparse.Namespace, env_id: str, seed: int, pythons: dict[str, st
         limit = args.limit if ours is None else min(args.limit, args.give_up * ours[0])
         for name, runner in list(runners.items()):
             mine = found[name]
-            if mine.solved(threshold) or mine.seconds >= limit:
+            if mine.solved(threshold) or mine.seconds >= limit or mine.over:
                 runners.pop(name).close()
                 continue
             turn = json.loads(runner.ask(str(args.turn)))
             mine.seconds, mine.steps = turn["seconds"], turn["steps"]
             mine.curve.append((turn["seconds"], turn["steps"], turn["score"]))
+            mine.over = turn["over"]
             print(
                 f"{env_id} seed {seed} {name:10} {mine.seconds:7.1f} s {mine.steps:9,} steps {turn['score']:8.1f}",
                 flush=True,

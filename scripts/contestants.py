@@ -27,14 +27,9 @@ def serve(tasks: Mapping[str, Callable[[int], float]]) -> None:
         done = tasks[task](int(count))
         return done / (time.perf_counter() - start)
 
-    answer(rate)
-
-
-def answer(reply: Callable[..., object]) -> None:
-    """Prints "ready", then ``reply(*words)`` for each line on standard input until it closes."""
     print("ready", flush=True)
     for line in sys.stdin:
-        print(reply(*line.split()), flush=True)
+        print(rate(*line.split()), flush=True)
 
 
 class Contestant:

@@ -1,6 +1,6 @@
 """Make the trained agents that come with rlopt: train each, evaluate it, pack its policy into rlopt/hub/trained/.
 
-A run that is there already is not trained again. All together take about ten minutes of one core.
+A run that is there already is not trained again. All together take about fifteen minutes of one core.
 
     python scripts/make_trained_agents.py --runs runs/trained
     python scripts/make_trained_agents.py --runs runs/trained pendulum
@@ -22,8 +22,12 @@ AGENTS = {
     "pendulum": "mdpo --env Pendulum-v1 --n-envs 8 --total-timesteps 100000 --eval-every 20000",
     "pendulum-sac": "sac --env Pendulum-v1 --net-arch 64 64 --learning-rate 1e-3 --total-timesteps 8000 "
     "--eval-every 2000 --compile off",
+    "pendulum-ailboost": "ailboost --preset dmc/one-demo --net-arch 64 64 --learning-rate 1e-3 --learner-steps 1000 "
+    "--policy-steps 1000 --gradient-steps 1 --total-timesteps 25000 --eval-every 5000",
 }
 """Name -> the arguments of rlopt train; networks are small, because they are installed with rlopt."""
+IMITATED = {"pendulum-ailboost": "pendulum"}
+"""Which of them gives an agent its ten demonstrations."""
 EPISODES = 100
 LARGEST_TOTAL = 2 * 10**6
 """Bytes that all of them may take together."""
@@ -32,7 +36,11 @@ LARGEST_TOTAL = 2 * 10**6
 def make(name: str, runs: Path) -> int:
     """Trains an agent unless its run is there, evaluates its last checkpoint and packs it; returns an exit code."""
     run, out = runs / name, TRAINED / name
+    demos = runs / f"{name}.npz"
     commands = [] if run.exists() else [["train", *AGENTS[name].split(), "--seed", "0", "--run-dir", str(run)]]
+    if commands and name in IMITATED:
+        commands[0] += ["--demos", str(demos)]
+        commands.insert(0, ["demos", "record", f"rlopt/{IMITATED[name]}", "--out", str(demos), "--overwrite"])
     commands.append(["evaluate", str(run), "--episodes", str(EPISODES)])
     for command in commands:
         print(f"$ rlopt {' '.join(command)}", flush=True)
