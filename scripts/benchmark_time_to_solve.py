@@ -25,7 +25,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -211,7 +211,7 @@ def keep(args: argparse.Namespace, env_id: str, seed: int, found: dict[str, Prog
         args.results.add(row, settings)
 
 
-def cell(rows: Sequence[dict[str, Any]], column: str) -> str:
+def cell(rows: Sequence[Mapping[str, Any]], column: str) -> str:
     """The median of a column over races with its range; one that was not solved counts as longer than all."""
     if not rows:
         return "not run"
@@ -226,7 +226,7 @@ def cell(rows: Sequence[dict[str, Any]], column: str) -> str:
     return text + (f" ({unsolved} of {len(rows)} not solved)" if unsolved else missing)
 
 
-def factor(ours: Sequence[dict[str, Any]], peers: dict[str, list[dict[str, Any]]]) -> str:
+def factor(ours: Sequence[Mapping[str, Any]], peers: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """The quickest peer's median time over ours; a time without a solution is that of the stop, a lower bound."""
     if not ours or any(row["seconds"] is None for row in ours):
         return ""
