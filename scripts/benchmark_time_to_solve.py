@@ -254,22 +254,25 @@ def table_text(results: Results) -> str:
         f"| task | return | rlopt | {' | '.join(PEERS.values())} | quickest peer |",
         "|---" * (4 + len(PEERS)) + "|",
     ]
-    steps = []
+    steps, missing = [], []
     for env_id, task in TASKS.items():
         by_name = {
             name: [row for row in rows if row["task"] == env_id and row["contestant"] == name]
             for name in ("rlopt", *PEERS)
         }
+        if not any(by_name.values()):
+            missing.append(f"{env_id} ({task.threshold:g})")
+            continue
         peers = {name: by_name[name] for name in PEERS}
         cells = " | ".join(cell(by_name[name], "seconds") for name in by_name)
         lines.append(f"| {env_id} | {task.threshold:g} | {cells} | {factor(by_name['rlopt'], peers)} |")
-        if by_name["rlopt"]:
-            each = ", ".join(
-                f"{PEERS.get(name, 'rlopt')} {cell(found, 'steps')}"
-                for name, found in by_name.items()
-                if any(row["steps"] for row in found)
-            )
-            steps.append(f"- Steps of the simulator on {env_id} (preset `{task.agent} {task.preset}`): {each}.")
+        each = ", ".join(
+            f"{PEERS.get(name, 'rlopt')} {cell(found, 'steps')}"
+            for name, found in by_name.items()
+            if any(row["steps"] for row in found)
+        )
+        steps.append(f"- Steps of the simulator on {env_id} (preset `{task.agent} {task.preset}`): {each}.")
+    steps += [f"- Not run yet: {', '.join(missing)}."] if missing else []
     return "\n".join([*lines, "", *steps, "", "`python scripts/benchmark_time_to_solve.py run`"])
 
 
