@@ -222,7 +222,7 @@ def cell(rows: Sequence[Mapping[str, Any]], column: str) -> str:
     if middle == float("inf"):
         return f"not within {statistics.median(row['stopped'] for row in rows):,.0f} s{missing}"
     shown = [value for value in values if value != float("inf")]
-    text = f"{middle:,.0f} [{shown[0]:,.0f}, {shown[-1]:,.0f}]"
+    text = f"{middle:,.0f}" + (f" [{shown[0]:,.0f}, {shown[-1]:,.0f}]" if len(shown) > 1 else "")
     return text + (f" ({unsolved} of {len(rows)} not solved)" if unsolved else missing)
 
 
