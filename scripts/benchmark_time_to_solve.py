@@ -27,6 +27,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from contestants import Contestant
@@ -276,6 +277,31 @@ def table_text(results: Results) -> str:
     return "\n".join([*lines, "", *steps, "", "`python scripts/benchmark_time_to_solve.py run`"])
 
 
+def draw(results: Results, out: Path) -> None:
+    """Return over seconds of training, a panel for each task that was run, a line for each race."""
+    from matplotlib.figure import Figure
+
+    from rlopt.analysis.plotting import line_style, save_figure, styled
+
+    rows = DECLARED.reported(results.find())
+    tasks = [env_id for env_id in TASKS if any(row["task"] == env_id for row in rows)]
+    if not tasks:
+        return
+    with styled(None):
+        figure = Figure(figsize=(4.4 * len(tasks), 3), dpi=150, layout="constrained")
+        for panel, env_id in zip(figure.subplots(1, len(tasks), squeeze=False).flat, tasks, strict=True):
+            for index, (name, title) in enumerate({"rlopt": "rlopt", **PEERS}.items()):
+                found = [row for row in rows if row["task"] == env_id and row["contestant"] == name]
+                for number, row in enumerate(found):
+                    seconds, _, scores = zip(*row["curve"], strict=True)
+                    panel.plot(seconds, scores, color=line_style(index)[0], label="" if number else title)
+            panel.axhline(TASKS[env_id].threshold, color="#888888", linestyle=":")
+            panel.set(title=env_id, xlabel="seconds of training", ylabel="return")
+            panel.legend(fontsize=8)
+            panel.spines[["top", "right"]].set_visible(False)
+        save_figure(figure, out)
+
+
 def main() -> None:
     parser = script_parser(__doc__ or "", "time_to_solve", KEY, "try", "work", runs=False)
     parser.add_argument("--task", choices=list(TASKS), help="run only this task")
@@ -305,6 +331,8 @@ def main() -> None:
                 if not args.results.find(task=env_id, seed=seed) and wanted(args, task=env_id, seed=seed):
                     keep(args, env_id, seed, race(args, env_id, seed, pythons))
     show(args, "results time_to_solve", table_text(args.results))
+    if args.action == "write":
+        draw(args.results, args.page.with_suffix(".svg"))
 
 
 if __name__ == "__main__":

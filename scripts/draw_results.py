@@ -28,6 +28,7 @@ PICTURES = {
     "loop": "reproduce_loop",
     "searches": "benchmark_searches",
     "zo_ranksgd": "benchmark_rankings",
+    "time_to_solve": "benchmark_time_to_solve",
 }
 """Pages whose own scripts draw them when they write them."""
 METHOD_COLUMNS = ("method", "optimiser")
