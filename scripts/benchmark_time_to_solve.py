@@ -274,7 +274,7 @@ def table_text(results: Results) -> str:
         )
         steps.append(f"- Steps of the simulator on {env_id} (preset `{task.agent} {task.preset}`): {each}.")
     steps += [f"- Not run yet: {', '.join(missing)}."] if missing else []
-    return "\n".join([*lines, "", *steps, "", "`python scripts/benchmark_time_to_solve.py run`"])
+    return "\n".join([*lines, "", *steps, "", "`python scripts/benchmark_time_to_solve.py run --sbx-python PYTHON`"])
 
 
 def draw(results: Results, out: Path) -> None:
