@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import csv
+import gc
 import io
 import json
 import logging
@@ -174,6 +175,17 @@ def test_behind_a_proxy_each_address_counts_alone(study: HumanStudy) -> None:
     far = type(far)(far.app, base_url=BASE, follow_redirects=False, client=("9.9.9.9", 5000))
     codes = [far.get("/", headers={"X-Forwarded-For": f"10.0.0.{n}"}).status_code for n in range(8)]
     assert codes[-1] == 429, "only a proxy that is near is believed"
+
+
+def test_a_collection_of_garbage_stops_no_request_for_long(study: HumanStudy, monkeypatch: pytest.MonkeyPatch) -> None:
+    walked: list[int] = []
+    monkeypatch.setattr(uvicorn.Server, "run", lambda *_, **__: walked.append(len(gc.get_objects())))
+    tracked = len(gc.get_objects())
+    try:
+        serving.serve(study.store, study.study, serving.ServeSettings(), lambda line: None)
+    finally:
+        gc.unfreeze()
+    assert walked and walked[0] < tracked / 100, "what was there before the first request is not walked again"
 
 
 @pytest.fixture

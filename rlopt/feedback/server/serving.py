@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ipaddress
 import logging
 import secrets
@@ -202,6 +203,8 @@ def serve(store: StudyStore, study: Study, settings: ServeSettings, say: Callabl
         timeout_graceful_shutdown=_GRACE_SECONDS, timeout_keep_alive=30, lifespan="off",
         limit_concurrency=_MAX_CONNECTIONS, http=PatientProtocol,
     )  # fmt: skip
+    gc.collect()
+    gc.freeze()  # a full collection of all modules stops every request; what requests leave is collected as before
     place = f"{origin or f'http://{host}:{port}'}/"
     say(place + ("" if token is None else f"?token={quote(token, safe='')}"))
     if links is not None:
