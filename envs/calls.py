@@ -1,7 +1,5 @@
 """Calls into an environment: an error or a timeout becomes one typed error that names it."""
 
-from __future__ import annotations
-
 import contextlib
 import faulthandler
 import os

@@ -1,7 +1,5 @@
 """A dm_control suite task as a Gymnasium environment: flat float32 observations in dm_control's own order."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import gymnasium

@@ -1,7 +1,5 @@
 """Observations as vectors."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -4,8 +4,6 @@ Ids of another distribution, ``theirs/Task-v0``, come by the entry point ``their
 module that registers them with Gymnasium, or a function that does. It is imported when such an id is made.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import importlib

@@ -4,8 +4,6 @@ Types and shapes are compared, never values, so that a step costs less than a mi
 an observation of another shape, and make a number of the text "1.5".
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any

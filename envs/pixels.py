@@ -1,7 +1,5 @@
 """Pixel observations on the gymnasium backend."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import gymnasium

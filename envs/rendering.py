@@ -3,8 +3,6 @@
 And MuJoCo's warnings as Python log records, instead of a MUJOCO_LOG.TXT in whatever folder the user stands in.
 """
 
-from __future__ import annotations
-
 import ctypes
 import importlib
 import importlib.util

@@ -1,7 +1,5 @@
 """The arguments of :func:`rlopt.make_env`, checked and JSON-able. Imports no torch."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The tasks of dm_control, and those whose EnvPool version is tested to be the same as its reference."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 _SUITE: dict[str, tuple[str, ...]] = {

@@ -1,7 +1,5 @@
 """Stable-Baselines3's VecNormalize, bit for bit, with less work per step."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The exceptions rlopt raises on purpose: one line each, saying what is wrong and what to do."""
 
-from __future__ import annotations
-
 import errno
 import os
 import re

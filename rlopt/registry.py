@@ -4,8 +4,6 @@ An installed distribution adds agents, environments and augmentations by entry p
 used and not before. A class that no distribution names is called ``module:Class``; see :func:`import_agent`.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import importlib

@@ -1,7 +1,5 @@
 """The folder of a training run: where things lie, who may write there, what was installed. Imports no torch."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import glob

@@ -12,8 +12,6 @@ In a test suite, each check is a test::
 Elsewhere, ``check_agent("theirs", n_steps=32)`` makes all of them. They are assertions and need no pytest.
 """
 
-from __future__ import annotations
-
 import functools
 import inspect
 import tempfile

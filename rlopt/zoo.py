@@ -10,8 +10,6 @@ learn from data or demonstrations are left out: RL Zoo has no place to name thos
 of rlopt.
 """
 
-from __future__ import annotations
-
 import importlib
 import sys
 import tempfile

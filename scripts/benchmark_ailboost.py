@@ -9,8 +9,6 @@ contestant lives in a process of its own; they work in turn, and ratios are take
     python scripts/benchmark_ailboost.py --device cuda
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from typing import Any

@@ -8,8 +8,6 @@ themselves add to the ideal, half the sum of the pauses.
     python scripts/benchmark_engine.py --rounds 5
 """
 
-from __future__ import annotations
-
 import argparse
 import shutil
 import statistics

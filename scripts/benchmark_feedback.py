@@ -10,8 +10,6 @@ is looked up in the database.
     python scripts/benchmark_feedback.py --raters 50 --open 1000 --clips 10    # 10,000 clips wait at once
 """
 
-from __future__ import annotations
-
 import argparse
 import http.client
 import json

@@ -8,8 +8,6 @@ shortest path, check the walls, compute the reward. It is run on fewer transitio
 contestants take turns, round after round in one process, and the ratio is taken within each round.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import math

@@ -4,8 +4,6 @@ python scripts/benchmark_loop.py --env rlopt/RiverSwim-v0 --steps 100000 --seeds
 python scripts/benchmark_loop.py --kind linear --env rlopt/AggregatedRiverSwim-v0 --planner ellipsoid
 """
 
-from __future__ import annotations
-
 import argparse
 import statistics
 import time

@@ -13,8 +13,6 @@ bfloat16 is left out where it cannot be compiled. ``--whole ENV`` also trains ou
 environment steps and prints how long it took.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

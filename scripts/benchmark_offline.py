@@ -12,8 +12,6 @@ of HalfCheetah's sizes.
 ``--whole N`` also trains ours for N gradient steps and prints how long it took, compilation included.
 """
 
-from __future__ import annotations
-
 import argparse
 import copy
 import json

@@ -6,8 +6,6 @@ the ratio is taken within each round. PPO runs as its users run it: default sett
     python scripts/benchmark_on_policy.py --env HalfCheetah-v5 --rounds 5
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import statistics

@@ -4,8 +4,6 @@ python scripts/benchmark_optimizers.py            # runs what is missing, then w
 python scripts/benchmark_optimizers.py --report   # writes the page from the committed results alone
 """
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import time

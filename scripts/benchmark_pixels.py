@@ -13,8 +13,6 @@ Demonstrations are of a random policy: whose they are does not change how long a
 says that its row was not measured.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

@@ -10,8 +10,6 @@ A search whose row is in the table is not run again, so the script can be stoppe
     python scripts/benchmark_rankings.py write                   # puts them into docs/results/zo_ranksgd.md, draws
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib.metadata
 import itertools

@@ -8,8 +8,6 @@ defaults of ``rlopt train zo_ranksgd``. A search whose row is in the table is no
     python scripts/benchmark_searches.py write    # puts it into docs/results/searches.md
 """
 
-from __future__ import annotations
-
 import argparse
 import itertools
 from collections.abc import Callable

@@ -9,8 +9,6 @@ process of its own; they work in turn, round after round.
     python scripts/benchmark_seeds.py --agent off_policy_mdpo --env dm_control/cheetah-run --device cuda --steps 5000
 """
 
-from __future__ import annotations
-
 import argparse
 import functools
 import json

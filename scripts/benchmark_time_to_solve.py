@@ -18,8 +18,6 @@ rows, for tuning. SBX's interpreter needs rlopt's requirements too (and ``PYTHON
 dm_control.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import statistics

@@ -8,8 +8,6 @@ capture, are not timed. ``--train`` trains the agent with its preset ``fast/walk
 have a mean return of ``--target``, and prints how long that took, compilation and everything else included.
 """
 
-from __future__ import annotations
-
 import argparse
 import time
 from typing import Any

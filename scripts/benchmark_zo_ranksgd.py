@@ -7,8 +7,6 @@ processes (its AsyncEval), and RankedPolicySearch spread over as many (engine="l
 python scripts/benchmark_zo_ranksgd.py --env HalfCheetah-v5 --candidates 20 --repeats 5
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import statistics

@@ -4,8 +4,6 @@
 seeds that the file has already. A silent error is an answer that is wrong, or whose bounds do not hold the truth.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import time

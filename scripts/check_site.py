@@ -7,8 +7,6 @@ It needs Chromium (Debian: apt-get install chromium) and ends with 1 if it finds
 a picture that does not load, an error of a script, a page that is wider than its window, a search that does not find.
 """
 
-from __future__ import annotations
-
 import argparse
 import functools
 import http.server

@@ -3,8 +3,6 @@
 ``python scripts/check_vocabulary.py [FILE ...]``; exit code 1 where a word was found.
 """
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

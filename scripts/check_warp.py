@@ -8,8 +8,6 @@ Where a capsule stands upright on the floor, within 30 degrees, MuJoCo Warp lays
 of the world, and MuJoCo along the capsule. "No capsule upright" leaves out the steps in which that happens.
 """
 
-from __future__ import annotations
-
 import argparse
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Ways to damage a checkpoint: at random, or on purpose with every checksum made right again."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import hashlib

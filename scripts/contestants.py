@@ -4,8 +4,6 @@ A worker prints "ready", then answers every line "task count" with a rate: :func
 :class:`Contestant` on the other. Ratios are taken within a round.
 """
 
-from __future__ import annotations
-
 import statistics
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Ways to damage a data set: bytes at random, HDF5 content on purpose, a folder with all sums made right again."""
 
-from __future__ import annotations
-
 import json
 import os
 import random

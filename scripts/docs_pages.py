@@ -5,8 +5,6 @@ to each other by paths in the repository; a link to a page becomes one to its pl
 on GitHub.
 """
 
-from __future__ import annotations
-
 import json
 import posixpath
 import re

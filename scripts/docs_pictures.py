@@ -4,8 +4,6 @@ python scripts/docs_pictures.py                 # all; trains for some minutes
 python scripts/docs_pictures.py feedback        # a screenshot; needs Chromium
 """
 
-from __future__ import annotations
-
 import argparse
 import re
 import shlex

@@ -1,7 +1,5 @@
 """Griffe extension: roles of docstrings, such as ``:func:`rlopt.load```, as links where the name is on the site."""
 
-from __future__ import annotations
-
 import logging
 import re
 from typing import Any

@@ -1,7 +1,5 @@
 """Tables of the settings of an agent, from the declarations in its config.py, which needs no other package."""
 
-from __future__ import annotations
-
 import dataclasses
 import importlib
 import inspect

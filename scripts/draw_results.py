@@ -8,8 +8,6 @@ writes a page draws its pictures too, so this is needed only if a picture is to 
     python scripts/draw_results.py offline
 """
 
-from __future__ import annotations
-
 import argparse
 import math
 import re

@@ -3,8 +3,6 @@
 Each check raises :class:`RefusedError` in one line. ``scripts/reproduce_*.py`` call them where they write.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal

@@ -10,8 +10,6 @@ Anything else is a failure: another exception, another state, a file touched out
     python scripts/fuzz_checkpoints.py --cases 2000 --seed 0
 """
 
-from __future__ import annotations
-
 import random
 import resource
 import shutil

@@ -13,8 +13,6 @@ right.
     python scripts/fuzz_datasets.py --cases 1000 --seed 0
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import multiprocessing

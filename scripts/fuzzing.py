@@ -1,7 +1,5 @@
 """What the fuzz scripts share: counting outcomes, comparing states, seeing what was touched."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 import tempfile

@@ -9,8 +9,6 @@ that a run that is cut counts as far as it got. Rows that ran out of their time 
 ``scripts/carry_wheels.py`` brings what is needed to a machine without network.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

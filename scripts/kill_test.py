@@ -10,8 +10,6 @@ it struck. Cases are of three kinds: Gymnasium's backend, EnvPool's, and several
     python scripts/kill_test.py --runs 10 --out kill_test.json  # 10 cases of each kind
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import csv

@@ -1,7 +1,5 @@
 """The processes on which LOOP and its peers are compared, as environments that know their exact solution."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

@@ -4,8 +4,6 @@ python scripts/main_table.py table     # prints it
 python scripts/main_table.py write     # puts it into README.md
 """
 
-from __future__ import annotations
-
 import argparse
 import functools
 from collections.abc import Callable, Iterator

@@ -7,8 +7,6 @@ trained, in rlopt/data/demonstration_sets/dmc/<task>.npz. A run that is there al
     python scripts/make_demonstrations.py --runs runs/experts walker-walk
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path

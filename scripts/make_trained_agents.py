@@ -6,8 +6,6 @@ A run that is there already is not trained again. All together take about fiftee
     python scripts/make_trained_agents.py --runs runs/trained pendulum
 """
 
-from __future__ import annotations
-
 import argparse
 import shutil
 import sys

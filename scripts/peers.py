@@ -7,8 +7,6 @@ that is in the table is not run again, so the script can be stopped and called a
     python scripts/peers.py --agent sb3_ppo --env HalfCheetah-v5 --seed 0 --total-timesteps 1000000 --out peers.jsonl
 """
 
-from __future__ import annotations
-
 import argparse
 import time
 from pathlib import Path

@@ -4,8 +4,6 @@ make quickstart
 python scripts/readme_pictures.py runs/quickstart-... --video runs/quickstart-.../video.mp4
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

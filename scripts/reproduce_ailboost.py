@@ -16,8 +16,6 @@ of the expert that was recorded.
     python scripts/reproduce_ailboost.py write                    # puts them and the figure into docs/results
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -10,8 +10,6 @@ exact optimum where the process is finite.
     python scripts/reproduce_average_reward.py write               # puts it into docs/results/average_reward.md
 """
 
-from __future__ import annotations
-
 import argparse
 import functools
 import time

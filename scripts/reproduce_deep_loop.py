@@ -15,8 +15,6 @@ step times 1000.
     python scripts/reproduce_deep_loop.py write                   # puts them into docs/results/deep_loop.md
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -10,8 +10,6 @@ defaults were chosen on tasks and seeds that are not reported (``DECLARED``). A 
 run again, so the script can be stopped and called again at any time. It needs the packages sb3-contrib and box2d.
 """
 
-from __future__ import annotations
-
 import argparse
 import time
 from collections.abc import Iterator

@@ -12,8 +12,6 @@ trains first. The last policy, acting deterministically, is evaluated for 20 epi
 is not run again, and a run that was stopped is continued.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

@@ -18,8 +18,6 @@ environment's reference returns.
     python scripts/reproduce_guda.py references              # measures the reference returns
 """
 
-from __future__ import annotations
-
 import functools
 import time
 from collections.abc import Iterator

@@ -10,8 +10,6 @@ A search whose row is in the table is not run again, so the script can be stoppe
     python scripts/reproduce_latent_search.py write      # puts it into docs/results/latent_search.md
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 import time

@@ -12,8 +12,6 @@ be stopped and called again at any time.
     python scripts/reproduce_loop.py write                     # puts them and the figure into docs/results/loop.md
 """
 
-from __future__ import annotations
-
 import argparse
 import functools
 import time

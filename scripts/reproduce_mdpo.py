@@ -13,8 +13,6 @@ Presets were chosen on the seeds ``tuning_seeds``, which are not reported.
     python scripts/reproduce_mdpo.py write                     # puts them into docs/results/mdpo.md
 """
 
-from __future__ import annotations
-
 import argparse
 import subprocess
 import sys

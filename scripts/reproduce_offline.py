@@ -12,8 +12,6 @@ be stopped and called again at any time. All policies are evaluated alike: the l
     python scripts/reproduce_offline.py write                    # puts it into docs/results/offline.md
 """
 
-from __future__ import annotations
-
 import argparse
 import subprocess
 import sys

@@ -14,8 +14,6 @@ interpreter of its own, since it needs older packages:
 A cell whose row is in the table is not run again. Without ``--peer-python`` the peer's cells wait.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import subprocess

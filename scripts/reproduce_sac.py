@@ -11,8 +11,6 @@ products and should change nothing else. A cell whose row is in the table
 is not run again.
 """
 
-from __future__ import annotations
-
 import itertools
 from dataclasses import dataclass
 from pathlib import Path

@@ -10,8 +10,6 @@ again, so the script can be stopped and called again at any time.
     python scripts/reproduce_zo_ranksgd.py write                      # puts them into the page in docs/results
 """
 
-from __future__ import annotations
-
 import argparse
 import time
 from dataclasses import dataclass, field

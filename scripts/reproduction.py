@@ -1,7 +1,5 @@
 """What the scripts behind docs/results share: a table of runs for each study, and the texts of its pages."""
 
-from __future__ import annotations
-
 import argparse
 import functools
 import hashlib

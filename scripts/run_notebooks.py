@@ -4,8 +4,6 @@ python scripts/run_notebooks.py                 # all
 python scripts/run_notebooks.py compare_mdpo
 """
 
-from __future__ import annotations
-
 import argparse
 
 import nbformat

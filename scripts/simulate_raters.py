@@ -9,8 +9,6 @@ All use k = 3 of m = 6 clips in d = 22 dimensions, and simulated people with Pla
 after the other; a person who finds no open round waits.
 """
 
-from __future__ import annotations
-
 import argparse
 import heapq
 import statistics

@@ -12,8 +12,6 @@ debootstrap; pip's settings are taken along, and --bind names the folders of thi
     python scripts/try_versions.py FOLDER newest --debian trixie
 """
 
-from __future__ import annotations
-
 import argparse
 import re
 import shutil

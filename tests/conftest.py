@@ -1,7 +1,5 @@
 """What holds for all tests: their order, and that the kernels of a compiled step are seldom built."""
 
-from __future__ import annotations
-
 import gc
 import importlib.util
 from collections.abc import Generator

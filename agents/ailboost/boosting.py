@@ -1,7 +1,5 @@
 """Weak learners: snapshots of the policy at the end of each round, and the mixture of them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any
 

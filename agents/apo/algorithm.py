@@ -1,7 +1,5 @@
 """Average-reward policy optimisation as a Stable-Baselines3 algorithm."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar, Literal
 
 import numpy as np

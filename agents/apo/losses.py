@@ -1,7 +1,5 @@
 """The mathematics of APO besides PPO's loss: pure functions of arrays. Shapes: T steps, N environments."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from rlopt.algorithms.rollout import advantage_estimates

@@ -1,7 +1,5 @@
 """DeepLOOP: average-reward soft actor-critic with optimism and lazy switching, inspired by LOOP; experimental."""
 
-from __future__ import annotations
-
 import math
 from typing import Any, ClassVar, Literal
 

@@ -1,7 +1,5 @@
 """Evidence about a pair (s, a): features, elliptical bonus, and the discrepancy of a frozen hypothesis."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -5,8 +5,6 @@ discounted: a hypothesis f has action values Q_f, soft state values V_f(s) = Q_f
 J_f, and its Bellman residual at a transition is r + V_f(s') - J_f - Q_f(s, a).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Literal

@@ -1,7 +1,5 @@
 """The current hypothesis between two switches: frozen networks that act, and their Bellman residual."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

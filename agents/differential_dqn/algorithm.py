@@ -1,7 +1,5 @@
 """Differential DQN as a Stable-Baselines3 algorithm."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 

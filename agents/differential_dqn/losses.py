@@ -1,7 +1,5 @@
 """The mathematics of differential DQN: pure functions of tensors. B batch, A actions."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F

@@ -1,7 +1,5 @@
 """Segments of recorded transitions, as augmentations take and give them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

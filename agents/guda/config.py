@@ -3,8 +3,6 @@
 One set for ``rlopt data augment``, ``rlopt data check`` and training on augmented data.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated, Literal
 

@@ -1,7 +1,5 @@
 """``check_dynamics``: are augmented transitions what the simulator would have done?"""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol

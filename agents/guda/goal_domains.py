@@ -1,7 +1,5 @@
 """Parking, soccer in the plane and the Fetch robot as domains: tasks whose goal is part of the observation."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -4,8 +4,6 @@ A guide is any function ``guide(augmentation, batch, generator) -> parameters``.
 keep tables. None of them changes what is valid: that is the domain's business.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -4,8 +4,6 @@ In the spirit of MoCoDA (Pitis et al., NeurIPS 2022), whose local factors are le
 here, but not that code. Unlike GuDA's, its transitions are only as good as the model.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

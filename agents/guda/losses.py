@@ -1,7 +1,5 @@
 """The loss of the learned dynamics."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """What a data set says of its maze: map, goals, rewards, ends. Imports no simulator."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

@@ -1,7 +1,5 @@
 """From a data set and settings to a domain, an augmentation and a guide. Imports no torch."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

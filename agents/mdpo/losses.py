@@ -3,8 +3,6 @@
 Equation numbers are those of this repository's agents/mdpo/README.md. Shapes: B batch.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

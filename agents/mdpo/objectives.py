@@ -1,7 +1,5 @@
 """The losses of MDPO's two phases, on rows of a rollout. Shapes: B rows of the rollout, b rows of a gradient step."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any

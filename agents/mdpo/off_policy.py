@@ -1,7 +1,5 @@
 """Off-policy mirror descent policy optimisation (Tomar et al., arXiv 2005.09814) as a Stable-Baselines3 algorithm."""
 
-from __future__ import annotations
-
 import math
 from typing import Any, ClassVar, Literal
 

@@ -13,8 +13,6 @@ Actions are a = tanh(u) with u ~ N(mean, std). New and old densities are always 
 tanh then cancels exactly in (1). What is soft actor-critic's is in :mod:`rlopt.agents.sac.losses`.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """On-policy mirror descent policy optimisation on Stable-Baselines3's OnPolicyAlgorithm."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal

@@ -1,7 +1,5 @@
 """Which parameters each of MDPO's two phases trains, and which the value phase must leave unchanged."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any

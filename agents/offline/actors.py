@@ -3,8 +3,6 @@
 Letters: B batch, O observation numbers, A action dimensions. Continuous actions are scaled to [-1, 1].
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 

@@ -1,7 +1,5 @@
 """Advantage-weighted actor-critic (Nair et al., arXiv 2006.09359)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 

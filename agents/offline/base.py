@@ -1,7 +1,5 @@
 """Base of the offline learners: Stable-Baselines3's interface, training from data, fine-tuning in an environment."""
 
-from __future__ import annotations
-
 import copy
 import inspect
 import math

@@ -1,7 +1,5 @@
 """Behaviour cloning as supervised learning on the data's actions."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 

@@ -5,8 +5,6 @@ CORL is the implementation whose published scores people compare with; values th
 the run.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal

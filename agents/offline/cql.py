@@ -1,7 +1,5 @@
 """Conservative Q-learning (Kumar et al., arXiv 2006.04779) on soft actor-critic."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import ClassVar

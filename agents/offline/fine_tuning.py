@@ -1,7 +1,5 @@
 """Acting: a placeholder environment while learning from data, and fine-tuning in a real one."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, ClassVar
 

@@ -1,7 +1,5 @@
 """Implicit Q-learning (Kostrikov, Nair and Levine, arXiv 2110.06169)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import ClassVar

@@ -1,7 +1,5 @@
 """The parts of an offline learner: its networks, its gradient step, and its data."""
 
-from __future__ import annotations
-
 import dataclasses
 import warnings
 from collections.abc import Mapping, Sequence

@@ -5,8 +5,6 @@ Letters: B batch, A action dimensions, n critics, M actions sampled at each stat
 scaled to [-1, 1]. ``discounts`` are gamma, and 0 where the episode truly ended.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """The networks of the offline learners as one Stable-Baselines3 policy."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

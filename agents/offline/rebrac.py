@@ -1,7 +1,5 @@
 """ReBRAC (Tarasov et al., arXiv 2305.09836)."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from typing import ClassVar

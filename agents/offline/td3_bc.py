@@ -1,7 +1,5 @@
 """TD3+BC (Fujimoto and Gu, arXiv 2106.06860), and the deterministic actor-critic that it shares with ReBRAC."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 

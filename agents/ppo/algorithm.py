@@ -1,7 +1,5 @@
 """Proximal policy optimisation as a Stable-Baselines3 algorithm."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar

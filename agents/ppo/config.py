@@ -1,7 +1,5 @@
 """Settings of PPO, and those that every on-policy agent has. Imports no torch."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal

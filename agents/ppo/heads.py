@@ -3,8 +3,6 @@
 Shapes: B batch, A action dimensions.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable, Iterable

@@ -1,7 +1,5 @@
 """Loss of PPO: a pure function of tensors. Equation numbers are those of agents/ppo/README.md. Shapes: B batch."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import functional

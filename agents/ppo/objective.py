@@ -1,7 +1,5 @@
 """PPO's loss on rows of a rollout, as Stable-Baselines3 computes it and as a function of tensors."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

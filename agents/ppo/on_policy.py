@@ -1,7 +1,5 @@
 """Shared parts of PPO and MDPO: rollouts, gradient steps in every mode, and Stable-Baselines3's interface."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self

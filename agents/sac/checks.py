@@ -1,7 +1,5 @@
 """Spaces and replay buffers that soft actor-critic cannot use."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

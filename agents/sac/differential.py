@@ -3,8 +3,6 @@
 With average reward nothing is discounted. Action values Q and a gain J satisfy Q(s, a) = r - J + E V(s').
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, Literal
 

@@ -4,8 +4,6 @@ Letters: B batch, A action dimensions. Actions are a = tanh(u) with u ~ N(mean, 
 column (B, 1); other shapes raise ``ValueError``, because a (B,) and a (B, 1) broadcast to (B, B) without an error.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Shared parts of the agents that learn from replay: gradient steps in every mode, checks, and what is stored."""
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Q-learning with one network for finitely many actions: what the agents without an actor share."""
 
-from __future__ import annotations
-
 import copy
 import warnings
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Catcher: move a paddle under falling fruit, one after the other, forever."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import gymnasium

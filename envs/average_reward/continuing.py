@@ -1,7 +1,5 @@
 """Any environment as one that never ends: an end becomes a reset inside the step, with a cost."""
 
-from __future__ import annotations
-
 from typing import Any, SupportsFloat
 
 import gymnasium

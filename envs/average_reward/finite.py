@@ -1,7 +1,5 @@
 """A finite decision process as a Gymnasium environment that knows its exact process."""
 
-from __future__ import annotations
-
 import dataclasses
 from bisect import bisect_right
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The cost of a run's actions, without the randomness of the process."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import gymnasium

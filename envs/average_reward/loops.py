@@ -1,7 +1,5 @@
 """Loops whose rewards tempt a discounted agent away from the best average."""
 
-from __future__ import annotations
-
 from rlopt.envs.average_reward.finite import FiniteEnv, Outcome
 from rlopt.errors import ConfigError
 

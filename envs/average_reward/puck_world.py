@@ -1,7 +1,5 @@
 """PuckWorld: push a puck to a target that moves on, forever."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import gymnasium

@@ -1,7 +1,5 @@
 """Queues with servers: admission of customers, and which queue a server works for."""
 
-from __future__ import annotations
-
 from math import comb
 
 import numpy as np

@@ -1,7 +1,5 @@
 """RiverSwim: a chain whose good bank is reached only by swimming against the current for long."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Shared parts of the backends: checks of a batch of actions, and float32 stacked observations."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The EnvPool backend: one call into C++ steps all environments, with the behaviour of the gymnasium backend."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Sequence
 from typing import Any

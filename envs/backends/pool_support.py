@@ -1,7 +1,5 @@
 """Whether EnvPool can be used here, and what its environments lack."""
 
-from __future__ import annotations
-
 import importlib
 import os
 import re

@@ -1,7 +1,5 @@
 """Vector environments of Gymnasium and of EnvPool, made by their own calls, as Stable-Baselines3's ``VecEnv``."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """MuJoCo Warp: many worlds of one model, stepped on a device, whose arrays are torch's too."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The warp backend: dm_control tasks of thousands of worlds, simulated on the device where the networks learn."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 

@@ -6,8 +6,6 @@ part of it is opaque to Python, a replay of the running episode's actions from w
 episode's reset, its attributes set after that. Wrappers are always saved by their attributes.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import gymnasium

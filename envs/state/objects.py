@@ -9,8 +9,6 @@ What no Python code can read (a simulator in C, an open file, a generator that h
 object's own is kept, and its path is told.
 """
 
-from __future__ import annotations
-
 import enum
 import functools
 import itertools

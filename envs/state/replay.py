@@ -1,7 +1,5 @@
 """Logs the actions of the running episodes. Replayed into a fresh environment, they lead to the same state."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

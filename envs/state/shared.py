@@ -1,7 +1,5 @@
 """State in classes, modules and functions of environments, and what of it has changed since they were made."""
 
-from __future__ import annotations
-
 import dis
 import enum
 import functools

@@ -6,8 +6,6 @@ generators of the environment. Only environments whose state is known to be comp
 No other module touches private fields of dm_control (``_step_count``, ``_reset_next_step``).
 """
 
-from __future__ import annotations
-
 import copy
 import shlex
 from collections.abc import Iterator

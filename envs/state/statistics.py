@@ -1,7 +1,5 @@
 """The running means and variances of Gymnasium's normalising wrappers."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Walks from objects along attributes, items and closures, and describes each as a node of arrays and plain values."""
 
-from __future__ import annotations
-
 import enum
 import functools
 import hashlib

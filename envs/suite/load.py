@@ -1,7 +1,5 @@
 """The compiled model of a dm_control task, and what its environment adds."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

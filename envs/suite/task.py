@@ -3,8 +3,6 @@
 Each definition was written from dm_control's (Tunyasuvunakool et al., 2020); tests compare them with its own physics.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The tasks of dm_control that can be simulated for many worlds at once."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from functools import partial

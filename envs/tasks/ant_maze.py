@@ -1,7 +1,5 @@
 """gymnasium-robotics' ant maze with one start and one goal and flat observations, as D4RL's antmaze tasks have them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import gymnasium

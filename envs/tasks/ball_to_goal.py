@@ -1,7 +1,5 @@
 """A small soccer task in the plane: walk to a ball and kick it into a goal. Pure numpy, vectorised."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import gymnasium

@@ -1,7 +1,5 @@
 """Registers the tasks of our own: point mazes, soccer in the plane, and those that never end. Imports no simulator."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import gymnasium

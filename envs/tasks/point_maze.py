@@ -1,7 +1,5 @@
 """gymnasium-robotics' point maze with one fixed goal and flat observations, for offline learners."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import gymnasium

@@ -1,7 +1,5 @@
 """Small environments whose every value can be worked out by hand, for tests and first experiments."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import gymnasium

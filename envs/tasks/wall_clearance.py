@@ -1,7 +1,5 @@
 """Where in a maze a body keeps clear of the walls, for millions of points at once."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from rlopt.envs.tasks.mazes import Maze

@@ -1,7 +1,5 @@
 """Constructor arguments that are not declared as settings: their names, the policy, the device."""
 
-from __future__ import annotations
-
 import functools
 import importlib.util
 import inspect

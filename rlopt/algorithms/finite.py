@@ -1,7 +1,5 @@
 """Rewards, observations, losses and parameters that are NaN or infinite end training with the cause."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Methods that a subclass of the user's own puts in the place of an agent's: their names and arguments are checked."""
 
-from __future__ import annotations
-
 import inspect
 import warnings
 from typing import Any

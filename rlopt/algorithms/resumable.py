@@ -1,7 +1,5 @@
 """The parts that every deep agent adds to its Stable-Baselines3 base, for checks and exact resume."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import inspect

@@ -5,8 +5,6 @@ bootstrap of episodes cut by a time limit are computed for the whole rollout at 
 Shapes: T steps, N environments, A action dimensions.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, TypeVar
 

@@ -1,7 +1,5 @@
 """An environment with spaces only, on which a model can be built for predictions."""
 
-from __future__ import annotations
-
 from typing import Any, NoReturn
 
 from gymnasium import spaces

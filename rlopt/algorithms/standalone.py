@@ -1,7 +1,5 @@
 """Callbacks and logger of agents that are not Stable-Baselines3 algorithms."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback, ProgressBarCallback

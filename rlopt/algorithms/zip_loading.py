@@ -4,8 +4,6 @@ The model is made by its constructor, from the settings in the file and those th
 holds, or is refused, as it is there. Networks, optimisers and counters of the file are then put into it.
 """
 
-from __future__ import annotations
-
 import contextlib
 import inspect
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Groups of runs compared by their last scores, with intervals: what ``rlopt compare`` computes. No torch."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence

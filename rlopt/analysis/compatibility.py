@@ -1,7 +1,5 @@
 """Which runs may be compared: the same tasks, action repeat, budget, environment version and settings. No torch."""
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Learning curves: read from run folders, grouped, put on a common grid. Imports neither torch nor matplotlib."""
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 import itertools

@@ -1,7 +1,5 @@
 """A picture of the states that a data set covers, with the returns and lengths of its episodes."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

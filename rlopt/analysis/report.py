@@ -1,7 +1,5 @@
 """A comparison as a table for a terminal and as CSV files. No torch."""
 
-from __future__ import annotations
-
 import csv
 import io
 import textwrap

@@ -1,7 +1,5 @@
 """Scores of several tasks on one scale: 0 for a low reference of each task, 1 for a high one. No torch."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path

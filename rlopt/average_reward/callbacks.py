@@ -1,7 +1,5 @@
 """A callback for tasks that never end, where the statistics of episodes never appear."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Gain and bias of a Markov chain with rewards: by class, with twice the digits of a float where they are needed."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

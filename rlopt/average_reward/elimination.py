@@ -1,7 +1,5 @@
 """Linear systems of chains, solved without a subtraction where they are small and by sparse factors where not."""
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 

@@ -1,7 +1,5 @@
 """The structure of a process: where a policy can stay for ever, and how to come to a set of states."""
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 

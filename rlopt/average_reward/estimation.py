@@ -1,7 +1,5 @@
 """The gain of a policy from one long run: batch means, whose interval knows that rewards are correlated."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

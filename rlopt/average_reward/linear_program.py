@@ -1,7 +1,5 @@
 """Linear programming for average reward, by HiGHS in scipy."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

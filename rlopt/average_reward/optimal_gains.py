@@ -1,7 +1,5 @@
 """The optimal gain of every state with proved bounds: within each end component, then over which of them to end in."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

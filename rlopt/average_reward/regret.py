@@ -1,7 +1,5 @@
 """Regret against the exact gain: curves with bands, the optimal policy's own noise, slopes and plan histories."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Relative value iteration for average reward."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from rlopt.average_reward.chain_structure import require_constant_gain

@@ -1,7 +1,5 @@
 """The state of replay buffers (the filled rows only) and of action noise."""
 
-from __future__ import annotations
-
 import numpy as np
 from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.noise import (

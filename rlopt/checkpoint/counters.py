@@ -4,8 +4,6 @@ These are its counters, last observations, episode statistics, action noise, pen
 its class lists in ``state_attributes``. Networks, buffers and environments have modules of their own.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from typing import Any
 

@@ -4,8 +4,6 @@ A checkpoint may come from anybody, so that classes are looked up in tables here
 imported because a file names it.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Mapping
 from typing import Any

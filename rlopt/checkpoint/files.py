@@ -4,8 +4,6 @@
 ``<name>.safetensors`` (its tensors and arrays). A folder of that name is always complete.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

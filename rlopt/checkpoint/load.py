@@ -1,7 +1,5 @@
 """``rlopt.load``: reads a model from a run folder or a checkpoint, without pickle."""
 
-from __future__ import annotations
-
 import re
 import warnings
 from collections.abc import Iterator

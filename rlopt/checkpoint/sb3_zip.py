@@ -4,8 +4,6 @@ Such a file has the network's tensors apart from everything else, and beside eac
 JSON. Those and the environment's spaces are enough to build SB3's own multi-layer perceptron policies.
 """
 
-from __future__ import annotations
-
 import io
 import pickletools
 import re

@@ -1,7 +1,5 @@
 """What others have pickled, read without calling what the pickle names: statistics of VecNormalize, and numbers."""
 
-from __future__ import annotations
-
 import math
 import pickle
 from pathlib import Path

@@ -1,7 +1,5 @@
 """``rlopt compare RUN...``"""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from rlopt.analysis.compatibility import MIXES

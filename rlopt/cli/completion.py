@@ -1,7 +1,5 @@
 """``rlopt completion SHELL``: a script that completes verbs, agents, presets and options. Imports no torch."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import io

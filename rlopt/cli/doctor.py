@@ -1,7 +1,5 @@
 """``rlopt doctor``: what is installed, what works here, and every known-bad combination with its cure."""
 
-from __future__ import annotations
-
 from rlopt.cli.machine_checks import OPTIONAL_PACKAGES, PACKAGES, Machine, find, this_machine
 from rlopt.cli.parsing import OneLineParser
 from rlopt.console.progress import say

@@ -1,7 +1,5 @@
 """``rlopt export RUN --to FORMAT [--out PATH]``"""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from rlopt.checkpoint.choose import require_run

@@ -3,8 +3,6 @@
 A mistake becomes one line that names the nearest valid flag or choice.
 """
 
-from __future__ import annotations
-
 import argparse
 import ast
 import dataclasses

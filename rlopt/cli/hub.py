@@ -1,7 +1,5 @@
 """``rlopt hub push|pull|list``: trained agents on the Hugging Face Hub."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from rlopt.cli.parsing import OneLineParser, run

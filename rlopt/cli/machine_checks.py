@@ -1,7 +1,5 @@
 """Facts about this machine and the known-bad combinations of packages, as a table. Imports no torch itself."""
 
-from __future__ import annotations
-
 import os
 import platform
 import re

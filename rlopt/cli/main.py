@@ -1,7 +1,5 @@
 """Entry point of the ``rlopt`` command. Imports neither torch nor the verbs, so that ``--help`` is instant."""
 
-from __future__ import annotations
-
 import faulthandler
 import importlib
 import select

@@ -1,7 +1,5 @@
 """Argument parser for the verbs with few options: a mistake is one line that names the nearest option."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence

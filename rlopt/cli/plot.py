@@ -1,7 +1,5 @@
 """``rlopt plot RUN...``"""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from rlopt.cli.parsing import OneLineParser, add_foreign_logs, say_reading

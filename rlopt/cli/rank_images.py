@@ -1,7 +1,5 @@
 """``rlopt rank images``: people rank images of a diffusion pipeline, and a search finds the latent they like."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from rlopt.cli.parsing import OneLineParser, json_object

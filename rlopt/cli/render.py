@@ -3,8 +3,6 @@
 The OpenGL library has to be chosen before MuJoCo is imported.
 """
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """``rlopt resume RUN``"""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from rlopt.cli.parsing import OneLineParser, add_agent, import_named_agent, import_named_envs

@@ -1,7 +1,5 @@
 """``python -m rlopt.cli.study_server``: ``rlopt rank serve`` for as long as standard input stays open."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

@@ -1,7 +1,5 @@
 """``rlopt sweep SWEEP.yaml`` or ``rlopt sweep --agent ... --seeds ... --set ...``"""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """``rlopt train <agent> --env <id> ...``"""
 
-from __future__ import annotations
-
 from rlopt.cli.flags import parse_training
 from rlopt.console.progress import say
 from rlopt.errors import ConfigError, PluginError

@@ -1,7 +1,5 @@
 """``rlopt tune --agent ... --env ... --search learning_rate=log:1e-5..1e-3 --trials 50``"""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from rlopt.cli.parsing import OneLineParser, add_engine_options, engine_options, import_named_envs

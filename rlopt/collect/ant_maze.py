@@ -4,8 +4,6 @@ After the generation of D4RL's antmaze (Fu et al., arXiv 2004.07219), where a tr
 by hand, so that nothing has to be trained or downloaded.
 """
 
-from __future__ import annotations
-
 from importlib.metadata import version
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Demonstrations of an acting policy: whole episodes, states and images of the same steps."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from importlib import metadata as installed

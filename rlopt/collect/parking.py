@@ -1,7 +1,5 @@
 """Parking data: a planner that samples steering and acceleration and looks ahead with the car's own equations."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from rlopt.collect.recording import record

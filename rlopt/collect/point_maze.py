@@ -4,8 +4,6 @@ After the generation of D4RL's maze2d (Fu et al., arXiv 2004.07219) with the noi
 -1, action noise of standard deviation 0.5, waypoints moved by up to 0.2, a waypoint is reached within 0.1.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, Protocol
 

@@ -1,7 +1,5 @@
 """Transitions of an acting policy, or of a replay buffer, as a data set."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -5,8 +5,6 @@ a share of the way from the return of uniformly random actions (0) to that of th
 are written into the data set as its reference.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import shlex
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Console output and signals of runs: lines, progress, and the request to stop. Imports no torch."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 

@@ -1,7 +1,5 @@
 """Columns of a data set as a learner takes them: scaled actions, and a fingerprint of the values."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Fetches D4RL's published files, and notes the checksum of what came."""
 
-from __future__ import annotations
-
 import hashlib
 import http.client
 import os

@@ -1,7 +1,5 @@
 """The environment of a data set: what is recorded of it, and its spaces."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Whole episodes chosen from a data set by what they are."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The folder format: ``manifest.json``, ``data.json``, ``data.safetensors`` (:mod:`rlopt.storage.checked_folder`)."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Collection, Mapping
 from pathlib import Path

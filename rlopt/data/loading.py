@@ -1,7 +1,5 @@
 """``load_dataset`` and ``load_demonstrations``: one call for every source."""
 
-from __future__ import annotations
-
 import dataclasses
 import sys
 import zipfile

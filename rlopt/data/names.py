@@ -4,8 +4,6 @@ The names, files, limits and addresses are those of D4RL's public tables (``d4rl
 registrations). A file is looked up in ``RLOPT_DATA_DIR`` or ``~/.d4rl/datasets``, where D4RL itself kept it.
 """
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Discounted returns of recorded episodes, against which learned values can be held."""
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np

@@ -5,8 +5,6 @@ arXiv 2004.07219, appendix B). It belongs to D4RL's environments; Gymnasium's v5
 other rewards, so that their returns must not be divided by it.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

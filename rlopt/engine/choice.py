@@ -1,7 +1,5 @@
 """Makes an engine by its name. Imports Ray only for its engine."""
 
-from __future__ import annotations
-
 import os
 
 from rlopt.engine.base import Engine

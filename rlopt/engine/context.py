@@ -1,7 +1,5 @@
 """What a job sees of the engine that runs it, and how its function is called. Imports no torch."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import signal

@@ -1,7 +1,5 @@
 """What a person sees while jobs run: a table that redraws itself on a terminal, plain lines elsewhere."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 import time

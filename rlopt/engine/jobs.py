@@ -1,7 +1,5 @@
 """What an engine runs, and how it ended. Imports no torch."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Jobs on the machines of a Ray cluster (extra ``ray``); Ray's scheduler places them. Imports no torch."""
 
-from __future__ import annotations
-
 import os
 import queue
 import socket

@@ -4,8 +4,6 @@ It reads one JSON value a line from its standard input, from the process that st
 what was its standard output. What jobs print goes to their logs.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import queue

@@ -1,7 +1,5 @@
 """Environments to evaluate in: made or given, and seen by the model as the one that it was trained in."""
 
-from __future__ import annotations
-
 import dataclasses
 import warnings
 from collections.abc import Callable, Iterator, Mapping

@@ -1,7 +1,5 @@
 """Unbiased evaluation: vectorised episodes, each counted exactly once, that leave training as it was."""
 
-from __future__ import annotations
-
 import copy
 import inspect
 import math

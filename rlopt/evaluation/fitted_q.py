@@ -7,8 +7,6 @@ over the data 0, as it is at the solution. The estimate ranks checkpoints of off
 (Paine et al., arXiv 2007.09055): its order is worth more than its numbers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any

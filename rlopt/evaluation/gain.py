@@ -1,7 +1,5 @@
 """The average reward of a policy, from one long run of an environment."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

@@ -1,7 +1,5 @@
 """MP4 files that every browser plays: H.264, yuv420p, even sizes, the index in front. Imports no torch."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """A trained policy's deterministic action as one torch module of raw observations, for export to other runtimes."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Exported policies, read back: something that acts, as :func:`rlopt.evaluate` and Stable-Baselines3 take it."""
 
-from __future__ import annotations
-
 import json
 import zipfile
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """Policies written for other programs: Stable-Baselines3's zip, TorchScript, ONNX; each compared with ``predict``."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import io

@@ -1,7 +1,5 @@
 """The model card of a packed run: README.md with the metadata that the Hugging Face Hub reads."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """A run folder cut down to what acting needs: a checkpoint, settings, versions, evaluations and a model card."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Mapping
 from pathlib import Path, PurePath

@@ -1,7 +1,5 @@
 """Packed runs on the Hugging Face Hub: pushed, pulled, listed. Needs ``pip install 'rlopt[hub]'``."""
 
-from __future__ import annotations
-
 import re
 import tempfile
 from collections.abc import Iterator

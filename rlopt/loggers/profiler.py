@@ -1,7 +1,5 @@
 """A profile of a training run: a table of the time of its parts, and a trace of one second."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from pathlib import Path

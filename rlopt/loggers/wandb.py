@@ -6,8 +6,6 @@ Nothing here ends a training run: without network, login or a sound answer the r
 ``wandb sync``.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import secrets

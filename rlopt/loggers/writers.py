@@ -1,7 +1,5 @@
 """Where numbers of a run go: CSV files that a resumed run continues exactly, TensorBoard, others."""
 
-from __future__ import annotations
-
 import csv
 import errno
 import io

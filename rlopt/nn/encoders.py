@@ -3,8 +3,6 @@
 And its augmentation, random shifts of images (section 3.1).
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -5,8 +5,6 @@ is asked for by an argument, and gives the running statistics that follow from i
 gradient step stays a function of tensors.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

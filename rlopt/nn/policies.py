@@ -1,7 +1,5 @@
 """Policies of soft actor-critic whose networks are chosen by name."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Networks as functions of stacked parameters: an ensemble is one batched product, an update treats all at once."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Gradient steps of bounded norm, with the work that does not change from step to step done once."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -4,8 +4,6 @@ The step is a function of tensors that updates its state in place and returns na
 value on the host, nor branch on one.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import os

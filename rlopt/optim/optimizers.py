@@ -1,7 +1,5 @@
 """Optimisers by name, tried out before a run depends on them."""
 
-from __future__ import annotations
-
 import functools
 import re
 from collections.abc import Mapping

@@ -4,8 +4,6 @@ The function is run once, on tensors without values, and its operations are note
 ``torch.compile`` itself interprets the function's bytecode instead, which takes several times as long.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import platform

@@ -1,7 +1,5 @@
 """Settings of learning a reward from preferences. Imports no torch."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal

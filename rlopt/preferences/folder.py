@@ -1,7 +1,5 @@
 """Preferences and reward models as folders: settings, fragments, answers, and the model once it was fitted."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ library.
 ``docs/preferences.md`` describes the layouts.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path

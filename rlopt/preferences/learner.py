@@ -1,7 +1,5 @@
 """Learns a reward from answers about fragments of what a policy does: which to ask about, and when to fit."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """An ensemble of reward models, fitted to preferences by their Plackett-Luce likelihood."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

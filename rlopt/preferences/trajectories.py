@@ -1,7 +1,5 @@
 """The newest steps of several environments, from which fragments of episodes are drawn. Knows numpy only."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Stores stacked image observations as single frames: each picture once, however many stacks it is part of."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

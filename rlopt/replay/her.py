@@ -1,7 +1,5 @@
 """Hindsight experience replay (Andrychowicz et al., arXiv 1707.01495) with the transitions on the training device."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The memory that a replay buffer needs, whether the device has it, and the tensors."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager

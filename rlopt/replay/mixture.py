@@ -4,8 +4,6 @@ Boosting (AILBoost, arXiv 2404.08513) trains its discriminator on d_t = sum_i w_
 occupancies. Row r of learner i, who has n_i rows, is drawn with probability w_i / n_i.
 """
 
-from __future__ import annotations
-
 import itertools
 from typing import Annotated, Any, Literal, get_args
 

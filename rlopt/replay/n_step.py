@@ -1,7 +1,5 @@
 """n-step returns from replay on the training device."""
 
-from __future__ import annotations
-
 import functools
 from typing import Any
 

@@ -1,7 +1,5 @@
 """VecNormalize's arithmetic on tensors, where they are."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -4,8 +4,6 @@ Stable-Baselines3's buffers (numpy) and those of :mod:`rlopt.replay.buffers` (te
 either kind takes the checkpoint of the other.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The work between two rollouts of a run: it evaluates, logs, writes checkpoints and stops."""
 
-from __future__ import annotations
-
 import dataclasses
 import time
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """The environment and the model of a run, as its settings describe them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

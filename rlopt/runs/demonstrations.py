@@ -1,7 +1,5 @@
 """Runs that learn from demonstrations: what is different from :mod:`rlopt.runs.train`. Imports no torch by itself."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any

@@ -4,8 +4,6 @@ Every run is an ordinary one with a folder and a thread of its own. One thread r
 gradient step, the steps are made in one joint call (:mod:`rlopt.optim.lockstep`).
 """
 
-from __future__ import annotations
-
 import dataclasses
 import sys
 from collections.abc import Callable, Mapping, Sequence

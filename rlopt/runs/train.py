@@ -1,7 +1,5 @@
 """A training run: from settings to a run folder, stoppable at any instant and continued exactly."""
 
-from __future__ import annotations
-
 import dataclasses
 import errno
 from collections.abc import Callable, Iterator, Mapping

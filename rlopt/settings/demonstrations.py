@@ -1,7 +1,5 @@
 """Settings of agents that learn from demonstrations, alone or besides rewards."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar

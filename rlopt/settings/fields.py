@@ -1,7 +1,5 @@
 """Settings: dataclass defaults <- preset file <- flags. Imports no torch, so that ``--help`` is instant."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools

@@ -1,7 +1,5 @@
 """Which optimiser and which learning rate over the run: settings that every deep agent has. Imports no torch."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal

@@ -1,7 +1,5 @@
 """Presets: YAML files of settings that are known to work, ``configs/<agent>/<suite>/<task>.yaml``. Imports no torch."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterable, Mapping
 from importlib.resources import files

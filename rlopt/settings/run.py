@@ -1,7 +1,5 @@
 """The settings of a training run that do not depend on the agent. Imports no torch."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from typing import Annotated, Literal

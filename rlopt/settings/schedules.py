@@ -1,7 +1,5 @@
 """Learning rates over a run, as Stable-Baselines3 calls them: functions of the remaining progress. No torch."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

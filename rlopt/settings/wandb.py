@@ -1,7 +1,5 @@
 """Settings of runs that report to Weights & Biases: checked before a run begins. Imports neither torch nor wandb."""
 
-from __future__ import annotations
-
 import dataclasses
 import importlib.util
 import os

@@ -1,7 +1,5 @@
 """Settings files in YAML, read as plain data. Imports no torch."""
 
-from __future__ import annotations
-
 import os
 import re
 from pathlib import Path

@@ -4,8 +4,6 @@ A wrapper of a known class is captured here. What is below the wrappers knows it
 ``set_state``, as the backends in :mod:`rlopt.envs` do), or the run continues with fresh episodes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

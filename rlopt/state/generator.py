@@ -1,7 +1,5 @@
 """Random numbers of an agent whose stream is part of what it saves."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

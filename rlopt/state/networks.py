@@ -1,7 +1,5 @@
 """Networks, optimisers and free tensors of a Stable-Baselines3 algorithm, with exact dtypes."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """The states of all random generators that training draws from, as plain arrays and numbers."""
 
-from __future__ import annotations
-
 import random
 from typing import Any
 

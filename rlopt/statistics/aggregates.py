@@ -5,8 +5,6 @@ scores, whose number may differ. The aggregates follow Agarwal et al. 2021, "Dee
 the Statistical Precipice", and agree with the authors' ``rliable``.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple

@@ -12,8 +12,6 @@ each group and task, taken from a bootstrap which draws ``n`` seeds, whatever nu
 about the scores' distribution can reach the level, however far apart the groups are.
 """
 
-from __future__ import annotations
-
 import math
 from statistics import NormalDist
 from typing import Any

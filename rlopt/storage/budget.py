@@ -5,8 +5,6 @@ charges what it is about to take to the budget of the whole file, reads each sto
 of the folder it was given, and nothing else.
 """
 
-from __future__ import annotations
-
 import os
 import stat
 from collections.abc import Hashable

@@ -6,8 +6,6 @@ manifest has a SHA-256 of every file and of itself. A folder is written under a 
 the disk and then renamed, so that a reader never sees half of one.
 """
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import math

@@ -1,7 +1,5 @@
 """The one reader of CSV files, which may be anybody's: plain files, in bounded memory and time. Imports no torch."""
 
-from __future__ import annotations
-
 import csv
 import io
 import os

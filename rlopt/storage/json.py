@@ -1,7 +1,5 @@
 """Strict JSON: what is written reads back the same, and what cannot be honest is refused. Imports no torch."""
 
-from __future__ import annotations
-
 import json
 import math
 from typing import Any

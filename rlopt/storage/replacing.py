@@ -1,7 +1,5 @@
 """Files that appear under their name whole, or not at all. Imports no torch."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress

@@ -1,7 +1,5 @@
 """Gymnasium spaces as JSON and back, bounds bit for bit."""
 
-from __future__ import annotations
-
 import math
 from collections import OrderedDict
 from typing import Any

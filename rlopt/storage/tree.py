@@ -5,8 +5,6 @@ scalars, str, int, float (infinities and NaN too), bool and None. What JSON does
 key, a tag: ``{"$tuple": [...]}``, ``{"$tensor": [name, dtype, shape]}`` and so on.
 """
 
-from __future__ import annotations
-
 import math
 import struct
 from collections.abc import Callable, Iterator, Mapping

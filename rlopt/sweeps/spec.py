@@ -1,7 +1,5 @@
 """The runs of a sweep: agents x tasks x presets x settings x seeds, each an ordinary run. Imports no torch."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import itertools

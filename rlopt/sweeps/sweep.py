@@ -1,7 +1,5 @@
 """Sweeps: many training runs on an engine, stopped and continued as one. Imports no torch by itself."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence

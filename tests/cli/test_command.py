@@ -1,7 +1,5 @@
 """The ``rlopt`` command as a user meets it, each in a process of its own."""
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import os

@@ -1,7 +1,5 @@
 """``rlopt compare``: the table, the pictures, the CSV files, and one line for each mistake."""
 
-from __future__ import annotations
-
 import csv
 import json
 import subprocess

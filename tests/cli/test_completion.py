@@ -1,7 +1,5 @@
 """What the shell is told may follow."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 

@@ -1,7 +1,5 @@
 """``rlopt data`` as a user meets it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

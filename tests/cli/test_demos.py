@@ -1,7 +1,5 @@
 """``rlopt demos`` as a user meets it."""
 
-from __future__ import annotations
-
 import pickle
 from pathlib import Path
 

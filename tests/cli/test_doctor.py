@@ -1,7 +1,5 @@
 """``rlopt doctor``: each known-bad combination is found on a made-up machine, and a good machine is left in peace."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import platform

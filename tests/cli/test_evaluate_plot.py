@@ -1,7 +1,5 @@
 """``rlopt evaluate`` and ``rlopt plot`` on a run whose every return is known by hand."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

@@ -1,7 +1,5 @@
 """Imitation from the command line: runs from demonstrations, their evaluation, and what is refused."""
 
-from __future__ import annotations
-
 import csv
 import json
 from pathlib import Path

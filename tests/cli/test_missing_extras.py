@@ -1,7 +1,5 @@
 """With the core packages alone, every command that needs more names the extra to install, in one line."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

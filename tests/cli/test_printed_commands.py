@@ -1,7 +1,5 @@
 """A command that rlopt prints does what the sentence around it says."""
 
-from __future__ import annotations
-
 import json
 import re
 import shlex

@@ -1,7 +1,5 @@
 """``rlopt rank`` as a user meets it."""
 
-from __future__ import annotations
-
 import importlib.util
 import re
 import signal

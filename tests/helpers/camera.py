@@ -1,7 +1,5 @@
 """A small environment that shows pictures."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import gymnasium as gym

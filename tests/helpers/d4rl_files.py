@@ -1,7 +1,5 @@
 """Small files of the D4RL layout, built to contain what the published ones are known for."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

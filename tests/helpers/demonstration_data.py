@@ -1,7 +1,5 @@
 """Small demonstrations whose every number can be told from its place."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Functions that the engine's tests run as jobs, each with a trace of every attempt on disk; their observer."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

@@ -1,7 +1,5 @@
 """A W&B server of a test: what wandb's own client sends to it is kept, and it answers as far as a run needs."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import threading

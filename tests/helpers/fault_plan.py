@@ -1,7 +1,5 @@
 """What :mod:`faulty_env` will do. A module of its own, because an environment's state is that of its module too."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A task that fails when it is told to, at a step of all its copies together."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal

@@ -1,7 +1,5 @@
 """Files that are small and ask for much: gigabytes, hours, or files elsewhere."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

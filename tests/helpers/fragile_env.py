@@ -1,7 +1,5 @@
 """A task whose episodes leave traces on disk, take their time, and can kill or fail the process that plays them."""
 
-from __future__ import annotations
-
 import os
 import signal
 import time

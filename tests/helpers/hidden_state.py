@@ -1,7 +1,5 @@
 """Environments whose next step depends on something that their observations do not show."""
 
-from __future__ import annotations
-
 import enum
 import functools
 import hashlib

@@ -1,7 +1,5 @@
 """A Hugging Face Hub of one process: the calls that creating, committing, listing and fetching a model make."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

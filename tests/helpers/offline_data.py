@@ -1,7 +1,5 @@
 """Small data sets for the tests of the offline learners."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

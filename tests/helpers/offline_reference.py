@@ -4,8 +4,6 @@ Each class takes one gradient step from a batch and noise. They share nothing wi
 random numbers are used.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 from typing import Any

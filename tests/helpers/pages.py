@@ -1,7 +1,5 @@
 """The pages that people read: their code blocks, executed, and their ``rlopt`` commands, understood."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import io

@@ -1,7 +1,5 @@
 """Errors that people meet, provoked: heading of docs/faq.md -> the message as it is printed."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 from pathlib import Path

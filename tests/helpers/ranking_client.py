@@ -1,7 +1,5 @@
 """Browsers of a ranking study without a browser: HTTP clients that keep cookies and read the page's CSRF token."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

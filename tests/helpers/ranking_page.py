@@ -1,7 +1,5 @@
 """What a person does on the ranking page, and sees there."""
 
-from __future__ import annotations
-
 import re
 
 from playwright.sync_api import Page, expect

@@ -1,7 +1,5 @@
 """A person who ranks what a study shows, in a thread, until it is over."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable, Iterator

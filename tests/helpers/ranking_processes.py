@@ -3,8 +3,6 @@
 The processes are forks of one that has imported all they need, so that a new one is there in a moment.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import random
 import socket

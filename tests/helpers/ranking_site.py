@@ -1,7 +1,5 @@
 """A ranking study as people meet it: the real server, trainer and database."""
 
-from __future__ import annotations
-
 import socket
 import threading
 import time

@@ -1,7 +1,5 @@
 """A small ranking study: a quadratic to be minimised, still images in the place of clips, people who rank exactly."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

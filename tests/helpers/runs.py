@@ -1,7 +1,5 @@
 """Small training runs, and how two of them are compared."""
 
-from __future__ import annotations
-
 import csv
 import os
 import signal

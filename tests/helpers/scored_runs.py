@@ -1,7 +1,5 @@
 """Run folders with chosen scores, as ``rlopt train`` would have written them."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

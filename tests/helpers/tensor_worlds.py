@@ -1,7 +1,5 @@
 """Worlds of tensors as the warp backend has them, without a simulator."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -4,8 +4,6 @@ DDPM with the noise as the network's target (Ho, Jain, Abbeel 2020, equation 14)
 Dhariwal 2021; pictures come from DDIM (Song, Meng, Ermon 2021, equation 12), with ``eta=0`` a function of the latent.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

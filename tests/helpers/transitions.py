@@ -1,7 +1,5 @@
 """Transitions of small processes: a wrapper that keeps them, and demonstrations that are right by construction."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import gymnasium

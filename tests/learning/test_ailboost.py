@@ -1,7 +1,5 @@
 """AILBoost and DAC learn from demonstrations alone what the environment rewards."""
 
-from __future__ import annotations
-
 import pytest
 from transitions import expert_of_random_target
 

@@ -1,7 +1,5 @@
 """Each offline learner on small data: better than the policy that made them, or as good as cloning can be."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import gymnasium

@@ -1,7 +1,5 @@
 """The folders of d3rlpy's FileAdapter: ``params.json`` and ``<metric>.csv`` of epoch, step, value. No torch."""
 
-from __future__ import annotations
-
 import csv
 import math
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What the readers of other libraries' logs give: named series of numbers and what is known of the run. No torch."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

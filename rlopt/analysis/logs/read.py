@@ -1,7 +1,5 @@
 """Finds and reads the logs that a command line names, including rlopt's run folders. No torch."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What Stable-Baselines3 and RL Zoo write: monitor files, evaluations.npz, progress.csv, args.yml. No torch."""
 
-from __future__ import annotations
-
 import csv
 import itertools
 from pathlib import Path

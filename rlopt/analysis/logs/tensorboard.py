@@ -1,7 +1,5 @@
 """TensorBoard's event files, with the tags of Stable-Baselines3, CleanRL, or anybody. No torch."""
 
-from __future__ import annotations
-
 import ast
 import re
 import struct

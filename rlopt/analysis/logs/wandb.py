@@ -1,7 +1,5 @@
 """CSV files that were exported from Weights & Biases: a panel of several runs, or the history of one. No torch."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from pathlib import Path

@@ -5,8 +5,6 @@ The layout: ``observations``, ``actions``, ``rewards``, ``terminals``, usually `
 2004.07219). Needs h5py only.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 from typing import Any

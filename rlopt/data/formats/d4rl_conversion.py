@@ -5,8 +5,6 @@ Here a row is kept only if its successor is known (or masked by a true terminal)
 corrected is noted.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The arrays of a D4RL-layout HDF5 file, checked, before anything is converted."""
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path

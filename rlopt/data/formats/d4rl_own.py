@@ -1,7 +1,5 @@
 """D4RL-layout files that rlopt writes: readable by others, and read back here exactly, every byte verified."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import os

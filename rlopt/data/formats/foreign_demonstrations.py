@@ -1,7 +1,5 @@
 """What the file formats of other imitation libraries share: arrays in, checked demonstrations out."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Reads arrays from other people's HDF5 files: numbers only, no links to elsewhere, nothing that is not there."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager

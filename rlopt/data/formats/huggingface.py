@@ -5,8 +5,6 @@ which ``imitation`` keeps pickled objects as JSON, are written empty and never l
 data set's description, as the library accepts no further column.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -10,8 +10,6 @@ ValueDICE: flat ``states``, ``actions``, ``next_states``, and ``dones`` at the e
 ValueDICE does not look at them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

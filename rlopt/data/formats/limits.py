@@ -1,7 +1,5 @@
 """What a data file may hold: how large it may be for what it says, and no pickle."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from rlopt.errors import DataError

@@ -6,8 +6,6 @@ centred at the origin with x to the right and y up. The map between the two is a
 that the transitions stay exact; rewards are those of PointMaze's own function (radius 0.45, not D4RL's 0.5).
 """
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

@@ -4,8 +4,6 @@ A Minari episode has T + 1 observations for T steps, so that successors are alwa
 environment that a file names where spaces are missing, which imports what the file says; this one refuses such a file.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections import Counter

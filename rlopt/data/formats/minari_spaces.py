@@ -1,7 +1,5 @@
 """Minari's declared spaces, against which its arrays are checked. They are read as JSON; nothing is imported."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """Writes Minari data sets with the minari package."""
 
-from __future__ import annotations
-
 import dataclasses
 import shutil
 import warnings

@@ -1,7 +1,5 @@
 """Reads other people's .npz files: numbers only, and no pickle."""
 
-from __future__ import annotations
-
 import math
 import shlex
 import zipfile

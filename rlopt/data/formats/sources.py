@@ -1,7 +1,5 @@
 """Files of named columns as people have them: npz, HDF5, parquet, CSV, JSON lines and safetensors behind one face."""
 
-from __future__ import annotations
-
 import json
 import zipfile
 from collections.abc import Callable, Iterator, Sequence

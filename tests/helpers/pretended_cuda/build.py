@@ -1,7 +1,5 @@
 """Builds the library that adds the pretended device to torch."""
 
-from __future__ import annotations
-
 import subprocess
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """AILBoost and DAC as algorithms: rounds, rewards, learners, mixture, refusals, exact resume."""
 
-from __future__ import annotations
-
 import dataclasses
 import warnings
 from typing import Any

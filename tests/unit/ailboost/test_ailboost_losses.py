@@ -1,7 +1,5 @@
 """AILBoost's mathematics on a finite MDP with exact occupancies, by hand, and by finite differences."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """AILBoost and DAC from images: what the discriminator sees, single frames, rewards, exact resume, a real renderer."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """What a constructor says to arguments that it does not have."""
 
-from __future__ import annotations
-
 import importlib.util
 import warnings
 from typing import Any

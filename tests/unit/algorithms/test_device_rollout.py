@@ -1,7 +1,5 @@
 """Collection that stays on the device, against the loops over a VecEnv on the same worlds and random numbers."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

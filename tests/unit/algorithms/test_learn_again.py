@@ -1,7 +1,5 @@
 """What lies between two calls of ``learn``: where episodes are cut, and the step at which a callback stopped."""
 
-from __future__ import annotations
-
 import warnings
 from pathlib import Path
 from typing import Any

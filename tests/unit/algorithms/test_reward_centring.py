@@ -1,7 +1,5 @@
 """Reward centring: values counted from the average reward are the values but for a constant, in every mode."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Boxes of whole numbers: as observations they are learned from, as actions they are refused."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import gymnasium

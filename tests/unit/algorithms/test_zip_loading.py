@@ -1,7 +1,5 @@
 """Models from zips of ``save``: settings given to ``load`` hold as in the constructor, or are refused in its words."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 import typing

@@ -1,7 +1,5 @@
 """Groups of runs compared: which scores are taken, how they are aggregated, what is refused."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The plane in which the states of a data set are drawn."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Logs of Stable-Baselines3, RL Zoo, CleanRL, d3rlpy and Weights & Biases beside run folders."""
 
-from __future__ import annotations
-
 import json
 from collections import OrderedDict
 from pathlib import Path

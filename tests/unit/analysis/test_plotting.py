@@ -1,7 +1,5 @@
 """Learning curves: what is read, how it is grouped and interpolated, and the pictures."""
 
-from __future__ import annotations
-
 import json
 import struct
 import subprocess

@@ -1,7 +1,5 @@
 """APO: advantages by brute force, what an end of an episode means, and the gain of a process whose optimum is known."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import gymnasium

@@ -1,7 +1,5 @@
 """The checkpoint format: exactness, damage, atomicity under SIGKILL and on a full disk."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

@@ -1,7 +1,5 @@
 """rlopt.load: predictions on raw observations, statistics that travel, refusals; the fuzz script, shortened."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import pickle

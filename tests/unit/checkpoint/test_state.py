@@ -1,7 +1,5 @@
 """Exact resume: a run stopped at any boundary, written to disk and read into fresh objects goes on bit for bit."""
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """Data sets of rlopt's own agents: recording, replay buffers, levels."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

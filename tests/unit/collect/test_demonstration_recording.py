@@ -1,7 +1,5 @@
 """Demonstrations of agents that act, and the policy in a zip file of Stable-Baselines3."""
 
-from __future__ import annotations
-
 import base64
 import json
 import pickle

@@ -1,7 +1,5 @@
 """D4RL files: both conversions, every known trap in a small file built to contain it, and damaged files."""
 
-from __future__ import annotations
-
 import pickle
 from pathlib import Path
 from typing import Any

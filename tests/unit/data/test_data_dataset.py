@@ -1,7 +1,5 @@
 """Dataset: what it refuses, how it cuts and joins, and its folder format."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import os

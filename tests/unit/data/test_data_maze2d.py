@@ -1,7 +1,5 @@
 """maze2d files in PointMaze's frame: the map, and a replay of every transition in the simulator."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Minari data sets: read back against what minari wrote, T + 1 rows, and what must be refused."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from pathlib import Path

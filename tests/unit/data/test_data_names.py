@@ -1,7 +1,5 @@
 """D4RL names, their files and scores, and the download from a server on this machine."""
 
-from __future__ import annotations
-
 import hashlib
 import http.server
 import threading

@@ -1,7 +1,5 @@
 """Files in D4RL's layout that rlopt wrote and somebody changed: each is one line that says what is wrong."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """Demonstrations in the formats of other libraries: written, read, and refused where they are wrong."""
 
-from __future__ import annotations
-
 import dataclasses
 import io
 import json

@@ -1,7 +1,5 @@
 """Demonstrations: choosing episodes, subsampling, images, what they fit, and the folder."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from pathlib import Path

@@ -4,8 +4,6 @@ Three episodes of 4, 3 and 5 transitions; the observation of step t of episode e
 (sin(e + t), cos(e + t)) / 2, the reward t + e / 10. The second episode truly ends, the others are cut.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import pickle

@@ -1,7 +1,5 @@
 """Trajectories as people write them: in memory, in .npz files of many layouts, in parquet tables."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The environment that a data set carries: what is recorded, what Minari says of it, and what a file may not do."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import sys

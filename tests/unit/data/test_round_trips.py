@@ -1,7 +1,5 @@
 """Every kind of data set in every format that can hold it comes back as it was, with the environment that it is of."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Differential DQN: the loss by hand, a ring whose gain and values are known, ends, images, and every mode."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """docs/comparing.md does what it says: every command and every snippet, in their order."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """docs/data.md does what it says, and damaged data sets are refused."""
 
-from __future__ import annotations
-
 import os
 import pickle
 import re

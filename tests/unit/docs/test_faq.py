@@ -1,7 +1,5 @@
 """Every message that docs/faq.md quotes is one that people still get: each is provoked."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Messages name commands and options that exist."""
 
-from __future__ import annotations
-
 import ast
 import contextlib
 import io

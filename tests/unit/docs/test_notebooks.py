@@ -1,7 +1,5 @@
 """Notebooks as they are kept: what is shown, and the code that the pages about them show."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

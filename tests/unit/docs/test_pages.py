@@ -1,7 +1,5 @@
 """Every page does what it says: its Python blocks run, its commands are understood, its links lead somewhere."""
 
-from __future__ import annotations
-
 import contextlib
 import re
 import sys

@@ -1,7 +1,5 @@
 """The site of the documentation builds without a warning, holds the whole API, and its links lead somewhere."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import os

@@ -1,7 +1,5 @@
 """Engines: every job ends once, whatever happens to its process; results last; a stopped call goes on."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

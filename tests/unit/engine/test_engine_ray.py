@@ -1,7 +1,5 @@
 """Ray against the same promises: two nodes on this machine, one of which is removed while its jobs run."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

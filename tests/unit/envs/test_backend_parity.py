@@ -5,8 +5,6 @@ step is compared closely, later ones loosely. Positions that the observation lea
 not depend on them (root x, yaw).
 """
 
-from __future__ import annotations
-
 import math
 
 import gymnasium

@@ -1,7 +1,5 @@
 """What an environment may return, what becomes of what it raises, and how long it may take."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import time

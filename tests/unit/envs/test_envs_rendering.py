@@ -1,7 +1,5 @@
 """Images without a display: which library is taken, what is said when there is none, and what the images show."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """What make_env refuses, and what it makes of names, backends and seeds."""
 
-from __future__ import annotations
-
 import json
 import os
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """get_state and set_state: the environment that is set goes on bit for bit as the one that was read."""
 
-from __future__ import annotations
-
 import copy
 
 import gymnasium

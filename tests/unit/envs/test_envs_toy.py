@@ -1,7 +1,5 @@
 """Episode ends worked out by hand: terminal observations, truncation and same-step autoreset on both code paths."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import gymnasium

@@ -1,7 +1,5 @@
 """Where simulators and EnvPool do other than one expects, and what the adapters make of it."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

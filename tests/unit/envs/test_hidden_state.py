@@ -1,7 +1,5 @@
 """Environments with hidden state, in Gymnasium's wrappers: restored, they go on bit for bit, or it is said."""
 
-from __future__ import annotations
-
 import random
 
 import gymnasium

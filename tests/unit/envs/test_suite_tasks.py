@@ -1,7 +1,5 @@
 """Tasks as tensor functions against dm_control, on the states of dm_control's own physics."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 

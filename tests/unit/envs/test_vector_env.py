@@ -1,7 +1,5 @@
 """Vector environments of Gymnasium and EnvPool: returns, ends and last observations, all known by hand."""
 
-from __future__ import annotations
-
 import functools
 from pathlib import Path
 from typing import Any

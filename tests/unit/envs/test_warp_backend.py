@@ -1,7 +1,5 @@
 """The warp backend on the CPU, against dm_control and against itself: parity, time limits, resets by mask, resume."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import scipy.stats

@@ -1,7 +1,5 @@
 """Evaluations whose episodes are played by the processes of an engine: the same ones, whoever plays them or dies."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """Evaluation: every episode once, no bias to short ones, raw rewards, nothing disturbed."""
 
-from __future__ import annotations
-
 import copy
 import json
 import random

@@ -1,7 +1,5 @@
 """Fitted Q evaluation against the closed form of a small MDP, and discounted returns against sums by hand."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

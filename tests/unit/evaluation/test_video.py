@@ -1,7 +1,5 @@
 """Videos: frames, speed, format; drawing MuJoCo where a GL library is."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """The examples that run exported policies outside rlopt act as the policy does."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Trained agents packed, pushed to a local Hub, fetched from it, and those that come with rlopt."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Iterator

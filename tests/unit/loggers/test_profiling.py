@@ -1,7 +1,5 @@
 """Time is counted once, for the innermost section, and training is not changed by being watched."""
 
-from __future__ import annotations
-
 import gzip
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """TensorBoard shows the events of a continued run in the order of their steps, whatever the clock says."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """The weight of the proximity term of off-policy MDPO that follows a target, whatever the scale of the rewards."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """On-policy gradient steps as a function of tensors, compiled, and of several seeds, against torch's optimisers."""
 
-from __future__ import annotations
-
 import copy
 import functools
 import math

@@ -1,7 +1,5 @@
 """What makes on-policy MDPO need no tuning: a step size that follows a target, and no unit of reward anywhere."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any

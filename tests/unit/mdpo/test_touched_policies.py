@@ -1,7 +1,5 @@
 """On-policy updates of networks that a user has changed, against a plain loop of the formulas."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """DrQ-v2's encoder and random shifts: the mathematics, and who trains what."""
 
-from __future__ import annotations
-
 import copy
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Stacked networks against torch's own modules and its own Adam."""
 
-from __future__ import annotations
-
 import copy
 
 import pytest

@@ -1,7 +1,5 @@
 """Behaviour cloning of images: alone, channels last or first, and as a part of Dict observations."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The losses of the offline learners: values by hand, brute force, closed forms, gradients by finite differences."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any

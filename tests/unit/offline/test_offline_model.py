@@ -1,7 +1,5 @@
 """The Stable-Baselines3 surface of the offline learners: data, callbacks, saving, fine-tuning, what is refused."""
 
-from __future__ import annotations
-
 import dataclasses
 import warnings
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Runs that learn from a data set, through the run folder: stopped and continued exactly, evaluated, refused."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import shutil

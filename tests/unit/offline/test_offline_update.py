@@ -1,7 +1,5 @@
 """The gradient steps of the offline learners against loops of plain torch, and their compiled form."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

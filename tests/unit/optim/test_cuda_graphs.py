@@ -1,7 +1,5 @@
 """Gradient steps that a CUDA graph takes, against the same steps taken one kernel after the other on the device."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

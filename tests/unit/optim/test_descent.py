@@ -1,7 +1,5 @@
 """A gradient step as a function of tensors against torch's own optimisers, alone and for several models at once."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

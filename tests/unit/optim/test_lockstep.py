@@ -1,7 +1,5 @@
 """Several runs in one process: random states of their own, joint calls, and runs that end early."""
 
-from __future__ import annotations
-
 import random
 import threading
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """Where there is no CUDA device, its tests run on one that the CPU plays; see ``helpers/pretended_cuda/plugin.py``."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """The graph of a function of tensors: what it does, what it refuses, and who shares what is compiled of it."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

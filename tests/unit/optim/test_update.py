@@ -1,7 +1,5 @@
 """One gradient step in every mode: equal results, and nothing stale after shapes or settings change."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """PPO against Stable-Baselines3's, bit for bit, and its gradient steps in every mode."""
 
-from __future__ import annotations
-
 import functools
 from pathlib import Path
 from typing import Any

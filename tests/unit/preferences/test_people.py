@@ -1,7 +1,5 @@
 """Fragments on film, and questions about them that people answer."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Replay on the device against Stable-Baselines3's buffers with the same random numbers, bit for bit."""
 
-from __future__ import annotations
-
 import pickle
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Stacks of frames rebuilt from single frames against a plain buffer that was fed the same transitions."""
 
-from __future__ import annotations
-
 import pickle
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Hindsight replay on the device against Stable-Baselines3's with the same random numbers, bit for bit."""
 
-from __future__ import annotations
-
 import pickle
 from typing import Any
 

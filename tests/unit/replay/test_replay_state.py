@@ -1,7 +1,5 @@
 """The state of replay on the device: through a checkpoint, from Stable-Baselines3's buffers and back, and malformed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Replay weights against their closed forms, the distribution of the draws, and uniform replay as a special case."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

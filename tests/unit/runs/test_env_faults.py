@@ -1,7 +1,5 @@
 """A run whose environment fails: one line with the cause, all but a rollout kept, and it goes on when it is mended."""
 
-from __future__ import annotations
-
 import functools
 import os
 import signal

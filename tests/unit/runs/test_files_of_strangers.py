@@ -1,7 +1,5 @@
 """What the files of a run may not do: cause an import, or lose sound checkpoints because the machine is short."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

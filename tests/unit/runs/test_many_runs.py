@@ -1,7 +1,5 @@
 """Runs of several seeds in one process against the same runs alone; stopping, continuing, failing."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import shutil

@@ -1,7 +1,5 @@
 """What a run says of its resume: exact and why that is known, not exact, unproved, or fresh episodes."""
 
-from __future__ import annotations
-
 import json
 import signal
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Training runs in this process: run folder, stopping, exact continuation, what is kept, what is said when it fails."""
 
-from __future__ import annotations
-
 import dataclasses
 import errno
 import functools

@@ -1,7 +1,5 @@
 """CSV logs that a resumed run continues exactly, durations, and the bookkeeping of intervals."""
 
-from __future__ import annotations
-
 import csv
 import io
 import os

@@ -1,7 +1,5 @@
 """What a run refuses, before or after training: damaged files of the folder, models and spaces that cannot be used."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

@@ -1,7 +1,5 @@
 """The networks of actor and critics against plain writings of their papers, and the gradient step with each of them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Off-policy models of several seeds, trained together, against each trained alone."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

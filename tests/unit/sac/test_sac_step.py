@@ -1,7 +1,5 @@
 """The gradient step as one function against the same step taken part by part, and its compiled form."""
 
-from __future__ import annotations
-
 import functools
 import pickle
 import shutil

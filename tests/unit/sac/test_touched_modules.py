@@ -1,7 +1,5 @@
 """Networks that a user has changed: steps are Stable-Baselines3's, or one line says why they are slower."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Wheels in portions: their sizes, and that what is put together again is what was split."""
 
-from __future__ import annotations
-
 import random
 import sys
 from pathlib import Path

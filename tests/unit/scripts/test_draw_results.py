@@ -1,7 +1,5 @@
 """Pictures of the tables of results show what the tables say."""
 
-from __future__ import annotations
-
 import re
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The tables of docs/results are refused where they would flatter."""
 
-from __future__ import annotations
-
 import importlib
 from pathlib import Path
 from typing import Any

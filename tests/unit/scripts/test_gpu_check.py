@@ -1,7 +1,5 @@
 """The GPU check: what it writes, how it continues, and that a cut row is tried again; its rows are not run here."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import sys

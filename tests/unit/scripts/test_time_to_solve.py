@@ -1,7 +1,5 @@
 """When a contestant of the race to a return has solved its task."""
 
-from __future__ import annotations
-
 import importlib
 from pathlib import Path
 from types import ModuleType

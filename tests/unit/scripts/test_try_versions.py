@@ -1,7 +1,5 @@
 """The oldest versions that are tried are those that pyproject.toml allows."""
 
-from __future__ import annotations
-
 import tomllib
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Settings: reading values by type, ranges, presets, and the merge of defaults, preset and flags."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from dataclasses import dataclass

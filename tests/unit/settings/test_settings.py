@@ -1,7 +1,5 @@
 """A setting is declared once: the command line and the constructors accept and refuse the same values, in one line."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 import types

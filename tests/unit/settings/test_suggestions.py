@@ -1,7 +1,5 @@
 """Which name is suggested for one that does not exist: the one that was meant, or none."""
 
-from __future__ import annotations
-
 import gymnasium
 import pytest
 

@@ -1,7 +1,5 @@
 """Settings in YAML: plain data, YAML 1.2's numbers, and one line for everything that is not."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any

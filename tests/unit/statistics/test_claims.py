@@ -1,7 +1,5 @@
 """The number of seeds of a claim: textbook sample sizes, and simulated experiments of that size."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

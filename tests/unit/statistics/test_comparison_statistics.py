@@ -1,7 +1,5 @@
 """Comparisons, profiles, several tasks with unequal seeds: against rliable, brute force and what is known by hand."""
 
-from __future__ import annotations
-
 from itertools import product
 from typing import Any
 

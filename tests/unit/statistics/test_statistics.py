@@ -1,7 +1,5 @@
 """Aggregates and intervals against hand-computed values, scipy and rliable."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from itertools import product

@@ -1,7 +1,5 @@
 """Small files that ask for gigabytes, hours or other files are refused in one line, before anything is taken."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

@@ -1,7 +1,5 @@
 """Files of every kind, changed at random: each is read, or refused by rlopt in one line, at once."""
 
-from __future__ import annotations
-
 import json
 import random
 import shutil

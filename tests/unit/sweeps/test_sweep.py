@@ -1,7 +1,5 @@
 """Sweeps: which runs they are, mistakes in one line, killed and continued, what the summary says."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

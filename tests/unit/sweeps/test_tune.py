@@ -1,7 +1,5 @@
 """Search of settings: its axes, mistakes in one line, what becomes of trials, killed and continued."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

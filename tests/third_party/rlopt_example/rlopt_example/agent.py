@@ -1,7 +1,5 @@
 """The agent's settings and its entry. Imports no torch, so that ``rlopt train --help`` is quick."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 

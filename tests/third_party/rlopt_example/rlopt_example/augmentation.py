@@ -1,7 +1,5 @@
 """The glider's symmetries: nothing but the edge tells one place or direction from another."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

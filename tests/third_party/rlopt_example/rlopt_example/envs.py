@@ -1,7 +1,5 @@
 """A glider in the plane that is to come back to the origin."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import gymnasium
