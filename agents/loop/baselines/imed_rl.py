@@ -8,13 +8,15 @@ from typing import Any, ClassVar
 import numpy as np
 
 from rlopt.agents.loop.baselines.config import IMEDRLConfig
-from rlopt.agents.loop.confidence_sets.outcomes import Outcomes, divergence_to_mean
+from rlopt.agents.loop.confidence_sets.outcomes import Outcomes, pair_divergence, tilted_divergence
 from rlopt.agents.loop.contract import Switch
 from rlopt.agents.loop.states import CountedStates
 from rlopt.average_reward.mdp import Array
 
 ROUNDS = 100
 """Of policy iteration, which starts from the last policy: one is usual."""
+ROUNDING = 1e-9
+"""An index that is larger than another by this share of it is larger beyond all rounding."""
 
 
 class IMEDRLLearner(Outcomes):
@@ -33,6 +35,10 @@ class IMEDRLLearner(Outcomes):
         self._skeleton = np.ones((n_states, n_actions), bool)
         self._bias = np.zeros(n_states)
         self.policy = [0] * n_states
+        self._solved_for: list[int] | None = None
+        """The policy whose bias is at hand; None once one of its pairs was visited."""
+        self._tilts = [0.5] * (n_states * n_actions)
+        """[S A] where each pair's divergence was found last: a bound of the next one."""
 
     def add(self, state: int, action: int, reward: float, next_state: int) -> None:
         """Takes a transition in."""
@@ -45,41 +51,53 @@ class IMEDRLLearner(Outcomes):
         self._rewards[state, action] += weight * (reward - self._rewards[state, action])
         visits = self._counts[state]
         self._skeleton[state] = visits >= math.log(max(float(visits.max()), 1.0)) ** 2
+        if self.policy[state] == action:
+            self._solved_for = None
 
     def solve(self) -> Array:
         """[S] the best bias of the empirical process, of the actions with at least log^2 of a state's most visits."""
         states = len(self._bias)
         rows = np.arange(states)
         policy = np.array(self.policy)
-        policy = np.where(self._skeleton[rows, policy], policy, self._skeleton.argmax(axis=1))
+        kept = self._skeleton[rows, policy]
+        if not kept.all():
+            policy = np.where(kept, policy, self._skeleton.argmax(axis=1))
         for _ in range(ROUNDS):
-            matrix = np.eye(states) - self._kernel[rows, policy]
-            matrix[:, 0] = 1.0
-            solved = np.linalg.solve(matrix, self._rewards[rows, policy])
-            self.gain, solved[0] = float(solved[0]), 0.0
-            values = np.where(self._skeleton, self._rewards + self._kernel @ solved, -np.inf)
-            margin = 1e-9 * (1.0 + float(np.ptp(solved)))
-            better = np.where(values[rows, policy] >= values.max(axis=1) - margin, policy, values.argmax(axis=1))
-            if np.array_equal(better, policy):
+            listed = policy.tolist()
+            if listed != self._solved_for:
+                matrix = np.eye(states) - self._kernel[rows, policy]
+                matrix[:, 0] = 1.0
+                solved = np.linalg.solve(matrix, self._rewards[rows, policy])
+                self.gain, solved[0] = float(solved[0]), 0.0
+                self._bias, self._solved_for = np.asarray(solved, np.float64), listed
+            values = np.where(self._skeleton, self._rewards + self._kernel @ self._bias, -np.inf)
+            margin = 1e-9 * (1.0 + float(self._bias.max() - self._bias.min()))
+            good = values[rows, policy] >= values.max(axis=1) - margin
+            if good.all():
                 break
-            policy = better
-        self._bias, self.policy = np.asarray(solved, np.float64), policy.tolist()
+            policy = np.where(good, policy, values.argmax(axis=1))
+        self.policy = policy.tolist()
         return self._bias
 
-    def indices(self, state: int) -> Array:
-        """[A] N K_inf + log N of each action of ``state``, all tried; K_inf to the largest mean of r + bias(s')."""
-        pairs = range(state * self.n_actions, (state + 1) * self.n_actions)
+    def indices(self, state: int) -> list[float]:
+        """[A] N K_inf + log N of each action of ``state``, all tried; K_inf to the largest mean of r + bias(s').
+
+        Those that are surely not the smallest are infinite.
+        """
         bias = self._bias.tolist()
-        rows = [self.row(pair, bias) for pair in pairs]
-        width = max(len(shares) for shares, _ in rows)
-        shares, outcomes = np.zeros((2, len(rows), width))
-        for place, (share, outcome) in enumerate(rows):
-            shares[place, : len(share)], outcomes[place, : len(share)] = share, outcome
-        largest = float((self._rewards[state] + self._kernel[state] @ self._bias).max())
-        top = self.reward_range[1] + float(self._bias.max())
-        visits = self._counts[state]
-        apart = divergence_to_mean(shares, outcomes, top, np.full(len(rows), min(largest, top)))
-        return np.asarray(visits * apart + np.log(visits), np.float64)
+        top = self.reward_range[1] + max(bias)
+        largest = min(float((self._rewards[state] + self._kernel[state] @ self._bias).max()), top)
+        found, smallest = [math.inf] * self.n_actions, math.inf
+        # The best action, whose index is usually the smallest, comes first.
+        for action in sorted(range(self.n_actions), key=lambda action: action != self.policy[state]):
+            pair = state * self.n_actions + action
+            visits, row = self.visits[pair], self.row(pair, bias)
+            enough = (smallest + ROUNDING * (1.0 + smallest) - math.log(visits)) / visits
+            if tilted_divergence(*row, top, largest, self._tilts[pair]) <= enough:
+                apart, self._tilts[pair] = pair_divergence(*row, top, largest)
+                found[action] = visits * apart + math.log(visits)
+                smallest = min(smallest, found[action])
+        return found
 
     def act(self, state: int) -> int:
         """The action that was tried least while one was not tried, else that of the smallest index."""
@@ -87,7 +105,8 @@ class IMEDRLLearner(Outcomes):
         if visits.min() == 0:
             return int(visits.argmin())
         self.solve()
-        return int(self.indices(state).argmin())
+        indices = self.indices(state)
+        return indices.index(min(indices))
 
     def get_state(self) -> dict[str, Any]:
         """Everything that the next step depends on."""
@@ -110,7 +129,7 @@ class IMEDRLLearner(Outcomes):
         self._kernel, self._rewards = state["kernel"].copy(), state["rewards"].copy()
         self._counts, self._bias = state["counts"].copy(), state["bias"].copy()
         self._skeleton, self.policy = state["skeleton"] != 0, state["policy"].tolist()
-        self.gain = state["gain"]
+        self.gain, self._solved_for = state["gain"], None
 
 
 class IMEDRL(CountedStates):

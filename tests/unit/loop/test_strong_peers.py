@@ -10,11 +10,12 @@ import pytest
 from scipy.optimize import linprog, minimize_scalar
 
 import rlopt.envs.tasks.own_tasks  # noqa: F401 registers them
-from rlopt.agents.loop.baselines import kl_ucrl, pmevi_dt, ucrl3
+from rlopt.agents.loop.baselines import imed_rl, kl_ucrl, pmevi_dt, ucrl3
 from rlopt.agents.loop.baselines.config import KLUCRLConfig, PMEVIDTConfig, PSRLConfig, UCRL3Config
 from rlopt.agents.loop.baselines.imed_rl import IMEDRL, IMEDRLLearner
 from rlopt.agents.loop.baselines.optimistic_q import OptimisticQ, paper_horizon
 from rlopt.agents.loop.baselines.psrl import PSRL, PSRLLearner
+from rlopt.agents.loop.confidence_sets.outcomes import divergence_to_mean, pair_divergence, tilted_divergence
 from rlopt.average_reward import FiniteMDP, evaluate_policy, policy_iteration
 from rlopt.envs.average_reward import FiniteEnv
 
@@ -168,7 +169,8 @@ def test_imed_rl_index_is_its_definition() -> None:
     for state in range(3):
         threshold = (means[state] + kernel[state] @ bias).max()
         top = 1.0 + bias.max()
-        for action, index in enumerate(data.indices(state)):
+        defined = []
+        for action in range(2):
             outcomes = np.array([r + bias[t] for s, a, r, t in seen if (s, a) == (state, action)])
 
             def log_growth(x: float, y: np.ndarray = outcomes, m: float = threshold) -> float:
@@ -177,7 +179,78 @@ def test_imed_rl_index_is_its_definition() -> None:
             limit = 1 / (top - threshold)
             found = minimize_scalar(log_growth, bounds=(0, limit), method="bounded", options={"xatol": 1e-12})
             apart = max(-found.fun, -log_growth(limit * (1 - 1e-12)), 0.0)
-            assert index == pytest.approx(len(outcomes) * apart + math.log(len(outcomes)), abs=1e-4)
+            defined.append(len(outcomes) * apart + math.log(len(outcomes)))
+        # One that is surely not the smallest is left out.
+        smallest = min(defined)
+        expected = [
+            index if found < math.inf else math.inf for index, found in zip(defined, data.indices(state), strict=True)
+        ]
+        assert data.indices(state) == pytest.approx(expected, abs=1e-4) and min(expected) == smallest
+
+
+class PlainIMEDRL(IMEDRLLearner):
+    """The same rule written plainly: every equation solved and every index worked out, at every step."""
+
+    def act(self, state: int) -> int:
+        rows, visits = np.arange(self.n_states), self._counts[state]
+        if visits.min() == 0:
+            return int(visits.argmin())
+        policy = np.where(self._skeleton[rows, self.policy], self.policy, self._skeleton.argmax(axis=1))
+        while True:
+            matrix = np.eye(self.n_states) - self._kernel[rows, policy]
+            matrix[:, 0] = 1.0
+            bias = np.linalg.solve(matrix, self._rewards[rows, policy])
+            bias[0] = 0.0
+            values = np.where(self._skeleton, self._rewards + self._kernel @ bias, -np.inf)
+            margin = 1e-9 * (1.0 + float(np.ptp(bias)))
+            better = np.where(values[rows, policy] >= values.max(axis=1) - margin, policy, values.argmax(axis=1))
+            if np.array_equal(better, policy):
+                break
+            policy = better
+        self.policy = policy.tolist()
+        found, top = [], self.reward_range[1] + bias.max()
+        largest = min((self._rewards[state] + self._kernel[state] @ bias).max(), top)
+        for action in range(self.n_actions):
+            shares, outcomes = self.row(state * self.n_actions + action, bias.tolist())
+            apart = divergence_to_mean(np.array([shares]), np.array([outcomes]), top, np.array([largest]))
+            found.append(visits[action] * apart.item() + math.log(visits[action]))
+        return int(np.argmin(found))
+
+
+@pytest.mark.parametrize("env", ["RiverSwim-v0", "AccessControl-v0", "two islands", "noisy"])
+def test_imed_rl_acts_as_its_plain_form(env: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though it solves only what has changed, and leaves out indices that are surely not the smallest."""
+    leave = [[(p, 1, 0.0), (1 - p, 0, 0.0)] for p in (0.1, 0.1, 0.2)]
+    islands = [leave, [[(0.1, 0, 1.0), (0.9, 1, 1.0)] for _ in leave]]
+    rng = np.random.default_rng(5)
+    noisy = [[[(p / 2, int(t), reward) for p, t in zip(rng.dirichlet([1, 1]), (a, s), strict=True) for reward in (0, 1)]
+              for a in range(3)] for s in range(8)]  # fmt: skip
+
+    def actions() -> list[int]:
+        made: Any = {"two islands": islands, "noisy": noisy}.get(env)
+        made = gymnasium.make(f"rlopt/{env}").unwrapped if made is None else FiniteEnv(made)
+        taken = []
+        step = made.step
+        made.step = lambda action: (taken.append(int(action)), step(action))[1]
+        model = IMEDRL(made, seed=3).learn(1500, log_interval=None)
+        return [*taken, *model.policy.tolist(), model.n_switches]
+
+    fast = actions()
+    monkeypatch.setattr(imed_rl, "IMEDRLLearner", PlainIMEDRL)
+    assert fast == actions()
+
+
+def test_divergence_of_a_pair_is_that_of_a_row() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        count = int(rng.integers(1, 6))
+        shares, outcomes = rng.dirichlet(np.ones(count)), rng.choice([0.0, 0.3, 1.0, 2.0], count)
+        largest, mean = float(outcomes.max() + rng.choice([0.0, 0.5])), float(rng.uniform(0, 2.5))
+        plain = divergence_to_mean(shares[None], outcomes[None], largest, np.array([mean])).item()
+        apart, tilt = pair_divergence(shares.tolist(), outcomes.tolist(), largest, mean)
+        assert apart == pytest.approx(plain, rel=1e-9, abs=1e-12)
+        for given in (tilt, float(rng.uniform())):
+            assert tilted_divergence(shares.tolist(), outcomes.tolist(), largest, mean, given) <= plain + 1e-12
 
 
 def test_imed_rl_tries_every_action_first_and_learns_river_swim() -> None:
