@@ -46,6 +46,7 @@ def main() -> None:
     for seed in range(options.seeds):
         env: Any = gymnasium.make(options.env, **kwargs).unwrapped
         settings: dict[str, Any] = {"planner": options.planner, "beta_scale": options.beta_scale, "seed": seed}
+        settings["span"] = env.mdp.span
         if options.kind == "tabular":
             settings["procedure"] = "paper"
         wall, cpu = time.perf_counter(), time.process_time()

@@ -7,7 +7,7 @@ import gymnasium
 import numpy as np
 
 import rlopt.envs.tasks.own_tasks  # noqa: F401 registers them
-from rlopt.average_reward import relative_value_iteration
+from rlopt.average_reward import LinearMixtureMDP, relative_value_iteration
 from rlopt.envs.average_reward import FiniteEnv
 
 Outcome = tuple[float, int, float]
@@ -123,6 +123,13 @@ def two_islands(delta: float = 0.02) -> FiniteEnv:
     return FiniteEnv([first, [[(delta, 0, 1.0), (1 - delta, 1, 1.0)] for _ in range(5)]])
 
 
+def mixture_garnet(states: int = 20, actions: int = 4, kernels: int = 5) -> FiniteEnv:
+    """A mixture of random kernels, with known rewards."""
+    parts = [garnet(states, actions, 3, seed, noisy=False).mdp for seed in range(10, 10 + kernels)]
+    weights = np.random.default_rng(10).dirichlet(np.ones(kernels))
+    return FiniteEnv(mdp=LinearMixtureMDP.of(np.stack([part.P for part in parts]), weights, parts[0].r, (0.0, 1.0)))
+
+
 def _registered(name: str, **kwargs: Any) -> Callable[[], Any]:
     return lambda: gymnasium.make(name, **kwargs).unwrapped
 
@@ -145,10 +152,19 @@ PROCESSES: dict[str, Callable[[], Any]] = {
     "Bandit-5": bandit,
 }
 NAMES: Sequence[str] = tuple(PROCESSES)
+STRUCTURED: dict[str, Callable[[], Any]] = {
+    "AggregatedRiverSwim-6": _registered("rlopt/AggregatedRiverSwim-v0"),
+    "AggregatedRiverSwim-12": _registered("rlopt/AggregatedRiverSwim-v0", n_places=12, members=3),
+    "RandomLinear": _registered("rlopt/RandomLinear-v0"),
+    "MixtureRiverSwim-6": _registered("rlopt/MixtureRiverSwim-v0"),
+    "MixtureRiverSwim-12": _registered("rlopt/MixtureRiverSwim-v0", n_states=12),
+    "MixtureGarnet-20": mixture_garnet,
+}
+"""Linear in features (``mdp.features``), or mixtures of known kernels (``mdp.kernels``)."""
 
 
 def make(name: str) -> Any:
     """The process ``name``, solved."""
-    env = PROCESSES[name]()
+    env = (PROCESSES | STRUCTURED)[name]()
     env.mdp.__dict__["solution"] = relative_value_iteration(env.mdp)
     return env

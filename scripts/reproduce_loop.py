@@ -14,6 +14,7 @@ be stopped and called again at any time.
 
 import argparse
 import functools
+import inspect
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -156,7 +157,10 @@ def played(cell: Cell) -> tuple[dict[str, Any], dict[str, Any]]:
     if algorithm.linear and not task.linear:
         one_hot = np.eye(mdp.n_states * mdp.n_actions).reshape(mdp.n_states, mdp.n_actions, -1)
         settings["feature_map"] = lambda state: one_hot[int(state)]
-    agent = resolve(agent_spec(algorithm.agent).algorithm)(env, seed=cell.seed, **settings)
+    agent_class = resolve(agent_spec(algorithm.agent).algorithm)
+    if "span" in inspect.signature(agent_class).parameters:
+        settings["span"] = mdp.span
+    agent = agent_class(env, seed=cell.seed, **settings)
     callback = RewardRateCallback(every=every(cell.steps))
     start = time.perf_counter()
     agent.learn(cell.steps, callback=callback, log_interval=None)

@@ -6,7 +6,11 @@ processes, by the tuning seeds 1000, 1001, ... alone. What is reported are the s
 more than half of what uniform actions do. Seeds come in rounds over all processes and agents, so that the table is
 balanced whenever the study is stopped; a run whose row is there is not run again.
 
+There are two studies: of tabular processes, and of processes that are linear in features or mixtures of known kernels,
+where linear LOOP and MLE-LOOP know the features or the kernels and rewards, and the tabular agents do not.
+
     python scripts/study_loop.py run                       # 50 seeds
+    python scripts/study_loop.py run --study structured --seeds 10
     python scripts/study_loop.py tune                      # the seeds 1000 to 1002, more constants
     python scripts/study_loop.py table                     # prints the table from the kept runs
     python scripts/study_loop.py write                     # puts it into docs/results/loop.md
@@ -17,7 +21,7 @@ from __future__ import annotations
 import argparse
 import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import loop_processes
@@ -54,6 +58,12 @@ AGENTS = {
     "rvi_q": Agent("RVI Q (no optimism)", "rvi_q", {}),
 }
 """Those that are reported."""
+STRUCTURED: dict[str, Agent] = {
+    "linear_loop": Agent("linear LOOP*", "linear_loop", {"beta_scale": 1e-4}),
+    "mle_loop": Agent("MLE-LOOP*", "mle_loop", {"beta_scale": 2e-2}),
+    **{name: AGENTS[name] for name in ("loop", "imed_rl", "psrl", "kl_ucrl-tuned", "ucrl2-tuned")},
+}
+"""Those that are reported on processes with structure."""
 SCALES = (0.001, 0.003, 0.01, 0.03)
 TRIED: dict[str, Agent] = {
     **{
@@ -71,13 +81,50 @@ TRIED: dict[str, Agent] = {
     },
 }
 """What the tuning seeds choose among."""
+STRUCTURED_TRIED: dict[str, Agent] = {
+    **{f"linear_loop {scale:g}": Agent("", "linear_loop", {"beta_scale": scale}) for scale in (3e-5, 1e-4, 3e-4, 1e-3)},
+    **{f"mle_loop {scale:g}": Agent("", "mle_loop", {"beta_scale": scale}) for scale in (5e-3, 2e-2, 5e-2)},
+}
 
 
-def run_all(args: argparse.Namespace, agents: dict[str, Agent], seeds: Sequence[int]) -> None:
+class Study(NamedTuple):
+    """A table."""
+
+    marker: str
+    processes: dict[str, Callable[[], Any]]
+    agents: dict[str, Agent]
+    tried: dict[str, Agent]
+    ours: tuple[str, ...]
+    """Whose costs the others are compared with."""
+
+
+STUDIES = {
+    "tabular": Study("study loop", loop_processes.PROCESSES, AGENTS, TRIED, ("loop",)),
+    "structured": Study(
+        "study structured", loop_processes.STRUCTURED, STRUCTURED, STRUCTURED_TRIED, ("linear_loop", "mle_loop")
+    ),
+}
+
+
+def fits(process: str, agent: Agent) -> bool:
+    """Whether the process has what the agent needs to know."""
+    needed = {"linear_loop": "features", "mle_loop": "kernels"}.get(agent.agent)
+    return needed is None or hasattr(made(process).mdp, needed)
+
+
+@functools.cache
+def made(process: str) -> Any:
+    """A process to look at."""
+    return loop_processes.make(process)
+
+
+def run_all(args: argparse.Namespace, study: Study, agents: dict[str, Agent], seeds: Sequence[int]) -> None:
     """Seed after seed, all processes and agents."""
     for seed in seeds:
-        for process in loop_processes.NAMES:
+        for process in study.processes:
             for name, agent in agents.items():
+                if not fits(process, agent):
+                    continue
                 cell = {"process": process, "agent": name, "steps": args.steps, "seed": seed}
                 if wanted(args, process=process, agent=name) and not args.results.find(**cell):
                     args.results.add(*played(cell, agent))
@@ -111,15 +158,15 @@ def uniform_cost(process: str) -> float:
     """What uniform actions cost a step in the long run."""
     from rlopt.average_reward import evaluate_policy
 
-    mdp = loop_processes.make(process).mdp
+    mdp = made(process).mdp
     uniform = np.full((mdp.n_states, mdp.n_actions), 1.0 / mdp.n_actions)
     return float(mdp.gain - evaluate_policy(mdp, uniform).gain)
 
 
-def table_text(args: argparse.Namespace, agents: dict[str, Agent], seeds: Sequence[int]) -> str:
+def table_text(args: argparse.Namespace, study: Study, agents: dict[str, Agent], seeds: Sequence[int]) -> str:
     """Median costs and failures of each process, switches and ratios below."""
     costs, switches, seconds = {}, {}, {}
-    for process in loop_processes.NAMES:
+    for process in study.processes:
         for name in agents:
             rows = args.results.find(process=process, agent=name, steps=args.steps)
             rows = [row for row in rows if row["seed"] in seeds]
@@ -127,7 +174,7 @@ def table_text(args: argparse.Namespace, agents: dict[str, Agent], seeds: Sequen
                 costs[process, name] = np.array([row["cost"] for row in rows])
                 switches[process, name] = float(np.median([row["switches"] for row in rows]))
                 seconds[process, name] = float(np.median([row["seconds"] for row in rows]))
-    processes = [p for p in loop_processes.NAMES if any((p, name) in costs for name in agents)]
+    processes = [p for p in study.processes if any((p, name) in costs for name in agents)]
     agents = {name: agent for name, agent in agents.items() if any((p, name) in costs for p in processes)}
     if not processes:
         return "no runs"
@@ -145,7 +192,7 @@ def table_text(args: argparse.Namespace, agents: dict[str, Agent], seeds: Sequen
     for process in processes:
         limit = FAILURE * uniform_cost(process) * args.steps
         middles = {name: float(np.median(costs[process, name])) for name in agents if (process, name) in costs}
-        peers = [middle for name, middle in middles.items() if agents[name].agent != "loop"]
+        peers = [middle for name, middle in middles.items() if agents[name].agent not in study.ours]
         texts = []
         for name in agents:
             if name not in middles:
@@ -166,13 +213,15 @@ def table_text(args: argparse.Namespace, agents: dict[str, Agent], seeds: Sequen
         return f"{np.median(values):.{digits}f}" if values else "-"
 
     lines += [
-        row("cost over the best peer's: median", lambda name: f"{np.median(ratios[name]):.2f}"),
-        row("the same, largest", lambda name: f"{np.max(ratios[name]):.1f}"),
+        row(
+            "cost over the best peer's: median", lambda name: f"{np.median(ratios[name]):.2f}" if ratios[name] else "-"
+        ),
+        row("the same, largest", lambda name: f"{np.max(ratios[name]):.1f}" if ratios[name] else "-"),
         row("failed runs", lambda name: f"{np.mean(failed[name]):.1%}"),
         row("switches", lambda name: median_of(switches, name, 0)),
         row("seconds", lambda name: median_of(seconds, name, 1)),
         "",
-        f"`python scripts/study_loop.py run --steps {args.steps} --seeds {args.seeds}`",
+        f"`python scripts/study_loop.py run --study {args.study} --steps {args.steps} --seeds {args.seeds}`",
     ]
     return "\n".join(lines)
 
@@ -181,7 +230,8 @@ def main() -> None:
     """Runs or prints the study."""
     parser = script_parser(__doc__, "loop_study", ("process", "agent", "steps", "seed"), "tune", runs=False)
     parser.set_defaults(page=parser.get_default("page").with_name("loop.md"))
-    parser.add_argument("--process", choices=loop_processes.NAMES, help="only this process")
+    parser.add_argument("--study", choices=STUDIES, default="tabular", help="which processes")
+    parser.add_argument("--process", help="only this process")
     parser.add_argument("--agent", help="only this agent")
     parser.add_argument("--steps", type=int, default=30_000, help="of a run")
     parser.add_argument("--seeds", type=int, default=50, help="that are reported")
@@ -191,10 +241,11 @@ def main() -> None:
     if args.action == "tune":
         args.tuning = True
     seeds = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + TUNING_SEEDS) if args.tuning else range(args.seeds)
-    agents = TRIED if args.tuning else AGENTS
+    study = STUDIES[args.study]
+    agents = study.tried if args.tuning else study.agents
     if args.action in ("run", "tune"):
-        run_all(args, agents, seeds)
-    show(args, "study loop", table_text(args, agents, seeds))
+        run_all(args, study, agents, seeds)
+    show(args, study.marker, table_text(args, study, agents, seeds))
 
 
 if __name__ == "__main__":

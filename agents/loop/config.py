@@ -21,9 +21,9 @@ class OptimistConfig(ContinuingConfig):
     """Settings of every agent that plans with a confidence set."""
 
     span: Annotated[float, Range(gt=0)] | None = None
-    """H, a bound on max - min of the optimal bias; none takes the exact span from an environment that knows it, though
-    no agent could. A value that is too small can exclude the best policy, and one that is too large widens the
-    confidence set. LOOP's procedure anytime does not use it."""
+    """H, a bound on max - min of the optimal bias. With none, every plan begins with the range of rewards and doubles
+    it until no value of the plan reaches it. A value that is too small can exclude the best policy, and one that is too
+    large widens the confidence set. LOOP's procedure anytime does not use it."""
     horizon: Annotated[int, Range(ge=1)] | None = None
     """T, the number of steps for which the confidence level holds; none takes that of the first call of learn. LOOP's
     procedure anytime does not use it."""
@@ -52,7 +52,8 @@ class LOOPConfig(PlannerConfig):
 
     procedure: Literal["anytime", "paper"] = "anytime"
     """anytime needs neither span nor horizon, allows for noisy rewards, and drops a plan as soon as one pair refutes
-    it. paper is algorithm 1, with squared errors over all data, a known span and a known number of steps."""
+    it. paper is algorithm 1, with squared errors over all data and a known number of steps; the paper also knows the
+    span."""
     beta_scale: Annotated[float, Range(gt=0)] | None = None
     """Size of the confidence set relative to the theory's. None takes .003 with the procedure anytime, where 1 makes
     all plans optimistic with probability 1 - delta, and .001 with paper, where 1 explores for far longer than practical

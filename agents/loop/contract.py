@@ -46,7 +46,7 @@ class AgentParts:
     data: Any
     """The learner (:class:`Learner`); made when the horizon is known."""
     span: float
-    """H, bound of max - min of the optimal bias, in units of reward; NaN for an agent that needs none."""
+    """H, bound of max - min of the optimal bias, in units of reward; NaN for an agent that has none."""
     reward_range: tuple[float, float]
     begun: bool
     plans: list[Any]
@@ -54,7 +54,7 @@ class AgentParts:
     config: Any
 
     def _needs_span(self) -> bool:
-        """Whether the agent uses a bound of the span, which is given or the environment's own."""
+        """Whether the agent uses a bound of the span from outside, which is given or the environment's own."""
         return hasattr(self.config, "span")
 
     @classmethod

@@ -20,7 +20,7 @@ class LOOP(CountedStates, OptimisticAgent):
 
     The agent acts greedily on an optimistic plan of a confidence set and replans only when the data refute the
     current plan by ``switch_multiplier`` times the radius of the set. The procedure ``anytime`` needs neither span nor
-    horizon (:class:`rlopt.agents.loop.confidence_sets.anytime.AnytimeSet`); ``paper`` is the paper's, with a known
+    horizon (:class:`rlopt.agents.loop.confidence_sets.anytime.AnytimeSet`); ``paper`` is the paper's, which knows the
     span. A step costs constant time.
 
     Arguments and errors are those of :class:`rlopt.agents.loop.base.ContinuingAgent`, the settings those of
@@ -35,7 +35,7 @@ class LOOP(CountedStates, OptimisticAgent):
         return bool(self.config.procedure == "anytime")
 
     def _needs_span(self) -> bool:
-        return not self._anytime
+        return super()._needs_span() and not self._anytime
 
     @classmethod
     def _former_settings(cls, settings: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from rlopt.agents.loop.confidence_sets.likelihood import TabularLikelihood
 from rlopt.agents.loop.confidence_sets.mixture import MixtureLikelihood
-from rlopt.agents.loop.confidence_sets.planner import PlanRecord, Problem
+from rlopt.agents.loop.confidence_sets.planner import Certificate, Problem
 from rlopt.agents.loop.config import MLELOOPConfig
 from rlopt.agents.loop.optimism import OptimisticAgent
 from rlopt.agents.loop.states import CountedStates
@@ -75,21 +75,24 @@ class MLELOOP(CountedStates, OptimisticAgent):
         checked = LinearMixtureMDP.of(kernels, weights, rewards, self.reward_range)
         self.kernels, self.rewards = checked.kernels, np.array(checked.r)
 
-    def _begin(self) -> None:
-        """Makes the likelihood set: beta = beta_scale N log(T M / delta), N = M = S A, or d of a mixture."""
-        assert self.horizon is not None
+    def _complexity(self) -> tuple[int, int]:
         parts = self.n_states * self.n_actions if self.kernels is None else len(self.kernels)
-        self.beta = self.config.beta_scale * parts * max(math.log(self.horizon * parts / self.config.delta), 1.0)
-        problem: Problem = self._problem()
-        if self.kernels is None:
-            self.data = TabularLikelihood(self.n_states, self.n_actions, problem)
-        else:
-            assert self.rewards is not None
-            self.data = MixtureLikelihood(self.kernels, self.rewards, problem)
+        return parts, parts
 
-    def _switch(self) -> None:
-        certificate = self.data.plan(self.beta)
-        self.plans.append(PlanRecord(self.n_transitions, self.data.gain, certificate))
+    def _radius(self) -> float:
+        """beta = beta_scale N log(T N / delta), N = S A, or d of a mixture."""
+        assert self.horizon is not None
+        parts, _ = self._complexity()
+        return self._scale() * parts * max(math.log(self.horizon * parts / self.config.delta), 1.0)
+
+    def _make_set(self, problem: Problem, local_beta: float) -> TabularLikelihood | MixtureLikelihood:
+        if self.kernels is None:
+            return TabularLikelihood(self.n_states, self.n_actions, problem)
+        assert self.rewards is not None
+        return MixtureLikelihood(self.kernels, self.rewards, problem)
+
+    def _plan(self) -> Certificate:
+        return self.data.plan(self.beta)
 
     def _threshold(self) -> float:
         """The total variation at which the plan in force is given up: 3 sqrt(beta t)."""

@@ -37,17 +37,28 @@ class OptimisticAgent(ContinuingAgent):
     # ---- learning
 
     def _begin(self) -> None:
-        """Makes the confidence set: beta = beta_scale (H + R)^2 N log(T M / delta), N and M of :meth:`_complexity`.
+        """Makes the confidence set."""
+        if math.isnan(self.span):
+            self.span = self._smallest_span()
+        self.beta = self._radius()
+        self.data = self._make_set(self._problem(), self.beta / self._complexity()[0])
+
+    def _radius(self) -> float:
+        """beta = beta_scale (H + R)^2 N log(T M / delta), N and M of :meth:`_complexity`.
 
         R is the range of rewards: r + V(s') varies within H + R, by the next state and by the noise of the reward.
         """
         pairs, inside = self._complexity()
         assert self.horizon is not None
-        logarithm = math.log(self.horizon * inside / self.config.delta)
-        problem = self._problem()
-        local_beta = self._scale() * problem.largest_residual**2 * max(logarithm, 1.0)
-        self.beta = pairs * local_beta
-        self.data = self._make_set(problem, local_beta)
+        logarithm = max(math.log(self.horizon * inside / self.config.delta), 1.0)
+        return self._scale() * self._problem().largest_residual ** 2 * pairs * logarithm
+
+    def _needs_span(self) -> bool:
+        return self.config.span is not None
+
+    def _smallest_span(self) -> float:
+        low, high = self.reward_range
+        return max(high - low, 1e-6)
 
     def _multiple(self) -> float:
         """How many times beta the plan in force may reach."""
@@ -76,8 +87,28 @@ class OptimisticAgent(ContinuingAgent):
         return due
 
     def _switch(self) -> None:
-        certificate = self.data.plan(self.beta, self.config.planner)
+        """A new plan. Without a span that is given, H is doubled from the range of rewards until no value reaches it.
+
+        A run of T steps cannot lose more than T times that range, so H need not be larger.
+        """
+        if self.config.span is None:
+            self._set_span(self._smallest_span())
+        certificate = self._plan()
+        if self.config.span is None:
+            assert self.horizon is not None
+            while certificate.clipped_states and self.span < self._smallest_span() * self.horizon:
+                self._set_span(2 * self.span)
+                certificate = self._plan()
         self.plans.append(PlanRecord(self.n_transitions, self.data.gain, certificate))
+
+    def _set_span(self, span: float) -> None:
+        self.span = span
+        self.data.problem = self._problem()
+        self.beta = self._radius()
+
+    def _plan(self) -> Certificate:
+        found: Certificate = self.data.plan(self.beta, self.config.planner)
+        return found
 
     def _threshold(self) -> float:
         """The discrepancy at which the plan in force is given up: 4 beta.

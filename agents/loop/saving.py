@@ -79,8 +79,6 @@ def from_tree(
     for name in ("observation_space", "action_space"):
         setattr(agent, name, decode_space(tree[name]))
     agent._check_spaces(agent.observation_space, agent.action_space)
-    agent.span = math.nan if tree["span"] is None else number(tree["span"])
-    agent.horizon = tree["horizon"]
     low, high = tree["reward_range"]
     agent.reward_range = (number(low), number(high))
     if tree["dimension"] is not None:
@@ -97,6 +95,7 @@ def put_progress(agent: ContinuingAgent, tree: dict[str, Any]) -> None:
     agent.num_timesteps, agent.n_transitions = int(tree["num_timesteps"]), int(tree["n_transitions"])
     agent.reward_sum = number(tree["reward_sum"])
     agent.horizon = tree["horizon"]
+    agent.span = math.nan if tree["span"] is None else number(tree["span"])
     if hasattr(agent, "_rows"):
         agent._rows = {int(key): row for key, row in tree["rows"]}
         if isinstance(agent.observation_space, spaces.Discrete) and len(set(agent._rows.values())) != len(agent._rows):

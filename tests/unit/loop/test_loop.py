@@ -15,6 +15,7 @@ from transitions import Recorder
 import rlopt
 import rlopt.envs.tasks.own_tasks
 from rlopt.agents.loop import saving
+from rlopt.agents.loop.baselines.optimistic_q import OptimisticQ
 from rlopt.agents.loop.confidence_sets.planner import Problem, best_member, fixed_point
 from rlopt.agents.loop.confidence_sets.tabular import TabularSet
 from rlopt.agents.loop.losses import ellipsoid_residual, pair_errors, tabular_discrepancy
@@ -192,7 +193,7 @@ def test_switches_exactly_when_four_beta_is_reached() -> None:
             return True
 
     env = Recorder(river())
-    model = paper(env, seed=3).learn(5000, callback=Trace())
+    model = paper(env, seed=3, span=river().mdp.span).learn(5000, callback=Trace())
     switches = {plan.step for plan in model.plans}
     assert model.n_switches > 3
     for step, plans, discrepancy in seen:
@@ -203,7 +204,7 @@ def test_switches_exactly_when_four_beta_is_reached() -> None:
         assert plans == sum(s <= step for s in switches)
     # Just before each switch the old plan had reached the threshold: recomputed from the transitions alone.
     for before, plan in itertools.pairwise(model.plans):
-        copy = paper(Recorder(river()), seed=3, horizon=5000)
+        copy = paper(Recorder(river()), seed=3, horizon=5000, span=model.span)
         copy.learn(plan.step - 1)
         targets, values = copy.data.targets, copy.data.state_values
         assert copy.plans[-1] == before
@@ -410,7 +411,7 @@ def test_bad_input_is_refused_with_the_cure() -> None:
         with pytest.raises(NonFiniteError, match="reward of step 1"):
             paper(Odd(bad), **known).learn(5)
     with pytest.raises(ConfigError, match="span is not given"):
-        paper(Odd(), reward_range=(0, 1))
+        OptimisticQ(Odd(), reward_range=(0, 1))
     with pytest.raises(ConfigError, match="reward_range is not given"):
         paper(Odd(), span=1.0)
     with pytest.raises(ConfigError, match="smaller first"):

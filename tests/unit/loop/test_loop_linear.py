@@ -142,7 +142,7 @@ def test_bonus_and_ellipsoid_plans_are_certified_members() -> None:
 @pytest.mark.parametrize("planner", ["bonus", "ellipsoid"])
 def test_learns_the_aggregated_river_with_few_switches(planner: Any) -> None:
     env = aggregated()
-    model = rlopt.LinearLOOP(env, planner=planner, seed=0).learn(10_000)
+    model = rlopt.LinearLOOP(env, planner=planner, seed=0, span=env.mdp.span).learn(10_000)
     assert model.reward_sum > 0.9 * env.mdp.gain * 10_000
     assert 2 <= model.n_switches <= 60 and model.data.n_states <= 30
     certificates = [plan.certificate for plan in model.plans]
@@ -156,10 +156,51 @@ def test_optimism_at_theorys_scale() -> None:
     switches = 0
     for seed in range(4):
         env = gymnasium.make("rlopt/RandomLinear-v0", seed=seed).unwrapped
-        model = rlopt.LinearLOOP(env, beta_scale=1.0, seed=seed).learn(4000)
+        model = rlopt.LinearLOOP(env, beta_scale=1.0, seed=seed, span=env.mdp.span).learn(4000)
         assert all(plan.gain >= env.mdp.gain - 1e-6 for plan in model.plans)
         switches += model.n_switches
     assert switches >= 2  # the set has shrunk
+
+
+class Blind(gymnasium.Wrapper):
+    """The environment without what it knows of itself."""
+
+    def __init__(self, env: Any) -> None:
+        super().__init__(env)
+        self.mdp = None
+
+    @property
+    def unwrapped(self) -> Any:
+        return self
+
+
+@pytest.mark.parametrize("kind", ["linear", "paper", "mixture"])
+def test_without_a_span_every_plan_has_the_smallest_double_that_no_value_reaches(kind: str) -> None:
+    env: Any = aggregated() if kind == "linear" else gymnasium.make("rlopt/MixtureRiverSwim-v0").unwrapped
+    blind, low_high = Blind(env), (0.0, 1.0)
+    if kind == "linear":
+        model: Any = rlopt.LinearLOOP(blind, env.mdp.features, beta_scale=1e-4, reward_range=low_high, seed=0)
+    elif kind == "paper":
+        model = rlopt.LOOP(blind, procedure="paper", reward_range=low_high, seed=0)
+    else:
+        model = rlopt.MLELOOP(blind, env.mdp.kernels, env.mdp.r, reward_range=low_high, seed=0)
+    tried: list[tuple[int, float, int]] = []
+    plan = model._plan
+
+    def planned() -> Any:
+        certificate = plan()
+        tried.append((model.n_transitions, model.span, certificate.clipped_states))
+        assert certificate.beta == model.beta and model.data.problem.span == model.span
+        return certificate
+
+    model._plan = planned
+    model.learn(4000)
+    assert model.reward_sum > 0.7 * 4000 * env.mdp.gain
+    by_plan = [[entry[1:] for entry in tried if entry[0] == record.step] for record in model.plans]
+    assert sum(map(len, by_plan)) == len(tried) and max(map(len, by_plan)) >= 3
+    for spans in by_plan:
+        assert [span for span, _ in spans] == [2.0**k for k in range(len(spans))]
+        assert all(clipped for _, clipped in spans[:-1]) and not spans[-1][1]
 
 
 class OneHot(gymnasium.ObservationWrapper):
