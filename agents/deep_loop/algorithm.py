@@ -6,12 +6,11 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import ContinuousCritic
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.type_aliases import GymEnv, ReplayBufferSamples
-from stable_baselines3.common.vec_env import VecNormalize, unwrap_vec_normalize
+from stable_baselines3.common.vec_env import VecNormalize
 from stable_baselines3.sac.policies import SACPolicy
 from torch import Tensor, nn
 
@@ -21,9 +20,10 @@ from rlopt.agents.deep_loop.config import DeepLOOPConfig
 from rlopt.agents.deep_loop.losses import GainEstimator
 from rlopt.agents.deep_loop.plan import Plan, ResetCritic
 from rlopt.agents.sac.algorithm import SAC
-from rlopt.agents.sac.differential import OnTermination, differential_target, mark_resets, moved_gain, rvi_estimate
+from rlopt.agents.sac.average_reward import AverageReward
+from rlopt.agents.sac.batch import Step
+from rlopt.agents.sac.differential import differential_target, moved_gain, rvi_estimate
 from rlopt.agents.sac.losses import Info, critic_loss
-from rlopt.agents.sac.update import Step
 from rlopt.algorithms.resumable import with_settings_of
 from rlopt.errors import ConfigError, SpaceError
 from rlopt.nn.policies import apart
@@ -38,7 +38,7 @@ _NOT_TAKEN = (
 )  # fmt: skip
 
 
-class DeepLOOP(SAC):
+class DeepLOOP(AverageReward, SAC):
     """Soft actor-critic for the average reward, with an optimistic bonus and optional lazy policy switches.
 
     DeepLOOP is inspired by LOOP (He, Zhong and Yang, arXiv 2404.12648), whose guarantees do not cover it. With
@@ -62,12 +62,9 @@ class DeepLOOP(SAC):
     :raises rlopt.errors.SpaceError: for spaces that cannot be used
     """
 
-    gain: Tensor
-    """J, (1,), in units of reward; entropy and bonus count."""
     reset_price: Tensor
     """The present reset cost, (1,)."""
     gain_estimator: GainEstimator
-    gain_rate: float
     centring_coef: float
     bonus: bool
     beta: float
@@ -79,7 +76,6 @@ class DeepLOOP(SAC):
     switch_multiplier: float
     min_interval: int
     max_interval: int
-    on_termination: OnTermination
     reset_cost: float | Literal["auto"]
     allowed_resets: float
     reset_cost_rate: float
@@ -123,17 +119,15 @@ class DeepLOOP(SAC):
         "reset_critic",
         "reset_critic.optimizer",
     )
-    saved_tensors: ClassVar[tuple[str, ...]] = ("gain", "reset_price")
+    saved_tensors: ClassVar[tuple[str, ...]] = ("reset_price",)
 
     @with_settings_of(SAC, *_NOT_TAKEN, config=DeepLOOPConfig)
     def __init__(self, policy: str | type[SACPolicy], env: GymEnv | str | None, **settings: Any) -> None:
         super().__init__(policy, env, gamma=DeepLOOPConfig.gamma, **settings)
 
     def _setup_model(self) -> None:
-        check_not_normalised(self.env)
         check_observations(self.observation_space, self.bonus, self.lazy)
         super()._setup_model()
-        self.gain = torch.zeros(1, device=self.device)
         first_price = 0.0 if self.reset_cost == "auto" else float(self.reset_cost)
         self.reset_price = torch.tensor([first_price], device=self.device)
         # The generator is put back, so that a seed gives the same networks, exploration and batches with and without
@@ -162,11 +156,6 @@ class DeepLOOP(SAC):
             return ContinuousCritic(**{**settings, "net_arch": [64, 64], "n_critics": 1}).to(self.device)
 
         return ResetCritic(network(), network(), make_optimizer).to(self.device)
-
-    def set_env(self, env: Any, force_reset: bool = True) -> None:
-        """As Stable-Baselines3's ``set_env``; VecNormalize is refused."""
-        check_not_normalised(env)
-        super().set_env(env, force_reset)
 
     # ---- the gradient step
 
@@ -211,10 +200,7 @@ class DeepLOOP(SAC):
 
     def after_critics(self, step: Step, info: Info) -> Info:
         """Updates the gain and, if the cost of resets is learned, their critic and their cost."""
-        gain = step.networks["numbers"]["gain"]
-        moved = moved_gain(gain, info.pop("gain_estimate"), self.gain_rate)
-        step.networks.put("numbers", gain=moved)
-        info["gain"] = moved.mean()
+        info = self.move_gain(step.networks, info)
         return info if self.reset_critic is None else info | self._price_resets(step)
 
     def _price_resets(self, step: Step) -> Info:
@@ -345,19 +331,15 @@ class DeepLOOP(SAC):
             scaled = np.clip(scaled + action_noise(), -1, 1)
         return self.policy.unscale_action(scaled), scaled
 
-    def _store_transition(
-        self,
-        replay_buffer: ReplayBuffer,
-        buffer_action: np.ndarray,
-        new_obs: np.ndarray | dict[str, np.ndarray],
-        reward: np.ndarray,
-        dones: np.ndarray,
-        infos: list[dict[str, Any]],
-    ) -> None:
-        resets, infos = mark_resets(dones, infos, self.on_termination, self.num_timesteps)
-        super()._store_transition(replay_buffer, buffer_action, new_obs, reward, resets, infos)
-        self.n_collected += len(resets)
-        self.logger.record_mean("rollout/average_reward", float(np.mean(reward)))
+    def after_storing(self, position: int, was_full: bool, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
+        self.n_collected += len(dones)
+
+    def check_normalization(self, wrapper: VecNormalize) -> None:
+        if wrapper.norm_reward or wrapper.norm_obs:
+            raise ConfigError(
+                "DeepLOOP takes no VecNormalize: the gain is in units of the environment's reward, and changing "
+                "statistics would change the current hypothesis; leave out normalize_rewards and normalize_observations"
+            )
 
 
 def check_observations(observation_space: spaces.Space, bonus: bool, lazy: bool) -> None:
@@ -366,14 +348,4 @@ def check_observations(observation_space: spaces.Space, bonus: bool, lazy: bool)
         raise SpaceError(
             f"bonus and lazy need flat Box observations, not {observation_space}: set both to False, or flatten them "
             "with gymnasium.wrappers.FlattenObservation"
-        )
-
-
-def check_not_normalised(env: Any) -> None:
-    """Raises :class:`rlopt.errors.ConfigError` for rewards or observations whose scale moves."""
-    wrapper: VecNormalize | None = None if env is None else unwrap_vec_normalize(env)
-    if wrapper is not None and (wrapper.norm_reward or wrapper.norm_obs):
-        raise ConfigError(
-            "DeepLOOP takes no VecNormalize: the gain is in units of the environment's reward, and changing "
-            "statistics would change the current hypothesis; leave out normalize_rewards and normalize_observations"
         )

@@ -5,25 +5,24 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.type_aliases import GymEnv
-from stable_baselines3.common.vec_env import unwrap_vec_normalize
+from stable_baselines3.common.vec_env import VecNormalize
 from stable_baselines3.dqn.policies import DQNPolicy
 from torch import Tensor
 
 from rlopt.agents.differential_dqn import losses
 from rlopt.agents.differential_dqn.config import DifferentialDQNConfig
-from rlopt.agents.sac.differential import OnTermination, mark_resets, moved_gain
+from rlopt.agents.sac.average_reward import AverageReward
+from rlopt.agents.sac.batch import Batch
 from rlopt.agents.sac.losses import Info
 from rlopt.agents.sac.q_learning import QLearning
-from rlopt.agents.sac.update import Batch
 from rlopt.algorithms.resumable import with_settings_of
 from rlopt.errors import ConfigError
 from rlopt.optim.descent import Network, Networks, Part, Scalar
 
 
-class DifferentialDQN(QLearning):
+class DifferentialDQN(AverageReward, QLearning):
     """Deep Q-learning for the average reward: Q(s, a) = r - J + max Q(s', .), with a learned gain J.
 
     It combines tabular differential Q-learning (Wan, Naik and Sutton, arXiv 2006.16318) or relative value iteration
@@ -43,34 +42,19 @@ class DifferentialDQN(QLearning):
 
     for_real_actions: ClassVar[str] = "rlopt.DeepLOOP or rlopt.APO"
     state_attributes: ClassVar[tuple[str, ...]] = ("exploration_rate",)
-    saved_tensors: ClassVar[tuple[str, ...]] = ("gain",)
     elsewhere: ClassVar[Mapping[str, str]] = {
         "gamma": "nothing is discounted: stable_baselines3.DQN learns discounted values",
         "n_steps": "targets are of one step",
         "ent_coef": "it explores with exploration_final_eps; ent_coef is rlopt.SAC's",
     }
-    gain: Tensor
-    """J, (1,), in units of reward."""
     gain_estimator: Literal["rvi", "td"]
-    gain_rate: float
     double_q: bool
-    on_termination: OnTermination
     reset_cost: float
 
     @with_settings_of(QLearning, config=DifferentialDQNConfig)
     def __init__(self, policy: str | type[DQNPolicy], env: GymEnv | str | None, **settings: Any) -> None:
         super().__init__(policy, env, gamma=DifferentialDQNConfig.gamma, **settings)
         del self.constructor_settings["gamma"]
-
-    def _setup_model(self) -> None:
-        check_rewards(self.env)
-        super()._setup_model()
-        self.gain = torch.zeros(1, device=self.device)
-
-    def set_env(self, env: Any, force_reset: bool = True) -> None:
-        """As Stable-Baselines3's ``set_env``; normalised rewards are refused."""
-        check_rewards(env)
-        super().set_env(env, force_reset)
 
     # ---- the gradient step
 
@@ -86,10 +70,7 @@ class DifferentialDQN(QLearning):
         scalars: Mapping[str, Scalar],
         move_targets: bool,
     ) -> Info:
-        info = super().gradient_step(networks, batch, drawn, scalars, move_targets)
-        gain = moved_gain(networks["numbers"]["gain"], info.pop("gain_estimate"), self.gain_rate)
-        networks.put("numbers", gain=gain)
-        return info | {"gain": gain.mean()}
+        return self.move_gain(networks, super().gradient_step(networks, batch, drawn, scalars, move_targets))
 
     def q_objective(self, q_net: Network, networks: Networks, batch: Batch) -> tuple[Tensor, Info]:
         """The loss of the Q network, a scalar, and statistics with ``gain_estimate`` among them."""
@@ -123,25 +104,9 @@ class DifferentialDQN(QLearning):
             actions[index] = self.action_space.sample()
         return actions, actions
 
-    def _store_transition(
-        self,
-        replay_buffer: ReplayBuffer,
-        buffer_action: np.ndarray,
-        new_obs: np.ndarray | dict[str, np.ndarray],
-        reward: np.ndarray,
-        dones: np.ndarray,
-        infos: list[dict[str, Any]],
-    ) -> None:
-        resets, infos = mark_resets(dones, infos, self.on_termination, self.num_timesteps)
-        super()._store_transition(replay_buffer, buffer_action, new_obs, reward, resets, infos)
-        self.logger.record_mean("rollout/average_reward", float(np.mean(reward)))
-
-
-def check_rewards(env: Any) -> None:
-    """Raises :class:`rlopt.errors.ConfigError` for rewards whose scale moves."""
-    wrapper = None if env is None else unwrap_vec_normalize(env)
-    if wrapper is not None and wrapper.norm_reward:
-        raise ConfigError(
-            "DifferentialDQN takes no VecNormalize with norm_reward: the gain is in units of the environment's reward; "
-            "leave out normalize_rewards"
-        )
+    def check_normalization(self, wrapper: VecNormalize) -> None:
+        if wrapper.norm_reward:
+            raise ConfigError(
+                "DifferentialDQN takes no VecNormalize with norm_reward: the gain is in units of the environment's "
+                "reward; leave out normalize_rewards"
+            )

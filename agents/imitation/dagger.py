@@ -16,8 +16,8 @@ from torch import Tensor
 
 from rlopt.agents.imitation.config import DAggerConfig
 from rlopt.agents.sac.algorithm import SAC
+from rlopt.agents.sac.batch import Batch, Drawn
 from rlopt.agents.sac.losses import Info
-from rlopt.agents.sac.update import Batch, Drawn
 from rlopt.algorithms.resumable import with_settings_of
 from rlopt.errors import ConfigError, SpaceError, require
 from rlopt.optim.descent import Network, Networks, Part, Scalar

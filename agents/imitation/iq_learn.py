@@ -16,8 +16,8 @@ from rlopt.agents.imitation.config import IQLearnConfig
 from rlopt.agents.imitation.losses import ValueTerm, absorbing_reward, iq_loss
 from rlopt.agents.imitation.mixed_replay import NOT_TAKEN, FromMixedBatches
 from rlopt.agents.sac.algorithm import SAC
+from rlopt.agents.sac.batch import Batch, Step
 from rlopt.agents.sac.losses import Info
-from rlopt.agents.sac.update import Batch, Step
 from rlopt.algorithms.demonstrations import NOT_CENTRED
 from rlopt.algorithms.resumable import with_settings_of
 from rlopt.optim.descent import Network

@@ -18,9 +18,9 @@ from rlopt.agents.imitation.losses import boltzmann_value
 from rlopt.agents.imitation.mixed_replay import NOT_TAKEN, FromMixedBatches
 from rlopt.agents.imitation.sqil import ConstantRewards
 from rlopt.agents.sac import losses
+from rlopt.agents.sac.batch import Batch
 from rlopt.agents.sac.losses import Info
 from rlopt.agents.sac.q_learning import QLearning
-from rlopt.agents.sac.update import Batch
 from rlopt.algorithms.demonstrations import check_n_demonstrations
 from rlopt.algorithms.resumable import with_settings_of
 from rlopt.optim.descent import Network, Networks

@@ -22,8 +22,8 @@ from rlopt.agents.imitation.adversarial_losses import convex_mix, gradient_penal
 from rlopt.agents.imitation.config import ValueDICEConfig
 from rlopt.agents.imitation.losses import orthogonal_penalty, value_dice_loss
 from rlopt.agents.sac.algorithm import SAC
+from rlopt.agents.sac.batch import Batch, Drawn
 from rlopt.agents.sac.losses import Info, sample_squashed_gaussian
-from rlopt.agents.sac.update import Batch, Drawn
 from rlopt.algorithms.demonstrations import NOT_CENTRED, FromDemonstrations
 from rlopt.algorithms.resumable import with_settings_of
 from rlopt.errors import ConfigError, SpaceError, require

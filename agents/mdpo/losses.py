@@ -7,7 +7,9 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+from rlopt.agents.ppo.distributions import Bernoulli, Categorical, Factors, Gaussian, two_categories
 from rlopt.agents.ppo.losses import Info
 
 
@@ -92,3 +94,54 @@ def value_scale(returns: Tensor) -> float:
     """
     size = returns.double().square().mean().sqrt().item()
     return 2.0 ** round(math.log2(size)) if 0 < size < math.inf else 1.0
+
+
+def gaussian_divergence(mean: Tensor, std: Tensor, old_mean: Tensor, old_std: Tensor, *, q: float) -> Tensor:
+    """Divergence between diagonal Gaussians: means [B, A], standard deviations [B, A] or [A], positive."""
+    p = q - 1.0
+    ratio = (std / old_std).square()
+    if p == 0.0:
+        spread = (ratio - 1.0 - ratio.log()).sum(dim=-1)
+        return 0.5 * (((mean - old_mean) / old_std).square().sum(dim=-1) + spread)
+    # With A = int new^q, B = int new old^p, C = int old^q: B_q = (A - q B + p C) / p. Written with expm1 of log-ratios
+    # it loses no digits as p -> 0, where it becomes the KL.
+    cross = 0.5 * (torch.log1p(p * ratio) - math.log1p(p))
+    cross = cross + 0.5 * p * (mean - old_mean).square() / (old_std.square() + p * std.square())
+    log_b = -0.5 * p * (math.log(2.0 * math.pi) + 2.0 * old_std.log()) - 0.5 * math.log1p(p) - cross
+    log_a_over_b = -0.5 * p * ratio.log() + cross
+    return (log_b.exp() * (torch.expm1(log_a_over_b) / p + torch.expm1(cross))).sum(dim=-1)
+
+
+def _log_q(log_prob: Tensor, p: float) -> Tensor:
+    return torch.expm1(p * log_prob) / p
+
+
+def categorical_divergence(logits: Tensor, old_logits: Tensor, *, q: float) -> Tensor:
+    """Divergence between categorical distributions; logits [B, K], not necessarily normalised, -inf where masked."""
+    p = q - 1.0
+    log_new, log_old = functional.log_softmax(logits, dim=-1), functional.log_softmax(old_logits, dim=-1)
+    new, old = log_new.exp(), log_old.exp()
+    if p == 0.0:
+        masked = log_new.isneginf()  # 0 ln 0 is 0, also where the old policy has it at 0
+        return (new * (log_new.masked_fill(masked, 0.0) - log_old.masked_fill(masked, 0.0))).sum(dim=-1)
+    terms = new * (_log_q(log_new, p) - q * _log_q(log_old, p)) + p * old * _log_q(log_old, p)
+    return terms.sum(dim=-1)
+
+
+def bernoulli_divergence(logits: Tensor, old_logits: Tensor, *, q: float) -> Tensor:
+    """Divergence between independent Bernoulli variables; logits [B, A], -inf or inf where one value is masked.
+
+    Each dimension is a two-category distribution.
+    """
+    return categorical_divergence(two_categories(logits), two_categories(old_logits), q=q).sum(dim=-1)
+
+
+def divergence(new: Factors, old: Factors, *, q: float) -> Tensor:
+    """B_q(new || old), [B], summed over the factors of two distributions of one kind."""
+    if isinstance(new, Gaussian) and isinstance(old, Gaussian):
+        return gaussian_divergence(new.mean, new.std, old.mean, old.std, q=q)
+    if isinstance(new, Bernoulli) and isinstance(old, Bernoulli):
+        return bernoulli_divergence(new.logits, old.logits, q=q)
+    assert isinstance(new, Categorical) and isinstance(old, Categorical)
+    pairs = zip(new.logits, old.logits, strict=True)
+    return torch.stack([categorical_divergence(after, before, q=q) for after, before in pairs]).sum(dim=0)

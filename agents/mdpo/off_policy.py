@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from rlopt.agents.mdpo import off_policy_losses as losses
 from rlopt.agents.mdpo.config import OffPolicyMDPOConfig
 from rlopt.agents.sac.algorithm import SAC
+from rlopt.agents.sac.batch import Drawn, Step
 from rlopt.agents.sac.losses import Info, PolicySample, gaussian_log_density, gsde_std
-from rlopt.agents.sac.update import Drawn, Step
 from rlopt.algorithms.initialization import ActorLayers
 from rlopt.algorithms.resumable import with_settings_of
 from rlopt.nn.policies import ChosenNetworks, apart

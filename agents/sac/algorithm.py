@@ -24,6 +24,7 @@ from stable_baselines3.sac.policies import LOG_STD_MAX, LOG_STD_MIN, SACPolicy
 from torch import Tensor
 
 from rlopt.agents.sac import losses
+from rlopt.agents.sac.batch import Batch, Drawn, Step, flat_parts, nested_parts
 from rlopt.agents.sac.checks import (
     DISCRETE,
     check_random_shift,
@@ -34,8 +35,7 @@ from rlopt.agents.sac.checks import (
 )
 from rlopt.agents.sac.config import SACConfig
 from rlopt.agents.sac.losses import Info, PolicySample
-from rlopt.agents.sac.off_policy import READ_EVERY, OffPolicy, flat_parts, nested_parts
-from rlopt.agents.sac.update import Batch, Drawn, Step
+from rlopt.agents.sac.off_policy import READ_EVERY, OffPolicy
 from rlopt.algorithms.arguments import checked
 from rlopt.algorithms.demonstrations import WithDemonstrations, check_n_demonstrations
 from rlopt.algorithms.device_rollout import DeviceEpisodes, collect_transitions, collects_on_device, device_env

@@ -13,10 +13,10 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.dqn.policies import DQNPolicy
 from torch import Tensor
 
+from rlopt.agents.sac.batch import Batch
 from rlopt.agents.sac.config import QLearningConfig
 from rlopt.agents.sac.losses import Info
 from rlopt.agents.sac.off_policy import OffPolicy
-from rlopt.agents.sac.update import Batch
 from rlopt.algorithms.arguments import check_counted_from_zero, check_observation_space, checked
 from rlopt.algorithms.resumable import named_policy_kwargs, training_env
 from rlopt.errors import SpaceError

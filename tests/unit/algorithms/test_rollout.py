@@ -12,7 +12,6 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper, VecMonitor, VecNormalize
 
-from rlopt.agents.mdpo import objectives
 from rlopt.agents.mdpo.on_policy import MDPO
 from rlopt.agents.ppo import on_policy
 from rlopt.agents.ppo.heads import DistributionHead, GaussianHead, action_head, value_function
@@ -117,9 +116,11 @@ def test_rollouts_updates_and_statistics_equal_those_of_stable_baselines3(
     ours, rollouts = trained(case)
     assert can_collect(ours.policy, ours.rollout_buffer)
     monkeypatch.setattr(on_policy, "can_collect", lambda *args: False)
-    for module in (on_policy, objectives):
-        monkeypatch.setattr(module, "action_head", DistributionHead)
-    monkeypatch.setattr(objectives, "value_function", lambda policy, train_shared: policy.predict_values)
+    for agent in ("ppo", "mdpo"):
+        monkeypatch.setattr(f"rlopt.agents.{agent}.on_policy.action_head", DistributionHead)
+    monkeypatch.setattr(
+        "rlopt.agents.mdpo.on_policy.value_function", lambda policy, train_shared: policy.predict_values
+    )
     monkeypatch.setattr("rlopt.optim.clipped_step._is_plain_fused_adam", lambda *args: False)
     theirs, expected = trained(case)
     cut = [info["l"] for info in ours.ep_info_buffer or []]

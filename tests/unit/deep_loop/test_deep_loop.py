@@ -22,8 +22,8 @@ from rlopt.agents.deep_loop.algorithm import DeepLOOP
 from rlopt.agents.deep_loop.bonus import Evidence, FourierFeatures, switch_threshold
 from rlopt.agents.loop.confidence_sets.planner import Problem
 from rlopt.agents.loop.confidence_sets.tabular import TabularSet
+from rlopt.agents.sac.batch import Batch, Step
 from rlopt.agents.sac.differential import moved_gain
-from rlopt.agents.sac.update import Batch, Step
 from rlopt.average_reward.mdp import FiniteMDP
 from rlopt.average_reward.solution import evaluate_policy
 from rlopt.checkpoint.model_state import capture_state, learn_from, save_checkpoint

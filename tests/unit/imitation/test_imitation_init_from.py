@@ -16,8 +16,8 @@ from reach import SMALL, vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
 import rlopt
+from rlopt.agents.sac.batch import Step
 from rlopt.agents.sac.config import SACConfig
-from rlopt.agents.sac.update import Step
 from rlopt.algorithms.initialization import CLONE_LOG_STD, begin_from
 from rlopt.checkpoint.model_state import save_checkpoint
 from rlopt.data.demonstrations import Demonstrations

@@ -1,7 +1,5 @@
 """Batches, losses and networks of SQIL, IQ-Learn and ValueDICE, and behaviour cloning of demonstrations."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -15,7 +13,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 import rlopt
 from rlopt.agents.imitation.sqil import SQIL
-from rlopt.agents.sac.update import Batch, Step
+from rlopt.agents.sac.batch import Batch, Step
 from rlopt.data.demonstrations import Demonstrations
 from rlopt.errors import ConfigError, DataError, SpaceError
 from rlopt.optim.descent import OwnNetworks

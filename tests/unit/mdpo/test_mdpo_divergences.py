@@ -10,7 +10,7 @@ from torch.distributions import Bernoulli as TorchBernoulli
 from torch.distributions import Categorical as TorchCategorical
 from torch.distributions import Independent, Normal, kl_divergence
 
-from rlopt.agents.mdpo.objectives import bernoulli_divergence, categorical_divergence, divergence, gaussian_divergence
+from rlopt.agents.mdpo.losses import bernoulli_divergence, categorical_divergence, divergence, gaussian_divergence
 from rlopt.agents.ppo.distributions import Bernoulli, Categorical
 
 

@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNorm
 
 import rlopt
 from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
-from rlopt.agents.sac.update import Batch, Step
+from rlopt.agents.sac.batch import Batch, Step
 from rlopt.optim.descent import OwnNetworks
 from rlopt.replay.buffers import DeviceReplayBuffer
 from rlopt.replay.n_step import DeviceNStepReplayBuffer

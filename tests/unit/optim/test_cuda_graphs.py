@@ -16,7 +16,7 @@ from transitions import expert_of_random_target
 import rlopt
 from rlopt.agents.mdpo.losses import policy_loss
 from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
-from rlopt.agents.sac.update import Step
+from rlopt.agents.sac.batch import Step
 from rlopt.checkpoint.model_state import capture_state, restore_state
 from rlopt.optim.descent import Network
 from rlopt.optim.lockstep import Lockstep

@@ -8,7 +8,7 @@ import torch
 from reach import as_function, assert_same, make, needs_compiler
 
 from rlopt.agents.mdpo.off_policy import OffPolicyMDPO
-from rlopt.agents.sac.update import Update
+from rlopt.agents.sac.off_policy import Update
 from rlopt.optim.lockstep import Lockstep
 
 

@@ -184,7 +184,7 @@ def test_touched_networks_learn_as_in_stable_baselines(cls: Any, name: str) -> N
 def test_a_step_as_one_function_is_that_step_or_says_why_not(name: str, capsys: Any, monkeypatch: Any) -> None:
     """Of tensors, as compiled steps are: equal up to rounding, or Stable-Baselines3's after one line."""
     monkeypatch.setattr("rlopt.agents.sac.off_policy.choose_mode", lambda *args, **options: "traced")
-    monkeypatch.setattr("rlopt.agents.sac.update.GradientStep", uncompiled_step)
+    monkeypatch.setattr("rlopt.agents.sac.off_policy.GradientStep", uncompiled_step)
     reason = TOUCHES[name][2]
     model = touched(rlopt.SAC, name)
     model.learn(40)
@@ -213,7 +213,7 @@ def uncompiled_step(function: Any, mode: Any, state: Any, owners: Any, precision
 def test_what_is_touched_between_two_calls_of_learn_counts(touch: Any, capsys: Any, monkeypatch: Any) -> None:
     """Steps that were a function of tensors give way to Stable-Baselines3's, and come back when hooks have gone."""
     monkeypatch.setattr("rlopt.agents.sac.off_policy.choose_mode", lambda *args, **options: "traced")
-    monkeypatch.setattr("rlopt.agents.sac.update.GradientStep", uncompiled_step)
+    monkeypatch.setattr("rlopt.agents.sac.off_policy.GradientStep", uncompiled_step)
     peer = touched(stable_baselines3.SAC, "nothing").learn(20)  # before the other is made, which seeds the generators
     touch(peer)
     peer.learn(20, reset_num_timesteps=False)
@@ -244,7 +244,7 @@ def other_layer(model: Any) -> None:
 @pytest.mark.parametrize("touch", [other_activation, other_layer])
 def test_what_is_exchanged_between_two_calls_of_learn_counts(touch: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr("rlopt.agents.sac.off_policy.choose_mode", lambda *args, **options: "traced")
-    monkeypatch.setattr("rlopt.agents.sac.update.GradientStep", uncompiled_step)
+    monkeypatch.setattr("rlopt.agents.sac.off_policy.GradientStep", uncompiled_step)
     models = []
     for kind in (stable_baselines3.SAC, rlopt.SAC):
         models.append(touched(kind, "nothing").learn(20))
