@@ -9,13 +9,11 @@ contestant lives in a process of its own; they work in turn, and ratios are take
     python scripts/benchmark_ailboost.py --device cuda
 """
 
-import argparse
-import sys
 from typing import Any
 
 import numpy as np
 import torch
-from contestants import compete, serve, table
+from contestants import compete, race_parser, serve, table, worker_command, write_result
 from stable_baselines3 import SAC
 from stable_baselines3.common.buffers import ReplayBuffer
 from torch import nn
@@ -128,27 +126,22 @@ def work(name: str, task: str, device: str, threads: int, gradient_steps: int, p
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = race_parser(__doc__, CONTESTANTS)
     parser.add_argument("--task", default="cartpole-swingup")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--boosting-rounds", type=int, default=2, help="in each round")
     phases = "transitions of each half of a boosting round, whole episodes of 500 at best"
     parser.add_argument("--phase-steps", type=int, default=500, help=phases)
     parser.add_argument("--gradient-steps", type=int, default=2, help="for each transition of training")
-    parser.add_argument("--contestant", choices=CONTESTANTS, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.contestant:
-        work(args.contestant, args.task, args.device, args.threads, args.gradient_steps, args.phase_steps)
+    if args.worker:
+        work(args.worker, args.task, args.device, args.threads, args.gradient_steps, args.phase_steps)
         return
-    flags = ["--task", args.task, "--device", args.device, "--threads", str(args.threads)]
-    flags += ["--gradient-steps", str(args.gradient_steps), "--phase-steps", str(args.phase_steps)]
-    commands = {name: [sys.executable, __file__, *flags, "--contestant", name] for name in CONTESTANTS}
+    commands = {name: worker_command(name) for name in CONTESTANTS}
     rates = compete(commands, {"training": 2 * args.phase_steps * args.boosting_rounds}, args.rounds)
     print(f"{args.task}, {args.device}, {args.threads} threads, {args.rounds} rounds; environment steps a second")
     print(table(rates, "rlopt"))
     print("\n".join(f"  {name}: {what}" for name, what in CONTESTANTS.items()))
+    write_result(args, rates=rates)
 
 
 if __name__ == "__main__":

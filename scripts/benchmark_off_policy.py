@@ -14,13 +14,11 @@ environment steps and prints how long it took.
 """
 
 import argparse
-import json
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
-from contestants import compete, serve, table
+from contestants import compete, race_parser, serve, table, worker_command, write_result
 
 WARM_UP = 1_000
 """Environment steps of random actions that fill the buffer before anything is timed."""
@@ -120,18 +118,13 @@ def whole_run(args: argparse.Namespace) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = race_parser(__doc__, CONTESTANTS)
     parser.add_argument("--env", default="HalfCheetah-v5")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5, help="0 for --whole alone")
     parser.add_argument("--updates", type=int, default=300, help="gradient steps a round")
     parser.add_argument("--steps", type=int, default=300, help="environment steps of whole training a round")
     parser.add_argument("--sbx-python", help="interpreter of an environment with sbx-rl; left out without")
-    parser.add_argument("--whole", help="environment for one long training of ours")
+    parser.add_argument("--whole", help="environment for one long training of ours; --rounds 0 for that alone")
     parser.add_argument("--whole-steps", type=int, default=1_000_000)
-    parser.add_argument("--out", type=Path, help="also write the result as JSON")
-    parser.add_argument("--worker", choices=list(CONTESTANTS), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
         work(args.worker, args.env, args.device, args.threads)
@@ -140,17 +133,15 @@ def main() -> None:
     pythons = {name: args.sbx_python if name == "sbx" else sys.executable for name in CONTESTANTS}
     if not rounds_products(args.device):
         del pythons["rlopt_bf16"]
-    flags = ["--env", args.env, "--device", args.device, "--threads", str(args.threads)]
-    commands = {name: [python, __file__, "--worker", name, *flags] for name, python in pythons.items() if python}
-    rates = compete(commands if args.rounds else {}, {"updates": args.updates, "training": args.steps}, args.rounds)
+    commands = {name: worker_command(name, python=python) for name, python in pythons.items() if python}
+    rates = compete(commands, {"updates": args.updates, "training": args.steps}, args.rounds)
     if args.rounds:
         print(table(rates, "rlopt"))
-    result: dict[str, Any] = {"settings": {name: str(value) for name, value in vars(args).items()}, "rates": rates}
+    result: dict[str, Any] = {"rates": rates}
     if args.whole:
         result["whole_seconds"] = whole_run(args)
         print(f"{args.whole_steps:,} steps of {args.whole} in {result['whole_seconds']:.0f} s")
-    if args.out:
-        args.out.write_text(json.dumps(result, indent=1) + "\n")
+    write_result(args, **result)
 
 
 if __name__ == "__main__":

@@ -14,15 +14,12 @@ of HalfCheetah's sizes.
 
 import argparse
 import copy
-import json
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from contestants import compete, serve, table
+from contestants import compete, race_parser, serve, table, worker_command, write_result
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -150,32 +147,23 @@ def whole_run(args: argparse.Namespace) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5, help="0 for --whole alone")
-    parser.add_argument("--worker", choices=list(CONTESTANTS), help=argparse.SUPPRESS)
+    parser = race_parser(__doc__, CONTESTANTS)
     parser.add_argument("--updates", type=int, default=500, help="gradient steps a round")
     parser.add_argument("--transitions", type=int, default=1_000_000, help="size of the data set")
     parser.add_argument("--hidden", type=int, nargs="+", default=[256, 256], help="widths of the hidden layers")
-    parser.add_argument("--whole", type=int, metavar="N", help="also train ours for N gradient steps")
-    parser.add_argument("--out", type=Path, help="also write the result as JSON")
+    parser.add_argument("--whole", type=int, metavar="N", help="also train ours for N steps; --rounds 0 for that alone")
     args = parser.parse_args()
     if args.worker:
         work(args.worker, args)
         return
-    flags = ["--device", args.device, "--threads", str(args.threads), "--transitions", str(args.transitions)]
-    flags += ["--hidden", *map(str, args.hidden)]
-    commands = {name: [sys.executable, __file__, "--worker", name, *flags] for name in CONTESTANTS}
-    rates = compete(commands if args.rounds else {}, {"updates": args.updates}, args.rounds)
+    rates = compete({name: worker_command(name) for name in CONTESTANTS}, {"updates": args.updates}, args.rounds)
     if args.rounds:
         print(table(rates, "rlopt"))
-    result: dict[str, Any] = {"settings": {name: str(value) for name, value in vars(args).items()}, "rates": rates}
+    result: dict[str, Any] = {"rates": rates}
     if args.whole:
         result["whole_seconds"] = whole_run(args)
         print(f"{args.whole:,} gradient steps in {result['whole_seconds']:.0f} s")
-    if args.out:
-        args.out.write_text(json.dumps(result, indent=1) + "\n")
+    write_result(args, **result)
 
 
 if __name__ == "__main__":

@@ -14,14 +14,11 @@ says that its row was not measured.
 """
 
 import argparse
-import json
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from contestants import compete, serve, table
+from contestants import compete, race_parser, serve, table, worker_command, write_result
 
 CONTESTANTS = {"rlopt": "the convolutions of a batch once", "apart": "by every network"}
 WARM_UP = 300
@@ -114,37 +111,28 @@ def work(name: str, args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = race_parser(__doc__, CONTESTANTS, rounds=3)
+    parser.set_defaults(device=None)
     parser.add_argument("--env", default="dm_control/walker-walk")
-    parser.add_argument("--device", help="cpu or cuda; the default is both, where there are both")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--share", type=float, default=0.01, help="of the preset's round of boosting")
     parser.add_argument("--steps", type=int, default=100, help="environment steps a round, rendering alone")
     parser.add_argument("--updates", type=int, default=3, help="gradient steps a round")
-    parser.add_argument("--out", type=Path, help="also write the result as JSON")
-    parser.add_argument("--worker", choices=list(CONTESTANTS), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
         work(args.worker, args)
         return
 
-    devices = [args.device] if args.device else ["cpu", "cuda"]
-    result: dict[str, Any] = {"settings": {name: str(value) for name, value in vars(args).items()}}
-    flags = ["--env", args.env, "--threads", str(args.threads), "--share", str(args.share)]
-    for device in devices:
+    rates = {}
+    for device in [args.device] if args.device else ["cpu", "cuda"]:
         if device.startswith("cuda") and not torch.cuda.is_available():
             print(f"{device}: not measured, there is no GPU here")
             continue
-        commands = {
-            name: [sys.executable, __file__, "--worker", name, "--device", device, *flags] for name in CONTESTANTS
-        }
+        commands = {name: worker_command(name, "--device", device) for name in CONTESTANTS}
         counts = {"rendering": args.steps, "updates": args.updates, "training": 1}
-        result[device] = compete(commands, counts, args.rounds)
+        rates[device] = compete(commands, counts, args.rounds)
         print(f"{device} (rendering and training: frames per second; updates: per second)")
-        print(table(result[device], "rlopt"))
-    if args.out:
-        args.out.write_text(json.dumps(result, indent=1) + "\n")
+        print(table(rates[device], "rlopt"))
+    write_result(args, **rates)
 
 
 if __name__ == "__main__":

@@ -11,18 +11,15 @@ process of its own; they work in turn, round after round.
 
 import argparse
 import functools
-import json
-import sys
-from pathlib import Path
 from typing import Any
 
-from contestants import compete, serve, table
+from contestants import compete, race_parser, serve, table, worker_command, write_result
 
 WARM_UP = 1_000
 """Environment steps of random actions before the off-policy agent's first gradient step."""
 
 
-def worker(args: argparse.Namespace) -> None:
+def work(args: argparse.Namespace, n_seeds: int) -> None:
     """Serves one contestant, which trains its seeds on and on."""
     import torch
 
@@ -43,7 +40,7 @@ def worker(args: argparse.Namespace) -> None:
     agent_config = from_mapping(config_class, agent_values, "benchmark")
     models: list[Any] = [
         build(args.agent, from_mapping(RunConfig, {**run_values, "seed": seed}, "benchmark"), agent_config)[0]
-        for seed in range(args.worker)
+        for seed in range(n_seeds)
     ]
 
     torch.set_num_threads(args.threads)
@@ -65,38 +62,24 @@ def worker(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = race_parser(__doc__, ("together", "alone"))
     parser.add_argument("--agent", default="off_policy_mdpo", choices=["mdpo", "off_policy_mdpo"])
     parser.add_argument("--env", default="HalfCheetah-v5")
     parser.add_argument("--preset", help="settings of a preset, its environment included")
     parser.add_argument("--seeds", type=int, default=8, help="how many in one process")
-    parser.add_argument("--device", default="cpu")
     parser.add_argument("--compile", default="on", choices=["auto", "on", "off"])
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=200, help="environment steps of each seed in a round")
-    parser.add_argument("--out", type=Path, help="also write the result as JSON")
-    parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
-        worker(args)
+        work(args, args.seeds if args.worker == "together" else 1)
         return
-    settings = ["--agent", args.agent, "--env", args.env, "--device", args.device, "--compile", args.compile]
-    settings += ["--preset", args.preset] if args.preset else []
     together = f"{args.seeds} seeds"
-    contestants = {together: (args.seeds, args.threads), "1 seed": (1, args.threads)}
+    commands = {together: worker_command("together"), "1 seed": worker_command("alone")}
     if args.device == "cpu" and args.threads > 1:
-        contestants["1 seed, 1 thread"] = (1, 1)
-    commands = {
-        name: [sys.executable, __file__, "--worker", str(seeds), "--threads", str(threads), *settings]
-        for name, (seeds, threads) in contestants.items()
-    }
+        commands["1 seed, 1 thread"] = worker_command("alone", "--threads", "1")
     rates = compete(commands, {"training": args.steps}, args.rounds)
     print(table(rates, together))
-    if args.out:
-        args.out.write_text(
-            json.dumps({"settings": {k: str(v) for k, v in vars(args).items()}, "rates": rates}, indent=1)
-        )
+    write_result(args, rates=rates)
 
 
 if __name__ == "__main__":

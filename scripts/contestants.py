@@ -4,11 +4,15 @@ A worker prints "ready", then answers every line "task count" with a rate: :func
 :class:`Contestant` on the other. Ratios are taken within a round.
 """
 
+import argparse
+import json
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 Rates = dict[str, dict[str, list[float]]]
 """Task -> contestant -> a rate for each round."""
@@ -65,9 +69,32 @@ class Contestant:
         self._process.wait()
 
 
+def race_parser(description: str | None, contestants: Iterable[str], rounds: int = 5) -> argparse.ArgumentParser:
+    """The options that races have in common; ``--worker NAME`` is what :func:`worker_command` adds."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--out", type=Path, help="also write the result as JSON")
+    parser.add_argument("--worker", choices=list(contestants), help=argparse.SUPPRESS)
+    return parser
+
+
+def worker_command(name: str, *flags: str, python: str = sys.executable) -> list[str]:
+    """Starts the script that runs as the worker of a contestant, with its own options and ``flags``."""
+    return [python, *sys.argv, *flags, "--worker", name]
+
+
+def write_result(args: argparse.Namespace, **measured: Any) -> None:
+    """Writes what was measured, and with which options, to ``--out``, if that was given."""
+    if args.out:
+        settings = {name: str(value) for name, value in vars(args).items()}
+        args.out.write_text(json.dumps({"settings": settings, **measured}, indent=1) + "\n")
+
+
 def compete(commands: Mapping[str, Sequence[str]], counts: Mapping[str, int], rounds: int) -> Rates:
     """The rates of every contestant in ``counts[task]`` units of every task, round after round."""
-    contestants = {name: Contestant(command) for name, command in commands.items()}
+    contestants = {name: Contestant(command) for name, command in commands.items() if rounds}
     rates: Rates = {task: {name: [] for name in contestants} for task in counts}
     for number in range(rounds):
         for task, count in counts.items():

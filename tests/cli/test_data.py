@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from d4rl_files import gym_arrays, maze2d_rollout, write_file
+from one_line import refused
 from PIL import Image
 
 from rlopt.cli.main import main
@@ -16,14 +17,6 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
     monkeypatch.setenv("RLOPT_DATA_DIR", str(tmp_path / "files"))
     monkeypatch.chdir(tmp_path)
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    assert main(["data", *arguments]) == 2
-    captured = capsys.readouterr()
-    (said,) = captured.err.splitlines()
-    assert said.startswith("rlopt: error: ") and captured.out == ""
-    return said
 
 
 def test_info_tells_the_numbers_and_draws_if_asked(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -43,7 +36,7 @@ def test_info_tells_the_numbers_and_draws_if_asked(capsys: pytest.CaptureFixture
 
 
 def test_a_name_is_looked_up_converted_and_described(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    said = refused(capsys, "info", "maze2d-umaze-v1")
+    said = refused(capsys, "data", "info", "maze2d-umaze-v1")
     assert str(tmp_path / "files" / "maze2d-umaze-sparse-v1.hdf5") in said and "--download" in said
     (tmp_path / "files").mkdir()
     write_file(tmp_path / "files" / "maze2d-umaze-sparse-v1.hdf5", maze2d_rollout(300, reached=(100,)))
@@ -66,13 +59,13 @@ def test_every_format_leads_to_every_other_and_back(capsys: pytest.CaptureFixtur
     assert main(["data", "convert", "a", "d", "--format", "d4rl"]) == 0 and (tmp_path / "d").is_file()
     capsys.readouterr()
     for out in ("b.hdf5", "c", "minari:mine/walk-v0"):
-        assert "exists" in refused(capsys, "convert", "a", out)
+        assert "exists" in refused(capsys, "data", "convert", "a", out)
         assert main(["data", "convert", "a", out, "--overwrite"]) == 0
         np.testing.assert_equal(load_dataset(out).columns(), first.columns())
         capsys.readouterr()
     (tmp_path / "notes.txt").write_text("mine")
-    refused(capsys, "convert", "a", "notes.txt", "--overwrite", "--format", "d4rl")
-    refused(capsys, "convert", "a", "notes.txt", "--overwrite")
+    refused(capsys, "data", "convert", "a", "notes.txt", "--overwrite", "--format", "d4rl")
+    refused(capsys, "data", "convert", "a", "notes.txt", "--overwrite")
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
@@ -97,15 +90,15 @@ def test_every_format_leads_to_every_other_and_back(capsys: pytest.CaptureFixtur
     ],
 )
 def test_mistakes_are_one_line(capsys: pytest.CaptureFixture[str], line: str, named: str) -> None:
-    assert named in refused(capsys, *line.split())
+    assert named in refused(capsys, "data", *line.split())
 
 
 def test_a_data_set_is_replaced_only_when_told_to(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     generate = ["generate", "pointmaze-umaze", "--out", "small", "--n"]
     assert main(["data", *generate, "20"]) == 0
     capsys.readouterr()
-    assert "small exists: choose another folder, or give --overwrite" in refused(capsys, *generate, "30")
-    assert "small exists" in refused(capsys, "augment", "small", "small", "--n", "10")
+    assert "small exists: choose another folder, or give --overwrite" in refused(capsys, "data", *generate, "30")
+    assert "small exists" in refused(capsys, "data", "augment", "small", "small", "--n", "10")
     assert len(load_dataset("small")) == 20
     assert main(["data", *generate, "30", "--overwrite"]) == 0 and len(load_dataset("small")) == 30
     assert main(["data", "augment", "small", "large", "--n", "40"]) == 0
@@ -122,6 +115,6 @@ def test_the_place_is_looked_at_before_the_work(
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
     for flags in ([], ["--overwrite"]):
-        said = refused(capsys, "generate", "pointmaze-umaze", "--n", "5", "--out", "mine", *flags)
+        said = refused(capsys, "data", "generate", "pointmaze-umaze", "--n", "5", "--out", "mine", *flags)
         assert "mine holds other files than a data set: choose another path" in said
-    assert "mine is not a data set" in refused(capsys, "info", "mine")
+    assert "mine is not a data set" in refused(capsys, "data", "info", "mine")

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from demonstration_data import walk
+from one_line import refused
 from stable_baselines3 import PPO
 
 from rlopt.cli.main import main
@@ -16,15 +17,6 @@ from rlopt.data import load_dataset, load_demonstrations
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
     monkeypatch.chdir(tmp_path)
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    capsys.readouterr()
-    assert main(["demos", *arguments]) == 2
-    captured = capsys.readouterr()
-    (said,) = captured.err.splitlines()
-    assert said.startswith("rlopt: error: ") and captured.out == ""
-    return said
 
 
 def test_every_format_leads_to_every_other_and_back(capsys: pytest.CaptureFixture[str]) -> None:
@@ -39,15 +31,15 @@ def test_every_format_leads_to_every_other_and_back(capsys: pytest.CaptureFixtur
         source = out
     assert load_demonstrations("e").metadata.noted() == load_demonstrations(source).metadata
     for out, form in places:
-        assert "exists" in refused(capsys, "convert", "a", out, "--to", form)
+        assert "exists" in refused(capsys, "demos", "convert", "a", out, "--to", form)
         assert main(["demos", "convert", "a", out, "--to", form, "--overwrite"]) == 0
         np.testing.assert_equal(load_demonstrations(out).columns(), data.columns())
     Path("notes.npz").write_text("mine")
-    refused(capsys, "convert", "a", "notes.npz", "--overwrite")
+    refused(capsys, "demos", "convert", "a", "notes.npz", "--overwrite")
     Path("notes").mkdir()
     for form in ("hf", "rlopt"):
         Path("notes/mine.txt").write_text("mine")
-        refused(capsys, "convert", "a", "notes", "--overwrite", "--to", form)
+        refused(capsys, "demos", "convert", "a", "notes", "--overwrite", "--to", form)
     assert Path("notes.npz").read_text() == Path("notes/mine.txt").read_text() == "mine"
 
 
@@ -79,7 +71,7 @@ def test_mistakes_are_one_line(capsys: pytest.CaptureFixture[str], line: str, na
     Path("x.pkl").write_bytes(pickle.dumps({}))
     if "model.zip" in line:
         PPO("MlpPolicy", "CartPole-v1", device="cpu").save("model.zip")
-    assert named in refused(capsys, *line.split())
+    assert named in refused(capsys, "demos", *line.split())
     assert not Path("b").exists()
 
 
@@ -119,10 +111,10 @@ def test_a_foreign_file_is_told_what_it_is_and_reordered(capsys: pytest.CaptureF
     ]
     assert (ours.metadata.env, ours.metadata.action_repeat) == ("dm_control/cartpole-swingup", 2)
     assert ours.metadata.observation_keys == ("position", "velocity")
-    assert "--observation-keys" in refused(capsys, "convert", "x.npz", "b", "--reorder", *said[:2])
-    assert "give --env" in refused(capsys, "convert", "x.npz", "b", "--reorder")
+    assert "--observation-keys" in refused(capsys, "demos", "convert", "x.npz", "b", "--reorder", *said[:2])
+    assert "give --env" in refused(capsys, "demos", "convert", "x.npz", "b", "--reorder")
     walk(env="evil:Walk-v0").save("downloaded")
-    assert "give --env" in refused(capsys, "convert", "downloaded", "b", "--reorder")
+    assert "give --env" in refused(capsys, "demos", "convert", "downloaded", "b", "--reorder")
 
 
 @pytest.mark.slow
@@ -133,4 +125,6 @@ def test_the_best_checkpoint_of_a_run_is_recorded(capsys: pytest.CaptureFixture[
     data = load_demonstrations("demos.npz")
     assert data.n_trajectories == 2 and data.metadata.env == "rlopt/RandomTarget-v0" and data.discounts.all()
     assert data.metadata.generator.startswith("mdpo after") and data.metadata.generator.endswith("run run")
-    assert "--action-repeat is for zip files" in refused(capsys, "record", "run", "--out", "x", "--action-repeat", "2")
+    assert "--action-repeat is for zip files" in refused(
+        capsys, "demos", "record", "run", "--out", "x", "--action-repeat", "2"
+    )

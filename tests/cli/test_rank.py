@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from one_line import refused
 from ranking_study import answer_all, make_study, optimizer
 
 from rlopt.cli.main import main
@@ -30,15 +31,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "swing"
 
 
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    capsys.readouterr()
-    assert main(["rank", *arguments]) == 2
-    captured = capsys.readouterr()
-    (said,) = captured.err.splitlines()
-    assert said.startswith("rlopt: error: ") and captured.out == ""
-    return said
-
-
 @pytest.mark.parametrize("package", ["sqlalchemy", "fastapi", "uvicorn", "jinja2"])
 def test_the_extra_is_named_where_it_is_missing(
     package: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -46,29 +38,31 @@ def test_the_extra_is_named_where_it_is_missing(
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == package else real(name, *rest))
     for arguments in (["serve", "x"], ["export", "x"], ["import", "x", "y"], ["info", "x"], ["replay", "x"]):
-        assert f"need {package}: pip install 'rlopt[ui]'" in refused(capsys, *arguments)
+        assert f"need {package}: pip install 'rlopt[ui]'" in refused(capsys, "rank", *arguments)
 
 
 def test_what_is_no_study_is_told(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
     for verb in ("serve", "export", "info", "replay"):
-        assert "no study at nowhere" in refused(capsys, verb, "nowhere")
-        assert "did you mean 'grey'" in refused(capsys, verb, folder, "--name", "gray")
-    assert "needs a folder for its clips" in refused(capsys, "info", "postgresql://nobody@localhost:1/none")
-    unreachable = refused(capsys, "info", "postgresql://nobody:secret@localhost:1/none", "--media", "m")
+        assert "no study at nowhere" in refused(capsys, "rank", verb, "nowhere")
+        assert "did you mean 'grey'" in refused(capsys, "rank", verb, folder, "--name", "gray")
+    assert "needs a folder for its clips" in refused(capsys, "rank", "info", "postgresql://nobody@localhost:1/none")
+    unreachable = refused(capsys, "rank", "info", "postgresql://nobody:secret@localhost:1/none", "--media", "m")
     assert "refuses" in unreachable and "secret" not in unreachable
-    assert "did you mean 'postgresql'" in refused(capsys, "info", "postgres://nobody@localhost/none", "--media", "m")
+    assert "did you mean 'postgresql'" in refused(
+        capsys, "rank", "info", "postgres://nobody@localhost/none", "--media", "m"
+    )
     assert not Path("nowhere").exists()
-    assert "did you mean 'swing'?" in refused(capsys, "serve", "swing/study.db")
+    assert "did you mean 'swing'?" in refused(capsys, "rank", "serve", "swing/study.db")
     Path("run").mkdir()
     Path("swing").rename("run/study")
-    assert "no study at run: did you mean 'run/study'?" in refused(capsys, "serve", "run")
+    assert "no study at run: did you mean 'run/study'?" in refused(capsys, "rank", "serve", "run")
 
 
 def test_serve_refuses_before_it_binds(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "--token auto" in refused(capsys, "serve", folder, "--host", "0.0.0.0")
+    assert "--token auto" in refused(capsys, "rank", "serve", folder, "--host", "0.0.0.0")
     for raters in ("0", "-1", "1.5", "ada,", ",", "ada,ada", "x" * 81, "a\tb,\x07"):
-        assert "--raters" in refused(capsys, "serve", folder, "--raters", raters), raters
-    assert "at least 20" in refused(capsys, "serve", folder, "--token", "short")
+        assert "--raters" in refused(capsys, "rank", "serve", folder, "--raters", raters), raters
+    assert "at least 20" in refused(capsys, "rank", "serve", folder, "--token", "short")
     for option, value in (
         ("--port", "70000"),
         ("--raters", "0"),
@@ -76,11 +70,13 @@ def test_serve_refuses_before_it_binds(folder: str, capsys: pytest.CaptureFixtur
         ("--minimum-seconds", "-1"),
         ("--requests-per-second", "0"),
     ):
-        assert option in refused(capsys, "serve", folder, option, value)
+        assert option in refused(capsys, "rank", "serve", folder, option, value)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        assert "use another --host or --port" in refused(capsys, "serve", folder, "--port", str(taken.getsockname()[1]))
+        assert "use another --host or --port" in refused(
+            capsys, "rank", "serve", folder, "--port", str(taken.getsockname()[1])
+        )
 
 
 def test_serve_prints_both_urls_and_stops_when_told(folder: str) -> None:
@@ -114,18 +110,18 @@ def test_export_import_info_and_replay(folder: str, capsys: pytest.CaptureFixtur
     count = len(printed.splitlines())
     assert said("export", folder, "--out", "all.jsonl") == f"{count} lines: all.jsonl\n"
     assert Path("all.jsonl").read_text() == printed and "Ada" not in printed
-    assert "--overwrite" in refused(capsys, "export", folder, "--out", "all.jsonl")
+    assert "--overwrite" in refused(capsys, "rank", "export", folder, "--out", "all.jsonl")
     said("export", folder, "--out", "all.jsonl", "--overwrite", "--with-names")
     assert "Ada" in Path("all.jsonl").read_text()
-    assert "did you mean 'pairs'" in refused(capsys, "export", folder, "--format", "pair")
-    assert "cannot be written" in refused(capsys, "export", folder, "--out", "no/where.jsonl")
+    assert "did you mean 'pairs'" in refused(capsys, "rank", "export", folder, "--format", "pair")
+    assert "cannot be written" in refused(capsys, "rank", "export", folder, "--out", "no/where.jsonl")
     # Gradient: all 4 in order, 6 pairs; line search: the best of 4, 3 pairs.
     assert len(said("export", folder, "--format", "pairs").splitlines()) == 9
     assert len(said("export", folder, "--format", "csv").splitlines()) == 9
 
     arguments = ("import", "all.jsonl", "copy", "--clips", f"{folder}/media", "--name", "again")
     assert said(*arguments) == "study 'again': copy\n"
-    assert "already" in refused(capsys, *arguments)
+    assert "already" in refused(capsys, "rank", *arguments)
     assert "2 rounds replayed" in said("replay", "copy") and "2 rounds replayed" in said("replay", folder)
     described = said("info", "copy")
     assert "ZORankSGD" in described and "2 consumed" in described and "Ada: 2 answers" in described
@@ -133,13 +129,13 @@ def test_export_import_info_and_replay(folder: str, capsys: pytest.CaptureFixtur
     for name, content in (("none", None), ("binary", b"\xff\xfe"), ("empty", b""), ("other", b'{"type":"x"}\n')):
         if content is not None:
             Path(name).write_bytes(content)
-        assert "rlopt rank export" in refused(capsys, "import", name, "new/study")
+        assert "rlopt rank export" in refused(capsys, "rank", "import", name, "new/study")
         assert not Path("new").exists(), "nothing is left of an import that failed"
     Path("mine").mkdir()
     Path("mine/notes.txt").touch()
-    refused(capsys, "import", "other", "mine", "--media", "clips/of/mine")
+    refused(capsys, "rank", "import", "other", "mine", "--media", "clips/of/mine")
     assert [path.name for path in Path("mine").iterdir()] == ["notes.txt"] and not Path("clips").exists()
-    refused(capsys, "import", "other", "copy")
+    refused(capsys, "rank", "import", "other", "copy")
     assert "2 rounds replayed" in said("replay", "copy"), "a study that was there stays"
 
 
@@ -148,7 +144,7 @@ def test_replay_names_the_round_that_differs(folder: str, capsys: pytest.Capture
 
     with sqlite3.connect(f"{folder}/study.db") as connection:
         connection.execute("UPDATE answer SET tiers = '[[3],[2],[1],[0]]' WHERE id = 1")
-    assert "round 0 of study 'grey' ended in another state" in refused(capsys, "replay", folder)
+    assert "round 0 of study 'grey' ended in another state" in refused(capsys, "rank", "replay", folder)
 
 
 class StudiedSearch:
@@ -195,7 +191,7 @@ def test_a_policy_search_is_replayed_by_its_optimiser(
             connection.execute("UPDATE optimizer_state SET iteration = 5 WHERE iteration = 3")
     if damage:
         said = {"answer": "round 1 of study 'grey' asked about other candidates", "state": "is not that of its answers"}
-        assert said[damage] in refused(capsys, "replay", str(tmp_path))
+        assert said[damage] in refused(capsys, "rank", "replay", str(tmp_path))
     else:
         assert main(["rank", "replay", str(tmp_path)]) == 0
         assert "4 rounds replayed, every query and the last state" in capsys.readouterr().out

@@ -1,5 +1,8 @@
 """Errors that people meet, provoked: heading of docs/faq.md -> the message as it is printed."""
 
+import errno
+import json
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+import rlopt
 from rlopt.cli.main import main, run_verb
 from rlopt.errors import RloptError
 
@@ -23,7 +27,20 @@ class Squared(torch.nn.Module):
         return x * x
 
 
-PROVOKED: dict[str, Provocation] = {}
+COMMANDS = {
+    "A name is misspelt": "train mdpo --env HalfChetah-v5",
+    "The module of an environment of your own is not found": "train mdpo --env my_module:Drift-v0",
+    "A folder is not a run": "resume runs/pole",
+    "Demonstrations were recorded with another action repeat": (
+        "train sqil --demos dmc/cartpole-swingup --action-repeat 4"
+    ),
+    "The agent cannot take these actions": "train off_policy_mdpo --env CartPole-v1",
+    "A study would be open to others": "rank serve studies/grey --host 0.0.0.0",
+}
+"""Heading -> the command whose message it explains, where nothing else is needed."""
+PROVOKED: dict[str, Provocation] = {
+    heading: lambda monkeypatch, line=line: command(line) for heading, line in COMMANDS.items()
+}
 
 
 def provocation(heading: str) -> Callable[[Provocation], Provocation]:
@@ -145,16 +162,6 @@ def _(monkeypatch: pytest.MonkeyPatch) -> str:
     return command("train mdpo --env PointMaze_UMaze-v3")
 
 
-@provocation("A name is misspelt")
-def _(monkeypatch: pytest.MonkeyPatch) -> str:
-    return command("train mdpo --env HalfChetah-v5")
-
-
-@provocation("The module of an environment of your own is not found")
-def _(monkeypatch: pytest.MonkeyPatch) -> str:
-    return command("train mdpo --env my_module:Drift-v0")
-
-
 @provocation("A run folder exists")
 def _(monkeypatch: pytest.MonkeyPatch) -> str:
     trained("runs/pole")
@@ -170,21 +177,12 @@ def _(monkeypatch: pytest.MonkeyPatch) -> str:
         return command("resume runs/pole --total-timesteps 512")
 
 
-@provocation("A folder is not a run")
-def _(monkeypatch: pytest.MonkeyPatch) -> str:
-    return command("resume runs/pole")
-
-
 @provocation("A run is resumed with other versions")
 def _(monkeypatch: pytest.MonkeyPatch) -> str:
     from rlopt.run_folder import RunFolder
 
     trained("runs/pole")
     folder = RunFolder(Path("runs/pole"))
-    import json
-
-    import torch
-
     record = json.loads(folder.versions.read_text())
     record["packages"]["torch"] = "2.12.0"
     folder.versions.write_text(json.dumps(record))
@@ -203,8 +201,6 @@ def _(monkeypatch: pytest.MonkeyPatch) -> str:
 
 @provocation("A checkpoint is damaged")
 def _(monkeypatch: pytest.MonkeyPatch) -> str:
-    import rlopt
-
     trained("runs/pole")
     (checkpoint,) = Path("runs/pole/checkpoints").iterdir()
     file = checkpoint / "networks.safetensors"
@@ -227,8 +223,6 @@ def _(monkeypatch: pytest.MonkeyPatch) -> str:
 
 @provocation("A checkpoint cannot be read")
 def _(monkeypatch: pytest.MonkeyPatch) -> str:
-    import errno
-
     from rlopt.storage import checked_folder
 
     def no_more(*arguments: object, **options: object) -> None:
@@ -241,15 +235,12 @@ def _(monkeypatch: pytest.MonkeyPatch) -> str:
 
 @provocation("A zip file is given to rlopt.load")
 def _(monkeypatch: pytest.MonkeyPatch) -> str:
-    import rlopt
-
     Path("model.zip").write_bytes(b"PK")
     return call(lambda: rlopt.load("model.zip"))
 
 
 @provocation("A class of your own cannot be kept in a checkpoint")
 def _(monkeypatch: pytest.MonkeyPatch) -> str:
-    import rlopt
     from rlopt.checkpoint.model_state import save_checkpoint
 
     model = rlopt.MDPO("MlpPolicy", "CartPole-v1", n_steps=32, policy_kwargs={"activation_fn": Squared}, device="cpu")
@@ -268,15 +259,8 @@ def _(monkeypatch: pytest.MonkeyPatch) -> str:
     return command("train sqil --demos expert.pkl --env Hopper-v5")
 
 
-@provocation("Demonstrations were recorded with another action repeat")
-def _(monkeypatch: pytest.MonkeyPatch) -> str:
-    return command("train sqil --demos dmc/cartpole-swingup --action-repeat 4")
-
-
 @provocation("Demonstrations are of another environment")
 def _(monkeypatch: pytest.MonkeyPatch) -> str:
-    import rlopt
-
     env = rlopt.make_env("dm_control/walker-walk", action_repeat=2)
     return call(lambda: rlopt.SQIL("MlpPolicy", env, "dmc/cartpole-swingup"))
 
@@ -290,7 +274,6 @@ def _(monkeypatch: pytest.MonkeyPatch) -> str:
 
 @provocation("An environment fails")
 def _(monkeypatch: pytest.MonkeyPatch) -> str:
-    import gymnasium
     from gymnasium.envs.classic_control import CartPoleEnv
 
     class Cart(CartPoleEnv):
@@ -312,10 +295,6 @@ def _(monkeypatch: pytest.MonkeyPatch) -> str:
 
 @provocation("An environment returns something else")
 def _(monkeypatch: pytest.MonkeyPatch) -> str:
-    import gymnasium
-
-    import rlopt
-
     class Drift(gymnasium.Env):
         observation_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
         action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
@@ -328,10 +307,6 @@ def _(monkeypatch: pytest.MonkeyPatch) -> str:
 
 @provocation("Something is NaN")
 def _(monkeypatch: pytest.MonkeyPatch) -> str:
-    import gymnasium
-
-    import rlopt
-
     class Broken(gymnasium.Env):
         observation_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
         action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
@@ -345,14 +320,8 @@ def _(monkeypatch: pytest.MonkeyPatch) -> str:
     return call(lambda: rlopt.MDPO("MlpPolicy", Broken(), n_steps=8, device="cpu").learn(8))
 
 
-@provocation("The agent cannot take these actions")
-def _(monkeypatch: pytest.MonkeyPatch) -> str:
-    return command("train off_policy_mdpo --env CartPole-v1")
-
-
 @provocation("An episode never ends")
 def _(monkeypatch: pytest.MonkeyPatch) -> str:
-    import rlopt
     from rlopt.evaluation import evaluate as evaluation
 
     longest = evaluation.LONGEST_EPISODE
@@ -386,8 +355,6 @@ def _(monkeypatch: pytest.MonkeyPatch) -> str:
 
 @provocation("The port is in use")
 def _(monkeypatch: pytest.MonkeyPatch) -> str:
-    import socket
-
     from rlopt.feedback.server.serving import _bind
 
     with socket.socket() as taken:
@@ -395,11 +362,6 @@ def _(monkeypatch: pytest.MonkeyPatch) -> str:
         taken.listen()
         port = taken.getsockname()[1]
         return call(lambda: _bind("127.0.0.1", port)).replace(str(port), "8000")
-
-
-@provocation("A study would be open to others")
-def _(monkeypatch: pytest.MonkeyPatch) -> str:
-    return command("rank serve studies/grey --host 0.0.0.0")
 
 
 @provocation("A tabular agent is to be exported")

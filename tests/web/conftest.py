@@ -1,7 +1,5 @@
 """Stores of ranking studies on both kinds of database."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator
 from pathlib import Path

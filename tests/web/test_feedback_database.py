@@ -1,7 +1,5 @@
 """Databases of ranking studies: what is opened, what is refused, what is kept of raters."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """docs/feedback.md does what it says."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import re

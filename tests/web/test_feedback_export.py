@@ -1,7 +1,5 @@
 """A study as text, and back."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -1,7 +1,5 @@
 """Processes that are killed at any moment, and many raters at once: no answer is lost, none counts twice."""
 
-from __future__ import annotations
-
 import random
 import time
 from pathlib import Path

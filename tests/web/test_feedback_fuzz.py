@@ -1,7 +1,5 @@
 """Whatever is sent, the server answers in one line, keeps its state, and never fails."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

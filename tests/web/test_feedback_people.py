@@ -1,7 +1,5 @@
 """Several people, one owner, slow and strange clients, servers and databases that restart."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import csv

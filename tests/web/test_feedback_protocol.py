@@ -1,7 +1,5 @@
 """Rounds that a study's protocol adds, its end, and whom the search trusts."""
 
-from __future__ import annotations
-
 import random
 from pathlib import Path
 from typing import Any

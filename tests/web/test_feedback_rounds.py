@@ -1,7 +1,5 @@
 """The state machine of rounds, on SQLite and on Postgres: leases, answers, undo, consumption."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import threading

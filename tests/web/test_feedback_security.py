@@ -1,7 +1,5 @@
 """What the server of a ranking study refuses, and what it never gives away."""
 
-from __future__ import annotations
-
 import hmac
 import os
 import re

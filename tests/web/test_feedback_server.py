@@ -1,7 +1,5 @@
 """The server as the page, a program or a browser without scripts meets it."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

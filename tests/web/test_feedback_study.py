@@ -1,7 +1,5 @@
 """The trainer of a study: every round is durable, and what is restarted goes on bit for bit."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import Path

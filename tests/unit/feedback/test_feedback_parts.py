@@ -1,7 +1,5 @@
 """Parts of ranking studies that need no server: agreement, clips, the notebook's answers."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import subprocess

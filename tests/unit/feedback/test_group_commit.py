@@ -1,7 +1,5 @@
 """Transactions of several threads that SQLite commits together: none returns too early, each fails alone."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """The discriminator, what it sees, and its gradient step against torch's own autograd and Adam."""
 
-from __future__ import annotations
-
 import copy
 import itertools
 from typing import Any

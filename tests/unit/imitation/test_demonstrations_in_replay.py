@@ -1,7 +1,5 @@
 """Demonstrations in the replay of the off-policy learners: batches, exact resume, every way of taking a step."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """AIRL: the discriminator's form, the policy's probability in it, and the reward that it recovers."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """DAgger: whose actions are done and which are stored, who may be asked, exact resume, learning."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """SQIL and IQ-Learn for Discrete actions: soft values, losses by hand, how they act, their step in every mode."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import gymnasium

@@ -1,7 +1,5 @@
 """What a true end is worth at every stage of training, and a discriminator that knows no units."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """GAIL's rollouts: the discriminator's rewards and what it sees."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

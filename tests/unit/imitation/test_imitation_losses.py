@@ -1,7 +1,5 @@
 """The losses of IQ-Learn and ValueDICE against hand-made numbers, closed forms, a small MDP and finite differences."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -5,8 +5,6 @@ and the alternatives that errors name in test_imitation_models; early ends in te
 and images in test_demonstration_recording; cloning before reinforcement learning in test_imitation_init_from.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The imitation learners as Stable-Baselines3 algorithms: exact resume, saving, settings, what is refused."""
 
-from __future__ import annotations
-
 import dataclasses
 import inspect
 from collections.abc import Callable

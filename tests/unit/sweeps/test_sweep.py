@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from one_line import refused
 from runs import assert_same_result
 
 from rlopt.cli.main import main
@@ -44,13 +45,6 @@ ENV = "rlopt/RandomTarget-v0"
 def spec(**changes: Any) -> SweepSpec:
     base: dict[str, Any] = {"agent": "mdpo", "env": ENV, "seeds": "0..1", "settings": SMALL}
     return spec_from({**base, **changes}, "sweep")
-
-
-def error_of(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
-    assert main(["sweep", *argv]) == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1 and lines[0].startswith("rlopt: error: ")
-    return lines[0]
 
 
 def test_every_combination_is_a_run_of_its_own(tmp_path: Path) -> None:
@@ -121,22 +115,22 @@ def test_mistakes_on_the_command_line_are_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     some = ("--agent", "mdpo", "--env", ENV)
-    assert "the sweep is empty" in error_of(capsys)
-    assert "did you mean '--learning-rate'" in error_of(capsys, *some, "--learnin-rate", "3")
-    assert "did you mean '--workers'" in error_of(capsys, *some, "--worker", "3")
-    assert "did you mean 'learning_rate'" in error_of(capsys, *some, "--set", "learnin_rate=1,2")
-    assert "write name=value,value" in error_of(capsys, *some, "--set", "gamma=")
-    assert "gamma is given twice" in error_of(capsys, *some, "--set", "gamma=0.9", "gamma=0.8")
-    assert "did you mean 'ray'" in error_of(capsys, *some, "--engine", "rai")
-    assert "add --engine ray" in error_of(capsys, *some, "--address", "auto")
-    assert "--shard '3/3'" in error_of(capsys, *some, "--shard", "3/3")
-    assert "cannot be read" in error_of(capsys, "none.yaml")
+    assert "the sweep is empty" in refused(capsys, "sweep")
+    assert "did you mean '--learning-rate'" in refused(capsys, "sweep", *some, "--learnin-rate", "3")
+    assert "did you mean '--workers'" in refused(capsys, "sweep", *some, "--worker", "3")
+    assert "did you mean 'learning_rate'" in refused(capsys, "sweep", *some, "--set", "learnin_rate=1,2")
+    assert "write name=value,value" in refused(capsys, "sweep", *some, "--set", "gamma=")
+    assert "gamma is given twice" in refused(capsys, "sweep", *some, "--set", "gamma=0.9", "gamma=0.8")
+    assert "did you mean 'ray'" in refused(capsys, "sweep", *some, "--engine", "rai")
+    assert "add --engine ray" in refused(capsys, "sweep", *some, "--address", "auto")
+    assert "--shard '3/3'" in refused(capsys, "sweep", *some, "--shard", "3/3")
+    assert "cannot be read" in refused(capsys, "sweep", "none.yaml")
     Path("empty.yaml").touch()
-    assert "the sweep is empty: empty.yaml must hold" in error_of(capsys, "empty.yaml")
+    assert "the sweep is empty: empty.yaml must hold" in refused(capsys, "sweep", "empty.yaml")
     Path("odd.yaml").write_text("agent: [")
-    assert "not valid YAML" in error_of(capsys, "odd.yaml")
+    assert "not valid YAML" in refused(capsys, "sweep", "odd.yaml")
     Path("misspelt.yaml").write_text("agents: mdpo")
-    assert "misspelt.yaml: unknown key 'agents': did you mean 'agent'" in error_of(capsys, "misspelt.yaml")
+    assert "misspelt.yaml: unknown key 'agents': did you mean 'agent'" in refused(capsys, "sweep", "misspelt.yaml")
     assert not Path("runs").exists()
 
 
@@ -148,13 +142,13 @@ def test_ray_that_is_missing_or_does_not_answer_is_one_line(
     with socket.socket() as free:  # bound but not listening: nobody answers there
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-        assert f"no Ray cluster answers at {address}" in error_of(capsys, *some, "--address", address)
-    assert "'head' is not an address" in error_of(capsys, *some, "--address", "head")
+        assert f"no Ray cluster answers at {address}" in refused(capsys, "sweep", *some, "--address", address)
+    assert "'head' is not an address" in refused(capsys, "sweep", *some, "--address", "head")
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr(sys, "platform", "darwin")
-        assert "the engine ray is for Linux: use --engine local" in error_of(capsys, *some)
+        assert "the engine ray is for Linux: use --engine local" in refused(capsys, "sweep", *some)
     monkeypatch.setitem(sys.modules, "ray", None)
-    assert "pip install 'rlopt[ray]'" in error_of(capsys, *some)
+    assert "pip install 'rlopt[ray]'" in refused(capsys, "sweep", *some)
     assert not Path("runs").exists()
 
 

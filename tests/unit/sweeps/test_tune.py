@@ -10,6 +10,7 @@ from typing import Any
 import optuna
 import pytest
 import yaml
+from one_line import refused
 
 from rlopt.cli.main import main
 from rlopt.engine import Job, JobResult
@@ -77,20 +78,14 @@ def test_mistakes_on_the_command_line_are_one_line(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-
-    def error_of(*argv: str) -> str:
-        assert main([*argv]) == 2
-        (line,) = capsys.readouterr().err.splitlines()
-        return line
-
-    assert "which agent?" in error_of("tune")
-    assert "nothing to search" in error_of("tune", "--agent", "mdpo", "--env", ENV)
-    assert "did you mean '--learning-rate'" in error_of(*FLAGS, "--learnin-rate", "3")
-    assert "did you mean 'median'" in error_of(*FLAGS, "--pruner", "medain")
-    assert "--trials: 0 is outside" in error_of(*FLAGS, "--trials", "0")
-    assert "a search needs evaluations" in error_of(*FLAGS, "--eval-every", "0")
+    assert "which agent?" in refused(capsys, "tune")
+    assert "nothing to search" in refused(capsys, "tune", "--agent", "mdpo", "--env", ENV)
+    assert "did you mean '--learning-rate'" in refused(capsys, *FLAGS, "--learnin-rate", "3")
+    assert "did you mean 'median'" in refused(capsys, *FLAGS, "--pruner", "medain")
+    assert "--trials: 0 is outside" in refused(capsys, *FLAGS, "--trials", "0")
+    assert "a search needs evaluations" in refused(capsys, *FLAGS, "--eval-every", "0")
     monkeypatch.setitem(sys.modules, "optuna", None)
-    assert "pip install 'rlopt[tune]'" in error_of(*FLAGS)
+    assert "pip install 'rlopt[tune]'" in refused(capsys, *FLAGS)
     assert not Path("runs").exists()
 
 

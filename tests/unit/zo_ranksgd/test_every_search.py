@@ -1,7 +1,5 @@
 """What every search does, whatever it is told: any answers, any instant."""
 
-from __future__ import annotations
-
 import importlib.util
 import sys
 from typing import Any

@@ -1,7 +1,5 @@
 """Evolution strategies by rankings: closed forms, the package ``cma``, their state, and which one is chosen."""
 
-from __future__ import annotations
-
 import copy
 import json
 import math

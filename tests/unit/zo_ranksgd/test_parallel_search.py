@@ -1,7 +1,5 @@
 """Several queries of one search at a time: what an update takes, what a late answer does, and exact continuation."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

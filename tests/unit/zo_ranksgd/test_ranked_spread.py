@@ -1,7 +1,5 @@
 """Candidates played by the processes of an engine: the same search, bit for bit, whoever dies."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """A Chromium for each file, and pages that fail their test when they report an error."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """The pages for everybody: axe-core, narrow screens, no scripts, and the results in words, numbers and a picture."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator
 from importlib.resources import files

@@ -1,7 +1,5 @@
 """The built files that are served are those of the sources, shipped, and free of what the page's policy forbids."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

@@ -1,7 +1,5 @@
 """Keys, buttons, dragging and playback on one round of twelve clips, which every test sees as a rater of its own."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator
 

@@ -1,7 +1,5 @@
 """Whole studies in a real browser: what reaches the optimiser, and what survives reloads, restarts and second tabs."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 
