@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from reproduction import script_parser, show, wanted
+from reproduction import add_filters, script_parser, show, wanted
 
 KEY = ("task", "method", "budget", "config", "seed")
 FIRST_TUNING_SEED = 1000
@@ -323,8 +323,7 @@ def draw(args: argparse.Namespace, out: Path) -> None:
 
 def main() -> None:
     parser = script_parser(__doc__, "zo_ranksgd", KEY, runs=False)
-    parser.add_argument("--task", choices=sorted(TASKS), help="run only this task")
-    parser.add_argument("--method", choices=sorted(METHODS), help="run only this method")
+    add_filters(parser, task=sorted(TASKS), method=sorted(METHODS))
     parser.add_argument("--budget", type=int, help="points shown to the oracle, in place of the task's")
     parser.add_argument("--seeds", type=int, default=5, help="that are reported")
     parser.add_argument("--tuning-seeds", type=int, default=5, help="that each combination of a grid is tried on")

@@ -30,7 +30,7 @@ from typing import Any
 
 from contestants import Contestant
 from evidence import Declared
-from reproduction import Results, script_parser, show, wanted
+from reproduction import Results, add_filters, script_parser, show, wanted
 
 EPISODES, IN_A_ROW = 10, 3
 KEY = ("task", "contestant", "seed")
@@ -302,8 +302,7 @@ def draw(results: Results, out: Path) -> None:
 
 def main() -> None:
     parser = script_parser(__doc__ or "", "time_to_solve", KEY, "try", "work", runs=False)
-    parser.add_argument("--task", choices=list(TASKS), help="run only this task")
-    parser.add_argument("--seed", type=int, help="run only this seed")
+    add_filters(parser, task=list(TASKS), seed=int)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--turn", type=int, default=4, help="seconds of training a turn")
     parser.add_argument("--limit", type=float, default=1800, help="seconds after which anyone is stopped")

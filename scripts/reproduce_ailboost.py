@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reproduction import cell_text, script_parser, show, train, wanted
+from reproduction import add_filters, cell_text, script_parser, show, train, wanted
 
 EPISODES = 20
 SEEDS = (0, 1, 2)
@@ -277,9 +277,7 @@ def draw(args: argparse.Namespace, path: Path) -> None:
 def main() -> None:
     parser = script_parser(__doc__, "ailboost", ("method", "task", "steps", "seed"))
     parser.add_argument("--table", choices=sorted(TABLES), help="run: which table; default one_demo")
-    parser.add_argument("--task", help="run only this task")
-    parser.add_argument("--method", help="run only this method")
-    parser.add_argument("--seed", type=int, help="run only this seed")
+    add_filters(parser, task=str, method=str, seed=int)
     parser.add_argument("--steps", type=int, help="environment steps of a run instead of the table's own")
     args = parser.parse_args()
 

@@ -15,7 +15,7 @@ import functools
 import time
 from typing import Any, NamedTuple
 
-from reproduction import cell_text, script_parser, show, wanted
+from reproduction import add_filters, cell_text, script_parser, show, wanted
 
 SEEDS = (0, 1, 2)
 TASKS = ("TwoChoiceLoop", "AccessControl", "ServerAllocation", "RiverSwim", "Catcher", "PuckWorld")
@@ -93,9 +93,7 @@ def table_text(args: argparse.Namespace) -> str:
 
 def main() -> None:
     parser = script_parser(__doc__, "average_reward", ("task", "method", "steps", "seed"), runs=False)
-    parser.add_argument("--task", choices=TASKS, help="run only this task")
-    parser.add_argument("--method", choices=sorted(METHODS), help="run only this method")
-    parser.add_argument("--seed", type=int, help="run only this seed")
+    add_filters(parser, task=TASKS, method=sorted(METHODS), seed=int)
     parser.add_argument("--steps", type=int, default=20_000, help="environment steps of a run")
     args = parser.parse_args()
 

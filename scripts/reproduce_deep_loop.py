@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reproduction import cell_text, script_parser, show, train, wanted
+from reproduction import add_filters, cell_text, script_parser, show, train, wanted
 
 SEEDS = (0, 1, 2)
 RESET_EVERY = 1_000
@@ -168,9 +168,7 @@ def switches_text(found: list[dict]) -> str:
 
 def main() -> None:
     parser = script_parser(__doc__, "deep_loop", ("method", "env", "steps", "endless", "seed"))
-    parser.add_argument("--table", choices=sorted(TABLES), help="run only this comparison")
-    parser.add_argument("--method", choices=sorted(METHODS), help="run only this method")
-    parser.add_argument("--seed", type=int, help="run only this seed")
+    add_filters(parser, table=sorted(TABLES), method=sorted(METHODS), seed=int)
     parser.add_argument("--steps", type=int, help="environment steps of a run; default: the table's own")
     parser.add_argument("--never-reset", action="store_true", help="train in one run without end")
     parser.add_argument("--evaluation-steps", type=int, default=EVALUATION_STEPS, help="other numbers want other "

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from evidence import Arm, Declared, check_all_shown, check_headline
-from reproduction import Results, cell_text, script_parser, show, wanted
+from reproduction import Results, add_filters, cell_text, script_parser, show, wanted
 
 STEPS, EPISODES = 20_000, 10
 KEY = ("arm", "task", "seed")
@@ -204,8 +204,7 @@ def against(ours: dict[str, list[float]], theirs: dict[str, list[float]], title:
 def main() -> None:
     parser: argparse.ArgumentParser = script_parser(__doc__ or "", "defaults", KEY, runs=False)
     parser.add_argument("--only", help="run only the arm of this key")
-    parser.add_argument("--task", help="run only this task")
-    parser.add_argument("--seed", type=int, help="run only this seed")
+    add_filters(parser, task=str, seed=int)
     args = parser.parse_args()
     if args.action == "run":
         DECLARED.check()

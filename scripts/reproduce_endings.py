@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from reproduction import Results, cell_text, script_parser, show, train, wanted
+from reproduction import Results, add_filters, cell_text, script_parser, show, train, wanted
 
 EPISODES, N_DEMOS = 20, 10
 KEY = ("task", "agent", "ends", "seed")
@@ -133,10 +133,7 @@ def table_text(results: Results) -> str:
 
 def main() -> None:
     parser = script_parser(__doc__, "endings", KEY)
-    parser.add_argument("--task", help="run only this task")
-    parser.add_argument("--agent", help="run only this agent")
-    parser.add_argument("--ends", choices=list(ENDS), help="run only this treatment of ends")
-    parser.add_argument("--seed", type=int, help="run only this seed")
+    add_filters(parser, task=str, agent=str, ends=list(ENDS), seed=int)
     args = parser.parse_args()
     if args.action == "run":
         for task in TASKS:

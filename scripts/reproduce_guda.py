@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 from evidence import Arm, Declared, check_all_shown, check_headline
-from reproduction import Results, cell_text, script_parser, show, wanted
+from reproduction import Results, add_filters, cell_text, script_parser, show, wanted
 
 STEPS, EVERY = 20_000, 5_000
 EPISODES, EPISODES_ON_THE_WAY = 50, 20
@@ -286,10 +286,7 @@ def references(episodes: int) -> None:
 
 def main() -> None:
     parser = script_parser(__doc__, "guda", KEY, "references", runs=False)
-    parser.add_argument("--learner", choices=sorted(LEARNERS), help="run only this learner")
-    parser.add_argument("--env", choices=sorted(SIZES), help="run only this maze")
-    parser.add_argument("--arm", choices=sorted(AUGMENTATIONS), help="run only this arm")
-    parser.add_argument("--seed", type=int, help="run only this seed")
+    add_filters(parser, learner=sorted(LEARNERS), env=sorted(SIZES), arm=sorted(AUGMENTATIONS), seed=int)
     args = parser.parse_args()
 
     if args.action == "references":

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from evidence import Arm, Declared, check_all_shown
-from reproduction import ROOT, Results, cell_text, script_parser, show, train, wanted
+from reproduction import ROOT, Results, add_filters, cell_text, script_parser, show, train, wanted
 
 EPISODES = 20
 KEY = ("agent", "env", "total_timesteps", "seed")
@@ -162,8 +162,7 @@ def main() -> None:
     parser = script_parser(__doc__, "mdpo", KEY)
     parser.add_argument("--table", choices=sorted(TABLES), help="default: both")
     parser.add_argument("--only", help="run only the contestant of this key, such as mdpo or sb3_ppo")
-    parser.add_argument("--env", help="run only this task")
-    parser.add_argument("--seed", type=int, help="run only this seed")
+    add_filters(parser, env=str, seed=int)
     args = parser.parse_args()
 
     names = [args.table] if args.table else sorted(TABLES)

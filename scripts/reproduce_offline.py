@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from reproduction import cell_text, script_parser, show, train, wanted
+from reproduction import add_filters, cell_text, script_parser, show, train, wanted
 
 EPISODES = 20
 SEEDS = (0, 1, 2)
@@ -163,10 +163,7 @@ def order_text(args: argparse.Namespace) -> str:
 
 def main() -> None:
     parser = script_parser(__doc__, "offline", ("agent", "env", "level", "transitions", "gradient_steps", "seed"))
-    parser.add_argument("--learner", choices=sorted(LEARNERS), help="run only this learner")
-    parser.add_argument("--env", choices=sorted(SOURCES), help="run only this task")
-    parser.add_argument("--level", choices=LEVELS, help="run only this data set")
-    parser.add_argument("--seed", type=int, help="run only this seed")
+    add_filters(parser, learner=sorted(LEARNERS), env=sorted(SOURCES), level=LEVELS, seed=int)
     parser.add_argument("--steps", type=int, default=50_000, help="gradient steps of a run")
     parser.add_argument("--transitions", type=int, default=200_000, help="size of each data set")
     parser.add_argument("--source-steps", type=int, default=1_000_000, help="environment steps of the source runs")

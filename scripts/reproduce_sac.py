@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evidence import Declared
-from reproduction import Results, cell_text, script_parser, show, train, wanted
+from reproduction import Results, add_filters, cell_text, script_parser, show, train, wanted
 
 EPISODES = 10
 KEY = ("task", "precision", "seed")
@@ -86,9 +86,7 @@ def table_text(results: Results) -> str:
 
 def main() -> None:
     parser = script_parser(__doc__, "sac", KEY)
-    parser.add_argument("--task", help="run only this task")
-    parser.add_argument("--precision", choices=PRECISIONS, help="run only this precision")
-    parser.add_argument("--seed", type=int, help="run only this seed")
+    add_filters(parser, task=str, precision=PRECISIONS, seed=int)
     args = parser.parse_args()
     if args.action == "run":
         DECLARED.check()

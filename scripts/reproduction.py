@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,13 @@ def script_parser(
         parser.add_argument("--runs", type=Path, default=ROOT / "runs" / f"reproduce_{name}", help="folder of the runs")
     parser.add_argument("--page", type=Path, default=PAGES / f"{name}.md", help="what write fills in")
     return parser
+
+
+def add_filters(parser: argparse.ArgumentParser, **filters: Iterable[str] | type) -> None:
+    """Options that run a part of a study, for :func:`wanted`: by name, what can be chosen, or the type of anything."""
+    for name, allowed in filters.items():
+        chosen: dict[str, Any] = {"type": allowed} if isinstance(allowed, type) else {"choices": list(allowed)}
+        parser.add_argument(f"--{name}", help=f"run only this {name}", **chosen)
 
 
 def wanted(args: argparse.Namespace, **cell: Any) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from typing import Any
@@ -64,13 +64,11 @@ class Pairs:
 
     def exactly(self) -> Pairs:
         """The same process in exact arithmetic: every float is the rational number that it is."""
-        return Pairs(
-            self.n_states, self.state, self.action, fractions(self.rewards), self.row, self.column, fractions(self.rate)
-        )
+        return replace(self, rewards=fractions(self.rewards), rate=fractions(self.rate))
 
     def with_rewards(self, rewards: Numbers) -> Pairs:
         """The same transitions with other rewards [m]."""
-        return Pairs(self.n_states, self.state, self.action, rewards, self.row, self.column, self.rate)
+        return replace(self, rewards=rewards)
 
     def only(self, kept: npt.NDArray[np.bool_]) -> Pairs:
         """The process in which the pairs ``kept`` [m] alone are possible."""
@@ -92,9 +90,7 @@ class Pairs:
         number[states] = np.arange(len(states))
         kept = number[self.state] >= 0
         part = self.only(kept)
-        return Pairs(
-            len(states), number[part.state], part.action, part.rewards, part.row, number[part.column], part.rate
-        )
+        return replace(part, n_states=len(states), state=number[part.state], column=number[part.column])
 
     def sums(self, values: Numbers) -> Numbers:
         """[m] the sums of what each entry [n] has, over the entries of a pair."""

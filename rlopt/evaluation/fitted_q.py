@@ -98,21 +98,8 @@ def fitted_q_evaluation(
     if progress:
         say(f"fitting Q of the policy to {len(data):,} transitions, {steps:,} gradient steps")
     columns = _Columns(policy, data, observation_space, action_space, gamma, device)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        members = [_network(columns.inputs, net_arch) for _ in range(n_networks)]
-    layers = mlp_layers(members[0])
-    assert layers is not None
-    stacked = zip(*(member.parameters() for member in members), strict=True)
-    networks = [torch.stack(tensors).detach().to(device).requires_grad_() for tensors in stacked]
-    targets = [tensor.detach().clone() for tensor in networks]
-
-    def values(parameters: Sequence[Tensor], inputs: Tensor) -> Tensor:
-        """(n, B, 1)."""
-        return mlp(layers, parameters, inputs.expand(n_networks, *inputs.shape))
-
+    fit = _Fit(columns.inputs, net_arch, n_networks, learning_rate, seed, device)
     shown = Progress(steps, unit="gradient steps") if progress else None
-    optimizer = torch.optim.Adam(networks, lr=learning_rate)
     generator = torch.Generator().manual_seed(seed)
     losses, before = [], np.zeros(n_networks)
     last_fifth = steps - max(steps // 5, 1)
@@ -123,29 +110,20 @@ def fitted_q_evaluation(
             if step < last_fifth and len(data) > _LEVEL_ROWS:
                 some = torch.randperm(len(data), generator=generator)[:_LEVEL_ROWS].to(device)
             # Of the targets, which are smoother.
-            missing = columns.missing_level(lambda inputs: values(targets, inputs), gamma, some)
-            for parameters in (networks, targets):
-                parameters[-1].data += missing.to(parameters[-1])
+            fit.add(columns.missing_level(fit.target_values, gamma, some))
         if step == last_fifth:
-            before = columns.means(columns.first, lambda inputs: values(networks, inputs))
+            before = columns.means(columns.first, fit.values)
         rows = torch.randint(len(data), (batch_size,), generator=generator).to(device)
         with torch.no_grad():
-            goal = columns.rewards[rows] + gamma * columns.discounts[rows] * values(targets, columns.after[rows])
-        loss = (values(networks, columns.here[rows]) - goal).square().mean(dim=(1, 2)).sum()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        with torch.no_grad():
-            torch._foreach_lerp_(targets, networks, tau)
+            goal = columns.rewards[rows] + gamma * columns.discounts[rows] * fit.target_values(columns.after[rows])
+        loss = fit.step(columns.here[rows], goal, tau)
         if step >= steps - max(steps // 10, 1):
-            losses.append(loss.detach() / n_networks)
+            losses.append(loss)
         if shown is not None:
             shown.update(step + 1, lambda: None)
     if shown is not None:
         shown.finish(None)
-    begins, everywhere = (
-        columns.means(rows, lambda inputs: values(networks, inputs)) for rows in (columns.first, columns.here)
-    )
+    begins, everywhere = (columns.means(rows, fit.values) for rows in (columns.first, columns.here))
     if not np.isfinite(begins).all():
         raise NonFiniteError("fitted Q evaluation diverged: lower the learning rate or gamma")
     left = np.exp(-tau * (1 - gamma) * max(steps // 5, 1))
@@ -161,6 +139,49 @@ def fitted_q_evaluation(
         gamma=gamma,
         steps=steps,
     )
+
+
+class _Fit:
+    """Several networks that are fitted side by side from different weights, and their target networks."""
+
+    def __init__(
+        self, inputs: int, net_arch: tuple[int, ...], count: int, learning_rate: float, seed: int, device: str
+    ) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            members = [_network(inputs, net_arch) for _ in range(count)]
+        stacked = zip(*(member.parameters() for member in members), strict=True)
+        self._layers, self._count = mlp_layers(members[0]), count
+        self._networks = [torch.stack(tensors).detach().to(device).requires_grad_() for tensors in stacked]
+        self._targets = [tensor.detach().clone() for tensor in self._networks]
+        self._optimizer = torch.optim.Adam(self._networks, lr=learning_rate)
+
+    def _outputs(self, parameters: Sequence[Tensor], inputs: Tensor) -> Tensor:
+        assert self._layers is not None
+        return mlp(self._layers, parameters, inputs.expand(self._count, *inputs.shape))
+
+    def values(self, inputs: Tensor) -> Tensor:
+        """(n, B, 1) from (B, I)."""
+        return self._outputs(self._networks, inputs)
+
+    def target_values(self, inputs: Tensor) -> Tensor:
+        """The same of the target networks."""
+        return self._outputs(self._targets, inputs)
+
+    def step(self, inputs: Tensor, goal: Tensor, tau: float) -> Tensor:
+        """One gradient step of each network towards ``goal`` (n, B, 1); their mean loss, a scalar."""
+        loss = (self.values(inputs) - goal).square().mean(dim=(1, 2)).sum()
+        self._optimizer.zero_grad()
+        loss.backward()
+        self._optimizer.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(self._targets, self._networks, tau)
+        return loss.detach() / self._count
+
+    def add(self, level: Tensor) -> None:
+        """Adds ``level`` (n, 1) to what networks and targets put out."""
+        for parameters in (self._networks, self._targets):
+            parameters[-1].data += level.to(parameters[-1])
 
 
 class _Columns:
