@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from rlopt.agents.imitation import adversarial_losses as losses
 from rlopt.optim.compiled_step import GradientStep, Mode
-from rlopt.optim.descent import HeldNetworks, Network, Part, Store
+from rlopt.optim.descent import Network, Part
+from rlopt.optim.held_networks import HeldNetworks, Store
 
 _NAME = "discriminator"
 

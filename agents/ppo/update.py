@@ -27,8 +27,9 @@ from rlopt.algorithms.rollout import rows
 from rlopt.console.progress import say
 from rlopt.errors import one_line
 from rlopt.optim.compiled_step import GradientStep, Mode
-from rlopt.optim.descent import HOLD, HeldNetworks, Network, OwnNetworks, Part, State, Store
+from rlopt.optim.descent import HOLD, Network, OwnNetworks, Part
 from rlopt.optim.descent import obstacle as no_function_of_tensors
+from rlopt.optim.held_networks import HeldNetworks, State, Store
 from rlopt.optim.lockstep import side_by_side
 from rlopt.optim.traced import CannotCompile
 

@@ -35,18 +35,8 @@ from rlopt.envs.outcomes import check_batch
 from rlopt.errors import NonFiniteError, require
 from rlopt.nn.encoders import shift_batch
 from rlopt.optim.compiled_step import ActingCopy, CompileChoice, GradientStep, Mode, Precision, choose_mode
-from rlopt.optim.descent import (
-    HeldNetworks,
-    Network,
-    Networks,
-    OwnNetworks,
-    Part,
-    Scalar,
-    State,
-    Store,
-    draws_or_counts,
-    obstacle,
-)
+from rlopt.optim.descent import Network, Networks, OwnNetworks, Part, Scalar, draws_or_counts, obstacle
+from rlopt.optim.held_networks import HeldNetworks, State, Store
 from rlopt.optim.lockstep import jointly, runs_in_lockstep, side_by_side
 from rlopt.optim.traced import CannotCompile, Traced, cannot_compile, trace
 from rlopt.replay.buffers import DeviceReplayBuffer

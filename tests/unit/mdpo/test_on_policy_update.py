@@ -1,17 +1,16 @@
 """On-policy gradient steps as a function of tensors, compiled, and of several seeds, against torch's optimisers."""
 
-import copy
 import functools
 import math
 from collections.abc import Callable
 from typing import Any
 
-import gymnasium
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
 from gymnasium.vector.utils import create_empty_array
+from on_policy import ARMS, BUTTONS, FLAT, IMAGE, PARTS, Anything, logged, stepped
 from reach import assert_same, needs_compiler, vec_env
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
@@ -31,16 +30,6 @@ def model(seed: int = 0, cls: type[MDPO] = MDPO, **options: Any) -> MDPO:
     settings |= {"batch_size": None, "target_kl": None, "normalize_value": False}
     settings |= {"learning_rate": 3e-4, "n_value_epochs": 5}
     return cls("MlpPolicy", vec_env(2), seed=seed, **{**settings, **options})
-
-
-def stepped(algorithm: MDPO) -> MDPO:
-    """Makes ``algorithm`` take each step as a function of tensors without compiling it."""
-    algorithm._update_mode = lambda: "eager"  # type: ignore[method-assign]
-    return algorithm
-
-
-def logged(algorithm: MDPO) -> dict[str, float]:
-    return {key: value for key, value in algorithm.logger.name_to_value.items() if key.startswith("train/")}
 
 
 OPTIONS: list[dict[str, Any]] = [
@@ -234,28 +223,6 @@ def test_a_broken_rollout_stops_before_it_reaches_the_networks(column: str, name
             assert torch.equal(value, before[key]), key
 
 
-class Anything(gymnasium.Env):
-    """Random observations and rewards that depend on the action."""
-
-    def __init__(self, observation_space: spaces.Space, action_space: spaces.Space) -> None:
-        self.observation_space = copy.deepcopy(observation_space)  # each has random numbers of its own
-        self.action_space, self.t = action_space, 0
-
-    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
-        super().reset(seed=seed)
-        if seed is not None:
-            self.observation_space.seed(seed)
-        self.t = 0
-        return self.observation_space.sample(), {}
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        self.t += 1
-        return self.observation_space.sample(), float(np.sum(action)), False, self.t >= 10, {}
-
-
-FLAT, IMAGE = spaces.Box(-1, 1, (3,), np.float32), spaces.Box(0, 255, (36, 36, 1), np.uint8)
-ARMS, BUTTONS = spaces.Box(-1, 1, (2,), np.float32), spaces.Discrete(3)
-PARTS = spaces.Dict({"a": spaces.Box(-1, 1, (2,), np.float32), "b": spaces.Discrete(3)})
 KINDS: dict[str, tuple[str, spaces.Space, spaces.Space, dict[str, Any]]] = {
     "discrete": ("MlpPolicy", FLAT, BUTTONS, {}),
     "multi-discrete": ("MlpPolicy", FLAT, spaces.MultiDiscrete([2, 3]), {"tsallis_q": 1.5, "batch_size": 16}),
@@ -272,7 +239,7 @@ KINDS: dict[str, tuple[str, spaces.Space, spaces.Space, dict[str, Any]]] = {
 
 def of_kind(kind: str, seed: int = 0, **more: Any) -> MDPO:
     policy, observations, actions, options = KINDS[kind]
-    env = DummyVecEnv([lambda: Anything(observations, actions)] * 2)
+    env = DummyVecEnv([lambda: Anything(observations, actions, 10)] * 2)
     settings: dict[str, Any] = {"n_steps": 16, "n_epochs": 2, "value_batch_size": 16, "device": "cpu", "compile": "off"}
     settings |= {"batch_size": None, "normalize_value": False, "learning_rate": 3e-4}
     return MDPO(policy, env, seed=seed, **{**settings, **options, **more})

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 from reach import vec_env
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.utils import update_learning_rate
 from torch import nn
 from torch.nn.utils import parametrizations
+from user_networks import DRAWING, Extractor, compiled, nothing
 
 from rlopt.agents.mdpo.on_policy import MDPO
 from rlopt.algorithms.rollout import flat
@@ -51,19 +51,6 @@ class Plain(MDPO):
         loss.backward()
         nn.utils.clip_grad_norm_([p for p in parameters if p.grad is not None], self.max_grad_norm)
         optimizer.step()
-
-
-class Extractor(BaseFeaturesExtractor):
-    def __init__(self, space: Any, inner: Callable[[], nn.Module]) -> None:
-        super().__init__(space, 8)
-        self.layers = nn.Sequential(nn.Linear(space.shape[0], 8), inner(), nn.Tanh())
-
-    def forward(self, observations: torch.Tensor) -> torch.Tensor:
-        return self.layers(observations)
-
-
-def nothing(model: Any) -> None:
-    pass
 
 
 def frozen(model: Any) -> None:
@@ -124,10 +111,6 @@ def normed(make_norm: Callable[[nn.Module], nn.Module]) -> Callable[[Any], None]
     return touch
 
 
-def compiled(model: Any) -> None:
-    model.policy = torch.compile(model.policy, backend="eager")
-
-
 TOUCHES: dict[str, tuple[Callable[[Any], None], dict[str, Any], str | None]] = {
     "nothing": (nothing, {}, None),
     "frozen layers": (frozen, {}, None),
@@ -150,10 +133,7 @@ TOUCHES: dict[str, tuple[Callable[[Any], None], dict[str, Any], str | None]] = {
             },
             reason,
         )
-        for name, inner, reason in (
-            ("batch norm", lambda: nn.BatchNorm1d(8), "BatchNorm1d, which draws random numbers or keeps statistics"),
-            ("dropout", lambda: nn.Dropout(0.2), "Dropout, which draws"),
-        )
+        for name, (inner, reason) in DRAWING.items()
         for share in (False, True)
     },
 }

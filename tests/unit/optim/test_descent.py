@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
-from rlopt.optim.descent import HeldNetworks, Networks, OwnNetworks, Part, Store, obstacle
+from rlopt.optim.descent import Networks, OwnNetworks, Part, obstacle
+from rlopt.optim.held_networks import HeldNetworks, Store
 
 
 class Heads(nn.Module):

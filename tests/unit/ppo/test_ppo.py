@@ -4,12 +4,12 @@ import functools
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 import pytest
 import stable_baselines3
 import torch
 from gymnasium import spaces
+from on_policy import ARMS, BUTTONS, FLAT, IMAGE, PARTS, Anything, logged, stepped
 from reach import assert_same, needs_compiler, vec_env
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import LinearSchedule
@@ -22,30 +22,6 @@ from rlopt.checkpoint.model_state import save_checkpoint
 from rlopt.errors import ConfigError, NonFiniteError, SpaceError, UnknownNameError
 from rlopt.optim.lockstep import Lockstep
 
-
-class Anything(gymnasium.Env):
-    """Random observations, rewards that depend on the action, ends and time limits."""
-
-    def __init__(self, observation_space: spaces.Space, action_space: spaces.Space, limit: int) -> None:
-        self.observation_space, self.action_space, self.limit, self.t = observation_space, action_space, limit, 0
-
-    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
-        super().reset(seed=seed)
-        self.t = 0
-        return self.seen(), {}
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        self.t += 1
-        return self.seen(), float(np.sum(action)), bool(self.np_random.random() < 0.05), self.t >= self.limit, {}
-
-    def seen(self) -> Any:
-        self.observation_space.seed(int(self.np_random.integers(2**31)))
-        return self.observation_space.sample()
-
-
-FLAT, IMAGE = spaces.Box(-1, 1, (3,), np.float32), spaces.Box(0, 255, (36, 36, 1), np.uint8)
-ARMS, BUTTONS = spaces.Box(-0.5, 0.7, (2,), np.float32), spaces.Discrete(3)
-PARTS = spaces.Dict({"a": spaces.Box(-1, 1, (2,), np.float32), "b": spaces.Discrete(3)})
 CASES: dict[str, tuple[str, spaces.Space, spaces.Space, dict[str, Any]]] = {
     "box": ("MlpPolicy", FLAT, ARMS, {}),
     "discrete": ("MlpPolicy", FLAT, BUTTONS, {"ent_coef": 0.1}),
@@ -72,16 +48,6 @@ def made(cls: Any, case: str, seed: int = 3, **more: Any) -> Any:
     env = DummyVecEnv([functools.partial(Anything, observations, actions, 7 + n) for n in range(2)])
     settings = {"n_steps": 24, "n_epochs": 2, "batch_size": 16, "device": "cpu", "seed": seed}
     return cls(policy, env, **{**settings, **options, **more})
-
-
-def stepped(model: PPO) -> PPO:
-    """Makes ``model`` take each step as a function of tensors without compiling it."""
-    model._update_mode = lambda: "eager"  # type: ignore[method-assign]
-    return model
-
-
-def logged(model: Any) -> dict[str, float]:
-    return {name: value for name, value in model.logger.name_to_value.items() if name.startswith("train/")}
 
 
 @pytest.mark.filterwarnings("ignore:You have specified a mini-batch size")

@@ -8,9 +8,9 @@ import pytest
 import stable_baselines3
 import torch
 from reach import assert_same, make, needs_compiler, vec_env
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 from torch.nn.utils import parametrizations
+from user_networks import DRAWING, Extractor, compiled, nothing
 
 import rlopt
 
@@ -21,17 +21,6 @@ QUICK: dict[str, Any] = {
     "device": "cpu",
     "policy_kwargs": {"net_arch": [8, 8]},
 }
-
-
-class Extractor(BaseFeaturesExtractor):
-    """A layer, and ``inner`` after it."""
-
-    def __init__(self, space: Any, inner: Callable[[], nn.Module]) -> None:
-        super().__init__(space, 8)
-        self.layers = nn.Sequential(nn.Linear(space.shape[0], 8), inner(), nn.ReLU())
-
-    def forward(self, observations: torch.Tensor) -> torch.Tensor:
-        return self.layers(observations)
 
 
 class Counting(nn.Module):
@@ -50,10 +39,6 @@ class Counting(nn.Module):
 class Noisy(nn.Module):
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         return values + 0.1 * torch.randn_like(values) if self.training else values
-
-
-def nothing(model: Any) -> None:
-    pass
 
 
 def frozen(model: Any) -> None:
@@ -121,10 +106,6 @@ def normed(make_norm: Callable[[nn.Module], nn.Module]) -> Callable[[Any], None]
     return touch
 
 
-def compiled(model: Any) -> None:
-    model.policy = torch.compile(model.policy, backend="eager")
-
-
 def compiled_parts(model: Any) -> None:
     model.actor = torch.compile(model.actor, backend="eager")
 
@@ -146,12 +127,11 @@ TOUCHES: dict[str, tuple[Callable[[Any], None], dict[str, Any], str | None]] = {
     "torch.compile of the actor": (compiled_parts, {}, "torch.compile has wrapped a module of actor"),
     **{
         name: (nothing, {"features_extractor_class": Extractor, "features_extractor_kwargs": {"inner": inner}}, reason)
-        for name, inner, reason in (
-            ("batch norm", lambda: nn.BatchNorm1d(8), "BatchNorm1d, which draws random numbers or keeps statistics"),
-            ("dropout", lambda: nn.Dropout(0.2), "Dropout, which draws"),
-            ("random slopes", nn.RReLU, "RReLU, which draws"),
-            ("buffers of its own", Counting, "Counting, whose buffers a forward pass may change"),
-        )
+        for name, (inner, reason) in {
+            **DRAWING,
+            "random slopes": (nn.RReLU, "RReLU, which draws"),
+            "buffers of its own": (Counting, "Counting, whose buffers a forward pass may change"),
+        }.items()
     },
 }
 
