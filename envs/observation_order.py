@@ -1,15 +1,11 @@
 """The order in which the parts of an environment's observation lie in its flat vector."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rlopt.envs.flat import FlatObservation
-
-if TYPE_CHECKING:
-    from rlopt.envs.settings import EnvSettings
+from rlopt.envs.settings import EnvSettings
 
 
 def observation_keys(settings: EnvSettings) -> tuple[str, ...]:

@@ -1,9 +1,7 @@
 """AILBoost, and DAC on the same parts, as Stable-Baselines3 algorithms."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -21,12 +19,10 @@ from rlopt.agents.imitation.adversary import SAVED, Adversary, AdversarySettings
 from rlopt.agents.sac.algorithm import SAC
 from rlopt.algorithms.demonstrations import NOT_CENTRED, FromDemonstrations
 from rlopt.algorithms.resumable import with_settings_of
+from rlopt.data.demonstrations import Demonstrations
 from rlopt.errors import ConfigError, SpaceError, unknown_name
 from rlopt.optim.compiled_step import choose_mode
 from rlopt.storage.tree import Tree
-
-if TYPE_CHECKING:
-    from rlopt.data.demonstrations import Demonstrations
 
 
 class AILBoost(FromDemonstrations, SAC):

@@ -1,22 +1,18 @@
 """A data set on the training device, and rows of it drawn and read there."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from rlopt.agents.offline.policy import OfflinePolicy
 from rlopt.data.checks import check_spaces
 from rlopt.data.columns import fingerprint, scaled_actions
 from rlopt.data.dataset import Dataset
 from rlopt.errors import ConfigError
 from rlopt.replay.memory import free_memory
 from rlopt.replay.rows import chosen_rows
-
-if TYPE_CHECKING:
-    from rlopt.agents.offline.policy import OfflinePolicy
 
 
 class Batch(NamedTuple):

@@ -1,9 +1,7 @@
 """Demonstrations on the training device, and a model that learns from them."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -13,14 +11,12 @@ from torch import Tensor
 
 from rlopt.data.checks import check_spaces
 from rlopt.data.columns import fingerprint, scaled_actions, with_images_of
+from rlopt.data.demonstrations import Demonstrations
 from rlopt.envs.settings import EnvSettings
 from rlopt.errors import ConfigError, DataError
 from rlopt.replay.rows import chosen_rows
 from rlopt.settings.demonstrations import OptionalDemonstrations
 from rlopt.settings.fields import check_setting, field_types
-
-if TYPE_CHECKING:
-    from rlopt.data.demonstrations import Demonstrations
 
 NOT_CENTRED = ("reward_centring", "centring_rate")
 """Settings that agents whose rewards are learned do not take."""

@@ -1,20 +1,16 @@
 """Learning-curve pictures, drawn with matplotlib's Agg and SVG canvases; pyplot's global state is not touched."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from rlopt.analysis.comparison import Comparison
 from rlopt.analysis.curves import EVALUATION, RATE, TRAINING, GroupCurve, group_curves, without_repeats
 from rlopt.analysis.logs.read import read_curves
 from rlopt.errors import ConfigError, unknown_name
 from rlopt.statistics.aggregates import Statistic, iqm
 from rlopt.storage.replacing import replacing
-
-if TYPE_CHECKING:
-    from rlopt.analysis.comparison import Comparison
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 """Okabe and Ito's colour-blind-safe palette, without its yellow, which is pale on white."""

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 from gymnasium import spaces
@@ -16,11 +16,9 @@ from rlopt.data.checks import check_spaces, not_finite
 from rlopt.data.dataset import Dataset, map_columns
 from rlopt.data.metadata import UNKNOWN_ENV, DemonstrationMetadata, Metadata
 from rlopt.data.names import D4RL_NAMES, gymnasium_id
+from rlopt.envs.settings import EnvSettings
 from rlopt.errors import DataError
 from rlopt.storage.spaces import encode_space
-
-if TYPE_CHECKING:
-    from rlopt.envs.settings import EnvSettings
 
 
 @dataclass(frozen=True, repr=False)

@@ -1,21 +1,17 @@
 """Videos of a policy: H.264 (yuv420p, so that every browser plays it), drawn without a display."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
 from rlopt.envs.rendering import drawn_image
+from rlopt.envs.settings import EnvSettings
 from rlopt.errors import ConfigError
+from rlopt.evaluation.evaluate import EvaluationResult, Predictor
 from rlopt.evaluation.mp4 import write_mp4
-
-if TYPE_CHECKING:
-    from rlopt.envs.settings import EnvSettings
-    from rlopt.evaluation.evaluate import EvaluationResult, Predictor
 
 MAX_FPS = 60.0
 
