@@ -46,21 +46,20 @@ class AWAC(OfflineAlgorithm):
 
     def update(self, batch: Batch, noise: Sequence[Tensor], c: Mapping[str, Tensor], with_actor: bool) -> Info:
         nets = self.networks
-        keep = torch.ones((), dtype=torch.bool, device=batch.rewards.device)
         at_state, at_next = noise if noise else (None, None)
         targets = self.targets(batch, at_next, c)
 
         def critic_objective(critics: Parameters) -> tuple[Tensor, Info]:
             return losses.critic_loss(nets.q_values(critics, batch.observations, batch.actions), targets)
 
-        info, keep = nets.descend(nets.critics, "critics", critic_objective, c["critic_learning_rate"], keep)
+        info = nets.descend(nets.critics, "critics", critic_objective, c["critic_learning_rate"])
         advantages = self.advantages(batch, at_state)
 
         def actor_objective(actor: Parameters) -> tuple[Tensor, Info]:
             return self.actor_objective(actor, advantages, batch, c)
 
-        actor_info, keep = nets.descend(nets.actor, "actor", actor_objective, c["learning_rate"], keep)
-        nets.follow(nets.critics_target, nets.critics, c["tau"], keep)
+        actor_info = nets.descend(nets.actor, "actor", actor_objective, c["learning_rate"])
+        nets.follow(nets.critics_target, nets.critics, c["tau"])
         return info | actor_info
 
     def state_values(self, critics: Parameters, observations: Tensor, noise: Tensor | None) -> Tensor:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from rlopt.agents.offline import losses
@@ -34,12 +33,8 @@ class BC(OfflineAlgorithm):
         return Needs(self.actor_kind("gaussian" if self.stochastic else "deterministic"))
 
     def update(self, batch: Batch, noise: Sequence[Tensor], c: Mapping[str, Tensor], with_actor: bool) -> Info:
-        keep = torch.ones((), dtype=torch.bool, device=batch.rewards.device)
         nets = self.networks
-        info, _ = nets.descend(
-            nets.actor, "actor", lambda actor: self.actor_objective(actor, batch), c["learning_rate"], keep
-        )
-        return info
+        return nets.descend(nets.actor, "actor", lambda actor: self.actor_objective(actor, batch), c["learning_rate"])
 
     def actor_objective(self, actor: Parameters, batch: Batch) -> tuple[Tensor, Info]:
         """The loss that the actor's parameters descend."""

@@ -60,7 +60,6 @@ class CQL(OfflineAlgorithm):
     def update(self, batch: Batch, noise: Sequence[Tensor], c: Mapping[str, Tensor], with_actor: bool) -> Info:
         nets = self.networks
         assert nets.scalars is not None
-        keep = torch.ones((), dtype=torch.bool, device=batch.rewards.device)
         at_state, at_next, many, many_next, uniform = noise
         log_ent_coef, *log_multiplier = nets.scalars.tensors
         ent_coef = log_ent_coef.exp()
@@ -83,17 +82,16 @@ class CQL(OfflineAlgorithm):
                 "q_value": info["q_value"],
             }
 
-        info, keep = nets.descend(nets.critics, "critics", critic_objective, c["critic_learning_rate"], keep)
-        actor_info, keep = nets.descend(
+        info = nets.descend(nets.critics, "critics", critic_objective, c["critic_learning_rate"])
+        actor_info = nets.descend(
             nets.actor,
             "actor",
             lambda actor: self.actor_objective(actor, batch, at_state, ent_coef),
             c["learning_rate"],
-            keep,
         )
         info = {**info, **actor_info, "ent_coef": ent_coef.reshape(())}
-        self._move_scalars(info, c, keep)
-        nets.follow(nets.critics_target, nets.critics, c["tau"], keep)
+        self._move_scalars(info, c)
+        nets.follow(nets.critics_target, nets.critics, c["tau"])
         return info
 
     def actor_objective(self, actor: Parameters, batch: Batch, noise: Tensor, ent_coef: Tensor) -> tuple[Tensor, Info]:
@@ -137,7 +135,7 @@ class CQL(OfflineAlgorithm):
         x = torch.cat([repeated, actions], dim=2).flatten(0, 1)
         return self.networks.stacked_q_values(critics, x).view(-1, len(actions), samples)
 
-    def _move_scalars(self, info: Info, c: Mapping[str, Tensor], keep: Tensor) -> None:
+    def _move_scalars(self, info: Info, c: Mapping[str, Tensor]) -> None:
         """One step of the temperature towards entropy A nats, and of the multiplier where there is one."""
         nets = self.networks
         assert nets.scalars is not None
@@ -149,7 +147,7 @@ class CQL(OfflineAlgorithm):
             )
             gradients.append(loss.expand_as(nets.scalars.tensors[1]))
             info |= lagrange_info
-        nets.adam(nets.scalars, "scalars", gradients, c["learning_rate"], keep)
+        nets.adam(nets.scalars, "scalars", gradients, c["learning_rate"])
 
     def validate(self, batch: Batch, c: Mapping[str, Tensor]) -> Info:
         nets = self.networks

@@ -52,7 +52,6 @@ class IQL(OfflineAlgorithm):
     def update(self, batch: Batch, noise: Sequence[Tensor], c: Mapping[str, Tensor], with_actor: bool) -> Info:
         nets = self.networks
         assert nets.critics_target is not None and nets.value is not None
-        keep = torch.ones((), dtype=torch.bool, device=batch.rewards.device)
         with torch.no_grad():
             slow = losses.smallest(nets.q_values(nets.critics_target.tensors, batch.observations, batch.actions))
             advantages = slow - nets.state_values(nets.value.tensors, batch.observations)
@@ -61,19 +60,19 @@ class IQL(OfflineAlgorithm):
             differences = slow - nets.state_values(value, batch.observations)
             return losses.expectile_loss(differences, expectile=c["expectile"])
 
-        info, keep = nets.descend(nets.value, "value", value_objective, c["critic_learning_rate"], keep)
+        info = nets.descend(nets.value, "value", value_objective, c["critic_learning_rate"])
         targets = self.targets(batch, c)
 
         def critic_objective(critics: Parameters) -> tuple[Tensor, Info]:
             return losses.critic_loss(nets.q_values(critics, batch.observations, batch.actions), targets)
 
-        critic_info, keep = nets.descend(nets.critics, "critics", critic_objective, c["critic_learning_rate"], keep)
+        critic_info = nets.descend(nets.critics, "critics", critic_objective, c["critic_learning_rate"])
 
         def actor_objective(actor: Parameters) -> tuple[Tensor, Info]:
             return self.actor_objective(actor, advantages, batch, c)
 
-        actor_info, keep = nets.descend(nets.actor, "actor", actor_objective, c["learning_rate"], keep)
-        nets.follow(nets.critics_target, nets.critics, c["tau"], keep)
+        actor_info = nets.descend(nets.actor, "actor", actor_objective, c["learning_rate"])
+        nets.follow(nets.critics_target, nets.critics, c["tau"])
         return info | critic_info | actor_info
 
     @torch.no_grad()

@@ -40,20 +40,19 @@ class DeterministicActorCritic(OfflineAlgorithm):
 
     def update(self, batch: Batch, noise: Sequence[Tensor], c: Mapping[str, Tensor], with_actor: bool) -> Info:
         nets = self.networks
-        keep = torch.ones((), dtype=torch.bool, device=batch.rewards.device)
         targets = self.targets(batch, noise[0], c)
 
         def critic_objective(critics: Parameters) -> tuple[Tensor, Info]:
             return losses.critic_loss(nets.q_values(critics, batch.observations, batch.actions), targets)
 
-        info, keep = nets.descend(nets.critics, "critics", critic_objective, c["critic_learning_rate"], keep)
+        info = nets.descend(nets.critics, "critics", critic_objective, c["critic_learning_rate"])
         if not with_actor:
             return info
-        actor_info, keep = nets.descend(
-            nets.actor, "actor", lambda actor: self.actor_objective(actor, batch, c), c["learning_rate"], keep
+        actor_info = nets.descend(
+            nets.actor, "actor", lambda actor: self.actor_objective(actor, batch, c), c["learning_rate"]
         )
-        nets.follow(nets.critics_target, nets.critics, c["tau"], keep)
-        nets.follow(nets.actor_target, nets.actor, c["tau"], keep)
+        nets.follow(nets.critics_target, nets.critics, c["tau"])
+        nets.follow(nets.actor_target, nets.actor, c["tau"])
         return info | actor_info
 
     @torch.no_grad()

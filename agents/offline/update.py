@@ -44,6 +44,8 @@ class Networks:
 
     def __init__(self, policy: OfflinePolicy) -> None:
         self.policy = policy
+        self._keep: Tensor | None = None
+        """Whether all losses of the gradient step were finite so far, a bool scalar; None before the first."""
         names = [name.removesuffix("_optimizer") for name in policy.optimizer_names()]
         self._other = {name for name in names if not plain_adam(policy.optimizer_of(name))}
         self.actor_function: ActorFunction = policy.actor.function
@@ -106,14 +108,21 @@ class Networks:
         """V(s), (B, 1)."""
         return mlp(self._value_layers, parameters, observations)
 
-    def descend(
-        self, part: StackedParameters | None, name: str, objective: Objective, learning_rate: Tensor, keep: Tensor
-    ) -> tuple[Info, Tensor]:
+    def begin_step(self) -> None:
+        """To be called before each gradient step: no loss of it was found not to be finite."""
+        self._keep = None
+
+    def _watch(self, info: Info) -> Tensor:
+        """Whether the loss, the first of ``info``, and all before it in this gradient step are finite."""
+        finite = next(iter(info.values())).isfinite()
+        self._keep = finite if self._keep is None else self._keep & finite
+        return self._keep
+
+    def descend(self, part: StackedParameters | None, name: str, objective: Objective, learning_rate: Tensor) -> Info:
         """One step of the optimiser down ``objective``, unless its loss or one before it was not finite.
 
         :param name: name of the optimiser
-        :param keep: scalar bool: whether all losses of this gradient step were finite so far
-        :returns: the statistics of the objective, whose first is the loss, and ``keep`` with this loss
+        :returns: the statistics of the objective, whose first is the loss
         """
         assert part is not None
 
@@ -121,31 +130,30 @@ class Networks:
             return loss_and_further(name, objective(parameters))
 
         if name in self._other:
-            return self._descend_by_itself(part, name, checked, learning_rate, keep)
+            return self._descend_by_itself(part, name, checked, learning_rate)
         gradients, info = grad(checked, has_aux=True)(part.tensors)
-        keep = keep & next(iter(info.values())).isfinite()
-        self.adam(part, name, gradients, learning_rate, keep)
-        return info, keep
+        self._watch(info)
+        self.adam(part, name, gradients, learning_rate)
+        return info
 
     def _descend_by_itself(
-        self, part: StackedParameters, name: str, objective: Objective, learning_rate: Tensor, keep: Tensor
-    ) -> tuple[Info, Tensor]:
+        self, part: StackedParameters, name: str, objective: Objective, learning_rate: Tensor
+    ) -> Info:
         optimizer = self.policy.optimizer_of(name)
         with torch.enable_grad():
             loss, info = objective(part.from_members())
         info = {key: value.detach() for key, value in info.items()}
-        keep = keep & next(iter(info.values())).isfinite()
-        if bool(keep):
+        if bool(self._watch(info)):
             update_learning_rate(optimizer, float(learning_rate))
             with torch.enable_grad():
                 descend(optimizer, loss)
             part.attach()  # some optimisers put other tensors in place of the parameters
-        return info, keep
+        return info
 
-    def adam(
-        self, part: StackedParameters, name: str, gradients: Parameters, learning_rate: Tensor, keep: Tensor
-    ) -> None:
-        """One step of Adam, with the betas of the optimiser ``name``, where ``keep`` holds."""
+    def adam(self, part: StackedParameters, name: str, gradients: Parameters, learning_rate: Tensor) -> None:
+        """One step of Adam, with the betas of the optimiser ``name``, where every loss so far was finite."""
+        keep = self._keep
+        assert keep is not None
         if name in self._other:  # Adam with options that the stacked one lacks
             if bool(keep):
                 optimizer = self.policy.optimizer_of(name)
@@ -157,11 +165,10 @@ class Networks:
         group = self.policy.optimizer_of(name).param_groups[0]
         part.adam(gradients, learning_rate, keep, group["betas"], group["eps"])
 
-    @staticmethod
-    def follow(slow: StackedParameters | None, fast: StackedParameters | None, tau: Tensor, keep: Tensor) -> None:
-        """Moves the target network by ``tau`` of the way, where ``keep`` holds."""
-        assert slow is not None and fast is not None
-        part = torch.where(keep, tau, torch.zeros_like(tau))
+    def follow(self, slow: StackedParameters | None, fast: StackedParameters | None, tau: Tensor) -> None:
+        """Moves the target network by ``tau`` of the way, where every loss so far was finite."""
+        assert slow is not None and fast is not None and self._keep is not None
+        part = torch.where(self._keep, tau, torch.zeros_like(tau))
         for target, source in zip(slow.tensors, fast.tensors, strict=True):
             target.copy_(target + (source - target) * part)
 
@@ -196,6 +203,7 @@ class OfflineStep:
         batch = self.source.gather(rows, newest.long())
         named = {name: value.float() for name, value in zip(self._model.coefficients, coefficients, strict=True)}
         batch = batch._replace(rewards=batch.rewards * named["reward_scale"] + named["reward_shift"])
+        self._model.networks.begin_step()
         info = self._model.update(batch, noise, named, with_actor)
         stacked = torch.stack([value.reshape(()).float() for value in info.values()])
         self._sums[int(with_actor), : len(stacked)].add_(stacked)
@@ -257,9 +265,7 @@ def take_blocks(requests: Sequence[tuple[OfflineStep, Callable[[], bool]]]) -> l
     steps, blocks = zip(*requests, strict=True)
     if len(steps) == 1:
         return [blocks[0]()]
-    if all(step.taken for step in steps):
-        return side_by_side(blocks)
-    return [side_by_side([block])[0] for block in blocks]  # what is compiled now, for the first, serves all
+    return side_by_side(blocks, all(step.taken for step in steps))
 
 
 def _layers(network: nn.Module) -> list[Layer]:

@@ -172,9 +172,7 @@ def _take_side_by_side(requests: Sequence[Request], phases: Sequence[Phase]) -> 
         functools.partial(step.take, [phase], [request.timestep])
         for step, phase, request in zip(steps, phases, requests, strict=True)
     ]
-    if all(step.taken for step in steps):
-        return [histories[0] for histories in side_by_side(jobs)]
-    return [side_by_side([job])[0][0] for job in jobs]  # what is compiled now, for the first, serves all
+    return [histories[0] for histories in side_by_side(jobs, all(step.taken for step in steps))]
 
 
 def _prepared(requests: Sequence[Request], phases: Sequence[Phase]) -> PhaseStep:

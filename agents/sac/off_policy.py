@@ -452,9 +452,7 @@ def take_steps(requests: Sequence[Request]) -> Sequence[Info | None]:
 def _side_by_side(requests: Sequence[Request]) -> Sequence[Info | None]:
     updates = [_update_of([request]) for request in requests]
     jobs = [functools.partial(take_steps, [request]) for request in requests]
-    if all(update.taken for update in updates):
-        return [infos[0] for infos in side_by_side(jobs)]
-    return [side_by_side([job])[0][0] for job in jobs]  # what is compiled now, for the first, serves all
+    return [infos[0] for infos in side_by_side(jobs, all(update.taken for update in updates))]
 
 
 def _update_of(requests: Sequence[Request]) -> Update:

@@ -204,12 +204,16 @@ def jointly(
     return wait
 
 
-def side_by_side(jobs: Sequence[Callable[[], Answer]]) -> list[Answer]:
+def side_by_side(jobs: Sequence[Callable[[], Answer]], compiled: bool) -> list[Answer]:
     """What each of ``jobs`` returns: as many run at once as torch has threads, each computing with one thread.
 
     Only for work that draws no random numbers, and that leaves Python free, as compiled code for the CPU does.
+
+    :param compiled: whether all have run before; otherwise they run in turn, and what the first compiles serves all
     """
     workers = _workers(torch.get_num_threads())
+    if not compiled:
+        return [workers.submit(job).result() for job in jobs]
     return [job.result() for job in [workers.submit(job) for job in jobs]]
 
 
