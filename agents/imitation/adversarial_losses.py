@@ -12,8 +12,6 @@ The infimum is at D = ln(d_e / d), which is also the reward. The functional grad
 policy that maximises the return of D is the direction in which a mixture's divergence falls fastest.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Literal, get_args

@@ -3,8 +3,6 @@
 If no source is named, the default is Stable-Baselines3's for SAC.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal

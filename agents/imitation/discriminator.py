@@ -1,7 +1,5 @@
 """The discriminator's network and its inputs."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal
 

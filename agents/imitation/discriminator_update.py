@@ -1,7 +1,5 @@
 """The discriminator's gradient step as one function of tensors: eager, compiled, or captured in a CUDA graph."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """Statistics of the discriminator's inputs, which scale observations in any unit."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -11,8 +11,6 @@ SQIL and GAIL have no losses of their own: theirs are those of soft actor-critic
 :mod:`rlopt.agents.imitation.adversarial_losses`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal, get_args
 

@@ -1,7 +1,5 @@
 """Batches that are half demonstrations, from which SQIL and IQ-Learn learn."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 import numpy as np

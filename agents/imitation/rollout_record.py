@@ -1,7 +1,5 @@
 """The transitions of a rollout for a discriminator: a wrapper records them and hides the rewards."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

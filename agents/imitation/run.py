@@ -1,7 +1,5 @@
 """Runs of DAgger: finds the expert. Imports no torch."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Base class, with Stable-Baselines3's interface, of agents in a task that never ends: acting, callbacks, saving."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path

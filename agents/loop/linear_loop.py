@@ -1,7 +1,5 @@
 """LOOP with values linear in features of state and action."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 from gymnasium import spaces

@@ -6,8 +6,6 @@ losses. The *discrepancy* L_D(f, f) - min_g L_D(f, g) measures the Bellman error
 the next states.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from rlopt.average_reward.mdp import Array

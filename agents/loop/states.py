@@ -1,7 +1,5 @@
 """How observations become the states of a learner: counted (Discrete), or known by features of their actions."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

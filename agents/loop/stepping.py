@@ -1,7 +1,5 @@
 """One environment, a Gymnasium one or a ``VecEnv`` of one copy, stepped the same way and never past an end."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import gymnasium

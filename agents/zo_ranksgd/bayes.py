@@ -3,8 +3,6 @@
 Needs ``pip install 'rlopt[bayes]'``, which brings botorch; its imports wait until a model is fitted.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

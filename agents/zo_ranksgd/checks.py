@@ -1,7 +1,5 @@
 """Checks of the numbers given to a search; each error says what is wrong and what to give. Uses numpy only."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Annotated, Any
 

@@ -6,8 +6,6 @@ mu xi_i the estimate of a direction of ascent is the mean over all edges E of xi
     g = 1/|E| sum_{(i, j) in E} (xi_j - xi_i) = 1/|E| sum_i w_i xi_i,     w_i = indegree - outdegree.      (1)
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 

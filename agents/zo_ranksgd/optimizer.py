@@ -1,7 +1,5 @@
 """ZO-RankSGD (arXiv 2303.03751): minimises a function by rankings. Numpy only: no torch, no environment."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Shared parts of every search by ask and tell: queries, a current point, and counts. Uses numpy only."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -163,8 +163,9 @@ class EnvPoolVecEnv(VecEnv):
         over = terminated | (self._elapsed[ids] >= self._limit)
         if over.any():
             for row in np.flatnonzero(over):
-                own = {key: value[row] for key, value in info.items() if key not in _BOOKKEEPING and _is_array(value)}
-                infos[ids[row]].update(own)
+                for key, value in info.items():
+                    if key not in _BOOKKEEPING and isinstance(value, np.ndarray):
+                        infos[ids[row]][key] = value[row]
 
     def _load(self, observation: Any, indices: Any) -> None:
         rows = self._buffer.rows
@@ -309,10 +310,6 @@ class EnvPoolVecEnv(VecEnv):
 
     def get_images(self) -> Sequence[np.ndarray | None]:
         raise ConfigError("EnvPool environments give no videos: make the environment with backend='gymnasium'")
-
-
-def _is_array(value: Any) -> bool:
-    return isinstance(value, np.ndarray)
 
 
 def _single_space(space: Any, keys: tuple[str, ...]) -> tuple[spaces.Space[Any], list[tuple[str, slice]]]:

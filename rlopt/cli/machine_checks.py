@@ -226,16 +226,12 @@ CHECKS: tuple[Check, ...] = (
 )
 
 
-def missing_packages(machine: Machine) -> list[str]:
-    """Required packages that are not installed."""
-    return [name for name in PACKAGES if machine.versions.get(name) is None]
-
-
 def find(machine: Machine) -> list[Check]:
     """The checks of :data:`CHECKS` that apply, and one for each required package that is missing."""
     missing = [
         Check(name, lambda _: True, f"{name} is not installed", f"pip install {name}")
-        for name in missing_packages(machine)
+        for name in PACKAGES
+        if machine.versions.get(name) is None
     ]
     return missing + [check for check in CHECKS if check.applies(machine)]
 

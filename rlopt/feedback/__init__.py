@@ -4,8 +4,6 @@ The trainer (:class:`rlopt.feedback.study.HumanStudy`) and the server (``rlopt r
 one database (:class:`rlopt.feedback.store.StudyStore`); either may be killed at any moment.
 """
 
-from __future__ import annotations
-
 import importlib.util
 
 from rlopt.errors import ConfigError

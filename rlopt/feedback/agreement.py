@@ -1,7 +1,5 @@
 """How far people agree who ranked the same candidates."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections import Counter

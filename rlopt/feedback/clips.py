@@ -1,7 +1,5 @@
 """What people look at: videos of policies with a poster frame, or still images. Imports no torch."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path

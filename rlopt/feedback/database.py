@@ -1,7 +1,5 @@
 """The database under a study: SQLite in WAL mode, or Postgres by URL. Every write is one short transaction."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Iterator

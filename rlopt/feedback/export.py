@@ -5,8 +5,6 @@ Ids count from 1 in the file and link its lines; binary values are base64; sessi
 for.
 """
 
-from __future__ import annotations
-
 import base64
 import csv
 import itertools

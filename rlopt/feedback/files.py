@@ -1,7 +1,5 @@
 """Files of clips: opened below the media folder only, and never through a link."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import stat

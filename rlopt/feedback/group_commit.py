@@ -4,8 +4,6 @@ Each is a savepoint of one transaction, and none returns before that is committe
 part; where the commit fails, all fail.
 """
 
-from __future__ import annotations
-
 import threading
 from collections import deque
 from collections.abc import Iterator

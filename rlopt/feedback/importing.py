@@ -1,7 +1,5 @@
 """Reads a study that :func:`rlopt.feedback.export.export` wrote as JSON lines; every value is checked."""
 
-from __future__ import annotations
-
 import base64
 import binascii
 import json

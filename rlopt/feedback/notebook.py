@@ -5,8 +5,6 @@ best, that 1 and 4 tie behind it, and that 2 comes last; clips that are left out
 ``skip`` says nothing.
 """
 
-from __future__ import annotations
-
 import random
 import re
 import tempfile

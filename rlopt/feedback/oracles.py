@@ -4,8 +4,6 @@ Noise is composed by wrapping: ``AbstainingOracle(LazyOracle(PlackettLuceOracle(
 all randomness comes from the generator it is given, one of its own for each round.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from dataclasses import dataclass

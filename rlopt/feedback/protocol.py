@@ -1,7 +1,5 @@
 """The protocol of a study: what raters agree to, which rounds they get besides those of the search, when it ends."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any

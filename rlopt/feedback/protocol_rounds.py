@@ -1,7 +1,5 @@
 """Rounds that a study's protocol makes for one rater: training, checks and duels. The search uses none of them."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from typing import Any

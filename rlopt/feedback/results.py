@@ -1,7 +1,5 @@
 """How far a study is, for those who rank and for its results page. Nothing here reads a return."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from typing import Any

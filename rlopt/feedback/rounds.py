@@ -7,8 +7,6 @@ name candidates by slot. The order in which a rater saw them is stored with the 
 it cannot influence the search.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import random

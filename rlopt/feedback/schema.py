@@ -3,8 +3,6 @@
 Times are seconds since 1970 (UTC). What a browser may see of rounds, candidates and media are random identifiers.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import sqlalchemy as sa

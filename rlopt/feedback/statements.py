@@ -5,8 +5,6 @@ Their parameters are ``study``, ``round`` and ``rater`` (ids), ``public_id`` (of
 update.
 """
 
-from __future__ import annotations
-
 from collections import namedtuple
 from collections.abc import Sequence
 from typing import Any

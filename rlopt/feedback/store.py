@@ -4,8 +4,6 @@ Raters work on it through :mod:`rlopt.feedback.rounds`, the trainer through :mod
 transactions: the processes share nothing else, and each may be killed at any moment.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json

@@ -4,8 +4,6 @@ All that the search depends on is in the database: a process that is killed at a
 where the last round was consumed, with the same query.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 import shutil

@@ -4,8 +4,6 @@ Every step is one transaction. Only the process that claimed the study last may 
 and comes back gets an error instead of consuming an answer a second time.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass

@@ -49,7 +49,8 @@ class PreferenceLearner:
             rng=self._rng,
             device=device,
         )
-        none = Preferences.none(self.model.observation_size, _no_actions(action_space), config.fragment_length)
+        no_actions = np.zeros((0, *(action_space.shape or ())), action_space.dtype)
+        none = Preferences.none(self.model.observation_size, no_actions, config.fragment_length)
         self.preferences = none if preferences is None or not len(preferences) else preferences
         self._check(none.fragments, self.preferences.fragments)
         self.next_query = config.query_every
@@ -161,7 +162,3 @@ class PreferenceLearner:
             raise CheckpointError(f"the state of the preferences is malformed ({error})") from error
         self.preferences = preferences
         self.next_query, self.log = int(tree["next_query"]), dict(tree["log"])
-
-
-def _no_actions(space: spaces.Space[Any]) -> np.ndarray:
-    return np.zeros((0, *(space.shape or ())), space.dtype)

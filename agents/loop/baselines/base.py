@@ -1,7 +1,5 @@
 """Base class of LOOP's peers whose policy changes only between episodes."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

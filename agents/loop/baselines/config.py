@@ -4,8 +4,6 @@ Every constant of the theory is a setting. If the paper's value is useless at pr
 and the docstring gives both.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated, Literal
 

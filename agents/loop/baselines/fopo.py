@@ -1,7 +1,5 @@
 """FOPO: the confidence set and plans of linear LOOP, replanned when the determinant of the Gram matrix has doubled."""
 
-from __future__ import annotations
-
 import math
 from typing import Any, ClassVar
 

@@ -1,7 +1,5 @@
 """KL-UCRL: UCRL2 with Kullback-Leibler balls of transition distributions."""
 
-from __future__ import annotations
-
 import math
 from typing import Any, ClassVar
 

@@ -1,7 +1,5 @@
 """OLSVI.FH: optimistic least-squares value iteration over a fixed horizon, restarted without a reset."""
 
-from __future__ import annotations
-
 import math
 from typing import Any, ClassVar
 

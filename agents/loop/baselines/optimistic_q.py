@@ -1,7 +1,5 @@
 """Optimistic Q-learning: a discounted reduction whose values only fall, with bonuses of the visits."""
 
-from __future__ import annotations
-
 import math
 from typing import Any, ClassVar
 

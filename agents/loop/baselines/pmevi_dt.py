@@ -1,7 +1,5 @@
 """PMEVI-DT: extended value iteration whose values are held within bias differences that the data allow."""
 
-from __future__ import annotations
-
 import math
 from typing import Any, ClassVar
 

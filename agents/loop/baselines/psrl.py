@@ -1,7 +1,5 @@
 """PSRL: the best policy of a process drawn from the posterior, until a pair's visits have doubled."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Q-learning for average reward, epsilon-greedy: differential Q-learning and RVI Q-learning."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Posterior sampling with dynamic episodes (TSDE): acts optimally for a process drawn from the posterior."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 import numpy as np

@@ -1,7 +1,5 @@
 """UCRL2: optimism over L1 balls of transition distributions, in episodes that end when a pair's visits double."""
 
-from __future__ import annotations
-
 import math
 from typing import Any, ClassVar
 

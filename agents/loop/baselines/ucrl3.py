@@ -1,7 +1,5 @@
 """UCRL3: an interval for the probability of each next state, and optimism over those that matter."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any, ClassVar

@@ -1,7 +1,5 @@
 """The confidence set of LOOP that needs neither span nor horizon, its plans, and when a plan is given up."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -4,8 +4,6 @@ The problems are small (d weights) and smooth inside the simplex, so that some t
 mu sum log w the maximiser is within d mu of the constrained maximum (Boyd and Vandenberghe 2004, section 11.2).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 

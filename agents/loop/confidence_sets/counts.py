@@ -1,7 +1,5 @@
 """Counts of model-based agents: visits, rewards and transitions of every pair; and their optimistic sweeps."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """Whether the true process is in an agent's confidence set, if the environment knows its exact process."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Arrays that grow by rows, with the cost of one copy over a whole run."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Likelihood sets of finite processes: distributions within a Kullback-Leibler ball, and the distance of two."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -5,8 +5,6 @@ plan: the regression of V on the data needs V nowhere else. With states that can
 the number of states; with others it grows by one a step.
 """
 
-from __future__ import annotations
-
 from array import array
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """Linear mixtures of known kernels: the likelihood set of the weights, and the ascent of the gain in it."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Optimistic policy iteration: the best policy and the best distributions of a set, in turn, until neither changes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 

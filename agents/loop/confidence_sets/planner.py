@@ -5,8 +5,6 @@ under the regression of the data, f is in the set iff sum_i b(s_i, a_i)^2 <= bet
 solution of the empirical process with the rewards r + b. Both planners choose b and solve by the same damped sweeps.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Confidence set and planners for finitely many states: counts, the running discrepancy, optimistic plans."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

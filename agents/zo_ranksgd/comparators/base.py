@@ -1,7 +1,5 @@
 """Base class of the peers: a current point, and queries answered by values or rankings."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

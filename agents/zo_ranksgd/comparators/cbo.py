@@ -1,7 +1,5 @@
 """Consensus-based optimisation: particles that drift to their weighted mean, by values."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

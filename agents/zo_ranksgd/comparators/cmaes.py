@@ -1,7 +1,5 @@
 """CMA-ES through the package ``cma``, given ranks only: the peer with equal information."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Zeroth-order descent by values, and gradientless descent by comparisons."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

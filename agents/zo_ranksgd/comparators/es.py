@@ -1,7 +1,5 @@
 """Evolution strategies: OpenAI's, by ranks, and augmented random search, by values."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The baseline of a latent search: the best of N random latents, chosen by the same oracle."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A user's diffusers pipeline as a ``decode`` for :class:`rlopt.LatentSearch`. Downloads nothing."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Latents as points of a search, and their images: a sphere or a plane of latents, and a decoder that is checked."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from typing import Any

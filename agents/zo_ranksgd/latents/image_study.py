@@ -1,7 +1,5 @@
 """Latent searches answered by people in the browser, with images instead of clips."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The environments in which a policy search runs its candidates."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Policy search ranked by people: clips of the ranked episodes, in a study that outlives the process."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import subprocess

@@ -1,7 +1,5 @@
 """Observations as feature vectors, and their running normalisation, which is frozen during a round."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A round of a policy search: its query, episodes, answers and outcome."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any

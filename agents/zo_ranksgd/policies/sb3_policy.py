@@ -1,7 +1,5 @@
 """Stable-Baselines3 policies as flat vectors: the parameters that decide the action, no others."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Policy search from rankings, with the interface of a Stable-Baselines3 algorithm."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence

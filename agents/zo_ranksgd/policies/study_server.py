@@ -1,7 +1,5 @@
 """The server of a study as a process that ends with the search that started it, however that ends."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from collections.abc import Callable, Sequence

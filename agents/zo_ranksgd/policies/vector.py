@@ -1,7 +1,5 @@
 """Policies as flat vectors of parameters, many of them acting side by side."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol

@@ -23,6 +23,7 @@ MANIFEST = "rlopt/manifest"
 """JSON text as bytes: format, metadata, the array names with their SHA-256."""
 FORMAT, VERSION = "rlopt-d4rl", 1
 _MARK = "rlopt"
+_COMPRESSION: dict[str, Any] = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
 _GOAL_KEYS = {"observation", "achieved_goal", "desired_goal"}
 _MAX_MANIFEST = 4 * 2**20
 
@@ -52,15 +53,11 @@ def write_own(data: Dataset, path: Path) -> Path:
         with h5py.File(place, "w") as file:
             file.attrs[_MARK] = VERSION  # so that a file that lost its manifest is not taken for another's
             for name, array in arrays.items():
-                file.create_dataset(name, data=array, **_compression(array))
+                file.create_dataset(name, data=array, **(_COMPRESSION if array.size > 1000 else {}))
             file.create_dataset(MANIFEST, data=np.frombuffer(dump_json(manifest).encode(), np.uint8))
         with open(place, "rb+") as written:
             os.fsync(written.fileno())
     return path
-
-
-def _compression(array: np.ndarray) -> dict[str, Any]:
-    return {"compression": "gzip", "compression_opts": 4, "shuffle": True} if array.size > 1000 else {}
 
 
 def _arrays(data: Dataset) -> dict[str, np.ndarray]:

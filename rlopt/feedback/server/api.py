@@ -1,7 +1,5 @@
 """The JSON interface of the page: what a browser, or a program in the place of a person, may ask for."""
 
-from __future__ import annotations
-
 import os
 import threading
 from collections.abc import Callable, Coroutine

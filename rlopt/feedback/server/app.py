@@ -1,7 +1,5 @@
 """The application that serves one study: pages, JSON interface, clips and the bundled files, behind the guard."""
 
-from __future__ import annotations
-
 import socket
 from collections.abc import Collection, Sequence
 from pathlib import Path

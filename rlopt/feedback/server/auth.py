@@ -1,7 +1,5 @@
 """Who may look: a token in the link admits a browser, a cookie keeps it in. No secret is logged, or in the database."""
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import secrets

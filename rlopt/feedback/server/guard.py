@@ -1,7 +1,5 @@
 """What every request must pass before the application sees it, and what every response carries."""
 
-from __future__ import annotations
-
 import asyncio
 import ipaddress
 import logging

@@ -1,7 +1,5 @@
 """The links of a study, kept beside its clips so that they stay the same when the server starts again."""
 
-from __future__ import annotations
-
 import json
 import os
 import secrets

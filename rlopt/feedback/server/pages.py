@@ -1,7 +1,5 @@
 """The two pages, and the plain form with which everything works without scripts."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any

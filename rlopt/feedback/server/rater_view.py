@@ -1,7 +1,5 @@
 """A study as the page sees it: plain values for JSON and templates. No return, no path and no slot is among them."""
 
-from __future__ import annotations
-
 from contextlib import nullcontext
 from typing import Any
 
