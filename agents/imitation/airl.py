@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,9 +18,7 @@ from rlopt.agents.imitation.config import AIRLConfig
 from rlopt.agents.imitation.discriminator import Discriminator, input_size
 from rlopt.agents.imitation.gail import GAIL, Rows
 from rlopt.algorithms.resumable import with_settings_of
-
-if TYPE_CHECKING:
-    from rlopt.data.demonstrations import Demonstrations
+from rlopt.data.demonstrations import Demonstrations
 
 AT_ONCE = 4096
 """Transitions of the expert whose probability is computed at a time."""

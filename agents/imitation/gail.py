@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -27,13 +27,11 @@ from rlopt.agents.mdpo.on_policy import MDPO
 from rlopt.algorithms.demonstrations import NOT_CENTRED, FromDemonstrations, check_n_demonstrations, uniform_rows
 from rlopt.algorithms.resumable import with_settings_of
 from rlopt.data.columns import scaled_actions
+from rlopt.data.demonstrations import Demonstrations
 from rlopt.envs.flat import flat_size
 from rlopt.errors import SpaceError
 from rlopt.optim.compiled_step import choose_mode
 from rlopt.storage.tree import Tree
-
-if TYPE_CHECKING:
-    from rlopt.data.demonstrations import Demonstrations
 
 
 class Rows(NamedTuple):

@@ -1,10 +1,8 @@
 """IQ-Learn: a soft Q-function that is its own reward, with the networks of soft actor-critic."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
@@ -20,10 +18,8 @@ from rlopt.agents.sac.batch import Batch, Step
 from rlopt.agents.sac.losses import Info
 from rlopt.algorithms.demonstrations import NOT_CENTRED
 from rlopt.algorithms.resumable import with_settings_of
+from rlopt.data.demonstrations import Demonstrations
 from rlopt.optim.descent import Network
-
-if TYPE_CHECKING:
-    from rlopt.data.demonstrations import Demonstrations
 
 
 class ImplicitRewards(FromMixedBatches):

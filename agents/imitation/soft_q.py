@@ -1,9 +1,7 @@
 """SQIL and IQ-Learn for Discrete actions: soft Q-learning with one Q network and no actor."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import stable_baselines3
@@ -23,10 +21,8 @@ from rlopt.agents.sac.losses import Info
 from rlopt.agents.sac.q_learning import QLearning
 from rlopt.algorithms.demonstrations import check_n_demonstrations
 from rlopt.algorithms.resumable import with_settings_of
+from rlopt.data.demonstrations import Demonstrations
 from rlopt.optim.descent import Network, Networks
-
-if TYPE_CHECKING:
-    from rlopt.data.demonstrations import Demonstrations
 
 _NOT_OF_DQN: dict[str, Any] = {"exploration_initial_eps": 0.0, "exploration_final_eps": 0.0, "max_grad_norm": None}
 """Arguments of Stable-Baselines3's DQN that are not settings here."""

@@ -1,9 +1,7 @@
 """SQIL: soft Q-learning where demonstrations have reward 1 and everything else has reward 0."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.sac.policies import SACPolicy
@@ -13,9 +11,7 @@ from rlopt.agents.imitation.mixed_replay import NOT_TAKEN, FromMixedBatches
 from rlopt.agents.sac.algorithm import SAC
 from rlopt.algorithms.demonstrations import NOT_CENTRED
 from rlopt.algorithms.resumable import with_settings_of
-
-if TYPE_CHECKING:
-    from rlopt.data.demonstrations import Demonstrations
+from rlopt.data.demonstrations import Demonstrations
 
 
 class ConstantRewards(FromMixedBatches):
