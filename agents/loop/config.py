@@ -1,7 +1,5 @@
 """Settings of the value-based LOOP agents. Imports no torch."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated, Literal
 

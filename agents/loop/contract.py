@@ -1,7 +1,5 @@
 """The interface between an agent of a never-ending task and its base, and its settings of the task."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol

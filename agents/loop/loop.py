@@ -1,7 +1,5 @@
 """LOOP on finitely many states and actions."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 from rlopt.agents.loop.confidence_sets.anytime import AnytimeSet

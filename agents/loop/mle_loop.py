@@ -1,7 +1,5 @@
 """Model-based LOOP: likelihood sets of processes, optimistic plans, and lazy switching by total variation."""
 
-from __future__ import annotations
-
 import math
 from typing import Any, ClassVar
 

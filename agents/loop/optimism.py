@@ -1,7 +1,5 @@
 """Shared parts of tabular and linear LOOP: a confidence set, an optimistic plan, and lazy switching."""
 
-from __future__ import annotations
-
 import math
 from typing import Any, ClassVar
 

@@ -1,7 +1,5 @@
 """IMED-RL: takes in every state the action whose data contradict least that it is the best."""
 
-from __future__ import annotations
-
 import math
 from typing import Any, ClassVar
 

@@ -1,7 +1,5 @@
 """The observed outcomes of every pair, and how much larger than observed their mean may be."""
 
-from __future__ import annotations
-
 import math
 from typing import Any, NamedTuple
 
