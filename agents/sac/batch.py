@@ -10,7 +10,6 @@ from torch import Tensor
 from rlopt.optim.descent import Networks, Scalar
 from rlopt.replay.rows import joined_columns
 
-Observations = Tensor | dict[str, Tensor]
 Drawn = dict[str, Tensor]
 """Everything that random generators decide of a gradient step, by name; see :meth:`rlopt.SAC.draw`."""
 
