@@ -81,7 +81,7 @@ WEIGHTINGS = {
 CLONE_STEPS = 20_000
 BENCHMARK: dict[str, Method] = {
     "bc_20k": Method("BC, 20,000 gradient steps", "bc", steps=CLONE_STEPS),
-    "ailboost_cloned": Method("AILBoost, clone first", "ailboost", (*PRESET, "--cloning-coef", "1"), clone_first=True),
+    "ailboost_cloned": Method("AILBoost, clone first", "ailboost", PRESET, clone_first=True),
     "ailboost": METHODS["ailboost"],
     "dac": METHODS["dac"],
     "sac": Method("SAC, true reward", "sac"),

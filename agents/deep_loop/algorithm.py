@@ -123,7 +123,7 @@ class DeepLOOP(AverageReward, SAC):
 
     @with_settings_of(SAC, *_NOT_TAKEN, config=DeepLOOPConfig)
     def __init__(self, policy: str | type[SACPolicy], env: GymEnv | str | None, **settings: Any) -> None:
-        super().__init__(policy, env, gamma=DeepLOOPConfig.gamma, **settings)
+        super().__init__(policy, env, gamma=DeepLOOPConfig.gamma, cloning_coef=0.0, **settings)
 
     def _setup_model(self) -> None:
         check_observations(self.observation_space, self.bonus, self.lazy)

@@ -77,7 +77,7 @@ class DAgger(SAC):
     def __init__(
         self, policy: str | type[SACPolicy], env: GymEnv | str | None, expert: Any = None, **settings: Any
     ) -> None:
-        super().__init__(policy, env, ent_coef=0.0, **settings)
+        super().__init__(policy, env, ent_coef=0.0, cloning_coef=0.0, **settings)
         if expert is not None:
             self.set_expert(expert)
 

@@ -137,7 +137,7 @@ class ValueDICE(FromDemonstrations, SAC):
             "features_extractor_kwargs": {"absorbing": self.absorbing},
             "n_critics": 1,
         }
-        settings |= {"demonstrations": demonstrations, "ent_coef": 0.0, "demo_fraction": 0.0}
+        settings |= {"demonstrations": demonstrations, "ent_coef": 0.0, "demo_fraction": 0.0, "cloning_coef": 0.0}
         super().__init__(policy, env, policy_kwargs={**(policy_kwargs or {}), **networks}, **settings)
         self.constructor_settings["policy_kwargs"] = copy.deepcopy(policy_kwargs)
 

@@ -171,8 +171,7 @@ class OffPolicyMDPO(SAC):
         """Whether a gradient step is that of Stable-Baselines3's SAC."""
         regular = self.tsallis_q == 1 and self.critic_log_prob_bound is None and self.log_density_floor is None
         plain = not (self.kl_coef or self.value_network or self.mean_penalty or self.log_std_penalty)
-        same = type(self) is OffPolicyMDPO and regular and plain and self.actor_q == "min" and self._steps_as_sac()
-        return same and self.random_shift == 0 and not self._convolves_once()
+        return type(self) is OffPolicyMDPO and regular and plain and self.actor_q == "min" and self._steps_as_sac()
 
     def networks(self) -> dict[str, Part]:
         """Those of SAC, the old policy, and V with its target network."""

@@ -20,7 +20,7 @@ from stable_baselines3.common.preprocessing import get_action_dim, is_image_spac
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutReturn, Schedule, TrainFreq
 from stable_baselines3.common.vec_env import VecEnv
-from stable_baselines3.sac.policies import LOG_STD_MAX, LOG_STD_MIN, SACPolicy
+from stable_baselines3.sac.policies import LOG_STD_MAX, LOG_STD_MIN, Actor, SACPolicy
 from torch import Tensor
 
 from rlopt.agents.sac import losses
@@ -33,7 +33,7 @@ from rlopt.agents.sac.checks import (
     fitting_replay_buffer,
     resolve_replay_buffer,
 )
-from rlopt.agents.sac.config import SACConfig
+from rlopt.agents.sac.config import FIRST_POLICY_WEIGHT, SACConfig
 from rlopt.agents.sac.losses import Info, PolicySample
 from rlopt.agents.sac.off_policy import READ_EVERY, OffPolicy
 from rlopt.algorithms.arguments import checked
@@ -45,13 +45,14 @@ from rlopt.console.progress import say_once
 from rlopt.errors import ConfigError, DataError, require
 from rlopt.nn.encoders import ImagePolicy
 from rlopt.nn.networks import NormalizedExtractor
-from rlopt.nn.policies import policy_with
+from rlopt.nn.policies import apart, policy_with
 from rlopt.optim.compiled_step import CompileChoice, Precision
 from rlopt.optim.descent import Network, Networks, Part, Scalar, loss_and_further
 from rlopt.replay.normalization import normalize_observations
 from rlopt.replay.rows import seed_buffer
 from rlopt.settings.fields import check_arguments
 from rlopt.settings.optimizer import PUBLISHED_POLICY_DELAY, NetworkName
+from rlopt.storage.tree import Tree
 
 if TYPE_CHECKING:
     from rlopt.data.demonstrations import Demonstrations
@@ -115,6 +116,7 @@ class SAC(WithDemonstrations, OffPolicy, stable_baselines3.SAC):
         **dict.fromkeys(("qf_learning_rate", "vf_learning_rate"), "learning_rate is that of every network"),
     }
     state_attributes: ClassVar[tuple[str, ...]] = ("begun_from_policy",)
+    saved_modules: ClassVar[tuple[str, ...]] = ("first_actor",)
     saved_tensors: ClassVar[tuple[str, ...]] = ("average_reward",)
     unsaved: ClassVar[tuple[str, ...]] = ("_episodes", "shown")
     later_attributes: ClassVar[tuple[str, ...]] = ("data_fingerprint", "begun_from_policy")
@@ -132,8 +134,10 @@ class SAC(WithDemonstrations, OffPolicy, stable_baselines3.SAC):
     actor_starts: int = 0
     random_shift: int
     demo_fraction: float
-    cloning_coef: float
+    cloning_coef: float | None
     cloning_steps: int | None
+    first_actor: Actor | None = None
+    """The policy that it began with, frozen, since :func:`rlopt.algorithms.initialization.begin_from`."""
     reward_centring: bool
     centring_rate: float
     average_reward: Tensor | None = None
@@ -177,7 +181,7 @@ class SAC(WithDemonstrations, OffPolicy, stable_baselines3.SAC):
         demonstrations: Demonstrations | str | Path | None = None,
         n_demonstrations: int | None = None,
         demo_fraction: float = SACConfig.demo_fraction,
-        cloning_coef: float = SACConfig.cloning_coef,
+        cloning_coef: float | None = SACConfig.cloning_coef,
         cloning_steps: int | None = SACConfig.cloning_steps,
         reward_centring: bool = SACConfig.reward_centring,
         centring_rate: float = SACConfig.centring_rate,
@@ -228,8 +232,6 @@ class SAC(WithDemonstrations, OffPolicy, stable_baselines3.SAC):
         self._episodes: DeviceEpisodes | None = None
         if self.reward_centring:
             self.average_reward = torch.zeros(1, device=self.device)
-        images = is_image_space(self.observation_space, check_channels=False)
-        require(not (self.cloning_coef and images), "cloning does not work with images: leave cloning_coef out")
 
     def set_demonstrations(self, demonstrations: Demonstrations | str | Path) -> None:
         """As :meth:`WithDemonstrations.set_demonstrations`.
@@ -259,10 +261,17 @@ class SAC(WithDemonstrations, OffPolicy, stable_baselines3.SAC):
 
     def at_boundary(self) -> bool:
         """As :meth:`WithDemonstrations.at_boundary`; what is to be cloned must be there."""
-        require(
-            not self.cloning_coef or self.expert is not None,
-            "cloning_coef needs demonstrations: give demonstrations=..., or call set_demonstrations",
-        )
+        if self.cloning_weight and self.first_actor is None:
+            require(
+                self.expert is not None,
+                "cloning_coef needs demonstrations, or a policy to begin with (--init-from): give demonstrations=..., "
+                "or call set_demonstrations",
+            )
+            require(
+                not is_image_space(self.observation_space, check_channels=False),
+                "demonstrations of images are not cloned beside learning: leave cloning_coef out, or begin with their "
+                "clone (--init-from)",
+            )
         return super().at_boundary()
 
     # ---- the gradient step
@@ -280,15 +289,16 @@ class SAC(WithDemonstrations, OffPolicy, stable_baselines3.SAC):
             **({"critic_target": Part(self.critic_target, ensemble=critics)} if has_target else {}),
             "actor": Part(self.actor, self.actor.optimizer),
             "ent_coef": ent_coef,
+            **({} if self.first_actor is None else {"first_actor": Part(self.first_actor)}),
             **({} if self.average_reward is None else {"average": Part(tensors={"reward": self.average_reward})}),
         }
 
     def scalars(self) -> dict[str, float]:
         """Numbers that may change from step to step without compiling the step anew."""
         scalars = {"tau": self.tau, "target_entropy": float(self.target_entropy)}
-        if self.cloning_coef:
+        if weight := self.cloning_weight:
             left = 1.0 if self.cloning_steps is None else max(1 - self.num_timesteps / self.cloning_steps, 0.0)
-            scalars["cloning_coef"] = self.cloning_coef * left
+            scalars["cloning_coef"] = weight * left
         return scalars
 
     def draw(self, batch_size: int) -> Drawn:
@@ -301,7 +311,7 @@ class SAC(WithDemonstrations, OffPolicy, stable_baselines3.SAC):
 
     def _draw_cloned(self, batch_size: int) -> Drawn:
         """As many states and actions of the demonstrations, where these are cloned."""
-        if not self.cloning_coef:
+        if not self.cloning_weight or self.first_actor is not None:
             return {}
         assert self.expert is not None
         cloned = self.expert.gather(self.expert.sample_rows(batch_size))
@@ -443,8 +453,8 @@ class SAC(WithDemonstrations, OffPolicy, stable_baselines3.SAC):
     def _actor_loss(self, actor: Network, step: Step) -> tuple[Tensor, tuple[Info, PolicySample]]:
         policy = self.policy_sample(actor, step.batch.observations, step.drawn["noise"], by_batch=True)
         loss, info = loss_and_further("actor", self.actor_objective(actor, policy, step))
-        if self.cloning_coef:
-            distance = self.cloning_objective(actor, step)
+        if self.cloning_weight:
+            distance = self.cloning_objective(actor, policy, step)
             loss = loss + step.scalars["cloning_coef"] * (1 + loss.detach().abs()) * distance
             info = {**info, "cloning_loss": distance.detach()}
         return loss, (info, PolicySample(*(tensor.detach() for tensor in policy)))
@@ -458,8 +468,16 @@ class SAC(WithDemonstrations, OffPolicy, stable_baselines3.SAC):
         smallest = torch.min(torch.cat(q_values, dim=1), dim=1, keepdim=True)[0]
         return losses.actor_loss(self.log_prob(policy), smallest, ent_coef=step.ent_coef)
 
-    def cloning_objective(self, actor: Network, step: Step) -> Tensor:
-        """The mean squared distance of the actor's mean actions from the demonstrated ones, a scalar."""
+    def cloning_objective(self, actor: Network, policy: PolicySample, step: Step) -> Tensor:
+        """The mean squared distance of the actor's mean actions from those to clone, a scalar.
+
+        Those are the actions of the policy that it began with, at the states of the batch; without one, the
+        demonstrated ones at the states of the demonstrations.
+        """
+        if self.first_actor is not None:
+            with torch.no_grad():
+                first, _, _ = self.policy_outputs(step.networks["first_actor"], step.given.observations, by_batch=True)
+            return (torch.tanh(policy.mean) - torch.tanh(first)).square().mean()
         mean, _, _ = self.policy_outputs(actor, nested_parts(step.drawn, "cloned_observations"))
         return (torch.tanh(mean) - step.drawn["cloned_actions"]).square().mean()
 
@@ -558,16 +576,13 @@ class SAC(WithDemonstrations, OffPolicy, stable_baselines3.SAC):
         return self.num_timesteps >= self.actor_starts and (self._n_updates + 1) % delay == 0
 
     def is_sac(self) -> bool:
-        plain = self.random_shift == 0 and self.shown is None and not self.cloning_coef
-        return type(self) is SAC and plain and not self._convolves_once() and self._steps_as_sac()
+        return type(self) is SAC and self._steps_as_sac()
 
     def _steps_as_sac(self) -> bool:
-        """Whether every gradient step is one of the actor too, and there are target networks."""
-        return (
-            self.network != "crossq"
-            and self.policy_delay in (None, 1)
-            and not (self.actor_starts or self.reward_centring)
-        )
+        """Whether every gradient step is one of the actor too, on replay alone, and there are target networks."""
+        changed = self.actor_starts or self.reward_centring or self.cloning_weight or self.random_shift
+        plain = self.network != "crossq" and self.policy_delay in (None, 1) and self.shown is None
+        return plain and not changed and not self._convolves_once()
 
     # ---- acting and storing
 
@@ -604,6 +619,38 @@ class SAC(WithDemonstrations, OffPolicy, stable_baselines3.SAC):
             observations = seen if isinstance(seen, Tensor) else self.policy.obs_to_tensor(seen)[0]
             with torch.no_grad():
                 extractor.statistics.update(self.actor.extract_features(observations, extractor.extractor))
+
+    @property
+    def cloning_weight(self) -> float:
+        """``cloning_coef``, or its default."""
+        if self.cloning_coef is not None:
+            return self.cloning_coef
+        return 0.0 if self.first_actor is None else FIRST_POLICY_WEIGHT
+
+    def begin_as_now(self) -> None:
+        """Takes the actor as it is now for the policy that training begins with, if that is to be cloned."""
+        if self.reads_no_rewards if self.cloning_coef is None else self.cloning_coef:
+            self._make_first_actor()
+
+    def _make_first_actor(self) -> None:
+        # The generator is put back, so that a seed gives the same exploration and batches with and without the copy.
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            self.first_actor = apart(self.policy.make_actor())
+        self.first_actor.requires_grad_(False)
+        self.first_actor.set_training_mode(False)
+        self.first_actor.load_state_dict(self.actor.state_dict())
+
+    def fitted_parameters(self, parameters: dict[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
+        """As :meth:`rlopt.algorithms.resumable.Resumable.fitted_parameters`."""
+        if "first_actor" in parameters:
+            self._make_first_actor()
+        return parameters
+
+    def fitted_networks(self, networks: Tree) -> Tree:
+        """As :meth:`rlopt.algorithms.resumable.Resumable.fitted_networks`."""
+        if "first_actor" in networks["modules"]:
+            self._make_first_actor()
+        return networks
 
     def actor_layers(self) -> ActorLayers | None:
         """The actor's layers, from which another agent can start

@@ -37,6 +37,9 @@ FORMER_SETTINGS: dict[str, Any] = {
 }
 """Settings of off-policy MDPO that other agents on soft actor-critic had in version 0.1."""
 
+FIRST_POLICY_WEIGHT = 100.0
+"""Default of cloning_coef where a learner from demonstrations begins with another's policy."""
+
 
 def _is_train_freq(value: Any) -> bool:
     """Whether it is a pair such as (1, "episode")."""
@@ -186,10 +189,12 @@ class SACConfig(OptionalDemonstrations, OffPolicyConfig):
     demo_fraction: Annotated[float, Range(ge=0, lt=1)] = 0.5
     """Share of each batch that is drawn from the demonstrations, with their rewards. Without demonstrations it has no
     effect. RLPD (arXiv 2302.02948, symmetric sampling): a half."""
-    cloning_coef: Annotated[float, Range(ge=0)] = 0.0
+    cloning_coef: Annotated[float, Range(ge=0)] | None = None
     """Weight of behaviour cloning in the actor's loss, relative to 1 + the size of the loss: the mean squared distance
-    between the actor's mean action and the demonstrated one, at the states of the demonstrations. Use it if the policy
-    starts as a clone (--init-from)."""
+    between the actor's mean action and that of the policy it began with (--init-from), at the states of the batch. If
+    it began with none, the demonstrated actions are cloned instead, at the states of the demonstrations. Default is
+    100 for learners from demonstrations with --init-from, whose learned reward may know less than the clone, and 0
+    otherwise."""
     cloning_steps: Annotated[int, Range(ge=1)] | None = None
     """Environment steps over which that weight falls linearly to 0; none keeps it constant."""
 

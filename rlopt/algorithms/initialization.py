@@ -61,7 +61,7 @@ def begin_from(model: Any, source: Any) -> str:
         )
     if _computes_as(model.policy, source.policy):
         model.set_parameters({"policy": source.policy.state_dict()}, exact_match=False)
-        return f"all networks{_warm_up(model)}"
+        return f"all networks{_begun(model)}"
     give, take = getattr(source, "actor_layers", None), getattr(model, "take_actor", None)
     layers = None if give is None else give()
     if layers is None or take is None:
@@ -70,17 +70,21 @@ def begin_from(model: Any, source: Any) -> str:
             f"and not both are perceptrons of flat observations"
         )
     take(layers)
-    return f"the actor; everything else begins anew{_warm_up(model)}"
+    return f"the actor; everything else begins anew{_begun(model)}"
 
 
-def _warm_up(model: Any) -> str:
-    """Lets a learner act by the policy that it was given; says what its first steps are."""
-    steps = getattr(model, "learning_starts", 0)
-    if not steps or not hasattr(model, "begun_from_policy"):
+def _begun(model: Any) -> str:
+    """Lets a learner act by the policy that it was given, and stay near it; says so, and what its first steps are."""
+    if not hasattr(model, "begun_from_policy"):
         return ""
+    model.begin_as_now()
+    near = f"; it stays near that policy (cloning_coef {model.cloning_weight:g})" if model.cloning_weight else ""
+    steps = model.learning_starts
+    if not steps:
+        return near
     model.begun_from_policy = not model.reads_no_rewards
     whose = "its own" if model.begun_from_policy else "random all the same"
-    return f"; the actions of the first {steps:,} steps, before it learns, are {whose}"
+    return f"{near}; the actions of the first {steps:,} steps, before it learns, are {whose}"
 
 
 _ACTS_BY = ("squash_output", "use_expln", "normalize_images")

@@ -175,9 +175,9 @@ def _take_networks(
     path: str,
 ) -> None:
     anew = _begun_anew(model, given)
-    own = model.get_parameters()
     foreign = "constructor_settings" not in data
     parameters = model.fitted_parameters(parameters, data)
+    own = model.get_parameters()
     chosen = {name: part for name, part in parameters.items() if name in own and name not in anew}
     missing = own.keys() - chosen.keys()
     if missing and not (foreign or given):

@@ -23,7 +23,8 @@ def complete(run: RunConfig, agent_config: Any) -> tuple[RunConfig, Any]:
     :raises rlopt.errors.DataError: they cannot be read
     """
     if not agent_config.demos:
-        needed = agent_config.needs_demos or getattr(agent_config, "cloning_coef", 0)
+        cloned = getattr(agent_config, "cloning_coef", 0) and not run.init_from
+        needed = agent_config.needs_demos or cloned
         require(
             not needed,
             "no demonstrations given: add --demos, a folder, a file, minari:ID or a shipped set such as "

@@ -9,23 +9,26 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from demonstrated import demonstrations
+from demonstrated import TASK, assert_alike, demonstrations, target_demonstrations
 from gymnasium.spaces import Box
 from offline_data import corridor
-from reach import SMALL, vec_env
-from stable_baselines3.common.vec_env import VecNormalize
+from reach import SMALL, as_function, needs_compiler, vec_env
+from runs import leaves
+from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 
 import rlopt
 from rlopt.agents.sac.batch import Step
 from rlopt.agents.sac.config import SACConfig
 from rlopt.algorithms.initialization import CLONE_LOG_STD, begin_from
-from rlopt.checkpoint.model_state import save_checkpoint
+from rlopt.checkpoint.files import read_checkpoint
+from rlopt.checkpoint.model_state import capture_state, learn_from, save_checkpoint
 from rlopt.data.demonstrations import Demonstrations
 from rlopt.errors import ConfigError
 from rlopt.optim.descent import OwnNetworks
 from rlopt.runs.build import build
 from rlopt.settings.run import RunConfig
 
+ROUNDS = {"learner_steps": 0, "policy_steps": 20, "discriminator_steps": 2, "discriminator_batch_size": 8}
 SEEN = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
 
 
@@ -199,3 +202,108 @@ def test_a_step_with_cloning_is_the_step_by_hand(cls: Any) -> None:
         wanted = (acts - drawn["cloned_actions"]).square().mean()
     assert torch.allclose(info["cloning_loss"], wanted)
     assert torch.allclose(loss, plain + 2.0 * (1 + plain.abs()) * wanted)
+
+
+FIRST: dict[str, tuple[Any, dict[str, Any]]] = {
+    "sac": (rlopt.SAC, {"cloning_coef": 2.0}),
+    "off_policy_mdpo": (rlopt.OffPolicyMDPO, {"kl_coef": 0.1, "cloning_coef": 2.0}),
+    "dac": (rlopt.DAC, ROUNDS),
+    "sqil": (rlopt.SQIL, {}),
+}
+"""Learners that stay near the policy that they begin with."""
+
+
+def begun(name: str, source: Any, env: Any = None, shown: Any = None, **changes: Any) -> Any:
+    cls, settings = FIRST[name]
+    given = {"seed": 5, **SMALL, **settings, **changes}
+    if name in ("dac", "sqil"):
+        given["demonstrations"] = demonstrations() if shown is None else shown
+    model = cls("MlpPolicy", vec_env() if env is None else env, **given)
+    if source is not None:
+        begin_from(model, source)
+    return model
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_a_step_near_the_first_policy_is_the_step_by_hand(name: str) -> None:
+    source = clone()
+    model = begun(name, source, cloning_coef=3.0, cloning_steps=60, learning_rate=3e-3).learn(30)
+    drawn = model.draw(8)
+    batch = model.read_batch(drawn)
+    networks = OwnNetworks(model.networks(), model._check_loss)
+    step = Step(networks, batch, batch, drawn, model.scalars(), torch.tensor(0.1))
+    with torch.no_grad():
+        loss, (info, policy) = model._actor_loss(networks["actor"], step)
+        plain, _ = model.actor_objective(networks["actor"], policy, step)
+        first = model.policy.scale_action(source.predict(batch.observations.numpy(), deterministic=True)[0])
+        now = model.policy.scale_action(model.predict(batch.observations.numpy(), deterministic=True)[0])
+    wanted = torch.tensor(np.square(now - first).mean())
+    assert wanted > 1e-6 and "cloned_actions" not in drawn
+    assert torch.allclose(info["cloning_loss"], wanted, rtol=1e-4)
+    assert torch.allclose(loss, plain + 3.0 * (1 - 30 / 60) * (1 + plain.abs()) * wanted, rtol=1e-4)
+
+
+def test_the_policy_that_it_begins_with_holds_a_learner_back() -> None:
+    source = clone()
+
+    def moved(**settings: Any) -> float:
+        model = begun("dac", source, ent_coef=0.01, learning_rate=3e-3, **settings).learn(150)
+        return float(np.square(acts(model) - acts(source)).mean())
+
+    near, free = moved(), moved(cloning_coef=0.0)
+    assert 0 < near < 0.3 * free
+
+
+def test_learners_from_demonstrations_alone_stay_near_by_default() -> None:
+    source = clone()
+    model = rlopt.DAC("MlpPolicy", vec_env(), demonstrations(), **SMALL)
+    assert model.cloning_weight == 0
+    assert "stays near that policy (cloning_coef 100)" in begin_from(model, source)
+    assert model.cloning_weight == 100
+    for settings in ({}, {"cloning_coef": 0.0}):
+        model = rlopt.SAC("MlpPolicy", vec_env(), **settings, **SMALL)
+        assert "stays near" not in begin_from(model, source) and model.first_actor is None
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_what_stays_near_its_first_policy_is_resumed_bit_for_bit(name: str, tmp_path: Path) -> None:
+    """A resumed model is built without the policy that it began with; the checkpoint has it."""
+    networks = {"net_arch": [16, 16]}
+    source = rlopt.BC("MlpPolicy", None, dataset=target_demonstrations(), policy_kwargs=networks, seed=0).learn(20)
+
+    def model(stop: int, begins: Any = None) -> Any:
+        env = VecMonitor(rlopt.make_env(TASK, n_envs=2, seed=1))
+        made = begun(name, begins, env, target_demonstrations(), cloning_steps=200)
+        made.boundary_hook = lambda learner: learner.num_timesteps < stop
+        return made
+
+    whole = model(90, source).learn(1000)
+    path = save_checkpoint(model(46, source).learn(1000), tmp_path)
+    torch.rand(3), np.random.rand(3)
+    again = learn_from(model(90), read_checkpoint(path).trees, 1000)
+    assert leaves(dict(capture_state(whole))) == leaves(dict(capture_state(again)))
+    assert again.scalars()["cloning_coef"] == pytest.approx((100 if name in ("dac", "sqil") else 2) * (1 - 90 / 200))
+
+
+def test_a_zip_keeps_the_first_policy(tmp_path: Path) -> None:
+    model = begun("sac", clone()).learn(40)
+    model.save(tmp_path / "model")
+    again = rlopt.SAC.load(tmp_path / "model", env=vec_env())
+    seen = torch.from_numpy(SEEN)
+    assert torch.equal(again.first_actor(seen, deterministic=True), model.first_actor(seen, deterministic=True))
+    assert not torch.equal(again.first_actor(seen, deterministic=True), again.actor(seen, deterministic=True))
+    assert again.scalars()["cloning_coef"] == 2.0
+
+
+def test_the_function_of_tensors_stays_near_the_first_policy_too() -> None:
+    plain = begun("sac", source := clone(), compile="off").learn(40)
+    assert_alike(plain, as_function(begun("sac", source, compile="off")).learn(40))
+
+
+@needs_compiler
+@pytest.mark.kernels
+def test_the_compiled_step_stays_near_the_first_policy_too() -> None:
+    source = clone()
+    compiled, plain = (begun("sac", source, compile=choice).learn(40) for choice in ("on", "off"))
+    assert compiled.update.step.mode == "compiled" and plain.update is None
+    assert_alike(compiled, plain)
