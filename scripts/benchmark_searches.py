@@ -24,7 +24,13 @@ from rlopt.feedback.oracles import Oracle, PlackettLuceOracle, ReturnOracle, per
 
 POINTS, SEEDS = 300, 10
 DIMENSIONS = (5, 20, 50, 100)
-SEARCHES = {"zo_ranksgd": "ZO-RankSGD", "cmaes": "CMA-ES", "one_plus_lambda": "(1 + 5)-ES"}
+SEARCHES = {
+    "zo_ranksgd": "ZO-RankSGD",
+    "cmaes": "CMA-ES",
+    "one_plus_lambda": "(1 + 5)-ES",
+    "mirrored_cmaes": "mirrored CMA-ES",
+    "elitist_cmaes": "elitist mirrored CMA-ES",
+}
 ORACLES: dict[str, Oracle] = {"exact": ReturnOracle(), "Plackett-Luce .2": PlackettLuceOracle(0.2), "person": person()}
 
 

@@ -81,7 +81,7 @@ METHODS = {
         },
     ),
     "auto_person": Method(
-        "auto (CMA-ES), m = 6, k = 3",
+        "auto (mirrored CMA-ES), m = 6, k = 3",
         "a noisy person's rankings",
         {"search": "auto", "m": 6, "k": 3, "oracle": "noisy", "smoothing": 0.3},
     ),

@@ -86,8 +86,8 @@ class ZORankSGDConfig(SearchConfig):
     search: Literal["zo_ranksgd", "cmaes", "one_plus_lambda", "bayes", "auto"] = "zo_ranksgd"
     """Search rule: zo_ranksgd; cmaes, CMA-ES; one_plus_lambda, the elitist (1 + lambda)-ES with m - 1 offspring;
     bayes, Bayesian optimisation from preferences for at most 20 dimensions (pip install 'rlopt[bayes]'); auto, which
-    chooses by the number of dimensions and whether answers may err. All but zo_ranksgd use m, k, smoothing and subspace
-    alone, and have no line search."""
+    chooses ZO-RankSGD or CMA-ES with mirrored candidates by the number of dimensions and whether answers may err. All
+    but zo_ranksgd use m, k, smoothing and subspace alone, and have no line search."""
     policy: Annotated[Literal["LinearPolicy", "MlpPolicy", "CnnPolicy", "MultiInputPolicy"], _OBJECT] = "LinearPolicy"
     """Policy whose parameters are searched: linear, or the network of Stable-Baselines3's policy of that name."""
     net_arch: Widths = (64, 64)

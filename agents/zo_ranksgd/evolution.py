@@ -88,13 +88,14 @@ class EvolutionStrategy(Search):
         said = [each for each in answers if each.edge_weights(len(query.candidates))[1]]
         moved, norm, message = False, 0.0, "no update: " + ("the answers cancel" if edges else NO_EDGES)
         if weights.any():
-            before = self._point
-            point = before + self._in_full(self._update(query, said, weights))
-            if not np.isfinite(point).all():
+            before = self.point
+            centre = self._point + self._in_full(self._update(query, said, weights))
+            if not np.isfinite(centre).all():
                 raise NonFiniteError(f"the step leaves the range of numbers: lower smoothing={self.smoothing}")
-            norm = float(np.linalg.norm(point - before))
+            if (centre != self._point).any():
+                self._point = read_only(centre)
+            norm = float(np.linalg.norm(self.point - before))
             moved = norm > 0
-            self._point = read_only(point) if moved else before
             message = f"moved by {norm:.3g}" if moved else "the current point is the best"
         self._iteration += 1
         self._oracle_points += len(query.candidates)
@@ -262,8 +263,11 @@ class RankedCMAES(EvolutionStrategy):
         self._scales = np.sqrt(np.maximum(values, 1e-20 * max(float(values[-1]), 1e-300)))
 
     def _drawn(self) -> np.ndarray:
-        steps = self._rng.standard_normal((self.m, self.searched)) * self._scales
-        return steps if self._axes is None else steps @ self._axes.T
+        return self._shaped(self._rng.standard_normal((self.m, self.searched)))
+
+    def _shaped(self, normal: np.ndarray) -> np.ndarray:
+        """C^(1/2) z of z [.., s]."""
+        return normal * self._scales if self._axes is None else normal * self._scales @ self._axes.T
 
     def _whitened(self, steps: np.ndarray) -> np.ndarray:
         """C^(-1/2) y of y [.., s]."""
@@ -317,6 +321,94 @@ class RankedCMAES(EvolutionStrategy):
         self._path_sigma, self._path_c = arrays["path_sigma"], arrays["path_c"]
         self._covariance = arrays["covariance"]
         self._decompose()
+
+
+class MirroredCMAES(RankedCMAES):
+    """CMA-ES whose candidates are pairs on opposite sides of the mean (Brockhoff et al. 2010, PPSN XI).
+
+    The worse of a pair has no positive weight (pairwise selection, Auger, Brockhoff, Hansen 2011, GECCO), because the
+    sum of opposite steps would say nothing. An odd candidate stands alone.
+    """
+
+    method = "mirrored_cmaes"
+
+    def _incumbents(self) -> np.ndarray:
+        """Steps [i, s] of candidates that are shown again, before the pairs."""
+        return np.zeros((0, self.searched))
+
+    def _drawn(self) -> np.ndarray:
+        again = self._incumbents()
+        pairs, odd = divmod(self.m - len(again), 2)
+        steps = self._shaped(self._rng.standard_normal((pairs + odd, self.searched)))
+        return np.concatenate([again, steps[:pairs], -steps[:pairs], steps[pairs:]])
+
+    def weights_of(self, answers: Sequence[Ranking]) -> tuple[np.ndarray, np.ndarray]:
+        """As :meth:`RankedCMAES.weights_of`, with one positive weight for each pair at most."""
+        positive, negative = super().weights_of(answers)
+        first = len(self._incumbents())
+        pairs = (self.m - first) // 2
+        one, other = positive[:, first : first + pairs], positive[:, first + pairs : first + 2 * pairs]
+        better, worse = one >= other, one <= other
+        one *= better
+        other *= worse
+        return positive / positive.sum(axis=1, keepdims=True), negative
+
+
+class ElitistCMAES(MirroredCMAES):
+    """Mirrored CMA-ES whose queries also hold the mean and the best candidate of the query before, the elite.
+
+    Both take part in its learning, the elite as an injected solution (Hansen, arXiv 1110.4181). The current point is
+    the one of them that has been ranked better more often lately: the elite where candidates differ much between
+    neighbours, the mean where the best of a query was only lucky. For exact rankings, one query at a time.
+    """
+
+    method = "elitist_cmaes"
+    least = 4
+
+    def __init__(self, initial: Sequence[float] | np.ndarray, **settings: Any) -> None:
+        super().__init__(initial, **settings)
+        self._elite = np.zeros(self.searched)
+        """[s], from the mean; zeros where they are the same."""
+        self._won = self._lost = 0.0
+        """Comparisons of the elite with the mean, the latest weighing most; a tie is half of each."""
+
+    @property
+    def point(self) -> np.ndarray:
+        """The current point, [d] float64, read-only."""
+        return read_only(self._point + self._in_full(self._elite)) if self._won > self._lost else self._point
+
+    def _incumbents(self) -> np.ndarray:
+        both = np.stack([np.zeros(self.searched), self._elite / self._sigma])
+        return both if self._elite.any() else both[:1]
+
+    def _current(self) -> int | None:
+        return int(self._won > self._lost and bool(self._elite.any()))
+
+    def _update(self, query: Query, answers: list[Ranking], weights: np.ndarray) -> np.ndarray:
+        assert self._steps is not None
+        former, steps, best = self._sigma, self._steps.copy(), int(np.argmin(weights))
+        elite = former * steps[best]
+        if self._elite.any():
+            won = float(1 + np.sign(weights[0] - weights[1])) / 2
+            self._won, self._lost = 0.7 * self._won + won, 0.7 * self._lost + 1 - won
+            if weights[1] == weights[best]:
+                elite = self._elite
+            longest = math.sqrt(self.searched) + 2 * self.searched / (self.searched + 2)
+            steps[1] *= min(1.0, longest / max(float(np.linalg.norm(self._whitened(steps[1]))), 1e-300))
+        positive, negative = (np.mean(found, axis=0) for found in self.weights_of(answers))
+        move = self.learn(steps, positive, negative)
+        self._elite = elite - move
+        return move
+
+    def _numbers(self) -> dict[str, float]:
+        return {**super()._numbers(), "won": self._won, "lost": self._lost}
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        return {**super()._arrays(), "elite": self._elite}
+
+    def _put(self, numbers: dict[str, float], arrays: dict[str, np.ndarray]) -> None:
+        super()._put(numbers, arrays)
+        self._won, self._lost, self._elite = numbers["won"], numbers["lost"], arrays["elite"]
 
 
 class OnePlusLambda(EvolutionStrategy):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from rlopt.agents.zo_ranksgd import saving
-from rlopt.agents.zo_ranksgd.evolution import EvolutionStrategy, RankedCMAES
+from rlopt.agents.zo_ranksgd.evolution import ElitistCMAES, EvolutionStrategy, RankedCMAES
 from rlopt.agents.zo_ranksgd.line_search import winner
 from rlopt.agents.zo_ranksgd.losses import rank_gradient
 from rlopt.agents.zo_ranksgd.optimizer import ZORankSGD
@@ -73,7 +73,7 @@ class ParallelSearch:
         self._rule: _Gradients | _Generations
         if isinstance(search, ZORankSGD):
             self._rule = _Gradients(search)
-        elif isinstance(search, RankedCMAES):
+        elif isinstance(search, RankedCMAES) and not isinstance(search, ElitistCMAES):
             search.spread_over(rounds)
             self._rule = _Generations(search)
         else:

@@ -40,6 +40,7 @@ def _search_of_policies(state: OptimizerState) -> tuple[dict[str, Any], dict[str
 
 
 _PARTS: dict[str, Part | None] = {
-    "ZORankSGD": None, "RankedCMAES": None, "OnePlusLambda": None, "ParallelSearch": None,
+    "ZORankSGD": None, "RankedCMAES": None, "MirroredCMAES": None, "ElitistCMAES": None,
+    "OnePlusLambda": None, "ParallelSearch": None,
     "StudiedSearch": _search_of_policies, "ParallelStudiedSearch": _search_of_policies,
 }  # fmt: skip

@@ -19,7 +19,7 @@ SETTINGS: dict[str, Any] = {
     "accumulate": True, "best_query_in_line_search": False, "subspace": None, "smoothing_schedule": "constant",
     "learning_rate_schedule": "constant", "schedule_rounds": None,
 }  # fmt: skip
-QUICK = ["zo_ranksgd", "cmaes", "one_plus_lambda"]
+QUICK = ["zo_ranksgd", "cmaes", "mirrored_cmaes", "elitist_cmaes", "one_plus_lambda"]
 needs_botorch = pytest.mark.skipif(
     importlib.util.find_spec("botorch") is None, reason="bayes needs botorch: pip install 'rlopt[bayes]'"
 )

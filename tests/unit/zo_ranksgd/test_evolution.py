@@ -14,15 +14,19 @@ from rlopt.agents.zo_ranksgd import Query, Ranking
 from rlopt.agents.zo_ranksgd.comparators import CMAES
 from rlopt.agents.zo_ranksgd.evolution import (
     FULL_COVARIANCE,
+    ElitistCMAES,
     EvolutionStrategy,
+    MirroredCMAES,
     OnePlusLambda,
     RankedCMAES,
     by_rank,
     share_better,
 )
 from rlopt.agents.zo_ranksgd.methods import (
+    LEAST_WITH_ELITE,
     MOST_OF_CMAES,
     MOST_OF_CMAES_FOR_PEOPLE,
+    MOST_WITH_ELITE,
     choose,
     make_search,
     search_of_state,
@@ -30,7 +34,7 @@ from rlopt.agents.zo_ranksgd.methods import (
 from rlopt.envs.settings import EnvSettings
 from rlopt.errors import AnswerError, CheckpointError, ConfigError, NonFiniteError
 
-KINDS = (RankedCMAES, OnePlusLambda)
+KINDS = (RankedCMAES, MirroredCMAES, ElitistCMAES, OnePlusLambda)
 
 
 def ellipsoid(points: np.ndarray) -> np.ndarray:
@@ -81,6 +85,57 @@ def test_many_dimensions_have_a_diagonal() -> None:
     assert ellipsoid(told(search, 100).point) < before / 2 and (search._covariance > 0).all()
 
 
+def test_mirrored_pairs_lie_opposite_and_one_of_each_draws_the_mean() -> None:
+    search = MirroredCMAES(np.ones(3), m=5, smoothing=0.5)
+    answer = Ranking(((0,), (2,), (1,), (3,), (4,)))
+    steps = search.ask().candidates - 1
+    np.testing.assert_allclose(steps[:2], -steps[2:4], atol=1e-15)
+    assert np.linalg.norm(steps[4]) > 0 and np.linalg.norm(steps[0] - steps[1]) > 0
+    # Positive weights of the places (49): log 3 and log 3 - log 2; the second is the opposite of the first.
+    positive, negative = search.weights_of([answer])
+    np.testing.assert_allclose(positive, [[1, 0, 0, 0, 0]], atol=1e-15)
+    np.testing.assert_array_equal(negative, RankedCMAES(np.ones(3), m=5).weights_of([answer])[1])
+    positive, _ = search.weights_of([Ranking(((0, 2), (1,)), (3, 4))])
+    np.testing.assert_allclose(positive, [[0.5, 0, 0.5, 0, 0]], atol=1e-15)  # neither of a tie is the worse
+    search.tell(answer)
+    np.testing.assert_allclose(search.point, 1 + steps[0], atol=1e-15)
+
+
+def test_the_elite_is_the_point_while_it_beats_the_mean() -> None:
+    search = ElitistCMAES(np.zeros(2), m=6, smoothing=0.3)
+    query = search.ask()
+    assert query.current == 0 and not query.candidates[0].any()
+    search.tell(Ranking.from_order([3, 2, 1, 0], 6))
+    elite, mean = query.candidates[3], search.point
+    assert np.linalg.norm(mean - elite) > 0.01, "the mean is the point until the elite has won"
+    query = search.ask()
+    np.testing.assert_allclose(query.candidates[:2], [mean, elite], atol=1e-15)
+    search.tell(Ranking.from_order([1, 0], 6))
+    np.testing.assert_allclose(search.point, elite, atol=1e-15)
+    query = search.ask()
+    assert query.current == 1
+    np.testing.assert_allclose(query.candidates[1], elite, atol=1e-15)
+    search.tell(Ranking.from_order([4, 1, 0], 6))  # a better one comes, and the elite still beats the mean
+    np.testing.assert_allclose(search.point, query.candidates[4], atol=1e-15)
+    for _ in range(4):
+        mean = search.ask().candidates[0]
+        search.tell(Ranking.from_order([2, 0, 1], 6))
+    assert search.ask().current == 0 and np.linalg.norm(search.point - mean) > 0, "four defeats"
+    np.testing.assert_array_equal(search.point, search.ask().candidates[0])
+
+
+def test_an_elite_far_away_is_learned_as_a_near_one() -> None:
+    """Hansen, arXiv 1110.4181: at most sqrt(n) + 2 n / (n + 2) long, so that it does not tear the covariance."""
+    search = ElitistCMAES(np.zeros(2), m=6, smoothing=0.3)
+    told(search, 1)
+    search._elite = np.array([1e6, 0.0])
+    search.ask()
+    search.tell(Ranking.from_order([1], 6))
+    moved = np.linalg.norm(search._point)
+    assert moved < 3 * 0.3 * (math.sqrt(2) + 1) and np.linalg.norm(search._covariance) < 100
+    np.testing.assert_allclose(search._point + search._elite, [1e6, 0], atol=1)
+
+
 def test_ties_share_the_weights_of_their_places() -> None:
     weights = np.array([5.0, 3.0, 1.0, -1.0, -2.0])
     assert by_rank(Ranking(((2,), (0, 4)), (1, 3)), weights).tolist() == [2.0, -1.5, 5.0, -1.5, 2.0]
@@ -98,9 +153,10 @@ def test_what_says_nothing_changes_nothing(kind: type[EvolutionStrategy]) -> Non
     ):
         search = kind(np.zeros(3), m=4)
         search.ask()
+        sigma = search._sigma
         outcome = search.tell(answers)
         assert not outcome.moved and outcome.step_norm == 0 and "no update" in outcome.message
-        assert not search.point.any() and search._sigma == 0.1 and search.iteration == 1
+        assert not search.point.any() and search._sigma == sigma and search.iteration == 1
         assert not (search.ask().candidates == 0).all()
 
 
@@ -194,15 +250,24 @@ def test_settings_and_answers_are_checked(kind: type[EvolutionStrategy]) -> None
     with np.errstate(all="ignore"), pytest.raises(NonFiniteError, match="smoothing"):
         for _ in range(50):
             far.ask()
-            far.tell(Ranking(((0,),), (1, 2, 3)))
+            far.tell(Ranking(((2,),), (0, 1, 3)))
 
 
 def test_auto_says_what_it_chose() -> None:
     settings: dict[str, Any] = {"m": 6, "k": 3, "smoothing": 0.2, "subspace": None}
-    for noisy, most in ((False, MOST_OF_CMAES), (True, MOST_OF_CMAES_FOR_PEOPLE)):
-        assert choose(most, noisy)[0] == "cmaes" and choose(most + 1, noisy)[0] == "zo_ranksgd"
+    for dimension, noisy, m, name in (
+        (MOST_WITH_ELITE, False, LEAST_WITH_ELITE, "elitist_cmaes"),
+        (MOST_WITH_ELITE, False, LEAST_WITH_ELITE - 1, "mirrored_cmaes"),
+        (MOST_WITH_ELITE + 1, False, 10, "mirrored_cmaes"),
+        (MOST_OF_CMAES, False, 10, "mirrored_cmaes"),
+        (MOST_OF_CMAES + 1, False, 10, "zo_ranksgd"),
+        (2, True, 10, "mirrored_cmaes"),
+        (MOST_OF_CMAES_FOR_PEOPLE, True, 10, "mirrored_cmaes"),
+        (MOST_OF_CMAES_FOR_PEOPLE + 1, True, 10, "zo_ranksgd"),
+    ):
+        assert choose(dimension, noisy, m)[0] == name
     made, words = make_search("auto", np.zeros(20), settings, seed=0)
-    assert isinstance(made, RankedCMAES) and words == "CMA-ES, for 20 dimensions and exact rankings"
+    assert isinstance(made, MirroredCMAES) and words == "mirrored CMA-ES, for 20 dimensions and exact rankings"
     assert (made.m, made.k, made.smoothing) == (6, 3, 0.2)
     for subspace in (5, np.eye(MOST_OF_CMAES + 5)[:, :5]):
         made, words = make_search("auto", np.zeros(MOST_OF_CMAES + 5), {**settings, "subspace": subspace}, seed=0)

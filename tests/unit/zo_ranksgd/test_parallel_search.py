@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rlopt.agents.zo_ranksgd.evolution import OnePlusLambda, RankedCMAES
+from rlopt.agents.zo_ranksgd.evolution import ElitistCMAES, MirroredCMAES, OnePlusLambda, RankedCMAES
 from rlopt.agents.zo_ranksgd.methods import search_of_state
 from rlopt.agents.zo_ranksgd.optimizer import ZORankSGD
 from rlopt.agents.zo_ranksgd.parallel import ParallelSearch
@@ -18,7 +18,7 @@ TARGET = np.linspace(-1.0, 1.0, D)
 
 
 def search(kind: str, **settings: Any) -> Any:
-    made = {"zo": ZORankSGD, "cmaes": RankedCMAES}[kind]
+    made = {"zo": ZORankSGD, "cmaes": RankedCMAES, "mirrored": MirroredCMAES}[kind]
     given = {"m": 6, "k": 3, "smoothing": 0.3, "seed": 5, **settings}
     if kind == "zo":
         given = {"line_search_points": 4, **given}
@@ -37,7 +37,7 @@ def told(made: ParallelSearch, updates: int, rng: np.random.Generator) -> None:
         made.tell({int(number): exact(waiting[int(number)]) for number in taken})
 
 
-@pytest.mark.parametrize("kind", ["zo", "cmaes"])
+@pytest.mark.parametrize("kind", ["zo", "cmaes", "mirrored"])
 def test_one_query_at_a_time_is_the_search_itself(kind: str) -> None:
     alone, made = search(kind), ParallelSearch(search(kind), rounds=1, ahead=0)
     for _ in range(12):
@@ -135,6 +135,8 @@ def test_what_does_not_fit_is_refused_and_changes_nothing() -> None:
     assert made.digest() == before
     with pytest.raises(ConfigError, match="one round at a time"):
         ParallelSearch(OnePlusLambda(np.zeros(3), m=4))
+    with pytest.raises(ConfigError, match="elitist_cmaes takes one round at a time"):
+        ParallelSearch(ElitistCMAES(np.zeros(3), m=4))
     with pytest.raises(ConfigError, match="rounds is 0"):
         ParallelSearch(search("zo"), 0)
     state, arrays = made.state_dict()
