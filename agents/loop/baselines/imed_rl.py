@@ -49,7 +49,7 @@ class IMEDRLLearner(Outcomes):
         self._rewards[state, action] += weight * (reward - self._rewards[state, action])
         visits = self._counts[state]
         self._skeleton[state] = visits >= math.log(max(float(visits.max()), 1.0)) ** 2
-        if self.policy[state] == action:
+        if self._solved_for and self._solved_for[state] == action:
             self._solved_for = None
 
     def solve(self) -> Array:
