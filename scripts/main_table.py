@@ -158,7 +158,7 @@ def loop_summary() -> str:
     lowest, near = (sum(ratio <= limit for ratio in ratios) for limit in (1.0, 1.5))
     return (
         f"LOOP's median cost is the lowest of all agents in {lowest} of {len(ratios)} processes, and at most 1.5 times "
-        f"the lowest in {near}; some peers have one seed only."
+        f"the lowest in {near}; some peers have few seeds."
     )
 
 
