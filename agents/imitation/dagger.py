@@ -1,7 +1,5 @@
 """DAgger: cloning of an expert who is asked what it would do in the states that the learner reaches."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path

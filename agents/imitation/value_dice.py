@@ -1,11 +1,9 @@
 """ValueDICE: imitation by the Donsker-Varadhan form of the KL divergence, from replay of any policy."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -26,12 +24,10 @@ from rlopt.agents.sac.batch import Batch, Drawn
 from rlopt.agents.sac.losses import Info, sample_squashed_gaussian
 from rlopt.algorithms.demonstrations import NOT_CENTRED, FromDemonstrations
 from rlopt.algorithms.resumable import with_settings_of
+from rlopt.data.demonstrations import Demonstrations
 from rlopt.errors import ConfigError, SpaceError, require
 from rlopt.optim.descent import Network, Networks, Part, Scalar
 from rlopt.optim.optimizers import is_second_order
-
-if TYPE_CHECKING:
-    from rlopt.data.demonstrations import Demonstrations
 
 STD_FLOOR = 1e-3
 """Added to the deviation of the expert's observations (released code)."""

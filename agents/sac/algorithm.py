@@ -1,12 +1,10 @@
 """Soft actor-critic as a Stable-Baselines3 algorithm, and the base of the off-policy agents."""
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import stable_baselines3
@@ -42,6 +40,7 @@ from rlopt.algorithms.device_rollout import DeviceEpisodes, collect_transitions,
 from rlopt.algorithms.initialization import CLONE_LOG_STD, ActorLayers, fill, linear_layers
 from rlopt.algorithms.resumable import named_policy_kwargs, training_env
 from rlopt.console.progress import say_once
+from rlopt.data.demonstrations import Demonstrations
 from rlopt.errors import ConfigError, DataError, require
 from rlopt.nn.encoders import ImagePolicy
 from rlopt.nn.networks import NormalizedExtractor
@@ -53,9 +52,6 @@ from rlopt.replay.rows import seed_buffer
 from rlopt.settings.fields import check_arguments
 from rlopt.settings.optimizer import PUBLISHED_POLICY_DELAY, NetworkName
 from rlopt.storage.tree import Tree
-
-if TYPE_CHECKING:
-    from rlopt.data.demonstrations import Demonstrations
 
 MANY_WEIGHTS = 1_000_000
 """Of the critics, with which a gradient step takes tenths of a second on a core of a CPU."""

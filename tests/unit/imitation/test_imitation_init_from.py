@@ -1,7 +1,5 @@
 """Learners that begin as a clone, or as an agent of the same networks."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
