@@ -180,8 +180,9 @@ def table_text(args: argparse.Namespace, study: Study, agents: dict[str, Agent],
         return "no runs"
     counts = [len(found) for found in costs.values()]
     titles = [agent.title or name for name, agent in agents.items()]
+    number = f"{min(counts)} to {max(counts)}" if min(counts) < max(counts) else str(max(counts))
     lines = [
-        f"{args.steps:,} steps, {min(counts)} to {max(counts)} seeds; medians over seeds of the cost, in brackets the "
+        f"{args.steps:,} steps, {number} seeds; medians over seeds of the cost, in brackets the "
         "share of runs that failed (more than half of what uniform actions cost):",
         "",
         f"| process | uniform | {' | '.join(titles)} |",
@@ -231,7 +232,8 @@ def main() -> None:
     parser = script_parser(__doc__, "loop_study", ("process", "agent", "steps", "seed"), "tune", runs=False)
     parser.set_defaults(page=parser.get_default("page").with_name("loop.md"))
     parser.add_argument("--study", choices=STUDIES, default="tabular", help="which processes")
-    parser.add_argument("--process", help="only this process")
+    processes = {name for study in STUDIES.values() for name in study.processes}
+    parser.add_argument("--process", choices=sorted(processes), help="only this process")
     parser.add_argument("--agent", help="only this agent")
     parser.add_argument("--steps", type=int, default=30_000, help="of a run")
     parser.add_argument("--seeds", type=int, default=50, help="that are reported")
@@ -242,6 +244,8 @@ def main() -> None:
         args.tuning = True
     seeds = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + TUNING_SEEDS) if args.tuning else range(args.seeds)
     study = STUDIES[args.study]
+    if args.process not in (None, *study.processes):
+        parser.error(f"{args.process} is not in the study {args.study}: add --study, one of {', '.join(STUDIES)}")
     agents = study.tried if args.tuning else study.agents
     if args.action in ("run", "tune"):
         run_all(args, study, agents, seeds)

@@ -36,9 +36,9 @@ class LinearLOOP(FeatureStates, OptimisticAgent):
     def _data_shapes(self) -> dict[str, tuple[int, ...]]:
         return {"inverse": (self.dimension, self.dimension)}
 
-    def _make_set(self, problem: Problem, local_beta: float) -> LinearSet:
-        # The regularisation that lets weights reach what a residual can be, for features of norm 1, and no more.
-        ridge = self.config.ridge or local_beta / problem.largest_residual**2
+    def _make_set(self, problem: Problem) -> LinearSet:
+        # What lets weights reach the largest residual for features of norm 1, and no more: beta / (d (H + R)^2).
+        ridge = self.config.ridge or self._scale() * self._logarithm()
         return LinearSet(self.dimension, int(self.action_space.n), problem, ridge)  # type: ignore[attr-defined]
 
     def _left(self, state: int) -> None:

@@ -68,7 +68,7 @@ class LOOP(CountedStates, OptimisticAgent):
             max_rounds=self.config.max_sweeps,
         )
 
-    def _make_set(self, problem: Problem, local_beta: float) -> TabularSet:
+    def _make_set(self, problem: Problem) -> TabularSet:
         return TabularSet(self.n_states, self.n_actions, problem)
 
     def _take_in(self, state: int, action: int, reward: float, arrived: int) -> None:

@@ -79,11 +79,9 @@ class MLELOOP(CountedStates, OptimisticAgent):
 
     def _radius(self) -> float:
         """beta = beta_scale N log(T N / delta), N = S A, or d of a mixture."""
-        assert self.horizon is not None
-        parts, _ = self._complexity()
-        return self._scale() * parts * max(math.log(self.horizon * parts / self.config.delta), 1.0)
+        return self._scale() * self._complexity()[0] * self._logarithm()
 
-    def _make_set(self, problem: Problem, local_beta: float) -> TabularLikelihood | MixtureLikelihood:
+    def _make_set(self, problem: Problem) -> TabularLikelihood | MixtureLikelihood:
         if self.kernels is None:
             return TabularLikelihood(self.n_states, self.n_actions, problem)
         assert self.rewards is not None

@@ -26,7 +26,7 @@ class OptimisticAgent(ContinuingAgent):
         """(what multiplies the local beta, what stands beside T in the logarithm)."""
         raise NotImplementedError
 
-    def _make_set(self, problem: Problem, local_beta: float) -> Any:
+    def _make_set(self, problem: Problem) -> Any:
         raise NotImplementedError
 
     def _left(self, state: int) -> None:
@@ -39,17 +39,19 @@ class OptimisticAgent(ContinuingAgent):
         if math.isnan(self.span):
             self.span = self._smallest_span()
         self.beta = self._radius()
-        self.data = self._make_set(self._problem(), self.beta / self._complexity()[0])
+        self.data = self._make_set(self._problem())
 
     def _radius(self) -> float:
         """beta = beta_scale (H + R)^2 N log(T M / delta), N and M of :meth:`_complexity`.
 
         R is the range of rewards: r + V(s') varies within H + R, by the next state and by the noise of the reward.
         """
-        pairs, inside = self._complexity()
+        return self._scale() * self._problem().largest_residual ** 2 * self._complexity()[0] * self._logarithm()
+
+    def _logarithm(self) -> float:
+        """log(T M / delta), at least 1."""
         assert self.horizon is not None
-        logarithm = max(math.log(self.horizon * inside / self.config.delta), 1.0)
-        return self._scale() * self._problem().largest_residual ** 2 * pairs * logarithm
+        return max(math.log(self.horizon * self._complexity()[1] / self.config.delta), 1.0)
 
     def _needs_span(self) -> bool:
         return self.config.span is not None
@@ -87,14 +89,16 @@ class OptimisticAgent(ContinuingAgent):
     def _switch(self) -> None:
         """A new plan. Without a span that is given, H is doubled from the range of rewards until no value reaches it.
 
-        A run of T steps cannot lose more than T times that range, so H need not be larger.
+        A state without a visit has the largest value whatever H is, so it does not count. A run of T steps cannot lose
+        more than T times the range, so H need not be larger.
         """
         if self.config.span is None:
             self._set_span(self._smallest_span())
         certificate = self._plan()
         if self.config.span is None:
             assert self.horizon is not None
-            while certificate.clipped_states and self.span < self._smallest_span() * self.horizon:
+            most = self._smallest_span() * max(self.horizon, self.n_transitions)  # learn may be called again
+            while certificate.clipped_states and self.span < most:
                 self._set_span(2 * self.span)
                 certificate = self._plan()
         self.plans.append(PlanRecord(self.n_transitions, self.data.gain, certificate))

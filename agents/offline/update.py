@@ -109,7 +109,7 @@ class Networks:
         return mlp(self._value_layers, parameters, observations)
 
     def begin_step(self) -> None:
-        """To be called before each gradient step: no loss of it was found not to be finite."""
+        """Forgets the losses of the last gradient step: a step is judged by its own."""
         self._keep = None
 
     def _watch(self, info: Info) -> Tensor:
@@ -205,6 +205,7 @@ class OfflineStep:
         batch = batch._replace(rewards=batch.rewards * named["reward_scale"] + named["reward_shift"])
         self._model.networks.begin_step()
         info = self._model.update(batch, noise, named, with_actor)
+        self._model.networks.begin_step()  # no tensor of a trace stays behind
         stacked = torch.stack([value.reshape(()).float() for value in info.values()])
         self._sums[int(with_actor), : len(stacked)].add_(stacked)
         return info

@@ -179,11 +179,10 @@ def test_a_collection_of_garbage_stops_no_request_for_long(study: HumanStudy, mo
     walked: list[int] = []
     monkeypatch.setattr(uvicorn.Server, "run", lambda *_, **__: walked.append(len(gc.get_objects())))
     tracked = len(gc.get_objects())
-    try:
-        serving.serve(study.store, study.study, serving.ServeSettings(), lambda line: None)
-    finally:
-        gc.unfreeze()
+    serving.serve(study.store, study.study, serving.ServeSettings(), lambda line: None)
     assert walked and walked[0] < tracked / 100, "what was there before the first request is not walked again"
+    assert len(gc.get_objects()) >= tracked, "afterwards everything can be collected again"
+    gc.freeze()  # as conftest.py does, for the tests that follow
 
 
 @pytest.fixture

@@ -118,7 +118,7 @@ class TabularLikelihood:
         seen = self.model.counts > 0
         apart = divergence(self.model.kernel()[seen], self.distributions[seen])
         shortfall = float(np.sum(self.model.counts[seen] * apart))
-        return certify(point, shortfall, beta, self.problem, None)
+        return certify(point, shortfall, beta, self.problem, None, seen.sum(axis=1) > 0)
 
     def _solve(self, local_beta: float) -> FixedPoint:
         counts = self.model.counts

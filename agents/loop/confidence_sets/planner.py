@@ -64,16 +64,26 @@ class Certificate:
     """Largest change that another sweep would make, in units of reward."""
     sweeps: int
     clipped_states: int
-    """States whose value reaches the bound of the span."""
+    """Visited states whose value reaches the bound of the span."""
     gain_bracket: tuple[float, float | None]
     """Bounds of the largest gain in the set: this plan's own (if it is in the set), and that of the relaxed set in
     which every pair may have the whole beta; None where that is no bound (linear)."""
 
 
 def certify(
-    point: FixedPoint, discrepancy: float, beta: float, problem: Problem, largest_gain: float | None
+    point: FixedPoint,
+    discrepancy: float,
+    beta: float,
+    problem: Problem,
+    largest_gain: float | None,
+    visited: np.ndarray | None = None,
 ) -> Certificate:
-    """The certificate of the plan ``point``; ``largest_gain`` bounds the gains of the set."""
+    """The certificate of the plan ``point``.
+
+    :param largest_gain: bound of the gains of the set
+    :param visited: [K] bool; None if all states of the plan were
+    """
+    clipped = point.state_values >= problem.span
     return Certificate(
         in_set=discrepancy <= beta * (1 + ROUNDING),
         discrepancy=discrepancy,
@@ -81,7 +91,7 @@ def certify(
         converged=point.residual <= problem.tolerance * problem.span,
         residual=point.residual,
         sweeps=point.sweeps,
-        clipped_states=int(np.sum(point.state_values >= problem.span)),
+        clipped_states=int(np.sum(clipped if visited is None else clipped & visited)),
         gain_bracket=(point.gain, largest_gain),
     )
 

@@ -64,7 +64,8 @@ class TabularSet(Counts):
         point = bonus if planner == "bonus" else self._climb(beta, bonus)
         upper = self._solve(self._bonus(beta, np.inf), point.state_values)
         self._put_in_force(point)
-        return certify(point, self.discrepancy, beta, self.problem, upper.gain)
+        visited = self.counts.sum(axis=1) > 0
+        return certify(point, self.discrepancy, beta, self.problem, upper.gain, visited)
 
     def _bonus(self, local_beta: float, largest: float) -> Array:
         """sqrt(beta / n), [S, A]: with beta / (SA) for each pair the sum of n b^2 is at most beta."""

@@ -203,13 +203,16 @@ def serve(store: StudyStore, study: Study, settings: ServeSettings, say: Callabl
         timeout_graceful_shutdown=_GRACE_SECONDS, timeout_keep_alive=30, lifespan="off",
         limit_concurrency=_MAX_CONNECTIONS, http=PatientProtocol,
     )  # fmt: skip
-    gc.collect()
-    gc.freeze()  # a full collection of all modules stops every request; what requests leave is collected as before
     place = f"{origin or f'http://{host}:{port}'}/"
     say(place + ("" if token is None else f"?token={quote(token, safe='')}"))
     if links is not None:
         say(f"the results, for you alone: {place}?token={quote(links.owner_token, safe='')}")
-    uvicorn.Server(config).run(sockets=[bound])
+    gc.collect()
+    gc.freeze()  # a full collection of all modules stops every request; what requests leave is collected as before
+    try:
+        uvicorn.Server(config).run(sockets=[bound])
+    finally:
+        gc.unfreeze()
 
 
 def _origin(url: str) -> str:

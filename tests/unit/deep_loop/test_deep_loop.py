@@ -190,7 +190,9 @@ class TabularDeepLOOP(DeepLOOP):
 
 def test_one_hot_river_swim_gives_the_tabular_discrepancy_and_switches() -> None:
     steps, scale = 1000, 1e-3
-    reference = rlopt.LOOP(RiverSwim(), procedure="paper", seed=3, beta_scale=scale, horizon=steps)
+    reference = rlopt.LOOP(
+        RiverSwim(), procedure="paper", span=RiverSwim().mdp.span, seed=3, beta_scale=scale, horizon=steps
+    )
     reference.learn(steps)
     settings = SMALL | {"n_features": 12, "ridge": 1e-7, "learning_starts": 0, "buffer_size": steps}
     model = TabularDeepLOOP(

@@ -229,6 +229,25 @@ def test_optimism_and_coverage_at_theorys_scale(planner: Any) -> None:
     assert plans >= 20
 
 
+@pytest.mark.parametrize(
+    "make", [functools.partial(paper, beta_scale=1e-3), functools.partial(rlopt.MLELOOP, model="tabular")]
+)
+def test_without_a_span_h_doubles_up_to_that_of_the_process(make: Any) -> None:
+    """Neither a state that nothing reaches nor a first call of learn that is short makes H another one."""
+
+    class Roomier(gymnasium.Wrapper[Any, Any, Any, Any]):
+        observation_space = gymnasium.spaces.Discrete(7)
+
+    assert 4 < river().mdp.span < 8
+    for env in (river(), Roomier(river())):
+        model = make(env, seed=0, reward_range=(0, 1), horizon=3000).learn(3000)
+        assert model.span == 8
+        assert model.plans[-1].gain == pytest.approx(river().mdp.gain, abs=0.12), "the last plan is not one of hopes"
+    model = make(river(), seed=0)
+    model.learn(1)
+    assert model.learn(3000, reset_num_timesteps=False).span == 8
+
+
 def test_underestimated_span_is_certified_and_does_not_replan_for_ever() -> None:
     # Two states in turn, paid 1 and 0: gain 1/2, span 1/2. With the span .01 the values explain neither reward.
     swap = np.repeat(np.eye(2)[::-1][:, None], 2, axis=1)

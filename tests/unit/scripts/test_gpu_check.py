@@ -67,7 +67,9 @@ def test_every_row_names_what_there_is(check: Any) -> None:
     for each in check.ROWS:
         path = each.command[0]
         if path.startswith("scripts/"):
-            text = (ROOT / path).read_text() + (ROOT / "scripts" / "contestants.py").read_text()
+            text = (ROOT / path).read_text()
+            if "race_parser" in text:
+                text += (ROOT / "scripts" / "contestants.py").read_text()
             flags = [part for part in (*each.command, *each.small) if part.startswith("--")]
             assert all(f'"{flag}"' in text for flag in flags), each.name
         else:
