@@ -6,9 +6,9 @@
 
 Every cell is one training run through the command line with the preset ``dmc/...`` of its task: 100,000 control steps
 of the simulator, the action repeat of the published figures included. The last policy, acting deterministically, is
-evaluated for 10 episodes. The presets have the published settings; nothing was tuned. ``bf16`` rounds factors of matrix
-products and should change nothing else. A cell whose row is in the table
-is not run again.
+evaluated for 10 episodes. The presets have the published settings; that of cheetah-run also has layer normalisation and
+two gradient steps a step, chosen with seed 100. ``bf16`` rounds factors of matrix products and should change nothing
+else. A cell whose row is in the table is not run again.
 """
 
 import itertools
@@ -41,7 +41,7 @@ TASKS = (
     Task("walker-walk", 2, "891 +- 82"),
 )
 _NAMES = frozenset(task.name for task in TASKS)
-DECLARED = Declared(frozenset(), frozenset(), _NAMES, frozenset(SEEDS))
+DECLARED = Declared(frozenset({"cheetah-run"}), frozenset({100}), _NAMES, frozenset(SEEDS), tasks_too=False)
 
 
 def run_cell(task: Task, precision: str, seed: int, results: Results, runs: Path) -> None:
@@ -70,7 +70,8 @@ def table_text(results: Results) -> str:
         f"SAC with the presets `dmc/...`, 100,000 environment steps; up to {len(SEEDS)} seeds, IQM over seeds of the "
         f"mean of {EPISODES} deterministic episodes of the last policy [95% bootstrap interval]. Published: State "
         "SAC of arXiv 2004.04136, table 1, mean and standard deviation. The presets have its action repeats, learning "
-        "rate, tau and first ent_coef; its networks are 1024 wide, ours 256. Nothing was tuned.",
+        "rate, tau and first ent_coef; its networks are 1024 wide, ours 256. The preset of cheetah-run "
+        "also has layer normalisation and two gradient steps a step, chosen with seed 100; nothing else was tuned.",
         "",
         "| task | action repeat | rlopt | rlopt, `--precision bf16` | published |",
         "|---|---|---|---|---|",

@@ -90,7 +90,7 @@ class OptimisticAgent(ContinuingAgent):
         """A new plan. Without a span that is given, H is doubled from the range of rewards until no value reaches it.
 
         A state without a visit has the largest value whatever H is, so it does not count. A run of T steps cannot lose
-        more than T times the range, so H need not be larger.
+        more than T times the range, so H need not be larger. Each attempt is in force until the next one.
         """
         if self.config.span is None:
             self._set_span(self._smallest_span())

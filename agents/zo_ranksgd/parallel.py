@@ -78,7 +78,8 @@ class ParallelSearch:
             self._rule = _Generations(search)
         else:
             raise ConfigError(
-                f"the search {search.method} takes one round at a time: use zo_ranksgd or cmaes, or --parallel-rounds 0"
+                f"the search {search.method} takes one round at a time: use --search zo_ranksgd or cmaes, or "
+                "--parallel-rounds 0"
             )
         self._waiting: dict[int, Drawn] = {}
         self._drawn = 0
