@@ -72,7 +72,7 @@ class Contestant:
 def race_parser(description: str | None, contestants: Iterable[str], rounds: int = 5) -> argparse.ArgumentParser:
     """The options that races have in common; ``--worker NAME`` is what :func:`worker_command` adds."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cpu", help="default: cpu; of pixels: cpu, and cuda where there is one")
+    parser.add_argument("--device", default="cpu", help="default: cpu; for pixels also cuda where there is one")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument("--out", type=Path, help="also write the result as JSON")

@@ -20,8 +20,8 @@ class OptimistConfig(ContinuingConfig):
 
     span: Annotated[float, Range(gt=0)] | None = None
     """H, a bound on max - min of the optimal bias. With none, every plan begins with the range of rewards and doubles
-    it until no value of the plan reaches it. A value that is too small can exclude the best policy, and one that is too
-    large widens the confidence set. LOOP's procedure anytime does not use it."""
+    it until the value of no visited state reaches it. A value that is too small can exclude the best policy, and one
+    that is too large widens the confidence set. LOOP's procedure anytime does not use it."""
     horizon: Annotated[int, Range(ge=1)] | None = None
     """T, the number of steps for which the confidence level holds; none takes that of the first call of learn. LOOP's
     procedure anytime does not use it."""

@@ -625,7 +625,8 @@ class SAC(WithDemonstrations, OffPolicy, stable_baselines3.SAC):
 
     def begin_as_now(self) -> None:
         """Takes the actor as it is now for the policy that training begins with, if that is to be cloned."""
-        if self.reads_no_rewards if self.cloning_coef is None else self.cloning_coef:
+        cloned = self.reads_no_rewards if self.cloning_coef is None else self.cloning_coef > 0
+        if cloned:
             self._make_first_actor()
 
     def _make_first_actor(self) -> None:

@@ -343,7 +343,7 @@ class MirroredCMAES(RankedCMAES):
         return np.concatenate([again, steps[:pairs], -steps[:pairs], steps[pairs:]])
 
     def weights_of(self, answers: Sequence[Ranking]) -> tuple[np.ndarray, np.ndarray]:
-        """As :meth:`RankedCMAES.weights_of`, with one positive weight for each pair at most."""
+        """As :meth:`RankedCMAES.weights_of`; the worse of a pair has no positive weight, in a tie both have."""
         positive, negative = super().weights_of(answers)
         first = len(self._incumbents())
         pairs = (self.m - first) // 2
